@@ -10,7 +10,7 @@ MOVED := --clear
 .PHONY: $(READY)
 endif
 endif
-ALL := pipeline,serve,kaggle,postgres,sweep,dev
+ALL := pipeline,serve,labels,kaggle,postgres,sweep,dev
 INSTALL := -m pip install --quiet --disable-pip-version-check
 # pip resolves neither for the oldest versions nor for other Pythons, and finds no build of torch for the CPU.
 UV = .cgan/uv/bin/uv pip install --quiet $(if $(TORCH),--torch-backend $(TORCH)) --python $(BIN)/python
@@ -57,7 +57,7 @@ test: $(READY) ## The quick tests
 test-gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-all: $(READY) ## Checks and all tests, oldest and newest versions too (50 minutes); the result stands in .cgan/test-all.json
+test-all: $(READY) ## Checks and all tests, oldest and newest versions too (27 minutes on two cores); the result stands in .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
 	$(MAKE) --no-print-directory check test && $(PYTEST) -m 'slow and not gpu' && \
 	$(MAKE) --no-print-directory test-lowest test-newest && passed=true; \

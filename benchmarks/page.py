@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cgan.drawing.generator import Generator
 from cgan.page.assemble import play_page
-from cgan.serving.generator import Generator
 
 from .evaluation_set import fresh_generator
 from .machine import ROOT

@@ -13,8 +13,11 @@ import typer
 
 from cgan import __version__
 from cgan.errors import CganError, ensure_streams, extras_with
+from cgan.project import require_project
 from cgan.registry.commands import registry
-from cgan.reports.commands import made
+from cgan.reports.commands import DATA, JUDGE, PRODUCTION, made
+
+DRAW = "Draw: cgan draw 2024 --seed 7"
 
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 AllowRemote = Annotated[
@@ -24,7 +27,8 @@ AllowRemote = Annotated[
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Train, judge and draw with a class-conditional DCGAN.",
+    help="Draw with a class-conditional DCGAN, judge it, serve it; `dvc repro` trains. Each group below has "
+    "an example.",
 )
 
 
@@ -43,46 +47,7 @@ def _cgan(
 ) -> None: ...
 
 
-@app.command()
-def validate(
-    file: Annotated[
-        Path, typer.Argument(help="A .csv, .csv.gz or .zip, a folder with one, or of pictures.")
-    ],
-    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
-    foresight: Annotated[
-        bool, typer.Option(help="Beside a params.yaml: what a run will do, and how long it takes.")
-    ] = True,
-) -> None:
-    """Say whether FILE holds valid labelled images, and if not, which row, column or file is wrong.
-
-    Beside a params.yaml also what a run with it will do, and how long it takes here.
-    """
-    from cgan.data import csv_reader, csv_report, sources
-    from cgan.files import write_json
-
-    params, source = csv_reader.DEFAULTS, sources.DEFAULTS
-    if Path("params.yaml").is_file():
-        from cgan.params.reading import load_params
-
-        here = load_params()
-        params, source = here.validation, here.data
-    else:
-        here = None
-    images, name = sources.read(file, source, params)
-    params = sources.as_found(params, images)
-    found = csv_report.report_on(images, params, name)
-    if report is not None:
-        write_json(report, found)
-    typer.echo(f"{name} is valid: {csv_report.summary(found)}")
-    if here and foresight:
-        from cgan.reports.foresight import foresee, next_step
-
-        names = params.class_names or [str(label) for label in range(images.classes)]
-        for line in [*foresee(images, names, here), next_step(file, here.data)]:
-            typer.echo(line)
-
-
-@app.command()
+@app.command(rich_help_panel=DRAW)
 def draw(
     text: Annotated[
         str | None,
@@ -131,10 +96,10 @@ def draw(
         raise CganError("--per-class makes data: --smooth and --show are of pictures.")
     from rich.console import Console
 
-    from cgan.serving.drawings import write_picture, write_set
-    from cgan.serving.generator import Generator, default_source
-    from cgan.serving.picture import Style
-    from cgan.serving.screen import show as show_drawings
+    from cgan.drawing.drawings import write_picture, write_set
+    from cgan.drawing.generator import Generator, default_source
+    from cgan.drawing.picture import Style
+    from cgan.drawing.screen import show as show_drawings
 
     model, note = (model, "") if model else default_source()
     generator = Generator.load(model)
@@ -152,7 +117,7 @@ def draw(
     typer.echo(words + note)
 
 
-@app.command()
+@app.command(rich_help_panel=DRAW)
 def serve(
     model: Annotated[
         str | None,
@@ -171,14 +136,11 @@ def serve(
     serve(model, host, port, allow_remote)
 
 
-@app.command()
+@app.command(rich_help_panel=DRAW)
 def export(
     out: Annotated[
-        Path | None, typer.Argument(help="The file to write: .onnx, or .pt2 of torch-export.")
+        Path | None, typer.Argument(help="The file to write: .onnx, or .pt2 of torch.export.")
     ] = None,
-    format_: Annotated[
-        str, typer.Option("--format", help="onnx or torch-export.  \\[default: by OUT's ending]")
-    ] = "",
     card: Annotated[
         Path | None,
         typer.Option(
@@ -189,40 +151,86 @@ def export(
 ) -> None:
     """Write the generator for other programs: ONNX or torch.export, compared with torch before it is kept;
     or a folder for Hugging Face."""
-    from cgan.serving.generator import Generator, default_source
+    from cgan.drawing.generator import Generator, default_source
 
     source, note = (model, "") if model else default_source()
+    if (out is None) == (card is None):
+        raise CganError("say what to write: OUT, or --card FOLDER.")
     if card:
-        if out or format_:
-            raise CganError("--card FOLDER: leave out OUT and --format.")
         from cgan.reports.card import export_card
 
         typer.echo(export_card(Generator.load(source), card) + note)
         return
-    if out is None:
-        raise CganError("say what to write: OUT, or --card FOLDER.")
-    endings = {"onnx": ".onnx", "torch-export": ".pt2"}
-    chosen = format_ or next((k for k, ending in endings.items() if out.suffix == ending), "")
-    if endings.get(chosen) != out.suffix:
+    assert out
+    form = {".onnx": "onnx", ".pt2": "torch-export"}.get(out.suffix)
+    if not form:
         raise CganError(
-            f"--format {format_ or 'is not given'}, OUT {out}: expected onnx with a name that ends in "
-            ".onnx, or torch-export with one in .pt2."
+            f"OUT {out}: expected a name that ends in .onnx, or in .pt2 (torch.export)."
         )
-    from cgan.serving.export import export
+    from cgan.drawing.export import export
 
-    difference = export(Generator.load(source), chosen, out)
-    typer.echo(f"{out}: {chosen}, within {difference:.1e} of torch on 1,000 inputs{note}")
+    difference = export(Generator.load(source), form, out)
+    typer.echo(f"{out}: {form}, within {difference:.1e} of torch on 1,000 inputs{note}")
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
+def validate(
+    file: Annotated[
+        Path, typer.Argument(help="A .csv, .csv.gz or .zip, a folder with one, or of pictures.")
+    ],
+    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
+) -> None:
+    """Say whether FILE holds valid labelled images, and if not, which row, column or file is wrong.
+
+    Beside a params.yaml also what a run with it will do, and how long it takes here.
+    """
+    from cgan.data import csv_reader, csv_report, sources
+    from cgan.files import write_json
+
+    here, params, source = None, csv_reader.DEFAULTS, sources.DEFAULTS
+    if Path("params.yaml").is_file():
+        from cgan.params.reading import load_params
+
+        here = load_params()
+        params, source = here.validation, here.data
+    images, name = sources.read(file, source, params)
+    found = csv_report.report_on(images, params, name)
+    if report is not None:
+        write_json(report, found)
+    typer.echo(f"{name} is valid: {csv_report.summary(found)}")
+    if here:
+        from cgan.reports.foresight import foresee, next_step
+
+        names = found["params"]["class_names"] or [str(label) for label in range(images.classes)]
+        for line in [*foresee(images, names, here), next_step(file, here.data)]:
+            typer.echo(line)
+
+
+@app.command(rich_help_panel=DATA)
+def preset(
+    name: Annotated[str, typer.Argument(help="fast, default, best or demo (the R/MXNet demo).")],
+) -> None:
+    """Write a preset into the section `train` of params.yaml; then `dvc repro`."""
+    require_project()
+    from cgan.params.editing import apply_preset
+
+    changed = apply_preset(name)
+    for key, (before, after) in changed.items():
+        typer.echo(f"{key}: {before} → {after}")
+    typer.echo(
+        f"params.yaml holds preset {name}." if changed else f"params.yaml held {name} already."
+    )
+
+
+@app.command(rich_help_panel=JUDGE)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     host: Host = "127.0.0.1",
     allow_remote: AllowRemote = False,
 ) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
+    root = require_project()
     from cgan.params.reading import load_params
-    from cgan.project import project_root
     from cgan.reports.ui import serve_ui
     from cgan.tracking.store import experiment_name
 
@@ -230,24 +238,26 @@ def ui(
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
         experiment = load_params().tracking.experiment
     name = experiment_name(experiment)
-    raise typer.Exit(serve_ui(project_root(), port, name, host, allow_remote))
+    raise typer.Exit(serve_ui(root, port, name, host, allow_remote))
 
 
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
-app.add_typer(track, name="track")
+app.add_typer(track, name="track", rich_help_panel=PRODUCTION)
 
 
 @track.command()
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
+    require_project()
     from cgan.tracking.runs import flush
 
     typer.echo("\n".join(flush()) or "Nothing waits.")
 
 
-@app.command()
+@app.command(rich_help_panel=PRODUCTION)
 def gate() -> None:
     """Judge what `dvc repro` trained, beside the champion: promote it, or block it (exit code 3)."""
+    require_project()
     from cgan.params.reading import load_params
     from cgan.project import BLOCKED
     from cgan.registry.gate import gate
@@ -257,23 +267,8 @@ def gate() -> None:
     raise typer.Exit(BLOCKED if report.verdict == "blocked" else 0)
 
 
-app.add_typer(registry, name="registry")
+app.add_typer(registry, name="registry", rich_help_panel=PRODUCTION)
 app.add_typer(made)
-
-
-@app.command()
-def preset(
-    name: Annotated[str, typer.Argument(help="fast, default, best or demo (the R/MXNet demo).")],
-) -> None:
-    """Write a preset into the section `train` of params.yaml; then `dvc repro`."""
-    from cgan.params.editing import apply_preset
-
-    changed = apply_preset(name)
-    for key, (before, after) in changed.items():
-        typer.echo(f"{key}: {before} → {after}")
-    typer.echo(
-        f"params.yaml holds preset {name}." if changed else f"params.yaml held {name} already."
-    )
 
 
 def main() -> None:

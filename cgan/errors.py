@@ -13,6 +13,7 @@ PACKAGES = {  # what is imported of a distribution, where that has another name
     "psycopg2-binary": "psycopg2",
     "pyyaml": "yaml",
     "ruamel.yaml": "ruamel",
+    "scikit-learn": "sklearn",
 }
 
 

@@ -21,6 +21,7 @@ SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|CREDENTIAL|WEBHOOK|AUTH_STRING|_KEY$|^KEY", re.IGNORECASE
 )
 IN_ADDRESS = re.compile(r"://[^:/@\s]*:(.+)@")  # a database's or a server's password
+SSH = "GIT_SSH_COMMAND"
 SECRET_LENGTH = 8  # shorter values stand in any text by chance
 
 
@@ -45,40 +46,22 @@ class Source:
 
 
 def git(*arguments: str | Path, folder: Path | None = None, **environment: str) -> bytes:
-    """Git's output. Raises GitError with git's own words.
+    """Git's output. Raises GitError with git's own words, also where it asks for a password and gets none.
 
     The repository is the one of `folder`, also inside a git hook, which points to its own.
     """
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    own |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **environment}
+    if SSH in os.environ:  # it may name the key
+        own[SSH] = os.environ[SSH]
+    command = ["git", *map(str, arguments)]
     try:
-        done = subprocess.run(
-            ["git", *map(str, arguments)],
-            cwd=folder,
-            env={**clean, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **environment},
-            capture_output=True,
-            timeout=60,
-        )
+        done = subprocess.run(command, cwd=folder, env=own, capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise GitError(f"git: {error}") from None
     if done.returncode:
         raise GitError(done.stderr.decode(errors="replace").strip()[-1000:])
     return done.stdout
-
-
-def git_remote(*arguments: str | Path, folder: Path | None = None) -> bytes:
-    """The output of a git command that reaches `origin`. Never asks: with nobody there it would wait.
-
-    Other than `git`, it heeds the caller's GIT_SSH_COMMAND, which may name the key. Raises GitError.
-    """
-    configured = git("config", "--default", "ssh", "core.sshCommand", folder=folder)
-    ssh = os.environ.get("GIT_SSH_COMMAND") or configured.decode().strip()
-    return git(
-        *arguments,
-        folder=folder,
-        GIT_TERMINAL_PROMPT="0",
-        GIT_ASKPASS="true",
-        GIT_SSH_COMMAND=f"{ssh} -o BatchMode=yes -o ConnectTimeout=20",
-    )
 
 
 def source(folder: Path | None = None) -> Source:
@@ -119,29 +102,22 @@ def secrets_in(content: bytes) -> str:
     return ", ".join(found)
 
 
-def has_commit(repository: Path, commit: str) -> bool:
-    with contextlib.suppress(GitError):
-        return bool(git("cat-file", "-t", f"{commit}^{{commit}}", folder=repository))
-    return False
-
-
-def fetch_commit(repository: Path, commit: str) -> None:
-    """Fetch a commit from `origin` if the repository lacks it; no branch or tag changes. Raises CganError."""
-    if has_commit(repository, commit):
-        return
-    try:
-        git_remote("fetch", "--quiet", "--no-tags", "origin", commit, folder=repository)
-    except GitError as error:
-        raise CganError(
-            f"commit {commit} is neither in {repository} nor can its origin provide it ({error}). "
-            "Push it (`git push`), or choose a commit that is there."
-        ) from None
-
-
 def clone_at(repository: Path, commit: str, folder: Path) -> None:
-    """The repository's `commit` in `folder`, without its history. No hook runs. Raises CganError."""
-    fetch_commit(repository, commit)
-    found = git("rev-parse", f"{commit}^{{commit}}", folder=repository).decode().strip()
+    """The repository's `commit`, which its `origin` may have, in `folder`, without its history. No hook runs,
+    and no branch or tag of the repository changes. Raises CganError."""
+    named = ("rev-parse", "--verify", f"{commit}^{{commit}}")
+    try:
+        found = git(*named, folder=repository)
+    except GitError:
+        try:
+            git("fetch", "--quiet", "--no-tags", "origin", commit, folder=repository)
+        except GitError as error:
+            raise CganError(
+                f"commit {commit} is neither in {repository} nor can its origin provide it ({error}). "
+                "Push it (`git push`), or choose a commit that is there."
+            ) from None
+        found = git(*named, folder=repository)
+    where, wanted = repository.resolve(), found.decode().strip()
     git("init", "--quiet", "--template=", folder)
-    git("fetch", "--quiet", "--no-tags", "--depth=1", repository.resolve(), found, folder=folder)
-    git("-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", found, folder=folder)
+    git("fetch", "--quiet", "--no-tags", "--depth=1", where, wanted, folder=folder)
+    git("-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", wanted, folder=folder)

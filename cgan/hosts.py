@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from urllib.parse import quote
@@ -43,10 +44,14 @@ def require_free(host: str, port: int, other: str) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except (OSError, UnicodeError) as error:
-        raise CganError(
-            f"port {port} cannot be used at {host[:100]} ({error}). End the program that listens there, "
-            f"choose another port with {other}, or give an address of this machine, such as {LOOPBACK}."
-        ) from None
+        advice = {
+            errno.EADDRINUSE: "another program listens there. End it (`ss -ltnp` names it), or choose "
+            f"another port with {other}",
+            errno.EACCES: f"it is the administrator's. Choose one above 1023 with {other}",
+        }.get(
+            getattr(error, "errno", 0) or 0, f"give an address of this machine, such as {LOOPBACK}"
+        )
+        raise CganError(f"port {port} cannot be used at {host[:100]}: {advice}.") from None
 
 
 def listens(host: str, port: int) -> bool:

@@ -7,6 +7,8 @@ outputs too; a test compares.
 import os
 from pathlib import Path
 
+from cgan.errors import CganError
+
 PACKAGE = Path(__file__).resolve().parent
 # For PYTHONPATH: a child runs this code, whatever package is installed.
 PACKAGE_PARENT = str(PACKAGE.parent)
@@ -61,6 +63,17 @@ PRODUCTION = Path(".cgan/production")  # of `make up` and `make deploy`
 def project_root() -> Path:
     """The project's folder; of the parent project inside `dvc exp run --queue` and `--temp`."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
+def require_project() -> Path:
+    """The project's folder. Raises CganError where there is none: what works on a project makes nothing
+    elsewhere."""
+    if not ((root := project_root()) / "dvc.yaml").is_file():
+        raise CganError(
+            f"{root} is no project: there is no dvc.yaml. Go to the top folder of a clone of the repository, "
+            "and run it there."
+        )
+    return root
 
 
 def home(root: Path | None = None) -> Path:

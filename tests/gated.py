@@ -20,6 +20,7 @@ from conftest import ROOT
 from synthetic import write_csv
 
 from cgan.data.dataset import Dataset, load_dataset
+from cgan.drawing.logged_model import save_mlflow_model
 from cgan.files import sha256_of, write_json
 from cgan.model.model_file import load_tensors, save_network
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
@@ -27,7 +28,6 @@ from cgan.params.reading import load_params
 from cgan.quality import comparison
 from cgan.quality.judge import silent
 from cgan.registry.gate import gate
-from cgan.serving.logged_model import save_mlflow_model
 from cgan.stages import preprocess, train_judge, validate
 from cgan.tracking.records import runs
 from cgan.tracking.runs import Run
@@ -69,6 +69,7 @@ def make_project(root: Path, data: tuple[np.ndarray, np.ndarray] | None = None) 
     for section, values in PARAMS.items():
         params[section] |= values
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (root / "dvc.yaml").touch()  # it is a project
     write_csv(root / "data/raw/train.csv", *(data or digits()))
     with settled(root.resolve()):
         for stage in (validate, preprocess, train_judge):

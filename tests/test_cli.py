@@ -8,12 +8,17 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, run_python
+from typer.main import get_command
 
 import cgan
+from cgan.cli import app
+from cgan.errors import CganError
 from cgan.files import write_bytes
 from cgan.project import CSV
 
@@ -41,7 +46,7 @@ def test_version_is_that_of_the_package_which_is_typed_for_its_users() -> None:
 
 def test_completion_knows_the_commands() -> None:
     run = run_cgan(_CGAN_COMPLETE="complete_bash", COMP_WORDS="cgan re", COMP_CWORD="1")
-    assert run.stdout.split() == ["registry", "reproduce", "report"]
+    assert sorted(run.stdout.split()) == ["registry", "report", "reproduce"]
 
 
 def test_colours_are_shown_on_a_terminal_unless_no_color_is_set() -> None:
@@ -62,10 +67,54 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     run_python(code, tmp_path)
 
 
+ANYWHERE = {"draw", "serve", "export", "validate"}
+ARGUMENTS = {
+    "preset": ["fast"],
+    "compare": ["a", "b"],
+    "split": ["parts"],
+    "reproduce": ["champion"],
+    "registry promote": ["1", "--why", "w"],
+    "registry rollback": ["--why", "w"],
+}
+
+
+def commands(group: Any, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        yield from (
+            commands(command, f"{prefix}{name} ")
+            if hasattr(command, "commands")
+            else [prefix + name]
+        )
+
+
+COMMANDS = set(commands(get_command(app)))
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS - ANYWHERE))
+def test_outside_a_project_every_command_says_the_same_and_makes_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CganError) as told:
+        app([*command.split(), *ARGUMENTS.get(command, [])], standalone_mode=False)
+    assert str(told.value).startswith(f"{tmp_path} is no project: there is no dvc.yaml.")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_shows_the_commands_in_groups_each_with_an_example_that_is_one() -> None:
+    help_ = run_cgan("--help").stdout
+    groups = re.findall(r"─ (\w+): cgan (\w+)", help_)
+    assert [name for name, _ in groups] == ["Draw", "Data", "Judge", "Production"]
+    assert {example for _, example in groups} <= {command.split()[0] for command in COMMANDS}
+    assert "─ Commands" not in help_, "each is in a group"
+
+
 def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         run = run_cgan("ui", "--port", str(port), MLFLOW_TRACKING_URI="")

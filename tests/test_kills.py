@@ -113,19 +113,32 @@ def start(project: Path) -> subprocess.Popen[bytes]:
 
 def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
     """SIGKILL → was there somebody to kill?"""
+    there = of_project(project)
+    killed = []
     if victim == "group":
         if runner.poll() is not None:
             return False
+        killed = [each for each in there if is_in_group(each, runner.pid)]
         os.killpg(runner.pid, signal.SIGKILL)
-        return True
-    word = {"dvc": "dvc", "stage": "cgan.stages"}.get(victim, "")
-    struck = False
-    for process in of_project(project):
-        if not word or is_running(process, word):
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-                struck = True
-    return struck
+        runner.wait()
+    else:
+        word = {"dvc": "dvc", "stage": "cgan.stages"}.get(victim, "")
+        for process in there:
+            if not word or is_running(process, word):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+                    killed.append(process)
+    # Dead, but not reaped by PID 1 yet, dvc still counts for DVC as one that holds its lock.
+    orphans = [each for each in killed if each.pid != runner.pid]
+    _, left = psutil.wait_procs(orphans, timeout=60)
+    assert left == []
+    return victim == "group" or killed != []
+
+
+def is_in_group(process: psutil.Process, group: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getpgid(process.pid) == group
+    return False
 
 
 def assert_undisturbed(project: Path, expected: dict[str, str]) -> None:

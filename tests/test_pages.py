@@ -22,7 +22,6 @@ from tracked import root as root
 
 from cgan.hosts import run_page
 from cgan.project import AT_THE_END, BY_STEP, STRIP
-from cgan.reports.sites import services
 from cgan.stages.record import NOTE_TAG
 from cgan.tracking.runs import reopen
 from cgan.tracking.store import RUN_ID, artifact
@@ -63,8 +62,9 @@ def test_the_pages_of_our_servers_ask_no_other_host(
         git(root, *command)
     monkeypatch.chdir(root)
     try:
-        list(production.up(root, {"prefect": free_port(), "mlflow": free_port()}))
-        prefect, mlflow = (services(root)[name] for name in ("prefect", "mlflow"))
+        ports = {"prefect": free_port(), "mlflow": free_port()}
+        list(production.up(root, ports))
+        prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports.values())
         picture = {"type": "markdown", "key": "grid", "data": "![Nine](data:image/png;base64,AAAA)"}
         artifact = httpx.post(f"{prefect}/api/artifacts/", json=picture).json()["id"]
         named = {"experiment_id": "0", "run_name": "best"}

@@ -13,10 +13,10 @@ import pytest
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT
 from tracked import root as root
 
+from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.registry.archive import generator_file
 from cgan.registry.client import open_registry
-from cgan.serving.generator import Generator
 from cgan.training.checkpoints import Checkpoints
 
 pytestmark = MLFLOWS_OWN_WARNINGS

@@ -42,7 +42,7 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(tmp_p
     run(*pip, "wheel", "-q", "--no-deps", "-w", ".", "./source", cwd=tmp_path)
     (wheel,) = tmp_path.glob("cgan-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"cgan/py.typed", "cgan/serving/digits.safetensors"} <= set(names)
+    assert {"cgan/py.typed", "cgan/drawing/digits.safetensors"} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"cgan"}
     assert wheel.stat().st_size < 1_500_000
 

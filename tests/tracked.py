@@ -21,10 +21,10 @@ import torch
 from conftest import ROOT
 from conftest import wait_until as wait_until
 
+from cgan.drawing.logged_model import save_mlflow_model
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
-from cgan.serving.logged_model import save_mlflow_model
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.train import as_run
 from cgan.tracking.records import runs
@@ -44,6 +44,7 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    (tmp_path / "dvc.yaml").touch()  # it is a project
     return tmp_path
 
 

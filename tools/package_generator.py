@@ -17,7 +17,7 @@ from cgan.params.reading import load_params
 from cgan.project import EVALUATION, GENERATOR
 from cgan.quality.table import floors, headline
 
-TARGET = Path(__file__).parents[1] / "cgan" / "serving" / "digits.safetensors"
+TARGET = Path(__file__).parents[1] / "cgan" / "drawing" / "digits.safetensors"
 MAX_BYTES = 600_000
 DATA = (
     "42,000 training images of MNIST, by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, in the "

@@ -47,11 +47,7 @@ Shape = tuple[int, int, int]  # channels, height, width
 
 
 def read_csv(
-    path: Path | str,
-    params: ValidateParams,
-    *,
-    max_bytes: int | None = None,
-    name: str | None = None,
+    path: Path | str, params: ValidateParams, *, name: str | None = None
 ) -> LabelledImages:
     """The images and labels of a CSV, every value checked. `name` stands for the path in messages.
 
@@ -60,17 +56,9 @@ def read_csv(
     """
     path = Path(path)
     try:
-        if not path.is_file():
-            raise DataError("not found, or not a file. Give the path of a CSV.")
-        size = path.stat().st_size
-        if max_bytes is not None and size > max_bytes:
-            raise DataError(
-                f"{size / 1e6:,.0f} MB, expected at most {max_bytes / 1e6:,.0f} MB. Raise "
-                "`data.max_megabytes` in params.yaml if the file is right."
-            )
         sha256 = sha256_of(path)
         with path.open("rb") as file:
-            found = _read(file, params, sha256, size)
+            found = _read(file, params, sha256, path.stat().st_size)
         if sha256_of(path) != sha256:
             raise DataError(
                 "the file changed while it was read. Run again when nothing writes to it."
@@ -89,9 +77,11 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
     images = np.empty((room, *shape), np.uint8)
     labels, numbers = np.empty((2, room), np.int64)
     highest = (params.classes or MAX_CLASSES) - 1
-    lines, at_once = _lines(file, len(columns) * BYTES_PER_VALUE), BLOCK_VALUES // len(columns)
+    # Should the file grow, perhaps for ever, no more is read than there is room for.
+    lines = itertools.islice(_lines(file, len(columns) * BYTES_PER_VALUE), room)
+    at_once = max(1, BLOCK_VALUES // len(columns))
     rows, last, groups, faults = 0, b"", list[str](), list[str]()
-    while (block := list(itertools.islice(lines, max(1, at_once)))) and len(faults) < MAX_COUNTED:
+    while (block := list(itertools.islice(lines, at_once))) and len(faults) < MAX_COUNTED:
         start, rows, last = rows, rows + len(block), block[-1][1]
         if grouped:
             block = [_without_group(line, groups) for line in block]
@@ -102,8 +92,6 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
                 for row, (number, line) in enumerate(block, start + 1)
                 for fault in _faults(line, f"row {row} (line {number})", columns, highest)
             ] or [f"rows {start + 1} to {rows}: no valid CSV."]
-        elif rows > room:
-            break  # the file grows, perhaps for ever; its digest is another now
         else:
             numbers[start:rows] = [number for number, _ in block]
             labels[start:rows] = values[:, 0]
@@ -128,30 +116,25 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
 
 def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
     """The lines with rows, and their numbers. Raises DataError for one without an end within `limit` bytes,
-    which is not held, and for a flood of blank ones."""
-    blank = 0
+    which is not held."""
+    row = 1
     for number in itertools.count(2):
         line = file.readline(limit)
         if len(line) == limit:
             raise DataError(
-                f"row {number - 1 - blank} (line {number}): longer than {limit:,} bytes; a quote or line end "
-                "is missing. Mend or remove it, or download the file again."
+                f"row {row} (line {number}): longer than {limit:,} bytes; a quote or line end is missing. "
+                "Mend or remove it, or download the file again."
             )
         if line.strip():
             yield number, line
+            row += 1
         elif not line:
             return
-        else:
-            blank += 1
-        if blank > MAX_BLANK_LINES:
-            raise DataError(f"more than {MAX_BLANK_LINES:,} blank lines. Download it again.")
 
 
 def _without_group(line: Line, groups: list[str]) -> Line:
     """The line with the label and the pixels alone; the text between them goes to the end of `groups`."""
-    label, group, pixels = (*line[1].split(b",", 2), b"", b"")[
-        :3
-    ]  # of a row that is refused, blank
+    label, group, pixels = (*line[1].split(b",", 2), b"", b"")[:3]  # blank in a row that is refused
     groups.append(group.decode("utf-8", "replace").strip(' \t"'))
     return line[0], label + b"," + pixels
 
@@ -182,14 +165,11 @@ def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape
 
     Raises DataError when pixels may be missing or permuted.
     """
-    label, problem = params.label_column, ""
-    try:
-        text = line.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError:
-        text = "\0"
+    label, text = params.label_column, line.decode("utf-8-sig", "replace").rstrip("\r\n")
+    columns = [column.strip().strip('"').strip() for column in text.split(",")]
     if len(line) == MAX_HEADER_BYTES:
         problem = f"the first line is longer than {MAX_HEADER_BYTES / 1e6:.0f} MB."
-    elif "\0" in text or text.startswith("PK\3\4"):
+    elif "\0" in text or "\ufffd" in text or text.startswith("PK\3\4"):
         problem = (
             "not text in UTF-8, but UTF-16 (Excel's “Unicode text”), another encoding or a binary file, such "
             "as an archive or a picture. Unpack it, or save it as “CSV UTF-8”."
@@ -200,23 +180,24 @@ def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape
         problem = "the file is empty, or its first line is blank."
     elif "," not in text and any(sign in text for sign in ";\t|"):
         problem = "columns are separated by semicolons, tabs or bars. Export it again with commas."
-    columns = [column.strip().strip('"').strip() for column in text.split(",")]
-    if not problem and columns[0] != label:
+    elif columns[0] != label and label in columns:
         problem = (
             f"column {_quote(label)} must be the first, it is number {columns.index(label) + 1}. Move it to "
             "the front, or save the table without the index before it (pandas: `to_csv(path, index=False)`)."
-            if label in columns
-            else f"no column {_quote(label)}; the first line begins with "
-            f"{', '.join(map(_quote, columns[:3]))}. If there is no header, write one. If that column is "
-            "called otherwise, set `validate.label_column`. A test.csv has no labels: give the train.csv."
         )
-    if problem:
-        raise DataError(f"{problem} Expected a header such as `{label},pixel0,pixel1,…`.")
-    grouped = columns[1:2] == ["group"]
-    pixels = columns[1 + grouped :]
-    shape = _shape(len(pixels), params)
-    _check_order(pixels, shape, 2 + grouped)
-    return [label, *pixels], grouped, shape
+    elif columns[0] != label:
+        problem = (
+            f"no column {_quote(label)}; the first line begins with {', '.join(map(_quote, columns[:3]))}. "
+            "If there is no header, write one. If that column is called otherwise, set "
+            "`validate.label_column`. A test.csv has no labels: give the train.csv."
+        )
+    else:
+        grouped = columns[1:2] == ["group"]
+        pixels = columns[1 + grouped :]
+        shape = _shape(len(pixels), params)
+        _check_order(pixels, shape, 2 + grouped)
+        return [label, *pixels], grouped, shape
+    raise DataError(f"{problem} Expected a header such as `{label},pixel0,pixel1,…`.")
 
 
 def _shape(pixels: int, params: ValidateParams) -> Shape:

@@ -23,6 +23,7 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
 
     Raises DataError for no training set: a class too small, a wrong scale.
     """
+    params = _as_found(params, found)
     images, labels, kept = found.images, found.labels, np.arange(len(found.labels))
     if found.splits is not None:
         kept = np.flatnonzero(found.splits != SPLITS.index("test"))
@@ -92,6 +93,25 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
             f"blank ({places})."
         )
     return report | {"warnings": warnings}
+
+
+def _as_found(params: ValidateParams, found: LabelledImages) -> ValidateParams:
+    """`params` with the names and the shape that pictures have of themselves.
+
+    Raises DataError where `validate.classes` contradicts them.
+    """
+    if not found.files:
+        return params
+    if params.classes not in (None, found.classes):
+        raise DataError(
+            f"`validate.classes` is {params.classes}, the pictures have {found.classes} classes. Set it to "
+            "null."
+        )
+    own, names = found.class_names, params.class_names
+    if not names or set(names) == set(own or ()):  # in another order they would be the wrong ones
+        names = own
+    shape = dict(zip(("channels", "height", "width"), found.images.shape[1:], strict=True))
+    return params.model_copy(update={"class_names": names, **shape})
 
 
 def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:

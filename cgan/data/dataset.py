@@ -6,6 +6,7 @@ Writing needs numpy alone; torch is imported when a file is loaded.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 
 SPLITS = ("train", "val", "test")
-OF_PICTURES = ("images", "labels", "splits", "groups")  # tensors of their file
+OF_DATASET = ("images", "labels")  # what a file's digest is of
+OF_PICTURES = (*OF_DATASET, "splits", "groups")
 
 Rows = NDArray[np.int64]
-Arrays = dict[str, NDArray[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -100,38 +101,11 @@ def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     return np.fromiter(digests, "S16", len(images))
 
 
-def first_copies(digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """For each image the index of the first one that is equal to it, by `image_digests`; int64 [N]."""
-    _, firsts, kinds = np.unique(digests, return_index=True, return_inverse=True)
-    found: NDArray[np.int64] = firsts[kinds]
+def first_copies(values: NDArray[Any]) -> Rows:
+    """For each value, such as an image's digest, the index of the first one equal to it; int64 [N]."""
+    _, firsts, kinds = np.unique(values, return_index=True, return_inverse=True)
+    found: Rows = firsts[kinds]
     return found
-
-
-def units(images: NDArray[np.uint8], groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """For each image the index of the first one that belongs on its side of any split: of its copies, and of
-    those in its group, and of theirs; int64 [N]."""
-    firsts = first_copies(image_digests(images))
-    if groups is None:
-        return firsts
-    _, first_of, kinds = np.unique(groups, return_index=True, return_inverse=True)
-    every = np.arange(len(groups))
-    return joined(
-        len(groups),
-        np.concatenate([np.stack([every, first_of[kinds]]), np.stack([every, firsts])], 1).T,
-    )
-
-
-def joined(count: int, pairs: Rows) -> Rows:
-    """For each of `count` things the first that it hangs together with, by `pairs` int64 [M, 2]."""
-    found = np.arange(count)
-    while True:
-        least = found.copy()
-        for one, other in (pairs.T, pairs.T[::-1]):
-            np.minimum.at(least, one, found[other])
-        least = least[least]
-        if (least == found).all():
-            return found
-        found = least
 
 
 def save_dataset(
@@ -150,20 +124,17 @@ def save_dataset(
         "digest": digest_of(images, labels),
         **metadata,
     }
-    arrays: Arrays = {"images": images, "labels": labels, "lines": lines, "groups": groups}
-    _write(path, arrays, facts)
+    _write(path, {"images": images, "labels": labels, "lines": lines, "groups": groups}, facts)
 
 
 def load_dataset(path: Path | str) -> Dataset:
     """Read and check a file of `save_dataset`. Raises as `cgan.model.file_facts.opened` does."""
-    path = Path(path)
-    with file_facts.opened(path, "dataset", "pt") as (file, facts):
-        # Copies: pages of the file would count as memory of ours, and change with it.
-        found = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no dict
-    images, labels = found["images"], found["labels"]
-    if digest_of(images.numpy(), labels.numpy()) != facts["digest"]:
-        raise file_facts.damaged(path)
-    return Dataset(images, labels, facts, found["lines"], found.get("groups"))
+    import torch
+
+    arrays, facts = _read(Path(path), "dataset", OF_DATASET)
+    return Dataset(
+        **{name: torch.from_numpy(each) for name, each in arrays.items()}, metadata=facts
+    )
 
 
 def save_pictures(path: Path, pictures: LabelledImages) -> None:
@@ -173,13 +144,9 @@ def save_pictures(path: Path, pictures: LabelledImages) -> None:
     _write(path, {name: getattr(pictures, name) for name in OF_PICTURES}, facts)
 
 
-def load_pictures(path: Path) -> LabelledImages:
+def load_pictures(path: Path, files: list[str]) -> LabelledImages:
     """Read and check a file of `save_pictures`. Raises as `cgan.model.file_facts.opened` does."""
-    with file_facts.opened(path, "pictures", "np") as (file, facts):
-        known = set(file.keys())
-        arrays = {name: file.get_tensor(name) for name in OF_PICTURES if name in known}
-    if digest_of(*arrays.values()) != facts["digest"]:
-        raise file_facts.damaged(path)
+    arrays, facts = _read(path, "pictures", OF_PICTURES)
     return LabelledImages(
         **arrays,
         lines=np.arange(1, len(arrays["labels"]) + 1),
@@ -187,14 +154,26 @@ def load_pictures(path: Path) -> LabelledImages:
         sha256=facts["digest"],
         size_bytes=arrays["images"].nbytes,
         warnings=tuple(facts["warnings"]),
+        files=files,
         class_names=facts["class_names"],
     )
 
 
-def _write(path: Path | str, arrays: Arrays, facts: dict[str, Any]) -> None:
+def _write(path: Path | str, arrays: dict[str, Any], facts: dict[str, Any]) -> None:
     there = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
     with replacing(path) as temporary:
         save_file(there, temporary, file_facts.metadata_of(facts))
+
+
+def _read(
+    path: Path, kind: str, digested: Sequence[str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays, as copies: pages of the file would count as memory of ours, and change with it."""
+    with file_facts.opened(path, kind, "np") as (file, facts):
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    if digest_of(*(arrays[name] for name in digested if name in arrays)) != facts["digest"]:
+        raise file_facts.damaged(path)
+    return arrays, facts
 
 
 def digest_of(images: NDArray[np.uint8], *more: NDArray[Any]) -> str:

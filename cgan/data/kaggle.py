@@ -6,22 +6,21 @@ hold a key, or a signed address.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
+import multiprocessing
 import os
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams
 
 RETRY_DELAYS_S = (2.0, 8.0, 30.0)  # before the second, third and fourth try
-TIMEOUT_S = (10.0, 60.0)  # to connect; between bytes
+MOST_S = 1800.0  # for a try; Kaggle's client would wait for a silent server for ever
 NO_CREDENTIALS = (
     "No Kaggle credentials, or Kaggle refused them (401). Make a token at "
     "https://www.kaggle.com/settings/api. Put it into the environment variable KAGGLE_API_TOKEN, the file "
@@ -47,24 +46,23 @@ def download(params: DataParams, folder: str) -> Path:
             "`data.source: kaggle` needs the package kagglehub: `pip install -e '.[kaggle]'`."
         ) from None
     slug, competition = params.kaggle, "/" not in params.kaggle
-    known = _has_credentials()
-    if competition and not known:
-        raise SourceError(NO_CREDENTIALS)
     get = kagglehub.competition_download if competition else kagglehub.dataset_download
     for pause in (*RETRY_DELAYS_S, None):
+        where = {"output_dir": tempfile.mkdtemp(dir=folder)}
         try:
-            with _timeouts():
-                return Path(get(slug, params.member, output_dir=tempfile.mkdtemp(dir=folder)))
+            with ThreadPool(1) as pool:  # a thread that may be left behind
+                return Path(pool.apply_async(get, (slug, params.member), where).get(MOST_S))
+        except multiprocessing.TimeoutError:
+            raise SourceError(
+                f"Kaggle's download was not complete after {MOST_S:,.0f} s. Run again later, or download the "
+                "file in a browser and set `data.source: file`."
+            ) from None
         except Exception as error:  # kagglehub and requests raise a dozen kinds
             code = getattr(getattr(error, "response", None), "status_code", 0)
-            if (
-                isinstance(error, UnauthenticatedError)
-                or code == 401
-                or (code == 403 and not known)
-            ):
+            if isinstance(error, UnauthenticatedError) or code == 401:
                 raise SourceError(NO_CREDENTIALS) from None
-            page = f"competitions/{slug}/rules" if competition else f"datasets/{slug}"
             if code == 403:
+                page = f"competitions/{slug}/rules" if competition else f"datasets/{slug}"
                 raise SourceError(
                     f"Kaggle does not give you `{slug}` (403): its rules are not accepted yet. Accept them "
                     f"in a browser at https://www.kaggle.com/{page}, then run again."
@@ -79,31 +77,3 @@ def download(params: DataParams, folder: str) -> Path:
         f"{reason}. Is `{slug}` right, and `data.member`? Run again later, or download the file in a browser "
         "and set `data.source: file`."
     )
-
-
-def _has_credentials() -> bool:
-    """Warns when others can read their file. Raises SourceError for one that is damaged."""
-    from kagglehub.config import get_kaggle_credentials
-
-    folder = Path.home() / ".kaggle"
-    pair = Path(os.environ.get("KAGGLE_CONFIG_DIR") or folder) / "kaggle.json"
-    for path in (folder / "access_token", pair):
-        if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077:
-            log.warning("%s can be read by others: `chmod 600 %s`.", path, path)
-    try:
-        return get_kaggle_credentials() is not None
-    except (OSError, ValueError, TypeError):
-        raise SourceError(f"{pair}: not as Kaggle makes it. {NO_CREDENTIALS}") from None
-
-
-@contextlib.contextmanager
-def _timeouts() -> Iterator[None]:
-    """Kaggle's client sends without a timeout: a silent server would hold the stage for ever."""
-    import requests
-
-    send = requests.Session.send
-    requests.Session.send = functools.partialmethod(send, timeout=TIMEOUT_S)  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        requests.Session.send = send  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.data.dataset import SPLITS, LabelledImages, Rows, joined, units
+from cgan.data.dataset import SPLITS, LabelledImages, Rows, first_copies, image_digests
 from cgan.errors import DataError, listed
 from cgan.params.sections import PreprocessParams
 from cgan.project import CSV
@@ -129,20 +129,19 @@ def split(
     """Indices of the training part and of the hold-out, each ascending; together all images.
 
     Stratified: each class gives `holdout_fraction` of its images, at least one. Identical images and those of
-    one group stay on one side, also when their labels differ (they count for the first one's class).
+    one group stay on one side, also when their labels differ: they count for the rarest of their classes,
+    which has fewest to choose from.
     """
     firsts = units(images, groups)
     order = np.random.default_rng(seed).random(len(labels))
     held = np.zeros(len(labels), dtype=bool)
     sizes = np.bincount(firsts, minlength=len(labels))
-    of = labels
-    if groups is not None:  # a group counts for its rarest class, which has fewest to choose from
-        rarest = np.argsort(np.bincount(labels), kind="stable")
-        rank = np.full(len(labels), len(rarest))
-        np.minimum.at(rank, firsts, np.argsort(rarest)[labels])
-        of = np.where(sizes > 0, rarest[rank.clip(max=len(rarest) - 1)], -1)
+    rarest = np.argsort(np.bincount(labels), kind="stable")
+    rank = np.full(len(labels), len(rarest) - 1)
+    np.minimum.at(rank, firsts, np.argsort(rarest)[labels])
+    of = np.where(sizes > 0, rarest[rank], -1)
     for label in np.unique(labels):
-        mine = np.flatnonzero((of == label) & (sizes > 0))  # one index a unit
+        mine = np.flatnonzero(of == label)  # one index a unit
         mine = mine[np.argsort(order[mine], kind="stable")]
         quota = max(1, round(int(sizes[mine].sum()) * holdout_fraction))
         fits = int(np.searchsorted(np.cumsum(sizes[mine]), quota, side="right"))
@@ -157,6 +156,30 @@ def split(
                 "that are of no other class. Add images of this class, or remove it."
             )
     return np.flatnonzero(~side), np.flatnonzero(side)
+
+
+def units(images: NDArray[np.uint8], groups: Rows | None = None) -> Rows:
+    """For each image the index of the first one that belongs on its side of any split: of its copies, and of
+    those in its group, and of theirs; int64 [N]."""
+    firsts = first_copies(image_digests(images))
+    if groups is None:
+        return firsts
+    every = np.arange(len(groups))
+    pairs = [np.stack([every, each], 1) for each in (firsts, first_copies(groups))]
+    return joined(len(groups), np.concatenate(pairs))
+
+
+def joined(count: int, pairs: Rows) -> Rows:
+    """For each of `count` things the first that it hangs together with, by `pairs` int64 [M, 2]."""
+    found = np.arange(count)
+    while True:
+        least = found.copy()
+        for one, other in (pairs.T, pairs.T[::-1]):
+            np.minimum.at(least, one, found[other])
+        least = least[least]
+        if (least == found).all():
+            return found
+        found = least
 
 
 def near_copies(

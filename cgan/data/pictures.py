@@ -21,7 +21,6 @@ from cgan.params.sections import ClassName, DataParams
 MAX_SIDE, MAX_CLASSES = 256, 1000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_BYTES = 500_000_000  # of a picture's file
-MAX_PIXELS = 89_000_000  # of a picture; Pillow warns of a bomb above
 CUT_SEEN = 0.05  # share of the area: less is not worth a word
 FEW = 0.1  # share of pictures that are unlike the rest
 PROPOSED_AREA = 32 * 32  # pixels of the shape that is proposed
@@ -102,10 +101,8 @@ def _picture(album: Album, name: str, notes: Notes, enough: int) -> Image.Image:
     if len(content) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES / 1e6:.0f} MB")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS refuses it
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width:,} × {image.height:,} pixels are too many")
     if enough:
         image.draft(None, (enough, enough))
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:

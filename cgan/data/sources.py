@@ -11,7 +11,6 @@ import gzip
 import importlib.resources
 import tempfile
 import zipfile
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -23,7 +22,7 @@ from cgan.data.album import ARCHIVES, find, first_line, refuse_hostile
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import LabelledImages, load_pictures, save_pictures
 from cgan.data.pictures import read_album
-from cgan.errors import CganError, DataError, SourceError, listed
+from cgan.errors import CganError, SourceError, listed
 from cgan.files import WEB_PAGE, looks_like_web_page, read_json, replacing, sha256_of, write_bytes
 from cgan.params.sections import DataParams, ValidateParams
 from cgan.project import CSV, CSV_SOURCE, PICTURES
@@ -68,16 +67,10 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
             unpack(kaggle.download(params, folder), destination, named, shown)
     pictures.unlink(missing_ok=True)
     known = {"source": params.source, "origin": origin, "sha256": sha256_of(destination)}
-    return known | {"rows": _count_rows(destination), "bytes": destination.stat().st_size}
-
-
-def _count_rows(path: Path) -> int:
-    """Lines after the header; in pieces, for a line may be of any length."""
-    rows, last = -1, b"\n"
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            rows, last = rows + piece.count(b"\n"), piece
-    return max(0, rows + (not last.endswith(b"\n")))
+    with destination.open("rb") as file:
+        # A line may be of any length; those of a valid CSV are shorter.
+        lines = sum(1 for _ in iter(lambda: file.readline(CHUNK_BYTES), b""))
+    return known | {"rows": max(0, lines - 1), "bytes": destination.stat().st_size}
 
 
 def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[LabelledImages, str]:
@@ -86,9 +79,9 @@ def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Labe
     with find(path) as (found, album):
         if album:
             return read_album(album, params), str(found)
-    limit = params.max_megabytes * 1_000_000
     if is_plain(found):
-        return read_csv(found, expected, max_bytes=limit), str(found)
+        _check_size(found.stat().st_size, params, str(found))
+        return read_csv(found, expected), str(found)
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         csv, name = Path(folder) / "unpacked.csv", f"{found} (unpacked)"
         unpack(found, csv, params, str(found))
@@ -101,27 +94,8 @@ def load_raw(params: ValidateParams) -> LabelledImages:
     Raises DataError for a CSV that is none, ModelError for a damaged file of pictures.
     """
     if PICTURES.is_file():
-        return replace(load_pictures(PICTURES), files=read_json(CSV_SOURCE)["files"])
+        return load_pictures(PICTURES, read_json(CSV_SOURCE)["files"])
     return read_csv(CSV, params)
-
-
-def as_found(params: ValidateParams, found: LabelledImages) -> ValidateParams:
-    """`params` with the names and the shape that pictures have of themselves.
-
-    Raises DataError where `validate.classes` contradicts them.
-    """
-    if not found.files:
-        return params
-    if params.classes not in (None, found.classes):
-        raise DataError(
-            f"`validate.classes` is {params.classes}, the pictures have {found.classes} classes. Set it to "
-            "null."
-        )
-    own, names = found.class_names, params.class_names
-    if not names or set(names) == set(own or ()):  # in another order they would be the wrong ones
-        names = own
-    shape = dict(zip(("channels", "height", "width"), found.images.shape[1:], strict=True))
-    return params.model_copy(update={"class_names": names, **shape})
 
 
 # --- the sample ---------------------------------------------------------------------------------
@@ -186,11 +160,7 @@ def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> Non
                 if size == 0 and looks_like_web_page(chunk[:512]):
                     raise SourceError(f"{shown}: {WEB_PAGE}")
                 size += len(chunk)  # whatever size an archive states
-                if size > params.max_megabytes * 1_000_000:
-                    raise SourceError(
-                        f"{shown}: more than {params.max_megabytes:,} MB of CSV, the limit. If the file is "
-                        "right, raise `data.max_megabytes` in params.yaml."
-                    )
+                _check_size(size, params, shown)
                 target.write(chunk)
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds
         if isinstance(error, CganError) or (isinstance(error, OSError) and error.errno):
@@ -199,6 +169,14 @@ def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> Non
             f"{shown}: the archive is damaged, cut off, or packed in a way that Python cannot unpack "
             f"({first_line(error)}). Download it again, or unpack it first."
         ) from None
+
+
+def _check_size(size: int, params: DataParams, shown: str) -> None:
+    if size > params.max_megabytes * 1_000_000:
+        raise SourceError(
+            f"{shown}: more than {params.max_megabytes:,} MB of CSV, the limit. If the file is right, raise "
+            "`data.max_megabytes` in params.yaml."
+        )
 
 
 def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> zipfile.ZipInfo:
@@ -214,9 +192,5 @@ def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> zipfile.
             f"{listed([file.filename for file in files], 10) or 'nothing'}. Set `data.member` to the full "
             "name of the one you mean, or unpack the archive and set `data.path` to the CSV. Pictures need "
             "a folder a class."
-        )
-    if matches[0].flag_bits & 1:
-        raise SourceError(
-            f"{path}: `{matches[0].filename}` is encrypted. Unpack it, and set `data.path` to the CSV."
         )
     return matches[0]

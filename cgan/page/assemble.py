@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -11,12 +12,12 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cgan.drawing.class_names import names_in
 from cgan.page.weights import layer_facts, packed
 from cgan.project import PACKAGE
-from cgan.serving.class_names import names_in
 
 if TYPE_CHECKING:
-    from cgan.serving.generator import Generator
+    from cgan.drawing.generator import Generator
 
 FOLDER = PACKAGE / "page"
 # In the order in which they are evaluated: a file imports only from those before it.
@@ -34,14 +35,15 @@ EVIDENCE = ("film.js", "charts.js")
 WRITTEN_OUT = 20  # classes, at most, that an example has
 
 
-def play_page(generator: Generator, quality: str, named: str) -> str:
-    """A page to play with the generator that `cgan serve` has, with how good it is and what it is called."""
-    query = urlencode({"text": examples(generator)[0], "seed": 7})
+def play_page(generator: Generator, quality: str, named: str, seed: int = 0) -> str:
+    """A page to play with the generator that `cgan serve` has, with how good it is and what it is called.
+    `seed`: of the first picture."""
+    query = urlencode({"text": examples(generator)[0], "seed": seed})
     shown = {"quality": quality, "named": named, "query": query}
-    return document("play_page.html", PLAY, play_data(generator), packed(generator), **shown)
+    return document("play_page.html", PLAY, play_data(generator, seed), packed(generator), **shown)
 
 
-def play_data(generator: Generator, seed: int = 0) -> dict[str, Any]:
+def play_data(generator: Generator, seed: int) -> dict[str, Any]:
     """What the scripts know of the generator. `seed`: of the first picture."""
     return {
         "architecture": generator.network.architecture.to_json(),
@@ -83,6 +85,17 @@ def document(
         script=joined(scripts),
     )
     return text.encode(errors="replace").decode()  # half a character: UTF-8 has none
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """What `document` gave to the scripts of a page. Raises ValueError where it is none."""
+    found = re.search(
+        r'<script type="application/json" id="page-data">(.*?)</script>', page, re.DOTALL
+    )
+    data = json.loads(found[1] if found else "")
+    if not isinstance(data, dict):
+        raise ValueError("a page's data is an object")
+    return data
 
 
 def rendered(template: str, **shown: Any) -> str:

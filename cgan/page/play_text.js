@@ -1,4 +1,4 @@
-/** Which classes a text asks for; the rules of cgan/serving/class_names.py. What is no class is told, the rest read. */
+/** Which classes a text asks for; the rules of cgan/drawing/class_names.py. What is no class is told, the rest read. */
 import { RUN, SHAPE } from "./generator.js";
 
 export const MOST_DRAWINGS = 200;
@@ -21,7 +21,6 @@ const LABELS = grouped();
 const NUMBERED = SPACED.every((name, label) =>
   !/^[0-9]{1,9}$/.test(name) || Number(name) === label
 );
-const MOST_WORDS = Math.max(...SPACED.map((name) => name.split(" ").length));
 
 /** @returns {{labels: number[], fault: string}} the classes read, and in words what is none ("" if all are) */
 export function parseText(text) {
@@ -60,54 +59,23 @@ export function valid() {
   }${more}${numbers}; put commas between them.`;
 }
 
-/** What stands between commas: one class, or several, if there is one way to read them. */
+/** What stands between commas: one class, or one or several a word. */
 function readPart(part, tell) {
-  const label = part ? labelOf(part) : null;
-  if (!part || label !== null) return part ? [label] : [];
-  const words = part.split(" ");
-  const read = (start, end) => readWords(words.slice(start, end));
-  // From the end: in how many ways the words from here on can be read, and where the first class ends.
-  const ways = [...words.map(() => 0), 1];
-  const ends = [];
-  for (let start = words.length - 1; start >= 0; start--) {
-    for (let end = start + 1; end <= Math.min(start + MOST_WORDS, words.length); end++) {
-      if (!ways[end] || !read(start, end).length) continue;
-      ways[start] = Math.min(2, ways[start] + ways[end]);
-      ends[start] = end;
-    }
-  }
-  if (!ways[0]) return readWhatIsKnown(words, tell);
-  if (ways[0] > 1) {
-    const shown = [...part].slice(0, 80).join("");
-    tell(`“${shown}” can be read as several lists of classes. Put commas between them.`);
-    return [];
-  }
-  const labels = [];
-  for (let start = 0; start < words.length; start = ends[start]) {
-    labels.push(...read(start, ends[start]));
-  }
-  return labels;
-}
-
-/** Of words that are no list of classes: from each place the longest name that stands there. */
-function readWhatIsKnown(words, tell) {
-  const labels = [];
-  for (let start = 0; start < words.length;) {
-    let end = Math.min(start + MOST_WORDS, words.length);
-    while (end > start && !readWords(words.slice(start, end)).length) end--;
-    if (end === start) tell(strangerText(words[start]));
-    else labels.push(...readWords(words.slice(start, end)));
-    start = Math.max(end, start + 1);
-  }
-  return labels;
-}
-
-/** A name, a number, or one word of single characters that are classes (HELLO); else nothing. */
-function readWords(words) {
-  const label = labelOf(words.join(" "));
+  if (!part) return [];
+  const label = labelOf(part);
   if (label !== null) return [label];
-  if (words.length > 1 || !named) return [];
-  const labels = [...words[0]].map((one) => few ? labelOf(one) : byName(one));
+  return part.split(" ").flatMap((word) => {
+    const labels = readWord(word);
+    if (!labels.length) tell(strangerText(word));
+    return labels;
+  });
+}
+
+/** A name, a number, or single characters that are classes (HELLO); else nothing. */
+function readWord(word) {
+  const label = labelOf(word);
+  if (label !== null) return [label];
+  const labels = named ? [...word].map((one) => few ? labelOf(one) : byName(one)) : [null];
   return labels.includes(null) ? [] : labels;
 }
 

@@ -37,8 +37,7 @@ def metrics_facts(report: Report) -> list[dict[str, Any]]:
         low, high = (metric.interval(report) if known else None) or (None, None)
         words = {"name": metric.name, "meaning": metric.meaning, "better": metric.better}
         numbers = {"value": value, "low": low, "high": high, "floor": metric.floor(report)}
-        replicates = report[key].get("replicates")
-        found.append({"key": key, **words, **numbers, "replicates": replicates})
+        found.append({"key": key, **words, **numbers})
     return found
 
 

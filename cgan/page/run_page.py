@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.files import read_json
 from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
@@ -35,12 +36,9 @@ from cgan.project import (
 )
 from cgan.quality.judge import load_judge
 from cgan.quality.table import verdict
-from cgan.serving.class_names import names_in
-from cgan.serving.generator import Generator
 
-FORMAT = 2
 TEMPLATES = ("run.html", "play.html", "page.html", "macros.html", "page.css")
-SHOWN_ONLY = {"confusion", "drawn", "data", "usual_distance", "left_out"}
+FILMED = ("previews", "losses", "probes")  # what the scripts need; the template shows the rest
 
 
 def run_page(params: Params, cache: Path) -> str:
@@ -48,11 +46,15 @@ def run_page(params: Params, cache: Path) -> str:
     generator = Generator.load(GENERATOR)
     run = run_facts(generator, params)
     names = generator.class_names
-    kept = {key: value for key, value in run.items() if key not in SHOWN_ONLY}
+    about = {"digest": generator.facts["digest"], "quality": run["verdict"]}  # for `cgan serve`
     return document(
         "run.html",
         PLAY + EVIDENCE,
-        {**play_data(generator, run["drawn"]["first_seed"]), "run": kept},
+        {
+            **play_data(generator, run["drawn"]["first_seed"]),
+            **about,
+            "run": {key: run[key] for key in FILMED},
+        },
         packed(generator),
         bundle(cache),
         run=run,
@@ -61,7 +63,7 @@ def run_page(params: Params, cache: Path) -> str:
 
 
 def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
-    """All that the page shows, as plain JSON; but for SHOWN_ONLY `cgan compare` reads it there again."""
+    """All that the page shows, as plain JSON."""
     report, validation = read_json(EVALUATION), read_json(VALIDATION)
     judge, _ = load_judge(JUDGE)
     rows = Rows.read()
@@ -71,10 +73,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     seed = report["passport"]["seed"]
     first = generator.labels(examples(generator)[0])
     facts = {
-        "format": FORMAT,
         "title": str(reference.get("run_name") or "cgan"),
         "verdict": verdict(report, reference.get("training_s")),
-        "class_names": names_in(generator.facts, generator.classes),
         "previews": previews,
         "losses": curve(LOSSES),
         "probes": curve(PROBES),

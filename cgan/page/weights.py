@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from cgan.model.networks import ConvGenerator, DemoGenerator
 
 if TYPE_CHECKING:
+    from cgan.drawing.generator import Generator
     from cgan.model import networks
-    from cgan.serving.generator import Generator
 
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 

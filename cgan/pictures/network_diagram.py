@@ -28,7 +28,8 @@ class Layer:
 
 @torch.inference_mode()
 def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
-    """What goes in, every layer in the order of its run, and what comes out."""
+    """What goes in, every layer in the order of its run, and what comes out. The network is on the CPU, and
+    set to evaluation."""
     a = network.architecture
     found: list[Layer] = []
 
@@ -42,24 +43,20 @@ def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
 
     leaves = [module for module in network.modules() if next(module.children(), None) is None]
     hooks = [module.register_forward_hook(record) for module in leaves]
-    was_training = network.training
     network.eval()
-    try:
-        device = next(network.parameters()).device
-        labels = torch.zeros(1, dtype=torch.int64, device=device)
-        image = (a.channels, a.height, a.width)
-        if isinstance(network, GeneratorNetwork):
-            network(torch.zeros(1, a.latent_dim, device=device), labels)
-            way = "embedded" if getattr(network, "embedding", None) else "one-hot"
-            latent = Layer("latent", f"beside one of {a.classes} classes, {way}", (a.latent_dim,))
-            return [latent, *found, Layer("image", "from -1 to 1", image)]
-        network(torch.zeros(1, *image, device=device), labels)
-        end = Layer("logit", f"real or fake, of one of {a.classes} classes", (1,))
-        return [Layer("image", "", image), *found, end]
-    finally:
-        network.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    labels, image = torch.zeros(1, dtype=torch.int64), (a.channels, a.height, a.width)
+    if isinstance(network, GeneratorNetwork):
+        network(torch.zeros(1, a.latent_dim), labels)
+        way = "embedded" if getattr(network, "embedding", None) else "one-hot"
+        first = Layer("latent", f"beside one of {a.classes} classes, {way}", (a.latent_dim,))
+        last = Layer("image", "from -1 to 1", image)
+    else:
+        network(torch.zeros(1, *image), labels)
+        first = Layer("image", "", image)
+        last = Layer("logit", f"real or fake, of one of {a.classes} classes", (1,))
+    for hook in hooks:
+        hook.remove()
+    return [first, *found, last]
 
 
 def network_diagram(network: GeneratorNetwork | DiscriminatorNetwork) -> Picture:

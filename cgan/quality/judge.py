@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -156,9 +157,12 @@ def train_judge(
     progress: Steps = iter,
     *,
     augment: bool = True,
+    class_weights: Tensor | None = None,
+    mixup: float = 0.0,
 ) -> Judge:
     """Train on uint8 images: SGD with momentum, one-cycle rate. `augment`: with small random shifts, turns
-    and zooms.
+    and zooms. `class_weights` float [classes]: of the loss. `mixup`: above 0, each image is blended with
+    another, by a share from Beta(mixup, mixup) (Zhang et al., arXiv:1710.09412).
 
     Length is counted in images, so a small data set is seen more often than a large one.
     Deterministic for a seed. Raises TrainingError when it diverges.
@@ -193,13 +197,22 @@ def train_judge(
     judges = [judge.train(), *(sharing_weights(judge) for _ in range(1, parts))]
     weights = list(judge.parameters())
 
+    weighed = None if class_weights is None else class_weights.to(device)
+    shares = np.random.default_rng(params.seed)
+    share = 1.0  # of each image itself, in this step
+
     def gradients(
         judge: Judge, images: Tensor, labels: Tensor, moves: Tensor
     ) -> tuple[Tensor, ...]:
         moved = _augmented(_scaled(images), moves) if augment else _scaled(images)
+        if mixup:
+            moved = share * moved + (1 - share) * moved.flip(0)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            logits = judge(moved)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
+            logits = judge(moved).float()
+        loss = F.cross_entropy(logits, labels, weighed, label_smoothing=0.1)
+        if mixup:
+            other = F.cross_entropy(logits, labels.flip(0), weighed, label_smoothing=0.1)
+            loss = share * loss + (1 - share) * other
         found: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
         return found
 
@@ -210,6 +223,8 @@ def train_judge(
                 order = torch.randperm(len(labels), generator=random)
             rows, order = order[:batch].to(device), order[batch:]
             moves = torch.rand(batch, 4, generator=random).mul_(2).sub_(1).to(device)
+            if mixup:
+                share = float(shares.beta(mixup, mixup))
             pieces = (part.chunk(parts) for part in (images[rows], labels[rows], moves))
             parts_of_batch = zip(judges, *pieces, strict=True)
             set_gradients(weights, parallel(lambda part: gradients(*part), parts_of_batch))

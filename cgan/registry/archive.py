@@ -71,3 +71,10 @@ def evaluation_of(registry: Registry, run_id: str) -> Report:
         with downloaded(registry, address, "") as path:
             return read_json(path)
     return {}
+
+
+def text_of(registry: Registry, address: str) -> str | None:
+    """The text of a file of the store; None where it has none."""
+    with contextlib.suppress(CganError, UnicodeError), downloaded(registry, address, "") as path:
+        return path.read_text(encoding="utf-8")
+    return None

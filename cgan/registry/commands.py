@@ -16,8 +16,10 @@ Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
 
 
 def _opened() -> AbstractContextManager[Registry]:
+    from cgan.project import require_project
     from cgan.registry.client import model_name, open_registry
 
+    require_project()
     return open_registry(model_name())
 
 

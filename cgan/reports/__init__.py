@@ -1,4 +1,4 @@
-"""What became of earlier runs: the status screen, MLflow's pages, a run repeated.
+"""What became of runs, and what their drawings and the data's labels are worth: the commands that tell it.
 
 May import: everything but the command line.
 """

@@ -6,15 +6,15 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from cgan.drawing.card import model_card
+from cgan.drawing.drawings import new_folder, write_picture
+from cgan.drawing.generator import Generator
+from cgan.drawing.picture import Style
 from cgan.errors import CganError
 from cgan.files import read_json, write_text
 from cgan.model.model_file import save_network
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
 from cgan.quality.table import Report, stated
-from cgan.serving.card import model_card
-from cgan.serving.drawings import new_folder, write_picture
-from cgan.serving.generator import Generator
-from cgan.serving.picture import Style
 
 
 def export_card(generator: Generator, folder: Path) -> str:
@@ -35,21 +35,9 @@ def known(generator: Generator) -> tuple[Report, dict[str, Any]]:
     with contextlib.suppress(CganError):
         if not report and Path(generator.source).is_file():
             report, reference = read_json(EVALUATION), read_json(RUN_REFERENCE)
-        elif not report:
-            report, reference = _in_mlflow(generator.source)
+        elif not report:  # where only what drawing needs is installed, this cannot be imported
+            from cgan.reports.recorded_run import recorded
+
+            report, reference = recorded(generator.source)
     same = report.get("passport", {}).get("generator_digest") == generator.facts["digest"]
     return (report, reference) if same else ({}, {})
-
-
-def _in_mlflow(source: str) -> tuple[Report, dict[str, Any]]:
-    # Where only what drawing needs is installed, these cannot be imported.
-    from cgan.registry.archive import evaluation_of
-    from cgan.registry.client import open_registry
-    from cgan.reports.recorded_run import find_run_id
-
-    run_id = find_run_id(source)
-    with open_registry() as registry:
-        report, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)
-    keys = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}
-    origin = {key: run.data.tags[tag] for key, tag in keys.items() if tag in run.data.tags}
-    return report, {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}

@@ -8,80 +8,40 @@ from typing import Annotated
 
 import typer
 
+from cgan.project import require_project
+
+DATA = "Data: cgan validate my-pictures/"
+JUDGE = "Judge: cgan compare champion ."
+PRODUCTION = "Production: cgan registry list"
+
 made = typer.Typer()
 
 
-@made.command()
-def reproduce(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN_ID", help="Of MLflow; or champion, models:/NAME@ALIAS.")
-    ],
-) -> None:
-    """Repeat a training from its commit, params and data; are the bytes the same?
-
-    Runs the code of its commit in a temporary clone. Exit code 0: equal, 1: not.
-    """
-    from cgan.reports.reproduce import reproduce_run
-
-    if not reproduce_run(run, typer.echo):
-        raise typer.Exit(1)
-
-
-@made.command()
-def status() -> None:
-    """Who is champion, what the gate decided last and why, what was trained last."""
-    from rich.console import Console
-
-    from cgan.project import project_root
-    from cgan.reports.status import status
-
-    status(project_root(), Console(highlight=False))
-
-
-@made.command()
+@made.command(rich_help_panel=JUDGE)
 def report() -> None:
     """Quality, pictures and run of what `dvc repro` made, on one screen."""
+    require_project()
     from cgan.reports.report import summary
 
     typer.echo(summary())
 
 
-@made.command()
+@made.command(rich_help_panel=JUDGE)
 def compare(
     run_a: Annotated[
         str,
-        typer.Argument(
-            metavar="RUN_A", help="Id, name or alias in MLflow; or a page; or a project's folder."
-        ),
+        typer.Argument(metavar="RUN_A", help="Its id or alias in MLflow, or a project's folder."),
     ],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
     markdown: Annotated[
-        bool,
-        typer.Option("--markdown", help="Write reports/compare.md, with the code's difference."),
+        bool, typer.Option("--markdown", help="Write reports/compare.md, for a pull request.")
     ] = False,
 ) -> None:
     """How do two runs differ? Metrics with intervals of the difference, params, code."""
+    require_project()
     from cgan.reports.compare import compare
 
     compare(run_a, run_b, typer.echo, markdown)
-
-
-@made.command("label-errors")
-def label_errors(
-    folds: Annotated[
-        int, typer.Option(min=2, max=20, help="Parts; a judge is trained for each, without it.")
-    ] = 5,
-    out: Annotated[Path, typer.Option(help="A .csv; a page goes beside it.")] = Path(
-        "reports/label_errors.csv"
-    ),
-) -> None:
-    """Which labels of the data look wrong? Trains judges that have not seen them; minutes."""
-    from cgan.params.reading import load_params
-    from cgan.reports.label_errors import find_label_errors
-    from cgan.stages.runner import progress
-
-    say = functools.partial(progress, say=typer.echo)
-    find_label_errors(load_params(), folds, out, typer.echo, say)
 
 
 PerClass = Annotated[
@@ -98,7 +58,102 @@ Believed = Annotated[
 ]
 
 
-@made.command()
+@made.command(rich_help_panel=JUDGE)
+def evidence(
+    per_class: PerClass = None,
+    believed: Believed = 0.0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=20,
+            help="Test on all images, each in one of so many folds, which have a generator each.  "
+            "\\[default: 5 where a class has fewer than 50 held-out images]",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=20, help="Classifiers with other seeds, one generator.  \\[default: 5]"
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled images to test on: CSV, .zip or folder.  \\[default: the data's own test set, "
+            "or the hold-out]"
+        ),
+    ] = None,
+    drawn: Annotated[
+        Path | None,
+        typer.Option(
+            help="Somebody else's drawings: a folder a class; with --folds, in fold-1, fold-2, …"
+        ),
+    ] = None,
+) -> None:
+    """Does a classifier get better with drawings? Trains it with and without them; minutes."""
+    require_project()
+    from cgan.params.reading import load_params
+    from cgan.reports.evidence import Options, find_evidence
+    from cgan.stages.runner import progress
+
+    options = Options(per_class, believed, folds, seeds, test, drawn)
+    say = functools.partial(progress, say=typer.echo)
+    find_evidence(load_params(), options, typer.echo, say)
+
+
+@made.command(rich_help_panel=DATA)
+def split(
+    out: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    folds: Annotated[
+        int | None, typer.Option(min=2, max=20, help="So many, each with a train and a test part.")
+    ] = None,
+) -> None:
+    """Write what a generator may learn from, and what `cgan evidence` tests on, as folders of pictures."""
+    require_project()
+    from cgan.params.reading import load_params
+    from cgan.reports.split import write_split
+
+    write_split(load_params(), folds, out, typer.echo)
+
+
+@made.command(rich_help_panel=JUDGE)
+def reproduce(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_ID", help="Of MLflow; or champion, models:/NAME@ALIAS.")
+    ],
+) -> None:
+    """Repeat a training from its commit, params and data; are the bytes the same?
+
+    Runs the code of its commit in a temporary clone. Exit code 0: equal, 1: not.
+    """
+    require_project()
+    from cgan.reports.reproduce import reproduce_run
+
+    if not reproduce_run(run, typer.echo):
+        raise typer.Exit(1)
+
+
+@made.command("label-errors", rich_help_panel=DATA)
+def label_errors(
+    folds: Annotated[
+        int, typer.Option(min=2, max=20, help="Parts; a judge is trained for each, without it.")
+    ] = 5,
+    out: Annotated[Path, typer.Option(help="A .csv; a page goes beside it.")] = Path(
+        "reports/label_errors.csv"
+    ),
+) -> None:
+    """Which labels of the data look wrong? Trains judges that have not seen them; minutes."""
+    require_project()
+    from cgan.params.reading import load_params
+    from cgan.reports.label_errors import find_label_errors
+    from cgan.stages.runner import progress
+
+    say = functools.partial(progress, say=typer.echo)
+    find_label_errors(load_params(), folds, out, typer.echo, say)
+
+
+@made.command(rich_help_panel=DATA)
 def balance(
     per_class: PerClass = None,
     believed: Believed = 0.0,
@@ -110,6 +165,7 @@ def balance(
     ] = False,
 ) -> None:
     """Write the data with drawings added until every class has as many images."""
+    require_project()
     from cgan.project import GENERATOR
     from cgan.reports.balance import balance
 
@@ -117,25 +173,12 @@ def balance(
     balance(source, per_class, believed, seed, out, typer.echo, anyway=anyway)
 
 
-@made.command()
-def evidence(
-    per_class: PerClass = None,
-    believed: Believed = 0.0,
-    seeds: Annotated[
-        int, typer.Option(min=2, max=20, help="Six classifiers are trained for each.")
-    ] = 5,
-    test: Annotated[
-        Path | None,
-        typer.Option(
-            help="Labelled images to test on: CSV, .zip or folder.  \\[default: the data's own test set, "
-            "or the hold-out]"
-        ),
-    ] = None,
-) -> None:
-    """Does a classifier get better with the drawings? Trains it with and without them; minutes."""
-    from cgan.params.reading import load_params
-    from cgan.reports.balance import find_evidence
-    from cgan.stages.runner import progress
+@made.command(rich_help_panel=PRODUCTION)
+def status() -> None:
+    """Who is champion, what the gate decided last and why, what was trained last."""
+    root = require_project()
+    from rich.console import Console
 
-    say = functools.partial(progress, say=typer.echo)
-    find_evidence(load_params(), per_class, believed, seeds, test, typer.echo, say)
+    from cgan.reports.status import status
+
+    status(root, Console(highlight=False))

@@ -1,29 +1,79 @@
-"""`cgan compare`: how two runs differ, out of what their pages hold."""
+"""`cgan compare`: how two runs differ: metrics with intervals of the difference, classes, params, code."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
 
 from cgan.errors import CganError, printable
 from cgan.files import write_text
-from cgan.project import RUN_PAGE
-from cgan.registry.client import open_registry
-from cgan.reports.compare_facts import Run, compare_runs, read_page
-from cgan.reports.recorded_run import find_run_id
-from cgan.tracking.store import reason_of
+from cgan.markdown import table
+from cgan.page.assemble import number
+from cgan.project import EVALUATION
+from cgan.quality.intervals import Interval, contexts_differ, difference, replicated, share
+from cgan.quality.table import METRICS, Report, verdict
+from cgan.reports.recorded_run import recorded
 
 MARKDOWN = Path("reports/compare.md")
+MOST_CLASSES = 20
+LONGEST_CELL = 120  # characters
+COLUMNS = ("A", "B", "B less A", "95 % interval", "B is")
+ARROWS = {"higher": "↑", "lower": "↓"}
+NOT_ALIKE = (
+    "**The numbers are not compared, for the two runs were not measured alike.** To compare them, evaluate "
+    "both with one judge, one hold-out and the same params of `evaluate`: `cgan gate` does that for the "
+    "champion and the generator at hand."
+)
+
+Reference = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A number of both runs. `interval`: at 95 %, of b - a, where it is known."""
+
+    name: str
+    better: str  # "higher" or "lower"
+    a: float | None
+    b: float | None
+    interval: Interval | None
+    floor: float | None = None  # what real images get
+
+    @property
+    def change(self) -> float | None:
+        return None if self.a is None or self.b is None else self.b - self.a
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, `within chance`, or empty where no interval says it."""
+        if not self.interval:
+            return ""
+        low, high = self.interval
+        if low <= 0 <= high:
+            return "within chance"
+        return "better" if (low > 0) == (self.better == "higher") else "worse"
+
+    def cells(self) -> list[str]:
+        interval = " to ".join(map(number, self.interval)) if self.interval else "–"
+        return [*map(number, (self.a, self.b, self.change)), interval, self.verdict]
 
 
 def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
-    """Show how two runs differ, or write it to MARKDOWN. Each is an id, name or alias in MLflow, a page, or a
-    project's folder."""
-    text = printable(compare_runs(find_page(a), find_page(b)), keep="\n")
+    """Show how two runs differ, or write it to MARKDOWN. Each is what `recorded` takes."""
+    (one, its_run), (other, other_run) = recorded(a), recorded(b)
+    try:
+        text = printable(comparison(one, its_run, other, other_run), keep="\n")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CganError(
+            f"{EVALUATION} of one of the two runs is not what this version writes. Make it again: `dvc repro "
+            "--force evaluate`."
+        ) from None
     if markdown:
         write_text(MARKDOWN, text)
         say(f"{MARKDOWN}: for a pull request.")
@@ -31,21 +81,106 @@ def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) 
         Console().print(Markdown(text))
 
 
-def find_page(what: str) -> Run:
-    """The data of a run's page, which MLflow keeps too. Raises CganError where there is none."""
-    path = Path(what)
-    if path.is_dir():
-        inside = [path / RUN_PAGE, path / RUN_PAGE.name]
-        path = next((page for page in inside if page.is_file()), inside[0])
-    if path.suffix == ".html" or path.is_file():
-        return read_page(path)
-    run_id = find_run_id(what)
-    with open_registry() as registry, tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        try:
-            found = registry.client.download_artifacts(run_id, RUN_PAGE.name, folder)
-        except Exception as error:  # the stores let through what their clients raise
-            raise CganError(
-                f"run {run_id} has no page in {registry.shown} ({reason_of(error)}): the stage "
-                "record has not run for it. `dvc repro` records the run at hand."
-            ) from None
-        return read_page(Path(found))
+def comparison(a: Report, run_a: Reference, b: Report, run_b: Reference) -> str:
+    """Markdown; numbers only where both were measured alike."""
+    names = [run.get("run_name") or "" for run in (run_a, run_b)]
+    runs = _table("", ("A", "B"), [("run", *names), ("in short", verdict(a), verdict(b))])
+    if context := contexts_differ(a, b):
+        rows = [(key, *map(str, pair)) for key, pair in context.items()]
+        parts = [NOT_ALIKE, runs, _table("measured with", ("A", "B"), rows)]
+    else:
+        metrics, classes = metric_changes(a, b), class_changes(a, b)
+        rows = [
+            (f"{each.name} {ARROWS[each.better]}", number(each.floor), *each.cells())
+            for each in metrics
+        ]
+        parts = [f"**{in_words(metrics)}**", runs, "### Metrics"]
+        parts += [_table("↑: higher is better", ("real images", *COLUMNS), rows, numbers=5)]
+        rows = [(each.name, *each.cells()) for each in classes[:MOST_CLASSES]]
+        first = "class" if len(rows) == len(classes) else f"the first {MOST_CLASSES}"
+        parts += [f"### Classes whose accuracy clearly differs: {len(classes) or 'none'}"]
+        parts += [_table(first, COLUMNS, rows, numbers=4)]
+    differ = params_that_differ(run_a["params"], run_b["params"])
+    parts += [f"### Params that differ: {len(differ) or 'none'}", _table("", ("A", "B"), differ)]
+    parts += ["### Code", code_in_words(*(run.get("origin") or {} for run in (run_a, run_b)))]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def metric_changes(a: Report, b: Report) -> list[Change]:
+    """Of the metrics that both have. Paired: where both have the gate's replicates, the interval is of those;
+    elsewhere it is put together from both."""
+    found = []
+    for key, metric in METRICS.items():
+        one, other = metric.value(a), metric.value(b)
+        if one is None or other is None:
+            continue
+        interval, of_one, of_other = None, metric.interval(a), metric.interval(b)
+        if "replicates" in a[key] and "replicates" in b[key]:
+            its, others = (replicated(r[key]["value"], r[key]["replicates"]) for r in (a, b))
+            interval = (others - its).interval
+        elif of_one and of_other:
+            interval = difference(one, of_one, other, of_other)
+        found.append(Change(metric.name, metric.better, one, other, interval, metric.floor(a)))
+    return found
+
+
+def class_changes(a: Report, b: Report) -> list[Change]:
+    """Of the classes whose accuracy is better or worse."""
+    key = "conditional_accuracy"
+    names = a.get("class_names") or range(len(a["confusion"]))
+    found = []
+    for label, name in enumerate(names):
+        one, other = (report[key]["by_class"][label] for report in (a, b))
+        if one is not None and other is not None:
+            counts = [sum(report["confusion"][label]) for report in (a, b)]
+            interval = difference(one, share(one, counts[0]), other, share(other, counts[1]))
+            found.append(Change(str(name), METRICS[key].better, one, other, interval))
+    return [each for each in found if each.verdict in ("better", "worse")]
+
+
+def in_words(changes: Iterable[Change]) -> str:
+    """`B is better in recall, worse in copies; the rest is within chance.` A difference without an interval
+    is named: of it nothing is known."""
+    by_verdict: dict[str, list[str]] = {}
+    for each in changes:
+        if each.change:
+            by_verdict.setdefault(each.verdict, []).append(each.name)
+    clear = [
+        f"{word} in {' and '.join(by_verdict[word])}"
+        for word in ("better", "worse")
+        if word in by_verdict
+    ]
+    sentences = [f"B is {', '.join(clear)}"] if clear else []
+    if "within chance" in by_verdict:
+        sentences.append("the rest is within chance" if clear else "B differs within chance")
+    if unknown := by_verdict.get(""):
+        sentences.append(f"of {' and '.join(unknown)}, chance is not known")
+    return f"{'; '.join(sentences) or 'B does not differ from A'}."
+
+
+def params_that_differ(a: Mapping[str, str], b: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    return [
+        (key, a.get(key, "–"), b.get(key, "–")) for key in {**a, **b} if a.get(key) != b.get(key)
+    ]
+
+
+def code_in_words(a: Mapping[str, str], b: Mapping[str, str]) -> str:
+    """What shows how the code of two runs differs. `a`, `b`: what each was made from."""
+    commits = [origin.get("commit", "") for origin in (a, b)]
+    if not all(commits):
+        return "One of the two was made outside of git."
+    text = "Both are of the same commit."
+    if commits[0] != commits[1]:
+        text = f"`git diff {' '.join(commit[:12] for commit in commits)} -- cgan flows dvc.yaml`"
+    dirty = [name for name, origin in (("A", a), ("B", b)) if origin.get("dirty") == "true"]
+    if dirty:
+        text += f" {' and '.join(dirty)} had uncommitted changes: `source/patch.diff` of the run in MLflow."
+    return text
+
+
+def _table(
+    first: str, heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0
+) -> str:
+    """Nothing where there is no row."""
+    cut = [[textwrap.shorten(c, LONGEST_CELL, placeholder="…") for c in row] for row in rows]
+    return table((first, *heads), cut, numbers) if rows else ""

@@ -1,32 +1,42 @@
-"""`cgan label-errors`: which labels of the CSV look wrong to judges that have not seen them."""
+"""`cgan label-errors`: which labels look wrong to judges that have not seen them. cleanlab's rule, on the
+probabilities that judges give to images of a fold on which they were not trained."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from cleanlab.filter import find_label_issues
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
-from cgan.data.dataset import Dataset
-from cgan.errors import CganError
+from cgan.data.dataset import Dataset, first_copies, image_digests
+from cgan.errors import CganError, DataError
 from cgan.files import write_text
-from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.page.assemble import document
 from cgan.page.data_facts import Rows, suspects_facts
-from cgan.params.sections import Params
-from cgan.quality.judge import Progress
-from cgan.quality.label_errors import calibrated, label_errors, out_of_fold
+from cgan.params.sections import JudgeParams, Params
+from cgan.quality.judge import Progress, look, silent, train_judge
+from cgan.quality.label_errors import Labels, Suspects, doubtful_labels
 
 SHOWN = 400  # on the page
 COLUMNS = ("row", "line", "label", "suggested", "confidence", "file")  # a file: of pictures only
+# Of cleanlab's filters that which found most of exchanged labels without calling many right ones wrong
+# (docs/log.md).
+FILTER = "prune_by_class"
+TEMPERATURES = np.geomspace(0.2, 2.0, 47)
 
 
 def find_label_errors(
     params: Params, folds: int, out: Path, say: Callable[[str], None], progress: Progress
 ) -> None:
-    """Write a CSV of the suspects of data/raw/train.csv, the most doubtful first, and a page beside it."""
+    """Write a CSV of the suspects of the data, the most doubtful first, and a page beside it."""
     if out.suffix != ".csv":
         raise CganError(f"--out {out}: expected a name that ends in .csv.")
     rows = Rows.read()
@@ -34,16 +44,16 @@ def find_label_errors(
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
     say(f"Training {folds} judges, each on {folds - 1} parts of {folds} of {len(data):,} images.")
-    probabilities = out_of_fold(data, params.train_judge, folds, hardware, progress)
-    found = label_errors(calibrated(probabilities, rows.labels), rows.labels)
+    logits = out_of_fold(data, params.train_judge, folds, hardware, progress)
+    found = label_errors(logits, rows.labels)
     table = pd.DataFrame([rows.place(index) for index in found.rows], columns=list(COLUMNS))
     names = np.array(data.class_names)
     table["label"], table["suggested"] = names[rows.labels[found.rows]], names[found.suggested]
     table["confidence"] = found.confidence
     write_text(out, table.to_csv(index=False, float_format="%.4f"))
     how = (
-        f"{folds} class networks looked at rows that they had not been trained on, and confident learning "
-        "(Northcutt et al., arXiv:1911.00068) compared what they see with the labels."
+        f"{folds} class networks looked at rows that they had not been trained on, and cleanlab compared "
+        "what they see with the labels (confident learning: Northcutt et al., arXiv:1911.00068)."
     )
     page = out.with_suffix(".html")
     html = document(
@@ -57,8 +67,49 @@ def find_label_errors(
         suspects=suspects_facts(found.first(SHOWN), np.arange(len(data)), rows),
     )
     write_text(page, html)
-    right = (probabilities.argmax(axis=1) == rows.labels).mean()
+    right = float((logits.argmax(dim=1) == data.labels).double().mean())
     say(
         f"{len(found):,} of {len(data):,} labels look wrong ({right:.2%} agree with the judges). "
         f"{out} lists them; {page} shows them."
     )
+
+
+def label_errors(logits: Tensor, labels: Labels) -> Suspects:
+    """By confident learning. `logits` [N, classes]: of judges that have not seen the labels, int64 [N].
+
+    A judge learns smoothed labels and is never quite sure, which hides errors from cleanlab. So its
+    probabilities are first made as sure as they are right, with the temperature at which the labels are
+    likeliest (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
+    """
+    target = torch.from_numpy(labels)
+    best = min(TEMPERATURES, key=lambda each: float(F.cross_entropy(logits / each, target)))
+    probabilities = (logits / best).softmax(dim=1).numpy()
+    # In this process: cleanlab would fork one with torch's threads in it.
+    marked = find_label_issues(labels, probabilities, filter_by=FILTER, n_jobs=1)
+    return doubtful_labels(probabilities, labels, marked)
+
+
+def out_of_fold(
+    data: Dataset, params: JudgeParams, count: int, hardware: Hardware, progress: Progress = silent
+) -> Tensor:
+    """Logits float64 [N, classes], of judges trained by `params` on the other `count` - 1 folds of `data`.
+
+    The folds are stratified, and equal images lie in one. Raises DataError where a class has too few
+    images: some judge would never see it.
+    """
+    labels, groups = data.labels.numpy(), first_copies(image_digests(data.images.numpy()))
+    for label in np.unique(labels):
+        if (distinct := len(np.unique(groups[labels == label]))) < count:
+            raise DataError(
+                f"class {data.class_names[label]}: {distinct} distinct images, expected at least {count}, "
+                "one for each part. Add images of this class, or take fewer parts: `--folds 2` and up."
+            )
+    found = torch.zeros(len(labels), data.classes, dtype=torch.float64)
+    parts = StratifiedGroupKFold(count, shuffle=True, random_state=params.seed)
+    for number, (outside, inside) in enumerate(parts.split(labels, labels, groups)):
+        learnt = Dataset(data.images[outside], data.labels[outside], data.metadata)
+        what, batch = f"judge {number + 1} of {count}", min(params.batch_size, len(learnt))
+        bar = functools.partial(progress, what, images_a_step=batch)
+        judge = train_judge(learnt, params, hardware.device, hardware.precision, bar)
+        found[inside] = look(judge, data.images[inside]).logits.double()
+    return found

@@ -1,33 +1,61 @@
-"""Which run of MLflow is meant: by its id, its name, an alias, or a model's address."""
+"""What is known of a run: its evaluation and what made it, out of a project's folder or of MLflow."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 from cgan.errors import CganError
+from cgan.files import read_json
+from cgan.metric import Report
+from cgan.model.file_facts import read_facts
+from cgan.params.reading import read_yaml
+from cgan.params.sections import flatten
+from cgan.project import EVALUATION, GENERATOR, RUN_REFERENCE
+from cgan.registry.archive import evaluation_of
 from cgan.registry.client import model_name, open_registry
+
+ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
+AFTERWARDS = ("gate", "sweep", "tracking")  # sections that change no generator
+
+
+def recorded(what: str) -> tuple[Report, dict[str, Any]]:
+    """The evaluation of a project's folder, or of what `find_run_id` takes; and `run_name`, `origin` (data,
+    commit, dirty) and `params` of the training, flat and as text, with what was chosen for `auto`.
+
+    Raises CganError where there is none.
+    """
+    if (folder := Path(what)).is_dir():
+        report, reference = read_json(folder / EVALUATION), read_json(folder / RUN_REFERENCE)
+        params = dict(read_yaml(folder / "params.yaml"))  # another version may have other keys
+        params["train"] = read_facts(folder / GENERATOR, "generator")["params"]
+        kept = {key: each for key, each in params.items() if key not in AFTERWARDS}
+        return report, reference | {"params": {k: str(v) for k, v in flatten(kept).items()}}
+    run_id = find_run_id(what)
+    with open_registry() as registry:
+        report, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)
+        if not report:
+            raise CganError(
+                f"run {run_id} has no evaluation in {registry.shown}: the stage record has not run for it. "
+                "`dvc repro` records the run at hand."
+            )
+    origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
+    known = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
+    return report, known | {"params": dict(run.data.params)}
 
 
 def find_run_id(what: str) -> str:
-    """The run of an id, of an alias, of `models:/NAME@ALIAS`, or the one with this name. Raises CganError."""
+    """The run of an id, of an alias or of `models:/NAME@ALIAS`. Raises CganError."""
     if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?", what):
         return match[1]
     version = re.fullmatch(r"models:/([\w.-]+)(?:@([^@/]+)|/(\d+))", what)
     with open_registry(version[1] if version else model_name()) as registry:
         alias = version[2] or version[3] if version else what
         number = int(alias) if version and version[3] else registry.aliases().get(alias)
-        if number is not None:
-            return registry.version(number).run_id
-        experiments = [found.experiment_id for found in registry.client.search_experiments()]
-        quote = '"' if "'" in what else "'"  # MLflow has no escapes
-        query = f"attributes.run_name = {quote}{what}{quote}"
-        runs = [] if quote in what else registry.client.search_runs(experiments, query)
-    ids = [str(run.info.run_id) for run in runs[:10]]
-    if len(ids) > 1:
-        raise CganError(f"several runs are called {what!r}: {', '.join(ids)}. Give one of the ids.")
-    if not ids:
-        raise CganError(
-            f"{what!r} names no run: expected its id or name in MLflow, an alias such as `champion`, or "
-            "`models:/NAME@ALIAS`. `cgan registry list` shows what there is."
-        )
-    return ids[0]
+        if number is None:
+            raise CganError(
+                f"{what!r} names no run: expected its id in MLflow, an alias such as `champion`, or "
+                "`models:/NAME@ALIAS`. `cgan registry list` shows what there is."
+            )
+        return registry.version(number).run_id

@@ -1,4 +1,4 @@
-"""What the pipeline made, on one screen: quality, pictures, where to look next."""
+"""`cgan report`: what the pipeline made, on one screen: quality, pictures, where to look next."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cgan.project import (
     RUN_REFERENCE,
     project_root,
 )
-from cgan.quality.table import METRICS, verdict
+from cgan.quality.table import quality_table, verdict
 from cgan.registry.history import aligned
-from cgan.reports.sites import mlflow_site
+from cgan.tracking.store import is_server, store_uri, without_credentials
 
-UI = "http://127.0.0.1:5000"  # of `make ui`
+UI = "http://127.0.0.1:5000"  # of `make ui` and `make up`
 
 
 def summary() -> str:
@@ -38,11 +38,6 @@ def summary() -> str:
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):
         run = read_json(RUN_REFERENCE)
-    site = mlflow_site(project_root())
-    page = run_page(site or UI, str(run.get("experiment_id") or 0), run.get("run_id") or "")
-    where = page if site else f"make ui, then {page}"
-    if not run.get("run_id"):
-        where = "not delivered yet: cgan track flush"
     try:
         lines = _quality(evaluation, judge["judge"], run)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -50,6 +45,8 @@ def summary() -> str:
             f"{EVALUATION} or {JUDGE_METRICS}: not what this version writes. Make them again: "
             "`dvc repro --force train_judge evaluate`."
         ) from None
+    numbers = "2024" if len(evaluation.get("heldout_by_class", ())) == 10 else "0,1"
+    classes = ", ".join((evaluation.get("class_names") or [numbers])[:3])
     return "\n".join(
         [
             *lines,
@@ -57,8 +54,8 @@ def summary() -> str:
             f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
             f"  sample grid   {GRID}",
             f"  MLflow run    {run.get('run_name', 'none')}",
-            *([f"  in MLflow     {where}"] if run else []),
-            f"  draw more     .venv/bin/cgan draw {_classes(evaluation)} --seed 7",
+            *([f"  in MLflow     {_in_mlflow(run)}"] if run else []),
+            f"  draw more     .venv/bin/cgan draw {shlex.quote(classes)} --seed 7",
             "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
         ]
     )
@@ -66,24 +63,21 @@ def summary() -> str:
 
 def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, Any]) -> list[str]:
     context = evaluation["passport"]
-    rows = [("metric", "drawn", "real", "better", "meaning")]
-    for metric in METRICS.values():
-        value, floor = metric.value(evaluation), metric.floor(evaluation)
-        if metric.on_screen and value is not None:
-            real = "" if floor is None else f"{floor:.4g}"
-            rows.append((metric.name, f"{value:.4g}", real, metric.better, metric.meaning))
     return [
         f"{run.get('run_name', 'This generator')}: {verdict(evaluation, run.get('training_s'))}",
         "",
         "Quality of the generator, next to real images:",
-        aligned(rows),
+        aligned([[str(cell) for cell in row] for row in quality_table(evaluation)]),
         f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a class network that is "
         f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images (mean of classes)",
     ]
 
 
-def _classes(evaluation: dict[str, Any]) -> str:
-    """Some of them, as `cgan draw` takes them."""
-    numbers = "2024" if len(evaluation.get("heldout_by_class", ())) == 10 else "0,1"
-    names = evaluation.get("class_names") or [numbers]
-    return shlex.quote(", ".join(names[:3]))
+def _in_mlflow(run: dict[str, Any]) -> str:
+    """Where the page of a run is."""
+    if not run.get("run_id"):
+        return "not delivered yet: cgan track flush"
+    uri = store_uri(project_root())
+    place = without_credentials(uri) if is_server(uri) else UI
+    page = run_page(place, str(run.get("experiment_id") or 0), run["run_id"])
+    return page if is_server(uri) else f"make ui, then {page}"

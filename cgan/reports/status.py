@@ -18,14 +18,14 @@ from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
 from cgan.registry.client import open_registry
 from cgan.registry.history import CHAMPION, SUMMARY
-from cgan.tracking.store import experiment_name
+from cgan.tracking.store import TIMEOUT, experiment_name
 
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 
 
 def status(root: Path, console: Console) -> None:
     """Print it; of a store that cannot be used, why."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")  # seconds
+    os.environ.setdefault(TIMEOUT, "3")  # seconds
     for source in (_data, _store):
         try:
             for name, words in source(root):
@@ -46,15 +46,15 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
     with open_registry(params.gate.model) as registry:
         client, versions = registry.client, registry.versions()
         champion = next((each for each in versions if CHAMPION in each.aliases), None)
-        if not champion:
-            yield "Champion", "none yet: `cgan gate` makes the first"
-        else:
+        if champion:
             run = client.get_run(champion.run_id)
             yield "Champion", f"{champion.reign or f'version {champion.number}'} · {_trained(run)}"
             yield "", _numbers(run)
-        for last in versions[:1]:
-            verdict, why = last.verdict or "not judged yet", last.tags.get(SUMMARY, "")
-            yield "Verdict", f"version {last.number} · {verdict} · {why}"
+        else:
+            yield "Champion", "none yet: `cgan gate` makes the first"
+        if versions:
+            last, why = versions[0], versions[0].tags.get(SUMMARY, "")
+            yield "Verdict", f"version {last.number} · {last.verdict or 'not judged yet'} · {why}"
         experiment = client.get_experiment_by_name(experiment_name(params.tracking.experiment))
         ids = [experiment.experiment_id] if experiment else []
         for run in client.search_runs(ids, TRAINING, max_results=1) if ids else []:
@@ -74,7 +74,7 @@ def _trained(run: Any) -> str:
 
 def _numbers(run: Any) -> str:
     """Its own, those for which a screen has room; `cgan report` has each in plain words."""
-    measured = {key: run.data.metrics.get(f"quality/{key}") for key in METRICS}
-    known = {key: value for key, value in measured.items() if value is not None}
-    numbers = [f"{METRICS[k].name} {v:.4g}" for k, v in known.items() if METRICS[k].on_screen]
-    return " · ".join(numbers) or "not evaluated yet: `dvc repro` does it"
+    metrics, on_screen = run.data.metrics, [each for each in METRICS.values() if each.on_screen]
+    numbers = [(each.name, metrics.get(f"quality/{each.key}")) for each in on_screen]
+    shown = [f"{name} {value:.4g}" for name, value in numbers if value is not None]
+    return " · ".join(shown) or "not evaluated yet: `dvc repro` does it"

@@ -16,9 +16,7 @@ from cgan.hosts import LOOPBACK, listens, names_here, require_free, require_mean
 from cgan.tracking import store
 
 
-def serve_ui(
-    root: Path, port: int, experiment: str, host: str = LOOPBACK, allow_remote: bool = False
-) -> int:
+def serve_ui(root: Path, port: int, experiment: str, host: str, allow_remote: bool) -> int:
     """Run `mlflow server` until it ends: its exit code. Says where the runs of `experiment` are once it
     listens, and opens that in a browser.
 
@@ -35,13 +33,13 @@ def serve_ui(
             f"{store.STORE} is {store.without_credentials(uri)}, a server: open that in a browser, or set "
             f"{store.BACKEND} to the database that MLflow's server here is to serve."
         )
-    files = store.artifact_root(uri, root)
+    place, files = site_of(host, port), store.artifact_root(uri, root)
     settings = {
         **store.SETTINGS,
         # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": "mlflow-artifacts:/" if given else files,
         "MLFLOW_ARTIFACTS_DESTINATION": files,
-        "MLFLOW_REGISTRY_STORE_URI": uri,
+        "MLFLOW_REGISTRY_STORE_URI": uri,  # or MLflow talks of it
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
         "PYTHONWARNINGS": "ignore",  # of one library about another
     }
@@ -50,12 +48,11 @@ def serve_ui(
         settings["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(names)
         origins = [f"http://{name}" for name in names]
         settings["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(origins)
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", host]
-    command += ["--port", str(port), "--uvicorn-opts", "--log-level warning"]
-    place = site_of(host, port)
     with contextlib.suppress(Exception):  # MLflow's server says what is wrong
         if found := store.open_store(uri).get_experiment_by_name(experiment):
             place = run_page(place, found.experiment_id)
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", host]
+    command += ["--port", str(port), "--uvicorn-opts", "--log-level warning"]
     # The address of the store is no argument: every user can read those.
     environment = {**settings, **os.environ, store.BACKEND: uri}
     with subprocess.Popen(command, env=environment) as server:

@@ -19,11 +19,11 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
 
 from cgan import __version__
+from cgan.drawing.generator import MAX_SEED
+from cgan.drawing.picture import MAX_SCALE, Style, compose
 from cgan.errors import CganError
 from cgan.model.sampling import encode_png
 from cgan.service.served import Keeper, Served
-from cgan.serving.generator import MAX_SEED
-from cgan.serving.picture import MAX_SCALE, Style, compose
 
 MAX_DRAWINGS = 10_000
 MAX_VALUES = 2**24  # pixels × colours of one answer

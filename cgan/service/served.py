@@ -6,6 +6,7 @@ A `Served` never changes. The keeper puts another in its place; a request goes o
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -16,11 +17,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
-from cgan.project import project_root
-from cgan.quality.table import Report, stated, verdict
+from cgan.page.assemble import data_of
+from cgan.project import RUN_PAGE, project_root
+from cgan.quality.table import stated, verdict
 from cgan.registry.history import CHAMPION
-from cgan.serving.generator import ALIASES, Generator, default_source
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,20 @@ class Served:
 
     generator: Generator
     version: int | None = None  # of the registered model
-    report: Report = field(default_factory=dict)  # of its evaluation
+    quality: str = ""
+    seed: int = 0  # with which its page opens
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+    @classmethod
+    def load(cls, source: str, version: int | None = None, page: str | None = None) -> Served:
+        """With the quality and the seed of the page of its run; without one that is about these weights, with
+        the quality that the file states, as the package's own does. Raises ModelError."""
+        generator = Generator.load(source)
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            known = data_of(page or "")
+            if known["digest"] == generator.facts["digest"]:
+                return cls(generator, version, str(known["quality"]), int(known["seed"]))
+        return cls(generator, version, verdict(stated(generator.facts)))
 
     @cached_property
     def page(self) -> tuple[str, str]:
@@ -41,7 +55,7 @@ class Served:
         their hashes, and show pictures that it makes; it may ask for nothing, here or elsewhere."""
         from cgan.page.assemble import play_page
 
-        page = play_page(self.generator, verdict(self.report), self.named)
+        page = play_page(self.generator, self.quality, self.named, self.seed)
         scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
         hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
         allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes)
@@ -65,7 +79,7 @@ class Served:
             "version": self.version,
             "source": self.generator.source,
             "since": self.since,
-            "quality": verdict(self.report) or None,
+            "quality": self.quality or None,
         }
 
 
@@ -111,7 +125,7 @@ class Keeper:
 
     def _follow(self, alias: str) -> str:
         """What is wrong with the registry; empty where nothing is."""
-        from cgan.registry.archive import evaluation_of
+        from cgan.registry.archive import text_of
         from cgan.registry.client import model_name, open_registry
 
         with open_registry(model_name()) as registry:
@@ -122,20 +136,19 @@ class Keeper:
                     self.current = _of_file(default_source()[0])
                 return f"`{registry.model}` has no {alias} in {registry.shown}."
             if self.current is None or number != self.current.version:
+                page = text_of(registry, f"runs:/{registry.version(number).run_id}/{RUN_PAGE.name}")
                 try:
-                    generator = Generator.load(f"models:/{registry.model}/{number}")
+                    self.current = Served.load(f"models:/{registry.model}/{number}", number, page)
                 except ModelError as error:
                     return f"the {alias}, version {number} of `{registry.model}`, cannot be loaded: {error}"
-                report = evaluation_of(registry, registry.version(number).run_id)
-                self.current = Served(generator, number, report)
                 log.info("served is now %s", self.current.named)
         return ""
 
 
 def _of_file(source: str) -> Served:
-    """With the quality that the file states, as the package's own does."""
-    generator = Generator.load(source)
-    return Served(generator, report=stated(generator.facts))
+    """With the page of the project's run, where there is one."""
+    page = RUN_PAGE.read_text(encoding="utf-8") if RUN_PAGE.is_file() else None
+    return Served.load(source, page=page)
 
 
 def _has_registry() -> bool:

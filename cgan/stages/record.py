@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from cgan.drawing.card import model_card
+from cgan.drawing.logged_model import NOTE, save_mlflow_model
 from cgan.errors import ModelError
 from cgan.files import read_json, write_json, write_text
 from cgan.model.file_facts import read_facts
@@ -37,8 +39,6 @@ from cgan.project import (
 )
 from cgan.quality.table import METRICS as ROWS
 from cgan.quality.table import class_table, quality_table, tracked
-from cgan.serving.card import model_card
-from cgan.serving.logged_model import NOTE, save_mlflow_model
 from cgan.stages.runner import run_stage
 from cgan.tracking.runs import reopen
 from cgan.tracking.store import RUN_ID, artifact

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from cgan.data.contact_sheet import MAX_NAME_WIDTH, with_names
+from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
@@ -43,7 +44,6 @@ from cgan.project import (
     PREVIEWS,
     STRIP,
 )
-from cgan.serving.class_names import names_in
 from cgan.stages.runner import run_stage
 
 WIDTH = 880  # pixels that a README shows

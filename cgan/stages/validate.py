@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from cgan.data import csv_report
-from cgan.data.sources import as_found, load_raw
+from cgan.data.sources import load_raw
 from cgan.files import write_json
 from cgan.params.reading import load_params
 from cgan.project import CSV, PICTURES, VALIDATION
@@ -18,7 +18,7 @@ def main() -> None:
     params = load_params().validation
     found = load_raw(params)
     name = str(PICTURES if found.files else CSV)
-    report = csv_report.report_on(found, as_found(params, found), name)
+    report = csv_report.report_on(found, params, name)
     write_json(VALIDATION, report)
     log.info("%s is valid: %s", name, csv_report.summary(report))
 

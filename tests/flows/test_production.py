@@ -29,7 +29,6 @@ from toy_project import CLI, git
 from cgan.params.reading import read_yaml
 from cgan.processes import STATE, running
 from cgan.project import PRODUCTION
-from cgan.reports.sites import services as services_of
 from flows import production
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -103,7 +102,7 @@ def test_deploy_without_servers_says_how_to_start_them_and_what_is_not_meant_sta
     ):
         assert production.main(arguments) == 1
         assert re.search(advice, capsys.readouterr().err)
-    assert services_of(project) == {}
+    assert running(project) == {}
     monkeypatch.chdir(project.parent)
     assert production.main(["up"]) == 1
     assert "top folder" in capsys.readouterr().err

@@ -30,11 +30,11 @@ from visitor import browser as browser
 from visitor import page as page
 
 from cgan.data.dataset import Dataset
+from cgan.drawing.generator import MAX_SEED, Generator
 from cgan.model.networks import GENERATORS
 from cgan.model.sampling import class_interpolation, draw_latents, render
 from cgan.params.reading import load_params
 from cgan.quality.judge import look, train_judge
-from cgan.serving.generator import MAX_SEED, Generator
 
 # -- What it draws -----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from visitor import (
 from visitor import browser as browser
 from visitor import page as page
 
-from cgan.serving.drawings import write_set
+from cgan.drawing.drawings import write_set
 
 # -- Samples and files -------------------------------------------------------------------------------
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from browser import Page, browsing
 
+from cgan.drawing.generator import Generator
 from cgan.model.networks import Architecture, build_generator
 from cgan.page.assemble import play_page
-from cgan.serving.generator import Generator
 
 LATENT = 12
 

@@ -17,13 +17,13 @@ from tracked import root as root
 from typer.testing import CliRunner
 
 from cgan.cli import app
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.registry.archive import generator_file
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.history import VERDICT
-from cgan.serving.generator import Generator
 from cgan.tracking.delivery import MODEL_NAME
 
 pytestmark = MLFLOWS_OWN_WARNINGS

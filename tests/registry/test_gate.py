@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 
 from cgan.data.dataset import load_dataset, save_dataset
 from cgan.data.parts import split
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
 from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator, save_network
@@ -33,7 +34,6 @@ from cgan.quality.judge import load_judge, save_judge
 from cgan.registry import judging
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import WORDS
-from cgan.serving.generator import Generator
 from cgan.tracking.records import RECORDS, runs
 from cgan.tracking.runs import Run
 

@@ -1,45 +1,33 @@
-"""`cgan balance` and `cgan evidence`: what they write, and what they refuse."""
+"""`cgan balance`: what it writes, and what it refuses."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from finished_project import finish
-from recording import RecordingTracker
 from synthetic import make_images, write_csv
 
 from cgan.data.album import find
 from cgan.data.csv_reader import read_csv
-from cgan.data.dataset import load_dataset, save_dataset
+from cgan.data.dataset import load_dataset
+from cgan.drawing.drawings import class_folders
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.files import write_json
-from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
 from cgan.project import (
     CSV,
     CSV_SOURCE,
     EVIDENCE,
-    EVIDENCE_PAGE,
-    EVIDENCE_TEXT,
     GATE_REPORT,
     GENERATOR,
-    RUN_PAGE,
-    TEST_DATA,
     TRAIN_DATA,
 )
-from cgan.quality.judge import silent
-from cgan.reports import balance as command
-from cgan.reports.balance import balance, find_evidence
-from cgan.serving.drawings import write_folder
-from cgan.serving.generator import Generator
+from cgan.reports.balance import balance
 
 
 @pytest.fixture
@@ -86,6 +74,8 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     ):
         with pytest.raises(CganError, match=words):
             balance(source, None, 0.0, 1, out, said.append)
+    with pytest.raises(CganError, match=r"--believed 0\.99: of class \d"):
+        balance(str(GENERATOR), None, 0.99, 1, "drawn/sure.csv", said.append)
     digest = Generator.load(GENERATOR).facts["digest"]
     for path, report in (
         (EVIDENCE, {"generator_digest": digest, "verdict": "harm", "summary": "80 against 95 %"}),
@@ -98,52 +88,4 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
         write_json(path, report | {"generator_digest": "another", "challenger": {}})
     balance(str(GENERATOR), None, 0.0, 1, "drawn/more.csv", said.append)
     for names, folders in ((["b", "a"], ["b", "a"]), (["a", ".b"], ["0", "1"])):
-        assert command._folders(names) == folders, "all are found again"
-
-
-@pytest.mark.usefixtures("rare")
-def test_the_evidence_is_a_report_a_fold_of_the_page_and_on_the_runs_page_in_mlflow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tracker = RecordingTracker()
-
-    @contextlib.contextmanager
-    def reopen() -> Iterator[RecordingTracker]:
-        yield tracker
-
-    monkeypatch.setattr(command, "reopen", reopen)
-    RUN_PAGE.write_text(run_page(load_params(), ROOT / ".cgan"), encoding="utf-8")
-    own, others = read_csv(CSV, load_params().validation), make_images(per_class=30, seed=9)
-    images = np.concatenate([own.images, others[0]])
-    more = write_csv(Path("more.csv"), images, np.concatenate([own.labels, others[1]]))
-    said: list[str] = []
-    find_evidence(load_params(), None, 0.0, 2, more, said.append, silent)
-    report = json.loads(EVIDENCE.read_text())
-    # The training part of `more` is left out; the hold-out may be tested on.
-    assert report["images"] == {"training": 45, "drawn": 9, "tested": 90 + 15}
-    assert {row["augmented"] for row in report["effects"]} == {True, False}
-    assert "45 images are in the training part too" in said[0] and "Training 12" in said[1]
-    page = EVIDENCE_PAGE.read_text()
-    assert page.count('id="helps"') == 1 and report["summary"] in page
-    assert (
-        page.index('id="helps"') < page.index('id="metrics"')
-        and "helps" not in RUN_PAGE.read_text()
-    )
-    assert [name for _, name in tracker.files] == ["evidence.json", "evidence.md", "evidence.html"]
-    # A folder lacks classes: its pictures are of those that its names say.
-    write_folder(Path("more"), others[0][:, 0], (f"{n % 2 + 1}/{n}.png" for n in range(90)))
-    find_evidence(load_params(), None, 0.0, 2, Path("more"), said.append, silent)
-    rows = [row.split(" | ")[0::3] for row in EVIDENCE_TEXT.read_text().splitlines()[-3:]]
-    assert rows == [["| 2", "45"], ["| 0", "0"], ["| 1", "45"]]
-    Path("more/1").rename("more/one")
-    with pytest.raises(CganError, match=r"folder 'one' is none of the project's classes.*0, 1, 2"):
-        find_evidence(load_params(), None, 0.0, 2, Path("more"), said.append, silent)
-    known = load_dataset(TRAIN_DATA)
-    few = write_csv(Path("few.csv"), known.images.numpy(), known.labels.numpy())
-    with pytest.raises(CganError, match=r"few\.csv: no image that the training part has not"):
-        find_evidence(load_params(), None, 0.0, 2, few, said.append, silent)
-    facts = {key: known.metadata[key] for key in ("classes", "csv_sha256")} | {"part": "test"}
-    save_dataset(TEST_DATA, *others, np.arange(90), facts)
-    find_evidence(load_params(), None, 0.0, 2, None, said.append, silent)
-    report = json.loads(EVIDENCE.read_text())
-    assert report["tested_on"] == "test set" and report["images"]["tested"] == 90
+        assert class_folders(names) == folders, "all are found again"

@@ -59,5 +59,3 @@ def test_the_command_says_them_beside_a_params_file(project: Path) -> None:
     said = CliRunner().invoke(app, ["validate", str(project / "inbox/digits.csv")])
     assert said.exit_code == 0 and "Time on this machine" in said.output
     assert said.output.splitlines()[-1].startswith("Next: `dvc repro`; it makes reports/run.html")
-    plain = CliRunner().invoke(app, ["validate", "inbox/digits.csv", "--no-foresight"])
-    assert plain.exit_code == 0 and "Time on this machine" not in plain.output

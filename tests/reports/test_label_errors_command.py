@@ -1,4 +1,4 @@
-"""`cgan label-errors`: the right lines of the CSV, and a page with pictures."""
+"""`cgan label-errors`: judges that have not seen a label find it wrong; its line, a page with pictures."""
 
 from __future__ import annotations
 
@@ -8,16 +8,66 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from numpy.typing import NDArray
 from synthetic import make_images, write_csv
+from test_cli import run_cgan
 
-from cgan.errors import CganError
+from cgan.data.dataset import Dataset, image_digests
+from cgan.errors import CganError, DataError
 from cgan.files import write_bytes
+from cgan.model.hardware import choose_hardware
 from cgan.params.reading import load_params
+from cgan.params.sections import JudgeParams
 from cgan.project import CSV
-from cgan.quality.judge import silent
-from cgan.reports.label_errors import find_label_errors
+from cgan.quality.judge import Judge, silent
+from cgan.reports import label_errors as command
+from cgan.reports.label_errors import find_label_errors, label_errors, out_of_fold
 from cgan.stages import preprocess, validate
+
+PARAMS = JudgeParams(total_kimg=2.0, batch_size=32, peak_lr=0.2, width=8, seed=1)
+CPU = choose_hardware("cpu", "float32")
+
+
+def shades(per_class: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
+    """Dark, grey and bright images."""
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.repeat(np.arange(3), per_class)).astype(np.int64)
+    images = random.integers(0, 30, (len(labels), 1, 8, 8)) + 100 * labels[:, None, None, None]
+    return torch.from_numpy(images.astype(np.uint8)), labels
+
+
+def test_judges_that_have_not_seen_a_row_find_its_wrong_label() -> None:
+    images, labels = shades(40)
+    wrong = [5, 50, 99]
+    labels[wrong] = (labels[wrong] + 1) % 3
+    data = Dataset(images, torch.from_numpy(labels), {"classes": 3})
+    found = label_errors(out_of_fold(data, PARAMS, 4, CPU), labels)
+    assert set(wrong) <= set(found.rows.tolist()) and len(found) <= 5
+    assert (found.suggested != labels[found.rows]).all() and (np.diff(found.confidence) <= 0).all()
+
+
+def test_a_judge_sees_no_copy_of_what_it_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = shades(12)
+    images[20:] = images[:16]
+    seen = []
+
+    def stand_in(data: Dataset, *_: object) -> Judge:
+        seen.append(set(image_digests(data.images.numpy()).tolist()))
+        return Judge(3, 1, 4).eval()
+
+    monkeypatch.setattr(command, "train_judge", stand_in)
+    out_of_fold(Dataset(images, torch.from_numpy(labels), {"classes": 3}), PARAMS, 4, CPU)
+    assert len(set.union(*seen)) == 20 and sum(map(len, seen)) == 3 * 20
+
+
+def test_a_class_that_would_be_missing_from_a_training_is_an_error_in_words() -> None:
+    images, labels = shades(12)
+    images[labels == 2] = images[labels == 2][0].clone()
+    data = Dataset(images, torch.from_numpy(labels), {"classes": 3, "class_names": list("abc")})
+    with pytest.raises(DataError, match="class c: 1 distinct images, expected at least 4"):
+        out_of_fold(data, PARAMS, 4, CPU)
 
 
 @pytest.mark.slow
@@ -66,3 +116,13 @@ def test_another_ending_and_a_project_without_data_are_refused(
 ) -> None:
     with pytest.raises(CganError, match=words):
         find_label_errors(load_params(), 3, Path(out), print, silent)
+
+
+def test_without_cleanlab_the_extra_that_brings_it_is_named_before_a_judge_is_trained(
+    project: Path,
+) -> None:
+    (project / "dvc.yaml").touch()
+    (project / "cleanlab.py").write_text("raise ModuleNotFoundError(name='cleanlab')")
+    path = f"{project}:{Path(__file__).parents[2]}"
+    run = run_cgan("label-errors", PYTHONPATH=path)
+    assert run.returncode == 1 and "pip install 'cgan[labels]'" in run.stderr, run.stderr

@@ -51,7 +51,7 @@ def test_a_server_is_not_served_again_and_one_that_others_can_reach_has_to_be_me
     assert "0.0.0.0" not in known and "*" not in "".join(known)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
     with pytest.raises(CganError, match=r"is http://host, a server"):
-        serve_ui(root, free_port(), "cgan")
+        serve_ui(root, free_port(), "cgan", "127.0.0.1", False)
 
 
 def test_addresses_lead_to_where_a_server_listens_and_to_the_view_for_trainings() -> None:

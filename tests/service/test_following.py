@@ -16,15 +16,17 @@ from conftest import MLFLOWS_OWN_WARNINGS
 from served import a_model, command, eventually, running
 from tracked import root as root
 
+from cgan.drawing.generator import Generator
+from cgan.drawing.picture import Style, compose
 from cgan.errors import ModelError
 from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import encode_png
+from cgan.page.assemble import document
+from cgan.project import RUN_PAGE
 from cgan.registry.client import Registry, open_registry
 from cgan.reports.card import known
 from cgan.service.served import Keeper
-from cgan.serving.generator import Generator
-from cgan.serving.picture import Style, compose
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 
@@ -140,6 +142,25 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_healthz_says_s
         eventually(lambda: health("model")["version"] == 2)
         assert health("problem") is None
     assert caplog.text.count("there is no MLflow store") == 1, "logged once"
+
+
+def test_the_page_opens_with_seed_and_quality_of_its_runs_page(registry: Registry) -> None:
+    kept = {"quality": "all are <legible>", "seed": 13}
+    for number, digest in (
+        (1, read_facts(Path("version-1.safetensors"), "generator")["digest"]),
+        (2, "of another"),
+    ):
+        page = document("page.html", (), kept | {"digest": digest})
+        registry.client.log_text(registry.version(number).run_id, page, RUN_PAGE.name)
+    promote(registry, 1)
+    keeper = following()
+    with running(keeper) as client:
+        page = client.get("/").text
+        assert '"seed":13' in page and "seed=13" in page and "All are &lt;legible&gt;." in page
+        assert client.get("/healthz").json()["model"]["quality"] == kept["quality"]
+        promote(registry, 2)
+        keeper.look()
+        assert '"seed":0' in client.get("/").text
 
 
 def test_a_model_card_of_the_champion_has_the_evaluation_of_its_run(registry: Registry) -> None:

@@ -23,8 +23,8 @@ from served import a_model, command, detail, eventually, running
 from typer.testing import CliRunner
 
 from cgan.cli import app
+from cgan.drawing.generator import Generator
 from cgan.service.served import Keeper
-from cgan.serving.generator import Generator
 
 
 @pytest.fixture(scope="module")

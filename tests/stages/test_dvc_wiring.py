@@ -31,9 +31,9 @@ CHANGES_NO_RESULT = {
     "cgan.tracking.runs",
     "cgan.tracking.delivery",
     "cgan.tracking.store",
-    "cgan.serving.logged_model",
+    "cgan.drawing.logged_model",
     "cgan.stages.origin",
-    "cgan.serving.mlflow_model",
+    "cgan.drawing.mlflow_model",
     # Where MLflow keeps a generator: a stage loads a file.
     "cgan.registry.archive",
     # Starts the stage; holds the paths, which dvc.yaml holds too.

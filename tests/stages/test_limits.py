@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from synthetic import make_images, write_csv
 
-from cgan.serving.generator import Generator
+from cgan.drawing.generator import Generator
 from cgan.training.state import estimate_batch_norm
 
 STAGES = (

@@ -17,17 +17,17 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from served import a_model
 
+from cgan.drawing.logged_model import DRAWING_CODE, save_mlflow_model
 from cgan.project import PACKAGE
-from cgan.serving.logged_model import DRAWING_CODE, save_mlflow_model
 
 if TYPE_CHECKING:
-    from cgan.serving.mlflow_model import GeneratorModel
+    from cgan.drawing.mlflow_model import GeneratorModel
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 def model_of(path: Path, **shape: int) -> GeneratorModel:
-    from cgan.serving.mlflow_model import GeneratorModel  # brings mlflow, and that its warnings
+    from cgan.drawing.mlflow_model import GeneratorModel  # brings mlflow, and that its warnings
 
     model = GeneratorModel()
     model.load_context(types.SimpleNamespace(artifacts={"generator": str(a_model(path, **shape))}))
@@ -65,7 +65,7 @@ def test_f74_question_without_sense_or_bound_is_a_client_error_with_the_reason(
 
 
 def test_a_model_carries_the_code_that_it_draws_with() -> None:
-    seen, waiting = set(), {"cgan.serving.mlflow_model"}
+    seen, waiting = set(), {"cgan.drawing.mlflow_model"}
     while waiting:
         name = waiting.pop()
         seen.add(name)
@@ -79,10 +79,10 @@ def test_a_model_carries_the_code_that_it_draws_with() -> None:
 def test_a_file_in_which_a_secret_stands_is_no_part_of_the_model_s_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    planted = (PACKAGE / "serving/card.py").read_text().splitlines()[0]
+    planted = (PACKAGE / "drawing/card.py").read_text().splitlines()[0]
     monkeypatch.setenv("SOME_TOKEN", planted)
     save_mlflow_model(a_model(tmp_path / "generator.safetensors"), tmp_path / "model")
-    kept = {path.name for path in (tmp_path / "model/code/cgan/serving").iterdir()}
+    kept = {path.name for path in (tmp_path / "model/code/cgan/drawing").iterdir()}
     assert "card.py" not in kept and {"generator.py", "mlflow_model.py"} <= kept
     assert "card.py is not kept with the model in MLflow: the value of SOME_TOKEN" in caplog.text
     assert planted not in caplog.text

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgan.drawing.class_names import Classes, names_in
 from cgan.errors import CganError
 from cgan.project import GENERATOR
-from cgan.serving.class_names import Classes, names_in
 
 if TYPE_CHECKING:
     import torch
@@ -132,13 +132,13 @@ class Generator:
         _check_seed(seed)
         from PIL import Image
 
-        from cgan.serving.picture import Style, compose
+        from cgan.drawing.picture import Style, compose
 
         style = Style(scale, smooth)
         return Image.fromarray(compose(self.network, labels, rows, seed, style)[1])
 
     def labels(self, what: str | Sequence[int | str]) -> list[int]:
-        """The classes that `what` asks for, checked: a text is read as `cgan.serving.class_names` says."""
+        """The classes that `what` asks for, checked: a text is read as `cgan.drawing.class_names` says."""
         classes = Classes(self.classes, names_in(self.facts, self.classes))
         if isinstance(what, str):
             return classes.labels(what)

@@ -9,11 +9,11 @@ import json
 import math
 from typing import Any
 
+from cgan.drawing.class_names import names_in
 from cgan.errors import printable
 from cgan.markdown import in_markdown, table
 from cgan.model.file_facts import Facts
 from cgan.quality.table import METRICS, Report, quality_table, verdict
-from cgan.serving.class_names import names_in
 
 MOST_NAMES = 50
 PARAMS = (

@@ -14,7 +14,7 @@ from rich.text import Text
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.serving.picture import PER_LINE, balanced
+from cgan.drawing.picture import PER_LINE, balanced
 
 LEAST_WIDTH = 8  # pixels in which a drawing can still be read
 LINES_KEPT = 3  # for the prompt, the file's name and a note

@@ -35,7 +35,6 @@ class Classes:
         self.numbered = all(
             _number(name, 10**9) in (None, label) for label, name in enumerate(self.names)
         )
-        self.most_words = max((len(name.split()) for name in self.names), default=1)
 
     def labels(self, text: str) -> list[int]:
         """The labels that a text asks for. Raises CganError that names the first part that is no class.
@@ -43,6 +42,7 @@ class Classes:
         Up to 10 classes each digit is a label ("2024"; spaces and commas between them are skipped); beyond,
         numbers stand between commas or spaces ("12,3 40"). Classes with names are called by these, too
         ("cat, dog 3"), in capitals or not; those whose names are single characters also by a word ("HELLO").
+        Around a name of several words there are commas.
         The page reads a text by the same rules (cgan/page/play_text.js).
         """
         parts = [words for part in text.split(",") if (words := part.split())]
@@ -51,46 +51,30 @@ class Classes:
         return [label for words in parts for label in self._labels_in(words, text)]
 
     def _labels_in(self, words: list[str], text: str) -> list[int]:
+        """What stands between commas: one class, or one or several a word."""
         label = self._label(" ".join(words))
         if label is not None:
             return [label]
-        # From the end: in how many ways the words from here on can be read, and where the first class ends.
-        ways, ends = [0] * len(words) + [1], [0] * len(words)
-        for start in reversed(range(len(words))):
-            for end in range(start + 1, min(start + self.most_words, len(words)) + 1):
-                if ways[end] and self._read(words[start:end]):
-                    ways[start] = min(2, ways[start] + ways[end])
-                    ends[start] = end
-        if not ways[0]:
-            known = {piece.casefold() for name in self.names for piece in name.split()}
-            strange = [w for w in words if w.casefold() not in known and not self._read([w])]
-            word, place = (strange or words)[0], ""
-            if not self.names:
-                if not self.many:
-                    word = next(one for one in word if self._label(one) is None)
-                units = text.replace(",", " ").split() if self.many else text
-                what = "number" if self.many else "character"
-                place = f", {what} {units.index(word) + 1} of the text to draw,"
-            raise CganError(f"{word[:40]!r}{place} is not a class. {self.listed()}")
-        if ways[0] > 1:
-            raise CganError(
-                f"{' '.join(words)[:80]!r} can be read as several lists of classes. Put commas between them."
-            )
-        labels, start = [], 0
-        while start < len(words):
-            labels += self._read(words[start : ends[start]])
-            start = ends[start]
-        return labels
+        return [label for word in words for label in self._labels_of(word, text)]
 
-    def _read(self, words: list[str]) -> list[int]:
-        """A name, a number, or one word of single characters that are classes; else nothing."""
-        label = self._label(" ".join(words))
+    def _labels_of(self, word: str, text: str) -> list[int]:
+        """A name, a number, or single characters that are classes."""
+        label = self._label(word)
         if label is not None:
             return [label]
         read = self._by_name if self.many else self._label
-        characters = [read(character) for character in words[0]] if len(words) == 1 else []
-        known = [label for label in characters if label is not None]
-        return known if len(known) == len(characters) else []
+        labels = [label for one in word if (label := read(one)) is not None]
+        if len(labels) == len(word):
+            return labels
+        place = ""
+        if not self.names and self.many:
+            place = (
+                f", number {text.replace(',', ' ').split().index(word) + 1} of the text to draw,"
+            )
+        elif not self.names:
+            word = next(one for one in word if read(one) is None)
+            place = f", character {text.index(word) + 1} of the text to draw,"
+        raise CganError(f"{word[:40]!r}{place} is not a class. {self.listed()}")
 
     def label(self, one: int | str) -> int | None:
         """That of one class, by its number, or its name as a text; None if there is no such class."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cgan.cli import app
-from cgan.serving.screen import show
+from cgan.drawing.screen import show
 
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 

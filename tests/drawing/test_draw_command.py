@@ -13,11 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cgan.cli import app
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
-from cgan.serving.generator import Generator
 
 GREY = Architecture("deconv", 10, 1, 28, 28, 4, 6)
 COLOUR = Architecture("embed", 12, 3, 10, 14, 4, 6)

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 import cgan
 from cgan.cli import app
+from cgan.drawing.generator import BUNDLED, Generator
 from cgan.errors import PACKAGES, CganError, extras_with
 from cgan.model.model_file import load_generator
-from cgan.serving.generator import BUNDLED, Generator
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PIPELINE = [re.match(r"[\w.-]+", line)[0] for line in PROJECT["optional-dependencies"]["pipeline"]]  # type: ignore[index]

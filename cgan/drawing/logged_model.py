@@ -17,7 +17,7 @@ from cgan.tracking.store import SETTINGS
 log = logging.getLogger(__name__)
 
 # `mlflow_model` and all that it imports, except the registry. A test compares.
-DRAWING_CODE = "__init__.py", "errors.py", "files.py", "project.py", "model/*.py", "serving/*.py"
+DRAWING_CODE = "__init__.py", "errors.py", "files.py", "project.py", "model/*.py", "drawing/*.py"
 REQUIRED = "torch", "numpy", "pandas", "pillow", "safetensors"
 NOTE = """\
 The trained generator. It draws the classes that it is asked for:
@@ -54,7 +54,7 @@ def save_mlflow_model(generator: Path, to: Path) -> None:
             shutil.copyfile(found, copied)
         mlflow.pyfunc.save_model(
             str(to),
-            python_model=str(code / "serving/mlflow_model.py"),
+            python_model=str(code / "drawing/mlflow_model.py"),
             artifacts={"generator": str(generator)},
             code_paths=[str(code)],
             signature=ModelSignature(

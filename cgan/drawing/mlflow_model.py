@@ -22,7 +22,7 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
     """`predict(DataFrame({"label": [3, 1]}), params={"seed": 7})` → column `png_base64`."""
 
     def load_context(self, context: Any) -> None:
-        from cgan.serving.generator import Generator
+        from cgan.drawing.generator import Generator
 
         self.generator = Generator.load(context.artifacts["generator"])
 

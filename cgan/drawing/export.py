@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.files import write_bytes
-from cgan.serving.generator import Generator
 
 CHECKED = 1000
 TOLERANCE = 1e-4

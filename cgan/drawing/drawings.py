@@ -12,12 +12,12 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from torch import Tensor
 
+from cgan.drawing.class_names import names_in
+from cgan.drawing.generator import Generator
+from cgan.drawing.picture import Style, compose
 from cgan.errors import CganError
 from cgan.files import replacing
 from cgan.model.sampling import Picture, encode_png, save_png
-from cgan.serving.class_names import names_in
-from cgan.serving.generator import Generator
-from cgan.serving.picture import Style, compose
 
 MAX_SET_BYTES = 2**30
 MAX_FILES = 100_000
@@ -86,8 +86,14 @@ def write_folder(out: Path, images: Picture, names: Iterable[str]) -> None:
     """Each image as PNG under its name, `<class>/….png`."""
     with new_folder(out) as made:
         for name, image in zip(names, images, strict=True):
-            (made / name).parent.mkdir(exist_ok=True)
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).write_bytes(encode_png(image))
+
+
+def class_folders(names: list[str]) -> list[str]:
+    """The classes' names, where all can be names of folders of pictures, else their numbers."""
+    plain = all(Path(name).name == name and not name.startswith(".") for name in names)
+    return names if plain else [str(label) for label in range(len(names))]
 
 
 @contextlib.contextmanager

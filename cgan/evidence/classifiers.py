@@ -1,0 +1,150 @@
+"""The classifiers of one round: what each learns from. All have the judge's network, recipe and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cgan.data.dataset import Dataset
+from cgan.evidence.effect import DRAWN
+from cgan.evidence.probe import PROBE
+from cgan.evidence.sets import repeated, thinned
+from cgan.model.hardware import Hardware
+from cgan.params.sections import JudgeParams
+from cgan.quality.judge import (
+    Judge,
+    Progress,
+    load_judge,
+    look,
+    save_judge,
+    silent,
+    train_judge,
+)
+
+MIXED = 0.2  # of both parameters of mixup's beta distribution (Zhang et al., arXiv:1710.09412)
+
+
+@dataclass(frozen=True)
+class Method:
+    """`what` it is in words. `filled`: what fills up the classes. `part`: how many of the images of these
+    classes are learnt from."""
+
+    what: str
+    filled: Literal["", "repeated", "drawn"] = ""
+    augment: bool = True
+    balanced: bool = False
+    mixup: float = 0.0
+    part: float = 1.0
+
+
+METHODS = {
+    "real": Method("real images as they are", augment=False),
+    "augmented": Method("real images, augmented"),
+    "balanced_loss": Method("augmented, with a class-balanced loss", balanced=True),
+    "repeated": Method("repeated to equal counts, augmented", "repeated"),
+    "mixup": Method("repeated, augmented, with mixup", "repeated", mixup=MIXED),
+    DRAWN: Method("filled up with drawings, augmented", "drawn"),
+}
+LOGIT_ADJUSTED = "logit_adjusted"
+WORDS = {name: method.what for name, method in METHODS.items()} | {
+    LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
+    PROBE: "logistic regression on a pretrained network's features",
+}
+COST_NOTHING = ("real", "augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated", "mixup")
+# How accuracy rises with more images of the classes that are filled up: with all it is "repeated".
+CURVE = {
+    "quarter": Method("repeated, of a quarter of their images", "repeated", part=0.25),
+    "half": Method("repeated, of half of their images", "repeated", part=0.5),
+}
+PARTS = {"quarter": 0.25, "half": 0.5, "repeated": 1.0}
+TRAINED = METHODS | CURVE
+
+Drawn = Callable[[Judge], Dataset]
+"""What fills up the classes, given a judge that has seen the training images alone."""
+
+
+@dataclass(frozen=True)
+class Pupils:
+    """Trains the classifiers of one round on `training`, and keeps each in `folder`: after a kill those that
+    are there are not trained again."""
+
+    training: Dataset
+    asked: Tensor  # the label of each image that the classes lack
+    drawn: Drawn
+    recipe: JudgeParams
+    folder: Path
+    hardware: Hardware
+
+    def answers(
+        self, images: Tensor, what: str = "", progress: Progress = silent
+    ) -> dict[str, Tensor]:
+        """By method the class that each of `images`, uint8 [N, C, H, W], is taken for, int64 [N]."""
+        found = {}
+        for number, name in enumerate(TRAINED, start=1):
+            bar = partial(progress, f"{what}, classifier {number} of {len(TRAINED)}")
+            logits = look(self.pupil(name, bar), images).logits
+            found[name] = logits.argmax(dim=1)
+            if name == "augmented":
+                found[LOGIT_ADJUSTED] = adjusted(logits, self.training.labels).argmax(dim=1)
+        return found
+
+    def pupil(self, name: str, progress: Progress = silent) -> Judge:
+        path = self.folder / f"{name}.safetensors"
+        if not path.is_file():
+            method, data = TRAINED[name], self._data(TRAINED[name])
+            trained = train_judge(
+                data,
+                self.recipe,
+                self.hardware.device,
+                self.hardware.precision,
+                partial(progress, images_a_step=min(self.recipe.batch_size, len(data))),
+                augment=method.augment,
+                class_weights=class_balanced(data) if method.balanced else None,
+                mixup=method.mixup,
+            )
+            save_judge(path, trained, {"method": name})
+        return load_judge(path)[0].to(self.hardware.device)
+
+    def _data(self, method: Method) -> Dataset:
+        images, labels = self.training.images, self.training.labels
+        if method.part < 1:
+            kept = thinned(labels, self.asked.unique(), method.part, self.recipe.seed)
+            images, labels = images[kept], labels[kept]
+        if method.filled == "repeated":
+            lacking = self.asked
+            if method.part < 1:  # as many images in all as with all of them
+                fewer = self.training.labels.bincount() - labels.bincount(
+                    minlength=self.training.classes
+                )
+                lacking = torch.cat([lacking, torch.arange(len(fewer)).repeat_interleave(fewer)])
+            copies = repeated(labels, lacking, self.recipe.seed)
+            images, labels = (
+                torch.cat([images, images[copies]]),
+                torch.cat([labels, labels[copies]]),
+            )
+        elif method.filled == "drawn":
+            more = self.drawn(self.pupil("augmented"))
+            images, labels = torch.cat([images, more.images]), torch.cat([labels, more.labels])
+        return Dataset(images, labels, self.training.metadata)
+
+
+def adjusted(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits [N, classes] less the logarithm of how frequent each class was in the training `labels`, so that
+    rare classes are not overlooked: no training (Menon et al., arXiv:2007.07314, post hoc, τ = 1)."""
+    frequency = torch.bincount(labels, minlength=logits.shape[1]).clamp(min=1) / len(labels)
+    return logits - frequency.log()
+
+
+def class_balanced(data: Dataset) -> Tensor:
+    """The weight of each class in the loss, float32 [classes], of mean 1: by the effective number of its
+    images (Cui et al., arXiv:1901.05555, β = 1 - 1/N)."""
+    counts = torch.bincount(data.labels, minlength=data.classes).double()
+    beta = 1 - 1 / len(data)
+    weights = torch.where(counts > 0, (1 - beta) / (1 - beta ** counts.clamp(min=1)), 0.0)
+    return (weights / weights[counts > 0].mean()).float()

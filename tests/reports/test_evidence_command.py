@@ -1,0 +1,149 @@
+"""`cgan evidence`: folds, seeds, other test sets and others' drawings; report, page and MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from finished_project import finish
+from recording import RecordingTracker
+from synthetic import make_images, write_csv
+
+from cgan.data.csv_reader import read_csv
+from cgan.data.dataset import load_dataset, save_dataset
+from cgan.drawing.drawings import write_folder
+from cgan.errors import CganError
+from cgan.evidence.rounds import all_images, folds_of
+from cgan.evidence.sets import default_per_class, fill, missing
+from cgan.model.sampling import picture_of
+from cgan.params.reading import load_params
+from cgan.project import CSV, EVIDENCE, EVIDENCE_PAGE, EVIDENCE_TEXT, TEST_DATA, TRAIN_DATA
+from cgan.quality.evaluation import Inputs
+from cgan.quality.judge import silent
+from cgan.reports import evidence as command
+from cgan.reports.evidence import Options, find_evidence
+from cgan.reports.split import write_split
+
+
+@pytest.fixture
+def rare(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
+    """In a finished project, whose class 2 has 12 images, the others 24: what goes to MLflow."""
+    images, labels = make_images(per_class=24)
+    kept = np.delete(np.arange(72), np.flatnonzero(labels == 2)[12:])
+    finish(write_csv(project / "inbox/digits.csv", images[kept], labels[kept]))
+    tracker = RecordingTracker()
+
+    @contextlib.contextmanager
+    def reopen() -> Iterator[RecordingTracker]:
+        yield tracker
+
+    monkeypatch.setattr(command, "reopen", reopen)
+    return tracker
+
+
+def found(**options: object) -> tuple[dict[str, object], list[str]]:
+    said: list[str] = []
+    find_evidence(load_params(), Options(**options), said.append, silent)  # type: ignore[arg-type]
+    return json.loads(EVIDENCE.read_text()), said
+
+
+def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
+    rare: RecordingTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, said = found()
+    assert report["rounds"] == {"count": 5, "folds": True}, "few are held out"
+    assert report["images"] == {"training": 48, "drawn": 12, "tested": 60}
+    assert "5 generators and 40 classifiers" in said[0] and said[1].startswith("Fold 1 of 5: ")
+    assert len(said) >= 7 and str(EVIDENCE_PAGE) in said[-1]
+    page = html.unescape(EVIDENCE_PAGE.read_text())
+    assert str(report["summary"]) in page and "filled up with drawings" in page
+    assert [name for _, name in rare.files] == ["evidence.json", "evidence.md", "evidence.html"]
+    places = list(Path(".cgan/evidence").glob("*/fold-*"))
+    assert len(places) == 5 and not list(Path(".cgan/evidence").glob("*/*/training"))
+    generators = {(place / "generator.safetensors").read_bytes() for place in places}
+    assert len(generators) == 5, "each has its own images and its own seed"
+
+    monkeypatch.setattr("cgan.evidence.classifiers.train_judge", lambda *_, **__: pytest.fail())
+    again, _ = found()
+    assert {**again, "time": ""} == {**report, "time": ""}
+
+
+@pytest.mark.usefixtures("rare")
+def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -> None:
+    params, inputs = load_params(), Inputs.load()
+    own, _ = found(seeds=2)
+    trained = [
+        path.read_bytes() for path in Path(".cgan/evidence").glob("*/*/augmented.safetensors")
+    ]
+    assert len(set(trained)) == 2, "each has its own seed"
+    for options in ({"seeds": 2}, {"folds": 2}):
+        with pytest.raises(CganError, match=r"--believed 0\.99: of class"):
+            found(believed=0.99, **options)
+    asked = missing(counts := torch.bincount(inputs.training.labels), default_per_class(counts))
+    images, _ = fill(inputs.network, inputs.judge, asked, params.evaluate.seed)
+    pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
+    names = [f"{label}/{n:03d}.png" for n, label in enumerate(asked.tolist())]
+    write_folder(Path("theirs"), pictures, names)
+    theirs, _ = found(seeds=2, drawn=Path("theirs"))
+    assert theirs.pop("generator_digest") == "" != own.pop("generator_digest")
+    assert {**theirs, "time": ""} == {**own, "time": ""}
+
+
+@pytest.mark.usefixtures("rare")
+def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_judged() -> None:
+    said: list[str] = []
+    write_split(load_params(), 3, Path("parts"), said.append)
+    data, fold_of = all_images(), folds_of(all_images(), 3, load_params())
+    for fold in range(3):
+        counts = [
+            len(list(Path(f"parts/fold-{fold + 1}/{part}").glob("2/*.png")))
+            for part in ("train", "test")
+        ]
+        of_two = (data.labels == 2) & (fold_of == fold)
+        assert counts == [12 - int(of_two.sum()), int(of_two.sum())]
+    assert "cgan evidence --folds 3 --drawn" in said[0]
+    with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
+        found(folds=3, drawn=Path("theirs"))
+    more, labels = make_images(per_class=10, seed=9)
+    rows = np.flatnonzero(labels == 2).tolist() * 3
+    names = [f"fold-{n // 10 + 1}/2/{n % 10}.png" for n in range(30)]
+    write_folder(Path("theirs"), more[rows][:, 0], names)
+    report, said = found(folds=3, drawn=Path("theirs"))
+    assert report["images"] == {"training": 40, "drawn": 10, "tested": 60}
+    assert "3 rounds: 24 classifiers" in said[0]
+
+
+@pytest.mark.usefixtures("rare")
+def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None:
+    own, others = read_csv(CSV, load_params().validation), make_images(per_class=30, seed=9)
+    images = np.concatenate([own.images, others[0]])
+    more = write_csv(Path("more.csv"), images, np.concatenate([own.labels, others[1]]))
+    report, said = found(seeds=2, test=more)
+    # The training part of `more` is left out; the hold-out may be tested on.
+    assert report["images"] == {"training": 45, "drawn": 9, "tested": 90 + 15}
+    assert "45 images are in the training part too" in said[0] and "2 rounds: 16" in said[1]
+    # A folder lacks classes: its pictures are of those that its names say.
+    write_folder(Path("more"), others[0][:, 0], (f"{n % 2 + 1}/{n}.png" for n in range(90)))
+    found(seeds=2, test=Path("more"))
+    rows = re.findall(r"^\| (\d) \| \d+ \| \d+ \| (\d+)", EVIDENCE_TEXT.read_text(), re.MULTILINE)
+    assert rows == [("2", "45"), ("0", "0"), ("1", "45")]
+    Path("more/1").rename("more/one")
+    with pytest.raises(CganError, match=r"folder 'one' is none of the project's classes.*0, 1, 2"):
+        found(test=Path("more"))
+    known = load_dataset(TRAIN_DATA)
+    few = write_csv(Path("few.csv"), known.images.numpy(), known.labels.numpy())
+    with pytest.raises(CganError, match=r"few\.csv: no image that the training part has not"):
+        found(test=few)
+    with pytest.raises(CganError, match=r"--folds: .*Leave out --seeds and --test"):
+        found(folds=5, test=few)
+    facts = {key: known.metadata[key] for key in ("classes", "csv_sha256")} | {"part": "test"}
+    save_dataset(TEST_DATA, *others, np.arange(90), facts)
+    report, _ = found(seeds=2)
+    assert report["tested_on"] == "test set" and report["images"]["tested"] == 90  # type: ignore[index]
