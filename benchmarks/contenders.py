@@ -25,7 +25,7 @@ from cgan.model.hardware import (
 )
 from cgan.model.sampling import draw, to_uint8
 from cgan.params.sections import TrainParams
-from cgan.training.batches import Feed, penalised
+from cgan.training.batches import Feed
 from cgan.training.loop import record
 from cgan.training.state import TrainState, estimate_batch_norm
 from cgan.training.updates import train_step
@@ -53,10 +53,8 @@ class Ours:
     def train(self, steps: int, threads: int) -> None:
         p, state = self.params, self.state
         with self._computing(threads):
-            for index in range(state.step, state.step + steps):
-                self.feed.seek(index)
-                train_step(state, self.feed, penalised(p, index))
-                state.step = index + 1
+            for _ in range(steps):
+                train_step(state, self.feed)
                 if state.step % p.log_every == 0:
                     record(state, 1.0, p.log_every)
             if state.hardware.device.type == "cuda":

@@ -22,7 +22,7 @@ from cgan.data.parts import split
 from cgan.data.sources import fetch
 from cgan.files import sha256_of
 from cgan.model.hardware import choose_hardware
-from cgan.model.networks import Architecture, Generator, build_generator
+from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.params.editing import preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
@@ -49,7 +49,7 @@ def preset(name: str, **changes: Any) -> TrainParams:
     return filled(TrainChoices.model_validate(values))
 
 
-def fresh_generator(name: str) -> Generator:
+def fresh_generator(name: str) -> GeneratorNetwork:
     """The untrained network of a preset, for digits."""
     p = preset(name)
     return build_generator(

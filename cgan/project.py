@@ -19,6 +19,7 @@ DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://h
 # A training anew, and what follows from it; --force alone would fetch the data again.
 TRAIN_AGAIN = "`dvc repro --force --downstream train`"
 
+PARAMS_CHECKED = Path("reports/params.json")
 CSV = Path("data/raw/train.csv")
 PICTURES = Path("data/raw/pictures.safetensors")  # in place of the CSV
 CSV_SOURCE = Path("data/raw/source.json")  # where either came from

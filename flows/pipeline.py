@@ -22,12 +22,17 @@ from prefect.states import Cancelled, Completed, Failed
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.params.editing import set_params
-from cgan.params.reading import load_params, parse_yaml
+from cgan.params.reading import parse_yaml
 from cgan.params.sections import flatten
 from cgan.project import BLOCKED, GATE_REPORT
 from flows import checkout
 from flows.artifacts import publish
 from flows.repro import Work, alone, relay, repro, require_prefect, run
+
+
+@task(description="Is all of params.yaml valid?")
+def params(work: Work) -> State[Any]:
+    return repro(work, "params")
 
 
 @task(description="The CSV, from the sample, a file, pictures or Kaggle")
@@ -75,7 +80,9 @@ def record(work: Work) -> State[Any]:
     return repro(work, "record")
 
 
-STAGES = (download, validate, preprocess, train_judge, train, evaluate, render, page, record)
+STAGES = (
+    *(params, download, validate, preprocess, train_judge, train, evaluate, render, page, record),
+)
 
 
 @task(name="gate", description="May this generator be served?")
@@ -131,7 +138,6 @@ def pipeline(
             if overrides:
                 checkout.dvc_in(Path(), "status")  # while a stage runs, params.yaml must not change
                 relay(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
-            load_params()
             for stage in chosen:
                 state = stage(work)
                 if state.is_failed():
@@ -151,13 +157,13 @@ def pipeline(
 
 
 def _choose(names: Sequence[str] | None) -> list[Any]:
-    """The tasks of these stages, in the pipeline's order; of all when `names` is empty or None."""
+    """The tasks of params and these stages, in the pipeline's order; of all when `names` is empty or None."""
     known = [stage.name for stage in STAGES]
     if unknown := [name for name in names or () if name not in known]:
         raise CganError(
             f"no stage named {', '.join(f'`{name}`' for name in unknown)}. The stages: {', '.join(known)}."
         )
-    return [stage for stage in STAGES if not names or stage.name in names]
+    return [stage for stage in STAGES if not names or stage.name in ("params", *names)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -45,7 +45,8 @@ class Work:
 
     @cached_property
     def unchanged(self) -> list[str]:
-        """The stages before the first that is stale. Asked once, after the data were fetched again."""
+        """The stages before the first that is stale. Asked once, after the params were checked and the data
+        fetched again."""
         stale = json.loads(dvc_in(Path(), "status", "--json"))
         return list(itertools.takewhile(lambda name: name not in stale, self.stages))
 
@@ -53,7 +54,7 @@ class Work:
 def repro(work: Work, stage: str, force: bool = False) -> State[Any]:
     """Bring a stage up to date. What becomes the state of its task: Completed, *Unchanged* or Failed."""
     try:
-        if not force and stage in work.unchanged:
+        if not force and stage != work.stages[0] and stage in work.unchanged:
             return Completed(name="Unchanged", message=f"{stage}: not stale")
         options = [*["--force"] * force, *["--pull"] * work.remote]
         run(work, "dvc", "repro", "--single-item", stage, *options)

@@ -33,8 +33,8 @@ from cgan.errors import CganError
 from cgan.files import locked, read_json
 from cgan.metric import METRICS
 from cgan.params.editing import preset_names, preset_params, set_params
-from cgan.params.reading import check_params, is_whole, load_params, parse_yaml
-from cgan.params.sections import Params, flatten
+from cgan.params.reading import check_params, load_params, parse_yaml
+from cgan.params.sections import Params, flatten, is_whole
 from cgan.project import EVALUATION, METRICS_FILE
 from cgan.quality.intervals import contexts_differ, difference_of_means
 from flows.checkout import checkout, environment, share_data
@@ -228,11 +228,11 @@ def _suggested(trial: Trial, params: Params) -> Values:
     """Values of the space. Floats with three digits: more would make no difference."""
     found: Values = {}
     for key, each in params.sweep.space.items():
-        low, *_, high = each.bounds()
+        low, high = each.bounds()[0], each.bounds()[-1]
         if each.choices is not None:
             found[key] = trial.suggest_categorical(key, each.choices)
         elif is_whole(key):
-            step = int(each.step or 1)
+            step = max(1, int(each.step or 1))
             found[key] = trial.suggest_int(key, int(low), int(high), step=step, log=each.log)
         else:
             found[key] = trial.suggest_float(key, low, high, step=each.step, log=each.log)

@@ -23,7 +23,7 @@ from cgan.data.dataset import Dataset, load_dataset
 from cgan.drawing.logged_model import save_mlflow_model
 from cgan.files import sha256_of, write_json
 from cgan.model.model_file import load_tensors, save_network
-from cgan.model.networks import Architecture, Generator, build_generator
+from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.params.reading import load_params
 from cgan.quality import comparison
 from cgan.registry.gate import gate
@@ -75,10 +75,11 @@ def make_project(root: Path, data: tuple[np.ndarray, np.ndarray] | None = None) 
             stage.main()
 
 
-FITTED: dict[tuple[str, int], Generator] = {}  # by data and steps: most tests fit the same ones
+# By data and steps: most tests fit the same ones.
+FITTED: dict[tuple[str, int], GeneratorNetwork] = {}
 
 
-def fitted(data: Dataset, steps: int) -> Generator:
+def fitted(data: Dataset, steps: int) -> GeneratorNetwork:
     """A generator that tends to the mean image of each class, closer with each step."""
     torch.manual_seed(0)
     network = build_generator(Architecture("deconv", CLASSES, 1, SIDE, SIDE, LATENTS, 4)).train()

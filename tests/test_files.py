@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path: Path)
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
     assert path.stat().st_ino != inode, "never written through a link of DVC's"
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_f57_a_file_that_dvc_linked_from_its_cache_is_never_written_through(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    cached, output = tmp_path / "cached", tmp_path / "output"
+    cached.write_text("of the cache")
+    link(cached, output)
+    write_bytes(output, b"new")
+    assert cached.read_text() == "of the cache" and output.read_text() == "new"
+    assert not output.is_symlink()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])

@@ -72,6 +72,7 @@ Path("reports/gate.md").write_text(f"# {summary}")
 sys.exit(3 if verdict == "blocked" else 0)
 '''
 STAGES = {  # deps and outs
+    "params": ("params.yaml", "reports/params.json"),
     "download": ("${data.path}", "data/raw/train.csv"),
     "validate": ("data/raw/train.csv", "reports/validation.json"),
     "preprocess": ("reports/validation.json", "data/processed/train.safetensors"),
@@ -123,7 +124,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A DVC repository with the nine stages; the working directory."""
+    """A DVC repository with the ten stages; the working directory."""
     folder = tmp_path / "repo"
     shutil.copytree(template, folder)
     monkeypatch.chdir(folder)

@@ -37,7 +37,7 @@ class Generator:
     """
 
     def __init__(
-        self, network: networks.Generator, facts: dict[str, Any], source: Path | str = ""
+        self, network: networks.GeneratorNetwork, facts: dict[str, Any], source: Path | str = ""
     ) -> None:
         self.network = network
         self.facts = facts

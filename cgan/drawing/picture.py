@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import CganError
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import Picture, draw, image_grid, picture_of
 
 PER_LINE = 20  # drawings, at most, of a text
@@ -29,7 +29,7 @@ class Style:
 
 
 def compose(
-    network: Generator,
+    network: GeneratorNetwork,
     labels: list[int],
     rows: int,
     seed: int,

@@ -20,7 +20,7 @@ from cgan.evidence.effect import Outcome
 from cgan.evidence.sets import default_per_class, fill, folds, missing
 from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_network
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.params.sections import JudgeParams, Params, TrainChoices
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.quality.judge import Judge, Progress, silent
@@ -164,7 +164,7 @@ def with_probe(
 
 def fold_generator(
     data: Dataset, choices: TrainChoices, fold: int, folder: Path, progress: Progress = silent
-) -> Generator:
+) -> GeneratorNetwork:
     """A generator trained on `data` by the project's params, with a seed of its own; from `folder` if it was
     trained before. A training that was cut off goes on from its checkpoint."""
     path, checkpoints = folder / "generator.safetensors", folder / "training"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgan.errors import CganError, DataError
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw
 from cgan.quality.judge import Judge, look
 
@@ -36,7 +36,7 @@ def missing(counts: Tensor, per_class: int) -> Tensor:
 
 
 def fill(
-    network: Generator, judge: Judge, asked: Tensor, seed: int, believed: float = 0.0
+    network: GeneratorNetwork, judge: Judge, asked: Tensor, seed: int, believed: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """A drawing of each label `asked`, uint8 [M, C, H, W], and how sure the judge is of the label, [M].
 

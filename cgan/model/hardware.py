@@ -15,7 +15,7 @@ import ctypes
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,17 @@ from cgan.errors import ParamsError
 
 _Network = TypeVar("_Network", bound=nn.Module)
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
-Map = Callable[..., Iterator[Any]]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _outside: int | None = None
+
+
+class Map(Protocol):
+    """Like `map`: what a function makes of each item, in their order."""
+
+    def __call__(
+        self, function: Callable[[_Item], _Result], items: Iterable[_Item], /
+    ) -> Iterator[_Result]: ...
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,10 @@ def choose_hardware(device: str, precision: str) -> Hardware:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Without these instructions bfloat16 is emulated, and much slower than float32."""
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+    """Without these instructions bfloat16 is emulated, and much slower than float32. An older torch does not
+    say what a CPU has."""
+    has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
+    return any(has.get(name) for name in ("amx_tile", "avx512_bf16"))
 
 
 def compute_deterministically() -> None:
@@ -81,10 +91,9 @@ def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:
     torch keeps the plain functions under `__wrapped__`; where it does not, its own are used.
     """
 
-    def plain(name: str) -> Callable[..., Any]:
+    def plain(name: str) -> Any:
         method = getattr(optimizer, name)
-        function: Callable[..., Any] = getattr(method, "__wrapped__", method)
-        return function
+        return getattr(method, "__wrapped__", method)
 
     methods = {"add_param_group": plain("add_param_group"), "step": torch.no_grad()(plain("step"))}
     return type(optimizer.__name__, (optimizer,), methods)

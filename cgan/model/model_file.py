@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save as serialized
@@ -19,15 +19,14 @@ from cgan.files import replacing
 from cgan.model.file_facts import Facts, damaged, metadata_of, opened
 from cgan.model.networks import (
     Architecture,
-    Discriminator,
-    Generator,
+    DiscriminatorNetwork,
+    GeneratorNetwork,
     build_discriminator,
     build_generator,
     channels_last,
 )
 
-CODES = {torch.float32: "F32", torch.int64: "I64"}  # of types, in a file
-# What comes of building a network of an architecture that is none.
+# What comes of building a network of an architecture that is none, and of weights that do not fit.
 UNFIT = (CganError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -56,31 +55,28 @@ def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]
 
     Raises as `cgan.model.file_facts.opened` does.
     """
-    path = Path(path)
-    with opened(path, kind, "pt") as (file, facts):
-        return _tensors_of(file, facts, path), facts
-
-
-def _tensors_of(file: Any, facts: Facts, path: Path) -> dict[str, Tensor]:
-    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with opened(Path(path), kind, "pt") as (file, facts):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if digest_of(tensors) != facts["digest"]:
-        raise damaged(path)
-    return tensors
+        raise damaged(Path(path))
+    return tensors, facts
 
 
-def save_network(path: Path | str, network: Generator | Discriminator, facts: Facts) -> None:
+def save_network(
+    path: Path | str, network: GeneratorNetwork | DiscriminatorNetwork, facts: Facts
+) -> None:
     """Write a network with its architecture; `facts` say what made it (params, data hash, …)."""
-    kind = "generator" if isinstance(network, Generator) else "discriminator"
+    kind = "generator" if isinstance(network, GeneratorNetwork) else "discriminator"
     facts = {"architecture": network.architecture.to_json(), "torch": torch.__version__, **facts}
     save_tensors(path, kind, network.state_dict(), facts)
 
 
-def load_generator(path: Path | str) -> tuple[Generator, Facts]:
+def load_generator(path: Path | str) -> tuple[GeneratorNetwork, Facts]:
     """A generator in eval mode on the CPU, and the facts of its file."""
     return load_network(path, "generator", lambda facts: build_generator(Architecture(**facts)))
 
 
-def load_discriminator(path: Path | str) -> tuple[Discriminator, Facts]:
+def load_discriminator(path: Path | str) -> tuple[DiscriminatorNetwork, Facts]:
     """A discriminator in eval mode on the CPU, and the facts of its file."""
     return load_network(
         path, "discriminator", lambda facts: build_discriminator(Architecture(**facts))
@@ -91,33 +87,17 @@ def load_network(
     path: Path | str, kind: str, build: Callable[[Facts], _Network]
 ) -> tuple[_Network, Facts]:
     """The network that `build` makes of the file's architecture, with the weights of the file."""
-    path, stage = Path(path), " train_judge" if kind == "judge" else ""
-    again = f"Make it again with `dvc repro --force{stage}`, or use another."
-    with opened(path, kind, "pt") as (file, facts):
-        try:
-            # Without memory for weights, in case the file lies about sizes.
-            with torch.device("meta"):
-                network = build(facts["architecture"])
-        except UNFIT as error:
-            why = str(error).partition("\n")[0]
-            raise ModelError(
-                f"{path}: its architecture is not that of a {kind} ({why}). {again}"
-            ) from None
-        expected = {name: (*t.shape, CODES[t.dtype]) for name, t in network.state_dict().items()}
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        found = {name: (*s.get_shape(), s.get_dtype()) for name, s in slices.items()}
-        if expected != found:
-            name = min(name for name, _ in set(expected.items()) ^ set(found.items()))
-            raise ModelError(
-                f"{path}: tensor `{name}` should be {expected.get(name, 'absent')}, is "
-                f"{found.get(name, 'absent')}: weights and architecture in the file don't match. {again}"
-            )
-        tensors = _tensors_of(file, facts, path)
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all() or (name.endswith("running_var") and tensor.min() < 0):
-            raise ModelError(
-                f"{path}: tensor `{name}` holds values that no training gives (NaN, infinite, or a "
-                f"negative variance). {again}"
-            )
-    network.load_state_dict(tensors, assign=True)
-    return channels_last(network).eval().requires_grad_(False), facts
+    tensors, facts = load_tensors(path, kind)
+    try:
+        # Without memory for weights, in case the file lies about sizes.
+        with torch.device("meta"):
+            network = build(facts["architecture"])
+        network.load_state_dict(tensors, assign=True)
+    except UNFIT as error:
+        stage = " train_judge" if kind == "judge" else ""
+        raise ModelError(
+            f"{path}: architecture and weights in the file are not those of a {kind} "
+            f"({' '.join(str(error).split())[:300]}). Make it again with `dvc repro --force{stage}`, or use "
+            "another."
+        ) from None
+    return channels_last(network.float()).eval().requires_grad_(False), facts

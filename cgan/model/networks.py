@@ -59,7 +59,7 @@ def _features(a: Architecture, power: int) -> int:
     return min(features, max(a.features, a.max_features))
 
 
-class Generator(nn.Module):
+class GeneratorNetwork(nn.Module):
     """(latents, labels) → images in [-1, 1], by way of a condition, which can be a mix of classes."""
 
     layers: nn.Sequential
@@ -79,7 +79,7 @@ class Generator(nn.Module):
         raise AssertionError("build_generator() makes the network")
 
 
-class Discriminator(nn.Module):
+class DiscriminatorNetwork(nn.Module):
     """(images, labels) → (logits [N], class logits [N, classes] or None)."""
 
     def __init__(self, architecture: Architecture) -> None:
@@ -118,7 +118,7 @@ class PixelDoubling(nn.ConvTranspose2d):
         return spread(x, self.weight, 2 * x.shape[2], 2 * x.shape[3]) + self.bias[:, None, None]
 
 
-class ConvGenerator(Generator):
+class ConvGenerator(GeneratorNetwork):
     """Linear → smallest map → 3×3 conv → doublings → image. Kinds `deconv`, `upsample`, `embed`.
 
     A linear layer does the work of DCGAN's first transposed convolution in a tenth of its time, and
@@ -164,7 +164,7 @@ class ConvGenerator(Generator):
         return images[:, :, : a.height, : a.width]
 
 
-class ProjectionDiscriminator(Discriminator):
+class ProjectionDiscriminator(DiscriminatorNetwork):
     """Halvings → 3×3 conv → one linear layer for the score, its projection on the label, and classes.
 
     The logit of an image's class, times `class_logit_weight`, is added to its score. From that the
@@ -224,7 +224,7 @@ def _demo_init(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class DemoGenerator(Generator):
+class DemoGenerator(GeneratorNetwork):
     """The demo's generator: four transposed convolutions from the joined label and noise at 1×1."""
 
     def __init__(self, architecture: Architecture) -> None:
@@ -253,7 +253,7 @@ class DemoGenerator(Generator):
         return images
 
 
-class DemoDiscriminator(Discriminator):
+class DemoDiscriminator(DiscriminatorNetwork):
     """The demo's discriminator: the label joins the image as one constant channel a class."""
 
     def __init__(self, architecture: Architecture) -> None:
@@ -293,24 +293,24 @@ def _require_demo_size(a: Architecture) -> None:
         )
 
 
-GENERATORS: dict[str, type[Generator]] = {
+GENERATORS: dict[str, type[GeneratorNetwork]] = {
     "deconv": ConvGenerator,
     "upsample": ConvGenerator,
     "embed": ConvGenerator,
     "demo": DemoGenerator,
 }
-DISCRIMINATORS: dict[str, type[Discriminator]] = {
+DISCRIMINATORS: dict[str, type[DiscriminatorNetwork]] = {
     "projection": ProjectionDiscriminator,
     "demo": DemoDiscriminator,
 }
 
 
-def build_generator(architecture: Architecture) -> Generator:
+def build_generator(architecture: Architecture) -> GeneratorNetwork:
     """A generator with fresh weights from torch's global RNG. Raises ModelError on a foreign kind."""
     return _build(GENERATORS, architecture)
 
 
-def build_discriminator(architecture: Architecture) -> Discriminator:
+def build_discriminator(architecture: Architecture) -> DiscriminatorNetwork:
     """A discriminator with fresh weights from torch's global RNG."""
     return _build(DISCRIMINATORS, architecture)
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.files import replacing
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 
 CHUNK = 64
 Picture = NDArray[np.uint8]
@@ -31,7 +31,7 @@ Picture = NDArray[np.uint8]
 
 
 def draw(
-    network: Generator, labels: Tensor, seed: int, device: torch.device | str = "cpu"
+    network: GeneratorNetwork, labels: Tensor, seed: int, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Draw one image a label: uint8 [N, C, H, W] on the CPU, for labels int64 [N].
 
@@ -52,7 +52,7 @@ def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
     return torch.cat(chunks)[:count]
 
 
-def render(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
+def render(network: GeneratorNetwork, latents: Tensor, condition: Tensor) -> Tensor:
     """Images uint8 [N, C, H, W] of given latents and conditions (or labels), as `draw` would draw them.
 
     On the CPU each thread works on a chunk of its own, instead of all on one: that is bit for bit
@@ -63,14 +63,15 @@ def render(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
-    chunks = latents.split(CHUNK), condition.split(CHUNK)
+    chunks = zip(latents.split(CHUNK), condition.split(CHUNK), strict=True)
     with exact, parts_on_threads(parts) as parallel:
-        return torch.cat(list(parallel(partial(_render_chunk, network), *chunks)))
+        return torch.cat(list(parallel(partial(_render_chunk, network), chunks)))
 
 
 @torch.inference_mode()
-def _render_chunk(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
+def _render_chunk(network: GeneratorNetwork, chunk: tuple[Tensor, Tensor]) -> Tensor:
     """Images uint8 [N, C, H, W] of N latents and conditions (or labels), in one pass over CHUNK rows."""
+    latents, condition = chunk
     count, missing = len(latents), CHUNK - len(latents)
     if not condition.is_floating_point():
         condition = network.condition(condition)
@@ -102,7 +103,7 @@ def interpolate_latents(start: Tensor, end: Tensor, steps: int) -> Tensor:
 
 
 def class_interpolation(
-    network: Generator, latent: Tensor, start: int, end: int, steps: int
+    network: GeneratorNetwork, latent: Tensor, start: int, end: int, steps: int
 ) -> Tensor:
     """uint8 [steps, C, H, W]: one latent [latent_dim], its class going from `start` to `end`."""
     ends = network.condition(torch.tensor([start, end], device=latent.device))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw
 from cgan.page.data_facts import Rows
 from cgan.page.tiles import tile
@@ -24,7 +24,7 @@ VALUES = 20_000_000  # that are drawn: fewer drawings of large images
 
 
 def drawn_facts(
-    network: Generator, judge: Judge, rows: Rows, seed: int, first: list[int]
+    network: GeneratorNetwork, judge: Judge, rows: Rows, seed: int, first: list[int]
 ) -> dict[str, Any]:
     """`first`: labels of the page's first picture, for which a good seed is looked for."""
     images, labels, training = map(torch.from_numpy, (rows.images, rows.labels, rows.training))
@@ -74,7 +74,7 @@ def drawn_facts(
 
 
 def good_seed(
-    network: Generator, judge: Judge, wanted: list[int], images: Tensor, labels: Tensor
+    network: GeneratorNetwork, judge: Judge, wanted: list[int], images: Tensor, labels: Tensor
 ) -> int:
     """Of the first seeds, the one whose drawings of these labels look most like images of their classes."""
     asked = torch.tensor(wanted).repeat(SEEDS)

@@ -58,7 +58,7 @@ def layer_facts(generator: Generator) -> list[dict[str, Any]]:
     return facts
 
 
-def without_norms(network: networks.Generator) -> networks.Generator:
+def without_norms(network: networks.GeneratorNetwork) -> networks.GeneratorNetwork:
     """A copy that draws the same, in which each batch norm is part of the layer before it."""
     plain = copy.deepcopy(network).eval()
     before: Any = getattr(plain, "linear", None)
@@ -87,7 +87,7 @@ def _fold(layer: _Layer, norm: nn.BatchNorm2d) -> None:
     layer.bias = nn.Parameter(bias)
 
 
-def _layers(network: networks.Generator) -> list[tuple[_Layer, bool]]:
+def _layers(network: networks.GeneratorNetwork) -> list[tuple[_Layer, bool]]:
     """The layers with weights, and whether each sees its input enlarged."""
     found: list[tuple[_Layer, bool]] = []
     upsampled = False
@@ -103,7 +103,7 @@ def _layers(network: networks.Generator) -> list[tuple[_Layer, bool]]:
     return found
 
 
-def _first_map(network: networks.Generator) -> tuple[int, int]:
+def _first_map(network: networks.GeneratorNetwork) -> tuple[int, int]:
     if isinstance(network, DemoGenerator):
         first = network.layers[0]
         assert isinstance(first, nn.ConvTranspose2d)
@@ -112,7 +112,7 @@ def _first_map(network: networks.Generator) -> tuple[int, int]:
     return network.map_height, network.map_width
 
 
-def _as_page_reads(network: networks.Generator, layer: _Layer) -> Tensor:
+def _as_page_reads(network: networks.GeneratorNetwork, layer: _Layer) -> Tensor:
     """Weights as [k, k, in, out]; of the first layer as [1, 1, latent and condition, all its map]."""
     weight = layer.weight.detach().float()
     if isinstance(layer, nn.Linear):
@@ -127,7 +127,7 @@ def _as_page_reads(network: networks.Generator, layer: _Layer) -> Tensor:
     return torch.cat([rows[classes:], rows[:classes]])[None, None]
 
 
-def _bias_as_page_reads(network: networks.Generator, layer: _Layer) -> Tensor:
+def _bias_as_page_reads(network: networks.GeneratorNetwork, layer: _Layer) -> Tensor:
     """[out]; of the first layer an entry for each number of its map."""
     if layer.bias is None:
         return torch.zeros(layer.out_channels)

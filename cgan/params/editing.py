@@ -6,25 +6,17 @@ show what changed, and nothing is looked up at run time.
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from cgan.errors import ParamsError
 from cgan.files import write_text
-from cgan.params.reading import (
-    check_params,
-    load_params,
-    parse_yaml,
-    read_text,
-    read_yaml,
-)
+from cgan.params.reading import check_params, load_params, parse_yaml, read_text, read_yaml
 from cgan.params.sections import TrainChoices, flatten
 
 PRESETS = Path("presets")
@@ -35,17 +27,22 @@ def preset_names() -> list[str]:
 
 
 def preset_params(name: str) -> dict[str, Any]:
-    """All `train` params that presets govern, as preset `name` sets them.
-
-    Raises ParamsError on an unknown preset, or on a key that `train` doesn't have.
-    """
+    """All `train` params that presets govern, as this one sets them. Raises ParamsError on an unknown one."""
     if name not in preset_names():
         there = ", ".join(preset_names())
         raise ParamsError(f"no preset `{name}` under {PRESETS}/. There are: {there}.")
-    chosen = {**read_yaml(PRESETS / "default.yaml"), **read_yaml(PRESETS / f"{name}.yaml")}
-    if unknown := chosen.keys() - TrainChoices.model_fields.keys():
-        raise ParamsError(f"{PRESETS}/{name}.yaml: `train` has no key `{min(unknown)}`.")
-    return chosen
+    return {**read_yaml(PRESETS / "default.yaml"), **read_yaml(PRESETS / f"{name}.yaml")}
+
+
+def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
+    """The preset that `train` is most like, and the params in which it differs; "" outside of a project."""
+    now = train.model_dump()
+    differing = {
+        name: [key for key, value in preset_params(name).items() if now.get(key) != value]
+        for name in preset_names()
+    }
+    nearest = min(differing, key=lambda name: (len(differing[name]), name != "default"), default="")
+    return nearest, differing.get(nearest, [])
 
 
 def recipe_in_words(train: TrainChoices) -> str:
@@ -54,31 +51,18 @@ def recipe_in_words(train: TrainChoices) -> str:
     nearest, differing = nearest_preset(train)
     if not nearest:  # outside of a project
         return f"{train.generator} {train.total_kimg} kimg"
-    changed = [f"{key} {getattr(train, key)}" for key in differing]
-    more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
-    return " · ".join(filter(None, [", ".join(changed[:2] + more), nearest]))
-
-
-def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
-    """The preset that `train` is most like, and the params in which it differs; "" outside of a project."""
-    differing: dict[str, list[str]] = {}
-    for name in preset_names():
-        with contextlib.suppress(ParamsError):
-            wanted = preset_params(name).items()
-            differing[name] = [key for key, value in wanted if getattr(train, key) != value]
-    if not differing:
-        return "", []
-    nearest = min(differing, key=lambda name: (len(differing[name]), name != "default"))
-    return nearest, differing[nearest]
+    changed = [f"{key} {getattr(train, key)}" for key in differing[:2]]
+    if len(differing) > 2:
+        changed.append(f"{len(differing) - 2} more")
+    return " · ".join(filter(None, [", ".join(changed), nearest]))
 
 
 def apply_preset(name: str, path: Path | str = "params.yaml") -> dict[str, tuple[Any, Any]]:
     """Write preset `name` into `path` as `set_params` does → {"train.lr": (before, after)}."""
-    preset_params(name)  # is there such a preset, with known keys only?
+    preset_params(name)  # is there such a preset?
     # As the files write it: 4.5e-3, not 0.0045.
     default, own = (_layout().load(PRESETS / f"{each}.yaml") for each in ("default", name))
-    written = {**default, **own}
-    return set_params({"train": written}, path, f"preset {name}")
+    return set_params({"train": {**default, **own}}, path, f"preset {name}")
 
 
 def set_params(
@@ -91,20 +75,15 @@ def set_params(
     `source`.
     """
     before = flatten(load_params(path))
-    changed: dict[str, Any] = {
-        key: value
-        for key, value in flatten(dict(changes)).items()
-        if key not in before or before[key] != value
-    }
+    wanted = flatten(dict(changes))
+    changed = {key: value for key, value in wanted.items() if before.get(key, ...) != value}
     document = _layout().load(read_text(path))
     for key, value in changed.items():
-        *sections, name = key.split(".")
-        place = document
-        for section in sections:
-            if not isinstance(place.get(section), dict):
-                place[section] = {}
-            place = place[section]
-        place[name] = _on_one_line(value)
+        section, dot, name = key.partition(".")
+        if dot:
+            document.setdefault(section, {})[name] = value
+        else:
+            document[section] = value
     result = io.StringIO()
     _layout().dump(document, result)
     check_params(parse_yaml(result.getvalue(), source), source)
@@ -129,11 +108,3 @@ class _Representer(RoundTripRepresenter):
 _Representer.add_representer(
     type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
 )
-
-
-def _on_one_line(value: Any) -> Any:
-    if not isinstance(value, list):
-        return value
-    found = CommentedSeq(value)
-    found.fa.set_flow_style()
-    return found

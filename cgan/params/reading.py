@@ -6,26 +6,22 @@ YAML is read as DVC reads it: version 1.2, by ruamel.yaml. Only DVC overrides a 
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import json
-from collections.abc import Mapping
+import reprlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from cgan.errors import ParamsError
-from cgan.params.sections import Params, TrainChoices, names_of_params
+from cgan.params.sections import Params, names_of_params
 
-# What others call a param, for the key that was meant.
-ELSEWHERE = {
-    "learning_rate": "lr",
-    "epochs": "total_kimg",
-    "iterations": "total_kimg",
-    "gpu": "device",
-}
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+MAX_BYTES = 1_000_000  # ruamel.yaml takes a second for 1.5 MB
+ELSEWHERE = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}  # others' names
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
@@ -39,8 +35,13 @@ def read_yaml(path: Path | str) -> Any:
 
 
 def read_text(path: Path | str) -> str:
-    """The text of a file. Raises ParamsError when it is missing or not UTF-8."""
+    """The text of a file. Raises ParamsError when it is missing, larger than 1 MB or not UTF-8."""
     try:
+        if (size := Path(path).stat().st_size) > MAX_BYTES:
+            raise ParamsError(
+                f"{path}: {size / 1e6:,.1f} MB, and 1 MB is read at most. Restore it from git: "
+                f"`git checkout {path}`."
+            )
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ParamsError(
@@ -57,8 +58,6 @@ def parse_yaml(text: str, name: Path | str) -> Any:
     try:
         # Plain values: no tags of other types, no duplicate keys.
         return YAML(typ="safe", pure=True).load(text)
-    except RecursionError:
-        raise ParamsError(f"{name}: nested too deeply. Two levels are enough.") from None
     except Exception as error:  # ruamel.yaml lets through whatever it stumbles over
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -70,108 +69,50 @@ def check_params(document: Any, name: Path | str) -> Params:
     """The params in a YAML document. Raises ParamsError that lists all problems at once."""
     if not isinstance(document, dict):
         raise ParamsError(
-            f"{name}: expected sections with keys, found {_short(document)}. Restore it from git: "
+            f"{name}: expected sections with keys, found {reprlib.repr(document)}. Restore it from git: "
             f"`git checkout {name}`."
         )
     try:
-        params = Params.model_validate(document)
-        problems = space_problems(params)
+        return Params.model_validate(document)
     except ValidationError as error:
-        problems = list(_in_words(error).values())
-    if len(problems) > 1:
-        lines = "".join(f"\n  - {problem}" for problem in problems)
-        raise ParamsError(f"{name}: {len(problems):,} problems:{lines}")
-    if problems:
+        by_key: dict[str, list[ErrorDetails]] = {}  # neither a number nor `auto`: two of one key
+        for problem in error.errors(include_url=False):
+            by_key.setdefault(_key(problem["loc"]), []).append(problem)
+        problems = [_in_words(key, found) for key, found in by_key.items()]
+    if len(problems) == 1:
         raise ParamsError(f"{name}: {problems[0]}")
-    return params
+    lines = "".join(f"\n  - {problem}" for problem in problems)
+    raise ParamsError(f"{name}: {len(problems):,} problems:{lines}")
 
 
-# --- the space of a sweep -----------------------------------------------------------------------
-
-NOT_SEARCHED = ("seed", "probes")  # the one is luck, by the other trials are compared
-
-
-def space_problems(params: Params) -> list[str]:
-    """What is wrong with `sweep.space`, measured by each param's own type and limits."""
-    document = params.model_dump(by_alias=True)
-    problems = []
-    for key, dimension in params.sweep.space.items():
-        name = key.removeprefix("train.")
-        if key not in names_of_params():
-            problems.append(f"`sweep.space.{key}`: there is no such param; {_suggestion(key)}")
-        elif name == key or name in NOT_SEARCHED:
-            problems.append(
-                f"`sweep.space.{key}`: only params of `train` can be searched, and of them neither `seed` "
-                "nor `probes`. Remove it."
-            )
-        else:
-            for value in dimension.bounds():
-                try:
-                    Params.model_validate({**document, "train": {**document["train"], name: value}})
-                except ValidationError as error:
-                    # How params go together, a trial shows.
-                    if wrong := _in_words(error).get(key):
-                        problems.append(f"`sweep.space.{key}`: {wrong}")
-    return problems
+def _key(place: tuple[int | str, ...]) -> str:
+    """`train.lr`, `validate.class_names.3`, `sweep.space.train.lr.low`: pydantic's place without the types
+    among which a value has to be."""
+    depth = 4 if place[:2] == ("sweep", "space") else 2
+    items = [part for part in place[depth:] if isinstance(part, int)]
+    return ".".join(str(part) for part in [*place[:depth], *items] if part != "[key]")
 
 
-def is_whole(key: str) -> bool:
-    """Does `train.KEY` take whole numbers only?"""
-    return "float" not in str(TrainChoices.model_fields[key.removeprefix("train.")].annotation)
-
-
-# --- the words for a problem: pydantic's, with the key, the value that was found and a way out ---
-
-
-def _in_words(error: ValidationError) -> dict[str, str]:
-    """By the key: what is wrong with it. What is neither a number nor `auto` has a problem with each."""
-    found: dict[str, Mapping[str, Any]] = {}
-    words: dict[str, list[str]] = {}
-    for problem in error.errors(include_url=False):
-        place = problem["loc"][: 4 if problem["loc"][:2] == ("sweep", "space") else 2]
-        place += tuple(part for part in problem["loc"][2:] if isinstance(part, int))  # of a list
-        key = ".".join(map(str, place))
-        found.setdefault(key, problem)
-        said = problem["msg"].removeprefix("Value error, ")
-        again = key in words and said.removeprefix("Input should be ")
-        words.setdefault(key, []).append(again or said)
-    return {key: _of_key(key, found[key], ", or ".join(words[key])) for key in found}
-
-
-def _of_key(key: str, problem: Mapping[str, Any], words: str) -> str:
-    kind, value = problem["type"], problem["input"]
+def _in_words(key: str, problems: list[ErrorDetails]) -> str:
+    kind, value = problems[0]["type"], problems[0]["input"]
     if kind == "extra_forbidden":
         return f"unknown key `{key}`; {_suggestion(key)}"
     if kind == "missing":
         return f"`{key}` is missing. Add it, or restore params.yaml from git."
-    if kind == "value_error":  # our own, which says what was found
-        return f"`{key}`: {words}." if key else f"{words}."
-    text = f"`{key}`: {words}, found {_short(value)}."
-    with contextlib.suppress(ValueError):
-        if isinstance(value, str) and kind in ("float_type", "int_type") and float(value):
-            text += " Write it without quotes."
-    if kind == "string_type" and isinstance(value, int | float):
-        text += f" Put it in quotes: '{value}'."
-    return text
+    words = ", or ".join(problem["msg"].removeprefix("Value error, ") for problem in problems)
+    if kind != "value_error":  # our own says what was found
+        words += f", found {reprlib.repr(value)}"
+    return f"`{key}`: {words}." if key else f"{words}."
 
 
 def _suggestion(key: str) -> str:
-    """The key that was probably meant by this one, which does not exist: one of its section, or this one of
-    another section."""
+    """What was probably meant by a key that does not exist: one of its section, or this one of another."""
     section, _, name = key.rpartition(".")
     names = names_of_params()
-    siblings = [each.rpartition(".")[2] for each in names if each.rpartition(".")[0] == section]
-    siblings = siblings or sorted({each.partition(".")[0] for each in names})
-    meant = siblings + [other for other, ours in ELSEWHERE.items() if ours in siblings]
-    if close := difflib.get_close_matches(name, meant, n=1, cutoff=0.5):
-        return f"did you mean `{f'{section}.'.lstrip('.')}{ELSEWHERE.get(close[0], close[0])}`?"
-    if elsewhere := [each for each in names if each.rpartition(".")[2] == name]:
-        return f"did you mean `{elsewhere[0]}`?"
-    return f"valid here: {', '.join(f'`{each}`' for each in siblings)}."
-
-
-def _short(value: Any) -> str:
-    """A value as YAML writes it, of whatever size."""
-    if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    return "nothing" if value is None else json.dumps(value, default=str, ensure_ascii=True)[:80]
+    meant = {each.rpartition(".")[2]: each for each in names if each.startswith(f"{section}.")}
+    meant |= {word: meant[ours] for word, ours in ELSEWHERE.items() if ours in meant}
+    meant = meant or {each.partition(".")[0]: each.partition(".")[0] for each in names}
+    for close in difflib.get_close_matches(name, meant, n=1, cutoff=0.5):
+        return f"did you mean `{meant[close]}`?"
+    others = [each for each in names if each.endswith(f".{name}")]
+    return f"did you mean `{others[0]}`?" if others else "remove it."

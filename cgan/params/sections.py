@@ -13,14 +13,20 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
+    ValidationError,
     model_validator,
 )
 
 from cgan.metric import METRICS
 
-MAX_NAME_LENGTH = 60  # characters of a class name
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Side = Annotated[int, Field(ge=8, le=256)]  # of an image, in pixels
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of a loss
+Kimg = Annotated[float, Field(gt=0, le=1_000_000)]  # the length of a training
+Auto = Literal["auto"]
+GeneratorKind = Literal["deconv", "upsample", "embed", "demo"]
+Updates = Literal["one_pass", "two_passes", "in_turn"]
 
 
 class Section(BaseModel):
@@ -33,10 +39,6 @@ def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError(f"{text[:80]!r} holds characters that cannot be shown. Remove them")
     return text
-
-
-PrintableText = Annotated[str, Field(min_length=1), AfterValidator(_check_printable)]
-"""A text on one line, without control characters."""
 
 
 def _check_pattern(text: str) -> str:
@@ -54,10 +56,6 @@ def _check_relative(name: str) -> str:
     return name
 
 
-RelativeName = Annotated[PrintableText, AfterValidator(_check_relative)]
-"""A name or relative path that stays inside the folder where it is looked up."""
-
-
 def _check_class_name(name: str) -> str:
     # In a text to draw, commas and spaces stand between the classes.
     if "," in name or name != name.strip():
@@ -65,21 +63,10 @@ def _check_class_name(name: str) -> str:
     return name
 
 
-ClassName = Annotated[
-    str,
-    Field(min_length=1, max_length=MAX_NAME_LENGTH),
-    AfterValidator(_check_printable),
-    AfterValidator(_check_class_name),
-]
-"""What people call a class."""
-
-
-def _check_kaggle(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
-        raise ValueError(
-            f"{name[:80]!r}: expected a competition such as `digit-recognizer`, or `owner/dataset`"
-        )
-    return name
+def _check_metric(key: str) -> str:
+    if key not in METRICS:
+        raise ValueError(f"{key[:80]!r} is no metric. Expected one of {', '.join(METRICS)}")
+    return key
 
 
 def _check_sides(section: DataParams | ValidateParams) -> None:
@@ -87,15 +74,30 @@ def _check_sides(section: DataParams | ValidateParams) -> None:
         raise ValueError("give both `height` and `width`, or neither")
 
 
+PrintableText = Annotated[str, Field(min_length=1), AfterValidator(_check_printable)]
+"""A text on one line, without control characters."""
+
+RelativeName = Annotated[PrintableText, AfterValidator(_check_relative)]
+"""A name or relative path that stays inside the folder where it is looked up."""
+
+ClassName = Annotated[
+    str,
+    Field(min_length=1, max_length=60),
+    AfterValidator(_check_printable),
+    AfterValidator(_check_class_name),
+]
+"""What people call a class."""
+
+
 class DataParams(Section):
     """Stage download: where the CSV or the pictures come from, and of which size they are made."""
 
     source: Literal["sample", "file", "kaggle"]
     path: PrintableText
-    kaggle: Annotated[str, AfterValidator(_check_kaggle)]
+    kaggle: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
     member: RelativeName
-    height: int | None = Field(ge=8, le=256)
-    width: int | None = Field(ge=8, le=256)
+    height: Side | None
+    width: Side | None
     fit: Literal["crop", "pad", "stretch"]
     max_megabytes: int = Field(gt=0)
 
@@ -112,8 +114,8 @@ class ValidateParams(Section):
     classes: int | None = Field(ge=2, le=1000)
     class_names: list[ClassName] | None
     channels: Literal[1, 3]
-    height: int | None = Field(ge=8, le=256)
-    width: int | None = Field(ge=8, le=256)
+    height: Side | None
+    width: Side | None
     min_per_class: int = Field(ge=2)
     max_imbalance: float = Field(ge=1)
 
@@ -137,22 +139,17 @@ class PreprocessParams(Section):
 
     holdout_fraction: float = Field(gt=0, lt=1)
     group: Annotated[PrintableText, AfterValidator(_check_pattern)] | None
-    seed: int = Field(ge=0, lt=2**31)
+    seed: Seed
 
 
 class JudgeParams(Section):
     """Stage train_judge: the class network behind the metrics."""
 
-    total_kimg: float = Field(gt=0, le=1_000_000)
+    total_kimg: Kimg
     batch_size: int = Field(ge=2, le=1_000_000)
     peak_lr: float = Field(gt=0, le=10)
     width: int = Field(ge=4, le=512)
-    seed: int = Field(ge=0, lt=2**31)
-
-
-Auto = Literal["auto"]
-GeneratorKind = Literal["deconv", "upsample", "embed", "demo"]
-Updates = Literal["one_pass", "two_passes", "in_turn"]
+    seed: Seed
 
 
 class TrainChoices(Section):
@@ -168,11 +165,11 @@ class TrainChoices(Section):
     discriminator_width: int = Field(gt=0, le=1024)
     max_width: int = Field(gt=0, le=4096)
     objective: Literal["logistic", "least_squares"]
-    auxiliary_discriminator: float = Field(ge=0, le=1_000_000)
-    auxiliary_generator: Annotated[float, Field(ge=0, le=1_000_000)] | Auto
-    class_logit_weight: Annotated[float, Field(ge=0, le=1_000_000)] | Auto
+    auxiliary_discriminator: Weight
+    auxiliary_generator: Weight | Auto
+    class_logit_weight: Weight | Auto
     max_shift: Annotated[int, Field(ge=0, le=64)] | Auto
-    r1_gamma: float = Field(ge=0, le=1_000_000)
+    r1_gamma: Weight
     r1_every: int = Field(gt=0, le=1_000_000)
     updates: Literal[Auto, Updates]
     optimizer: Literal["adam", "adadelta"]
@@ -182,13 +179,13 @@ class TrainChoices(Section):
     adadelta_rho: float = Field(gt=0, lt=1)
     adadelta_eps: float = Field(gt=0, le=1)
     gradient_clip: float = Field(ge=0, le=1_000_000)
-    decay_from: float = Field(ge=0, le=1)
-    final_lr_fraction: float = Field(ge=0, le=1)
+    decay_from: Share
+    final_lr_fraction: Share
     batch_size: int = Field(ge=2, le=1_000_000)
     cpu_parts: int = Field(ge=1, le=64)
-    total_kimg: Annotated[float, Field(gt=0, le=1_000_000)] | Auto
+    total_kimg: Kimg | Auto
     ema_half_life_kimg: float = Field(ge=0)
-    seed: int = Field(ge=0, lt=2**31)
+    seed: Seed
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
     log_every: int = Field(gt=0, le=10_000)  # so many latents are prepared at once
@@ -198,29 +195,30 @@ class TrainChoices(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if self.save_every % self.log_every:
-            raise ValueError(
-                f"`save_every` ({self.save_every}) must be a multiple of `log_every` "
-                f"({self.log_every}): a checkpoint falls on a record"
-            )
-        if self.batch_size % self.cpu_parts:
-            raise ValueError(
-                f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` "
-                f"({self.cpu_parts})"
-            )
-        if self.discriminator == "demo" and self.updates != "in_turn":
-            raise ValueError("`discriminator: demo` has batch norm and needs `updates: in_turn`")
-        weights = (self.auxiliary_discriminator, self.auxiliary_generator, self.class_logit_weight)
-        if self.discriminator == "demo" and not all(weight in (0, "auto") for weight in weights):
-            raise ValueError(
-                "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
-                "`auxiliary_generator` and `class_logit_weight` to 0.0"
-            )
-        if self.updates == "one_pass" and self.auxiliary_generator not in (0, "auto"):
-            raise ValueError(
-                "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to "
-                "0.0 and raise `class_logit_weight`, or choose `updates: two_passes`"
-            )
+        demo = self.discriminator == "demo"
+        of_classes = (
+            self.auxiliary_discriminator,
+            self.auxiliary_generator,
+            self.class_logit_weight,
+        )
+        problems = {
+            f"`save_every` ({self.save_every}) must be a multiple of `log_every` ({self.log_every}): a "
+            "checkpoint falls on a record": self.save_every % self.log_every,
+            f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` "
+            f"({self.cpu_parts})": self.batch_size % self.cpu_parts,
+            "`discriminator: demo` has batch norm and needs `updates: in_turn`": demo
+            and self.updates != "in_turn",
+            "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
+            "`auxiliary_generator` and `class_logit_weight` to 0.0": demo
+            and not all(weight in (0, "auto") for weight in of_classes),
+            "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to 0.0 and "
+            "raise `class_logit_weight`, or choose `updates: two_passes`": self.updates
+            == "one_pass"
+            and self.auxiliary_generator not in (0, "auto"),
+        }
+        for problem, is_there in problems.items():
+            if is_there:
+                raise ValueError(problem)
         return self
 
 
@@ -228,11 +226,11 @@ class TrainParams(TrainChoices):
     """The same with a value for each `auto`: what a training is run with."""
 
     generator: GeneratorKind
-    auxiliary_generator: float = Field(ge=0, le=1_000_000)
-    class_logit_weight: float = Field(ge=0, le=1_000_000)
+    auxiliary_generator: Weight
+    class_logit_weight: Weight
     max_shift: int = Field(ge=0, le=64)
     updates: Updates
-    total_kimg: float = Field(gt=0, le=1_000_000)
+    total_kimg: Kimg
 
     @property
     def total_steps(self) -> int:
@@ -245,7 +243,7 @@ class EvaluateParams(Section):
     samples: int = Field(ge=100, le=1_000_000)
     draws: int = Field(ge=1, le=100)
     gan_train_kimg: float | None = Field(ge=0, le=1_000_000)
-    seed: int = Field(ge=0, lt=2**31)
+    seed: Seed
 
 
 class RenderParams(Section):
@@ -253,7 +251,7 @@ class RenderParams(Section):
 
     columns: int = Field(gt=0, le=100)
     steps: int = Field(ge=2, le=100)
-    seed: int = Field(ge=0, lt=2**31)
+    seed: Seed
 
 
 class GateParams(Section):
@@ -264,16 +262,16 @@ class GateParams(Section):
     against_champion: Literal["better", "not_worse"]
     on_drift: Literal["block", "note"]
     max_class_shift: float = Field(ge=0)
-    max_agreement_drop: float = Field(ge=0, le=1)
+    max_agreement_drop: Share
     max_drawn_shift: float = Field(ge=0)
-    min_conditional_accuracy: float = Field(ge=0, le=1)
-    min_worst_class_accuracy: float = Field(ge=0, le=1)
+    min_conditional_accuracy: Share
+    min_worst_class_accuracy: Share
     max_fid_over_floor: float = Field(ge=0)
-    min_coverage_of_floor: float = Field(ge=0, le=1)
-    max_copies_over_floor: float = Field(ge=0, le=1)
-    min_different_of_real: float = Field(ge=0, le=1)
-    min_different_of_champion: float = Field(ge=0, le=1)
-    min_judge_accuracy: float = Field(ge=0, le=1)
+    min_coverage_of_floor: Share
+    max_copies_over_floor: Share
+    min_different_of_real: Share
+    min_different_of_champion: Share
+    min_judge_accuracy: Share
 
 
 class Dimension(Section):
@@ -288,7 +286,7 @@ class Dimension(Section):
     @model_validator(mode="after")
     def _range_or_choices(self) -> Self:
         if self.choices is not None:
-            if self.model_fields_set != {"choices"}:
+            if self.log or {self.low, self.high, self.step} != {None}:
                 raise ValueError("`choices` stand alone, without `low`, `high`, `step` and `log`")
             return self
         if self.low is None or self.high is None:
@@ -299,23 +297,19 @@ class Dimension(Section):
             raise ValueError("with `log`, `low` must be above 0, and there is no `step`")
         return self
 
-    @model_serializer(mode="wrap")
-    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = dump(self)
-        return {k: v for k, v in found.items() if v is not None and v is not False}
-
     def bounds(self) -> list[Any]:
-        """Every choice; or both ends of a range and the value after the first."""
+        """Every choice, or both ends of the range."""
         if self.choices is not None:
             return list(self.choices)
         assert self.low is not None and self.high is not None
-        second = self.low + (self.step or (1 if isinstance(self.low, int) else 0))
-        return [self.low, *([second] if self.low < second < self.high else []), self.high]
+        return [self.low, self.high]
 
 
-def _check_metric(key: str) -> str:
-    if key not in METRICS:
-        raise ValueError(f"{key[:80]!r} is no metric. Expected one of {', '.join(METRICS)}")
+def _check_searched(key: str) -> str:
+    name = key.removeprefix("train.")
+    # The seed is luck, and by the probes other trials are compared.
+    if name == key or name not in TrainChoices.model_fields or name in ("seed", "probes"):
+        raise ValueError("no param of `train` that can be searched (`seed` and `probes` cannot)")
     return key
 
 
@@ -326,8 +320,8 @@ class SweepParams(Section):
     parallel: int = Field(ge=1, le=1000)
     objective: Annotated[str, AfterValidator(_check_metric)]
     seeds: int = Field(ge=2, le=100)
-    seed: int = Field(ge=0, lt=2**31)
-    space: dict[str, Dimension] = Field(min_length=1)
+    seed: Seed
+    space: dict[Annotated[str, AfterValidator(_check_searched)], Dimension] = Field(min_length=1)
 
 
 class TrackingParams(Section):
@@ -356,12 +350,32 @@ class Params(Section):
     sweep: SweepParams
     tracking: TrackingParams
 
+    @model_validator(mode="after")
+    def _space_within_limits(self) -> Self:
+        """Each end and choice of `sweep.space` alone; how params go together, a trial shows."""
+        for key, dimension in self.sweep.space.items():
+            name, train = key.removeprefix("train."), self.train.model_dump()
+            for value in dimension.bounds():
+                try:
+                    TrainChoices.model_validate(train | {name: value})
+                except ValidationError as error:
+                    if words := [e["msg"] for e in error.errors() if e["loc"][:1] == (name,)]:
+                        found = f"{', or '.join(words)}, found {value!r}"
+                        raise ValueError(f"`sweep.space.{key}`: {found}") from None
+        return self
+
+
+def is_whole(key: str) -> bool:
+    """Does `train.KEY` take whole numbers only?"""
+    return "float" not in str(TrainChoices.model_fields[key.removeprefix("train.")].annotation)
+
 
 def flatten(value: BaseModel | dict[str, Any]) -> dict[str, Any]:
     """Nested params → {"train.lr": 0.003, …}, in the order of the file."""
     flat: dict[str, Any] = {}
-    nested = value.model_dump(by_alias=True) if isinstance(value, BaseModel) else value
-    for key, item in nested.items():
+    if isinstance(value, BaseModel):
+        value = value.model_dump(by_alias=True, exclude_unset=True)
+    for key, item in value.items():
         inner = flatten(item) if isinstance(item, dict) else {"": item}
         flat |= {f"{key}.{name}".rstrip("."): each for name, each in inner.items()}
     return flat

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from cgan.model.networks import Discriminator, Generator
+from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.pictures.plots import Picture, picture_of
 
 LEARNT, FIXED, ENDS = ("#2f6db3", "#e3eefa"), ("#2f855a", "#e2f5e4"), ("#b7791f", "#fdf1d3")
@@ -27,7 +27,7 @@ class Layer:
 
 
 @torch.inference_mode()
-def trace(network: Generator | Discriminator) -> list[Layer]:
+def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
     """What goes in, every layer in the order of its run, and what comes out. The network is on the CPU, and
     set to evaluation."""
     a = network.architecture
@@ -45,7 +45,7 @@ def trace(network: Generator | Discriminator) -> list[Layer]:
     hooks = [module.register_forward_hook(record) for module in leaves]
     network.eval()
     labels, image = torch.zeros(1, dtype=torch.int64), (a.channels, a.height, a.width)
-    if isinstance(network, Generator):
+    if isinstance(network, GeneratorNetwork):
         network(torch.zeros(1, a.latent_dim), labels)
         way = "embedded" if getattr(network, "embedding", None) else "one-hot"
         first = Layer("latent", f"beside one of {a.classes} classes, {way}", (a.latent_dim,))
@@ -59,14 +59,14 @@ def trace(network: Generator | Discriminator) -> list[Layer]:
     return [first, *found, last]
 
 
-def network_diagram(network: Generator | Discriminator) -> Picture:
+def network_diagram(network: GeneratorNetwork | DiscriminatorNetwork) -> Picture:
     """uint8 [H, W, 3]: from the top down a box a layer, with its parameters and what it puts out."""
     layers = trace(network)
     figure = Figure(figsize=(9, 0.3 * len(layers) + 0.8))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     axes.set(xlim=(0, 9), ylim=(-len(layers), 2))
-    role = "Generator" if isinstance(network, Generator) else "Discriminator"
+    role = "Generator" if isinstance(network, GeneratorNetwork) else "Discriminator"
     total = sum(parameter.numel() for parameter in network.parameters())
     axes.text(0.2, 1.2, f"{role} · {network.architecture.kind} · {total:,} parameters", size=14)
     for x, words, side in ((6.8, "parameters", "right"), (7, "channels × height × width", "left")):

@@ -200,7 +200,7 @@ class EvaluationSet:
                 sets.append((real[rows[order]], self.floor[known[order]], real[others[order]]))
                 trained = trained.flip(0)
         with parts_on_threads(available_threads()) as parallel:
-            found = list(parallel(_beyond, *zip(*sets, strict=True)))
+            found = list(parallel(lambda three: _beyond(*three), sets))
         # Halves of the hold-out deviate as much as all of it does (McCarthy, Review of the International
         # Statistical Institute 37, 1969); training images do so by twice that, but each set has others.
         part = math.sqrt((1 + 2 / len(sets)) / 3)

@@ -21,7 +21,7 @@ from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
@@ -55,7 +55,7 @@ LEAST_PER_CLASS = 100  # drawings: of less than 35, all right would not show tha
 class Inputs:
     """What the stages left in the project: generator, judge and both parts of the data, of one origin."""
 
-    network: Generator
+    network: GeneratorNetwork
     facts: Facts
     judge: Judge
     judge_facts: Facts

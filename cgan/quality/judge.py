@@ -224,7 +224,8 @@ def train_judge(
             if mixup:
                 share = float(shares.beta(mixup, mixup))
             pieces = (part.chunk(parts) for part in (images[rows], labels[rows], moves))
-            set_gradients(weights, parallel(gradients, judges, *pieces))
+            parts_of_batch = zip(judges, *pieces, strict=True)
+            set_gradients(weights, parallel(lambda part: gradients(*part), parts_of_batch))
             optimizer.step()
             schedule.step()
     if not all(bool(weight.isfinite().all()) for weight in weights):

@@ -90,9 +90,8 @@ def _closest(
     size = max(1, _BLOCK // (CANDIDATES * (2 * MAX_SHIFT + 1) ** 2 * images[0].numel()))
     with parts_on_threads(available_threads()) as parallel:
         pieces = parallel(
-            lambda some, there: _turned(some, training.images[there.flatten()]),
-            images.split(size),
-            rows.split(size),
+            lambda piece: _turned(piece[0], training.images[piece[1].flatten()]),
+            zip(images.split(size), rows.split(size), strict=True),
         )
         turned = torch.cat(list(pieces))
     return apart[:, 0], turned.where(apart.isfinite(), math.inf).amin(dim=1)

@@ -9,7 +9,7 @@ from cgan.markdown import table
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import GENERATOR
@@ -29,7 +29,7 @@ class Match:
     against today's, and `notes`, what a reader should know."""
 
     inputs: Inputs
-    former: Generator | None = None  # the champion's
+    former: GeneratorNetwork | None = None  # the champion's
     doubts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -66,7 +66,7 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     return Match(inputs, network, *about_other_data(registry, champion, inputs, params.gate))
 
 
-def _what_it_draws(network: Generator, facts: Facts, *, named: bool) -> str:
+def _what_it_draws(network: GeneratorNetwork, facts: Facts, *, named: bool) -> str:
     kind, names = network.architecture, facts.get("class_names") if named else None
     words = f"{kind.classes} classes of {kind.height} × {kind.width} × {kind.channels}"
     return f"{words} ({', '.join(names)})" if names else words

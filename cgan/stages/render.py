@@ -14,7 +14,7 @@ from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import (
     Picture,
     class_interpolation,
@@ -84,27 +84,27 @@ def main() -> None:
     log.info("%s: %d pictures", FILM, len(frames))
 
 
-def class_grid(network: Generator, params: RenderParams, names: list[str]) -> Picture:
+def class_grid(network: GeneratorNetwork, params: RenderParams, names: list[str]) -> Picture:
     """A row a class (the first 50), its name and `columns` drawings."""
     rows = min(len(names), GRID_CLASSES)
     images = draw(network, torch.arange(rows).repeat_interleave(params.columns), params.seed)
     return with_names(_framed(images, rows, WIDTH - MAX_NAME_WIDTH), names[:rows])
 
 
-def strip(network: Generator, params: RenderParams) -> Picture:
+def strip(network: GeneratorNetwork, params: RenderParams) -> Picture:
     """One row: a drawing of each of the first 10 classes."""
     labels = torch.arange(min(network.architecture.classes, STRIPS))
     return _framed(draw(network, labels, params.seed), 1, width=600)
 
 
-def nine(network: Generator, seed: int) -> Picture:
+def nine(network: GeneratorNetwork, seed: int) -> Picture:
     """3 × 3 of random classes, as the demo showed its samples."""
     source = torch.Generator().manual_seed(seed)
     labels = torch.randint(network.architecture.classes, (9,), generator=source)
     return _framed(draw(network, labels, seed), 3, width=600)
 
 
-def latent_strips(network: Generator, params: RenderParams) -> Picture:
+def latent_strips(network: GeneratorNetwork, params: RenderParams) -> Picture:
     """A row a class (the first 10), all on the same way from one latent to another."""
     a = network.architecture
     rows = min(a.classes, STRIPS)
@@ -114,7 +114,7 @@ def latent_strips(network: Generator, params: RenderParams) -> Picture:
     return _framed(render(network, path.repeat(rows, 1), network.condition(labels)), rows)
 
 
-def class_strips(network: Generator, params: RenderParams) -> Picture:
+def class_strips(network: GeneratorNetwork, params: RenderParams) -> Picture:
     """In each row one latent goes from a class to the next; the last goes on to class 0."""
     a = network.architecture
     rows = min(a.classes, STRIPS)

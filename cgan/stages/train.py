@@ -53,19 +53,7 @@ from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import PROBE, Watch
 from cgan.training.state import COLUMNS
 
-# A change of these modules can change the result; a change of the rest cannot.
-CODE = (
-    "training/loop",
-    "training/state",
-    "training/updates",
-    "training/batches",
-    "training/losses",
-    "training/checkpoints",
-    "model/networks",
-    "model/file_facts",
-    "model/hardware",
-    "model/model_file",
-)
+COMPUTING = ("model", "training")  # packages: a change of the rest cannot change the result
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +125,11 @@ def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict
             **named,
         },
         "classes": data.classes,  # by `validate.classes` there can be more than the data shows
-        "code": {name: sha256_of(PACKAGE / f"{name}.py") for name in CODE},
+        "code": {
+            f"{package}/{path.name}": sha256_of(path)
+            for package in COMPUTING
+            for path in sorted((PACKAGE / package).glob("*.py"))
+        },
         "torch": torch.__version__,
         "device": str(hardware.device),
         "precision": str(hardware.precision),

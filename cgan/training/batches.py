@@ -33,17 +33,14 @@ class Batch(NamedTuple):
     """int64 [B]."""
     latents: Tensor
     """float32 [B, latent_dim]."""
-    learning_rate: Tensor
-    average_weight: Tensor
-    """Of the new generator in the average."""
     fake_shifts: Tensor | None
     """int64 [B, 2]: how the discriminator sees each fake shifted; `real` is shifted already. None: not."""
 
 
 class Feed:
-    """Batches from images that live on the device. `seek(step)` goes to a step, `batch()` reads there.
+    """Batches from images that live on the device.
 
-    `seek` prepares `chunk` steps at once: on a GPU one copy to the device for all of them.
+    `chunk` steps are prepared at once: on a GPU one copy to the device for all of them.
     """
 
     def __init__(
@@ -54,62 +51,43 @@ class Feed:
                 f"params.yaml: `train.batch_size` is {params.batch_size}, and the training part has "
                 f"{len(data.labels)} images. Make it smaller."
             )
-        self.params, self.chunk = params, chunk
+        self.params, self.device, self.chunk = params, device, chunk
         self.images, self.labels = data.images.to(device), data.labels.to(device)
-        self.rows = torch.zeros(chunk, params.batch_size, dtype=torch.int64, device=device)
-        self.latents = torch.zeros(chunk, params.batch_size, params.latent_dim, device=device)
-        self.schedule = torch.zeros(chunk, 2, device=device)
-        self.shifts = (
-            torch.zeros(chunk, 2, params.batch_size, 2, dtype=torch.int64, device=device)
-            if params.max_shift
-            else None
-        )
-        self.position = torch.zeros(1, dtype=torch.int64, device=device)
-        self._loaded = -1
+        self._prepared = -1
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
-    def seek(self, step: int) -> None:
-        """Go to a step, counted from 0."""
-        if step // self.chunk != self._loaded:
-            self._fill(step // self.chunk)
-        self.position.fill_(step % self.chunk)
-
-    def batch(self) -> Batch:
-        """The batch of the step that was sought."""
-        rows, latents, schedule = (
-            prepared.index_select(0, self.position).squeeze(0)
-            for prepared in (self.rows, self.latents, self.schedule)
-        )
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, counted from 0."""
+        chunk, place = divmod(step, self.chunk)
+        if chunk != self._prepared:
+            self._prepare(chunk)
+        rows, latents = self._rows[place], self._latents[place]
         real = self.images.index_select(0, rows).float().mul_(2 / 255).sub_(1)
         labels = self.labels.index_select(0, rows)
-        rate, average = schedule.unbind()
-        if self.shifts is None:
-            return Batch(real, labels, latents, rate, average, None)
-        of_reals, of_fakes = self.shifts.index_select(0, self.position).squeeze(0)
-        return Batch(shift(real, of_reals), labels, latents, rate, average, of_fakes)
+        if self._shifts is None:
+            return Batch(real, labels, latents, None)
+        of_reals, of_fakes = self._shifts[place]
+        return Batch(shift(real, of_reals), labels, latents, of_fakes)
 
-    def _fill(self, chunk: int) -> None:
-        first, p = chunk * self.chunk, self.params
-        steps = range(first, first + self.chunk)
-        generator = torch.Generator().manual_seed(p.seed * 1_000_003 + chunk)
-        self.latents.copy_(torch.randn(self.latents.shape, generator=generator))
-        self.rows.copy_(torch.stack([self._rows_of(step) for step in steps]))
-        self.schedule.copy_(
-            torch.tensor([[learning_rate(p, s), average_weight(p, s)] for s in steps])
-        )
-        if self.shifts is not None:
-            # After the latents and by the same generator: theirs are the same with and without.
-            bounds = (-p.max_shift, p.max_shift + 1)
-            self.shifts.copy_(torch.randint(*bounds, self.shifts.shape, generator=generator))
-        self._loaded = chunk
+    def _prepare(self, chunk: int) -> None:
+        p, size, most = self.params, self.params.batch_size, self.params.max_shift
+        steps = range(chunk * self.chunk, (chunk + 1) * self.chunk)
+        self._rows = torch.stack([self._rows_of(step) for step in steps]).to(self.device)
+        random = torch.Generator().manual_seed(p.seed * 1_000_003 + chunk)
+        latents = torch.randn(self.chunk, size, p.latent_dim, generator=random)
+        self._latents = latents.to(self.device)
+        # After the latents and by the same generator: theirs are the same with and without.
+        shifts = torch.randint(-most, most + 1, (self.chunk, 2, size, 2), generator=random)
+        self._shifts = shifts.to(self.device) if most else None
+        self._prepared = chunk
 
     def _rows_of(self, step: int) -> Tensor:
         size = self.params.batch_size
         epoch, batch = divmod(step, len(self.labels) // size)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.params.seed * 1_000_033 + epoch)
+            random = torch.Generator().manual_seed(self.params.seed * 1_000_033 + epoch)
             self._epoch = epoch
-            self._order = torch.randperm(len(self.labels), generator=generator)
+            self._order = torch.randperm(len(self.labels), generator=random)
         return self._order[batch * size : (batch + 1) * size]
 
 

@@ -18,11 +18,11 @@ from cgan.model.hardware import (
     keep_freed_memory,
     parts_on_threads,
 )
-from cgan.model.networks import Discriminator, Generator
+from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.params.sections import TrainParams
 from cgan.project import AT_THE_END, BY_STEP
 from cgan.tracking.tracker import Tracker
-from cgan.training.batches import Feed, learning_rate, penalised
+from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import Checkpoints
 from cgan.training.monitoring import WARM_UP_KIMG, Previewer, Watch
 from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 class Trained:
     """What a training leaves: networks in eval mode on the CPU, records and previews."""
 
-    generator: Generator
-    discriminator: Discriminator
+    generator: GeneratorNetwork
+    discriminator: DiscriminatorNetwork
     history: list[list[float]]
     probes: list[list[float]] = field(default_factory=list)
     previews: dict[int, bytes] = field(default_factory=dict)
@@ -86,10 +86,9 @@ def train(
             tracker.send(0)
     with parts_on_threads(state.parts) as state.map:
         start, started = state.step, time.perf_counter()
-        for index in progress(range(start, params.total_steps)):
-            feed.seek(index)
-            train_step(state, feed, penalised(params, index))
-            step = state.step = index + 1
+        for _ in progress(range(start, params.total_steps)):
+            train_step(state, feed)
+            step = state.step
             last, stop = step == params.total_steps, stopping()
             if step % params.log_every == 0 or last:
                 tracker.log_metrics(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cgan.data.contact_sheet import with_names
 from cgan.data.dataset import Dataset
 from cgan.files import write_bytes
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw, encode_png, image_grid, to_uint8
 from cgan.quality.judge import Judge, look
 from cgan.quality.metrics import diversity, frechet_distance
@@ -53,7 +53,7 @@ class Watch:
         self.worst_class = 0  # of the last probe: the least varied one
         self._bad = 0
 
-    def probe(self, generator: Generator) -> dict[str, float]:
+    def probe(self, generator: GeneratorNetwork) -> dict[str, float]:
         """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
         device = next(generator.parameters()).device
         seen = look(self.judge, draw(generator, self.asked, self.seed, device))
@@ -115,8 +115,8 @@ class Previewer:
         self.state, self.folder = state, folder / "previews" if folder else None
         self.names = names[:PREVIEW_CLASSES]
         self.steps = set(preview_steps(p.previews, p.total_steps))
-        generator = torch.Generator().manual_seed(p.seed)
-        latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=generator)
+        random = torch.Generator().manual_seed(p.seed)
+        latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=random)
         device = state.hardware.device
         self.latents = latents.repeat(len(self.names), 1).to(device)
         self.labels = torch.arange(len(self.names), device=device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -14,14 +15,14 @@ from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware, Map, sharing_weights, without_compiler
 from cgan.model.networks import (
     Architecture,
-    Discriminator,
-    Generator,
+    DiscriminatorNetwork,
+    GeneratorNetwork,
     ProjectionDiscriminator,
     build_discriminator,
     build_generator,
 )
 from cgan.params.sections import TrainParams
-from cgan.training.batches import Batch
+from cgan.training.batches import Batch, shift
 from cgan.training.losses import (
     decision_threshold,
     discriminator_fake_loss,
@@ -56,8 +57,9 @@ def weights_of(optimizer: Optimizer) -> list[Tensor]:
 class Part:
     """A part of a batch, with networks that share the weights and have batch-norm state of their own."""
 
-    generator: Generator
-    discriminator: Discriminator
+    generator: GeneratorNetwork
+    discriminator: DiscriminatorNetwork
+    hardware: Hardware
     real: Tensor
     labels: Tensor
     latents: Tensor
@@ -69,6 +71,23 @@ class Part:
         """The discriminator, for updates that TrainParams allows with this kind only."""
         assert isinstance(self.discriminator, ProjectionDiscriminator)
         return self.discriminator
+
+    @cached_property
+    def fakes(self) -> Tensor:
+        """[B, C, H, W] float32 in [-1, 1], with the generator's graph behind them. Drawn once a step."""
+        with self.hardware.autocast():
+            fakes: Tensor = self.generator(self.latents, self.labels)
+        return fakes.float()
+
+    def as_seen(self, fakes: Tensor) -> Tensor:
+        """Fakes as the discriminator sees them: shifted, where `train.max_shift` says so."""
+        return fakes if self.fake_shifts is None else shift(fakes, self.fake_shifts)
+
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits float32 [N] and class logits [N, classes], or None where the network has none."""
+        with self.hardware.autocast():
+            scores: tuple[Tensor, Tensor | None] = self.discriminator(images, self.labels)
+        return scores
 
 
 class Logits(NamedTuple):
@@ -118,9 +137,9 @@ class TrainState:
                 )
             )
         self.params, self.hardware = params, hardware
-        self.generator: Generator = generator.to(hardware.device).train()
-        self.discriminator: Discriminator = discriminator.to(hardware.device).train()
-        self.average: Generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.generator: GeneratorNetwork = generator.to(hardware.device).train()
+        self.discriminator: DiscriminatorNetwork = discriminator.to(hardware.device).train()
+        self.average: GeneratorNetwork = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.generator_optimizer = self._optimizer(self.generator)
         self.discriminator_optimizer = self._optimizer(self.discriminator)
         # On CUDA one stream computes a whole batch faster than parts of it.
@@ -156,37 +175,40 @@ class TrainState:
 
     def split(self, batch: Batch, penalise: bool) -> list[Part]:
         """A batch → its parts, each with networks that share the weights."""
-        whole = (batch.real, batch.labels, batch.latents)
-        pieces = zip(*(tensor.chunk(self.parts) for tensor in whole), strict=True)
-        moved = batch.fake_shifts
-        shifts = [None] * self.parts if moved is None else moved.chunk(self.parts)
+        count, moved = self.parts, batch.fake_shifts
+        pieces = zip(
+            self.networks,
+            batch.real.chunk(count),
+            batch.labels.chunk(count),
+            batch.latents.chunk(count),
+            [None] * count if moved is None else moved.chunk(count),
+            strict=True,
+        )
         return [
-            Part(generator, discriminator, real, labels, latents, of_fakes, penalise)
-            for (generator, discriminator), (real, labels, latents), of_fakes in zip(
-                self.networks, pieces, shifts, strict=True
-            )
+            Part(generator, discriminator, self.hardware, real, labels, latents, shifts, penalise)
+            for (generator, discriminator), real, labels, latents, shifts in pieces
         ]
 
-    def write_stats(self, row: Tensor, logits: list[Logits]) -> None:
-        """Write STATS of a step, as means over all its parts, into a row of `stats` (int64 [1])."""
+    def write_stats(self, row: int, logits: list[Logits]) -> None:
+        """Write STATS of a step, as means over all its parts, into a row of `stats`."""
         by_part = torch.stack([part.stats(self.params.objective) for part in logits])
-        self.stats.index_copy_(0, row, by_part.mean(dim=0)[None])
+        self.stats[row] = by_part.mean(dim=0)
 
     @property
     def kimg(self) -> float:
         """Thousands of images seen so far."""
         return self.step * self.params.batch_size / 1000
 
-    def set_learning_rate(self, rate: Tensor) -> None:
+    def set_learning_rate(self, rate: float) -> None:
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             group = optimizer.param_groups[0]
             if isinstance(group["lr"], Tensor):
-                group["lr"].copy_(rate)
+                group["lr"].fill_(rate)
             else:
-                group["lr"] = float(rate)
+                group["lr"] = rate
 
     @torch.no_grad()
-    def update_average(self, weight: Tensor) -> None:
+    def update_average(self, weight: float) -> None:
         """average += weight · (generator - average), over weights and batch-norm statistics."""
         average, newest = self._pairs
         change = torch._foreach_sub(newest, average)
@@ -236,7 +258,7 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def estimate_batch_norm(
-    generator: Generator, counts: Tensor, seed: int, batches: int = 40, size: int = 256
+    generator: GeneratorNetwork, counts: Tensor, seed: int, batches: int = 40, size: int = 256
 ) -> None:
     """Measure batch-norm statistics for the averaged generator: no batch ever went through its weights.
 

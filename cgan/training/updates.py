@@ -1,21 +1,21 @@
-"""What one update is: three ways to train both networks on a batch. Each ends in `apply`.
+"""One step, in the order of time: a batch comes in parts, both networks are updated, the average follows.
 
-A batch comes in parts, each on its own thread. A network is updated on the mean of the parts' losses.
-Nothing here waits for the device.
+There are three ways to update the networks. Each takes the gradients of every part, on a thread of its own,
+and ends in `apply`. A network is updated on the mean of the parts' losses. Nothing here waits for the device.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cgan.model.hardware import set_gradients
-from cgan.training.batches import Feed, shift
+from cgan.params.sections import TrainParams
+from cgan.training.batches import Feed, average_weight, learning_rate, penalised, shift
 from cgan.training.losses import (
     discriminator_fake_loss,
     discriminator_real_loss,
@@ -26,11 +26,24 @@ from cgan.training.losses import (
 from cgan.training.state import Logits, Optimizer, Part, TrainState, weights_of
 
 Gradients = tuple[Tensor, ...]
+Loss = Callable[[TrainParams, Part], tuple[Tensor, Tensor]]
+"""Of a part, and the logits behind it."""
+
+
+def train_step(state: TrainState, feed: Feed) -> None:
+    """The step that comes next: one update of each network, the average, the record."""
+    p, step = state.params, state.step
+    state.set_learning_rate(learning_rate(p, step))
+    parts = state.split(feed.batch(step), penalised(p, step))
+    logits = UPDATES[p.updates](state, parts)
+    state.update_average(average_weight(p, step))
+    state.write_stats(step % p.log_every, logits)
+    state.step += 1
 
 
 def one_pass(state: TrainState, parts: list[Part]) -> list[Logits]:
     """One update of each network, from one pass of fakes and reals through the discriminator."""
-    found = on_each(state, gradients_of_both, parts)
+    found = list(state.map(partial(gradients_of_both, state), parts))
     apply(state, state.discriminator_optimizer, [gradients for gradients, _, _ in found])
     apply(state, state.generator_optimizer, [gradients for _, gradients, _ in found])
     return [logits for _, _, logits in found]
@@ -38,9 +51,10 @@ def one_pass(state: TrainState, parts: list[Part]) -> list[Logits]:
 
 def two_passes(state: TrainState, parts: list[Part]) -> list[Logits]:
     """The discriminator on fakes and reals together, then the generator through the updated one."""
-    fakes = on_each(state, draw_fakes, parts)
-    scores = update(state, state.discriminator_optimizer, loss_on_both, parts, fakes)
-    again = update(state, state.generator_optimizer, loss_of_generator, parts, fakes)
+    gradients, scores = gradients_of(state, state.discriminator_optimizer, loss_on_both, parts)
+    apply(state, state.discriminator_optimizer, gradients)
+    gradients, again = gradients_of(state, state.generator_optimizer, loss_of_generator, parts)
+    apply(state, state.generator_optimizer, gradients)
     fake, real = zip(*(both.chunk(2) for both in scores), strict=True)
     return list(map(Logits, real, fake, again))
 
@@ -50,44 +64,16 @@ def in_turn(state: TrainState, parts: list[Part]) -> list[Logits]:
 
     They work with every network: batch norm never sees fakes and reals together.
     """
-    fakes = on_each(state, draw_fakes, parts)
-    fake = update(state, state.discriminator_optimizer, loss_on_fakes, parts, fakes)
-    real = update(state, state.discriminator_optimizer, loss_on_reals, parts)
-    again = update(state, state.generator_optimizer, loss_of_generator, parts, fakes)
+    gradients, fake = gradients_of(state, state.discriminator_optimizer, loss_on_fakes, parts)
+    apply(state, state.discriminator_optimizer, gradients)
+    gradients, real = gradients_of(state, state.discriminator_optimizer, loss_on_reals, parts)
+    apply(state, state.discriminator_optimizer, gradients)
+    gradients, again = gradients_of(state, state.generator_optimizer, loss_of_generator, parts)
+    apply(state, state.generator_optimizer, gradients)
     return list(map(Logits, real, fake, again))
 
 
 UPDATES = {"one_pass": one_pass, "two_passes": two_passes, "in_turn": in_turn}
-
-
-def train_step(state: TrainState, feed: Feed, penalise: bool) -> None:
-    """One step on the batch that the feed stands at: one update of each network, average, record."""
-    batch = feed.batch()
-    state.set_learning_rate(batch.learning_rate)
-    logits = UPDATES[state.params.updates](state, state.split(batch, penalise))
-    state.update_average(batch.average_weight)
-    state.write_stats(feed.position, logits)
-
-
-def update(
-    state: TrainState,
-    optimizer: Optimizer,
-    loss: Callable[..., tuple[Tensor, Tensor]],
-    *by_part: Sequence[Any],
-) -> list[Tensor]:
-    """One update on the mean of the parts' losses → the logits behind each, without a graph.
-
-    `loss` is called with the state and one of each of `by_part`, and returns (loss, logits). Only the
-    optimizer's weights get gradients.
-    """
-
-    def gradients(state: TrainState, *part: Any) -> tuple[Gradients, Tensor]:
-        value, logits = loss(state, *part)
-        return torch.autograd.grad(value / state.parts, weights_of(optimizer)), logits.detach()
-
-    found = on_each(state, gradients, *by_part)
-    apply(state, optimizer, [of_part for of_part, _ in found])
-    return [logits for _, logits in found]
 
 
 def apply(state: TrainState, optimizer: Optimizer, by_part: list[Gradients]) -> None:
@@ -99,57 +85,27 @@ def apply(state: TrainState, optimizer: Optimizer, by_part: list[Gradients]) -> 
     optimizer.step()
 
 
-def on_each(state: TrainState, function: Callable[..., Any], *by_part: Sequence[Any]) -> list[Any]:
-    """What `function` returns for the state and each part, every part on its own thread."""
-    return list(state.map(functools.partial(function, state), *by_part))
+# -- The losses of a part --------------------------------------------------------------------------------
 
 
-# -- What a part contributes ------------------------------------------------------------------------
-
-
-def draw_fakes(state: TrainState, part: Part) -> Tensor:
-    """Fakes [B, C, H, W] float32 in [-1, 1], with the generator's graph behind them."""
-    with state.hardware.autocast():
-        fakes: Tensor = part.generator(part.latents, part.labels)
-    return fakes.float()
-
-
-def as_seen(part: Part, fakes: Tensor) -> Tensor:
-    """The fakes as the discriminator sees them: shifted, where `train.max_shift` says so."""
-    return fakes if part.fake_shifts is None else shift(fakes, part.fake_shifts)
-
-
-def score(state: TrainState, part: Part, images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Logits float32 [N] and class logits [N, classes], or None where the network has none."""
-    with state.hardware.autocast():
-        scores: tuple[Tensor, Tensor | None] = part.discriminator(images, part.labels)
-    return scores
-
-
-def loss_on_fakes(state: TrainState, part: Part, fakes: Tensor) -> tuple[Tensor, Tensor]:
+def loss_on_fakes(p: TrainParams, part: Part) -> tuple[Tensor, Tensor]:
     """The discriminator's loss on fakes alone, and their logits."""
-    fake, _ = score(state, part, as_seen(part, fakes.detach()))
-    return discriminator_fake_loss(state.params.objective, fake), fake
+    fake, _ = part.score(part.as_seen(part.fakes.detach()))
+    return discriminator_fake_loss(p.objective, fake), fake
 
 
-def loss_on_reals(state: TrainState, part: Part) -> tuple[Tensor, Tensor]:
+def loss_on_reals(p: TrainParams, part: Part) -> tuple[Tensor, Tensor]:
     """The discriminator's loss on reals alone, and their logits."""
     images = part.real.detach().requires_grad_(part.penalise)
-    real, class_logits = score(state, part, images)
-    loss = discriminator_real_loss(state.params.objective, real)
-    return with_class_loss_and_r1(state, part, loss, images, real, class_logits), real
+    real, class_logits = part.score(images)
+    return loss_of_reals(p, part, images, real, class_logits), real
 
 
-def with_class_loss_and_r1(
-    state: TrainState,
-    part: Part,
-    loss: Tensor,
-    images: Tensor,
-    real: Tensor,
-    class_logits: Tensor | None,
+def loss_of_reals(
+    p: TrainParams, part: Part, images: Tensor, real: Tensor, class_logits: Tensor | None
 ) -> Tensor:
-    """`loss` plus what the discriminator learns from reals alone: their class loss, and R1 if penalised."""
-    p = state.params
+    """Reals should look real and show their class; R1, if penalised, keeps the slope at them small."""
+    loss = discriminator_real_loss(p.objective, real)
     if class_logits is not None and p.auxiliary_discriminator:
         loss = loss + p.auxiliary_discriminator * cross_entropy(class_logits, part.labels)
     if part.penalise:
@@ -157,35 +113,50 @@ def with_class_loss_and_r1(
     return loss
 
 
-def pass_of_both(state: TrainState, part: Part, fakes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def loss_on_both(p: TrainParams, part: Part) -> tuple[Tensor, Tensor]:
+    """The discriminator's loss on fakes and reals together, and the logits of both, fakes first."""
+    loss, scores, _ = pass_of_both(p, part)
+    return loss, scores
+
+
+def pass_of_both(p: TrainParams, part: Part) -> tuple[Tensor, Tensor, Tensor]:
     """One pass of fakes and reals in one batch → (loss, logits [2N], first maps of both); fakes first.
 
     To a discriminator without batch norm it is the same as two passes, and faster.
     """
     images = part.real.detach().requires_grad_(part.penalise)
-    with state.hardware.autocast():
-        maps = part.projection.first_maps(torch.cat([as_seen(part, fakes.detach()), images]))
+    with part.hardware.autocast():
+        maps = part.projection.first_maps(torch.cat([part.as_seen(part.fakes.detach()), images]))
         scores, class_logits = part.projection.from_first_maps(maps, part.labels.repeat(2))
-    (fake, real), objective = scores.chunk(2), state.params.objective
-    loss = discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real)
-    of_reals = class_logits.chunk(2)[1]
-    return with_class_loss_and_r1(state, part, loss, images, real, of_reals), scores, maps
+    fake, real = scores.chunk(2)
+    on_fakes = discriminator_fake_loss(p.objective, fake)
+    on_reals = loss_of_reals(p, part, images, real, class_logits.chunk(2)[1])
+    return on_fakes + on_reals, scores, maps
 
 
-def loss_on_both(state: TrainState, part: Part, fakes: Tensor) -> tuple[Tensor, Tensor]:
-    """The discriminator's loss on fakes and reals together, and the logits of both, fakes first."""
-    loss, scores, _ = pass_of_both(state, part, fakes)
-    return loss, scores
-
-
-def loss_of_generator(state: TrainState, part: Part, fakes: Tensor) -> tuple[Tensor, Tensor]:
+def loss_of_generator(p: TrainParams, part: Part) -> tuple[Tensor, Tensor]:
     """The generator's loss through the discriminator as it is now, and the logits of its fakes."""
-    p = state.params
-    fake, class_logits = score(state, part, as_seen(part, fakes))
+    fake, class_logits = part.score(part.as_seen(part.fakes))
     loss = generator_loss(p.objective, fake)
     if class_logits is not None and p.auxiliary_generator:
         loss = loss + p.auxiliary_generator * cross_entropy(class_logits, part.labels)
     return loss, fake
+
+
+# -- Their gradients ---------------------------------------------------------------------------------------
+
+
+def gradients_of(
+    state: TrainState, optimizer: Optimizer, loss: Loss, parts: list[Part]
+) -> tuple[list[Gradients], list[Tensor]]:
+    """The gradients of every part for the optimizer's weights, and the logits behind them."""
+
+    def of_part(part: Part) -> tuple[Gradients, Tensor]:
+        value, logits = loss(state.params, part)
+        return torch.autograd.grad(value / len(parts), weights_of(optimizer)), logits.detach()
+
+    found = list(state.map(of_part, parts))
+    return [gradients for gradients, _ in found], [logits for _, logits in found]
 
 
 def gradients_of_both(state: TrainState, part: Part) -> tuple[Gradients, Gradients, Logits]:
@@ -195,17 +166,17 @@ def gradients_of_both(state: TrainState, part: Part) -> tuple[Gradients, Gradien
     discriminator's backward pass goes on to its first maps. There the fakes' half is turned into the
     generator's gradient, which goes on through the generator alone.
     """
-    fakes = draw_fakes(state, part)
-    loss, scores, maps = pass_of_both(state, part, fakes)
+    loss, scores, maps = pass_of_both(state.params, part)
     fake, real = scores.detach().chunk(2)
     *for_discriminator, at_maps = torch.autograd.grad(
         loss / state.parts, [*weights_of(state.discriminator_optimizer), maps]
     )
     slopes = slope_ratio(state.params.objective, fake)
     at_maps = at_maps.chunk(2)[0] * slopes[:, None, None, None]
-    with state.hardware.autocast():
+    with part.hardware.autocast():
         at_fakes = part.projection.gradient_at_images(at_maps)
     if part.fake_shifts is not None:
         at_fakes = shift(at_fakes, -part.fake_shifts)
-    for_generator = torch.autograd.grad(fakes, weights_of(state.generator_optimizer), at_fakes)
+    of_generator = weights_of(state.generator_optimizer)
+    for_generator = torch.autograd.grad(part.fakes, of_generator, at_fakes)
     return tuple(for_discriminator), for_generator, Logits(real, fake, fake)

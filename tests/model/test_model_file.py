@@ -62,18 +62,6 @@ def test_equal_content_gives_equal_bytes_in_whatever_order_and_layout(tmp_path: 
     assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
 
 
-def test_digest_changes_with_names_types_shapes_and_values() -> None:
-    weight, others = TENSORS["weight"], dict(TENSORS)
-    others["counts"] = others.pop("count")  # another name in the same order
-    for changed in (
-        others,
-        *({**TENSORS, "weight": w} for w in (weight + 1, weight.view(3, 2, 4))),
-        {**TENSORS, "weight": weight.view(torch.int32)},
-        {**TENSORS, "other": torch.zeros(1)},
-    ):
-        assert digest_of(changed) != digest_of(TENSORS)
-
-
 def test_facts_that_are_no_json_are_refused_and_the_old_file_stays(file: Path) -> None:
     before = file.read_bytes()
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -99,8 +87,11 @@ def test_f38_f58_any_flipped_bit_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"features": 3}, "`layers.0.bias` should be (6, 'F32'), is (4, 'F32')"),
-        ({"kind": "deconv"}, "`embedding.weight` should be absent, is (3, 4"),
+        (
+            {"features": 3},
+            "size mismatch for linear.weight: copying a param with shape torch.Size([24, ",
+        ),
+        ({"kind": "deconv"}, 'Unexpected key(s) in state_dict: "embedding.weight"'),
     ],
 )
 def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
@@ -110,9 +101,7 @@ def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
     path = tmp_path / "g.safetensors"
     claimed = replace(GENERATOR, **changes).to_json()
     save_tensors(path, "generator", tensors, {"architecture": claimed})
-    with pytest.raises(
-        ModelError, match="weights and architecture in the file don't match"
-    ) as caught:
+    with pytest.raises(ModelError, match="are not those of a generator") as caught:
         load_generator(path)
     assert difference in str(caught.value) and str(path) in str(caught.value)
 

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cgan.model.networks import Architecture, build_generator
-from cgan.model.networks import Generator as Network
+from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.model.sampling import (
     CHUNK,
     class_interpolation,
@@ -27,7 +26,7 @@ from cgan.model.sampling import (
 KINDS = ["deconv", "upsample", "embed", "demo"]
 
 
-def network_of(kind: str, classes: int = 10, channels: int = 1) -> Network:
+def network_of(kind: str, classes: int = 10, channels: int = 1) -> GeneratorNetwork:
     """An untrained generator whose images differ by class and latent, statistics included."""
     torch.manual_seed(3)
     network = build_generator(Architecture(kind, classes, channels, 28, 28, 8, 6))

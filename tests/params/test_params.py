@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cgan.errors import ParamsError
+from cgan.params import reading
 from cgan.params.reading import check_params, load_params, read_yaml
 from cgan.params.sections import Params, TrainChoices, flatten, names_of_params
 from cgan.training.fitting import filled
@@ -74,23 +75,23 @@ NAMES = "validate.class_names"
 REFUSED: list[tuple[str, Any, str]] = [
     ("train.leraning_rate", 1, "`train.leraning_rate`; did you mean `train.lr`?"),
     ("train.bacth", 1, "did you mean `train.batch_size`?"),
-    ("train.zzz", 1, "valid here: `generator`, "),
+    ("train.zzz", 1, "unknown key `train.zzz`; remove it."),
     ("preprocess.label_column", 1, "did you mean `validate.label_column`?"),
     ("train.lr", 0, "`train.lr`: Input should be greater than 0, found 0."),
-    ("train.lr", math.nan, "should be a finite number, found NaN."),
-    ("train.lr", True, "should be a valid number, found true."),
-    ("train.lr", [1], "found a list."),
-    ("train.lr", "1.0e-3", 'found "1.0e-3". Write it without'),
+    ("train.lr", math.nan, "should be a finite number, found nan."),
+    ("train.lr", True, "should be a valid number, found True."),
+    ("train.lr", [1], "found [1]."),
+    ("train.lr", "1.0e-3", "found '1.0e-3'."),
     # What torch computes with: as float32, 1e300 is inf, or a traceback.
     *((f"train.{name}", 1e300, f"`train.{name}`: Input should be less than") for name in FLOAT32),
     ("train.seed", -1, "should be greater than or equal to 0, found -1."),
     ("validate.classes", 1, "should be greater than or equal to 2, found 1."),
     ("tracking.system_metrics", 1, "should be a valid boolean, found 1."),
     ("data.path", "", "`data.path`: String should have at least 1 character"),
-    ("data.path", datetime.date(2026, 1, 2), 'valid string, found "2026-01-02"'),
-    ("data.kaggle", "https://kaggle.com", "such as `digit-recognizer`"),
+    ("data.path", datetime.date(2026, 1, 2), "valid string, found datetime.date(2026, 1, 2)"),
+    ("data.kaggle", "https://kaggle.com", "`data.kaggle`: String should match pattern"),
     ("train", None, "`train`: Input should be a valid dictionary"),
-    ("train.max_shift", 1.5, "a valid integer, or 'auto', found 1.5."),
+    ("train.max_shift", 1.5, "a valid integer, or Input should be 'auto', found 1.5."),
     ("tracking.experiment", "x" * 501, "at most 500 characters"),
     ("data.path", "a\nb", "`data.path`: "),
     ("tracking.experiment", "\x1b[2J", "`tracking.experiment`: "),
@@ -103,14 +104,39 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("train.batch_size", 65, "`batch_size` (65) must be a multiple of `cpu_parts` (2)"),
     ("train.discriminator", "demo", "needs `updates: in_turn`"),
     ("validate.height", 28, "give both `height` and `width`"),
-    (NAMES, [0, 1], f"`{NAMES}.0`: Input should be a valid string, found 0. Put it in quotes"),
-    (NAMES, "zero, one", 'should be a valid list, found "zero, one".'),
+    (NAMES, [0, 1], f"`{NAMES}.0`: Input should be a valid string, found 0."),
+    (NAMES, "zero, one", "should be a valid list, found 'zero, one'."),
     (NAMES, ["a", ""], "at least 1 character"),
     (NAMES, ["a", "\u202eb"], "holds characters that cannot be shown"),
     (NAMES, ["a", " b"], "' b' has a comma, or a space at an end"),
     (NAMES, ["a", "b" * 61], "at most 60 characters"),
     (NAMES, ["a", "b", "a"], "`class_names` has 'a' twice"),
     (NAMES, ["a"], "`class_names` has 1 names"),
+    ("sweep.objective", "beauty", "'beauty' is no metric. Expected one of conditional_accuracy"),
+    *(
+        ("sweep.space", {key: {"low": 1, "high": 2}}, f"`sweep.space.{key}`: no param of `train`")
+        for key in ("train.leraning", "gate.promote", "train_judge.width", "train.seed")
+    ),
+    *(
+        ("sweep.space", {f"train.{name}": dimension}, f"`sweep.space.train.{name}{words}")
+        for name, dimension, words in (
+            ("lr", {"low": 0.2, "high": 0.1}, "`: `low` (0.2) must be below `high` (0.1)"),
+            ("lr", {"low": 0.1}, "`: give either both `low` and `high`, or `choices`"),
+            ("lr", {"choices": [0.1, 0.2], "log": True}, "`: `choices` stand alone"),
+            ("lr", {"low": 0, "high": 0.1, "log": True}, "`: with `log`, `low` must be above 0"),
+            (
+                "lr",
+                {"low": 0.1, "high": 0.2, "log": True, "step": 0.1},
+                "`: with `log`, `low` must",
+            ),
+            ("lr", {"choices": [0.1]}, ".choices`: List should have at least 2 items"),
+            ("lr", {"low": "x", "high": 2}, ".low`: Input should be a valid integer"),
+            ("lr", {"low": -1.0, "high": 1.0}, "`: Input should be greater than 0, found -1.0."),
+            ("latent_dim", {"low": 1.5, "high": 9.5}, "`: Input should be a valid integer"),
+            ("generator", {"choices": ["deconv", "conv"]}, "`: Input should be 'auto', 'deconv'"),
+        )
+    ),
+    ("sweep.space", {}, "`sweep.space`: Dictionary should have at least 1 item"),
 ]
 
 
@@ -164,8 +190,17 @@ def test_f35_a_yaml_bomb_and_deep_or_circular_yaml_are_refused(load: Load) -> No
     assert "unknown key `a9`" in refusal(load, text="\n".join(lines))
     bomb = "\n".join([*lines, TEXT.replace("class_names: null", "class_names: *a9")])
     assert "`validate.class_names.9`" in refusal(load, text=bomb)
-    assert "nested too deeply" in refusal(load, text="[" * 1_000)
+    assert "recursion" in refusal(load, text="[" * 1_000)
     assert "`train.self`" in refusal(load, text=TEXT.replace("train:\n", "train: &t\n  self: *t\n"))
+
+
+def test_a_file_of_more_than_a_megabyte_is_refused_by_its_size_before_it_is_parsed(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(text=TEXT + "#" * (999_000 - len(TEXT.encode())))
+    monkeypatch.setattr(reading, "YAML", None)
+    words = "104.9 MB, and 1 MB is read at most. Restore it from git: `git checkout "
+    assert words in refusal(load, text="x" * 104_857_600)
 
 
 def test_all_problems_are_told_at_once_and_a_file_that_is_missing(
@@ -194,6 +229,11 @@ def test_f36_what_is_unusual_but_valid_is_accepted(load: Load) -> None:
         names | {"validate.classes": 3},
     ):
         assert flatten(load(changes)) == flatten(load()) | changes
+    space = {"train.total_kimg": {"choices": ["auto", 100.0]}, "train.lr": {"low": 1, "high": 2}}
+    params = load({"sweep.space": space})
+    assert params.model_dump(exclude_unset=True)["sweep"]["space"] == space
+    again = check_params(params.model_dump(by_alias=True), "as a sweep passes it on")
+    assert again.sweep == params.sweep
     message = refusal(load, names | {"validate.classes": 4})
     assert "`class_names` has 3 names and `classes` is 4. Give one name a class" in message
     train = load().train

@@ -7,8 +7,8 @@ import pytest
 
 from cgan.model.networks import (
     Architecture,
-    Discriminator,
-    Generator,
+    DiscriminatorNetwork,
+    GeneratorNetwork,
     build_discriminator,
     build_generator,
 )
@@ -26,7 +26,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{type(n).__name__}-{n.architecture}")
 def test_a_diagram_has_every_layer_once_and_all_parameters(
-    network: Generator | Discriminator,
+    network: GeneratorNetwork | DiscriminatorNetwork,
 ) -> None:
     _, *layers, last = trace(network)
     leaves = [m for m in network.modules() if not list(m.children())]
@@ -35,7 +35,7 @@ def test_a_diagram_has_every_layer_once_and_all_parameters(
     assert sum(layer.parameters for layer in layers) == sum(p.numel() for p in network.parameters())
     a = network.architecture
     image = (a.channels, a.height, a.width)
-    assert last.outputs == (image if isinstance(network, Generator) else (1,))
+    assert last.outputs == (image if isinstance(network, GeneratorNetwork) else (1,))
     picture = network_diagram(network)
     assert picture.shape[1:] == (900, 3)
     assert np.array_equal(picture, network_diagram(network))

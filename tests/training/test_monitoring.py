@@ -14,11 +14,9 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware
-from cgan.model.networks import Architecture, Generator
-from cgan.model.sampling import draw
+from cgan.model.networks import Architecture, GeneratorNetwork
 from cgan.params.sections import JudgeParams
-from cgan.quality.judge import Judge, look, train_judge
-from cgan.quality.metrics import conditional_accuracy
+from cgan.quality.judge import Judge, train_judge
 from cgan.training import updates
 from cgan.training.loop import Diverged, train
 from cgan.training.monitoring import PROBE, WARM_UP_KIMG, Watch
@@ -59,10 +57,10 @@ def judge(data: Dataset) -> Judge:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("updates_of", ["none", "both"])
-def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words_and_another_does_not(
-    data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch, updates_of: str
+def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
+    data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """That others are not stopped, acceptance tests show."""
     apply = updates.apply
 
     def discriminator_only(state: TrainState, optimizer: Any, by_part: Any) -> None:
@@ -71,20 +69,13 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words_and_a
             apply(state, optimizer, gradients)
 
     params = params_of(**STRONG, **LENGTH, probes=8)
-    if updates_of == "both":
-        generator = train(data, params, watch=Watch(judge, data, 1)).generator
-        asked = torch.arange(600) % CLASSES
-        seen = look(judge, draw(generator, asked, 5)).classes
-        by_class = conditional_accuracy(seen, asked, CLASSES).by_class
-        assert min(each for each in by_class if each is not None) > 0.9
-        return
     monkeypatch.setattr(updates, "apply", discriminator_only)
     with pytest.raises(Diverged, match=r"chance alone gives 33|tells fakes from reals") as caught:
         train(data, params, watch=Watch(judge, data, 1))
     assert caught.value.step > 500, "young generators are given time"
 
 
-class Copier(Generator):
+class Copier(GeneratorNetwork):
     """Draws the images of the data, any of the class that is asked for; of those in `same` always one."""
 
     def __init__(self, data: Dataset, *same: int) -> None:

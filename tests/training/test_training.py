@@ -131,11 +131,8 @@ class StopAfter:
 
 
 def batches(params: TrainParams, chunk: int, steps: range) -> list[Batch]:
-    feed, out = Feed(DATA, params, CPU.device, chunk), []
-    for step in steps:
-        feed.seek(step)
-        out.append(feed.batch())
-    return out
+    feed = Feed(DATA, params, CPU.device, chunk)
+    return [feed.batch(step) for step in steps]
 
 
 def test_an_epoch_shows_each_image_at_most_once_with_its_label_and_the_next_in_another_order() -> (
@@ -152,17 +149,6 @@ def test_an_epoch_shows_each_image_at_most_once_with_its_label_and_the_next_in_a
     first, second = seen[: size * per_epoch], seen[size * per_epoch :]
     assert len(set(first)) == len(set(second)) == size * per_epoch
     assert first != second and len(latents) == len(seen), "no latent comes twice"
-
-
-def test_unequal_classes_are_shown_by_their_counts() -> None:
-    """Shown alike, a rare class is drawn as copies of its few images (docs/log.md)."""
-    labels = torch.tensor([0] * 60 + [2] * 9 + [3] * 3)  # of class 1 there is none
-    data = Dataset(torch.zeros(72, 1, 8, 8, dtype=torch.uint8), labels, {"classes": 4})
-    feed, seen = Feed(data, params_of(batch_size=18), CPU.device, 5), []
-    for step in range(4):
-        feed.seek(step)
-        seen += feed.batch().labels.tolist()
-    assert torch.tensor(seen).bincount().tolist() == [60, 0, 9, 3]
 
 
 def same(mine: Batch, theirs: Batch) -> bool:
@@ -601,9 +587,8 @@ def test_in_low_precision_layers_compute_low_and_weights_and_losses_stay_float32
     for generator, discriminator in state.networks:
         for layer in (generator.linear, generator.layers[2], discriminator.linear):
             layer.register_forward_hook(lambda *call: seen.add(call[2].dtype))
-    feed = Feed(DATA, state.params, CPU.device, 2)
-    feed.seek(0)
-    logits = UPDATES[updates](state, state.split(feed.batch(), penalise=True))
+    (batch,) = batches(state.params, 2, range(1))
+    logits = UPDATES[updates](state, state.split(batch, penalise=True))
     assert seen == {torch.bfloat16}
     weights = [*state.generator.parameters(), *state.discriminator.parameters()]
     assert all(w.dtype == w.grad.dtype == torch.float32 for w in weights if w.grad is not None)
