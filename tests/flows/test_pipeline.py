@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def test_a_stage_or_a_gate_that_fails_fails_the_run_with_its_message_and_is_not_
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = pipeline(stages=["trian"], return_state=True)
-    assert re.search(r"`trian`.*download, validate", str(state.message))
+    assert re.search("trian.*download, validate", str(state.message))
     monkeypatch.setenv("FAIL", "validate")
     state = pipeline(return_state=True)
     assert state.is_failed() and str(state.message).startswith(
@@ -133,10 +134,13 @@ def test_in_a_checkout_results_go_to_the_remote_and_the_next_checkout_begins_wit
     store = tmp_path / "store"
     add = [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--default", "storage"]
     subprocess.run([*add, store], check=True)
-    monkeypatch.setenv("CGAN_CHECKOUT", str(tmp_path / "removed at the end"))
+    monkeypatch.setenv("CGAN_CHECKOUT", str(tmp_path / "its checkout"))
+    at_the_end: list[Any] = []
+    monkeypatch.setattr("atexit.register", lambda *call, **_: at_the_end.append(call))
     assert pipeline(return_state=True).name == "Promoted"
     assert (store / "files").is_dir() and (store / "runs").is_dir()
     assert Path(".cgan/dvc.lock").read_bytes() == Path("dvc.lock").read_bytes()
+    assert (shutil.rmtree, str(tmp_path / "its checkout")) in at_the_end
 
 
 def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:

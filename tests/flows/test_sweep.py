@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,6 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("'train.lr'", "'train.seed'"))
     assert "train.seed" in refused("--trials", "2")
+    Path("params.yaml").write_text(text)
+    git(base, "update-ref", "-d", "HEAD")
+    assert re.search("no commit here.*git add .; git commit", refused("--trials", "2"))
