@@ -57,9 +57,10 @@ def train(base: Path, study: str, number: int, values: Values) -> dict[str, Any]
 
     Raises CganError with the message of a stage that fails.
     """
+    log_file = base / LOGS / f"{study.replace('/', '-')}-{number}.log"  # a branch may have a slash
     with (
         checkout(base, "HEAD", base / "params.yaml") as folder,
-        (base / LOGS / f"{study.replace('/', '-')}-{number}.log").open("a", buffering=1) as log,
+        log_file.open("a", buffering=1, encoding="utf-8") as log,
     ):
         set_params(values, folder / "params.yaml")
         told = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
