@@ -18,8 +18,6 @@ import json
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,7 +36,7 @@ from cgan.project import METRICS as METRICS_FILE
 from cgan.quality.intervals import contexts_differ, difference_of_means
 from flows.checkout import checkout, environment
 from flows.production import top_folder
-from flows.repro import CHILDREN, CONTEXT, GRACE_S, in_session
+from flows.repro import CHILDREN, CONTEXT, in_session
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -48,7 +46,6 @@ NOT_PART = ("sweep", "gate", "tracking")  # sections that change no result
 LOGS = Path(".cgan/sweeps")
 NAME = "cgan.sweep"  # tag of the MLflow runs
 
-ending = threading.Event()
 Values = dict[str, Any]  # of params, by their dotted keys
 
 
@@ -68,13 +65,8 @@ def train(base: Path, study: str, number: int, values: Values) -> dict[str, Any]
         def run(*module: str) -> None:
             in_session(*module, relay=lambda line: print(line, file=log), folder=folder, told=told)
 
-        try:
-            run("dvc", "repro", "evaluate")
-            run("cgan.stages.record", "numbers")
-        except CganError:
-            while ending.is_set():  # not failed: interrupted, and the process ends soon
-                time.sleep(1)
-            raise
+        run("dvc", "repro", "evaluate")
+        run("cgan.stages.record", "numbers")
         return {
             **read_json(folder / EVALUATION),
             "quality": read_json(folder / METRICS_FILE)["quality"],
@@ -255,15 +247,11 @@ def say(line: str) -> None:
 
 
 def _end(number: int, _: Any) -> None:
-    """Ctrl-C for all trainings, which save a checkpoint; then as abrupt as a kill, which a sweep survives."""
-    ending.set()
-    children = list(CHILDREN)
-    for child in children:
+    """Ctrl-C for all trainings, which save a checkpoint; and an end as abrupt as a kill, which a sweep
+    survives."""
+    for child in list(CHILDREN):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGINT)
-    until = time.monotonic() + GRACE_S
-    while time.monotonic() < until and any(child.poll() is None for child in children):
-        time.sleep(0.1)
     sys.stderr.write("\nInterrupted. The same command goes on: what is finished is kept.\n")
     sys.stderr.flush()
     os._exit(128 + number)
@@ -276,10 +264,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--trials", type=int, help="results in all, those of former calls too")
     add("--storage", default="", metavar="URL", help="of Optuna; default: .cgan/optuna.db")
-    words = "search nothing: train the present params, and others, with so many seeds"
-    add("--seeds", type=int, help=words)
-    words = "whose `train` the others are: a preset, a commit or a branch (default: HEAD)"
-    add("--against", metavar="NAME", help=words)
+    add("--seeds", type=int, help="no search: so many seeds of the present params, and of others")
+    add(
+        "--against",
+        metavar="NAME",
+        help="whose `train` the others are (HEAD): preset, commit, branch",
+    )
     add("--parallel", type=int, help="trainings at a time")
     asked = parser.parse_args(arguments)
     if importlib.util.find_spec("optuna") is None:
