@@ -49,14 +49,14 @@ NAME = "cgan.sweep"  # tag of the MLflow runs
 Values = dict[str, Any]  # of params, by their dotted keys
 
 
-def train(base: Path, study: str, number: int, values: Values) -> dict[str, Any]:
-    """The evaluation of a training with these values in place of those of params.yaml.
+def train(base: Path, commit: str, study: str, number: int, values: Values) -> dict[str, Any]:
+    """The evaluation of a training by a commit's code, with these values in place of those of params.yaml.
 
     Raises CganError with the message of a stage that fails.
     """
     log_file = base / LOGS / f"{study.replace('/', '-')}-{number}.log"  # a branch may have a slash
     with (
-        checkout(base, "HEAD", base / "params.yaml") as folder,
+        checkout(base, commit, base / "params.yaml") as folder,
         log_file.open("a", buffering=1, encoding="utf-8") as log,
     ):
         set_params(values, folder / "params.yaml")
@@ -73,7 +73,7 @@ def train(base: Path, study: str, number: int, values: Values) -> dict[str, Any]
         }
 
 
-def search(base: Path, params: Params, storage: str) -> None:
+def search(base: Path, commit: str, params: Params, storage: str) -> None:
     """`sweep.trials` results in all, those of former calls and of other machines too."""
     import optuna
     from optuna.study import MaxTrialsCallback
@@ -83,7 +83,7 @@ def search(base: Path, params: Params, storage: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
-        study_name=_study_name(base, "sweep", params),
+        study_name=_study_name(base, commit, "sweep", params),
         direction="minimize" if better == "lower" else "maximize",
         load_if_exists=True,
     )
@@ -103,7 +103,7 @@ def search(base: Path, params: Params, storage: str) -> None:
         trial.set_user_attr("here", here)
         values = _suggested(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
-        found = train(base, study.study_name, trial.number, values)
+        found = train(base, commit, study.study_name, trial.number, values)
         first = found | study.user_attrs
         study.set_user_attr("passport", first["passport"])
         if differs := contexts_differ(first, found):
@@ -128,7 +128,7 @@ def search(base: Path, params: Params, storage: str) -> None:
     )
 
 
-def compare(base: Path, params: Params, name: str) -> None:
+def compare(base: Path, commit: str, params: Params, name: str) -> None:
     """Train with `sweep.seeds` fresh seeds, not the one by which params may have been chosen; and against
     them with what `name`, a preset or a commit, has otherwise in `train`."""
     others, key = _other_params(base, params, name), params.sweep.objective
@@ -138,8 +138,8 @@ def compare(base: Path, params: Params, name: str) -> None:
 
     def measured(pair: tuple[str, int]) -> float:
         role, seed = pair
-        study = f"seeds-{_study_name(base, role, params)}"
-        found = train(base, study, seed, {**roles[role], "train.seed": seed})
+        study = f"seeds-{_study_name(base, commit, role, params)}"
+        found = train(base, commit, study, seed, {**roles[role], "train.seed": seed})
         say(f"{role}, seed {seed}: {key} {found['quality'][key]:.4g}")
         return float(found["quality"][key])
 
@@ -166,9 +166,9 @@ def verdict(key: str, name: str, others: list[float], present: list[float]) -> s
     return f"params.yaml is {'better' if (low > 0) is rises else 'worse'} than {name}: {words}."
 
 
-def _study_name(base: Path, prefix: str, params: Params) -> str:
+def _study_name(base: Path, commit: str, prefix: str, params: Params) -> str:
     """The same for the same code, params and question."""
-    tree = [git.git("rev-parse", f"HEAD:{name}", folder=base).decode() for name in CODE]
+    tree = [git.git("rev-parse", f"{commit}:{name}", folder=base).decode() for name in CODE]
     part = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NOT_PART}
     space = params.sweep.model_dump(include={"space", "objective"})
     whole = json.dumps([tree, part, space], sort_keys=True, default=str)
@@ -224,9 +224,10 @@ def _present(params: Params) -> Values:
     return found
 
 
-def require_committed(base: Path) -> None:
-    """Raise CganError for code that is not committed."""
+def committed(base: Path) -> str:
+    """The commit whose code the trainings run: HEAD as it is now. Raises CganError for code that is not in it."""
     try:
+        commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
         changed = git.git("diff", "--name-only", "HEAD", "--", *CODE, folder=base)
         changed += git.git("ls-files", "--others", "--exclude-standard", "--", *CODE, folder=base)
     except git.GitError:
@@ -239,6 +240,7 @@ def require_committed(base: Path) -> None:
             f"{', '.join(changed.decode().splitlines()[:5])}: not as in HEAD, whose code the trainings of a "
             "sweep run. Commit the change, then start the sweep."
         )
+    return commit
 
 
 def say(line: str) -> None:
@@ -283,14 +285,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if (value := getattr(asked, key)) is not None:
                 document["sweep"][key] = value
         params = check_params(document, "the command line")
-        require_committed(base)
+        commit = committed(base)
         with locked(base / LOGS / "lock", wait=False) as is_alone:
             if not is_alone:
                 raise CganError("a sweep runs in this folder. Wait until it ends, or stop it.")
             if asked.seeds is None and asked.against is None:
-                search(base, params, asked.storage)
+                search(base, commit, params, asked.storage)
             else:
-                compare(base, params, asked.against or "HEAD")
+                compare(base, commit, params, asked.against or "HEAD")
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
