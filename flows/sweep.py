@@ -20,6 +20,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -61,16 +62,10 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> d
     ):
         set_params(values, folder / "params.yaml")
         told = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
-
-        def run(*module: str) -> None:
-            in_session(*module, relay=lambda line: print(line, file=log), folder=folder, told=told)
-
-        run("dvc", "repro", "evaluate")
-        run("cgan.stages.record", "numbers")
-        return {
-            **read_json(folder / EVALUATION),
-            "quality": read_json(folder / METRICS_FILE)["quality"],
-        }
+        for module in (("dvc", "repro", "evaluate"), ("cgan.stages.record", "numbers")):
+            in_session(*module, relay=partial(print, file=log), folder=folder, told=told)
+        report, numbers = read_json(folder / EVALUATION), read_json(folder / METRICS_FILE)
+        return report | {"quality": numbers["quality"]}
 
 
 def search(base: Path, commit: str, params: Params, storage: str) -> None:
@@ -225,7 +220,7 @@ def _present(params: Params) -> Values:
 
 
 def committed(base: Path) -> str:
-    """The commit whose code the trainings run: HEAD as it is now. Raises CganError for code that is not in it."""
+    """The commit whose code the trainings run: HEAD, now. Raises CganError for code that is not in it."""
     try:
         commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
         changed = git.git("diff", "--name-only", "HEAD", "--", *CODE, folder=base)
