@@ -186,7 +186,10 @@ def require_prefect() -> None:
         with get_client(sync_client=True) as client:
             away, site = client.api_healthcheck(), without_credentials(str(client.api_url))
     except RuntimeError as late:
-        raise CganError(f"starting Prefect's temporary server: {late}") from None
+        raise CganError(
+            f"Prefect's temporary server did not start in time ({late}). Run this again when less runs here, "
+            "or set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more seconds."
+        ) from None
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if away:

@@ -218,14 +218,27 @@ def test_f46_whatever_ends_a_run_ends_the_whole_session_of_its_child(
     assert Path("saved").exists() is not bool(deaf)
 
 
-def test_f66_a_configured_server_that_is_away_is_one_clear_message(repo: Path) -> None:
-    process = command(PREFECT_API_URL="http://127.0.0.1:9/api")
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+            "Prefect's API at http://127.0.0.1:9/api/ cannot be used (ConnectError",
+        ),
+        (
+            {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1"},
+            "Prefect's temporary server did not start in time",
+        ),
+    ],
+)
+def test_f66_a_server_that_is_away_or_late_is_one_clear_message(
+    repo: Path, tmp_path: Path, setting: dict[str, str], words: str
+) -> None:
+    process = command(PREFECT_HOME=str(tmp_path / "prefect"), **setting)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    (line,) = output.strip().splitlines()
-    assert line.startswith(
-        "Error: Prefect's API at http://127.0.0.1:9/api/ cannot be used (ConnectError"
-    )
+    assert process.returncode == 1 and "Traceback" not in output
+    (line,) = [line for line in output.splitlines() if line.startswith("Error: ")]
+    assert line.startswith(f"Error: {words}")
     assert attempts() == []
 
 
