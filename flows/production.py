@@ -20,13 +20,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xmlrpc.client import Fault  # nosec B411: our own supervisor answers
 
-import httpx
 import psutil
 
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked, read_json, write_json
-from cgan.hosts import LOOPBACK, is_loopback, require_free, require_meant, site_of
+from cgan.hosts import LOOPBACK, is_loopback, listens, require_free, require_meant, site_of
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION, home
 from cgan.reports.sites import services
@@ -37,7 +36,6 @@ from flows.repro import output_of
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 AUTOMATION = "cgan: heartbeats stopped"  # its name in silent.yaml
 PORTS = {"mlflow": 5000, "prefect": 4200}
-HEALTH = {"mlflow": "/health", "prefect": "/api/health"}
 START_S = 120.0
 
 
@@ -67,9 +65,9 @@ def up(
                 "production runs with other options, or another MLflow. Give the same, or end it: make down."
             )
         for name, port in servers.items():
-            _start(root, name, site_of(host, port) + HEALTH[name])
+            _start(root, name, host, port)
             yield f"{name:8} {site_of(host, port)}"
-        _start(root, "worker", "")
+        _start(root, "worker")
         yield f"worker   each run in a checkout in {home(root)}"
     yield f"logs     {folder}/*.log"
     yield f"export PREFECT_API_URL={site_of(host, ports['prefect'])}/api"
@@ -107,8 +105,8 @@ def _environment(root: Path, host: str, ports: dict[str, int]) -> dict[str, str]
     }
 
 
-def _start(root: Path, name: str, site: str) -> None:
-    """Start a program if it does not run. Wait until `site` answers, else until it has lived for a while.
+def _start(root: Path, name: str, host: str = "", port: int = 0) -> None:
+    """Start a program if it does not run. Wait until it listens, or a worker has lived for a while.
 
     Raises CganError if it ends.
     """
@@ -117,7 +115,7 @@ def _start(root: Path, name: str, site: str) -> None:
         with contextlib.suppress(Fault):  # it runs
             keeper.startProcess(name, False)
         while (state := keeper.getProcessInfo(name)["statename"]) in ("STARTING", "RUNNING"):
-            if _answers(site) if site else state == "RUNNING":
+            if listens(host, port) if port else state == "RUNNING":
                 return
             if time.monotonic() > deadline:
                 break
@@ -127,12 +125,6 @@ def _start(root: Path, name: str, site: str) -> None:
     log = root / PRODUCTION / f"{name}.log"
     words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
     raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
-
-
-def _answers(site: str) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(site, timeout=2).is_success
-    return False
 
 
 def down(root: Path) -> Iterator[str]:
