@@ -33,6 +33,9 @@ def run_stage(stage: Callable[[], None]) -> None:
     ensure_streams()
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS sums in any order
     try:
         before = _sources()
