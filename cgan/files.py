@@ -101,10 +101,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of this file; False where another process does and `wait` is off."""
+def locked(path: Path, *, wait: bool = True, inherited: bool = False) -> Iterator[bool]:
+    """Hold the lock of this file; False where another process does and `wait` is off.
+
+    `inherited`: who is started with this process's open files holds it, too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as lock:  # who holds it may have written its number there
+        os.set_inheritable(lock.fileno(), inherited)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

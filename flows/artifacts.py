@@ -19,34 +19,29 @@ from cgan.quality.table import quality_line, quality_table
 def publish(judged: bool) -> str:
     """The artifact `run`. Returns one sentence, the run's message: why the gate decided so, if it did."""
     if judged:
-        text, said = project.GATE_TEXT.read_text(encoding="utf-8"), read_json(project.GATE_REPORT)
-        return _show(text, said["summary"])
-    # None in a run of some stages; or one of another version.
-    with contextlib.suppress(CganError, LookupError, TypeError, AttributeError, ValueError):
-        report = read_json(project.EVALUATION)
-        rows = quality_table(report)
-        return _show(table(rows[0], rows[1:], 3), quality_line(report))
-    return "nothing is evaluated"
-
-
-def _show(text: str, said: str) -> str:
-    create_markdown_artifact("\n\n".join(filter(None, (text, _mlflow_run(), _grid()))), key="run")
+        text = project.GATE_TEXT.read_text(encoding="utf-8")
+        said = str(read_json(project.GATE_REPORT)["summary"])
+    else:
+        try:
+            report = read_json(project.EVALUATION)
+            rows = quality_table(report)
+            text, said = table(rows[0], rows[1:], 3), quality_line(report)
+        except (CganError, LookupError, TypeError, AttributeError, ValueError):
+            return "nothing is evaluated"  # in a run of some stages; or by another version
+    parts = [text, _mlflow_run()]
+    with contextlib.suppress(
+        FileNotFoundError
+    ):  # with its bytes in it: a page would not find a file
+        grid = base64.b64encode(project.GRID.read_bytes()).decode()
+        parts.append(f"![A row for each class](data:image/png;base64,{grid})")
+    create_markdown_artifact("\n\n".join(filter(None, parts)), key="run")
     return said
-
-
-def _grid() -> str:
-    """The drawn grid as Markdown, with its bytes in it: a page would not find a file."""
-    if not project.GRID.is_file():
-        return ""
-    content = base64.b64encode(project.GRID.read_bytes()).decode()
-    return f"![A row for each class](data:image/png;base64,{content})"
 
 
 def _mlflow_run() -> str:
     """The run that made the generator, and its page: links, if a server is known that shows them."""
-    if not project.RUN_REFERENCE.is_file() or not (run := read_json(project.RUN_REFERENCE)).get(
-        "run_id"
-    ):
+    run = read_json(project.RUN_REFERENCE) if project.RUN_REFERENCE.is_file() else {}
+    if not run.get("run_id"):
         return ""
     # `make up` serves the store that the stages write to as a file.
     uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")

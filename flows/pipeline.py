@@ -9,10 +9,12 @@ See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-remembers.md.
 from __future__ import annotations
 
 import argparse
+import atexit
+import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,14 +22,14 @@ from prefect import State, flow, runtime, task
 from prefect.states import Cancelled, Completed, Failed
 
 from cgan.errors import CganError
-from cgan.files import read_json
+from cgan.files import read_json, write_bytes
 from cgan.params.editing import set_params
 from cgan.params.reading import parse_yaml
 from cgan.params.sections import flatten
-from cgan.project import BLOCKED, GATE_REPORT
-from flows import checkout
+from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
 from flows.artifacts import publish
-from flows.repro import Work, alone, relay, repro, require_prefect, run
+from flows.checkout import CHECKOUT
+from flows.repro import Work, alone, dvc, has_remote, relay, repro, require_prefect, run
 
 
 @task(description="Is all of params.yaml valid?")
@@ -86,24 +88,19 @@ STAGES = (
 
 
 @task(name="gate", description="May this generator be served?")
-def judge(work: Work) -> State[Any]:
+def judge() -> State[Any]:
     """*Blocked* is neither green nor a failure: nothing is broken, and the champion stays."""
-    try:
-        run(work, "cgan.cli", "gate", fine=(0, BLOCKED))
-        found = read_json(GATE_REPORT)
-    except CganError as error:
-        return Failed(message=str(error))
+    state = run("cgan.cli", "gate", fine=(0, BLOCKED))
+    if state.is_failed():
+        return state
+    found = read_json(GATE_REPORT)
     ended = Cancelled if found["verdict"] == "blocked" else Completed
     return ended(name=found["verdict"].capitalize(), message=found["summary"])
 
 
 @task(description="Results to the DVC remote", retries=2, retry_delay_seconds=10)
-def push(work: Work) -> State[Any]:
-    try:
-        run(work, "dvc", "push", "--run-cache")
-    except CganError as error:
-        return Failed(message=f"{error}\nThe results are in this machine's cache.")
-    return Completed(message="results are in the DVC remote")
+def push() -> State[Any]:
+    return run("dvc", "push", "--run-cache")
 
 
 def _run_name() -> str:
@@ -130,40 +127,35 @@ def pipeline(
         stages: Only these stages of dvc.yaml, on the inputs that are there. Default: all.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
-    checkout.begin()
+    if here := os.environ.get(CHECKOUT):
+        atexit.register(shutil.rmtree, here, ignore_errors=True)
     with alone(relay):
         try:
-            chosen = _choose(stages)
-            work = Work([s.name for s in STAGES], refresh, checkout.has_remote())
+            known = [stage.name for stage in STAGES]
+            if unknown := ", ".join(name for name in stages or () if name not in known):
+                raise CganError(f"no stage named {unknown}. The stages: {', '.join(known)}.")
+            work = Work(known, refresh, bool(here) and has_remote())
             if overrides:
-                checkout.dvc_in(Path(), "status")  # while a stage runs, params.yaml must not change
+                dvc("status")  # while a stage runs, params.yaml must not change
                 relay(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
-            for stage in chosen:
-                state = stage(work)
-                if state.is_failed():
+            chosen = ("params", *(stages or known))
+            for stage in [each for each in STAGES if each.name in chosen]:
+                if (state := stage(work)).is_failed():
                     return Failed(message=f"Stage `{stage.name}`: {state.message}")
-            judged = judge(work) if gate and not stages else None
+            judged = judge() if gate and not stages else None
             if judged and judged.is_failed():
                 return Failed(message=f"Gate: {judged.message}")
             message = publish(judged is not None)
-            checkout.keep_lock()
-            if work.remote and (state := push(work)).is_failed():
-                return Failed(message=f"dvc push: {state.message}\n{message}")
+            if here:  # the next checkout begins with these results
+                write_bytes(home() / LOCK, LOCK.read_bytes())
+            if work.remote and (state := push()).is_failed():
+                kept = "The results are in this machine's cache."
+                return Failed(message=f"dvc push: {state.message}\n{kept}\n{message}")
         except CganError as error:
             return Failed(message=str(error))
     if judged:
         return State(type=judged.type, name=judged.name, message=message)
     return Completed(message=message)
-
-
-def _choose(names: Sequence[str] | None) -> list[Any]:
-    """The tasks of params and these stages, in the pipeline's order; of all when `names` is empty or None."""
-    known = [stage.name for stage in STAGES]
-    if unknown := [name for name in names or () if name not in known]:
-        raise CganError(
-            f"no stage named {', '.join(f'`{name}`' for name in unknown)}. The stages: {', '.join(known)}."
-        )
-    return [stage for stage in STAGES if not names or stage.name in ("params", *names)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,24 +20,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xmlrpc.client import Fault  # nosec B411: our own supervisor answers
 
-import httpx
 import psutil
 
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked, read_json, write_json
-from cgan.hosts import LOOPBACK, is_loopback, require_free, require_meant, site_of
+from cgan.hosts import LOOPBACK, is_loopback, listens, require_free, require_meant, site_of
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION, home
 from cgan.tracking.store import BACKEND, STORE, is_server, store_uri, without_credentials
-from flows.checkout import SOURCE, run_in
+from flows.checkout import SOURCE
+from flows.repro import output_of
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 AUTOMATION = "cgan: heartbeats stopped"  # its name in silent.yaml
-PORTS = {"prefect": 4200, "mlflow": 5000}
-HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
-PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"  # that its server asks for, where `make up` was typed
-CORES_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
+PORTS = {"mlflow": 5000, "prefect": 4200}
 START_S = 120.0
 
 
@@ -49,68 +46,66 @@ def up(
     Raises CganError if a port is taken, a program ends, or production runs with other options.
     """
     require_meant(host, allow_remote)
-    folder, tracking = root / PRODUCTION, store_uri(root)
-    sites = {name: site_of(host, ports[name]) for name in PORTS}
-    names = ["prefect", "worker"] if is_server(tracking) else ["mlflow", "prefect", "worker"]
+    folder = root / PRODUCTION
+    servers = {name: ports[name] for name in PORTS}
+    if is_server(store_uri(root)):
+        del servers["mlflow"]
+    asked = {name: {"host": host, "port": servers.get(name)} for name in (*servers, "worker")}
     with locked(folder / "lock"):
         folder.chmod(0o700)  # flow parameters, and logs
-        asked = {name: {"host": host, "port": ports.get(name)} for name in names}
         if not running(root):
-            for name in HEALTH.keys() & asked:
-                require_free(host, ports[name], f"{name.upper()}_PORT=")
+            for name, port in servers.items():
+                require_free(host, port, f"{name.upper()}_PORT=")
             write_json(folder / STATE, asked)
-            environment = _environment(root, host, ports, sites, tracking)
-            itself = [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION)]
-            run_in(folder, *itself, environment=environment)
+            itself = (sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION))
+            output_of(*itself, folder=root, environment=_environment(root, host, ports))
         elif read_json(folder / STATE) != asked:
             raise CganError(
                 "production runs with other options, or another MLflow. Give the same, or end it: make down."
             )
-        for name in names:
-            _start(root, name, sites[name] + HEALTH[name] if name in HEALTH else "")
-            yield f"{name:8} {sites.get(name) or f'each run in a checkout in {home(root)}'}"
+        for name, port in servers.items():
+            _start(root, name, host, port)
+            yield f"{name:8} {site_of(host, port)}"
+        _start(root, "worker")
+        yield f"worker   each run in a checkout in {home(root)}"
     yield f"logs     {folder}/*.log"
-    yield f"export PREFECT_API_URL={sites['prefect']}/api"
+    yield f"export PREFECT_API_URL={site_of(host, ports['prefect'])}/api"
 
 
-def _environment(
-    root: Path, host: str, ports: dict[str, int], sites: dict[str, str], tracking: str
-) -> dict[str, str]:
+def _environment(root: Path, host: str, ports: dict[str, int]) -> dict[str, str]:
     """Of every process here: yours, and what supervisord.conf fills in."""
+    prefect, mlflow = (site_of(host, ports[name]) for name in ("prefect", "mlflow"))
     yours = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
-    if password := yours.get(PASSWORD):  # who asks has to say it too
-        yours.setdefault("PREFECT_API_AUTH_STRING", password)
+    tracking = store_uri(root)
     if not is_server(tracking) and (yours.get(BACKEND) or not is_loopback(host)):
         # The database is for MLflow's server alone, or runs are on other machines: they write to the server.
         yours.setdefault(BACKEND, tracking)
-        tracking = sites["mlflow"]
+        tracking = mlflow
     if is_server(tracking):
-        yours[STORE] = tracking
+        yours[STORE] = mlflow = tracking
+    if not is_loopback(host):
+        yours["PREFECT_SERVER_UI_API_URL"] = "/api"
+    # A socket's path has 107 bytes at most, and the supervisor makes it absolute.
+    here = "/proc/self/cwd/" if Path("/proc/self").exists() else ""
     return {
         **yours,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), yours["PATH"]]),
         "PYTHONPATH": str(root),
         "PYTHONUNBUFFERED": "1",
         "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
-        "PREFECT_API_URL": f"{sites['prefect']}/api",
+        "PREFECT_API_URL": f"{prefect}/api",
         # By default the API answers any page in a browser.
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": sites["prefect"],
-        **({} if is_loopback(host) else {"PREFECT_SERVER_UI_API_URL": "/api"}),
-        "CGAN_MLFLOW_PAGE": without_credentials(
-            tracking if is_server(tracking) else sites["mlflow"]
-        ),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect,
+        "CGAN_MLFLOW_PAGE": without_credentials(mlflow),
         SOURCE: str(root),
-        # A socket's path has 107 bytes at most, and the supervisor makes it absolute.
-        "CGAN_SOCKET": f"/proc/self/cwd/{SOCKET}" if Path("/proc/self").exists() else SOCKET,
+        "CGAN_SOCKET": f"{here}{PRODUCTION / SOCKET}",
         "CGAN_HOST": host,
         **{f"CGAN_{name.upper()}_PORT": str(port) for name, port in ports.items()},
-        # One more than trainings: a run due while another is on is cancelled, and not queued.
-        "CGAN_RUNS": str(max(1, (os.cpu_count() or 1) // CORES_OF_A_TRAINING) + 1),
     }
 
 
-def _start(root: Path, name: str, site: str) -> None:
-    """Start a program if it does not run. Wait until `site` answers, else until it has lived for a while.
+def _start(root: Path, name: str, host: str = "", port: int = 0) -> None:
+    """Start a program if it does not run. Wait until it listens, or a worker has lived for a while.
 
     Raises CganError if it ends.
     """
@@ -119,7 +114,7 @@ def _start(root: Path, name: str, site: str) -> None:
         with contextlib.suppress(Fault):  # it runs
             keeper.startProcess(name, False)
         while (state := keeper.getProcessInfo(name)["statename"]) in ("STARTING", "RUNNING"):
-            if _answers(site) if site else state == "RUNNING":
+            if listens(host, port) if port else state == "RUNNING":
                 return
             if time.monotonic() > deadline:
                 break
@@ -129,12 +124,6 @@ def _start(root: Path, name: str, site: str) -> None:
     log = root / PRODUCTION / f"{name}.log"
     words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
     raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
-
-
-def _answers(site: str) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(site, timeout=2).is_success
-    return False
 
 
 def down(root: Path) -> Iterator[str]:
@@ -159,21 +148,20 @@ def deploy(root: Path) -> Iterator[str]:
             )
         place = read_json(root / PRODUCTION / STATE)["prefect"]
         site = site_of(place["host"], place["port"])
-        environment = {**os.environ, "PREFECT_API_URL": f"{site}/api"}
-        if password := os.environ.get(PASSWORD):
-            environment.setdefault("PREFECT_API_AUTH_STRING", password)
         with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
             clone = Path(temporary) / "clone"
             git.clone_at(root, "HEAD", clone)
-            environment["PYTHONPATH"] = str(clone)
-            prefect = (sys.executable, "-m", "prefect", "--no-prompt")
-            run_in(clone, *prefect, "deploy", "--all", environment=environment)
-            automation = (*prefect, "automation")
+            told = {**os.environ, "PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(clone)}
+
+            def prefect(*command: str) -> None:
+                itself = (sys.executable, "-m", "prefect", "--no-prompt")
+                output_of(*itself, *command, folder=clone, environment=told)
+
+            prefect("deploy", "--all")
             try:
-                run_in(clone, *automation, "inspect", AUTOMATION, environment=environment)
+                prefect("automation", "inspect", AUTOMATION)
             except CganError:
-                create = ("create", "--from-file", "flows/silent.yaml")
-                run_in(clone, *automation, *create, environment=environment)
+                prefect("automation", "create", "--from-file", "flows/silent.yaml")
     commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
     yield f"Deployed {commit}: {site}/deployments"
     if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
@@ -183,16 +171,15 @@ def deploy(root: Path) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.production", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
-    for_up = commands.add_parser("up", help="start what does not run")
+    add = parser.add_argument
+    add("command", choices=("up", "deploy", "down"))
     for name, port in PORTS.items():
-        for_up.add_argument(f"--{name}-port", type=int, default=port, help=f"default {port}")
-    words = f"where both servers listen; default {LOOPBACK}"
-    for_up.add_argument("--host", default=LOOPBACK, help=words)
-    for_up.add_argument("--allow-remote", action="store_true", help="others may reach --host")
-    commands.add_parser("deploy", help="register the deployments of HEAD")
-    commands.add_parser("down", help="stop what `up` started")
+        add(f"--{name}-port", type=int, default=port, help=f"of `up`; default {port}")
+    add("--host", default=LOOPBACK, help=f"where both servers listen; default {LOOPBACK}")
+    add("--allow-remote", action="store_true", help="others may reach --host")
     asked = parser.parse_args(arguments)
+    if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # who asks has to say it too
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     try:
         root = top_folder()
         if asked.command == "up":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import logging
@@ -22,13 +21,14 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
+from cgan.files import locked
 from cgan.tracking.store import without_credentials
-from flows.checkout import dvc_in
 
 GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
 LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
 LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
+CONTEXT = "MLFLOW_RUN_CONTEXT"  # tags of the MLflow runs that a child makes, as JSON
 
 CHILDREN: set[subprocess.Popen[str]] = set()  # that run now
 
@@ -47,7 +47,7 @@ class Work:
     def unchanged(self) -> list[str]:
         """The stages before the first that is stale. Asked once, after the params were checked and the data
         fetched again."""
-        stale = json.loads(dvc_in(Path(), "status", "--json"))
+        stale = json.loads(dvc("status", "--json"))
         return list(itertools.takewhile(lambda name: name not in stale, self.stages))
 
 
@@ -55,20 +55,23 @@ def repro(work: Work, stage: str, force: bool = False) -> State[Any]:
     """Bring a stage up to date. What becomes the state of its task: Completed, *Unchanged* or Failed."""
     try:
         if not force and stage != work.stages[0] and stage in work.unchanged:
-            return Completed(name="Unchanged", message=f"{stage}: not stale")
-        options = [*["--force"] * force, *["--pull"] * work.remote]
-        run(work, "dvc", "repro", "--single-item", stage, *options)
+            return Completed(name="Unchanged", message="not stale")
     except CganError as error:
         return Failed(message=str(error))
-    return Completed(message=f"{stage}: done")
+    options = [*["--force"] * force, *["--pull"] * work.remote]
+    return run("dvc", "repro", "--single-item", stage, *options)
 
 
-def run(work: Work, *module: str, fine: Sequence[int] = (0,)) -> None:
-    """`python -m MODULE …`, its output in the run's log. Raises CganError as `in_session` does."""
+def run(*module: str, fine: Sequence[int] = (0,)) -> State[Any]:
+    """`python -m MODULE …`, its output in the run's log. Failed is what `in_session` raises."""
     found = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
     found["deployment_id"] = runtime.deployment.id
     context = {f"prefect.{name}": str(value) for name, value in found.items() if value}
-    in_session(*module, relay=relay, context=context, fine=fine)
+    try:
+        in_session(*module, relay=relay, told={CONTEXT: json.dumps(context)}, fine=fine)
+    except CganError as error:
+        return Failed(message=str(error))
+    return Completed()
 
 
 def relay(line: str) -> None:
@@ -83,14 +86,10 @@ def alone(say: Relay) -> Iterator[None]:
     The run's children hold the lock, too: what a run that died by SIGKILL had started, ends by itself, and
     the next one waits.
     """
-    LOCK.parent.mkdir(exist_ok=True)
-    with LOCK.open("w", encoding="utf-8") as lock:
-        os.set_inheritable(lock.fileno(), True)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with contextlib.ExitStack() as held:
+        if not held.enter_context(locked(LOCK, wait=False, inherited=True)):
             say("Another run works in this folder. This one waits until it has ended.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            held.enter_context(locked(LOCK, inherited=True))
         yield
 
 
@@ -99,11 +98,10 @@ def in_session(
     relay: Relay,
     folder: Path | None = None,
     told: Mapping[str, str] | None = None,
-    context: Mapping[str, str] | None = None,
     fine: Sequence[int] = (0,),
 ) -> None:
-    """`python -m MODULE …` in a folder. `told`: more of its environment; `context`: tags of the MLflow runs
-    that it makes. It holds the locks that this process has on its folder and its checkout.
+    """`python -m MODULE …` in a folder; `told`: more of its environment. It holds the locks that this process
+    has on its folder and its checkout.
 
     On any exception, signals turned into one included, its session is ended before this returns. Raises
     CganError with the last error message in its output, else its last lines, where its exit code is none of
@@ -119,7 +117,6 @@ def in_session(
             **(told or {}),
             "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),
             "PYTHONUNBUFFERED": "1",
-            **({"MLFLOW_RUN_CONTEXT": json.dumps(dict(context))} if context else {}),
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -157,6 +154,30 @@ def _end(child: subprocess.Popen[str]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
+def output_of(
+    *command: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> str:
+    """What a command that takes a moment prints. Raises CganError with its error message."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8"
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise CganError(f"{' '.join(command)}, in {folder or Path.cwd()}, failed:\n{said}")
+    return done.stdout.rstrip()
+
+
+def dvc(*arguments: str, folder: Path | None = None) -> str:
+    return output_of(sys.executable, "-m", "dvc", *arguments, folder=folder)
+
+
+def has_remote() -> bool:
+    """Is there a default remote of DVC's?"""
+    with contextlib.suppress(CganError):
+        return bool(dvc("remote", "default"))
+    return False
+
+
 def require_prefect() -> None:
     """Start Prefect's temporary server, if none is configured. Raises CganError where one is, and is away."""
     # Ctrl-C in a terminal goes to every process of the group, and that server has to live on for a moment to
@@ -166,7 +187,10 @@ def require_prefect() -> None:
         with get_client(sync_client=True) as client:
             away, site = client.api_healthcheck(), without_credentials(str(client.api_url))
     except RuntimeError as late:
-        raise CganError(f"starting Prefect's temporary server: {late}") from None
+        raise CganError(
+            f"Prefect's temporary server did not start in time ({late}). Run this again when less runs here, "
+            "or set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more seconds."
+        ) from None
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if away:

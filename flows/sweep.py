@@ -16,11 +16,8 @@ import importlib.util
 import itertools
 import json
 import os
-import shutil
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -37,59 +34,40 @@ from cgan.params.reading import check_params, load_params, parse_yaml
 from cgan.params.sections import Params, flatten, is_whole
 from cgan.project import EVALUATION, METRICS_FILE
 from cgan.quality.intervals import contexts_differ, difference_of_means
-from flows.checkout import checkout, environment, share_data
+from flows.checkout import checkout, environment
 from flows.production import top_folder
-from flows.repro import CHILDREN, GRACE_S, in_session
+from flows.repro import CHILDREN, CONTEXT, in_session
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Trial
 
 CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
 NOT_PART = ("sweep", "gate", "tracking")  # sections that change no result
 LOGS = Path(".cgan/sweeps")
 NAME = "cgan.sweep"  # tag of the MLflow runs
 
-ending = threading.Event()
 Values = dict[str, Any]  # of params, by their dotted keys
 
 
-def train(base: Path, name: str, values: Values) -> dict[str, Any]:
-    """The evaluation of a training with these values in place of those of params.yaml.
+def train(base: Path, commit: str, study: str, number: int, values: Values) -> dict[str, Any]:
+    """The evaluation of a training by a commit's code, with these values in place of those of params.yaml.
 
     Raises CganError with the message of a stage that fails.
     """
-    commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
-    key = hashlib.sha256(json.dumps([commit, values], sort_keys=True).encode()).hexdigest()[:12]
+    log_file = base / LOGS / f"{study.replace('/', '-')}-{number}.log"  # a branch may have a slash
     with (
-        checkout(base, commit) as folder,
-        (base / LOGS / f"{key}.log").open("a", encoding="utf-8") as log,
+        checkout(base, commit, base / "params.yaml") as folder,
+        log_file.open("a", buffering=1, encoding="utf-8") as log,
     ):
-        shutil.copy(base / "params.yaml", folder)
         set_params(values, folder / "params.yaml")
-        share_data(base, folder)
-
-        def relay(line: str) -> None:
-            log.write(f"{line}\n")
-            log.flush()
-
-        def run(*module: str) -> None:
-            told = environment(base, folder)
-            in_session(*module, relay=relay, folder=folder, told=told, context={NAME: name})
-
-        try:
-            run("dvc", "repro", "evaluate")
-            run("cgan.stages.record", "numbers")
-        except CganError:
-            while ending.is_set():  # not failed: interrupted, and the process ends soon
-                time.sleep(1)
-            raise
-        return {
-            **read_json(folder / EVALUATION),
-            "quality": read_json(folder / METRICS_FILE)["quality"],
-        }
+        told = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
+        for module in (("dvc", "repro", "evaluate"), ("cgan.stages.record", "numbers")):
+            in_session(*module, relay=partial(print, file=log), folder=folder, told=told)
+        report, numbers = read_json(folder / EVALUATION), read_json(folder / METRICS_FILE)
+        return report | {"quality": numbers["quality"]}
 
 
-def search(base: Path, params: Params, prefix: str, storage: str) -> None:
+def search(base: Path, commit: str, params: Params, storage: str) -> None:
     """`sweep.trials` results in all, those of former calls and of other machines too."""
     import optuna
     from optuna.study import MaxTrialsCallback
@@ -99,14 +77,10 @@ def search(base: Path, params: Params, prefix: str, storage: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
-        study_name=_study_name(base, prefix, params),
+        study_name=_study_name(base, commit, "sweep", params),
         direction="minimize" if better == "lower" else "maximize",
         load_if_exists=True,
     )
-
-    def done() -> int:
-        return len(study.get_trials(states=(TrialState.COMPLETE,)))
-
     # With the same seed again, a second driver would repeat the first.
     study.sampler = optuna.samplers.TPESampler(
         seed=s.seed + len(study.trials), n_startup_trials=len(s.space) + 2, constant_liar=True
@@ -123,45 +97,32 @@ def search(base: Path, params: Params, prefix: str, storage: str) -> None:
         trial.set_user_attr("here", here)
         values = _suggested(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
-        found = train(base, study.study_name, values)
-        if "measurement_context" not in study.user_attrs:
-            study.set_user_attr("measurement_context", found["measurement_context"])
-        if differs := contexts_differ(
-            {"measurement_context": study.user_attrs["measurement_context"]}, found
-        ):
+        found = train(base, commit, study.study_name, trial.number, values)
+        first = found | study.user_attrs
+        study.set_user_attr("measurement_context", first["measurement_context"])
+        if differs := contexts_differ(first, found):
             raise CganError(f"it was measured otherwise than the first trial: {', '.join(differs)}")
         value = float(found["quality"][s.objective])
         say(f"trial {trial.number}: {s.objective} {value:.4g}")
         return value
 
-    say(f"{study.study_name}: {s.trials} trials, {s.parallel} at a time; {done()} are there")
-    optimize = partial(study.optimize, objective)
-    enough = [MaxTrialsCallback(s.trials, states=(TrialState.COMPLETE,))]
-    if not done():  # it makes the data and the judge for all, and may show that nothing works
-        optimize(n_trials=1)
-    before = -1
-    while before < done() < s.trials:  # on SQLite, two threads may take the same trial that waits
-        before = done()
-        left = s.trials - before
-        optimize(n_trials=left, n_jobs=s.parallel, callbacks=enough, catch=(CganError,))
-    _tell(study, params)
-
-
-def _tell(study: Study, params: Params) -> None:
-    rows = sorted((t for t in study.trials if t.value is not None), key=lambda t: t.value or 0.0)
-    if study.direction.name == "MAXIMIZE":
-        rows.reverse()
-    for trial in rows[:5]:
-        say(f"  {params.sweep.objective} {trial.value:.4g}: {_in_words(_rounded(trial.params))}")
+    done = (TrialState.COMPLETE,)
+    before = len(study.get_trials(states=done))
+    say(f"{study.study_name}: {s.trials} trials, {s.parallel} at a time; {before} are there")
+    enough = [MaxTrialsCallback(s.trials, states=done)]
+    if not before:  # it makes the data and the judge for all, and may show that nothing works
+        study.optimize(objective, n_trials=1, callbacks=enough)
+    if left := max(0, s.trials - len(study.get_trials(states=done))):
+        study.optimize(objective, left, n_jobs=s.parallel, callbacks=enough, catch=(CganError,))
     best = " ".join(f"{key}={value}" for key, value in _rounded(study.best_params).items())
     say(
-        "The best of many is partly luck. Take it, and see whether it is better than HEAD:\n"
-        f"  python -m flows.pipeline --no-gate --set {best}\n"
-        f"  python -m flows.sweep --seeds {params.sweep.seeds}"
+        f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Take it, and see whether it is "
+        f"better than HEAD:\n  python -m flows.pipeline --no-gate --set {best}\n"
+        f"  python -m flows.sweep --seeds {s.seeds}"
     )
 
 
-def compare(base: Path, params: Params, name: str) -> None:
+def compare(base: Path, commit: str, params: Params, name: str) -> None:
     """Train with `sweep.seeds` fresh seeds, not the one by which params may have been chosen; and against
     them with what `name`, a preset or a commit, has otherwise in `train`."""
     others, key = _other_params(base, params, name), params.sweep.objective
@@ -171,8 +132,8 @@ def compare(base: Path, params: Params, name: str) -> None:
 
     def measured(pair: tuple[str, int]) -> float:
         role, seed = pair
-        study = f"seeds-{_study_name(base, role, params)}"
-        found = train(base, study, {**roles[role], "train.seed": seed})
+        study = f"seeds-{_study_name(base, commit, role, params)}"
+        found = train(base, commit, study, seed, {**roles[role], "train.seed": seed})
         say(f"{role}, seed {seed}: {key} {found['quality'][key]:.4g}")
         return float(found["quality"][key])
 
@@ -183,11 +144,10 @@ def compare(base: Path, params: Params, name: str) -> None:
     groups = [values[at : at + count] for at in range(0, len(values), count)]
     for role, group in zip(roles, groups, strict=True):
         say(f"{role}: {key} {fmean(group):.4g} ± {stdev(group):.2g} over {count} seeds")
-    if not others:
+    if others:
+        say(f"otherwise in {name}: {_in_words(others)}\n{verdict(key, name, groups[1], groups[0])}")
+    else:
         say(f"{name} has the same `train`: there is nothing to compare.")
-        return
-    say(f"otherwise in {name}: {_in_words(others)}")
-    say(verdict(key, name, groups[1], groups[0]))
 
 
 def verdict(key: str, name: str, others: list[float], present: list[float]) -> str:
@@ -200,9 +160,9 @@ def verdict(key: str, name: str, others: list[float], present: list[float]) -> s
     return f"params.yaml is {'better' if (low > 0) is rises else 'worse'} than {name}: {words}."
 
 
-def _study_name(base: Path, prefix: str, params: Params) -> str:
+def _study_name(base: Path, commit: str, prefix: str, params: Params) -> str:
     """The same for the same code, params and question."""
-    tree = [git.git("rev-parse", f"HEAD:{name}", folder=base).decode() for name in CODE]
+    tree = [git.git("rev-parse", f"{commit}:{name}", folder=base).decode() for name in CODE]
     part = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NOT_PART}
     space = params.sweep.model_dump(include={"space", "objective"})
     whole = json.dumps([tree, part, space], sort_keys=True, default=str)
@@ -258,15 +218,23 @@ def _present(params: Params) -> Values:
     return found
 
 
-def require_committed(base: Path) -> None:
-    """Raise CganError for code that is not committed."""
-    changed = git.git("diff", "--name-only", "HEAD", "--", *CODE, folder=base)
-    changed += git.git("ls-files", "--others", "--exclude-standard", "--", *CODE, folder=base)
+def committed(base: Path) -> str:
+    """The commit whose code the trainings run: HEAD, now. Raises CganError for code that is not in it."""
+    try:
+        commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
+        changed = git.git("diff", "--name-only", "HEAD", "--", *CODE, folder=base)
+        changed += git.git("ls-files", "--others", "--exclude-standard", "--", *CODE, folder=base)
+    except git.GitError:
+        raise CganError(
+            f"{base}: git finds no commit here, and the trainings of a sweep run the code of one. Make it: "
+            "git init; git add .; git commit -m start"
+        ) from None
     if changed:
         raise CganError(
             f"{', '.join(changed.decode().splitlines()[:5])}: not as in HEAD, whose code the trainings of a "
             "sweep run. Commit the change, then start the sweep."
         )
+    return commit
 
 
 def say(line: str) -> None:
@@ -275,15 +243,11 @@ def say(line: str) -> None:
 
 
 def _end(number: int, _: Any) -> None:
-    """Ctrl-C for all trainings, which save a checkpoint; then as abrupt as a kill, which a sweep survives."""
-    ending.set()
-    children = list(CHILDREN)
-    for child in children:
+    """Ctrl-C for all trainings, which save a checkpoint; and an end as abrupt as a kill, which a sweep
+    survives."""
+    for child in list(CHILDREN):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGINT)
-    until = time.monotonic() + GRACE_S
-    while time.monotonic() < until and any(child.poll() is None for child in children):
-        time.sleep(0.1)
     sys.stderr.write("\nInterrupted. The same command goes on: what is finished is kept.\n")
     sys.stderr.flush()
     os._exit(128 + number)
@@ -296,11 +260,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--trials", type=int, help="results in all, those of former calls too")
     add("--storage", default="", metavar="URL", help="of Optuna; default: .cgan/optuna.db")
-    add("--name", default="sweep", help="begins the name of the study")
-    words = "search nothing: train the present params, and others, with so many seeds"
-    add("--seeds", type=int, help=words)
-    words = "whose `train` the others are: a preset, a commit or a branch (default: HEAD)"
-    add("--against", metavar="NAME", help=words)
+    add("--seeds", type=int, help="no search: so many seeds of the present params, and of others")
+    add(
+        "--against",
+        metavar="NAME",
+        help="whose `train` the others are (HEAD): preset, commit, branch",
+    )
     add("--parallel", type=int, help="trainings at a time")
     asked = parser.parse_args(arguments)
     if importlib.util.find_spec("optuna") is None:
@@ -310,18 +275,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         base = top_folder()
         document = load_params().model_dump(by_alias=True)
-        options = {key: getattr(asked, key) for key in ("trials", "parallel", "seeds")}
-        document["sweep"] |= {key: value for key, value in options.items() if value is not None}
+        for key in ("trials", "parallel", "seeds"):
+            if (value := getattr(asked, key)) is not None:
+                document["sweep"][key] = value
         params = check_params(document, "the command line")
-        require_committed(base)
-        (base / LOGS).mkdir(parents=True, exist_ok=True)
+        commit = committed(base)
         with locked(base / LOGS / "lock", wait=False) as is_alone:
             if not is_alone:
                 raise CganError("a sweep runs in this folder. Wait until it ends, or stop it.")
             if asked.seeds is None and asked.against is None:
-                search(base, params, asked.name, asked.storage)
+                search(base, commit, params, asked.storage)
             else:
-                compare(base, params, asked.against or "HEAD")
+                compare(base, commit, params, asked.against or "HEAD")
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

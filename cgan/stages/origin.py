@@ -14,13 +14,10 @@ from typing import Any
 import torch
 
 from cgan import git
-from cgan.files import md5_of
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import TrainChoices
 from cgan.tracking.runs import PATCH, SOURCE, Run
 from cgan.tracking.store import run_context, user
-
-PATCH_LIMIT = 10_000_000  # bytes
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +55,14 @@ def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict
     """User, git, DVC, Prefect, torch, machine and CSV, as tags. What is unknown is left out."""
     tags = {
         "mlflow.source.name": "cgan.stages.train",
-        "mlflow.source.type": "LOCAL",
         "mlflow.user": user(),
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
         "torch.version": str(torch.__version__),  # unlike the metadata's, with its build: +cu132
-        "python.version": platform.python_version(),
         "machine.cpu": _cpu(),
         "machine.cores": str(os.cpu_count()),
-        "machine.omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
         "cgan.csv_sha256": str(dataset["sha256"]),
         "data": data_name(dataset),
     }
-    with contextlib.suppress(OSError):  # by which DVC's cache keeps it
-        tags["dvc.csv_md5"] = md5_of(str(dataset["path"]))
     if source:
         tags |= {
             "mlflow.source.git.commit": source.commit,
@@ -92,18 +84,16 @@ def _cpu() -> str:
 
 def log_source(run: Run, source: git.Source | None) -> None:
     """The project's files that the commit may not have, and the changes after it; not where they hold the
-    value of a secret, or are too large."""
+    value of a secret."""
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
         if Path(name).is_file():
             run.log_file(Path(name), SOURCE)
     if not source or not source.patch:
         return
-    why = "too large" if len(source.patch) > PATCH_LIMIT else ""
     if source.secrets:
-        why = f"the value of {source.secrets} stands in them"
-    if why:
         log.warning(
-            "The changes since commit %.10s are not kept with the run: %s.", source.commit, why
+            "The changes since commit %.10s are not kept with the run: the value of %s stands in them.",
+            *(source.commit, source.secrets),
         )
     else:
         patch = source.patch

@@ -19,7 +19,6 @@ from cgan.project import PACKAGE
 NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LINE_EVERY_S = 10.0
-ERASE = "\r\x1b[2K"  # the line where the cursor is
 
 log = logging.getLogger(__name__)
 
@@ -99,34 +98,20 @@ def _refuse_changes(before: dict[Path, str]) -> None:
         )
 
 
-# -- Progress -------------------------------------------------------------------------------------
-
-
 def progress(
     what: str, steps: range, images_a_step: int = 0, say: Callable[[str], None] = log.info
 ) -> Generator[int, None, None]:
-    """Yield the steps; show how far they are, with time left and the rate of the last seconds: in one place
-    on a terminal, in a line every ten seconds elsewhere."""
-    terminal = sys.stdout.isatty()
+    """Yield the steps; say every ten seconds how far they are, with time left and the rate since then."""
     shown, shown_at = steps.start, time.perf_counter()
-    try:
-        for step in steps:
-            yield step
-            now = time.perf_counter()
-            if now - shown_at >= (1 if terminal else LINE_EVERY_S):
-                rate = (step + 1 - shown) / (now - shown_at)
-                shown, shown_at = step + 1, now
-                speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
-                left = duration((steps.stop - step - 1) / rate)
-                line = f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left"
-                if terminal:
-                    sys.stdout.write(f"{ERASE}{line}")
-                    sys.stdout.flush()
-                else:
-                    say(line)
-    finally:
-        if terminal:
-            sys.stdout.write(ERASE)
+    for step in steps:
+        yield step
+        now = time.perf_counter()
+        if now - shown_at >= LINE_EVERY_S:
+            rate = (step + 1 - shown) / (now - shown_at)
+            shown, shown_at = step + 1, now
+            speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
+            left = duration((steps.stop - step - 1) / rate)
+            say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")
 
 
 def duration(seconds: float) -> str:

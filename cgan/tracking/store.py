@@ -35,14 +35,7 @@ SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.note.content": """\
-Trainings of a class-conditional DCGAN. Compare those of equal `tags.data`: `quality/conditional_accuracy`, \
-higher is better, and `quality/fid_judge`, lower is better. In a run, *Model metrics* has the drawings over \
-the training: move the slider. Grid, film and tables are under *Artifacts*.
-""",
-}
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # or its page asks for it
 
 
 def store_uri(root: Path) -> str:

@@ -15,8 +15,9 @@ from test_pipeline import python
 from toy_project import git
 
 from cgan.errors import CganError
-from cgan.git import clone_at, source
-from flows.checkout import checkout, dvc_in, environment
+from cgan.git import source
+from flows.checkout import checkout, environment
+from flows.repro import dvc
 
 DVC = [sys.executable, "-m", "dvc"]
 
@@ -67,11 +68,11 @@ def test_a_process_in_a_checkout_has_the_project_s_home_store_and_remote(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         told = environment(clone, clone / "folder")
         assert (told["CGAN_HOME"], told["MLFLOW_TRACKING_URI"]) == (str(clone / ".cgan"), store)
-    dvc_in(clone, "remote", "add", "--project", "--default", "storage", "../store")
-    dvc_in(clone, "remote", "add", "--local", "other", "../other")
+    dvc("remote", "add", "--project", "--default", "storage", "../store", folder=clone)
+    dvc("remote", "add", "--local", "other", "../other", folder=clone)
     git(clone, "commit", "--quiet", "--all", "--allow-empty", "-m", "a remote")
     with checkout(clone, head(clone)) as folder:
-        settings = dvc_in(folder, "config", "--list").splitlines()
+        settings = dvc("config", "--list", folder=folder).splitlines()
     assert f"remote.storage.url={clone.parent / 'store'}" in settings
     assert f"remote.other.url={clone.parent / 'other'}" in settings
 
@@ -126,7 +127,7 @@ def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_remote_has_them(
     with checkout(clone, head(clone)) as folder:
         assert (folder / file.relative_to(clone)).read_text() == "label\n"
         assert source(folder).changed == []
-        assert "is cached - skipping run" in dvc_in(folder, "repro"), "the same hash for DVC"
+        assert "is cached - skipping run" in dvc("repro", folder=folder), "the same hash for DVC"
     assert file.exists() and (clone / "data/inbox/README.md").exists()
     pointer = Path(f"{file}.dvc")
     pointer.write_text("outs:\n- path: mine.csv\n")
@@ -175,17 +176,16 @@ os.execv(sys.executable, [sys.executable, "-c", sys.argv[2], found])  # as Prefe
 """
 FLOW = """
 import fcntl, json, os, sys
-import flows.checkout, flows.repro
-flows.checkout.begin()
+import flows.repro
 found = sys.argv[1]
 try:
-    fcntl.flock(open(found + ".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(open(found + "/.cgan/checkout.lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
     print(json.dumps([found, flows.repro.__file__, os.environ["CGAN_CHECKOUT"], os.environ["CGAN_HOME"]]))
 """
 
 
-def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(clone: Path) -> None:
+def test_a_run_holds_its_checkout_and_imports_the_code_of_its_commit(clone: Path) -> None:
     """In a process of its own, as a run is: `enter` changes what that imports."""
     for package in ("cgan", "flows"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -198,4 +198,3 @@ def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(clon
     folder = json.loads(said)[0]
     assert Path(folder).parent == clone / ".cgan/checkouts"
     assert json.loads(said) == [folder, f"{folder}/flows/repro.py", folder, str(clone / ".cgan")]
-    assert not Path(folder).exists()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_a_stage_or_a_gate_that_fails_fails_the_run_with_its_message_and_is_not_
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = pipeline(stages=["trian"], return_state=True)
-    assert re.search(r"`trian`.*params, download, validate", str(state.message))
+    assert re.search("trian.*params, download, validate", str(state.message))
     monkeypatch.setenv("FAIL", "validate")
     state, again = pipeline(return_state=True), dict.fromkeys(("params", "download"), "Completed")
     assert state.is_failed() and str(state.message).startswith(
@@ -135,10 +136,13 @@ def test_in_a_checkout_results_go_to_the_remote_and_the_next_checkout_begins_wit
     store = tmp_path / "store"
     add = [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--default", "storage"]
     subprocess.run([*add, store], check=True)
-    monkeypatch.setenv("CGAN_CHECKOUT", str(tmp_path / "removed at the end"))
+    monkeypatch.setenv("CGAN_CHECKOUT", str(tmp_path / "its checkout"))
+    at_the_end: list[Any] = []
+    monkeypatch.setattr("atexit.register", lambda *call, **_: at_the_end.append(call))
     assert pipeline(return_state=True).name == "Promoted"
     assert (store / "files").is_dir() and (store / "runs").is_dir()
     assert Path(".cgan/dvc.lock").read_bytes() == Path("dvc.lock").read_bytes()
+    assert (shutil.rmtree, str(tmp_path / "its checkout")) in at_the_end
 
 
 def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -216,14 +220,27 @@ def test_f46_whatever_ends_a_run_ends_the_whole_session_of_its_child(
     assert Path("saved").exists() is not bool(deaf)
 
 
-def test_f66_a_configured_server_that_is_away_is_one_clear_message(repo: Path) -> None:
-    process = command(PREFECT_API_URL="http://127.0.0.1:9/api")
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+            "Prefect's API at http://127.0.0.1:9/api/ cannot be used (ConnectError",
+        ),
+        (
+            {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1"},
+            "Prefect's temporary server did not start in time",
+        ),
+    ],
+)
+def test_f66_a_server_that_is_away_or_late_is_one_clear_message(
+    repo: Path, tmp_path: Path, setting: dict[str, str], words: str
+) -> None:
+    process = command(PREFECT_HOME=str(tmp_path / "prefect"), **setting)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    (line,) = output.strip().splitlines()
-    assert line.startswith(
-        "Error: Prefect's API at http://127.0.0.1:9/api/ cannot be used (ConnectError"
-    )
+    assert process.returncode == 1 and "Traceback" not in output
+    (line,) = [line for line in output.splitlines() if line.startswith("Error: ")]
+    assert line.startswith(f"Error: {words}")
     assert attempts() == []
 
 

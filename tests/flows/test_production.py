@@ -55,7 +55,9 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
-def test_a_deployment_names_the_flow_and_what_is_scheduled_runs_once_at_a_time() -> None:
+def test_the_configuration_schedules_the_flow_once_at_a_time_and_tells_a_worker_no_database() -> (
+    None
+):
     for entry in read_yaml(ROOT / "prefect.yaml")["deployments"]:
         assert entry["entrypoint"] == "flows/pipeline.py:pipeline"
         assert entry["pull"] == [{"flows.checkout.enter": {"commit": "{{ head.stdout }}"}}]
@@ -65,14 +67,11 @@ def test_a_deployment_names_the_flow_and_what_is_scheduled_runs_once_at_a_time()
     silent = Automation.model_validate(yaml.safe_load((ROOT / "flows/silent.yaml").read_text()))
     assert silent.name == production.AUTOMATION
     assert not silent.actions[0].force, "an end stays as it was"  # type: ignore[union-attr]
-
-
-def test_the_worker_and_its_runs_know_no_address_of_a_database() -> None:
     configuration = RawConfigParser()
     configuration.read(production.CONFIGURATION)
     told = configuration["program:worker"]["environment"]
     for name in ("MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
-        assert f'{name}=""' in told
+        assert f'{name}=""' in told, "a worker and its runs know no address of a database"
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])

@@ -1,4 +1,4 @@
-"""Progress of what takes long: lines in a pipe, a bar on a terminal, and the work as it would be without."""
+"""Progress of what takes long: a line now and then, and the work as it would be without."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lines_of(clock: list[float], steps: range, seconds: float, images: int = 0) 
     return said
 
 
-def test_a_pipe_gets_a_line_every_ten_seconds_with_time_left_and_the_rate_of_images(
+def test_there_is_a_line_every_ten_seconds_with_time_left_and_the_rate_of_images(
     clock: list[float],
 ) -> None:
     said = lines_of(clock, range(100), 2.5, 64)
@@ -34,12 +34,3 @@ def test_a_pipe_gets_a_line_every_ten_seconds_with_time_left_and_the_rate_of_ima
     said = ["judge: step 1,002 of 1,004 · 12 s left", "judge: step 1,004 of 1,004 · 0 s left"]
     assert lines_of(clock, range(1000, 1004), 6) == said, "a resumed one counts from there"
     assert lines_of(clock, range(9), 1) == [], "what is soon done says nothing"
-
-
-def test_a_terminal_gets_one_line_that_is_gone_in_the_end(
-    clock: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert lines_of(clock, range(3), 2, 10) == []
-    first, *_, last, end = capsys.readouterr().out.split(runner.ERASE)
-    assert (first, last, end) == ("", "judge: step 3 of 3 · 5 images/s · 0 s left", "")

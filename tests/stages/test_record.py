@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,19 +38,8 @@ REPORT: dict[str, Any] = {
 }
 
 
-class _Tracker(RecordingTracker):
-    """Keeps what the tables hold too: they are gone when the stage ends."""
-
-    tables: dict[str, list[list[str]]]
-
-    def log_file(self, path: Path, folder: str = "") -> None:
-        super().log_file(path, folder)
-        if path.suffix == ".csv":
-            self.tables[path.name] = list(csv.reader(path.read_text().splitlines()))
-
-
 @pytest.fixture
-def tracker(project: Path, monkeypatch: pytest.MonkeyPatch) -> _Tracker:
+def tracker(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
     """A project after the stages before, whose run is this tracker."""
     save_network(GENERATOR, build_generator(Architecture("deconv", 2, 1, 8, 8, 4, 6)), {})
     digest = load_generator(GENERATOR)[1]["digest"]
@@ -61,18 +49,17 @@ def tracker(project: Path, monkeypatch: pytest.MonkeyPatch) -> _Tracker:
         for path in paths:
             path.parent.mkdir(exist_ok=True)
             path.touch()
-    recording = _Tracker()
-    recording.tables = {}
+    recording = RecordingTracker()
 
     @contextlib.contextmanager
-    def reopen() -> Iterator[_Tracker]:
+    def reopen() -> Iterator[RecordingTracker]:
         yield recording
 
     monkeypatch.setattr(record, "reopen", reopen)
     return recording
 
 
-def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
+def test_numbers_tables_and_pictures_are_recorded(tracker: RecordingTracker) -> None:
     record.main()
     keys = ("conditional_accuracy", "worst_class_accuracy", "fid_judge", "copies")
     numbers = {f"quality/{key}": REPORT[key]["value"] for key in keys}
@@ -81,12 +68,8 @@ def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
     assert note.startswith("accuracy ↑ **0.91** · distance ↓ **11**\n")
     assert "(get-artifact?path=strip.png&run_uuid={run_id})" in note
     assert tracker.models == ["model"]
-    assert {("", "strip.png"), ("", "quality.csv"), ("reports", "generator.png")} < set(
-        tracker.files
-    )
-    accuracy = ["conditional accuracy", "0.91", "", "0.92", "higher"]
-    assert tracker.tables["quality.csv"][1][:5] == accuracy
-    assert tracker.tables["quality_by_class.csv"][2] == ["1", "0.61", "", "0", "", "", "", ""]
+    files = {("", "quality.csv"), ("", "quality_by_class.csv"), ("", "strip.png")}
+    assert files | {("reports", "generator.png")} < set(tracker.files)
     card = CARD.read_text()
     assert ("", "README.md") in tracker.files and '- name: "a run"' in card
     assert "Least often recognized: 1 (61.0 %), 0 (93.0 %)." in card
@@ -97,7 +80,7 @@ def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
     "content", ["", "[]", '{"measurement_context": {"generator_digest": "another"}}']
 )
 def test_numbers_that_are_not_of_this_generator_are_refused(
-    tracker: _Tracker, content: str
+    tracker: RecordingTracker, content: str
 ) -> None:
     EVALUATION.write_text(content)
     with pytest.raises(CganError, match=r"evaluation\.json: "):

@@ -34,7 +34,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_store_is_in_the_project_unless_the_environment_names_another(
+def test_store_and_files_are_in_the_project_unless_the_environment_names_other_places(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for given, meant in (
@@ -45,6 +45,10 @@ def test_store_is_in_the_project_unless_the_environment_names_another(
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
         assert store_uri(root) == meant.format(root=root)
+    for uri in (f"sqlite:///{root}/mlflow.db", "postgresql://db/runs"):
+        assert artifact_root(uri, root) == (root / "mlartifacts").as_uri()
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/runs")
+    assert artifact_root("postgresql://db/runs", root) == "s3://bucket/runs"
 
 
 def test_what_is_shown_of_an_address_has_no_password() -> None:
@@ -142,13 +146,3 @@ def test_runs_of_before_open_and_new_experiments_keep_files_behind_the_server(
                 assert answer.read().startswith(b"\x89PNG")
             with generator_file(f"runs:/{run}/generator") as path:
                 assert sha256_of(path) == sha256_of(root / "generator.safetensors")
-
-
-def test_files_lie_beside_a_sqlite_store_unless_mlflow_s_variable_names_another_place(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = (root / "mlartifacts").as_uri()
-    for uri in (f"sqlite:///{root}/mlflow.db", "postgresql://db/runs"):
-        assert artifact_root(uri, root) == own
-    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/runs")
-    assert artifact_root("postgresql://db/runs", root) == "s3://bucket/runs"

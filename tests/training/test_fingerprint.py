@@ -80,6 +80,7 @@ def test_whatever_else_determines_the_result_changes_the_fingerprint(
     found = [
         ({"data"}, fingerprint_of(csv_sha256="cc")),
         ({"data"}, fingerprint_of(digest="cc")),
+        ({"data"}, fingerprint_of(class_names=["a", "b", "c"])),
         # `validate.classes: 4` makes a class that has no image yet: same data, larger networks.
         ({"classes"}, fingerprint_of(classes=4)),
         ({"device"}, fingerprint_of(hardware=Hardware(torch.device("cuda"), torch.float32))),
