@@ -100,4 +100,10 @@ def load_network(
             f"({' '.join(str(error).split())[:300]}). Make it again with `dvc repro --force{stage}`, or use "
             "another."
         ) from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all() or (name.endswith("running_var") and tensor.min() < 0):
+            raise ModelError(
+                f"{path}: tensor `{name}` holds values that no training gives (NaN, infinite, or a negative "
+                "variance). Make the file again, or use another."
+            )
     return channels_last(network.float()).eval().requires_grad_(False), facts

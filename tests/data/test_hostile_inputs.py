@@ -202,6 +202,7 @@ def test_bad_params_are_refused_in_words(refused: Refused, tmp_path: Path, name:
 NETWORK = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
 WEIGHTS = {name: tensor.contiguous() for name, tensor in NETWORK.state_dict().items()}
 WEIGHT = next(name for name, tensor in WEIGHTS.items() if tensor.ndim > 1)
+VARIANCE = next(name for name in WEIGHTS if name.endswith("running_var"))
 
 
 def model(change: Callable[[dict[str, Any]], Any] | None = None, **tensors: torch.Tensor) -> bytes:
@@ -282,6 +283,9 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "f40 terabytes": lambda: sized(classes=4096, features=4096, height=4096, width=4096),
     "f40 a tensor more": lambda: model(more=torch.zeros(1)),
     "f40 a tensor with a line end": lambda: model(**{"\x1b[2J\n\nx": torch.zeros(1)}),
+    "f40 weights of NaN": lambda: model(**{WEIGHT: WEIGHTS[WEIGHT] * float("nan")}),
+    "f40 infinite weights": lambda: model(**{WEIGHT: WEIGHTS[WEIGHT] * float("inf")}),
+    "f40 a variance below 0": lambda: model(**{VARIANCE: -WEIGHTS[VARIANCE]}),
     "f41 format 2": lambda: model(lambda facts: facts.update(format=2)),
     "f41 format '1'": lambda: model(lambda facts: facts.update(format="1")),
 }

@@ -15,7 +15,7 @@ from test_pipeline import python
 from toy_project import git
 
 from cgan.errors import CganError
-from cgan.git import source
+from cgan.git import clone_at, source
 from flows.checkout import checkout, environment
 from flows.repro import dvc
 
