@@ -123,7 +123,8 @@ def _worth(
     rarest = min(filled, key=lambda label: int(learnt[0][label]))
     more = [int(learnt[0][rarest]) * (each - 1) for each in (middle, low, high)]
     return [
-        f"The drawings do as much as {middle:.1f} times the photographs of {what} would (95 % interval "
+        f"Compared with repeating the images, the drawings do as much as {middle:.1f} times the photographs "
+        f"of {what} would (95 % interval "
         f"{low:.1f} to {high:.1f}): of {names[rarest]} that is {more[0]:.0f} photographs more "
         f"({more[1]:.0f} to {more[2]:.0f}). {measured}"
     ]

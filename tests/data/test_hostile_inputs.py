@@ -190,7 +190,8 @@ def test_bad_params_are_refused_in_words(refused: Refused, tmp_path: Path, name:
     content = BAD_PARAMS[name]
     assert content != PARAMS
     (tmp_path / "train.csv").write_text(GOOD)
-    (tmp_path / "presets").symlink_to(ROOT / "presets")
+    for known in ("presets", "dvc.yaml"):
+        (tmp_path / known).symlink_to(ROOT / known)
     path = tmp_path / "params.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     for command in (("validate", "train.csv"), ("preset", "demo")):
