@@ -20,7 +20,7 @@ DRAW = "Draw: cgan draw 2024 --seed 7"
 
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 AllowRemote = Annotated[
-    bool, typer.Option("--allow-remote", help="A --host that others can reach is meant.")
+    bool, typer.Option("--allow-remote", help="Allow a --host that other machines can reach.")
 ]
 
 app = typer.Typer(

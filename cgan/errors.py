@@ -18,7 +18,7 @@ PACKAGES = {  # what is imported of a distribution, where that has another name
 
 
 def ensure_streams() -> None:
-    """Let no word end the process: a closed stdout or stderr takes all and shows nothing, and a character
+    """No output may end the process: a closed stdout or stderr takes all and shows nothing, and a character
     that the locale lacks is shown as `?`."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -46,6 +46,11 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """`98.6 %`: how a share is written everywhere."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def listed(names: Sequence[object], most: int = 5) -> str:

@@ -123,7 +123,7 @@ def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
         if len(line) == limit:
             raise DataError(
                 f"row {row} (line {number}): longer than {limit:,} bytes; a quote or line end is missing. "
-                "Mend or remove it, or download the file again."
+                "Fix or remove it, or download the file again."
             )
         if line.strip():
             yield number, line
@@ -278,7 +278,7 @@ def _error(faults: list[str], label: str, params: ValidateParams) -> DataError:
     """One message of all, without the file's name. `label`: the first column."""
     first = faults[:SHOWN]
     listed = "".join(f"\n  - {fault}" for fault in first)
-    advice = "Mend or remove these rows, or download the file again."
+    advice = "Fix or remove these rows, or download the file again."
     if all(f", column {label}: " in fault and not fault.endswith("blank.") for fault in first):
         advice += f" If these labels are right, {renumbering_advice(params)}"
     count = f"{'at least ' * (len(faults) >= MAX_COUNTED)}{len(faults):,} fault{'s' * (len(faults) > 1)}"

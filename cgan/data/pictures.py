@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cgan.data.album import Album, first_line, is_picture
 from cgan.data.dataset import SPLITS, LabelledImages, digest_of
-from cgan.errors import SourceError, listed
+from cgan.errors import SourceError, listed, percent
 from cgan.params.sections import ClassName, DataParams
 
 MAX_SIDE, MAX_CLASSES = 256, 1000
@@ -269,7 +269,7 @@ def _cut_in_words(sizes: dict[str, list[Size]], to: Size) -> list[str]:
     if not any(middle > CUT_SEEN or most > 2 * CUT_SEEN for middle, most in cut.values()):
         return []
     shown = [
-        f"{label} {100 * middle:.0f} % (most {100 * most:.0f} %)"
+        f"{label} {percent(middle, 0)} (most {percent(most, 0)})"
         for label, (middle, most) in sorted(cut.items(), key=lambda item: -item[1][0])
     ]
     return [

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from cgan.drawing.class_names import names_in
-from cgan.errors import printable
+from cgan.errors import percent, printable
 from cgan.markdown import in_markdown, table
 from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import Facts
@@ -129,7 +129,7 @@ def _quality(report: Evaluation) -> str:
 def _worst(report: Evaluation, names: list[str]) -> str:
     by_class = report.get("conditional_accuracy", {}).get("by_class", [])
     found = sorted(pair for pair in zip(by_class, names, strict=False) if pair[0] is not None)[:3]
-    worst = ", ".join(f"{in_markdown(name)} ({100 * value:.1f} %)" for value, name in found)
+    worst = ", ".join(f"{in_markdown(name)} ({percent(value)})" for value, name in found)
     return f" Least often recognized: {worst}." if worst else ""
 
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cgan.errors import DataError
+from cgan.errors import DataError, percent
 
 Picture = NDArray[np.uint8]
 MOST_NUMBERS = 24  # classes whose cells have room for one
@@ -79,7 +79,7 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
     axes.set_yticks(shown, names)
     axes.set(xlabel="class that the judge sees", ylabel="class asked for")
     hits = counts.trace() / max(counts.sum(), 1)
-    axes.set_title(f"{hits:.2%} of {int(counts.sum()):,} drawings; per cent of each row")
+    axes.set_title(f"{percent(hits)} of {int(counts.sum()):,} drawings; per cent of each row")
     for row, column in np.argwhere((parts >= 0.0005) & (classes <= MOST_NUMBERS)):
         part = parts[row, column]
         dark = part > 0.55 if row == column else part > 0.3

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cgan.data.dataset import Dataset, image_digests, load_dataset
-from cgan.errors import DataError
+from cgan.errors import DataError, percent
 from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import choose_hardware
@@ -258,8 +258,8 @@ def measured(
     reason = ""
     if agreement.interval[0] <= constant:
         reason = (
-            f"the judge names the class of {100 * agreement.value:.1f} % of the held-out images (mean over "
-            f"the classes), and the same answer for all would be right on {100 * constant:.1f} %"
+            f"the judge names the class of {percent(agreement.value)} of the held-out images (mean over "
+            f"the classes), and the same answer for all would be right on {percent(constant)}"
         )
         for key in means:
             entries[key] = _unknown(entries[key])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from cgan.errors import percent
 from cgan.metric import METRICS, Evaluation
 
 WIDE = 0.05
@@ -24,13 +25,13 @@ def quality_line(report: Evaluation, training_s: float | None = None) -> str:
             # Few held-out images say little of what real ones get.
             low, high = report[key].get("floor_interval_95", (0, 0))
             if high - low > WIDE:
-                between = f"between {100 * low:.0f} and {100 * high:.0f} %)"
+                between = f"between {100 * low:.0f} and {percent(high, 0)})"
                 parts[-1] = f"{parts[-1].removesuffix(')')}, {between}"
         if key == "recall" and not reason and (weakest := weakest_class(report)):
             parts.append(f"weakest class: {weakest}")
     constant = report.get("conditional_accuracy", {}).get("constant", 0.0)
     if parts and constant > (METRICS["conditional_accuracy"].value(report) or math.inf) / 2:
-        parts[0] += f" (the same answer for all: {100 * constant:.0f} %)"
+        parts[0] += f" (the same answer for all: {percent(constant, 0)})"
     if training_s:
         parts.append(f"trained in {training_s:,.0f} s")
     return ", ".join(parts)
@@ -38,16 +39,14 @@ def quality_line(report: Evaluation, training_s: float | None = None) -> str:
 
 _IN_WORDS: dict[str, Callable[[float, float], str]] = {
     "conditional_accuracy": lambda value, real: (
-        f"{100 * value:.1f} % show the class asked for (real images {100 * real:.1f} %)"
+        f"{percent(value)} show the class asked for (real images {percent(real)})"
     ),
     "recall": lambda value, real: (
-        (f"{100 * value / real:.0f} % " if value < 0.995 * real else "")
+        (f"{percent(value / real, 0)} " if value < 0.995 * real else "")
         + "as varied as real images"
     ),
     "copies": lambda value, real: (
-        f"{100 * value:.1f} % near copies (real images {100 * real:.1f} %)"
-        if value
-        else "no near copies"
+        f"{percent(value)} near copies (real images {percent(real)})" if value else "no near copies"
     ),
 }
 
@@ -72,7 +71,7 @@ def weakest_class(report: Evaluation) -> str:
 
 _OF_A_CLASS: dict[str, Callable[[float, float, int], str]] = {
     "conditional_accuracy": lambda value, real, count: (
-        f"{100 * value:.1f} % right, its {count:,} held-out images {100 * real:.1f} %"
+        f"{percent(value)} right, its {count:,} held-out images {percent(real)}"
     ),
     "different": lambda value, real, _: f"{value:,.0f} different drawings, real images {real:,.0f}",
 }

@@ -17,7 +17,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from cgan.errors import CganError, ModelError
+from cgan.errors import CganError, ModelError, percent
 from cgan.model.model_file import load_tensors, save_tensors
 from cgan.params.sections import GateParams
 from cgan.project import JUDGE
@@ -155,8 +155,8 @@ def agreement(
     now, now_between = mean_share([(row[0], row[1]) for row in known])
     then, then_between = mean_share([(row[2], row[3]) for row in known])
     why = (
-        f"the champion's judge agrees with {100 * now:.1f} % of the new labels, and did with "
-        f"{100 * then:.1f} % of those of its own hold-out, both the mean over classes"
+        f"the champion's judge agrees with {percent(now)} of the new labels, and did with "
+        f"{percent(then)} of those of its own hold-out, both the mean over classes"
     )
     losses, seen_as = [0.0], []
     for label, (agreed, images, did, held) in enumerate(counts):
@@ -164,7 +164,7 @@ def agreement(
             losses.append(1 - wilson_interval(agreed, images)[1] / wilson_interval(did, held)[0])
             if losses[-1] > MAX_CLASS_LOSS:
                 others = confusion[label].scatter(0, torch.tensor(label), 0)
-                part = f"{100 * int(others.max()) / images:.0f} % of the {images:,} images"
+                part = f"{percent(int(others.max()) / images, 0)} of the {images:,} images"
                 seen_as.append(f"{names[int(others.argmax())]} in {part} labelled {names[label]}")
     return [
         _at_most(

@@ -137,7 +137,12 @@ def reproduce(
 @made.command("label-errors", rich_help_panel=DATA)
 def label_errors(
     folds: Annotated[
-        int, typer.Option(min=2, max=20, help="Parts; a judge is trained for each, without it.")
+        int,
+        typer.Option(
+            min=2,
+            max=20,
+            help="Folds: the images of each are checked by a judge trained on the others.",
+        ),
     ] = 5,
     out: Annotated[Path, typer.Option(help="A .csv; a page goes beside it.")] = Path(
         "reports/label_errors.csv"

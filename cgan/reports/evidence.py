@@ -17,7 +17,7 @@ import torch
 from cgan.data.csv_report import validated_params
 from cgan.data.dataset import Dataset, digest_of, image_digests, load_dataset
 from cgan.data.sources import read
-from cgan.errors import CganError, DataError, listed
+from cgan.errors import CganError, DataError, listed, percent
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, TRAINED
 from cgan.evidence.effect import DRAWN, Outcome, effect
@@ -259,8 +259,8 @@ def _carried_out(
         best = max(COST_NOTHING, key=outcome.mean)
         left = (time.monotonic() - began) / number * (len(rounds) - number)
         say(
-            f"{this.name[0].upper()}{this.name[1:]}: {outcome.mean(DRAWN):.1%} right with drawings, "
-            f"{outcome.mean(best):.1%} without; {duration(left)} left."
+            f"{this.name[0].upper()}{this.name[1:]}: {percent(outcome.mean(DRAWN))} right with drawings, "
+            f"{percent(outcome.mean(best))} without; {duration(left)} left."
         )
     return outcomes
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cgan.errors import percent
 from cgan.evidence.classifiers import LOGIT_ADJUSTED, METHODS, PARTS, WORDS
 from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, worth
 from cgan.evidence.probe import PROBE
@@ -205,10 +206,6 @@ def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round]) -> Table:
         ["", "right, mean over the classes", "worst class"],
         rows,
     )
-
-
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
 
 
 def _points(found: Difference) -> str:

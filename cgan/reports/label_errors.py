@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset, first_copies, image_digests
-from cgan.errors import CganError, DataError
+from cgan.errors import CganError, DataError, percent
 from cgan.files import write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.page.assemble import document
@@ -69,7 +69,7 @@ def find_label_errors(
     write_text(page, html)
     right = float((logits.argmax(dim=1) == data.labels).double().mean())
     say(
-        f"{len(found):,} of {len(data):,} labels look wrong ({right:.2%} agree with the judges). "
+        f"{len(found):,} of {len(data):,} labels look wrong ({percent(right)} agree with the judges). "
         f"{out} lists them; {page} shows them."
     )
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from cgan.errors import CganError
+from cgan.errors import CganError, percent
 from cgan.files import read_json
 from cgan.hosts import run_page
 from cgan.project import (
@@ -69,7 +69,8 @@ def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, A
         "Quality of the generator, next to real images:",
         _aligned([[str(cell) for cell in row] for row in quality_table(evaluation)]),
         f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a class network that is "
-        f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images (mean of classes)",
+        f"right on {percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over "
+        "classes)",
     ]
 
 

@@ -9,6 +9,7 @@ import time
 import torch
 
 from cgan.data.dataset import load_dataset
+from cgan.errors import percent
 from cgan.files import write_json
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.reading import load_params
@@ -45,19 +46,20 @@ def main() -> None:
     }
     write_json(JUDGE_METRICS, {"judge": numbers})
     seconds = time.perf_counter() - started
-    interval = f"95 % interval {low:.2%} to {high:.2%}"
+    interval = f"95 % interval {percent(low)} to {percent(high)}"
     log.info(
-        "Judge: %.2f %% of held-out images right, mean over classes (%s), %.0f s",
-        *(100 * right, interval, seconds),
+        "Judge: %s of held-out images right, mean over classes (%s), %.0f s",
+        *(percent(right), interval, seconds),
     )
     needed = params.gate.min_judge_accuracy
     if low < needed:
         log.warning(
-            f"Warning: the judge is right on {right:.1%} of held-out images, mean over classes ({low:.1%} to "
-            f"{high:.1%}), and the gate promotes nothing below {needed:.0%} (`gate.min_judge_accuracy`). "
-            "Look at the labels (`cgan validate`, reports/real_samples.png), add images, scale pictures down "
-            "less (`data.height`, `data.width`), hold out more (`preprocess.holdout_fraction`), raise "
-            "`train_judge.total_kimg` or `.width`, or merge similar classes."
+            f"Warning: the judge is right on {percent(right)} of held-out images, mean over classes "
+            f"({interval}), and the gate promotes nothing below {percent(needed, 0)} "
+            "(`gate.min_judge_accuracy`). Look at the labels (`cgan validate`, reports/real_samples.png), add "
+            "images, scale pictures down less (`data.height`, `data.width`), hold out more "
+            "(`preprocess.holdout_fraction`), raise `train_judge.total_kimg` or `.width`, or merge similar "
+            "classes."
         )
 
 

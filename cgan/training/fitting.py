@@ -19,6 +19,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from cgan.data.dataset import Dataset
+from cgan.errors import percent
 from cgan.params.sections import TrainChoices, TrainParams
 
 NEAR = {
@@ -90,7 +91,7 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
     words = ", ".join(
         f"{name} {getattr(params, name)}" for name in rules if getattr(choices, name) == "auto"
     )
-    why = f"nearest other image: distance {found.distance:.2f}, same class {found.same_class:.0%}"
+    why = f"nearest other image: distance {found.distance:.2f}, same class {percent(found.same_class, 0)}"
     advice = ADVICE if found.hard and choices.total_kimg == "auto" else ""
     return Fit(params, f"{words} ({why})" if words else "", advice)
 

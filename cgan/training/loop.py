@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from cgan.data.dataset import Dataset
-from cgan.errors import Interrupted, TrainingError
+from cgan.errors import Interrupted, TrainingError, percent
 from cgan.model.hardware import (
     choose_hardware,
     compute_deterministically,
@@ -167,7 +167,7 @@ def check_balance(state: TrainState) -> None:
     ):
         raise Diverged(
             state.step,
-            f"the discriminator tells fakes from reals in more than {PINNED:.1%} of all cases for "
+            f"the discriminator tells fakes from reals in more than {percent(PINNED)} of all cases for "
             f"{PINNED_RECORDS} records: the generator learns nothing more",
             "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`.",
         )

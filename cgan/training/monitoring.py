@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cgan.data.contact_sheet import with_names
 from cgan.data.dataset import Dataset
+from cgan.errors import percent
 from cgan.files import write_bytes
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw, encode_png, image_grid, to_uint8
@@ -83,8 +84,8 @@ class Watch:
         accuracy, worst = probe["probe/conditional_accuracy"], probe["probe/diversity_worst_class"]
         if accuracy < CHANCE / self.classes and part > 0.5:
             return (
-                f"the drawings show the class asked for in {accuracy:.1%} of all cases, and chance alone "
-                f"gives {1 / self.classes:.1%}"
+                f"the drawings show the class asked for in {percent(accuracy)} of all cases, and chance "
+                f"alone gives {percent(1 / self.classes)}"
             )
         if worst < LEAST_DIVERSITY:
             return (

@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
+from cgan.errors import percent
 from cgan.params.reading import load_params
 from cgan.training.fitting import FAR_APART, filled, fit, nearest
 
@@ -108,7 +109,7 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     assert found.params.class_logit_weight == 1 and not found.advice
     assert found.choice == (
         "generator upsample, auxiliary_generator 0.5, class_logit_weight 1.0, updates two_passes "
-        f"(nearest other image: distance 0.96, same class {nearest(noise(32)).same_class:.0%})"
+        f"(nearest other image: distance 0.96, same class {percent(nearest(noise(32)).same_class, 0)})"
     )
     assert fit(filled(CHOICES), noise(32)).choice == ""
     assert fit(filled(CHOICES), noise(32)).params == filled(CHOICES)
