@@ -54,7 +54,7 @@ def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[Run]:
     source = source_of_here()
     with training_run(
         runs() / key,
-        run_name(PARAMS.train, DATASET),
+        run_name(PARAMS.train),
         PARAMS.tracking.model_copy(update=tracking),
         params=as_run(PARAMS, FITTED),
         tags={**facts_of_here(DATASET, source), "cgan.device": "cpu"},

@@ -81,7 +81,7 @@ def main() -> None:
         asked_to_stop() as asked,
         training_run(
             folder,
-            run_name(params.train, dataset),
+            run_name(params.train),
             params.tracking,
             params=as_run(params, fitted),
             tags=tags,

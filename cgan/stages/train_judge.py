@@ -56,8 +56,8 @@ def main() -> None:
         log.warning(
             f"Warning: the judge is right on {percent(right)} of held-out images, mean over classes "
             f"({interval}), and the gate promotes nothing below {percent(needed, 0)} "
-            "(`gate.min_judge_accuracy`). Look at the labels (`cgan validate`, reports/real_samples.png), add "
-            "images, scale pictures down less (`data.height`, `data.width`), hold out more "
+            "(`gate.min_judge_accuracy`). Look at the labels (`cgan validate`, reports/real_samples.png), "
+            "add images, scale pictures down less (`data.height`, `data.width`), hold out more "
             "(`preprocess.holdout_fraction`), raise `train_judge.total_kimg` or `.width`, or merge similar "
             "classes."
         )
