@@ -69,9 +69,13 @@ class Report:
     def body(self, picture: str = "") -> str:
         """All but the title, in Markdown."""
         parts = [in_markdown(self.summary), picture]
-        parts.append("\n".join(f"- {in_markdown(reason)}" for reason in self.reasons))
+        parts.append("\n".join(f"- {in_markdown(reason)}" for reason in self._more()))
         parts += [f"## {heading}\n\n{text}" for heading, text in self.sections.items()]
         return "\n\n".join(filter(None, parts)) + "\n"
+
+    def _more(self) -> list[str]:
+        """The reasons that the summary does not give already."""
+        return [reason for reason in self.reasons if reason not in self.summary]
 
     def write(self, json_path: Path, text_path: Path) -> None:
         write_json(json_path, self.to_json())
@@ -80,7 +84,7 @@ class Report:
     def say(self, say: Callable[[str], None], text_path: Path) -> None:
         """For a terminal."""
         say(f"{self.verdict.upper()}: {self.summary}")
-        for reason in self.reasons:
+        for reason in self._more():
             say(f"  - {reason}")
         say(f"  {text_path} has every number.")
 

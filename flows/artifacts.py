@@ -34,7 +34,8 @@ def publish(judged: bool) -> str:
     ):  # with its bytes in it: a page would not find a file
         grid = base64.b64encode(project.GRID.read_bytes()).decode()
         parts.append(f"![A row for each class](data:image/png;base64,{grid})")
-    create_markdown_artifact("\n\n".join(filter(None, parts)), key="run")
+    words = "The verdict, the drawings, and where the run is in MLflow"
+    create_markdown_artifact("\n\n".join(filter(None, parts)), key="run", description=words)
     return said
 
 
