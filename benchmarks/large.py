@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import yaml
 
 from cgan.errors import CganError
+from cgan.params.editing import set_params
 
 from .machine import ROOT
 from .synthetic_csv import write_csv
@@ -83,10 +83,8 @@ def stages_of(place: Path, rows: int) -> dict[str, dict[str, float]]:
     csv = write_csv(place / "large.csv", rows)
     megabytes = csv.stat().st_size / 1e6
     print(f"{rows:,} rows, {megabytes:,.0f} MB", flush=True)
-    path = clone / "params.yaml"
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    params["data"] |= {"source": "file", "path": str(csv), "max_megabytes": int(megabytes) + 1}
-    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    changes = {"source": "file", "path": str(csv), "max_megabytes": int(megabytes) + 1}
+    set_params({"data": changes}, clone / "params.yaml")
     dvc = shutil.which("dvc", path=str(Path(sys.executable).parent)) or "dvc"
     commands = {name: [sys.executable, "-m", f"cgan.stages.{name}"] for name in STAGES}
     found = {}
