@@ -15,7 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 
