@@ -163,7 +163,7 @@ def test_of_an_equal_generator_every_difference_from_the_champion_is_exactly_not
 
 
 def test_f89_better_generator_waits_or_becomes_champion_until_a_rollback(second: Path) -> None:
-    train(second, "second", 60)
+    train(second, "second", 150)
     change_params(second, "gate", promote=False)
     report, _ = gated()
     assert report["verdict"] == "passed", report["reasons"]
@@ -282,7 +282,7 @@ def test_f85_f86_what_is_missing_damaged_or_of_another_training_is_refused(
 
 def test_generator_of_something_else_is_refused_at_once_and_not_registered(second: Path) -> None:
     """The champion's file is as it would be, had it learnt other classes of another CSV."""
-    train(second, "second", 60)
+    train(second, "second", 150)
     path = of_store("models/*/artifacts/**/generator.safetensors")
     for classes, names, words in (
         (4, None, "4 classes of 8 × 8 × 1"),
@@ -311,7 +311,7 @@ def test_generator_of_something_else_is_refused_at_once_and_not_registered(secon
 def test_f89_f97_gate_killed_at_any_point_is_finished_by_the_next_and_tells_once(
     second: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int
 ) -> None:
-    train(second, "second", 60)
+    train(second, "second", 150)
     real, calls = getattr(owner, name), []
 
     def dying(*arguments: Any, **named: Any) -> Any:
@@ -337,7 +337,7 @@ def test_f89_f97_gate_killed_at_any_point_is_finished_by_the_next_and_tells_once
 def test_f72_champion_that_went_during_the_judgement_is_replaced_by_nobody(
     second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(second, "second", 60)
+    train(second, "second", 150)
     real = judging.judge
 
     def meanwhile(*arguments: Any) -> Any:
