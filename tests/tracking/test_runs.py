@@ -236,6 +236,29 @@ def test_f79_f80_each_run_that_cannot_be_sent_is_told_and_kept_and_the_others_ar
     assert "delivered" in line and count(foreign) == 0
 
 
+@pytest.mark.parametrize("lost", ["the store", "the run"])
+def test_what_a_store_lost_is_sent_again_with_what_comes_later(
+    root: Path, empty_store: Path, lost: str
+) -> None:
+    folder = waiting_run(root)
+    first = send(folder)
+    assert first and count(folder) == 0
+    if lost == "the store":
+        shutil.copyfile(empty_store, root / "mlflow.db")
+    else:
+        open_store(store_uri(root)).delete_run(first.info.run_id)
+    tracker = Run(folder, {})
+    tracker.log_metrics({"quality/recall": 0.5}, 0)
+    second = send(folder)
+    assert second and second.info.run_id != first.info.run_id
+    client = open_store(store_uri(root))
+    run = client.get_run(second.info.run_id)
+    assert (run.info.status, run.data.params["train.lr"]) == ("FINISHED", "0.003")
+    history = client.get_metric_history(second.info.run_id, "loss/generator")
+    assert sorted(point.step for point in history) == STEPS
+    assert run.data.metrics["quality/recall"] == 0.5
+
+
 # ------------------------------------------------------------------------------ MLflow in trouble
 
 
