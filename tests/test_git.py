@@ -83,6 +83,33 @@ def test_what_git_ignores_and_what_is_not_ours_stays_out_of_the_patch(repository
     assert found.changed == ["params.yaml"] and b"planted-secret" not in found.patch
 
 
+def test_a_secret_in_a_patch_is_known_by_its_variable_s_name_or_as_a_password_in_an_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = (
+        "HF_TOKEN MY_SECRET_ID TRACKING_PASSWD GOOGLE_CREDENTIALS SLACK_WEBHOOK_URL kaggle_token"
+    )
+    named += " PREFECT_API_AUTH_STRING KAGGLE_KEY KEY_OF_MINE"
+    cases = [(name, "planted-secret", "planted-secret") for name in named.split()]
+    cases += [
+        ("PLACE", "postgresql+asyncpg://me:planted-1@host/db", "planted-1"),
+        ("PLACE", "redis://:planted-2@host", "planted-2"),
+        ("PLACE", "https://me:plan:ted@/3@host", "plan:ted@/3"),
+    ]
+    for name, value, secret in cases:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert git.secrets_in(f"x = '{secret}'".encode()) == name
+            assert git.secrets_in(secret[:-1].encode()) == ""
+    for name, value in (
+        ("MONKEY", "a long word"),
+        ("TOKEN", "seven-7"),  # it may stand there by chance
+        ("PLACE", "http://me@host/db:x"),
+    ):
+        monkeypatch.setenv(name, value)
+        assert git.secrets_in(value.encode()) == ""
+
+
 def test_a_clone_runs_no_hook(repository: Path) -> None:
     hook = Path(".git/hooks/post-checkout")
     hook.parent.mkdir(exist_ok=True)

@@ -2,7 +2,7 @@
 import { RUN, SHAPE } from "./generator.js";
 
 export const MAX_SEED = Number.MAX_SAFE_INTEGER;
-const MAX_TEXT = 500;
+const MAX_TEXT = 20_000; // 200 drawings of classes with names of a hundred characters
 const LINK_PAUSE_MS = 250; // browsers limit how often the address may change
 
 /**

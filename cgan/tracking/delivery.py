@@ -48,6 +48,8 @@ def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> 
     in_time()
     found = client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{info['run_key']}'")
     in_time()
+    if not found:  # a store that was lost, or another one, gets what was sent before, too
+        before, records = [], before + records
     run = next(iter(found), None) or client.create_run(
         experiment, records[0]["time_ms"], {RUN_KEY_TAG: info["run_key"]}, info["run_name"]
     )

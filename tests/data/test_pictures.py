@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -306,13 +307,28 @@ def test_other_shapes_are_cropped_padded_or_stretched_and_what_is_lost_is_said()
     assert padded.warnings == stretched.warnings == ()
 
 
-def test_a_photograph_that_is_stored_on_its_side_stands_upright() -> None:
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    for name in ("cat", "apple"):
-        write({f"{name}/upright.png": picture(size=(9, 12))}, "photos")
-        write({f"{name}/side.jpg": picture(size=(12, 9), kind="JPEG", exif=turned)}, "photos")
-    assert opened("photos").images.shape == (4, 1, 12, 9)
+STORED: list[Callable[[Any], Any]] = [  # by EXIF's number of an orientation, from 1
+    lambda upright: upright,
+    np.fliplr,
+    lambda upright: np.rot90(upright, 2),
+    np.flipud,
+    np.transpose,
+    np.rot90,
+    lambda upright: np.rot90(upright, 2).T,
+    lambda upright: np.rot90(upright, -1),
+]
+
+
+def test_photographs_stand_upright_in_whichever_of_eight_ways_they_are_stored() -> None:
+    upright = np.zeros((12, 9), np.uint8)
+    upright[:3, :3], upright[:3, -3:] = 250, 120  # no two corners are alike but the dark ones
+    for number, stored in enumerate(STORED, 1):
+        exif = Image.Exif()
+        exif[0x0112] = number
+        photo = picture(np.ascontiguousarray(stored(upright)), kind="PNG", exif=exif)
+        write({f"{label}/{number}.png": photo for label in ("apple", "cat")}, "photos")
+    found = opened("photos").images
+    assert found.shape == (16, 1, 12, 9) and (found == upright).all()
 
 
 # --- through the stages -------------------------------------------------------------------------

@@ -132,6 +132,17 @@ def test_a_set_is_written_in_every_form_and_a_smaller_one_is_its_beginning(
     assert not list(Path().rglob(".*"))
 
 
+def test_labels_above_255_are_drawn_and_written() -> None:
+    save(Architecture("embed", 300, 1, 8, 8, 4, 6))
+    images = Generator.load(MODEL).draw([299, 43])
+    assert np.array_equal(images, expected([299, 43])[:, 0]) and (images[0] != images[1]).any()
+    for out in ("all.npz", "all.csv"):
+        output("--per-class", "1", "--out", out)
+    with np.load("all.npz") as drawn:
+        assert drawn["labels"].tolist() == list(range(300))
+    assert pd.read_csv("all.csv")["label"].tolist() == list(range(300))
+
+
 def test_classes_are_drawn_by_name_into_a_file_that_stays_in_the_folder_drawn() -> None:
     names = ["../../top", "猫", *map(str, range(2, 10))]
     save(GREY, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -70,8 +71,10 @@ def test_the_configuration_schedules_the_flow_once_at_a_time_and_tells_a_worker_
     configuration = RawConfigParser()
     configuration.read(production.CONFIGURATION)
     told = configuration["program:worker"]["environment"]
-    for name in ("MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
-        assert f'{name}=""' in told, "a worker and its runs know no address of a database"
+    prefects = itertools.product(("SERVER", "API"), ("CONNECTION_URL", "PASSWORD"))
+    own = [f"PREFECT_{whose}_DATABASE_{what}" for whose, what in prefects]
+    for name in ("MLFLOW_BACKEND_STORE_URI", *own):
+        assert f'{name}=""' in told, "a worker and its runs know no password of a database"
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])

@@ -74,6 +74,9 @@ def test_a_thousand_classes_are_drawn_and_chosen_by_number(page: Page, tmp_path:
     assert_alike(pixels(page), side_by_side(generator.draw([999, 12, 500])))
     change(page, "add", "998")
     assert value(page, "text") == "999 12,500, 998"
+    every = ", ".join(str(n) for n in range(800, 1000))
+    show(page, generator, tmp_path, f"#text={every}")
+    assert label(page) == f"{every}, drawn with seed 0"
     assert page.run("document.getElementById('play-to').options.length") == 1000
 
 
@@ -103,8 +106,13 @@ def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Page, tmp_pat
     assert words(page, "fault") == "Nothing to draw yet."
     assert words(page, "hint") == "The classes are 0 to 9."
     assert label(page) == "31, drawn with seed 0"
-    set_text(page, "7" * 201)
-    assert label(page).startswith("7" * 200 + ",") and "first 200 of 201" in words(page, "fault")
+    long = "0123456789" * 20
+    set_text(page, f"{long}7")
+    assert label(page).startswith(f"{long},") and "first 200 of 201" in words(page, "fault")
+    found = pixels(page)
+    rows, columns = (size // 12 for size in found.shape[:2])
+    cells = found.reshape(rows, 12, columns, 12, 3).swapaxes(1, 2).reshape(-1, 12, 12, 3)[:200]
+    assert_alike(side_by_side(cells), side_by_side(generator.draw(long)))
 
 
 def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path: Path) -> None:
@@ -217,6 +225,20 @@ def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
     page.click("#play-copy")
     assert page.until("globalThis.copied") == address + link
     assert "send the page's file along" in words(page, "said")
+
+
+def test_zeros_of_a_link_count_and_the_number_of_classes_is_none(
+    page: Page, tmp_path: Path
+) -> None:
+    generator = generator_of()
+    zeros = "seed=0&x=0&y=0&from=0&to=0&mix=0&of=0"
+    show(page, generator, tmp_path, f"#text=0&{zeros}", seed=7)
+    assert label(page) == "0, drawn with seed 0"
+    assert label(page, "morph") == "0 % of the way from 0 to 0" and value(page, "of") == "0"
+    set_text(page, "1")
+    page.until(f"location.hash === '#text=1&{zeros}'")
+    show(page, generator, tmp_path, "#from=10&to=10&of=10")
+    assert [value(page, name) for name in ("from", "to", "of")] == ["3", "8", ""]
 
 
 def test_a_bad_link_breaks_nothing(page: Page, tmp_path: Path) -> None:

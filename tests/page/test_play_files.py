@@ -56,15 +56,16 @@ def test_a_thousand_samples_are_those_of_cgan_as_csv_and_as_png(page: Page, tmp_
 def test_samples_of_one_class_are_labelled_so_and_can_be_stopped(
     page: Page, tmp_path: Path
 ) -> None:
-    names = ("left", "up & down", "right")
-    show(page, generator_of(names=names, classes=3, height=64, width=64), tmp_path, "#of=1")
+    names = ("up & down", "left", "right")
+    show(page, generator_of(names=names, classes=3, height=64, width=64), tmp_path, "#of=0")
     page.downloads_to(tmp_path)
     page.click("#play-draw")
     page.click("#play-draw")
     assert words(page, "samples-said").startswith("Stopped after ")
+    assert label(page, "samples").endswith(" samples of up & down, seed 0")
     page.click("#play-csv")
     lines = page.downloaded(tmp_path / "samples-up-down-seed-0.csv").read_text().splitlines()
-    assert 1 < len(lines) < 1001 and {line.split(",")[0] for line in lines[1:]} == {"1"}
+    assert 1 < len(lines) < 1001 and {line.split(",")[0] for line in lines[1:]} == {"0"}
 
 
 def test_the_page_answers_while_it_draws_a_thousand(page: Page, tmp_path: Path) -> None:

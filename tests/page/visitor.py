@@ -47,8 +47,8 @@ def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Gen
 
 
 @functools.cache
-def page_of(generator: Generator) -> str:
-    return play_page(generator, "", "a test")
+def page_of(generator: Generator, seed: int) -> str:
+    return play_page(generator, "", "a test", seed)
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,11 @@ def page(browser: Page) -> Iterator[Page]:
     assert not asked & {"http", "https", "ws", "wss"}
 
 
-def show(page: Page, generator: Generator, folder: Path, link: str = "") -> str:
-    """Open the generator's page; its address."""
+def show(page: Page, generator: Generator, folder: Path, link: str = "", seed: int = 0) -> str:
+    """Open the generator's page, whose first picture has this seed; its address."""
     # With another name it is a new page, not another hash.
     path = folder / f"{uuid.uuid4().hex}.html"
-    path.write_text(page_of(generator), encoding="utf-8")
+    path.write_text(page_of(generator, seed), encoding="utf-8")
     page.start(f"{path.as_uri()}{link}")
     page.until("document.readyState === 'complete'")
     idle(page)

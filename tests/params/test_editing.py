@@ -78,6 +78,21 @@ def test_a_preset_is_written_and_says_what_it_changed(
     assert apply_preset("default", path) == {}
 
 
+def test_the_demo_has_the_numbers_of_the_r_program_that_it_stands_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    numbers = {"latent_dim": 96, "generator_width": 96, "batch_size": 64, "total_kimg": 153.6}
+    numbers |= {"lr": 1.0, "adadelta_rho": 0.92, "adadelta_eps": 1e-6, "gradient_clip": 1.0}
+    numbers |= {"decay_from": 1.0, "cpu_parts": 1}
+    absent = ("auxiliary_discriminator", "auxiliary_generator", "class_logit_weight")
+    absent += ("max_shift", "r1_gamma", "ema_half_life_kimg")
+    kinds = {"generator": "demo", "discriminator": "demo", "objective": "least_squares"}
+    kinds |= {"updates": "in_turn", "optimizer": "adadelta", "precision": "float32"}
+    found = preset_params("demo")
+    assert {**numbers, **dict.fromkeys(absent, 0), **kinds}.items() <= found.items()
+
+
 def test_a_recipe_is_named_by_its_preset_and_what_differs_and_elsewhere_by_its_network(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

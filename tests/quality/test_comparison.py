@@ -133,6 +133,23 @@ def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alon
         assert not torch.equal(estimate.replicates, other.metrics[key].replicates)
 
 
+def test_a_hold_out_that_is_sorted_by_class_gives_the_intervals_of_one_in_any_order() -> None:
+    """Groups of neighbours are resampled: each of one class, they would deviate further."""
+    labels = torch.arange(600) % 3
+    real, floor, drawn = (points(600, seed) + 4.0 * labels[:, None] for seed in (0, 1, 2))
+    named = torch.where(points(600, 3)[:, 0] > 0, labels, (labels + 1) % 3)
+    named[labels == 0] = 0  # one class is always right
+    spreads = []
+    for order in (torch.randperm(600), labels.argsort(stable=True)):
+        seen = Prediction(real[order], torch.zeros(600, 3))
+        evaluation_set = EvaluationSet(
+            cast(Judge, None), seen, labels[order], floor, labels, labels, 1
+        )
+        found = evaluation_set.distance(drawn, "drawn"), evaluation_set.of_heldout(named[order])[0]
+        spreads.append([float(each.replicates.std()) for each in found])
+    assert spreads[1] == pytest.approx(spreads[0], rel=0.25)
+
+
 def test_an_interval_holds_the_truth_in_nineteen_of_twenty_measurements() -> None:
     """Replicates spread around what was measured as that does around the truth, 0."""
     random = torch.Generator().manual_seed(1)

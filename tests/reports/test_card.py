@@ -83,6 +83,13 @@ def test_the_metadata_has_each_metric_that_is_a_number() -> None:
     assert metrics[0]["name"] == "conditional accuracy (real images: 1)"
 
 
+def test_the_three_classes_that_are_least_often_recognized_are_named_the_worst_first() -> None:
+    shares = [0.9, 0.99, 0.3, None, 0.98, 0.97, 0.4, 0.96, 0.95, 0.2]
+    facts = {"architecture": {"classes": 10, "channels": 1, "height": 8, "width": 8}}
+    report = REPORT | {"conditional_accuracy": {"value": 0.7, "by_class": shares}}
+    assert "recognized: 9 (20.0 %), 2 (30.0 %), 6 (40.0 %).\n" in model_card(facts, report, {}, "")
+
+
 def export(*words: str) -> str:
     return CliRunner().invoke(app, ["export", *words], catch_exceptions=False).output
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import yaml
 from conftest import ROOT
 from imports import closure, source_of
 
+from cgan import project
 from cgan.page.run_facts import SHOWN_SECTIONS
 from cgan.stages import record
 
@@ -69,6 +71,36 @@ def test_a_stage_depends_on_the_code_that_it_imports_and_on_a_package_where_it_n
     assert not needed
 
 
+def outputs(stage: str) -> set[str]:
+    found = [out for kind in ("outs", "metrics", "plots") for out in entries(stage, kind)]
+    return {out if isinstance(out, str) else next(iter(out)) for out in found}
+
+
+def overlaps(path: str, others: set[str]) -> bool:
+    """Is it one of them, in one of them, or a folder of one of them?"""
+    return any(f"{a}/".startswith(f"{b}/") for o in others for a, b in ((path, o), (o, path)))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_what_other_stages_made_that_its_code_names(stage: str) -> None:
+    named = set()
+    for module in closure(STAGES[stage]["cmd"].removeprefix("python -m "), CHANGES_NO_RESULT):
+        for node in ast.walk(ast.parse(Path(str(source_of(module))).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "cgan.project":
+                values = [getattr(project, each.name) for each in node.names]
+                paths = [
+                    v for value in values for v in (value if type(value) is tuple else [value])
+                ]
+                named |= {str(path) for path in paths if isinstance(path, Path)}
+    declared = {str(dep) for dep in entries(stage, "deps")}
+    made = {out for other in STAGES if other != stage for out in outputs(other)}
+    differing = {out for out in made if overlaps(out, named) != overlaps(out, declared)}
+    # A training tells where its data came from; a download waits until the params are checked.
+    assert differing == {"train": {"data/raw"}, "download": {"reports/params.json"}}.get(
+        stage, set()
+    )
+
+
 def test_the_training_depends_on_no_module_that_it_does_not_import() -> None:
     """So that a change elsewhere trains nothing."""
     needed = closure("cgan.stages.train", CHANGES_NO_RESULT)
@@ -118,7 +150,7 @@ def reproduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, by
     (tmp_path / "data/inbox").mkdir(parents=True)
     made = {}
     for name in STAGES:
-        for out in [str(o) for kind in ("outs", "metrics", "plots") for o in entries(name, kind)]:
+        for out in sorted(outputs(name)):
             inside = {"data/raw": "source.json", "samples/previews": "step-000000.png"}
             path = Path(out, inside.get(out, ""))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,12 +191,12 @@ def test_every_output_stays_in_the_cache_and_no_stage_is_frozen_or_always_change
     """So that a stage can be restored."""
     found = set()
     for name in STAGES:
-        outputs = [out for kind in ("outs", "metrics", "plots") for out in entries(name, kind)]
-        options = [option for out in outputs if isinstance(out, dict) for option in out.values()]
+        listed = [out for kind in ("outs", "metrics", "plots") for out in entries(name, kind)]
+        options = [option for out in listed if isinstance(out, dict) for option in out.values()]
         kept = not [o for o in options if o.get("cache") is False or o.get("persist")]
-        assert name == "record" or (outputs and kept), name
+        assert name == "record" or (listed and kept), name
         assert not STAGES[name].get("frozen") and not STAGES[name].get("always_changed")
-        found |= {out if isinstance(out, str) else next(iter(out)) for out in outputs}
+        found |= outputs(name)
     assert {artifact["path"] for artifact in DVC["artifacts"].values()} <= found
 
 

@@ -114,6 +114,7 @@ def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
     shown = store.rows("select metric_name, metric_value from logged_model_metrics")
     assert shown == [("quality/conditional_accuracy", 0.99)], "on the model's page"
     logged = store.params(run_id)
+    assert "auto" not in {value for key, value in logged.items() if key.startswith("train.")}
     assert logged["train.lr"] == str(PARAMS.train.lr) and "tracking.experiment" not in logged
     made_by = {"cgan.device": "cpu", "dvc.exp_name": "tasty-bole", "data": "MNIST sample"}
     made_by |= {"prefect.flow_run_id": "f-1"}
@@ -234,6 +235,29 @@ def test_f79_f80_each_run_that_cannot_be_sent_is_told_and_kept_and_the_others_ar
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     (line,) = flush()
     assert "delivered" in line and count(foreign) == 0
+
+
+@pytest.mark.parametrize("lost", ["the store", "the run"])
+def test_what_a_store_lost_is_sent_again_with_what_comes_later(
+    root: Path, empty_store: Path, lost: str
+) -> None:
+    folder = waiting_run(root)
+    first = send(folder)
+    assert first and count(folder) == 0
+    if lost == "the store":
+        shutil.copyfile(empty_store, root / "mlflow.db")
+    else:
+        open_store(store_uri(root)).delete_run(first.info.run_id)
+    tracker = Run(folder, {})
+    tracker.log_metrics({"quality/recall": 0.5}, 0)
+    second = send(folder)
+    assert second and second.info.run_id != first.info.run_id
+    client = open_store(store_uri(root))
+    run = client.get_run(second.info.run_id)
+    assert (run.info.status, run.data.params["train.lr"]) == ("FINISHED", "0.003")
+    history = client.get_metric_history(second.info.run_id, "loss/generator")
+    assert sorted(point.step for point in history) == STEPS
+    assert run.data.metrics["quality/recall"] == 0.5
 
 
 # ------------------------------------------------------------------------------ MLflow in trouble

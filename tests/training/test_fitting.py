@@ -10,7 +10,7 @@ from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
 from cgan.errors import percent
 from cgan.params.reading import load_params
-from cgan.training.fitting import FAR_APART, filled, fit, nearest
+from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, nearest, photographs
 
 CHOICES = load_params(ROOT / "params.yaml").train
 AUTO = (
@@ -50,6 +50,17 @@ def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
     assert not fit(CHOICES, digits(5000)).advice and "700" in fit(CHOICES, digits(1000)).advice
     apart = [nearest(digits(count)).distance for count in (5000, 1000)]
     assert apart[0] < FAR_APART - 0.01 < FAR_APART + 0.01 < apart[1]
+
+
+def test_what_is_chosen_does_not_depend_on_the_order_of_the_images() -> None:
+    """A CSV can be sorted by class, and 4,000 images, at most, are looked at."""
+    mixed = digits(5000)
+    order = mixed.labels.argsort()
+    found = nearest(Dataset(mixed.images[order], mixed.labels[order], mixed.metadata))
+    assert found == pytest.approx(nearest(mixed), abs=0.02)
+    many, plain = noise(8, COMPARED), torch.zeros(COMPARED, 1, 8, 8, dtype=torch.uint8)
+    for images in ([many.images, plain], [plain, many.images]):
+        assert not photographs(Dataset(torch.cat(images), many.labels.repeat(2), {"classes": 3}))
 
 
 def test_classes_that_look_alike_get_help_however_near_the_images_lie() -> None:

@@ -34,6 +34,7 @@ from cgan.project import AT_THE_END, BY_STEP
 from cgan.quality.judge import Judge
 from cgan.training import loop
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
+from cgan.training.checkpoints import Checkpoints
 from cgan.training.fitting import filled
 from cgan.training.loop import (
     PINNED_RECORDS,
@@ -162,9 +163,14 @@ def test_a_batch_depends_on_seed_and_step_alone(max_shift: int) -> None:
     straight = batches(params, 2, range(9))
     for start in (1, 4, 7):
         assert all(map(same, batches(params, 2, range(start, 9)), straight[start:]))
-    other = batches(params_of(max_shift=max_shift, seed=2), 2, range(1))[0]
-    assert not torch.equal(other.real, straight[0].real)
-    assert not torch.equal(other.latents, straight[0].latents)
+    # Two seeds share no step's latents and no epoch's order, at whatever steps these are.
+    several = [
+        batch
+        for seed in range(1, 5)
+        for batch in batches(params_of(max_shift=max_shift, seed=seed), 2, range(16))
+    ]
+    for tensors in ([each.real for each in several], [each.latents for each in several]):
+        assert len({tensor.numpy().tobytes() for tensor in tensors}) == 64
 
 
 def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -> None:
@@ -302,6 +308,14 @@ def test_resumed_training_equals_uninterrupted_training_in_what_it_leaves_and_te
     assert digest(resumed) == digest(uninterrupted)
     assert resumed.probes == uninterrupted.probes
     assert timeless(told) == timeless(whole)
+
+
+def test_the_last_step_has_a_checkpoint_also_where_it_is_no_multiple_of_save_every(
+    tmp_path: Path,
+) -> None:
+    train(DATA, params_of(total_kimg=0.056), folder=tmp_path)  # 7 steps
+    found = Checkpoints(tmp_path).load()
+    assert found and found[0] == 7
 
 
 def test_records_go_to_the_tracker_at_each_interval_and_at_the_end(
