@@ -173,6 +173,16 @@ def export(
 
 
 @app.command(rich_help_panel=DATA)
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder that is not there yet, or empty.")],
+) -> None:
+    """Make a project in FOLDER, for `dvc repro` to run: params.yaml, dvc.yaml, presets, git and DVC."""
+    from cgan.reports.new_project import make_project
+
+    make_project(folder, typer.echo)
+
+
+@app.command(rich_help_panel=DATA)
 def validate(
     file: Annotated[
         Path, typer.Argument(help="A .csv, .csv.gz or .zip, a folder with one, or of pictures.")

@@ -70,8 +70,8 @@ def require_project() -> Path:
     elsewhere."""
     if not ((root := project_root()) / "dvc.yaml").is_file():
         raise CganError(
-            f"{root} is no project: there is no dvc.yaml. Go to the top folder of a clone of the repository, "
-            "and run it there."
+            f"{root} is no project: there is no dvc.yaml. Run it in a project's top folder: a clone of the "
+            "repository, or what `cgan init FOLDER` makes."
         )
     return root
 

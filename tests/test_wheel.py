@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from conftest import ROOT, free_port, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 
 def ended(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -35,12 +37,20 @@ def answers(address: str) -> bool:
     return False
 
 
-def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
     # What git knows, so that nothing else in the folder can get in.
-    run("git", "checkout-index", "--all", f"--prefix={tmp_path}/source/", cwd=ROOT)
+    run("git", "checkout-index", "--all", f"--prefix={folder}/source/", cwd=ROOT)
     pip = [sys.executable, "-m", "pip"]
-    run(*pip, "wheel", "-q", "--no-deps", "-w", ".", "./source", cwd=tmp_path)
-    (wheel,) = tmp_path.glob("cgan-*.whl")
+    run(*pip, "wheel", "-q", "--no-deps", "-w", ".", "./source", cwd=folder)
+    (wheel,) = folder.glob("cgan-*.whl")
+    return wheel
+
+
+def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(
+    wheel: Path, tmp_path: Path
+) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {"cgan/py.typed", "cgan/drawing/digits.safetensors"} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"cgan"}
@@ -60,5 +70,29 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(tmp_p
             assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
         finally:
             server.kill()
-    refused = ended(programs / "cgan", "serve", "--model", "champion", cwd=tmp_path)
-    assert refused.returncode == 1 and "`pip install 'cgan[pipeline]'`" in refused.stderr
+    for arguments in ("serve --model champion", "init new"):
+        refused = ended(programs / "cgan", *arguments.split(), cwd=tmp_path)
+        assert refused.returncode == 1 and "`pip install 'cgan[pipeline]'`" in refused.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_cgan_init_of_the_wheel_makes_a_project_that_dvc_reproduces_with_no_clone(
+    wheel: Path, tmp_path: Path
+) -> None:
+    run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
+    python = tmp_path / "env/bin/python"
+    run(python, "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=tmp_path)
+    # The packages of the extra `pipeline` come from this environment; the clone is not on the path.
+    packages = sysconfig.get_path("purelib")
+    (Path(run(python, "-c", PURELIB, cwd=tmp_path).strip()) / "others.pth").write_text(packages)
+    path = f"PATH={python.parent}:{os.environ['PATH']}"
+    run("env", path, "cgan", "init", "digits", cwd=tmp_path)
+    project = tmp_path / "digits"
+    where = run(python, "-c", "import cgan; print(cgan.__file__)", cwd=project)
+    assert where.startswith(str(tmp_path))
+    run("env", path, python, "-m", "dvc", "repro", "preprocess", cwd=project)
+    assert (project / "data/processed/train.safetensors").is_file()
+    assert "up to date" in run(python, "-m", "dvc", "repro", "preprocess", cwd=project)
+    (project / "mine.csv").write_bytes((project / "data/raw/train.csv").read_bytes())
+    told = run("env", path, "cgan", "validate", "mine.csv", cwd=project)
+    assert "set `data.source: file` and `data.path: mine.csv` in params.yaml" in told

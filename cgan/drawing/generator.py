@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan.drawing.class_names import Classes, names_in
-from cgan.errors import CganError
+from cgan.errors import CganError, ModelError
 from cgan.project import GENERATOR
 
 if TYPE_CHECKING:
@@ -74,7 +74,13 @@ class Generator:
             with generator_file(source) as path:
                 network, facts = load_generator(path)
         else:
-            network, facts = load_generator(BUNDLED if source == DIGITS else source)
+            path = BUNDLED if source == DIGITS else Path(source)
+            if not path.exists() and not path.match(str(GENERATOR)):  # that one is told how to get
+                raise ModelError(
+                    f"{source}: not found. Expected a file, such as {GENERATOR}; {DIGITS}, the package's "
+                    f"own; {' or '.join(ALIASES)}; or runs:/RUN_ID/generator or models:/NAME@ALIAS of MLflow."
+                )
+            network, facts = load_generator(path)
         network.to(_device(device))
         return cls(network, facts, source)
 

@@ -28,7 +28,9 @@ UI = "http://127.0.0.1:5000"  # of `make ui` and `make up`
 def summary() -> str:
     """Raises CganError while the pipeline has not run."""
     if not EVALUATION.is_file():
-        raise CganError(f"{EVALUATION}: not found. Run the pipeline first: `make repro`.")
+        raise CganError(
+            f"{EVALUATION}: not found. Run the pipeline first: `make repro` or `dvc repro`."
+        )
     if not GENERATOR.is_file():  # DVC removes what a stage made before it starts it again
         raise CganError(
             f"{EVALUATION} is of a generator that is gone: {GENERATOR} is not there. `dvc checkout` brings "

@@ -37,7 +37,7 @@ def status(root: Path, console: Console) -> None:
 def _data(root: Path) -> Iterator[tuple[str, str]]:
     data = read_json(root / CSV_SOURCE) if (root / CSV_SOURCE).exists() else None
     words = data and f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
-    yield "Data", words or "not fetched yet: `make repro`"
+    yield "Data", words or "not fetched yet: `make repro` or `dvc repro`"
 
 
 def _store(root: Path) -> Iterator[tuple[str, str]]:

@@ -129,6 +129,7 @@ def test_a_command_that_needs_an_absent_package_ends_with_how_to_install_it(
     (folder / "METADATA").write_text("\n".join(["Name: cgan", "Version: 9", *lines, ""]))
     for arguments, extra in (
         ("draw 1 --model champion", "pipeline"),
+        ("init new", "pipeline"),
         ("validate x.csv", "validate"),
     ):
         code = f"from cgan import cli; sys.argv = ['cgan', *{arguments.split()}]; cli.main()"

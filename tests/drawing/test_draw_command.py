@@ -175,7 +175,9 @@ def test_the_packages_own_is_called_digits_and_else_gives_way_to_the_projects() 
 ONE_OF = "TEXT or --grid (or both), or --per-class"
 REFUSED = {
     "20x4": "'x', character 3 of the text to draw, is not a class. The classes are 0 to 9.",
-    "1 --model none.safetensors": "none.safetensors: not found.",
+    "1 --model none.safetensors": "none.safetensors: not found. Expected a file",
+    "1 --model nosuch": "digits, the package's own; champion or challenger; or runs:/",
+    "1 --model elsewhere/models/generator.safetensors": "Make it with `dvc repro`",
     "--per-class 2 --show": "makes data",
     "--per-class 2 --smooth": "makes data",
     "": ONE_OF,

@@ -1,0 +1,98 @@
+"""`cgan init`: a project for whoever has the package alone, made of the files of the repository's root."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cgan import __version__
+from cgan.drawing.drawings import new_folder
+from cgan.errors import CganError
+from cgan.files import write_text
+from cgan.git import GitError, git
+from cgan.project import PACKAGE_PARENT
+
+# The wheel holds them too: `data-files` in pyproject.toml.
+FILES = (
+    *("params.yaml", "dvc.yaml", "presets/*.yaml", "data/inbox/README.md"),
+    *(".gitignore", ".dvcignore"),
+)
+DVC_SETTINGS = "[core]\n    analytics = false\n    check_update = false\n    autostage = true\n"
+FIRST_COMMIT = "A cgan project"
+HEADER = f"""\
+# The pipeline of cgan {__version__}. Its code is in the installed package, which DVC does not watch: after an
+# upgrade, `dvc repro --force` runs the stages again.
+"""
+
+
+def make_project(out: Path, say: Callable[[str], None]) -> None:
+    """Make a project in `out`, all or nothing, with a first commit where git knows the user.
+
+    Raises CganError where `out` holds something, ModuleNotFoundError without DVC, which `cgan` tells with
+    the extra that brings it.
+    """
+    if importlib.util.find_spec("dvc") is None:
+        raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
+    if out.resolve() == Path.cwd():
+        raise CganError(f"{out}: you are in that folder. Name one that is not there yet.")
+    source = _origin()
+    with new_folder(out) as made:
+        for file in itertools.chain.from_iterable(source.glob(pattern) for pattern in FILES):
+            write_text(made / file.relative_to(source), file.read_text(encoding="utf-8"))
+        stages = (source / "dvc.yaml").read_text(encoding="utf-8")
+        write_text(made / "dvc.yaml", without_code(stages))
+        git("init", "--quiet", folder=made)
+        _dvc_init(made)
+        write_text(made / ".dvc/config", DVC_SETTINGS)
+        git("add", ".", folder=made)
+        committed = "its first commit made"
+        try:
+            git("commit", "--quiet", "-m", FIRST_COMMIT, folder=made)
+        except GitError as error:
+            committed = (
+                f"but nothing is committed ({str(error).splitlines()[-1]}). When git knows you (`git config "
+                f"--global user.name`, `user.email`): `git -C {out} commit -m '{FIRST_COMMIT}'`"
+            )
+    say(
+        f"{out}: a project, {committed}.\n"
+        f"Next: `cd {out} && dvc repro` runs the sample, 5,000 digits. `cgan validate my-pictures/`, in that "
+        "folder, says what to set for your own data."
+    )
+
+
+def without_code(dvc_yaml: str) -> str:
+    """dvc.yaml without its dependencies on the package's code, which no project but a clone holds."""
+    lines = dvc_yaml.splitlines(keepends=True)
+    kept = [line for line in lines if not line.lstrip().startswith("- cgan/")]
+    return HEADER + "".join(itertools.dropwhile(lambda line: line.startswith("#"), kept))
+
+
+def _origin() -> Path:
+    """The folder that holds FILES: the clone of the repository that runs, else where the wheel put them."""
+    if (Path(PACKAGE_PARENT) / "dvc.yaml").is_file():
+        return Path(PACKAGE_PARENT)
+    for installed in importlib.metadata.distributions(name="cgan"):
+        for file in installed.files or ():
+            path = Path(str(file.locate()))
+            if path.name == "dvc.yaml" and path.is_file():
+                return path.parent
+    raise CganError(
+        f"{PACKAGE_PARENT}: cgan is installed here without the files of a project. Install its wheel into "
+        "an environment of its own (`python -m venv`), without `--target`."
+    )
+
+
+def _dvc_init(folder: Path) -> None:
+    command = [sys.executable, "-m", "dvc", "init", "--quiet"]
+    own = {**os.environ, "DVC_NO_ANALYTICS": "true"}  # the settings come after it
+    done = subprocess.run(
+        command, cwd=folder, env=own, capture_output=True, encoding="utf-8", errors="replace"
+    )
+    if done.returncode:
+        raise CganError(f"`dvc init` failed: {done.stderr.strip()[-1000:]}")
