@@ -148,6 +148,19 @@ def test_copies_are_found_also_where_moved_turned_zoomed_darkened_or_noisy(
     assert found.floor < 0.03
 
 
+def test_of_many_drawings_2000_are_looked_at_and_as_many_held_out_images_of_all_classes() -> None:
+    """Held-out images are sorted by class, and those of the first two of three are copies."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2400, 1, 8, 8), dtype=torch.uint8, generator=random)
+    labels = torch.arange(2400) // 800
+    train = Dataset(images[::40], labels[::40], {"classes": 3})
+    held = images.clone()
+    held[:1600] = train.images.repeat_interleave(40, dim=0)[:1600]
+    found = near_copies(images, labels, train, Dataset(held, labels, {}), seed=0)
+    assert len(found.closer) == 2000
+    assert found.floor == pytest.approx(2 / 3, abs=0.05)
+
+
 def test_real_images_are_at_the_floor_of_copies(digits: tuple[Dataset, Dataset]) -> None:
     train, held = digits
     random = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
