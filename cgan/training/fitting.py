@@ -99,9 +99,8 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
 def photographs(data: Dataset) -> bool:
     """In colour, or grey without a plain ground, which drawings and characters have: there the weave of
     transposed convolutions would show."""
-    some = data.images[
-        :: math.ceil(len(data) / COMPARED)
-    ]  # from everywhere: a CSV can be sorted by class
+    every = math.ceil(len(data) / COMPARED)  # not the first ones: a CSV can be sorted by class
+    some = data.images[::every]
     most = int(torch.bincount(some.flatten().int(), minlength=256).max())
     return some.shape[1] == 3 or most < PLAIN * some.numel()
 

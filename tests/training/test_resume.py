@@ -59,6 +59,7 @@ def assert_one_training(project: Project, undisturbed: dict[Path, bytes]) -> Non
     (run,) = project.runs()
     assert run.info.status == "FINISHED"
     assert project.read("models/mlflow_run.json")["run_id"] == run.info.run_id
+    assert "updates " in run.data.tags["cgan.chosen_for_the_data"]
     recorded_once(project.client(), run, STEPS)
     assert "Stage 'train' didn't change" in project.run(REPRO)
 
