@@ -25,6 +25,7 @@ import tracked
 from conftest import MLFLOWS_OWN_WARNINGS, free_port
 from tracked import (
     DATASET,
+    FITTED,
     PARAMS,
     STEPS,
     Store,
@@ -114,7 +115,8 @@ def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
     shown = store.rows("select metric_name, metric_value from logged_model_metrics")
     assert shown == [("quality/conditional_accuracy", 0.99)], "on the model's page"
     logged = store.params(run_id)
-    assert "auto" not in {value for key, value in logged.items() if key.startswith("train.")}
+    chosen = {name: str(value) for name, value in FITTED if getattr(PARAMS.train, name) == "auto"}
+    assert {name: logged[f"train.{name}"] for name in chosen} == chosen and len(chosen) > 4
     assert logged["train.lr"] == str(PARAMS.train.lr) and "tracking.experiment" not in logged
     made_by = {"cgan.device": "cpu", "dvc.exp_name": "tasty-bole", "data": "MNIST sample"}
     made_by |= {"prefect.flow_run_id": "f-1"}
