@@ -25,8 +25,10 @@ def default_per_class(counts: Tensor) -> int:
 
 
 def missing(counts: Tensor, per_class: int) -> Tensor:
-    """The labels int64 [M] of what the classes lack. Raises CganError where none lacks any."""
-    labels = torch.arange(len(counts)).repeat_interleave((per_class - counts).clamp(min=0))
+    """The labels int64 [M] of what the classes lack, but for those without an image, of which nobody learnt
+    anything. Raises CganError where none lacks any."""
+    lacking = torch.where(counts > 0, (per_class - counts).clamp(min=0), 0)
+    labels = torch.arange(len(counts)).repeat_interleave(lacking)
     if not len(labels):
         raise CganError(
             f"--per-class {per_class}: every class has as many, the smallest {int(counts.min()):,}. Ask for "
