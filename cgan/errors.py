@@ -11,7 +11,6 @@ from pathlib import Path
 PACKAGES = {  # what is imported of a distribution, where that has another name
     "nvidia-ml-py": "pynvml",
     "psycopg2-binary": "psycopg2",
-    "pyyaml": "yaml",
     "ruamel.yaml": "ruamel",
     "scikit-learn": "sklearn",
 }
