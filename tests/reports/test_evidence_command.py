@@ -23,6 +23,7 @@ from cgan.errors import CganError
 from cgan.evidence.rounds import all_images, folds_of
 from cgan.evidence.sets import default_per_class, fill, missing
 from cgan.model.sampling import picture_of
+from cgan.params.editing import set_params
 from cgan.params.reading import load_params
 from cgan.project import CSV, EVIDENCE, EVIDENCE_PAGE, EVIDENCE_TEXT, TEST_DATA, TRAIN_DATA
 from cgan.quality.evaluation import Inputs
@@ -38,6 +39,7 @@ def rare(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
     images, labels = make_images(per_class=24)
     kept = np.delete(np.arange(72), np.flatnonzero(labels == 2)[12:])
     finish(write_csv(project / "inbox/digits.csv", images[kept], labels[kept]))
+    set_params({"train_judge.total_kimg": 0.2})  # of the classifiers; the judge has learnt
     tracker = RecordingTracker()
 
     @contextlib.contextmanager
@@ -83,9 +85,11 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
         path.read_bytes() for path in Path(".cgan/evidence").glob("*/*/augmented.safetensors")
     ]
     assert len(set(trained)) == 2, "each has its own seed"
-    for options in ({"seeds": 2}, {"folds": 2}):
-        with pytest.raises(CganError, match=r"--believed 0\.99: of class"):
-            found(believed=0.99, **options)
+    for options, module in (({"seeds": 2}, "reports.evidence"), ({"folds": 2}, "evidence.rounds")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"cgan.{module}.fill", lambda *given: pytest.fail(f"believed {given[4]}"))
+            with pytest.raises(pytest.fail.Exception, match=r"believed 0\.99"):
+                found(believed=0.99, **options)
     asked = missing(counts := torch.bincount(inputs.training.labels), default_per_class(counts))
     images, _ = fill(inputs.network, inputs.judge, asked, params.evaluate.seed)
     pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
