@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY: dict[str, dict[str, Any]] = {
     "data": {"source": "file", "path": "inbox/digits.csv"},
     "preprocess": {"holdout_fraction": 0.25},
-    "train_judge": {"total_kimg": 3.0, "batch_size": 16, "peak_lr": 0.1, "width": 8},
+    "train_judge": {"total_kimg": 8.0, "batch_size": 16, "peak_lr": 0.1, "width": 8},
     "train": {
         "latent_dim": 4,
         "generator_width": 4,
