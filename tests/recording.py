@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from cgan.tracking.tracker import Tracker
+
+
+def reopened(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
+    """What stands for the run that a module reopens."""
+    tracker = RecordingTracker()
+    monkeypatch.setattr(module, "reopen", lambda: contextlib.nullcontext(tracker))
+    return tracker
 
 
 @dataclass

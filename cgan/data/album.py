@@ -93,7 +93,9 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        yield path, None  # no .zip, or a damaged one: whoever unpacks it says in which way
+        # No .zip, a damaged one, or one of a kind that zipfile does not know, for which it raises
+        # NotImplementedError: whoever unpacks it gives the reason.
+        yield path, None
         return
     with archive:
         yield path, _arranged(_of_zip(path, archive))

@@ -63,7 +63,7 @@ ROUNDS = 5
 PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
 KEPT = 3  # former answers, whose classifiers are not trained again
 # The code that decides an answer.
-CODE = ("data/dataset.py", "evidence/*.py", "model/*.py", "quality/judge.py", "training/*.py")
+CODE = ("data/parts.py", "evidence/*.py", "model/*.py", "quality/judge.py", "training/*.py")
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
     tidy(folder)
     with locked(folder.with_suffix(".lock")):
         if count:
-            tested_on, data = f"each of {count} folds", all_images()
-            fold_of, others = folds_of(data, count, params), None
+            tested_on, data, others = f"each of {count} folds", all_images(), None
+            fold_of = folds_of(data, count, params)
             if options.drawn:
                 others = _by_fold(options.drawn, count, params, data)
             rounds = rounds_by_fold(
@@ -113,8 +113,7 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
                 progress,
             )
         else:
-            data, seeds = training, options.seeds or ROUNDS
-            drawn = _drawings(params, options, training)
+            drawn, seeds = _drawings(params, options, training), options.seeds or ROUNDS
             rounds = rounds_by_seed(training, drawn, test, params, seeds, folder, hardware)
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
@@ -228,7 +227,8 @@ def _key(params: Params, options: Options, parts: tuple[Dataset, ...], hardware:
         "code": [sha256_of(path) for path in files],
         "options": {name: str(value) for name, value in asdict(options).items()},
         "params": [params.train.model_dump(), params.train_judge.model_dump()],
-        "seeds": [params.preprocess.seed, params.evaluate.seed],
+        "split": [params.preprocess.model_dump(), parts[0].metadata["csv_sha256"]],
+        "seed": params.evaluate.seed,
         "data": [digest_of(part.images.numpy(), part.labels.numpy()) for part in parts],
         "drawn": [sha256_of(path) for path in sorted(drawn) if path.is_file()],
         "generator": _digest(),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from finished_project import finish
-from recording import RecordingTracker
+from recording import RecordingTracker, reopened
 from synthetic import make_images, write_csv
 
 from cgan.data.csv_reader import read_csv
@@ -40,14 +38,7 @@ def rare(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
     kept = np.delete(np.arange(72), np.flatnonzero(labels == 2)[12:])
     finish(write_csv(project / "inbox/digits.csv", images[kept], labels[kept]))
     set_params({"train_judge.total_kimg": 0.2})  # of the classifiers; the judge has learnt
-    tracker = RecordingTracker()
-
-    @contextlib.contextmanager
-    def reopen() -> Iterator[RecordingTracker]:
-        yield tracker
-
-    monkeypatch.setattr(command, "reopen", reopen)
-    return tracker
+    return reopened(command, monkeypatch)
 
 
 def found(**options: object) -> tuple[dict[str, object], list[str]]:

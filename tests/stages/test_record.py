@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import RecordingTracker
+from recording import RecordingTracker, reopened
 
 from cgan.errors import CganError
 from cgan.files import write_json
@@ -49,14 +47,7 @@ def tracker(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
         for path in paths:
             path.parent.mkdir(exist_ok=True)
             path.touch()
-    recording = RecordingTracker()
-
-    @contextlib.contextmanager
-    def reopen() -> Iterator[RecordingTracker]:
-        yield recording
-
-    monkeypatch.setattr(record, "reopen", reopen)
-    return recording
+    return reopened(record, monkeypatch)
 
 
 def test_numbers_tables_and_pictures_are_recorded(tracker: RecordingTracker) -> None:
