@@ -169,7 +169,7 @@ class TrainChoices(Section):
     auxiliary_generator: Weight | Auto
     class_logit_weight: Weight | Auto
     max_shift: Annotated[int, Field(ge=0, le=64)] | Auto
-    r1_gamma: Weight
+    r1_gamma: Weight | Auto
     r1_every: int = Field(gt=0, le=1_000_000)
     updates: Literal[Auto, Updates]
     optimizer: Literal["adam", "adadelta"]
@@ -229,6 +229,7 @@ class TrainParams(TrainChoices):
     auxiliary_generator: Weight
     class_logit_weight: Weight
     max_shift: int = Field(ge=0, le=64)
+    r1_gamma: Weight
     updates: Updates
     total_kimg: Kimg
 

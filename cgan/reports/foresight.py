@@ -50,7 +50,8 @@ def foresee(found: LabelledImages, names: list[str], params: Params) -> list[str
         *said,
         f"To train on: {_in_words(trained)}.",
         _held_out(held, tested, params.preprocess.holdout_fraction, own_split),
-        f"Chosen for these images: {fitting.choice or 'nothing, for `train` has no `auto`'}.",
+        f"Chosen for these images: {fitting.choice or 'nothing, for `train` has no `auto`'}."
+        + f" {fitting.advice}".rstrip(),
         _how_long(training, params, fitting.params),
         f"Expected of {listed(few)}: with fewer than {FEW} images to train on, a few forms again and again, "
         "and copies of the images; compare them on the run's page before you use them."

@@ -22,11 +22,13 @@ from cgan.data.dataset import Dataset
 from cgan.errors import percent
 from cgan.params.sections import TrainChoices, TrainParams
 
+R1_GAMMA = 0.3
 NEAR = {
     "generator": "deconv",
     "auxiliary_generator": 0.0,
     "class_logit_weight": 1.25,
     "max_shift": 0,
+    "r1_gamma": R1_GAMMA,
     "updates": "one_pass",
     "total_kimg": 160.0,
 }
@@ -39,12 +41,19 @@ HARD = {
 # Takes the same time; what it draws is less legible.
 HARD_IN_ONE_PASS = {"class_logit_weight": 2.5, "total_kimg": 240.0}
 SHIFT = 0.07  # of the side, for hard data
+FINE = 0.39  # how much neighbouring pixels of digits differ; the range is 2
 FAR_APART = 0.53
 ALIKE = 0.5  # neighbours of another class, as a part of how many there are by chance
 PLAIN = 0.3  # of all pixels have one value: a ground (photographs of tiles .01, alphabets .86, digits .81)
 ADVICE = (
     "Such images take longer than digits. `train.total_kimg: 700` draws them better, in four times the time; "
     "60 gives a first impression in a third."
+)
+ADVICE_ON_PHOTOGRAPHS = (
+    "Photographs of classes that look alike are hard. In minutes on a CPU, drawings show their colours and "
+    "textures and little else. Better drawings need thousands of images a class and a GPU "
+    "(`train.total_kimg: 5000` or more), or a pretrained generator from elsewhere: `cgan evidence --drawn "
+    "FOLDER` says whether its drawings help."
 )
 LOOKED_AT, COMPARED, AT_ONCE = 1000, 4000, 100  # images, at most
 COMPARED_SIDE = 32  # pixels: larger images are made smaller, so that 4,000 fit into memory
@@ -63,8 +72,12 @@ class Nearest(NamedTuple):
     """How many of any two images have the same class."""
 
     @property
+    def classes_alike(self) -> bool:
+        return 1 - self.same_class > ALIKE * (1 - self.chance)
+
+    @property
     def hard(self) -> bool:
-        return self.distance > FAR_APART or 1 - self.same_class > ALIKE * (1 - self.chance)
+        return self.distance > FAR_APART or self.classes_alike
 
 
 @dataclass(frozen=True)
@@ -80,11 +93,15 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
     """A value for each `auto`; what params.yaml says itself stays."""
     found = nearest(data)
     rules: dict[str, Any] = dict(NEAR)
+    advice = ADVICE if found.hard and choices.total_kimg == "auto" else ""
     if found.hard:
         sides = data.images.shape[2:]
         rules |= HARD | {"max_shift": round(SHIFT * min(sides)) if min(sides) >= LEAST_SIDE else 0}
         if photographs(data):
             rules["generator"] = "upsample"
+            if found.classes_alike:
+                rules["r1_gamma"] = gamma(data)
+                advice = ADVICE_ON_PHOTOGRAPHS
         if choices.updates == "one_pass":
             rules |= HARD_IN_ONE_PASS
     params = filled(choices, rules)
@@ -92,7 +109,6 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
         f"{name} {getattr(params, name)}" for name in rules if getattr(choices, name) == "auto"
     )
     why = f"nearest other image: distance {found.distance:.2f}, same class {percent(found.same_class, 0)}"
-    advice = ADVICE if found.hard and choices.total_kimg == "auto" else ""
     return Fit(params, f"{words} ({why})" if words else "", advice)
 
 
@@ -103,6 +119,14 @@ def photographs(data: Dataset) -> bool:
     some = data.images[::every]
     most = int(torch.bincount(some.flatten().int(), minlength=256).max())
     return some.shape[1] == 3 or most < PLAIN * some.numel()
+
+
+def gamma(data: Dataset) -> float:
+    """The weight of R1, which keeps a discriminator from being steep. To see details of half the contrast, it
+    has to be twice as steep: the weight falls with the square of the contrast of neighbouring pixels."""
+    some = data.images[:: math.ceil(len(data) / COMPARED)].float() * 2 / 255
+    fine = some.diff(dim=3).square().mean().sqrt().item()
+    return float(f"{R1_GAMMA * min(1.0, max(0.1, fine / FINE)) ** 2:.1g}")
 
 
 def filled(choices: TrainChoices, rules: Mapping[str, Any] = NEAR) -> TrainParams:

@@ -19,10 +19,11 @@ AUTO = (
     "auxiliary_generator",
     "class_logit_weight",
     "max_shift",
+    "r1_gamma",
     "total_kimg",
 )
-NEAR = ("one_pass", "deconv", 0.0, 1.25, 0, 160.0)
-HARD = ("two_passes", "deconv", 0.5, 1.0, 2, 190.0)
+NEAR = ("one_pass", "deconv", 0.0, 1.25, 0, 0.3, 160.0)
+HARD = ("two_passes", "deconv", 0.5, 1.0, 2, 0.3, 190.0)
 
 
 def digits(count: int) -> Dataset:
@@ -77,12 +78,32 @@ def test_classes_that_look_alike_get_help_however_near_the_images_lie() -> None:
     assert chosen(one) == NEAR, "a single class cannot be mistaken"
 
 
+@pytest.mark.parametrize(("contrast", "gamma"), [(1, 0.3), (0.5, 0.07), (0.25, 0.02), (0, 0.003)])
+def test_the_gradient_penalty_falls_with_the_square_of_the_finest_contrast(
+    contrast: float, gamma: float
+) -> None:
+    stripes = torch.zeros(60, 1, 16, 16)
+    stripes[..., ::2] = 127.5 * 0.39 * contrast
+    random = torch.rand(60, 1, 16, 1, generator=torch.Generator().manual_seed(0)) * 200
+    data = Dataset((stripes + random).round().byte(), torch.arange(60) % 3, {"classes": 3})
+    assert fit(CHOICES, data).params.r1_gamma == pytest.approx(gamma, rel=0.3)
+
+
+def test_who_has_photographs_of_classes_that_look_alike_is_told_that_they_are_hard() -> None:
+    order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
+    data = digits(5000)
+    mixed = Dataset(data.images, data.labels[order], data.metadata)
+    colour = Dataset(mixed.images.expand(-1, 3, -1, -1), mixed.labels, mixed.metadata)
+    told = ["--drawn FOLDER" in fit(CHOICES, each).advice for each in (data, mixed, colour)]
+    assert told == [False, False, True]
+
+
 @pytest.mark.parametrize(("side", "shift"), [(8, 0), (15, 0), (16, 1), (32, 2), (64, 4)])
 def test_a_shift_goes_with_the_side_and_small_images_stay_where_they_are(
     side: int, shift: int
 ) -> None:
     """Noise has no plain ground, as grey photographs have none: there the weave would show."""
-    assert chosen(noise(side)) == (HARD[0], "upsample", *HARD[2:4], shift, HARD[5])
+    assert chosen(noise(side)) == (HARD[0], "upsample", *HARD[2:4], shift, *HARD[5:])
 
 
 def test_the_distance_is_0_for_copies_and_1_for_noise_whatever_contrast_and_size() -> None:
@@ -117,10 +138,11 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     choices = CHOICES.model_copy(update={"max_shift": 1, "total_kimg": 7.0})
     found = fit(choices, noise(32))
     assert (found.params.max_shift, found.params.total_kimg) == (1, 7.0)
-    assert found.params.class_logit_weight == 1 and not found.advice
+    assert found.params.class_logit_weight == 1 and "700" not in found.advice
+    same = percent(nearest(noise(32)).same_class, 0)
     assert found.choice == (
-        "generator upsample, auxiliary_generator 0.5, class_logit_weight 1.0, updates two_passes "
-        f"(nearest other image: distance 0.96, same class {percent(nearest(noise(32)).same_class, 0)})"
+        "generator upsample, auxiliary_generator 0.5, class_logit_weight 1.0, r1_gamma 0.3, updates "
+        f"two_passes (nearest other image: distance 0.96, same class {same})"
     )
     assert fit(filled(CHOICES), noise(32)).choice == ""
     assert fit(filled(CHOICES), noise(32)).params == filled(CHOICES)
