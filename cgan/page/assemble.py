@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from cgan.drawing.class_names import names_in
+from cgan.errors import percent
 from cgan.page.weights import layer_facts, packed
 from cgan.project import PACKAGE
 
@@ -113,7 +115,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "percent": percent, "code": code}
     return environment
 
 
@@ -124,6 +126,11 @@ def number(value: float | None) -> str:
     if value == int(value):
         return f"{int(value):,}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def code(text: str) -> Markup:
+    """Text whose `names` are set as code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def finite(data: Any) -> Any:
