@@ -85,8 +85,8 @@ def drawn_facts(
         label: [tile(one, CARD_SIDE) for one in drawn[asked == label][:ON_A_CARD]]
         for label in cards
     }
-    known = {"drawings": count, "seed": seed, "first_seed": first_seed}
-    return {**known, **parts, "by_class": by_class}
+    known: dict[str, Any] = {"drawings": count, "seed": seed, "first_seed": first_seed}
+    return known | parts | {"by_class": by_class}
 
 
 def good_seed(
