@@ -81,12 +81,17 @@ def drawn_facts(
     some = training[torch.randperm(len(training), generator=_random(seed))[:LOOKED_AT]]
     first_seed = good_seed(network, judge, first, images[some], labels[some])
     parts = {name: beside(picked) for name, picked in chosen.items()}
-    by_class = {
+    by_class: dict[int, list[str]] = {
         label: [tile(one, CARD_SIDE) for one in drawn[asked == label][:ON_A_CARD]]
         for label in cards
     }
-    known: dict[str, Any] = {"drawings": count, "seed": seed, "first_seed": first_seed}
-    return known | parts | {"by_class": by_class}
+    return {
+        "drawings": count,
+        "seed": seed,
+        "first_seed": first_seed,
+        **parts,
+        "by_class": by_class,
+    }
 
 
 def good_seed(
