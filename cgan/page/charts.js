@@ -5,7 +5,7 @@ import { FILMED } from "./film.js";
 const LOOK = {
   background: "transparent",
   font: "system-ui, sans-serif",
-  range: { category: [1, 2, 3, 4, 5, 6].map((n) => `var(--series-${n})`) },
+  range: { category: [1, 2, 3].map((n) => `var(--series-${n})`) },
   axis: {
     labelColor: "var(--faint)",
     titleColor: "var(--ink)",

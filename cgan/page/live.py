@@ -1,7 +1,4 @@
-"""The page of a training while it goes on: the newest drawings, curves, and how far it is.
-
-The browser reads the file again and again; a tracker in front of another writes it.
-"""
+"""The page of a training while it goes on: a file that the browser reads again and again."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class LivePage(Tracker):
-    """Whatever happens to it, the training goes on."""
+    """A tracker in front of another. Whatever happens to the page, the training goes on."""
 
     def __init__(self, behind: Tracker, folder: Path, title: str, total_kimg: float) -> None:
         self.behind, self.folder, self.title, self.total_kimg = behind, folder, title, total_kimg
@@ -66,9 +63,8 @@ class LivePage(Tracker):
         self._keep(metrics, step)
         if rate := metrics.get("progress/images_per_s"):
             left = (self.total_kimg - self.kimg) * 1000 / rate
-            words = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
-            part = f"{self.kimg:,.0f} of {self.total_kimg:,.0f} thousand images"
-            self._write(f"{part}; about {words} left.")
+            words = f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
+            self._write(f"{self.kimg:,.0f} of {self.total_kimg:,.0f} thousand images; {words}.")
 
     def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         self.behind.log_image(name, image, step)
@@ -85,22 +81,19 @@ class LivePage(Tracker):
         """Never half of it, and not soon after the last time."""
         if (began := time.perf_counter()) < self.due:
             return
+        again = '<meta http-equiv="refresh" content="3">' if goes_on else ""
         try:
             LIVE.parent.mkdir(parents=True, exist_ok=True)
             temporary = LIVE.with_suffix(".tmp")
-            again = '<meta http-equiv="refresh" content="3">' if goes_on else ""
-            temporary.write_text(f"{HEAD}{again}{self._body(words)}", encoding="utf-8")
+            temporary.write_text(HEAD + again + self._body(words), encoding="utf-8")
             temporary.replace(LIVE)
         except Exception as error:
             log.warning("%s is not written: %s. The training goes on.", LIVE, error)
             began = -np.inf  # nor is it tried again
-        now = time.perf_counter()
-        self.due = now + max(1.0, (now - began) / SHARE)
+        self.due = (now := time.perf_counter()) + max(1.0, (now - began) / SHARE)
 
     def _body(self, words: str) -> str:
-        title = escape(self.title)
-        body = f"<title>{title}</title><h1>{title}</h1><p>{words} Written at {time.strftime('%X')}.</p>"
-        body += f'<progress value="{self.kimg}" max="{self.total_kimg}"></progress>'
+        title, body = escape(self.title), ""
         if pictures := sorted((self.folder / "previews").glob("step-*.png")):
             step = int(pictures[-1].stem.removeprefix("step-"))
             png = base64.b64encode(pictures[-1].read_bytes()).decode()
@@ -108,8 +101,11 @@ class LivePage(Tracker):
                 f'<h2>Step {step:,}</h2><img alt="A row a class" src="data:image/png;base64,{png}">'
             )
         if right := self.points.get("probe/conditional_accuracy"):
-            body += f"<p>{percent([*right.values()][-1])} of 1,000 drawings show the class asked for.</p>"
-        return body + self._losses()
+            body += f"<p>{percent([*right.values()][-1])} of 1,000 drawings show their class.</p>"
+        return (
+            f"<title>{title}</title><h1>{title}</h1><p>{words} Written at {time.strftime('%X')}.</p>"
+            f'<progress value="{self.kimg}" max="{self.total_kimg}"></progress>{body}{self._losses()}'
+        )
 
     def _losses(self) -> str:
         """Lines over the steps, as SVG; nothing before there are two points."""

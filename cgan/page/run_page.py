@@ -39,7 +39,6 @@ from cgan.project import (
 from cgan.quality.judge import load_judge
 from cgan.quality.table import quality_line
 
-TEMPLATES = ("run.html", "play.html", "page.html", "macros.html", "page.css")
 STATES = (POOR, DOUBTFUL, GOOD)
 FILMED = ("previews", "losses", "probes")  # what the scripts need; the template shows the rest
 
@@ -124,8 +123,6 @@ def left_out(facts: dict[str, Any]) -> list[str]:
     data, found = facts["data"], []
     if facts["losses"]["every"] > 1:
         found.append(f"Of the curves, every {facts['losses']['every']}th record is shown.")
-    if len(data["means"]) < len(data["counts"]):
-        found.append(f"Mean images are shown of the first {len(data['means'])} classes.")
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
         found.append(
             f"For labels that look wrong the judge looked at {looked_at:,} of {data['rows']:,} rows, the "

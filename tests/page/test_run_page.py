@@ -248,25 +248,6 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
             assert int(lines[other["line"] - 1].split(",")[0]) == other["label"]
 
 
-def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
-    project: Path,
-) -> None:
-    images, labels = make_images()
-    images[5], images[7] = 0, 200
-    images[9], labels[9] = images[2], (labels[2] + 1) % 3
-    images[11], labels[11] = images[2], labels[2]
-    path = write_csv(project / "inbox/digits.csv", images, labels)
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:4], "", *lines[4:]]) + "\n")  # row 4 stands in line 6
-    finish(path)
-    data = facts()["data"]
-    found = [(row["row"], row["line"], row["label"]) for row in data["one_colour"]["rows"]]
-    assert found == [(6, 8, labels[5]), (8, 10, labels[7])]
-    firsts = [row["first"] for row in data["double"]["rows"]]
-    assert [(first["row"], first["line"]) for first in firsts] == [(3, 4), (3, 4)]
-    assert [(row["row"], row["line"]) for row in data["conflicts"]["rows"]] == [(10, 12)]
-
-
 @pytest.mark.usefixtures("finished")
 def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     """A loss that ran away, a distance that could not be taken."""
