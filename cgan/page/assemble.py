@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from cgan.drawing.class_names import names_in
 from cgan.errors import percent
@@ -115,7 +114,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"number": number, "percent": percent, "code": code}
+    environment.filters |= {"number": number, "percent": percent}
     return environment
 
 
@@ -126,11 +125,6 @@ def number(value: float | None) -> str:
     if value == int(value):
         return f"{int(value):,}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
-
-
-def code(text: str) -> Markup:
-    """Text whose `names` are set as code."""
-    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def finite(data: Any) -> Any:
