@@ -48,7 +48,7 @@ class LivePage(Tracker):
         self._write("The training has begun.")
         log.info("Watch it learn: %s (`cgan watch` opens it).", LIVE)
         link = f'<a href="{os.path.relpath(RUN_PAGE, LIVE.parent)}">{RUN_PAGE}</a>'
-        ended = f"The training is done. Its page, {link}, comes when the stages after it have run."
+        ended = f"The training is done. When the stages after it have run, {link} shows the result."
         try:
             yield self
         except BaseException as error:
@@ -101,7 +101,9 @@ class LivePage(Tracker):
                 f'<h2>Step {step:,}</h2><img alt="A row a class" src="data:image/png;base64,{png}">'
             )
         if right := self.points.get("probe/conditional_accuracy"):
-            body += f"<p>{percent([*right.values()][-1])} of 1,000 drawings show their class.</p>"
+            body += (
+                f"<p>{percent([*right.values()][-1])} of 1,000 drawings show the right class.</p>"
+            )
         return (
             f"<title>{title}</title><h1>{title}</h1><p>{words} Written at {time.strftime('%X')}.</p>"
             f'<progress value="{self.kimg}" max="{self.total_kimg}"></progress>{body}{self._losses()}'

@@ -253,8 +253,8 @@ async function copyLink() {
     : location.href.split("#")[0] + hashOf(state);
   const isHere = /^(localhost$|127\.)/.test(location.hostname);
   const told = isFile
-    ? `This page is a file, so a link to it opens only here. In the project this draws it${
-      x || y ? ", unmoved" : ""
+    ? `This page is a file, so a link to it opens only here. In the project's folder this command draws the same${
+      x || y ? ", but unmoved" : ""
     }:`
     : `It opens this picture${isHere ? " on this computer" : ""}:`;
   try {

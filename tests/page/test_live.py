@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from recording import RecordingTracker
 
-from cgan.errors import Interrupted
+from cgan.cli import app
+from cgan.errors import CganError, Interrupted
 from cgan.files import write_bytes
 from cgan.page.live import LIVE, SHARE, LivePage
 from cgan.project import RUN_PAGE
@@ -108,3 +109,15 @@ def test_a_training_that_stops_says_why_and_is_not_waited_for(live: LivePage) ->
         raise Interrupted("stopped at <step> 7")
     text = LIVE.read_text(encoding="utf-8")
     assert "refresh" not in text and "The training stopped: stopped at &lt;step&gt; 7." in text
+
+
+def test_cgan_watch_tells_where_the_page_is_and_how_one_comes_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    (tmp_path / "dvc.yaml").touch()
+    with pytest.raises(CganError, match=r"live\.html: not found.*`dvc repro`"):
+        app(["watch"], standalone_mode=False)
+    write_bytes(tmp_path / LIVE, b"a page")
+    app(["watch"], standalone_mode=False)
+    assert capsys.readouterr().out == f"{tmp_path / LIVE}: open it in a browser.\n"
