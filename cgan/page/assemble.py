@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cgan.drawing.class_names import names_in
+from cgan.errors import percent
 from cgan.page.weights import layer_facts, packed
 from cgan.project import PACKAGE
 
@@ -113,7 +114,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "percent": percent}
     return environment
 
 

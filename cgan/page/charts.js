@@ -1,11 +1,11 @@
-/** Charts: their numbers stand in the page; Vega draws each once it comes into sight. */
+/** Charts: their numbers stand in the page; Vega draws each once it comes into sight, or is printed. */
 import { FILMED } from "./film.js";
 
 /** In the colours of the page, by the names of its style: they follow it into the dark. */
 const LOOK = {
   background: "transparent",
   font: "system-ui, sans-serif",
-  range: { category: [1, 2, 3, 4, 5, 6].map((n) => `var(--series-${n})`) },
+  range: { category: [1, 2, 3].map((n) => `var(--series-${n})`) },
   axis: {
     labelColor: "var(--faint)",
     titleColor: "var(--ink)",
@@ -47,10 +47,22 @@ function classAxis(field, title, names, labelAngle) {
   return { field, type: "nominal", title, scale: { domain: [...names.keys()] }, axis };
 }
 
+/** A dashed line across a chart. */
+function lineAt(datum) {
+  const mark = { type: "rule", strokeDash: [4, 4] };
+  return typeof datum === "number"
+    ? [{
+      data: { values: [{}] },
+      mark,
+      encoding: { x: { value: 0 }, x2: { value: "width" }, y: { datum } },
+    }]
+    : [];
+}
+
 /** What Vega-Lite draws, from what stands in the page. */
 const CHARTS = {
   /** `columns` of a table, with their names. */
-  curves({ table, unit, columns }) {
+  curves({ table, unit, columns, floor }) {
     const rows = CURVES[table];
     const known = Object.keys(columns).filter((column) => column in (rows[0] ?? {}));
     const names = known.map((column) => columns[column]);
@@ -59,9 +71,10 @@ const CHARTS = {
     const [least, most] = [Math.min(...values), Math.max(...values)];
     // What falls a hundredfold would otherwise be a line on the floor.
     const scale = least > 0 && most > 50 * least ? { type: "log" } : { zero: false };
+    const axis = { tickCount: scale.type ? 3 : 5 };
     const series = { field: "series", type: "nominal", sort: names, scale: { domain: names } };
     const name = `${JSON.stringify(columns)}[datum.column]`;
-    const step = fieldOf("step", "step", { nice: false, zero: false });
+    const step = fieldOf("step", "step of the training", { nice: false, zero: false });
     const nearest = { type: "point", fields: ["step"], nearest: true };
     return {
       data: { name: table },
@@ -72,9 +85,14 @@ const CHARTS = {
       ],
       encoding: { x: { ...step, axis: { grid: false, tickCount: { expr: "ceil(width / 90)" } } } },
       layer: [
+        ...lineAt(floor),
         {
           mark: { type: "line", strokeWidth: 2 },
-          encoding: { y: fieldOf("value", unit, scale), color: series, strokeDash: series },
+          encoding: {
+            y: { ...fieldOf("value", unit, scale), axis },
+            color: series,
+            strokeDash: series,
+          },
         },
         {
           transform: [{ pivot: "series", value: "value", groupby: ["step"] }],
@@ -95,28 +113,37 @@ const CHARTS = {
   /** A bar a class; with intervals a point on each, for 0 is far away. */
   bars({ unit, bars }) {
     const ranged = bars.some(({ low }) => low !== undefined);
+    const floored = bars.some(({ floor }) => floor !== undefined);
     const scale = { zero: !ranged };
     const x = classAxis("n", "class", bars.map(({ name }) => name), bars.length > 12 ? -60 : 0);
     const shown = {
       mark: ranged ? { type: "point", filled: true, size: 60 } : "bar",
       encoding: {
         y: fieldOf("value", unit, scale),
-        tooltip: [{ field: "name", title: "class" }, { ...DIGITS3, field: "value", title: unit }],
+        tooltip: [
+          { field: "name", title: "class" },
+          { ...DIGITS3, field: "value", title: unit },
+          ...(floored ? [{ ...DIGITS3, field: "floor", title: "real images" }] : []),
+        ],
       },
     };
     const interval = {
-      mark: { type: "rule", strokeWidth: 2 },
+      mark: { type: "rule", strokeWidth: 2, color: "var(--series-1)" },
       encoding: { y: fieldOf("low", unit, scale), y2: { field: "high" } },
+    };
+    const floors = {
+      mark: { type: "tick", thickness: 3, color: "var(--series-2)" },
+      encoding: { y: fieldOf("floor", unit, scale) },
     };
     return {
       data: { values: bars.map((bar, n) => ({ ...bar, n })) },
       encoding: { x },
-      layer: ranged ? [shown, interval] : [shown],
+      layer: [shown, ...(ranged ? [interval] : []), ...(floored ? [floors] : [])],
     };
   },
 
   /** Counts, of which the mistakes are coloured: they are what is looked for. */
-  matrix({ names, matrix }) {
+  matrix({ names, matrix }, room) {
     const values = matrix.flatMap((row, asked) =>
       row.map((count, seen) => {
         return { asked, seen, count, "asked for": names[asked], "seen as": names[seen] };
@@ -128,41 +155,47 @@ const CHARTS = {
       mark: { type: "rect", fill: "var(--mistake)" },
       encoding: {
         fillOpacity: { ...shade, legend: null },
-        tooltip: ["asked for", "seen as", "count"].map((field) => ({ field })),
       },
     };
     const numbers = {
       mark: { type: "text", fontSize: 11 },
       encoding: { text: { field: "count" } },
     };
+    const side = Math.max(160, Math.min(560, names.length * 26, room - 110)); // beside it stand names
     return {
-      height: Math.max(220, Math.min(560, names.length * 26)),
+      width: side,
+      height: side,
       data: { values: values.filter(({ count }) => count) },
       encoding: {
         x: classAxis("seen", "the judge sees", names, 0),
         y: classAxis("asked", "asked for", names, 0),
+        tooltip: ["asked for", "seen as", "count"].map((field) => ({ field })),
       },
       layer: names.length > 15 ? [mistakes] : [mistakes, numbers],
     };
   },
 };
 
-let libraryLoaded = null;
+let library = null;
 
-/** The library: unpacked and run when the first chart needs it. */
-async function loadLibrary() {
+/** The library's script, unpacked. */
+function unpacked() {
   const packed = document.getElementById("chart-library").textContent;
   const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = document.createElement("script");
-  script.textContent = await new Response(stream).text();
-  document.head.append(script);
+  return library ??= new Response(stream).text();
 }
 
 async function drawChart(place) {
+  if (place.dataset.drawn) return;
+  place.dataset.drawn = "begun";
   try {
-    await (libraryLoaded ??= loadLibrary());
-    const chart = CHARTS[place.dataset.kind](JSON.parse(place.dataset.facts));
+    const text = await unpacked();
+    if (!globalThis.vegaEmbed) {
+      document.head.append(Object.assign(document.createElement("script"), { text }));
+    }
+    const facts = JSON.parse(place.dataset.facts);
+    const chart = CHARTS[place.dataset.kind](facts, place.clientWidth);
     const spec = { width: "container", height: 220, datasets: CURVES, ...chart };
     await globalThis.vegaEmbed(place, spec, {
       actions: false,
@@ -186,3 +219,13 @@ const chartsInSight = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "300px" });
 document.querySelectorAll(".chart").forEach((place) => chartsInSight.observe(place));
+
+// A browser does not wait before it prints, but for what is drawn without waiting: from the script, unpacked.
+(globalThis.requestIdleCallback ?? setTimeout)(unpacked);
+let openedToPrint = [];
+addEventListener("beforeprint", () => {
+  openedToPrint = [...document.querySelectorAll(".printed:not([open])")];
+  openedToPrint.forEach((part) => part.open = true);
+  document.querySelectorAll("[open] .chart").forEach(drawChart);
+});
+addEventListener("afterprint", () => openedToPrint.forEach((part) => part.open = false));

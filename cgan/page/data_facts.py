@@ -1,4 +1,4 @@
-"""What a page shows of the data: counts, mean images, images of one colour, copies, doubtful labels."""
+"""What a page shows of the data: counts, and labels that look wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgan.data.dataset import first_copies, image_digests, load_dataset
+from cgan.data.dataset import load_dataset
 from cgan.files import read_json
 from cgan.page.tiles import tile
 from cgan.project import CSV_SOURCE, HOLDOUT_DATA, TRAIN_DATA
@@ -17,9 +17,7 @@ from cgan.quality.judge import Judge, look
 from cgan.quality.label_errors import Suspects, doubtful_labels
 
 SIDE = 64  # pixels, at most, of an image in the page
-MEANS = 200  # classes with a mean image
 SHOWN = 48  # suspects
-LISTED = 40  # rows of a kind
 VALUES = 60_000_000  # pixels that the judge looks at
 
 
@@ -65,44 +63,15 @@ class Rows:
 
 def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, Any]:
     """`report`: of the stage validate."""
-    images, labels = rows.images, rows.labels
-    firsts = first_copies(image_digests(images))
-    double = np.flatnonzero(firsts != np.arange(len(firsts)))
-    conflicts = double[labels[double] != labels[firsts[double]]]
-    values = images.reshape(len(images), -1)
-    one_colour = np.flatnonzero(values.min(axis=1) == values.max(axis=1))
-    shown = min(rows.metadata["classes"], MEANS)
-    means = [images[labels == label].mean(axis=0) for label in range(shown)]
     return {
-        "rows": len(labels),
+        "rows": len(rows.labels),
         "training": len(rows.training),
         "heldout": len(rows.heldout),
         "shape": report["shape"],
         "counts": report["class_counts"],
-        "means": [tile(torch.from_numpy(mean.round().astype(np.uint8)), SIDE) for mean in means],
         "warnings": report["warnings"],
-        "one_colour": _listed(rows, one_colour),
-        "double": _pairs(rows, double, firsts),
-        "conflicts": _pairs(rows, conflicts, firsts),
         "suspects": _suspects(rows, judge),
     }
-
-
-def _listed(rows: Rows, found: NDArray[np.int64]) -> dict[str, Any]:
-    return {"count": len(found), "rows": [_row(rows, i) for i in found[:LISTED]]}
-
-
-def _row(rows: Rows, index: int) -> dict[str, Any]:
-    picture = tile(torch.from_numpy(rows.images[index]), SIDE)
-    return {**rows.place(index), "label": int(rows.labels[index]), "src": picture}
-
-
-def _pairs(rows: Rows, found: NDArray[np.int64], firsts: NDArray[np.int64]) -> dict[str, Any]:
-    """Rows that repeat an earlier one, with that one."""
-    listed = _listed(rows, found)
-    for row, i in zip(listed["rows"], found, strict=False):
-        row["first"] = rows.place(firsts[i]) | {"label": int(rows.labels[firsts[i]])}
-    return listed
 
 
 def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
@@ -124,7 +93,8 @@ def suspects_facts(found: Suspects, looked: NDArray[np.int64], rows: Rows) -> li
     at = looked[found.rows]
     heldout = np.isin(at, rows.heldout)
     return [
-        _row(rows, i)
+        rows.place(i)
+        | {"label": int(rows.labels[i]), "src": tile(torch.from_numpy(rows.images[i]), SIDE)}
         | {"suggested": int(suggested), "confidence": float(confidence), "heldout": bool(part)}
         for i, suggested, confidence, part in zip(
             at, found.suggested, found.confidence, heldout, strict=True

@@ -16,6 +16,11 @@ from cgan.quality.likeness import nearest
 
 DRAWINGS = 1000
 SHOWN = 16
+CARDS, ON_A_CARD, CARD_SIDE = (
+    30,
+    4,
+    56,
+)  # classes with a card; its drawings, and their pixels at most
 LOOKED_AT = 2000  # training images, for the first picture
 SEEDS = 20  # that are tried for the page's first picture
 NEIGHBOURS = 3
@@ -24,9 +29,15 @@ VALUES = 20_000_000  # that are drawn: fewer drawings of large images
 
 
 def drawn_facts(
-    network: GeneratorNetwork, judge: Judge, rows: Rows, seed: int, first: list[int]
+    network: GeneratorNetwork,
+    judge: Judge,
+    rows: Rows,
+    seed: int,
+    first: list[int],
+    cards: list[int],
 ) -> dict[str, Any]:
-    """`first`: labels of the page's first picture, for which a good seed is looked for."""
+    """`first`: labels of the page's first picture, for which a good seed is looked for. `cards`: labels whose
+    first drawings are shown."""
     images, labels, training = map(torch.from_numpy, (rows.images, rows.labels, rows.training))
     a = network.architecture
     each = a.channels * a.height * a.width
@@ -70,7 +81,17 @@ def drawn_facts(
     some = training[torch.randperm(len(training), generator=_random(seed))[:LOOKED_AT]]
     first_seed = good_seed(network, judge, first, images[some], labels[some])
     parts = {name: beside(picked) for name, picked in chosen.items()}
-    return {"drawings": count, "seed": seed, "first_seed": first_seed, **parts}
+    by_class: dict[int, list[str]] = {
+        label: [tile(one, CARD_SIDE) for one in drawn[asked == label][:ON_A_CARD]]
+        for label in cards
+    }
+    return {
+        "drawings": count,
+        "seed": seed,
+        "first_seed": first_seed,
+        **parts,
+        "by_class": by_class,
+    }
 
 
 def good_seed(

@@ -244,19 +244,24 @@ async function downloadPicture() {
   say(`${name}: ${picture.width}×${picture.height} pixels.`);
 }
 
-/** A link to a file, or to this computer's server, opens nothing elsewhere. */
+/** A link to a file, or to this computer's server, opens nothing elsewhere: a command draws the same there. */
 async function copyLink() {
-  const link = location.href.split("#")[0] + hashOf(state);
-  const shared = location.protocol.startsWith("http") &&
-    !/^(localhost$|127\.)/.test(location.hostname);
-  const told = shared
-    ? "It opens this picture."
-    : "It opens this picture on this computer. For somebody elsewhere, send the page's file along.";
+  const { text, seed, x, y } = shown ?? state;
+  const isFile = location.protocol === "file:";
+  const copied = isFile
+    ? `cgan draw '${text.replaceAll("'", `'\\''`)}' --seed ${seed}`
+    : location.href.split("#")[0] + hashOf(state);
+  const isHere = /^(localhost$|127\.)/.test(location.hostname);
+  const told = isFile
+    ? `This page is a file, so a link to it opens only here. In the project's folder this command draws the same${
+      x || y ? ", but unmoved" : ""
+    }:`
+    : `It opens this picture${isHere ? " on this computer" : ""}:`;
   try {
-    await navigator.clipboard.writeText(link);
-    say(`Link copied. ${told}`);
+    await navigator.clipboard.writeText(copied);
+    say(`Copied. ${told} ${copied}`);
   } catch {
-    say(`This browser does not let a page copy. The link: ${link} ${told}`);
+    say(`This browser does not let a page copy. ${told} ${copied}`);
   }
 }
 

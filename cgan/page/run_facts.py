@@ -58,6 +58,7 @@ def class_facts(report: Evaluation) -> list[dict[str, Any]]:
             "distance_floor": distance["floor_by_class"][label],
             "different": different["by_class"][label],
             "different_floor": different["floor_by_class"][label],
+            "different_low": different["low_by_class"][label],
         }
         found.append(row)
     return found
@@ -95,8 +96,11 @@ def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
     return {"preset": preset, "rows": rows}
 
 
-def lineage_facts(reference: dict[str, Any], csv_sha256: str) -> dict[str, Any]:
-    """`reference`: what the stage train wrote of its run."""
+def lineage_facts(
+    reference: dict[str, Any], csv_sha256: str, generator_sha256: str
+) -> dict[str, Any]:
+    """`reference`: what the stage train wrote of its run. The hashes are those of `cgan reproduce`."""
     origin = {str(key): str(value) for key, value in (reference.get("origin") or {}).items()}
     known = {key: reference.get(key) for key in ("run_id", "run_name", "experiment")}
-    return {**known, "origin": origin, "csv_sha256": csv_sha256}
+    hashes = {"csv_sha256": csv_sha256, "generator_sha256": generator_sha256}
+    return {**known, "origin": origin, **hashes}

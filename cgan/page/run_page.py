@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
-from cgan.files import read_json
+from cgan.files import read_json, sha256_of
 from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
 from cgan.page.charts import bundle
+from cgan.page.class_states import DOUBTFUL, GOOD, POOR, add_states
 from cgan.page.data_facts import VALUES, Rows, data_facts
-from cgan.page.drawn_facts import drawn_facts
+from cgan.page.drawn_facts import CARDS, drawn_facts
 from cgan.page.run_facts import (
     class_facts,
     confusion_facts,
@@ -37,7 +39,7 @@ from cgan.project import (
 from cgan.quality.judge import load_judge
 from cgan.quality.table import quality_line
 
-TEMPLATES = ("run.html", "play.html", "page.html", "macros.html", "page.css")
+STATES = (POOR, DOUBTFUL, GOOD)
 FILMED = ("previews", "losses", "probes")  # what the scripts need; the template shows the rest
 
 
@@ -72,6 +74,15 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     previews, smaller = film(PREVIEWS)
     seed = report["measurement_context"]["seed"]
     first = generator.labels(examples(generator)[0])
+    classes = class_facts(report)
+    add_states(classes, validation["class_counts"], not report["not_measurable"], params.gate)
+    by_state = {state: [each for each in classes if each["state"] == state] for state in STATES}
+    in_order = list(itertools.chain(*by_state.values()))  # what needs a look comes first
+    cards = in_order[:CARDS]
+    advice: dict[str, list[int]] = {}
+    for each in in_order:
+        advice.setdefault(each["advice"], []).append(each["label"])
+    advice.pop("", None)
     facts = {
         "title": str(reference.get("run_name") or "cgan"),
         "verdict": quality_line(report, reference.get("training_s")),
@@ -81,13 +92,19 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "metrics": metrics_facts(report),
         "measurement_context": report["measurement_context"],
         "usual_distance": report["copies"]["heldout_nearest_median"],
-        "classes": class_facts(report),
+        "classes": classes,
+        "states": {state: len(found) for state, found in by_state.items()},
+        "cards": cards,
+        "advice": advice,
+        "limits": params.gate.model_dump(),
         "least_images": report["fid_judge"]["least_images"],
         "confusion": confusion_facts(report),
-        "drawn": drawn_facts(generator.network, judge, rows, seed, first),
+        "drawn": drawn_facts(
+            generator.network, judge, rows, seed, first, [each["label"] for each in cards]
+        ),
         "data": data_facts(rows, judge, validation),
         "params": params_facts(params, generator.facts.get("params") or {}),
-        "lineage": lineage_facts(reference, rows.metadata["csv_sha256"]),
+        "lineage": lineage_facts(reference, rows.metadata["csv_sha256"], sha256_of(GENERATOR)),
     }
     return facts | {"left_out": [text for text in [smaller, *left_out(facts)] if text]}
 
@@ -106,8 +123,6 @@ def left_out(facts: dict[str, Any]) -> list[str]:
     data, found = facts["data"], []
     if facts["losses"]["every"] > 1:
         found.append(f"Of the curves, every {facts['losses']['every']}th record is shown.")
-    if len(data["means"]) < len(data["counts"]):
-        found.append(f"Mean images are shown of the first {len(data['means'])} classes.")
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
         found.append(
             f"For labels that look wrong the judge looked at {looked_at:,} of {data['rows']:,} rows, the "

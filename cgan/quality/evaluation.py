@@ -278,6 +278,9 @@ def measured(
         "different": {
             "by_class": [each and each.number for each in varied],
             "floor_by_class": [each and each.of_real for each in varied],
+            "low_by_class": [
+                each and each.interval[0] for each in varied
+            ],  # what the gate looks at
         },
         "heldout_by_class": evaluation_set.held.tolist(),
         "confusion": accuracy.confusion.tolist(),

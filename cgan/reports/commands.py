@@ -27,6 +27,25 @@ def report() -> None:
 
 
 @made.command(rich_help_panel=JUDGE)
+def watch() -> None:
+    """Open the page of the training that goes on here: its drawings and curves, as they come."""
+    root = require_project()
+    import sys
+    import webbrowser
+
+    from cgan.errors import CganError
+    from cgan.page.live import LIVE
+
+    page = root / LIVE
+    if not page.is_file():
+        raise CganError(
+            f"{page}: not found, since nothing was trained here. Start it: `dvc repro`."
+        )
+    opened = sys.stdout.isatty() and webbrowser.open(page.as_uri())
+    typer.echo(f"{page}{'' if opened else ': open it in a browser.'}")
+
+
+@made.command(rich_help_panel=JUDGE)
 def compare(
     run_a: Annotated[
         str,

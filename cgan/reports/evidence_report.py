@@ -15,10 +15,12 @@ from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, worth
 from cgan.evidence.probe import PROBE
 from cgan.evidence.rounds import Round
 from cgan.markdown import table
+from cgan.quality.metrics import mean_share
 from cgan.registry.client import now
 from cgan.verdict import Report
 
-Table = tuple[str, list[str], list[list[Any]]]  # title, header, rows
+# Title, header, rows, and what is drawn of them: name, number, low, value and high, shares all three.
+Table = tuple[str, list[str], list[list[Any]], list[tuple[str, str, float, float, float]]]
 FEW = 20  # tested images of a class
 LISTED = 60  # classes
 HARDLY = 2  # times what guessing gets
@@ -46,7 +48,7 @@ def report_on(
         _classes(
             found, names, *(torch.stack(each).double().mean(dim=0) for each in (learnt, added))
         ),
-        _methods(outcomes, rounds),
+        _methods(outcomes, rounds, folded),
     ]
     report = Report(
         title="Do drawn images help a classifier?",
@@ -68,7 +70,7 @@ def report_on(
                 "tested": found.overall.tested,
             },
         },
-        sections={title: table(head, rows, len(head) - 1) for title, head, rows in tables},
+        sections={title: table(head, rows, len(head) - 1) for title, head, rows, _ in tables},
     )
     return report, tables
 
@@ -157,7 +159,7 @@ def _doubts(found: Effect, names: list[str], folded: bool, tested_on: str) -> li
 
 def _classes(found: Effect, names: list[str], learnt: torch.Tensor, added: torch.Tensor) -> Table:
     """Those that got most drawings first."""
-    rows = []
+    rows, drawn = [], []
     for label in added.argsort(descending=True, stable=True).tolist()[:LISTED]:
         counts = [names[label], round(float(learnt[label])), round(float(added[label]))]
         if label in found.classes:
@@ -169,6 +171,13 @@ def _classes(found: Effect, names: list[str], learnt: torch.Tensor, added: torch
                 _interval(each),
                 each.verdict,
             ]
+            if added[label]:
+                change, name = (
+                    each.with_drawings - each.without,
+                    f"{names[label]} ({counts[1]} images)",
+                )
+                words = f"{_points(each)} (95 %: {_interval(each)})"
+                drawn.append((name, words, each.interval[0], change, each.interval[1]))
         else:
             seen = [0, "–", "–", "–", "–"]
         rows.append([*counts, *seen])
@@ -182,30 +191,33 @@ def _classes(found: Effect, names: list[str], learnt: torch.Tensor, added: torch
         "difference, points (95 %)",
         "drawings",
     ]
-    return "Class by class", head, rows
+    return "Class by class", head, rows, drawn
 
 
-def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round]) -> Table:
-    """Over all rounds together, each class counted alike."""
+def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round], folded: bool) -> Table:
+    """Over all rounds together, each class counted alike; the interval is by the tested images alone."""
     labels = torch.cat([each.labels for each in outcomes])
-    rows = []
+    times = 1 if folded else len(outcomes)  # that an image is tested
+    rows, drawn = [], []
     for name in [*METHODS, LOGIT_ADJUSTED, *([PROBE] if PROBE in outcomes[0].right else [])]:
         right = torch.cat([each.right[name] for each in outcomes]).double()
         shares = {int(n): float(right[labels == n].mean()) for n in labels.unique()}
         worst = min(shares, key=lambda label: shares[label])
         mean = statistics.fmean(shares.values())
+        counts = [(n, int((labels == n).sum()) // times) for n in shares]
+        middle, ends = mean_share([(round(shares[n] * count), count) for n, count in counts])
+        low, high = (min(1.0, max(0.0, mean + end - middle)) for end in ends)
         rows.append(
             [
                 WORDS[name],
                 percent(mean),
+                f"{100 * low:.1f} to {percent(high)}",
                 f"{percent(shares[worst])}, {rounds[0].test.class_names[worst]}",
             ]
         )
-    return (
-        "What a classifier learns from",
-        ["", "right, mean over the classes", "worst class"],
-        rows,
-    )
+        drawn.append((WORDS[name], percent(mean), low, mean, high))
+    head = ["", "right, mean over the classes", "95 %, by the tested images", "worst class"]
+    return "What a classifier learns from", head, rows, drawn
 
 
 def _points(found: Difference) -> str:

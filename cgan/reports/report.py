@@ -20,6 +20,7 @@ from cgan.project import (
     project_root,
 )
 from cgan.quality.table import quality_line, quality_table
+from cgan.reports.rank import rank
 from cgan.tracking.store import is_server, store_uri, without_credentials
 
 UI = "http://127.0.0.1:5000"  # of `make ui` and `make up`
@@ -56,6 +57,7 @@ def summary() -> str:
             f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
             f"  sample grid   {GRID}",
             f"  MLflow run    {run.get('run_name', 'none')}",
+            *_among_runs(run),
             *([f"  in MLflow     {_in_mlflow(run)}"] if run else []),
             f"  draw more     .venv/bin/cgan draw {shlex.quote(classes)} --seed 7",
             "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
@@ -74,6 +76,15 @@ def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, A
         f"right on {percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over "
         "classes)",
     ]
+
+
+def _among_runs(run: dict[str, Any]) -> list[str]:
+    with contextlib.suppress(
+        CganError, KeyError, TypeError
+    ):  # no store, or another version's numbers
+        if run.get("run_id") and (found := rank(run["run_id"])):
+            return [f"  on these data {found}"]
+    return []
 
 
 def _in_mlflow(run: dict[str, Any]) -> str:

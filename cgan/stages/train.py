@@ -27,6 +27,7 @@ from cgan.files import locked, md5_of, read_json, sha256_of, write_bytes, write_
 from cgan.model.file_facts import FORMAT
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
+from cgan.page.live import LivePage
 from cgan.params.reading import load_params
 from cgan.params.sections import Params, TrainParams, flatten
 from cgan.project import (
@@ -101,8 +102,10 @@ def main() -> None:
             log.info(fitting.advice)
         bar = functools.partial(progress, "training", images_a_step=fitted.batch_size)
         watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
+        live = LivePage(run, folder, run.info["run_name"], fitted.total_kimg)
         try:
-            trained = train(data, fitted, run, folder, bar, lambda: bool(asked), watch)
+            with live.kept():
+                trained = train(data, fitted, live, folder, bar, lambda: bool(asked), watch)
         except Diverged as error:
             raise TrainingError(f"{error} Its pictures: {folder / 'previews'}") from None
         made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -22,10 +23,20 @@ from visitor import page as page
 from cgan.data.dataset import load_dataset
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
-from cgan.files import write_json
+from cgan.files import sha256_of, write_json
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
 from cgan.page.assemble import finite
+from cgan.page.class_states import (
+    HOLD_OUT_MORE,
+    JUDGE_FAILS,
+    LEGIBLE,
+    MORE_IMAGES,
+    NOT_DRAWN,
+    NOT_MEASURABLE,
+    VARIED,
+    add_states,
+)
 from cgan.page.drawn_facts import NEIGHBOURS
 from cgan.page.run_facts import POINTS, curve
 from cgan.page.run_page import run_facts, run_page
@@ -142,6 +153,60 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert page_data(text)["run"]["losses"] == run["losses"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "state", "advice"),
+    [
+        ({}, "good", ""),
+        ({"low": 0.92}, "poor", LEGIBLE),
+        ({"low": 0.92, "judge": 0.92}, "poor", JUDGE_FAILS),
+        ({"low": 0.92, "count": 99}, "poor", MORE_IMAGES),
+        ({"low": 0.92, "measurable": False}, "doubtful", NOT_MEASURABLE),
+        ({"different_low": 149}, "poor", VARIED),
+        ({"different_low": 149, "count": 99}, "poor", MORE_IMAGES),
+        ({"different_low": 151, "different": 499}, "doubtful", VARIED),
+        ({"different_low": 74, "different": 251, "different_floor": 500}, "poor", VARIED),
+        ({"low": 0.94, "high": 0.96, "heldout": 1000}, "doubtful", LEGIBLE),
+        ({"low": 0.94, "high": 0.96, "heldout": 50}, "good", ""),
+        ({"heldout": 19}, "doubtful", HOLD_OUT_MORE),
+        ({"low": None, "high": None, "judge": None, "different": None}, "doubtful", NOT_DRAWN),
+    ],
+)
+def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_to_change(
+    changes: dict[str, Any], state: str, advice: str
+) -> None:
+    """Limits: .93 right, .15 of the different images of real ones, at the low end."""
+    fine = {"low": 0.98, "high": 0.99, "judge": 1.0, "heldout": 50}
+    fine |= {"different": 900, "different_low": 700, "different_floor": 1000}
+    count, measurable = changes.pop("count", 200), changes.pop("measurable", True)
+    classes = [fine | changes, dict(fine), dict(fine)]
+    add_states(classes, [count, 200, 200], measurable, load_params(ROOT / "params.yaml").gate)
+    assert (classes[0]["state"], classes[0]["advice"]) == (state, advice)
+    assert classes[1]["state"] == ("good" if measurable else "doubtful")
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_page_begins_with_the_classes_each_with_its_state_in_a_word_and_one_advice_for_all() -> (
+    None
+):
+    report = json.loads(EVALUATION.read_text())
+    report["conditional_accuracy"]["floor_by_class"] = [1.0] * 3
+    EVALUATION.write_text(json.dumps(report))
+    page_made()
+    run, text = facts(), RUN_PAGE.read_text(encoding="utf-8")
+    states = [each["state"] for each in run["cards"]]
+    assert states[:2] == ["poor"] * 2, "an untrained generator"
+    cards = text[text.index('id="cards"') : text.index('id="play"')]
+    assert re.findall(r'<span class="state">(\w+)<', cards) == states
+    assert cards.count("A drawing of ") == 12 and f"{states.count('poor')} are poor" in cards
+    advised = re.findall(r"<strong>([^<]*)</strong>: ", cards)
+    assert advised == [", ".join(map(str, labels)) for labels in run["advice"].values()]
+    assert ", " in advised[0], "one sentence for all poor ones"
+    assert run["lineage"]["generator_sha256"] == sha256_of(GENERATOR)
+    assert text.count(sha256_of(GENERATOR)) == 1, "one hash for one file"
+    shown = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert run["measurement_context"]["generator_digest"] not in shown
+
+
 @pytest.mark.parametrize("count", [3, POINTS, POINTS + 1, 2 * POINTS + 1])
 def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
@@ -158,7 +223,7 @@ def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None
     assert library and len(library[1]) > 100_000
     # What a page can ask for stands in its markup or style: there is nothing but data in both.
     markup = re.sub(r"<script.*?</script>", "", first, flags=re.DOTALL)
-    asked = re.findall(r"""(?:src|href)=["']([^"']*)""", markup)
+    asked = re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", markup)
     assert {address.partition(":")[0] for address in asked} == {"data"}
     assert "url(" not in markup and "@import" not in markup
 
@@ -181,25 +246,6 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
         for other in one["near"]:
             assert other["label"] == one["asked"]
             assert int(lines[other["line"] - 1].split(",")[0]) == other["label"]
-
-
-def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
-    project: Path,
-) -> None:
-    images, labels = make_images()
-    images[5], images[7] = 0, 200
-    images[9], labels[9] = images[2], (labels[2] + 1) % 3
-    images[11], labels[11] = images[2], labels[2]
-    path = write_csv(project / "inbox/digits.csv", images, labels)
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:4], "", *lines[4:]]) + "\n")  # row 4 stands in line 6
-    finish(path)
-    data = facts()["data"]
-    found = [(row["row"], row["line"], row["label"]) for row in data["one_colour"]["rows"]]
-    assert found == [(6, 8, labels[5]), (8, 10, labels[7])]
-    firsts = [row["first"] for row in data["double"]["rows"]]
-    assert [(first["row"], first["line"]) for first in firsts] == [(3, 4), (3, 4)]
-    assert [(row["row"], row["line"]) for row in data["conflicts"]["rows"]] == [(10, 12)]
 
 
 @pytest.mark.usefixtures("finished")
@@ -248,8 +294,7 @@ def test_a_mistake_has_the_class_asked_for_and_the_class_seen_in_their_places(pa
     mark = f"{chart} .mark-rect path"
     page.until(f"Boolean(document.querySelector({mark!r}))")
     middle = see(page, mark)
-    beside = {**middle, "x": middle["x"] + 20}  # in the middle stands the number
-    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **beside)
+    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)  # where the number stands
     page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
     told = page.run("document.querySelector('#vg-tooltip-element').innerText").split()
     assert told == ["asked", "for", "0", "seen", "as", "1", "count", "4"]
@@ -308,8 +353,8 @@ def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_c
 ) -> None:
     show(page)
     assert page.run("document.title") == facts()["title"]
-    # The generator to play with, and one screen of headings below.
-    assert page.run("document.documentElement.scrollHeight") < 2.2 * 800
+    # The classes, the generator to play with, and one screen of headings below.
+    assert page.run("document.documentElement.scrollHeight") < 2.8 * 800
     assert page.run("document.querySelectorAll('.chart[data-drawn]').length") == 0
     page.run(
         "globalThis.seen = []; new MutationObserver(([{ target }]) => seen.push(target.textContent))"
@@ -330,6 +375,20 @@ def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_c
     page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
     page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
     assert "step" in page.run("document.querySelector('#vg-tooltip-element').innerText")
+
+
+@pytest.mark.usefixtures("finished")
+def test_it_prints_on_two_sides_with_charts_that_nobody_has_scrolled_to(page: Page) -> None:
+    show(page)
+    page.look(1)  # the library is unpacked
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    drawn = "[...document.querySelectorAll('.printed .chart')].map((c) => c.dataset.drawn)"
+    found = page.run(drawn)
+    assert len(found) > 6 and set(found) == {"true"}, "the browser waits for none"
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert page.run("document.querySelectorAll('details[open]').length") == 0
+    printed = page._ask("Page.printToPDF", preferCSSPageSize=True)["data"]
+    assert len(re.findall(rb"/Type /Page\b", base64.b64decode(printed))) == 2
 
 
 @pytest.mark.usefixtures("finished")

@@ -57,6 +57,14 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     assert len(said) >= 7 and str(EVIDENCE_PAGE) in said[-1]
     page = html.unescape(EVIDENCE_PAGE.read_text())
     assert str(report["summary"]) in page and "filled up with drawings" in page
+    (about, words, *drawn), *methods = re.findall(
+        r'<figcaption>(.*?): <strong>(.*?)</strong>.*?"reach" d="M(.*?) 2h(.*?)"/>.*?"value" d="M(.*?) 0',
+        page,
+        re.DOTALL,
+    )
+    assert about == "2 (10 images)" and "points (95 %: " in words and len(methods) >= 7
+    for start, length, value in (map(float, each) for each in (drawn, *(m[2:] for m in methods))):
+        assert -0.01 <= start <= value <= start + length <= 100.01
     assert [name for _, name in rare.files] == ["evidence.json", "evidence.md", "evidence.html"]
     places = list(Path(".cgan/evidence").glob("*/fold-*"))
     assert len(places) == 5 and not list(Path(".cgan/evidence").glob("*/*/training"))

@@ -18,6 +18,7 @@ from rich.console import Console
 from cgan.errors import CganError
 from cgan.metric import METRICS
 from cgan.registry.client import open_registry
+from cgan.reports.rank import rank
 from cgan.reports.report import summary
 from cgan.reports.status import status
 
@@ -106,6 +107,36 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
         "not evaluated yet: `dvc repro` does it",  # it has no numbers of another run
     ):
         assert words in text
+
+
+def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alike(
+    root: Path, empty_store: Path
+) -> None:
+    shutil.copyfile(empty_store, root / "mlflow.db")
+    runs = {}
+    for name, data, seed, distance, spread in (
+        ("best", "d", 1, 0.30, 0.01),
+        ("close", "d", 1, 0.31, 0.1),
+        ("worst", "d", 1, 0.9, 0.01),
+        ("other data", "e", 1, 0.1, 0.1),
+        ("another hold-out", "d", 2, 0.1, 0.1),
+    ):
+        runs[name] = run_id = trained(name, fid_judge=distance)
+        with open_registry("cgan") as registry:
+            registry.client.set_tag(run_id, "cgan.csv_sha256", data)
+            registry.client.log_param(run_id, "preprocess.seed", seed)
+            registry.client.log_param(run_id, "train.seed", name)
+            entry = {"value": distance, "replicates": [-spread, spread, 0.0]}
+            report = {"fid_judge": entry, "measurement_context": {"seed": 1}}
+            registry.client.log_dict(run_id, report, "reports/evaluation.json")
+    by = "of 3 runs by Fréchet distance"
+    assert rank(runs["best"]) == (
+        f"number 1 {by}, 0.3; close has 0.31, and the difference is within chance"
+    )
+    assert rank(runs["worst"]) == (
+        f"number 3 {by}, 0.9; best has 0.3, and the difference is more than chance"
+    )
+    assert rank(runs["other data"]) == rank(runs["another hold-out"]) == ""
 
 
 def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path, empty_store: Path) -> None:

@@ -1,0 +1,72 @@
+"""Is a class drawn well, and what helps where it is not: by the gate's limits, and beside real images."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from cgan.params.sections import GateParams
+from cgan.quality.intervals import share
+
+GOOD, DOUBTFUL, POOR = "good", "doubtful", "poor"
+FEW_HELD_OUT = 20  # images: below, the accuracy of real images is known to ± 10 points or worse
+FEW_IMAGES, RARE = 50, 0.5  # images of a class; as a part of what the median class has
+HALF_AS_VARIED = 0.5  # of real images
+
+# After the names of the classes. What is advised was tried; docs/log.md has it under the day that is named.
+NOT_MEASURABLE = (  # 2026-11-29, unequal classes
+    "the judge does not know real images well enough to judge drawings. Add images, larger ones if these "
+    "are small (`data.height`, `data.width`), or train the judge longer (`train_judge.total_kimg`)."
+)
+JUDGE_FAILS = (  # 2026-11-29, like is compared with like
+    "the judge misreads real images as well, so the drawings may not be to blame. Look at the labels below, "
+    "and add images."
+)
+MORE_IMAGES = (  # 2026-11-29, unequal classes; do drawings help
+    "there are few images to learn from. Add more, which helps more than any param: showing the few more "
+    "often makes copies. For a classifier, a class-balanced loss does as much as drawings."
+)
+LEGIBLE = (  # 2026-11-26, one pass for both networks
+    "the drawings are often taken for another class. Train longer (`train.total_kimg`), or raise "
+    "`train.class_logit_weight`, which makes drawings easier to recognise, but less varied."
+)
+VARIED = (  # 2026-11-27, how many different drawings; 2026-11-26
+    "the drawings repeat themselves. Train longer (`train.total_kimg`), or lower `train.class_logit_weight`, "
+    "which makes drawings more varied, but harder to recognise."
+)
+HOLD_OUT_MORE = (  # 2026-11-29, like is compared with like
+    f"fewer than {FEW_HELD_OUT} images are held out, so the numbers say little. Raise "
+    "`preprocess.holdout_fraction`, or add images."
+)
+NOT_DRAWN = "too few drawings were judged. Raise `evaluate.samples`."
+
+
+def add_states(
+    classes: Sequence[dict[str, Any]], counts: Sequence[int], measurable: bool, limits: GateParams
+) -> None:
+    """Give each class its `state` and `advice`: the first rule that applies is told. `counts`: of images."""
+    few = max(FEW_IMAGES, RARE * statistics.median(counts))
+    for found, count in zip(classes, counts, strict=False):
+        low, high, judge, floor = (found[k] for k in ("low", "high", "judge", "different_floor"))
+        part, part_low = (
+            found[key] / floor if found[key] is not None and floor else 1.0
+            for key in ("different", "different_low")
+        )
+        known = low is not None
+        wrong = known and low < limits.min_worst_class_accuracy
+        alike = part_low < limits.min_different_of_real
+        clearly_less = known and judge is not None and high < share(judge, found["heldout"])[0]
+        rules = (
+            (DOUBTFUL, not measurable, NOT_MEASURABLE),
+            (POOR, wrong and (judge or 0) < limits.min_worst_class_accuracy, JUDGE_FAILS),
+            (POOR, count < few and (wrong or alike), MORE_IMAGES),
+            (POOR, wrong, LEGIBLE),
+            (POOR, alike, VARIED),
+            (DOUBTFUL, clearly_less, LEGIBLE),
+            (DOUBTFUL, part < HALF_AS_VARIED, VARIED),
+            (DOUBTFUL, found["heldout"] < FEW_HELD_OUT, HOLD_OUT_MORE),
+            (DOUBTFUL, not known, NOT_DRAWN),
+        )
+        told = ((state, advice) for state, applies, advice in rules if applies)
+        found["state"], found["advice"] = next(told, (GOOD, ""))
