@@ -29,13 +29,12 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked, read_json
 from cgan.metric import METRICS
-from cgan.params.editing import preset_names, preset_params, set_params
+from cgan.params.editing import set_params
 from cgan.params.reading import check_params, load_params, parse_yaml
-from cgan.params.sections import Params, flatten, is_whole
-from cgan.project import EVALUATION, METRICS_FILE
+from cgan.params.sections import Choices, Params, flatten
+from cgan.project import EVALUATION, METRICS_FILE, require_project
 from cgan.quality.intervals import contexts_differ, difference_of_means
 from flows.checkout import checkout, environment
-from flows.production import top_folder
 from flows.repro import CHILDREN, CONTEXT, in_session
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ LOGS = Path(".cgan/sweeps")
 NAME = "cgan.sweep"  # tag of the MLflow runs
 
 Values = dict[str, Any]  # of params, by their dotted keys
+
+say = partial(print, flush=True)
 
 
 def train(base: Path, commit: str, study: str, number: int, values: Values) -> dict[str, Any]:
@@ -86,7 +87,8 @@ def search(base: Path, commit: str, params: Params, storage: str) -> None:
         seed=s.seed + len(study.trials), n_startup_trials=len(s.space) + 2, constant_liar=True
     )
     if not study.trials:
-        study.enqueue_trial(_present(params))
+        now = flatten(params)
+        study.enqueue_trial({key: now[key] for key, each in s.space.items() if each.has(now[key])})
     here = f"{os.uname().nodename}:{base}"
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if trial.user_attrs.get("here") == here:  # nobody runs it: one sweep at a time here
@@ -114,17 +116,16 @@ def search(base: Path, commit: str, params: Params, storage: str) -> None:
         study.optimize(objective, n_trials=1, callbacks=enough)
     if left := max(0, s.trials - len(study.get_trials(states=done))):
         study.optimize(objective, left, n_jobs=s.parallel, callbacks=enough, catch=(CganError,))
-    best = " ".join(f"{key}={value}" for key, value in _rounded(study.best_params).items())
+    best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
     say(
         f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Take it, and see whether it is "
-        f"better than HEAD:\n  python -m flows.pipeline --no-gate --set {best}\n"
-        f"  python -m flows.sweep --seeds {s.seeds}"
+        f"better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds {s.seeds}"
     )
 
 
 def compare(base: Path, commit: str, params: Params, name: str) -> None:
     """Train with `sweep.seeds` fresh seeds, not the one by which params may have been chosen; and against
-    them with what `name`, a preset or a commit, has otherwise in `train`."""
+    them with what the commit `name` has otherwise in `train`."""
     others, key = _other_params(base, params, name), params.sweep.objective
     first, count = params.train.seed + 1, params.sweep.seeds
     roles = {"present": {}, name: others} if others else {"present": {}}
@@ -170,14 +171,11 @@ def _study_name(base: Path, commit: str, prefix: str, params: Params) -> str:
 
 
 def _other_params(base: Path, params: Params, name: str) -> Values:
-    known = preset_names()
     try:
-        text = "" if name in known else git.git("show", f"{name}:params.yaml", folder=base).decode()
+        text = git.git("show", f"{name}:params.yaml", folder=base).decode()
     except git.GitError as error:
-        raise CganError(
-            f"--against {name}: no preset ({', '.join(known)}), and no commit here ({error})."
-        ) from None
-    there = parse_yaml(text, f"params.yaml of {name}")["train"] if text else preset_params(name)
+        raise CganError(f"--against {name}: no commit here has a params.yaml ({error}).") from None
+    there = parse_yaml(text, f"params.yaml of {name}")["train"]
     others = {k: v for k, v in there.items() if k != "seed" and getattr(params.train, k, ...) != v}
     document = params.model_dump(by_alias=True)
     check_params({**document, "train": document["train"] | others}, f"`train` of {name}")
@@ -188,14 +186,12 @@ def _suggested(trial: Trial, params: Params) -> Values:
     """Values of the space. Floats with three digits: more would make no difference."""
     found: Values = {}
     for key, each in params.sweep.space.items():
-        low, high = each.bounds()[0], each.bounds()[-1]
-        if each.choices is not None:
+        if isinstance(each, Choices):
             found[key] = trial.suggest_categorical(key, each.choices)
-        elif is_whole(key):
-            step = max(1, int(each.step or 1))
-            found[key] = trial.suggest_int(key, int(low), int(high), step=step, log=each.log)
+        elif isinstance(each.low, int) and isinstance(each.high, int):
+            found[key] = trial.suggest_int(key, each.low, each.high, log=each.log)
         else:
-            found[key] = trial.suggest_float(key, low, high, step=each.step, log=each.log)
+            found[key] = trial.suggest_float(key, each.low, each.high, log=each.log)
     return _rounded(found)
 
 
@@ -207,39 +203,21 @@ def _in_words(values: Values) -> str:
     return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
 
 
-def _present(params: Params) -> Values:
-    """What params.yaml holds now, where the space has that value."""
-    now, found = flatten(params), {}
-    for key, each in params.sweep.space.items():
-        value, bounds = now[key], each.bounds()
-        is_number = each.choices is None and not isinstance(value, str)  # it may be `auto`
-        if value in bounds or (is_number and bounds[0] <= value <= bounds[-1]):
-            found[key] = value
-    return found
-
-
 def committed(base: Path) -> str:
     """The commit whose code the trainings run: HEAD, now. Raises CganError for code that is not in it."""
     try:
-        commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
-        changed = git.git("diff", "--name-only", "HEAD", "--", *CODE, folder=base)
-        changed += git.git("ls-files", "--others", "--exclude-standard", "--", *CODE, folder=base)
+        found = git.source(base)
     except git.GitError:
         raise CganError(
             f"{base}: git finds no commit here, and the trainings of a sweep run the code of one. Make it: "
             "git init; git add .; git commit -m start"
         ) from None
-    if changed:
+    if changed := [path for path in found.changed if path.split("/")[0] in CODE]:
         raise CganError(
-            f"{', '.join(changed.decode().splitlines()[:5])}: not as in HEAD, whose code the trainings of a "
-            "sweep run. Commit the change, then start the sweep."
+            f"{', '.join(changed[:5])}: not as in HEAD, whose code the trainings of a sweep run. Commit the "
+            "change, then start the sweep."
         )
-    return commit
-
-
-def say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    return found.commit
 
 
 def _end(number: int, _: Any) -> None:
@@ -261,11 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--trials", type=int, help="results in all, those of former calls too")
     add("--storage", default="", metavar="URL", help="of Optuna; default: .cgan/optuna.db")
     add("--seeds", type=int, help="no search: so many seeds of the present params, and of others")
-    add(
-        "--against",
-        metavar="NAME",
-        help="whose `train` the others are (HEAD): preset, commit, branch",
-    )
+    add("--against", metavar="COMMIT", help="whose `train` the others are; default: HEAD")
     add("--parallel", type=int, help="trainings at a time")
     asked = parser.parse_args(arguments)
     if importlib.util.find_spec("optuna") is None:
@@ -273,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
-        base = top_folder()
+        base = require_project()
         document = load_params().model_dump(by_alias=True)
         for key in ("trials", "parallel", "seeds"):
             if (value := getattr(asked, key)) is not None:

@@ -12,8 +12,9 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
-    ValidationError,
+    Tag,
     model_validator,
 )
 
@@ -260,7 +261,6 @@ class GateParams(Section):
     model: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
     promote: bool
     against_champion: Literal["better", "not_worse"]
-    on_drift: Literal["block", "note"]
     max_class_shift: float = Field(ge=0)
     max_agreement_drop: Share
     max_drawn_shift: float = Field(ge=0)
@@ -274,35 +274,42 @@ class GateParams(Section):
     min_judge_accuracy: Share
 
 
-class Dimension(Section):
-    """Where a sweep searches for one param: from `low` to `high`, or among `choices`."""
+class Range(Section):
+    """Where a sweep searches for one param: from `low` to `high`. Whole numbers if both are."""
 
-    low: int | float | None = None
-    high: int | float | None = None
+    low: int | float
+    high: int | float
     log: bool = False  # as many trials between 0.001 and 0.01 as between 0.01 and 0.1
-    step: int | float | None = Field(default=None, gt=0)
-    choices: list[bool | int | float | str] | None = Field(default=None, min_length=2)
 
     @model_validator(mode="after")
-    def _range_or_choices(self) -> Self:
-        if self.choices is not None:
-            if self.log or {self.low, self.high, self.step} != {None}:
-                raise ValueError("`choices` stand alone, without `low`, `high`, `step` and `log`")
-            return self
-        if self.low is None or self.high is None:
-            raise ValueError("give either both `low` and `high`, or `choices`")
+    def _goes_together(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"`low` ({self.low}) must be below `high` ({self.high})")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("with `log`, `low` must be above 0, and there is no `step`")
+        if self.log and self.low <= 0:
+            raise ValueError("with `log`, `low` must be above 0")
         return self
 
-    def bounds(self) -> list[Any]:
-        """Every choice, or both ends of the range."""
-        if self.choices is not None:
-            return list(self.choices)
-        assert self.low is not None and self.high is not None
-        return [self.low, self.high]
+    def has(self, value: Any) -> bool:
+        return value != "auto" and bool(self.low <= value <= self.high)
+
+
+class Choices(Section):
+    """The values of one param that a sweep tries."""
+
+    choices: list[bool | int | float | str] = Field(min_length=2)
+
+    def has(self, value: Any) -> bool:
+        return value in self.choices
+
+
+def _kind(value: Any) -> str:
+    has_choices = isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value)
+    return "choices" if has_choices else "range"
+
+
+Space = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)
+]
 
 
 def _check_searched(key: str) -> str:
@@ -321,7 +328,7 @@ class SweepParams(Section):
     objective: Annotated[str, AfterValidator(_check_metric)]
     seeds: int = Field(ge=2, le=100)
     seed: Seed
-    space: dict[Annotated[str, AfterValidator(_check_searched)], Dimension] = Field(min_length=1)
+    space: dict[Annotated[str, AfterValidator(_check_searched)], Space] = Field(min_length=1)
 
 
 class TrackingParams(Section):
@@ -349,25 +356,6 @@ class Params(Section):
     gate: GateParams
     sweep: SweepParams
     tracking: TrackingParams
-
-    @model_validator(mode="after")
-    def _space_within_limits(self) -> Self:
-        """Each end and choice of `sweep.space` alone; how params go together, a trial shows."""
-        for key, dimension in self.sweep.space.items():
-            name, train = key.removeprefix("train."), self.train.model_dump()
-            for value in dimension.bounds():
-                try:
-                    TrainChoices.model_validate(train | {name: value})
-                except ValidationError as error:
-                    if words := [e["msg"] for e in error.errors() if e["loc"][:1] == (name,)]:
-                        found = f"{', or '.join(words)}, found {value!r}"
-                        raise ValueError(f"`sweep.space.{key}`: {found}") from None
-        return self
-
-
-def is_whole(key: str) -> bool:
-    """Does `train.KEY` take whole numbers only?"""
-    return "float" not in str(TrainChoices.model_fields[key.removeprefix("train.")].annotation)
 
 
 def flatten(value: BaseModel | dict[str, Any]) -> dict[str, Any]:
