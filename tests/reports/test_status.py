@@ -16,6 +16,7 @@ from conftest import MLFLOWS_OWN_WARNINGS, ROOT
 from rich.console import Console
 
 from cgan.errors import CganError
+from cgan.files import locked
 from cgan.metric import METRICS
 from cgan.registry.client import open_registry
 from cgan.reports.report import summary
@@ -51,18 +52,27 @@ def write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def trained(name: str, verdict: str = "", summary: str = "", **metrics: float) -> str:
-    """A finished training in the store, and its version where the gate has judged it; the run's id."""
+def trained(
+    name: str,
+    verdict: str = "",
+    summary: str = "",
+    *,
+    status: str = "FINISHED",
+    fingerprint: str = "elsewhere",
+    **metrics: float,
+) -> str:
+    """A training in the store, and its version where the gate has judged it; the run's id."""
     with open_registry("cgan") as registry:
         client = registry.client
         known = client.get_experiment_by_name("cgan")
         experiment_id = known.experiment_id if known else client.create_experiment("cgan")
         tags = {"mlflow.source.name": "cgan.stages.train", "git.dirty": "true"}
-        tags |= {"mlflow.source.git.commit": "abcdef0123456789"}
+        tags |= {"mlflow.source.git.commit": "abcdef0123456789", "cgan.fingerprint": fingerprint}
         run_id = str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
         for key, value in metrics.items():
             client.log_metric(run_id, f"quality/{key}", value)
-        client.set_terminated(run_id)
+        if status != "RUNNING":
+            client.set_terminated(run_id, status)
         if verdict:
             if not registry.versions():
                 client.create_registered_model("cgan")
@@ -106,6 +116,23 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
         "not evaluated yet: `dvc repro` does it",  # it has no numbers of another run
     ):
         assert words in text
+
+
+def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(
+    root: Path, empty_store: Path
+) -> None:
+    shutil.copyfile(empty_store, root / "mlflow.db")
+    trained("good")
+    trained("cancelled", status="KILLED")
+    (root / ".cgan/runs/killed").mkdir(parents=True)
+    trained("killed", status="RUNNING", fingerprint="killed")  # nobody holds its lock
+    assert "Last training good · FINISHED" in screen(root)
+    (root / ".cgan/runs/alive").mkdir()
+    trained("alive", status="RUNNING", fingerprint="alive")
+    with locked(root / ".cgan/runs/alive.lock"):
+        assert "Trains now alive · RUNNING" in screen(root) and "good" not in screen(root)
+    trained("far away", status="RUNNING")
+    assert "Trains now far away" in screen(root)
 
 
 def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path, empty_store: Path) -> None:
