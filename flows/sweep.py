@@ -68,8 +68,8 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> d
         return report | {"quality": numbers["quality"]}
 
 
-def search(base: Path, commit: str, params: Params, storage: str) -> None:
-    """`sweep.trials` results in all, those of former calls and of other machines too."""
+def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -> None:
+    """`--trials` results in all, those of former calls and of other machines too."""
     import optuna
     from optuna.study import MaxTrialsCallback
     from optuna.trial import TrialState
@@ -77,14 +77,14 @@ def search(base: Path, commit: str, params: Params, storage: str) -> None:
     s, better = params.sweep, METRICS[params.sweep.objective].better
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
+        storage=asked.storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
         study_name=_study_name(base, commit, "sweep", params),
         direction="minimize" if better == "lower" else "maximize",
         load_if_exists=True,
     )
     # With the same seed again, a second driver would repeat the first.
     study.sampler = optuna.samplers.TPESampler(
-        seed=s.seed + len(study.trials), n_startup_trials=len(s.space) + 2, constant_liar=True
+        seed=1 + len(study.trials), n_startup_trials=len(s.space) + 2, constant_liar=True
     )
     if not study.trials:
         now = flatten(params)
@@ -110,24 +110,26 @@ def search(base: Path, commit: str, params: Params, storage: str) -> None:
 
     done = (TrialState.COMPLETE,)
     before = len(study.get_trials(states=done))
-    say(f"{study.study_name}: {s.trials} trials, {s.parallel} at a time; {before} are there")
-    enough = [MaxTrialsCallback(s.trials, states=done)]
+    say(
+        f"{study.study_name}: {asked.trials} trials, {asked.parallel} at a time; {before} are there"
+    )
+    enough = [MaxTrialsCallback(asked.trials, states=done)]
     if not before:  # it makes the data and the judge for all, and may show that nothing works
         study.optimize(objective, n_trials=1, callbacks=enough)
-    if left := max(0, s.trials - len(study.get_trials(states=done))):
-        study.optimize(objective, left, n_jobs=s.parallel, callbacks=enough, catch=(CganError,))
+    if left := max(0, asked.trials - len(study.get_trials(states=done))):
+        study.optimize(objective, left, n_jobs=asked.parallel, callbacks=enough, catch=(CganError,))
     best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
     say(
         f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Take it, and see whether it is "
-        f"better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds {s.seeds}"
+        f"better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
     )
 
 
-def compare(base: Path, commit: str, params: Params, name: str) -> None:
-    """Train with `sweep.seeds` fresh seeds, not the one by which params may have been chosen; and against
-    them with what the commit `name` has otherwise in `train`."""
-    others, key = _other_params(base, params, name), params.sweep.objective
-    first, count = params.train.seed + 1, params.sweep.seeds
+def compare(base: Path, commit: str, params: Params, asked: argparse.Namespace) -> None:
+    """Train with fresh seeds, not the one by which params may have been chosen; and with what `--against` has
+    otherwise in `train`."""
+    name, key, count = asked.against, params.sweep.objective, asked.seeds
+    others, first = _other_params(base, params, name), params.train.seed + 1
     roles = {"present": {}, name: others} if others else {"present": {}}
     say(f"{count} fresh seeds each: {', '.join(roles)}")
 
@@ -140,7 +142,7 @@ def compare(base: Path, commit: str, params: Params, name: str) -> None:
 
     pairs = list(itertools.product(roles, range(first, first + count)))
     values = [measured(pairs[0])]  # it makes the data and the judge for all
-    with ThreadPoolExecutor(params.sweep.parallel) as threads:
+    with ThreadPoolExecutor(asked.parallel) as threads:
         values += threads.map(measured, pairs[1:])
     groups = [values[at : at + count] for at in range(0, len(values), count)]
     for role, group in zip(roles, groups, strict=True):
@@ -236,31 +238,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--trials", type=int, help="results in all, those of former calls too")
+    add("--trials", type=int, default=20, help="results in all, those of former calls too")
     add("--storage", default="", metavar="URL", help="of Optuna; default: .cgan/optuna.db")
     add("--seeds", type=int, help="no search: so many seeds of the present params, and of others")
-    add("--against", metavar="COMMIT", help="whose `train` the others are; default: HEAD")
-    add("--parallel", type=int, help="trainings at a time")
+    add("--against", default="HEAD", metavar="COMMIT", help="whose `train` the others are")
+    add("--parallel", type=int, default=2, help="trainings at a time")
     asked = parser.parse_args(arguments)
+    if asked.parallel < 1 or asked.seeds == 1:
+        parser.error("expected at least --parallel 1 and --seeds 2")
     if importlib.util.find_spec("optuna") is None:
         sys.exit("Error: a sweep needs the package optuna: `pip install -e '.[pipeline,sweep]'`.")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
         base = require_project()
-        document = load_params().model_dump(by_alias=True)
-        for key in ("trials", "parallel", "seeds"):
-            if (value := getattr(asked, key)) is not None:
-                document["sweep"][key] = value
-        params = check_params(document, "the command line")
+        params = load_params()
         commit = committed(base)
         with locked(base / LOGS / "lock", wait=False) as is_alone:
             if not is_alone:
                 raise CganError("a sweep runs in this folder. Wait until it ends, or stop it.")
-            if asked.seeds is None and asked.against is None:
-                search(base, commit, params, asked.storage)
-            else:
-                compare(base, commit, params, asked.against or "HEAD")
+            (compare if asked.seeds else search)(base, commit, params, asked)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

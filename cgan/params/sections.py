@@ -70,11 +70,6 @@ def _check_metric(key: str) -> str:
     return key
 
 
-def _check_sides(section: DataParams | ValidateParams) -> None:
-    if (section.height is None) != (section.width is None):
-        raise ValueError("give both `height` and `width`, or neither")
-
-
 PrintableText = Annotated[str, Field(min_length=1), AfterValidator(_check_printable)]
 """A text on one line, without control characters."""
 
@@ -90,39 +85,40 @@ ClassName = Annotated[
 """What people call a class."""
 
 
-class DataParams(Section):
+class _Sized(Section):
+    height: Side | None
+    width: Side | None
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> Self:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("give both `height` and `width`, or neither")
+        return self
+
+
+class DataParams(_Sized):
     """Stage download: where the CSV or the pictures come from, and of which size they are made."""
 
     source: Literal["sample", "file", "kaggle"]
     path: PrintableText
     kaggle: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
     member: RelativeName
-    height: Side | None
-    width: Side | None
     fit: Literal["crop", "pad", "stretch"]
     max_megabytes: int = Field(gt=0)
 
-    @model_validator(mode="after")
-    def _goes_together(self) -> Self:
-        _check_sides(self)
-        return self
 
-
-class ValidateParams(Section):
+class ValidateParams(_Sized):
     """Stages validate and preprocess: what the CSV's columns hold, and how many images a class needs."""
 
     label_column: PrintableText
     classes: int | None = Field(ge=2, le=1000)
     class_names: list[ClassName] | None
     channels: Literal[1, 3]
-    height: Side | None
-    width: Side | None
     min_per_class: int = Field(ge=2)
     max_imbalance: float = Field(ge=1)
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        _check_sides(self)
         names = self.class_names or []
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -197,29 +193,38 @@ class TrainChoices(Section):
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         demo = self.discriminator == "demo"
-        of_classes = (
+        of_classes = {
             self.auxiliary_discriminator,
             self.auxiliary_generator,
             self.class_logit_weight,
-        )
-        problems = {
-            f"`save_every` ({self.save_every}) must be a multiple of `log_every` ({self.log_every}): a "
-            "checkpoint falls on a record": self.save_every % self.log_every,
-            f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` "
-            f"({self.cpu_parts})": self.batch_size % self.cpu_parts,
-            "`discriminator: demo` has batch norm and needs `updates: in_turn`": demo
-            and self.updates != "in_turn",
-            "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
-            "`auxiliary_generator` and `class_logit_weight` to 0.0": demo
-            and not all(weight in (0, "auto") for weight in of_classes),
-            "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to 0.0 and "
-            "raise `class_logit_weight`, or choose `updates: two_passes`": self.updates
-            == "one_pass"
-            and self.auxiliary_generator not in (0, "auto"),
         }
-        for problem, is_there in problems.items():
-            if is_there:
-                raise ValueError(problem)
+        for is_right, words in (
+            (
+                self.save_every % self.log_every == 0,
+                f"`save_every` ({self.save_every}) must be a multiple of `log_every` ({self.log_every}): a "
+                "checkpoint falls on a record",
+            ),
+            (
+                self.batch_size % self.cpu_parts == 0,
+                f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` ({self.cpu_parts})",
+            ),
+            (
+                not demo or self.updates == "in_turn",
+                "`discriminator: demo` has batch norm and needs `updates: in_turn`",
+            ),
+            (
+                not demo or of_classes <= {0, "auto"},
+                "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
+                "`auxiliary_generator` and `class_logit_weight` to 0.0",
+            ),
+            (
+                self.updates != "one_pass" or self.auxiliary_generator in (0, "auto"),
+                "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to 0.0 "
+                "and raise `class_logit_weight`, or choose `updates: two_passes`",
+            ),
+        ):
+            if not is_right:
+                raise ValueError(words)
         return self
 
 
@@ -323,11 +328,7 @@ def _check_searched(key: str) -> str:
 class SweepParams(Section):
     """`python -m flows.sweep`: a search for better values of the section `train`."""
 
-    trials: int = Field(ge=1, le=10_000)
-    parallel: int = Field(ge=1, le=1000)
     objective: Annotated[str, AfterValidator(_check_metric)]
-    seeds: int = Field(ge=2, le=100)
-    seed: Seed
     space: dict[Annotated[str, AfterValidator(_check_searched)], Space] = Field(min_length=1)
 
 
@@ -359,7 +360,7 @@ class Params(Section):
 
 
 def flatten(value: BaseModel | dict[str, Any]) -> dict[str, Any]:
-    """Nested params → {"train.lr": 0.003, …}, in the order of the file."""
+    """Nested params → {"train.lr": 0.003, …}."""
     flat: dict[str, Any] = {}
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True, exclude_unset=True)
