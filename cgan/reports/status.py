@@ -51,9 +51,8 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             yield "", _numbers(run)
         else:
             yield "Champion", "none yet: `cgan gate` makes the first"
-        if versions:
-            last, why = versions[0], versions[0].tags.get(SUMMARY, "")
-            yield "Verdict", f"version {last.number} · {last.verdict or 'not judged yet'} · {why}"
+        for last in versions[:1]:
+            yield "Verdict", last.tags.get(SUMMARY) or f"version {last.number} is not judged yet"
         experiment = client.get_experiment_by_name(experiment_name(params.tracking.experiment))
         ids = [experiment.experiment_id] if experiment else []
         found = client.search_runs(ids, TRAINING, max_results=100) if ids else []  # newest first
@@ -65,11 +64,10 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             changes = " with changes" * (tags.get("git.dirty") == "true")
             made = f"{run.info.status} · {_trained(run)} · commit {commit}{changes}"
             yield "Trains now" if now else "Last training", f"{run.info.run_name} · {made}"
-            if now:
-                continue
-            yield "", _numbers(run)
-            judged = run_id in [version.run_id for version in versions]
-            yield "", f"run {run_id}{'' if judged else ', not judged yet: `cgan gate`'}"
+            if not now:
+                yield "", _numbers(run)
+                judged = run_id in [version.run_id for version in versions]
+                yield "", f"run {run_id}{'' if judged else ', not judged yet: `cgan gate`'}"
 
 
 def _is_cut_off(run: Any) -> bool:

@@ -109,7 +109,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
     third = trained("third run")
     text = screen(root)
     for words in (
-        "version 2 · blocked · Version 2 is blocked: worse.",
+        "Verdict Version 2 is blocked: worse.",
         "third run · FINISHED · trained ",
         "commit abcdef01 with changes",
         f"run {third}, not judged yet: `cgan gate`",
