@@ -128,10 +128,8 @@ format: $(READY) ## Format the code
 ui: $(READY) ## Browse the runs in the MLflow UI, http://127.0.0.1:5000
 	cgan ui
 
-# HOST of the command line only: some shells export theirs.
-up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4200 MLFLOW_PORT=5000; HOST= ALLOW_REMOTE=yes)
-	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT)) \
-	  $(if $(findstring command,$(origin HOST)),--host $(HOST)) $(if $(ALLOW_REMOTE),--allow-remote)
+up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4200 MLFLOW_PORT=5000)
+	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT))
 
 deploy: $(READY) ## Schedule the commit of HEAD, as prefect.yaml says
 	@python -m flows.production deploy

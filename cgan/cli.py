@@ -18,10 +18,6 @@ from cgan.reports.commands import DATA, JUDGE, PRODUCTION, made
 
 DRAW = "Draw: cgan draw 2024 --seed 7"
 
-Host = Annotated[str, typer.Option(help="The address to listen at.")]
-AllowRemote = Annotated[
-    bool, typer.Option("--allow-remote", help="Allow a --host that other machines can reach.")
-]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -126,13 +122,14 @@ def serve(
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    host: Host = "127.0.0.1",
-    allow_remote: AllowRemote = False,
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; 0.0.0.0: other machines can ask.")
+    ] = "127.0.0.1",
 ) -> None:
     """Draw over HTTP: a page for people, /draw for programs, until Ctrl-C. docs/service.md says more."""
     from cgan.service.server import serve
 
-    serve(model, host, port, allow_remote)
+    serve(model, host, port)
 
 
 @app.command(rich_help_panel=DRAW)
@@ -234,8 +231,6 @@ def preset(
 @app.command(rich_help_panel=JUDGE)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    host: Host = "127.0.0.1",
-    allow_remote: AllowRemote = False,
 ) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     root = require_project()
@@ -246,8 +241,7 @@ def ui(
     experiment = "cgan"
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
         experiment = load_params().tracking.experiment
-    name = experiment_name(experiment)
-    raise typer.Exit(serve_ui(root, port, name, host, allow_remote))
+    raise typer.Exit(serve_ui(root, port, experiment_name(experiment)))
 
 
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")

@@ -1,10 +1,11 @@
-"""Where servers of ours listen: addresses, and who can reach them."""
+"""Where servers of ours listen."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
 import socket
+from http.client import HTTPConnection, HTTPException
 from urllib.parse import quote
 
 from cgan.errors import CganError
@@ -29,15 +30,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def require_meant(host: str, allow_remote: bool) -> None:
-    """Raises CganError for an address that others can reach, unless that is meant."""
-    if not (is_loopback(host) or allow_remote):
-        raise CganError(
-            f"host {host[:100]}: others than this machine could reach the servers there. Add --allow-remote "
-            "(make up: ALLOW_REMOTE=yes) if that is meant; docs/security.md says what it means."
-        )
-
-
 def require_free(host: str, port: int, other: str) -> None:
     """Raises CganError where nobody can listen; `other` says how to take another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -54,26 +46,17 @@ def require_free(host: str, port: int, other: str) -> None:
         raise CganError(f"port {port} cannot be used at {host[:100]}: {advice}.") from None
 
 
-def listens(host: str, port: int) -> bool:
-    """Does a server listen there?"""
+def answers(port: int) -> bool:
+    """Does a web server of this machine answer there, whatever it says?"""
+    connection = HTTPConnection(LOOPBACK, port, timeout=5)
     try:
-        socket.create_connection((LOOPBACK if host in ANYWHERE else host, port), 1).close()
-    except OSError:
+        connection.request("HEAD", "/")
+        connection.getresponse()
+    except (OSError, HTTPException):
         return False
+    finally:
+        connection.close()
     return True
-
-
-def names_here(host: str, port: int) -> list[str]:
-    """What a browser may call a server that listens there: names and addresses, with and without port."""
-    import psutil
-
-    own = [host]
-    if host in ANYWHERE:
-        found = [each for interface in psutil.net_if_addrs().values() for each in interface]
-        families = (socket.AF_INET, socket.AF_INET6)
-        own = [each.address.partition("%")[0] for each in found if each.family in families]
-    names = [*map(in_url, own), LOOPBACK, "localhost", socket.gethostname(), socket.getfqdn()]
-    return [*names, *(f"{name}:{port}" for name in names)]
 
 
 def run_page(site: str, experiment_id: str, run_id: str = "", artifact: str = "") -> str:

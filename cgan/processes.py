@@ -11,7 +11,7 @@ from xmlrpc.client import ServerProxy  # nosec B411: our own supervisor answers
 from cgan.project import PRODUCTION
 
 SOCKET = "supervisor.sock"
-STATE = "state.json"  # what was started, by name: host and port
+STATE = "state.json"  # the ports of the servers that were started, by name
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Where a run works that is not at the engineer's terminal: in a fresh clone at a commit, its checkout.
 
-`enter` is the pull step of prefect.yaml: Prefect calls it in the run's process before it loads the flow. A
-checkout lives as long as its process. DVC's cache, checkpoints and unsent records are in the Home and the
-cache of the project that it belongs to, so a run that was cut off goes on in another checkout.
+`enter` is the pull step of prefect.yaml: Prefect calls it in the run's process before it loads the flow. The
+next one removes what has ended. Results, checkpoints and unsent records are in DVC's cache and in the Home of
+the project that it belongs to, so a run that was cut off goes on in another checkout.
 """
 
 from __future__ import annotations

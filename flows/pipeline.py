@@ -1,6 +1,6 @@
 """The pipeline as a Prefect flow: one task a stage, the gate last.
 
-    python -m flows.pipeline [--refresh] [--set train.lr=1e-3 …] [--stages evaluate …] [--no-gate]
+    python -m flows.pipeline [--refresh] [--no-gate]
 
 DVC decides what is stale and keeps the results: Prefect caches none, and a stage that failed isn't retried.
 See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-remembers.md.
@@ -9,9 +9,7 @@ See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-remembers.md.
 from __future__ import annotations
 
 import argparse
-import atexit
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,7 +22,6 @@ from prefect.states import Cancelled, Completed, Failed
 from cgan.errors import CganError
 from cgan.files import read_json, write_bytes
 from cgan.params.editing import set_params
-from cgan.params.reading import parse_yaml
 from cgan.params.sections import flatten
 from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
 from flows.artifacts import publish
@@ -104,7 +101,7 @@ def push() -> State[Any]:
 
 
 def _run_name() -> str:
-    """`nightly 25 Nov 02:00`; by hand `26 Nov 17:30 · train.seed=2`. Times are UTC."""
+    """`nightly 25 Nov 02:00`, `train 26 Nov 17:30 · train.seed=2`. Times are UTC."""
     given = runtime.flow_run.parameters
     name = f"{runtime.deployment.name or ''} {runtime.flow_run.scheduled_start_time:%d %b %H:%M}"
     parts = [f"{key}={value}" for key, value in flatten(given.get("overrides") or {}).items()]
@@ -115,34 +112,27 @@ def _run_name() -> str:
 def pipeline(
     refresh: bool = False,
     overrides: dict[str, Any] | None = None,
-    stages: list[str] | None = None,
     gate: bool = True,
 ) -> State[Any]:
     """From a CSV of labelled images to a judged generator. DVC runs only the stages that are stale.
 
     Args:
         refresh: Fetch the data again. When it comes back unchanged, nothing after it runs.
-        overrides: Values to write into params.yaml first, such as {"train.lr": 0.001}. In your own tree they
-            stay there, as after `dvc exp run -S`; a run of a deployment starts from the committed ones.
-        stages: Only these stages of dvc.yaml, on the inputs that are there. Default: all.
+        overrides: Values to write into params.yaml first, such as {"train.lr": 0.001}. A run of a deployment
+            starts from the committed ones.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
-    if here := os.environ.get(CHECKOUT):
-        atexit.register(shutil.rmtree, here, ignore_errors=True)
+    here = os.environ.get(CHECKOUT)
     with alone(relay):
         try:
-            known = [stage.name for stage in STAGES]
-            if unknown := ", ".join(name for name in stages or () if name not in known):
-                raise CganError(f"no stage named {unknown}. The stages: {', '.join(known)}.")
-            work = Work(known, refresh, bool(here) and has_remote())
+            work = Work([stage.name for stage in STAGES], refresh, bool(here) and has_remote())
             if overrides:
                 dvc("status")  # while a stage runs, params.yaml must not change
                 relay(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
-            chosen = ("params", *(stages or known))
-            for stage in [each for each in STAGES if each.name in chosen]:
+            for stage in STAGES:
                 if (state := stage(work)).is_failed():
                     return Failed(message=f"Stage `{stage.name}`: {state.message}")
-            judged = judge() if gate and not stages else None
+            judged = judge() if gate else None
             if judged and judged.is_failed():
                 return Failed(message=f"Gate: {judged.message}")
             message = publish(judged is not None)
@@ -166,13 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--refresh", action="store_true", help="fetch the data again")
-    words = "write a value into params.yaml first, such as train.lr=1e-3"
-    add("--set", dest="overrides", metavar="KEY=VALUE", nargs="+", action="extend", help=words)
-    add("--stages", metavar="STAGE", nargs="+", help="only these stages, no gate")
     add("--no-gate", dest="gate", action="store_false", help="do not judge, nor promote")
     asked = parser.parse_args(arguments)
     try:
-        asked.overrides = dict(map(parse_override, asked.overrides or []))
         require_prefect()
         state = pipeline(**vars(asked), return_state=True)
     except CganError as error:
@@ -188,14 +174,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if ended_badly := state.is_failed() or state.is_crashed():
         sys.stderr.write(f"Error: {state.message}\n")
     return int(ended_badly)
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`train.lr=1e-3` → ("train.lr", 0.001): the value is read as in params.yaml."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise CganError(f"--set: expected KEY=VALUE such as train.lr=1e-3, got {text!r}.")
-    return key, parse_yaml(value, f"--set {key}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,9 +24,9 @@ import psutil
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked, read_json, write_json
-from cgan.hosts import LOOPBACK, is_loopback, listens, require_free, require_meant, site_of
+from cgan.hosts import LOOPBACK, answers, require_free, site_of
 from cgan.processes import SOCKET, STATE, running, supervisor
-from cgan.project import PRODUCTION, home
+from cgan.project import PRODUCTION, home, require_project
 from cgan.tracking.store import BACKEND, STORE, is_server, store_uri, without_credentials
 from flows.checkout import SOURCE
 from flows.repro import output_of
@@ -38,53 +37,42 @@ PORTS = {"mlflow": 5000, "prefect": 4200}
 START_S = 120.0
 
 
-def up(
-    root: Path, ports: dict[str, int], host: str = LOOPBACK, allow_remote: bool = False
-) -> Iterator[str]:
+def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
     """Start what does not run yet. Yields a line as each answers.
 
-    Raises CganError if a port is taken, a program ends, or production runs with other options.
+    What runs keeps its ports. Raises CganError if a port is taken or a program ends.
     """
-    require_meant(host, allow_remote)
     folder = root / PRODUCTION
-    servers = {name: ports[name] for name in PORTS}
-    if is_server(store_uri(root)):
-        del servers["mlflow"]
-    asked = {name: {"host": host, "port": servers.get(name)} for name in (*servers, "worker")}
+    asked = {
+        name: ports[name] for name in PORTS if name == "prefect" or not is_server(store_uri(root))
+    }
     with locked(folder / "lock"):
         folder.chmod(0o700)  # flow parameters, and logs
-        if not running(root):
-            for name, port in servers.items():
-                require_free(host, port, f"{name.upper()}_PORT=")
+        if running(root):
+            asked = read_json(folder / STATE)
+        else:
+            for name, port in asked.items():
+                require_free(LOOPBACK, port, f"{name.upper()}_PORT=")
             write_json(folder / STATE, asked)
             itself = (sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION))
-            output_of(*itself, folder=root, environment=_environment(root, host, ports))
-        elif read_json(folder / STATE) != asked:
-            raise CganError(
-                "production runs with other options, or another MLflow. Give the same, or end it: make down."
-            )
-        for name, port in servers.items():
-            _start(root, name, host, port)
-            yield f"{name:8} {site_of(host, port)}"
+            output_of(*itself, folder=root, environment=_environment(root, ports))
+        for name, port in asked.items():
+            _start(root, name, port)
+            yield f"{name:8} {site_of(LOOPBACK, port)}"
         _start(root, "worker")
         yield f"worker   each run in a checkout in {home(root)}"
     yield f"logs     {folder}/*.log"
-    yield f"export PREFECT_API_URL={site_of(host, ports['prefect'])}/api"
+    yield f"export PREFECT_API_URL={site_of(LOOPBACK, asked['prefect'])}/api"
 
 
-def _environment(root: Path, host: str, ports: dict[str, int]) -> dict[str, str]:
+def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     """Of every process here: yours, and what supervisord.conf fills in."""
-    prefect, mlflow = (site_of(host, ports[name]) for name in ("prefect", "mlflow"))
+    prefect, mlflow = (site_of(LOOPBACK, ports[name]) for name in ("prefect", "mlflow"))
     yours = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
-    tracking = store_uri(root)
-    if not is_server(tracking) and (yours.get(BACKEND) or not is_loopback(host)):
-        # The database is for MLflow's server alone, or runs are on other machines: they write to the server.
-        yours.setdefault(BACKEND, tracking)
-        tracking = mlflow
-    if is_server(tracking):
-        yours[STORE] = mlflow = tracking
-    if not is_loopback(host):
-        yours["PREFECT_SERVER_UI_API_URL"] = "/api"
+    if is_server(uri := store_uri(root)):
+        mlflow = uri
+    elif yours.get(BACKEND):  # the database is for MLflow's server alone: runs write to that
+        yours[STORE] = mlflow
     # A socket's path has 107 bytes at most, and the supervisor makes it absolute.
     here = "/proc/self/cwd/" if Path("/proc/self").exists() else ""
     return {
@@ -99,13 +87,12 @@ def _environment(root: Path, host: str, ports: dict[str, int]) -> dict[str, str]
         "CGAN_MLFLOW_PAGE": without_credentials(mlflow),
         SOURCE: str(root),
         "CGAN_SOCKET": f"{here}{PRODUCTION / SOCKET}",
-        "CGAN_HOST": host,
         **{f"CGAN_{name.upper()}_PORT": str(port) for name, port in ports.items()},
     }
 
 
-def _start(root: Path, name: str, host: str = "", port: int = 0) -> None:
-    """Start a program if it does not run. Wait until it listens, or a worker has lived for a while.
+def _start(root: Path, name: str, port: int = 0) -> None:
+    """Start a program if it does not run. Wait until it answers, or a worker has lived for a while.
 
     Raises CganError if it ends.
     """
@@ -114,7 +101,7 @@ def _start(root: Path, name: str, host: str = "", port: int = 0) -> None:
         with contextlib.suppress(Fault):  # it runs
             keeper.startProcess(name, False)
         while (state := keeper.getProcessInfo(name)["statename"]) in ("STARTING", "RUNNING"):
-            if listens(host, port) if port else state == "RUNNING":
+            if answers(port) if port else state == "RUNNING":
                 return
             if time.monotonic() > deadline:
                 break
@@ -139,33 +126,29 @@ def down(root: Path) -> Iterator[str]:
 
 
 def deploy(root: Path) -> Iterator[str]:
-    """Register the deployments of the prefect.yaml of HEAD, for runs at that commit, and the automation."""
+    """Register the deployments of prefect.yaml, for runs at the commit of HEAD, and the automation."""
     with locked(root / PRODUCTION / "lock"):
         if "prefect" not in running(root):
             raise CganError(
                 "Prefect's server of this project does not run. Start it: make up. For a server elsewhere: "
                 "prefect deploy --all, see docs/workers.md."
             )
-        place = read_json(root / PRODUCTION / STATE)["prefect"]
-        site = site_of(place["host"], place["port"])
-        with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-            clone = Path(temporary) / "clone"
-            git.clone_at(root, "HEAD", clone)
-            told = {**os.environ, "PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(clone)}
+        site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])
+        told = {**os.environ, "PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(root)}
 
-            def prefect(*command: str) -> None:
-                itself = (sys.executable, "-m", "prefect", "--no-prompt")
-                output_of(*itself, *command, folder=clone, environment=told)
+        def prefect(*command: str) -> None:
+            itself = (sys.executable, "-m", "prefect", "--no-prompt")
+            output_of(*itself, *command, folder=root, environment=told)
 
-            prefect("deploy", "--all")
-            try:
-                prefect("automation", "inspect", AUTOMATION)
-            except CganError:
-                prefect("automation", "create", "--from-file", "flows/silent.yaml")
+        prefect("deploy", "--all")
+        try:
+            prefect("automation", "inspect", AUTOMATION)
+        except CganError:
+            prefect("automation", "create", "--from-file", "flows/silent.yaml")
     commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
     yield f"Deployed {commit}: {site}/deployments"
     if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
-        yield f"Not deployed, because not committed: {', '.join(edits)}."
+        yield f"Runs do not see what is not committed: {', '.join(edits)}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,16 +158,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("command", choices=("up", "deploy", "down"))
     for name, port in PORTS.items():
         add(f"--{name}-port", type=int, default=port, help=f"of `up`; default {port}")
-    add("--host", default=LOOPBACK, help=f"where both servers listen; default {LOOPBACK}")
-    add("--allow-remote", action="store_true", help="others may reach --host")
     asked = parser.parse_args(arguments)
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # who asks has to say it too
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     try:
-        root = top_folder()
+        root = require_project()
         if asked.command == "up":
-            ports = {name: getattr(asked, f"{name}_port") for name in PORTS}
-            lines = up(root, ports, asked.host, asked.allow_remote)
+            lines = up(root, {name: getattr(asked, f"{name}_port") for name in PORTS})
         else:
             lines = deploy(root) if asked.command == "deploy" else down(root)
         for line in lines:
@@ -194,13 +174,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
     return 0
-
-
-def top_folder() -> Path:
-    root = Path.cwd().resolve()
-    if not (root / "prefect.yaml").is_file():
-        raise CganError(f"{root}: no prefect.yaml here. Run this from the project's top folder.")
-    return root
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 
 from prefect import State, get_run_logger, runtime
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
@@ -81,15 +82,12 @@ def relay(line: str) -> None:
 
 @contextlib.contextmanager
 def alone(say: Relay) -> Iterator[None]:
-    """Wait until no other run works in this folder.
-
-    The run's children hold the lock, too: what a run that died by SIGKILL had started, ends by itself, and
-    the next one waits.
-    """
-    with contextlib.ExitStack() as held:
-        if not held.enter_context(locked(LOCK, wait=False, inherited=True)):
+    """Wait until no other run works in this folder, nor what one that was killed had started: that holds the
+    lock, too."""
+    with locked(LOCK, wait=False) as is_free:
+        if not is_free:
             say("Another run works in this folder. This one waits until it has ended.")
-            held.enter_context(locked(LOCK, inherited=True))
+    with locked(LOCK, inherited=True):
         yield
 
 
@@ -179,22 +177,23 @@ def has_remote() -> bool:
 
 
 def require_prefect() -> None:
-    """Start Prefect's temporary server, if none is configured. Raises CganError where one is, and is away."""
+    """Start Prefect's temporary server, if none is configured. Raises CganError where neither answers."""
     # Ctrl-C in a terminal goes to every process of the group, and that server has to live on for a moment to
     # record how the run ended. Blocked signals are inherited.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with get_client(sync_client=True) as client:
-            away, site = client.api_healthcheck(), without_credentials(str(client.api_url))
+            away = client.api_healthcheck()
     except RuntimeError as late:
-        raise CganError(
-            f"Prefect's temporary server did not start in time ({late}). Run this again when less runs here, "
-            "or set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more seconds."
-        ) from None
+        away = late
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if away:
+        site = without_credentials(PREFECT_API_URL.value() or "")
         raise CganError(
-            f"Prefect's API at {site} cannot be used ({away!r}). `make up` starts a server and prints the "
-            "PREFECT_API_URL to set. To run without a server, unset PREFECT_API_URL."
+            f"Prefect's API at PREFECT_API_URL, {site}, cannot be used ({away!r}). `make up` starts a server "
+            "and prints the address to set; without one, unset it."
+            if site
+            else f"Prefect's temporary server did not start in time ({away}). Run this again when less runs "
+            "here, or set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more seconds."
         )

@@ -29,13 +29,12 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked, read_json
 from cgan.metric import METRICS
-from cgan.params.editing import preset_names, preset_params, set_params
+from cgan.params.editing import set_params
 from cgan.params.reading import check_params, load_params, parse_yaml
-from cgan.params.sections import Params, flatten, is_whole
-from cgan.project import EVALUATION, METRICS_FILE
+from cgan.params.sections import Choices, Params, flatten
+from cgan.project import EVALUATION, METRICS_FILE, require_project
 from cgan.quality.intervals import contexts_differ, difference_of_means
 from flows.checkout import checkout, environment
-from flows.production import top_folder
 from flows.repro import CHILDREN, CONTEXT, in_session
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ LOGS = Path(".cgan/sweeps")
 NAME = "cgan.sweep"  # tag of the MLflow runs
 
 Values = dict[str, Any]  # of params, by their dotted keys
+
+say = partial(print, flush=True)
 
 
 def train(base: Path, commit: str, study: str, number: int, values: Values) -> dict[str, Any]:
@@ -67,8 +68,8 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> d
         return report | {"quality": numbers["quality"]}
 
 
-def search(base: Path, commit: str, params: Params, storage: str) -> None:
-    """`sweep.trials` results in all, those of former calls and of other machines too."""
+def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -> None:
+    """`--trials` results in all, those of former calls and of other machines too."""
     import optuna
     from optuna.study import MaxTrialsCallback
     from optuna.trial import TrialState
@@ -76,17 +77,18 @@ def search(base: Path, commit: str, params: Params, storage: str) -> None:
     s, better = params.sweep, METRICS[params.sweep.objective].better
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
+        storage=asked.storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
         study_name=_study_name(base, commit, "sweep", params),
         direction="minimize" if better == "lower" else "maximize",
         load_if_exists=True,
     )
     # With the same seed again, a second driver would repeat the first.
     study.sampler = optuna.samplers.TPESampler(
-        seed=s.seed + len(study.trials), n_startup_trials=len(s.space) + 2, constant_liar=True
+        seed=1 + len(study.trials), n_startup_trials=len(s.space) + 2, constant_liar=True
     )
     if not study.trials:
-        study.enqueue_trial(_present(params))
+        now = flatten(params)
+        study.enqueue_trial({key: now[key] for key, each in s.space.items() if each.has(now[key])})
     here = f"{os.uname().nodename}:{base}"
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if trial.user_attrs.get("here") == here:  # nobody runs it: one sweep at a time here
@@ -108,25 +110,26 @@ def search(base: Path, commit: str, params: Params, storage: str) -> None:
 
     done = (TrialState.COMPLETE,)
     before = len(study.get_trials(states=done))
-    say(f"{study.study_name}: {s.trials} trials, {s.parallel} at a time; {before} are there")
-    enough = [MaxTrialsCallback(s.trials, states=done)]
+    say(
+        f"{study.study_name}: {asked.trials} trials, {asked.parallel} at a time; {before} are there"
+    )
+    enough = [MaxTrialsCallback(asked.trials, states=done)]
     if not before:  # it makes the data and the judge for all, and may show that nothing works
         study.optimize(objective, n_trials=1, callbacks=enough)
-    if left := max(0, s.trials - len(study.get_trials(states=done))):
-        study.optimize(objective, left, n_jobs=s.parallel, callbacks=enough, catch=(CganError,))
-    best = " ".join(f"{key}={value}" for key, value in _rounded(study.best_params).items())
+    if left := max(0, asked.trials - len(study.get_trials(states=done))):
+        study.optimize(objective, left, n_jobs=asked.parallel, callbacks=enough, catch=(CganError,))
+    best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
     say(
         f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Take it, and see whether it is "
-        f"better than HEAD:\n  python -m flows.pipeline --no-gate --set {best}\n"
-        f"  python -m flows.sweep --seeds {s.seeds}"
+        f"better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
     )
 
 
-def compare(base: Path, commit: str, params: Params, name: str) -> None:
-    """Train with `sweep.seeds` fresh seeds, not the one by which params may have been chosen; and against
-    them with what `name`, a preset or a commit, has otherwise in `train`."""
-    others, key = _other_params(base, params, name), params.sweep.objective
-    first, count = params.train.seed + 1, params.sweep.seeds
+def compare(base: Path, commit: str, params: Params, asked: argparse.Namespace) -> None:
+    """Train with fresh seeds, not the one by which params may have been chosen; and with what `--against` has
+    otherwise in `train`."""
+    name, key, count = asked.against, params.sweep.objective, asked.seeds
+    others, first = _other_params(base, params, name), params.train.seed + 1
     roles = {"present": {}, name: others} if others else {"present": {}}
     say(f"{count} fresh seeds each: {', '.join(roles)}")
 
@@ -139,7 +142,7 @@ def compare(base: Path, commit: str, params: Params, name: str) -> None:
 
     pairs = list(itertools.product(roles, range(first, first + count)))
     values = [measured(pairs[0])]  # it makes the data and the judge for all
-    with ThreadPoolExecutor(params.sweep.parallel) as threads:
+    with ThreadPoolExecutor(asked.parallel) as threads:
         values += threads.map(measured, pairs[1:])
     groups = [values[at : at + count] for at in range(0, len(values), count)]
     for role, group in zip(roles, groups, strict=True):
@@ -170,14 +173,11 @@ def _study_name(base: Path, commit: str, prefix: str, params: Params) -> str:
 
 
 def _other_params(base: Path, params: Params, name: str) -> Values:
-    known = preset_names()
     try:
-        text = "" if name in known else git.git("show", f"{name}:params.yaml", folder=base).decode()
+        text = git.git("show", f"{name}:params.yaml", folder=base).decode()
     except git.GitError as error:
-        raise CganError(
-            f"--against {name}: no preset ({', '.join(known)}), and no commit here ({error})."
-        ) from None
-    there = parse_yaml(text, f"params.yaml of {name}")["train"] if text else preset_params(name)
+        raise CganError(f"--against {name}: no commit here has a params.yaml ({error}).") from None
+    there = parse_yaml(text, f"params.yaml of {name}")["train"]
     others = {k: v for k, v in there.items() if k != "seed" and getattr(params.train, k, ...) != v}
     document = params.model_dump(by_alias=True)
     check_params({**document, "train": document["train"] | others}, f"`train` of {name}")
@@ -188,14 +188,12 @@ def _suggested(trial: Trial, params: Params) -> Values:
     """Values of the space. Floats with three digits: more would make no difference."""
     found: Values = {}
     for key, each in params.sweep.space.items():
-        low, high = each.bounds()[0], each.bounds()[-1]
-        if each.choices is not None:
+        if isinstance(each, Choices):
             found[key] = trial.suggest_categorical(key, each.choices)
-        elif is_whole(key):
-            step = max(1, int(each.step or 1))
-            found[key] = trial.suggest_int(key, int(low), int(high), step=step, log=each.log)
+        elif isinstance(each.low, int) and isinstance(each.high, int):
+            found[key] = trial.suggest_int(key, each.low, each.high, log=each.log)
         else:
-            found[key] = trial.suggest_float(key, low, high, step=each.step, log=each.log)
+            found[key] = trial.suggest_float(key, each.low, each.high, log=each.log)
     return _rounded(found)
 
 
@@ -207,39 +205,21 @@ def _in_words(values: Values) -> str:
     return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
 
 
-def _present(params: Params) -> Values:
-    """What params.yaml holds now, where the space has that value."""
-    now, found = flatten(params), {}
-    for key, each in params.sweep.space.items():
-        value, bounds = now[key], each.bounds()
-        is_number = each.choices is None and not isinstance(value, str)  # it may be `auto`
-        if value in bounds or (is_number and bounds[0] <= value <= bounds[-1]):
-            found[key] = value
-    return found
-
-
 def committed(base: Path) -> str:
     """The commit whose code the trainings run: HEAD, now. Raises CganError for code that is not in it."""
     try:
-        commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
-        changed = git.git("diff", "--name-only", "HEAD", "--", *CODE, folder=base)
-        changed += git.git("ls-files", "--others", "--exclude-standard", "--", *CODE, folder=base)
+        found = git.source(base)
     except git.GitError:
         raise CganError(
             f"{base}: git finds no commit here, and the trainings of a sweep run the code of one. Make it: "
             "git init; git add .; git commit -m start"
         ) from None
-    if changed:
+    if changed := [path for path in found.changed if path.split("/")[0] in CODE]:
         raise CganError(
-            f"{', '.join(changed.decode().splitlines()[:5])}: not as in HEAD, whose code the trainings of a "
-            "sweep run. Commit the change, then start the sweep."
+            f"{', '.join(changed[:5])}: not as in HEAD, whose code the trainings of a sweep run. Commit the "
+            "change, then start the sweep."
         )
-    return commit
-
-
-def say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    return found.commit
 
 
 def _end(number: int, _: Any) -> None:
@@ -258,35 +238,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--trials", type=int, help="results in all, those of former calls too")
+    add("--trials", type=int, default=20, help="results in all, those of former calls too")
     add("--storage", default="", metavar="URL", help="of Optuna; default: .cgan/optuna.db")
     add("--seeds", type=int, help="no search: so many seeds of the present params, and of others")
-    add(
-        "--against",
-        metavar="NAME",
-        help="whose `train` the others are (HEAD): preset, commit, branch",
-    )
-    add("--parallel", type=int, help="trainings at a time")
+    add("--against", default="HEAD", metavar="COMMIT", help="whose `train` the others are")
+    add("--parallel", type=int, default=2, help="trainings at a time")
     asked = parser.parse_args(arguments)
+    if asked.parallel < 1 or asked.seeds == 1:
+        parser.error("expected at least --parallel 1 and --seeds 2")
     if importlib.util.find_spec("optuna") is None:
         sys.exit("Error: a sweep needs the package optuna: `pip install -e '.[pipeline,sweep]'`.")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
-        base = top_folder()
-        document = load_params().model_dump(by_alias=True)
-        for key in ("trials", "parallel", "seeds"):
-            if (value := getattr(asked, key)) is not None:
-                document["sweep"][key] = value
-        params = check_params(document, "the command line")
+        base = require_project()
+        params = load_params()
         commit = committed(base)
         with locked(base / LOGS / "lock", wait=False) as is_alone:
             if not is_alone:
                 raise CganError("a sweep runs in this folder. Wait until it ends, or stop it.")
-            if asked.seeds is None and asked.against is None:
-                search(base, commit, params, asked.storage)
-            else:
-                compare(base, commit, params, asked.against or "HEAD")
+            (compare if asked.seeds else search)(base, commit, params, asked)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

@@ -48,7 +48,7 @@ def a_model(
 def running(keeper: Keeper) -> Iterator[httpx.Client]:
     """A client of a real server on a free port of this process."""
     port = free_port()
-    server = uvicorn.Server(config_for(keeper, "127.0.0.1", port, allow_remote=False))
+    server = uvicorn.Server(config_for(keeper, "127.0.0.1", port))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     thread = threading.Thread(target=server.run)

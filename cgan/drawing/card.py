@@ -9,6 +9,7 @@ import json
 import math
 from typing import Any
 
+from cgan import __version__
 from cgan.drawing.class_names import names_in
 from cgan.errors import percent, printable
 from cgan.markdown import in_markdown, table
@@ -52,6 +53,9 @@ generator = Generator.load("generator.safetensors")
 images = generator.draw(range({classes}), seed=7)  # uint8, one of each class
 ```
 
+`cgan` (version {version}, MIT license) is the Python package that trained it. Install it from the wheel or
+the repository of whoever gave you this file, not from a package index.
+
 ## How good it is
 
 {quality}
@@ -85,6 +89,7 @@ def model_card(facts: Facts, report: Evaluation, reference: dict[str, Any], pict
     data, name = printable(data), printable(reference.get("run_name") or "conditional DCGAN")
     body = BODY.format(
         classes=classes,
+        version=__version__,
         picture=picture,
         pixels=f"{a['width']}×{a['height']} pixels, {colour}",
         names=", ".join(map(in_markdown, names[:MOST_NAMES])) + ", …" * (classes > MOST_NAMES),

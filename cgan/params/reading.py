@@ -88,7 +88,9 @@ def check_params(document: Any, name: Path | str) -> Params:
 def _key(place: tuple[int | str, ...]) -> str:
     """`train.lr`, `validate.class_names.3`, `sweep.space.train.lr.low`: pydantic's place without the types
     among which a value has to be."""
-    depth = 4 if place[:2] == ("sweep", "space") else 2
+    depth = 2
+    if place[:2] == ("sweep", "space"):
+        place, depth = place[:3] + place[4:], 4
     items = [part for part in place[depth:] if isinstance(part, int)]
     return ".".join(str(part) for part in [*place[:depth], *items] if part != "[key]")
 

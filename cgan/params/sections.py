@@ -12,8 +12,9 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
-    ValidationError,
+    Tag,
     model_validator,
 )
 
@@ -69,11 +70,6 @@ def _check_metric(key: str) -> str:
     return key
 
 
-def _check_sides(section: DataParams | ValidateParams) -> None:
-    if (section.height is None) != (section.width is None):
-        raise ValueError("give both `height` and `width`, or neither")
-
-
 PrintableText = Annotated[str, Field(min_length=1), AfterValidator(_check_printable)]
 """A text on one line, without control characters."""
 
@@ -89,39 +85,40 @@ ClassName = Annotated[
 """What people call a class."""
 
 
-class DataParams(Section):
+class _Sized(Section):
+    height: Side | None
+    width: Side | None
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> Self:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("give both `height` and `width`, or neither")
+        return self
+
+
+class DataParams(_Sized):
     """Stage download: where the CSV or the pictures come from, and of which size they are made."""
 
     source: Literal["sample", "file", "kaggle"]
     path: PrintableText
     kaggle: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
     member: RelativeName
-    height: Side | None
-    width: Side | None
     fit: Literal["crop", "pad", "stretch"]
     max_megabytes: int = Field(gt=0)
 
-    @model_validator(mode="after")
-    def _goes_together(self) -> Self:
-        _check_sides(self)
-        return self
 
-
-class ValidateParams(Section):
+class ValidateParams(_Sized):
     """Stages validate and preprocess: what the CSV's columns hold, and how many images a class needs."""
 
     label_column: PrintableText
     classes: int | None = Field(ge=2, le=1000)
     class_names: list[ClassName] | None
     channels: Literal[1, 3]
-    height: Side | None
-    width: Side | None
     min_per_class: int = Field(ge=2)
     max_imbalance: float = Field(ge=1)
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        _check_sides(self)
         names = self.class_names or []
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -196,29 +193,38 @@ class TrainChoices(Section):
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         demo = self.discriminator == "demo"
-        of_classes = (
+        of_classes = {
             self.auxiliary_discriminator,
             self.auxiliary_generator,
             self.class_logit_weight,
-        )
-        problems = {
-            f"`save_every` ({self.save_every}) must be a multiple of `log_every` ({self.log_every}): a "
-            "checkpoint falls on a record": self.save_every % self.log_every,
-            f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` "
-            f"({self.cpu_parts})": self.batch_size % self.cpu_parts,
-            "`discriminator: demo` has batch norm and needs `updates: in_turn`": demo
-            and self.updates != "in_turn",
-            "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
-            "`auxiliary_generator` and `class_logit_weight` to 0.0": demo
-            and not all(weight in (0, "auto") for weight in of_classes),
-            "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to 0.0 and "
-            "raise `class_logit_weight`, or choose `updates: two_passes`": self.updates
-            == "one_pass"
-            and self.auxiliary_generator not in (0, "auto"),
         }
-        for problem, is_there in problems.items():
-            if is_there:
-                raise ValueError(problem)
+        for is_right, words in (
+            (
+                self.save_every % self.log_every == 0,
+                f"`save_every` ({self.save_every}) must be a multiple of `log_every` ({self.log_every}): a "
+                "checkpoint falls on a record",
+            ),
+            (
+                self.batch_size % self.cpu_parts == 0,
+                f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` ({self.cpu_parts})",
+            ),
+            (
+                not demo or self.updates == "in_turn",
+                "`discriminator: demo` has batch norm and needs `updates: in_turn`",
+            ),
+            (
+                not demo or of_classes <= {0, "auto"},
+                "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
+                "`auxiliary_generator` and `class_logit_weight` to 0.0",
+            ),
+            (
+                self.updates != "one_pass" or self.auxiliary_generator in (0, "auto"),
+                "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to 0.0 "
+                "and raise `class_logit_weight`, or choose `updates: two_passes`",
+            ),
+        ):
+            if not is_right:
+                raise ValueError(words)
         return self
 
 
@@ -261,7 +267,6 @@ class GateParams(Section):
     model: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
     promote: bool
     against_champion: Literal["better", "not_worse"]
-    on_drift: Literal["block", "note"]
     max_class_shift: float = Field(ge=0)
     max_agreement_drop: Share
     max_drawn_shift: float = Field(ge=0)
@@ -275,35 +280,42 @@ class GateParams(Section):
     min_judge_accuracy: Share
 
 
-class Dimension(Section):
-    """Where a sweep searches for one param: from `low` to `high`, or among `choices`."""
+class Range(Section):
+    """Where a sweep searches for one param: from `low` to `high`. Whole numbers if both are."""
 
-    low: int | float | None = None
-    high: int | float | None = None
+    low: int | float
+    high: int | float
     log: bool = False  # as many trials between 0.001 and 0.01 as between 0.01 and 0.1
-    step: int | float | None = Field(default=None, gt=0)
-    choices: list[bool | int | float | str] | None = Field(default=None, min_length=2)
 
     @model_validator(mode="after")
-    def _range_or_choices(self) -> Self:
-        if self.choices is not None:
-            if self.log or {self.low, self.high, self.step} != {None}:
-                raise ValueError("`choices` stand alone, without `low`, `high`, `step` and `log`")
-            return self
-        if self.low is None or self.high is None:
-            raise ValueError("give either both `low` and `high`, or `choices`")
+    def _goes_together(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"`low` ({self.low}) must be below `high` ({self.high})")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("with `log`, `low` must be above 0, and there is no `step`")
+        if self.log and self.low <= 0:
+            raise ValueError("with `log`, `low` must be above 0")
         return self
 
-    def bounds(self) -> list[Any]:
-        """Every choice, or both ends of the range."""
-        if self.choices is not None:
-            return list(self.choices)
-        assert self.low is not None and self.high is not None
-        return [self.low, self.high]
+    def has(self, value: Any) -> bool:
+        return value != "auto" and bool(self.low <= value <= self.high)
+
+
+class Choices(Section):
+    """The values of one param that a sweep tries."""
+
+    choices: list[bool | int | float | str] = Field(min_length=2)
+
+    def has(self, value: Any) -> bool:
+        return value in self.choices
+
+
+def _kind(value: Any) -> str:
+    has_choices = isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value)
+    return "choices" if has_choices else "range"
+
+
+Space = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)
+]
 
 
 def _check_searched(key: str) -> str:
@@ -317,12 +329,8 @@ def _check_searched(key: str) -> str:
 class SweepParams(Section):
     """`python -m flows.sweep`: a search for better values of the section `train`."""
 
-    trials: int = Field(ge=1, le=10_000)
-    parallel: int = Field(ge=1, le=1000)
     objective: Annotated[str, AfterValidator(_check_metric)]
-    seeds: int = Field(ge=2, le=100)
-    seed: Seed
-    space: dict[Annotated[str, AfterValidator(_check_searched)], Dimension] = Field(min_length=1)
+    space: dict[Annotated[str, AfterValidator(_check_searched)], Space] = Field(min_length=1)
 
 
 class TrackingParams(Section):
@@ -351,28 +359,9 @@ class Params(Section):
     sweep: SweepParams
     tracking: TrackingParams
 
-    @model_validator(mode="after")
-    def _space_within_limits(self) -> Self:
-        """Each end and choice of `sweep.space` alone; how params go together, a trial shows."""
-        for key, dimension in self.sweep.space.items():
-            name, train = key.removeprefix("train."), self.train.model_dump()
-            for value in dimension.bounds():
-                try:
-                    TrainChoices.model_validate(train | {name: value})
-                except ValidationError as error:
-                    if words := [e["msg"] for e in error.errors() if e["loc"][:1] == (name,)]:
-                        found = f"{', or '.join(words)}, found {value!r}"
-                        raise ValueError(f"`sweep.space.{key}`: {found}") from None
-        return self
-
-
-def is_whole(key: str) -> bool:
-    """Does `train.KEY` take whole numbers only?"""
-    return "float" not in str(TrainChoices.model_fields[key.removeprefix("train.")].annotation)
-
 
 def flatten(value: BaseModel | dict[str, Any]) -> dict[str, Any]:
-    """Nested params → {"train.lr": 0.003, …}, in the order of the file."""
+    """Nested params → {"train.lr": 0.003, …}."""
     flat: dict[str, Any] = {}
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True, exclude_unset=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import re
 import tempfile
@@ -207,7 +206,7 @@ def model_name() -> str:
 
 
 @contextlib.contextmanager
-def open_registry(model: str = MODEL) -> Iterator[Registry]:
+def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> Iterator[Registry]:
     """The project's registry, with MLflow set to its store: models:/ addresses heed the global setting only.
 
     Raises TrackingError when there is no store or it is away.
@@ -220,18 +219,15 @@ def open_registry(model: str = MODEL) -> Iterator[Registry]:
             f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
             f"again: {TRAIN_AGAIN}."
         )
-    for name, value in {**store.SETTINGS, store.TIMEOUT: str(store.LONG_ANSWER_S)}.items():
-        os.environ.setdefault(name, value)
+    client = store.open_store(uri, answer_s)
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
 
-    # Downloads, and tracebacks of what we say in words.
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     given = os.environ.get(store.STORE)
     mlflow.set_tracking_uri(uri)  # which sets the variable too
     try:
-        yield Registry(model, mlflow.MlflowClient(uri), shown)
+        yield Registry(model, client, shown)
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
             f"the MLflow store {shown} cannot be used: {store.reason_of(error)}. "

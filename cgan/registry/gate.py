@@ -80,16 +80,23 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             _conclude(report, version, "unchanged")
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
-            from cgan.registry import judging
+            from cgan.registry import drift, judging
 
             match = judging.prepare(registry, champion, params)
             tags = {DIGEST: str(generator["digest"]), RUN_NAME: str(run.info.run_name)}
             version = registry.register(run.info.run_id, tags)
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
-            report = _report(version, champion, [*match.doubts, *match.notes])
-            verdict = "blocked"
-            if not match.doubts or params.gate.on_drift == "note":
-                verdict = judging.judge(report, registry, version, match, params)
+            drift.keep_at_run(registry, version, match.evaluation_set, match.inputs)
+            report = _report(version, champion, [match.note] if match.note else [])
+            if match.doubt:
+                verdict = "blocked"
+                report.reasons = [
+                    f"{match.doubt}. Look at them. If they are right, a person promotes it: `cgan registry "
+                    f"promote {version.number} --force --why …`; another data set needs a name of its own: "
+                    "`gate.model`"
+                ]
+            else:
+                verdict = judging.judge(report, match, params)
             _conclude(report, version, verdict)
             _record(registry, version, report, against)
             if verdict == "passed" and params.gate.promote:

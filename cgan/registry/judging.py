@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cgan.errors import ModelError
 from cgan.markdown import table
@@ -14,24 +14,24 @@ from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import GENERATOR
 from cgan.quality.class_shift import Moments, furthest
-from cgan.quality.comparison import REPLICATES
+from cgan.quality.comparison import REPLICATES, EvaluationSet
 from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_context, near_copies
 from cgan.quality.likeness import variety
 from cgan.registry.client import Registry, Version, generator_file
 from cgan.registry.decision import as_varied, bars, compare, decide, shifted
-from cgan.registry.drift import about_other_data, keep_at_run
+from cgan.registry.drift import ANOTHER_CHAMPION, doubts_about
 from cgan.verdict import Check, Report, as_dicts, table_of
 
 
 @dataclass(frozen=True)
 class Match:
-    """What is judged, and beside what. Where the champion was trained on other data: `doubts`, what speaks
-    against today's, and `notes`, what a reader should know."""
+    """What is judged, and beside what."""
 
     inputs: Inputs
+    evaluation_set: EvaluationSet
     former: GeneratorNetwork | None = None  # the champion's
-    doubts: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    doubt: str = ""  # what speaks against today's data
+    note: str = ""  # what a reader should know of a champion of other data
 
 
 def prepare(registry: Registry, champion: Version | None, params: Params) -> Match:
@@ -39,17 +39,17 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     that cannot be read, or draws something else than what was trained now."""
     compute_deterministically()
     inputs = Inputs.load()
+    evaluation_set = evaluation_set_of(inputs, params.evaluate)
     if champion is None:
-        return Match(inputs)
+        return Match(inputs, evaluation_set)
     name = f"the champion of `{registry.model}`, version {champion.number},"
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
             network, facts = load_generator(path)
     except ModelError as error:
         raise ModelError(
-            f"{name} cannot be read, so nothing is promoted in its place: {error} If its file is lost, bring "
-            "back the champion before (`cgan registry rollback --why …`), or delete the alias `champion` in "
-            "MLflow: the next `cgan gate` then makes a first one."
+            f"{name} cannot be read, so nothing is promoted in its place: {error} If its file is lost, "
+            f"{ANOTHER_CHAMPION}."
         ) from None
     other_data = facts.get("data_digest") != inputs.facts["data_digest"]
     ours, theirs = (
@@ -62,8 +62,13 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
             "share a name: set `gate.model` in params.yaml to a name of its own."
         )
     if not other_data:
-        return Match(inputs, network)
-    return Match(inputs, network, *about_other_data(registry, champion, inputs, params.gate))
+        return Match(inputs, evaluation_set, network)
+    note = (
+        f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
+        "judge and hold-out, of which it may have learnt a part"
+    )
+    doubt = doubts_about(registry, champion, inputs, params.gate)
+    return Match(inputs, evaluation_set, network, doubt, note)
 
 
 def _what_it_draws(network: GeneratorNetwork, facts: Facts, *, named: bool) -> str:
@@ -72,16 +77,13 @@ def _what_it_draws(network: GeneratorNetwork, facts: Facts, *, named: bool) -> s
     return f"{words} ({', '.join(names)})" if names else words
 
 
-def judge(
-    report: Report, registry: Registry, version: Version, match: Match, params: Params
-) -> str:
+def judge(report: Report, match: Match, params: Params) -> str:
     """Judge both generators with one judge on the same images: the verdict, `passed` or `blocked`. Reasons,
     numbers and tables go into the report."""
     inputs, limits, seed = match.inputs, params.gate, params.evaluate.seed
     training, names = inputs.training, inputs.training.class_names
-    evaluation_set = evaluation_set_of(inputs, params.evaluate)
+    evaluation_set = match.evaluation_set
     asked = evaluation_set.asked
-    keep_at_run(registry, version, evaluation_set, inputs)
     drawings = draw(inputs.network, asked, seed)
     challenger, varied = evaluation_set.judge_drawings(drawings), variety(drawings, asked, training)
     near = near_copies(drawings, asked, training, inputs.heldout, seed)

@@ -1,4 +1,4 @@
-"""`cgan compare`: how two runs differ: metrics with intervals of the difference, classes, params, code."""
+"""`cgan compare`: how two runs differ: metrics with intervals of the difference, params, code."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from cgan.markdown import table
 from cgan.metric import METRICS, Evaluation
 from cgan.page.assemble import number
 from cgan.project import EVALUATION
-from cgan.quality.intervals import Interval, contexts_differ, difference, replicated, share
+from cgan.quality.intervals import Interval, contexts_differ, difference, replicated
 from cgan.quality.table import quality_line
 from cgan.reports.recorded_run import recorded
 
 MARKDOWN = Path("reports/compare.md")
-MOST_CLASSES = 20
 LONGEST_CELL = 120  # characters
 COLUMNS = ("A", "B", "B less A", "95 % interval", "B is")
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -90,17 +89,13 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
         rows = [(key, *map(str, pair)) for key, pair in context.items()]
         parts = [NOT_ALIKE, runs, _table("measured with", ("A", "B"), rows)]
     else:
-        metrics, classes = metric_changes(a, b), class_changes(a, b)
+        metrics = metric_changes(a, b)
         rows = [
             (f"{each.name} {ARROWS[each.better]}", number(each.floor), *each.cells())
             for each in metrics
         ]
         parts = [f"**{in_words(metrics)}**", runs, "### Metrics"]
         parts += [_table("↑: higher is better", ("real images", *COLUMNS), rows, numbers=5)]
-        rows = [(each.name, *each.cells()) for each in classes[:MOST_CLASSES]]
-        first = "class" if len(rows) == len(classes) else f"the first {MOST_CLASSES}"
-        parts += [f"### Classes whose accuracy clearly differs: {len(classes) or 'none'}"]
-        parts += [_table(first, COLUMNS, rows, numbers=4)]
     differ = params_that_differ(run_a["params"], run_b["params"])
     parts += [f"### Params that differ: {len(differ) or 'none'}", _table("", ("A", "B"), differ)]
     parts += ["### Code", code_in_words(*(run.get("origin") or {} for run in (run_a, run_b)))]
@@ -123,20 +118,6 @@ def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
             interval = difference(one, of_one, other, of_other)
         found.append(Change(metric.name, metric.better, one, other, interval, metric.floor(a)))
     return found
-
-
-def class_changes(a: Evaluation, b: Evaluation) -> list[Change]:
-    """Of the classes whose accuracy is better or worse."""
-    key = "conditional_accuracy"
-    names = a.get("class_names") or range(len(a["confusion"]))
-    found = []
-    for label, name in enumerate(names):
-        one, other = (report[key]["by_class"][label] for report in (a, b))
-        if one is not None and other is not None:
-            counts = [sum(report["confusion"][label]) for report in (a, b)]
-            interval = difference(one, share(one, counts[0]), other, share(other, counts[1]))
-            found.append(Change(str(name), METRICS[key].better, one, other, interval))
-    return [each for each in found if each.verdict in ("better", "worse")]
 
 
 def in_words(changes: Iterable[Change]) -> str:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cgan.metric import METRICS
 from cgan.quality.intervals import contexts_differ, replicated
 from cgan.registry.client import evaluation_of, open_registry
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from cgan.tracking.delivery import MEASURED_WITH
 
 METRIC = METRICS["fid_judge"]
-BY, DATA = f"quality/{METRIC.key}", "cgan.csv_sha256"
-MEASURING = (
-    "preprocess.",
-    "train_judge.",
-    "evaluate.",
-)  # the params by which numbers can be compared
+BY = f"quality/{METRIC.key}"
 
 
 def rank(run_id: str) -> str:
@@ -27,10 +18,9 @@ def rank(run_id: str) -> str:
     """
     with open_registry() as registry:
         own = registry.client.get_run(run_id)
-        same = f"tags.`{DATA}` = '{own.data.tags.get(DATA)}'"
-        found = registry.client.search_runs([own.info.experiment_id], same, max_results=1000)
-        alike = [run for run in found if BY in run.data.metrics and _how(run) == _how(own)]
-        alike.sort(key=lambda run: run.data.metrics[BY])
+        same = f"tags.`{MEASURED_WITH}` = '{own.data.tags.get(MEASURED_WITH)}'"
+        order = [f"metrics.`{BY}` ASC"]
+        alike = registry.client.search_runs([own.info.experiment_id], same, order_by=order)
         ids = [run.info.run_id for run in alike]
         if run_id not in ids or len(ids) < 2:
             return ""
@@ -43,7 +33,3 @@ def rank(run_id: str) -> str:
         low, high = (ours - its).interval
         said += f", and the difference is {'within' if low <= 0 <= high else 'more than'} chance"
     return said
-
-
-def _how(run: Run) -> dict[str, str]:
-    return {key: value for key, value in run.data.params.items() if key.startswith(MEASURING)}

@@ -1,8 +1,7 @@
-"""`cgan status`: who is champion, what the gate decided last and why, what was trained last."""
+"""`cgan status`: who is champion, what the gate decided last and why, what trains now or was trained last."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,19 +11,20 @@ from rich.console import Console
 from rich.text import Text
 
 from cgan.errors import CganError, printable
-from cgan.files import read_json
+from cgan.files import locked, read_json
 from cgan.metric import METRICS
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
 from cgan.registry.client import CHAMPION, SUMMARY, open_registry
-from cgan.tracking.store import TIMEOUT, experiment_name
+from cgan.tracking.records import runs, training_lock
+from cgan.tracking.store import experiment_name
 
+ANSWER_S = 3  # that a server may take
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 
 
 def status(root: Path, console: Console) -> None:
     """Print it; of a store that cannot be used, why."""
-    os.environ.setdefault(TIMEOUT, "3")  # seconds
     for source in (_data, _store):
         try:
             for name, words in source(root):
@@ -42,7 +42,7 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
 
 def _store(root: Path) -> Iterator[tuple[str, str]]:
     params = load_params(root / "params.yaml")
-    with open_registry(params.gate.model) as registry:
+    with open_registry(params.gate.model, ANSWER_S) as registry:
         client, versions = registry.client, registry.versions()
         champion = next((each for each in versions if CHAMPION in each.aliases), None)
         if champion:
@@ -51,20 +51,32 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             yield "", _numbers(run)
         else:
             yield "Champion", "none yet: `cgan gate` makes the first"
-        if versions:
-            last, why = versions[0], versions[0].tags.get(SUMMARY, "")
-            yield "Verdict", f"version {last.number} · {last.verdict or 'not judged yet'} · {why}"
+        for last in versions[:1]:
+            yield "Verdict", last.tags.get(SUMMARY) or f"version {last.number} is not judged yet"
         experiment = client.get_experiment_by_name(experiment_name(params.tracking.experiment))
         ids = [experiment.experiment_id] if experiment else []
-        for run in client.search_runs(ids, TRAINING, max_results=1) if ids else []:
+        found = client.search_runs(ids, TRAINING, max_results=100) if ids else []  # newest first
+        now = [run for run in found if run.info.status == "RUNNING" and not _is_cut_off(run)]
+        done = [run for run in found if run.info.status in ("FINISHED", "FAILED")]
+        for run in now or done[:1]:
             tags, run_id = run.data.tags, run.info.run_id
             commit = tags.get("mlflow.source.git.commit", "")[:8]
             changes = " with changes" * (tags.get("git.dirty") == "true")
             made = f"{run.info.status} · {_trained(run)} · commit {commit}{changes}"
-            yield "Last training", f"{run.info.run_name} · {made}"
-            yield "", _numbers(run)
-            judged = run_id in [version.run_id for version in versions]
-            yield "", f"run {run_id}{'' if judged else ', not judged yet: `cgan gate`'}"
+            yield "Trains now" if now else "Last training", f"{run.info.run_name} · {made}"
+            if not now:
+                yield "", _numbers(run)
+                judged = run_id in [version.run_id for version in versions]
+                yield "", f"run {run_id}{'' if judged else ', not judged yet: `cgan gate`'}"
+
+
+def _is_cut_off(run: Any) -> bool:
+    """Was it killed on this machine? MLflow learns of that when the training resumes."""
+    folder = runs() / run.data.tags.get("cgan.fingerprint", "none")
+    if not folder.is_dir():
+        return False
+    with locked(training_lock(folder), wait=False) as is_free:
+        return is_free
 
 
 def _trained(run: Any) -> str:

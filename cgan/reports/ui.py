@@ -12,20 +12,18 @@ import webbrowser
 from pathlib import Path
 
 from cgan.errors import CganError
-from cgan.hosts import LOOPBACK, listens, names_here, require_free, require_meant, run_page, site_of
+from cgan.hosts import LOOPBACK, answers, require_free, run_page, site_of
 from cgan.tracking import store
 
 
-def serve_ui(root: Path, port: int, experiment: str, host: str, allow_remote: bool) -> int:
-    """Run `mlflow server` until it ends: its exit code. Says where the runs of `experiment` are once it
-    listens, and opens that in a browser.
+def serve_ui(root: Path, port: int, experiment: str) -> int:
+    """Run `mlflow server` on this machine until it ends: its exit code. Says where the runs of `experiment`
+    are once it answers, and opens that in a browser.
 
     It serves MLFLOW_BACKEND_STORE_URI, else the project's store; MLflow's own variables set the rest. Raises
-    CganError where the port is taken, a server keeps the runs, or others could reach it unless
-    `allow_remote`.
+    CganError where the port is taken or a server keeps the runs.
     """
-    require_meant(host, allow_remote)
-    require_free(host, port, "--port")  # MLflow's server would end with exit code 0
+    require_free(LOOPBACK, port, "--port")  # MLflow's server would end with exit code 0
     given = os.environ.get(store.BACKEND, "").strip()
     uri = given or store.store_uri(root)
     if store.is_server(uri):
@@ -33,7 +31,7 @@ def serve_ui(root: Path, port: int, experiment: str, host: str, allow_remote: bo
             f"{store.STORE} is {store.without_credentials(uri)}, a server: open that in a browser, or set "
             f"{store.BACKEND} to the database that MLflow's server here is to serve."
         )
-    place, files = site_of(host, port), store.artifact_root(uri, root)
+    place, files = site_of(LOOPBACK, port), store.artifact_root(uri, root)
     settings = {
         **store.SETTINGS,
         # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
@@ -43,22 +41,17 @@ def serve_ui(root: Path, port: int, experiment: str, host: str, allow_remote: bo
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
         "PYTHONWARNINGS": "ignore",  # of one library about another
     }
-    if host != LOOPBACK:  # it answers for names that it knows, and pages of its own only
-        names = names_here(host, port)
-        settings["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(names)
-        origins = [f"http://{name}" for name in names]
-        settings["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(origins)
     with contextlib.suppress(Exception):  # MLflow's server says what is wrong
         if found := store.open_store(uri).get_experiment_by_name(experiment):
             place = run_page(place, found.experiment_id)
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", host]
-    command += ["--port", str(port), "--uvicorn-opts", "--log-level warning"]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    command += ["--uvicorn-opts", "--log-level warning"]
     # The address of the store is no argument: every user can read those.
     environment = {**settings, **os.environ, store.BACKEND: uri}
     with subprocess.Popen(command, env=environment) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.terminate())
-        while server.poll() is None and not listens(host, port):
+        while server.poll() is None and not answers(port):
             time.sleep(0.2)
         if server.poll() is None:
             sys.stdout.write(f"MLflow: {place} (Ctrl-C ends it)\n")

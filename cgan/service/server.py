@@ -10,26 +10,25 @@ import torch
 import typer
 import uvicorn
 
-from cgan.hosts import LOOPBACK, require_free, require_meant, site_of
+from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
 from cgan.service.app import make_app
 from cgan.service.served import Keeper
 
 THIS_MACHINE = ("localhost", LOOPBACK, "::1")
 
 
-def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
+def serve(model: str | None, host: str, port: int) -> None:
     """Until SIGTERM or Ctrl-C. Raises CganError when it cannot begin."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("cgan", "uvicorn.access"):
         logging.getLogger(name).setLevel("INFO")
-    require_meant(host, allow_remote)
     require_free(host, port, "--port")
     # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.
     torch.set_num_threads(1)
     keeper = Keeper(model)
     keeper.look()
     gc.freeze()  # else the collector goes through torch's modules, .3 s, as requests are answered
-    server = uvicorn.Server(config_for(keeper, host, port, allow_remote))
+    server = uvicorn.Server(config_for(keeper, host, port))
     # When all is answered uvicorn raises the signal again, for these: exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
@@ -38,9 +37,10 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
     server.run()
 
 
-def config_for(keeper: Keeper, host: str, port: int, allow_remote: bool) -> uvicorn.Config:
+def config_for(keeper: Keeper, host: str, port: int) -> uvicorn.Config:
+    """What others can reach has any name that its owner gives it; what only this machine can, has few."""
     return uvicorn.Config(
-        make_app(keeper, ("*",) if allow_remote else (*THIS_MACHINE, host.lower())),
+        make_app(keeper, (*THIS_MACHINE, host) if is_loopback(host) else ("*",)),
         host,
         port,
         http="h11",

@@ -11,7 +11,7 @@ from cgan.params.reading import load_params
 from cgan.pictures.plots import confusion_matrix_image
 from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS_FILE
 from cgan.quality.evaluation import Inputs, judge_generator
-from cgan.quality.table import headline, leading
+from cgan.quality.table import headline, leading, quality_line
 from cgan.stages.runner import progress, run_stage
 
 log = logging.getLogger(__name__)
@@ -25,8 +25,7 @@ def main() -> None:
     write_json(METRICS_FILE, {"quality": headline(report)})
     write_json(DVC_METRICS, leading(report))
     save_png(CONFUSION, confusion_matrix_image(report["confusion"], inputs.training.class_names))
-    for name, value in headline(report).items():
-        log.info("%-24s %s", name, value)
+    log.info(quality_line(report))
 
 
 if __name__ == "__main__":

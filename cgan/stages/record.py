@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
+import json
 import logging
 import sys
 import tempfile
@@ -18,7 +20,7 @@ from cgan.drawing.card import model_card
 from cgan.drawing.logged_model import NOTE, save_mlflow_model
 from cgan.errors import ModelError
 from cgan.files import read_json, write_json, write_text
-from cgan.metric import METRICS
+from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import read_facts
 from cgan.project import (
     CARD,
@@ -40,6 +42,7 @@ from cgan.project import (
 )
 from cgan.quality.table import class_table, quality_table, tracked
 from cgan.stages.runner import run_stage
+from cgan.tracking.delivery import MEASURED_WITH
 from cgan.tracking.runs import reopen
 from cgan.tracking.store import RUN_ID, artifact
 
@@ -85,9 +88,15 @@ def main() -> None:
         )
         drawn = f"\n\n![A drawing of each class]({artifact(RUN_ID, STRIP.name)})"
         note = headline(tracked(report)) + (drawn if files is FILES else "")
-        tracker.set_tags({NOTE_TAG: note})
+        tracker.set_tags({NOTE_TAG: note, MEASURED_WITH: measured_with(report)})
     write_json(RECORDED, tracked(report))
     log.info("%d numbers, the tables and the pictures are on the run's page.", len(tracked(report)))
+
+
+def measured_with(report: Evaluation) -> str:
+    """The same for numbers that can be compared."""
+    context = report["measurement_context"] | {"generator_digest": ""}
+    return hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def headline(numbers: Mapping[str, float]) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 JUDGED = "quality/"
+# Tags: a hash of all that a run's numbers depend on beside its generator; and why it is the best of its data.
+MEASURED_WITH, BEST = "cgan.measured_with", "best"
 
 
 def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> Run | None:
@@ -72,8 +74,25 @@ def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> 
     judged = any(key.startswith(JUDGED) for each in records for key in each.get("metrics", ()))
     model = _model(client, run) if judged else None
     client.log_batch(run_id, list(_metrics(before, records, run, model)))
+    if alike := tags.get(MEASURED_WITH):
+        _mark_best(client, experiment, alike)
     append(folder, SENT, offset=offset)
     return run
+
+
+def _mark_best(client: MlflowClient, experiment: str, alike: str) -> None:
+    """Say at the best of the runs that were measured alike why it is, and at no other."""
+    key = f"{JUDGED}fid_judge"
+    wanted = f"tags.`{MEASURED_WITH}` = '{alike}'"
+    runs = client.search_runs([experiment], wanted, order_by=[f"metrics.`{key}` ASC"])
+    found = [run for run in runs if key in run.data.metrics]
+    distances = ", the next ".join(f"{run.data.metrics[key]:.3g}" for run in found[:2])
+    why = f"lowest Fréchet distance of {len(found)} with these data and this judge: {distances}"
+    for place, run in enumerate(found):
+        if place == 0 and len(found) > 1 and run.data.tags.get(BEST) != why:
+            client.set_tag(run.info.run_id, BEST, why)
+        elif place and BEST in run.data.tags:
+            client.delete_tag(run.info.run_id, BEST)
 
 
 def _metrics(

@@ -155,8 +155,8 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_the_same_command(
 ) -> None:
     project = finished.copy(tmp_path / "project")
     space = {"train.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
-    project.set(sweep={"parallel": 1, "space": space})
-    sweep = "python -m flows.sweep --trials 2"
+    project.set(sweep={"space": space})
+    sweep = "python -m flows.sweep --trials 2 --parallel 1"
     with project.started(sweep) as (process, output):
         until(lambda: recorded(project) or process.poll() is not None, 300)
         assert process.poll() is None, output.read_text()

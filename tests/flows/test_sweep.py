@@ -54,7 +54,7 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     told = capsys.readouterr().out
     best = min(found, key=lambda trial: trial.value or 9.0).params["train.lr"]
     assert len({trial.value for trial in found}) == 4
-    assert f"--set train.lr={best:.3g}" in told and "lr 0.0045" in told
+    assert f"dvc exp run -S train.lr={best:.3g}" in told and "lr 0.0045" in told
     assert not list(Path(".cgan/checkouts").glob("*/")), "checkouts are gone"
     assert "latent_dim: 32" in Path("params.yaml").read_text()
     # The same command, with more: it goes on.
@@ -84,7 +84,7 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_interrupted(base: Path) 
     assert found[0].params == found[1].params, "the one that was cut off, again"
 
 
-def test_seeds_say_whether_params_yaml_is_better_than_a_commit_or_a_preset(
+def test_seeds_say_whether_params_yaml_is_better_than_a_commit(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_params({"train.lr": 3e-3})
@@ -93,7 +93,7 @@ def test_seeds_say_whether_params_yaml_is_better_than_a_commit_or_a_preset(
     assert "present: fid_judge 0.025 ± 0.0071 over 2 seeds" in told
     assert "params.yaml is better than HEAD: fid_judge differs by -1.5" in told
     assert sweep.main(["--seeds", "2", "--against", "nobody"]) == 1
-    assert "--against nobody: no preset" in capsys.readouterr().err
+    assert "--against nobody: no commit here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def refusal(load: Load, changes: dict[str, Any] | None = None, text: str = TEXT)
 def test_the_repository_has_valid_params_with_every_field_and_nothing_else() -> None:
     params = load_params(ROOT / "params.yaml")
     keys = [f"{section}.{key}" for section in DOCUMENT for key in DOCUMENT[section]]
-    assert keys == names_of_params()
+    assert sorted(keys) == sorted(names_of_params())
     assert flatten(params) == flatten(DOCUMENT)
 
 
@@ -121,19 +121,12 @@ REFUSED: list[tuple[str, Any, str]] = [
         ("sweep.space", {f"train.{name}": dimension}, f"`sweep.space.train.{name}{words}")
         for name, dimension, words in (
             ("lr", {"low": 0.2, "high": 0.1}, "`: `low` (0.2) must be below `high` (0.1)"),
-            ("lr", {"low": 0.1}, "`: give either both `low` and `high`, or `choices`"),
-            ("lr", {"choices": [0.1, 0.2], "log": True}, "`: `choices` stand alone"),
+            ("lr", {"low": 0.1}, ".high` is missing"),
+            ("lr", 3, "`: Input should be a valid dictionary"),
+            ("lr", {"choices": [0.1, 0.2], "log": True}, ".log`; remove it"),
             ("lr", {"low": 0, "high": 0.1, "log": True}, "`: with `log`, `low` must be above 0"),
-            (
-                "lr",
-                {"low": 0.1, "high": 0.2, "log": True, "step": 0.1},
-                "`: with `log`, `low` must",
-            ),
             ("lr", {"choices": [0.1]}, ".choices`: List should have at least 2 items"),
             ("lr", {"low": "x", "high": 2}, ".low`: Input should be a valid integer"),
-            ("lr", {"low": -1.0, "high": 1.0}, "`: Input should be greater than 0, found -1.0."),
-            ("latent_dim", {"low": 1.5, "high": 9.5}, "`: Input should be a valid integer"),
-            ("generator", {"choices": ["deconv", "conv"]}, "`: Input should be 'auto', 'deconv'"),
         )
     ),
     ("sweep.space", {}, "`sweep.space`: Dictionary should have at least 1 item"),

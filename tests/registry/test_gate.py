@@ -155,7 +155,7 @@ def test_of_an_equal_generator_every_difference_from_the_champion_is_exactly_not
         version = registry.version(1)
         match = judging.prepare(registry, version, params)
         report = Report("", "", "", [], "")
-        assert judging.judge(report, registry, version, match, params) == "blocked"
+        assert judging.judge(report, match, params) == "blocked"
     *rows, varied = report.facts["comparison"]
     assert {row["name"] for row in rows} == COMPARED.keys() and varied["value"] == 1
     assert all((row["value"], row["interval"]) == (0, (0, 0)) for row in rows)

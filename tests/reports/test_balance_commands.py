@@ -63,7 +63,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     rows = pd.read_csv("drawn/named.rows.csv")
     assert rows["original"][:60].tolist() == files and (rows["class"] == rows["label"]).all()
     assert (
-        rows["file"][7] == f"{rows['label'][7]}/7.png"
+        rows["file"][7] == f"{rows['label'][7]}/train_000008.png"
         and Path("drawn/named", rows["file"][7]).is_file()
     )
     assert len(set(rows["file"])) == 90, "two pictures of one name are told apart"

@@ -16,11 +16,13 @@ from conftest import MLFLOWS_OWN_WARNINGS, ROOT
 from rich.console import Console
 
 from cgan.errors import CganError
+from cgan.files import locked
 from cgan.metric import METRICS
 from cgan.registry.client import open_registry
 from cgan.reports.rank import rank
 from cgan.reports.report import summary
 from cgan.reports.status import status
+from cgan.tracking.delivery import MEASURED_WITH
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
@@ -52,18 +54,27 @@ def write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def trained(name: str, verdict: str = "", summary: str = "", **metrics: float) -> str:
-    """A finished training in the store, and its version where the gate has judged it; the run's id."""
+def trained(
+    name: str,
+    verdict: str = "",
+    summary: str = "",
+    *,
+    status: str = "FINISHED",
+    fingerprint: str = "elsewhere",
+    **metrics: float,
+) -> str:
+    """A training in the store, and its version where the gate has judged it; the run's id."""
     with open_registry("cgan") as registry:
         client = registry.client
         known = client.get_experiment_by_name("cgan")
         experiment_id = known.experiment_id if known else client.create_experiment("cgan")
         tags = {"mlflow.source.name": "cgan.stages.train", "git.dirty": "true"}
-        tags |= {"mlflow.source.git.commit": "abcdef0123456789"}
+        tags |= {"mlflow.source.git.commit": "abcdef0123456789", "cgan.fingerprint": fingerprint}
         run_id = str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
         for key, value in metrics.items():
             client.log_metric(run_id, f"quality/{key}", value)
-        client.set_terminated(run_id)
+        if status != "RUNNING":
+            client.set_terminated(run_id, status)
         if verdict:
             if not registry.versions():
                 client.create_registered_model("cgan")
@@ -100,7 +111,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
     third = trained("third run")
     text = screen(root)
     for words in (
-        "version 2 · blocked · Version 2 is blocked: worse.",
+        "Verdict Version 2 is blocked: worse.",
         "third run · FINISHED · trained ",
         "commit abcdef01 with changes",
         f"run {third}, not judged yet: `cgan gate`",
@@ -114,18 +125,15 @@ def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alik
 ) -> None:
     shutil.copyfile(empty_store, root / "mlflow.db")
     runs = {}
-    for name, data, seed, distance, spread in (
-        ("best", "d", 1, 0.30, 0.01),
-        ("close", "d", 1, 0.31, 0.1),
-        ("worst", "d", 1, 0.9, 0.01),
-        ("other data", "e", 1, 0.1, 0.1),
-        ("another hold-out", "d", 2, 0.1, 0.1),
+    for name, measured_with, distance, spread in (
+        ("best", "d", 0.30, 0.01),
+        ("close", "d", 0.31, 0.1),
+        ("worst", "d", 0.9, 0.01),
+        ("other data", "e", 0.1, 0.1),
     ):
         runs[name] = run_id = trained(name, fid_judge=distance)
         with open_registry("cgan") as registry:
-            registry.client.set_tag(run_id, "cgan.csv_sha256", data)
-            registry.client.log_param(run_id, "preprocess.seed", seed)
-            registry.client.log_param(run_id, "train.seed", name)
+            registry.client.set_tag(run_id, MEASURED_WITH, measured_with)
             entry = {"value": distance, "replicates": [-spread, spread, 0.0]}
             report = {"fid_judge": entry, "measurement_context": {"seed": 1}}
             registry.client.log_dict(run_id, report, "reports/evaluation.json")
@@ -136,7 +144,24 @@ def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alik
     assert rank(runs["worst"]) == (
         f"number 3 {by}, 0.9; best has 0.3, and the difference is more than chance"
     )
-    assert rank(runs["other data"]) == rank(runs["another hold-out"]) == ""
+    assert rank(runs["other data"]) == rank(trained("without a tag", fid_judge=0.1)) == ""
+
+
+def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(
+    root: Path, empty_store: Path
+) -> None:
+    shutil.copyfile(empty_store, root / "mlflow.db")
+    trained("good")
+    trained("cancelled", status="KILLED")
+    (root / ".cgan/runs/killed").mkdir(parents=True)
+    trained("killed", status="RUNNING", fingerprint="killed")  # nobody holds its lock
+    assert "Last training good · FINISHED" in screen(root)
+    (root / ".cgan/runs/alive").mkdir()
+    trained("alive", status="RUNNING", fingerprint="alive")
+    with locked(root / ".cgan/runs/alive.lock"):
+        assert "Trains now alive · RUNNING" in screen(root) and "good" not in screen(root)
+    trained("far away", status="RUNNING")
+    assert "Trains now far away" in screen(root)
 
 
 def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path, empty_store: Path) -> None:
