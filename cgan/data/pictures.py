@@ -254,7 +254,8 @@ def _in_words(table: pd.DataFrame, read: pd.DataFrame) -> list[str]:
     without = left["label"][left["left"] == NO_PICTURE]
     if lost := sorted(set(without) - set(read["label"]) - {""}):
         said.append(
-            f"No class: {listed(lost)}. There is no picture that can be read; save them as PNG or JPEG."
+            f"Folders that become no class: {listed(lost)}. No file in them is a picture that can be read; "
+            "save pictures as PNG or JPEG."
         )
     for column, words in NOTES.items():
         names = read.index[read[column]]
@@ -269,10 +270,10 @@ def _cut_in_words(read: pd.DataFrame, to: tuple[int, int]) -> list[str]:
     if not ((cuts["median"] > CUT_SEEN) | (cuts["max"] > 2 * CUT_SEEN)).any():
         return []
     shown = [
-        f"{label} {percent(median, 0)} (most {percent(most, 0)})"
+        f"{label} {percent(median, 0)} ({percent(most, 0)})"
         for label, median, most in cuts.sort_values("median", ascending=False).itertuples()
     ]
     return [
-        f"Cut off: to fit {to[1]} × {to[0]}, pictures lose a part of their area, at the median "
+        f"Cut off: to fit {to[1]} × {to[0]}, pictures lose a part of their area, at the median (at most): "
         f"{listed(shown, 10)}. What lies there is never drawn. `data.fit: pad` keeps all of it."
     ]

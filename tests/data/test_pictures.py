@@ -111,7 +111,7 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     "an empty class in a zip": (GOOD | {"dog/": b""}, r"Left out: 1\. An empty folder: dog/\.$"),
     "a class of notes": (
         GOOD | {"dog/x.txt": b""},
-        r"Left out: 1.*x\.txt\.\nNo class: dog\. .*as PNG",
+        r"Left out: 1.*x\.txt\.\nFolders that become no class: dog\. .*as PNG",
     ),
     "seven of them": (GOOD | {f"cat/{n}.txt": b"" for n in range(7)}, "Left out: 7.* and 2 more"),
     "second frames": (GOOD | {"cat/x.gif": ANIMATED}, r"Several frames: of 1 of 5 .*: cat/x\.gif"),
@@ -309,7 +309,7 @@ def test_other_shapes_are_cropped_padded_or_stretched_and_what_is_lost_is_said()
     assert 90 < rows[0][0] < rows[0][-1] < 165 and rows[2][0] < 20 < 230 < rows[2][-1]
     assert np.ptp(padded.images[0, 0, 5]) > 200 and np.ptp(padded.images[0, 0, 0]) == 0
     (warning,) = cropped.warnings
-    assert re.search(r"fit 10 × 10.*a 75 % \(most 75 %\), b 75 %.*`data\.fit: pad`", warning)
+    assert re.search(r"fit 10 × 10.*a 75 % \(75 %\), b 75 %.*`data\.fit: pad`", warning)
     assert padded.warnings == stretched.warnings == ()
 
 
