@@ -31,7 +31,7 @@ WARM, TIMED, MOST_S = 2, 6, 10.0  # steps; seconds
 Counts = dict[str, int]  # by the class's name
 
 
-def foresee(found: LabelledImages, names: list[str], params: Params) -> list[str]:
+def foresee(found: LabelledImages, names: list[str], params: Params) -> Iterator[str]:
     """Four lines: classes, the hold-out, `auto` and the time; before them what `preprocess` will say. Takes
     some seconds, for it trains a few steps."""
     parts, _, said = divide(found, names, params.preprocess)
@@ -39,18 +39,16 @@ def foresee(found: LabelledImages, names: list[str], params: Params) -> list[str
         dict(zip(names, np.bincount(found.labels[p], minlength=len(names)).tolist(), strict=True))
         for p in parts
     )
+    yield from said
+    yield f"To train on: {of_each(trained)}."
+    own_split = found.splits is not None and bool((found.splits == 1).any())
+    yield _held_out(held, tested, params.preprocess.holdout_fraction, own_split)
     metadata = {"classes": len(names), "class_names": names}
     images, labels = (torch.from_numpy(each[parts[0]]) for each in (found.images, found.labels))
     training = Dataset(images, labels, metadata)
     fitting = fit(params.train, training)
-    own_split = found.splits is not None and bool((found.splits == 1).any())
-    return [
-        *said,
-        f"To train on: {of_each(trained)}.",
-        _held_out(held, tested, params.preprocess.holdout_fraction, own_split),
-        f"Chosen for these images: {fitting.choice or 'nothing, for `train` has no `auto`'}.",
-        _how_long(training, params, fitting.params),
-    ]
+    yield f"Chosen for these images: {fitting.choice or 'nothing, for `train` has no `auto`'}."
+    yield _how_long(training, params, fitting.params)
 
 
 def next_step(file: Path, params: DataParams) -> str:
