@@ -138,6 +138,11 @@ def _in_folder(root: Path) -> dict[str, str]:
                 inside.remove(name)
             if name not in inside:
                 found[path.relative_to(root).as_posix()] = why
+    if foreign := [name for name in found if re.search("[\ud800-\udfff]", name)]:
+        raise SourceError(
+            f"{root}: expected names in UTF-8, as DVC does; of others there are {len(foreign):,}: "
+            f"{listed(foreign)}. Rename them: `convmv -r -f latin1 -t utf8 --notest FOLDER` does it for all."
+        )
     return found
 
 

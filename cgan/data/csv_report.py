@@ -141,9 +141,10 @@ def _check_counts(
     few = [label for label in found if counts[label] < params.min_per_class]
     declared = f" (`validate.classes` is {params.classes})" * bool(params.classes)
     if len(found) < 2:
-        problem = (
-            f"all labels are {[*names, *map(str, found)][found[0]]}; expected at least 2 classes."
-        )
+        name_of = [*names, *map(str, found)][found[0]]
+        problem = f"all labels are {name_of}; expected at least 2 classes."
+        if pictures:
+            problem += " Give each class a folder of its own."
     elif missing:
         problem = (
             f"no image of class {listed(missing)}{declared}; {len(found):,} are found: {listed(found)}. Add "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import stat
@@ -94,6 +95,10 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     "of the system": (GOOD | {"cat/Thumbs.db": b""}, r".*A file of the system's: cat/Thumbs\.db"),
     "of a Mac": (GOOD | {"__MACOSX/cat/0.png": b""}, r".*A file of the system's: __MACOSX\."),
     "of a Mac, in a zip": (GOOD | {"__MACOSX/0.png": b""}, r".* system's: __MACOSX/0.png\."),
+    "not UTF-8": (
+        GOOD | {os.fsdecode(b"cat/gr\xfcn.png"): picture()},
+        r"refused: own: .*in UTF-8.* 1: cat/gr\\udcfcn\.png\. .*Rename",
+    ),
     "no picture": (
         GOOD | {"cat/notes.txt": b"x"},
         r"Left out: 1\. No PNG, JPEG.*TIFF: cat/notes\.txt",
