@@ -117,12 +117,10 @@ def _only_file(folder: Path) -> Path:
     files = sorted(f for f in folder.glob("[!.]*") if f.suffix.lower() in (".csv", *ARCHIVES))
     if len(files) == 1:
         return files[0]
-    loose = [file.name for file in sorted(folder.iterdir()) if is_picture(file.name)]
     raise SourceError(
         f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures, one a class. Such files: "
-        f"{listed([file.name for file in files]) or 'none'}; pictures in no folder: "
-        f"{listed(loose) or 'none'}. Put the pictures of each class into a folder with its name, or a CSV "
-        "`path,label` beside them; or set `data.path` to the file that you mean."
+        f"{listed([file.name for file in files]) or 'none'}. Set `data.path` to the one that you mean, "
+        "or put the pictures of each class into a folder with its name, or a CSV `path,label` beside them."
     )
 
 

@@ -188,20 +188,15 @@ def _class_names(album: Album, read: pd.DataFrame) -> list[str]:
         raise SourceError(
             f"{album.root}: {len(every):,} classes, expected at most {MAX_CLASSES:,}."
         )
-    if wrong := [name[:80] for name in every if not _can_name(name)]:
-        raise SourceError(
-            f"{album.root}: classes are named {listed([*map(repr, wrong)])}; expected at most 60 characters "
-            "that can be shown, no comma, and no space at an end. Rename them."
-        )
-    return sorted(every, key=int) if all(name.isdecimal() for name in every) else every
-
-
-def _can_name(name: str) -> bool:
     try:
-        TypeAdapter(ClassName).validate_python(name)
-    except ValidationError:
-        return False
-    return True
+        TypeAdapter(list[ClassName]).validate_python(every)
+    except ValidationError as error:
+        wrong = [repr(every[int(fault["loc"][0])][:80]) for fault in error.errors()]
+        raise SourceError(
+            f"{album.root}: classes are named {listed(wrong)}; expected at most 60 characters that can be "
+            "shown, no comma, and no space at an end. Rename them."
+        ) from None
+    return sorted(every, key=int) if all(name.isdecimal() for name in every) else every
 
 
 def _check(album: Album, read: pd.DataFrame, size: tuple[int, int] | None) -> None:

@@ -179,13 +179,11 @@ def _choose_member(archive: zipfile.ZipFile, params: DataParams, shown: str) -> 
     refuse_hostile(archive, shown)
     files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     own = [name for name in files if "__MACOSX" not in name]
-    for matches in (
-        [name for name in own if name == params.member],
-        [name for name in own if name.endswith(f"/{params.member}")],
-        [name for name in own if name.lower().endswith(".csv")],
-    ):
-        if len(matches) == 1:
-            return matches[0]
+    named = [name for name in own if name == params.member]
+    named = named or [name for name in own if name.endswith(f"/{params.member}")]
+    found = named or [name for name in own if name.lower().endswith(".csv")]
+    if len(found) == 1:
+        return found[0]
     raise SourceError(
         f"{shown}: expected one file named `{params.member}` in it, or one CSV. It holds: "
         f"{listed(files, 10) or 'nothing'}. Set `data.member` to the full name of the one that you mean, or "

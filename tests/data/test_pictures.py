@@ -192,7 +192,7 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     "a ragged table": (GOOD | {"x.csv": TABLE + b"a,b,c,d\n"}, "refused: .*no CSV of `path,label`"),
     "no folders": (
         {"0.png": picture()},
-        r"refused: own: expected .*in no folder: 0.png.*folder with its name",
+        r"refused: own: expected .*Such files: none\..*folder with its name",
     ),
     "nothing": ({"cat": None}, r"refused: own: expected one \.csv.* or folders of pictures"),
     "hidden ones alone": ({"cat/.0.png": picture()}, r"refused: own: expected one \.csv"),
