@@ -118,9 +118,10 @@ def _only_file(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     raise SourceError(
-        f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures, one a class. Such files: "
-        f"{listed([file.name for file in files]) or 'none'}. Set `data.path` to the one that you mean, "
-        "or put the pictures of each class into a folder with its name, or a CSV `path,label` beside them."
+        f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures, one a class; found "
+        f"{listed([file.name for file in files]) or 'neither'}. Put the pictures of each class into a folder "
+        "with its name, or a CSV `path,label` beside them. Of several files, set `data.path` to the one that "
+        "you mean."
     )
 
 
@@ -232,7 +233,10 @@ def _by_listing(album: Album, listing: str) -> Album:
         with album.open(listing) as file:
             rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserError) as error:
-        raise SourceError(f"{where}: no CSV of `path,label` ({first_line(error)}).") from None
+        raise SourceError(
+            f"{where}: expected a CSV of `path,label`; it cannot be read ({first_line(error)}). Correct it, "
+            "or save it again as “CSV UTF-8”."
+        ) from None
     rows = rows.rename(columns=str.strip).apply(lambda column: column.str.strip())
     unused = sorted(set(rows) - {"path", "label", "group", "split"})
     names = listing[: -len(PurePosixPath(listing).name)] + rows["path"]
@@ -253,10 +257,10 @@ def _by_listing(album: Album, listing: str) -> Album:
     why = np.select([*faults.values()], [*faults], "")
     wrong = np.flatnonzero(why != "")
     if len(wrong) or rows.empty:
-        shown = "".join(f"\n  - line {n + 2}, {rows['path'][n]!r}: {why[n]}" for n in wrong[:5])
+        shown = [f"\n  - line {n + 2}, `{','.join(rows.loc[n])}`: {why[n]}" for n in wrong[:5]]
         raise SourceError(
             f"{where}: expected a picture and its label in each line; {len(wrong):,} of {len(rows):,} lines "
-            f"are wrong{':' * bool(shown)}{shown}\nMend them."
+            f"are wrong:{''.join(shown) or ' there are none'}\nCorrect these lines, or add some."
         )
     # Other files may lie around.
     folders = {PurePosixPath(name).parent for name in [listing, *names]}

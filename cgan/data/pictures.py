@@ -27,10 +27,10 @@ PROPOSED_AREA = 32 * 32  # pixels of the shape that is proposed
 
 # What was done to pictures that nobody asked for, by the column of the table that says to which.
 NOTES = {
-    "white": "Transparent: {n:,} of {of:,} pictures were put on white: {names}.",
-    "frames": "Several frames: of {n:,} of {of:,} pictures the first is read: {names}.",
-    "colour": "Colour: {n:,} of {of:,} pictures have colour, so that all are read in colour: {names}. Make "
-    "these grey, unless it is meant so.",
+    "white": "Transparent: {n:,} of {of:,} pictures, put on white: {names}.",
+    "frames": "Several frames: {n:,} of {of:,} pictures, of which the first frame is read: {names}.",
+    "colour": "Colour: {n:,} of {of:,} pictures, so that all are read in colour: {names}. Make these grey, "
+    "unless it is meant so.",
 }
 
 

@@ -280,10 +280,7 @@ def test_f15_f16_a_report_counts_images_duplicates_contradictions_blank_and_cons
     kinds = ("duplicates", "conflicting_labels", "constant_images")
     assert [report[kind] for kind in kinds] == [3, 1, 2]
     said = "\n".join(report["warnings"])
-    for words in (
-        "Duplicates: 3 (row 37 (line 38) is row 3 (line 4), ",
-        "Conflicting labels: 1 of these copies are of another class (row 39 (line 40) is row 6",
-        "Constant images: 2, blank ones too (row 9 (line 10), row 10 (line 11)).",
-    ):
-        assert words in said
+    assert "Duplicates: 3 (row 37 (line 38) is row 3 (line 4), " in said
+    assert "Conflicting labels: 1 of these copies are of another class (row 39 (line 40) is" in said
+    assert "Constant images: 2, blank ones too (row 9 (line 10), row 10 (line 11))." in said
     assert len(report["warnings"]) == 4, "and few images"

@@ -118,11 +118,11 @@ def test_folder_stands_for_the_only_data_file_in_it() -> None:
     with pytest.raises(SourceError, match="inbox does not exist"):
         fetch_file(b"", "elsewhere", path="inbox")
     inbox.mkdir()
-    with pytest.raises(SourceError, match=r"expected one .csv, .csv.gz or .zip.*Such files: none"):
+    with pytest.raises(SourceError, match=r"expected one .csv, .csv.gz or .zip.*found neither"):
         fetch_file(b"", "elsewhere", path="inbox")
     assert fetch_file(CSV, "inbox/mine.csv", path="inbox")["origin"] == "inbox/mine.csv"
     (inbox / "other.zip").touch()
-    with pytest.raises(SourceError, match=r"Such files: mine.csv, other.zip"):
+    with pytest.raises(SourceError, match=r"found mine.csv, other.zip"):
         fetch_file(b"", "elsewhere", path="inbox")
 
 
@@ -263,13 +263,9 @@ def refuses_kaggle(**changes: Any) -> str:
 def test_kaggle_gives_the_file_of_a_competition_or_dataset(kaggle: Start) -> None:
     basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
     packed = Answer(ZIP, name="train.csv.zip")
-    for answer, slug, call in (
-        *(
-            (answer, "digit-recognizer", "DownloadDataFile")
-            for answer in (Answer(CSV), packed, Answer(GZIP))
-        ),
-        (Answer(CSV), "someone/digits", "DownloadDataset"),
-    ):
+    answers = [(answer, "digit-recognizer") for answer in (Answer(CSV), packed, Answer(GZIP))]
+    for answer, slug in (*answers, (Answer(CSV), "someone/digits")):
+        call = "DownloadDataset" if "/" in slug else "DownloadDataFile"
         server = kaggle(answer)
         TARGET.write_bytes(GOOD)
         info = fetch_kaggle(kaggle=slug)
@@ -291,22 +287,17 @@ def test_f21_missing_credentials_name_variables_and_file(
     assert server.seen == []
 
 
-REFUSALS = {  # status and slug → words
-    (
-        401,
-        "digit-recognizer",
-    ): r"refused them \(401\).*/settings/api.*KAGGLE_API_TOKEN.*kaggle\.json",
-    (
-        403,
-        "digit-recognizer",
-    ): r"rules are not .* yet.*kaggle\.com/competitions/digit-recognizer/rules",
-    (403, "someone/digits"): r"not .* yet.*kaggle\.com/datasets/someone/digits",
-    (404, "digit-recognizer"): "The download from Kaggle failed: .*404",
-}
+TOKEN = r"refused them \(401\).*/settings/api.*KAGGLE_API_TOKEN.*kaggle\.json"
+REFUSALS = [
+    (401, "digit-recognizer", TOKEN),
+    (403, "digit-recognizer", r"not .* yet.*kaggle\.com/competitions/digit-recognizer/rules"),
+    (403, "someone/digits", r"not .* yet.*kaggle\.com/datasets/someone/digits"),
+    (404, "digit-recognizer", "The download from Kaggle failed: .*404"),
+]
 
 
 def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(kaggle: Start) -> None:
-    for (status, slug), words in REFUSALS.items():
+    for status, slug, words in REFUSALS:
         server = kaggle(Answer(status=status))
         assert re.search(words, refuses_kaggle(kaggle=slug))
         assert server.downloads == 1
