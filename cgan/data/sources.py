@@ -175,17 +175,16 @@ def _check_size(size: int, params: DataParams, shown: str) -> None:
 
 
 def _choose_member(archive: zipfile.ZipFile, params: DataParams, shown: str) -> str:
-    """The member with the name of `data.member`, in whatever folder, else the only CSV."""
+    """The member with the name of `data.member`, in whatever folder."""
     refuse_hostile(archive, shown)
     files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     own = [name for name in files if "__MACOSX" not in name]
-    named = [name for name in own if name == params.member]
-    named = named or [name for name in own if name.endswith(f"/{params.member}")]
-    found = named or [name for name in own if name.lower().endswith(".csv")]
+    found = [name for name in own if name == params.member]
+    found = found or [name for name in own if name.endswith(f"/{params.member}")]
     if len(found) == 1:
         return found[0]
     raise SourceError(
-        f"{shown}: expected one file named `{params.member}` in it, or one CSV. It holds: "
+        f"{shown}: expected one file named `{params.member}` in it. It holds: "
         f"{listed(files, 10) or 'nothing'}. Set `data.member` to the full name of the one that you mean, or "
         "unpack the archive and set `data.path` to the CSV. Pictures need a folder a class."
     )
