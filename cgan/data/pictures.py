@@ -53,7 +53,8 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     set; for a name that no class can have.
     """
     size = (params.width, params.height) if params.width and params.height else None
-    arrays, seen, first = dict[str, NDArray[np.uint8]](), dict[str, Seen](), None
+    arrays, seen = dict[str, NDArray[np.uint8]](), dict[str, Seen]()
+    first, most = None, 0
     for name in album.table.index[album.table["left"] == ""]:
         seen[name] = of = Seen()
         try:
@@ -69,7 +70,8 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
         first = first or picture.size
         if size or picture.size == first:
             arrays[name] = np.asarray(_fitted(picture, size or first, params.fit))
-            if len(arrays) * arrays[name].nbytes > params.max_megabytes * 1_000_000:
+            most = max(most, arrays[name].nbytes)  # one in colour makes all so
+            if len(arrays) * most > params.max_megabytes * 1_000_000:
                 raise SourceError(
                     f"{album.root}: more than {params.max_megabytes:,} MB of pixels, the limit. Set "
                     "`data.height` and `data.width` to smaller sizes, or raise `data.max_megabytes`."
@@ -80,7 +82,8 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     if size and params.fit == "crop":
         said += _cut_in_words(read, size)
     names = _class_names(album, read)
-    read = read.assign(number=read["label"].map(names.index)).sort_values("number", kind="stable")
+    number_of = {name: number for number, name in enumerate(names)}
+    read = read.assign(number=read["label"].map(number_of)).sort_values("number", kind="stable")
     labels = read["number"].to_numpy(np.int64)
     images = _stacked([arrays.pop(name) for name in read.index])
     splits = groups = None
