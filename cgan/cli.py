@@ -208,8 +208,9 @@ def validate(
         from cgan.reports.foresight import foresee, next_step
 
         names = found["params"]["class_names"] or [str(label) for label in range(images.classes)]
-        for line in [*foresee(images, names, here), next_step(file, here.data)]:
+        for line in foresee(images, names, here):  # some take seconds
             typer.echo(line)
+        typer.echo(next_step(file, here.data))
 
 
 @app.command(rich_help_panel=DATA)

@@ -1,8 +1,8 @@
-"""What a path means: pictures, or pixels in a CSV; which pictures a folder or .zip holds, and of which class.
+"""What a path means: pixels in a CSV, or pictures, as one table of the files in a folder or .zip.
 
 The classes come from the folders (`cat/1.png`, also deeper), from torchvision's layout (`train/cat/1.png`,
-`val/…`, `test/…`), or from a CSV beside the pictures, `path,label[,group][,split]`. What is not read is
-counted and named.
+`val/…`, `test/…`), or from a CSV beside the pictures, `path,label[,group][,split]`. What is not read keeps
+its row, with the reason.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from cgan.data.dataset import SPLITS
 from cgan.errors import SourceError, listed
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 ARCHIVES = (".zip", ".gz")
-PASSED_OVER = ("Thumbs.db", "desktop.ini", "__MACOSX")
+OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX")
 HEAD_BYTES = 4096
 MIN_PIXELS = 64  # columns of a CSV
 AS_SPLIT = {"training": "train", "valid": "val", "validation": "val"}
+COLUMNS = ["label", "split", "group", "left"]
+NO_PICTURE = "no PNG, JPEG, GIF, BMP, WebP or TIFF"
 
 
 @dataclass
 class Album:
-    """The files below `root`, a folder or .zip, and which of them are pictures of which class.
-
-    `names`: of all files; `left`: what is not read, and why; `labels`, `splits`, `groups`: a text a picture,
-    by its name.
-    """
+    """The files below `root`, a folder or .zip. `left`: by each one's name why it is not read, `` if it is.
+    `table`: a row a file, by its name; texts: `label`, `split`, `group`, blank where nothing says them, and
+    `left`."""
 
     root: Path
-    names: list[str]
+    archive: zipfile.ZipFile | None
     left: dict[str, str]
-    archive: zipfile.ZipFile | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, str] = field(default_factory=dict)
-    groups: dict[str, str] = field(default_factory=dict)
+    table: pd.DataFrame = field(init=False)
 
     def open(self, name: str) -> IO[bytes]:
         return self.archive.open(name) if self.archive else (self.root / name).open("rb")
@@ -65,40 +65,28 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
     for a CSV of paths with faults.
     """
     if path.is_dir():
-        album = _arranged(_of_folder(path))
-        if album:
+        if album := _arranged(Album(path, None, _in_folder(path))):
             yield path, album
             return
-        files = sorted(f for f in path.glob("[!.]*") if f.suffix.lower() in (".csv", *ARCHIVES))
-        if len(files) != 1:
-            loose = [file.name for file in sorted(path.iterdir()) if is_picture(file.name)]
-            raise SourceError(
-                f"{path}: expected one .csv, .csv.gz or .zip, or pictures in folders, one a class; of such "
-                f"files it has {listed([file.name for file in files]) or 'none'}"
-                f"{f', and loose pictures: {listed(loose)}' * bool(loose)}. Set `data.path` to the one you "
-                "mean, or put the pictures of each class into a folder with its name, or a CSV `path,label` "
-                "beside them."
-            )
-        path = files[0]
+        path = _only_file(path)
     if not path.is_file():
         raise SourceError(
             f"{path} does not exist, or is no file or folder (looked from {Path.cwd()}). Give the path of a "
             ".csv, .csv.gz or .zip, or of a folder that holds one, or pictures."
         )
-    if path.suffix.lower() == ".csv":
-        beside = Album(path.parent, [path.name], {})
-        listing = _lists_paths(beside.head(path.name))
-        yield path, _by_listing(_of_folder(path.parent), path.name) if listing else None
-        return
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        # No .zip, a damaged one, or one of a kind that zipfile does not know, for which it raises
-        # NotImplementedError: whoever unpacks it gives the reason.
-        yield path, None
-        return
-    with archive:
-        yield path, _arranged(_of_zip(path, archive))
+    with contextlib.ExitStack() as opened:
+        archive = album = None
+        # A damaged .zip, or of a kind that zipfile does not know: whoever unpacks it gives the reason.
+        with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+            archive = opened.enter_context(zipfile.ZipFile(path))
+        if archive:
+            album = _arranged(Album(path, archive, _in_zip(path, archive)))
+        elif path.suffix.lower() == ".csv":
+            beside = Album(path.parent, None, {})
+            if _lists_paths(beside.head(path.name)):
+                beside.left = _in_folder(path.parent)
+                album = _by_listing(beside, path.name)
+        yield path, album
 
 
 def is_picture(name: str) -> bool:
@@ -124,51 +112,62 @@ def first_line(error: Exception) -> str:
 # --- which files there are -----------------------------------------------------------------------
 
 
-def _of_folder(root: Path) -> Album:
-    album, seen = Album(root, [], {}), {root.resolve()}
-    for folder, inside, files in os.walk(root, followlinks=True):
-        for name in sorted([*inside, *files]):
+def _only_file(folder: Path) -> Path:
+    """The one CSV or archive in a folder without pictures."""
+    files = sorted(f for f in folder.glob("[!.]*") if f.suffix.lower() in (".csv", *ARCHIVES))
+    if len(files) == 1:
+        return files[0]
+    raise SourceError(
+        f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures, one a class; found "
+        f"{listed([file.name for file in files]) or 'neither'}. Put the pictures of each class into a folder "
+        "with its name, or a CSV `path,label` beside them. Of several files, set `data.path` to the one that "
+        "you mean."
+    )
+
+
+def _in_folder(root: Path) -> dict[str, str]:
+    """The files below it, each with why it is not read, `` if it is."""
+    found, seen = dict[str, str](), {root.resolve()}
+    for folder, inside, names in os.walk(root, followlinks=True):
+        inside.sort()
+        for name in [*inside, *names]:
             path = Path(folder, name)
-            shown = path.relative_to(root).as_posix()
-            if why := _passed_over(name) or _unread(path, seen):
-                album.left[shown] = why
-                inside[:] = [other for other in inside if other != name]
-            elif name not in inside:
-                album.names.append(shown)
-    album.names.sort()
-    return album
+            why = _by_name(name) or _on_disk(path, seen)
+            if why and name in inside:
+                inside.remove(name)
+            if name not in inside:
+                found[path.relative_to(root).as_posix()] = why
+    if foreign := [name for name in found if re.search("[\ud800-\udfff]", name)]:
+        raise SourceError(
+            f"{root}: expected names in UTF-8, as DVC does; of others there are {len(foreign):,}: "
+            f"{listed(foreign)}. Rename them: `convmv -r -f latin1 -t utf8 --notest FOLDER` does it for all."
+        )
+    return found
 
 
-def _unread(path: Path, seen: set[Path]) -> str:
-    """Why a file or folder is not read, `` if it is. `seen`: folders, without links; this one is added."""
+def _on_disk(path: Path, seen: set[Path]) -> str:
+    """Why a file or folder is not read. `seen`: folders, without links; this one is added."""
     if not path.is_dir():
         return "" if path.is_file() else "a dangling link" if path.is_symlink() else "no file"
     real = path.resolve()
     if real in seen:
-        return "read already: a link"
+        return "a link to what is read already"
     seen.add(real)
     return "" if any(path.iterdir()) else "an empty folder"
 
 
-def _of_zip(path: Path, archive: zipfile.ZipFile) -> Album:
+def _in_zip(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
+    """As `_in_folder`."""
     refuse_hostile(archive, str(path))
-    album = Album(path, [], {}, archive)
-    for entry in archive.infolist():
-        reasons = map(_passed_over, PurePosixPath(entry.filename).parts)
-        if reason := next(filter(None, reasons), ""):
-            album.left[entry.filename] = reason
-        elif not entry.is_dir():
-            album.names.append(entry.filename)
-    album.names.sort()
-    folders = {name[: name.rfind("/") + 1] for name in album.names}
-    for name in archive.namelist():
-        if name.endswith("/") and not any(folder.startswith(name) for folder in folders):
-            album.left.setdefault(name, "an empty folder")
-    return album
+    files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    filled = {folder for name in files for folder in PurePosixPath(name).parents}
+    empty = [n for n in archive.namelist() if n.endswith("/") and PurePosixPath(n) not in filled]
+    found = {n: next(filter(None, map(_by_name, PurePosixPath(n).parts)), "") for n in files}
+    return found | dict.fromkeys(empty, "an empty folder")
 
 
-def _passed_over(name: str) -> str:
-    if name in PASSED_OVER:
+def _by_name(name: str) -> str:
+    if name in ("Thumbs.db", "desktop.ini", "__MACOSX"):
         return "a file of the system's"
     return "hidden" if name.startswith(".") else ""
 
@@ -177,17 +176,22 @@ def _passed_over(name: str) -> str:
 
 
 def _arranged(album: Album) -> Album | None:
-    """The album with its labels; None where it has no pictures in folders, or a CSV of pixels around them."""
-    folders = {name.rpartition("/")[0] for name in album.names if is_picture(name)}
+    """The album with its table; None where it has no pictures in folders, or a CSV of pixels around them."""
+    names = sorted(name for name, why in album.left.items() if not why)
+    folders = {name.rpartition("/")[0] for name in names if is_picture(name)}
     around = os.path.commonpath(folders) if folders else ""
-    for name in album.names:
+    for name in names:
         if name.lower().endswith(".csv") and f"{around}/".startswith(name[: name.rfind("/") + 1]):
             head = album.head(name)
             if _lists_paths(head):
                 return _by_listing(album, name)
             if head.count(b",") >= MIN_PIXELS:
                 return None
-    return _by_folders(album, around.rpartition("/")[0] if len(folders) == 1 else around)
+    album.table = _by_folders(
+        album.left, around.rpartition("/")[0] if len(folders) == 1 else around
+    )
+    known = album.table.index[album.table["left"] == ""]
+    return album if any(map(is_picture, known)) else None
 
 
 def _lists_paths(head: bytes) -> bool:
@@ -195,64 +199,77 @@ def _lists_paths(head: bytes) -> bool:
     return {"path", "label"} <= {column.strip() for column in columns}
 
 
-def _by_folders(album: Album, around: str) -> Album | None:
+def _by_folders(left: dict[str, str], around: str) -> pd.DataFrame:
     """The class is the folder's name; in torchvision's layout that of the folder in train, val or test, of
     which val and test may also lie beside the classes."""
-    start = f"{around}/" if around else ""
-    paths = {n: n[len(start) :].split("/") for n in album.names if n.startswith(start)}
-    heads = {path[0] for path in paths.values() if len(path) > 1}
+    import pandas as pd  # not for a CSV: it is half of the memory of the stage download
+
+    start, rows = f"{around}/" if around else "", dict[str, tuple[str, ...]]()
+    paths = {n: n[len(start) :].split("/") for n in sorted(left) if n.startswith(start)}
+    heads = {path[0] for name, path in paths.items() if len(path) > 1 and not left[name]}
     parts = {head: AS_SPLIT.get(head.lower(), head.lower()) for head in heads}
     laid_out = "train" in parts.values() and set(parts.values()) <= set(SPLITS)
     laid_out = laid_out and any(len(path) > 2 for path in paths.values())
-    for name in album.names:
+    for name in sorted(left):
         head, *inside = paths.get(name, [name])
-        if len(inside) > 1 and parts[head] in SPLITS and (laid_out or inside[0] in heads):
-            album.labels[name], album.splits[name] = inside[0], parts[head]
-        elif inside and not laid_out:
-            album.labels[name], album.splits[name] = head, "train"
-        else:
-            album.left[name] = "in no class's folder" if is_picture(name) else "no picture"
-    if not laid_out and set(album.splits.values()) == {"train"}:
-        album.splits.clear()
-    return album if any(map(is_picture, album.labels)) else None
+        label, split = (head, "train") if inside and not laid_out else ("", "")
+        if len(inside) > 1 and parts.get(head) in SPLITS and (laid_out or inside[0] in heads):
+            label, split = inside[0], parts[head]
+        stray = "in no folder of a class" if is_picture(name) else NO_PICTURE
+        rows[name] = (label, split, "", left[name] or stray * (not label))
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
+    if set(table["split"]) <= {"", "train"}:
+        table["split"] = "" if not laid_out else table["split"]
+    return table
 
 
-def _by_listing(album: Album, table: str) -> Album:
+def _by_listing(album: Album, listing: str) -> Album:
     """What a CSV says: `path` from its own folder, `label`, and perhaps `group` and `split`."""
+    import numpy as np
     import pandas as pd
 
-    where = f"{album.root}/{table}"
+    where = f"{album.root}/{listing}"
     try:
-        with album.open(table) as file:
+        with album.open(listing) as file:
             rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserError) as error:
-        raise SourceError(f"{where}: no CSV of `path,label` ({first_line(error)}).") from None
+        raise SourceError(
+            f"{where}: expected a CSV of `path,label`; it cannot be read ({first_line(error)}). Correct it, "
+            "or save it again as “CSV UTF-8”."
+        ) from None
     rows = rows.rename(columns=str.strip).apply(lambda column: column.str.strip())
-    inner, known, faults = table[: -len(PurePosixPath(table).name)], set(album.names), list[str]()
-    for line, row in enumerate(rows.to_dict("records"), start=2):
-        name, split = inner + row["path"], row.get("split", "train").lower()
-        split = AS_SPLIT.get(split, split)
-        if name not in known or name in album.labels:
-            why = "listed a second time" if name in known else f"no such picture below {album.root}"
-            faults.append(f"line {line}: {row['path']!r}: {why}")
-        elif not row["label"] or split not in SPLITS:
-            faults.append(
-                f"line {line}: expected a label, and train, val or test; found {row}"[:300]
-            )
-        album.labels[name], album.splits[name] = row["label"], split
-        album.groups[name] = row.get("group") or name
-    if faults or not album.labels:
-        shown = "".join(f"\n  - {fault}" for fault in faults[:5]) or " no rows"
-        raise SourceError(f"{where}: {len(faults):,} faults:{shown}\nMend these lines.")
-    if "split" not in rows:
-        album.splits.clear()
-    if "group" not in rows:
-        album.groups.clear()
-    unlisted = [name for name in album.names if name not in album.labels and is_picture(name)]
-    album.left |= dict.fromkeys(unlisted, f"not in {table}")
-    # Other files may lie around.
-    folders = {PurePosixPath(name).parent for name in [table, *album.labels]}
-    album.left = {n: why for n, why in album.left.items() if PurePosixPath(n).parent in folders}
     unused = sorted(set(rows) - {"path", "label", "group", "split"})
-    album.left |= dict.fromkeys(unused, f"a column of {table} without a use")
+    names = listing[: -len(PurePosixPath(listing).name)] + rows["path"]
+    table = rows.reindex(columns=COLUMNS, fill_value="").set_index(names)
+    if "split" in rows:
+        table["split"] = table["split"].str.lower().replace(AS_SPLIT)
+    if "group" in rows:
+        table["group"] = table["group"].where(table["group"] != "", names.to_numpy())
+    splits = [*SPLITS] if "split" in rows else [""]
+    faults = {
+        "there is no such picture": ~names.isin(
+            [name for name, why in album.left.items() if not why]
+        ),
+        "listed a second time": names.duplicated(),
+        "no label": rows["label"] == "",
+        "its split is not train, val or test": ~table["split"].isin(splits).to_numpy(),
+    }
+    why = np.select([*faults.values()], [*faults], "")
+    wrong = np.flatnonzero(why != "")
+    if len(wrong) or rows.empty:
+        shown = [f"\n  - line {n + 2}, `{','.join(rows.loc[n])}`: {why[n]}" for n in wrong[:5]]
+        raise SourceError(
+            f"{where}: expected a picture and its label in each line; {len(wrong):,} of {len(rows):,} lines "
+            f"are wrong:{''.join(shown) or ' there are none'}\nCorrect these lines, or add some."
+        )
+    # Other files may lie around.
+    folders = {PurePosixPath(name).parent for name in [listing, *names]}
+    beside = {
+        name: why or f"not in {listing}"
+        for name, why in sorted(album.left.items())
+        if PurePosixPath(name).parent in folders and (why or is_picture(name))
+    }
+    beside |= dict.fromkeys(unused, f"a column of {listing} without a use")
+    others = pd.DataFrame({"left": beside}, dtype=str).drop(index=names, errors="ignore")
+    album.table = pd.concat([table, others.reindex(columns=COLUMNS, fill_value="")])
     return album

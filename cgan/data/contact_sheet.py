@@ -42,7 +42,12 @@ def contact_sheet(
 def with_names(picture: Pixels, names: Sequence[str]) -> Pixels:
     """uint8 [H, W] or [H, W, 3], a row a name, with the names to the left of the rows."""
     height = picture.shape[0] / len(names)
-    font = ImageFont.load_default(min(14.0, max(8.0, height - 4)))
+    size = min(14.0, max(8.0, height - 4))
+    font = ImageFont.load_default(size)
+    if not "".join(names).isascii():  # of which Pillow's font has no other letters
+        import matplotlib
+
+        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
     most = max(font.getlength(name) for name in names)
     width = round(min(MAX_NAME_WIDTH, most)) + 12
     column = Image.new("L", (width, picture.shape[0]), BACKGROUND)

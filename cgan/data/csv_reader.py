@@ -217,24 +217,22 @@ def _shape(pixels: int, params: ValidateParams) -> Shape:
 
 def _check_order(pixels: list[str], shape: Shape, at: int) -> None:
     """Names must count up, as pixel0, pixel1, … or 1x1, 1x2, …: permuted pixels are no images."""
-    start = re.fullmatch(r"(.*?)(0*[01])", pixels[0], re.ASCII | re.DOTALL)
-    if start is None or start[1][-1:].isdecimal():
+    start = re.fullmatch(r"(|.*\D)(0*[01])", pixels[0], re.ASCII | re.DOTALL)
+    if start is None:
         raise DataError(
             f"column {at}, the first pixel, is {_quote(pixels[0])}; expected a count from 0 or 1, such as "
             "`pixel0`. The columns before it are missing, or the names show no order."
         )
     prefix, digits = start.groups()
+    names = [f"{prefix}{int(digits) + n:0{len(digits)}d}" for n in range(len(pixels))]
     if re.fullmatch(r"\d{1,6}x", prefix, re.ASCII):
         places = itertools.product(*map(range, shape))
         names = [f"{int(prefix[:-1]) + row}x{int(digits) + column}" for _, row, column in places]
-    else:
-        names = [f"{prefix}{int(digits) + n:0{len(digits)}d}" for n in range(len(pixels))]
     for number, (expected, found) in enumerate(zip(names, pixels, strict=True), start=at):
         if found != expected:
             raise DataError(
-                f"column {number} should be {_quote(expected)}, it is {_quote(found)}: {_quote(expected)} "
-                f"{'is out of order' if expected in pixels else 'is missing'}. Put the pixel columns in "
-                "their order, row by row."
+                f"column {number} should be {_quote(expected)}, it is {_quote(found)}: a column is missing, "
+                "doubled or out of order. Put the pixel columns in their order, row by row."
             )
 
 

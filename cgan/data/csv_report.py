@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from cgan.params.sections import ValidateParams
 
 FEW = 50  # images of a class: warn
 UNSCALED = 16  # the highest value of scikit-learn's digits
+SHOWN = 20  # classes
 
 
 def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[str, Any]:
@@ -23,10 +24,11 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
 
     Raises DataError for no training set: a class too small, a wrong scale.
     """
-    params = _as_found(params, found)
-    images, labels, kept = found.images, found.labels, np.arange(len(found.labels))
+    params, kept = _as_found(params, found), np.arange(len(found.labels))
     if found.splits is not None:
         kept = np.flatnonzero(found.splits != SPLITS.index("test"))
+    images, labels = found.images, found.labels
+    if len(kept) < len(labels):  # else they are no copies
         images, labels = images[kept], labels[kept]
     flat = images.reshape(len(images), -1)
     counts = np.bincount(labels, minlength=found.classes)
@@ -38,61 +40,58 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
             f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
             "to 0–1 (multiply them by 255), or all images are blank."
         )
-    mean = float(flat.mean())
-    squares = float(
-        np.einsum("ij,ij->", flat, flat, dtype=np.float64)
-    )  # in pieces, unlike flat.std()
     firsts = first_copies(image_digests(images))
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
     conflicts = copies[labels[copies] != labels[firsts[copies]]]
     constant = np.flatnonzero(darkest == brightest)
-    report: dict[str, Any] = {
-        "csv": {"sha256": found.sha256, "bytes": found.size_bytes},
-        "rows": len(labels),
-        "classes": found.classes,
-        "class_counts": counts.tolist(),
-        "shape": dict(zip(("channels", "height", "width"), images.shape[1:], strict=True)),
-        "duplicates": len(copies),
-        "conflicting_labels": len(conflicts),
-        "blank_images": int((brightest == 0).sum()),
-        "constant_images": len(constant),
-        "pixels": {
-            "mean": round(mean, 4),
-            "std": round(math.sqrt(squares / flat.size - mean**2), 4),
-        },
-        "params": params.model_dump(),
-    }
-    if found.splits is not None:
-        in_each = np.bincount(found.splits, minlength=len(SPLITS)).tolist()
-        report["splits"] = dict(zip(SPLITS, in_each, strict=True))
+
+    def repeats(rows: Rows) -> str:
+        pairs = zip(kept[rows], kept[firsts[rows]], strict=True)
+        return listed([f"{found.place(row)} is {found.place(first)}" for row, first in pairs])
+
     warnings = [*found.warnings, *_of_classes(counts, params)]
     if top <= UNSCALED:
         warnings.append(
             f"Dark: no value is above {top} of 255. Are they of another scale (0–16, as in scikit-learn's "
             f"digits)? Multiply them by {255 // top}."
         )
-
-    def repeats(rows: Rows) -> str:
-        pairs = zip(kept[rows], kept[firsts[rows]], strict=True)
-        return listed([f"{found.place(row)} is {found.place(first)}" for row, first in pairs])
-
     if len(copies):
         warnings.append(
-            f"Duplicates: {len(copies):,} images repeat an earlier one ({repeats(copies)}); all copies of an "
-            "image stay on one side of the hold-out."
+            f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
+            "the hold-out."
         )
     if len(conflicts):
         warnings.append(
-            f"Conflicting labels: {len(conflicts):,} images repeat one of another class "
-            f"({repeats(conflicts)})."
+            f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
+            f"({repeats(conflicts)}). Correct the labels, or remove the images."
         )
     if len(constant):
         places = listed([found.place(row) for row in kept[constant]])
         warnings.append(
-            f"Constant images: {len(constant):,} have one value everywhere, {report['blank_images']:,} are "
-            f"blank ({places})."
+            f"Constant images: {len(constant):,}, blank ones too ({places}). They have one value everywhere, "
+            "and show nothing."
         )
-    return report | {"warnings": warnings}
+    in_each = np.bincount([] if found.splits is None else found.splits, minlength=len(SPLITS))
+    return {
+        "csv": {"sha256": found.sha256, "bytes": found.size_bytes},
+        "rows": len(labels),
+        "classes": found.classes,
+        "class_counts": counts.tolist(),
+        "shape": dict(zip(("channels", "height", "width"), images.shape[1:], strict=True)),
+        "splits": dict(zip(SPLITS, in_each.tolist(), strict=True)),
+        "duplicates": len(copies),
+        "conflicting_labels": len(conflicts),
+        "constant_images": len(constant),
+        "params": params.model_dump(),
+        "warnings": warnings,
+    }
+
+
+def of_each(counts: Mapping[str, int]) -> str:
+    """`540 of cats, 54 of dogs`, by the class's name."""
+    if len(counts) > 1 and len(set(counts.values())) == 1:
+        return f"{max(counts.values()):,} of each of {len(counts)} classes"
+    return listed([f"{count:,} of {name}" for name, count in counts.items()], SHOWN)
 
 
 def _as_found(params: ValidateParams, found: LabelledImages) -> ValidateParams:
@@ -115,20 +114,20 @@ def _as_found(params: ValidateParams, found: LabelledImages) -> ValidateParams:
 
 
 def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:
-    names = params.class_names or range(len(counts))
+    names = params.class_names or [str(label) for label in range(len(counts))]
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
     said = []
     if times > params.max_imbalance:
         said.append(
-            f"Imbalance: class {names[most]} has {counts[most]:,} images, class {names[fewest]} has "
-            f"{counts[fewest]:,}, {times:.1f} times fewer (`validate.max_imbalance`: "
-            f"{params.max_imbalance:g}). Rare classes will be drawn worse."
+            f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times "
+            f"fewer (`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn worse."
         )
-    if few := [f"class {names[n]} has {counts[n]:,}" for n in counts.argsort() if counts[n] < FEW]:
+    if few := {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}:
         said.append(
-            f"Few images: {listed(few)}. With fewer than {FEW} the drawings of a class repeat a few forms, "
-            "and some copy. More images help more than any parameter."
+            f"Few images: {of_each(few)}. With fewer than {FEW}, the drawings of a class repeat a few forms, "
+            "and some are copies of its images: compare them on the run's page before you use them. More "
+            "images help more than any parameter."
         )
     return said
 
@@ -142,9 +141,10 @@ def _check_counts(
     few = [label for label in found if counts[label] < params.min_per_class]
     declared = f" (`validate.classes` is {params.classes})" * bool(params.classes)
     if len(found) < 2:
-        problem = (
-            f"all labels are {[*names, *map(str, found)][found[0]]}; expected at least 2 classes."
-        )
+        name_of = [*names, *map(str, found)][found[0]]
+        problem = f"all labels are {name_of}; expected at least 2 classes."
+        if pictures:
+            problem += " Give each class a folder of its own."
     elif missing:
         problem = (
             f"no image of class {listed(missing)}{declared}; {len(found):,} are found: {listed(found)}. Add "
@@ -170,17 +170,13 @@ def _check_counts(
 
 def summary(report: dict[str, Any]) -> str:
     """The report in a few lines, for a terminal."""
-    shape, counts, pixels = report["shape"], report["class_counts"], report["pixels"]
-    of_each = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
-    splits = report.get("splits", {})
+    shape, counts, splits = report["shape"], report["class_counts"], report["splits"]
+    range_of = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
     lines = [
         f"{report['rows']:,} images of {shape['height']} × {shape['width']} pixels"
-        f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes with {of_each} images "
-        "each",
-        f"duplicates: {report['duplicates']:,}, constant images: {report['constant_images']:,}, "
-        f"pixel mean {pixels['mean']:.1f} ± {pixels['std']:.1f}",
-        *(f"val: {count:,} of these images" for count in [splits.get("val")] if count),
-        *(f"test: {count:,} images more" for count in [splits.get("test")] if count),
+        f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes of {range_of} images",
+        *[f"{splits['val']:,} of these are held out: they are in val"] * (splits["val"] > 0),
+        *[f"{splits['test']:,} more are in test"] * (splits["test"] > 0),
         *(f"Warning: {warning}" for warning in report["warnings"]),
     ]
     return "\n".join(lines)

@@ -45,14 +45,14 @@ def divide(
             known = rows[np.isin(together[rows], together[train])]
             if len(known):
                 said.append(
-                    f"Left out: {len(known):,} images of {name} of which train has a copy, or one of their "
-                    f"group: {listed([found.place(row) for row in known])}."
+                    f"Left out of {name}: {len(known):,} ({listed([found.place(row) for row in known])}). "
+                    "Train has a copy of each, or another image of its group."
                 )
                 holdout, test = np.setdiff1d(holdout, known), np.setdiff1d(test, known)
         if len(missing := np.setdiff1d(found.labels[train], found.labels[holdout])):
             raise DataError(
-                f"val: no image of class {listed([names[label] for label in missing])} that train has not "
-                "too. Add some, or remove val: then a part of train is held out."
+                f"val has no image of class {listed([names[label] for label in missing])}, or none that is "
+                "not in train too. Add some, or remove val: a part of train is held out then."
             )
     if params.group != "auto":  # by which all is done that can be
         said += _near_copies_in_words(found, train, holdout)
@@ -69,8 +69,8 @@ def _groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None,
         most = int(np.bincount(found.labels).max())
         if most > ALL_COMPARED:
             raise DataError(
-                f"`preprocess.group: auto` compares all images of a class, of at most {ALL_COMPARED:,}; one "
-                f"has {most:,}. Give a regular expression, or a column `group`."
+                f"`preprocess.group: auto` compares all images of a class, at most {ALL_COMPARED:,}; one "
+                f"class has {most:,}. Set a regular expression, or null and add a column `group`."
             )
         alike = near_copies(found.images, found.labels, every, every, NEARER_OF_GROUPS)
         groups = joined(len(every), alike)
@@ -79,8 +79,10 @@ def _groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None,
         without = [file for file, match in zip(found.files, matches, strict=True) if not match]
         if len(without) == len(matches):  # of a CSV both are empty
             raise DataError(
-                f"`preprocess.group`: {pattern!r} is found in none of {listed(without, 2) or CSV}. Correct "
-                "it; for a CSV, whose rows have no files, set null or auto, or add a column `group`."
+                f"`preprocess.group`: {pattern!r} is found in no file, such as {without[0]}. Correct it."
+                if without
+                else f"`preprocess.group`: {pattern!r} looks for files, and the rows of {CSV} have none. Set "
+                "auto, or null and add a column `group` after the label."
             )
         own = [
             (match.re.groups and match[1]) or match[0] if match else f"/{file}"
@@ -89,13 +91,13 @@ def _groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None,
         groups = np.unique(own, return_inverse=True)[1]
         if without:
             said.append(
-                f"Without a group: in {len(without):,} files it is not found: {listed(without)}. Each is a "
-                "group."
+                f"Without a group: {len(without):,} ({listed(without)}). `preprocess.group` is not found in "
+                "them: each is a group of its own."
             )
     sizes = np.unique(groups, return_counts=True)[1]
     said.append(
-        f"Groups: {len(sizes):,} of {len(every):,} images, the largest of {sizes.max():,}, by "
-        f"`preprocess.group`: {pattern}"
+        f"Groups: {len(sizes):,} of {len(every):,} images, the largest of {sizes.max():,} "
+        f"(`preprocess.group: {pattern}`)."
     )
     return groups, said
 
@@ -109,12 +111,17 @@ def _near_copies_in_words(found: LabelledImages, train: Rows, holdout: Rows) -> 
     asked, firsts = np.unique(near[:, 0], return_index=True)
     if len(asked) <= max(2, NEAR_COPIES * len(looked)):
         return []
+    advice = (
+        "Set `preprocess.group` to a regular expression for what the names of such files have in common,"
+        if found.files
+        else "Add a column `group` after the label,"
+    )
     pairs = [f"{found.place(a)} like {found.place(b)}" for a, b in near[firsts]]
     return [
-        f"Near copies: {len(asked):,} of {len(looked):,} held-out images look much like one of the "
-        f"training part: {listed(pairs, 3)}. If one thing was photographed several times, every number "
-        "about held-out images is too good. Set `preprocess.group` to what such files have in common, or "
-        "to auto, which keeps on one side what looks so alike; or add a column `group`."
+        f"Near copies: {len(asked):,} of {len(looked):,} held-out images look much like one to train on: "
+        f"{listed(pairs, 3)}. If one thing was photographed several times, every number about held-out "
+        f"images is too good. {advice} or `preprocess.group: auto`, which keeps on one side what looks so "
+        "alike."
     ]
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import itertools
-import statistics
 import warnings
-from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import TypeAdapter, ValidationError
 
-from cgan.data.album import Album, first_line, is_picture
+from cgan.data.album import NO_PICTURE, Album, first_line, is_picture
 from cgan.data.dataset import SPLITS, LabelledImages, digest_of
 from cgan.errors import SourceError, listed, percent
 from cgan.params.sections import ClassName, DataParams
@@ -25,9 +25,25 @@ CUT_SEEN = 0.05  # share of the area: less is not worth a word
 FEW = 0.1  # share of pictures that are unlike the rest
 PROPOSED_AREA = 32 * 32  # pixels of the shape that is proposed
 
-Size = tuple[int, int]  # width, height, as Pillow has them
-Notes = defaultdict[str, list[str]]
-"""By what was done to pictures that nobody asked for: their names."""
+# What was done to pictures that nobody asked for, by the column of the table that says to which.
+NOTES = {
+    "white": "Transparent: {n:,} of {of:,} pictures, put on white: {names}.",
+    "frames": "Several frames: {n:,} of {of:,} pictures, of which the first frame is read: {names}.",
+    "colour": "Colour: {n:,} of {of:,} pictures, so that all are read in colour: {names}. Make these grey, "
+    "unless it is meant so.",
+}
+
+
+@dataclass
+class Seen:
+    """What was found of a picture: its size, what was done to it, and why it cannot be read."""
+
+    width: int = 0
+    height: int = 0
+    white: bool = False
+    frames: bool = False
+    colour: bool = False
+    damage: str = ""
 
 
 def read_album(album: Album, params: DataParams) -> LabelledImages:
@@ -37,44 +53,44 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     set; for a name that no class can have.
     """
     size = (params.width, params.height) if params.width and params.height else None
-    notes, damaged, found = Notes(list), dict[str, str](), dict[str, NDArray[np.uint8]]()
-    sizes: dict[str, list[Size]] = defaultdict(list)  # by class
-    examples: dict[Size, str] = {}
-    for name, label in album.labels.items():
+    arrays, seen = dict[str, NDArray[np.uint8]](), dict[str, Seen]()
+    first, most = None, 0
+    for name in album.table.index[album.table["left"] == ""]:
+        seen[name] = of = Seen()
         try:
-            picture = _picture(album, name, notes, 4 * max(size) if size else 0)
+            picture = _picture(album, name, of, 4 * max(size) if size else 0)
         except Exception as error:  # Pillow and zipfile raise a dozen kinds
-            if not isinstance(error, UnidentifiedImageError):
-                damaged[name] = first_line(error)
-            elif is_picture(name):
-                damaged[name] = f"none of {', '.join(FORMATS)}"
-            else:
-                album.left[name] = "no picture"
+            unknown = isinstance(error, UnidentifiedImageError)
+            of.damage = NO_PICTURE if unknown else first_line(error)
+            if unknown and not is_picture(name):
+                del seen[name]
+                album.table.loc[name, "left"] = NO_PICTURE
             continue
-        sizes[label].append(picture.size)
-        examples.setdefault(picture.size, name)
-        if size or len(examples) == 1:
-            found[name] = np.asarray(_fitted(picture, size or picture.size, params.fit))
-            values = found[name].shape[0] * found[name].shape[1] * (3 if notes["colour"] else 1)
-            if len(found) * values > params.max_megabytes * 1_000_000:
+        of.width, of.height = picture.size
+        first = first or picture.size
+        if size or picture.size == first:
+            arrays[name] = np.asarray(_fitted(picture, size or first, params.fit))
+            most = max(most, arrays[name].nbytes)  # one in colour makes all so
+            if len(arrays) * most > params.max_megabytes * 1_000_000:
                 raise SourceError(
                     f"{album.root}: more than {params.max_megabytes:,} MB of pixels, the limit. Set "
                     "`data.height` and `data.width` to smaller sizes, or raise `data.max_megabytes`."
                 )
-    _check(album, damaged, notes, {} if size else examples, sizes)
-    names = _class_names(album, found)
-    number_of = {name: number for number, name in enumerate(names)}
-    kept = sorted(found, key=lambda name: number_of[album.labels[name]])
-    labels = np.array([number_of[album.labels[name]] for name in kept], np.int64)
-    images = _stacked([found.pop(name) for name in kept])
-    splits = groups = None
-    if album.splits:
-        splits = np.array([SPLITS.index(album.splits[name]) for name in kept], np.uint8)
-    if album.groups:
-        groups = np.unique([album.groups[name] for name in kept], return_inverse=True)[1]
-    said = _in_words(album, notes, len(kept))
+    read = album.table.loc[[*seen]].join(pd.DataFrame(map(vars, seen.values()), index=[*seen]))
+    _check(album, read, size)
+    said = _in_words(album.table, read)
     if size and params.fit == "crop":
-        said += _cut_in_words(sizes, size)
+        said += _cut_in_words(read, size)
+    names = _class_names(album, read)
+    number_of = {name: number for number, name in enumerate(names)}
+    read = read.assign(number=read["label"].map(number_of)).sort_values("number", kind="stable")
+    labels = read["number"].to_numpy(np.int64)
+    images = _stacked([arrays.pop(name) for name in read.index])
+    splits = groups = None
+    if read["split"].any():
+        splits = read["split"].map(SPLITS.index).to_numpy(np.uint8)
+    if read["group"].any():
+        groups = np.unique(read["group"].to_numpy(str), return_inverse=True)[1]
     return LabelledImages(
         images,
         labels,
@@ -83,7 +99,7 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
         digest_of(images, labels, *(array for array in (splits, groups) if array is not None)),
         images.nbytes,
         tuple(said),
-        files=[f"{album.root}/{name}" for name in kept],
+        files=[f"{album.root}/{name}" for name in read.index],
         class_names=None if names == [str(n) for n in range(len(names))] else names,
         splits=splits,
         groups=groups,
@@ -93,7 +109,7 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
 # --- one picture ---------------------------------------------------------------------------------
 
 
-def _picture(album: Album, name: str, notes: Notes, enough: int) -> Image.Image:
+def _picture(album: Album, name: str, seen: Seen, enough: int) -> Image.Image:
     """Upright, on white, in mode L where it has no colour, else RGB. `enough`: pixels a side to which a large
     JPEG may be made smaller while it is unpacked, far sooner. Raises ValueError for no picture."""
     with album.open(name) as file:
@@ -105,30 +121,26 @@ def _picture(album: Album, name: str, notes: Notes, enough: int) -> Image.Image:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     if enough:
         image.draft(None, (enough, enough))
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        notes["frames"].append(name)
-        image.seek(0)
+    seen.frames = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_scaled(image, name, notes))
+        return Image.fromarray(_scaled(image))
     if image.has_transparency_data:
         layers = image.convert("RGBA")
-        image = layers.convert("RGB")
-        if np.asarray(layers.getchannel("A")).min() < 255:
-            notes["white"].append(name)
-            white = Image.new("RGBA", layers.size, "white")
-            image = Image.alpha_composite(white, layers).convert("RGB")
+        seen.white = np.asarray(layers.getchannel("A")).min() < 255
+        if seen.white:
+            layers = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
+        image = layers
     if image.mode in ("1", "L"):
         return image.convert("L")
     image = image.convert("RGB")
     red, green, blue = (plane.tobytes() for plane in image.split())
-    if red == green == blue:
-        return image.getchannel(0)
-    notes["colour"].append(name)
-    return image
+    seen.colour = not red == green == blue
+    return image if seen.colour else image.getchannel(0)
 
 
-def _scaled(image: Image.Image, name: str, notes: Notes) -> NDArray[np.uint8]:
+def _scaled(image: Image.Image) -> NDArray[np.uint8]:
     """Whole numbers of 16 bits and fractions → 0–255, by the scale that their kind has."""
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
@@ -136,13 +148,12 @@ def _scaled(image: Image.Image, name: str, notes: Notes) -> NDArray[np.uint8]:
     scale = 65535 if whole else next((most for most in (1, 255, 65535) if high <= most), 0)
     if not (low >= 0 and high <= scale):  # NaN too
         raise ValueError(f"values from {low:g} to {high:g}, expected 0–1, 0–255 or 0–65,535")
-    if whole:
-        return (values >> 8).astype(np.uint8)
-    notes[f"scale 0–{scale:,}"].append(name)
-    return (values * (255 / scale)).round().astype(np.uint8)
+    scaled = values >> 8 if whole else (values * (255 / scale)).round()
+    return scaled.astype(np.uint8)
 
 
-def _fitted(picture: Image.Image, size: Size, fit: str) -> Image.Image:
+def _fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Image:
+    """`size`: width, height, as Pillow has them."""
     if picture.size == size:
         return picture
     if fit == "stretch":
@@ -167,112 +178,100 @@ def _stacked(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return images
 
 
-def _class_names(album: Album, found: dict[str, NDArray[np.uint8]]) -> list[str]:
+def _class_names(album: Album, read: pd.DataFrame) -> list[str]:
     """In the order of their labels; of the numbers where all are numbers."""
-    every = {album.labels[name] for name in found}
-    trained = {album.labels[n] for n in found if album.splits.get(n, "train") == "train"}
-    if missing := sorted(every - trained):
+    every = sorted(set(read["label"]))
+    trained = set(read["label"][read["split"].isin(["", "train"])])
+    if missing := [name for name in every if name not in trained]:
         raise SourceError(
-            f"{album.root}: no picture of {listed(missing)} to train on, in val or test alone. Add some, or "
-            "remove those."
+            f"{album.root}: expected pictures of every class to train on; of {listed(missing)} there are "
+            "some in val or test alone. Add some to train, or remove those."
         )
     if len(every) > MAX_CLASSES:
         raise SourceError(
             f"{album.root}: {len(every):,} classes, expected at most {MAX_CLASSES:,}."
         )
-    for name in sorted(every):
-        try:
-            TypeAdapter(ClassName).validate_python(name)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise SourceError(
-                f"{album.root}: {name[:80]!r} cannot name a class: {reason}. Rename it."
-            ) from None
-    numbers = all(name.isdecimal() for name in every)
-    return sorted(every, key=lambda name: (int(name) if numbers else 0, name))
+    try:
+        TypeAdapter(list[ClassName]).validate_python(every)
+    except ValidationError as error:
+        wrong = [repr(every[int(fault["loc"][0])][:80]) for fault in error.errors()]
+        raise SourceError(
+            f"{album.root}: classes are named {listed(wrong)}; expected at most 60 characters that can be "
+            "shown, no comma, and no space at an end. Rename them."
+        ) from None
+    return sorted(every, key=int) if all(name.isdecimal() for name in every) else every
 
 
-def _check(
-    album: Album,
-    damaged: dict[str, str],
-    notes: Notes,
-    examples: dict[Size, str],
-    sizes: dict[str, list[Size]],
-) -> None:
-    """Raises SourceError with all that keeps the pictures from being read. `examples`: a name by size, where
-    all must be of one."""
-    problems = []
-    if damaged:
-        shown = "".join(f"\n  - {name}: {why}" for name, why in [*damaged.items()][:5])
+def _check(album: Album, read: pd.DataFrame, size: tuple[int, int] | None) -> None:
+    """Raises SourceError with all that keeps the pictures from being read."""
+    problems, damaged = [], read["damage"][read["damage"] != ""]
+    if len(damaged):
+        shown = "".join(f"\n  - {name}: {why}" for name, why in damaged[:5].items())
         problems.append(
-            f"{len(damaged):,} of {len(album.labels):,} pictures cannot be read:{shown}\nRemove or replace "
-            "them."
+            f"{len(damaged):,} of {len(read):,} pictures cannot be read:{shown}\nRemove or replace them."
         )
-    scales = {note: names for note, names in notes.items() if note.startswith("scale")}
-    if len(scales) > 1:
-        shown = ", ".join(f"{scale}: {listed(names, 2)}" for scale, names in scales.items())
-        problems.append(f"pictures of fractions differ in scale ({shown}). Give them one.")
-    if len(examples) > 1 or any(max(size) > MAX_SIDE for size in examples):
-        shown = listed([f"{w} × {h} ({name})" for (w, h), name in examples.items()], 4)
-        height, width = _proposed(sizes)
+    whole = read[read["damage"] == ""]
+    shapes = whole[["width", "height"]].drop_duplicates()
+    if not size and (len(shapes) > 1 or (shapes > MAX_SIDE).any(axis=None)):
+        shown = listed([f"{w} × {h} ({name})" for name, w, h in shapes.itertuples()], 4)
+        height, width = _proposed(whole)
         problems.append(
             f"pictures of {shown}; expected one size, at most {MAX_SIDE} × {MAX_SIDE}. Set `data.height: "
-            f"{height}` and `data.width: {width}` in params.yaml: of this shape least is cut off. With "
-            "`data.fit: pad` nothing is."
+            f"{height}` and `data.width: {width}` in params.yaml, which cuts off least; and `data.fit: pad` "
+            "to cut off nothing."
         )
-    if not (problems or sizes):
-        problems.append("no pictures. Put them there.")
     if problems:
         raise SourceError(f"{album.root}: " + "\n".join(problems))
 
 
-def _proposed(sizes: dict[str, list[Size]]) -> tuple[int, int]:
+def _proposed(read: pd.DataFrame) -> tuple[int, int]:
     """Height and width in steps of 8, by which pictures lose least; each class counts alike."""
 
     def loss(size: tuple[int, int]) -> float:
-        cuts = ((_cut(picture, (size[1], size[0])) for picture in each) for each in sizes.values())
-        return round(statistics.fmean(map(statistics.fmean, cuts)), 2)
+        return round(float(_cut(read, size[::-1]).groupby(read["label"]).mean().mean()), 2)
 
     pairs = itertools.product(range(16, 72, 8), repeat=2)
     near = [(h, w) for h, w in pairs if 0.7 < h * w / PROPOSED_AREA < 1.5]
     return min(near, key=lambda size: (loss(size), abs(size[0] - size[1])))
 
 
-def _cut(picture: Size, to: Size) -> float:
-    """The share of a picture's area that a crop cuts off."""
-    width, height = picture[0] / to[0], picture[1] / to[1]
-    return 1 - min(width, height) / max(width, height)
+def _cut(read: pd.DataFrame, to: tuple[int, int]) -> pd.Series[float]:
+    """The share of each picture's area that a crop cuts off."""
+    sides = read[["width", "height"]] / list(to)
+    return 1 - sides.min(axis=1) / sides.max(axis=1)
 
 
-def _in_words(album: Album, notes: Notes, count: int) -> list[str]:
-    left, white, frames, colour = album.left, notes["white"], notes["frames"], notes["colour"]
-    said = []
-    if left:
-        reasons = listed([f"{name} ({why})" for name, why in left.items()])
-        said.append(f"Left out: {len(left):,}: {reasons}.")
-    if white:
-        said.append(f"Transparent: {len(white):,} pictures were put on white: {listed(white)}.")
-    if frames:
-        said.append(f"Several frames: of {len(frames):,} the first is read: {listed(frames)}.")
-    if 0 < len(colour) < FEW * count:
+def _in_words(table: pd.DataFrame, read: pd.DataFrame) -> list[str]:
+    said, left = [], table[table["left"] != ""]
+    if len(left):
+        each = [
+            f"{why[0].upper()}{why[1:]}: {listed([*left.index[left['left'] == why]])}."
+            for why in left["left"].unique()
+        ]
+        said.append(f"Left out: {len(left):,}. {' '.join(each)}")
+    without = left["label"][left["left"] == NO_PICTURE]
+    if lost := sorted(set(without) - set(read["label"]) - {""}):
         said.append(
-            f"Colour: {len(colour):,} of {count:,} pictures have colour, so that all are read in colour: "
-            f"{listed(colour)}. Make these grey, unless it is meant so."
+            f"Folders that become no class: {listed(lost)}. No file in them is a picture that can be read; "
+            "save pictures as PNG or JPEG."
         )
+    for column, words in NOTES.items():
+        names = read.index[read[column]]
+        if len(names) and (column != "colour" or len(names) < FEW * len(read)):
+            said.append(words.format(n=len(names), of=len(read), names=listed([*names])))
     return said
 
 
-def _cut_in_words(sizes: dict[str, list[Size]], to: Size) -> list[str]:
+def _cut_in_words(read: pd.DataFrame, to: tuple[int, int]) -> list[str]:
     """A line where the crop removes much: how much of the area, by class."""
-    cuts = {label: [_cut(size, to) for size in each] for label, each in sizes.items()}
-    cut = {label: (statistics.median(each), max(each)) for label, each in cuts.items()}
-    if not any(middle > CUT_SEEN or most > 2 * CUT_SEEN for middle, most in cut.values()):
+    cuts = _cut(read, to).groupby(read["label"]).agg(["median", "max"])
+    if not ((cuts["median"] > CUT_SEEN) | (cuts["max"] > 2 * CUT_SEEN)).any():
         return []
     shown = [
-        f"{label} {percent(middle, 0)} (most {percent(most, 0)})"
-        for label, (middle, most) in sorted(cut.items(), key=lambda item: -item[1][0])
+        f"{label} {percent(median, 0)} ({percent(most, 0)})"
+        for label, median, most in cuts.sort_values("median", ascending=False).itertuples()
     ]
     return [
-        f"Cut off: to fit {to[1]} × {to[0]}, pictures lose a part of their area, at the median "
+        f"Cut off: to fit {to[1]} × {to[0]}, pictures lose a part of their area, at the median (at most): "
         f"{listed(shown, 10)}. What lies there is never drawn. `data.fit: pad` keeps all of it."
     ]

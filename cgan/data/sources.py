@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib.resources
+import io
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -79,7 +80,7 @@ def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Labe
     with find(path) as (found, album):
         if album:
             return read_album(album, params), str(found)
-    if is_plain(found):
+    if not packing(found):
         _check_size(found.stat().st_size, params, str(found))
         return read_csv(found, expected), str(found)
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
@@ -124,38 +125,32 @@ def _sample_csv() -> bytes:
 # --- archives -----------------------------------------------------------------------------------
 
 
-def is_plain(path: Path) -> bool:
-    """Is this no archive, by name or content?"""
+def packing(path: Path) -> str:
+    """`.zip`, `.gz` or, for a plain file, ``: by its first bytes, else by its name."""
     with path.open("rb") as file:
-        packed = file.read(4).startswith((*ZIPS, GZIP))
-    return not packed and path.suffix.lower() not in ARCHIVES
+        head = file.read(512)
+    if head.startswith((*ZIPS, GZIP)):
+        return ".gz" if head.startswith(GZIP) else ".zip"
+    return path.suffix.lower() * (path.suffix.lower() in ARCHIVES and not looks_like_web_page(head))
 
 
 def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> None:
     """Write the plain CSV in `path` (.csv, .gz, or `data.member` of a .zip) to `destination`, atomically.
+    `shown` stands for the path in messages.
 
-    The first bytes say what the file is, not its suffix; `shown` stands for the path in messages.
     Raises SourceError for an archive that is damaged, encrypted, hostile or larger than
     `data.max_megabytes` when unpacked.
     """
-    suffix = path.suffix.lower()
+    packed, size = packing(path), 0
     try:
         with contextlib.ExitStack() as opened:
-            file = opened.enter_context(path.open("rb"))
-            stream: IO[bytes] | gzip.GzipFile = file
-            head = file.peek(512)
-            if head.startswith(ZIPS):
-                archive = opened.enter_context(zipfile.ZipFile(file))
-                chosen = _choose_member(archive, params.member, shown)
-                stream = opened.enter_context(archive.open(chosen))
-            elif head.startswith(GZIP):
-                stream = opened.enter_context(gzip.GzipFile(fileobj=file))
-            elif suffix in ARCHIVES and not looks_like_web_page(head):
-                raise SourceError(
-                    f"{shown}: not a {suffix} archive, whatever its name says. Download it again."
-                )
+            stream: IO[bytes] | io.BufferedIOBase
+            if packed == ".zip":
+                archive = opened.enter_context(zipfile.ZipFile(path))
+                stream = opened.enter_context(archive.open(_choose_member(archive, params, shown)))
+            else:
+                stream = opened.enter_context((gzip.open if packed else open)(path, "rb"))
             target = opened.enter_context(opened.enter_context(replacing(destination)).open("wb"))
-            size = 0
             while chunk := stream.read(CHUNK_BYTES):
                 if size == 0 and looks_like_web_page(chunk[:512]):
                     raise SourceError(f"{shown}: {WEB_PAGE}")
@@ -166,8 +161,8 @@ def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> Non
         if isinstance(error, CganError) or (isinstance(error, OSError) and error.errno):
             raise
         raise SourceError(
-            f"{shown}: the archive is damaged, cut off, or packed in a way that Python cannot unpack "
-            f"({first_line(error)}). Download it again, or unpack it first."
+            f"{shown}: not a {packed} archive, or a damaged one, cut off, or packed in a way that Python "
+            f"cannot unpack ({first_line(error)}). Download it again, or unpack it first."
         ) from None
 
 
@@ -179,18 +174,17 @@ def _check_size(size: int, params: DataParams, shown: str) -> None:
         )
 
 
-def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> zipfile.ZipInfo:
-    refuse_hostile(archive, path)
-    files = [entry for entry in archive.infolist() if not entry.is_dir()]
-    named = [
-        f for f in files if f.filename.rsplit("/", 1)[-1] == member and "__MACOSX" not in f.filename
-    ]
-    matches = [file for file in files if file.filename == member] or named
-    if len(matches) != 1:
-        raise SourceError(
-            f"{path}: {len(matches) or 'no'} members are named `{member}`. It holds: "
-            f"{listed([file.filename for file in files], 10) or 'nothing'}. Set `data.member` to the full "
-            "name of the one you mean, or unpack the archive and set `data.path` to the CSV. Pictures need "
-            "a folder a class."
-        )
-    return matches[0]
+def _choose_member(archive: zipfile.ZipFile, params: DataParams, shown: str) -> str:
+    """The member with the name of `data.member`, in whatever folder."""
+    refuse_hostile(archive, shown)
+    files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    own = [name for name in files if "__MACOSX" not in name]
+    found = [name for name in own if name == params.member]
+    found = found or [name for name in own if name.endswith(f"/{params.member}")]
+    if len(found) == 1:
+        return found[0]
+    raise SourceError(
+        f"{shown}: expected one file named `{params.member}` in it. It holds: "
+        f"{listed(files, 10) or 'nothing'}. Set `data.member` to the full name of the one that you mean, or "
+        "unpack the archive and set `data.path` to the CSV. Pictures need a folder a class."
+    )

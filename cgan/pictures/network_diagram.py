@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 from torch import Tensor, nn
 
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.pictures.plots import Picture, picture_of
 
-LEARNT, FIXED, ENDS = ("#2f6db3", "#e3eefa"), ("#2f855a", "#e2f5e4"), ("#b7791f", "#fdf1d3")
+LEARNT, FIXED, ENDS = "#e3eefa", "#e2f5e4", "#fdf1d3"
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Layer:
     detail: str
     outputs: tuple[int, ...]
     parameters: int = 0
-    colours: tuple[str, str] = ENDS  # of the edge, of the face
+    colour: str = ENDS
 
 
 @torch.inference_mode()
@@ -36,10 +36,9 @@ def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
     def record(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         # Our PixelDoubling is a ConvTranspose2d to the reader.
         kind = nn.ConvTranspose2d if isinstance(module, nn.ConvTranspose2d) else type(module)
-        parameters = sum(parameter.numel() for parameter in module.parameters())
-        shape = tuple(outputs.shape[1:])
-        colours = LEARNT if parameters else FIXED
-        found.append(Layer(kind.__name__, module.extra_repr(), shape, parameters, colours))
+        count, shape = sum(each.numel() for each in module.parameters()), tuple(outputs.shape[1:])
+        colour = LEARNT if count else FIXED
+        found.append(Layer(kind.__name__, module.extra_repr(), shape, count, colour))
 
     leaves = [module for module in network.modules() if next(module.children(), None) is None]
     hooks = [module.register_forward_hook(record) for module in leaves]
@@ -60,27 +59,23 @@ def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
 
 
 def network_diagram(network: GeneratorNetwork | DiscriminatorNetwork) -> Picture:
-    """uint8 [H, W, 3]: from the top down a box a layer, with its parameters and what it puts out."""
+    """uint8 [H, W, 3]: a table; from the top down a row a layer, with its parameters and what it puts out."""
     layers = trace(network)
-    figure = Figure(figsize=(9, 0.3 * len(layers) + 0.8))
-    axes = figure.add_axes((0, 0, 1, 1))
+    figure = Figure(figsize=(9, 0.3 * len(layers) + 1))
+    axes = figure.add_axes((0.02, 0, 0.96, 1 - 0.5 / figure.get_figheight()))
     axes.axis("off")
-    axes.set(xlim=(0, 9), ylim=(-len(layers), 2))
     role = "Generator" if isinstance(network, GeneratorNetwork) else "Discriminator"
     total = sum(parameter.numel() for parameter in network.parameters())
-    axes.text(0.2, 1.2, f"{role} · {network.architecture.kind} · {total:,} parameters", size=14)
-    for x, words, side in ((6.8, "parameters", "right"), (7, "channels × height × width", "left")):
-        axes.text(x, 0.3, words, size=8, color="gray", ha=side)
-    for row, layer in enumerate(layers):
-        edge, face = layer.colours
-        axes.add_patch(Rectangle((0.2, -row - 0.9), 6.7, 0.8, facecolor=face, edgecolor=edge))
-        number = f"{layer.parameters:,}" if layer.parameters else ""
-        shape = " × ".join(f"{size:,}" for size in layer.outputs)
-        for x, words, size, side in (
-            (0.3, layer.name, 10, "left"),
-            (2.1, layer.detail[:70], 8, "left"),
-            (6.8, number, 9, "right"),
-            (7, shape, 10, "left"),
-        ):
-            axes.text(x, -row - 0.5, words, size=size, ha=side, va="center")
+    axes.set_title(f"{role} · {network.architecture.kind} · {total:,} parameters", loc="left")
+    rows = [["layer", "", "parameters", "puts out"]]
+    for each in layers:
+        shape, count = " × ".join(f"{size:,}" for size in each.outputs), f"{each.parameters:,}"
+        rows.append([each.name, each.detail[:62], count * (count != "0"), shape])
+    colours = [[colour] * 4 for colour in ("white", *(each.colour for each in layers))]
+    widths = [0.18, 0.53, 0.12, 0.17]
+    table = axes.table(rows, colours, "left", colWidths=widths, bbox=Bbox.unit())
+    table.auto_set_font_size(False)
+    table.set_fontsize(8)
+    for cell in table.get_celld().values():
+        cell.set_edgecolor("white")
     return picture_of(figure)

@@ -80,18 +80,10 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
     axes.set(xlabel="class that the judge sees", ylabel="class asked for")
     hits = counts.trace() / max(counts.sum(), 1)
     axes.set_title(f"{percent(hits)} of {int(counts.sum()):,} drawings; per cent of each row")
+    place: dict[str, Any] = {"ha": "center", "va": "center", "size": min(10, 130 / classes)}
     for row, column in np.argwhere((parts >= 0.0005) & (classes <= MOST_NUMBERS)):
         part = parts[row, column]
-        dark = part > 0.55 if row == column else part > 0.3
+        colour = "white" if part > (0.55 if row == column else 0.3) else "black"
         words = "100" if part > 0.9995 else f"{part * 100:.1f}"
-        size = min(10, 130 / classes)
-        axes.text(
-            column,
-            row,
-            words,
-            ha="center",
-            va="center",
-            size=size,
-            color="white" if dark else "black",
-        )
+        axes.text(column, row, words, color=colour, **place)
     return picture_of(figure)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,7 @@ def balance(
             write_csv(file, pictures, labels.tolist(), column)
     else:
         folders = class_folders(generator.class_names)
-        places = zip(labels, part, listed["row"], strict=True)
-        listed["file"] = [f"{folders[n]}/{its}_{row:06d}.png" for n, its, row in places]
+        listed["file"] = picture_names([folders[n] for n in labels], rows.files, part.tolist())
         write_folder(path, pictures, listed["file"])
     beside = path.with_name(f"{path.stem}.rows.csv")
     write_text(beside, listed.to_csv(index=False, float_format="%.4f"))
@@ -94,3 +94,17 @@ def spoken_against(digest: str) -> str:
             if (judged, found.get("verdict")) == (digest, verdict):
                 return f"{words} {found.get('summary')}"
     return ""
+
+
+def picture_names(folders: Sequence[str], files: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """`<class>/<name>.png` of each row: an original keeps its name; the row's number tells equal ones apart,
+    and is all that rows of a CSV and drawings have."""
+    rows = range(1, len(folders) + 1)
+    own = [Path(file).stem for file in files]
+    plain = [*own, *(f"{parts[row - 1]}_{row:06d}" for row in rows[len(own) :])]
+    paths = [f"{folder}/{name}" for folder, name in zip(folders, plain, strict=True)]
+    times = Counter(paths)
+    return [
+        f"{path}{f'_{row:06d}' * (times[path] > 1)}.png"
+        for path, row in zip(paths, rows, strict=True)
+    ]

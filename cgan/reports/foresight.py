@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgan.data.csv_report import FEW
+from cgan.data.csv_report import of_each
 from cgan.data.dataset import Dataset, LabelledImages
 from cgan.data.parts import divide
 from cgan.errors import listed
@@ -27,37 +27,30 @@ from cgan.training.loop import train
 TOO_FEW = 3  # held-out images: they say nothing of a class
 WANTED = 10
 WARM, TIMED, MOST_S = 2, 6, 10.0  # steps; seconds
-SHOWN = 20  # classes
 
 Counts = dict[str, int]  # by the class's name
 
 
-def foresee(found: LabelledImages, names: list[str], params: Params) -> list[str]:
-    """Five lines: classes, the hold-out, `auto`, the time, and what to expect; before them what `preprocess`
-    will say. Takes some seconds, for it trains a few steps."""
+def foresee(found: LabelledImages, names: list[str], params: Params) -> Iterator[str]:
+    """Four lines: classes, the hold-out, `auto` and the time; before them what `preprocess` will say. Takes
+    some seconds, for it trains a few steps."""
     parts, _, said = divide(found, names, params.preprocess)
     trained, held, tested = (
         dict(zip(names, np.bincount(found.labels[p], minlength=len(names)).tolist(), strict=True))
         for p in parts
     )
+    yield from said
+    yield f"To train on: {of_each(trained)}."
+    own_split = found.splits is not None and bool((found.splits == 1).any())
+    yield _held_out(held, tested, params.preprocess.holdout_fraction, own_split)
     metadata = {"classes": len(names), "class_names": names}
     images, labels = (torch.from_numpy(each[parts[0]]) for each in (found.images, found.labels))
     training = Dataset(images, labels, metadata)
     fitting = fit(params.train, training)
-    own_split = found.splits is not None and bool((found.splits == 1).any())
-    few = [f"{name} ({count})" for name, count in trained.items() if count < FEW]
-    return [
-        *said,
-        f"To train on: {_in_words(trained)}.",
-        _held_out(held, tested, params.preprocess.holdout_fraction, own_split),
-        f"Chosen for these images: {fitting.choice or 'nothing, for `train` has no `auto`'}."
-        + f" {fitting.advice}".rstrip(),
-        _how_long(training, params, fitting.params),
-        f"Expected of {listed(few)}: with fewer than {FEW} images to train on, a few forms again and again, "
-        "and copies of the images; compare them on the run's page before you use them."
-        if few
-        else f"Expected: every class has {FEW} images or more to train on.",
-    ]
+    yield f"Chosen for these images: {fitting.choice or 'nothing, for `train` has no `auto`'}."
+    if fitting.advice:
+        yield fitting.advice
+    yield _how_long(training, params, fitting.params)
 
 
 def next_step(file: Path, params: DataParams) -> str:
@@ -70,24 +63,17 @@ def next_step(file: Path, params: DataParams) -> str:
     return f"Next: {before}`dvc repro`; it makes {RUN_PAGE}, the page with drawings and numbers."
 
 
-def _in_words(counts: Counts) -> str:
-    if len(set(counts.values())) == 1:
-        return f"{max(counts.values()):,} of each of {len(counts)} classes"
-    return listed([f"{name} {count:,}" for name, count in counts.items()], SHOWN)
-
-
 def _held_out(held: Counts, tested: Counts, fraction: float, own_split: bool) -> str:
-    text = f"Held out: {_in_words(held)}."
+    text = f"Held out: {of_each(held)}."
     if any(tested.values()):
-        text += f" For `cgan evidence` to test on: {_in_words(tested)}."
+        text += f" For `cgan evidence` to test on: {of_each(tested)}."
     if few := [name for name, count in held.items() if count <= TOO_FEW]:
         enough = min(0.5, fraction * WANTED / max(1, min(held.values())))
-        advice = (
-            "add some to val"
-            if own_split
-            else f"set `preprocess.holdout_fraction: {enough:.1g}`, or bring a test set (`cgan evidence "
-            "--test`)"
-        )
+        advice = f"set `preprocess.holdout_fraction: {enough:.1g}`"
+        if own_split:
+            advice = "add some to val"
+        elif not any(tested.values()):
+            advice += ", or bring images to test on (`cgan evidence --test`)"
         text += f" {TOO_FEW} or fewer say nothing of a class ({listed(few)}): {advice}."
     return text
 

@@ -54,7 +54,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
 
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/folder", said.append)
     with find(Path("drawn/folder")) as (_, album):
-        assert album and Counter(album.labels.values()) == {"0": 30, "1": 30, "2": 30}
+        assert album and Counter(album.table["label"]) == {"0": 30, "1": 30, "2": 30}
     assert len(list(Path("drawn/folder").glob("2/drawn_*.png"))) == 18
     files = [f"own/{'deep' * (n < 2)}/{'same' if n < 2 else n}.jpg" for n in range(60)]
     digest = load_dataset(TRAIN_DATA).metadata["csv_sha256"]
@@ -63,7 +63,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     rows = pd.read_csv("drawn/named.rows.csv")
     assert rows["original"][:60].tolist() == files and (rows["class"] == rows["label"]).all()
     assert (
-        rows["file"][7] == f"{rows['label'][7]}/train_000008.png"
+        rows["file"][7] == f"{rows['label'][7]}/7.png"
         and Path("drawn/named", rows["file"][7]).is_file()
     )
     assert len(set(rows["file"])) == 90, "two pictures of one name are told apart"
