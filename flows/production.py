@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -148,7 +150,9 @@ def deploy(root: Path) -> Iterator[str]:
             )
         place = read_json(root / PRODUCTION / STATE)["prefect"]
         site = site_of(place["host"], place["port"])
-        with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
+        for left in (root / PRODUCTION).glob("clone-*"):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="clone-", dir=root / PRODUCTION) as temporary:
             clone = Path(temporary) / "clone"
             git.clone_at(root, "HEAD", clone)
             told = {**os.environ, "PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(clone)}
@@ -193,6 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. The same command again does the rest.\n")
+        return 128 + signal.SIGINT
     return 0
 
 

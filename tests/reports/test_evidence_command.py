@@ -68,6 +68,14 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     assert {**again, "time": ""} == {**report, "time": ""}
 
 
+def test_f55_reports_that_cannot_be_written_are_refused_before_anything_is_trained(
+    project: Path,
+) -> None:
+    EVIDENCE.parent.write_text("a file where a folder should be")
+    with pytest.raises(OSError, match="reports"):
+        find_evidence(load_params(), Options(), print, silent)
+
+
 @pytest.mark.usefixtures("rare")
 def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -> None:
     params, inputs = load_params(), Inputs.load()
