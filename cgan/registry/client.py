@@ -220,6 +220,7 @@ def open_registry(model: str = MODEL) -> Iterator[Registry]:
             f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
             f"again: {TRAIN_AGAIN}."
         )
+    store.require_readable(uri)
     for name, value in {**store.SETTINGS, store.TIMEOUT: str(store.LONG_ANSWER_S)}.items():
         os.environ.setdefault(name, value)
     import mlflow

@@ -191,7 +191,7 @@ def rows_of(digit: int) -> Tensor:
     return torch.from_numpy(np.flatnonzero(mnist_sample()[1] == digit))
 
 
-def test_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:
+def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"total_kimg": 0.1})
     training = digits(rows_of(0)[:20], rows_of(1)[:8])
     asked, steps = torch.ones(12, dtype=torch.int64), list[str]()
