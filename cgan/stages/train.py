@@ -23,7 +23,15 @@ import torch
 
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import Interrupted, TrainingError
-from cgan.files import locked, md5_of, read_json, require_writable, sha256_of, write_bytes, write_text
+from cgan.files import (
+    locked,
+    md5_of,
+    read_json,
+    require_writable,
+    sha256_of,
+    write_bytes,
+    write_text,
+)
 from cgan.model.file_facts import FORMAT
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
