@@ -61,7 +61,7 @@ Say = Callable[[str], None]
 HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
 ROUNDS = 5
 PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
-KEPT = 3  # former answers, whose classifiers are not trained again
+KEPT = 3  # answers, the one at hand among them, whose classifiers stay
 # The code that decides an answer.
 CODE = ("data/parts.py", "evidence/*.py", "model/*.py", "quality/judge.py", "training/*.py")
 
