@@ -13,7 +13,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
+import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -126,7 +129,7 @@ def down(root: Path) -> Iterator[str]:
 
 
 def deploy(root: Path) -> Iterator[str]:
-    """Register the deployments of prefect.yaml, for runs at the commit of HEAD, and the automation."""
+    """Register the deployments of the prefect.yaml of HEAD, for runs at that commit, and the automation."""
     with locked(root / PRODUCTION / "lock"):
         if "prefect" not in running(root):
             raise CganError(
@@ -134,21 +137,26 @@ def deploy(root: Path) -> Iterator[str]:
                 "prefect deploy --all, see docs/workers.md."
             )
         site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])
-        told = {**os.environ, "PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(root)}
+        for left in (root / PRODUCTION).glob("clone-*"):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="clone-", dir=root / PRODUCTION) as temporary:
+            clone = Path(temporary) / "clone"
+            git.clone_at(root, "HEAD", clone)
+            told = {**os.environ, "PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(clone)}
 
-        def prefect(*command: str) -> None:
-            itself = (sys.executable, "-m", "prefect", "--no-prompt")
-            output_of(*itself, *command, folder=root, environment=told)
+            def prefect(*command: str) -> None:
+                itself = (sys.executable, "-m", "prefect", "--no-prompt")
+                output_of(*itself, *command, folder=clone, environment=told)
 
-        prefect("deploy", "--all")
-        try:
-            prefect("automation", "inspect", AUTOMATION)
-        except CganError:
-            prefect("automation", "create", "--from-file", "flows/silent.yaml")
+            prefect("deploy", "--all")
+            try:
+                prefect("automation", "inspect", AUTOMATION)
+            except CganError:
+                prefect("automation", "create", "--from-file", "flows/silent.yaml")
     commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
     yield f"Deployed {commit}: {site}/deployments"
     if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
-        yield f"Runs do not see what is not committed: {', '.join(edits)}."
+        yield f"Not deployed, because not committed: {', '.join(edits)}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -173,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. The same command again does the rest.\n")
+        return 128 + signal.SIGINT
     return 0
 
 

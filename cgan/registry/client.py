@@ -219,6 +219,7 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
             f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
             f"again: {TRAIN_AGAIN}."
         )
+    store.require_readable(uri)
     client = store.open_store(uri, answer_s)
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -30,7 +30,7 @@ from cgan.evidence.rounds import (
     with_probe,
 )
 from cgan.evidence.sets import default_per_class, fill, missing
-from cgan.files import locked, read_json, sha256_of, write_text
+from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.model.model_file import load_generator
 from cgan.page.assemble import document
@@ -61,7 +61,7 @@ Say = Callable[[str], None]
 HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
 ROUNDS = 5
 PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
-KEPT = 3  # former answers, whose classifiers are not trained again
+KEPT = 3  # answers, the one at hand among them, whose classifiers stay
 # The code that decides an answer.
 CODE = ("data/parts.py", "evidence/*.py", "model/*.py", "quality/judge.py", "training/*.py")
 
@@ -88,6 +88,7 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
         raise CganError(
             "--folds: tests on all images, each in one fold. Leave out --seeds and --test, or --folds."
         )
+    require_writable(EVIDENCE)
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
     training, (test, tested_on) = load_dataset(TRAIN_DATA), _test_set(params, options, say)

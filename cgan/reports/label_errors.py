@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset, first_copies, image_digests
 from cgan.errors import CganError, DataError, percent
-from cgan.files import write_text
+from cgan.files import require_writable, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.page.assemble import document
 from cgan.page.data_facts import Rows, suspects_facts
@@ -39,6 +39,7 @@ def find_label_errors(
     """Write a CSV of the suspects of the data, the most doubtful first, and a page beside it."""
     if out.suffix != ".csv":
         raise CganError(f"--out {out}: expected a name that ends in .csv.")
+    require_writable(out)
     rows = Rows.read()
     data = Dataset(torch.from_numpy(rows.images), torch.from_numpy(rows.labels), rows.metadata)
     compute_deterministically()

@@ -56,8 +56,9 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
             git("commit", "--quiet", "-m", FIRST_COMMIT, folder=made)
         except GitError as error:
             committed = (
-                f"but nothing is committed ({str(error).splitlines()[-1]}). When git knows you (`git config "
-                f"--global user.name`, `user.email`): `git -C {out} commit -m '{FIRST_COMMIT}'`"
+                f"but nothing is committed ({str(error).splitlines()[-1]}). Put that right (git has to know "
+                "you: `git config --global user.name`, `user.email`), then: "
+                f"`git -C {out} commit -m '{FIRST_COMMIT}'`"
             )
     say(
         f"{out}: a project, {committed}.\n"

@@ -23,7 +23,15 @@ import torch
 
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import Interrupted, TrainingError
-from cgan.files import locked, md5_of, read_json, sha256_of, write_bytes, write_text
+from cgan.files import (
+    locked,
+    md5_of,
+    read_json,
+    require_writable,
+    sha256_of,
+    write_bytes,
+    write_text,
+)
 from cgan.model.file_facts import FORMAT
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
@@ -76,7 +84,7 @@ def main() -> None:
         "cgan.fingerprint": folder.name,
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
-    require_writable()
+    require_writable(GENERATOR, PREVIEWS, LOSSES)
     with (
         only_training(folder),
         asked_to_stop() as asked,
@@ -161,13 +169,6 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
         "classes": data.classes,
         "shape": list(data.images.shape[1:]),
     }
-
-
-def require_writable() -> None:
-    """Raise OSError now rather than after the training."""
-    for result in (GENERATOR, PREVIEWS, LOSSES):
-        write_text(result.parent / ".cgan-writable", "")
-        (result.parent / ".cgan-writable").unlink()
 
 
 @contextlib.contextmanager

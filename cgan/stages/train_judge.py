@@ -10,7 +10,7 @@ import torch
 
 from cgan.data.dataset import load_dataset
 from cgan.errors import percent
-from cgan.files import write_json
+from cgan.files import require_writable, write_json
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.reading import load_params
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params()
+    require_writable(JUDGE, JUDGE_METRICS)
     data, holdout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
     hardware = choose_hardware("auto", "auto")
     compute_deterministically()

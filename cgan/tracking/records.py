@@ -74,6 +74,9 @@ def read_records(folder: Path) -> tuple[list[Record], list[Record], int]:
             offset += len(line)
             with contextlib.suppress(ValueError):
                 lines.append((offset, json.loads(line)))
+    latest = 0
+    for _, each in lines:  # a clock that is set back ends no run before it began
+        latest = each["time_ms"] = max(latest, each["time_ms"])
     start = max((each["offset"] for _, each in lines if each["kind"] == SENT), default=0)
     left = [each for end, each in lines if end > start and each["kind"] != SENT]
     return [each for end, each in lines if end <= start], left, offset

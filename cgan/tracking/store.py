@@ -64,6 +64,18 @@ def is_absent(uri: str) -> bool:
     return uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file()
 
 
+def require_readable(uri: str) -> None:
+    """Raise TrackingError for a sqlite file that this user may not read: MLflow would try for two minutes."""
+    if uri.startswith(SQLITE) and not is_absent(uri):
+        try:
+            Path(uri.removeprefix(SQLITE)).open("rb").close()
+        except OSError as error:
+            raise TrackingError(
+                f"the MLflow store {uri} cannot be read ({error.strerror}). Give this user the permission to "
+                f"read and write it, or set {STORE} to another."
+            ) from None
+
+
 def experiment_name(configured: str) -> str:
     """The experiment of new runs: MLFLOW_EXPERIMENT_NAME, else `tracking.experiment` of params.yaml."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
@@ -80,6 +92,7 @@ def artifact_root(uri: str, root: Path) -> str:
 def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
     """A client. All that takes seconds the first time and waits for no server: import MLflow, make a sqlite
     store. MLflow reads its settings from the environment at each call."""
+    require_readable(uri)
     os.environ.update({**SETTINGS, TIMEOUT: str(answer_s)})
     from mlflow import MlflowClient
 

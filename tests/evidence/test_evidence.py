@@ -15,7 +15,7 @@ from cgan.data.sources import mnist_sample
 from cgan.errors import CganError, DataError
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, TRAINED, Pupils, adjusted, class_balanced
-from cgan.evidence.effect import DRAWN, Outcome, effect, shared, student, worth
+from cgan.evidence.effect import DRAWN, Outcome, _Pooled, effect, shared, student, worth
 from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated, thinned
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, build_generator
@@ -39,6 +39,8 @@ def test_images_are_repeated_in_turn_and_thinned_in_the_classes_that_are_asked_f
     rows = repeated(labels, torch.tensor([1] * 4 + [0] * 6), seed=3)
     assert Counter(rows.tolist()) == {1: 2, 3: 2, 0: 2, 2: 2, 4: 2}
     labels = torch.arange(90) % 3
+    once, again = (repeated(labels, labels[:40], seed=3) for _ in range(2))
+    assert once.equal(again), "by the seed alone"
     kept = labels[thinned(labels, torch.tensor([0, 2]), 0.25, seed=4)]
     assert kept.bincount().tolist() == [8, 30, 8]
 
@@ -133,6 +135,9 @@ def test_the_interval_is_the_closed_form_and_folds_widen_it_for_what_they_share(
         )
         assert (high - low) / 2 == pytest.approx(np.sqrt(wide), rel=2e-3)
         assert (high + low) / 2 == pytest.approx(0.2)
+    ten = torch.arange(10)  # of which three gain
+    seen = _Pooled(ten * 0, ten, torch.zeros(10).double(), (ten < 3).double())
+    assert seen.of(0).variance == pytest.approx(0.3 * 0.7 / 9)
     assert student(5) == 2.776 and shared(5, folded=True) == pytest.approx(0.45)
 
 
@@ -191,7 +196,7 @@ def rows_of(digit: int) -> Tensor:
     return torch.from_numpy(np.flatnonzero(mnist_sample()[1] == digit))
 
 
-def test_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:
+def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"total_kimg": 0.1})
     training = digits(rows_of(0)[:20], rows_of(1)[:8])
     asked, steps = torch.ones(12, dtype=torch.int64), list[str]()

@@ -27,6 +27,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from toy_project import CLI, git
 
+from cgan.files import write_json
 from cgan.params.reading import read_yaml
 from cgan.processes import STATE, running
 from cgan.project import PRODUCTION
@@ -104,6 +105,23 @@ def test_deploy_without_servers_says_how_to_start_them_and_nothing_starts_outsid
     monkeypatch.chdir(project.parent)
     assert production.main(["up"]) == 1
     assert "is no project" in capsys.readouterr().err
+
+
+def test_f103_ctrl_c_ends_a_deploy_in_words_and_what_a_killed_one_left_goes(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(project / PRODUCTION / STATE, {"prefect": {"host": "127.0.0.1", "port": 9}})
+    (project / PRODUCTION / "clone-of-before").mkdir()
+    monkeypatch.setattr(production, "running", lambda _: {"prefect": 1})
+
+    def interrupted(*_: object, folder: Path, **__: object) -> None:
+        assert [folder.parent] == list((project / PRODUCTION).glob("clone-*"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(production, "output_of", interrupted)
+    assert production.main(["deploy"]) == 130
+    assert "same command again" in capsys.readouterr().err
+    assert list((project / PRODUCTION).glob("clone-*")) == []
 
 
 def test_a_server_that_ends_at_once_is_told_with_its_last_words(

@@ -386,6 +386,7 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     assert len(by_hand.closer) == 8 and report["copies"]["floor"] == by_hand.floor
     assert report["copies"]["value"] == by_hand.closer.double().mean()
     assert report["copies"]["heldout_nearest_median"] == by_hand.heldout_median
+    assert "gan_train_accuracy" not in report, "0 kimg: it is not asked for"
     numbers = [each.number for each in variety(drawn[0], asked, training) if each]
     assert report["different"]["by_class"] == numbers
     assert report["different_drawings"]["value"] == min(numbers)
@@ -423,6 +424,7 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
     assert leading(report) == {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
     table = quality_table(report)
+    assert table[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
     assert table[2][:5] == ["Fréchet distance", 0.1, "0.05 to 0.15", 0.01, "lower"]
     assert table[5][:5] == ["accuracy of the worst class", 0.4, "", "", "higher"]
     named = {**report, "class_names": ["<b>", "no"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from pathlib import Path
 
@@ -74,6 +75,23 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     monkeypatch.setattr("cgan.evidence.classifiers.train_judge", lambda *_, **__: pytest.fail())
     again, _ = found()
     assert {**again, "time": ""} == {**report, "time": ""}
+
+
+def test_f55_reports_that_cannot_be_written_are_refused_before_anything_is_trained(
+    project: Path,
+) -> None:
+    EVIDENCE.parent.write_text("a file where a folder should be")
+    with pytest.raises(OSError, match="reports"):
+        find_evidence(load_params(), Options(), print, silent)
+
+
+def test_the_classifiers_of_this_answer_and_of_the_two_before_are_kept(tmp_path: Path) -> None:
+    for n in range(4):
+        (tmp_path / f"{n}").mkdir()
+        (tmp_path / f"{n}.lock").touch()
+        os.utime(tmp_path / f"{n}", (n, n))
+    command.tidy(tmp_path / "0")
+    assert {path.stem for path in tmp_path.iterdir()} == {"0", "2", "3"}
 
 
 @pytest.mark.usefixtures("rare")

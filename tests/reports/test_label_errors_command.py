@@ -116,6 +116,8 @@ def test_another_ending_and_a_project_without_data_are_refused(
 ) -> None:
     with pytest.raises(CganError, match=words):
         find_label_errors(load_params(), 3, Path(out), print, silent)
+    with pytest.raises(OSError, match=r"digits\.csv"):  # f55: said before the data are read
+        find_label_errors(load_params(), 3, Path("inbox/digits.csv/found.csv"), print, silent)
 
 
 def test_without_cleanlab_the_extra_that_brings_it_is_named_before_a_judge_is_trained(

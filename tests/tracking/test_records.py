@@ -12,7 +12,7 @@ import pytest
 from test_checkpoints import limited
 
 from cgan.errors import TrackingError
-from cgan.tracking.records import RECORDS, read_info, read_records
+from cgan.tracking.records import RECORDS, SENT, append, read_info, read_records
 from cgan.tracking.runs import Run
 
 INFO = {"run_key": "k1", "run_name": "a run", "experiment": "cgan", "tracking_uri": "sqlite:///a"}
@@ -34,6 +34,16 @@ def test_torn_last_line_costs_that_record_only(tmp_path: Path) -> None:
     os.truncate(path, path.stat().st_size - 9)
     Run(tmp_path, INFO).log_metrics({"a": 3}, 3)
     assert metrics_in(tmp_path) == [("a", 1, 1.0), ("a", 3, 3.0)]
+
+
+def test_f102_where_the_clock_is_set_back_the_times_of_a_run_stand_still_until_it_has_caught_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, hour in (("start", 9), (SENT, 12), ("metrics", 10), ("end", 13)):
+        monkeypatch.setattr("time.time_ns", lambda hour=hour: hour * 1_000_000)
+        append(tmp_path, kind, offset=70)  # behind the first record
+    before, left, _ = read_records(tmp_path)
+    assert [[each["time_ms"] for each in found] for found in (before, left)] == [[9], [12, 13]]
 
 
 def test_f51_value_that_is_not_finite_becomes_a_tag(tmp_path: Path) -> None:

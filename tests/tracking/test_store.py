@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import urllib.request
@@ -14,7 +15,7 @@ from tracked import root as root
 
 from cgan.errors import TrackingError
 from cgan.files import sha256_of
-from cgan.registry.client import generator_file
+from cgan.registry.client import generator_file, open_registry
 from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
 from cgan.tracking.store import (
@@ -78,6 +79,22 @@ def test_f63_what_mlflow_says_of_a_store_that_is_none_is_shown_without_its_passw
             MlflowClient(address.replace("ours://", "ours://me:secret@host")).search_experiments()
         said = reason_of(caught.value)
         assert word in said and "secret" not in said
+
+
+def test_f105_a_store_of_another_user_is_refused_at_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own client tries for two minutes to open the file."""
+
+    def denied(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(Path, "open", denied)  # whoever runs the tests may be root
+    refused = pytest.raises(TrackingError, match=r"mlflow\.db cannot be read \(Permission denied\)")
+    with refused:
+        open_store(store_uri(root))
+    with refused, open_registry():
+        pass
 
 
 def test_f93_a_store_lies_in_its_project_whatever_the_folder_is_called(
