@@ -59,7 +59,7 @@ TINY: dict[str, dict[str, Any]] = {
         "device": "cpu",
         "precision": "float32",
     },
-    "evaluate": {"samples": 100},
+    "evaluate": {"samples": 100, "gan_train_kimg": 0.2},
     "render": {"columns": 2, "steps": 2},
 }
 """Changes to params.yaml with which every stage takes a moment."""

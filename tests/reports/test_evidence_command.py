@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finished_project import finish
+from finished_project import finish_with_a_rare_class
 from recording import RecordingTracker, reopened
 from synthetic import make_images, write_csv
 
@@ -33,10 +33,8 @@ from cgan.reports.split import write_split
 
 @pytest.fixture
 def rare(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
-    """In a finished project, whose class 2 has 12 images, the others 24: what goes to MLflow."""
-    images, labels = make_images(per_class=24)
-    kept = np.delete(np.arange(72), np.flatnonzero(labels == 2)[12:])
-    finish(write_csv(project / "inbox/digits.csv", images[kept], labels[kept]))
+    """In a finished project with a rare class: what goes to MLflow."""
+    finish_with_a_rare_class(project)
     set_params({"train_judge.total_kimg": 0.2})  # of the classifiers; the judge has learnt
     return reopened(command, monkeypatch)
 
