@@ -17,6 +17,8 @@ UV = .cgan/uv/bin/uv pip install --quiet $(if $(TORCH),--torch-backend $(TORCH))
 WITH = $(if $(TORCH),$(UV) torch && )$(BIN)/python $(INSTALL) --no-compile -c constraints.txt
 # pip compiles on one core, and tests that nobody runs too. Files for other Pythons fail, and are no matter.
 COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/null 2>&1 || true
+# What Python compiled is kept, or every process of the tests compiles it anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Everything stays at home: no tool reports its use.
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false

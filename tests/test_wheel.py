@@ -66,10 +66,12 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(
             words = server.stdout.readline()
             assert " serves digits " in words
             wait_until(lambda: answers(words.split()[0]), 60)
-            drawn = httpx.get(f"{words.split()[0]}/draw?text=2024", timeout=60)
+            drawn = httpx.get(f"{words.split()[0]}/draw?text=2024&seed=7", timeout=60)
             assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
         finally:
             server.kill()
+    run(programs / "cgan", "draw", "2024", "--seed", "7", cwd=tmp_path)
+    assert (tmp_path / "drawn/2024.png").read_bytes() == drawn.content
     for arguments in ("serve --model champion", "init new"):
         refused = ended(programs / "cgan", *arguments.split(), cwd=tmp_path)
         assert refused.returncode == 1 and "`pip install 'cgan[pipeline]'`" in refused.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -204,12 +205,16 @@ def new_project(folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """`dvc repro` and the gate have run here. For those that change nothing; others take a copy."""
-    project = Project(tmp_path_factory.getbasetemp() / "finished")
-    if not project.folder.exists():
-        new_project(project.folder)
-        project.run("dvc repro")
-        project.run("cgan gate")
+    """`dvc repro` and the gate have run here, once for all processes of a test run. For those that change
+    nothing; others take a copy."""
+    base = tmp_path_factory.getbasetemp()
+    project = Project((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished")
+    with project.folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not project.folder.exists():
+            new_project(project.folder)
+            project.run("dvc repro")
+            project.run("cgan gate")
     return project
 
 

@@ -291,7 +291,7 @@ def digits_known_by_heart(rare: tuple[int, ...]) -> tuple[Inputs, Tensor]:
     return replace(tiny_inputs(), judge=judge, training=train, heldout=held), drawn
 
 
-@pytest.mark.parametrize("rare", [(), (3, 8)])
+@pytest.mark.parametrize("rare", [pytest.param((), marks=pytest.mark.slow), (3, 8)])
 def test_real_images_that_the_judge_has_not_seen_get_the_floor_at_the_asked_counts(
     rare: tuple[int, ...],
 ) -> None:
