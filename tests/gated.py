@@ -111,9 +111,7 @@ def train(root: Path, key: str, steps: int) -> str:
     store = f"sqlite:///{root / 'mlflow.db'}"
     info = {"run_key": key, "run_name": f"fit of {steps} steps", "experiment": "cgan"}
     tracker = Run(runs() / key, {**info, "tracking_uri": store})
-    tags = {
-        "cgan.generator_sha256": sha256_of(path),
-    }
+    tags = {"cgan.generator_sha256": sha256_of(path)}
     tracker.write("start", tags=tags)
     save = functools.partial(save_mlflow_model, path)
     tracker.log_model(save, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})

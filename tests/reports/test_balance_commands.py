@@ -18,14 +18,7 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.params.reading import load_params
-from cgan.project import (
-    CSV,
-    CSV_SOURCE,
-    EVIDENCE,
-    GATE_REPORT,
-    GENERATOR,
-    TRAIN_DATA,
-)
+from cgan.project import CSV, CSV_SOURCE, EVIDENCE, GATE_REPORT, GENERATOR, TRAIN_DATA
 from cgan.reports.balance import balance
 
 
