@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from synthetic import make_images, write_csv
@@ -78,7 +79,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 240) -> Any:
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
+        time.sleep(0.02)
     return found
 
 
@@ -91,6 +92,13 @@ def free_port() -> int:
 def listens(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def answers(address: str) -> bool:
+    """Does a server say anything?"""
+    with contextlib.suppress(httpx.TransportError):
+        return bool(httpx.get(address, timeout=60))
+    return False
 
 
 @contextlib.contextmanager

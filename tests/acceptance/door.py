@@ -9,10 +9,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from conftest import ROOT, wait_until
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 NAMES = ["bar", "post", "ring"]
 STEPS, LOG_EVERY = 200, 20
@@ -101,19 +99,6 @@ def run(folder: Path, command: str, code: int = 0, **env: str) -> str:
     return done.stdout
 
 
-def until(true: Callable[[], Any], patience_s: float = 120) -> None:
-    end = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @dataclass(frozen=True)
 class Project:
     folder: Path
@@ -154,7 +139,7 @@ class Project:
     def cut_off(self, command: str, when: Callable[[], Any], number: int, **env: str) -> int:
         """Send the process group of a command a signal once something is true; its exit code."""
         with self.started(command, **env) as (process, output):
-            until(lambda: when() or process.poll() is not None, 300)
+            wait_until(lambda: when() or process.poll() is not None, 300)
             assert process.poll() is None, output.read_text()
             os.killpg(process.pid, number)
             return process.wait()

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from door import ROOT, many, signs_csv
+from conftest import ROOT
+from door import many, signs_csv
 
 GOOD = signs_csv(12)
 HEADER, *ROWS = GOOD.splitlines()

@@ -61,7 +61,7 @@ def test_a_stage_depends_on_the_code_that_it_imports_and_on_a_package_where_it_n
 ) -> None:
     module = STAGES[stage]["cmd"].removeprefix("python -m ")
     no_part = CHANGES_NO_RESULT - CHECKS if stage == "params" else CHANGES_NO_RESULT
-    needed = {Path(str(source_of(name))) for name in closure(module, no_part)}
+    needed = {source_of(name) for name in closure(module, no_part)}
     declared = {Path(str(dep)) for dep in entries(stage, "deps") if str(dep).startswith("cgan/")}
     for dep in declared:
         covered = {path for path in needed if path == dep or path.parent == dep}
@@ -85,7 +85,7 @@ def overlaps(path: str, others: set[str]) -> bool:
 def test_a_stage_depends_on_what_other_stages_made_that_its_code_names(stage: str) -> None:
     named = set()
     for module in closure(STAGES[stage]["cmd"].removeprefix("python -m "), CHANGES_NO_RESULT):
-        for node in ast.walk(ast.parse(Path(str(source_of(module))).read_text())):
+        for node in ast.walk(ast.parse(source_of(module).read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "cgan.project":
                 values = [getattr(project, each.name) for each in node.names]
                 paths = [

@@ -46,6 +46,7 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
     params = yaml.safe_load(Path("params.yaml").read_text())
     names = [f"<b>{label}</b> & *co*" for label in range(classes)]
     params["validate"] |= {"channels": channels, "class_names": names}
+    params["train_judge"] |= {"total_kimg": 0.2}
     params["train"] |= {"total_kimg": 0.032, "previews": 0}  # four steps
     params["evaluate"] |= {"samples": max(100, classes * 2), "gan_train_kimg": 0.0, "draws": 1}
     Path("params.yaml").write_text(yaml.safe_dump(params))
