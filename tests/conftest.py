@@ -132,6 +132,15 @@ def peak_bytes(code: str, folder: Path) -> int:
     return 1024 * int(run_python(code, folder).splitlines()[-1])
 
 
+def write_params(folder: Path, **changes: dict[str, Any]) -> None:
+    """Write params.yaml with changes, `train={"seed": 2}`: of the one there, or of the repository's."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load((path if path.exists() else ROOT / "params.yaml").read_text())
+    for section, values in changes.items():
+        params[section] |= values
+    path.write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
+
+
 @pytest.fixture
 def digits_csv(tmp_path: Path) -> Path:
     """36 images of 8 × 8 in 3 classes."""
@@ -141,10 +150,7 @@ def digits_csv(tmp_path: Path) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, digits_csv: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with tiny params and `inbox/digits.csv` as its data."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in TINY.items():
-        params[section] |= values
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_params(tmp_path, **TINY)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from conftest import ROOT, wait_until
+from conftest import ROOT, wait_until, write_params
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.numpy import load_file
@@ -108,11 +107,7 @@ class Project:
 
     def set(self, **sections: dict[str, Any]) -> None:
         """`set(train={"seed": 2})` edits params.yaml."""
-        path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        for section, values in sections.items():
-            params[section] |= values
-        path.write_text(yaml.safe_dump(params, sort_keys=False))
+        write_params(self.folder, **sections)
 
     @contextlib.contextmanager
     def started(self, command: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:

@@ -232,7 +232,7 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
         drawn = Dataset(images, asked, training.metadata)
         rounds = []
         for n in range(5):
-            recipe = RECIPE.model_copy(update={"seed": n, "total_kimg": 1.0})
+            recipe = RECIPE.model_copy(update={"seed": n})
             pupils = Pupils(
                 training, asked, lambda _, more=drawn: more, recipe, tmp_path / f"{n}", CPU
             )  # type: ignore[misc]

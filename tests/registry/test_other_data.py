@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT
+from conftest import MLFLOWS_OWN_WARNINGS, ROOT, write_params
 from gated import champion as champion
-from gated import change_params, copied, digits, gated, make_project, of_store, train
+from gated import copied, digits, gated, make_project, of_store, train
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
@@ -35,7 +35,7 @@ def root(champion: Path, tmp_path: Path) -> Iterator[Path]:
 def new_data(images: np.ndarray, labels: np.ndarray) -> None:
     """A new CSV, and the parts and the judge made from it."""
     make_project(Path(), (images, labels))
-    change_params(Path(), "gate", against_champion="not_worse")
+    write_params(Path(), gate={"against_champion": "not_worse"})
 
 
 def swapped(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +74,7 @@ def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(root: Path) -> 
     assert "33.3 % of the new labels" in report["summary"]
     assert "1 in 100 % of the 60 images labelled 0" in report["summary"]
     assert not report["checks"], "nothing was drawn in vain"
-    change_params(root, "gate", on_drift="note")
+    write_params(root, gate={"on_drift": "note"})
     report, _ = gated()
     assert "no longer like" in str(report["reasons"]) and report["comparison"]
 
@@ -90,7 +90,7 @@ def test_f19_f85_data_that_nobody_can_compare_need_a_person_s_word(root: Path) -
     ):
         harm()
         refused_for("is not known: .*`gate.on_drift: note`")
-    change_params(root, "gate", on_drift="note")
+    write_params(root, gate={"on_drift": "note"})
     assert "is not known: " in str(gated()[0]["reasons"])
 
 
@@ -156,7 +156,7 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, na
 
 def test_new_data_of_the_same_kind_are_no_sign_against_anything(root: Path) -> None:
     new_data(*digits(seed=5))
-    change_params(root, "gate", min_judge_accuracy=0.8)
+    write_params(root, gate={"min_judge_accuracy": 0.8})
     train(root, "second", 60)
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
