@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from synthetic import make_images
+from synthetic import make_images, sample_digits
 from torch import Tensor
 
 from cgan import project
 from cgan.data.dataset import Dataset, load_dataset, save_dataset
-from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
 from cgan.metric import METRICS
 from cgan.model.hardware import choose_hardware
@@ -267,8 +266,7 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
 def digits_known_by_heart(rare: tuple[int, ...]) -> tuple[Inputs, Tensor]:
     """Of the sample 310 digits a class to train on and 90 held out, of rare classes 18 and 2; a judge that
     knows the former by heart; and 100 others of each class in turn, as a perfect generator draws."""
-    pixels, named = (torch.from_numpy(array) for array in mnist_sample())
-    images, labels = pixels.view(-1, 1, 28, 28), named.long()
+    images, labels = sample_digits()
     random = torch.Generator().manual_seed(int(not rare))
     parts: dict[str, list[Tensor]] = {"train": [], "held": [], "drawn": []}
     for label in range(10):
