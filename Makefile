@@ -49,8 +49,8 @@ repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's 
 	@cgan report
 
 # More processes than two cores have, for tests wait a quarter of their time: for a server, a lock or a signal. A file
-# stays in one process, so that what its tests share is made once; and files start in the order of their names, for
-# by default those with few tests come last, and the longest are among them.
+# stays in one process, so that what its tests share is made once; and files start in the order of tests/conftest.py,
+# for by default those with few tests come last, and the longest are among them.
 PROCESSES ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 test: $(READY) ## The quick tests

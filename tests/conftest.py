@@ -66,6 +66,14 @@ TINY: dict[str, dict[str, Any]] = {
 """Changes to params.yaml with which every stage takes a moment."""
 
 
+# Files that start before all others: else one process would be at them when the others are done.
+LONGEST = "interruptions kills resume limits pipeline project".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+
+
 # Hints of its own classes: `pytestmark` of what uses a store.
 MLFLOWS_OWN_WARNINGS = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

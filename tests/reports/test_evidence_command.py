@@ -39,6 +39,12 @@ def rare(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
     return reopened(command, monkeypatch)
 
 
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test with the pretrained network is enough: it takes a second."""
+    monkeypatch.setattr("cgan.evidence.probe.is_installed", lambda: False)
+
+
 def found(**options: object) -> tuple[dict[str, object], list[str]]:
     said: list[str] = []
     find_evidence(load_params(), Options(**options), said.append, silent)  # type: ignore[arg-type]
@@ -66,7 +72,7 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     assert {**again, "time": ""} == {**report, "time": ""}
 
 
-@pytest.mark.usefixtures("rare")
+@pytest.mark.usefixtures("rare", "no_probe")
 def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -> None:
     params, inputs = load_params(), Inputs.load()
     own, _ = found(seeds=2)
@@ -89,7 +95,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
     assert {**theirs, "time": ""} == {**own, "time": ""}
 
 
-@pytest.mark.usefixtures("rare")
+@pytest.mark.usefixtures("rare", "no_probe")
 def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_judged() -> None:
     said: list[str] = []
     write_split(load_params(), 3, Path("parts"), said.append)
@@ -113,7 +119,7 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     assert "3 rounds: 24 classifiers" in said[0]
 
 
-@pytest.mark.usefixtures("rare")
+@pytest.mark.usefixtures("rare", "no_probe")
 def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None:
     own, others = read_csv(CSV, load_params().validation), make_images(per_class=30, seed=9)
     images = np.concatenate([own.images, others[0]])
