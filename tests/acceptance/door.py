@@ -27,40 +27,28 @@ from safetensors.numpy import load_file
 BIN = Path(sys.executable).parent
 NAMES = ["bar", "post", "ring"]
 STEPS, LOG_EVERY = 200, 20
-PARAMS: dict[str, Any] = {
-    "data.source": "file",
-    "data.path": "inbox/signs.csv",
-    "validate.class_names": NAMES,
-    "preprocess.holdout_fraction": 0.3,
-    "train_judge.total_kimg": 4.0,
-    "train_judge.batch_size": 32,
-    "train_judge.peak_lr": 0.1,
-    "train_judge.width": 4,
-    "train.latent_dim": 8,
-    "train.generator_width": 8,
-    "train.discriminator_width": 8,
-    "train.batch_size": 16,
-    "train.total_kimg": STEPS * 16 / 1000,
-    "train.ema_half_life_kimg": 0.2,
-    "train.log_every": LOG_EVERY,
-    "train.save_every": LOG_EVERY,
-    "train.probes": 2,
-    "train.previews": 3,
-    "train.device": "cpu",
-    "train.precision": "float32",
-    "evaluate.samples": 300,
-    "evaluate.gan_train_kimg": 0.0,
-    "render.columns": 3,
-    "render.steps": 3,
-    "gate.max_fid_over_floor": 1e6,
-    "gate.min_coverage_of_floor": 0.0,
-    "gate.max_copies_over_floor": 0.99,
-    "gate.min_different_of_champion": 0.0,
-    "gate.min_different_of_real": 0.0,
-    "gate.max_drawn_shift": 1e6,
-    "gate.min_conditional_accuracy": 0.7,
-    "gate.min_worst_class_accuracy": 0.5,
-    "gate.min_judge_accuracy": 0.8,
+NETWORKS = {"latent_dim": 8, "generator_width": 8, "discriminator_width": 8}
+PACE = {"batch_size": 16, "total_kimg": STEPS * 16 / 1000, "ema_half_life_kimg": 0.2}
+RECORDS = {"log_every": LOG_EVERY, "save_every": LOG_EVERY, "probes": 2, "previews": 3}
+PARAMS: dict[str, dict[str, Any]] = {
+    "data": {"source": "file", "path": "inbox/signs.csv"},
+    "validate": {"class_names": NAMES},
+    "preprocess": {"holdout_fraction": 0.3},
+    "train_judge": {"total_kimg": 4.0, "batch_size": 32, "peak_lr": 0.1, "width": 4},
+    "train": {**NETWORKS, **PACE, **RECORDS, "device": "cpu", "precision": "float32"},
+    "evaluate": {"samples": 300, "gan_train_kimg": 0.0},
+    "render": {"columns": 3, "steps": 3},
+    "gate": {
+        "max_fid_over_floor": 1e6,
+        "min_coverage_of_floor": 0.0,
+        "max_copies_over_floor": 0.99,
+        "min_different_of_champion": 0.0,
+        "min_different_of_real": 0.0,
+        "max_drawn_shift": 1e6,
+        "min_conditional_accuracy": 0.7,
+        "min_worst_class_accuracy": 0.5,
+        "min_judge_accuracy": 0.8,
+    },
 }
 
 
@@ -172,9 +160,7 @@ def new_project(folder: Path) -> Project:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     project = Project(folder)
-    for name, value in PARAMS.items():
-        section, _, key = name.partition(".")
-        project.set(**{section: {key: value}})
+    project.set(**PARAMS)
     (folder / "inbox").mkdir()
     (folder / "inbox/signs.csv").write_text(signs_csv())
     project.run("git init --quiet .")
