@@ -104,7 +104,7 @@ def test_the_gate_blocks_a_spoilt_generator_and_a_rollback_undoes_a_promotion(
     promote = ["registry", "promote", "2", "--why", "try"]
     project.set(train={"lr": 1e-6, "seed": 3})
     ended = many([(project.folder, [*draw, "before.png"])])
-    project.run("dvc repro train")
+    project.run("dvc repro")
     assert "BLOCKED" in project.run("cgan gate", code=3)
     report = project.read("reports/gate.json")
     assert report["verdict"] == "blocked" and report["reasons"]
