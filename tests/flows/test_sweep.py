@@ -32,7 +32,7 @@ def base(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     space = text.index("  space:")
     rest = text.index("\ntracking:")
     Path("params.yaml").write_text(f"{text[:space]}  space: {SPACE}\n{text[rest:]}")
-    Path(".gitignore").write_text(".cgan\n")
+    Path(".gitignore").write_text(".cgan\n__pycache__\n")
     git(repo, "add", ".")
     git(repo, "commit", "--quiet", "-m", "a space")
     return repo
