@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from synthetic import make_images, write_csv
@@ -59,10 +60,18 @@ TINY: dict[str, dict[str, Any]] = {
         "device": "cpu",
         "precision": "float32",
     },
-    "evaluate": {"samples": 100},
+    "evaluate": {"samples": 100, "gan_train_kimg": 0.2},
     "render": {"columns": 2, "steps": 2},
 }
 """Changes to params.yaml with which every stage takes a moment."""
+
+
+# Files that start before all others: else one process would be at them when the others are done.
+LONGEST = ["interruptions", "kills", "resume", "limits", "pipeline", "project"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
 
 
 # Hints of its own classes: `pytestmark` of what uses a store.
@@ -78,7 +87,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 240) -> Any:
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
+        time.sleep(0.02)
     return found
 
 
@@ -91,6 +100,13 @@ def free_port() -> int:
 def listens(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def answers(address: str) -> bool:
+    """Does a server say anything?"""
+    with contextlib.suppress(httpx.TransportError):
+        return bool(httpx.get(address, timeout=60))
+    return False
 
 
 @contextlib.contextmanager
@@ -124,6 +140,15 @@ def peak_bytes(code: str, folder: Path) -> int:
     return 1024 * int(run_python(code, folder).splitlines()[-1])
 
 
+def write_params(folder: Path, **changes: dict[str, Any]) -> None:
+    """Write params.yaml with changes, `train={"seed": 2}`: of the one there, or of the repository's."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load((path if path.exists() else ROOT / "params.yaml").read_text())
+    for section, values in changes.items():
+        params[section] |= values
+    path.write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
+
+
 @pytest.fixture
 def digits_csv(tmp_path: Path) -> Path:
     """36 images of 8 × 8 in 3 classes."""
@@ -133,10 +158,7 @@ def digits_csv(tmp_path: Path) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, digits_csv: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with tiny params and `inbox/digits.csv` as its data."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in TINY.items():
-        params[section] |= values
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_params(tmp_path, **TINY)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

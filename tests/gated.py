@@ -15,8 +15,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import ROOT
+from conftest import write_params
 from synthetic import write_csv
 
 from cgan.data.dataset import Dataset, load_dataset
@@ -64,10 +63,8 @@ def digits(per_class: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def make_project(root: Path, data: tuple[np.ndarray, np.ndarray] | None = None) -> None:
     """Params, CSV, validation report, datasets and judge, by the stages."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in PARAMS.items():
-        params[section] |= values
-    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (root / "params.yaml").unlink(missing_ok=True)
+    write_params(root, **PARAMS)
     (root / "dvc.yaml").touch()  # it is a project
     write_csv(root / "data/raw/train.csv", *(data or digits()))
     with settled(root.resolve()):
@@ -111,22 +108,13 @@ def train(root: Path, key: str, steps: int) -> str:
     store = f"sqlite:///{root / 'mlflow.db'}"
     info = {"run_key": key, "run_name": f"fit of {steps} steps", "experiment": "cgan"}
     tracker = Run(runs() / key, {**info, "tracking_uri": store})
-    tags = {
-        "cgan.generator_sha256": sha256_of(path),
-    }
+    tags = {"cgan.generator_sha256": sha256_of(path)}
     tracker.write("start", tags=tags)
     save = functools.partial(save_mlflow_model, path)
     tracker.log_model(save, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})
     tracker.write("end", status="FINISHED")
     write_json(root / "models/mlflow_run.json", tracker.info)
     return key
-
-
-def change_params(root: Path, section: str, **values: Any) -> None:
-    path = root / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    params[section] |= values
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import torch
 import uvicorn
-from conftest import ROOT, free_port, wait_until
+from conftest import ROOT, answers, free_port, wait_until
 
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
@@ -86,13 +86,7 @@ def command(
             address, _, _ = process.stdout.readline().partition(" ")
             assert address, log.read_text()
             with httpx.Client(base_url=address, timeout=60) as client:
-                wait_until(lambda: answers(client))
+                wait_until(lambda: answers(f"{address}/healthz"))
                 yield process, log, client
         finally:
             process.kill()
-
-
-def answers(client: httpx.Client) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return bool(client.get("/healthz"))
-    return False

@@ -1,11 +1,23 @@
-"""Small labelled images and CSVs of them."""
+"""Small labelled images, CSVs of them, and the digits of the sample."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from cgan.data.sources import mnist_sample
+
+
+@functools.cache
+def sample_digits() -> tuple[Tensor, Tensor]:
+    """The 5,000 of the embedded sample, sorted by class: images uint8 [N, 1, 28, 28], labels int64 [N]."""
+    pixels, labels = (torch.from_numpy(array) for array in mnist_sample())
+    return pixels.view(-1, 1, 28, 28), labels.long()
 
 
 def make_images(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import functools
 import re
 
 from conftest import ROOT
@@ -14,6 +15,7 @@ ROWS = re.findall(r"^\| (\d+) \|(.*)\|$", PAGE, re.MULTILINE)
 CELLS = 3  # fault, tests, what happens
 
 
+@functools.cache
 def all_tests() -> dict[str, bool]:
     """Name of each test → is it marked slow."""
     found = {}
@@ -25,9 +27,6 @@ def all_tests() -> dict[str, bool]:
                 marks = [ast.unparse(decorator) for decorator in node.decorator_list]
                 found[node.name] = slow or "pytest.mark.slow" in marks
     return found
-
-
-TESTS = all_tests()
 
 
 def named(text: str) -> list[str]:
@@ -42,14 +41,15 @@ def test_every_row_says_fault_tests_and_result_and_names_each_test_of_its_number
         assert len(cells) == CELLS and all(cells), f"row {number}"
         patterns[number] = names = named(cells[1])
         assert any(re.search(rf"f{int(number):02}(_|$)", name) for name in names), f"row {number}"
-    for test in TESTS:
+    for test in all_tests():
         for number in re.findall(r"(?<=_f)(\d\d)(?=_)", test):
             names = patterns[str(int(number))]
             assert any(fnmatch.fnmatch(test, name) for name in names), f"{test} is not in its row"
 
 
 def test_every_test_named_exists_and_what_runs_in_make_test_all_alone_is_marked() -> None:
+    tests = all_tests()
     for name, dagger in re.findall(r"`(test_[\w*]+)`(†?)", PAGE):
-        slow = [TESTS[test] for test in fnmatch.filter(TESTS, name)]
+        slow = [tests[test] for test in fnmatch.filter(tests, name)]
         assert slow, f"no test {name}"
         assert bool(dagger) == all(slow), name

@@ -151,10 +151,7 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
 
 @pytest.mark.slow
 def test_f30_keys_are_nowhere_after_flows(
-    said: Callable[[], str],
-    repo: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    said: Callable[[], str], repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that succeeds, one whose stage fails: in Prefect's database too."""
     from prefect.settings import get_current_settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT, free_port, wait_until
+from conftest import ROOT, answers, free_port, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -29,12 +28,6 @@ def run(*command: object, cwd: Path) -> str:
     done = ended(*command, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def answers(address: str) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{address}/healthz").is_success
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +58,13 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(
             assert server.stdout
             words = server.stdout.readline()
             assert " serves digits " in words
-            wait_until(lambda: answers(words.split()[0]), 60)
-            drawn = httpx.get(f"{words.split()[0]}/draw?text=2024", timeout=60)
+            wait_until(lambda: answers(f"{words.split()[0]}/healthz"), 60)
+            drawn = httpx.get(f"{words.split()[0]}/draw?text=2024&seed=7", timeout=60)
             assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
         finally:
             server.kill()
+    run(programs / "cgan", "draw", "2024", "--seed", "7", cwd=tmp_path)
+    assert (tmp_path / "drawn/2024.png").read_bytes() == drawn.content
     for arguments in ("serve --model champion", "init new"):
         refused = ended(programs / "cgan", *arguments.split(), cwd=tmp_path)
         assert refused.returncode == 1 and "`pip install 'cgan[pipeline]'`" in refused.stderr

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,49 +19,36 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from conftest import ROOT, wait_until, write_params
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 NAMES = ["bar", "post", "ring"]
 STEPS, LOG_EVERY = 200, 20
-PARAMS: dict[str, Any] = {
-    "data.source": "file",
-    "data.path": "inbox/signs.csv",
-    "validate.class_names": NAMES,
-    "preprocess.holdout_fraction": 0.3,
-    "train_judge.total_kimg": 4.0,
-    "train_judge.batch_size": 32,
-    "train_judge.peak_lr": 0.1,
-    "train_judge.width": 4,
-    "train.latent_dim": 8,
-    "train.generator_width": 8,
-    "train.discriminator_width": 8,
-    "train.batch_size": 16,
-    "train.total_kimg": STEPS * 16 / 1000,
-    "train.ema_half_life_kimg": 0.2,
-    "train.log_every": LOG_EVERY,
-    "train.save_every": LOG_EVERY,
-    "train.probes": 2,
-    "train.previews": 3,
-    "train.device": "cpu",
-    "train.precision": "float32",
-    "evaluate.samples": 300,
-    "evaluate.gan_train_kimg": 0.0,
-    "render.columns": 3,
-    "render.steps": 3,
-    "gate.max_fid_over_floor": 1e6,
-    "gate.min_coverage_of_floor": 0.0,
-    "gate.max_copies_over_floor": 0.99,
-    "gate.min_different_of_champion": 0.0,
-    "gate.min_different_of_real": 0.0,
-    "gate.max_drawn_shift": 1e6,
-    "gate.min_conditional_accuracy": 0.7,
-    "gate.min_worst_class_accuracy": 0.5,
-    "gate.min_judge_accuracy": 0.8,
+NETWORKS = {"latent_dim": 8, "generator_width": 8, "discriminator_width": 8}
+PACE = {"batch_size": 16, "total_kimg": STEPS * 16 / 1000, "ema_half_life_kimg": 0.2}
+RECORDS = {"log_every": LOG_EVERY, "save_every": LOG_EVERY, "probes": 2, "previews": 3}
+PARAMS: dict[str, dict[str, Any]] = {
+    "data": {"source": "file", "path": "inbox/signs.csv"},
+    "validate": {"class_names": NAMES},
+    "preprocess": {"holdout_fraction": 0.3},
+    "train_judge": {"total_kimg": 4.0, "batch_size": 32, "peak_lr": 0.1, "width": 4},
+    "train": {**NETWORKS, **PACE, **RECORDS, "device": "cpu", "precision": "float32"},
+    "evaluate": {"samples": 300, "gan_train_kimg": 0.0},
+    "render": {"columns": 3, "steps": 3},
+    "gate": {
+        "max_fid_over_floor": 1e6,
+        "min_coverage_of_floor": 0.0,
+        "max_copies_over_floor": 0.99,
+        "min_different_of_champion": 0.0,
+        "min_different_of_real": 0.0,
+        "max_drawn_shift": 1e6,
+        "min_conditional_accuracy": 0.7,
+        "min_worst_class_accuracy": 0.5,
+        "min_judge_accuracy": 0.8,
+    },
 }
 
 
@@ -100,19 +86,6 @@ def run(folder: Path, command: str, code: int = 0, **env: str) -> str:
     return done.stdout
 
 
-def until(true: Callable[[], Any], patience_s: float = 120) -> None:
-    end = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @dataclass(frozen=True)
 class Project:
     folder: Path
@@ -122,11 +95,7 @@ class Project:
 
     def set(self, **sections: dict[str, Any]) -> None:
         """`set(train={"seed": 2})` edits params.yaml."""
-        path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        for section, values in sections.items():
-            params[section] |= values
-        path.write_text(yaml.safe_dump(params, sort_keys=False))
+        write_params(self.folder, **sections)
 
     @contextlib.contextmanager
     def started(self, command: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
@@ -153,7 +122,7 @@ class Project:
     def cut_off(self, command: str, when: Callable[[], Any], number: int, **env: str) -> int:
         """Send the process group of a command a signal once something is true; its exit code."""
         with self.started(command, **env) as (process, output):
-            until(lambda: when() or process.poll() is not None, 300)
+            wait_until(lambda: when() or process.poll() is not None, 300)
             assert process.poll() is None, output.read_text()
             os.killpg(process.pid, number)
             return process.wait()
@@ -191,9 +160,7 @@ def new_project(folder: Path) -> Project:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     project = Project(folder)
-    for name, value in PARAMS.items():
-        section, _, key = name.partition(".")
-        project.set(**{section: {key: value}})
+    project.set(**PARAMS)
     (folder / "inbox").mkdir()
     (folder / "inbox/signs.csv").write_text(signs_csv())
     project.run("git init --quiet .")
@@ -204,12 +171,16 @@ def new_project(folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """`dvc repro` and the gate have run here. For those that change nothing; others take a copy."""
-    project = Project(tmp_path_factory.getbasetemp() / "finished")
-    if not project.folder.exists():
-        new_project(project.folder)
-        project.run("dvc repro")
-        project.run("cgan gate")
+    """`dvc repro` and the gate have run here, once for all processes of a test run. For those that change
+    nothing; others take a copy."""
+    base = tmp_path_factory.getbasetemp()
+    project = Project((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished")
+    with project.folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not project.folder.exists():
+            new_project(project.folder)
+            project.run("dvc repro")
+            project.run("cgan gate")
     return project
 
 

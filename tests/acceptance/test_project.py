@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import signal
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 import pytest
 import yaml
 from browser import browsing
-from door import NAMES, STEPS, Project, free_port, many, new_project, recorded_once, until
+from conftest import answers, free_port, wait_until
+from door import NAMES, STEPS, Project, many, new_project, recorded_once
 from door import finished as finished
 
 from cgan import Generator
@@ -96,12 +96,6 @@ BAD_REQUESTS: list[dict[str, Any]] = [
 ]
 
 
-def answers(client: httpx.Client) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return client.get("/healthz").status_code == 200
-    return False
-
-
 def test_the_service_draws_the_bytes_of_cgan_draw_and_refuses_bad_requests(
     finished: Project,
 ) -> None:
@@ -111,11 +105,11 @@ def test_the_service_draws_the_bytes_of_cgan_draw_and_refuses_bad_requests(
     ]
     assert [code for code, _ in many([(finished.folder, call) for call in calls])] == [0] * 3
     with finished.started(f"cgan serve --port {free_port()}") as (process, output):
-        until(lambda: re.search(r"http://127.0.0.1:\d+", output.read_text()) or process.poll())
+        wait_until(lambda: re.search(r"http://127.0.0.1:\d+", output.read_text()) or process.poll())
         found = re.search(r"http://127.0.0.1:\d+", output.read_text())
         assert found, output.read_text()
         with httpx.Client(base_url=found[0], timeout=60) as client:
-            until(lambda: answers(client))
+            wait_until(lambda: answers(f"{found[0]}/healthz"))
             for n, (text, seed) in enumerate(ASKED):
                 expected = (finished.folder / f"served-{n}.png").read_bytes()
                 asked = {"text": text, "seed": seed}

@@ -11,8 +11,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-from door import ROOT, many, signs_csv
+from conftest import ROOT, write_params
+from door import many, signs_csv
 
 GOOD = signs_csv(12)
 HEADER, *ROWS = GOOD.splitlines()
@@ -168,9 +168,7 @@ def test_a_csv_that_cannot_be_used_is_refused_with_row_column_and_advice(tmp_pat
             folder.mkdir()
             file = name if group is ARCHIVES else "train.csv"
             (folder / file).write_bytes(as_bytes(content))
-            params = yaml.safe_load(PARAMS)
-            params["validate"] |= changes
-            (folder / "params.yaml").write_text(yaml.safe_dump(params))
+            write_params(folder, validate=changes)
             calls.append((folder, ["validate", file]))
             cases.append((name, rf"{re.escape(file)}\b.*{words}"))
     assert_refused(cases, many(calls))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import MLFLOWS_OWN_WARNINGS
-from imports import imports_of, source_of
+from imports import closure, source_of
 from mlflow.exceptions import MlflowException
 from PIL import Image
 from served import a_model
@@ -65,12 +65,8 @@ def test_f74_question_without_sense_or_bound_is_a_client_error_with_the_reason(
 
 
 def test_a_model_carries_the_code_that_it_draws_with() -> None:
-    seen, waiting = set(), {"cgan.drawing.mlflow_model"}
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        # The registry is for names of versions, not for a model's file.
-        waiting |= imports_of(name) - seen - {"cgan.registry.client"}
+    # The registry is for names of versions, not for a model's file.
+    seen = closure("cgan.drawing.mlflow_model", {"cgan.registry.client"})
     files = {str(source_of(name)).removeprefix("cgan/") for name in seen}
     carried = {path for name in DRAWING_CODE for path in PACKAGE.glob(name)}
     assert files < {str(path.relative_to(PACKAGE)) for path in carried}

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from synthetic import sample_digits
 from torch import Tensor
 
 from cgan.data.dataset import Dataset
-from cgan.data.sources import mnist_sample
 from cgan.errors import CganError, DataError
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, TRAINED, Pupils, adjusted, class_balanced
@@ -187,13 +187,12 @@ def test_logits_are_adjusted_and_losses_weighed_by_how_frequent_a_class_is() -> 
 
 def digits(*rows: Tensor) -> Dataset:
     """One class for each list of rows of the sample."""
-    pixels, _ = (torch.from_numpy(each) for each in mnist_sample())
     names = torch.cat([torch.full((len(part),), n) for n, part in enumerate(rows)])
-    return Dataset(pixels.view(-1, 1, 28, 28)[torch.cat(rows)], names, {"classes": len(rows)})
+    return Dataset(sample_digits()[0][torch.cat(rows)], names, {"classes": len(rows)})
 
 
 def rows_of(digit: int) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(mnist_sample()[1] == digit))
+    return (sample_digits()[1] == digit).nonzero().flatten()
 
 
 def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:

@@ -102,6 +102,9 @@ def test_the_verdict_is_the_run_s_state_and_what_is_not_stale_ends_at_once(
     assert "99.4 % show the class asked for" in str(state.message)
     shown = artifact(state)
     assert "make ui" in shown and "c\\|gan" in shown and "| conditional accuracy | 0.9941 " in shown
+    monkeypatch.setenv("VERDICT", "away")
+    state = pipeline(return_state=True)
+    assert state.is_failed() and state.message == "Gate: Error: the store is away. Start it."
 
 
 def test_a_stage_or_a_gate_that_fails_fails_the_run_with_its_message_and_is_not_tried_again(
@@ -115,10 +118,6 @@ def test_a_stage_or_a_gate_that_fails_fails_the_run_with_its_message_and_is_not_
     assert has_tasks(state, {**again, "validate": "Failed"})
     assert attempts() == [*again, "validate"]
     monkeypatch.setenv("FAIL", "")
-    monkeypatch.setenv("VERDICT", "away")
-    state = pipeline(return_state=True)
-    assert state.is_failed()
-    assert state.message == "Gate: Error: the store is away. Start it."
     Path("toy.py").write_text("print('last words')\n1 / 0")
     state = pipeline(refresh=True, return_state=True)
     assert re.search(r"(?s)last words.*ZeroDivisionError", str(state.message))

@@ -30,8 +30,7 @@ def generator_of(kind: str = "deconv", **changes: Any) -> Architecture:
 
 @pytest.mark.parametrize("kind", [kind for kind in GENERATORS if kind != "demo"])
 @pytest.mark.parametrize(
-    ("channels", "height", "width"),
-    [(1, 28, 28), (3, 30, 20), (1, 8, 8), (1, 9, 65), (1, 128, 8)],
+    ("channels", "height", "width"), [(1, 28, 28), (3, 30, 20), (1, 8, 8), (1, 9, 65), (1, 128, 8)]
 )
 def test_generator_and_discriminator_fit_every_image_size(
     kind: str, channels: int, height: int, width: int

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from browser import Page
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, write_params
 from finished_project import STEPS, finish, page_data
 from synthetic import make_images, write_csv
 from visitor import browser as browser
@@ -79,21 +78,13 @@ def change_facts(**facts: Any) -> None:
     save_network(GENERATOR, network, known | facts)
 
 
-def change_params(**sections: dict[str, Any]) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    for section, values in sections.items():
-        params[section] |= values
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
-
-
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     csv = write_csv(folder / "inbox/digits.csv", *make_images())
-    shutil.copy(ROOT / "params.yaml", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        change_params(**TINY)
+        write_params(folder, **TINY)
         finish(csv)
         page_made()
     return folder
@@ -408,7 +399,7 @@ def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page:
 @pytest.mark.usefixtures("finished")
 def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     names = [HOSTILE[1], "אבג' \" & ${1} \\u003c {{ 7 }}", "__proto__"]  # printable, as names are
-    change_params(data={"path": HOSTILE[1]})
+    write_params(Path(), data={"path": HOSTILE[1]})
     change_facts(class_names=names)
     reference = json.loads(RUN_REFERENCE.read_text()) | {
         "run_name": HOSTILE[0],

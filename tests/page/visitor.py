@@ -34,10 +34,11 @@ def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Gen
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 2)
             module.bias.data.normal_(0, 0.3)
+            module.momentum = None  # the statistics are means over all batches
     before_tanh: list[torch.Tensor] = []
     last = network.layers[-2]
     hook = last.register_forward_hook(lambda _, __, out: before_tanh.append(out))
-    for training in [True] * 50 + [False]:
+    for training in [True] * 5 + [False]:
         labels = torch.randint(network.architecture.classes, (64,))
         network.train(training)(torch.randn(64, network.architecture.latent_dim), labels)
     hook.remove()

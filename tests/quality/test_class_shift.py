@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from synthetic import sample_digits
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.data.sources import mnist_sample
 from cgan.quality.class_shift import ENOUGH, Moments, furthest
 
-pixels, classes = mnist_sample()
-IMAGES, LABELS = torch.from_numpy(pixels).view(-1, 1, 28, 28), torch.from_numpy(classes).long()
+IMAGES, LABELS = sample_digits()
 ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
 KNOWN, NEW = ORDER[:2500], ORDER[2500:]
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import ttest_ind
 
-from cgan.quality.intervals import (
-    contexts_differ,
-    difference,
-    difference_of_means,
-    share,
-)
+from cgan.quality.intervals import contexts_differ, difference, difference_of_means, share
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import affine_transform
-from synthetic import make_images
+from synthetic import make_images, sample_digits
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
-from cgan.data.sources import mnist_sample
 from cgan.errors import ModelError, TrainingError
 from cgan.model.model_file import digest_of, save_tensors
 from cgan.params.sections import JudgeParams
@@ -44,10 +43,9 @@ def dataset(images: Any, labels: Any, classes: int) -> Dataset:
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     """The 5,000 digits of the embedded sample, mixed."""
-    pixels, labels = mnist_sample()
+    images, labels = sample_digits()
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
-    images = torch.from_numpy(pixels).view(-1, 1, 28, 28)
-    return dataset(images[order], torch.from_numpy(labels).long()[order], 10)
+    return dataset(images[order], labels[order], 10)
 
 
 @pytest.fixture(scope="module")

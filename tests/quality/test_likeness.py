@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from synthetic import sample_digits
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
-from cgan.data.sources import mnist_sample
 from cgan.quality import likeness
 from cgan.quality.evaluation import near_copies
 from cgan.quality.likeness import copies, distances, nearest, variety
@@ -22,8 +22,7 @@ ASKED = torch.arange(1000) % 10
 @pytest.fixture(scope="module")
 def digits() -> tuple[Dataset, Dataset]:
     """Training part and hold-out, 2,000 and 1,000 digits, sorted by class."""
-    pixels, labels = mnist_sample()
-    images, classes = torch.from_numpy(pixels).view(-1, 1, 28, 28), torch.from_numpy(labels).long()
+    images, classes = sample_digits()
     place = torch.arange(5000) % 500  # within the class
     parts = place < 200, place >= 400
     train, held = (Dataset(images[p], classes[p], {"classes": 10}) for p in parts)

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from synthetic import make_images
+from synthetic import make_images, sample_digits
 from torch import Tensor
 
 from cgan import project
 from cgan.data.dataset import Dataset, load_dataset, save_dataset
-from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
 from cgan.metric import METRICS
 from cgan.model.hardware import choose_hardware
@@ -267,8 +266,7 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
 def digits_known_by_heart(rare: tuple[int, ...]) -> tuple[Inputs, Tensor]:
     """Of the sample 310 digits a class to train on and 90 held out, of rare classes 18 and 2; a judge that
     knows the former by heart; and 100 others of each class in turn, as a perfect generator draws."""
-    pixels, named = (torch.from_numpy(array) for array in mnist_sample())
-    images, labels = pixels.view(-1, 1, 28, 28), named.long()
+    images, labels = sample_digits()
     random = torch.Generator().manual_seed(int(not rare))
     parts: dict[str, list[Tensor]] = {"train": [], "held": [], "drawn": []}
     for label in range(10):
@@ -291,7 +289,7 @@ def digits_known_by_heart(rare: tuple[int, ...]) -> tuple[Inputs, Tensor]:
     return replace(tiny_inputs(), judge=judge, training=train, heldout=held), drawn
 
 
-@pytest.mark.parametrize("rare", [(), (3, 8)])
+@pytest.mark.parametrize("rare", [pytest.param((), marks=pytest.mark.slow), (3, 8)])
 def test_real_images_that_the_judge_has_not_seen_get_the_floor_at_the_asked_counts(
     rare: tuple[int, ...],
 ) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT, run_python
+from conftest import MLFLOWS_OWN_WARNINGS, ROOT, run_python, write_params
 from gated import blank as blank
 from gated import champion as champion
-from gated import change_params, copied, digits, gated, of_store, train
+from gated import copied, digits, gated, of_store, train
 from mlflow import MlflowClient
 
 from cgan.data.dataset import load_dataset, save_dataset
@@ -164,12 +164,12 @@ def test_of_an_equal_generator_every_difference_from_the_champion_is_exactly_not
 
 def test_f89_better_generator_waits_or_becomes_champion_until_a_rollback(second: Path) -> None:
     train(second, "second", 150)
-    change_params(second, "gate", promote=False)
+    write_params(second, gate={"promote": False})
     report, _ = gated()
     assert report["verdict"] == "passed", report["reasons"]
     assert aliases() == {"champion": 1, "challenger": 2}
     assert gated()[0]["verdict"] == "unchanged"
-    change_params(second, "gate", promote=True)
+    write_params(second, gate={"promote": True})
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
     assert aliases() == {"champion": 2}
@@ -196,10 +196,10 @@ def test_f89_worse_generator_is_blocked_and_judged_anew_under_other_bars_or_draw
     assert any("worse than the champion's" in reason for reason in first["reasons"])
     assert aliases() == {"champion": 1, "challenger": 2}
     numbers = gate_numbers(second)
-    change_params(second, "gate", min_judge_accuracy=0.5)
+    write_params(second, gate={"min_judge_accuracy": 0.5})
     assert gated()[0]["verdict"] == "blocked"
     assert gate_numbers(second) == numbers
-    change_params(second, "evaluate", seed=11)
+    write_params(second, evaluate={"seed": 11})
     again, _ = gated()
     distances = [each["measured"]["fid_judge"] for each in (first, again)]
     assert again["verdict"] == "blocked" and distances[0] != distances[1]

@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT
+from conftest import MLFLOWS_OWN_WARNINGS, ROOT, write_params
 from gated import champion as champion
-from gated import change_params, copied, digits, gated, make_project, of_store, train
+from gated import copied, digits, gated, make_project, of_store, train
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
@@ -35,7 +35,7 @@ def root(champion: Path, tmp_path: Path) -> Iterator[Path]:
 def new_data(images: np.ndarray, labels: np.ndarray) -> None:
     """A new CSV, and the parts and the judge made from it."""
     make_project(Path(), (images, labels))
-    change_params(Path(), "gate", against_champion="not_worse")
+    write_params(Path(), gate={"against_champion": "not_worse"})
 
 
 def swapped(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +156,7 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, na
 
 def test_new_data_of_the_same_kind_are_no_sign_against_anything(root: Path) -> None:
     new_data(*digits(seed=5))
-    change_params(root, "gate", min_judge_accuracy=0.8)
+    write_params(root, gate={"min_judge_accuracy": 0.8})
     train(root, "second", 60)
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]

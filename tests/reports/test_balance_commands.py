@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from finished_project import finish
-from synthetic import make_images, write_csv
+from finished_project import finish_with_a_rare_class
 
 from cgan.data.album import find
 from cgan.data.csv_reader import read_csv
@@ -19,23 +18,13 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.params.reading import load_params
-from cgan.project import (
-    CSV,
-    CSV_SOURCE,
-    EVIDENCE,
-    GATE_REPORT,
-    GENERATOR,
-    TRAIN_DATA,
-)
+from cgan.project import CSV, CSV_SOURCE, EVIDENCE, GATE_REPORT, GENERATOR, TRAIN_DATA
 from cgan.reports.balance import balance
 
 
 @pytest.fixture
 def rare(project: Path) -> Path:
-    """A finished project; its class 2 has 12 images, the others 24."""
-    images, labels = make_images(per_class=24)
-    kept = np.delete(np.arange(72), np.flatnonzero(labels == 2)[12:])
-    finish(write_csv(project / "inbox/digits.csv", images[kept], labels[kept]))
+    finish_with_a_rare_class(project)
     return project
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finished_project import finish
+from finished_project import finish_with_a_rare_class
 from recording import RecordingTracker, reopened
 from synthetic import make_images, write_csv
 
@@ -34,12 +34,16 @@ from cgan.reports.split import write_split
 
 @pytest.fixture
 def rare(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
-    """In a finished project, whose class 2 has 12 images, the others 24: what goes to MLflow."""
-    images, labels = make_images(per_class=24)
-    kept = np.delete(np.arange(72), np.flatnonzero(labels == 2)[12:])
-    finish(write_csv(project / "inbox/digits.csv", images[kept], labels[kept]))
+    """In a finished project with a rare class: what goes to MLflow."""
+    finish_with_a_rare_class(project)
     set_params({"train_judge.total_kimg": 0.2})  # of the classifiers; the judge has learnt
     return reopened(command, monkeypatch)
+
+
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test with the pretrained network is enough: it takes a second."""
+    monkeypatch.setattr("cgan.evidence.probe.is_installed", lambda: False)
 
 
 def found(**options: object) -> tuple[dict[str, object], list[str]]:
@@ -94,7 +98,7 @@ def test_the_classifiers_of_this_answer_and_of_the_two_before_are_kept(tmp_path:
     assert {path.stem for path in tmp_path.iterdir()} == {"0", "2", "3"}
 
 
-@pytest.mark.usefixtures("rare")
+@pytest.mark.usefixtures("rare", "no_probe")
 def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -> None:
     params, inputs = load_params(), Inputs.load()
     own, _ = found(seeds=2)
@@ -117,7 +121,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
     assert {**theirs, "time": ""} == {**own, "time": ""}
 
 
-@pytest.mark.usefixtures("rare")
+@pytest.mark.usefixtures("rare", "no_probe")
 def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_judged() -> None:
     said: list[str] = []
     write_split(load_params(), 3, Path("parts"), said.append)
@@ -141,7 +145,7 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     assert "3 rounds: 24 classifiers" in said[0]
 
 
-@pytest.mark.usefixtures("rare")
+@pytest.mark.usefixtures("rare", "no_probe")
 def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None:
     own, others = read_csv(CSV, load_params().validation), make_images(per_class=30, seed=9)
     images = np.concatenate([own.images, others[0]])

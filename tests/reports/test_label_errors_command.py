@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
+from conftest import write_params
 from numpy.typing import NDArray
 from synthetic import make_images, write_csv
 from test_cli import run_cgan
@@ -82,9 +82,7 @@ def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Pat
     # Blank lines shift the rows after them: row 42 stands in line 45.
     text = "\n".join([*lines[:11], "", *lines[11:30], "", *lines[30:]]) + "\n"
     write_bytes(CSV, text.encode())
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["train_judge"] |= {"total_kimg": 20.0, "batch_size": 32, "width": 8}
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_params(project, train_judge={"total_kimg": 20.0, "batch_size": 32, "width": 8})
     validate.main()
     preprocess.main()
     said: list[str] = []

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import yaml
+from conftest import write_params
 from PIL import Image
 from synthetic import make_images, write_csv
 
 from cgan.drawing.generator import Generator
 from cgan.training.state import estimate_batch_norm
 
-STAGES = (
+STAGES = [
     "download",
     "validate",
     "preprocess",
@@ -25,7 +25,7 @@ STAGES = (
     "evaluate",
     "render",
     "page",
-)
+]
 
 
 @pytest.mark.slow
@@ -43,12 +43,14 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
     monkeypatch.setattr("cgan.training.loop.estimate_batch_norm", few)
     shutil.copyfile(empty_store, project / "mlflow.db")
     write_csv(project / "inbox/digits.csv", *make_images(12, classes, side, channels))
-    params = yaml.safe_load(Path("params.yaml").read_text())
     names = [f"<b>{label}</b> & *co*" for label in range(classes)]
-    params["validate"] |= {"channels": channels, "class_names": names}
-    params["train"] |= {"total_kimg": 0.032, "previews": 0}  # four steps
-    params["evaluate"] |= {"samples": max(100, classes * 2), "gan_train_kimg": 0.0, "draws": 1}
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+    write_params(
+        project,
+        validate={"channels": channels, "class_names": names},
+        train_judge={"total_kimg": 0.2},
+        train={"total_kimg": 0.032, "previews": 0},  # four steps
+        evaluate={"samples": max(100, classes * 2), "gan_train_kimg": 0.0, "draws": 1},
+    )
     for name in STAGES:
         importlib.import_module(f"cgan.stages.{name}").main()
     generator = Generator.load("models/generator.safetensors")

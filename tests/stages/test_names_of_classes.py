@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
+from conftest import write_params
 
 from cgan.data.dataset import load_dataset
 from cgan.errors import DataError
@@ -15,9 +15,7 @@ from cgan.stages import download, preprocess, validate
 
 def prepare(names: list[str] | None) -> list[list[str]]:
     """What both parts call their classes."""
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["validate"]["class_names"] = names
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+    write_params(Path(), validate={"class_names": names})
     for stage in (download, validate, preprocess):
         stage.main()
     return [load_dataset(path).class_names for path in (TRAIN_DATA, HOLDOUT_DATA)]

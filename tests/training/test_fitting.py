@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import ROOT
+from synthetic import sample_digits
 
 from cgan.data.dataset import Dataset
-from cgan.data.sources import mnist_sample
 from cgan.errors import percent
 from cgan.params.reading import load_params
 from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, nearest, photographs
@@ -27,10 +27,9 @@ HARD = ("two_passes", "deconv", 0.5, 1.0, 2, 0.3, 190.0)
 
 
 def digits(count: int) -> Dataset:
-    pixels, labels = mnist_sample()
+    images, labels = sample_digits()
     rows = torch.randperm(5000, generator=torch.Generator().manual_seed(0))[:count]
-    images = torch.from_numpy(pixels).view(-1, 1, 28, 28)[rows]
-    return Dataset(images, torch.from_numpy(labels).long()[rows], {"classes": 10})
+    return Dataset(images[rows], labels[rows], {"classes": 10})
 
 
 def noise(side: int, count: int = 60) -> Dataset:
