@@ -17,8 +17,11 @@ def source_of(module: str) -> Path:
 def closure(module: str, without: Iterable[str] = ()) -> set[str]:
     """`module` and all that it imports, inside functions too, except `without`. Packages themselves are left
     out: they hold a docstring, and no code that a result hangs on."""
-    graph = grimp.build_graph("cgan", cache_dir=None)
-    for name in graph.modules & set(without):
-        graph.remove_module(name)
-    found = graph.find_upstream_modules(module) | {module}
-    return {name for name in found if (ROOT / source_of(name)).is_file()}
+    graph, left_out = grimp.build_graph("cgan", cache_dir=None), set(without)
+    found, waiting = set(), {module}
+    while waiting:
+        name = waiting.pop()
+        if (ROOT / source_of(name)).is_file() and name not in left_out | found:
+            found.add(name)
+            waiting |= graph.find_modules_directly_imported_by(name)
+    return found

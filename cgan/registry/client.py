@@ -219,8 +219,6 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
             f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
             f"again: {TRAIN_AGAIN}."
         )
-    store.require_readable(uri)
-    client = store.open_store(uri, answer_s)
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
@@ -228,7 +226,7 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
     given = os.environ.get(store.STORE)
     mlflow.set_tracking_uri(uri)  # which sets the variable too
     try:
-        yield Registry(model, client, shown)
+        yield Registry(model, store.open_store(uri, answer_s), shown)
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
             f"the MLflow store {shown} cannot be used: {store.reason_of(error)}. "
