@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cgan.errors import percent
+
 Evaluation = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Metric:
     """`key`: of metrics.json, and of MLflow after `quality/`. `on_screen`: shown where there is room for a
-    few only. `headline`: its name in the first line of a run's page, for those that lead it."""
+    few only. `headline`: its name in the first line of a run's page, for those that lead it. `is_share`: of
+    all drawings or images, between 0 and 1."""
 
     key: str
     name: str
@@ -22,6 +25,11 @@ class Metric:
     better: str  # "higher" or "lower"
     on_screen: bool = True
     headline: str = ""
+    is_share: bool = False
+
+    def shown(self, value: float) -> str:
+        """A value for readers: `98.6 %`, `0.3354`."""
+        return percent(value) if self.is_share else f"{value:,.4g}"
 
     def value(self, report: Evaluation) -> float | None:
         """None where the report has none."""
@@ -48,6 +56,7 @@ METRICS = {
             "share of drawings that show the class asked for, mean over classes",
             "higher",
             headline="accuracy",
+            is_share=True,
         ),
         Metric(
             "fid_judge",
@@ -56,19 +65,27 @@ METRICS = {
             "lower",
             headline="distance",
         ),
-        Metric("coverage", "coverage", "share of real images with a drawing near them", "higher"),
+        Metric(
+            "coverage",
+            "coverage",
+            "share of real images with a drawing near them",
+            "higher",
+            is_share=True,
+        ),
         Metric(
             "recall",
             "recall",
             "share of real images that look like some drawing",
             "higher",
             headline="recall",
+            is_share=True,
         ),
         Metric(
             "worst_class_accuracy",
             "accuracy of the worst class",
             "conditional accuracy of the class that fares worst",
             "higher",
+            is_share=True,
         ),
         Metric(
             "different_drawings",
@@ -82,12 +99,14 @@ METRICS = {
             "of a class network that saw drawings only, on real images; mean over classes",
             "higher",
             headline="GAN-train",
+            is_share=True,
         ),
         Metric(
             "copies",
             "copies",
             "share of drawings nearer to a training image than real ones are, however moved, turned or noisy",
             "lower",
+            is_share=True,
         ),
         Metric(
             "kid_judge",
@@ -102,6 +121,7 @@ METRICS = {
             "share of drawings that look like some real image",
             "higher",
             on_screen=False,
+            is_share=True,
         ),
         Metric(
             "density",

@@ -100,18 +100,17 @@ def tracked(report: Evaluation) -> dict[str, float]:
     return {f"quality/{key}": value for key, value in headline(report).items() if key in METRICS}
 
 
-def quality_table(report: Evaluation) -> list[list[Any]]:
+def quality_table(report: Evaluation) -> list[list[str]]:
     """Each metric with its interval, what real images get and what it means, a header first."""
-    rows: list[list[Any]] = [
-        ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
-    ]
+    rows = [["metric", "drawn", "95 % interval", "real images", "better", "meaning"]]
     for metric in METRICS.values():
         value, floor = metric.value(report), metric.floor(report)
         if value is not None:
-            interval = " to ".join(f"{end:.4g}" for end in metric.interval(report) or ())
-            real = "" if floor is None else round(floor, 5)
-            row = [metric.name, round(value, 5), interval, real, metric.better, metric.meaning]
-            rows.append(row)
+            interval = " to ".join(map(metric.shown, metric.interval(report) or ()))
+            real = "" if floor is None else metric.shown(floor)
+            rows.append(
+                [metric.name, metric.shown(value), interval, real, metric.better, metric.meaning]
+            )
     return rows
 
 

@@ -86,6 +86,6 @@ def _trained(run: Any) -> str:
 def _numbers(run: Any) -> str:
     """Its own, those for which a screen has room; `cgan report` has each in plain words."""
     metrics, on_screen = run.data.metrics, [each for each in METRICS.values() if each.on_screen]
-    numbers = [(each.name, metrics.get(f"quality/{each.key}")) for each in on_screen]
-    shown = [f"{name} {value:.4g}" for name, value in numbers if value is not None]
+    numbers = [(each, metrics.get(f"quality/{each.key}")) for each in on_screen]
+    shown = [f"{each.name} {each.shown(value)}" for each, value in numbers if value is not None]
     return " · ".join(shown) or "not evaluated yet: `dvc repro` does it"

@@ -102,7 +102,7 @@ def measured_with(report: Evaluation) -> str:
 def headline(numbers: Mapping[str, float]) -> str:
     """The numbers that lead a run's page."""
     return " · ".join(
-        f"{row.headline} {ARROWS[row.better]} **{numbers[f'quality/{key}']:.4g}**"
+        f"{row.headline} {ARROWS[row.better]} **{row.shown(numbers[f'quality/{key}'])}**"
         for key, row in METRICS.items()
         if row.headline and f"quality/{key}" in numbers
     )

@@ -423,8 +423,8 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     assert leading(report) == {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
     table = quality_table(report)
     assert table[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
-    assert table[2][:5] == ["Fréchet distance", 0.1, "0.05 to 0.15", 0.01, "lower"]
-    assert table[5][:5] == ["accuracy of the worst class", 0.4, "", "", "higher"]
+    assert table[2][:5] == ["Fréchet distance", "0.1", "0.05 to 0.15", "0.01", "lower"]
+    assert table[5][:5] == ["accuracy of the worst class", "40.0 %", "", "", "higher"]
     named = {**report, "class_names": ["<b>", "no"]}
     assert class_table(named)[1] == ["<b>", 0.93, 1.0, 7, 300.0, 900.0, 12.0, 2.0]
     assert weakest_class(named) == "<b> (300 different drawings, real images 900)"

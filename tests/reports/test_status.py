@@ -102,7 +102,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
     text = screen(root)
     for words in (
         "version 1, since ",
-        "conditional accuracy 0.991 · Fréchet distance 1.25",
+        "conditional accuracy 99.1 % · Fréchet distance 1.25",
         "[red]deconv[/red] run · FINISHED",
         "[red]deconv[/red] is the first champion.",
     ):

@@ -56,7 +56,7 @@ def test_numbers_tables_and_pictures_are_recorded(tracker: RecordingTracker) -> 
     numbers = {f"quality/{key}": REPORT[key]["value"] for key in keys}
     assert tracker.metrics == [(0, numbers)], "a later step would be drawn as a chart of one dot"
     note = tracker.tags["mlflow.note.content"]
-    assert note.startswith("accuracy ↑ **0.91** · distance ↓ **11**\n")
+    assert note.startswith("accuracy ↑ **91.0 %** · distance ↓ **11**\n")
     assert "(get-artifact?path=strip.png&run_uuid={run_id})" in note
     assert tracker.models == ["model"]
     files = {("", "quality.csv"), ("", "quality_by_class.csv"), ("", "strip.png")}
