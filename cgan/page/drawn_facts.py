@@ -16,11 +16,7 @@ from cgan.quality.likeness import nearest
 
 DRAWINGS = 1000
 SHOWN = 16
-CARDS, ON_A_CARD, CARD_SIDE = (
-    30,
-    4,
-    56,
-)  # classes with a card; its drawings, and their pixels at most
+CARDS, ON_A_CARD, CARD_SIDE = 30, 4, 56  # classes, drawings; pixels at most
 LOOKED_AT = 2000  # training images, for the first picture
 SEEDS = 20  # that are tried for the page's first picture
 NEIGHBOURS = 3

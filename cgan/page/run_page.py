@@ -40,6 +40,7 @@ from cgan.quality.judge import load_judge
 from cgan.quality.table import quality_line
 
 STATES = (POOR, DOUBTFUL, GOOD)
+LIMITS = {"min_worst_class_accuracy", "min_different_of_real"}  # of the gate, in dvc.yaml too
 FILMED = ("previews", "losses", "probes")  # what the scripts need; the template shows the rest
 
 
@@ -96,7 +97,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "states": {state: len(found) for state, found in by_state.items()},
         "cards": cards,
         "advice": advice,
-        "limits": params.gate.model_dump(),
+        "limits": params.gate.model_dump(include=LIMITS),
         "least_images": report["fid_judge"]["least_images"],
         "confusion": confusion_facts(report),
         "drawn": drawn_facts(
