@@ -35,6 +35,7 @@ from flows.checkout import SOURCE
 from flows.repro import output_of
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
+POOL = "cgan"  # of supervisord.conf and prefect.yaml
 AUTOMATION = "cgan: heartbeats stopped"  # its name in silent.yaml
 PORTS = {"mlflow": 5000, "prefect": 4200}
 START_S = 120.0
@@ -148,11 +149,16 @@ def deploy(root: Path) -> Iterator[str]:
                 itself = (sys.executable, "-m", "prefect", "--no-prompt")
                 output_of(*itself, *command, folder=clone, environment=told)
 
+            def ensure(kind: str, name: str, *how: str) -> None:
+                try:
+                    prefect(kind, "inspect", name)
+                except CganError:
+                    prefect(kind, "create", *how)
+
+            # A slow machine's worker may not have made it yet, and without it nothing is deployed.
+            ensure("work-pool", POOL, POOL, "--type", "process")
             prefect("deploy", "--all")
-            try:
-                prefect("automation", "inspect", AUTOMATION)
-            except CganError:
-                prefect("automation", "create", "--from-file", "flows/silent.yaml")
+            ensure("automation", AUTOMATION, "--from-file", "flows/silent.yaml")
     commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
     yield f"Deployed {commit}: {site}/deployments"
     if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():

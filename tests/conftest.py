@@ -74,14 +74,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
 
 
-# Hints of its own classes: `pytestmark` of what uses a store.
-MLFLOWS_OWN_WARNINGS = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
-]
-
-
 def wait_until(condition: Callable[[], Any], seconds: float = 240) -> Any:
     """What the condition is worth, once it is true."""
     end = time.monotonic() + seconds

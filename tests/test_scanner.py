@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT
+from conftest import ROOT
 from tracked import root as root
 
 from cgan.drawing.generator import Generator
@@ -18,7 +18,6 @@ from cgan.errors import ModelError
 from cgan.registry.client import generator_file, open_registry
 from cgan.training.checkpoints import Checkpoints
 
-pytestmark = MLFLOWS_OWN_WARNINGS
 # What bandit, in `make check`, lets pass or takes for a small matter.
 UNPICKLING = re.compile(
     r"(import|from) (_?pickle|joblib|marshal|dill|cloudpickle|shelve)\b|allow_pickle=True"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT, free_port, on_a_thread
+from conftest import ROOT, free_port, on_a_thread
 from kaggle_server import Answer, serving
 from toy_project import git
 from tracked import Store, log_model, log_steps, training
@@ -26,7 +26,6 @@ from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
 
 MARK = f"planted-{uuid.uuid4().hex}"
-pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import io
 import itertools
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +17,9 @@ from cgan.data.album import NO_PICTURE, Album, first_line, is_picture
 from cgan.data.dataset import SPLITS, LabelledImages, digest_of
 from cgan.errors import SourceError, listed, percent
 from cgan.params.sections import ClassName, DataParams
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_SIDE, MAX_CLASSES = 256, 1000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
@@ -76,6 +79,8 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
                     f"{album.root}: more than {params.max_megabytes:,} MB of pixels, the limit. Set "
                     "`data.height` and `data.width` to smaller sizes, or raise `data.max_megabytes`."
                 )
+    import pandas as pd  # not for a CSV: it is half of the memory of the stage download
+
     read = album.table.loc[[*seen]].join(pd.DataFrame(map(vars, seen.values()), index=[*seen]))
     _check(album, read, size)
     said = _in_words(album.table, read)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS
 from imports import closure, source_of
 from mlflow.exceptions import MlflowException
 from PIL import Image
@@ -22,8 +21,6 @@ from cgan.project import PACKAGE
 
 if TYPE_CHECKING:
     from cgan.drawing.mlflow_model import GeneratorModel
-
-pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 def model_of(path: Path, **shape: int) -> GeneratorModel:

@@ -32,10 +32,6 @@ from flows import pipeline as flow
 from flows import repro
 from flows.pipeline import pipeline
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx"),
-]
-
 
 @pytest.fixture(scope="module")
 def prefect() -> Iterator[None]:

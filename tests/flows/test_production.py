@@ -33,8 +33,6 @@ from cgan.processes import STATE, running
 from cgan.project import PRODUCTION
 from flows import production
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

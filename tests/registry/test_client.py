@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MLFLOWS_OWN_WARNINGS
 from tracked import root as root
 from typer.testing import CliRunner
 
@@ -28,8 +27,6 @@ from cgan.registry.client import (
     open_registry,
 )
 from cgan.tracking.delivery import MODEL_NAME
-
-pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT, run_python, write_params
+from conftest import ROOT, run_python, write_params
 from gated import blank as blank
 from gated import champion as champion
 from gated import copied, digits, gated, of_store, train
@@ -39,8 +39,6 @@ from cgan.registry.gate import _against
 from cgan.tracking.records import RECORDS, runs
 from cgan.tracking.runs import Run
 from cgan.verdict import Report
-
-pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 @pytest.fixture

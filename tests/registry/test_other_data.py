@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT, write_params
+from conftest import ROOT, write_params
 from gated import champion as champion
 from gated import copied, digits, gated, make_project, of_store, train
 
@@ -21,7 +21,6 @@ from cgan.params.reading import load_params
 from cgan.registry.client import open_registry
 from cgan.registry.drift import agreement, compared, kept_of
 
-pytestmark = MLFLOWS_OWN_WARNINGS
 LIMITS = load_params(ROOT / "params.yaml").gate
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT
+from conftest import ROOT
 from finished_project import finish
 
 from cgan.errors import CganError
@@ -17,8 +17,6 @@ from cgan.project import EVALUATION, RUN_REFERENCE
 from cgan.reports import compare as command
 from cgan.reports.compare import code_in_words, comparison, metric_changes
 from cgan.reports.recorded_run import recorded
-
-pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from urllib.parse import urlsplit
 import pytest
 from acceptance.door import Project
 from acceptance.door import finished as finished
-from conftest import MLFLOWS_OWN_WARNINGS
 
 from cgan.files import sha256_of
 
 SECRET = "planted-secret-0123456789"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), *MLFLOWS_OWN_WARNINGS]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT
+from conftest import ROOT
 from rich.console import Console
 
 from cgan.errors import CganError
@@ -24,7 +24,6 @@ from cgan.reports.report import summary
 from cgan.reports.status import status
 from cgan.tracking.delivery import MEASURED_WITH
 
-pytestmark = MLFLOWS_OWN_WARNINGS
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 
 

@@ -10,15 +10,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, free_port, listens, wait_until
+from conftest import free_port, listens, wait_until
 from tracked import log_steps, training
 from tracked import root as root
 
 from cgan.errors import CganError
 from cgan.hosts import answers, require_free, run_page, site_of
 from cgan.reports.ui import serve_ui
-
-pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 @pytest.mark.slow

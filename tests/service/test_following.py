@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS
 from served import a_model, command, eventually, running
 from tracked import root as root
 
@@ -27,8 +26,6 @@ from cgan.project import RUN_PAGE
 from cgan.registry.client import Registry, open_registry
 from cgan.reports.card import known
 from cgan.service.served import Keeper
-
-pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 def report_of(number: int, path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, free_port
+from conftest import free_port
 from tracked import STEPS, log_model, log_steps, training
 
 from cgan.files import sha256_of
@@ -21,7 +21,7 @@ from cgan.registry.client import generator_file, open_registry
 from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
 
-pytestmark = [pytest.mark.slow, *MLFLOWS_OWN_WARNINGS]
+pytestmark = pytest.mark.slow
 PASSWORD = f"p@ss/w:{uuid.uuid4().hex}"
 # Debian has `initdb` off the PATH, in a folder for each version.
 FOUND = [*sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")), shutil.which("initdb")]

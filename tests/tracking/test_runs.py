@@ -22,7 +22,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import tracked
-from conftest import MLFLOWS_OWN_WARNINGS, free_port
+from conftest import free_port
 from tracked import (
     DATASET,
     FITTED,
@@ -43,7 +43,6 @@ from cgan.tracking.records import RECORDS, read_records, runs, waiting
 from cgan.tracking.runs import Run, flush, reopen, send
 from cgan.tracking.store import RUN_ID, open_store, store_uri
 
-pytestmark = MLFLOWS_OWN_WARNINGS
 PROMISED_S = 5  # that an outage may cost a training
 
 

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, free_port
+from conftest import free_port
 from tracked import Store, log_model, log_steps, mlflow_server, training
 from tracked import root as root
 
@@ -25,8 +25,6 @@ from cgan.tracking.store import (
     store_uri,
     without_credentials,
 )
-
-pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 @pytest.fixture(autouse=True)
