@@ -133,7 +133,7 @@ def deploy(root: Path) -> Iterator[str]:
     with locked(root / PRODUCTION / "lock"):
         if "prefect" not in running(root):
             raise CganError(
-                "Prefect's server of this project does not run. Start it: make up. For a server elsewhere: "
+                "this project's Prefect server is not running. Start it: make up. For a server elsewhere: "
                 "prefect deploy --all, see docs/workers.md."
             )
         site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])

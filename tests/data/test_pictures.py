@@ -161,7 +161,7 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     "no label": ({"x.csv": TABLE.replace(b",cat", b",")}, "refused: .*no label"),
     "another split": (
         {"x.csv": TABLE.replace(b"label\n", b"label,split\n").replace(b"cat\n", b"cat,best\n")},
-        r"refused: .*cat/0\.png,cat,best`: its split is not train, val or test",
+        r"refused: .*cat/0\.png,cat,best`: its split is none of train, val and test",
     ),
     "a table of nothing": ({"x.csv": b"path,label\n"}, "refused: .*x.csv: .* 0 of 0 lines.* none"),
     "a ragged table": (

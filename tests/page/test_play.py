@@ -224,7 +224,9 @@ def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
     )
     page.click("#play-copy")
     assert page.until("globalThis.copied") == "cgan draw '90210' --seed 1"
-    assert "This page is a file" in words(page, "said") and "without the move" in words(page, "said")
+    assert "This page is a file" in words(page, "said") and "without the move" in words(
+        page, "said"
+    )
 
 
 def test_zeros_of_a_link_count_and_the_number_of_classes_is_none(
