@@ -188,8 +188,9 @@ def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape
     elif columns[0] != label:
         problem = (
             f"there is no column {_quote(label)}; the first line begins with "
-            f"{', '.join(map(_quote, columns[:3]))}. If there is no header, write one. If the column has another name, set "
-            "`validate.label_column`. A test.csv has no labels: give the train.csv."
+            f"{', '.join(map(_quote, columns[:3]))}. If there is no header, write one. "
+            "If the column has another name, set `validate.label_column`. "
+            "A test.csv has no labels: give the train.csv."
         )
     else:
         grouped = columns[1:2] == ["group"]

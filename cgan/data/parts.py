@@ -70,7 +70,8 @@ def _groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None,
         if most > ALL_COMPARED:
             raise DataError(
                 f"`preprocess.group: auto` compares all images of a class, which may be at most "
-                f"{ALL_COMPARED:,}; one class has {most:,}. Set a regular expression, or null and add a column `group`."
+                f"{ALL_COMPARED:,}; one class has {most:,}. "
+                "Set a regular expression, or null and add a column `group`."
             )
         alike = near_copies(found.images, found.labels, every, every, NEARER_OF_GROUPS)
         groups = joined(len(every), alike)
