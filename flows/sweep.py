@@ -103,16 +103,16 @@ def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -
         first = found | study.user_attrs
         study.set_user_attr("measurement_context", first["measurement_context"])
         if differs := contexts_differ(first, found):
-            raise CganError(f"it was measured otherwise than the first trial: {', '.join(differs)}")
+            raise CganError(
+                f"it was measured differently from the first trial: {', '.join(differs)}"
+            )
         value = float(found["quality"][s.objective])
         say(f"trial {trial.number}: {s.objective} {value:.4g}")
         return value
 
     done = (TrialState.COMPLETE,)
     before = len(study.get_trials(states=done))
-    say(
-        f"{study.study_name}: {asked.trials} trials, {asked.parallel} at a time; {before} are there"
-    )
+    say(f"{study.study_name}: {asked.trials} trials, {asked.parallel} at a time; {before} are done")
     enough = [MaxTrialsCallback(asked.trials, states=done)]
     if not before:  # it makes the data and the judge for all, and may show that nothing works
         study.optimize(objective, n_trials=1, callbacks=enough)
@@ -120,8 +120,8 @@ def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -
         study.optimize(objective, left, n_jobs=asked.parallel, callbacks=enough, catch=(CganError,))
     best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
     say(
-        f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Take it, and see whether it is "
-        f"better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
+        f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Train with it, and test whether it "
+        f"is better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
     )
 
 
@@ -211,13 +211,13 @@ def committed(base: Path) -> str:
         found = git.source(base)
     except git.GitError:
         raise CganError(
-            f"{base}: git finds no commit here, and the trainings of a sweep run the code of one. Make it: "
+            f"{base}: git finds no commit here, and a sweep trains with the code of a commit. Make one: "
             "git init; git add .; git commit -m start"
         ) from None
     if changed := [path for path in found.changed if path.split("/")[0] in CODE]:
         raise CganError(
-            f"{', '.join(changed[:5])}: not as in HEAD, whose code the trainings of a sweep run. Commit the "
-            "change, then start the sweep."
+            f"{', '.join(changed[:5])}: changed since HEAD, and a sweep trains with the code of HEAD. "
+            "Commit the change, then start the sweep."
         )
     return found.commit
 
