@@ -79,7 +79,7 @@ def draw(
     ] = False,
     show: Annotated[
         bool | None,
-        typer.Option(help="Show the picture in the terminal.  \\[default: if this is one]"),
+        typer.Option(help="Show the picture.  \\[default: only in a terminal]"),
     ] = None,
     model: Annotated[
         str | None,
@@ -149,13 +149,12 @@ def export(
     card: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Instead of OUT: write a folder with a model card, to push."
+            metavar="FOLDER", help="Instead of OUT: a folder with a model card, for Hugging Face."
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
 ) -> None:
-    """Export the generator to ONNX or torch.export, compared with torch before it is kept, or to a folder
-    for Hugging Face."""
+    """Export the generator to ONNX or torch.export, checked against torch, or to a folder to push."""
     from cgan.drawing.generator import Generator, default_source
 
     source, note = (model, "") if model else default_source()
@@ -254,7 +253,7 @@ def ui(
     raise typer.Exit(serve_ui(root, port, experiment_name(experiment)))
 
 
-track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
+track = typer.Typer(no_args_is_help=True, help="Send records that MLflow has not received yet.")
 app.add_typer(track, name="track", rich_help_panel=PRODUCTION)
 
 

@@ -56,7 +56,7 @@ def compare(
         bool, typer.Option("--markdown", help="Write reports/compare.md for a pull request.")
     ] = False,
 ) -> None:
-    """Say how two runs differ: metrics with the interval of each difference, params, code."""
+    """Compare two runs: metrics, with the interval of each difference, params and code."""
     require_project()
     from cgan.reports.compare import compare
 

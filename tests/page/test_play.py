@@ -121,7 +121,7 @@ def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path:
     page.press("a", "Control")
     page.write("-3")
     assert "whole number from 0 to" in words(page, "seed-fault")
-    assert "still that of 0" in words(page, "seed-fault")
+    assert "still shows seed 0" in words(page, "seed-fault")
     page.click("#play-another")
     assert (value(page, "seed"), words(page, "seed-fault")) == ("1", "")
     assert label(page) == "2024, drawn with seed 1"
