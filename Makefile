@@ -28,7 +28,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help env repro test test-all test-lowest test-newest constraints check types lint audit sbom bench bench-all bench-gpu test-gpu format ui up deploy down clean
 
-help: ## This list
+help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 env: $(READY) ## Make the environment (.venv) if it is missing or pyproject.toml or constraints.txt changed
@@ -44,7 +44,7 @@ $(READY): pyproject.toml constraints.txt $(if $(TORCH),.cgan/uv/.ready)
 	@$(COMPILE)
 	@touch $@
 
-repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's path and how to open the UI
+repro: $(READY) ## Run the stages that are stale; print the metrics, and where to find pictures and runs
 	dvc repro
 	@cgan report
 
@@ -53,20 +53,20 @@ repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's 
 # for by default those with few tests come last, and the longest are among them.
 PROCESSES ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
-test: $(READY) ## The quick tests
+test: $(READY) ## Run the quick tests
 	$(PYTEST) $(LEFT_OUT)
 
-test-gpu: $(READY) ## The tests that need a CUDA device
+test-gpu: $(READY) ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-all: $(READY) ## Checks and all tests, oldest and newest versions too (27 minutes on two cores); the result stands in .cgan/test-all.json
+test-all: $(READY) ## Run the checks and all tests, also with oldest and newest versions (27 minutes on two cores); writes .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
 	$(MAKE) --no-print-directory check test && $(PYTEST) -m 'slow and not gpu' && \
 	$(MAKE) --no-print-directory test-lowest test-newest && passed=true; \
 	printf '{"commit": "%s", "passed": %s, "date": "%s"}\n' "$$commit" $$passed "$$(date -u +%FT%TZ)" \
 	  > .cgan/test-all.json; cat .cgan/test-all.json; $$passed
 
-check: $(READY) ## Format, lint, types, import contracts, declared dependencies, security lint
+check: $(READY) ## Check format, lint, types, import contracts, declared dependencies and security
 	@$(MAKE) --no-print-directory -j2 --output-sync types lint
 
 types: $(READY)
@@ -81,40 +81,40 @@ lint: $(READY)
 	deptry .
 	bandit --quiet --severity-level medium --recursive --configfile pyproject.toml cgan flows
 
-audit: $(READY) ## Known holes in the installed packages (asks the package index)
+audit: $(READY) ## Look for known vulnerabilities in the installed packages (asks the package index)
 	$(PYTHON) -m venv .cgan/audit
 	.cgan/audit/bin/python $(INSTALL) pip-audit
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > .cgan/audit/installed.txt
 	.cgan/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .cgan/audit/installed.txt
 
-sbom: $(READY) ## What is installed, with licenses, as CycloneDX in .cgan/sbom.json
+sbom: $(READY) ## List the installed packages and their licenses, as CycloneDX in .cgan/sbom.json
 	$(PYTHON) -m venv .cgan/audit
 	.cgan/audit/bin/python $(INSTALL) cyclonedx-bom
 	.cgan/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file .cgan/sbom.json $(BIN)/python
 
-bench: $(READY) ## Measure training, quality, service, page and pipeline; check what is promised (10 minutes)
+bench: $(READY) ## Measure training, quality, service, page and pipeline; check what the docs promise (10 minutes)
 	python -m benchmarks short
 
 bench-all: $(READY) ## The same with more rounds and 3 seeds (an hour)
 	python -m benchmarks all
 
-bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device
+bench-gpu: $(READY) ## Measure training speed and time to quality on a CUDA device
 	python -m benchmarks gpu
 
 # Left out: the page's own JavaScript in a browser, for which no package matters.
 WITH_OTHERS = $(MAKE) --no-print-directory test LEFT_OUT='--ignore-glob=*/page/test_play* --ignore-glob=*/test_readers_*'
-test-lowest: .cgan/uv/.ready ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
+test-lowest: .cgan/uv/.ready ## Run the quick tests with the oldest versions that pyproject.toml allows, in a separate environment
 	rm -rf .cgan/lowest
 	$(WITH_OTHERS) VENV=.cgan/lowest WITH='$$(UV) --resolution lowest-direct'
 	rm -rf .cgan/lowest
 
-test-newest: .cgan/uv/.ready ## The quick tests with the newest of everything, in an environment of their own
+test-newest: .cgan/uv/.ready ## Run the quick tests with the newest versions of everything, in a separate environment
 	rm -rf .cgan/newest
 	$(WITH_OTHERS) VENV=.cgan/newest WITH='$$(UV)'
 	rm -rf .cgan/newest
 
 # What a universal resolution gives, for all systems and Pythons. torch and its CUDA libraries are the user's choice.
-constraints: .cgan/uv/.ready ## Write constraints.txt: today's newest versions of all that `make env` installs
+constraints: .cgan/uv/.ready ## Write constraints.txt: today's newest versions of everything that `make env` installs
 	@{ grep '^#' constraints.txt; echo '.[$(ALL),ssh,s3]' | .cgan/uv/bin/uv pip compile --quiet --universal \
 	  --no-header --no-annotate --python-version 3.11 - | grep -vE '^(\.|torch=|triton=|nvidia-|cuda-)'; } \
 	  > .cgan/constraints.txt && mv .cgan/constraints.txt constraints.txt
@@ -129,7 +129,7 @@ format: $(READY) ## Format the code
 	ruff check --fix .
 	DENO_NO_UPDATE_CHECK=1 deno fmt
 
-ui: $(READY) ## Browse the runs in the MLflow UI, http://127.0.0.1:5000
+ui: $(READY) ## Browse the runs in MLflow, http://127.0.0.1:5000
 	cgan ui
 
 up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4200 MLFLOW_PORT=5000)

@@ -22,8 +22,8 @@ DRAW = "Draw: cgan draw 2024 --seed 7"
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Draw with a class-conditional DCGAN, judge it, serve it; `dvc repro` trains. Each group below has "
-    "an example.",
+    help="Draw with a class-conditional DCGAN, measure how good it is, and serve it. `dvc repro` trains it. "
+    "Each group below begins with an example.",
 )
 
 
@@ -37,7 +37,9 @@ def _show_version(asked: bool) -> None:
 def _cgan(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None: ...
 
@@ -47,40 +49,44 @@ def draw(
     text: Annotated[
         str | None,
         typer.Argument(
-            help='The classes to draw, such as 2024; more than 10 classes: "12,3 40"; or their names: '
+            help='The classes to draw, such as 2024; with more than 10 classes "12,3 40"; or their names: '
             '"cat,dog".'
         ),
     ] = None,
     out: Annotated[
         str | None,
         typer.Option(
-            help="Text or grid: .png. With --per-class: .npz, .csv, or a folder.  "
+            help="The file to write: a .png, or with --per-class a .npz, a .csv or a folder.  "
             "\\[default: a name in drawn/]"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same picture.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="The same seed draws the same picture.")
+    ] = 0,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Rows of variants of TEXT, or of all classes.")
+        bool, typer.Option("--grid", help="Draw rows of variants of TEXT, or of all classes.")
     ] = False,
-    rows: Annotated[int, typer.Option(min=1, max=100, help="Rows of the grid.")] = 10,
+    rows: Annotated[int, typer.Option(min=1, max=100, help="How many rows the grid has.")] = 10,
     per_class: Annotated[
-        int | None, typer.Option(min=1, help="A set with as many drawings of each class.")
+        int | None,
+        typer.Option(min=1, help="Write a labelled set with this many drawings per class."),
     ] = None,
     scale: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Enlarge each pixel so many times.")
+        int | None, typer.Option(min=1, max=64, help="Enlarge each pixel this many times.")
     ] = None,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="Enlarge without visible pixels (Lanczos).")
     ] = False,
     show: Annotated[
-        bool | None, typer.Option(help="Show the picture here.  \\[default: in a terminal]")
+        bool | None,
+        typer.Option(help="Show the picture.  \\[default: only in a terminal]"),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="A file; digits, the package's own; champion or challenger; "
-            "runs:/RUN_ID/generator or models:/NAME@ALIAS of MLflow.  \\[default: "
-            "models/generator.safetensors, or digits where there is none]"
+            help="The generator: a file; `digits`, which comes with the package; champion or challenger; "
+            "runs:/RUN_ID/generator or models:/NAME@ALIAS in MLflow.  \\[default: "
+            "models/generator.safetensors, or `digits` if there is none]"
         ),
     ] = None,
 ) -> None:
@@ -88,7 +94,9 @@ def draw(
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
     if per_class is not None and (smooth or show):
-        raise CganError("--per-class makes data: --smooth and --show are of pictures.")
+        raise CganError(
+            "--per-class writes data, so --smooth and --show don't apply. Leave them out."
+        )
     from rich.console import Console
 
     from cgan.drawing.drawings import write_picture, write_set
@@ -117,16 +125,17 @@ def serve(
     model: Annotated[
         str | None,
         typer.Option(
-            help="As for `draw`; champion and challenger are followed.  \\[default: the "
+            help="As for `draw`; the service follows champion and challenger.  \\[default: the "
             "champion if there is one, else the project's generator, else the package's]"
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     host: Annotated[
-        str, typer.Option(help="The address to listen at; 0.0.0.0: other machines can ask.")
+        str,
+        typer.Option(help="The address to listen on; with 0.0.0.0, other machines can connect."),
     ] = "127.0.0.1",
 ) -> None:
-    """Draw over HTTP: a page for people, /draw for programs, until Ctrl-C. docs/service.md says more."""
+    """Serve drawings over HTTP until Ctrl-C: a page for people, /draw for programs. See docs/service.md."""
     from cgan.service.server import serve
 
     serve(model, host, port)
@@ -135,18 +144,17 @@ def serve(
 @app.command(rich_help_panel=DRAW)
 def export(
     out: Annotated[
-        Path | None, typer.Argument(help="The file to write: .onnx, or .pt2 of torch.export.")
+        Path | None, typer.Argument(help="The file to write: .onnx, or .pt2 for torch.export.")
     ] = None,
     card: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="In place of OUT: a folder to push, with a model card."
+            metavar="FOLDER", help="Instead of OUT: a folder with a model card, for Hugging Face."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
+    model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
 ) -> None:
-    """Write the generator for other programs: ONNX or torch.export, compared with torch before it is kept;
-    or a folder for Hugging Face."""
+    """Export the generator to ONNX or torch.export, checked against torch, or to a folder to push."""
     from cgan.drawing.generator import Generator, default_source
 
     source, note = (model, "") if model else default_source()
@@ -171,9 +179,9 @@ def export(
 
 @app.command(rich_help_panel=DATA)
 def init(
-    folder: Annotated[Path, typer.Argument(help="A folder that is not there yet, or empty.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
 ) -> None:
-    """Make a project in FOLDER, for `dvc repro` to run: params.yaml, dvc.yaml, presets, git and DVC."""
+    """Make a project in FOLDER that `dvc repro` can run: params.yaml, dvc.yaml, presets, git and DVC."""
     from cgan.reports.new_project import make_project
 
     make_project(folder, typer.echo)
@@ -182,13 +190,13 @@ def init(
 @app.command(rich_help_panel=DATA)
 def validate(
     file: Annotated[
-        Path, typer.Argument(help="A .csv, .csv.gz or .zip, a folder with one, or of pictures.")
+        Path, typer.Argument(help="A .csv, .csv.gz or .zip, or a folder with one or with pictures.")
     ],
     report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
 ) -> None:
-    """Say whether FILE holds valid labelled images, and if not, which row, column or file is wrong.
+    """Check whether FILE holds valid labelled images; if not, say which row, column or file is wrong.
 
-    Beside a params.yaml also what a run with it will do, and how long it takes here.
+    In a project, it also says what a run with these images will do, and how long it takes here.
     """
     from cgan.data import csv_reader, csv_report, sources
     from cgan.files import write_json
@@ -217,7 +225,7 @@ def validate(
 def preset(
     name: Annotated[str, typer.Argument(help="fast, default, best or demo (the R/MXNet demo).")],
 ) -> None:
-    """Write a preset into the section `train` of params.yaml; then `dvc repro`."""
+    """Write a preset into the section `train` of params.yaml; then run `dvc repro`."""
     require_project()
     from cgan.params.editing import apply_preset
 
@@ -233,7 +241,7 @@ def preset(
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
-    """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
+    """Browse the runs in MLflow's pages, served on this machine until Ctrl-C."""
     root = require_project()
     from cgan.params.reading import load_params
     from cgan.reports.ui import serve_ui
@@ -245,13 +253,13 @@ def ui(
     raise typer.Exit(serve_ui(root, port, experiment_name(experiment)))
 
 
-track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
+track = typer.Typer(no_args_is_help=True, help="Send records that MLflow has not received yet.")
 app.add_typer(track, name="track", rich_help_panel=PRODUCTION)
 
 
 @track.command()
 def flush() -> None:
-    """Deliver what waits because MLflow was away."""
+    """Send the records that are waiting because MLflow could not be reached."""
     require_project()
     from cgan.tracking.runs import flush
 
@@ -260,7 +268,7 @@ def flush() -> None:
 
 @app.command(rich_help_panel=PRODUCTION)
 def gate() -> None:
-    """Judge what `dvc repro` trained, beside the champion: promote it, or block it (exit code 3)."""
+    """Compare what `dvc repro` trained with the champion, and promote it or block it (exit code 3)."""
     require_project()
     from cgan.params.reading import load_params
     from cgan.project import BLOCKED

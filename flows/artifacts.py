@@ -26,7 +26,7 @@ def publish(judged: bool) -> str:
             rows = quality_table(report)
             text, said = table(rows[0], rows[1:], 3), quality_line(report)
         except (LookupError, TypeError, AttributeError, ValueError):
-            return "evaluated by another version"
+            return "evaluated with another version"
     parts = [text, _mlflow_run()]
     with contextlib.suppress(
         FileNotFoundError

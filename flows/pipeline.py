@@ -34,47 +34,47 @@ def params(work: Work) -> State[Any]:
     return repro(work, "params")
 
 
-@task(description="The CSV, from the sample, a file, pictures or Kaggle")
+@task(description="Fetch the data: the sample, a file, pictures or Kaggle")
 def download(work: Work) -> State[Any]:
     return repro(work, "download", force=work.refresh)
 
 
-@task(description="Is the CSV what the schema says?")
+@task(description="Are the data valid?")
 def validate(work: Work) -> State[Any]:
     return repro(work, "validate")
 
 
-@task(description="From CSV to tensors: training part and hold-out")
+@task(description="Split the data into a training part and a hold-out")
 def preprocess(work: Work) -> State[Any]:
     return repro(work, "preprocess")
 
 
-@task(description="The class network that the metrics look through")
+@task(description="Train the classifier that the metrics use")
 def train_judge(work: Work) -> State[Any]:
     return repro(work, "train_judge")
 
 
-@task(description="The GAN, on a GPU where torch finds one")
+@task(description="Train the GAN, on a GPU if torch finds one")
 def train(work: Work) -> State[Any]:
     return repro(work, "train")
 
 
-@task(description="The generator's metrics")
+@task(description="Measure the generator")
 def evaluate(work: Work) -> State[Any]:
     return repro(work, "evaluate")
 
 
-@task(description="Drawings, interpolations, curves, diagrams")
+@task(description="Make drawings, interpolations, curves and diagrams")
 def render(work: Work) -> State[Any]:
     return repro(work, "render")
 
 
-@task(description="The page of the run, one file")
+@task(description="Make the page of the run")
 def page(work: Work) -> State[Any]:
     return repro(work, "page")
 
 
-@task(description="Numbers and pictures into the MLflow run")
+@task(description="Add numbers and pictures to the MLflow run")
 def record(work: Work) -> State[Any]:
     return repro(work, "record")
 
@@ -95,7 +95,7 @@ def judge() -> State[Any]:
     return ended(name=found["verdict"].capitalize(), message=found["summary"])
 
 
-@task(description="Results to the DVC remote", retries=2, retry_delay_seconds=10)
+@task(description="Push the results to the DVC remote", retries=2, retry_delay_seconds=10)
 def push() -> State[Any]:
     return run("dvc", "push", "--run-cache")
 
@@ -156,7 +156,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--refresh", action="store_true", help="fetch the data again")
-    add("--no-gate", dest="gate", action="store_false", help="do not judge, nor promote")
+    add(
+        "--no-gate",
+        dest="gate",
+        action="store_false",
+        help="leave out the gate: neither judge nor promote",
+    )
     asked = parser.parse_args(arguments)
     try:
         require_prefect()
@@ -166,10 +171,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except httpx.TransportError as error:
         why = f"the Prefect server went away during the run ({type(error).__name__})"
-        sys.stderr.write(f"Error: {why}. Finished stages are kept: start it, and run this again.\n")
+        sys.stderr.write(
+            f"Error: {why}. Finished stages are kept. Start the server, and run this again.\n"
+        )
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. Run again: finished stages are kept, a training resumes.\n")
+        sys.stderr.write(
+            "Interrupted. Run this again: finished stages are kept, and a training resumes.\n"
+        )
         return 130
     if ended_badly := state.is_failed() or state.is_crashed():
         sys.stderr.write(f"Error: {state.message}\n")

@@ -134,7 +134,7 @@ def deploy(root: Path) -> Iterator[str]:
     with locked(root / PRODUCTION / "lock"):
         if "prefect" not in running(root):
             raise CganError(
-                "Prefect's server of this project does not run. Start it: make up. For a server elsewhere: "
+                "this project's Prefect server is not running. Start it: make up. For a server elsewhere: "
                 "prefect deploy --all, see docs/workers.md."
             )
         site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])
@@ -162,7 +162,7 @@ def deploy(root: Path) -> Iterator[str]:
     commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
     yield f"Deployed {commit}: {site}/deployments"
     if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
-        yield f"Not deployed, because not committed: {', '.join(edits)}."
+        yield f"Not deployed, because they are not committed: {', '.join(edits)}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("command", choices=("up", "deploy", "down"))
     for name, port in PORTS.items():
-        add(f"--{name}-port", type=int, default=port, help=f"of `up`; default {port}")
+        add(f"--{name}-port", type=int, default=port, help=f"the port for `up`; default {port}")
     asked = parser.parse_args(arguments)
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # who asks has to say it too
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. The same command again does the rest.\n")
+        sys.stderr.write("Interrupted. Run the same command again to complete it.\n")
         return 128 + signal.SIGINT
     return 0
 

@@ -86,7 +86,7 @@ def alone(say: Relay) -> Iterator[None]:
     lock, too."""
     with locked(LOCK, wait=False) as is_free:
         if not is_free:
-            say("Another run works in this folder. This one waits until it has ended.")
+            say("Another run is working in this folder. This one waits until it ends.")
     with locked(LOCK, inherited=True):
         yield
 
@@ -194,6 +194,6 @@ def require_prefect() -> None:
             f"Prefect's API at PREFECT_API_URL, {site}, cannot be used ({away!r}). `make up` starts a server "
             "and prints the address to set; without one, unset it."
             if site
-            else f"Prefect's temporary server did not start in time ({away}). Run this again when less runs "
-            "here, or set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more seconds."
+            else f"Prefect's temporary server did not start in time ({away}). Run this again when the "
+            "machine is less busy, or set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more seconds."
         )

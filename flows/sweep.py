@@ -1,10 +1,10 @@
-"""Search for better params of `train`: Optuna proposes. Or: are the present ones better than others?
+"""Search for better params of `train` with Optuna, or say whether the present ones are better than others.
 
     python -m flows.sweep --trials 20 [--parallel 2] [--storage URL]
     python -m flows.sweep --seeds 5 [--against HEAD]
 
-A training is `dvc repro evaluate` in a checkout of HEAD with this params.yaml. The same command goes on with
-a sweep that was cut off; with the same storage another machine takes part. See docs/sweeps.md.
+Each training is `dvc repro evaluate` in a checkout of HEAD with this params.yaml. Run the same command again
+to continue a sweep; with the same storage, another machine takes part. See docs/sweeps.md.
 """
 
 from __future__ import annotations
@@ -103,16 +103,16 @@ def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -
         first = found | study.user_attrs
         study.set_user_attr("measurement_context", first["measurement_context"])
         if differs := contexts_differ(first, found):
-            raise CganError(f"it was measured otherwise than the first trial: {', '.join(differs)}")
+            raise CganError(
+                f"it was measured differently from the first trial: {', '.join(differs)}"
+            )
         value = float(found["quality"][s.objective])
         say(f"trial {trial.number}: {s.objective} {value:.4g}")
         return value
 
     done = (TrialState.COMPLETE,)
     before = len(study.get_trials(states=done))
-    say(
-        f"{study.study_name}: {asked.trials} trials, {asked.parallel} at a time; {before} are there"
-    )
+    say(f"{study.study_name}: {asked.trials} trials, {asked.parallel} at a time; {before} are done")
     enough = [MaxTrialsCallback(asked.trials, states=done)]
     if not before:  # it makes the data and the judge for all, and may show that nothing works
         study.optimize(objective, n_trials=1, callbacks=enough)
@@ -120,8 +120,8 @@ def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -
         study.optimize(objective, left, n_jobs=asked.parallel, callbacks=enough, catch=(CganError,))
     best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
     say(
-        f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Take it, and see whether it is "
-        f"better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
+        f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Train with it, and test whether it "
+        f"is better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
     )
 
 
@@ -211,13 +211,13 @@ def committed(base: Path) -> str:
         found = git.source(base)
     except git.GitError:
         raise CganError(
-            f"{base}: git finds no commit here, and the trainings of a sweep run the code of one. Make it: "
+            f"{base}: git finds no commit here, and a sweep trains with the code of a commit. Make one: "
             "git init; git add .; git commit -m start"
         ) from None
     if changed := [path for path in found.changed if path.split("/")[0] in CODE]:
         raise CganError(
-            f"{', '.join(changed[:5])}: not as in HEAD, whose code the trainings of a sweep run. Commit the "
-            "change, then start the sweep."
+            f"{', '.join(changed[:5])}: changed since HEAD, and a sweep trains with the code of HEAD. "
+            "Commit the change, then start the sweep."
         )
     return found.commit
 
@@ -228,7 +228,7 @@ def _end(number: int, _: Any) -> None:
     for child in list(CHILDREN):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGINT)
-    sys.stderr.write("\nInterrupted. The same command goes on: what is finished is kept.\n")
+    sys.stderr.write("\nInterrupted. Run the same command to continue: what is finished is kept.\n")
     sys.stderr.flush()
     os._exit(128 + number)
 
@@ -238,11 +238,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--trials", type=int, default=20, help="results in all, those of former calls too")
-    add("--storage", default="", metavar="URL", help="of Optuna; default: .cgan/optuna.db")
-    add("--seeds", type=int, help="no search: so many seeds of the present params, and of others")
-    add("--against", default="HEAD", metavar="COMMIT", help="whose `train` the others are")
-    add("--parallel", type=int, default=2, help="trainings at a time")
+    add("--trials", type=int, default=20, help="how many results to reach, earlier ones included")
+    add(
+        "--storage",
+        default="",
+        metavar="URL",
+        help="where Optuna keeps the study; default: .cgan/optuna.db",
+    )
+    add(
+        "--seeds",
+        type=int,
+        help="do not search: compare params.yaml with others over this many seeds",
+    )
+    add(
+        "--against",
+        default="HEAD",
+        metavar="COMMIT",
+        help="the commit whose `train` to compare with",
+    )
+    add("--parallel", type=int, default=2, help="how many trainings run at a time")
     asked = parser.parse_args(arguments)
     if asked.parallel < 1 or asked.seeds == 1:
         parser.error("expected at least --parallel 1 and --seeds 2")

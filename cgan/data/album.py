@@ -71,8 +71,8 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
         path = _only_file(path)
     if not path.is_file():
         raise SourceError(
-            f"{path} does not exist, or is no file or folder (looked from {Path.cwd()}). Give the path of a "
-            ".csv, .csv.gz or .zip, or of a folder that holds one, or pictures."
+            f"{path} does not exist, or is neither a file nor a folder (looked from {Path.cwd()}). "
+            "Give the path of a .csv, .csv.gz or .zip, or of a folder that holds one, or pictures."
         )
     with contextlib.ExitStack() as opened:
         archive = album = None
@@ -151,7 +151,7 @@ def _on_disk(path: Path, seen: set[Path]) -> str:
         return "" if path.is_file() else "a dangling link" if path.is_symlink() else "no file"
     real = path.resolve()
     if real in seen:
-        return "a link to what is read already"
+        return "a link to something that is read already"
     seen.add(real)
     return "" if any(path.iterdir()) else "an empty folder"
 
@@ -168,7 +168,7 @@ def _in_zip(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
 
 def _by_name(name: str) -> str:
     if name in ("Thumbs.db", "desktop.ini", "__MACOSX"):
-        return "a file of the system's"
+        return "a system file"
     return "hidden" if name.startswith(".") else ""
 
 
@@ -215,7 +215,7 @@ def _by_folders(left: dict[str, str], around: str) -> pd.DataFrame:
         label, split = (head, "train") if inside and not laid_out else ("", "")
         if len(inside) > 1 and parts.get(head) in SPLITS and (laid_out or inside[0] in heads):
             label, split = inside[0], parts[head]
-        stray = "in no folder of a class" if is_picture(name) else NO_PICTURE
+        stray = "not in a class's folder" if is_picture(name) else NO_PICTURE
         rows[name] = (label, split, "", left[name] or stray * (not label))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
     if set(table["split"]) <= {"", "train"}:
@@ -252,7 +252,7 @@ def _by_listing(album: Album, listing: str) -> Album:
         ),
         "listed a second time": names.duplicated(),
         "no label": rows["label"] == "",
-        "its split is not train, val or test": ~table["split"].isin(splits).to_numpy(),
+        "its split is none of train, val and test": ~table["split"].isin(splits).to_numpy(),
     }
     why = np.select([*faults.values()], [*faults], "")
     wrong = np.flatnonzero(why != "")

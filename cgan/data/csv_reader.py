@@ -61,7 +61,7 @@ def read_csv(
             found = _read(file, params, sha256, path.stat().st_size)
         if sha256_of(path) != sha256:
             raise DataError(
-                "the file changed while it was read. Run again when nothing writes to it."
+                "the file changed while it was being read. Run again when nothing writes to it."
             )
     except DataError as error:
         raise DataError(f"{name or path}: {error}") from None
@@ -187,9 +187,10 @@ def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape
         )
     elif columns[0] != label:
         problem = (
-            f"no column {_quote(label)}; the first line begins with {', '.join(map(_quote, columns[:3]))}. "
-            "If there is no header, write one. If that column is called otherwise, set "
-            "`validate.label_column`. A test.csv has no labels: give the train.csv."
+            f"there is no column {_quote(label)}; the first line begins with "
+            f"{', '.join(map(_quote, columns[:3]))}. If there is no header, write one. "
+            "If the column has another name, set `validate.label_column`. "
+            "A test.csv has no labels: give the train.csv."
         )
     else:
         grouped = columns[1:2] == ["group"]
@@ -247,13 +248,13 @@ def _faults(line: bytes, where: str, columns: list[str], highest: int) -> list[s
     """What is wrong with a row; each fault begins with the place."""
     fields = _QUOTED_NUMBER.sub(rb"\1", line).rstrip(b"\r\n").split(b",")
     if b"\0" in line:
-        return [f"{where}: a NUL byte; the file is damaged or not text."]
+        return [f"{where}: there is a NUL byte, so the file is damaged or not text."]
     if len(fields) != len(columns):
         number = f"{len(fields):,} value{'s' * (len(fields) > 1)}"
         end = "" if line.endswith(b"\n") else ", and the file ends there: it was cut off"
         return [f"{where}: {number}, expected {len(columns):,}{end}."]
     if fields[0].strip(b' \t"').decode("utf-8", "replace") == columns[0]:
-        return [f"{where}: the header again. Were files joined?"]
+        return [f"{where}: the header appears again. Were files joined?"]
     named = zip(columns, [_fault(fields[0], highest), *map(_fault, fields[1:])], strict=True)
     return [f"{where}, column {column}: {fault}" for column, fault in named if fault]
 

@@ -52,7 +52,7 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
     warnings = [*found.warnings, *_of_classes(counts, params)]
     if top <= UNSCALED:
         warnings.append(
-            f"Dark: no value is above {top} of 255. Are they of another scale (0–16, as in scikit-learn's "
+            f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
             f"digits)? Multiply them by {255 // top}."
         )
     if len(copies):
@@ -68,8 +68,8 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
     if len(constant):
         places = listed([found.place(row) for row in kept[constant]])
         warnings.append(
-            f"Constant images: {len(constant):,}, blank ones too ({places}). They have one value everywhere, "
-            "and show nothing."
+            f"Constant images: {len(constant):,}, blank ones too ({places}). All their pixels are equal, "
+            "so they show nothing."
         )
     in_each = np.bincount([] if found.splits is None else found.splits, minlength=len(SPLITS))
     return {
@@ -121,7 +121,7 @@ def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:
     if times > params.max_imbalance:
         said.append(
             f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times "
-            f"fewer (`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn worse."
+            f"fewer (`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less well."
         )
     if few := {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}:
         said.append(
@@ -153,7 +153,7 @@ def _check_counts(
     elif len(names) != len(counts):
         problem = (
             f"{len(counts)} classes, with labels from 0 to {len(counts) - 1}, and `validate.class_names` has "
-            f"{len(names)} names. Give one name a class, in the order of the labels."
+            f"{len(names)} names. Give each class one name, in the order of the labels."
         )
     elif few:
         shown = listed([f"class {names[label]} has {counts[label]:,}" for label in few])
@@ -164,7 +164,9 @@ def _check_counts(
     else:
         return
     if len(found) > 1 and not params.classes and not pictures:
-        problem += " Is one of the labels a slip? Set `validate.classes`: its rows are named then."
+        problem += (
+            " Is one of the labels a mistake? Set `validate.classes`, and its rows are named."
+        )
     raise DataError(f"{name}: {problem}")
 
 

@@ -71,7 +71,7 @@ def download(params: DataParams, folder: str) -> Path:
         if pause is None or 0 < code < 429:
             break
         delay = pause * random.uniform(0.5, 1.5)  # nosec B311
-        log.warning("%s. Another try follows in %.0f s.", reason, delay)
+        log.warning("%s. The next try is in %.0f s.", reason, delay)
         time.sleep(delay)
     raise SourceError(
         f"{reason}. Is `{slug}` right, and `data.member`? Run again later, or download the file in a browser "

@@ -69,8 +69,9 @@ def _groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None,
         most = int(np.bincount(found.labels).max())
         if most > ALL_COMPARED:
             raise DataError(
-                f"`preprocess.group: auto` compares all images of a class, at most {ALL_COMPARED:,}; one "
-                f"class has {most:,}. Set a regular expression, or null and add a column `group`."
+                f"`preprocess.group: auto` compares all images of a class, which may be at most "
+                f"{ALL_COMPARED:,}; one class has {most:,}. "
+                "Set a regular expression, or null and add a column `group`."
             )
         alike = near_copies(found.images, found.labels, every, every, NEARER_OF_GROUPS)
         groups = joined(len(every), alike)

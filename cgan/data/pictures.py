@@ -33,7 +33,7 @@ NOTES = {
     "white": "Transparent: {n:,} of {of:,} pictures, put on white: {names}.",
     "frames": "Several frames: {n:,} of {of:,} pictures, of which the first frame is read: {names}.",
     "colour": "Colour: {n:,} of {of:,} pictures, so that all are read in colour: {names}. Make these grey, "
-    "unless it is meant so.",
+    "unless you want colour.",
 }
 
 
@@ -76,7 +76,7 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
             most = max(most, arrays[name].nbytes)  # one in colour makes all so
             if len(arrays) * most > params.max_megabytes * 1_000_000:
                 raise SourceError(
-                    f"{album.root}: more than {params.max_megabytes:,} MB of pixels, the limit. Set "
+                    f"{album.root}: more than the limit of {params.max_megabytes:,} MB of pixels. Set "
                     "`data.height` and `data.width` to smaller sizes, or raise `data.max_megabytes`."
                 )
     import pandas as pd  # not for a CSV: it is half of the memory of the stage download
@@ -257,7 +257,7 @@ def _in_words(table: pd.DataFrame, read: pd.DataFrame) -> list[str]:
     without = left["label"][left["left"] == NO_PICTURE]
     if lost := sorted(set(without) - set(read["label"]) - {""}):
         said.append(
-            f"Folders that become no class: {listed(lost)}. No file in them is a picture that can be read; "
+            f"Folders that become no class: {listed(lost)}. They hold no picture that can be read; "
             "save pictures as PNG or JPEG."
         )
     for column, words in NOTES.items():
@@ -278,5 +278,5 @@ def _cut_in_words(read: pd.DataFrame, to: tuple[int, int]) -> list[str]:
     ]
     return [
         f"Cut off: to fit {to[1]} × {to[0]}, pictures lose a part of their area, at the median (at most): "
-        f"{listed(shown, 10)}. What lies there is never drawn. `data.fit: pad` keeps all of it."
+        f"{listed(shown, 10)}. The generator never learns what is cut off. `data.fit: pad` keeps all of it."
     ]

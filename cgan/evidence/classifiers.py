@@ -47,8 +47,8 @@ METHODS = {
     "real": Method("real images as they are", augment=False),
     "augmented": Method("real images, augmented"),
     "balanced_loss": Method("augmented, with a class-balanced loss", balanced=True),
-    "repeated": Method("repeated to equal counts, augmented", "repeated"),
-    "mixup": Method("repeated, augmented, with mixup", "repeated", mixup=MIXED),
+    "repeated": Method("oversampled to equal counts, augmented", "repeated"),
+    "mixup": Method("oversampled, augmented, with mixup", "repeated", mixup=MIXED),
     DRAWN: Method("filled up with drawings, augmented", "drawn"),
 }
 LOGIT_ADJUSTED = "logit_adjusted"

@@ -27,7 +27,7 @@ def bundle(cache: Path) -> str:
     if not kept.is_file():
         import vl_convert
 
-        log.info("Putting the chart library together (vl-convert-python %s), once.", version)
+        log.info("Preparing the chart library (vl-convert-python %s); this is done once.", version)
         script = str(vl_convert.javascript_bundle(SNIPPET))
         write_bytes(kept, gzip.compress(script.encode(), mtime=0))
     return base64.b64encode(kept.read_bytes()).decode()

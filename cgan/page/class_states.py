@@ -24,8 +24,8 @@ JUDGE_FAILS = (  # 2026-11-29, like is compared with like
     "and add images."
 )
 MORE_IMAGES = (  # 2026-11-29, unequal classes; do drawings help
-    "there are few images to learn from. Add more, which helps more than any param: showing the few more "
-    "often makes copies. For a classifier, a class-balanced loss does as much as drawings."
+    "there are few images to learn from. Add more, which helps more than any param; showing the same few "
+    "images more often gives copies. For a classifier, a class-balanced loss helps as much as drawings."
 )
 LEGIBLE = (  # 2026-11-26, one pass for both networks
     "the drawings are often taken for another class. Train longer (`train.total_kimg`), or raise "

@@ -48,7 +48,7 @@ class LivePage(Tracker):
         self._write("The training has begun.")
         log.info("Watch it learn: %s (`cgan watch` opens it).", LIVE)
         link = f'<a href="{os.path.relpath(RUN_PAGE, LIVE.parent)}">{RUN_PAGE}</a>'
-        ended = f"The training is done. When the stages after it have run, {link} shows the result."
+        ended = f"The training is done. When the later stages have run, {link} shows the result."
         try:
             yield self
         except BaseException as error:
@@ -88,7 +88,7 @@ class LivePage(Tracker):
             temporary.write_text(HEAD + again + self._body(words), encoding="utf-8")
             temporary.replace(LIVE)
         except Exception as error:
-            log.warning("%s is not written: %s. The training goes on.", LIVE, error)
+            log.warning("%s could not be written: %s. The training goes on.", LIVE, error)
             began = -np.inf  # nor is it tried again
         self.due = (now := time.perf_counter()) + max(1.0, (now - began) / SHARE)
 
@@ -98,7 +98,8 @@ class LivePage(Tracker):
             step = int(pictures[-1].stem.removeprefix("step-"))
             png = base64.b64encode(pictures[-1].read_bytes()).decode()
             body += (
-                f'<h2>Step {step:,}</h2><img alt="A row a class" src="data:image/png;base64,{png}">'
+                f'<h2>Step {step:,}</h2><img alt="One row of drawings per class" '
+                f'src="data:image/png;base64,{png}">'
             )
         if right := self.points.get("probe/conditional_accuracy"):
             body += (

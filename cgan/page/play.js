@@ -175,7 +175,7 @@ function listen() {
     const fits = part("seed").validity.valid;
     part("seed-fault").textContent = fits
       ? ""
-      : `The seed is a whole number from 0 to ${MAX_SEED}. The picture is still that of ${state.seed}.`;
+      : `The seed is a whole number from 0 to ${MAX_SEED}. The picture still shows seed ${state.seed}.`;
     part("seed").setAttribute("aria-invalid", String(!fits));
     if (fits) change({ seed: Number(part("seed").value) });
   });
@@ -253,15 +253,15 @@ async function copyLink() {
     : location.href.split("#")[0] + hashOf(state);
   const isHere = /^(localhost$|127\.)/.test(location.hostname);
   const told = isFile
-    ? `This page is a file, so a link to it opens only here. In the project's folder this command draws the same${
-      x || y ? ", but unmoved" : ""
+    ? `This page is a file, so a link to it opens only on this computer. In the project's folder this command draws the same picture${
+      x || y ? ", without the move" : ""
     }:`
-    : `It opens this picture${isHere ? " on this computer" : ""}:`;
+    : `The link opens this picture${isHere ? " on this computer" : ""}:`;
   try {
     await navigator.clipboard.writeText(copied);
     say(`Copied. ${told} ${copied}`);
   } catch {
-    say(`This browser does not let a page copy. ${told} ${copied}`);
+    say(`This browser does not let pages copy. ${told} ${copied}`);
   }
 }
 

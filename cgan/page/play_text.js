@@ -40,7 +40,8 @@ export function parseText(text) {
   }
   if (!labels.length) fault ||= "Nothing to draw yet.";
   if (labels.length > MOST_DRAWINGS) {
-    fault ||= `The first ${MOST_DRAWINGS} of ${labels.length} are drawn; a page holds no more.`;
+    fault ||=
+      `Only the first ${MOST_DRAWINGS} of ${labels.length} are drawn, which is the most that the page shows.`;
   }
   return { labels: labels.slice(0, MOST_DRAWINGS), fault };
 }

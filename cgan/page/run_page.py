@@ -112,25 +112,25 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
 
 def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows) -> None:
     """Are the generator, its evaluation and the data of one run? Raises ModelError."""
-    again = "Run `dvc repro`, or restore all with `dvc checkout`."
+    again = "Run `dvc repro`, or restore all files with `dvc checkout`."
     if report["measurement_context"]["generator_digest"] != generator.facts["digest"]:
-        raise ModelError(f"{EVALUATION}: of another generator than {GENERATOR}. {again}")
+        raise ModelError(f"{EVALUATION} is about another generator than {GENERATOR}. {again}")
     if generator.facts.get("data_sha256") != rows.metadata["csv_sha256"]:
-        raise ModelError(f"{GENERATOR}: trained on another CSV than {TRAIN_DATA}. {again}")
+        raise ModelError(f"{GENERATOR} was trained on other data than {TRAIN_DATA}. {again}")
 
 
 def left_out(facts: dict[str, Any]) -> list[str]:
     """What a page of this run does not show, in sentences."""
     data, found = facts["data"], []
     if facts["losses"]["every"] > 1:
-        found.append(f"Of the curves, every {facts['losses']['every']}th record is shown.")
+        found.append(f"The curves show only every {facts['losses']['every']}th record.")
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
         found.append(
-            f"For labels that look wrong the judge looked at {looked_at:,} of {data['rows']:,} rows, the "
-            f"held-out ones first ({VALUES:,} pixels are the limit): `cgan label-errors` looks at all."
+            f"Looking for wrong labels, the judge saw {looked_at:,} of {data['rows']:,} rows, the "
+            f"held-out ones first ({VALUES:,} pixels are the limit). `cgan label-errors` looks at all."
         )
     if facts["confusion"]["matrix"] is None:
         found.append(
-            "With as many classes, the most frequent mistakes stand for the whole confusion matrix."
+            "With this many classes, only the most frequent mistakes are shown, not the confusion matrix."
         )
     return found

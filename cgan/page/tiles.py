@@ -36,7 +36,7 @@ def film(folder: Path) -> tuple[list[dict[str, Any]], str]:
         {"step": step, "src": _webp(path) if large else _uri("png", path.read_bytes())}
         for step, path in sorted(files.items())
     ]
-    return found, "The previews are made smaller, and are in full size in samples/previews." * large
+    return found, "The previews are reduced here; samples/previews has them in full size." * large
 
 
 def _webp(path: Path) -> str:

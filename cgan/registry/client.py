@@ -230,7 +230,7 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
             f"the MLflow store {shown} cannot be used: {store.reason_of(error)}. "
-            "Try again when it answers, or set MLFLOW_TRACKING_URI to another."
+            "Try again when it answers, or set MLFLOW_TRACKING_URI to another store."
         ) from None
     finally:
         if given != uri:  # else another, perhaps on another thread, set it and goes on

@@ -12,14 +12,14 @@ from cgan.errors import CganError, ModelError, printable
 if TYPE_CHECKING:
     from cgan.registry.client import Registry
 
-registry = typer.Typer(no_args_is_help=True, help="Versions of the generator; who is served.")
-Number = Annotated[int, typer.Argument(help="Its number.")]
+registry = typer.Typer(no_args_is_help=True, help="Versions of the generator, and which is served.")
+Number = Annotated[int, typer.Argument(help="The number of the version.")]
 
 
 def _in_a_line(why: str) -> str:
     """Printable: an argument may hold bytes that the locale cannot read, and no store takes."""
     if not why.strip():
-        raise CganError("--why: say in a few words why; the history keeps it.")
+        raise CganError("--why: give the reason in a few words, for the history.")
     return printable(" ".join(why.split()))[:500]
 
 
@@ -38,7 +38,7 @@ def _opened() -> AbstractContextManager[Registry]:
 
 @registry.command("list")
 def list_() -> None:
-    """Every version with its verdict, and who was champion since when, why and by whom."""
+    """List all versions with their verdicts, and all champions: since when, why and by whom."""
     from cgan.registry.client import ROLLED_BACK, RUN_NAME, lineage
 
     with _opened() as found:
@@ -61,10 +61,11 @@ def promote(
     version: Number,
     why: Why,
     force: Annotated[
-        bool, typer.Option("--force", help="Also a version that the gate blocked or never judged.")
+        bool,
+        typer.Option("--force", help="Promote it even if the gate blocked or never judged it."),
     ] = False,
 ) -> None:
-    """Make VERSION the champion by a person's decision."""
+    """Make VERSION the champion, by your own decision."""
     from cgan.registry.client import SUMMARY, numbered
 
     with _opened() as found:
@@ -83,7 +84,7 @@ def promote(
 
 @registry.command()
 def rollback(why: Why) -> None:
-    """Bring back the champion before this one; the gate doesn't undo it."""
+    """Bring back the previous champion; the gate doesn't undo that."""
     with _opened() as found:
         brought, left = found.rollback(why)
     typer.echo(f"Version {brought} is champion again, in place of version {left}.")

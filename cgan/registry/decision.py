@@ -34,11 +34,11 @@ AT_MOST = ("copies", "fid_over_floor")
 BARS = {
     "conditional_accuracy": "drawings that show the class asked for, mean over classes",
     "worst_class_accuracy": "drawings of class {}, the worst, that show it",
-    "copies": "drawings closer to a training image than real ones are, however turned, zoomed or noisy",
-    "judge_accuracy": "held-out images whose label the judge names, mean over classes",
+    "copies": "drawings closer to a training image than real images are, even if turned, zoomed or noisy",
+    "judge_accuracy": "held-out images that the judge classifies correctly, mean over classes",
     "fid_over_floor": "Fréchet distance, less that of real images",
-    "coverage_of_floor": "coverage, as a part of what real images get",
-    "different_drawings": "different drawings of class {}, as a part of what real images get",
+    "coverage_of_floor": "coverage, as a fraction of that of real images",
+    "different_drawings": "different drawings of class {}, as a fraction of its different real images",
 }
 
 
@@ -58,7 +58,7 @@ def decide(checks: Sequence[Check], praise: Sequence[str] = ()) -> tuple[str, li
     """`passed` and what speaks for it, or `blocked` and all that speaks against it."""
     if failed := [check.in_words() for check in checks if not check.passed]:
         return "blocked", failed
-    return "passed", [*praise, "every bar is reached, also at the pessimistic end of its interval"]
+    return "passed", [*praise, "every limit is met, even at the pessimistic end of its interval"]
 
 
 def bars(
@@ -167,7 +167,7 @@ def as_varied(
     for name, ours, its in known:
         scaled = Estimate(least * ours.same.value, least * ours.same.replicates)
         fewer = _between(scaled - its.same, len(known))[0] > 0
-        what = f"different drawings of class {name}, as a part of the champion's"
+        what = f"different drawings of class {name}, as a fraction of the champion's"
         why = f"{ours.number:.0f}, the champion has {its.number:.0f}" if fewer else ""
         part = ours.number / its.number
         checks.append(Check("different_of_champion", what, part, least, not fewer, why=why))

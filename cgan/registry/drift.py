@@ -142,8 +142,8 @@ def agreement(
     mistaken = confusion - confusion.diagonal().diag()
     label, other = divmod(int(mistaken.argmax()), len(names))
     why = (
-        f"the champion's judge agrees with {percent(now)} of the new labels, and did with "
-        f"{percent(then)} of those of its own hold-out, both the mean over classes; most often it sees "
+        f"the champion's judge agrees with {percent(now)} of the new labels, but agreed with "
+        f"{percent(then)} of those of its own hold-out (means over the classes); most often it sees "
         f"{names[other]} where the label is {names[label]} ({int(mistaken.max()):,} of "
         f"{counts[label][1]:,} images)"
     )

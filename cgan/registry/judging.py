@@ -59,7 +59,7 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     if ours != theirs:
         raise ModelError(
             f"{GENERATOR} draws {ours}; {name} draws {theirs}. Generators of different things cannot "
-            "share a name: set `gate.model` in params.yaml to a name of its own."
+            "share a name: set `gate.model` in params.yaml to another name."
         )
     if not other_data:
         return Match(inputs, evaluation_set, network)

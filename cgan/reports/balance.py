@@ -50,7 +50,7 @@ def balance(
         raise CganError(f"{reason} To write the data nevertheless: --anyway.")
     judge, facts = load_judge(JUDGE)
     if facts.get("data_digest") != rows.metadata["digest"]:
-        raise CganError(f"{JUDGE}: learnt from other data than the project's. Run `dvc repro`.")
+        raise CganError(f"{JUDGE} was trained on other data than the project's. Run `dvc repro`.")
     counts = torch.from_numpy(np.bincount(rows.labels, minlength=classes))
     asked = missing(counts, per_class or default_per_class(counts))
     drawn, sure = fill(generator.network, judge, asked, seed, believed)
@@ -78,7 +78,7 @@ def balance(
     write_text(beside, listed.to_csv(index=False, float_format="%.4f"))
     say(
         f"{out}: {count:,} real images and {len(asked):,} drawn ones; {beside} says which is "
-        "which. Train with the drawn ones, never test on them. `cgan evidence` says whether they help."
+        "which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they help."
     )
 
 

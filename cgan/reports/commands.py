@@ -19,7 +19,7 @@ made = typer.Typer()
 
 @made.command(rich_help_panel=JUDGE)
 def report() -> None:
-    """Quality, pictures and run of what `dvc repro` made, on one screen."""
+    """Show how good the trained generator is, and where its pictures and its run are."""
     require_project()
     from cgan.reports.report import summary
 
@@ -28,7 +28,7 @@ def report() -> None:
 
 @made.command(rich_help_panel=JUDGE)
 def watch() -> None:
-    """Open the page of the training that goes on here: its drawings and curves, as they come."""
+    """Open the page of the training in progress, which shows drawings and curves as they come."""
     root = require_project()
     import sys
     import webbrowser
@@ -53,10 +53,10 @@ def compare(
     ],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Write reports/compare.md, for a pull request.")
+        bool, typer.Option("--markdown", help="Write reports/compare.md for a pull request.")
     ] = False,
 ) -> None:
-    """How do two runs differ? Metrics with intervals of the difference, params, code."""
+    """Compare two runs: metrics, with the interval of each difference, params and code."""
     require_project()
     from cgan.reports.compare import compare
 
@@ -68,8 +68,8 @@ PerClass = Annotated[
     typer.Option(
         min=2,
         max=100_000,
-        help="Images of each class.  \\[default: as many as the largest has; twice that if all have about as "
-        "many]",
+        help="How many images each class gets.  \\[default: as many as the largest class has; twice as "
+        "many if the classes are about equal]",
     ),
 ]
 Believed = Annotated[
@@ -86,31 +86,33 @@ def evidence(
         typer.Option(
             min=2,
             max=20,
-            help="Test on all images, each in one of so many folds, which have a generator each.  "
-            "\\[default: 5 where a class has fewer than 50 held-out images]",
+            help="Test on all images, in this many folds, each with its own generator.  "
+            "\\[default: 5 if a class has fewer than 50 held-out images]",
         ),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            min=2, max=20, help="Classifiers with other seeds, one generator.  \\[default: 5]"
+            min=2,
+            max=20,
+            help="Train the classifiers with this many seeds, for one generator.  \\[default: 5]",
         ),
     ] = None,
     test: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled images to test on: CSV, .zip or folder.  \\[default: the data's own test set, "
-            "or the hold-out]"
+            help="Labelled images to test on: a CSV, .zip or folder.  \\[default: the data's own test "
+            "set, or the hold-out]"
         ),
     ] = None,
     drawn: Annotated[
         Path | None,
         typer.Option(
-            help="Somebody else's drawings: a folder a class; with --folds, in fold-1, fold-2, …"
+            help="Drawings by another generator, one folder per class; with --folds, in fold-1, fold-2, …"
         ),
     ] = None,
 ) -> None:
-    """Does a classifier get better with drawings? Trains it with and without them; minutes."""
+    """Say whether drawings make a classifier better, by training it with and without them (minutes)."""
     require_project()
     from cgan.params.reading import load_params
     from cgan.reports.evidence import Options, find_evidence
@@ -123,12 +125,15 @@ def evidence(
 
 @made.command(rich_help_panel=DATA)
 def split(
-    out: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
     folds: Annotated[
-        int | None, typer.Option(min=2, max=20, help="So many, each with a train and a test part.")
+        int | None,
+        typer.Option(
+            min=2, max=20, help="Write this many folds, each with a train and a test part."
+        ),
     ] = None,
 ) -> None:
-    """Write what a generator may learn from, and what `cgan evidence` tests on, as folders of pictures."""
+    """Write folders of pictures: what a generator may learn from, and what `cgan evidence` tests on."""
     require_project()
     from cgan.params.reading import load_params
     from cgan.reports.split import write_split
@@ -139,10 +144,13 @@ def split(
 @made.command(rich_help_panel=JUDGE)
 def reproduce(
     run: Annotated[
-        str, typer.Argument(metavar="RUN_ID", help="Of MLflow; or champion, models:/NAME@ALIAS.")
+        str,
+        typer.Argument(
+            metavar="RUN_ID", help="Its id in MLflow, or champion, or models:/NAME@ALIAS."
+        ),
     ],
 ) -> None:
-    """Repeat a training from its commit, params and data; are the bytes the same?
+    """Repeat a training from its commit, params and data, and say whether the bytes are the same.
 
     Runs the code of its commit in a temporary clone. Exit code 0: equal, 1: not.
     """
@@ -160,14 +168,14 @@ def label_errors(
         typer.Option(
             min=2,
             max=20,
-            help="Folds: the images of each are checked by a judge trained on the others.",
+            help="In how many folds to check; a judge trained on the others checks each.",
         ),
     ] = 5,
-    out: Annotated[Path, typer.Option(help="A .csv; a page goes beside it.")] = Path(
-        "reports/label_errors.csv"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="The .csv to write; a page with pictures goes beside it.")
+    ] = Path("reports/label_errors.csv"),
 ) -> None:
-    """Which labels of the data look wrong? Trains judges that have not seen them; minutes."""
+    """List labels that look wrong to judges that were not trained on them (minutes)."""
     require_project()
     from cgan.params.reading import load_params
     from cgan.reports.label_errors import find_label_errors
@@ -181,14 +189,19 @@ def label_errors(
 def balance(
     per_class: PerClass = None,
     believed: Believed = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Same seed, same drawings.")] = 0,
-    out: Annotated[str, typer.Option(help="A .csv, or a folder.")] = "drawn/balanced.csv",
-    model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed draws the same.")] = 0,
+    out: Annotated[
+        str, typer.Option(help="The .csv or the folder to write.")
+    ] = "drawn/balanced.csv",
+    model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Also where evidence says harm, or the gate blocked.")
+        bool,
+        typer.Option(
+            "--anyway", help="Write it even if `cgan evidence` found harm or the gate blocked."
+        ),
     ] = False,
 ) -> None:
-    """Write the data with drawings added until every class has as many images."""
+    """Write the data, with drawings added until all classes have the same number of images."""
     require_project()
     from cgan.project import GENERATOR
     from cgan.reports.balance import balance
@@ -199,7 +212,7 @@ def balance(
 
 @made.command(rich_help_panel=PRODUCTION)
 def status() -> None:
-    """Who is champion, what the gate decided last and why, what was trained last."""
+    """Show who is champion, what the gate decided last and why, and what was trained last."""
     root = require_project()
     from rich.console import Console
 

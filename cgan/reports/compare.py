@@ -26,9 +26,9 @@ LONGEST_CELL = 120  # characters
 COLUMNS = ("A", "B", "B less A", "95 % interval", "B is")
 ARROWS = {"higher": "↑", "lower": "↓"}
 NOT_ALIKE = (
-    "**The numbers are not compared, for the two runs were not measured alike.** To compare them, evaluate "
-    "both with one judge, one hold-out and the same params of `evaluate`: `cgan gate` does that for the "
-    "champion and the generator at hand."
+    "**The numbers are not compared, because the two runs were measured differently.** To compare them, "
+    "evaluate both with one judge, one hold-out and the same params of `evaluate`. `cgan gate` does that for "
+    "the champion and the present generator."
 )
 
 Reference = dict[str, Any]
@@ -150,8 +150,8 @@ def code_in_words(a: Mapping[str, str], b: Mapping[str, str]) -> str:
     """What shows how the code of two runs differs. `a`, `b`: what each was made from."""
     commits = [origin.get("commit", "") for origin in (a, b)]
     if not all(commits):
-        return "One of the two was made outside of git."
-    text = "Both are of the same commit."
+        return "One of the two runs was made outside of git."
+    text = "Both runs have the same commit."
     if commits[0] != commits[1]:
         text = f"`git diff {' '.join(commit[:12] for commit in commits)} -- cgan flows dvc.yaml`"
     dirty = [name for name, origin in (("A", a), ("B", b)) if origin.get("dirty") == "true"]

@@ -252,7 +252,7 @@ def _carried_out(
     say(
         f"{len(rounds)} rounds: {of_generators}{len(rounds) * len(TRAINED)} classifiers to train on some "
         f"{len(first):,} real images, about {forecast} on this machine ({hardware.device}). If it is "
-        "interrupted, start it again: it goes on."
+        "interrupted, start it again, and it continues."
     )
     for number, this in enumerate(rounds, start=1):
         outcome = this.outcome(progress)

@@ -110,23 +110,24 @@ def _worth(
         for part, values in sorted(curve.items())
     )
     measured = (
-        f"With a part of their real images, repeated, {what} are recognised so often: {rises}."
+        f"Trained on a part of their real images, oversampled, {what} are recognised this often: "
+        f"{rises}."
     )
     factor = worth(curve, accuracies(DRAWN), folded)
     if factor is None:
         return [
-            "How many photographs the drawings are worth cannot be said: more real images do not surely make "
-            f"the classifier better. {measured}"
+            "How many photographs the drawings are worth cannot be said, because it is not certain that more "
+            f"real images make the classifier better. {measured}"
         ]
     middle, (low, high) = factor
     if high <= 1:
-        return [f"The drawings are worth no photograph. {measured}"]
+        return [f"The drawings are not worth any photograph. {measured}"]
     if low <= 1:
-        return [f"The drawings are not shown to be worth any photograph. {measured}"]
+        return [f"The drawings may not be worth any photograph. {measured}"]
     rarest = min(filled, key=lambda label: int(learnt[0][label]))
     more = [int(learnt[0][rarest]) * (each - 1) for each in (middle, low, high)]
     return [
-        f"Compared with repeating the images, the drawings do as much as {middle:.1f} times the photographs "
+        f"Compared with oversampling, the drawings do as much as {middle:.1f} times the photographs "
         f"of {what} would (95 % interval "
         f"{low:.1f} to {high:.1f}): of {names[rarest]} that is {more[0]:.0f} photographs more "
         f"({more[1]:.0f} to {more[2]:.0f}). {measured}"
@@ -138,17 +139,17 @@ def _doubts(found: Effect, names: list[str], folded: bool, tested_on: str) -> li
     if found.overall.without < HARDLY / len(names):
         doubts.append(
             "Even without drawings the classifier hardly recognises these classes (guessing gets "
-            f"{percent(1 / len(names))}), so nothing can be shown of drawings either. It needs more images, "
-            "or larger ones (`data.height`, `data.width`)."
+            f"{percent(1 / len(names))}), so nothing can be said about drawings either. It needs more "
+            "images, or larger ones (`data.height`, `data.width`)."
         )
     fewest = min(found.classes, key=lambda label: found.classes[label].tested)
     if (count := found.classes[fewest].tested) < FEW:
-        more = "" if folded else " `--folds 5` tests on all images; `--test FILE` on other ones."
+        more = "" if folded else " `--folds 5` tests on all images; `--test FILE` on others."
         doubts.append(
-            f"Of class {names[fewest]} only {count} images are tested on, so little can be shown of it.{more}"
+            f"Class {names[fewest]} is tested on only {count} images, so little can be said about it.{more}"
         )
     covered = (
-        "The interval covers the choice of the images, the generator's seed and the classifier's."
+        "The interval covers the choice of images and the seeds of generator and classifier."
         if folded
         else "The interval covers the choice of the tested images and the classifier's seed, but not the "
         "generator's."
@@ -216,7 +217,12 @@ def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round], folded: bool)
             ]
         )
         drawn.append((WORDS[name], percent(mean), low, mean, high))
-    head = ["", "right, mean over the classes", "95 %, by the tested images", "worst class"]
+    head = [
+        "",
+        "right, mean over the classes",
+        "95 % interval over the tested images",
+        "worst class",
+    ]
     return "What a classifier learns from", head, rows, drawn
 
 

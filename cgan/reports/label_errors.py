@@ -53,7 +53,7 @@ def find_label_errors(
     table["confidence"] = found.confidence
     write_text(out, table.to_csv(index=False, float_format="%.4f"))
     how = (
-        f"{folds} class networks looked at rows that they had not been trained on, and cleanlab compared "
+        f"{folds} classifiers looked at rows that they had not been trained on, and cleanlab compared "
         "what they see with the labels (confident learning: Northcutt et al., arXiv:1911.00068)."
     )
     page = out.with_suffix(".html")

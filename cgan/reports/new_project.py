@@ -56,7 +56,7 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
             git("commit", "--quiet", "-m", FIRST_COMMIT, folder=made)
         except GitError as error:
             committed = (
-                f"but nothing is committed ({str(error).splitlines()[-1]}). Put that right (git has to know "
+                f"but nothing is committed ({str(error).splitlines()[-1]}). Correct that (git has to know "
                 "you: `git config --global user.name`, `user.email`), then: "
                 f"`git -C {out} commit -m '{FIRST_COMMIT}'`"
             )

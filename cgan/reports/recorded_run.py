@@ -37,7 +37,7 @@ def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
         if not report:
             raise CganError(
                 f"run {run_id} has no evaluation in {registry.shown}: the stage record has not run for it. "
-                "`dvc repro` records the run at hand."
+                "`dvc repro` records the present run."
             )
     origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
     known = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}

@@ -32,7 +32,7 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
     each = "of each fold's `train`, into a folder of the fold's name" if folds else "of `train`"
     say(
         f"{out}: written. Draw by what you make {each}, with a folder a class; then `cgan evidence {ways} "
-        "FOLDER` says whether your drawings help. Never look at what is tested on."
+        "FOLDER` says whether your drawings help. Never look at the images for testing."
     )
 
 

@@ -37,10 +37,12 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 REQUESTS = Counter("cgan_requests", "Requests answered.", ["route", "method", "status"])
-SECONDS = Histogram("cgan_request_seconds", "From a request to its answer.", ["route"])
+SECONDS = Histogram("cgan_request_seconds", "Time from a request to its answer.", ["route"])
 DRAWINGS = Counter("cgan_drawings", "Images drawn.")
 MODEL = Info("cgan_model", "What is served.")
-AGE = Gauge("cgan_registry_answer_age_seconds", "Since the registry answered; NaN: never.")
+AGE = Gauge(
+    "cgan_registry_answer_age_seconds", "Time since the registry last answered; NaN: never."
+)
 router = APIRouter()
 
 
@@ -169,7 +171,9 @@ def draw(
     return JSONResponse({"seed": seed, "model": served.about(), "drawings": found}, headers=headers)
 
 
-@router.get("/healthz", summary="Is a model served, which, since when; does the registry answer?")
+@router.get(
+    "/healthz", summary="Which model is served, since when, and whether the registry answers"
+)
 async def health(request: Request) -> Response:
     keeper: Keeper = request.app.state.keeper
     served = keeper.current

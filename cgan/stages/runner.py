@@ -93,8 +93,8 @@ def _refuse_changes(before: dict[Path, str]) -> None:
     changed = sorted(f.name for f in used if before.get(f) != after.get(f))
     if changed:
         raise CganError(
-            f"{', '.join(changed)} changed while the stage ran, so its results belong to the former "
-            "text. Run `dvc repro` again; use a clone of its own to run and edit at once."
+            f"{', '.join(changed)} changed while the stage ran, so its results belong to the earlier "
+            "version. Run `dvc repro` again. To edit during a run, use a separate clone."
         )
 
 

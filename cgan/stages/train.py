@@ -179,7 +179,7 @@ def only_training(folder: Path) -> Iterator[None]:
         for lock in (project_root() / ".cgan" / "train.lock", training_lock(folder)):
             if not held.enter_context(locked(lock, wait=False)):
                 number = lock.read_text(encoding="utf-8")
-                log.info("Another training runs here (process %s): waiting for it.", number)
+                log.info("Another training is running here (process %s). Waiting for it.", number)
                 held.enter_context(locked(lock))
             lock.write_text(str(os.getpid()), encoding="utf-8")
         yield
@@ -232,7 +232,7 @@ def asked_to_stop() -> Iterator[list[int]]:
         yield asked
     except Interrupted as interruption:
         sys.stdout.flush()
-        sys.stderr.write(f"Training {interruption}. Start it again to go on.\n")
+        sys.stderr.write(f"Training {interruption}. Start it again to continue.\n")
         sys.exit(128 + asked[0])
     finally:
         for number, handler in before.items():

@@ -92,21 +92,24 @@ BLANK_ALPHA = picture((9, 9, 9, 0))
 FOLDERS: dict[str, tuple[Files, str]] = {
     "hidden": ({"cat/.x.png": picture()}, r"Left out: 1\. Hidden: cat/\.x\.png\.$"),
     "a hidden folder": ({".thumbs/0.png": picture()}, r"Left out: 1\. Hidden: \.thumbs\.$"),
-    "of a Mac": ({"__MACOSX/cat/0.png": b""}, r".*A file of the system's: __MACOSX\."),
-    "of a Mac, in a zip": ({"__MACOSX/0.png": b""}, r".* system's: __MACOSX/0.png\."),
+    "of a Mac": ({"__MACOSX/cat/0.png": b""}, r".*A system file: __MACOSX\."),
+    "of a Mac, in a zip": ({"__MACOSX/0.png": b""}, r".* system file: __MACOSX/0.png\."),
     "not UTF-8": (
         {os.fsdecode(b"cat/gr\xfcn.png"): picture()},
         r"refused: own: .*in UTF-8.* 1: cat/gr\\udcfcn\.png\. .*Rename",
     ),
     "no picture": ({"cat/notes.txt": b"x"}, r"Left out: 1\. No PNG, JPEG.*TIFF: cat/notes\.txt"),
-    "no class": ({"x.png": picture()}, r"Left out: 1\. In no folder of a class: x\.png"),
+    "no class": ({"x.png": picture()}, r"Left out: 1\. Not in a class's folder: x\.png"),
     "beside the folder, alone": (
         {f"own/{name}": content for name, content in GOOD.items()} | {"notes.txt": b"x"},
         r"Left out: 1\. No PNG, .*: notes\.txt\.",
     ),
     "a table": ({"notes.csv": b"a,b\n1,2\n"}, r"Left out: 1\. No PNG, .*: notes\.csv\."),
     "a dangling link": ({"cat/x.png": "nowhere"}, r".*A dangling link: cat/x\.png"),
-    "a loop of links": ({"cat/again": ".."}, r".*A link to what is read already: cat/again"),
+    "a loop of links": (
+        {"cat/again": ".."},
+        r".*A link to something that is read already: cat/again",
+    ),
     "an empty class": ({"dog": None}, r"Left out: 1\. An empty folder: dog\.$"),
     "an empty class in a zip": ({"dog/": b""}, r"Left out: 1\. An empty folder: dog/\.$"),
     "a class of notes": (
@@ -161,7 +164,7 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     "no label": ({"x.csv": TABLE.replace(b",cat", b",")}, "refused: .*no label"),
     "another split": (
         {"x.csv": TABLE.replace(b"label\n", b"label,split\n").replace(b"cat\n", b"cat,best\n")},
-        r"refused: .*cat/0\.png,cat,best`: its split is not train, val or test",
+        r"refused: .*cat/0\.png,cat,best`: its split is none of train, val and test",
     ),
     "a table of nothing": ({"x.csv": b"path,label\n"}, "refused: .*x.csv: .* 0 of 0 lines.* none"),
     "a ragged table": (
@@ -216,7 +219,7 @@ def test_f27_f28_f99_f100_what_is_wrong_with_a_folder_is_said_by_name_with_the_r
 
 def test_f28_more_pixels_than_the_limit_are_refused() -> None:
     write(GOOD)
-    with pytest.raises(CganError, match=r"more than 0 MB of pixels.*`data\.height`"):
+    with pytest.raises(CganError, match=r"more than the limit of 0 MB of pixels.*`data\.height`"):
         opened(max_megabytes=0)
 
 

@@ -176,7 +176,7 @@ def test_f67_f71_what_a_killed_run_had_started_ends_by_itself_and_the_next_run_w
         killed.kill()
     with python("-c", STAGE, "download") as following:
         assert following.stdout
-        assert following.stdout.readline().startswith("Another run works in this folder")
+        assert following.stdout.readline().startswith("Another run is working in this folder")
         Path("enough").touch()
         assert "download: process" not in following.stdout.read(), "its result is there"
         assert following.wait() == 0

@@ -123,7 +123,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     monkeypatch.setenv("FAIL", "validate")
     assert "row 17" in refused("--trials", "2"), "the first trial's own words"
     Path("cgan/new.py").touch()
-    assert "cgan/new.py: not as in HEAD" in refused("--trials", "2")
+    assert "cgan/new.py: changed since HEAD" in refused("--trials", "2")
     Path("cgan/new.py").unlink()
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("'train.lr'", "'train.seed'"))

@@ -100,7 +100,7 @@ def test_a_page_that_cannot_be_written_is_told_once_and_the_training_goes_on(
     with live.kept():
         for step in range(3):
             live.log_metrics({**AT, "progress/kimg": 1.0}, step)
-    told = [each.message for each in caplog.records if "is not written" in each.message]
+    told = [each.message for each in caplog.records if "could not be written" in each.message]
     assert len(told) == 1 and "The training goes on" in told[0]
 
 

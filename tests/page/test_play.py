@@ -121,7 +121,7 @@ def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path:
     page.press("a", "Control")
     page.write("-3")
     assert "whole number from 0 to" in words(page, "seed-fault")
-    assert "still that of 0" in words(page, "seed-fault")
+    assert "still shows seed 0" in words(page, "seed-fault")
     page.click("#play-another")
     assert (value(page, "seed"), words(page, "seed-fault")) == ("1", "")
     assert label(page) == "2024, drawn with seed 1"
@@ -224,7 +224,9 @@ def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
     )
     page.click("#play-copy")
     assert page.until("globalThis.copied") == "cgan draw '90210' --seed 1"
-    assert "This page is a file" in words(page, "said") and "unmoved" in words(page, "said")
+    assert "This page is a file" in words(page, "said") and "without the move" in words(
+        page, "said"
+    )
 
 
 def test_zeros_of_a_link_count_and_the_number_of_classes_is_none(

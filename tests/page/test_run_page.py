@@ -309,7 +309,7 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
         run_page(load_params(), CACHE)
     write_json(EVALUATION, report)
     change_facts(data_sha256="0" * 64)
-    with pytest.raises(ModelError, match=f"{GENERATOR}: trained on another CSV"):
+    with pytest.raises(ModelError, match=f"{GENERATOR} was trained on other data"):
         run_page(load_params(), CACHE)
 
 

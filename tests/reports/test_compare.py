@@ -57,7 +57,7 @@ def test_numbers_stand_beside_each_other_with_the_difference_and_what_it_means(
     assert row(markdown, "train.lr")[1:] == [reference["params"]["train.lr"], "0.125 |"]
     same = comparison(report, reference, report, reference)
     assert same.startswith("**B does not differ from A.**")
-    assert "Params that differ: 1" in markdown and "Both are of the same commit." in markdown
+    assert "Params that differ: 1" in markdown and "Both runs have the same commit." in markdown
 
 
 def test_the_code_of_two_runs_is_what_git_shows() -> None:

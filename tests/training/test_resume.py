@@ -133,7 +133,7 @@ def test_f59_f71_f82_a_training_left_over_by_a_killed_dvc_is_waited_for_and_noth
         dvc.kill()
         dvc.wait()
         with project.started(REPRO) as (second, output):
-            words = f"Another training runs here (process {left.pid})"
+            words = f"Another training is running here (process {left.pid})"
             wait_until(lambda: words in output.read_text() or second.poll() is not None)
             left.resume()
             assert second.wait(60) == 0, output.read_text()
