@@ -1,23 +1,24 @@
-"""Retake the screenshots of the docs: the pages of MLflow and `dvc plots`; Prefect's pages.
+"""Retake the pictures of the docs from real runs and servers of HEAD, in a clone of its own.
 
-    pip install playwright && playwright install chromium
-    python docs/screenshots.py              # of what was trained and registered here, two runs at least
-    python docs/screenshots.py production   # of the servers of `make up`: the latest run with a verdict
-    python docs/screenshots.py page NAME    # of reports/run.html: NAME.png and NAME-believe.png
+    pip install -e '.[docs]' && playwright install chromium
+    python docs/screenshots.py --hands hands.csv.gz   # 10 to 15 minutes on two cores
 
-A browser that is installed already can be named: `CHROMIUM=/usr/bin/chromium`.
+`--hands`: Sign Language Digits, a CSV of 32×32 colour. Without it the pictures of hands stay as they are. A
+browser that is installed already can be named: `CHROMIUM=/usr/bin/chromium`. What the pictures show stands in
+facts.json beside them.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import gzip
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from io import BytesIO
@@ -27,51 +28,81 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from cgan.params.reading import load_params
-
-IMAGES = Path(__file__).parent / "images"
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs/images"
 MAX_BYTES = 300_000
-RUNS = "api/2.0/mlflow/runs/search"
+PICTURES = (
+    *("run-page", "run-page-hands", "run-page-hands-believe", "production-run", "dvc-plots"),
+    *("mlflow-runs", "mlflow-run", "mlflow-metrics", "mlflow-artifacts", "mlflow-compare"),
+    "mlflow-version",
+)
+FOREIGN = ("CGAN_", "DVC_", "GIT_", "MLFLOW_", "PREFECT_")  # of the environment: settings of yours
 
 
-def free_port() -> int:
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return str(probe.getsockname()[1])
 
 
-@contextlib.contextmanager
-def serving(command: list[str], health: str, environment: dict[str, str]) -> Iterator[None]:
-    """A server in a process group of its own, from its first healthy answer to the end of the block."""
-    process = subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(120):
-            with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=2):
-                break
-            if process.poll() is not None:
-                sys.exit(f"{' '.join(command)} ended with exit code {process.returncode}.")
-            time.sleep(1)
-        else:
-            sys.exit(f"{health} does not answer.")
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+class Project:
+    """A clone of HEAD with its servers. A picture may show its folder and its user, not yours."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.prefect, self.mlflow = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        own = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+        own |= {"HOME": str(folder.parent), "LOGNAME": "you", "USER": "you", "TZ": "UTC"}
+        own |= {"PREFECT_API_URL": f"{self.prefect}/api", "PYTHONPATH": str(folder)}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = own | {"PATH": path}
+        subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+        # With the lock of another machine, DVC would not look into its run cache.
+        (folder / "dvc.lock").unlink()
+
+    def run(self, *command: str, check: bool = True) -> None:
+        """`python -m COMMAND` in the clone."""
+        told = [sys.executable, "-m", *command]
+        subprocess.run(told, cwd=self.folder, env=self.environment, check=check)
+
+    def read(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        ports = (self.prefect.rpartition(":")[2], self.mlflow.rpartition(":")[2])
+        try:
+            self.run(
+                *("flows.production", "up", "--prefect-port", ports[0], "--mlflow-port", ports[1])
+            )
+            self.run("flows.production", "deploy")
+            yield
+        finally:
+            self.run("flows.production", "down")
+
+    def train(self, changes: dict[str, str]) -> dict[str, Any]:
+        """The pipeline with these texts of params.yaml replaced. What the run is called, and its numbers."""
+        path = self.folder / "params.yaml"
+        text = path.read_text(encoding="utf-8")
+        for old, new in changes.items():
+            text = text.replace(f" {old}", f" {new}")
+        path.write_text(text, encoding="utf-8")
+        self.run("dvc", "repro")
+        made = self.read("models/mlflow_run.json")
+        kept = {key: made[key] for key in ("run_id", "run_name", "training_s")}
+        return kept | {"accuracy": self.read("reports/headline.json")["conditional_accuracy"]}
 
 
-def post(url: str, question: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        url, json.dumps(question).encode(), {"Content-Type": "application/json"}
-    )
+def asked(url: str, question: dict[str, Any] | None = None) -> Any:
+    request = urllib.request.Request(url, headers={"Content-Type": "application/json"})
+    request.data = json.dumps(question).encode() if question else None
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
 
 def shoot(page: Page, name: str) -> None:
     """What the window shows, in 256 colours or fewer: at most MAX_BYTES."""
+    assert name in PICTURES
     with Image.open(BytesIO(page.screenshot())) as picture:
         path = IMAGES / f"{name}.png"
         for colours in (256, 128, 64):
@@ -85,89 +116,113 @@ def visit(page: Page, address: str, patience_ms: int = 4000) -> None:
     page.goto(address)
     with contextlib.suppress(Exception):  # pages that poll never come to rest
         page.wait_for_load_state("networkidle", timeout=15_000)
+    with contextlib.suppress(Exception):  # a panel of MLflow's that opens by itself
+        heading = page.get_by_text("MLflow Assistant", exact=True)
+        heading.locator("xpath=../..").get_by_role("button").last.click(timeout=1000)
     page.wait_for_timeout(patience_ms)
 
 
-def production_pages(page: Page) -> None:
-    """The morning's pages, from the servers that `make up` started in the working directory."""
-    site = "http://127.0.0.1:4200"
-    judged = {"name": {"any_": ["Promoted", "Blocked"]}}
-    question = {"sort": "START_TIME_DESC", "flow_runs": {"state": judged}, "limit": 1}
-    run = post(f"{site}/api/flow_runs/filter", question)[0]
-    visit(page, f"{site}/runs/flow-run/{run['id']}")
+def production_page(page: Page, project: Project) -> str:
+    """The night's run in Prefect, with its artifacts. Returns its state."""
+    ended = {"flow_runs": {"end_time": {"is_null_": False}}, "limit": 1}
+    run = asked(f"{project.prefect}/api/flow_runs/filter", ended)[0]
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    visit(page, f"{project.prefect}/runs/flow-run/{run['id']}")
     page.get_by_text("Artifacts", exact=True).last.click()
     page.wait_for_timeout(2000)
     shoot(page, "production-run")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    return str(run["state"]["name"])
 
 
-def mlflow_pages(page: Page) -> None:
-    port = free_port()
-    site = f"http://127.0.0.1:{port}"
-    environment = dict(os.environ)
-    command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]
-    with serving(command, f"{site}/health", environment):
-        run_id = json.loads(Path("models/mlflow_run.json").read_text(encoding="utf-8"))["run_id"]
-        address = f"{site}/api/2.0/mlflow/runs/get?run_id={run_id}"
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            experiment = json.load(answer)["run"]["info"]["experiment_id"]
-        visit(page, f"{site}/#/experiments/{experiment}/runs?workflowType=machine_learning", 6000)
-        shoot(page, "mlflow-runs")
-        run = f"{site}/#/experiments/{experiment}/runs/{run_id}"
-        visit(page, run)
-        shoot(page, "mlflow-run")
-        visit(page, f"{run}/model-metrics", 8000)
-        shoot(page, "mlflow-metrics")
-        visit(page, f"{run}/artifacts/grid.png")
-        shoot(page, "mlflow-artifacts")
-        visit(page, f"{site}/#/models/{load_params().gate.model}/versions/1")
-        shoot(page, "mlflow-version")
-        asked = {"experiment_ids": [experiment], "max_results": 2}
-        two = [found["info"]["run_id"] for found in post(f"{site}/{RUNS}", asked)["runs"]]
-        compared = f"runs={json.dumps(two)}&experiments={json.dumps([experiment])}"
-        visit(page, f"{site}/#/compare-runs?{compared}")
-        grids = page.get_by_text("grid.png").last
-        grids.scroll_into_view_if_needed()
-        grids.dispatch_event("click")
-        page.wait_for_timeout(3000)
-        page.get_by_text("Artifacts", exact=True).last.scroll_into_view_if_needed()
-        page.mouse.move(800, 400)
-        page.mouse.wheel(0, 500)
-        page.wait_for_timeout(1000)
-        shoot(page, "mlflow-compare")
+def mlflow_pages(page: Page, project: Project, run_id: str, other_id: str) -> None:
+    site = project.mlflow
+    found = asked(f"{site}/api/2.0/mlflow/runs/get?run_id={run_id}")
+    experiment = found["run"]["info"]["experiment_id"]
+    visit(page, f"{site}/#/experiments/{experiment}/runs?workflowType=machine_learning", 6000)
+    shoot(page, "mlflow-runs")
+    run = f"{site}/#/experiments/{experiment}/runs/{run_id}"
+    visit(page, f"{run}?workflowType=machine_learning")
+    shoot(page, "mlflow-run")
+    visit(page, f"{run}/model-metrics?workflowType=machine_learning", 20_000)
+    shoot(page, "mlflow-metrics")
+    visit(page, f"{run}/artifacts/grid.png?workflowType=machine_learning")
+    shoot(page, "mlflow-artifacts")
+    visit(page, f"{site}/#/models/cgan/versions/1")
+    shoot(page, "mlflow-version")
+    compared = f"runs={json.dumps([run_id, other_id])}&experiments={json.dumps([experiment])}"
+    visit(page, f"{site}/#/compare-runs?{compared}")
+    grids = page.get_by_text("grid.png").last
+    grids.scroll_into_view_if_needed()
+    grids.dispatch_event("click")
+    page.wait_for_timeout(3000)
+    page.get_by_text("Artifacts", exact=True).last.scroll_into_view_if_needed()
+    page.mouse.move(800, 400)
+    page.mouse.wheel(0, 500)
+    page.wait_for_timeout(1000)
+    shoot(page, "mlflow-compare")
 
 
-def page_of_the_run(page: Page, name: str) -> None:
-    visit(page, Path("reports/run.html").resolve().as_uri(), 1500)
-    shoot(page, name)
-    drawings = page.get_by_role("heading", name="Drawings, not chosen by hand")
-    drawings.click()
-    drawings.evaluate("heading => heading.scrollIntoView()")
+def page_of_the_run(page: Page, project: Project, name: str) -> str:
+    """Returns the verdict at its top."""
+    visit(page, (project.folder / "reports/run.html").as_uri(), 1500)
+    to_draw = page.locator(".play-card").first.bounding_box()  # below the cards of the classes
+    assert to_draw
+    page.set_viewport_size({"width": 1280, "height": int(to_draw["y"] + to_draw["height"]) + 16})
     page.wait_for_timeout(1500)
-    shoot(page, f"{name}-believe")
+    shoot(page, name)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    if f"{name}-believe" in PICTURES:
+        drawings = page.get_by_role("heading", name="Drawings, not chosen by hand")
+        drawings.click()
+        drawings.evaluate("heading => heading.scrollIntoView()")
+        page.wait_for_timeout(1500)
+        shoot(page, f"{name}-believe")
+    return page.locator(".verdict").inner_text()
 
 
-def plots_page(page: Page) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", "plots", "show"], check=True)
-    visit(page, Path("dvc_plots/index.html").resolve().as_uri(), 1000)
-    shoot(page, "dvc-plots")
+def retake(page: Page, project: Project, hands: Path | None) -> dict[str, Any]:
+    """All pictures. Returns facts about the runs that they show."""
+    with project.serving():
+        project.run("prefect", "deployment", "run", "cgan/nightly", "--watch", check=False)
+        facts = {"production": production_page(page, project)}
+        sample = project.train({})  # the night's results, from DVC's cache
+        sample["verdict"] = page_of_the_run(page, project, "run-page")
+        project.run("dvc", "plots", "show")
+        visit(page, (project.folder / "dvc_plots/index.html").as_uri(), 1000)
+        shoot(page, "dvc-plots")
+        project.run("cgan.cli", "preset", "fast")
+        fast = project.train({})
+        facts |= {"sample": sample, "fast": fast}
+        if hands:
+            project.run("cgan.cli", "preset", "default")
+            opened = gzip.open if hands.suffix == ".gz" else open
+            with opened(hands, "rb") as file:
+                (project.folder / "data/inbox/hands.csv").write_bytes(file.read())
+            changes = {"source: sample": "source: file", "channels: 1": "channels: 3"}
+            facts["hands"] = project.train(changes)
+            facts["hands"]["verdict"] = page_of_the_run(page, project, "run-page-hands")
+        mlflow_pages(page, project, sample["run_id"], fast["run_id"])
+    return facts
 
 
 def main() -> None:
-    IMAGES.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--hands", type=Path, metavar="CSV", help="or a .csv.gz")
+    hands = parser.parse_args().hands
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+        project = Project(Path(temporary) / "cgan")
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        if sys.argv[1:] == ["production"]:
-            page.set_viewport_size({"width": 1440, "height": 1000})
-            production_pages(page)
-        elif sys.argv[1:2] == ["page"]:
-            page_of_the_run(page, sys.argv[2])
-        else:
-            mlflow_pages(page)
-            plots_page(page)
+        page = browser.new_page(viewport={"width": 1280, "height": 800}, timezone_id="UTC")
+        facts = retake(page, project, hands and hands.resolve())
         browser.close()
+        head = ["git", "rev-parse", "HEAD"]
+        commit = subprocess.check_output(head, cwd=project.folder, encoding="utf-8").strip()
+    text = json.dumps({"commit": commit} | facts, indent=2)
+    (IMAGES / "facts.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
