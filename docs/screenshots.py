@@ -33,7 +33,7 @@ IMAGES = ROOT / "docs/images"
 MAX_BYTES = 300_000
 PICTURES = (
     *("run-page", "run-page-hands", "run-page-hands-believe", "production-run", "dvc-plots"),
-    *("mlflow-runs", "mlflow-run", "mlflow-metrics", "mlflow-artifacts", "mlflow-compare"),
+    *("mlflow-runs", "mlflow-run", "mlflow-artifacts", "mlflow-compare"),
     "mlflow-version",
 )
 FOREIGN = ("CGAN_", "DVC_", "GIT_", "MLFLOW_", "PREFECT_")  # of the environment: settings of yours
@@ -117,9 +117,7 @@ def visit(page: Page, address: str, patience_ms: int = 4000) -> None:
     with contextlib.suppress(Exception):  # pages that poll never come to rest
         page.wait_for_load_state("networkidle", timeout=15_000)
     with contextlib.suppress(Exception):  # a panel of MLflow's that opens by itself
-        place = page.get_by_text("MLflow Assistant", exact=True).bounding_box(timeout=1000)
-        assert place and page.viewport_size
-        page.mouse.click(page.viewport_size["width"] - 36, place["y"] + place["height"] / 2)
+        page.get_by_role("button", name="Close", exact=True).first.click(timeout=2000)
     page.wait_for_timeout(patience_ms)
 
 
@@ -145,8 +143,6 @@ def mlflow_pages(page: Page, project: Project, run_id: str, other_id: str) -> No
     run = f"{site}/#/experiments/{experiment}/runs/{run_id}"
     visit(page, f"{run}?workflowType=machine_learning")
     shoot(page, "mlflow-run")
-    visit(page, f"{run}/model-metrics?workflowType=machine_learning", 20_000)
-    shoot(page, "mlflow-metrics")
     visit(page, f"{run}/artifacts/grid.png?workflowType=machine_learning")
     shoot(page, "mlflow-artifacts")
     visit(page, f"{site}/#/models/cgan/versions/1")
