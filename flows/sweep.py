@@ -128,7 +128,7 @@ def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -
 def compare(base: Path, commit: str, params: Params, asked: argparse.Namespace) -> None:
     """Train with fresh seeds, not the one by which params may have been chosen; and with what `--against` has
     otherwise in `train`."""
-    name, key, count = asked.against, params.sweep.objective, asked.seeds
+    name, key, count = asked.against or "HEAD", params.sweep.objective, asked.seeds
     others, first = _other_params(base, params, name), params.train.seed + 1
     roles = {"present": {}, name: others} if others else {"present": {}}
     say(f"{count} fresh seeds each: {', '.join(roles)}")
@@ -252,14 +252,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add(
         "--against",
-        default="HEAD",
         metavar="COMMIT",
-        help="the commit whose `train` to compare with",
+        help="with --seeds, the commit whose `train` to compare with; default: HEAD",
     )
     add("--parallel", type=int, default=2, help="how many trainings run at a time")
     asked = parser.parse_args(arguments)
-    if asked.parallel < 1 or asked.seeds == 1:
-        parser.error("expected at least --parallel 1 and --seeds 2")
+    if asked.trials < 1 or asked.parallel < 1 or (asked.seeds is not None and asked.seeds < 2):
+        parser.error("expected at least --trials 1, --parallel 1 and --seeds 2")
+    if asked.against and not asked.seeds:
+        parser.error("--against is for a comparison over --seeds; a search compares with nothing")
     if importlib.util.find_spec("optuna") is None:
         sys.exit("Error: a sweep needs the package optuna: `pip install -e '.[pipeline,sweep]'`.")
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -76,7 +76,8 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
         )
     with contextlib.ExitStack() as opened:
         archive = album = None
-        # A damaged .zip, or of a kind that zipfile does not know: whoever unpacks it gives the reason.
+        # A .zip that is damaged, or packed in a way that zipfile does not know, for which it raises
+        # NotImplementedError: whoever unpacks it gives the reason.
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:

@@ -12,6 +12,7 @@ import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -24,12 +25,14 @@ from cgan.quality.class_shift import ENOUGH, Moments, furthest
 from cgan.quality.comparison import EvaluationSet
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Judge, load_judge, look
-from cgan.quality.metrics import conditional_accuracy, mean_share
+from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
 from cgan.registry.client import GATE_FOLDER, Registry, Version, downloaded
 from cgan.registry.decision import shifted
 from cgan.verdict import Check
 
 DATA = "training_data.safetensors"
+MAX_CLASS_MIX = 0.10  # part of the images that would need another class
+MAX_CLASS_LOSS = 0.05  # of a class's agreement
 ANOTHER_CHAMPION = (
     "bring back the champion before (`cgan registry rollback --why …`), or delete the alias `champion` in "
     "MLflow: the next `cgan gate` then makes a first one"
@@ -108,7 +111,8 @@ def compared(kept: Kept, inputs: Inputs, limits: GateParams) -> list[Check]:
     images, labels = _whole(inputs)
     shape, classes, names = images.shape[1:], inputs.heldout.classes, inputs.heldout.class_names
     new = (~torch.isin(fingerprints(images, labels), kept.fingerprints)).nonzero()[:, 0]
-    shifts, checks = furthest(Moments.of_images(images, labels, classes), kept.looks, shape), []
+    shifts = furthest(Moments.of_images(images, labels, classes), kept.looks, shape)
+    checks = [_mix(labels.bincount(minlength=classes).double(), kept.looks.counts)]
     if len(new):
         fresh = Moments.of_images(images[new], labels[new], classes)
         new = new[torch.randperm(len(new), generator=torch.Generator().manual_seed(0))][:LOOKED_AT]
@@ -117,7 +121,7 @@ def compared(kept: Kept, inputs: Inputs, limits: GateParams) -> list[Check]:
         shifts += furthest(Moments.of([seen.features], labels[new], classes), kept.seen)
         confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
         asked = kept.seen.counts.long()
-        checks = agreement(confusion, kept.right, asked, limits.max_agreement_drop, names)
+        checks += agreement(confusion, kept.right, asked, limits.max_agreement_drop, names)
     what = "standard deviations by which a class's images differ from the champion's"
     return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
 
@@ -125,8 +129,8 @@ def compared(kept: Kept, inputs: Inputs, limits: GateParams) -> list[Check]:
 def agreement(
     confusion: Tensor, right: Tensor, asked: Tensor, max_drop: float, names: list[str]
 ) -> list[Check]:
-    """How much less the champion's judge agrees with labels than with those of its own hold-out, mean over
-    classes. None where no class has enough images.
+    """How much less the champion's judge agrees with labels than with those of its own hold-out: in all, and
+    in the class where it fell furthest, as a part of what it was.
 
     `confusion` int64 [classes, classes]: images by label and by what the judge sees. `right` of `asked`,
     int64 [classes]: what it was.
@@ -138,22 +142,33 @@ def agreement(
         return []
     now, now_between = mean_share([(row[0], row[1]) for row in known])
     then, then_between = mean_share([(row[2], row[3]) for row in known])
-    drop = max(0.0, then_between[0] - now_between[1])
-    mistaken = confusion - confusion.diagonal().diag()
-    label, other = divmod(int(mistaken.argmax()), len(names))
     why = (
-        f"the champion's judge agrees with {percent(now)} of the new labels, but agreed with "
-        f"{percent(then)} of those of its own hold-out (means over the classes); most often it sees "
-        f"{names[other]} where the label is {names[label]} ({int(mistaken.max()):,} of "
-        f"{counts[label][1]:,} images)"
+        f"the champion's judge agrees with {percent(now)} of the new labels, and did with "
+        f"{percent(then)} of those of its own hold-out, both the mean over classes"
     )
-    what, passed = "labels that the champion's judge no longer agrees with", drop <= max_drop
+    losses, seen_as = [0.0], []
+    for label, (agreed, images, did, held) in enumerate(counts):
+        if images >= ENOUGH and did:
+            losses.append(1 - wilson_interval(agreed, images)[1] / wilson_interval(did, held)[0])
+            if losses[-1] > MAX_CLASS_LOSS:
+                others = confusion[label].scatter(0, torch.tensor(label), 0)
+                part = f"{percent(int(others.max()) / images, 0)} of the {images:,} images"
+                seen_as.append(f"{names[int(others.argmax())]} in {part} labelled {names[label]}")
     return [
-        Check(
-            *("label_agreement", what, drop, max_drop, passed),
-            at_most=True,
-            why="" if passed else why,
-        )
+        _at_most(
+            "label_agreement",
+            "labels that the champion's judge no longer agrees with, mean over classes",
+            max(0.0, then_between[0] - now_between[1]),
+            max_drop,
+            why,
+        ),
+        _at_most(
+            "class_agreement",
+            "labels of one class that the champion's judge no longer agrees with",
+            max(losses),
+            MAX_CLASS_LOSS,
+            f"the champion's judge sees {', '.join(seen_as[:5])}",
+        ),
     ]
 
 
@@ -173,3 +188,18 @@ def _whole(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """All images and labels of the CSV."""
     parts = (inputs.training, inputs.heldout)
     return torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+
+
+def _mix(found: Tensor, known: Tensor) -> Check:
+    """How many images would need another class, less what chance explains: of counts [classes]."""
+    one, other = found / found.sum(), known / known.sum()
+    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(one)))
+    spread = (found + known) / (found + known).sum() * (1 / found.sum() + 1 / known.sum())
+    value = float(((one - other).abs() - z * spread.sqrt()).clamp(min=0).sum() / 2)
+    return _at_most("class_mix", "images that would need another class", value, MAX_CLASS_MIX)
+
+
+def _at_most(name: str, what: str, value: float, limit: float, why: str = "") -> Check:
+    """`why` stands where the limit is passed."""
+    passed = value <= limit
+    return Check(name, what, value, limit, passed, at_most=True, why="" if passed else why)
