@@ -46,6 +46,7 @@ class Seen:
     white: bool = False
     frames: bool = False
     colour: bool = False
+    scale: int = 0  # of fractions: the value that is white; 0 for all other pictures
     damage: str = ""
 
 
@@ -130,7 +131,7 @@ def _picture(album: Album, name: str, seen: Seen, enough: int) -> Image.Image:
     image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_scaled(image))
+        return Image.fromarray(_scaled(image, seen))
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         seen.white = np.asarray(layers.getchannel("A")).min() < 255
@@ -145,7 +146,7 @@ def _picture(album: Album, name: str, seen: Seen, enough: int) -> Image.Image:
     return image if seen.colour else image.getchannel(0)
 
 
-def _scaled(image: Image.Image) -> NDArray[np.uint8]:
+def _scaled(image: Image.Image, seen: Seen) -> NDArray[np.uint8]:
     """Whole numbers of 16 bits and fractions → 0–255, by the scale that their kind has."""
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
@@ -153,6 +154,7 @@ def _scaled(image: Image.Image) -> NDArray[np.uint8]:
     scale = 65535 if whole else next((most for most in (1, 255, 65535) if high <= most), 0)
     if not (low >= 0 and high <= scale):  # NaN too
         raise ValueError(f"values from {low:g} to {high:g}, expected 0–1, 0–255 or 0–65,535")
+    seen.scale = 0 if whole else scale
     scaled = values >> 8 if whole else (values * (255 / scale)).round()
     return scaled.astype(np.uint8)
 
@@ -225,6 +227,10 @@ def _check(album: Album, read: pd.DataFrame, size: tuple[int, int] | None) -> No
             f"{height}` and `data.width: {width}` in params.yaml, which cuts off least; and `data.fit: pad` "
             "to cut off nothing."
         )
+    scales = whole[whole["scale"] > 0].drop_duplicates("scale")["scale"]
+    if len(scales) > 1:  # a dark picture of 0–255 would be taken for one of 0–1
+        shown = listed([f"0–{scale:,}: {name}" for name, scale in scales.items()])
+        problems.append(f"pictures of fractions differ in scale ({shown}). Give all the same one.")
     if problems:
         raise SourceError(f"{album.root}: " + "\n".join(problems))
 

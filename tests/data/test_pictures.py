@@ -155,6 +155,10 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         {"cat/0.tif": picture(FRACTIONS * -9, kind="TIFF")},
         r"refused: .*cat/0\.tif: values from -4\.5 to -4\.5, expected 0–1",
     ),
+    "two scales": (
+        {f"cat/{n}.tif": picture(FRACTIONS * (1 + n), kind="TIFF") for n in (0, 99)},
+        r"refused: .*differ in scale \(0–1: cat/0\.tif, 0–255: cat/99\.tif\)",
+    ),
     "NaN": ({"cat/0.tif": picture(FRACTIONS * np.nan, kind="TIFF")}, "refused: .*from nan to nan"),
     "a table of what is not there": (
         {"labels.csv": TABLE + b"cat/9.png,cat\n../x.png,cat\n"},
