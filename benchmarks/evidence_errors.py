@@ -3,24 +3,43 @@
 Classes are Gaussians, classifiers know their classes' means, and a training's luck moves these. So folds
 share images as they do with networks, and thousands of repetitions take minutes:
 
-    python benchmarks/evidence_errors.py [--repetitions 300]
+    python -m benchmarks.evidence_errors [--repetitions 300]
+
+The same with real digits and networks: 100 images of each class, 20 of two of them, chosen anew each time.
+The truth is what the same classifiers get on other images. Two minutes for each repetition, on one core:
+
+    python -m benchmarks.evidence_errors --digits 20
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgan.data.csv_reader import DEFAULTS, read_csv
 from cgan.evidence.classifiers import COST_NOTHING
-from cgan.evidence.effect import DRAWN, Outcome, effect
+from cgan.evidence.effect import DRAWN, Difference, Outcome, effect
+from cgan.evidence.rounds import folds_of, rounds_by_fold
 from cgan.evidence.sets import folds
+from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.quality.judge import look, silent
+
+from .evaluation_set import all_params, as_dataset, csv_file, preset
 
 Values = NDArray[np.float64]
 DIMENSIONS, FOLDS, LUCK = 12, 5, 0.05
+PER_CLASS, PER_RARE_CLASS, RARE, OTHERS = 100, 20, (3, 8), 9_000  # digits
+JUDGE_KIMG, GENERATOR_KIMG = 10.0, 60.0  # short, so that twenty repetitions take less than an hour
 WORLDS = {
     "three of 150, two of 20": [150] * 3 + [20] * 2,
     "five of 60": [60] * 5,
@@ -120,10 +139,86 @@ def smallest_gain(per_class: int, repetitions: int, random: np.random.Generator)
     return high
 
 
+def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Difference]:
+    """The difference that drawings make, the true one, and that between classifiers which learnt alike."""
+    images = read_csv(csv_file()[0], DEFAULTS)
+    order = np.random.default_rng(repetition).permutation(len(images.labels))
+    labels, rows = images.labels[order], list[int]()
+    for label in range(10):
+        count = PER_RARE_CLASS if label in RARE else PER_CLASS
+        rows += np.flatnonzero(labels == label)[:count].tolist()
+    chosen, others = order[rows], np.delete(order, rows)[:OTHERS]
+    data = as_dataset(images.images[chosen], images.labels[chosen], 10)
+    unseen = torch.from_numpy(images.images[others])
+    theirs = torch.from_numpy(images.labels[others])
+
+    project, seed = all_params(), 100 * repetition
+    params = project.model_copy(
+        update={
+            "preprocess": project.preprocess.model_copy(update={"seed": seed}),
+            "train": preset("fast", total_kimg=GENERATOR_KIMG, seed=seed),
+            "train_judge": project.train_judge.model_copy(
+                update={"seed": seed, "total_kimg": JUDGE_KIMG}
+            ),
+        }
+    )
+    hardware = choose_hardware("auto", "auto")
+    fold_of = folds_of(data, FOLDS, params)
+    rounds = rounds_by_fold(data, fold_of, params, None, 0.0, None, folder, hardware)
+    outcomes = [each.outcome() for each in rounds]
+    found = effect(outcomes, COST_NOTHING, folded=True)
+    truth, alike = list[float](), list[Outcome]()
+    for each, outcome in zip(rounds, outcomes, strict=True):
+        answers = each.pupils.answers(unseen)
+        right = {name: answers[name] == theirs for name in (DRAWN, found.base)}
+        on_others = Outcome(torch.arange(len(theirs)), theirs, torch.arange(len(theirs)), right)
+        truth.append(on_others.mean(DRAWN) - on_others.mean(found.base))
+        recipe = each.pupils.recipe.model_copy(update={"seed": each.pupils.recipe.seed + 50})
+        again = replace(each.pupils, recipe=recipe, folder=each.pupils.folder / "again")
+        second = (
+            look(again.pupil("repeated", partial(silent, "again")), each.test.images).classes
+            == outcome.labels
+        )
+        both = {"repeated": outcome.right["repeated"], DRAWN: second}
+        alike.append(replace(outcome, right=both))
+    return found.overall, fmean(truth), effect(alike, ["repeated"], folded=True).overall
+
+
+def rows_of_digits(repetitions: int) -> Iterator[str]:
+    """A table, a row as each repetition ends, and the sums."""
+    compute_deterministically()
+    yield "| repetition | without | with drawings | 95 % interval | truth | verdict | alike |"
+    yield "|---:|---:|---:|---|---:|---|---|"
+    holds, nothing = 0, 0
+    for repetition in range(1, repetitions + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            found, truth, alike = of_digits(repetition, Path(folder))
+        low, high = found.interval
+        holds, nothing = (
+            holds + (low <= truth <= high),
+            nothing + (alike.verdict == "no difference"),
+        )
+        shares = (found.without, found.with_drawings)
+        yield (
+            f"| {repetition} | {' | '.join(f'{100 * share:.1f}' for share in shares)} | "
+            f"{100 * low:+.1f} to {100 * high:+.1f} | {100 * truth:+.1f} | {found.verdict} | "
+            f"{alike.verdict} |"
+        )
+    yield f"\nThe interval holds the truth in {holds} of {repetitions}; equals do not differ in {nothing}."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=300)
-    repetitions = parser.parse_args().repetitions
+    parser.add_argument(
+        "--digits", type=int, metavar="REPETITIONS", help="with real digits instead"
+    )
+    asked = parser.parse_args()
+    if asked.digits:
+        for line in rows_of_digits(asked.digits):
+            print(line, flush=True)
+        return
+    repetitions = asked.repetitions
     print("| classes | true gain | holds the truth | help | no difference | harm |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, counts in WORLDS.items():
