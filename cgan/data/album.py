@@ -128,7 +128,7 @@ def _only_file(folder: Path) -> Path:
 
 def _in_folder(root: Path) -> dict[str, str]:
     """The files below it, each with why it is not read, `` if it is."""
-    found, seen = dict[str, str](), {root.resolve()}
+    reasons, seen = dict[str, str](), {root.resolve()}
     for folder, inside, names in os.walk(root, followlinks=True):
         inside.sort()
         for name in [*inside, *names]:
@@ -137,13 +137,13 @@ def _in_folder(root: Path) -> dict[str, str]:
             if why and name in inside:
                 inside.remove(name)
             if name not in inside:
-                found[path.relative_to(root).as_posix()] = why
-    if foreign := [name for name in found if re.search("[\ud800-\udfff]", name)]:
+                reasons[path.relative_to(root).as_posix()] = why
+    if foreign := [name for name in reasons if re.search("[\ud800-\udfff]", name)]:
         raise SourceError(
             f"{root}: expected names in UTF-8, as DVC does; of others there are {len(foreign):,}: "
             f"{listed(foreign)}. Rename them: `convmv -r -f latin1 -t utf8 --notest FOLDER` does it for all."
         )
-    return found
+    return reasons
 
 
 def _on_disk(path: Path, seen: set[Path]) -> str:
@@ -163,8 +163,8 @@ def _in_zip(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
     files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     filled = {folder for name in files for folder in PurePosixPath(name).parents}
     empty = [n for n in archive.namelist() if n.endswith("/") and PurePosixPath(n) not in filled]
-    found = {n: next(filter(None, map(_by_name, PurePosixPath(n).parts)), "") for n in files}
-    return found | dict.fromkeys(empty, "an empty folder")
+    reasons = {n: next(filter(None, map(_by_name, PurePosixPath(n).parts)), "") for n in files}
+    return reasons | dict.fromkeys(empty, "an empty folder")
 
 
 def _by_name(name: str) -> str:
@@ -191,8 +191,8 @@ def _arranged(album: Album) -> Album | None:
     album.table = _by_folders(
         album.left, around.rpartition("/")[0] if len(folders) == 1 else around
     )
-    known = album.table.index[album.table["left"] == ""]
-    return album if any(map(is_picture, known)) else None
+    readable = album.table.index[album.table["left"] == ""]
+    return album if any(map(is_picture, readable)) else None
 
 
 def _lists_paths(head: bytes) -> bool:

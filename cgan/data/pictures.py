@@ -60,17 +60,17 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     arrays, seen = dict[str, NDArray[np.uint8]](), dict[str, Seen]()
     first, most = None, 0
     for name in album.table.index[album.table["left"] == ""]:
-        seen[name] = of = Seen()
+        seen[name] = facts = Seen()
         try:
-            picture = _picture(album, name, of, 4 * max(size) if size else 0)
+            picture = _picture(album, name, facts, 4 * max(size) if size else 0)
         except Exception as error:  # Pillow and zipfile raise a dozen kinds
             unknown = isinstance(error, UnidentifiedImageError)
-            of.damage = NO_PICTURE if unknown else first_line(error)
+            facts.damage = NO_PICTURE if unknown else first_line(error)
             if unknown and not is_picture(name):
                 del seen[name]
                 album.table.loc[name, "left"] = NO_PICTURE
             continue
-        of.width, of.height = picture.size
+        facts.width, facts.height = picture.size
         first = first or picture.size
         if size or picture.size == first:
             arrays[name] = np.asarray(_fitted(picture, size or first, params.fit))
@@ -84,9 +84,9 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
 
     read = album.table.loc[[*seen]].join(pd.DataFrame(map(vars, seen.values()), index=[*seen]))
     _check(album, read, size)
-    said = _in_words(album.table, read)
+    notes = _in_words(album.table, read)
     if size and params.fit == "crop":
-        said += _cut_in_words(read, size)
+        notes += _cut_in_words(read, size)
     names = _class_names(album, read)
     number_of = {name: number for number, name in enumerate(names)}
     read = read.assign(number=read["label"].map(number_of)).sort_values("number", kind="stable")
@@ -104,7 +104,7 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
         len(names),
         digest_of(images, labels, *(array for array in (splits, groups) if array is not None)),
         images.nbytes,
-        tuple(said),
+        tuple(notes),
         files=[f"{album.root}/{name}" for name in read.index],
         class_names=None if names == [str(n) for n in range(len(names))] else names,
         splits=splits,
@@ -253,24 +253,24 @@ def _cut(read: pd.DataFrame, to: tuple[int, int]) -> pd.Series[float]:
 
 
 def _in_words(table: pd.DataFrame, read: pd.DataFrame) -> list[str]:
-    said, left = [], table[table["left"] != ""]
-    if len(left):
-        each = [
-            f"{why[0].upper()}{why[1:]}: {listed([*left.index[left['left'] == why]])}."
-            for why in left["left"].unique()
+    notes, unread = [], table[table["left"] != ""]
+    if len(unread):
+        reasons = [
+            f"{why[0].upper()}{why[1:]}: {listed([*unread.index[unread['left'] == why]])}."
+            for why in unread["left"].unique()
         ]
-        said.append(f"Left out: {len(left):,}. {' '.join(each)}")
-    without = left["label"][left["left"] == NO_PICTURE]
+        notes.append(f"Left out: {len(unread):,}. {' '.join(reasons)}")
+    without = unread["label"][unread["left"] == NO_PICTURE]
     if lost := sorted(set(without) - set(read["label"]) - {""}):
-        said.append(
+        notes.append(
             f"Folders that become no class: {listed(lost)}. They hold no picture that can be read; "
             "save pictures as PNG or JPEG."
         )
     for column, words in NOTES.items():
         names = read.index[read[column]]
         if len(names) and (column != "colour" or len(names) < FEW * len(read)):
-            said.append(words.format(n=len(names), of=len(read), names=listed([*names])))
-    return said
+            notes.append(words.format(n=len(names), of=len(read), names=listed([*names])))
+    return notes
 
 
 def _cut_in_words(read: pd.DataFrame, to: tuple[int, int]) -> list[str]:
