@@ -107,9 +107,7 @@ def _completed(params: ValidateParams, data: LabelledImages) -> ValidateParams:
             "null."
         )
     names, declared = data.class_names, params.class_names
-    if not declared or set(declared) == set(
-        names or ()
-    ):  # in another order they would be the wrong ones
+    if not declared or set(declared) == set(names or ()):  # in another order they would be wrong
         declared = names
     shape = dict(zip(("channels", "height", "width"), data.images.shape[1:], strict=True))
     return params.model_copy(update={"class_names": declared, **shape})

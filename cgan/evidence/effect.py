@@ -159,10 +159,8 @@ def _difference(
         tested = {label: changes for label, changes in mine.items() if len(changes)}
         if tested:
             by_round.append(statistics.fmean(float(changes.mean()) for changes in tested.values()))
-            luck.append(
-                sum(stats[label].of_one / len(changes) for label, changes in tested.items())
-                / len(tested) ** 2
-            )
+            noise = sum(stats[label].of_one / len(changes) for label, changes in tested.items())
+            luck.append(noise / len(tested) ** 2)
     if len(by_round) > 1:
         spread = statistics.variance(by_round)
         if folded:  # each fold tests other images, and their luck is in the spread too

@@ -31,8 +31,8 @@ def missing(counts: Tensor, per_class: int) -> Tensor:
     labels = torch.arange(len(counts)).repeat_interleave(lacking)
     if not len(labels):
         raise CganError(
-            f"--per-class {per_class}: every class has as many, the smallest {int(counts.min()):,}. Ask for "
-            "more."
+            f"--per-class {per_class}: every class already has as many images (the smallest has "
+            f"{int(counts.min()):,}). Ask for more."
         )
     return labels
 
@@ -57,8 +57,8 @@ def fill(
     unmet, counts = labels[pending].unique(return_counts=True)
     worst = int(counts.argmax())
     raise CganError(
-        f"--believed {believed}: of class {int(unmet[worst])}, {int(counts[worst]):,} drawings did not get "
-        f"there in {ROUNDS} tries. Lower it, or train a better generator."
+        f"--believed {believed}: of class {int(unmet[worst])}, {int(counts[worst]):,} drawings did not reach "
+        f"that certainty in {ROUNDS} tries. Lower --believed, or train a better generator."
     )
 
 
@@ -108,7 +108,7 @@ def folds(labels: Rows, units: Rows, count: int, seed: int, names: list[str]) ->
     for label in np.flatnonzero(held.sum(axis=0)):
         if held[:, label].max() == held[:, label].sum():
             raise DataError(
-                f"class {names[label]}: all its distinct images are in one of {count} folds, so that no "
-                "classifier could learn it from the others. Add images of this class, or remove it."
+                f"class {names[label]}: all its distinct images are in one of {count} folds, so no "
+                "classifier could learn the class from the others. Add images of this class, or remove it."
             )
     return fold_of[of_unit]
