@@ -86,7 +86,7 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
     """
     if options.folds and (options.seeds or options.test):
         raise CganError(
-            "--folds: tests on all images, each in one fold. Leave out --seeds and --test, or --folds."
+            "--folds tests on all images, so it excludes --seeds and --test. Leave out --folds or the others."
         )
     require_writable(EVIDENCE)
     compute_deterministically()
@@ -158,9 +158,11 @@ def _unseen(path: Path, params: Params, say: Say) -> Dataset:
     digests = image_digests(training.images.numpy())
     new = torch.from_numpy(~np.isin(image_digests(data.images.numpy()), digests))
     if not new.all():
-        say(f"{path}: {int((~new).sum()):,} images are in the training part too, and are left out.")
+        say(f"{path}: {int((~new).sum()):,} images are in the training part too and are left out.")
     if not new.any():
-        raise DataError(f"{path}: no image that the training part has not. Give other images.")
+        raise DataError(
+            f"{path}: all images are in the training part too. Give other images to test on."
+        )
     return Dataset(data.images[new], data.labels[new], training.metadata)
 
 
@@ -173,15 +175,15 @@ def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
     source, _ = read(path, params.data, validated)
     if source.images.shape[1:] != data.images.shape[1:] or source.classes > data.classes:
         raise DataError(
-            f"{path}: {source.classes} classes of {source.images.shape[1:]} (channels, height, width); "
-            f"expected at most {data.classes} of {tuple(data.images.shape[1:])}, as in the project's data."
+            f"{path}: {source.classes} classes of shape {source.images.shape[1:]}; expected at most "
+            f"{data.classes} of {tuple(data.images.shape[1:])} (channels, height, width). Give such images."
         )
     labels, classes = source.labels, data.class_names
     if names := source.class_names:  # of folders, which are in an order of their own
         if unknown := [name for name in names if name not in classes]:
             raise DataError(
-                f"{path}: the folder {unknown[0]!r} is none of the project's classes. Rename it; they are "
-                f"{listed(classes)}."
+                f"{path}: expected the project's classes, {listed(classes)}; found {unknown[0]!r}. Rename or "
+                "remove that class."
             )
         labels = np.array([classes.index(name) for name in names])[labels]
     order = np.argsort(labels, kind="stable")  # by class, as a generator is asked for them
@@ -193,9 +195,9 @@ def _by_fold(folder: Path, count: int, params: Params, data: Dataset) -> Callabl
     names = [folder / f"fold-{fold + 1}" for fold in range(count)]
     if absent := [name for name in names if not name.is_dir()]:
         raise DataError(
-            f"{absent[0]}: not found. Each fold needs drawings of its own, by a generator that has not seen "
-            f"the fold's test images: `cgan split --folds {count}` writes what each may learn from. For "
-            "drawings by a generator that learnt from the project's training part: --seeds 5."
+            f"{absent[0]}: not found. Each fold needs drawings by a generator that has not seen its test "
+            f"images; `cgan split --folds {count}` writes the images to train these generators on. If one "
+            "generator learnt from the project's training part, use --seeds 5 instead of --folds."
         )
     return lambda fold: labelled(names[fold], params, data)
 
@@ -249,8 +251,8 @@ def _carried_out(
     of_generators = f"{generators} generators and " * bool(generators)
     say(
         f"{len(rounds)} rounds: {of_generators}{len(rounds) * len(TRAINED)} classifiers to train on some "
-        f"{len(first):,} real images, about {forecast} on this machine ({hardware.device}). If it is "
-        "interrupted, start it again, and it continues."
+        f"{len(first):,} real images, about {forecast} on this machine ({hardware.device}). If this is "
+        "interrupted, run the command again, and it continues."
     )
     for number, this in enumerate(rounds, start=1):
         outcome = this.outcome(progress)
