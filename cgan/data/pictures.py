@@ -38,7 +38,7 @@ NOTES = {
 
 
 @dataclass
-class Seen:
+class PictureFacts:
     """What was found of a picture: its size, what was done to it, and why it cannot be read."""
 
     width: int = 0
@@ -57,10 +57,10 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     set; for a name that no class can have.
     """
     size = (params.width, params.height) if params.width and params.height else None
-    arrays, seen = dict[str, NDArray[np.uint8]](), dict[str, Seen]()
+    arrays, seen = dict[str, NDArray[np.uint8]](), dict[str, PictureFacts]()
     first, most = None, 0
-    for name in album.table.index[album.table["left"] == ""]:
-        seen[name] = facts = Seen()
+    for name in album.table.index[album.table["reason"] == ""]:
+        seen[name] = facts = PictureFacts()
         try:
             picture = _picture(album, name, facts, 4 * max(size) if size else 0)
         except Exception as error:  # Pillow and zipfile raise a dozen kinds
@@ -68,7 +68,7 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
             facts.damage = NO_PICTURE if unknown else first_line(error)
             if unknown and not is_picture(name):
                 del seen[name]
-                album.table.loc[name, "left"] = NO_PICTURE
+                album.table.loc[name, "reason"] = NO_PICTURE
             continue
         facts.width, facts.height = picture.size
         first = first or picture.size
@@ -115,7 +115,7 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
 # --- one picture ---------------------------------------------------------------------------------
 
 
-def _picture(album: Album, name: str, seen: Seen, enough: int) -> Image.Image:
+def _picture(album: Album, name: str, facts: PictureFacts, enough: int) -> Image.Image:
     """Upright, on white, in mode L where it has no colour, else RGB. `enough`: pixels a side to which a large
     JPEG may be made smaller while it is unpacked, far sooner. Raises ValueError for no picture."""
     with album.open(name) as file:
@@ -127,26 +127,26 @@ def _picture(album: Album, name: str, seen: Seen, enough: int) -> Image.Image:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     if enough:
         image.draft(None, (enough, enough))
-    seen.frames = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    facts.frames = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_scaled(image, seen))
+        return Image.fromarray(_scaled(image, facts))
     if image.has_transparency_data:
         layers = image.convert("RGBA")
-        seen.white = np.asarray(layers.getchannel("A")).min() < 255
-        if seen.white:
+        facts.white = np.asarray(layers.getchannel("A")).min() < 255
+        if facts.white:
             layers = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
         image = layers
     if image.mode in ("1", "L"):
         return image.convert("L")
     image = image.convert("RGB")
     red, green, blue = (plane.tobytes() for plane in image.split())
-    seen.colour = not red == green == blue
-    return image if seen.colour else image.getchannel(0)
+    facts.colour = not red == green == blue
+    return image if facts.colour else image.getchannel(0)
 
 
-def _scaled(image: Image.Image, seen: Seen) -> NDArray[np.uint8]:
+def _scaled(image: Image.Image, facts: PictureFacts) -> NDArray[np.uint8]:
     """Whole numbers of 16 bits and fractions → 0–255, by the scale that their kind has."""
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
@@ -154,7 +154,7 @@ def _scaled(image: Image.Image, seen: Seen) -> NDArray[np.uint8]:
     scale = 65535 if whole else next((most for most in (1, 255, 65535) if high <= most), 0)
     if not (low >= 0 and high <= scale):  # NaN too
         raise ValueError(f"values from {low:g} to {high:g}, expected 0–1, 0–255 or 0–65,535")
-    seen.scale = 0 if whole else scale
+    facts.scale = 0 if whole else scale
     scaled = values >> 8 if whole else (values * (255 / scale)).round()
     return scaled.astype(np.uint8)
 
@@ -253,14 +253,14 @@ def _cut(read: pd.DataFrame, to: tuple[int, int]) -> pd.Series[float]:
 
 
 def _in_words(table: pd.DataFrame, read: pd.DataFrame) -> list[str]:
-    notes, unread = [], table[table["left"] != ""]
+    notes, unread = [], table[table["reason"] != ""]
     if len(unread):
         reasons = [
-            f"{why[0].upper()}{why[1:]}: {listed([*unread.index[unread['left'] == why]])}."
-            for why in unread["left"].unique()
+            f"{why[0].upper()}{why[1:]}: {listed([*unread.index[unread['reason'] == why]])}."
+            for why in unread["reason"].unique()
         ]
         notes.append(f"Left out: {len(unread):,}. {' '.join(reasons)}")
-    without = unread["label"][unread["left"] == NO_PICTURE]
+    without = unread["label"][unread["reason"] == NO_PICTURE]
     if lost := sorted(set(without) - set(read["label"]) - {""}):
         notes.append(
             f"Folders that become no class: {listed(lost)}. They hold no picture that can be read; "
