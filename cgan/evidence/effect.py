@@ -37,8 +37,8 @@ class Outcome:
 
     def mean(self, method: str) -> float:
         """Of the classes' accuracies."""
-        seen = self.right[method].double()
-        return statistics.fmean(float(seen[self.labels == n].mean()) for n in self.labels.unique())
+        right = self.right[method].double()
+        return statistics.fmean(float(right[self.labels == n].mean()) for n in self.labels.unique())
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,10 @@ def _pooled(rounds: Sequence[Outcome], base: str) -> _Pooled:
 
 
 def _difference(
-    seen: _Pooled, rounds: Sequence[Outcome], base: str, classes: list[int], folded: bool
+    pooled: _Pooled, rounds: Sequence[Outcome], base: str, classes: list[int], folded: bool
 ) -> Difference:
     """Of the mean over `classes`."""
-    stats = {label: seen.of(label) for label in classes}
+    stats = {label: pooled.of(label) for label in classes}
     without, with_drawings = (statistics.fmean(stat[n] for stat in stats.values()) for n in (0, 1))
     reach = NORMAL * math.sqrt(sum(stat.variance for stat in stats.values())) / len(stats)
     by_round, luck = list[float](), list[float]()

@@ -38,8 +38,8 @@ def features(images: Tensor, progress: Progress = silent) -> Tensor:
     network.load_state_dict(torch.load(path, weights_only=True))  # no code in a pickle
     network.eval().to(memory_format=torch.channels_last)
 
-    def seen(some: Tensor) -> Tensor:
-        larger = F.interpolate(some.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+    def features_of(batch: Tensor) -> Tensor:
+        larger = F.interpolate(batch.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
         scaled = ((larger - 127) / 128).expand(-1, 3, -1, -1)
         maps: Tensor = network.extract_features(
             scaled.contiguous(memory_format=torch.channels_last)
@@ -48,7 +48,7 @@ def features(images: Tensor, progress: Progress = silent) -> Tensor:
 
     parts = images.split(AT_ONCE)
     bar = partial(progress, "a pretrained network looks", images_a_step=AT_ONCE)
-    return torch.cat([seen(parts[n]) for n in bar(range(len(parts)))])
+    return torch.cat([features_of(parts[n]) for n in bar(range(len(parts)))])
 
 
 def answers(learnt: Tensor, labels: Tensor, queries: Tensor) -> Tensor:

@@ -149,15 +149,15 @@ def with_probe(
     first = rounds[0]  # what it learns from and is tested on are all images that there are
     images = torch.cat([first.pupils.training.images, first.test.images])
     digests, rows = np.unique(image_digests(images.numpy()), return_index=True)
-    seen = probe.features(images[rows], progress)
+    features = probe.features(images[rows], progress)
 
-    def of(part: Dataset) -> Tensor:
-        return seen[np.searchsorted(digests, image_digests(part.images.numpy()))]
+    def features_of(part: Dataset) -> Tensor:
+        return features[np.searchsorted(digests, image_digests(part.images.numpy()))]
 
     probed = []
     for this, outcome in zip(rounds, outcomes, strict=True):
         learnt = this.pupils.training
-        predicted = probe.answers(of(learnt), learnt.labels, of(this.test))
+        predicted = probe.answers(features_of(learnt), learnt.labels, features_of(this.test))
         right = {**outcome.right, probe.PROBE: predicted == outcome.labels}
         probed.append(replace(outcome, right=right))
     return probed

@@ -48,8 +48,8 @@ def fill(
     images, sure = draw(network, labels, seed, device), torch.zeros(len(labels))
     pending = torch.arange(len(labels))
     for again in range(1, ROUNDS + 1):
-        seen = look(judge, images[pending]).logits.softmax(dim=1)
-        sure[pending] = seen[torch.arange(len(pending)), labels[pending]]
+        probabilities = look(judge, images[pending]).logits.softmax(dim=1)
+        sure[pending] = probabilities[torch.arange(len(pending)), labels[pending]]
         pending = (sure < believed).nonzero()[:, 0]
         if not len(pending):
             return images, sure
