@@ -29,19 +29,19 @@ OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX")
 HEAD_BYTES = 4096
 MIN_PIXELS = 64  # columns of a CSV
 AS_SPLIT = {"training": "train", "valid": "val", "validation": "val"}
-COLUMNS = ["label", "split", "group", "left"]
+COLUMNS = ["label", "split", "group", "reason"]
 NO_PICTURE = "no PNG, JPEG, GIF, BMP, WebP or TIFF"
 
 
 @dataclass
 class Album:
-    """The files below `root`, a folder or .zip. `left`: by each one's name why it is not read, `` if it is.
+    """The files below `root`, a folder or .zip. `reasons`: by name why a file is not read, `` if it is.
     `table`: a row a file, by its name; texts: `label`, `split`, `group`, blank where nothing says them, and
-    `left`."""
+    `reason`."""
 
     root: Path
     archive: zipfile.ZipFile | None
-    left: dict[str, str]
+    reasons: dict[str, str]
     table: pd.DataFrame = field(init=False)
 
     def open(self, name: str) -> IO[bytes]:
@@ -85,7 +85,7 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
         elif path.suffix.lower() == ".csv":
             beside = Album(path.parent, None, {})
             if _lists_paths(beside.head(path.name)):
-                beside.left = _in_folder(path.parent)
+                beside.reasons = _in_folder(path.parent)
                 album = _by_listing(beside, path.name)
         yield path, album
 
@@ -128,7 +128,7 @@ def _only_file(folder: Path) -> Path:
 
 def _in_folder(root: Path) -> dict[str, str]:
     """The files below it, each with why it is not read, `` if it is."""
-    found, seen = dict[str, str](), {root.resolve()}
+    reasons, seen = dict[str, str](), {root.resolve()}
     for folder, inside, names in os.walk(root, followlinks=True):
         inside.sort()
         for name in [*inside, *names]:
@@ -137,13 +137,13 @@ def _in_folder(root: Path) -> dict[str, str]:
             if why and name in inside:
                 inside.remove(name)
             if name not in inside:
-                found[path.relative_to(root).as_posix()] = why
-    if foreign := [name for name in found if re.search("[\ud800-\udfff]", name)]:
+                reasons[path.relative_to(root).as_posix()] = why
+    if foreign := [name for name in reasons if re.search("[\ud800-\udfff]", name)]:
         raise SourceError(
             f"{root}: expected names in UTF-8, as DVC does; of others there are {len(foreign):,}: "
             f"{listed(foreign)}. Rename them: `convmv -r -f latin1 -t utf8 --notest FOLDER` does it for all."
         )
-    return found
+    return reasons
 
 
 def _on_disk(path: Path, seen: set[Path]) -> str:
@@ -163,12 +163,12 @@ def _in_zip(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
     files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     filled = {folder for name in files for folder in PurePosixPath(name).parents}
     empty = [n for n in archive.namelist() if n.endswith("/") and PurePosixPath(n) not in filled]
-    found = {n: next(filter(None, map(_by_name, PurePosixPath(n).parts)), "") for n in files}
-    return found | dict.fromkeys(empty, "an empty folder")
+    reasons = {n: next(filter(None, map(_by_name, PurePosixPath(n).parts)), "") for n in files}
+    return reasons | dict.fromkeys(empty, "an empty folder")
 
 
 def _by_name(name: str) -> str:
-    if name in ("Thumbs.db", "desktop.ini", "__MACOSX"):
+    if name in OF_THE_SYSTEM:
         return "a system file"
     return "hidden" if name.startswith(".") else ""
 
@@ -178,7 +178,7 @@ def _by_name(name: str) -> str:
 
 def _arranged(album: Album) -> Album | None:
     """The album with its table; None where it has no pictures in folders, or a CSV of pixels around them."""
-    names = sorted(name for name, why in album.left.items() if not why)
+    names = sorted(name for name, why in album.reasons.items() if not why)
     folders = {name.rpartition("/")[0] for name in names if is_picture(name)}
     around = os.path.commonpath(folders) if folders else ""
     for name in names:
@@ -189,10 +189,10 @@ def _arranged(album: Album) -> Album | None:
             if head.count(b",") >= MIN_PIXELS:
                 return None
     album.table = _by_folders(
-        album.left, around.rpartition("/")[0] if len(folders) == 1 else around
+        album.reasons, around.rpartition("/")[0] if len(folders) == 1 else around
     )
-    known = album.table.index[album.table["left"] == ""]
-    return album if any(map(is_picture, known)) else None
+    readable = album.table.index[album.table["reason"] == ""]
+    return album if any(map(is_picture, readable)) else None
 
 
 def _lists_paths(head: bytes) -> bool:
@@ -200,24 +200,24 @@ def _lists_paths(head: bytes) -> bool:
     return {"path", "label"} <= {column.strip() for column in columns}
 
 
-def _by_folders(left: dict[str, str], around: str) -> pd.DataFrame:
+def _by_folders(reasons: dict[str, str], around: str) -> pd.DataFrame:
     """The class is the folder's name; in torchvision's layout that of the folder in train, val or test, of
     which val and test may also lie beside the classes."""
     import pandas as pd  # not for a CSV: it is half of the memory of the stage download
 
     start, rows = f"{around}/" if around else "", dict[str, tuple[str, ...]]()
-    paths = {n: n[len(start) :].split("/") for n in sorted(left) if n.startswith(start)}
-    heads = {path[0] for name, path in paths.items() if len(path) > 1 and not left[name]}
+    paths = {n: n[len(start) :].split("/") for n in sorted(reasons) if n.startswith(start)}
+    heads = {path[0] for name, path in paths.items() if len(path) > 1 and not reasons[name]}
     parts = {head: AS_SPLIT.get(head.lower(), head.lower()) for head in heads}
     laid_out = "train" in parts.values() and set(parts.values()) <= set(SPLITS)
     laid_out = laid_out and any(len(path) > 2 for path in paths.values())
-    for name in sorted(left):
+    for name in sorted(reasons):
         head, *inside = paths.get(name, [name])
         label, split = (head, "train") if inside and not laid_out else ("", "")
         if len(inside) > 1 and parts.get(head) in SPLITS and (laid_out or inside[0] in heads):
             label, split = inside[0], parts[head]
         stray = "not in a class's folder" if is_picture(name) else NO_PICTURE
-        rows[name] = (label, split, "", left[name] or stray * (not label))
+        rows[name] = (label, split, "", reasons[name] or stray * (not label))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
     if set(table["split"]) <= {"", "train"}:
         table["split"] = "" if not laid_out else table["split"]
@@ -249,7 +249,7 @@ def _by_listing(album: Album, listing: str) -> Album:
     splits = [*SPLITS] if "split" in rows else [""]
     faults = {
         "there is no such picture": ~names.isin(
-            [name for name, why in album.left.items() if not why]
+            [name for name, why in album.reasons.items() if not why]
         ),
         "listed a second time": names.duplicated(),
         "no label": rows["label"] == "",
@@ -267,10 +267,10 @@ def _by_listing(album: Album, listing: str) -> Album:
     folders = {PurePosixPath(name).parent for name in [listing, *names]}
     beside = {
         name: why or f"not in {listing}"
-        for name, why in sorted(album.left.items())
+        for name, why in sorted(album.reasons.items())
         if PurePosixPath(name).parent in folders and (why or is_picture(name))
     }
     beside |= dict.fromkeys(unused, f"a column of {listing} without a use")
-    others = pd.DataFrame({"left": beside}, dtype=str).drop(index=names, errors="ignore")
+    others = pd.DataFrame({"reason": beside}, dtype=str).drop(index=names, errors="ignore")
     album.table = pd.concat([table, others.reindex(columns=COLUMNS, fill_value="")])
     return album

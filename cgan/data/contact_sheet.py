@@ -53,10 +53,10 @@ def with_names(picture: Pixels, names: Sequence[str]) -> Pixels:
     column = Image.new("L", (width, picture.shape[0]), BACKGROUND)
     draw = ImageDraw.Draw(column)
     for row, name in enumerate(names):
-        kept = name
-        while font.getlength(kept) > MAX_NAME_WIDTH:
-            kept = kept.removesuffix("…")[:-1] + "…"
-        draw.text((width - 6, (row + 0.5) * height), kept, 255, font, anchor="rm")
+        shown = name
+        while font.getlength(shown) > MAX_NAME_WIDTH:
+            shown = shown.removesuffix("…")[:-1] + "…"
+        draw.text((width - 6, (row + 0.5) * height), shown, 255, font, anchor="rm")
     texts = np.asarray(column)
     if picture.ndim == 3:
         texts = np.repeat(texts[..., None], 3, axis=2)

@@ -58,14 +58,14 @@ def read_csv(
     try:
         sha256 = sha256_of(path)
         with path.open("rb") as file:
-            found = _read(file, params, sha256, path.stat().st_size)
+            images = _read(file, params, sha256, path.stat().st_size)
         if sha256_of(path) != sha256:
             raise DataError(
                 "the file changed while it was being read. Run again when nothing writes to it."
             )
     except DataError as error:
         raise DataError(f"{name or path}: {error}") from None
-    return found
+    return images
 
 
 def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) -> LabelledImages:
@@ -101,7 +101,7 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
     if rows == 0:
         raise DataError("0 rows after the header. Download or export it again.")
     warning = "The last line has no line end: make sure that the file is complete."
-    own = [group or f"\0{row}" for row, group in enumerate(groups)]  # blank: of its own
+    keys = [group or f"\0{row}" for row, group in enumerate(groups)]  # blank: of its own
     return LabelledImages(
         images[:rows],
         labels[:rows],
@@ -110,7 +110,7 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
         sha256,
         size,
         () if last.endswith(b"\n") else (warning,),
-        groups=np.unique(own, return_inverse=True)[1] if grouped else None,
+        groups=np.unique(keys, return_inverse=True)[1] if grouped else None,
     )
 
 

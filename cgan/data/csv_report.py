@@ -18,21 +18,21 @@ UNSCALED = 16  # the highest value of scikit-learn's digits
 SHOWN = 20  # classes
 
 
-def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[str, Any]:
+def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[str, Any]:
     """The validation report: plain JSON, a function of the data and `params` alone. What the source names a
     test set is only counted.
 
     Raises DataError for no training set: a class too small, a wrong scale.
     """
-    params, kept = _as_found(params, found), np.arange(len(found.labels))
-    if found.splits is not None:
-        kept = np.flatnonzero(found.splits != SPLITS.index("test"))
-    images, labels = found.images, found.labels
-    if len(kept) < len(labels):  # else they are no copies
-        images, labels = images[kept], labels[kept]
+    params, rows = _completed(params, data), np.arange(len(data.labels))
+    if data.splits is not None:
+        rows = np.flatnonzero(data.splits != SPLITS.index("test"))
+    images, labels = data.images, data.labels
+    if len(rows) < len(labels):  # else they are no copies
+        images, labels = images[rows], labels[rows]
     flat = images.reshape(len(images), -1)
-    counts = np.bincount(labels, minlength=found.classes)
-    _check_counts(counts, params, name, bool(found.files))
+    counts = np.bincount(labels, minlength=data.classes)
+    _check_counts(counts, params, name, bool(data.files))
     darkest, brightest = flat.min(axis=1), flat.max(axis=1)
     top = int(brightest.max())
     if top <= 1:
@@ -45,11 +45,11 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
     conflicts = copies[labels[copies] != labels[firsts[copies]]]
     constant = np.flatnonzero(darkest == brightest)
 
-    def repeats(rows: Rows) -> str:
-        pairs = zip(kept[rows], kept[firsts[rows]], strict=True)
-        return listed([f"{found.place(row)} is {found.place(first)}" for row, first in pairs])
+    def repeats(indices: Rows) -> str:
+        pairs = zip(rows[indices], rows[firsts[indices]], strict=True)
+        return listed([f"{data.place(row)} is {data.place(first)}" for row, first in pairs])
 
-    warnings = [*found.warnings, *_of_classes(counts, params)]
+    warnings = [*data.warnings, *_of_classes(counts, params)]
     if top <= UNSCALED:
         warnings.append(
             f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
@@ -66,19 +66,19 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
             f"({repeats(conflicts)}). Correct the labels, or remove the images."
         )
     if len(constant):
-        places = listed([found.place(row) for row in kept[constant]])
+        places = listed([data.place(row) for row in rows[constant]])
         warnings.append(
             f"Constant images: {len(constant):,}, blank ones too ({places}). All their pixels are equal, "
             "so they show nothing."
         )
-    in_each = np.bincount([] if found.splits is None else found.splits, minlength=len(SPLITS))
+    split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
     return {
-        "csv": {"sha256": found.sha256, "bytes": found.size_bytes},
+        "csv": {"sha256": data.sha256, "bytes": data.size_bytes},
         "rows": len(labels),
-        "classes": found.classes,
+        "classes": data.classes,
         "class_counts": counts.tolist(),
         "shape": dict(zip(("channels", "height", "width"), images.shape[1:], strict=True)),
-        "splits": dict(zip(SPLITS, in_each.tolist(), strict=True)),
+        "splits": dict(zip(SPLITS, split_sizes.tolist(), strict=True)),
         "duplicates": len(copies),
         "conflicting_labels": len(conflicts),
         "constant_images": len(constant),
@@ -94,42 +94,42 @@ def of_each(counts: Mapping[str, int]) -> str:
     return listed([f"{count:,} of {name}" for name, count in counts.items()], SHOWN)
 
 
-def _as_found(params: ValidateParams, found: LabelledImages) -> ValidateParams:
+def _completed(params: ValidateParams, data: LabelledImages) -> ValidateParams:
     """`params` with the names and the shape that pictures have of themselves.
 
     Raises DataError where `validate.classes` contradicts them.
     """
-    if not found.files:
+    if not data.files:
         return params
-    if params.classes not in (None, found.classes):
+    if params.classes not in (None, data.classes):
         raise DataError(
-            f"`validate.classes` is {params.classes}, the pictures have {found.classes} classes. Set it to "
+            f"`validate.classes` is {params.classes}, the pictures have {data.classes} classes. Set it to "
             "null."
         )
-    own, names = found.class_names, params.class_names
-    if not names or set(names) == set(own or ()):  # in another order they would be the wrong ones
-        names = own
-    shape = dict(zip(("channels", "height", "width"), found.images.shape[1:], strict=True))
-    return params.model_copy(update={"class_names": names, **shape})
+    names, declared = data.class_names, params.class_names
+    if not declared or set(declared) == set(names or ()):  # in another order they would be wrong
+        declared = names
+    shape = dict(zip(("channels", "height", "width"), data.images.shape[1:], strict=True))
+    return params.model_copy(update={"class_names": declared, **shape})
 
 
 def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:
     names = params.class_names or [str(label) for label in range(len(counts))]
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
-    said = []
+    warnings = []
     if times > params.max_imbalance:
-        said.append(
+        warnings.append(
             f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times "
             f"fewer (`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less well."
         )
     if few := {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}:
-        said.append(
+        warnings.append(
             f"Few images: {of_each(few)}. With fewer than {FEW}, the drawings of a class repeat a few forms, "
             "and some are copies of its images: compare them on the run's page before you use them. More "
             "images help more than any parameter."
         )
-    return said
+    return warnings
 
 
 def _check_counts(
@@ -137,18 +137,18 @@ def _check_counts(
 ) -> None:
     """Raises DataError when a class has no image, or too few."""
     names = params.class_names or [str(label) for label in range(len(counts))]
-    found, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
-    few = [label for label in found if counts[label] < params.min_per_class]
+    present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
+    few = [label for label in present if counts[label] < params.min_per_class]
     declared = f" (`validate.classes` is {params.classes})" * bool(params.classes)
-    if len(found) < 2:
-        name_of = [*names, *map(str, found)][found[0]]
+    if len(present) < 2:
+        name_of = [*names, *map(str, present)][present[0]]
         problem = f"all labels are {name_of}; expected at least 2 classes."
         if pictures:
             problem += " Give each class a folder of its own."
     elif missing:
         problem = (
-            f"no image of class {listed(missing)}{declared}; {len(found):,} are found: {listed(found)}. Add "
-            f"images; or, as labels must count from 0 without a gap, {renumbering_advice(params)}"
+            f"no image of class {listed(missing)}{declared}; {len(present):,} are found: {listed(present)}. "
+            f"Add images; or, as labels must count from 0 without a gap, {renumbering_advice(params)}"
         )
     elif len(names) != len(counts):
         problem = (
@@ -158,12 +158,13 @@ def _check_counts(
     elif few:
         shown = listed([f"class {names[label]} has {counts[label]:,}" for label in few])
         problem = (
-            f"{len(few):,} of {len(found):,} classes have fewer than {params.min_per_class} images: {shown}. "
-            f"Add images, or lower `validate.min_per_class` (to {counts[few].min()}; it cannot be below 2)."
+            f"{len(few):,} of {len(present):,} classes have fewer than {params.min_per_class} images: "
+            f"{shown}. Add images, or lower `validate.min_per_class` (to {counts[few].min()}; it cannot be "
+            "below 2)."
         )
     else:
         return
-    if len(found) > 1 and not params.classes and not pictures:
+    if len(present) > 1 and not params.classes and not pictures:
         problem += (
             " Is one of the labels a mistake? Set `validate.classes`, and its rows are named."
         )

@@ -104,8 +104,8 @@ def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
 def first_copies(values: NDArray[Any]) -> Rows:
     """For each value, such as an image's digest, the index of the first one equal to it; int64 [N]."""
     _, firsts, kinds = np.unique(values, return_index=True, return_inverse=True)
-    found: Rows = firsts[kinds]
-    return found
+    rows: Rows = firsts[kinds]
+    return rows
 
 
 def save_dataset(
@@ -133,7 +133,7 @@ def load_dataset(path: Path | str) -> Dataset:
 
     arrays, facts = _read(Path(path), "dataset", OF_DATASET)
     return Dataset(
-        **{name: torch.from_numpy(each) for name, each in arrays.items()}, metadata=facts
+        **{name: torch.from_numpy(array) for name, array in arrays.items()}, metadata=facts
     )
 
 
@@ -160,9 +160,9 @@ def load_pictures(path: Path, files: list[str]) -> LabelledImages:
 
 
 def _write(path: Path | str, arrays: dict[str, Any], facts: dict[str, Any]) -> None:
-    there = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
+    present = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
     with replacing(path) as temporary:
-        save_file(there, temporary, file_facts.metadata_of(facts))
+        save_file(present, temporary, file_facts.metadata_of(facts))
 
 
 def _read(

@@ -24,60 +24,60 @@ ALL_COMPARED = 20_000  # images of a class
 
 
 def divide(
-    found: LabelledImages, names: Sequence[str], params: PreprocessParams
+    data: LabelledImages, names: Sequence[str], params: PreprocessParams
 ) -> tuple[tuple[Rows, Rows, Rows], Rows | None, list[str]]:
     """Rows to train on, held out, and to test on: as the source says, or by `params`; int64 [N], equal for
     images that belong together (None where nothing says so); and what a reader should know of it.
 
     Raises DataError where a class cannot be held out, or `params.group` does not fit the data.
     """
-    groups, said = _groups_of(found, params.group)
-    splits = np.zeros(len(found.labels)) if found.splits is None else found.splits
+    groups, notes = _groups_of(data, params.group)
+    splits = np.zeros(len(data.labels)) if data.splits is None else data.splits
     train, holdout, test = (np.flatnonzero(splits == n) for n in range(len(SPLITS)))
     if not len(holdout):
-        own = None if groups is None else groups[train]
-        images, labels = found.images[train], found.labels[train]
-        of_train = split(images, labels, params.holdout_fraction, params.seed, own, names)
+        train_groups = None if groups is None else groups[train]
+        images, labels = data.images[train], data.labels[train]
+        of_train = split(images, labels, params.holdout_fraction, params.seed, train_groups, names)
         train, holdout = (train[rows] for rows in of_train)
-    if found.splits is not None:
-        together = units(found.images, groups)
+    if data.splits is not None:
+        together = units(data.images, groups)
         for name, rows in (("val", holdout), ("test", test)):
-            known = rows[np.isin(together[rows], together[train])]
-            if len(known):
-                said.append(
-                    f"Left out of {name}: {len(known):,} ({listed([found.place(row) for row in known])}). "
+            leaked = rows[np.isin(together[rows], together[train])]
+            if len(leaked):
+                notes.append(
+                    f"Left out of {name}: {len(leaked):,} ({listed([data.place(row) for row in leaked])}). "
                     "Train has a copy of each, or another image of its group."
                 )
-                holdout, test = np.setdiff1d(holdout, known), np.setdiff1d(test, known)
-        if len(missing := np.setdiff1d(found.labels[train], found.labels[holdout])):
+                holdout, test = np.setdiff1d(holdout, leaked), np.setdiff1d(test, leaked)
+        if len(missing := np.setdiff1d(data.labels[train], data.labels[holdout])):
             raise DataError(
                 f"val has no image of class {listed([names[label] for label in missing])}, or none that is "
                 "not in train too. Add some, or remove val: a part of train is held out then."
             )
     if params.group != "auto":  # by which all is done that can be
-        said += _near_copies_in_words(found, train, holdout)
-    return (train, holdout, test), groups, said
+        notes += _near_copies_in_words(data, train, holdout)
+    return (train, holdout, test), groups, notes
 
 
-def _groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None, list[str]]:
+def _groups_of(data: LabelledImages, pattern: str | None) -> tuple[Rows | None, list[str]]:
     """Equal where the pattern finds the same in the files, where images look alike (`auto`), or as the source
     says."""
     if pattern is None:
-        return found.groups, []
-    said, every = list[str](), np.arange(len(found.labels))
+        return data.groups, []
+    notes, every = list[str](), np.arange(len(data.labels))
     if pattern == "auto":
-        most = int(np.bincount(found.labels).max())
+        most = int(np.bincount(data.labels).max())
         if most > ALL_COMPARED:
             raise DataError(
                 f"`preprocess.group: auto` compares all images of a class, which may be at most "
                 f"{ALL_COMPARED:,}; one class has {most:,}. "
                 "Set a regular expression, or null and add a column `group`."
             )
-        alike = near_copies(found.images, found.labels, every, every, NEARER_OF_GROUPS)
+        alike = near_copies(data.images, data.labels, every, every, NEARER_OF_GROUPS)
         groups = joined(len(every), alike)
     else:
-        matches = [re.search(pattern, file) for file in found.files]
-        without = [file for file, match in zip(found.files, matches, strict=True) if not match]
+        matches = [re.search(pattern, file) for file in data.files]
+        without = [file for file, match in zip(data.files, matches, strict=True) if not match]
         if len(without) == len(matches):  # of a CSV both are empty
             raise DataError(
                 f"`preprocess.group`: {pattern!r} is found in no file, such as {without[0]}. Correct it."
@@ -85,41 +85,41 @@ def _groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None,
                 else f"`preprocess.group`: {pattern!r} looks for files, and the rows of {CSV} have none. Set "
                 "auto, or null and add a column `group` after the label."
             )
-        own = [
+        keys = [
             (match.re.groups and match[1]) or match[0] if match else f"/{file}"
-            for file, match in zip(found.files, matches, strict=True)
+            for file, match in zip(data.files, matches, strict=True)
         ]
-        groups = np.unique(own, return_inverse=True)[1]
+        groups = np.unique(keys, return_inverse=True)[1]
         if without:
-            said.append(
+            notes.append(
                 f"Without a group: {len(without):,} ({listed(without)}). `preprocess.group` is not found in "
                 "them: each is a group of its own."
             )
     sizes = np.unique(groups, return_counts=True)[1]
-    said.append(
+    notes.append(
         f"Groups: {len(sizes):,} of {len(every):,} images, the largest of {sizes.max():,} "
         f"(`preprocess.group: {pattern}`)."
     )
-    return groups, said
+    return groups, notes
 
 
-def _near_copies_in_words(found: LabelledImages, train: Rows, holdout: Rows) -> list[str]:
+def _near_copies_in_words(data: LabelledImages, train: Rows, holdout: Rows) -> list[str]:
     """A line where many held-out images have a near copy in the training part."""
     random = np.random.default_rng(0)
     looked = np.sort(random.permutation(holdout)[:LOOKED_AT])
     among = np.sort(random.permutation(train)[:AMONG])
-    near = near_copies(found.images, found.labels, looked, among)
-    asked, firsts = np.unique(near[:, 0], return_index=True)
-    if len(asked) <= max(2, NEAR_COPIES * len(looked)):
+    near = near_copies(data.images, data.labels, looked, among)
+    rows, firsts = np.unique(near[:, 0], return_index=True)
+    if len(rows) <= max(2, NEAR_COPIES * len(looked)):
         return []
     advice = (
         "Set `preprocess.group` to a regular expression for what the names of such files have in common,"
-        if found.files
+        if data.files
         else "Add a column `group` after the label,"
     )
-    pairs = [f"{found.place(a)} like {found.place(b)}" for a, b in near[firsts]]
+    pairs = [f"{data.place(a)} like {data.place(b)}" for a, b in near[firsts]]
     return [
-        f"Near copies: {len(asked):,} of {len(looked):,} held-out images look much like one to train on: "
+        f"Near copies: {len(rows):,} of {len(looked):,} held-out images look much like one to train on: "
         f"{listed(pairs, 3)}. If one thing was photographed several times, every number about held-out "
         f"images is too good. {advice} or `preprocess.group: auto`, which keeps on one side what looks so "
         "alike."
@@ -173,44 +173,44 @@ def units(images: NDArray[np.uint8], groups: Rows | None = None) -> Rows:
     if groups is None:
         return firsts
     every = np.arange(len(groups))
-    pairs = [np.stack([every, each], 1) for each in (firsts, first_copies(groups))]
+    pairs = [np.stack([every, first], 1) for first in (firsts, first_copies(groups))]
     return joined(len(groups), np.concatenate(pairs))
 
 
 def joined(count: int, pairs: Rows) -> Rows:
     """For each of `count` things the first that it hangs together with, by `pairs` int64 [M, 2]."""
-    found = np.arange(count)
+    first = np.arange(count)
     while True:
-        least = found.copy()
-        for one, other in (pairs.T, pairs.T[::-1]):
-            np.minimum.at(least, one, found[other])
+        least = first.copy()
+        for a, b in (pairs.T, pairs.T[::-1]):
+            np.minimum.at(least, a, first[b])
         least = least[least]
-        if (least == found).all():
-            return found
-        found = least
+        if (least == first).all():
+            return first
+        first = least
 
 
 def near_copies(
-    images: NDArray[np.uint8], labels: Rows, asked: Rows, among: Rows, nearer: float = NEARER
+    images: NDArray[np.uint8], labels: Rows, rows: Rows, among: Rows, nearer: float = NEARER
 ) -> Rows:
-    """The rows of images in `asked`, each with every near copy of its class in `among`; int64 [M, 2].
+    """Each of the images at `rows` with every near copy of its class at `among`: pairs of rows, int64 [M, 2].
 
     A near copy correlates with it, as a small grey picture, and far better than others do: digits of one
     class are alike too, but many of them are (as Lowe compares keypoints, Int. J. Computer Vision 60, 2004).
     """
-    found = [np.empty((0, 2), np.int64)]
-    for label in np.unique(labels[asked]):
-        looked, known = (part[labels[part] == label] for part in (asked, among))
-        if len(known) < 2:
+    pairs = [np.empty((0, 2), np.int64)]
+    for label in np.unique(labels[rows]):
+        queries, pool = (part[labels[part] == label] for part in (rows, among))
+        if len(pool) < 2:
             continue
-        small, usual = _thumbnails(images, known).T, min(USUAL, max(2, len(known) // 3)) - 1
-        for some in np.array_split(looked, len(looked) // 100 + 1):
-            alike = _thumbnails(images, some) @ small
-            alike[some[:, None] == known] = -1  # itself
-            others = -np.partition(-alike, usual, axis=1)[:, usual, None]
-            one, other = np.nonzero((alike > NEAR) & (1 - alike < nearer * (1 - others)))
-            found.append(np.stack([some[one], known[other]], 1))
-    return np.concatenate(found)
+        small, usual = _thumbnails(images, pool).T, min(USUAL, max(2, len(pool) // 3)) - 1
+        for chunk in np.array_split(queries, len(queries) // 100 + 1):
+            alike = _thumbnails(images, chunk) @ small
+            alike[chunk[:, None] == pool] = -1  # itself
+            rivals = -np.partition(-alike, usual, axis=1)[:, usual, None]
+            query, near = np.nonzero((alike > NEAR) & (1 - alike < nearer * (1 - rivals)))
+            pairs.append(np.stack([chunk[query], pool[near]], 1))
+    return np.concatenate(pairs)
 
 
 def _thumbnails(images: NDArray[np.uint8], rows: Rows) -> NDArray[np.float32]:
@@ -219,9 +219,9 @@ def _thumbnails(images: NDArray[np.uint8], rows: Rows) -> NDArray[np.float32]:
     down, across = ((np.arange(THUMBNAIL + 1) * side // THUMBNAIL)[:-1] for side in (height, width))
     small = [
         np.add.reduceat(
-            np.add.reduceat(images[each].mean(axis=1, dtype=np.float32), down, 1), across, 2
+            np.add.reduceat(images[chunk].mean(axis=1, dtype=np.float32), down, 1), across, 2
         )
-        for each in np.array_split(rows, len(rows) // 1000 + 1)
+        for chunk in np.array_split(rows, len(rows) // 1000 + 1)
     ]
     flat = np.concatenate(small).reshape(len(rows), -1)
     flat -= flat.mean(axis=1, keepdims=True)

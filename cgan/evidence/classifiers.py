@@ -75,7 +75,7 @@ class Pupils:
     are there are not trained again."""
 
     training: Dataset
-    asked: Tensor  # the label of each image that the classes lack
+    lacking: Tensor  # the label of each image that the classes lack
     drawn: Drawn
     recipe: JudgeParams
     folder: Path
@@ -85,14 +85,14 @@ class Pupils:
         self, images: Tensor, what: str = "", progress: Progress = silent
     ) -> dict[str, Tensor]:
         """By method the class that each of `images`, uint8 [N, C, H, W], is taken for, int64 [N]."""
-        found = {}
+        predictions = {}
         for number, name in enumerate(TRAINED, start=1):
             bar = partial(progress, f"{what}, classifier {number} of {len(TRAINED)}")
             logits = look(self.pupil(name, bar), images).logits
-            found[name] = logits.argmax(dim=1)
+            predictions[name] = logits.argmax(dim=1)
             if name == "augmented":
-                found[LOGIT_ADJUSTED] = adjusted(logits, self.training.labels).argmax(dim=1)
-        return found
+                predictions[LOGIT_ADJUSTED] = adjusted(logits, self.training.labels).argmax(dim=1)
+        return predictions
 
     def pupil(self, name: str, progress: Progress = silent) -> Judge:
         path = self.folder / f"{name}.safetensors"
@@ -114,10 +114,10 @@ class Pupils:
     def _data(self, method: Method) -> Dataset:
         images, labels = self.training.images, self.training.labels
         if method.part < 1:
-            kept = thinned(labels, self.asked.unique(), method.part, self.recipe.seed)
-            images, labels = images[kept], labels[kept]
+            rows = thinned(labels, self.lacking.unique(), method.part, self.recipe.seed)
+            images, labels = images[rows], labels[rows]
         if method.filled == "repeated":
-            lacking = self.asked
+            lacking = self.lacking
             if method.part < 1:  # as many images in all as with all of them
                 fewer = self.training.labels.bincount() - labels.bincount(
                     minlength=self.training.classes

@@ -37,8 +37,8 @@ class Outcome:
 
     def mean(self, method: str) -> float:
         """Of the classes' accuracies."""
-        seen = self.right[method].double()
-        return statistics.fmean(float(seen[self.labels == n].mean()) for n in self.labels.unique())
+        right = self.right[method].double()
+        return statistics.fmean(float(right[self.labels == n].mean()) for n in self.labels.unique())
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,16 @@ class _Pooled:
         return statistics.fmean(float(self.without[self.labels == n].mean()) for n in labels)
 
     def of(self, label: int) -> _OfClass:
-        mine = self.labels == label
-        difference = (self.with_drawings - self.without)[mine].numpy()
-        own = np.unique(self.units[mine].numpy(), return_inverse=True)[1]
-        sums = np.bincount(own, difference - difference.mean())
+        rows = self.labels == label
+        difference = (self.with_drawings - self.without)[rows].numpy()
+        unit_of = np.unique(self.units[rows].numpy(), return_inverse=True)[1]
+        sums = np.bincount(unit_of, difference - difference.mean())
         count, units = len(difference), len(sums)
         variance = float((sums**2).sum()) / count**2 * units / max(1, units - 1)
         # Units that all go one way have no variance: as if one more had gone the other way. Of fewer than six
         # a sign test would show nothing, so these may be a whole unit off.
         variance = max(variance, 1 / units**2 if units >= SIGNS else NORMAL**-2)
-        means = float(self.without[mine].mean()), float(self.with_drawings[mine].mean())
+        means = float(self.without[rows].mean()), float(self.with_drawings[rows].mean())
         return _OfClass(*means, variance, variance * count, count)
 
 
@@ -124,7 +124,7 @@ class _OfClass(NamedTuple):
 
 
 def _pooled(rounds: Sequence[Outcome], base: str) -> _Pooled:
-    rows = torch.cat([each.rows for each in rounds])
+    rows = torch.cat([outcome.rows for outcome in rounds])
     kinds, which = rows.unique(return_inverse=True)
     times = torch.bincount(which).double()
 
@@ -137,29 +137,30 @@ def _pooled(rounds: Sequence[Outcome], base: str) -> _Pooled:
         )
 
     labels, units = torch.zeros_like(kinds), torch.zeros_like(kinds)
-    labels[which] = torch.cat([each.labels for each in rounds])
-    units[which] = torch.cat([each.units for each in rounds])
-    without, with_drawings = (mean([each.right[name] for each in rounds]) for name in (base, DRAWN))
+    labels[which] = torch.cat([outcome.labels for outcome in rounds])
+    units[which] = torch.cat([outcome.units for outcome in rounds])
+    without, with_drawings = (
+        mean([outcome.right[name] for outcome in rounds]) for name in (base, DRAWN)
+    )
     return _Pooled(labels, units, without, with_drawings)
 
 
 def _difference(
-    seen: _Pooled, rounds: Sequence[Outcome], base: str, classes: list[int], folded: bool
+    pooled: _Pooled, rounds: Sequence[Outcome], base: str, classes: list[int], folded: bool
 ) -> Difference:
     """Of the mean over `classes`."""
-    of = {label: seen.of(label) for label in classes}
-    without, with_drawings = (statistics.fmean(each[n] for each in of.values()) for n in (0, 1))
-    reach = NORMAL * math.sqrt(sum(each.variance for each in of.values())) / len(of)
+    stats = {label: pooled.of(label) for label in classes}
+    without, with_drawings = (statistics.fmean(stat[n] for stat in stats.values()) for n in (0, 1))
+    reach = NORMAL * math.sqrt(sum(stat.variance for stat in stats.values())) / len(stats)
     by_round, luck = list[float](), list[float]()
     for outcome in rounds:
         change = outcome.right[DRAWN].double() - outcome.right[base].double()
         mine = {label: change[outcome.labels == label] for label in classes}
-        there = {label: each for label, each in mine.items() if len(each)}
-        if there:
-            by_round.append(statistics.fmean(float(each.mean()) for each in there.values()))
-            luck.append(
-                sum(of[label].of_one / len(each) for label, each in there.items()) / len(there) ** 2
-            )
+        tested = {label: changes for label, changes in mine.items() if len(changes)}
+        if tested:
+            by_round.append(statistics.fmean(float(changes.mean()) for changes in tested.values()))
+            noise = sum(stats[label].of_one / len(changes) for label, changes in tested.items())
+            luck.append(noise / len(tested) ** 2)
     if len(by_round) > 1:
         spread = statistics.variance(by_round)
         if folded:  # each fold tests other images, and their luck is in the spread too
@@ -168,7 +169,7 @@ def _difference(
         reach = math.hypot(reach, student(len(by_round)) * math.sqrt(spread))
     change_of_all = with_drawings - without
     interval = max(-1.0, change_of_all - reach), min(1.0, change_of_all + reach)
-    return Difference(without, with_drawings, interval, sum(each.tested for each in of.values()))
+    return Difference(without, with_drawings, interval, sum(stat.tested for stat in stats.values()))
 
 
 def student(rounds: int) -> float:
@@ -192,10 +193,10 @@ def worth(
     interval has no end).
     """
     doublings = np.log2(list(curve))
-    found = np.array(list(curve.values()), dtype=np.float64)  # [parts, rounds]
+    accuracies = np.array(list(curve.values()), dtype=np.float64)  # [parts, rounds]
     centred = doublings - doublings.mean()
-    slopes = centred @ found / (centred**2).sum()
-    gains = np.array(drawn) - found[int(doublings.argmax())]
+    slopes = centred @ accuracies / (centred**2).sum()
+    gains = np.array(drawn) - accuracies[int(doublings.argmax())]
     share, t = shared(len(gains), folded), student(len(gains))
     (of_gain, both), (_, of_slope) = np.cov(np.stack([gains, slopes])) * share * t**2
     gain, slope = float(gains.mean()), float(slopes.mean())

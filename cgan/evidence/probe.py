@@ -38,20 +38,20 @@ def features(images: Tensor, progress: Progress = silent) -> Tensor:
     network.load_state_dict(torch.load(path, weights_only=True))  # no code in a pickle
     network.eval().to(memory_format=torch.channels_last)
 
-    def seen(some: Tensor) -> Tensor:
-        larger = F.interpolate(some.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+    def features_of(batch: Tensor) -> Tensor:
+        larger = F.interpolate(batch.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
         scaled = ((larger - 127) / 128).expand(-1, 3, -1, -1)
-        found: Tensor = network.extract_features(
+        maps: Tensor = network.extract_features(
             scaled.contiguous(memory_format=torch.channels_last)
         )
-        return found.mean(dim=(2, 3))
+        return maps.mean(dim=(2, 3))
 
     parts = images.split(AT_ONCE)
     bar = partial(progress, "a pretrained network looks", images_a_step=AT_ONCE)
-    return torch.cat([seen(parts[n]) for n in bar(range(len(parts)))])
+    return torch.cat([features_of(parts[n]) for n in bar(range(len(parts)))])
 
 
-def answers(learnt: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+def answers(learnt: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
     """Features to learn from [M, D], their labels int64 [M], features asked about [N, D] → int64 [N]."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -59,4 +59,4 @@ def answers(learnt: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
 
     rule = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=300)
     model = make_pipeline(StandardScaler(), rule).fit(learnt.numpy(), labels.numpy())
-    return torch.from_numpy(model.predict(asked.numpy())).long()
+    return torch.from_numpy(model.predict(queries.numpy())).long()

@@ -71,8 +71,8 @@ def folds_of(data: Dataset, count: int, params: Params) -> Tensor:
     """The fold of each image, int64 [N]: the same for the command that writes folds and for the one that
     tests on them."""
     seed, names = params.preprocess.seed, data.class_names
-    found = folds(data.labels.numpy(), units_of(data).numpy(), count, seed, names)
-    return torch.from_numpy(found)
+    fold_of = folds(data.labels.numpy(), units_of(data).numpy(), count, seed, names)
+    return torch.from_numpy(fold_of)
 
 
 Others = Callable[[int], Dataset]
@@ -92,7 +92,7 @@ def rounds_by_fold(
 ) -> list[Round]:
     """Each fold is tested by classifiers that learnt from the other folds, whose drawings come from a
     generator trained on these folds alone, or from `others`."""
-    count, own = int(fold_of.max()) + 1, units_of(data)
+    count, unit_of = int(fold_of.max()) + 1, units_of(data)
 
     def round_of(fold: int) -> Round:
         learn, test = ((fold_of != fold).nonzero()[:, 0], (fold_of == fold).nonzero()[:, 0])
@@ -100,24 +100,24 @@ def rounds_by_fold(
         place = folder / f"fold-{fold + 1}"
         if others:
             more = others(fold)
-            asked = more.labels
+            lacking = more.labels
 
             def drawn(judge: Judge) -> Dataset:
                 return more
 
         else:
             counts = torch.bincount(training.labels, minlength=training.classes)
-            asked = missing(counts, per_class or default_per_class(counts))
+            lacking = missing(counts, per_class or default_per_class(counts))
 
             def drawn(judge: Judge) -> Dataset:
                 network = fold_generator(
                     training, params.train, fold, place, partial(progress, f"{name}, generator")
                 ).to(hardware.device)
-                images, _ = fill(network, judge, asked, params.evaluate.seed + fold, believed)
-                return Dataset(images, asked, training.metadata)
+                images, _ = fill(network, judge, lacking, params.evaluate.seed + fold, believed)
+                return Dataset(images, lacking, training.metadata)
 
-        pupils = Pupils(training, asked, drawn, _seeded(params, fold), place, hardware)
-        return Round(name, pupils, _part(data, test), test, own[test])
+        pupils = Pupils(training, lacking, drawn, _seeded(params, fold), place, hardware)
+        return Round(name, pupils, _part(data, test), test, unit_of[test])
 
     return [round_of(fold) for fold in range(count)]
 
@@ -132,12 +132,12 @@ def rounds_by_seed(
     hardware: Hardware,
 ) -> list[Round]:
     """Classifiers with other seeds, and everything else the same."""
-    own, rows = units_of(test), torch.arange(len(test))
+    unit_of, rows = units_of(test), torch.arange(len(test))
 
     def round_of(seed: int) -> Round:
         recipe, place = _seeded(params, seed), folder / f"seed-{seed + 1}"
         pupils = Pupils(training, drawn.labels, lambda _: drawn, recipe, place, hardware)
-        return Round(f"seed {seed + 1} of {count}", pupils, test, rows, own)
+        return Round(f"seed {seed + 1} of {count}", pupils, test, rows, unit_of)
 
     return [round_of(seed) for seed in range(count)]
 
@@ -149,17 +149,18 @@ def with_probe(
     first = rounds[0]  # what it learns from and is tested on are all images that there are
     images = torch.cat([first.pupils.training.images, first.test.images])
     digests, rows = np.unique(image_digests(images.numpy()), return_index=True)
-    seen = probe.features(images[rows], progress)
+    features = probe.features(images[rows], progress)
 
-    def of(part: Dataset) -> Tensor:
-        return seen[np.searchsorted(digests, image_digests(part.images.numpy()))]
+    def features_of(part: Dataset) -> Tensor:
+        return features[np.searchsorted(digests, image_digests(part.images.numpy()))]
 
-    found = []
+    probed = []
     for this, outcome in zip(rounds, outcomes, strict=True):
         learnt = this.pupils.training
-        said = probe.answers(of(learnt), learnt.labels, of(this.test))
-        found.append(replace(outcome, right={**outcome.right, probe.PROBE: said == outcome.labels}))
-    return found
+        predicted = probe.answers(features_of(learnt), learnt.labels, features_of(this.test))
+        right = {**outcome.right, probe.PROBE: predicted == outcome.labels}
+        probed.append(replace(outcome, right=right))
+    return probed
 
 
 def fold_generator(

@@ -31,44 +31,44 @@ def missing(counts: Tensor, per_class: int) -> Tensor:
     labels = torch.arange(len(counts)).repeat_interleave(lacking)
     if not len(labels):
         raise CganError(
-            f"--per-class {per_class}: every class has as many, the smallest {int(counts.min()):,}. Ask for "
-            "more."
+            f"--per-class {per_class}: every class already has as many images (the smallest has "
+            f"{int(counts.min()):,}). Ask for more."
         )
     return labels
 
 
 def fill(
-    network: GeneratorNetwork, judge: Judge, asked: Tensor, seed: int, believed: float = 0.0
+    network: GeneratorNetwork, judge: Judge, labels: Tensor, seed: int, believed: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """A drawing of each label `asked`, uint8 [M, C, H, W], and how sure the judge is of the label, [M].
+    """A drawing of each of `labels`, uint8 [M, C, H, W], and how sure the judge is of the label, [M].
 
     One of which it is less sure than `believed` is drawn again. Raises CganError where that does not help.
     """
     device = next(network.parameters()).device
-    images, sure = draw(network, asked, seed, device), torch.zeros(len(asked))
-    left = torch.arange(len(asked))
+    images, sure = draw(network, labels, seed, device), torch.zeros(len(labels))
+    pending = torch.arange(len(labels))
     for again in range(1, ROUNDS + 1):
-        seen = look(judge, images[left]).logits.softmax(dim=1)
-        sure[left] = seen[torch.arange(len(left)), asked[left]]
-        left = (sure < believed).nonzero()[:, 0]
-        if not len(left):
+        probabilities = look(judge, images[pending]).logits.softmax(dim=1)
+        sure[pending] = probabilities[torch.arange(len(pending)), labels[pending]]
+        pending = (sure < believed).nonzero()[:, 0]
+        if not len(pending):
             return images, sure
-        images[left] = draw(network, asked[left], seed + again, device)
-    labels, counts = asked[left].unique(return_counts=True)
+        images[pending] = draw(network, labels[pending], seed + again, device)
+    unmet, counts = labels[pending].unique(return_counts=True)
     worst = int(counts.argmax())
     raise CganError(
-        f"--believed {believed}: of class {int(labels[worst])}, {int(counts[worst]):,} drawings did not get "
-        f"there in {ROUNDS} tries. Lower it, or train a better generator."
+        f"--believed {believed}: of class {int(unmet[worst])}, {int(counts[worst]):,} drawings did not reach "
+        f"that certainty in {ROUNDS} tries. Lower --believed, or train a better generator."
     )
 
 
-def repeated(labels: Tensor, asked: Tensor, seed: int) -> Tensor:
-    """For each label `asked` the index of an image of that class; each image in turn, in random order."""
+def repeated(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
+    """For each label `wanted` the index of an image of that class; each image in turn, in random order."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    own = {int(label): order[labels[order] == label] for label in asked.unique()}
-    turns = torch.zeros_like(asked)
-    for label, rows in own.items():
-        where = asked == label
+    rows_of = {int(label): order[labels[order] == label] for label in wanted.unique()}
+    turns = torch.zeros_like(wanted)
+    for label, rows in rows_of.items():
+        where = wanted == label
         turns[where] = rows[torch.arange(int(where.sum())) % len(rows)]
     return turns
 
@@ -76,11 +76,11 @@ def repeated(labels: Tensor, asked: Tensor, seed: int) -> Tensor:
 def thinned(labels: Tensor, classes: Tensor, part: float, seed: int) -> Tensor:
     """Rows that keep `part` of the images of some classes, at least one, and all of the others; ascending."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    kept = torch.ones(len(labels), dtype=torch.bool)
+    keep = torch.ones(len(labels), dtype=torch.bool)
     for label in classes.tolist():
         rows = order[labels[order] == label]
-        kept[rows[max(1, round(part * len(rows))) :]] = False
-    return kept.nonzero()[:, 0]
+        keep[rows[max(1, round(part * len(rows))) :]] = False
+    return keep.nonzero()[:, 0]
 
 
 def folds(labels: Rows, units: Rows, count: int, seed: int, names: list[str]) -> Rows:
@@ -102,13 +102,13 @@ def folds(labels: Rows, units: Rows, count: int, seed: int, names: list[str]) ->
     held = np.zeros((count, classes), np.int64)
     fold_of = np.empty(len(firsts), np.int64)
     for unit in np.lexsort((random, -sizes, best)):  # large units first: the small ones level out
-        own = held[:, rarest[best[unit]]]
-        fold_of[unit] = np.lexsort((held.sum(axis=1), own))[0]
+        filled = held[:, rarest[best[unit]]]
+        fold_of[unit] = np.lexsort((held.sum(axis=1), filled))[0]
         held[fold_of[unit]] += members[unit]
     for label in np.flatnonzero(held.sum(axis=0)):
         if held[:, label].max() == held[:, label].sum():
             raise DataError(
-                f"class {names[label]}: all its distinct images are in one of {count} folds, so that no "
-                "classifier could learn it from the others. Add images of this class, or remove it."
+                f"class {names[label]}: all its distinct images are in one of {count} folds, so no "
+                "classifier could learn the class from the others. Add images of this class, or remove it."
             )
     return fold_of[of_unit]

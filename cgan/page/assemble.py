@@ -90,12 +90,12 @@ def document(
 
 def data_of(page: str) -> dict[str, Any]:
     """What `document` gave to the scripts of a page. Raises ValueError where it is none."""
-    found = re.search(
+    match = re.search(
         r'<script type="application/json" id="page-data">(.*?)</script>', page, re.DOTALL
     )
-    data = json.loads(found[1] if found else "")
+    data = json.loads(match[1] if match else "")
     if not isinstance(data, dict):
-        raise ValueError("a page's data is an object")
+        raise ValueError("the data of a page must be a JSON object")
     return data
 
 

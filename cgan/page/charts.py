@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 def bundle(cache: Path) -> str:
     """gzip in base64, to be unpacked and run as a script. `cache`: a folder."""
     version = importlib.metadata.version("vl-convert-python")
-    kept = cache / f"charts-{version}.js.gz"
-    if not kept.is_file():
+    script_file = cache / f"charts-{version}.js.gz"
+    if not script_file.is_file():
         import vl_convert
 
         log.info("Preparing the chart library (vl-convert-python %s); this is done once.", version)
         script = str(vl_convert.javascript_bundle(SNIPPET))
-        write_bytes(kept, gzip.compress(script.encode(), mtime=0))
-    return base64.b64encode(kept.read_bytes()).decode()
+        write_bytes(script_file, gzip.compress(script.encode(), mtime=0))
+    return base64.b64encode(script_file.read_bytes()).decode()

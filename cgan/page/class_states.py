@@ -47,16 +47,16 @@ def add_states(
 ) -> None:
     """Give each class its `state` and `advice`: the first rule that applies is told. `counts`: of images."""
     few = max(FEW_IMAGES, RARE * statistics.median(counts))
-    for found, count in zip(classes, counts, strict=False):
-        low, high, judge, floor = (found[k] for k in ("low", "high", "judge", "different_floor"))
+    for facts, count in zip(classes, counts, strict=False):
+        low, high, judge, floor = (facts[k] for k in ("low", "high", "judge", "different_floor"))
         part, part_low = (
-            found[key] / floor if found[key] is not None and floor else 1.0
+            facts[key] / floor if facts[key] is not None and floor else 1.0
             for key in ("different", "different_low")
         )
-        known = low is not None
-        wrong = known and low < limits.min_worst_class_accuracy
+        judged = low is not None
+        wrong = judged and low < limits.min_worst_class_accuracy
         alike = part_low < limits.min_different_of_real
-        clearly_less = known and judge is not None and high < share(judge, found["heldout"])[0]
+        clearly_less = judged and judge is not None and high < share(judge, facts["heldout"])[0]
         rules = (
             (DOUBTFUL, not measurable, NOT_MEASURABLE),
             (POOR, wrong and (judge or 0) < limits.min_worst_class_accuracy, JUDGE_FAILS),
@@ -65,8 +65,8 @@ def add_states(
             (POOR, alike, VARIED),
             (DOUBTFUL, clearly_less, LEGIBLE),
             (DOUBTFUL, part < HALF_AS_VARIED, VARIED),
-            (DOUBTFUL, found["heldout"] < FEW_HELD_OUT, HOLD_OUT_MORE),
-            (DOUBTFUL, not known, NOT_DRAWN),
+            (DOUBTFUL, facts["heldout"] < FEW_HELD_OUT, HOLD_OUT_MORE),
+            (DOUBTFUL, not judged, NOT_DRAWN),
         )
         told = ((state, advice) for state, applies, advice in rules if applies)
-        found["state"], found["advice"] = next(told, (GOOD, ""))
+        facts["state"], facts["advice"] = next(told, (GOOD, ""))

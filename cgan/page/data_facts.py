@@ -83,20 +83,21 @@ def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
     order = [random.permutation(part) for part in (rows.heldout, rows.training)]
     looked = np.sort(np.concatenate(order)[:room])
     seen = look(judge, torch.from_numpy(images[looked])).logits.double().softmax(dim=1).numpy()
-    found = doubtful_labels(seen, labels[looked])
-    shown = suspects_facts(found.first(SHOWN), looked, rows)
-    return {"count": len(found), "looked_at": len(looked), "rows": shown}
+    suspects = doubtful_labels(seen, labels[looked])
+    shown = suspects_facts(suspects.first(SHOWN), looked, rows)
+    return {"count": len(suspects), "looked_at": len(looked), "rows": shown}
 
 
-def suspects_facts(found: Suspects, looked: NDArray[np.int64], rows: Rows) -> list[dict[str, Any]]:
-    """For each suspect its place, label and picture. `looked`: the rows that `found` counts."""
-    at = looked[found.rows]
+def suspects_facts(
+    suspects: Suspects, looked: NDArray[np.int64], rows: Rows
+) -> list[dict[str, Any]]:
+    """For each suspect its place, label and picture. `looked`: the rows that `suspects` counts."""
+    at = looked[suspects.rows]
     heldout = np.isin(at, rows.heldout)
+    columns = zip(at, suspects.suggested, suspects.confidence, heldout, strict=True)
     return [
         rows.place(i)
         | {"label": int(rows.labels[i]), "src": tile(torch.from_numpy(rows.images[i]), SIDE)}
         | {"suggested": int(suggested), "confidence": float(confidence), "heldout": bool(part)}
-        for i, suggested, confidence, part in zip(
-            at, found.suggested, found.confidence, heldout, strict=True
-        )
+        for i, suggested, confidence, part in columns
     ]

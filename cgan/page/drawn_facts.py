@@ -36,8 +36,8 @@ def drawn_facts(
     first drawings are shown."""
     images, labels, training = map(torch.from_numpy, (rows.images, rows.labels, rows.training))
     a = network.architecture
-    each = a.channels * a.height * a.width
-    count = max(SHOWN, min(DRAWINGS, VALUES // each))
+    size = a.channels * a.height * a.width
+    count = max(SHOWN, min(DRAWINGS, VALUES // size))
     asked = torch.arange(count) % a.classes
     if a.classes > count:  # more classes than drawings: some of the classes, at random
         asked = torch.randperm(a.classes, generator=_random(seed))[:count]
@@ -49,11 +49,11 @@ def drawn_facts(
         "worst": right.argsort(stable=True)[:SHOWN],
     }
     seen = certain.argmax(dim=1)
-    known = torch.full_like(labels, -1)  # a held-out image is of no class
-    known[training] = labels[training]
+    trained = torch.full_like(labels, -1)  # a held-out image is of no class
+    trained[training] = labels[training]
 
     def beside(picked: Tensor) -> list[dict[str, Any]]:
-        found = nearest(drawn[picked], asked[picked], images, known, NEIGHBOURS)
+        neighbours = nearest(drawn[picked], asked[picked], images, trained, NEIGHBOURS)
         return [
             {
                 "src": tile(drawn[n], SIDE),
@@ -71,14 +71,14 @@ def drawn_facts(
                     if i >= 0
                 ],
             }
-            for n, far, places in zip(picked.tolist(), *found, strict=True)
+            for n, far, places in zip(picked.tolist(), *neighbours, strict=True)
         ]
 
     some = training[torch.randperm(len(training), generator=_random(seed))[:LOOKED_AT]]
     first_seed = good_seed(network, judge, first, images[some], labels[some])
     parts = {name: beside(picked) for name, picked in chosen.items()}
     by_class: dict[int, list[str]] = {
-        label: [tile(one, CARD_SIDE) for one in drawn[asked == label][:ON_A_CARD]]
+        label: [tile(image, CARD_SIDE) for image in drawn[asked == label][:ON_A_CARD]]
         for label in cards
     }
     return {

@@ -23,22 +23,22 @@ def curve(path: Path) -> dict[str, Any]:
     with path.open(encoding="utf-8", newline="") as file:
         columns, *lines = csv.reader(file)
     every = -(-len(lines) // POINTS) or 1
-    kept = lines[(len(lines) - 1) % every :: every]  # the last is among them
-    rows = [[float(value) for value in line] for line in kept]
+    shown = lines[(len(lines) - 1) % every :: every]  # the last is among them
+    rows = [[float(value) for value in line] for line in shown]
     return {"columns": columns, "rows": rows, "every": every}
 
 
 def metrics_facts(report: Evaluation) -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for key, metric in METRICS.items():
         if (value := metric.value(report)) is None:
             continue
-        known = math.isfinite(value)
-        low, high = (metric.interval(report) if known else None) or (None, None)
+        is_finite = math.isfinite(value)
+        low, high = (metric.interval(report) if is_finite else None) or (None, None)
         words = {"name": metric.name, "meaning": metric.meaning, "better": metric.better}
         numbers = {"value": value, "low": low, "high": high, "floor": metric.floor(report)}
-        found.append({"key": key, **words, **numbers})
-    return found
+        rows.append({"key": key, **words, **numbers})
+    return rows
 
 
 def class_facts(report: Evaluation) -> list[dict[str, Any]]:
@@ -46,10 +46,10 @@ def class_facts(report: Evaluation) -> list[dict[str, Any]]:
     accuracy, distance, different = (
         report[key] for key in ("conditional_accuracy", "fid_judge", "different")
     )
-    found = []
+    rows = []
     for label, right in enumerate(accuracy["by_class"]):
-        known = right is not None and math.isfinite(right)
-        low, high = share(right, sum(report["confusion"][label])) if known else (None, None)
+        measured = right is not None and math.isfinite(right)
+        low, high = share(right, sum(report["confusion"][label])) if measured else (None, None)
         row = {"label": label, "accuracy": right, "low": low, "high": high}
         row |= {
             "judge": accuracy["floor_by_class"][label],
@@ -60,8 +60,8 @@ def class_facts(report: Evaluation) -> list[dict[str, Any]]:
             "different_floor": different["floor_by_class"][label],
             "different_low": different["low_by_class"][label],
         }
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def confusion_facts(report: Evaluation) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def confusion_facts(report: Evaluation) -> dict[str, Any]:
         for seen, count in enumerate(row)
         if count and asked != seen
     ]
-    mistakes.sort(key=lambda found: (-found[0], found[1:]))
+    mistakes.sort(key=lambda mistake: (-mistake[0], mistake[1:]))
     shown = [[asked, seen, count] for count, asked, seen in mistakes[:MISTAKES]]
     small = len(matrix) <= CONFUSION_CLASSES
     return {"matrix": matrix if small else None, "mistakes": shown}
@@ -101,6 +101,6 @@ def lineage_facts(
 ) -> dict[str, Any]:
     """`reference`: what the stage train wrote of its run. The hashes are those of `cgan reproduce`."""
     origin = {str(key): str(value) for key, value in (reference.get("origin") or {}).items()}
-    known = {key: reference.get(key) for key in ("run_id", "run_name", "experiment")}
+    run = {key: reference.get(key) for key in ("run_id", "run_name", "experiment")}
     hashes = {"csv_sha256": csv_sha256, "generator_sha256": generator_sha256}
-    return {**known, "origin": origin, **hashes}
+    return {**run, "origin": origin, **hashes}

@@ -77,12 +77,12 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     first = generator.labels(examples(generator)[0])
     classes = class_facts(report)
     add_states(classes, validation["class_counts"], not report["not_measurable"], params.gate)
-    by_state = {state: [each for each in classes if each["state"] == state] for state in STATES}
+    by_state = {state: [row for row in classes if row["state"] == state] for state in STATES}
     in_order = list(itertools.chain(*by_state.values()))  # what needs a look comes first
     cards = in_order[:CARDS]
     advice: dict[str, list[int]] = {}
-    for each in in_order:
-        advice.setdefault(each["advice"], []).append(each["label"])
+    for row in in_order:
+        advice.setdefault(row["advice"], []).append(row["label"])
     advice.pop("", None)
     facts = {
         "title": str(reference.get("run_name") or "cgan"),
@@ -94,14 +94,14 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "measurement_context": report["measurement_context"],
         "usual_distance": report["copies"]["heldout_nearest_median"],
         "classes": classes,
-        "states": {state: len(found) for state, found in by_state.items()},
+        "states": {state: len(group) for state, group in by_state.items()},
         "cards": cards,
         "advice": advice,
         "limits": params.gate.model_dump(include=LIMITS),
         "least_images": report["fid_judge"]["least_images"],
         "confusion": confusion_facts(report),
         "drawn": drawn_facts(
-            generator.network, judge, rows, seed, first, [each["label"] for each in cards]
+            generator.network, judge, rows, seed, first, [row["label"] for row in cards]
         ),
         "data": data_facts(rows, judge, validation),
         "params": params_facts(params, generator.facts.get("params") or {}),
@@ -114,23 +114,23 @@ def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows)
     """Are the generator, its evaluation and the data of one run? Raises ModelError."""
     again = "Run `dvc repro`, or restore all files with `dvc checkout`."
     if report["measurement_context"]["generator_digest"] != generator.facts["digest"]:
-        raise ModelError(f"{EVALUATION} is about another generator than {GENERATOR}. {again}")
+        raise ModelError(f"{EVALUATION} is about another generator, not {GENERATOR}. {again}")
     if generator.facts.get("data_sha256") != rows.metadata["csv_sha256"]:
-        raise ModelError(f"{GENERATOR} was trained on other data than {TRAIN_DATA}. {again}")
+        raise ModelError(f"{GENERATOR} was trained on other data, not {TRAIN_DATA}. {again}")
 
 
 def left_out(facts: dict[str, Any]) -> list[str]:
     """What a page of this run does not show, in sentences."""
-    data, found = facts["data"], []
+    data, sentences = facts["data"], []
     if facts["losses"]["every"] > 1:
-        found.append(f"The curves show only every {facts['losses']['every']}th record.")
+        sentences.append(f"The curves show only one in {facts['losses']['every']} records.")
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
-        found.append(
+        sentences.append(
             f"Looking for wrong labels, the judge saw {looked_at:,} of {data['rows']:,} rows, the "
             f"held-out ones first ({VALUES:,} pixels are the limit). `cgan label-errors` looks at all."
         )
     if facts["confusion"]["matrix"] is None:
-        found.append(
+        sentences.append(
             "With this many classes, only the most frequent mistakes are shown, not the confusion matrix."
         )
-    return found
+    return sentences

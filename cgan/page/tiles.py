@@ -32,11 +32,11 @@ def film(folder: Path) -> tuple[list[dict[str, Any]], str]:
     """The previews of a training by step, and what was left out of them, in words."""
     files = {int(path.stem.removeprefix("step-")): path for path in folder.glob("step-*.png")}
     large = sum(path.stat().st_size for path in files.values()) > MAX_FILM_BYTES
-    found = [
+    frames = [
         {"step": step, "src": _webp(path) if large else _uri("png", path.read_bytes())}
         for step, path in sorted(files.items())
     ]
-    return found, "The previews are reduced here; samples/previews has them in full size." * large
+    return frames, "The previews are reduced here; samples/previews has them in full size." * large
 
 
 def _webp(path: Path) -> str:

@@ -45,8 +45,8 @@ def packed(generator: Generator) -> bytes:
 def layer_facts(generator: Generator) -> list[dict[str, Any]]:
     """Of each layer, in their order: form, activation, and of the first the size of its map."""
     facts: list[dict[str, Any]] = []
-    found = _layers(generator.network)
-    for number, (layer, upsampled) in enumerate(found):
+    layers = _layers(generator.network)
+    for number, (layer, upsampled) in enumerate(layers):
         if number == 0:
             height, width = _first_map(generator.network)
             fact: dict[str, Any] = {"form": "linear", "height": height, "width": width}
@@ -54,7 +54,7 @@ def layer_facts(generator: Generator) -> list[dict[str, Any]]:
             fact = {"form": "deconv"}
         else:
             fact = {"form": "upsample" if upsampled else "conv"}
-        facts.append({**fact, "activation": "relu" if number + 1 < len(found) else "tanh"})
+        facts.append({**fact, "activation": "relu" if number + 1 < len(layers) else "tanh"})
     return facts
 
 
@@ -89,18 +89,18 @@ def _fold(layer: _Layer, norm: nn.BatchNorm2d) -> None:
 
 def _layers(network: networks.GeneratorNetwork) -> list[tuple[_Layer, bool]]:
     """The layers with weights, and whether each sees its input enlarged."""
-    found: list[tuple[_Layer, bool]] = []
+    layers: list[tuple[_Layer, bool]] = []
     upsampled = False
     for module in [getattr(network, "linear", None), *network.layers]:
         if isinstance(module, _Layer):
-            found.append((module, upsampled))
+            layers.append((module, upsampled))
             upsampled = False
         elif isinstance(module, nn.Upsample):
             upsampled = True
         else:
-            known = nn.BatchNorm2d | nn.ReLU | nn.Tanh | nn.Identity | None
-            assert isinstance(module, known), f"the page cannot compute {module}"
-    return found
+            weightless = nn.BatchNorm2d | nn.ReLU | nn.Tanh | nn.Identity | None
+            assert isinstance(module, weightless), f"the page cannot compute {module}"
+    return layers
 
 
 def _first_map(network: networks.GeneratorNetwork) -> tuple[int, int]:

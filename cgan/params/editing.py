@@ -29,8 +29,8 @@ def preset_names() -> list[str]:
 def preset_params(name: str) -> dict[str, Any]:
     """All `train` params that presets govern, as this one sets them. Raises ParamsError on an unknown one."""
     if name not in preset_names():
-        there = ", ".join(preset_names())
-        raise ParamsError(f"no preset `{name}` under {PRESETS}/. There are: {there}.")
+        names = ", ".join(preset_names())
+        raise ParamsError(f"no preset `{name}` under {PRESETS}/. There are: {names}.")
     return {**read_yaml(PRESETS / "default.yaml"), **read_yaml(PRESETS / f"{name}.yaml")}
 
 
@@ -61,8 +61,8 @@ def apply_preset(name: str, path: Path | str = "params.yaml") -> dict[str, tuple
     """Write preset `name` into `path` as `set_params` does → {"train.lr": (before, after)}."""
     preset_params(name)  # is there such a preset?
     # As the files write it: 4.5e-3, not 0.0045.
-    default, own = (_layout().load(PRESETS / f"{each}.yaml") for each in ("default", name))
-    return set_params({"train": {**default, **own}}, path, f"preset {name}")
+    default, values = (_layout().load(PRESETS / f"{preset}.yaml") for preset in ("default", name))
+    return set_params({"train": {**default, **values}}, path, f"preset {name}")
 
 
 def set_params(

@@ -78,7 +78,7 @@ def check_params(document: Any, name: Path | str) -> Params:
         by_key: dict[str, list[ErrorDetails]] = {}  # neither a number nor `auto`: two of one key
         for problem in error.errors(include_url=False):
             by_key.setdefault(_key(problem["loc"]), []).append(problem)
-        problems = [_in_words(key, found) for key, found in by_key.items()]
+        problems = [_in_words(key, errors) for key, errors in by_key.items()]
     if len(problems) == 1:
         raise ParamsError(f"{name}: {problems[0]}")
     lines = "".join(f"\n  - {problem}" for problem in problems)
@@ -111,10 +111,10 @@ def _suggestion(key: str) -> str:
     """What was probably meant by a key that does not exist: one of its section, or this one of another."""
     section, _, name = key.rpartition(".")
     names = names_of_params()
-    meant = {each.rpartition(".")[2]: each for each in names if each.startswith(f"{section}.")}
+    meant = {param.rpartition(".")[2]: param for param in names if param.startswith(f"{section}.")}
     meant |= {word: meant[ours] for word, ours in ELSEWHERE.items() if ours in meant}
-    meant = meant or {each.partition(".")[0]: each.partition(".")[0] for each in names}
+    meant = meant or {param.partition(".")[0]: param.partition(".")[0] for param in names}
     for close in difflib.get_close_matches(name, meant, n=1, cutoff=0.5):
         return f"did you mean `{meant[close]}`?"
-    others = [each for each in names if each.endswith(f".{name}")]
+    others = [param for param in names if param.endswith(f".{name}")]
     return f"did you mean `{others[0]}`?" if others else "remove it."

@@ -367,7 +367,7 @@ def flatten(value: BaseModel | dict[str, Any]) -> dict[str, Any]:
         value = value.model_dump(by_alias=True, exclude_unset=True)
     for key, item in value.items():
         inner = flatten(item) if isinstance(item, dict) else {"": item}
-        flat |= {f"{key}.{name}".rstrip("."): each for name, each in inner.items()}
+        flat |= {f"{key}.{name}".rstrip("."): leaf for name, leaf in inner.items()}
     return flat
 
 

@@ -37,34 +37,34 @@ def balance(
     are drawn. `anyway`: also with drawings that were found to be harmful or blocked."""
     path = Path(out)
     if path.suffix not in ("", ".csv"):
-        raise CganError(f"--out {out}: expected a name that ends in .csv, or a folder's name.")
+        raise CganError(f"--out {out}: expected a file name that ends in .csv, or a folder name.")
     rows, generator = Rows.read(), Generator.load(source)
-    classes, (count, *own) = int(rows.metadata["classes"]), rows.images.shape
-    expected = (classes, *own[1:], *([3] if own[0] == 3 else []))
+    classes, (count, *shape) = int(rows.metadata["classes"]), rows.images.shape
+    expected = (classes, *shape[1:], *([3] if shape[0] == 3 else []))
     if (generator.classes, *generator.shape) != expected:
         raise CganError(
-            f"--model {source}: draws {generator.classes} classes, images of {generator.shape}; the "
-            f"project's data has {classes} of {expected[1:]}. Train a generator on it: `dvc repro`."
+            f"--model {source} draws {generator.classes} classes of shape {generator.shape}, but the "
+            f"project's data has {classes} of shape {expected[1:]}. Train another generator: `dvc repro`."
         )
     if (reason := spoken_against(str(generator.facts["digest"]))) and not anyway:
-        raise CganError(f"{reason} To write the data nevertheless: --anyway.")
+        raise CganError(f"{reason} To write the data anyway, add --anyway.")
     judge, facts = load_judge(JUDGE)
     if facts.get("data_digest") != rows.metadata["digest"]:
-        raise CganError(f"{JUDGE} was trained on other data than the project's. Run `dvc repro`.")
+        raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
     counts = torch.from_numpy(np.bincount(rows.labels, minlength=classes))
-    asked = missing(counts, per_class or default_per_class(counts))
-    drawn, sure = fill(generator.network, judge, asked, seed, believed)
+    lacking = missing(counts, per_class or default_per_class(counts))
+    drawn, sure = fill(generator.network, judge, lacking, seed, believed)
 
     images = torch.from_numpy(np.concatenate([rows.images, drawn.numpy()]))
     pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
-    labels = np.concatenate([rows.labels, asked.numpy()])
+    labels = np.concatenate([rows.labels, lacking.numpy()])
     part = np.full(len(labels), "drawn", dtype=object)
     part[rows.training], part[rows.heldout] = "train", "holdout"
     names = np.array(generator.class_names, object)[labels]
     listed = pd.DataFrame({"row": np.arange(len(labels)) + 1, "label": labels, "class": names})
     listed["part"] = part
     if rows.files:
-        listed["original"] = [*rows.files, *[None] * len(asked)]
+        listed["original"] = [*rows.files, *[None] * len(lacking)]
     listed["judge"] = np.concatenate([np.full(count, np.nan), sure.numpy()])
     if path.suffix == ".csv":
         column = validated_params(read_json(VALIDATION), str(VALIDATION)).label_column
@@ -77,7 +77,7 @@ def balance(
     beside = path.with_name(f"{path.stem}.rows.csv")
     write_text(beside, listed.to_csv(index=False, float_format="%.4f"))
     say(
-        f"{out}: {count:,} real images and {len(asked):,} drawn ones; {beside} says which is "
+        f"{out}: {count:,} real images and {len(lacking):,} drawn ones; {beside} says which is "
         "which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they help."
     )
 
@@ -89,10 +89,10 @@ def spoken_against(digest: str) -> str:
         (GATE_REPORT, "blocked", f"{GATE_TEXT}: the gate blocked this generator."),
     ):
         with contextlib.suppress(CganError):
-            found = read_json(path)
-            judged = found.get("generator_digest") or (found.get("challenger") or {}).get("digest")
-            if (judged, found.get("verdict")) == (digest, verdict):
-                return f"{words} {found.get('summary')}"
+            facts = read_json(path)
+            judged = facts.get("generator_digest") or (facts.get("challenger") or {}).get("digest")
+            if (judged, facts.get("verdict")) == (digest, verdict):
+                return f"{words} {facts.get('summary')}"
     return ""
 
 
@@ -100,8 +100,8 @@ def picture_names(folders: Sequence[str], files: Sequence[str], parts: Sequence[
     """`<class>/<name>.png` of each row: an original keeps its name; the row's number tells equal ones apart,
     and is all that rows of a CSV and drawings have."""
     rows = range(1, len(folders) + 1)
-    own = [Path(file).stem for file in files]
-    plain = [*own, *(f"{parts[row - 1]}_{row:06d}" for row in rows[len(own) :])]
+    stems = [Path(file).stem for file in files]
+    plain = [*stems, *(f"{parts[row - 1]}_{row:06d}" for row in rows[len(stems) :])]
     paths = [f"{folder}/{name}" for folder, name in zip(folders, plain, strict=True)]
     times = Counter(paths)
     return [

@@ -22,11 +22,11 @@ def export_card(generator: Generator, folder: Path) -> str:
     """Write the folder → what it holds, in words. Raises CganError where it holds something already."""
     report, reference = known(generator)
     labels = list(range(min(generator.classes, 10)))
-    with new_folder(folder) as made:
-        save_network(made / GENERATOR.name, generator.network, generator.facts)
-        write_picture(str(made / GRID.name), generator, labels, 4, 0, Style())
-        write_text(made / CARD.name, model_card(generator.facts, report, reference, GRID.name))
-    note = "" if report else "; no evaluation of it was found, so the card has no numbers"
+    with new_folder(folder) as new:
+        save_network(new / GENERATOR.name, generator.network, generator.facts)
+        write_picture(str(new / GRID.name), generator, labels, 4, 0, Style())
+        write_text(new / CARD.name, model_card(generator.facts, report, reference, GRID.name))
+    note = "" if report else "; this generator has no evaluation, so the card has no numbers"
     return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
 
 

@@ -39,7 +39,7 @@ def watch() -> None:
     page = root / LIVE
     if not page.is_file():
         raise CganError(
-            f"{page}: not found, since nothing was trained here. Start it: `dvc repro`."
+            f"{page}: not found, because nothing was trained here. Start a training: `dvc repro`."
         )
     opened = sys.stdout.isatty() and webbrowser.open(page.as_uri())
     typer.echo(f"{page}{'' if opened else ': open it in a browser.'}")

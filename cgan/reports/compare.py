@@ -66,13 +66,13 @@ class Change:
 
 def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
     """Show how two runs differ, or write it to MARKDOWN. Each is what `recorded` takes."""
-    (one, its_run), (other, other_run) = recorded(a), recorded(b)
+    (report_a, run_a), (report_b, run_b) = recorded(a), recorded(b)
     try:
-        text = printable(comparison(one, its_run, other, other_run), keep="\n")
+        text = printable(comparison(report_a, run_a, report_b, run_b), keep="\n")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CganError(
-            f"{EVALUATION} of one of the two runs is not what this version writes. Make it again: `dvc repro "
-            "--force evaluate`."
+            f"One of the two runs has an {EVALUATION} that this version cannot read. In that run's project, "
+            "write it again: `dvc repro --force evaluate`."
         ) from None
     if markdown:
         write_text(MARKDOWN, text)
@@ -91,8 +91,8 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
     else:
         metrics = metric_changes(a, b)
         rows = [
-            (f"{each.name} {ARROWS[each.better]}", number(each.floor), *each.cells())
-            for each in metrics
+            (f"{change.name} {ARROWS[change.better]}", number(change.floor), *change.cells())
+            for change in metrics
         ]
         parts = [f"**{in_words(metrics)}**", runs, "### Metrics"]
         parts += [_table("↑: higher is better", ("real images", *COLUMNS), rows, numbers=5)]
@@ -105,28 +105,28 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
 def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
     """Of the metrics that both have. Paired: where both have the gate's replicates, the interval is of those;
     elsewhere it is put together from both."""
-    found = []
+    changes = list[Change]()
     for key, metric in METRICS.items():
-        one, other = metric.value(a), metric.value(b)
-        if one is None or other is None:
+        value_a, value_b = metric.value(a), metric.value(b)
+        if value_a is None or value_b is None:
             continue
-        interval, of_one, of_other = None, metric.interval(a), metric.interval(b)
+        interval, interval_a, interval_b = None, metric.interval(a), metric.interval(b)
         if "replicates" in a[key] and "replicates" in b[key]:
-            its, others = (replicated(r[key]["value"], r[key]["replicates"]) for r in (a, b))
-            interval = (others - its).interval
-        elif of_one and of_other:
-            interval = difference(one, of_one, other, of_other)
-        found.append(Change(metric.name, metric.better, one, other, interval, metric.floor(a)))
-    return found
+            mean_a, mean_b = (replicated(r[key]["value"], r[key]["replicates"]) for r in (a, b))
+            interval = (mean_b - mean_a).interval
+        elif interval_a and interval_b:
+            interval = difference(value_a, interval_a, value_b, interval_b)
+        changes += [Change(metric.name, metric.better, value_a, value_b, interval, metric.floor(a))]
+    return changes
 
 
 def in_words(changes: Iterable[Change]) -> str:
     """`B is better in recall, worse in copies; the rest is within chance.` A difference without an interval
     is named: of it nothing is known."""
     by_verdict: dict[str, list[str]] = {}
-    for each in changes:
-        if each.change:
-            by_verdict.setdefault(each.verdict, []).append(each.name)
+    for change in changes:
+        if change.change:
+            by_verdict.setdefault(change.verdict, []).append(change.name)
     clear = [
         f"{word} in {' and '.join(by_verdict[word])}"
         for word in ("better", "worse")

@@ -86,7 +86,7 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
     """
     if options.folds and (options.seeds or options.test):
         raise CganError(
-            "--folds: tests on all images, each in one fold. Leave out --seeds and --test, or --folds."
+            "--folds tests on all images, so it excludes --seeds and --test. Leave out --folds or the others."
         )
     require_writable(EVIDENCE)
     compute_deterministically()
@@ -120,8 +120,8 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
         if probe.is_installed() and len(training) <= PROBED:
             outcomes = with_probe(rounds, outcomes, progress)
-    found = effect(outcomes, COST_NOTHING, folded=bool(count))
-    report, tables = report_on(found, outcomes, rounds, bool(count), tested_on)
+    result = effect(outcomes, COST_NOTHING, folded=bool(count))
+    report, tables = report_on(result, outcomes, rounds, bool(count), tested_on)
     report.facts["generator_digest"] = "" if options.drawn else _digest()
     report.write(EVIDENCE, EVIDENCE_TEXT)
     write_text(EVIDENCE_PAGE, document("evidence.html", (), {}, report=report, tables=tables))
@@ -139,10 +139,8 @@ def _test_set(params: Params, options: Options, say: Say) -> tuple[Dataset, str]
     """The images of `--test`, or the data's own test set, or the hold-out; and which it is."""
     if options.test:
         return _unseen(options.test, params, say), str(options.test)
-    own = (
-        load_dataset(TEST_DATA) if TEST_DATA.is_file() else None
-    )  # empty where the source names none
-    return (own, "test set") if own else (load_dataset(HOLDOUT_DATA), "hold-out")
+    test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None  # empty if the source has none
+    return (test, "test set") if test else (load_dataset(HOLDOUT_DATA), "hold-out")
 
 
 def _folds(options: Options, test: Dataset, tested_on: str) -> int:
@@ -156,14 +154,16 @@ def _folds(options: Options, test: Dataset, tested_on: str) -> int:
 def _unseen(path: Path, params: Params, say: Say) -> Dataset:
     """The images of a CSV or folder that are not in the training part."""
     training = load_dataset(TRAIN_DATA)
-    found = labelled(path, params, training)
-    known = image_digests(training.images.numpy())
-    new = torch.from_numpy(~np.isin(image_digests(found.images.numpy()), known))
+    data = labelled(path, params, training)
+    digests = image_digests(training.images.numpy())
+    new = torch.from_numpy(~np.isin(image_digests(data.images.numpy()), digests))
     if not new.all():
-        say(f"{path}: {int((~new).sum()):,} images are in the training part too, and are left out.")
+        say(f"{path}: {int((~new).sum()):,} images are in the training part too and are left out.")
     if not new.any():
-        raise DataError(f"{path}: no image that the training part has not. Give other images.")
-    return Dataset(found.images[new], found.labels[new], training.metadata)
+        raise DataError(
+            f"{path}: all images are in the training part too. Give other images to test on."
+        )
+    return Dataset(data.images[new], data.labels[new], training.metadata)
 
 
 def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
@@ -172,22 +172,22 @@ def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
     Raises DataError where shape or classes are others.
     """
     validated = validated_params(read_json(VALIDATION), str(VALIDATION))
-    found, _ = read(path, params.data, validated)
-    if found.images.shape[1:] != data.images.shape[1:] or found.classes > data.classes:
+    source, _ = read(path, params.data, validated)
+    if source.images.shape[1:] != data.images.shape[1:] or source.classes > data.classes:
         raise DataError(
-            f"{path}: {found.classes} classes of {found.images.shape[1:]} (channels, height, width); expected"
-            f" at most {data.classes} of {tuple(data.images.shape[1:])}, as in the project's data."
+            f"{path}: {source.classes} classes of shape {source.images.shape[1:]}; expected at most "
+            f"{data.classes} of {tuple(data.images.shape[1:])} (channels, height, width). Give such images."
         )
-    labels, classes = found.labels, data.class_names
-    if names := found.class_names:  # of folders, which are in an order of their own
+    labels, classes = source.labels, data.class_names
+    if names := source.class_names:  # of folders, which are in an order of their own
         if unknown := [name for name in names if name not in classes]:
             raise DataError(
-                f"{path}: the folder {unknown[0]!r} is none of the project's classes. Rename it; they are "
-                f"{listed(classes)}."
+                f"{path}: expected the project's classes, {listed(classes)}; found {unknown[0]!r}. Rename or "
+                "remove that class."
             )
         labels = np.array([classes.index(name) for name in names])[labels]
     order = np.argsort(labels, kind="stable")  # by class, as a generator is asked for them
-    images, numbers = (torch.from_numpy(array[order]) for array in (found.images, labels))
+    images, numbers = (torch.from_numpy(array[order]) for array in (source.images, labels))
     return Dataset(images, numbers, data.metadata)
 
 
@@ -195,9 +195,9 @@ def _by_fold(folder: Path, count: int, params: Params, data: Dataset) -> Callabl
     names = [folder / f"fold-{fold + 1}" for fold in range(count)]
     if absent := [name for name in names if not name.is_dir()]:
         raise DataError(
-            f"{absent[0]}: not found. Each fold needs drawings of its own, by a generator that has not seen "
-            f"the fold's test images: `cgan split --folds {count}` writes what each may learn from. For "
-            "drawings by a generator that learnt from the project's training part: --seeds 5."
+            f"{absent[0]}: not found. Each fold needs drawings by a generator that has not seen its test "
+            f"images; `cgan split --folds {count}` writes the images to train these generators on. If one "
+            "generator learnt from the project's training part, use --seeds 5 instead of --folds."
         )
     return lambda fold: labelled(names[fold], params, data)
 
@@ -207,9 +207,9 @@ def _drawings(params: Params, options: Options, training: Dataset) -> Dataset:
         return labelled(options.drawn, params, training)
     inputs = Inputs.load()
     counts = torch.bincount(training.labels, minlength=training.classes)
-    asked = missing(counts, options.per_class or default_per_class(counts))
-    images, _ = fill(inputs.network, inputs.judge, asked, params.evaluate.seed, options.believed)
-    return Dataset(images, asked, training.metadata)
+    lacking = missing(counts, options.per_class or default_per_class(counts))
+    images, _ = fill(inputs.network, inputs.judge, lacking, params.evaluate.seed, options.believed)
+    return Dataset(images, lacking, training.metadata)
 
 
 def _digest() -> str:
@@ -224,7 +224,7 @@ def _key(params: Params, options: Options, parts: tuple[Dataset, ...], hardware:
     """Names everything that the answer depends on."""
     files = [file for name in CODE for file in sorted(PACKAGE.glob(name))]
     drawn = options.drawn.rglob("*") if options.drawn else ()
-    known = {
+    facts = {
         "code": [sha256_of(path) for path in files],
         "options": {name: str(value) for name, value in asdict(options).items()},
         "params": [params.train.model_dump(), params.train_judge.model_dump()],
@@ -235,7 +235,7 @@ def _key(params: Params, options: Options, parts: tuple[Dataset, ...], hardware:
         "generator": _digest(),
         "torch": [torch.__version__, str(hardware.device), str(hardware.precision)],
     }
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _carried_out(
@@ -251,17 +251,17 @@ def _carried_out(
     of_generators = f"{generators} generators and " * bool(generators)
     say(
         f"{len(rounds)} rounds: {of_generators}{len(rounds) * len(TRAINED)} classifiers to train on some "
-        f"{len(first):,} real images, about {forecast} on this machine ({hardware.device}). If it is "
-        "interrupted, start it again, and it continues."
+        f"{len(first):,} real images, about {forecast} on this machine ({hardware.device}). If this is "
+        "interrupted, run the command again, and it continues."
     )
     for number, this in enumerate(rounds, start=1):
         outcome = this.outcome(progress)
         outcomes.append(outcome)
         best = max(COST_NOTHING, key=outcome.mean)
-        left = (time.monotonic() - began) / number * (len(rounds) - number)
+        remaining = (time.monotonic() - began) / number * (len(rounds) - number)
         say(
             f"{this.name[0].upper()}{this.name[1:]}: {percent(outcome.mean(DRAWN))} right with drawings, "
-            f"{percent(outcome.mean(best))} without; {duration(left)} left."
+            f"{percent(outcome.mean(best))} without; {duration(remaining)} left."
         )
     return outcomes
 
@@ -286,8 +286,8 @@ def _forecast(
 
 def tidy(folder: Path) -> None:
     """Remove the classifiers of answers before the last few."""
-    found = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
-    for old in sorted(found, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
+    folders = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
+    for old in sorted(folders, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(OSError):
             old.with_suffix(".lock").unlink()

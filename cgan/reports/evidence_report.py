@@ -32,7 +32,7 @@ ADVICE = {
 
 
 def report_on(
-    found: Effect,
+    effect: Effect,
     outcomes: Sequence[Outcome],
     rounds: Sequence[Round],
     folded: bool,
@@ -41,33 +41,33 @@ def report_on(
     """The report, and its tables as a page has them."""
     data = rounds[0].test
     names = data.class_names
-    learnt = [torch.bincount(each.pupils.training.labels, minlength=len(names)) for each in rounds]
-    added = [torch.bincount(each.pupils.asked, minlength=len(names)) for each in rounds]
-    filled = rounds[0].pupils.asked.unique().tolist()
+    learnt = [torch.bincount(r.pupils.training.labels, minlength=len(names)) for r in rounds]
+    added = [torch.bincount(r.pupils.lacking, minlength=len(names)) for r in rounds]
+    filled = rounds[0].pupils.lacking.unique().tolist()
     tables = [
         _classes(
-            found, names, *(torch.stack(each).double().mean(dim=0) for each in (learnt, added))
+            effect, names, *(torch.stack(counts).double().mean(dim=0) for counts in (learnt, added))
         ),
         _methods(outcomes, rounds, folded),
     ]
     report = Report(
         title="Do drawn images help a classifier?",
-        verdict=found.overall.verdict,
-        summary=sentence(found),
+        verdict=effect.overall.verdict,
+        summary=sentence(effect),
         reasons=[
             *_worth(outcomes, filled, folded, learnt, names),
-            *_doubts(found, names, folded, tested_on),
+            *_doubts(effect, names, folded, tested_on),
         ],
         time=now(),
         facts={
-            "effect": {"compared_with": found.base, **_as_json(found.overall)},
-            "classes": {names[label]: _as_json(each) for label, each in found.classes.items()},
+            "effect": {"compared_with": effect.base, **_as_json(effect.overall)},
+            "classes": {names[label]: _as_json(change) for label, change in effect.classes.items()},
             "rounds": {"count": len(rounds), "folds": folded},
             "tested_on": tested_on,
             "images": {
                 "training": int(learnt[0].sum()),
                 "drawn": int(added[0].sum()),
-                "tested": found.overall.tested,
+                "tested": effect.overall.tested,
             },
         },
         sections={title: table(head, rows, len(head) - 1) for title, head, rows, _ in tables},
@@ -75,13 +75,13 @@ def report_on(
     return report, tables
 
 
-def sentence(found: Effect) -> str:
+def sentence(effect: Effect) -> str:
     """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (real images,
     repeated to equal counts, augmented). …`"""
-    overall = found.overall
+    overall = effect.overall
     return (
         f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
-        f"without them {percent(overall.without)} ({WORDS[found.base]}). The difference is "
+        f"without them {percent(overall.without)} ({WORDS[effect.base]}). The difference is "
         f"{_points(overall)} (95 % interval {_interval(overall)}), as a mean over the classes."
     )
 
@@ -96,12 +96,12 @@ def _worth(
     """How many photographs the drawings are worth, or that no number can be given."""
 
     def accuracies(method: str) -> list[float]:
-        found = []
+        means = []
         for outcome in outcomes:
             right = outcome.right[method].double()
-            there = [label for label in filled if bool((outcome.labels == label).any())]
-            found.append(statistics.fmean(float(right[outcome.labels == n].mean()) for n in there))
-        return found
+            tested = [label for label in filled if bool((outcome.labels == label).any())]
+            means.append(statistics.fmean(float(right[outcome.labels == n].mean()) for n in tested))
+        return means
 
     curve = {part: accuracies(method) for method, part in PARTS.items()}
     what = "the classes that were filled up"
@@ -125,7 +125,7 @@ def _worth(
     if low <= 1:
         return [f"The drawings may not be worth any photograph. {measured}"]
     rarest = min(filled, key=lambda label: int(learnt[0][label]))
-    more = [int(learnt[0][rarest]) * (each - 1) for each in (middle, low, high)]
+    more = [int(learnt[0][rarest]) * (times - 1) for times in (middle, low, high)]
     return [
         f"Compared with oversampling, the drawings do as much as {middle:.1f} times the photographs "
         f"of {what} would (95 % interval "
@@ -134,16 +134,16 @@ def _worth(
     ]
 
 
-def _doubts(found: Effect, names: list[str], folded: bool, tested_on: str) -> list[str]:
+def _doubts(effect: Effect, names: list[str], folded: bool, tested_on: str) -> list[str]:
     doubts = []
-    if found.overall.without < HARDLY / len(names):
+    if effect.overall.without < HARDLY / len(names):
         doubts.append(
             "Even without drawings the classifier hardly recognises these classes (guessing gets "
             f"{percent(1 / len(names))}), so nothing can be said about drawings either. It needs more "
             "images, or larger ones (`data.height`, `data.width`)."
         )
-    fewest = min(found.classes, key=lambda label: found.classes[label].tested)
-    if (count := found.classes[fewest].tested) < FEW:
+    fewest = min(effect.classes, key=lambda label: effect.classes[label].tested)
+    if (count := effect.classes[fewest].tested) < FEW:
         more = "" if folded else " `--folds 5` tests on all images; `--test FILE` on others."
         doubts.append(
             f"Class {names[fewest]} is tested on only {count} images, so little can be said about it.{more}"
@@ -154,31 +154,29 @@ def _doubts(found: Effect, names: list[str], folded: bool, tested_on: str) -> li
         else "The interval covers the choice of the tested images and the classifier's seed, but not the "
         "generator's."
     )
-    doubts.append(f"Tested on {tested_on}: {found.overall.tested:,} images. {covered}")
+    doubts.append(f"Tested on {tested_on}: {effect.overall.tested:,} images. {covered}")
     return doubts
 
 
-def _classes(found: Effect, names: list[str], learnt: torch.Tensor, added: torch.Tensor) -> Table:
+def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torch.Tensor) -> Table:
     """Those that got most drawings first."""
     rows, drawn = [], []
     for label in added.argsort(descending=True, stable=True).tolist()[:LISTED]:
         counts = [names[label], round(float(learnt[label])), round(float(added[label]))]
-        if label in found.classes:
-            each = found.classes[label]
+        if label in effect.classes:
+            change = effect.classes[label]
             seen = [
-                each.tested,
-                percent(each.without),
-                percent(each.with_drawings),
-                _interval(each),
-                each.verdict,
+                change.tested,
+                percent(change.without),
+                percent(change.with_drawings),
+                _interval(change),
+                change.verdict,
             ]
             if added[label]:
-                change, name = (
-                    each.with_drawings - each.without,
-                    f"{names[label]} ({counts[1]} images)",
-                )
-                words = f"{_points(each)} (95 %: {_interval(each)})"
-                drawn.append((name, words, each.interval[0], change, each.interval[1]))
+                gain = change.with_drawings - change.without
+                name = f"{names[label]} ({counts[1]} images)"
+                words = f"{_points(change)} (95 %: {_interval(change)})"
+                drawn.append((name, words, change.interval[0], gain, change.interval[1]))
         else:
             seen = [0, "–", "–", "–", "–"]
         rows.append([*counts, *seen])
@@ -197,11 +195,11 @@ def _classes(found: Effect, names: list[str], learnt: torch.Tensor, added: torch
 
 def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round], folded: bool) -> Table:
     """Over all rounds together, each class counted alike; the interval is by the tested images alone."""
-    labels = torch.cat([each.labels for each in outcomes])
+    labels = torch.cat([outcome.labels for outcome in outcomes])
     times = 1 if folded else len(outcomes)  # that an image is tested
     rows, drawn = [], []
     for name in [*METHODS, LOGIT_ADJUSTED, *([PROBE] if PROBE in outcomes[0].right else [])]:
-        right = torch.cat([each.right[name] for each in outcomes]).double()
+        right = torch.cat([outcome.right[name] for outcome in outcomes]).double()
         shares = {int(n): float(right[labels == n].mean()) for n in labels.unique()}
         worst = min(shares, key=lambda label: shares[label])
         mean = statistics.fmean(shares.values())
@@ -226,14 +224,14 @@ def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round], folded: bool)
     return "What a classifier learns from", head, rows, drawn
 
 
-def _points(found: Difference) -> str:
-    return f"{100 * (found.with_drawings - found.without):+.1f} points"
+def _points(change: Difference) -> str:
+    return f"{100 * (change.with_drawings - change.without):+.1f} points"
 
 
-def _interval(found: Difference) -> str:
-    low, high = (100 * each for each in found.interval)
+def _interval(change: Difference) -> str:
+    low, high = (100 * end for end in change.interval)
     return f"{low:+.1f} to {high:+.1f}"
 
 
-def _as_json(found: Difference) -> dict[str, Any]:
-    return {**asdict(found), "verdict": found.verdict}
+def _as_json(change: Difference) -> dict[str, Any]:
+    return {**asdict(change), "verdict": change.verdict}

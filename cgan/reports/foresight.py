@@ -31,23 +31,23 @@ WARM, TIMED, MOST_S = 2, 6, 10.0  # steps; seconds
 Counts = dict[str, int]  # by the class's name
 
 
-def foresee(found: LabelledImages, names: list[str], params: Params) -> Iterator[str]:
+def foresee(data: LabelledImages, names: list[str], params: Params) -> Iterator[str]:
     """Four lines: classes, the hold-out, `auto` and the time; before them what `preprocess` will say. Takes
     some seconds, for it trains a few steps."""
-    parts, _, said = divide(found, names, params.preprocess)
+    parts, _, notes = divide(data, names, params.preprocess)
     trained, held, tested = (
-        dict(zip(names, np.bincount(found.labels[p], minlength=len(names)).tolist(), strict=True))
+        dict(zip(names, np.bincount(data.labels[p], minlength=len(names)).tolist(), strict=True))
         for p in parts
     )
-    yield from said
+    yield from notes
     yield f"To train on: {of_each(trained)}."
-    own_split = found.splits is not None and bool((found.splits == 1).any())
+    own_split = data.splits is not None and bool((data.splits == 1).any())
     yield _held_out(held, tested, params.preprocess.holdout_fraction, own_split)
     metadata = {"classes": len(names), "class_names": names}
-    images, labels = (torch.from_numpy(each[parts[0]]) for each in (found.images, found.labels))
+    images, labels = (torch.from_numpy(array[parts[0]]) for array in (data.images, data.labels))
     training = Dataset(images, labels, metadata)
     fitting = fit(params.train, training)
-    yield f"Chosen for these images: {fitting.choice or 'nothing, for `train` has no `auto`'}."
+    yield f"Chosen for these images: {fitting.choice or 'nothing, as `train` has no `auto`'}."
     if fitting.advice:
         yield fitting.advice
     yield _how_long(training, params, fitting.params)
@@ -55,9 +55,9 @@ def foresee(found: LabelledImages, names: list[str], params: Params) -> Iterator
 
 def next_step(file: Path, params: DataParams) -> str:
     """What makes the run's page of this file, in words."""
-    here, found = Path(params.path).resolve(), file.resolve()
+    here, target = Path(params.path).resolve(), file.resolve()
     settings = [] if params.source == "file" else ["`data.source: file`"]
-    if here not in (found, *found.parents):
+    if here not in (target, *target.parents):
         settings.append(f"`data.path: {file}`")
     before = f"set {' and '.join(settings)} in params.yaml, then " if settings else ""
     return f"Next: {before}`dvc repro`; it makes {RUN_PAGE}, the page with drawings and numbers."
@@ -74,7 +74,7 @@ def _held_out(held: Counts, tested: Counts, fraction: float, own_split: bool) ->
             advice = "add some to val"
         elif not any(tested.values()):
             advice += ", or bring images to test on (`cgan evidence --test`)"
-        text += f" {TOO_FEW} or fewer say nothing of a class ({listed(few)}): {advice}."
+        text += f" {TOO_FEW} or fewer say nothing about a class ({listed(few)}): {advice}."
     return text
 
 

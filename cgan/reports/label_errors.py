@@ -38,19 +38,19 @@ def find_label_errors(
 ) -> None:
     """Write a CSV of the suspects of the data, the most doubtful first, and a page beside it."""
     if out.suffix != ".csv":
-        raise CganError(f"--out {out}: expected a name that ends in .csv.")
+        raise CganError(f"--out {out}: expected a file name that ends in .csv.")
     require_writable(out)
     rows = Rows.read()
     data = Dataset(torch.from_numpy(rows.images), torch.from_numpy(rows.labels), rows.metadata)
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
-    say(f"Training {folds} judges, each on {folds - 1} parts of {folds} of {len(data):,} images.")
+    say(f"Training {folds} judges, each on {folds - 1} of {folds} parts of {len(data):,} images.")
     logits = out_of_fold(data, params.train_judge, folds, hardware, progress)
-    found = label_errors(logits, rows.labels)
-    table = pd.DataFrame([rows.place(index) for index in found.rows], columns=list(COLUMNS))
+    suspects = label_errors(logits, rows.labels)
+    table = pd.DataFrame([rows.place(index) for index in suspects.rows], columns=list(COLUMNS))
     names = np.array(data.class_names)
-    table["label"], table["suggested"] = names[rows.labels[found.rows]], names[found.suggested]
-    table["confidence"] = found.confidence
+    table["label"] = names[rows.labels[suspects.rows]]
+    table["suggested"], table["confidence"] = names[suspects.suggested], suspects.confidence
     write_text(out, table.to_csv(index=False, float_format="%.4f"))
     how = (
         f"{folds} classifiers looked at rows that they had not been trained on, and cleanlab compared "
@@ -62,15 +62,15 @@ def find_label_errors(
         (),
         {},
         how=how,
-        count=len(found),
+        count=len(suspects),
         of=len(data),
         names=data.class_names,
-        suspects=suspects_facts(found.first(SHOWN), np.arange(len(data)), rows),
+        suspects=suspects_facts(suspects.first(SHOWN), np.arange(len(data)), rows),
     )
     write_text(page, html)
     right = float((logits.argmax(dim=1) == data.labels).double().mean())
     say(
-        f"{len(found):,} of {len(data):,} labels look wrong ({percent(right)} agree with the judges). "
+        f"{len(suspects):,} of {len(data):,} labels look wrong ({percent(right)} agree with the judges). "
         f"{out} lists them; {page} shows them."
     )
 
@@ -83,7 +83,7 @@ def label_errors(logits: Tensor, labels: Labels) -> Suspects:
     likeliest (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
     """
     target = torch.from_numpy(labels)
-    best = min(TEMPERATURES, key=lambda each: float(F.cross_entropy(logits / each, target)))
+    best = min(TEMPERATURES, key=lambda t: float(F.cross_entropy(logits / t, target)))
     probabilities = (logits / best).softmax(dim=1).numpy()
     # In this process: cleanlab would fork one with torch's threads in it.
     marked = find_label_issues(labels, probabilities, filter_by=FILTER, n_jobs=1)
@@ -102,15 +102,15 @@ def out_of_fold(
     for label in np.unique(labels):
         if (distinct := len(np.unique(groups[labels == label]))) < count:
             raise DataError(
-                f"class {data.class_names[label]}: {distinct} distinct images, expected at least {count}, "
-                "one for each part. Add images of this class, or take fewer parts: `--folds 2` and up."
+                f"class {data.class_names[label]}: expected at least {count} distinct images, one for each "
+                f"fold; found {distinct}. Add images of this class, or set fewer `--folds` (at least 2)."
             )
-    found = torch.zeros(len(labels), data.classes, dtype=torch.float64)
+    logits = torch.zeros(len(labels), data.classes, dtype=torch.float64)
     parts = StratifiedGroupKFold(count, shuffle=True, random_state=params.seed)
     for number, (outside, inside) in enumerate(parts.split(labels, labels, groups)):
         learnt = Dataset(data.images[outside], data.labels[outside], data.metadata)
         what, batch = f"judge {number + 1} of {count}", min(params.batch_size, len(learnt))
         bar = functools.partial(progress, what, images_a_step=batch)
         judge = train_judge(learnt, params, hardware.device, hardware.precision, bar)
-        found[inside] = look(judge, data.images[inside]).logits.double()
-    return found
+        logits[inside] = look(judge, data.images[inside]).logits.double()
+    return logits

@@ -40,24 +40,24 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
     if importlib.util.find_spec("dvc") is None:
         raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
     if out.resolve() == Path.cwd():
-        raise CganError(f"{out}: you are in that folder. Name one that is not there yet.")
+        raise CganError(f"{out}: you are in that folder. Name a folder that does not exist yet.")
     source = _origin()
-    with new_folder(out) as made:
+    with new_folder(out) as folder:
         for file in itertools.chain.from_iterable(source.glob(pattern) for pattern in FILES):
-            write_text(made / file.relative_to(source), file.read_text(encoding="utf-8"))
+            write_text(folder / file.relative_to(source), file.read_text(encoding="utf-8"))
         stages = (source / "dvc.yaml").read_text(encoding="utf-8")
-        write_text(made / "dvc.yaml", without_code(stages))
-        git("init", "--quiet", folder=made)
-        _dvc_init(made)
-        write_text(made / ".dvc/config", DVC_SETTINGS)
-        git("add", ".", folder=made)
-        committed = "its first commit made"
+        write_text(folder / "dvc.yaml", without_code(stages))
+        git("init", "--quiet", folder=folder)
+        _dvc_init(folder)
+        write_text(folder / ".dvc/config", DVC_SETTINGS)
+        git("add", ".", folder=folder)
+        committed = "with its first commit"
         try:
-            git("commit", "--quiet", "-m", FIRST_COMMIT, folder=made)
+            git("commit", "--quiet", "-m", FIRST_COMMIT, folder=folder)
         except GitError as error:
             committed = (
-                f"but nothing is committed ({str(error).splitlines()[-1]}). Correct that (git has to know "
-                "you: `git config --global user.name`, `user.email`), then: "
+                f"but nothing is committed ({str(error).splitlines()[-1]}). Correct that (git "
+                "needs your name: `git config --global user.name`, `user.email`), then run "
                 f"`git -C {out} commit -m '{FIRST_COMMIT}'`"
             )
     say(
@@ -70,8 +70,8 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
 def without_code(dvc_yaml: str) -> str:
     """dvc.yaml without its dependencies on the package's code, which no project but a clone holds."""
     lines = dvc_yaml.splitlines(keepends=True)
-    kept = [line for line in lines if not line.lstrip().startswith("- cgan/")]
-    return HEADER + "".join(itertools.dropwhile(lambda line: line.startswith("#"), kept))
+    rest = [line for line in lines if not line.lstrip().startswith("- cgan/")]
+    return HEADER + "".join(itertools.dropwhile(lambda line: line.startswith("#"), rest))
 
 
 def _origin() -> Path:
@@ -85,15 +85,15 @@ def _origin() -> Path:
                 return path.parent
     raise CganError(
         f"{PACKAGE_PARENT}: cgan is installed here without the files of a project. Install its wheel into "
-        "an environment of its own (`python -m venv`), without `--target`."
+        "a new environment (`python -m venv`), without `--target`."
     )
 
 
 def _dvc_init(folder: Path) -> None:
     command = [sys.executable, "-m", "dvc", "init", "--quiet"]
-    own = {**os.environ, "DVC_NO_ANALYTICS": "true"}  # the settings come after it
+    env = {**os.environ, "DVC_NO_ANALYTICS": "true"}  # the settings come after it
     done = subprocess.run(
-        command, cwd=folder, env=own, capture_output=True, encoding="utf-8", errors="replace"
+        command, cwd=folder, env=env, capture_output=True, encoding="utf-8", errors="replace"
     )
     if done.returncode:
         raise CganError(f"`dvc init` failed: {done.stderr.strip()[-1000:]}")

@@ -17,19 +17,19 @@ def rank(run_id: str) -> str:
     Empty where no other run was measured alike. Raises TrackingError.
     """
     with open_registry() as registry:
-        own = registry.client.get_run(run_id)
-        same = f"tags.`{MEASURED_WITH}` = '{own.data.tags.get(MEASURED_WITH)}'"
+        mine = registry.client.get_run(run_id)
+        same = f"tags.`{MEASURED_WITH}` = '{mine.data.tags.get(MEASURED_WITH)}'"
         order = [f"metrics.`{BY}` ASC"]
-        alike = registry.client.search_runs([own.info.experiment_id], same, order_by=order)
-        ids = [run.info.run_id for run in alike]
+        peers = registry.client.search_runs([mine.info.experiment_id], same, order_by=order)
+        ids = [run.info.run_id for run in peers]
         if run_id not in ids or len(ids) < 2:
             return ""
-        other = alike[0 if ids.index(run_id) else 1]
-        pair = [evaluation_of(registry, each) for each in (run_id, other.info.run_id)]
-    said = f"number {ids.index(run_id) + 1} of {len(ids)} runs by {METRIC.name}, "
-    said += f"{own.data.metrics[BY]:.3g}; {other.info.run_name} has {other.data.metrics[BY]:.3g}"
+        rival = peers[0 if ids.index(run_id) else 1]
+        pair = [evaluation_of(registry, key) for key in (run_id, rival.info.run_id)]
+    text = f"number {ids.index(run_id) + 1} of {len(ids)} runs by {METRIC.name}, "
+    text += f"{mine.data.metrics[BY]:.3g}; {rival.info.run_name} has {rival.data.metrics[BY]:.3g}"
     if all(pair) and not contexts_differ(*pair):
         ours, its = (replicated(e[METRIC.key]["value"], e[METRIC.key]["replicates"]) for e in pair)
         low, high = (ours - its).interval
-        said += f", and the difference is {'within' if low <= 0 <= high else 'more than'} chance"
-    return said
+        text += f", and the difference is {'within' if low <= 0 <= high else 'more than'} chance"
+    return text

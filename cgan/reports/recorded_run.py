@@ -29,19 +29,19 @@ def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
         report, reference = read_json(folder / EVALUATION), read_json(folder / RUN_REFERENCE)
         params = dict(read_yaml(folder / "params.yaml"))  # another version may have other keys
         params["train"] = read_facts(folder / GENERATOR, "generator")["params"]
-        kept = {key: each for key, each in params.items() if key not in AFTERWARDS}
-        return report, reference | {"params": {k: str(v) for k, v in flatten(kept).items()}}
+        sections = {key: section for key, section in params.items() if key not in AFTERWARDS}
+        return report, reference | {"params": {k: str(v) for k, v in flatten(sections).items()}}
     run_id = find_run_id(what)
     with open_registry() as registry:
         report, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)
         if not report:
             raise CganError(
-                f"run {run_id} has no evaluation in {registry.shown}: the stage record has not run for it. "
-                "`dvc repro` records the present run."
+                f"run {run_id} has no evaluation in {registry.shown}: the stage `record` was not run for it. "
+                "`dvc repro` records the project's present run."
             )
     origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
-    known = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
-    return report, known | {"params": dict(run.data.params)}
+    reference = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
+    return report, reference | {"params": dict(run.data.params)}
 
 
 def find_run_id(what: str) -> str:
@@ -54,7 +54,7 @@ def find_run_id(what: str) -> str:
         number = int(alias) if version and version[3] else registry.aliases().get(alias)
         if number is None:
             raise CganError(
-                f"{what!r} names no run: expected its id in MLflow, an alias such as `champion`, or "
-                "`models:/NAME@ALIAS`. `cgan registry list` shows what there is."
+                f"{what!r} names no run: expected a run's id in MLflow, an alias like `champion`, or "
+                "`models:/NAME@ALIAS`. `cgan registry list` shows the aliases."
             )
         return registry.version(number).run_id

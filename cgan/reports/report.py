@@ -34,8 +34,8 @@ def summary() -> str:
         )
     if not GENERATOR.is_file():  # DVC removes what a stage made before it starts it again
         raise CganError(
-            f"{EVALUATION} is of a generator that is gone: {GENERATOR} is not there. `dvc checkout` brings "
-            "back what belongs together; `dvc repro` trains another."
+            f"{EVALUATION} is about a generator that is gone: {GENERATOR} does not exist. `dvc checkout` "
+            "restores both; `dvc repro` trains another."
         )
     evaluation, judge = read_json(EVALUATION), read_json(JUDGE_METRICS)
     run: dict[str, Any] = {}
@@ -45,7 +45,7 @@ def summary() -> str:
         lines = _quality(evaluation, judge["judge"], run)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CganError(
-            f"{EVALUATION} or {JUDGE_METRICS}: not what this version writes. Make them again: "
+            f"{EVALUATION} or {JUDGE_METRICS}: this version cannot read one of them. Write both again: "
             "`dvc repro --force train_judge evaluate`."
         ) from None
     numbers = "2024" if len(evaluation.get("heldout_by_class", ())) == 10 else "0,1"
@@ -82,8 +82,8 @@ def _among_runs(run: dict[str, Any]) -> list[str]:
     with contextlib.suppress(
         CganError, KeyError, TypeError
     ):  # no store, or another version's numbers
-        if run.get("run_id") and (found := rank(run["run_id"])):
-            return [f"  on these data {found}"]
+        if run.get("run_id") and (standing := rank(run["run_id"])):
+            return [f"  on these data {standing}"]
     return []
 
 

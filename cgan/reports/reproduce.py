@@ -34,26 +34,28 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
     Raises CganError for a run that cannot be repeated, and TrainingError when a stage fails.
     """
     run_id, root = find_run_id(what), project_root()
-    with tempfile.TemporaryDirectory(prefix="cgan-reproduce-") as folder, open_registry() as found:
-        tags, tree = found.client.get_run(run_id).data.tags, Path(folder) / "tree"
+    with tempfile.TemporaryDirectory(prefix="cgan-reproduce-") as tmp, open_registry() as registry:
+        tags, tree = registry.client.get_run(run_id).data.tags, Path(tmp) / "tree"
         if not {COMMIT, MADE} <= tags.keys():
-            raise CganError(f"run {run_id} made no generator, or outside of git. Choose another.")
+            raise CganError(
+                f"run {run_id} has no generator or no commit to repeat. Choose another."
+            )
         if tags.get("git.changed_files", "params.yaml") != "params.yaml":
             raise CganError(
-                f"run {run_id} was made with uncommitted changes after {tags[COMMIT][:10]} "
-                f"({tags['git.changed_files']}), and only a commit can be repeated. MLflow has them, as "
-                f"`{SOURCE}/patch.diff` of the run: `git apply` that, commit, and train again."
+                f"run {run_id} was made with changes that are not in commit {tags[COMMIT][:10]} "
+                f"({tags['git.changed_files']}), and only a commit can be repeated. MLflow has the changes "
+                f"as the run's `{SOURCE}/patch.diff`: `git apply` that file, commit, and train again."
             )
         say(f"run {run_id} · commit {tags[COMMIT][:10]}")
         git.clone_at(root, tags[COMMIT], tree)
-        params = found.client.download_artifacts(run_id, f"{SOURCE}/params.yaml", folder)
+        params = registry.client.download_artifacts(run_id, f"{SOURCE}/params.yaml", tmp)
         shutil.copyfile(params, tree / "params.yaml")
         bring_data(root, tree)
         repeat(tree)
         pictures = tree / PICTURES
         facts = read_facts(pictures, "pictures") if pictures.is_file() else {}
         if (facts.get("digest") or sha256_of(tree / CSV)) != tags.get("cgan.csv_sha256"):
-            say("The data are not those of the run.")
+            say("The data differ from those of the run.")
         then, now = tags[MADE], sha256_of(tree / GENERATOR)
     say(f"the same bytes: {now}" if now == then else f"NOT the same bytes: {then} then, {now} now")
     return now == then
@@ -70,9 +72,9 @@ def bring_data(root: Path, tree: Path) -> None:
 
 
 def repeat(tree: Path) -> None:
-    own = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
-    own |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
-    own |= {"PYTHONPATH": str(tree), "MLFLOW_TRACKING_URI": f"sqlite:///{tree / 'mlflow.db'}"}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
+    env |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+    env |= {"PYTHONPATH": str(tree), "MLFLOW_TRACKING_URI": f"sqlite:///{tree / 'mlflow.db'}"}
     command = [sys.executable, "-m", "dvc", "repro", "--force", "train"]
-    if code := subprocess.run(command, cwd=tree, env=own).returncode:
+    if code := subprocess.run(command, cwd=tree, env=env).returncode:
         raise TrainingError(f"`dvc repro` ended with exit code {code}, for the reason above.")

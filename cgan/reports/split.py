@@ -18,21 +18,21 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
 
     Raises CganError where `out` holds something, ModelError where `dvc repro` has not made the data.
     """
-    with new_folder(out) as made:
+    with new_folder(out) as new:
         for name, part in _parts(params, folds):
             pictures = picture_of(part.images.permute(0, 2, 3, 1).contiguous())
             folders = class_folders(part.class_names)
             for number, (picture, label) in enumerate(
                 zip(pictures, part.labels.tolist(), strict=True)
             ):
-                path = made / name / folders[label] / f"{number + 1:06d}.png"
+                path = new / name / folders[label] / f"{number + 1:06d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(encode_png(picture))
     ways = f"--folds {folds} --drawn" if folds else "--seeds 5 --drawn"
-    each = "of each fold's `train`, into a folder of the fold's name" if folds else "of `train`"
+    train, place = ("each fold's `train`", "FOLD/CLASS/") if folds else ("`train`", "CLASS/")
     say(
-        f"{out}: written. Draw by what you make {each}, with a folder a class; then `cgan evidence {ways} "
-        "FOLDER` says whether your drawings help. Never look at the images for testing."
+        f"{out}: written. Train a generator on {train} and save its drawings in FOLDER/{place}; then "
+        f"`cgan evidence {ways} FOLDER` says whether they help. Never look at the images for testing."
     )
 
 

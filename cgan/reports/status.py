@@ -44,7 +44,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
     params = load_params(root / "params.yaml")
     with open_registry(params.gate.model, ANSWER_S) as registry:
         client, versions = registry.client, registry.versions()
-        champion = next((each for each in versions if CHAMPION in each.aliases), None)
+        champion = next((version for version in versions if CHAMPION in version.aliases), None)
         if champion:
             run = client.get_run(champion.run_id)
             yield "Champion", f"{champion.reign} · {_trained(run)}"
@@ -55,15 +55,15 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             yield "Verdict", last.tags.get(SUMMARY) or f"version {last.number} is not judged yet"
         experiment = client.get_experiment_by_name(experiment_name(params.tracking.experiment))
         ids = [experiment.experiment_id] if experiment else []
-        found = client.search_runs(ids, TRAINING, max_results=100) if ids else []  # newest first
-        now = [run for run in found if run.info.status == "RUNNING" and not _is_cut_off(run)]
-        done = [run for run in found if run.info.status in ("FINISHED", "FAILED")]
+        recent = client.search_runs(ids, TRAINING, max_results=100) if ids else []  # newest first
+        now = [run for run in recent if run.info.status == "RUNNING" and not _is_cut_off(run)]
+        done = [run for run in recent if run.info.status in ("FINISHED", "FAILED")]
         for run in now or done[:1]:
             tags, run_id = run.data.tags, run.info.run_id
             commit = tags.get("mlflow.source.git.commit", "")[:8]
             changes = " with changes" * (tags.get("git.dirty") == "true")
-            made = f"{run.info.status} · {_trained(run)} · commit {commit}{changes}"
-            yield "Trains now" if now else "Last training", f"{run.info.run_name} · {made}"
+            words = f"{run.info.status} · {_trained(run)} · commit {commit}{changes}"
+            yield "Trains now" if now else "Last training", f"{run.info.run_name} · {words}"
             if not now:
                 yield "", _numbers(run)
                 judged = run_id in [version.run_id for version in versions]
@@ -85,7 +85,7 @@ def _trained(run: Any) -> str:
 
 def _numbers(run: Any) -> str:
     """Its own, those for which a screen has room; `cgan report` has each in plain words."""
-    metrics, on_screen = run.data.metrics, [each for each in METRICS.values() if each.on_screen]
-    numbers = [(each, metrics.get(f"quality/{each.key}")) for each in on_screen]
-    shown = [f"{each.name} {each.shown(value)}" for each, value in numbers if value is not None]
+    metrics, on_screen = run.data.metrics, [row for row in METRICS.values() if row.on_screen]
+    numbers = [(row, metrics.get(f"quality/{row.key}")) for row in on_screen]
+    shown = [f"{row.name} {row.shown(value)}" for row, value in numbers if value is not None]
     return " · ".join(shown) or "not evaluated yet: `dvc repro` does it"

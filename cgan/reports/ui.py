@@ -24,26 +24,26 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
     CganError where the port is taken or a server keeps the runs.
     """
     require_free(LOOPBACK, port, "--port")  # MLflow's server would end with exit code 0
-    given = os.environ.get(store.BACKEND, "").strip()
-    uri = given or store.store_uri(root)
+    backend = os.environ.get(store.BACKEND, "").strip()
+    uri = backend or store.store_uri(root)
     if store.is_server(uri):
         raise CganError(
-            f"{store.STORE} is {store.without_credentials(uri)}, a server: open that in a browser, or set "
-            f"{store.BACKEND} to the database that MLflow's server here is to serve."
+            f"{store.STORE} is {store.without_credentials(uri)}, a server already: open it in a browser, or "
+            f"set {store.BACKEND} to the database that `cgan ui` should show."
         )
     place, files = site_of(LOOPBACK, port), store.artifact_root(uri, root)
     settings = {
         **store.SETTINGS,
         # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
-        "MLFLOW_DEFAULT_ARTIFACT_ROOT": "mlflow-artifacts:/" if given else files,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": "mlflow-artifacts:/" if backend else files,
         "MLFLOW_ARTIFACTS_DESTINATION": files,
         "MLFLOW_REGISTRY_STORE_URI": uri,  # or MLflow talks of it
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
         "PYTHONWARNINGS": "ignore",  # of one library about another
     }
     with contextlib.suppress(Exception):  # MLflow's server says what is wrong
-        if found := store.open_store(uri).get_experiment_by_name(experiment):
-            place = run_page(place, found.experiment_id)
+        if record := store.open_store(uri).get_experiment_by_name(experiment):
+            place = run_page(place, record.experiment_id)
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--uvicorn-opts", "--log-level warning"]
     # The address of the store is no argument: every user can read those.

@@ -45,10 +45,10 @@ def data_name(dataset: Mapping[str, Any]) -> str:
 
 def origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
     """Data, commit, a DVC experiment or a flow that asked for it."""
-    made = {"data": str(dataset["name"]), "dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
+    facts = {"data": str(dataset["name"]), "dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
     if source:
-        made |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}
-    return {key: value for key, value in (made | run_context()).items() if value}
+        facts |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}
+    return {key: value for key, value in (facts | run_context()).items() if value}
 
 
 def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
@@ -92,7 +92,7 @@ def log_source(run: Run, source: git.Source | None) -> None:
         return
     if source.secrets:
         log.warning(
-            "The changes since commit %.10s are not kept with the run: the value of %s stands in them.",
+            "The changes since commit %.10s are not kept with the run, as they contain the value of %s.",
             *(source.commit, source.secrets),
         )
     else:

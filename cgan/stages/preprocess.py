@@ -25,28 +25,28 @@ def main() -> None:
     report = read_json(VALIDATION)
     # As it was validated, so that both stages read it alike.
     validated = csv_report.validated_params(report, str(VALIDATION))
-    found = load_raw(validated)
-    if found.sha256 != report.get("csv", {}).get("sha256"):
+    data = load_raw(validated)
+    if data.sha256 != report.get("csv", {}).get("sha256"):
         raise DataError(
-            f"{PICTURES if found.files else CSV}: changed since {VALIDATION} was written. Run `dvc repro`, "
+            f"{PICTURES if data.files else CSV}: changed since {VALIDATION} was written. Run `dvc repro`, "
             "which validates it again."
         )
-    names = validated.class_names or [str(label) for label in range(found.classes)]
-    facts: dict[str, Any] = {"classes": found.classes, "csv_sha256": found.sha256}
+    names = validated.class_names or [str(label) for label in range(data.classes)]
+    facts: dict[str, Any] = {"classes": data.classes, "csv_sha256": data.sha256}
     if validated.class_names:
         facts["class_names"] = validated.class_names
-    (train, holdout, test), groups, said = divide(found, names, params)
-    for line in said:
+    (train, holdout, test), groups, notes = divide(data, names, params)
+    for line in notes:
         log.warning(line)
     with replacing("reports/real_samples.png") as temporary:
-        contact_sheet(found.images, found.labels, train, names, params.seed).save(
+        contact_sheet(data.images, data.labels, train, names, params.seed).save(
             temporary, format="PNG"
         )
-    parts = [replace(found, groups=groups).at(rows) for rows in (train, holdout, test)]
-    del found  # to write a part takes its memory once more
+    parts = [replace(data, groups=groups).at(rows) for rows in (train, holdout, test)]
+    del data  # to write a part takes its memory once more
     for path, part in zip((TRAIN_DATA, HOLDOUT_DATA, TEST_DATA), parts, strict=True):
-        own = facts | {"part": path.stem}
-        save_dataset(path, part.images, part.labels, part.lines, own, part.groups)
+        metadata = facts | {"part": path.stem}
+        save_dataset(path, part.images, part.labels, part.lines, metadata, part.groups)
     beside = f", {len(test):,} to test on" * bool(len(test))
     log.info(
         "%s images for training, %s held out%s", f"{len(train):,}", f"{len(holdout):,}", beside

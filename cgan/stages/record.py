@@ -63,8 +63,8 @@ def main() -> None:
     report, facts = read_json(EVALUATION), read_facts(GENERATOR, "generator")
     if report.get("measurement_context", {}).get("generator_digest") != facts["digest"]:
         raise ModelError(
-            f"{EVALUATION}: no report on {GENERATOR}, or on another one. Run `dvc repro`, or restore both "
-            "with `dvc checkout`."
+            f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "
+            "`dvc checkout`."
         )
     # `numbers`: what a sweep's trial is judged by; it has no pictures.
     files = {"reports": (EVALUATION,)} if sys.argv[1:] == ["numbers"] else FILES

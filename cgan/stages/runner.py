@@ -59,11 +59,11 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
         return (
             f"out of memory ({str(error).splitlines()[0][:200] if str(error) else 'no details'}). End "
-            "other programs, or make `batch_size` or the widths in params.yaml smaller. Run `dvc "
-            "repro` again: a training goes on from its last checkpoint if its params are the same."
+            "other programs, or lower `batch_size` or the widths in params.yaml. Then run `dvc repro` "
+            "again: a training goes on from its last checkpoint if its params are the same."
         )
     if isinstance(error, OSError) and error.errno:
-        advice = "Put that right"
+        advice = "Correct that"
         if error.errno in NO_SPACE:
             advice = (
                 "Free some space (`dvc gc --all-commits --all-experiments` removes cached results that no "
@@ -73,7 +73,7 @@ def _in_words(error: Exception) -> str:
             return ""
         return (
             f"{str(error.filename or 'a file')[:300]}: cannot be used ({error.strerror}). {advice} and run "
-            "`dvc repro` again: complete files are whole, a training goes on from its last checkpoint."
+            "`dvc repro` again: no file is half-written, and a training goes on from its last checkpoint."
         )
     return ""
 

@@ -87,7 +87,7 @@ def main() -> None:
     require_writable(GENERATOR, PREVIEWS, LOSSES)
     with (
         only_training(folder),
-        asked_to_stop() as asked,
+        asked_to_stop() as signals,
         training_run(
             folder,
             run_name(params.train),
@@ -113,9 +113,9 @@ def main() -> None:
         live = LivePage(run, folder, run.info["run_name"], fitted.total_kimg)
         try:
             with live.kept():
-                trained = train(data, fitted, live, folder, bar, lambda: bool(asked), watch)
+                trained = train(data, fitted, live, folder, bar, lambda: bool(signals), watch)
         except Diverged as error:
-            raise TrainingError(f"{error} Its pictures: {folder / 'previews'}") from None
+            raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
         made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
         write_outputs(trained, made_by)
         record(run, trained)
@@ -150,8 +150,8 @@ def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict
 def as_run(params: Params, fitted: TrainParams) -> dict[str, Any]:
     """The params, flat, with a number for each `auto`. Not those that are read after the training: they may
     change before it is resumed, and MLflow refuses that."""
-    kept = params.model_dump(by_alias=True, exclude={"gate", "sweep", "tracking"})
-    return flatten(kept | {"train": fitted.model_dump()})
+    recorded = params.model_dump(by_alias=True, exclude={"gate", "sweep", "tracking"})
+    return flatten(recorded | {"train": fitted.model_dump()})
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
@@ -223,21 +223,21 @@ def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
 def asked_to_stop() -> Iterator[list[int]]:
     """Yield the list of SIGTERM and Ctrl-C that come, at which a training saves and stops; the first one
     decides the exit code."""
-    asked: list[int] = []
+    signals: list[int] = []
     before = {
-        number: signal.signal(number, lambda number, _: asked.append(number))
+        number: signal.signal(number, lambda number, _: signals.append(number))
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        yield asked
+        yield signals
     except Interrupted as interruption:
         sys.stdout.flush()
         sys.stderr.write(f"Training {interruption}. Start it again to continue.\n")
-        sys.exit(128 + asked[0])
+        sys.exit(128 + signals[0])
     finally:
         for number, handler in before.items():
             # Another signal while the process ends must not change its exit code.
-            signal.signal(number, signal.SIG_IGN if asked else handler)
+            signal.signal(number, signal.SIG_IGN if signals else handler)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ def main() -> None:
     batch = min(params.train_judge.batch_size, len(data))
     bar = functools.partial(progress, "judge", images_a_step=batch)
     judge = train_judge(data, params.train_judge, hardware.device, hardware.precision, bar).cpu()
-    found = accuracy(judge, holdout)
-    right, (low, high) = found.value, found.interval
+    estimate = accuracy(judge, holdout)
+    right, (low, high) = estimate.value, estimate.interval
     facts = {
         "params": params.train_judge.model_dump(),
         "data_digest": data.metadata["digest"],

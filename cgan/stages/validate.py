@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().validation
-    found = load_raw(params)
-    name = str(PICTURES if found.files else CSV)
-    report = csv_report.report_on(found, params, name)
+    data = load_raw(params)
+    name = str(PICTURES if data.files else CSV)
+    report = csv_report.report_on(data, params, name)
     write_json(VALIDATION, report)
     log.info("%s is valid: %s", name, csv_report.summary(report))
 

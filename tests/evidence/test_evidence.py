@@ -30,7 +30,7 @@ def test_classes_are_filled_up_to_the_largest_or_to_twice_that_if_all_are_alike(
     assert default_per_class(torch.tensor([50, 20, 45])) == 50
     assert default_per_class(torch.tensor([50, 45, 48])) == 100
     assert missing(torch.tensor([3, 1, 5, 0]), 4).tolist() == [0, 1, 1, 1]
-    with pytest.raises(CganError, match=r"--per-class 4.*smallest 5"):
+    with pytest.raises(CganError, match=r"--per-class 4.*smallest has 5"):
         missing(torch.tensor([6, 5]), 4)
 
 

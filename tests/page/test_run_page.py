@@ -305,7 +305,7 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     report = json.loads(EVALUATION.read_text())
     whole = report["measurement_context"] | {"generator_digest": "0" * 64}
     write_json(EVALUATION, report | {"measurement_context": whole})
-    with pytest.raises(ModelError, match="another generator than"):
+    with pytest.raises(ModelError, match="about another generator, not"):
         run_page(load_params(), CACHE)
     write_json(EVALUATION, report)
     change_facts(data_sha256="0" * 64)

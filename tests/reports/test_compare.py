@@ -124,8 +124,8 @@ def test_the_terminal_shows_it_a_file_takes_it_and_a_foreign_name_commands_no_te
 def test_a_report_that_is_missing_or_of_another_version_is_one_message(finished: Path) -> None:
     other = shutil.copytree(finished, finished / "other")
     for content, words in (
-        ("{}", "not what this version writes"),
-        ('{"measurement_context": 3}', "not what this version writes"),
+        ("{}", "this version cannot read"),
+        ('{"measurement_context": 3}', "this version cannot read"),
         ("[", r"evaluation\.json: missing or not readable"),
     ):
         (other / EVALUATION).write_text(content)

@@ -30,7 +30,7 @@ def test_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_too_f
     lines = [*foresee(found(), ["a", "b", "c"], params)]
     assert lines[0] == "To train on: 27 of each of 3 classes."
     assert lines[1].startswith(
-        "Held out: 3 of each of 3 classes. 3 or fewer say nothing of a class (a, b, c)"
+        "Held out: 3 of each of 3 classes. 3 or fewer say nothing about a class (a, b, c)"
     )
     assert "`preprocess.holdout_fraction: 0.3`" in lines[1]
     assert lines[2].startswith("Chosen for these images: ")

@@ -42,7 +42,7 @@ def settings(path: Path) -> dict[str, str]:
 
 
 def test_a_new_project_is_the_repository_s_without_code_and_committed() -> None:
-    assert "deep/new: a project, its first commit made." in make("deep/new")
+    assert "deep/new: a project, with its first commit." in make("deep/new")
     new, files = Path("deep/new"), [file for each in FILES for file in ROOT.glob(each)]
     for file in files:
         same = (new / file.relative_to(ROOT)).read_bytes() == file.read_bytes()

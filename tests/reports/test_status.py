@@ -214,5 +214,5 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
         with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):
             summary()
     Path("models/generator.safetensors").unlink()
-    with pytest.raises(CganError, match=r"is of a generator that is gone.*dvc checkout"):
+    with pytest.raises(CganError, match=r"is about a generator that is gone.*dvc checkout"):
         summary()
