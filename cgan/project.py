@@ -45,6 +45,7 @@ EVIDENCE_PAGE = Path("reports/evidence.html")  # the run's page with the evidenc
 CONFUSION = Path("reports/confusion_matrix.png")
 GRID, NINE = Path("samples/grid.png"), Path("samples/grid_3x3.png")
 STRIP = Path("samples/strip.png")
+REAL_SAMPLES, BESIDE_REAL = Path("reports/real_samples.png"), Path("samples/beside_real.png")
 LATENT_INTERPOLATION = Path("samples/latent_interpolation.png")
 CLASS_INTERPOLATION = Path("samples/class_interpolation.png")
 FILM = Path("samples/training.gif")

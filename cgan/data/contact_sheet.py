@@ -25,10 +25,18 @@ def contact_sheet(
     seed: int,
 ) -> Image.Image:
     """Of the images at `rows`, ten of each class (the first 50), drawn by the seed; a row a class."""
-    _, channels, height, width = images.shape
-    scale = -(-SIDE // max(height, width))
     order = rows[np.random.default_rng(seed).permutation(len(rows))]
     shown = min(len(names), CLASSES)
+    return Image.fromarray(with_names(in_rows(images, labels, order, shown), names[:shown]))
+
+
+def in_rows(
+    images: Pixels, labels: NDArray[np.int64], order: NDArray[np.int64], shown: int
+) -> Pixels:
+    """A row for each of the first `shown` classes, of its first ten images in `order`; uint8 [H, W] or
+    [H, W, 3]."""
+    _, channels, height, width = images.shape
+    scale = -(-SIDE // max(height, width))
     down, across = height * scale + GAP, width * scale + GAP
     sheet = np.full((shown * down + GAP, COLUMNS * across + GAP, channels), BACKGROUND, np.uint8)
     for label in range(shown):
@@ -36,7 +44,7 @@ def contact_sheet(
             large = images[index].transpose(1, 2, 0).repeat(scale, axis=0).repeat(scale, axis=1)
             top, left = label * down + GAP, column * across + GAP
             sheet[top : top + height * scale, left : left + width * scale] = large
-    return Image.fromarray(with_names(sheet[..., 0] if channels == 1 else sheet, names[:shown]))
+    return sheet[..., 0] if channels == 1 else sheet
 
 
 def with_names(picture: Pixels, names: Sequence[str]) -> Pixels:

@@ -94,7 +94,7 @@ class Pupils:
                 predictions[LOGIT_ADJUSTED] = adjusted(logits, self.training.labels).argmax(dim=1)
         return predictions
 
-    def pupil(self, name: str, progress: Progress = silent) -> Judge:
+    def pupil(self, name: str, progress: Progress) -> Judge:
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
             method, data = TRAINED[name], self._data(TRAINED[name])
@@ -129,7 +129,7 @@ class Pupils:
                 torch.cat([labels, labels[copies]]),
             )
         elif method.filled == "drawn":
-            more = self.drawn(self.pupil("augmented"))
+            more = self.drawn(self.pupil("augmented", partial(silent, "")))
             images, labels = torch.cat([images, more.images]), torch.cat([labels, more.labels])
         return Dataset(images, labels, self.training.metadata)
 

@@ -113,7 +113,8 @@ def rounds_by_fold(
                 network = fold_generator(
                     training, params.train, fold, place, partial(progress, f"{name}, generator")
                 ).to(hardware.device)
-                images, _ = fill(network, judge, lacking, params.evaluate.seed + fold, believed)
+                seed, names = params.evaluate.seed + fold, training.class_names
+                images, _ = fill(network, judge, lacking, seed, believed, names)
                 return Dataset(images, lacking, training.metadata)
 
         pupils = Pupils(training, lacking, drawn, _seeded(params, fold), place, hardware)

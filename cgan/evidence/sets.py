@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,11 +40,17 @@ def missing(counts: Tensor, per_class: int) -> Tensor:
 
 
 def fill(
-    network: GeneratorNetwork, judge: Judge, labels: Tensor, seed: int, believed: float = 0.0
+    network: GeneratorNetwork,
+    judge: Judge,
+    labels: Tensor,
+    seed: int,
+    believed: float = 0.0,
+    names: Sequence[str] = (),
 ) -> tuple[Tensor, Tensor]:
     """A drawing of each of `labels`, uint8 [M, C, H, W], and how sure the judge is of the label, [M].
 
-    One of which it is less sure than `believed` is drawn again. Raises CganError where that does not help.
+    One of which it is less sure than `believed` is drawn again. Raises CganError where that does not help;
+    `names` are those of the classes.
     """
     device = next(network.parameters()).device
     images, sure = draw(network, labels, seed, device), torch.zeros(len(labels))
@@ -55,10 +63,11 @@ def fill(
             return images, sure
         images[pending] = draw(network, labels[pending], seed + again, device)
     unmet, counts = labels[pending].unique(return_counts=True)
-    worst = int(counts.argmax())
+    most = int(counts.argmax())
+    worst = int(unmet[most])
     raise CganError(
-        f"--believed {believed}: of class {int(unmet[worst])}, {int(counts[worst]):,} drawings did not reach "
-        f"that certainty in {ROUNDS} tries. Lower --believed, or train a better generator."
+        f"--believed {believed}: of class {names[worst] if names else worst}, {int(counts[most]):,} drawings "
+        f"did not reach that certainty in {ROUNDS} tries. Lower --believed, or train a better generator."
     )
 
 

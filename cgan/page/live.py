@@ -102,9 +102,7 @@ class LivePage(Tracker):
                 f'src="data:image/png;base64,{png}">'
             )
         if right := self.points.get("probe/conditional_accuracy"):
-            body += (
-                f"<p>{percent([*right.values()][-1])} of 1,000 drawings show the right class.</p>"
-            )
+            body += f"<p>{percent([*right.values()][-1])} of the drawings show the right class.</p>"
         return (
             f"<title>{title}</title><h1>{title}</h1><p>{words} Written at {time.strftime('%X')}.</p>"
             f'<progress value="{self.kimg}" max="{self.total_kimg}"></progress>{body}{self._losses()}'

@@ -53,7 +53,7 @@ def balance(
         raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
     counts = torch.from_numpy(np.bincount(rows.labels, minlength=classes))
     lacking = missing(counts, per_class or default_per_class(counts))
-    drawn, sure = fill(generator.network, judge, lacking, seed, believed)
+    drawn, sure = fill(generator.network, judge, lacking, seed, believed, generator.class_names)
 
     images = torch.from_numpy(np.concatenate([rows.images, drawn.numpy()]))
     pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())

@@ -208,7 +208,10 @@ def _drawings(params: Params, options: Options, training: Dataset) -> Dataset:
     inputs = Inputs.load()
     counts = torch.bincount(training.labels, minlength=training.classes)
     lacking = missing(counts, options.per_class or default_per_class(counts))
-    images, _ = fill(inputs.network, inputs.judge, lacking, params.evaluate.seed, options.believed)
+    images, _ = fill(
+        *(inputs.network, inputs.judge, lacking, params.evaluate.seed, options.believed),
+        training.class_names,
+    )
     return Dataset(images, lacking, training.metadata)
 
 

@@ -96,4 +96,6 @@ def _dvc_init(folder: Path) -> None:
         command, cwd=folder, env=env, capture_output=True, encoding="utf-8", errors="replace"
     )
     if done.returncode:
-        raise CganError(f"`dvc init` failed: {done.stderr.strip()[-1000:]}")
+        raise CganError(
+            f"`dvc init` failed: {done.stderr.strip()[-1000:]}\nCorrect that, and run `cgan init` again."
+        )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError, percent
 from cgan.files import read_json
 from cgan.hosts import run_page
 from cgan.project import (
+    BESIDE_REAL,
     EVALUATION,
     GENERATOR,
     GRID,
@@ -50,16 +52,17 @@ def summary() -> str:
         ) from None
     numbers = "2024" if len(evaluation.get("heldout_by_class", ())) == 10 else "0,1"
     classes = ", ".join((evaluation.get("class_names") or [numbers])[:3])
+    here = Path(".venv/bin/cgan")  # of `make`: it may be on nobody's PATH
     return "\n".join(
         [
             *lines,
             "",
             f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
-            f"  sample grid   {GRID}",
+            f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}",
             f"  MLflow run    {run.get('run_name', 'none')}",
             *_among_runs(run),
             *([f"  in MLflow     {_in_mlflow(run)}"] if run else []),
-            f"  draw more     .venv/bin/cgan draw {shlex.quote(classes)} --seed 7",
+            f"  draw more     {here if here.is_file() else 'cgan'} draw {shlex.quote(classes)} --seed 7",
             "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
         ]
     )

@@ -14,7 +14,15 @@ from cgan.data.sources import load_raw
 from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.params.reading import load_params
-from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
+from cgan.project import (
+    CSV,
+    HOLDOUT_DATA,
+    PICTURES,
+    REAL_SAMPLES,
+    TEST_DATA,
+    TRAIN_DATA,
+    VALIDATION,
+)
 from cgan.stages.runner import run_stage
 
 log = logging.getLogger(__name__)
@@ -38,7 +46,7 @@ def main() -> None:
     (train, holdout, test), groups, notes = divide(data, names, params)
     for line in notes:
         log.warning(line)
-    with replacing("reports/real_samples.png") as temporary:
+    with replacing(REAL_SAMPLES) as temporary:
         contact_sheet(data.images, data.labels, train, names, params.seed).save(
             temporary, format="PNG"
         )

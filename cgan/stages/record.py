@@ -23,6 +23,7 @@ from cgan.files import read_json, write_json, write_text
 from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import read_facts
 from cgan.project import (
+    BESIDE_REAL,
     CARD,
     CLASS_INTERPOLATION,
     CONFUSION,
@@ -48,7 +49,7 @@ from cgan.tracking.store import RUN_ID, artifact
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
-    "": (STRIP, GRID, FILM, CONFUSION, RUN_PAGE),
+    "": (STRIP, GRID, BESIDE_REAL, FILM, CONFUSION, RUN_PAGE),
     "samples": (NINE, LATENT_INTERPOLATION, CLASS_INTERPOLATION),
     "reports": (EVALUATION, METRICS_FILE, *CURVES, *DIAGRAMS),
 }
@@ -90,7 +91,8 @@ def main() -> None:
         note = headline(tracked(report)) + (drawn if files is FILES else "")
         tracker.set_tags({NOTE_TAG: note, MEASURED_WITH: measured_with(report)})
     write_json(RECORDED, tracked(report))
-    log.info("%d numbers, the tables and the pictures are on the run's page.", len(tracked(report)))
+    sent = "numbers and tables" if files is not FILES else "numbers, tables and pictures"
+    log.info("The run's page in MLflow has its %d %s.", len(tracked(report)), sent)
 
 
 def measured_with(report: Evaluation) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from cgan.data.contact_sheet import MAX_NAME_WIDTH, with_names
+from cgan.data.contact_sheet import CLASSES, COLUMNS, MAX_NAME_WIDTH, in_rows, with_names
 from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
 from cgan.model.hardware import compute_deterministically
@@ -31,6 +33,7 @@ from cgan.params.sections import RenderParams
 from cgan.pictures.network_diagram import network_diagram
 from cgan.pictures.plots import training_curves
 from cgan.project import (
+    BESIDE_REAL,
     CLASS_INTERPOLATION,
     CURVES,
     DIAGRAMS,
@@ -42,15 +45,16 @@ from cgan.project import (
     LOSSES,
     NINE,
     PREVIEWS,
+    REAL_SAMPLES,
     STRIP,
 )
 from cgan.stages.runner import run_stage
 
 WIDTH = 880  # pixels that a README shows
 FILM_WIDTH = 680
-GRID_CLASSES = 50
 STRIPS = 10
 CAPTION_HEIGHT = 30
+BETWEEN = 8  # pixels between real images and drawings
 BACKGROUND = 72
 
 log = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ def main() -> None:
     losses, logits = training_curves(LOSSES)
     pictures = {
         GRID: class_grid(network, params, names),
+        BESIDE_REAL: beside_real(network, params.seed, REAL_SAMPLES),
         STRIP: strip(network, params),
         NINE: nine(network, params.seed),
         LATENT_INTERPOLATION: latent_strips(network, params),
@@ -86,9 +91,21 @@ def main() -> None:
 
 def class_grid(network: GeneratorNetwork, params: RenderParams, names: list[str]) -> Picture:
     """A row a class (the first 50), its name and `columns` drawings."""
-    rows = min(len(names), GRID_CLASSES)
+    rows = min(len(names), CLASSES)
     images = draw(network, torch.arange(rows).repeat_interleave(params.columns), params.seed)
     return with_names(_framed(images, rows, WIDTH - MAX_NAME_WIDTH), names[:rows])
+
+
+def beside_real(network: GeneratorNetwork, seed: int, sheet: Path) -> Picture:
+    """The contact sheet of real images, and to its right as many drawings of each class."""
+    with _opened(sheet) as file:
+        real = np.asarray(file)
+    rows = min(network.architecture.classes, CLASSES)
+    labels = torch.arange(rows).repeat_interleave(COLUMNS)
+    drawings = draw(network, labels, seed).numpy()
+    drawn = in_rows(drawings, labels.numpy(), np.arange(len(labels)), rows)
+    between = np.full((len(real), BETWEEN, *real.shape[2:]), 255, np.uint8)
+    return np.concatenate([real, between, drawn], axis=1)
 
 
 def strip(network: GeneratorNetwork, params: RenderParams) -> Picture:
@@ -142,17 +159,21 @@ def film(folder: Path) -> list[Picture]:
     steps = {int(path.stem.removeprefix("step-")): path for path in folder.glob("step-*.png")}
     frames: list[Picture] = []
     for step, path in sorted(steps.items()):
-        try:
-            with Image.open(path) as file:
-                picture = np.asarray(file.convert("RGB"))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path}: damaged ({error}). Restore it: `dvc checkout --force`."
-            ) from None
+        with _opened(path) as file:
+            picture = np.asarray(file.convert("RGB"))
         scale = max(1, FILM_WIDTH // picture.shape[1])
         large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
         frames.append(_captioned(large, step, max(steps)))
     return frames
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as file:
+            yield file
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error}). Restore it: `dvc checkout --force`.") from None
 
 
 def _captioned(picture: Picture, step: int, last: int) -> Picture:

@@ -47,7 +47,7 @@ def test_it_shows_the_newest_drawings_curves_and_the_time_left_until_it_points_t
         for words in (
             "&lt;b&gt;one&lt;/b&gt;",
             "10 of 40 thousand images; about 60 s left",
-            "87.6 % of 1,000 drawings",
+            "87.6 % of the drawings",
             "<h2>Step 90</h2>",
             "base64,OTA=",
             '<progress value="10.0" max="40.0">',

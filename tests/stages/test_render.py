@@ -12,9 +12,11 @@ import yaml
 from conftest import ROOT
 from PIL import Image
 
-from cgan.model.model_file import save_network
+from cgan.data.contact_sheet import contact_sheet
+from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_discriminator, build_generator
-from cgan.model.sampling import encode_png
+from cgan.model.sampling import draw, encode_png
+from cgan.params.reading import load_params
 from cgan.project import DISCRIMINATOR, GENERATOR
 from cgan.stages import render
 
@@ -42,6 +44,8 @@ def trained(project: Path) -> Path:
     for step, grey in ((1, 40), (200, 120), (500_000, 220)):
         preview = encode_png(np.full((20, 30), grey, np.uint8))
         (render.PREVIEWS / f"step-{step:06d}.png").write_bytes(preview)
+    images, labels = np.full((4, 1, 8, 8), 200, np.uint8), np.arange(4)
+    contact_sheet(images, labels, labels, ["cat", "dog", "eel", "fox"], 0).save(render.REAL_SAMPLES)
     return project
 
 
@@ -53,7 +57,7 @@ def test_render_writes_what_dvc_yaml_lists_the_same_bytes_each_time(trained: Pat
     for path in OUTPUTS:
         with Image.open(path) as picture:
             picture.load()
-            assert picture.width <= 900
+            assert picture.width <= 900 or Path(path) == render.BESIDE_REAL
     first = {path: Path(path).read_bytes() for path in OUTPUTS}
     torch.randn(10)
     render.main()
@@ -69,6 +73,20 @@ def test_the_film_shows_the_previews_in_the_order_of_their_steps(trained: Path) 
     blue = [int((c[..., 2].astype(int) - c[..., 0] > 80).sum()) for c in captions]
     assert blue == sorted(blue) and len(set(blue)) > 2, "the bar grows with the steps"
     assert all((caption > 200).any() for caption in captions), "the step is written there"
+
+
+def test_drawings_stand_beside_the_real_images_of_their_class(trained: Path) -> None:
+    render.main()
+    with Image.open(render.BESIDE_REAL) as sheet, Image.open(render.REAL_SAMPLES) as real:
+        left, right = np.split(np.asarray(sheet), [real.width], axis=1)
+        assert np.array_equal(left, np.asarray(real))
+        assert (right[:, : render.BETWEEN] == 255).all()
+    network, _ = load_generator(GENERATOR)
+    drawn = right[2 * 50 + 2 :, render.BETWEEN + 2 :]  # enlarged six times, two pixels apart
+    labels = torch.arange(4).repeat_interleave(10)
+    images = draw(network, labels, load_params().render.seed)
+    assert np.array_equal(drawn[:48:6, :48:6], images[20, 0].numpy())
+    assert np.array_equal(drawn[:48:6, 9 * 50 : 9 * 50 + 48 : 6], images[29, 0].numpy())
 
 
 def test_without_previews_the_film_is_the_trained_generators_grid(trained: Path) -> None:
