@@ -53,8 +53,8 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
         ) from None
     other_data = facts.get("data_digest") != inputs.facts["data_digest"]
     ours, theirs = (
-        _what_it_draws(*each, named=other_data)
-        for each in ((inputs.network, inputs.facts), (network, facts))
+        _what_it_draws(*pair, named=other_data)
+        for pair in ((inputs.network, inputs.facts), (network, facts))
     )
     if ours != theirs:
         raise ModelError(
@@ -83,13 +83,14 @@ def judge(report: Report, match: Match, params: Params) -> str:
     inputs, limits, seed = match.inputs, params.gate, params.evaluate.seed
     training, names = inputs.training, inputs.training.class_names
     evaluation_set = match.evaluation_set
-    asked = evaluation_set.asked
-    drawings = draw(inputs.network, asked, seed)
-    challenger, varied = evaluation_set.judge_drawings(drawings), variety(drawings, asked, training)
-    near = near_copies(drawings, asked, training, inputs.heldout, seed)
+    labels = evaluation_set.asked
+    drawings = draw(inputs.network, labels, seed)
+    challenger = evaluation_set.judge_drawings(drawings)
+    varied = variety(drawings, labels, training)
+    near = near_copies(drawings, labels, training, inputs.heldout, seed)
     checks = bars(limits, challenger, near, evaluation_set.agreement, varied, names)
     shifts = furthest(
-        Moments.of_images(drawings, asked, training.classes),
+        Moments.of_images(drawings, labels, training.classes),
         Moments.of_images(training.images, training.labels, training.classes),
         drawings.shape[1:],
     )
@@ -97,8 +98,8 @@ def judge(report: Report, match: Match, params: Params) -> str:
     checks.append(shifted("drawn_shift", what, shifts, limits.max_drawn_shift, names))
     comparison, praise = list[Check](), list[str]()
     if match.former:
-        theirs = draw(match.former, asked, seed)
-        champion, its = evaluation_set.judge_drawings(theirs), variety(theirs, asked, training)
+        theirs = draw(match.former, labels, seed)
+        champion, its = evaluation_set.judge_drawings(theirs), variety(theirs, labels, training)
         comparison, praise = compare(challenger, champion, limits.against_champion)
         comparison += as_varied(varied, its, limits.min_different_of_champion, names)
         report.sections["Beside the champion"] = table_of(comparison)
