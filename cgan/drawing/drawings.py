@@ -84,10 +84,10 @@ def write_csv(file: TextIO, images: Picture, labels: list[int], column: str = "l
 
 def write_folder(out: Path, images: Picture, names: Iterable[str]) -> None:
     """Each image as PNG under its name, `<class>/….png`."""
-    with new_folder(out) as made:
+    with new_folder(out) as folder:
         for name, image in zip(names, images, strict=True):
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            (made / name).write_bytes(encode_png(image))
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(encode_png(image))
 
 
 def class_folders(names: list[str]) -> list[str]:
@@ -104,7 +104,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise CganError(f"{out}: exists and is not empty. Remove it or name another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        made = Path(temporary, "made")
-        made.mkdir()
-        yield made
-        made.replace(out)
+        folder = Path(temporary, "made")
+        folder.mkdir()
+        yield folder
+        folder.replace(out)

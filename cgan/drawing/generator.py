@@ -149,11 +149,11 @@ class Generator:
         if isinstance(what, str):
             return classes.labels(what)
         labels: list[int] = []
-        for position, asked in enumerate(what):
-            label = classes.label(asked)
+        for position, item in enumerate(what):
+            label = classes.label(item)
             if label is None:
                 raise CganError(
-                    f"label {asked!r:.40} at index {position} is not a class. {classes.listed()}"
+                    f"label {item!r:.40} at index {position} is not a class. {classes.listed()}"
                 )
             labels.append(label)
         if not labels:
