@@ -209,10 +209,10 @@ def train_judge(
             logits = judge(moved).float()
         loss = F.cross_entropy(logits, labels, weighed, label_smoothing=0.1)
         if mixup:
-            other = F.cross_entropy(logits, labels.flip(0), weighed, label_smoothing=0.1)
-            loss = share * loss + (1 - share) * other
-        found: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
-        return found
+            flipped = F.cross_entropy(logits, labels.flip(0), weighed, label_smoothing=0.1)
+            loss = share * loss + (1 - share) * flipped
+        grads: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
+        return grads
 
     keep_freed_memory()
     with parts_on_threads(parts) as parallel:
