@@ -317,8 +317,8 @@ def build_discriminator(architecture: Architecture) -> DiscriminatorNetwork:
 
 def _build(kinds: dict[str, type[_Network]], architecture: Architecture) -> _Network:
     if architecture.kind not in kinds:
-        known = ", ".join(f"`{kind}`" for kind in kinds)
-        raise ModelError(f"unknown network `{architecture.kind}`, expected one of {known}")
+        names = ", ".join(f"`{kind}`" for kind in kinds)
+        raise ModelError(f"unknown network `{architecture.kind}`, expected one of {names}")
     return channels_last(kinds[architecture.kind](architecture))
 
 

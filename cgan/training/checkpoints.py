@@ -32,8 +32,8 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         """Newest first. Raises OSError if the folder cannot be read (a glob would just find nothing)."""
-        found = [path for path in self.folder.iterdir() if path.match("step-*.safetensors")]
-        return sorted(found, reverse=True)
+        files = [path for path in self.folder.iterdir() if path.match("step-*.safetensors")]
+        return sorted(files, reverse=True)
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         path = self.folder / f"step-{step:09d}.safetensors"

@@ -72,9 +72,9 @@ def train(
     state = TrainState(data, params, hardware)
     feed = Feed(data, params, hardware.device, params.log_every)
     checkpoints = Checkpoints(folder) if folder else None
-    found = checkpoints.load() if checkpoints else None
-    if found:
-        state.restore(*found)
+    checkpoint = checkpoints.load() if checkpoints else None
+    if checkpoint:
+        state.restore(*checkpoint)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     previewer = Previewer(state, data.class_names, folder)
     probe_steps = spread_steps(params.probes, params.total_steps)
@@ -175,15 +175,15 @@ def check_balance(state: TrainState) -> None:
 
 def probe(state: TrainState, watch: Watch) -> dict[str, float]:
     """Quality of the averaged generator now. Raises Diverged when it has collapsed or learns nothing."""
-    found = watch.probe(state.average)
-    if problem := watch.problem(found, state.kimg, state.params.total_kimg):
+    quality = watch.probe(state.average)
+    if problem := watch.problem(quality, state.kimg, state.params.total_kimg):
         advice = (
             "Lower `train.lr` or `train.class_logit_weight`, raise `train.r1_gamma`, or, with few images, "
             "choose `train.updates: two_passes`."
         )
         raise Diverged(state.step, problem, advice)
-    state.probes.append([state.step, state.kimg, *found.values()])
-    return found
+    state.probes.append([state.step, state.kimg, *quality.values()])
+    return quality
 
 
 def spread_steps(count: int, total_steps: int) -> set[int]:

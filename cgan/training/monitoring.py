@@ -61,8 +61,8 @@ class Watch:
         spread = diversity(seen.features, self.asked, self.classes)
         # Of a rare class there may be no two real images among those looked at: it cannot be compared.
         relative = {
-            label: own / real
-            for label, (own, real) in enumerate(zip(spread, self.real_diversity, strict=True))
+            label: drawn / real
+            for label, (drawn, real) in enumerate(zip(spread, self.real_diversity, strict=True))
             if real > 0
         } or {0: 1.0}
         self.worst_class = min(relative, key=lambda label: relative[label])
@@ -137,7 +137,7 @@ class Previewer:
     def taken(self) -> dict[int, bytes]:
         """Step → PNG, including those that an earlier, interrupted process took."""
         files = sorted(self.folder.glob("step-*.png")) if self.folder else []
-        kept = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
+        earlier = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
         return {
-            step: png for step, png in sorted((kept | self._taken).items()) if step in self.steps
+            step: png for step, png in sorted((earlier | self._taken).items()) if step in self.steps
         }
