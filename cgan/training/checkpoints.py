@@ -52,7 +52,7 @@ class Checkpoints:
             except ModelError as error:
                 if isinstance(error, UnreadableError):
                     raise
-                log.warning("Checkpoint left out: %s", error)
+                log.warning("Skipping a checkpoint: %s", error)
                 path.unlink(missing_ok=True)
                 continue
             return int(facts["step"]), tensors

@@ -109,7 +109,7 @@ def train(
                 check_finite(state)
                 checkpoints.save(step, state.tensors())
             if stop and not last:
-                saved = "the checkpoint is saved" if checkpoints else "nothing is kept"
+                saved = "a checkpoint was saved" if checkpoints else "nothing was saved"
                 raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
         wall_time_s = time.perf_counter() - started
         counts = data.labels.bincount(minlength=data.classes)
@@ -130,8 +130,8 @@ class Diverged(TrainingError):  # noqa: N818 - reads like what happened
 
     def __init__(self, step: int, what: str, advice: str) -> None:
         super().__init__(
-            f"training stopped at step {step}: {what}. The last good checkpoint is kept, nothing was "
-            f"saved after it. {advice}"
+            f"training stopped at step {step}: {what}. The last good checkpoint was kept, and "
+            f"nothing was saved after it. {advice}"
         )
         self.step = step
 
@@ -167,9 +167,9 @@ def check_balance(state: TrainState) -> None:
     ):
         raise Diverged(
             state.step,
-            f"the discriminator tells fakes from reals in more than {percent(PINNED)} of all cases for "
-            f"{PINNED_RECORDS} records: the generator learns nothing more",
-            "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`.",
+            f"the discriminator tells fakes from reals in at least {percent(PINNED)} of all cases in each of "
+            f"the last {PINNED_RECORDS} records, so the generator no longer learns",
+            "Lower `train.lr`, raise `train.r1_gamma`, or check the data with `cgan validate FILE`.",
         )
 
 

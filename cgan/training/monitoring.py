@@ -84,13 +84,13 @@ class Watch:
         accuracy, worst = probe["probe/conditional_accuracy"], probe["probe/diversity_worst_class"]
         if accuracy < CHANCE / self.classes and part > 0.5:
             return (
-                f"the drawings show the class asked for in {percent(accuracy)} of all cases, and chance "
-                f"alone gives {percent(1 / self.classes)}"
+                f"only {percent(accuracy)} of the drawings show the class asked for, and chance alone gives "
+                f"{percent(1 / self.classes)}"
             )
         if worst < LEAST_DIVERSITY:
             return (
-                f"mode collapse: drawings of class {self.worst_class} vary {worst:.2f} "
-                f"times as much as real ones (at least {LEAST_DIVERSITY} is expected)"
+                f"mode collapse: drawings of class {self.worst_class} vary {worst:.2f} times as much as real "
+                f"images (expected: at least {LEAST_DIVERSITY})"
             )
         return None
 
