@@ -86,22 +86,23 @@ class Inputs:
         # Classes, channels, height and width.
         kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in parts)
         for path, what, expected, found in (
-            (GENERATOR, "learnt from other data", digest, learnt_from),
-            (JUDGE, "learnt from other data", digest, judged_by),
+            (GENERATOR, "trained on other data", digest, learnt_from),
+            (JUDGE, "trained on other data", digest, judged_by),
             (HOLDOUT_DATA, "made from other data", csv, its_csv),
             (HOLDOUT_DATA, "made of another kind of image", kind, its_kind),
         ):
             if found != expected:
                 raise DataError(
                     f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {found}. "
-                    "Run `dvc repro`, or restore all with `dvc checkout`."
+                    "Run `dvc repro`, or restore all files with `dvc checkout`."
                 )
         held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
-        if twice := int(np.isin(held, trained).sum()):
+        if shared := int(np.isin(held, trained).sum()):
             raise DataError(
-                f"{HOLDOUT_DATA}: {twice:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
-                "none: the two are of different splits (`preprocess.seed`, `preprocess.holdout_fraction`). "
-                "Make both again: `dvc repro --force preprocess`, then `dvc repro`."
+                f"{HOLDOUT_DATA}: {shared:,} of its {len(heldout):,} images are also in {TRAIN_DATA}, "
+                "expected none: they come from different splits (`preprocess.seed` or "
+                "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
+                "then `dvc repro`."
             )
 
 
@@ -122,8 +123,8 @@ def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
         return EvaluationSet(judge, real, labels, floor, floor_labels, drawn_labels, params.seed)
     except ValueError:
         raise DataError(
-            f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision and "
-            f"recall need more than {NEIGHBOURS}, of the same mix of classes. Raise "
+            f"the hold-out has {len(heldout)} images and the training part {len(training)}, but precision "
+            f"and recall need more than {NEIGHBOURS} of each, with the same mix of classes. Raise "
             "`preprocess.holdout_fraction`, or add images."
         ) from None
 
@@ -258,8 +259,8 @@ def measured(
     reason = ""
     if agreement.interval[0] <= constant:
         reason = (
-            f"the judge names the class of {percent(agreement.value)} of the held-out images (mean over "
-            f"the classes), and the same answer for all would be right on {percent(constant)}"
+            f"the judge classifies {percent(agreement.value)} of the held-out images correctly (mean over "
+            f"the classes), and the same answer for every image would be right on {percent(constant)}"
         )
         for key in means:
             entries[key] = _unknown(entries[key])

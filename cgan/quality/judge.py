@@ -230,7 +230,7 @@ def train_judge(
             schedule.step()
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise TrainingError(
-            "the judge's training diverged. Lower `train_judge.peak_lr` in params.yaml."
+            "the judge's training diverged. Lower `train_judge.peak_lr` in params.yaml, and run again."
         )
     return judge.eval().requires_grad_(False)
 
@@ -257,5 +257,5 @@ def load_judge(path: Path | str) -> tuple[Judge, Facts]:
 
 def _judge_of(facts: Facts) -> Judge:
     if facts["version"] != VERSION:
-        raise ValueError(f"a judge of version {facts['version']}")
+        raise ValueError(f"expected a judge of version {VERSION}, found version {facts['version']}")
     return Judge(facts["classes"], facts["channels"], facts["width"])
