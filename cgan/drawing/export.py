@@ -61,8 +61,8 @@ def export(generator: Generator, form: str, out: Path) -> float:
     difference = float((draw(latents, labels) - network(latents, labels)).abs().max())
     if not difference <= TOLERANCE or len(draw(latents[:1], labels[:1])) != 1:
         raise ModelError(
-            f"{out}: not written: as {form} this generator's pixels differ from torch's by up to "
-            f"{difference:.2g}, and {TOLERANCE:.0e} is allowed. Try another version of torch or onnxruntime."
+            f"{out}: not written, because as {form} this generator's pixels differ from torch's by up to "
+            f"{difference:.2g} (allowed: {TOLERANCE:.0e}). Try another version of torch or onnxruntime."
         )
     write_bytes(out, written)
     return difference

@@ -46,7 +46,7 @@ def save_mlflow_model(generator: Path, to: Path) -> None:
         code = Path(folder, "cgan")
         for path in [path for name in DRAWING_CODE for path in PACKAGE.glob(name)]:
             if named := git.secrets_in(path.read_bytes()):
-                message = "%s is not kept with the model in MLflow: the value of %s stands in it."
+                message = "%s is left out of the model in MLflow: it contains the value of %s."
                 log.warning(message, path, named)
                 continue
             copied = code / path.relative_to(PACKAGE)
