@@ -99,7 +99,7 @@ class Registry:
         for version in self.versions():
             if version.number == number:
                 return version
-        raise ModelError(f"`{self.model}` has no version {number}: `cgan registry list`.")
+        raise ModelError(f"`{self.model}` has no version {number}. See `cgan registry list`.")
 
     def aliases(self) -> dict[str, int]:
         models = self.client.search_registered_models(f"name = '{self.model}'")
@@ -131,7 +131,8 @@ class Registry:
             newest = next((model for model in models if model.status == "READY"), None)
             if newest is None:
                 raise ModelError(
-                    f"run {run_id} has no complete generator in {self.shown}: `cgan track flush`, then again."
+                    f"run {run_id} has no complete generator in {self.shown}. Send it with `cgan track "
+                    "flush`, then run `cgan gate` again."
                 )
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
                 address = f"models:/{newest.model_id}"
@@ -155,9 +156,9 @@ class Registry:
             self.version(number)
             if champion != instead_of:
                 raise ModelError(
-                    f"version {number} of `{self.model}` is not the champion: another promotion came first. "
-                    f"The champion is {numbered(champion)} now, and was {numbered(instead_of)}. Run "
-                    "`cgan gate` again."
+                    f"version {number} of `{self.model}` was not promoted, because another promotion came "
+                    f"first (champion before: {numbered(instead_of)}, now: {numbered(champion)}). Run `cgan "
+                    "gate` again."
                 )
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
             self.tag(number, {INSTEAD_OF: str(champion or "none")})
@@ -216,8 +217,8 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
     if store.is_absent(uri):
         raise TrackingError(
             f"there is no MLflow store {shown}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if the "
-            f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
-            f"again: {TRAIN_AGAIN}."
+            f"runs are elsewhere. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, "
+            f"train again: {TRAIN_AGAIN}."
         )
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -261,14 +262,14 @@ def generator_file(uri: str) -> Iterator[Path]:
     The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store cannot give it.
     """
     advice = (
-        "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` in the store of MLFLOW_TRACKING_URI."
+        "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` of the store at MLFLOW_TRACKING_URI."
     )
     if ".." in re.split(r"[\\/]", unquote(unquote(uri))):
-        raise ModelError(f"{uri[:200]}: leads outside. {advice}")
+        raise ModelError(f"{uri[:200]}: leads outside the store. {advice}")
     with open_registry() as registry, downloaded(registry, uri, advice) as path:
         files = [path] if path.is_file() else sorted(path.rglob("generator.safetensors"))
         if not files:
-            raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
+            raise ModelError(f"{uri}: contains no generator.safetensors. {advice}")
         yield files[0]
 
 
@@ -283,7 +284,7 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
         except Exception as error:  # the stores let through what their clients raise
             reason = store.reason_of(error)
             raise ModelError(
-                f"{uri}: the MLflow store {registry.shown} cannot give it ({reason}). {advice}"
+                f"{uri}: cannot be loaded from the MLflow store {registry.shown} ({reason}). {advice}"
             ) from None
         yield path
 

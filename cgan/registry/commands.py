@@ -44,7 +44,7 @@ def list_() -> None:
     with _opened() as registry:
         versions, champion = registry.versions(), registry.champion()
     if not versions:
-        typer.echo(f"`{registry.model}` has no versions yet: `dvc repro`, then `cgan gate`.")
+        typer.echo(f"`{registry.model}` has no versions yet. Run `dvc repro`, then `cgan gate`.")
         return
     typer.echo(f"Versions of `{registry.model}` in {registry.shown}:")
     for version in versions:
@@ -72,12 +72,12 @@ def promote(
     with _opened() as registry:
         wanted, champion = registry.version(version), registry.champion()
         if version == champion:
-            raise ModelError(f"version {version} of `{registry.model}` is the champion already.")
+            raise ModelError(f"version {version} of `{registry.model}` is already the champion.")
         if wanted.verdict != "passed" and not force:
             state = wanted.tags.get(SUMMARY) or "`cgan gate` has not judged it."
             raise ModelError(
                 f"version {version} of `{registry.model}` has not passed the gate: {state} "
-                "`--force` promotes it all the same."
+                "`--force` promotes it anyway."
             )
         registry.promote(version, instead_of=champion, why=why)
     typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why}")

@@ -34,8 +34,8 @@ DATA = "training_data.safetensors"
 MAX_CLASS_MIX = 0.10  # part of the images that would need another class
 MAX_CLASS_LOSS = 0.05  # of a class's agreement
 ANOTHER_CHAMPION = (
-    "bring back the champion before (`cgan registry rollback --why …`), or delete the alias `champion` in "
-    "MLflow: the next `cgan gate` then makes a first one"
+    "bring back the previous champion (`cgan registry rollback --why …`), or delete the alias `champion` in "
+    "MLflow, so that the next `cgan gate` chooses a first champion"
 )
 LOOKED_AT = 5000  # images, at most, that the champion's judge sees
 
@@ -96,11 +96,9 @@ def doubts_about(registry: Registry, champion: Version, inputs: Inputs, limits: 
     try:
         reference = reference_of(registry, champion)
     except ModelError as error:
-        raise ModelError(
-            f"whether the data are like the champion's is not known: {error}"
-        ) from None
+        raise ModelError(f"cannot tell whether the data are like the champion's: {error}") from None
     signs = [check.in_words() for check in compared(reference, inputs, limits) if not check.passed]
-    return f"images or labels are unlike the champion's ({'; '.join(signs)})" if signs else ""
+    return f"the images or labels are unlike the champion's ({'; '.join(signs)})" if signs else ""
 
 
 def compared(reference: Reference, inputs: Inputs, limits: GateParams) -> list[Check]:
@@ -143,8 +141,8 @@ def agreement(
     now, now_between = mean_share([(row[0], row[1]) for row in rows])
     then, then_between = mean_share([(row[2], row[3]) for row in rows])
     why = (
-        f"the champion's judge agrees with {percent(now)} of the new labels, and did with "
-        f"{percent(then)} of those of its own hold-out, both the mean over classes"
+        f"the champion's judge agrees with {percent(now)} of the new labels, but agreed with "
+        f"{percent(then)} of those of its own hold-out (means over the classes)"
     )
     losses, seen_as = [0.0], []
     for label, (agreed, images, did, held) in enumerate(counts):

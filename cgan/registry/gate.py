@@ -91,9 +91,9 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             if match.doubt:
                 verdict = "blocked"
                 report.reasons = [
-                    f"{match.doubt}. Look at them. If they are right, a person promotes it: `cgan registry "
-                    f"promote {version.number} --force --why …`; another data set needs a name of its own: "
-                    "`gate.model`"
+                    f"{match.doubt}. Check the data. If they are right, promote the version yourself: `cgan "
+                    f"registry promote {version.number} --force --why …`. If they are another data set, give "
+                    "its models their own name in `gate.model`"
                 ]
             else:
                 verdict = judging.judge(report, match, params)
@@ -115,9 +115,9 @@ def _run_of(registry: Registry, trained: RunInfo) -> Run:
     runs = registry.client.search_runs([experiment.experiment_id], wanted) if experiment else []
     if not runs:
         raise ModelError(
-            f"the store {registry.shown} has no run with the key {trained['run_key']} that trained "
-            f"{GENERATOR}; it was recorded in {trained['tracking_uri']}. Restore what belongs together "
-            "(`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the store is another, or "
+            f"the MLflow store {registry.shown} has no run with the key {trained['run_key']} that trained "
+            f"{GENERATOR}; the run was recorded in {trained['tracking_uri']}. Restore what belongs together "
+            "(`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the run is elsewhere, or "
             f"train again: {TRAIN_AGAIN}."
         )
     run: Run = runs[0]

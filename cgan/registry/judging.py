@@ -48,7 +48,7 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
             network, facts = load_generator(path)
     except ModelError as error:
         raise ModelError(
-            f"{name} cannot be read, so nothing is promoted in its place: {error} If its file is lost, "
+            f"{name} cannot be read, so nothing was promoted in its place: {error} If its file is lost, "
             f"{ANOTHER_CHAMPION}."
         ) from None
     other_data = facts.get("data_digest") != inputs.facts["data_digest"]
@@ -58,14 +58,14 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     )
     if ours != theirs:
         raise ModelError(
-            f"{GENERATOR} draws {ours}; {name} draws {theirs}. Generators of different things cannot "
-            "share a name: set `gate.model` in params.yaml to another name."
+            f"{GENERATOR} draws {ours}, but {name} draws {theirs}. Generators of different classes or sizes "
+            "cannot share a model's name: set `gate.model` in params.yaml to another name."
         )
     if not other_data:
         return Match(inputs, evaluation_set, network)
     note = (
         f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
-        "judge and hold-out, of which it may have learnt a part"
+        "judge and hold-out, part of which the champion may have been trained on"
     )
     doubt = doubts_about(registry, champion, inputs, params.gate)
     return Match(inputs, evaluation_set, network, doubt, note)

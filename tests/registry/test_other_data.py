@@ -90,7 +90,7 @@ def test_f19_f85_data_that_nobody_can_compare_promote_nobody(root: Path) -> None
         lambda: shutil.rmtree(kept),
     ):
         harm()
-        refused_for("is not known: .*delete the alias `champion`")
+        refused_for("cannot tell whether .*delete the alias `champion`")
 
 
 def patched(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
