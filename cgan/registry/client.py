@@ -157,8 +157,8 @@ class Registry:
             if champion != instead_of:
                 raise ModelError(
                     f"version {number} of `{self.model}` was not promoted, because another promotion came "
-                    f"first (champion before: {numbered(instead_of)}, now: {numbered(champion)}). Run `cgan "
-                    "gate` again."
+                    f"first (champion before: {numbered(instead_of)}, now: {numbered(champion)}). Run the "
+                    "command again."
                 )
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
             self.tag(number, {INSTEAD_OF: str(champion or "none")})
