@@ -50,15 +50,15 @@ class Watch:
         self.judge, self.classes, self.seed = judge, data.classes, seed
         self.real = look(judge, data.images[rows]).features
         self.real_diversity = diversity(self.real, labels, data.classes)
-        self.asked = torch.arange(DRAWINGS) % data.classes
+        self.drawn_labels = torch.arange(DRAWINGS) % data.classes
         self.worst_class = 0  # of the last probe: the least varied one
         self._bad = 0
 
     def probe(self, generator: GeneratorNetwork) -> dict[str, float]:
         """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
         device = next(generator.parameters()).device
-        seen = look(self.judge, draw(generator, self.asked, self.seed, device))
-        spread = diversity(seen.features, self.asked, self.classes)
+        seen = look(self.judge, draw(generator, self.drawn_labels, self.seed, device))
+        spread = diversity(seen.features, self.drawn_labels, self.classes)
         # Of a rare class there may be no two real images among those looked at: it cannot be compared.
         relative = {
             label: drawn / real
@@ -67,7 +67,7 @@ class Watch:
         } or {0: 1.0}
         self.worst_class = min(relative, key=lambda label: relative[label])
         values = (
-            (seen.classes == self.asked).double().mean().item(),
+            (seen.classes == self.drawn_labels).double().mean().item(),
             frechet_distance(self.real, seen.features),
             sum(relative.values()) / len(relative),
             relative[self.worst_class],
