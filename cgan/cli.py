@@ -13,7 +13,7 @@ import typer
 from cgan import __version__
 from cgan.errors import CganError, ensure_streams, extras_with
 from cgan.project import require_project
-from cgan.registry.commands import registry
+from cgan.registry.commands import app as registry
 from cgan.reports.commands import DATA, JUDGE, PRODUCTION, made
 
 DRAW = "Draw: cgan draw 2024 --seed 7"
@@ -27,8 +27,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(value: bool) -> None:
+    if value:
         typer.echo(f"cgan {__version__}")
         raise typer.Exit
 
@@ -208,14 +208,14 @@ def validate(
         here = load_params()
         params, source = here.validation, here.data
     images, name = sources.read(file, source, params)
-    found = csv_report.report_on(images, params, name)
+    facts = csv_report.report_on(images, params, name)
     if report is not None:
-        write_json(report, found)
-    typer.echo(f"{name} is valid: {csv_report.summary(found)}")
+        write_json(report, facts)
+    typer.echo(f"{name} is valid: {csv_report.summary(facts)}")
     if here:
         from cgan.reports.foresight import foresee, next_step
 
-        names = found["params"]["class_names"] or [str(label) for label in range(images.classes)]
+        names = facts["params"]["class_names"] or [str(label) for label in range(images.classes)]
         for line in foresee(images, names, here):  # some take seconds
             typer.echo(line)
         typer.echo(next_step(file, here.data))
@@ -289,14 +289,14 @@ def main() -> None:
         app()
         return
     except CganError as error:
-        said = str(error)
+        message = str(error)
     except ModuleNotFoundError as error:
         extras = extras_with(error.name or "")
         if not extras:
             raise
         # Some commands have an extra of their own, and that is called as they are.
-        extra = next((each for each in extras if each in sys.argv[1:2]), extras[0])
-        said = (
+        extra = next((name for name in extras if name in sys.argv[1:2]), extras[0])
+        message = (
             f"this needs the extra `{extra}`: there is no package {error.name} here. Install it with "
             f"`pip install 'cgan[{extra}]'`, in a clone of the repository `pip install -e '.[{extra}]'`."
         )
@@ -305,11 +305,11 @@ def main() -> None:
 
         if not isinstance(error, MemoryError) and not any(s in str(error) for s in NO_MEMORY):
             raise
-        said = "out of memory. End other programs, or raise the limit, and try again."
+        message = "out of memory. End other programs, or raise the limit, and try again."
     except OSError as error:  # a place that cannot be read or written, a full disk
         where = f"{str(error.filename)[:300]}: " if error.filename else ""
-        said = f"{where}{error.strerror or error}. Correct that and run again."
-    sys.stderr.write(f"Error: {said}\n")
+        message = f"{where}{error.strerror or error}. Correct that and run again."
+    sys.stderr.write(f"Error: {message}\n")
     sys.exit(1)
 
 

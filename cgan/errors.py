@@ -33,10 +33,10 @@ def extras_with(module: str) -> list[str]:
 
     extras, package = [], module.partition(".")[0]
     installed = importlib.metadata.distributions(name="cgan")
-    for requirement in [line for each in installed for line in each.requires or []]:
-        found = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)
-        if found and package == PACKAGES.get(found[1].lower(), found[1].lower().replace("-", "_")):
-            extras.append(found[2])
+    for requirement in [line for distribution in installed for line in distribution.requires or []]:
+        match = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)
+        if match and package == PACKAGES.get(match[1].lower(), match[1].lower().replace("-", "_")):
+            extras.append(match[2])
     return extras
 
 

@@ -50,13 +50,13 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
 
     The repository is the one of `folder`, also inside a git hook, which points to its own.
     """
-    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    own |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **environment}
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **environment}
     if SSH in os.environ:  # it may name the key
-        own[SSH] = os.environ[SSH]
+        env[SSH] = os.environ[SSH]
     command = ["git", *map(str, arguments)]
     try:
-        done = subprocess.run(command, cwd=folder, env=own, capture_output=True, timeout=60)
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise GitError(f"git: {error}") from None
     if done.returncode:
@@ -93,13 +93,13 @@ def source(folder: Path | None = None) -> Source:
 
 def secrets_in(content: bytes) -> str:
     """The names of environment variables whose secret values stand in `content`."""
-    found = []
+    names = []
     for name, value in os.environ.items():
         address = IN_ADDRESS.search(value)
         secret = value if SECRET_NAME.search(name) else address[1] if address else ""
         if len(secret) >= SECRET_LENGTH and secret.encode() in content:
-            found.append(name)
-    return ", ".join(found)
+            names.append(name)
+    return ", ".join(names)
 
 
 def clone_at(repository: Path, commit: str, folder: Path) -> None:
@@ -107,7 +107,7 @@ def clone_at(repository: Path, commit: str, folder: Path) -> None:
     and no branch or tag of the repository changes. Raises CganError."""
     named = ("rev-parse", "--verify", f"{commit}^{{commit}}")
     try:
-        found = git(*named, folder=repository)
+        revision = git(*named, folder=repository)
     except GitError:
         try:
             git("fetch", "--quiet", "--no-tags", "origin", commit, folder=repository)
@@ -116,8 +116,8 @@ def clone_at(repository: Path, commit: str, folder: Path) -> None:
                 f"commit {commit} is neither in {repository} nor can its origin provide it ({error}). "
                 "Push it (`git push`), or choose a commit that is there."
             ) from None
-        found = git(*named, folder=repository)
-    where, wanted = repository.resolve(), found.decode().strip()
+        revision = git(*named, folder=repository)
+    where, wanted = repository.resolve(), revision.decode().strip()
     git("init", "--quiet", "--template=", folder)
     git("fetch", "--quiet", "--no-tags", "--depth=1", where, wanted, folder=folder)
     git("-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", wanted, folder=folder)

@@ -30,16 +30,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def require_free(host: str, port: int, other: str) -> None:
-    """Raises CganError where nobody can listen; `other` says how to take another port."""
+def require_free(host: str, port: int, option: str) -> None:
+    """Raises CganError where nobody can listen; `option` chooses another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
     except (OSError, UnicodeError) as error:
         advice = {
             errno.EADDRINUSE: "another program listens there. End it (`ss -ltnp` names it), or choose "
-            f"another port with {other}",
-            errno.EACCES: f"it is the administrator's. Choose one above 1023 with {other}",
+            f"another port with {option}",
+            errno.EACCES: f"it is the administrator's. Choose one above 1023 with {option}",
         }.get(
             getattr(error, "errno", 0) or 0, f"give an address of this machine, such as {LOOPBACK}"
         )

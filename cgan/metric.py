@@ -33,18 +33,18 @@ class Metric:
 
     def value(self, report: Evaluation) -> float | None:
         """None where the report has none."""
-        found: float | None = report.get(self.key, {}).get("value")
-        return found
+        value: float | None = report.get(self.key, {}).get("value")
+        return value
 
     def floor(self, report: Evaluation) -> float | None:
         """What real images get in place of drawings, where that is known."""
-        found: float | None = report.get(self.key, {}).get("floor")
-        return found
+        floor: float | None = report.get(self.key, {}).get("floor")
+        return floor
 
     def interval(self, report: Evaluation) -> tuple[float, float] | None:
         """At 95 %, where it is known."""
-        found = report.get(self.key, {}).get("interval_95")
-        return (found[0], found[1]) if found else None
+        interval = report.get(self.key, {}).get("interval_95")
+        return (interval[0], interval[1]) if interval else None
 
 
 METRICS = {

@@ -28,5 +28,5 @@ def supervisor(root: Path) -> Iterator[Any]:
 def running(root: Path) -> dict[str, int]:
     """The number of each process that the supervisor keeps. Empty where none runs."""
     with contextlib.suppress(OSError), supervisor(root) as keeper:
-        return {each["name"]: each["pid"] for each in keeper.getAllProcessInfo() if each["pid"]}
+        return {info["name"]: info["pid"] for info in keeper.getAllProcessInfo() if info["pid"]}
     return {}

@@ -63,8 +63,8 @@ class Report:
     sections: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        own = {key: getattr(self, key) for key in ("verdict", "summary", "reasons", "time")}
-        return own | self.facts
+        fields = {key: getattr(self, key) for key in ("verdict", "summary", "reasons", "time")}
+        return fields | self.facts
 
     def body(self, picture: str = "") -> str:
         """All but the title, in Markdown."""

@@ -19,12 +19,12 @@ def publish(judged: bool) -> str:
     """The artifact `run`. Returns one sentence, the run's message: why the gate decided so, if it did."""
     if judged:
         text = project.GATE_TEXT.read_text(encoding="utf-8")
-        said = str(read_json(project.GATE_REPORT)["summary"])
+        summary = str(read_json(project.GATE_REPORT)["summary"])
     else:
         try:
             report = read_json(project.EVALUATION)
             rows = quality_table(report)
-            text, said = table(rows[0], rows[1:], 3), quality_line(report)
+            text, summary = table(rows[0], rows[1:], 3), quality_line(report)
         except (LookupError, TypeError, AttributeError, ValueError):
             return "evaluated with another version"
     parts = [text, _mlflow_run()]
@@ -35,7 +35,7 @@ def publish(judged: bool) -> str:
         parts.append(f"![A row for each class](data:image/png;base64,{grid})")
     words = "The verdict, the drawings, and where the run is in MLflow"
     create_markdown_artifact("\n\n".join(filter(None, parts)), key="run", description=words)
-    return said
+    return summary
 
 
 def _mlflow_run() -> str:

@@ -50,10 +50,10 @@ def checkout(source: Path, commit: str, params: Path | None = None) -> Iterator[
     folders = home(source) / "checkouts"
     with contextlib.ExitStack() as stack:
         with locked(folders / "lock"):
-            for left in folders.glob("*/"):
-                with locked(left / LOCK, wait=False) as is_dead:
+            for abandoned in folders.glob("*/"):
+                with locked(abandoned / LOCK, wait=False) as is_dead:
                     if is_dead:
-                        shutil.rmtree(left, ignore_errors=True)
+                        shutil.rmtree(abandoned, ignore_errors=True)
             folder = Path(tempfile.mkdtemp(dir=folders))
             stack.enter_context(locked(folder / LOCK, inherited=True))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -89,8 +89,8 @@ def _share_cache(source: Path, folder: Path) -> None:
             section["url"] = os.path.normpath(source / ".dvc" / url)
     cache = dvc("cache", "dir", folder=source)
     # DVC's notes about a tree: in the checkout, so that they are removed with it.
-    own = {"cache": {"dir": cache}, "core": {"site_cache_dir": str(folder / ".dvc/tmp/site")}}
-    settings.read_dict(own)
+    local = {"cache": {"dir": cache}, "core": {"site_cache_dir": str(folder / ".dvc/tmp/site")}}
+    settings.read_dict(local)
     with (folder / ".dvc/config.local").open("w", encoding="utf-8") as file:
         settings.write(file)
 
@@ -101,9 +101,9 @@ def _share_data(source: Path, folder: Path) -> None:
     Not where the commit has a DVC pointer for it: then it comes from the remote.
     """
     path = Path(load_params(folder / "params.yaml").data.path)
-    there = source / path
-    inside = (folder / path).is_dir() and there.is_dir()
-    for file in [] if path.is_absolute() else there.iterdir() if inside else [there]:
+    target = source / path
+    inside = (folder / path).is_dir() and target.is_dir()
+    for file in [] if path.is_absolute() else target.iterdir() if inside else [target]:
         link = folder / file.relative_to(source)
         if file.exists() and not link.exists() and not Path(f"{link}.dvc").exists():
             link.parent.mkdir(parents=True, exist_ok=True)

@@ -90,9 +90,9 @@ def judge() -> State[Any]:
     state = run("cgan.cli", "gate", fine=(0, BLOCKED))
     if state.is_failed():
         return state
-    found = read_json(GATE_REPORT)
-    ended = Cancelled if found["verdict"] == "blocked" else Completed
-    return ended(name=found["verdict"].capitalize(), message=found["summary"])
+    report = read_json(GATE_REPORT)
+    ended = Cancelled if report["verdict"] == "blocked" else Completed
+    return ended(name=report["verdict"].capitalize(), message=report["summary"])
 
 
 @task(description="Push the results to the DVC remote", retries=2, retry_delay_seconds=10)
@@ -102,9 +102,9 @@ def push() -> State[Any]:
 
 def _run_name() -> str:
     """`nightly 25 Nov 02:00`, `train 26 Nov 17:30 · train.seed=2`. Times are UTC."""
-    given = runtime.flow_run.parameters
+    parameters = runtime.flow_run.parameters
     name = f"{runtime.deployment.name or ''} {runtime.flow_run.scheduled_start_time:%d %b %H:%M}"
-    parts = [f"{key}={value}" for key, value in flatten(given.get("overrides") or {}).items()]
+    parts = [f"{key}={value}" for key, value in flatten(parameters.get("overrides") or {}).items()]
     return " · ".join([name.strip(), *parts])
 
 
@@ -139,8 +139,8 @@ def pipeline(
             if here:  # the next checkout begins with these results
                 write_bytes(home() / LOCK, LOCK.read_bytes())
             if work.remote and (state := push()).is_failed():
-                kept = "The results are in this machine's cache."
-                return Failed(message=f"dvc push: {state.message}\n{kept}\n{message}")
+                note = "The results are in this machine's cache."
+                return Failed(message=f"dvc push: {state.message}\n{note}\n{message}")
         except CganError as error:
             return Failed(message=str(error))
     if judged:
@@ -162,10 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_false",
         help="leave out the gate: neither judge nor promote",
     )
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
         require_prefect()
-        state = pipeline(**vars(asked), return_state=True)
+        state = pipeline(**vars(args), return_state=True)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

@@ -47,26 +47,26 @@ def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
     What runs keeps its ports. Raises CganError if a port is taken or a program ends.
     """
     folder = root / PRODUCTION
-    asked = {
+    servers = {
         name: ports[name] for name in PORTS if name == "prefect" or not is_server(store_uri(root))
     }
     with locked(folder / "lock"):
         folder.chmod(0o700)  # flow parameters, and logs
         if running(root):
-            asked = read_json(folder / STATE)
+            servers = read_json(folder / STATE)
         else:
-            for name, port in asked.items():
+            for name, port in servers.items():
                 require_free(LOOPBACK, port, f"{name.upper()}_PORT=")
-            write_json(folder / STATE, asked)
+            write_json(folder / STATE, servers)
             itself = (sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION))
             output_of(*itself, folder=root, environment=_environment(root, ports))
-        for name, port in asked.items():
+        for name, port in servers.items():
             _start(root, name, port)
             yield f"{name:8} {site_of(LOOPBACK, port)}"
         _start(root, "worker")
         yield f"worker   each run in a checkout in {home(root)}"
     yield f"logs     {folder}/*.log"
-    yield f"export PREFECT_API_URL={site_of(LOOPBACK, asked['prefect'])}/api"
+    yield f"export PREFECT_API_URL={site_of(LOOPBACK, servers['prefect'])}/api"
 
 
 def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
@@ -120,13 +120,13 @@ def _start(root: Path, name: str, port: int = 0) -> None:
 def down(root: Path) -> Iterator[str]:
     """Stop what `up` started: a run saves a checkpoint and ends as Crashed."""
     with locked(root / PRODUCTION / "lock"):
-        found = running(root)
+        programs = running(root)
         with contextlib.suppress(OSError), supervisor(root) as keeper:
             itself = psutil.Process(keeper.getPID())
             keeper.shutdown()  # the last in its configuration ends first
             itself.wait()
         (root / PRODUCTION / STATE).unlink(missing_ok=True)
-    yield f"Stopped: {', '.join(found)}." if found else "Nothing was running."
+    yield f"Stopped: {', '.join(programs)}." if programs else "Nothing was running."
 
 
 def deploy(root: Path) -> Iterator[str]:
@@ -138,8 +138,8 @@ def deploy(root: Path) -> Iterator[str]:
                 "prefect deploy --all, see docs/workers.md."
             )
         site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])
-        for left in (root / PRODUCTION).glob("clone-*"):  # by one that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for abandoned in (root / PRODUCTION).glob("clone-*"):  # by one that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="clone-", dir=root / PRODUCTION) as temporary:
             clone = Path(temporary) / "clone"
             git.clone_at(root, "HEAD", clone)
@@ -172,15 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("command", choices=("up", "deploy", "down"))
     for name, port in PORTS.items():
         add(f"--{name}-port", type=int, default=port, help=f"the port for `up`; default {port}")
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # who asks has to say it too
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     try:
         root = require_project()
-        if asked.command == "up":
-            lines = up(root, {name: getattr(asked, f"{name}_port") for name in PORTS})
+        if args.command == "up":
+            lines = up(root, {name: getattr(args, f"{name}_port") for name in PORTS})
         else:
-            lines = deploy(root) if asked.command == "deploy" else down(root)
+            lines = deploy(root) if args.command == "deploy" else down(root)
         for line in lines:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()

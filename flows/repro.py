@@ -65,9 +65,9 @@ def repro(work: Work, stage: str, force: bool = False) -> State[Any]:
 
 def run(*module: str, fine: Sequence[int] = (0,)) -> State[Any]:
     """`python -m MODULE …`, its output in the run's log. Failed is what `in_session` raises."""
-    found = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
-    found["deployment_id"] = runtime.deployment.id
-    context = {f"prefect.{name}": str(value) for name, value in found.items() if value}
+    origin = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
+    origin["deployment_id"] = runtime.deployment.id
+    context = {f"prefect.{name}": str(value) for name, value in origin.items() if value}
     try:
         in_session(*module, relay=relay, told={CONTEXT: json.dumps(context)}, fine=fine)
     except CganError as error:
@@ -138,8 +138,8 @@ def in_session(
             CHILDREN.discard(child)
     if child.returncode not in fine:
         starts = [n for n, line in enumerate(lines) if line.startswith("Error: ")]
-        said = lines[starts[-1] if starts else -KEPT_LINES :]
-        raise CganError("\n".join(said or [f"ended with exit code {child.returncode}"]))
+        message = lines[starts[-1] if starts else -KEPT_LINES :]
+        raise CganError("\n".join(message or [f"ended with exit code {child.returncode}"]))
 
 
 def _end(child: subprocess.Popen[str]) -> None:
@@ -160,8 +160,8 @@ def output_of(
         command, cwd=folder, env=environment, capture_output=True, encoding="utf-8"
     )
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise CganError(f"{' '.join(command)}, in {folder or Path.cwd()}, failed:\n{said}")
+        message = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise CganError(f"{' '.join(command)}, in {folder or Path.cwd()}, failed:\n{message}")
     return done.stdout.rstrip()
 
 

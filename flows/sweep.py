@@ -68,7 +68,7 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> d
         return report | {"quality": numbers["quality"]}
 
 
-def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -> None:
+def search(base: Path, commit: str, params: Params, args: argparse.Namespace) -> None:
     """`--trials` results in all, those of former calls and of other machines too."""
     import optuna
     from optuna.study import MaxTrialsCallback
@@ -77,7 +77,7 @@ def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -
     s, better = params.sweep, METRICS[params.sweep.objective].better
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=asked.storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
+        storage=args.storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
         study_name=_study_name(base, commit, "sweep", params),
         direction="minimize" if better == "lower" else "maximize",
         load_if_exists=True,
@@ -88,7 +88,7 @@ def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -
     )
     if not study.trials:
         now = flatten(params)
-        study.enqueue_trial({key: now[key] for key, each in s.space.items() if each.has(now[key])})
+        study.enqueue_trial({key: now[key] for key, axis in s.space.items() if axis.has(now[key])})
     here = f"{os.uname().nodename}:{base}"
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if trial.user_attrs.get("here") == here:  # nobody runs it: one sweep at a time here
@@ -99,25 +99,25 @@ def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -
         trial.set_user_attr("here", here)
         values = _suggested(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
-        found = train(base, commit, study.study_name, trial.number, values)
-        first = found | study.user_attrs
+        report = train(base, commit, study.study_name, trial.number, values)
+        first = report | study.user_attrs
         study.set_user_attr("measurement_context", first["measurement_context"])
-        if differs := contexts_differ(first, found):
+        if differs := contexts_differ(first, report):
             raise CganError(
                 f"it was measured differently from the first trial: {', '.join(differs)}"
             )
-        value = float(found["quality"][s.objective])
+        value = float(report["quality"][s.objective])
         say(f"trial {trial.number}: {s.objective} {value:.4g}")
         return value
 
     done = (TrialState.COMPLETE,)
     before = len(study.get_trials(states=done))
-    say(f"{study.study_name}: {asked.trials} trials, {asked.parallel} at a time; {before} are done")
-    enough = [MaxTrialsCallback(asked.trials, states=done)]
+    say(f"{study.study_name}: {args.trials} trials, {args.parallel} at a time; {before} are done")
+    enough = [MaxTrialsCallback(args.trials, states=done)]
     if not before:  # it makes the data and the judge for all, and may show that nothing works
         study.optimize(objective, n_trials=1, callbacks=enough)
-    if left := max(0, asked.trials - len(study.get_trials(states=done))):
-        study.optimize(objective, left, n_jobs=asked.parallel, callbacks=enough, catch=(CganError,))
+    if short := max(0, args.trials - len(study.get_trials(states=done))):
+        study.optimize(objective, short, n_jobs=args.parallel, callbacks=enough, catch=(CganError,))
     best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
     say(
         f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Train with it, and test whether it "
@@ -125,10 +125,10 @@ def search(base: Path, commit: str, params: Params, asked: argparse.Namespace) -
     )
 
 
-def compare(base: Path, commit: str, params: Params, asked: argparse.Namespace) -> None:
+def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -> None:
     """Train with fresh seeds, not the one by which params may have been chosen; and with what `--against` has
     otherwise in `train`."""
-    name, key, count = asked.against or "HEAD", params.sweep.objective, asked.seeds
+    name, key, count = args.against or "HEAD", params.sweep.objective, args.seeds
     others, first = _other_params(base, params, name), params.train.seed + 1
     roles = {"present": {}, name: others} if others else {"present": {}}
     say(f"{count} fresh seeds each: {', '.join(roles)}")
@@ -136,13 +136,13 @@ def compare(base: Path, commit: str, params: Params, asked: argparse.Namespace) 
     def measured(pair: tuple[str, int]) -> float:
         role, seed = pair
         study = f"seeds-{_study_name(base, commit, role, params)}"
-        found = train(base, commit, study, seed, {**roles[role], "train.seed": seed})
-        say(f"{role}, seed {seed}: {key} {found['quality'][key]:.4g}")
-        return float(found["quality"][key])
+        report = train(base, commit, study, seed, {**roles[role], "train.seed": seed})
+        say(f"{role}, seed {seed}: {key} {report['quality'][key]:.4g}")
+        return float(report["quality"][key])
 
     pairs = list(itertools.product(roles, range(first, first + count)))
     values = [measured(pairs[0])]  # it makes the data and the judge for all
-    with ThreadPoolExecutor(asked.parallel) as threads:
+    with ThreadPoolExecutor(args.parallel) as threads:
         values += threads.map(measured, pairs[1:])
     groups = [values[at : at + count] for at in range(0, len(values), count)]
     for role, group in zip(roles, groups, strict=True):
@@ -177,8 +177,8 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
         text = git.git("show", f"{name}:params.yaml", folder=base).decode()
     except git.GitError as error:
         raise CganError(f"--against {name}: no commit here has a params.yaml ({error}).") from None
-    there = parse_yaml(text, f"params.yaml of {name}")["train"]
-    others = {k: v for k, v in there.items() if k != "seed" and getattr(params.train, k, ...) != v}
+    theirs = parse_yaml(text, f"params.yaml of {name}")["train"]
+    others = {k: v for k, v in theirs.items() if k != "seed" and getattr(params.train, k, ...) != v}
     document = params.model_dump(by_alias=True)
     check_params({**document, "train": document["train"] | others}, f"`train` of {name}")
     return {f"train.{key}": value for key, value in others.items()}
@@ -186,15 +186,15 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
 
 def _suggested(trial: Trial, params: Params) -> Values:
     """Values of the space. Floats with three digits: more would make no difference."""
-    found: Values = {}
-    for key, each in params.sweep.space.items():
-        if isinstance(each, Choices):
-            found[key] = trial.suggest_categorical(key, each.choices)
-        elif isinstance(each.low, int) and isinstance(each.high, int):
-            found[key] = trial.suggest_int(key, each.low, each.high, log=each.log)
+    values: Values = {}
+    for key, axis in params.sweep.space.items():
+        if isinstance(axis, Choices):
+            values[key] = trial.suggest_categorical(key, axis.choices)
+        elif isinstance(axis.low, int) and isinstance(axis.high, int):
+            values[key] = trial.suggest_int(key, axis.low, axis.high, log=axis.log)
         else:
-            found[key] = trial.suggest_float(key, each.low, each.high, log=each.log)
-    return _rounded(found)
+            values[key] = trial.suggest_float(key, axis.low, axis.high, log=axis.log)
+    return _rounded(values)
 
 
 def _rounded(values: Values) -> Values:
@@ -208,18 +208,18 @@ def _in_words(values: Values) -> str:
 def committed(base: Path) -> str:
     """The commit whose code the trainings run: HEAD, now. Raises CganError for code that is not in it."""
     try:
-        found = git.source(base)
+        source = git.source(base)
     except git.GitError:
         raise CganError(
             f"{base}: git finds no commit here, and a sweep trains with the code of a commit. Make one: "
             "git init; git add .; git commit -m start"
         ) from None
-    if changed := [path for path in found.changed if path.split("/")[0] in CODE]:
+    if changed := [path for path in source.changed if path.split("/")[0] in CODE]:
         raise CganError(
             f"{', '.join(changed[:5])}: changed since HEAD, and a sweep trains with the code of HEAD. "
             "Commit the change, then start the sweep."
         )
-    return found.commit
+    return source.commit
 
 
 def _end(number: int, _: Any) -> None:
@@ -256,10 +256,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="with --seeds, the commit whose `train` to compare with; default: HEAD",
     )
     add("--parallel", type=int, default=2, help="how many trainings run at a time")
-    asked = parser.parse_args(arguments)
-    if asked.trials < 1 or asked.parallel < 1 or (asked.seeds is not None and asked.seeds < 2):
+    args = parser.parse_args(arguments)
+    if args.trials < 1 or args.parallel < 1 or (args.seeds is not None and args.seeds < 2):
         parser.error("expected at least --trials 1, --parallel 1 and --seeds 2")
-    if asked.against and not asked.seeds:
+    if args.against and not args.seeds:
         parser.error("--against is for a comparison over --seeds; a search compares with nothing")
     if importlib.util.find_spec("optuna") is None:
         sys.exit("Error: a sweep needs the package optuna: `pip install -e '.[pipeline,sweep]'`.")
@@ -272,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with locked(base / LOGS / "lock", wait=False) as is_alone:
             if not is_alone:
                 raise CganError("a sweep runs in this folder. Wait until it ends, or stop it.")
-            (compare if asked.seeds else search)(base, commit, params, asked)
+            (compare if args.seeds else search)(base, commit, params, args)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

@@ -133,8 +133,8 @@ def _quality(report: Evaluation) -> str:
 
 def _worst(report: Evaluation, names: list[str]) -> str:
     by_class = report.get("conditional_accuracy", {}).get("by_class", [])
-    found = sorted(pair for pair in zip(by_class, names, strict=False) if pair[0] is not None)[:3]
-    worst = ", ".join(f"{in_markdown(name)} ({percent(value)})" for value, name in found)
+    lowest = sorted(pair for pair in zip(by_class, names, strict=False) if pair[0] is not None)[:3]
+    worst = ", ".join(f"{in_markdown(name)} ({percent(value)})" for value, name in lowest)
     return f" Least often recognized: {worst}." if worst else ""
 
 

@@ -63,7 +63,7 @@ class Classes:
         if label is not None:
             return [label]
         read = self._by_name if self.many else self._label
-        labels = [label for one in word if (label := read(one)) is not None]
+        labels = [label for character in word if (label := read(character)) is not None]
         if len(labels) == len(word):
             return labels
         place = ""
@@ -72,15 +72,15 @@ class Classes:
                 f", number {text.replace(',', ' ').split().index(word) + 1} of the text to draw,"
             )
         elif not self.names:
-            word = next(one for one in word if read(one) is None)
+            word = next(character for character in word if read(character) is None)
             place = f", character {text.index(word) + 1} of the text to draw,"
         raise CganError(f"{word[:40]!r}{place} is not a class. {self.listed()}")
 
-    def label(self, one: int | str) -> int | None:
+    def label(self, item: int | str) -> int | None:
         """That of one class, by its number, or its name as a text; None if there is no such class."""
-        if isinstance(one, str):
-            return self._label(" ".join(one.split())) if self.names else None
-        label = operator.index(one) if hasattr(one, "__index__") else -1
+        if isinstance(item, str):
+            return self._label(" ".join(item.split())) if self.names else None
+        label = operator.index(item) if hasattr(item, "__index__") else -1
         return label if 0 <= label < self.count else None
 
     def _label(self, word: str) -> int | None:

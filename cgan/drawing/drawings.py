@@ -28,7 +28,7 @@ def write_picture(
 ) -> tuple[Tensor, str]:
     """The picture that `compose` makes, as PNG → the drawings, and what was written, in words."""
     if not out.endswith(".png"):
-        raise CganError(f"--out {out}: a text or a grid is written as .png, name a file like that.")
+        raise CganError(f"--out {out}: a text or a grid is a PNG. Give a name that ends in .png.")
     images, picture = compose(generator.network, labels, rows, seed, style)
     save_png(out, picture)
     return images, f"{out}: {picture.shape[1]}×{picture.shape[0]} pixels, seed {seed}"
@@ -40,15 +40,15 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
     folder = out.endswith("/") or path.is_dir() or not path.suffix
     if not folder and path.suffix not in (".npz", ".csv"):
         raise CganError(
-            f"--out {out}: a set of drawings is written as .npz, .csv, or a folder (a name that ends in / "
-            "or has no ending)."
+            f"--out {out}: a set of drawings is written as a .npz, as a .csv, or as a folder. Give a name "
+            "that ends in .npz, .csv or /, or has no extension."
         )
     most = min(MAX_SET_BYTES // math.prod(generator.shape), MAX_FILES if folder else MAX_SET_BYTES)
     count = classes * per_class
     if count > most:
         raise CganError(
-            f"--per-class {per_class} asks for {count:,} drawings, at most {most:,} fit here. Ask for "
-            f"{most // classes:,} a class, several times with other seeds."
+            f"--per-class {per_class} asks for {count:,} drawings, expected at most {most:,}. Ask for up to "
+            f"{most // classes:,} per class, several times with different seeds."
         )
     labels = list(range(classes)) * per_class
     images = generator.draw(labels, seed)
@@ -84,10 +84,10 @@ def write_csv(file: TextIO, images: Picture, labels: list[int], column: str = "l
 
 def write_folder(out: Path, images: Picture, names: Iterable[str]) -> None:
     """Each image as PNG under its name, `<class>/….png`."""
-    with new_folder(out) as made:
+    with new_folder(out) as folder:
         for name, image in zip(names, images, strict=True):
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            (made / name).write_bytes(encode_png(image))
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(encode_png(image))
 
 
 def class_folders(names: list[str]) -> list[str]:
@@ -101,10 +101,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     """Yield a folder that becomes `out` at the end, all or nothing. Raises CganError where `out` holds
     something."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise CganError(f"{out}: exists and is not empty. Remove it or name another folder.")
+        raise CganError(f"{out}: exists and is not empty. Remove it, or choose another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        made = Path(temporary, "made")
-        made.mkdir()
-        yield made
-        made.replace(out)
+        folder = Path(temporary, "made")
+        folder.mkdir()
+        yield folder
+        folder.replace(out)

@@ -61,8 +61,8 @@ def export(generator: Generator, form: str, out: Path) -> float:
     difference = float((draw(latents, labels) - network(latents, labels)).abs().max())
     if not difference <= TOLERANCE or len(draw(latents[:1], labels[:1])) != 1:
         raise ModelError(
-            f"{out}: not written: as {form} this generator's pixels differ from torch's by up to "
-            f"{difference:.2g}, and {TOLERANCE:.0e} is allowed. Try another version of torch or onnxruntime."
+            f"{out}: not written, because as {form} this generator's pixels differ from torch's by up to "
+            f"{difference:.2g} (allowed: {TOLERANCE:.0e}). Try another version of torch or onnxruntime."
         )
     write_bytes(out, written)
     return difference
@@ -79,11 +79,11 @@ def _as_onnx(program: ExportedProgram, facts: str) -> tuple[bytes, Draw]:
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells that torchvision is not here
     names = {"input_names": ["latents", "labels"], "output_names": ["images"]}
-    made = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
-    assert made is not None
-    made.model.metadata_props["cgan"] = facts
+    exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
+    assert exported is not None
+    exported.model.metadata_props["cgan"] = facts
     with tempfile.TemporaryDirectory() as folder:
-        made.save(Path(folder, "generator.onnx"), external_data=False)
+        exported.save(Path(folder, "generator.onnx"), external_data=False)
         written = Path(folder, "generator.onnx").read_bytes()
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
 

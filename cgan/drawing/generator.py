@@ -77,8 +77,8 @@ class Generator:
             path = BUNDLED if source == DIGITS else Path(source)
             if not path.exists() and not path.match(str(GENERATOR)):  # that one is told how to get
                 raise ModelError(
-                    f"{source}: not found. Expected a file, such as {GENERATOR}; {DIGITS}, the package's "
-                    f"own; {' or '.join(ALIASES)}; or runs:/RUN_ID/generator or models:/NAME@ALIAS of MLflow."
+                    f"{source}: not found. Expected a file, `{DIGITS}` (the package's own), "
+                    f"{' or '.join(ALIASES)}, or in MLflow runs:/RUN_ID/generator or models:/NAME@ALIAS."
                 )
             network, facts = load_generator(path)
         network.to(_device(device))
@@ -149,11 +149,11 @@ class Generator:
         if isinstance(what, str):
             return classes.labels(what)
         labels: list[int] = []
-        for position, asked in enumerate(what):
-            label = classes.label(asked)
+        for position, item in enumerate(what):
+            label = classes.label(item)
             if label is None:
                 raise CganError(
-                    f"label {asked!r:.40} at index {position} is not a class. {classes.listed()}"
+                    f"label {item!r:.40} at index {position} is not a class. {classes.listed()}"
                 )
             labels.append(label)
         if not labels:
@@ -172,7 +172,7 @@ def _device(name: str) -> str:
     if name not in ("cpu", "cuda", "auto"):
         raise CganError(f"device {name!r}: expected cpu, cuda or auto.")
     if name == "cuda" and not torch.cuda.is_available():
-        raise CganError("device cuda: torch finds no CUDA device here. Use cpu, or auto.")
+        raise CganError("device cuda: torch finds no CUDA device here. Use cpu or auto.")
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 

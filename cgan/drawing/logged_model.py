@@ -44,14 +44,14 @@ def save_mlflow_model(generator: Path, to: Path) -> None:
         from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
         code = Path(folder, "cgan")
-        for found in [each for name in DRAWING_CODE for each in PACKAGE.glob(name)]:
-            if named := git.secrets_in(found.read_bytes()):
-                said = "%s is not kept with the model in MLflow: the value of %s stands in it."
-                log.warning(said, found, named)
+        for path in [path for name in DRAWING_CODE for path in PACKAGE.glob(name)]:
+            if named := git.secrets_in(path.read_bytes()):
+                message = "%s is left out of the model in MLflow: it contains the value of %s."
+                log.warning(message, path, named)
                 continue
-            copied = code / found.relative_to(PACKAGE)
+            copied = code / path.relative_to(PACKAGE)
             copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(found, copied)
+            shutil.copyfile(path, copied)
         mlflow.pyfunc.save_model(
             str(to),
             python_model=str(code / "drawing/mlflow_model.py"),

@@ -35,7 +35,7 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
         labels = model_input["label"].tolist()
         most = min(MAX_IMAGES, MAX_BYTES // math.prod(self.generator.shape))
         if not 1 <= len(labels) <= most:
-            raise _refused(f"expected 1 to {most:,} labels, got {len(labels):,}.")
+            raise _refused(f"expected 1 to {most:,} labels, found {len(labels):,}.")
         try:
             images = self.generator.draw(labels, seed=int((params or {}).get("seed", 0)))
         except CganError as error:

@@ -45,24 +45,24 @@ def opened(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, Facts]]
     try:
         if not path.exists():
             raise ModelError(
-                f"{path}: not found. Make it with `dvc repro`, or bring it with {DVC_PULL}."
+                f"{path}: not found. Make it with `dvc repro`, or fetch it with {DVC_PULL}."
             )
         if not path.is_file():
-            raise ModelError(f"{path}: not a file. Give the path of a .safetensors file.")
+            raise ModelError(f"{path}: this is not a file. Give the path of a .safetensors file.")
         path.open("rb").close()  # safetensors calls every file that it cannot open absent
         with safe_open(path, framework=framework, device="cpu") as file:
             yield file, _checked(file.metadata() or {}, kind, path)
     except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
         reason = (getattr(error, "strerror", None) or str(error) or "no memory").splitlines()[0]
         raise UnreadableError(
-            f"{str(path)[:300]}: cannot be read now ({reason[:200]}). The file is left as it is: give read "
-            "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
+            f"{str(path)[:300]}: cannot be read now ({reason[:200]}); the file was not changed. Give read "
+            "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`). Then try again."
         ) from None
     except (SafetensorError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0][:200]
         raise ModelError(
-            f"{path}: not a readable safetensors file ({reason}). It is truncated or something else; "
-            "make it again with `dvc repro --force` or restore it with `dvc checkout --force`."
+            f"{path}: not a readable safetensors file ({reason}). It is truncated, or of another "
+            "format. Make it again with `dvc repro --force`, or restore it with `dvc checkout --force`."
         ) from None
 
 
@@ -84,25 +84,25 @@ def _checked(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
         version, found_kind, _ = facts["format"], facts["kind"], facts["digest"]
     except (KeyError, TypeError, ValueError, RecursionError):
         raise ModelError(
-            f"{path}: a safetensors file, but not one that cgan wrote. Give a file that `dvc repro` made."
+            f"{path}: this safetensors file was not written by cgan. Give a file that `dvc repro` made."
         ) from None
     if version != FORMAT:
         raise ModelError(
-            f"{path}: file format {version!r}, this cgan reads format {FORMAT}. "
-            "Use the cgan version that wrote it, or make it again with `dvc repro`."
+            f"{path}: file format {version!r}, but this version of cgan reads format {FORMAT}. "
+            "Use the version of cgan that wrote the file, or make the file again with `dvc repro`."
         )
     if facts.pop("seal", None) != _seal_of(facts):
         raise damaged(path)
     if found_kind != kind:
-        raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Is it the right file?")
+        raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Check the path.")
     return facts
 
 
 def damaged(path: Path) -> ModelError:
     """The error to raise for facts or tensors that differ from their digests."""
     return ModelError(
-        f"{path}: facts or tensors don't match their digests, the file is damaged. "
-        "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`. If it "
-        "comes back damaged, DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at "
-        "the next `dvc repro`."
+        f"{path}: the file is damaged: its facts or tensors don't match their digests. "
+        "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`. If the "
+        "restored file is damaged, too, so is DVC's cache: run `chmod -R u+w .dvc/cache/files`, and "
+        "the next `dvc repro` checks the cache."
     )

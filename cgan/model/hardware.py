@@ -54,8 +54,8 @@ def choose_hardware(device: str, precision: str) -> Hardware:
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise ParamsError(
-            "params.yaml: `train.device` is `cuda`, and torch finds no CUDA device here. "
-            "Set it to `auto` or `cpu`, or install a CUDA build of torch and its driver."
+            "params.yaml: `train.device` is `cuda`, but torch finds no CUDA device here. "
+            "Set it to `auto` or `cpu`, or install the driver and a CUDA build of torch."
         )
     chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
     if precision == "auto":

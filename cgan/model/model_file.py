@@ -96,14 +96,14 @@ def load_network(
     except UNFIT as error:
         stage = " train_judge" if kind == "judge" else ""
         raise ModelError(
-            f"{path}: architecture and weights in the file are not those of a {kind} "
-            f"({' '.join(str(error).split())[:300]}). Make it again with `dvc repro --force{stage}`, or use "
-            "another."
+            f"{path}: the architecture and weights in the file are not those of a {kind} "
+            f"({' '.join(str(error).split())[:300]}). Make the file again with `dvc repro --force{stage}`, "
+            "or use another file."
         ) from None
     for name, tensor in tensors.items():
         if not tensor.isfinite().all() or (name.endswith("running_var") and tensor.min() < 0):
             raise ModelError(
-                f"{path}: tensor `{name}` holds values that no training gives (NaN, infinite, or a negative "
-                "variance). Make the file again, or use another."
+                f"{path}: tensor `{name}` has values that no training produces (NaN, infinity or a negative "
+                "variance). Make the file again with `dvc repro --force`, or use another file."
             )
     return channels_last(network.float()).eval().requires_grad_(False), facts

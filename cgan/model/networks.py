@@ -288,8 +288,8 @@ class DemoDiscriminator(DiscriminatorNetwork):
 def _require_demo_size(a: Architecture) -> None:
     if (a.height, a.width) != (28, 28):
         raise ParamsError(
-            f"params.yaml: the network `demo` is for 28×28 images, and the data has "
-            f"{a.height}×{a.width}. Choose `deconv` and `projection`."
+            f"params.yaml: the network `demo` needs 28×28 images, found {a.height}×{a.width}. "
+            "Set `train.generator` to `deconv` and `train.discriminator` to `projection`."
         )
 
 
@@ -317,8 +317,8 @@ def build_discriminator(architecture: Architecture) -> DiscriminatorNetwork:
 
 def _build(kinds: dict[str, type[_Network]], architecture: Architecture) -> _Network:
     if architecture.kind not in kinds:
-        known = ", ".join(f"`{kind}`" for kind in kinds)
-        raise ModelError(f"unknown network `{architecture.kind}`, expected one of {known}")
+        names = ", ".join(f"`{kind}`" for kind in kinds)
+        raise ModelError(f"unknown network `{architecture.kind}`, expected one of {names}")
     return channels_last(kinds[architecture.kind](architecture))
 
 

@@ -31,14 +31,14 @@ def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
     """What goes in, every layer in the order of its run, and what comes out. The network is on the CPU, and
     set to evaluation."""
     a = network.architecture
-    found: list[Layer] = []
+    layers: list[Layer] = []
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         # Our PixelDoubling is a ConvTranspose2d to the reader.
         kind = nn.ConvTranspose2d if isinstance(module, nn.ConvTranspose2d) else type(module)
-        count, shape = sum(each.numel() for each in module.parameters()), tuple(outputs.shape[1:])
+        count, shape = sum(w.numel() for w in module.parameters()), tuple(outputs.shape[1:])
         colour = LEARNT if count else FIXED
-        found.append(Layer(kind.__name__, module.extra_repr(), shape, count, colour))
+        layers.append(Layer(kind.__name__, module.extra_repr(), shape, count, colour))
 
     leaves = [module for module in network.modules() if next(module.children(), None) is None]
     hooks = [module.register_forward_hook(record) for module in leaves]
@@ -55,7 +55,7 @@ def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
         last = Layer("logit", f"real or fake, of one of {a.classes} classes", (1,))
     for hook in hooks:
         hook.remove()
-    return [first, *found, last]
+    return [first, *layers, last]
 
 
 def network_diagram(network: GeneratorNetwork | DiscriminatorNetwork) -> Picture:
@@ -68,10 +68,10 @@ def network_diagram(network: GeneratorNetwork | DiscriminatorNetwork) -> Picture
     total = sum(parameter.numel() for parameter in network.parameters())
     axes.set_title(f"{role} · {network.architecture.kind} · {total:,} parameters", loc="left")
     rows = [["layer", "", "parameters", "puts out"]]
-    for each in layers:
-        shape, count = " × ".join(f"{size:,}" for size in each.outputs), f"{each.parameters:,}"
-        rows.append([each.name, each.detail[:62], count * (count != "0"), shape])
-    colours = [[colour] * 4 for colour in ("white", *(each.colour for each in layers))]
+    for layer in layers:
+        shape, count = " × ".join(f"{size:,}" for size in layer.outputs), f"{layer.parameters:,}"
+        rows.append([layer.name, layer.detail[:62], count * (count != "0"), shape])
+    colours = [[colour] * 4 for colour in ("white", *(layer.colour for layer in layers))]
     widths = [0.18, 0.53, 0.12, 0.17]
     table = axes.table(rows, colours, "left", colWidths=widths, bbox=Bbox.unit())
     table.auto_set_font_size(False)

@@ -69,8 +69,8 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
     classes, right = len(class_names), np.eye(len(counts), dtype=bool)
     figure = Figure(figsize=(7, 7), layout="constrained")
     axes = figure.subplots()
-    for kept, shades, colours in ((right, parts, "Blues"), (~right, parts**0.5, "Reds")):
-        axes.imshow(np.where(kept, shades, np.nan), cmap=colours, vmin=0, vmax=1)
+    for mask, shades, colours in ((right, parts, "Blues"), (~right, parts**0.5, "Reds")):
+        axes.imshow(np.where(mask, shades, np.nan), cmap=colours, vmin=0, vmax=1)
     shown = range(0, classes, -(-classes // MOST_NAMES))
     # Its font has Latin, Greek and Cyrillic letters, not Chinese ones.
     has_glyphs = all(max(map(ord, name), default=0) < 0x590 for name in class_names)

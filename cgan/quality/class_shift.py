@@ -84,28 +84,28 @@ def student(many: int, freedom: T) -> T:
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
-def furthest(found: Moments, known: Moments, shape: Sequence[int] | None = None) -> list[Shift]:
+def furthest(moments: Moments, others: Moments, shape: Sequence[int] | None = None) -> list[Shift]:
     """Of each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
-    apart = _apart(found, known, _least(shape, found.means.shape[1]))
+    apart = _apart(moments, others, _least(shape, moments.means.shape[1]))
     values, columns = apart.max(dim=1)
     shifts = []
     for label, (value, column) in enumerate(zip(values.tolist(), columns.tolist(), strict=True)):
-        change = float(found.means[label, column] - known.means[label, column])
+        change = float(moments.means[label, column] - others.means[label, column])
         words = _in_words(column, change, shape) if shape else "something else in the judge's eyes"
         shifts.append(Shift(label, value, words))
     return shifts
 
 
-def _apart(found: Moments, known: Moments, least: Tensor) -> Tensor:
+def _apart(moments: Moments, others: Moments, least: Tensor) -> Tensor:
     """By how many standard deviations the means differ, at the optimistic end: [classes, columns], 0 where it
     may be chance. `least` [columns]: no standard deviation is less."""
-    one, other = found.counts[:, None], known.counts[:, None]
-    freedom = (one + other - 2).clamp(min=1)
-    pooled = (one * found.variances + other * known.variances) / freedom
-    apart = (found.means - known.means).abs() / pooled.sqrt().maximum(least)
-    reach = student(apart.numel(), freedom) * (1 / one + 1 / other).sqrt()
+    n, m = moments.counts[:, None], others.counts[:, None]
+    freedom = (n + m - 2).clamp(min=1)
+    pooled = (n * moments.variances + m * others.variances) / freedom
+    apart = (moments.means - others.means).abs() / pooled.sqrt().maximum(least)
+    reach = student(apart.numel(), freedom) * (1 / n + 1 / m).sqrt()
     apart = (apart - reach).clamp(min=0)
-    return apart.where(torch.minimum(one, other) >= ENOUGH, 0.0)
+    return apart.where(torch.minimum(n, m) >= ENOUGH, 0.0)
 
 
 def _least(shape: Sequence[int] | None, columns: int) -> Tensor:

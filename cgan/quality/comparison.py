@@ -81,8 +81,8 @@ class Estimate:
     @staticmethod
     def mean(estimates: Sequence[Estimate]) -> Estimate:
         """Of several that were measured alike."""
-        values = [each.value for each in estimates]
-        replicates = torch.stack([each.replicates for each in estimates]).mean(dim=0)
+        values = [estimate.value for estimate in estimates]
+        replicates = torch.stack([estimate.replicates for estimate in estimates]).mean(dim=0)
         return Estimate(sum(values) / len(values), replicates)
 
 
@@ -192,22 +192,22 @@ class EvaluationSet:
             trained = torch.randperm(len(self.floor), generator=random)
             for rows, others in (halves, halves[::-1]):
                 counts = torch.bincount(self.labels[others], minlength=self.classes)
-                known = trained[_first(self.floor_labels[trained], counts)]
-                if not LEAST_IN_HALF <= len(others) == len(known):
+                picked = trained[_first(self.floor_labels[trained], counts)]
+                if not LEAST_IN_HALF <= len(others) == len(picked):
                     return {}
                 order = torch.randperm(len(others), generator=random)  # all were sorted by class
                 real = self.real.features
-                sets.append((real[rows[order]], self.floor[known[order]], real[others[order]]))
+                sets.append((real[rows[order]], self.floor[picked[order]], real[others[order]]))
                 trained = trained.flip(0)
         with parts_on_threads(available_threads()) as parallel:
-            found = list(parallel(lambda three: _beyond(*three), sets))
+            excesses = list(parallel(lambda three: _beyond(*three), sets))
         # Halves of the hold-out deviate as much as all of it does (McCarthy, Review of the International
         # Statistical Institute 37, 1969); training images do so by twice that, but each set has others.
         part = math.sqrt((1 + 2 / len(sets)) / 3)
         picks = torch.randint(len(sets), (REPLICATES,), generator=random)
         estimates = {}
-        for key in found[0]:
-            values = torch.tensor([each[key] for each in found], dtype=torch.float64)
+        for key in excesses[0]:
+            values = torch.tensor([excess[key] for excess in excesses], dtype=torch.float64)
             estimates[key] = Estimate.of(values.mean().item(), part * values[picks])
         return estimates
 
@@ -254,30 +254,30 @@ class EvaluationSet:
         real, covariances, roots = self._of_real
         means, others = _moments(features, self._weights[kind])
         apart = (real - means).square().sum(dim=1)
-        traces = sum(each.diagonal(dim1=1, dim2=2).sum(dim=1) for each in (covariances, others))
+        traces = sum(cov.diagonal(dim1=1, dim2=2).sum(dim=1) for cov in (covariances, others))
         values = _a_core_each(torch.linalg.eigvalsh, roots @ others @ roots)
         overlap = values.clamp(min=0).sqrt().sum(dim=1)
         distances = (apart + traces - 2 * overlap).clamp(min=0)
         return Estimate.of(distances[0].item(), distances[1:])
 
     def _by_class(self, features: Tensor, labels: Tensor) -> list[float | None]:
-        found: list[float | None] = []
+        distances: list[float | None] = []
         for label in range(self.classes):
             real = self.real.features[self.labels == label]
             mine = features[labels[: len(features)] == label]
             enough = min(len(real), len(mine)) >= LEAST_FOR_DISTANCE
-            found.append(frechet_distance(real, mine) if enough else None)
-        return found
+            distances.append(frechet_distance(real, mine) if enough else None)
+        return distances
 
     def _neighbours(self, features: Tensor) -> dict[str, Estimate]:
         """`metrics.manifold`'s, the mean over several blocks of as many drawings as real images."""
         count = self.block_images
         blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
-        found = [manifold(self._block, block) for block in blocks]
+        by_block = [manifold(self._block, block) for block in blocks]
         chosen = resampled(len(blocks), torch.Generator().manual_seed(self.seed))
         estimates = {}
-        for key in found[0]:
-            values = torch.stack([each[key] for each in found])
+        for key in by_block[0]:
+            values = torch.stack([metrics[key] for metrics in by_block])
             replicates = ((chosen @ values) * self._weights["block"]).sum(dim=1) / values.numel()
             estimates[key] = Estimate.of(values.mean().item(), replicates)
         return estimates
@@ -288,17 +288,17 @@ def _accuracies(
 ) -> tuple[Estimate, Estimate]:
     """The mean over the classes that have images, and the worst of them."""
     counts, hits = (
-        _counts(labels, each.double(), classes, weights.shape[1])
-        for each in (torch.ones_like(right), right)
+        _counts(labels, marked.double(), classes, weights.shape[1])
+        for marked in (torch.ones_like(right), right)
     )
-    there = counts.sum(dim=0) > 0
-    by_class = hits.sum(dim=0)[there] / counts.sum(dim=0)[there]
+    present = counts.sum(dim=0) > 0
+    by_class = hits.sum(dim=0)[present] / counts.sum(dim=0)[present]
     # A sample may hold no image of a rare class: there it is as in all of them.
-    sampled, of_class = (weights @ hits)[:, there], (weights @ counts)[:, there]
-    found = torch.where(of_class > 0, sampled / of_class.clamp(min=1), by_class)
+    sampled, of_class = (weights @ hits)[:, present], (weights @ counts)[:, present]
+    accuracies = torch.where(of_class > 0, sampled / of_class.clamp(min=1), by_class)
     return (
-        Estimate.of(by_class.mean().item(), found.mean(dim=1)),
-        Estimate.of(by_class.min().item(), found.min(dim=1).values),
+        Estimate.of(by_class.mean().item(), accuracies.mean(dim=1)),
+        Estimate.of(by_class.min().item(), accuracies.min(dim=1).values),
     )
 
 
@@ -306,13 +306,13 @@ def _first(labels: Tensor, counts: Tensor) -> Tensor:
     """Rows of the first images of each class, so many (or all there are) as `counts` has, in order of the
     classes."""
     order = labels.argsort(stable=True)
-    there = torch.bincount(labels, minlength=len(counts))
-    rank = torch.arange(len(labels)) - (there.cumsum(0) - there)[labels[order]]
+    available = torch.bincount(labels, minlength=len(counts))
+    rank = torch.arange(len(labels)) - (available.cumsum(0) - available)[labels[order]]
     return order[rank < counts[labels[order]]]
 
 
-def _beyond(real: Tensor, known: Tensor, others: Tensor) -> dict[str, float]:
-    """By how much `known` exceeds `others`, of equal counts and both beside `real`, in each metric."""
+def _beyond(real: Tensor, training: Tensor, others: Tensor) -> dict[str, float]:
+    """By how much `training` exceeds `others`, of equal counts and both beside `real`, in each metric."""
 
     def metrics(drawn: Tensor) -> dict[str, float]:
         some = MAX_BLOCK // 2
@@ -320,10 +320,10 @@ def _beyond(real: Tensor, known: Tensor, others: Tensor) -> dict[str, float]:
         return {
             "fid_judge": frechet_distance(real, drawn),
             "kid_judge": kernel_distances(real, drawn, subsets=1).item(),
-            **{key: each.mean().item() for key, each in near.items()},
+            **{key: values.mean().item() for key, values in near.items()},
         }
 
-    mine, its = metrics(known), metrics(others)
+    mine, its = metrics(training), metrics(others)
     return {key: mine[key] - its[key] for key in mine}
 
 

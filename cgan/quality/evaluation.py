@@ -68,9 +68,9 @@ class Inputs:
         network, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)
         training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
-        found = cls(network, facts, judge, judge_facts, training, heldout)
-        found._require_one_origin()
-        return found
+        inputs = cls(network, facts, judge, judge_facts, training, heldout)
+        inputs._require_one_origin()
+        return inputs
 
     def _require_one_origin(self) -> None:
         """Were generator, judge and hold-out made from this training part, and from one split?
@@ -86,22 +86,23 @@ class Inputs:
         # Classes, channels, height and width.
         kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in parts)
         for path, what, expected, found in (
-            (GENERATOR, "learnt from other data", digest, learnt_from),
-            (JUDGE, "learnt from other data", digest, judged_by),
+            (GENERATOR, "trained on other data", digest, learnt_from),
+            (JUDGE, "trained on other data", digest, judged_by),
             (HOLDOUT_DATA, "made from other data", csv, its_csv),
             (HOLDOUT_DATA, "made of another kind of image", kind, its_kind),
         ):
             if found != expected:
                 raise DataError(
                     f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {found}. "
-                    "Run `dvc repro`, or restore all with `dvc checkout`."
+                    "Run `dvc repro`, or restore all files with `dvc checkout`."
                 )
         held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
-        if known := int(np.isin(held, trained).sum()):
+        if shared := int(np.isin(held, trained).sum()):
             raise DataError(
-                f"{HOLDOUT_DATA}: {known:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
-                "none: the two are of different splits (`preprocess.seed`, `preprocess.holdout_fraction`). "
-                "Make both again: `dvc repro --force preprocess`, then `dvc repro`."
+                f"{HOLDOUT_DATA}: {shared:,} of its {len(heldout):,} images are also in {TRAIN_DATA}, "
+                "expected none: they come from different splits (`preprocess.seed` or "
+                "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
+                "then `dvc repro`."
             )
 
 
@@ -111,19 +112,19 @@ def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
     Raises DataError where there are too few images.
     """
     training, heldout = inputs.training, inputs.heldout
-    asked = classes_asked(training.classes, params)
+    drawn_labels = classes_asked(training.classes, params)
     order, _ = shuffled(training, heldout, params.seed)
     held = torch.bincount(heldout.labels, minlength=training.classes)
-    rows = order[in_mix(training.labels[order], held)][: len(asked)]
+    rows = order[in_mix(training.labels[order], held)][: len(drawn_labels)]
     judge, floor_labels = inputs.judge, training.labels[rows]
     floor = look(judge, training.images[rows]).features
     real, labels = look(judge, heldout.images), heldout.labels
     try:
-        return EvaluationSet(judge, real, labels, floor, floor_labels, asked, params.seed)
+        return EvaluationSet(judge, real, labels, floor, floor_labels, drawn_labels, params.seed)
     except ValueError:
         raise DataError(
-            f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision and "
-            f"recall need more than {NEIGHBOURS}, of the same mix of classes. Raise "
+            f"the hold-out has {len(heldout)} images and the training part {len(training)}, but precision "
+            f"and recall need more than {NEIGHBOURS} of each, with the same mix of classes. Raise "
             "`preprocess.holdout_fraction`, or add images."
         ) from None
 
@@ -163,19 +164,19 @@ def judge_generator(
     device = choose_hardware("auto", "float32").device
     inputs.network.to(device)
     inputs.judge.to(device)
-    asked = classes_asked(inputs.training.classes, params)
+    labels = classes_asked(inputs.training.classes, params)
     draws = [
-        draw(inputs.network, asked, params.seed + n, device)
-        for n in progress("drawing", range(params.draws), len(asked))
+        draw(inputs.network, labels, params.seed + n, device)
+        for n in progress("drawing", range(params.draws), len(labels))
     ]
     evaluation_set = evaluation_set_of(inputs, params)
     report = measured(inputs, params, evaluation_set, draws, progress)
     if "class_names" in inputs.training.metadata:
         report["class_names"] = inputs.training.class_names
-    own = {"draws": params.draws, "neighbours": NEIGHBOURS}
+    settings = {"draws": params.draws, "neighbours": NEIGHBOURS}
     return {
         **report,
-        "measurement_context": measurement_context(inputs, params, evaluation_set) | own,
+        "measurement_context": measurement_context(inputs, params, evaluation_set) | settings,
     }
 
 
@@ -188,7 +189,7 @@ def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Te
 
 
 def near_copies(
-    drawn: Tensor, asked: Tensor, training: Dataset, heldout: Dataset, seed: int
+    drawn: Tensor, labels: Tensor, training: Dataset, heldout: Dataset, seed: int
 ) -> Copies:
     """How near the first drawings come to training images, beside held-out ones and, where these are few,
     some of the training images themselves."""
@@ -196,7 +197,7 @@ def near_copies(
     rows = rows[:COPIES_SAMPLE]
     some = Dataset(heldout.images[rows], heldout.labels[rows], heldout.metadata)
     left_out = order[: max(0, COPIES_REALS - len(rows))]
-    return copies(drawn[:COPIES_SAMPLE], asked[:COPIES_SAMPLE], some, training, left_out)
+    return copies(drawn[:COPIES_SAMPLE], labels[:COPIES_SAMPLE], some, training, left_out)
 
 
 def measured(
@@ -213,20 +214,20 @@ def measured(
     draws it is their mean. Where the judge is no better than one that always gives the same answer, what is
     seen through it has no value, and `not_measurable` says why.
     """
-    training, heldout, asked = inputs.training, inputs.heldout, evaluation_set.asked
+    training, heldout, labels = inputs.training, inputs.heldout, evaluation_set.asked
     agreement, constant = evaluation_set.agreement, 1 / training.classes
     floors = evaluation_set.floors.metrics
     judged = [
         evaluation_set.judge_drawings(draws[n])
-        for n in progress("judging", range(len(draws)), len(asked))
+        for n in progress("judging", range(len(draws)), len(labels))
     ]
     means = {
-        key: Estimate.mean([each.metrics[key] for each in judged]) for key in judged[0].metrics
+        key: Estimate.mean([result.metrics[key] for result in judged]) for key in judged[0].metrics
     }
-    accuracy = accuracy_of(torch.stack([each.accuracy.confusion for each in judged]).sum(dim=0))
-    distances = [each.metrics["fid_judge"].value for each in judged]
-    near = near_copies(draws[0], asked, training, heldout, params.seed)
-    varied = variety(draws[0], asked, training)
+    accuracy = accuracy_of(torch.stack([result.accuracy.confusion for result in judged]).sum(dim=0))
+    distances = [result.metrics["fid_judge"].value for result in judged]
+    near = near_copies(draws[0], labels, training, heldout, params.seed)
+    varied = variety(draws[0], labels, training)
     entries: dict[str, dict[str, Any]] = {
         key: _entry(estimate, floors[key].value) for key, estimate in means.items()
     }
@@ -245,9 +246,9 @@ def measured(
         "floor_by_class": evaluation_set.floors.distance_by_class,
         "least_images": LEAST_FOR_DISTANCE,
     }
-    if counted := [each for each in varied if each]:  # of the class that has fewest
-        least = min(counted, key=lambda each: (each.number, each.of_real))
-        sampled = torch.stack([1 / each.same.replicates.clamp(min=1 / ALIKE) for each in counted])
+    if counted := [v for v in varied if v]:  # of the class that has fewest
+        least = min(counted, key=lambda v: (v.number, v.of_real))
+        sampled = torch.stack([1 / v.same.replicates.clamp(min=1 / ALIKE) for v in counted])
         number = Estimate.of(least.number, sampled.amin(dim=0))
         entries["different_drawings"] = _entry(number, least.of_real)
     closer = evaluation_set.share(near.closer)
@@ -258,29 +259,27 @@ def measured(
     reason = ""
     if agreement.interval[0] <= constant:
         reason = (
-            f"the judge names the class of {percent(agreement.value)} of the held-out images (mean over "
-            f"the classes), and the same answer for all would be right on {percent(constant)}"
+            f"the judge classifies {percent(agreement.value)} of the held-out images correctly (mean over "
+            f"the classes), and the same answer for every image would be right on {percent(constant)}"
         )
         for key in means:
             entries[key] = _unknown(entries[key])
     elif params.gan_train_kimg != 0:
         rows = evaluation_set.rows
-        pupil = gan_train(draws[0][rows], asked[rows], inputs, params.gan_train_kimg, progress)
+        pupil = gan_train(draws[0][rows], labels[rows], inputs, params.gan_train_kimg, progress)
         named = look(pupil, heldout.images).classes
-        found, _ = evaluation_set.of_heldout(named)
+        mean, _ = evaluation_set.of_heldout(named)
         interval = conditional_accuracy(named, heldout.labels, training.classes).interval
-        entries["gan_train_accuracy"] = _entry(found, agreement.value) | {
+        entries["gan_train_accuracy"] = _entry(mean, agreement.value) | {
             "interval_95": list(interval),
             "floor_interval_95": list(agreement.interval),
         }
     report: Evaluation = {key: entries[key] for key in METRICS if key in entries}
     return report | {
         "different": {
-            "by_class": [each and each.number for each in varied],
-            "floor_by_class": [each and each.of_real for each in varied],
-            "low_by_class": [
-                each and each.interval[0] for each in varied
-            ],  # what the gate looks at
+            "by_class": [v and v.number for v in varied],
+            "floor_by_class": [v and v.of_real for v in varied],
+            "low_by_class": [v and v.interval[0] for v in varied],  # what the gate looks at
         },
         "heldout_by_class": evaluation_set.held.tolist(),
         "confusion": accuracy.confusion.tolist(),
@@ -293,24 +292,24 @@ def _entry(estimate: Estimate, floor: float) -> dict[str, Any]:
     return {
         "value": estimate.value,
         "interval_95": list(estimate.interval),
-        "replicates": [round(each, 5) for each in replicates.tolist()],
+        "replicates": [round(value, 5) for value in replicates.tolist()],
         "floor": floor,
     }
 
 
 def _unknown(entry: dict[str, Any]) -> dict[str, Any]:
     """Without what was seen through the judge; its own accuracy stays."""
-    kept = ("floor_by_class", "floor_interval_95", "constant", "least_images")
-    found = {key: entry[key] for key in kept if key in entry} | {"value": None}
+    keys = ("floor_by_class", "floor_interval_95", "constant", "least_images")
+    blank = {key: entry[key] for key in keys if key in entry} | {"value": None}
     if "by_class" in entry:
-        found["by_class"] = [None] * len(entry["by_class"])
+        blank["by_class"] = [None] * len(entry["by_class"])
     if "constant" in entry:
-        found["floor"] = entry["floor"]
-    return found
+        blank["floor"] = entry["floor"]
+    return blank
 
 
 def gan_train(
-    drawn: Tensor, asked: Tensor, inputs: Inputs, kimg: float | None, progress: Progress = silent
+    drawn: Tensor, labels: Tensor, inputs: Inputs, kimg: float | None, progress: Progress = silent
 ) -> Judge:
     """A fresh class network that saw drawings only.
 
@@ -321,7 +320,7 @@ def gan_train(
     if kimg is not None:
         recipe = recipe.model_copy(update={"total_kimg": kimg})
     hardware = choose_hardware("auto", "auto")
-    data = Dataset(drawn, asked, inputs.training.metadata)
+    data = Dataset(drawn, labels, inputs.training.metadata)
     bar = functools.partial(
         progress, "GAN-train, on drawings", images_a_step=min(recipe.batch_size, len(data))
     )

@@ -68,6 +68,6 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
 
 def contexts_differ(a: Evaluation, b: Evaluation) -> dict[str, tuple[Any, Any]]:
     """What two evaluations' numbers depend on, where it differs; empty if they can be compared."""
-    one, other = a["measurement_context"], b["measurement_context"]
-    keys = sorted((one.keys() | other.keys()) - OWN)
-    return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
+    of_a, of_b = a["measurement_context"], b["measurement_context"]
+    keys = sorted((of_a.keys() | of_b.keys()) - OWN)
+    return {key: (of_a.get(key), of_b.get(key)) for key in keys if of_a.get(key) != of_b.get(key)}

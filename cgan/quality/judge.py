@@ -209,10 +209,10 @@ def train_judge(
             logits = judge(moved).float()
         loss = F.cross_entropy(logits, labels, weighed, label_smoothing=0.1)
         if mixup:
-            other = F.cross_entropy(logits, labels.flip(0), weighed, label_smoothing=0.1)
-            loss = share * loss + (1 - share) * other
-        found: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
-        return found
+            flipped = F.cross_entropy(logits, labels.flip(0), weighed, label_smoothing=0.1)
+            loss = share * loss + (1 - share) * flipped
+        grads: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
+        return grads
 
     keep_freed_memory()
     with parts_on_threads(parts) as parallel:
@@ -230,7 +230,7 @@ def train_judge(
             schedule.step()
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise TrainingError(
-            "the judge's training diverged. Lower `train_judge.peak_lr` in params.yaml."
+            "the judge's training diverged. Lower `train_judge.peak_lr` in params.yaml, and run again."
         )
     return judge.eval().requires_grad_(False)
 
@@ -257,5 +257,5 @@ def load_judge(path: Path | str) -> tuple[Judge, Facts]:
 
 def _judge_of(facts: Facts) -> Judge:
     if facts["version"] != VERSION:
-        raise ValueError(f"a judge of version {facts['version']}")
+        raise ValueError(f"expected a judge of version {VERSION}, found version {facts['version']}")
     return Judge(facts["classes"], facts["channels"], facts["width"])

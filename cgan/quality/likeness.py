@@ -48,20 +48,21 @@ class Copies:
 
 
 def copies(
-    drawn: Tensor, asked: Tensor, heldout: Dataset, training: Dataset, left_out: Tensor
+    drawn: Tensor, drawn_labels: Tensor, heldout: Dataset, training: Dataset, left_out: Tensor
 ) -> Copies:
-    """Compare drawings (uint8 [N, C, H, W]) of the classes `asked` with held-out reals, and with the training
-    images of the rows `left_out`, each beside the others: few held-out ones would not show what is usual."""
-    _, near = _closest(drawn, asked, None, training)
+    """Compare drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` with held-out reals, and with the
+    training images of the rows `left_out`, each beside the others: few held-out ones would not show what is
+    usual."""
+    _, near = _closest(drawn, drawn_labels, None, training)
     plain, usual = _closest(heldout.images, heldout.labels, None, training)
     labels = heldout.labels
     if len(left_out):
-        left, its = training.images[left_out], training.labels[left_out]
-        usual = torch.cat([usual, _closest(left, its, left_out, training)[1]])
+        images, its = training.images[left_out], training.labels[left_out]
+        usual = torch.cat([usual, _closest(images, its, left_out, training)[1]])
         labels = torch.cat([labels, its])
     limits = _limits(usual, labels, training.classes)
     floor = (usual < limits[labels]).double().mean().item()
-    return Copies(near < limits[asked], floor, plain.median().item())
+    return Copies(near < limits[drawn_labels], floor, plain.median().item())
 
 
 def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -73,18 +74,18 @@ def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
         median = logs.median()
         return (median - 2.33 * 1.4826 * (logs - median).abs().median()).exp()
 
-    own = [usual[labels == label] for label in range(classes)]
-    return torch.stack([limit(each if len(each) >= FEW else usual) for each in own])
+    by_class = [usual[labels == label] for label in range(classes)]
+    return torch.stack([limit(apart if len(apart) >= FEW else usual) for apart in by_class])
 
 
 def _closest(
-    images: Tensor, labels: Tensor, own: Tensor | None, training: Dataset
+    images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Dataset
 ) -> tuple[Tensor, Tensor]:
     """Of each image the distance to the nearest training image of its class, and that to the nearest of the
-    CANDIDATES nearest when the image is turned and zoomed and both are smoothed. `own`: its own row there."""
+    CANDIDATES nearest when the image is turned and zoomed and both are smoothed. `own_rows`: the images'."""
     apart, rows = nearest(images, labels, training.images, training.labels, CANDIDATES + 1)
-    if own is not None:
-        apart[rows == own[:, None]] = math.inf
+    if own_rows is not None:
+        apart[rows == own_rows[:, None]] = math.inf
     apart, order = apart.topk(CANDIDATES, dim=1, largest=False)
     rows = rows.gather(1, order)
     size = max(1, _BLOCK // (CANDIDATES * (2 * MAX_SHIFT + 1) ** 2 * images[0].numel()))
@@ -99,7 +100,7 @@ def _closest(
 
 def _turned(images: Tensor, candidates: Tensor) -> Tensor:
     """Of each of N images to its own K candidates [N * K, C, H, W], → float32 [N, K]."""
-    images, candidates = (F.avg_pool2d(_smaller(each), 3, 1) for each in (images, candidates))
+    images, candidates = (F.avg_pool2d(_smaller(part), 3, 1) for part in (images, candidates))
     count, _, height, width = images.shape
     down, right = (min(MAX_SHIFT, side // 8) for side in (height, width))
     rows, columns = height - 2 * down, width - 2 * right
@@ -114,8 +115,8 @@ def _turned(images: Tensor, candidates: Tensor) -> Tensor:
             move = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
             grid = F.affine_grid(move, [1, 1, height, width], align_corners=False)
             grid = grid.expand(count, -1, -1, -1)
-            found = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-            middle = found[:, :, down : down + rows : 2, right : right + columns : 2]
+            turned = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+            middle = turned[:, :, down : down + rows : 2, right : right + columns : 2]
             middles.append(_directions(middle))
     likeness = moved @ torch.stack(middles, dim=2)
     best = likeness.amax(dim=2).view(count, -1, (2 * down + 1) * (2 * right + 1)).amax(dim=2)
@@ -130,7 +131,7 @@ def nearest(
     Images uint8 [N, C, H, W], labels int64 [N] → float32 and int64 [N, count], nearest first; infinite and -1
     where the class has fewer.
     """
-    found = torch.full((len(images), count), math.inf)
+    closest = torch.full((len(images), count), math.inf)
     places = torch.full((len(images), count), -1)
     size = max(1, _BLOCK // images[0].numel())
 
@@ -139,14 +140,14 @@ def nearest(
         others = (reference_labels == label).nonzero()[:, 0]
         for some in mine.split(size):
             for block in others.split(size):
-                apart = torch.cat([found[some], distances(images[some], reference[block])], dim=1)
+                apart = torch.cat([closest[some], distances(images[some], reference[block])], dim=1)
                 rows = torch.cat([places[some], block.expand(len(some), -1)], dim=1)
-                found[some], order = apart.topk(count, dim=1, largest=False)
+                closest[some], order = apart.topk(count, dim=1, largest=False)
                 places[some] = rows.gather(1, order)
 
     with parts_on_threads(available_threads()) as parallel:
         list(parallel(search, labels.unique()))
-    return found, places
+    return closest, places
 
 
 @dataclass(frozen=True)
@@ -165,14 +166,14 @@ class Variety:
         return low, high
 
 
-def variety(drawn: Tensor, asked: Tensor, training: Dataset) -> list[Variety | None]:
+def variety(drawn: Tensor, labels: Tensor, training: Dataset) -> list[Variety | None]:
     """Of each class; None for one with less than two drawings or different real images.
 
     Few real images have few pairs: 20 get 190. Sets of equal size have the same replicates.
     """
 
     def count(label: int) -> Variety | None:
-        mine = drawn[asked == label][:IN_PAIRS]
+        mine = drawn[labels == label][:IN_PAIRS]
         real = training.images[training.labels == label][:IN_PAIRS].unique(dim=0)
         if min(len(mine), len(real)) < 2:
             return None
@@ -201,8 +202,8 @@ def _share(same: Tensor, count: int) -> Estimate:
     both[rows, columns] = same.double()
     weights = resampled(count, torch.Generator().manual_seed(count))
     pairs = (weights.sum(dim=1).square() - weights.square().sum(dim=1)) / 2
-    found = ((weights @ both) * weights).sum(dim=1) / pairs.clamp(min=1)
-    return Estimate.of(max(1, int(same.sum())) / len(same), found)
+    shares = ((weights @ both) * weights).sum(dim=1) / pairs.clamp(min=1)
+    return Estimate.of(max(1, int(same.sum())) / len(same), shares)
 
 
 def _number(pairs: Tensor, limit: Tensor) -> float:

@@ -37,9 +37,9 @@ class Accuracy:
     confusion: Tensor  # int64 [classes, classes]: rows asked for, columns judged
 
 
-def conditional_accuracy(judged: Tensor, asked: Tensor, classes: int) -> Accuracy:
-    """`judged` and `asked` are class indices int64 [N]. A class that was never asked has none."""
-    confusion = torch.bincount(asked * classes + judged, minlength=classes**2).view(classes, -1)
+def conditional_accuracy(judged: Tensor, labels: Tensor, classes: int) -> Accuracy:
+    """`judged` and `labels` are class indices int64 [N]. A class that was never asked for has none."""
+    confusion = torch.bincount(labels * classes + judged, minlength=classes**2).view(classes, -1)
     return accuracy_of(confusion)
 
 
@@ -81,7 +81,7 @@ def frechet_distance(real: Tensor, drawn: Tensor) -> float:
     """‖μ₁-μ₂‖² + tr(Σ₁+Σ₂-2(Σ₁Σ₂)^½), in double precision. 0 for equal sets; biased upwards when
     the sets are small, so compare it with real against real at the same counts."""
     real, drawn = real.double(), drawn.double()
-    first, second = (torch.atleast_2d(torch.cov(each.T)) for each in (real, drawn))
+    first, second = (torch.atleast_2d(torch.cov(features.T)) for features in (real, drawn))
     # The eigenvalues of a product of two covariances are real and not negative, rounding aside, so
     # the trace of its root is the sum of their roots, and no root of a matrix is needed.
     root = torch.linalg.eigvals(first @ second).sqrt().real.sum()
@@ -99,14 +99,14 @@ def kernel_distances(real: Tensor, drawn: Tensor, seed: int = 0, subsets: int = 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         return (x @ y.T / x.shape[1] + 1) ** 3
 
-    found = []
+    estimates = []
     for _ in range(subsets):
         x = real[torch.randperm(len(real), generator=rng)[:size]]
         y = drawn[torch.randperm(len(drawn), generator=rng)[:size]]
         xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
-        own = xx.sum() - xx.trace() + yy.sum() - yy.trace()  # no image is compared with itself
-        found.append(own / (size * (size - 1)) - 2 * xy.mean())
-    return torch.stack(found)
+        within = xx.sum() - xx.trace() + yy.sum() - yy.trace()  # no image is compared with itself
+        estimates.append(within / (size * (size - 1)) - 2 * xy.mean())
+    return torch.stack(estimates)
 
 
 def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, Tensor]:
@@ -149,12 +149,12 @@ def in_mix(labels: Tensor, reference: Tensor) -> Tensor:
 
     For equal counts on both sides, labels in turn: all rows in their order.
     """
-    there = torch.bincount(labels, minlength=len(reference))
-    asked = reference.nonzero()[:, 0].tolist()
-    fewest = min(asked, key=lambda label: int(there[label]) / int(reference[label]))
-    counts = reference * there[fewest] // reference[fewest]
+    available = torch.bincount(labels, minlength=len(reference))
+    classes = reference.nonzero()[:, 0].tolist()
+    fewest = min(classes, key=lambda label: int(available[label]) / int(reference[label]))
+    counts = reference * available[fewest] // reference[fewest]
     rank = torch.zeros(len(labels), dtype=torch.float64)
-    for label in asked:
+    for label in classes:
         mine = (labels == label).nonzero()[:, 0]
         rank[mine] = (torch.arange(len(mine), dtype=torch.float64) + 0.5) / max(
             1, int(counts[label])
@@ -167,6 +167,6 @@ def diversity(features: Tensor, labels: Tensor, classes: int) -> list[float]:
     """Total standard deviation of each class's features, √tr Σ. Near 0: one picture for the class."""
     spread = []
     for label in range(classes):
-        own = features[labels == label]
-        spread.append(own.var(dim=0).sum().sqrt().item() if len(own) > 1 else 0.0)
+        members = features[labels == label]
+        spread.append(members.var(dim=0).sum().sqrt().item() if len(members) > 1 else 0.0)
     return spread

@@ -54,15 +54,15 @@ _IN_WORDS: dict[str, Callable[[float, float], str]] = {
 def weakest_class(report: Evaluation) -> str:
     """The class that is furthest behind real images, by the part that it reaches of their number; empty where
     none is behind, or known."""
-    found = []
+    candidates = []
     held = report.get("heldout_by_class", ())
     for key, words in _OF_A_CLASS.items():
         entry = report.get(key, {})
         pairs = zip(entry.get("by_class", ()), entry.get("floor_by_class", ()), held, strict=False)
         for label, (value, real, count) in enumerate(pairs):
             if value is not None and math.isfinite(value) and real:
-                found.append((value / real, label, words(value, real, count)))
-    part, label, text = min(found, default=(1.0, 0, ""))
+                candidates.append((value / real, label, words(value, real, count)))
+    part, label, text = min(candidates, default=(1.0, 0, ""))
     if part >= 1:
         return ""
     names = report.get("class_names")
@@ -116,12 +116,12 @@ def quality_table(report: Evaluation) -> list[list[str]]:
 
 def stated(facts: dict[str, Any]) -> Evaluation:
     """What a file says of its quality, as the package's own does; empty where it says nothing."""
-    if not (known := facts.get("quality")):
+    if not (quality := facts.get("quality")):
         return {}
-    floors = known["floors"]
-    report = {k: {"value": v, "floor": floors.get(k)} for k, v in known["metrics"].items()}
-    report["conditional_accuracy"]["interval_95"] = known["conditional_accuracy_interval_95"]
-    return report | {"measurement_context": known["measurement_context"]}
+    floors = quality["floors"]
+    report = {k: {"value": v, "floor": floors.get(k)} for k, v in quality["metrics"].items()}
+    report["conditional_accuracy"]["interval_95"] = quality["conditional_accuracy_interval_95"]
+    return report | {"measurement_context": quality["measurement_context"]}
 
 
 CLASS_COLUMNS = (

@@ -69,13 +69,13 @@ def lineage(versions: Sequence[Version], champion: int | None) -> list[Version]:
 
     Each names the one before it. Those that were rolled back are passed over.
     """
-    left = {version.number: version for version in versions}
+    unseen = {version.number: version for version in versions}
     line, number = [], champion
-    while number in left:
-        found = left.pop(number)  # so that two which name each other end
-        if number == champion or ROLLED_BACK not in found.tags:
-            line.append(found)
-        before = found.tags.get(INSTEAD_OF, "")
+    while number in unseen:
+        version = unseen.pop(number)  # so that two which name each other end
+        if number == champion or ROLLED_BACK not in version.tags:
+            line.append(version)
+        before = version.tags.get(INSTEAD_OF, "")
         number = int(before) if before.isdecimal() else None
     return line[::-1]
 
@@ -88,22 +88,22 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """Newest first."""
-        aliases, found = self.aliases(), []
-        for each in self.client.search_model_versions(f"name = '{self.model}'"):
-            number = int(each.version)
+        aliases, versions = self.aliases(), []
+        for entry in self.client.search_model_versions(f"name = '{self.model}'"):
+            number = int(entry.version)
             names = tuple(name for name in aliases if aliases[name] == number)
-            found.append(Version(number, each.run_id or "", dict(each.tags), names))
-        return sorted(found, key=lambda version: -version.number)
+            versions.append(Version(number, entry.run_id or "", dict(entry.tags), names))
+        return sorted(versions, key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:
-        for found in self.versions():
-            if found.number == number:
-                return found
-        raise ModelError(f"`{self.model}` has no version {number}: `cgan registry list`.")
+        for version in self.versions():
+            if version.number == number:
+                return version
+        raise ModelError(f"`{self.model}` has no version {number}. See `cgan registry list`.")
 
     def aliases(self) -> dict[str, int]:
-        found = self.client.search_registered_models(f"name = '{self.model}'")
-        return {alias: int(number) for each in found for alias, number in each.aliases.items()}
+        models = self.client.search_registered_models(f"name = '{self.model}'")
+        return {alias: int(number) for model in models for alias, number in model.aliases.items()}
 
     def champion(self) -> int | None:
         return self.aliases().get(CHAMPION)
@@ -123,21 +123,22 @@ class Registry:
         import mlflow
 
         with store.store_locked():
-            if known := self.find(run_id, tags[DIGEST]):
-                return known
+            if version := self.find(run_id, tags[DIGEST]):
+                return version
             run = self.client.get_run(run_id)
             made_by_it = f"source_run_id = '{run_id}' AND name = '{MODEL_NAME}'"
-            found = self.client.search_logged_models([run.info.experiment_id], made_by_it)
-            newest = next((model for model in found if model.status == "READY"), None)
+            models = self.client.search_logged_models([run.info.experiment_id], made_by_it)
+            newest = next((model for model in models if model.status == "READY"), None)
             if newest is None:
                 raise ModelError(
-                    f"run {run_id} has no complete generator in {self.shown}: `cgan track flush`, then again."
+                    f"run {run_id} has no complete generator in {self.shown}. Send it with `cgan track "
+                    "flush`, then run `cgan gate` again."
                 )
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
                 address = f"models:/{newest.model_id}"
-                made = mlflow.register_model(address, self.model, tags=tags).version
-            self.client.set_registered_model_alias(self.model, CHALLENGER, str(made))
-            return self.version(int(made))
+                number = mlflow.register_model(address, self.model, tags=tags).version
+            self.client.set_registered_model_alias(self.model, CHALLENGER, str(number))
+            return self.version(int(number))
 
     def tag(self, number: int, tags: dict[str, str]) -> None:
         for key, value in tags.items():
@@ -155,9 +156,9 @@ class Registry:
             self.version(number)
             if champion != instead_of:
                 raise ModelError(
-                    f"version {number} of `{self.model}` is not the champion: another promotion came first. "
-                    f"The champion is {numbered(champion)} now, and was {numbered(instead_of)}. Run "
-                    "`cgan gate` again."
+                    f"version {number} of `{self.model}` was not promoted, because another promotion came "
+                    f"first (champion before: {numbered(instead_of)}, now: {numbered(champion)}). Run the "
+                    "command again."
                 )
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
             self.tag(number, {INSTEAD_OF: str(champion or "none")})
@@ -216,14 +217,14 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
     if store.is_absent(uri):
         raise TrackingError(
             f"there is no MLflow store {shown}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if the "
-            f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
-            f"again: {TRAIN_AGAIN}."
+            f"runs are elsewhere. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, "
+            f"train again: {TRAIN_AGAIN}."
         )
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
 
-    given = os.environ.get(store.STORE)
+    previous = os.environ.get(store.STORE)
     mlflow.set_tracking_uri(uri)  # which sets the variable too
     try:
         yield Registry(model, store.open_store(uri, answer_s), shown)
@@ -233,8 +234,8 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
             "Try again when it answers, or set MLFLOW_TRACKING_URI to another store."
         ) from None
     finally:
-        if given != uri:  # else another, perhaps on another thread, set it and goes on
-            mlflow.set_tracking_uri(given)  # type: ignore[arg-type]
+        if previous != uri:  # else another, perhaps on another thread, set it and goes on
+            mlflow.set_tracking_uri(previous)  # type: ignore[arg-type]
 
 
 # -- Files ---------------------------------------------------------------------------------------------
@@ -261,14 +262,14 @@ def generator_file(uri: str) -> Iterator[Path]:
     The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store cannot give it.
     """
     advice = (
-        "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` in the store of MLFLOW_TRACKING_URI."
+        "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` of the store at MLFLOW_TRACKING_URI."
     )
     if ".." in re.split(r"[\\/]", unquote(unquote(uri))):
-        raise ModelError(f"{uri[:200]}: leads outside. {advice}")
-    with open_registry() as registry, downloaded(registry, uri, advice) as found:
-        files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
+        raise ModelError(f"{uri[:200]}: leads outside the store. {advice}")
+    with open_registry() as registry, downloaded(registry, uri, advice) as path:
+        files = [path] if path.is_file() else sorted(path.rglob("generator.safetensors"))
         if not files:
-            raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
+            raise ModelError(f"{uri}: contains no generator.safetensors. {advice}")
         yield files[0]
 
 
@@ -279,13 +280,13 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         try:
-            found = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+            path = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
         except Exception as error:  # the stores let through what their clients raise
             reason = store.reason_of(error)
             raise ModelError(
-                f"{uri}: the MLflow store {registry.shown} cannot give it ({reason}). {advice}"
+                f"{uri}: cannot be loaded from the MLflow store {registry.shown} ({reason}). {advice}"
             ) from None
-        yield found
+        yield path
 
 
 def evaluation_of(registry: Registry, run_id: str) -> Evaluation:

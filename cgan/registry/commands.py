@@ -12,7 +12,7 @@ from cgan.errors import CganError, ModelError, printable
 if TYPE_CHECKING:
     from cgan.registry.client import Registry
 
-registry = typer.Typer(no_args_is_help=True, help="Versions of the generator, and which is served.")
+app = typer.Typer(no_args_is_help=True, help="Versions of the generator, and which is served.")
 Number = Annotated[int, typer.Argument(help="The number of the version.")]
 
 
@@ -36,27 +36,28 @@ def _opened() -> AbstractContextManager[Registry]:
     return open_registry(model_name())
 
 
-@registry.command("list")
+@app.command("list")
 def list_() -> None:
     """List all versions with their verdicts, and all champions: since when, why and by whom."""
     from cgan.registry.client import ROLLED_BACK, RUN_NAME, lineage
 
-    with _opened() as found:
-        versions, champion = found.versions(), found.champion()
+    with _opened() as registry:
+        versions, champion = registry.versions(), registry.champion()
     if not versions:
-        typer.echo(f"`{found.model}` has no versions yet: `dvc repro`, then `cgan gate`.")
+        typer.echo(f"`{registry.model}` has no versions yet. Run `dvc repro`, then `cgan gate`.")
         return
-    typer.echo(f"Versions of `{found.model}` in {found.shown}:")
-    for each in versions:
-        state = "rolled back" if ROLLED_BACK in each.tags else each.verdict
-        name, aliases = each.tags.get(RUN_NAME, each.run_id), ", ".join(each.aliases) or "-"
-        typer.echo(f"  {each.number:3}  {aliases:10}  {state:11}  {name}")
+    typer.echo(f"Versions of `{registry.model}` in {registry.shown}:")
+    for version in versions:
+        state = "rolled back" if ROLLED_BACK in version.tags else version.verdict
+        name = version.tags.get(RUN_NAME, version.run_id)
+        aliases = ", ".join(version.aliases) or "-"
+        typer.echo(f"  {version.number:3}  {aliases:10}  {state:11}  {name}")
     typer.echo("\nChampions, the latest first:")
-    for each in reversed(lineage(versions, champion)):
-        typer.echo(f"  {each.reign}")
+    for version in reversed(lineage(versions, champion)):
+        typer.echo(f"  {version.reign}")
 
 
-@registry.command()
+@app.command()
 def promote(
     version: Number,
     why: Why,
@@ -68,23 +69,23 @@ def promote(
     """Make VERSION the champion, by your own decision."""
     from cgan.registry.client import SUMMARY, numbered
 
-    with _opened() as found:
-        wanted, champion = found.version(version), found.champion()
+    with _opened() as registry:
+        wanted, champion = registry.version(version), registry.champion()
         if version == champion:
-            raise ModelError(f"version {version} of `{found.model}` is the champion already.")
+            raise ModelError(f"version {version} of `{registry.model}` is already the champion.")
         if wanted.verdict != "passed" and not force:
             state = wanted.tags.get(SUMMARY) or "`cgan gate` has not judged it."
             raise ModelError(
-                f"version {version} of `{found.model}` has not passed the gate: {state} "
-                "`--force` promotes it all the same."
+                f"version {version} of `{registry.model}` has not passed the gate: {state} "
+                "`--force` promotes it anyway."
             )
-        found.promote(version, instead_of=champion, why=why)
+        registry.promote(version, instead_of=champion, why=why)
     typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why}")
 
 
-@registry.command()
+@app.command()
 def rollback(why: Why) -> None:
     """Bring back the previous champion; the gate doesn't undo that."""
-    with _opened() as found:
-        brought, left = found.rollback(why)
-    typer.echo(f"Version {brought} is champion again, in place of version {left}.")
+    with _opened() as registry:
+        champion, replaced = registry.rollback(why)
+    typer.echo(f"Version {champion} is champion again, in place of version {replaced}.")

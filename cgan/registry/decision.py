@@ -74,12 +74,12 @@ def bars(
     `judge`: how often the judge names a held-out label. `different`: of each class; `names` of the classes.
     """
     confusion = judged.accuracy.confusion
-    right, asked = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
+    right, counts = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
     # There may be more classes than drawings.
-    seen = [label for label, count in enumerate(asked) if count]
-    worst = min(seen, key=lambda label: right[label] / asked[label])
+    seen = [label for label, count in enumerate(counts) if count]
+    worst = min(seen, key=lambda label: right[label] / counts[label])
     near = Share.of(int(copies.closer.sum()), len(copies.closer))
-    of_worst = Share.of(right[worst], asked[worst])
+    of_worst = Share.of(right[worst], counts[worst])
     measured: dict[str, tuple[Accuracy | Estimate | Share, float]] = {
         "conditional_accuracy": (judged.accuracy, limits.min_conditional_accuracy),
         "worst_class_accuracy": (of_worst, limits.min_worst_class_accuracy),
@@ -90,18 +90,18 @@ def bars(
     }
     named = dict.fromkeys(measured, names[worst])
     if parts := [(v.interval[0] / v.of_real, n, v) for n, v in enumerate(different) if v]:
-        low, label, least = min(parts, key=lambda each: each[:2])
+        low, label, least = min(parts, key=lambda part: part[:2])
         part = Share(least.number / least.of_real, (low, least.interval[1] / least.of_real))
         measured["different_drawings"] = part, limits.min_different_of_real
         named["different_drawings"] = names[label]
     checks = []
-    for name, (found, limit) in measured.items():
-        (low, high), at_most = found.interval, name in AT_MOST
+    for name, (number, limit) in measured.items():
+        (low, high), at_most = number.interval, name in AT_MOST
         if not at_most:
             low = max(low, 0.0)  # the bootstrap can go below what a share can be
         passed = high <= limit if at_most else low >= limit
         what = BARS[name].format(named[name])
-        checks.append(Check(name, what, found.value, limit, passed, at_most, (low, high)))
+        checks.append(Check(name, what, number.value, limit, passed, at_most, (low, high)))
     return checks
 
 
@@ -109,12 +109,12 @@ def shifted(
     name: str, what: str, shifts: Iterable[Shift], limit: float, names: Sequence[str]
 ) -> Check:
     """No class may be further off than `limit` standard deviations; `names` are those of the classes."""
-    by_class = {each.label: each for each in sorted(shifts, key=lambda each: each.deviations)}
-    ranked = sorted(by_class.values(), key=lambda each: -each.deviations)
+    by_class = {shift.label: shift for shift in sorted(shifts, key=lambda shift: shift.deviations)}
+    ranked = sorted(by_class.values(), key=lambda shift: -shift.deviations)
     far = [
-        f"class {names[each.label]} is {each.words} ({each.deviations:.1f} standard deviations)"
-        for each in ranked
-        if each.deviations > limit
+        f"class {names[shift.label]} is {shift.words} ({shift.deviations:.1f} standard deviations)"
+        for shift in ranked
+        if shift.deviations > limit
     ]
     why = f"{listed(far, 3)}; at most {limit:g}" if far else ""
     return Check(name, what, ranked[0].deviations, limit, not far, at_most=True, why=why)
@@ -162,11 +162,11 @@ def as_varied(
 ) -> list[Check]:
     """No class may clearly have less than the part `least` of the champion's different drawings."""
     both = zip(names, challenger, champion, strict=False)
-    known = [(name, ours, its) for name, ours, its in both if ours and its]
+    classes = [(name, ours, its) for name, ours, its in both if ours and its]
     checks = []
-    for name, ours, its in known:
+    for name, ours, its in classes:
         scaled = Estimate(least * ours.same.value, least * ours.same.replicates)
-        fewer = _between(scaled - its.same, len(known))[0] > 0
+        fewer = _between(scaled - its.same, len(classes))[0] > 0
         what = f"different drawings of class {name}, as a fraction of the champion's"
         why = f"{ours.number:.0f}, the champion has {its.number:.0f}" if fewer else ""
         part = ours.number / its.number

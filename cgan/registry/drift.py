@@ -34,14 +34,14 @@ DATA = "training_data.safetensors"
 MAX_CLASS_MIX = 0.10  # part of the images that would need another class
 MAX_CLASS_LOSS = 0.05  # of a class's agreement
 ANOTHER_CHAMPION = (
-    "bring back the champion before (`cgan registry rollback --why …`), or delete the alias `champion` in "
-    "MLflow: the next `cgan gate` then makes a first one"
+    "bring back the previous champion (`cgan registry rollback --why …`), or delete the alias `champion` in "
+    "MLflow, so that the next `cgan gate` chooses a first champion"
 )
 LOOKED_AT = 5000  # images, at most, that the champion's judge sees
 
 
 @dataclass(frozen=True)
-class Kept:
+class Reference:
     """What was kept of a version: how the images of its CSV looked, its judge and what that saw in the
     hold-out, and the fingerprints int64 [N] of those images."""
 
@@ -55,7 +55,7 @@ class Kept:
 def keep_at_run(
     registry: Registry, version: Version, evaluation_set: EvaluationSet, inputs: Inputs
 ) -> None:
-    """Store at the run what `kept_of` reads."""
+    """Store at the run what `reference_of` reads."""
     (images, labels), heldout = _whole(inputs), inputs.heldout
     looks = Moments.of_images(images, labels, heldout.classes)
     seen = Moments.of([evaluation_set.real.features], heldout.labels, heldout.classes)
@@ -71,7 +71,7 @@ def keep_at_run(
             registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
 
 
-def kept_of(registry: Registry, version: Version) -> Kept:
+def reference_of(registry: Registry, version: Version) -> Reference:
     """Raises ModelError when it is gone, damaged or of an older cgan, or the store cannot give it."""
     address = f"runs:/{version.run_id}/{GATE_FOLDER}"
     advice = f"If the store's files are lost, {ANOTHER_CHAMPION}."
@@ -83,7 +83,7 @@ def kept_of(registry: Registry, version: Version) -> Kept:
                 Moments(*(tensors[f"{name}.{key}"] for key in ("counts", "means", "variances")))
                 for name in ("looks", "seen")
             )
-            return Kept(looks, seen, tensors["right"], tensors["fingerprints"], judge)
+            return Reference(looks, seen, tensors["right"], tensors["fingerprints"], judge)
         except (CganError, KeyError) as error:  # its advice fits a file of the project only
             reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
             raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None
@@ -94,57 +94,55 @@ def doubts_about(registry: Registry, champion: Version, inputs: Inputs, limits: 
 
     Raises ModelError where that cannot be known."""
     try:
-        kept = kept_of(registry, champion)
+        reference = reference_of(registry, champion)
     except ModelError as error:
-        raise ModelError(
-            f"whether the data are like the champion's is not known: {error}"
-        ) from None
-    signs = [check.in_words() for check in compared(kept, inputs, limits) if not check.passed]
-    return f"images or labels are unlike the champion's ({'; '.join(signs)})" if signs else ""
+        raise ModelError(f"cannot tell whether the data are like the champion's: {error}") from None
+    signs = [check.in_words() for check in compared(reference, inputs, limits) if not check.passed]
+    return f"the images or labels are unlike the champion's ({'; '.join(signs)})" if signs else ""
 
 
-def compared(kept: Kept, inputs: Inputs, limits: GateParams) -> list[Check]:
+def compared(reference: Reference, inputs: Inputs, limits: GateParams) -> list[Check]:
     """Today's images and labels beside the champion's, class by class.
 
     Images that the champion had, under the same label, are no news: the others are also looked at by
     themselves, so that few of them do not vanish among many, and its judge sees those alone."""
     images, labels = _whole(inputs)
     shape, classes, names = images.shape[1:], inputs.heldout.classes, inputs.heldout.class_names
-    new = (~torch.isin(fingerprints(images, labels), kept.fingerprints)).nonzero()[:, 0]
-    shifts = furthest(Moments.of_images(images, labels, classes), kept.looks, shape)
-    checks = [_mix(labels.bincount(minlength=classes).double(), kept.looks.counts)]
+    new = (~torch.isin(fingerprints(images, labels), reference.fingerprints)).nonzero()[:, 0]
+    shifts = furthest(Moments.of_images(images, labels, classes), reference.looks, shape)
+    checks = [_mix(labels.bincount(minlength=classes).double(), reference.looks.counts)]
     if len(new):
         fresh = Moments.of_images(images[new], labels[new], classes)
         new = new[torch.randperm(len(new), generator=torch.Generator().manual_seed(0))][:LOOKED_AT]
-        seen = look(kept.judge, images[new])
-        shifts += furthest(fresh, kept.looks, shape)
-        shifts += furthest(Moments.of([seen.features], labels[new], classes), kept.seen)
+        seen = look(reference.judge, images[new])
+        shifts += furthest(fresh, reference.looks, shape)
+        shifts += furthest(Moments.of([seen.features], labels[new], classes), reference.seen)
         confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
-        asked = kept.seen.counts.long()
-        checks += agreement(confusion, kept.right, asked, limits.max_agreement_drop, names)
+        total = reference.seen.counts.long()
+        checks += agreement(confusion, reference.right, total, limits.max_agreement_drop, names)
     what = "standard deviations by which a class's images differ from the champion's"
     return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
 
 
 def agreement(
-    confusion: Tensor, right: Tensor, asked: Tensor, max_drop: float, names: list[str]
+    confusion: Tensor, right: Tensor, total: Tensor, max_drop: float, names: list[str]
 ) -> list[Check]:
     """How much less the champion's judge agrees with labels than with those of its own hold-out: in all, and
     in the class where it fell furthest, as a part of what it was.
 
-    `confusion` int64 [classes, classes]: images by label and by what the judge sees. `right` of `asked`,
+    `confusion` int64 [classes, classes]: images by label and by what the judge sees. `right` of `total`,
     int64 [classes]: what it was.
     """
     # Agreed with now, of; agreed with then, of.
-    counts = torch.stack([confusion.diagonal(), confusion.sum(dim=1), right, asked], dim=1).tolist()
-    known = [row for row in counts if row[1] >= ENOUGH and row[3]]
-    if not known:
+    counts = torch.stack([confusion.diagonal(), confusion.sum(dim=1), right, total], dim=1).tolist()
+    rows = [row for row in counts if row[1] >= ENOUGH and row[3]]
+    if not rows:
         return []
-    now, now_between = mean_share([(row[0], row[1]) for row in known])
-    then, then_between = mean_share([(row[2], row[3]) for row in known])
+    now, now_between = mean_share([(row[0], row[1]) for row in rows])
+    then, then_between = mean_share([(row[2], row[3]) for row in rows])
     why = (
-        f"the champion's judge agrees with {percent(now)} of the new labels, and did with "
-        f"{percent(then)} of those of its own hold-out, both the mean over classes"
+        f"the champion's judge agrees with {percent(now)} of the new labels, but agreed with "
+        f"{percent(then)} of those of its own hold-out (means over the classes)"
     )
     losses, seen_as = [0.0], []
     for label, (agreed, images, did, held) in enumerate(counts):
@@ -190,12 +188,12 @@ def _whole(inputs: Inputs) -> tuple[Tensor, Tensor]:
     return torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
 
 
-def _mix(found: Tensor, known: Tensor) -> Check:
+def _mix(counts: Tensor, past: Tensor) -> Check:
     """How many images would need another class, less what chance explains: of counts [classes]."""
-    one, other = found / found.sum(), known / known.sum()
-    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(one)))
-    spread = (found + known) / (found + known).sum() * (1 / found.sum() + 1 / known.sum())
-    value = float(((one - other).abs() - z * spread.sqrt()).clamp(min=0).sum() / 2)
+    shares, past_shares = counts / counts.sum(), past / past.sum()
+    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(shares)))
+    spread = (counts + past) / (counts + past).sum() * (1 / counts.sum() + 1 / past.sum())
+    value = float(((shares - past_shares).abs() - z * spread.sqrt()).clamp(min=0).sum() / 2)
     return _at_most("class_mix", "images that would need another class", value, MAX_CLASS_MIX)
 
 

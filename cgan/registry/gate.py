@@ -91,9 +91,9 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             if match.doubt:
                 verdict = "blocked"
                 report.reasons = [
-                    f"{match.doubt}. Look at them. If they are right, a person promotes it: `cgan registry "
-                    f"promote {version.number} --force --why …`; another data set needs a name of its own: "
-                    "`gate.model`"
+                    f"{match.doubt}. Check the data. If they are right, promote the version yourself: `cgan "
+                    f"registry promote {version.number} --force --why …`. If they are another data set, give "
+                    "its models their own name in `gate.model`"
                 ]
             else:
                 verdict = judging.judge(report, match, params)
@@ -109,15 +109,15 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
 
 def _run_of(registry: Registry, trained: RunInfo) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
-    found = registry.client.get_experiment_by_name(trained["experiment"])
+    experiment = registry.client.get_experiment_by_name(trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
     wanted += f" AND tags.`cgan.generator_sha256` = '{sha256_of(GENERATOR)}'"
-    runs = registry.client.search_runs([found.experiment_id], wanted) if found else []
+    runs = registry.client.search_runs([experiment.experiment_id], wanted) if experiment else []
     if not runs:
         raise ModelError(
-            f"the store {registry.shown} has no run with the key {trained['run_key']} that trained "
-            f"{GENERATOR}; it was recorded in {trained['tracking_uri']}. Restore what belongs together "
-            "(`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the store is another, or "
+            f"the MLflow store {registry.shown} has no run with the key {trained['run_key']} that trained "
+            f"{GENERATOR}; the run was recorded in {trained['tracking_uri']}. Restore what belongs together "
+            "(`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the run is elsewhere, or "
             f"train again: {TRAIN_AGAIN}."
         )
     run: Run = runs[0]
@@ -151,9 +151,9 @@ def _why_it_stands(version: Version, champion: int | None, against: str, params:
 
 
 def _report(version: Version, champion: Version | None, reasons: list[str]) -> Report:
-    made, theirs = _facts_of(version), champion and _facts_of(champion)
-    facts: Facts = {"challenger": made, "champion": theirs, "checks": [], "comparison": []}
-    tables = {"The version": table(("", ""), made.items())}
+    ours, theirs = _facts_of(version), champion and _facts_of(champion)
+    facts: Facts = {"challenger": ours, "champion": theirs, "checks": [], "comparison": []}
+    tables = {"The version": table(("", ""), ours.items())}
     return Report("Gate", "", "", reasons, now(), facts, tables)
 
 
@@ -178,9 +178,9 @@ def _record(registry: Registry, version: Version, report: Report, against: str) 
     client, run_id = registry.client, version.run_id
     for path in (GATE_REPORT, GATE_TEXT):
         client.log_artifact(run_id, str(path), GATE_FOLDER)
-    known = client.get_run(run_id).data.metrics
+    metrics = client.get_run(run_id).data.metrics
     for name, value in report.facts.get("measured", {}).items():
-        if known.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
+        if metrics.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
             client.log_metric(run_id, f"gate/{name}", value)
     page = spaced(report.body(f"![A drawing of each class]({artifact(run_id, STRIP.name)})"))
     client.update_model_version(registry.model, str(version.number), page)

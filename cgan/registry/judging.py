@@ -48,24 +48,24 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
             network, facts = load_generator(path)
     except ModelError as error:
         raise ModelError(
-            f"{name} cannot be read, so nothing is promoted in its place: {error} If its file is lost, "
+            f"{name} cannot be read, so nothing was promoted in its place: {error} If its file is lost, "
             f"{ANOTHER_CHAMPION}."
         ) from None
     other_data = facts.get("data_digest") != inputs.facts["data_digest"]
     ours, theirs = (
-        _what_it_draws(*each, named=other_data)
-        for each in ((inputs.network, inputs.facts), (network, facts))
+        _what_it_draws(*pair, named=other_data)
+        for pair in ((inputs.network, inputs.facts), (network, facts))
     )
     if ours != theirs:
         raise ModelError(
-            f"{GENERATOR} draws {ours}; {name} draws {theirs}. Generators of different things cannot "
-            "share a name: set `gate.model` in params.yaml to another name."
+            f"{GENERATOR} draws {ours}, but {name} draws {theirs}. Generators of different classes or sizes "
+            "cannot share a model's name: set `gate.model` in params.yaml to another name."
         )
     if not other_data:
         return Match(inputs, evaluation_set, network)
     note = (
         f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
-        "judge and hold-out, of which it may have learnt a part"
+        "judge and hold-out, part of which the champion may have been trained on"
     )
     doubt = doubts_about(registry, champion, inputs, params.gate)
     return Match(inputs, evaluation_set, network, doubt, note)
@@ -83,13 +83,14 @@ def judge(report: Report, match: Match, params: Params) -> str:
     inputs, limits, seed = match.inputs, params.gate, params.evaluate.seed
     training, names = inputs.training, inputs.training.class_names
     evaluation_set = match.evaluation_set
-    asked = evaluation_set.asked
-    drawings = draw(inputs.network, asked, seed)
-    challenger, varied = evaluation_set.judge_drawings(drawings), variety(drawings, asked, training)
-    near = near_copies(drawings, asked, training, inputs.heldout, seed)
+    labels = evaluation_set.asked
+    drawings = draw(inputs.network, labels, seed)
+    challenger = evaluation_set.judge_drawings(drawings)
+    varied = variety(drawings, labels, training)
+    near = near_copies(drawings, labels, training, inputs.heldout, seed)
     checks = bars(limits, challenger, near, evaluation_set.agreement, varied, names)
     shifts = furthest(
-        Moments.of_images(drawings, asked, training.classes),
+        Moments.of_images(drawings, labels, training.classes),
         Moments.of_images(training.images, training.labels, training.classes),
         drawings.shape[1:],
     )
@@ -97,8 +98,8 @@ def judge(report: Report, match: Match, params: Params) -> str:
     checks.append(shifted("drawn_shift", what, shifts, limits.max_drawn_shift, names))
     comparison, praise = list[Check](), list[str]()
     if match.former:
-        theirs = draw(match.former, asked, seed)
-        champion, its = evaluation_set.judge_drawings(theirs), variety(theirs, asked, training)
+        theirs = draw(match.former, labels, seed)
+        champion, its = evaluation_set.judge_drawings(theirs), variety(theirs, labels, training)
         comparison, praise = compare(challenger, champion, limits.against_champion)
         comparison += as_varied(varied, its, limits.min_different_of_champion, names)
         report.sections["Beside the champion"] = table_of(comparison)

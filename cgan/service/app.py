@@ -90,9 +90,9 @@ def make_app(keeper: Keeper, hosts: Sequence[str] = ("*",)) -> FastAPI:
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         """Pydantic's words, with where and what was found."""
         faults = [
-            f"{each['loc'][-1]!s:.40}: {each['msg']}"
-            + f", found {each['input']!s:.80}" * (each["input"] is not None)
-            for each in error.errors()[:5]
+            f"{fault['loc'][-1]!s:.40}: {fault['msg']}"
+            + f", found {fault['input']!s:.80}" * (fault["input"] is not None)
+            for fault in error.errors()[:5]
         ]
         return JSONResponse(
             {"detail": f"{'; '.join(faults)}. docs/service.md lists what /draw takes."}, 422
@@ -167,8 +167,8 @@ def draw(
     labels *= count
     images = served.generator.draw(labels, seed).repeat(scale or 1, 1).repeat(scale or 1, 2)
     pngs = [base64.b64encode(encode_png(image)).decode() for image in images]
-    found = [{"label": k, "png_base64": png} for k, png in zip(labels, pngs, strict=True)]
-    return JSONResponse({"seed": seed, "model": served.about(), "drawings": found}, headers=headers)
+    items = [{"label": k, "png_base64": png} for k, png in zip(labels, pngs, strict=True)]
+    return JSONResponse({"seed": seed, "model": served.about(), "drawings": items}, headers=headers)
 
 
 @router.get(
@@ -177,8 +177,8 @@ def draw(
 async def health(request: Request) -> Response:
     keeper: Keeper = request.app.state.keeper
     served = keeper.current
-    found = {"model": served and served.about(), "problem": keeper.problem or None}
-    return JSONResponse(found, 200 if served else 503)
+    body = {"model": served and served.about(), "problem": keeper.problem or None}
+    return JSONResponse(body, 200 if served else 503)
 
 
 @router.get("/metrics", response_class=Response, summary="For Prometheus")

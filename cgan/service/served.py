@@ -44,9 +44,9 @@ class Served:
         the quality that the file states, as the package's own does. Raises ModelError."""
         generator = Generator.load(source)
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            known = data_of(page or "")
-            if known["digest"] == generator.facts["digest"]:
-                return cls(generator, version, str(known["quality"]), int(known["seed"]))
+            data = data_of(page or "")
+            if data["digest"] == generator.facts["digest"]:
+                return cls(generator, version, str(data["quality"]), int(data["seed"]))
         return cls(generator, version, quality_line(stated(generator.facts)))
 
     @cached_property
@@ -58,7 +58,7 @@ class Served:
         page = play_page(self.generator, self.quality, self.named, self.seed)
         scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
         hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
-        allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes)
+        allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
         return page, (
             f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
             "img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

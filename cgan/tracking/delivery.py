@@ -48,19 +48,19 @@ def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> 
     info = read_info(folder / RUN)
     experiment = experiment_id(client, uri, info["experiment"])
     in_time()
-    found = client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{info['run_key']}'")
+    runs = client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{info['run_key']}'")
     in_time()
-    if not found:  # a store that was lost, or another one, gets what was sent before, too
+    if not runs:  # a store that was lost, or another one, gets what was sent before, too
         before, records = [], before + records
-    run = next(iter(found), None) or client.create_run(
+    run = next(iter(runs), None) or client.create_run(
         experiment, records[0]["time_ms"], {RUN_KEY_TAG: info["run_key"]}, info["run_name"]
     )
     run_id = run.info.run_id
-    if not found and records[0]["kind"] != "start":  # the training's records are on another machine
+    if not runs and records[0]["kind"] != "start":  # the training's records are on another machine
         client.set_terminated(run_id)
     in_time()
-    params = {k: v for each in records for k, v in each.get("params", {}).items()}
-    tags = {k: v for each in records for k, v in each.get("tags", {}).items()}
+    params = {k: v for record in records for k, v in record.get("params", {}).items()}
+    tags = {k: v for record in records for k, v in record.get("tags", {}).items()}
     client.log_batch(
         run_id,
         # Another value is refused; one on which no result depends can have changed before a training resumed.
@@ -71,7 +71,7 @@ def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> 
     for record in records:
         _send(client, run_id, folder / "files" / record.get("file", ""), record)
         in_time()
-    judged = any(key.startswith(JUDGED) for each in records for key in each.get("metrics", ()))
+    judged = any(key.startswith(JUDGED) for record in records for key in record.get("metrics", ()))
     model = _model(client, run) if judged else None
     client.log_batch(run_id, list(_metrics(before, records, run, model)))
     if alike := tags.get(MEASURED_WITH):
@@ -85,11 +85,11 @@ def _mark_best(client: MlflowClient, experiment: str, alike: str) -> None:
     key = f"{JUDGED}fid_judge"
     wanted = f"tags.`{MEASURED_WITH}` = '{alike}'"
     runs = client.search_runs([experiment], wanted, order_by=[f"metrics.`{key}` ASC"])
-    found = [run for run in runs if key in run.data.metrics]
-    distances = ", the next ".join(f"{run.data.metrics[key]:.3g}" for run in found[:2])
-    why = f"lowest Fréchet distance of {len(found)} with these data and this judge: {distances}"
-    for place, run in enumerate(found):
-        if place == 0 and len(found) > 1 and run.data.tags.get(BEST) != why:
+    ranked = [run for run in runs if key in run.data.metrics]
+    distances = ", the next ".join(f"{run.data.metrics[key]:.3g}" for run in ranked[:2])
+    why = f"lowest Fréchet distance of {len(ranked)} with these data and this judge: {distances}"
+    for place, run in enumerate(ranked):
+        if place == 0 and len(ranked) > 1 and run.data.tags.get(BEST) != why:
             client.set_tag(run.info.run_id, BEST, why)
         elif place and BEST in run.data.tags:
             client.delete_tag(run.info.run_id, BEST)
@@ -102,16 +102,16 @@ def _metrics(
     was resumed, and what an evaluation found again, after a kill or on another machine."""
     from mlflow.entities import Metric
 
-    seen = {(key, each["step"]) for each in before for key in each.get("metrics", ())}
-    known = dict(run.data.metrics)
-    for each in records:
-        for key, value in each.get("metrics", {}).items():
-            is_judged, at = key.startswith(JUDGED), (key, each["step"])
-            if known.get(key) != value if is_judged else at not in seen:
+    seen = {(key, record["step"]) for record in before for key in record.get("metrics", ())}
+    latest = dict(run.data.metrics)
+    for record in records:
+        for key, value in record.get("metrics", {}).items():
+            is_judged, at = key.startswith(JUDGED), (key, record["step"])
+            if latest.get(key) != value if is_judged else at not in seen:
                 place = model.model_id if model and is_judged else None
-                yield Metric(key, value, each["time_ms"], each["step"], model_id=place)
+                yield Metric(key, value, record["time_ms"], record["step"], model_id=place)
             seen.add(at)
-            known[key] = value
+            latest[key] = value
 
 
 def _send(client: MlflowClient, run_id: str, path: Path, record: Record) -> None:
@@ -131,7 +131,7 @@ def _send(client: MlflowClient, run_id: str, path: Path, record: Record) -> None
             name, step = record["name"], record["step"]
             # MLflow ends the name of each at random.
             mark = f"{name.rpartition('/')[2]}+step+{step}+"
-            if not any(mark in each.path for each in client.list_artifacts(run_id, "images")):
+            if not any(mark in file.path for file in client.list_artifacts(run_id, "images")):
                 with Image.open(path) as image:
                     client.log_image(run_id, image, None, name, step, record["time_ms"])
         case "file":
@@ -159,7 +159,7 @@ def _send_model(client: MlflowClient, run_id: str, folder: Path, record: Record)
     if model.status == "READY":
         return
     outputs = run.outputs.model_outputs if run.outputs else []
-    if not any(each.model_id == model.model_id for each in outputs):  # it is refused a second time
+    if not any(output.model_id == model.model_id for output in outputs):  # MLflow takes it once
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, record["step"])])
     client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")

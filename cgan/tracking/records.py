@@ -30,9 +30,9 @@ SENT = "sent"
 def read_info(path: Path) -> RunInfo:
     """Of a folder's `run.json`, or of what the stage train left. Raises TrackingError where there is none."""
     with contextlib.suppress(OSError, ValueError):
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(known, dict) and str(known.get("run_key")).isalnum():  # else it leads outside
-            return known
+        info = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(info, dict) and str(info.get("run_key")).isalnum():  # else it leads outside
+            return info
     raise TrackingError(
         f"{path}: names no MLflow run. Restore it (`dvc checkout`, or a backup), or train: {TRAIN_AGAIN}."
     )
@@ -75,11 +75,11 @@ def read_records(folder: Path) -> tuple[list[Record], list[Record], int]:
             with contextlib.suppress(ValueError):
                 lines.append((offset, json.loads(line)))
     latest = 0
-    for _, each in lines:  # a clock that is set back ends no run before it began
-        latest = each["time_ms"] = max(latest, each["time_ms"])
-    start = max((each["offset"] for _, each in lines if each["kind"] == SENT), default=0)
-    left = [each for end, each in lines if end > start and each["kind"] != SENT]
-    return [each for end, each in lines if end <= start], left, offset
+    for _, record in lines:  # a clock that is set back ends no run before it began
+        latest = record["time_ms"] = max(latest, record["time_ms"])
+    start = max((record["offset"] for _, record in lines if record["kind"] == SENT), default=0)
+    unsent = [record for end, record in lines if end > start and record["kind"] != SENT]
+    return [record for end, record in lines if end <= start], unsent, offset
 
 
 def waiting() -> list[Path]:

@@ -184,8 +184,8 @@ def training_run(
         raise
     run.write("end", status="FINISHED")
     run.send_now()
-    found = run.in_mlflow and run.in_mlflow.info
-    place = {name: found and getattr(found, name) for name in ("experiment_id", "run_id")}
+    run_info = run.in_mlflow and run.in_mlflow.info
+    place = {name: run_info and getattr(run_info, name) for name in ("experiment_id", "run_id")}
     write_json(RUN_REFERENCE, run.info | run.result | place)
     shutil.copyfile(RUN_REFERENCE, result)
 
@@ -226,7 +226,7 @@ def flush() -> list[str]:
 def send(folder: Path, patience_s: float = math.inf) -> MlflowRun | None:
     """Send what waits of a run, if anything does; with a patience not where another process is at it. Raises
     TrackingError when that fails now."""
-    if not (left := len(records.read_records(folder)[1])):
+    if not (unsent := len(records.read_records(folder)[1])):
         return None
     info = records.read_info(folder / records.RUN)
     uri = info["tracking_uri"]  # the server of then, unless the environment names a store of today
@@ -240,6 +240,6 @@ def send(folder: Path, patience_s: float = math.inf) -> MlflowRun | None:
     except Exception as error:  # of MLflow, of what it imports, of a machine that is full
         raise TrackingError(
             f"{info['run_name']}: MLflow at {store.without_credentials(uri)} cannot be used now "
-            f"({store.reason_of(error)}): {left} records wait in {folder}. `cgan track flush` sends them "
+            f"({store.reason_of(error)}): {unsent} records wait in {folder}. `cgan track flush` sends them "
             f"when it answers, or elsewhere by another {store.STORE}."
         ) from None

@@ -85,8 +85,8 @@ def artifact_root(uri: str, root: Path) -> str:
     """Where files of a database's new experiments go: MLFLOW_DEFAULT_ARTIFACT_ROOT, else beside a sqlite
     file, else into the project."""
     folder = (root / uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else root
-    given = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip()
-    return given or (folder / "mlartifacts").as_uri()
+    configured = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip()
+    return configured or (folder / "mlartifacts").as_uri()
 
 
 def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
@@ -110,10 +110,10 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     """Of an experiment, made where there is none. Raises TrackingError where its files are no longer where
     MLflow looks for them, else whatever MLflow raises."""
     with contextlib.nullcontext() if is_server(uri) else store_locked():
-        if not (found := client.get_experiment_by_name(name)):
+        if not (experiment := client.get_experiment_by_name(name)):
             place = None if is_server(uri) else artifact_root(uri, project_root())
             return str(client.create_experiment(name, place, tags=EXPERIMENT_TAGS))
-    address = urlsplit(found.artifact_location)
+    address = urlsplit(experiment.artifact_location)
     folder = Path(unquote(address.path)).parent
     if uri.startswith(SQLITE) and address.scheme in ("", "file") and not folder.is_dir():
         raise TrackingError(
@@ -121,7 +121,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             "addresses: if this project was moved, a link at the old place leads here, `ln -s "
             f"{Path(uri.removeprefix(SQLITE)).parent} {folder}`; or set `tracking.experiment` to another"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def store_locked() -> contextlib.AbstractContextManager[bool]:
@@ -133,7 +133,7 @@ def reason_of(error: BaseException) -> str:
     chain = [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(cause)
-    error = next((each for each in reversed(chain) if isinstance(each, OSError)), error)
+    error = next((fault for fault in reversed(chain) if isinstance(fault, OSError)), error)
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return re.sub(r"://\S*@", "://", text)[-520:]  # an address in it may have a password
 

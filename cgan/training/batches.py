@@ -48,8 +48,8 @@ class Feed:
     ) -> None:
         if params.batch_size > len(data.labels):
             raise ParamsError(
-                f"params.yaml: `train.batch_size` is {params.batch_size}, and the training part has "
-                f"{len(data.labels)} images. Make it smaller."
+                f"params.yaml: `train.batch_size` is {params.batch_size}, but the training part has only "
+                f"{len(data.labels)} images. Set it to {len(data.labels)} or less."
             )
         self.params, self.device, self.chunk = params, device, chunk
         self.images, self.labels = data.images.to(device), data.labels.to(device)

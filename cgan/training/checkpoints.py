@@ -32,8 +32,8 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         """Newest first. Raises OSError if the folder cannot be read (a glob would just find nothing)."""
-        found = [path for path in self.folder.iterdir() if path.match("step-*.safetensors")]
-        return sorted(found, reverse=True)
+        files = [path for path in self.folder.iterdir() if path.match("step-*.safetensors")]
+        return sorted(files, reverse=True)
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         path = self.folder / f"step-{step:09d}.safetensors"
@@ -52,7 +52,7 @@ class Checkpoints:
             except ModelError as error:
                 if isinstance(error, UnreadableError):
                     raise
-                log.warning("Checkpoint left out: %s", error)
+                log.warning("Skipping a checkpoint: %s", error)
                 path.unlink(missing_ok=True)
                 continue
             return int(facts["step"]), tensors

@@ -91,15 +91,15 @@ class Fit:
 
 def fit(choices: TrainChoices, data: Dataset) -> Fit:
     """A value for each `auto`; what params.yaml says itself stays."""
-    found = nearest(data)
+    near = nearest(data)
     rules: dict[str, Any] = dict(NEAR)
-    advice = ADVICE if found.hard and choices.total_kimg == "auto" else ""
-    if found.hard:
+    advice = ADVICE if near.hard and choices.total_kimg == "auto" else ""
+    if near.hard:
         sides = data.images.shape[2:]
         rules |= HARD | {"max_shift": round(SHIFT * min(sides)) if min(sides) >= LEAST_SIDE else 0}
         if photographs(data):
             rules["generator"] = "upsample"
-            if found.classes_alike:
+            if near.classes_alike:
                 rules["r1_gamma"] = gamma(data)
                 advice = ADVICE_ON_PHOTOGRAPHS
         if choices.updates == "one_pass":
@@ -108,7 +108,7 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
     words = ", ".join(
         f"{name} {getattr(params, name)}" for name in rules if getattr(choices, name) == "auto"
     )
-    why = f"nearest other image: distance {found.distance:.2f}, same class {percent(found.same_class, 0)}"
+    why = f"nearest other image: distance {near.distance:.2f}, same class {percent(near.same_class, 0)}"
     return Fit(params, f"{words} ({why})" if words else "", advice)
 
 

@@ -72,9 +72,9 @@ def train(
     state = TrainState(data, params, hardware)
     feed = Feed(data, params, hardware.device, params.log_every)
     checkpoints = Checkpoints(folder) if folder else None
-    found = checkpoints.load() if checkpoints else None
-    if found:
-        state.restore(*found)
+    checkpoint = checkpoints.load() if checkpoints else None
+    if checkpoint:
+        state.restore(*checkpoint)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     previewer = Previewer(state, data.class_names, folder)
     probe_steps = spread_steps(params.probes, params.total_steps)
@@ -109,7 +109,7 @@ def train(
                 check_finite(state)
                 checkpoints.save(step, state.tensors())
             if stop and not last:
-                saved = "the checkpoint is saved" if checkpoints else "nothing is kept"
+                saved = "a checkpoint was saved" if checkpoints else "nothing was saved"
                 raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
         wall_time_s = time.perf_counter() - started
         counts = data.labels.bincount(minlength=data.classes)
@@ -130,8 +130,8 @@ class Diverged(TrainingError):  # noqa: N818 - reads like what happened
 
     def __init__(self, step: int, what: str, advice: str) -> None:
         super().__init__(
-            f"training stopped at step {step}: {what}. The last good checkpoint is kept, nothing was "
-            f"saved after it. {advice}"
+            f"training stopped at step {step}: {what}. The last good checkpoint was kept, and "
+            f"nothing was saved after it. {advice}"
         )
         self.step = step
 
@@ -167,23 +167,23 @@ def check_balance(state: TrainState) -> None:
     ):
         raise Diverged(
             state.step,
-            f"the discriminator tells fakes from reals in more than {percent(PINNED)} of all cases for "
-            f"{PINNED_RECORDS} records: the generator learns nothing more",
-            "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`.",
+            f"the discriminator tells fakes from reals in at least {percent(PINNED)} of all cases in each of "
+            f"the last {PINNED_RECORDS} records, so the generator no longer learns",
+            "Lower `train.lr`, raise `train.r1_gamma`, or check the data with `cgan validate FILE`.",
         )
 
 
 def probe(state: TrainState, watch: Watch) -> dict[str, float]:
     """Quality of the averaged generator now. Raises Diverged when it has collapsed or learns nothing."""
-    found = watch.probe(state.average)
-    if problem := watch.problem(found, state.kimg, state.params.total_kimg):
+    quality = watch.probe(state.average)
+    if problem := watch.problem(quality, state.kimg, state.params.total_kimg):
         advice = (
             "Lower `train.lr` or `train.class_logit_weight`, raise `train.r1_gamma`, or, with few images, "
             "choose `train.updates: two_passes`."
         )
         raise Diverged(state.step, problem, advice)
-    state.probes.append([state.step, state.kimg, *found.values()])
-    return found
+    state.probes.append([state.step, state.kimg, *quality.values()])
+    return quality
 
 
 def spread_steps(count: int, total_steps: int) -> set[int]:

@@ -50,24 +50,24 @@ class Watch:
         self.judge, self.classes, self.seed = judge, data.classes, seed
         self.real = look(judge, data.images[rows]).features
         self.real_diversity = diversity(self.real, labels, data.classes)
-        self.asked = torch.arange(DRAWINGS) % data.classes
+        self.drawn_labels = torch.arange(DRAWINGS) % data.classes
         self.worst_class = 0  # of the last probe: the least varied one
         self._bad = 0
 
     def probe(self, generator: GeneratorNetwork) -> dict[str, float]:
         """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
         device = next(generator.parameters()).device
-        seen = look(self.judge, draw(generator, self.asked, self.seed, device))
-        spread = diversity(seen.features, self.asked, self.classes)
+        seen = look(self.judge, draw(generator, self.drawn_labels, self.seed, device))
+        spread = diversity(seen.features, self.drawn_labels, self.classes)
         # Of a rare class there may be no two real images among those looked at: it cannot be compared.
         relative = {
-            label: own / real
-            for label, (own, real) in enumerate(zip(spread, self.real_diversity, strict=True))
+            label: drawn / real
+            for label, (drawn, real) in enumerate(zip(spread, self.real_diversity, strict=True))
             if real > 0
         } or {0: 1.0}
         self.worst_class = min(relative, key=lambda label: relative[label])
         values = (
-            (seen.classes == self.asked).double().mean().item(),
+            (seen.classes == self.drawn_labels).double().mean().item(),
             frechet_distance(self.real, seen.features),
             sum(relative.values()) / len(relative),
             relative[self.worst_class],
@@ -84,13 +84,13 @@ class Watch:
         accuracy, worst = probe["probe/conditional_accuracy"], probe["probe/diversity_worst_class"]
         if accuracy < CHANCE / self.classes and part > 0.5:
             return (
-                f"the drawings show the class asked for in {percent(accuracy)} of all cases, and chance "
-                f"alone gives {percent(1 / self.classes)}"
+                f"only {percent(accuracy)} of the drawings show the class asked for, and chance alone gives "
+                f"{percent(1 / self.classes)}"
             )
         if worst < LEAST_DIVERSITY:
             return (
-                f"mode collapse: drawings of class {self.worst_class} vary {worst:.2f} "
-                f"times as much as real ones (at least {LEAST_DIVERSITY} is expected)"
+                f"mode collapse: drawings of class {self.worst_class} vary {worst:.2f} times as much as real "
+                f"images (expected: at least {LEAST_DIVERSITY})"
             )
         return None
 
@@ -137,7 +137,7 @@ class Previewer:
     def taken(self) -> dict[int, bytes]:
         """Step → PNG, including those that an earlier, interrupted process took."""
         files = sorted(self.folder.glob("step-*.png")) if self.folder else []
-        kept = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
+        earlier = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
         return {
-            step: png for step, png in sorted((kept | self._taken).items()) if step in self.steps
+            step: png for step, png in sorted((earlier | self._taken).items()) if step in self.steps
         }

@@ -43,10 +43,10 @@ def train_step(state: TrainState, feed: Feed) -> None:
 
 def one_pass(state: TrainState, parts: list[Part]) -> list[Logits]:
     """One update of each network, from one pass of fakes and reals through the discriminator."""
-    found = list(state.map(partial(gradients_of_both, state), parts))
-    apply(state, state.discriminator_optimizer, [gradients for gradients, _, _ in found])
-    apply(state, state.generator_optimizer, [gradients for _, gradients, _ in found])
-    return [logits for _, _, logits in found]
+    by_part = list(state.map(partial(gradients_of_both, state), parts))
+    apply(state, state.discriminator_optimizer, [gradients for gradients, _, _ in by_part])
+    apply(state, state.generator_optimizer, [gradients for _, gradients, _ in by_part])
+    return [logits for _, _, logits in by_part]
 
 
 def two_passes(state: TrainState, parts: list[Part]) -> list[Logits]:
@@ -155,8 +155,8 @@ def gradients_of(
         value, logits = loss(state.params, part)
         return torch.autograd.grad(value / len(parts), weights_of(optimizer)), logits.detach()
 
-    found = list(state.map(of_part, parts))
-    return [gradients for gradients, _ in found], [logits for _, logits in found]
+    by_part = list(state.map(of_part, parts))
+    return [gradients for gradients, _ in by_part], [logits for _, logits in by_part]
 
 
 def gradients_of_both(state: TrainState, part: Part) -> tuple[Gradients, Gradients, Logits]:

@@ -57,7 +57,7 @@ def test_a_file_that_is_missing_cut_or_not_a_stages_is_refused_by_name(tmp_path:
     assert len(dataset.load_dataset(stored(tmp_path / "good"))) == 60
     (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:-10])
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"format": 99}, "file format 99, this cgan reads format 1"),
+        ({"format": 99}, "file format 99, but this version of cgan reads format 1"),
         ({"kind": "judge"}, "expected a dataset, found a judge"),
         ({"images": ONE_MORE}, "damaged"),
         ({"labels": LABELS[::-1].copy()}, "damaged"),

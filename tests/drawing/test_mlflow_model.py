@@ -49,9 +49,9 @@ def test_f74_question_without_sense_or_bound_is_a_client_error_with_the_reason(
     questions: list[tuple[GeneratorModel, Any, int, str]] = [
         (model, [3, 10], 0, "label 10 at index 1 is not a class. The classes are 0 to 9"),
         (model, [-1], 0, "label -1 at index 0"),
-        (model, [], 0, "expected 1 to 10,000 labels, got 0"),
-        (model, range(10_001), 0, "expected 1 to 10,000 labels, got 10,001"),
-        (large, [0] * 683, 0, "expected 1 to 682 labels, got 683"),
+        (model, [], 0, "expected 1 to 10,000 labels, found 0"),
+        (model, range(10_001), 0, "expected 1 to 10,000 labels, found 10,001"),
+        (large, [0] * 683, 0, "expected 1 to 682 labels, found 683"),
         (model, [1], -1, "the seed is -1"),
         (model, [1], 2**80, "the seed is "),
     ]
@@ -77,7 +77,10 @@ def test_a_file_in_which_a_secret_stands_is_no_part_of_the_model_s_code(
     save_mlflow_model(a_model(tmp_path / "generator.safetensors"), tmp_path / "model")
     kept = {path.name for path in (tmp_path / "model/code/cgan/drawing").iterdir()}
     assert "card.py" not in kept and {"generator.py", "mlflow_model.py"} <= kept
-    assert "card.py is not kept with the model in MLflow: the value of SOME_TOKEN" in caplog.text
+    assert (
+        "card.py is left out of the model in MLflow: it contains the value of SOME_TOKEN"
+        in caplog.text
+    )
     assert planted not in caplog.text
     for path in (tmp_path / "model").rglob("*"):
         assert path.is_dir() or planted.encode() not in path.read_bytes()

@@ -255,7 +255,7 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     inputs.judge.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     report = report_of(inputs, draws(5))
     assert {key for key in METRICS if key in headline(report)} == {"different_drawings", "copies"}
-    words = "not measurable: the judge names the class of 33.3 % of the held-out images"
+    words = "not measurable: the judge classifies 33.3 % of the held-out images correctly"
     assert words in quality_line(report) and "show the class" not in quality_line(report)
     assert "weakest class" not in quality_line(report)
     assert report["conditional_accuracy"]["floor"] == pytest.approx(1 / 3)

@@ -243,10 +243,10 @@ def other_generator() -> None:
 
 UNKNOWN_RUN = "has no run with the key first that trained"
 SPOILT: dict[str, tuple[Callable[[], Any], str]] = {
-    "other data": (swap_parts, r"generator.safetensors: learnt from other data .*`dvc repro`"),
+    "other data": (swap_parts, r"generator.safetensors: trained on other data .*`dvc repro`"),
     "judge": (
         lambda: with_judge({"data_digest": "0" * 64}),
-        r"judge.safetensors: learnt from other",
+        r"judge.safetensors: trained on other",
     ),
     "hold-out of another CSV": (
         lambda: with_heldout(csv_sha256="e" * 64),
@@ -344,7 +344,7 @@ def test_f72_champion_that_went_during_the_judgement_is_replaced_by_nobody(
 
     with monkeypatch.context() as patch:
         patch.setattr(judging, "judge", meanwhile)
-        with pytest.raises(ModelError, match="is none now, and was version 1"):
+        with pytest.raises(ModelError, match="champion before: version 1, now: none"):
             gated()
     assert "champion" not in aliases()
 

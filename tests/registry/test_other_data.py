@@ -19,7 +19,7 @@ from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
 from cgan.params.reading import load_params
 from cgan.registry.client import open_registry
-from cgan.registry.drift import agreement, compared, kept_of
+from cgan.registry.drift import agreement, compared, reference_of
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 
@@ -90,7 +90,7 @@ def test_f19_f85_data_that_nobody_can_compare_promote_nobody(root: Path) -> None
         lambda: shutil.rmtree(kept),
     ):
         harm()
-        refused_for("is not known: .*delete the alias `champion`")
+        refused_for("cannot tell whether .*delete the alias `champion`")
 
 
 def patched(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,9 +145,10 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, na
     parts = [Dataset(images[part], labels[part], facts) for part in (slice(20, None), slice(20))]
     with open_registry("cgan") as registry:
         champion = registry.version(1)
-        kept = kept_of(registry, champion)
+        reference = reference_of(registry, champion)
     # Only the data are looked at.
-    checks = compared(kept, cast(Any, SimpleNamespace(training=parts[0], heldout=parts[1])), LIMITS)
+    inputs = SimpleNamespace(training=parts[0], heldout=parts[1])
+    checks = compared(reference, cast(Any, inputs), LIMITS)
     assert [check.name for check in checks if not check.passed] == failed
     assert words in "; ".join(check.why for check in checks)
     assert [check.name for check in checks if check.why] == failed or failed == ["class_mix"]

@@ -194,7 +194,7 @@ def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -
 
 def test_f34_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(
-        ParamsError, match=r"`train.batch_size` is 38, and the training part has 36 im"
+        ParamsError, match=r"`train.batch_size` is 38, but the training part has only 36 im"
     ):
         train(DATA, params_of(batch_size=38))
     assert len(batches(params_of(batch_size=36), 2, range(1))) == 1, "as large as the data"
@@ -204,7 +204,7 @@ def test_f37_cuda_is_refused_where_it_is_absent_and_auto_takes_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ParamsError, match=r"`train.device` is `cuda`, and torch finds no CUDA"):
+    with pytest.raises(ParamsError, match=r"`train.device` is `cuda`, but torch finds no CUDA"):
         choose_hardware("cuda", "auto")
     assert choose_hardware("auto", "float32") == CPU
     assert choose_hardware("cpu", "bfloat16").precision == torch.bfloat16
