@@ -11,6 +11,13 @@ from cgan.files import write_json, write_text
 from cgan.markdown import in_markdown, table
 
 Interval = tuple[float, float]
+NO_SHARES = ("fid_judge", "fid_over_floor", "class_shift", "drawn_shift")  # checks of other numbers
+
+
+def shown(name: str, value: float) -> str:
+    """A value of the check `name` for readers: a share with more digits than elsewhere, for 98.97 % is not
+    99 %."""
+    return f"{value:.4g}" if name in NO_SHARES else f"{100 * value:.4g} %"
 
 
 @dataclass(frozen=True)
@@ -30,24 +37,27 @@ class Check:
     def in_words(self) -> str:
         if self.why:
             return f"{self.what}: {self.why}"
-        interval = " (95 %: {:.4f} to {:.4f})".format(*self.interval) if self.interval else ""
-        expected = f"at {'most' if self.at_most else 'least'} {self.limit:.4g}"
-        return f"{self.what}: {self.value:.4f}{interval}, expected {expected}"
+        interval = f" (95 %: {self._between()})" if self.interval else ""
+        expected = f"at {'most' if self.at_most else 'least'} {self.shown(self.limit or 0.0)}"
+        return f"{self.what}: {self.shown(self.value)}{interval}, expected {expected}"
+
+    def shown(self, value: float) -> str:
+        return shown(self.name, value)
+
+    def _between(self) -> str:
+        return " to ".join(map(self.shown, self.interval or ()))
+
+    def row(self) -> tuple[str, ...]:
+        limit = f"{'≤' if self.at_most else '≥'} {self.shown(self.limit or 0.0)}"
+        expected = "" if self.limit is None else limit
+        passed = "passed" if self.passed else "failed"
+        return self.what, self.shown(self.value), self._between(), expected, passed
 
 
 def table_of(checks: Iterable[Check]) -> str:
     """Checks as a table in Markdown."""
-    rows = [
-        (
-            check.what,
-            f"{check.value:.4f}",
-            "{:.4f} to {:.4f}".format(*check.interval) if check.interval else "",
-            "" if check.limit is None else f"{'≤' if check.at_most else '≥'} {check.limit:.4g}",
-            "passed" if check.passed else "failed",
-        )
-        for check in checks
-    ]
-    return table(("", "value", "95 % interval", "expected", ""), rows, 3)
+    heads = ("", "value", "95 % interval", "expected", "")
+    return table(heads, [check.row() for check in checks], 3)
 
 
 @dataclass

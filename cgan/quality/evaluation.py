@@ -83,13 +83,17 @@ class Inputs:
             str(facts.get("data_digest"))[:12] for facts in (self.facts, self.judge_facts)
         )
         csv, its_csv = (str(part.metadata.get("csv_sha256"))[:12] for part in parts)
-        # Classes, channels, height and width.
         kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in parts)
         for path, what, expected, found in (
             (GENERATOR, "trained on other data", digest, learnt_from),
             (JUDGE, "trained on other data", digest, judged_by),
             (HOLDOUT_DATA, "made from other data", csv, its_csv),
-            (HOLDOUT_DATA, "made of another kind of image", kind, its_kind),
+            (
+                HOLDOUT_DATA,
+                "made of other images (classes, channels, height, width)",
+                kind,
+                its_kind,
+            ),
         ):
             if found != expected:
                 raise DataError(

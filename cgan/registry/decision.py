@@ -18,7 +18,7 @@ from cgan.quality.class_shift import Shift, student
 from cgan.quality.comparison import Estimate, Judged
 from cgan.quality.likeness import Copies, Variety
 from cgan.quality.metrics import Accuracy, wilson_interval
-from cgan.verdict import Check, Interval
+from cgan.verdict import Check, Interval, shown
 
 MAIN = "fid_judge"
 # By which a challenger is set beside the champion, and how much less nobody would notice: half a drawing of
@@ -135,9 +135,12 @@ def compare(
         low, high = _between(difference, len(COMPARED))
         better, worse = (high < 0, low > less) if lower else (low > 0, high < -less)
         words = "better than" if better else "worse than" if worse else "not clearly different from"
-        what = f"{metric.name} {ours.value:.4f}, {words} the champion's {theirs.value:.4f}"
+        mine, its, change, least, most = (
+            shown(name, value) for value in (ours.value, theirs.value, difference.value, low, high)
+        )
+        what = f"{metric.name} {mine}, {words} the champion's {its}"
         passed = better or not (worse or (name == MAIN and against_champion == "better"))
-        why = f"difference {difference.value:+.4f} (95 % for all: {low:+.4f} to {high:+.4f})"
+        why = f"difference {change} (95 % for all: {least} to {most})"
         if not passed and not worse:
             why += "; it has to be better by more than noise explains"
         check = Check(name, what, difference.value, None, passed, lower, (low, high), why)

@@ -52,7 +52,7 @@ class Checkpoints:
             except ModelError as error:
                 if isinstance(error, UnreadableError):
                     raise
-                log.warning("Skipping a checkpoint: %s", error)
+                log.warning("%s: damaged, so it was removed, and the one before it is used.", path)
                 path.unlink(missing_ok=True)
                 continue
             return int(facts["step"]), tensors

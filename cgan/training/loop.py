@@ -130,8 +130,8 @@ class Diverged(TrainingError):  # noqa: N818 - reads like what happened
 
     def __init__(self, step: int, what: str, advice: str) -> None:
         super().__init__(
-            f"training stopped at step {step}: {what}. The last good checkpoint was kept, and "
-            f"nothing was saved after it. {advice}"
+            f"training stopped at step {step}: {what}. Nothing was saved after the last good "
+            f"checkpoint. {advice}"
         )
         self.step = step
 

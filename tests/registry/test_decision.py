@@ -159,7 +159,8 @@ def test_a_difference_counts_when_its_interval_is_clear_of_what_nobody_would_not
     challenger = by_hand(**{metric: flat(value, half / wider)})
     checks, praise = compare(challenger, champion, "not_worse")
     row, theirs = next(row for row in checks if row.name == metric), champion.values()[metric]
-    assert f"{value:.4f}, {words} the champion's {theirs:.4f}" in row.what
+    ours, its = (f"{v:g}" if metric == "fid_judge" else f"{100 * v:.4g} %" for v in (value, theirs))
+    assert f" {ours}, {words} the champion's {its}" in row.what
     assert (row.passed, len(praise)) == (words != "worse than", words == "better than")
     assert row.value == pytest.approx(value - theirs)
     assert row.interval == pytest.approx((row.value - half, row.value + half), rel=0.01)
@@ -184,11 +185,11 @@ def test_of_equal_generators_one_comparison_in_twenty_calls_something_different_
 @pytest.mark.parametrize(
     ("against", "metrics", "verdict", "reasons"),
     [
-        ("better", {}, "blocked", ["Fréchet distance 3.0000, not clearly different"]),
+        ("better", {}, "blocked", ["Fréchet distance 3, not clearly different"]),
         ("not_worse", {}, "passed", ["every limit"]),
         ("better", {"fid_judge": 2.0, "coverage": 0.75}, "passed",
-         ["Fréchet distance 2.0000, better", "coverage 0.7500, better", "every limit"]),
-        ("better", {"fid_judge": 2.0, "coverage": 0.65}, "blocked", ["coverage 0.6500, worse"]),
+         ["Fréchet distance 2, better", "coverage 75 %, better", "every limit"]),
+        ("better", {"fid_judge": 2.0, "coverage": 0.65}, "blocked", ["coverage 65 %, worse"]),
     ],
 )  # fmt: skip
 def test_a_challenger_passes_that_is_clearly_better_and_nowhere_worse(
