@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     ),
     "another size": (
         {"cat/wide.png": picture(size=(30, 20))},
-        r"refused: .* 30 × 20 \(cat/wide.*one size.*`data\.height: \d+` and `data\.width: \d+`.*pad`",
+        r"refused: .* 30 × 20 \(cat/wide.*one size.*`data\.height: 32` and `data\.width: 32`.*pad`",
     ),
     "too large": ({"cat/0.png": picture(size=(400, 300))}, r"refused: .*at most 256 × 256"),
     "a bomb": (
@@ -295,6 +296,10 @@ def test_other_shapes_are_cropped_padded_or_stretched_and_what_is_lost_is_said()
     rows = [found.images[0, 0, 5].astype(int) for found in (cropped, padded, stretched)]
     assert 90 < rows[0][0] < rows[0][-1] < 165 and rows[2][0] < 20 < 230 < rows[2][-1]
     assert np.ptp(padded.images[0, 0, 5]) > 200 and np.ptp(padded.images[0, 0, 0]) == 0
+    bright = np.zeros((3, 10), np.uint8)  # at its edges, more than half: so is what is added
+    bright[0, 5:] = bright[2] = bright[1, 9] = 200
+    write({"a/0.png": picture(bright), "b/0.png": picture(bright)})
+    assert (opened(**how, fit="pad").images[:, 0, [0, 9]] == 200).all()
     (warning,) = cropped.warnings
     assert re.search(r"fit 10 × 10.*a 75 % \(75 %\), b 75 %.*`data\.fit: pad`", warning)
     assert padded.warnings == stretched.warnings == ()
@@ -371,16 +376,18 @@ def test_torchvisions_layout_is_kept_and_equal_images_are_left_out(
 
 
 def test_a_table_beside_pictures_names_classes_groups_and_splits() -> None:
-    rows = [(f"{n}.png", "ab"[n % 2], n // 4, "test" if n > 15 else "train") for n in range(24)]
+    rows = [(f"{n}.png", "ab"[n % 2], n // 4, "TEST" if n > 15 else "Training") for n in range(24)]
+    rows += [(f"{n}.png", "ab"[n % 2], "", "train") for n in (24, 25)]  # each of its own
     write({name: noise(n) for n, (name, *_) in enumerate(rows)})
     lines = "".join(f"{','.join(map(str, row))}\n" for row in rows)
     write({"labels.csv": b"path,label,group,split\n" + lines.encode()})
     run()
     train, held, test = (load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA, TEST_DATA))
-    assert len(test) == 8 and len(train) + len(held) == 16 and not CSV.exists()
+    assert len(test) == 8 and len(train) + len(held) == 18 and not CSV.exists()
     assert train.groups is not None and held.groups is not None
     assert not set(train.groups.tolist()) & set(held.groups.tolist())
-    assert len(set(held.groups.tolist())) * 4 == len(held)
+    sizes_of_groups = [*Counter(train.groups.tolist() + held.groups.tolist()).values()]
+    assert sorted(sizes_of_groups) == [1, 1, 4, 4, 4, 4]
 
 
 def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_named(
