@@ -27,6 +27,9 @@ from cgan.training.loop import train
 TOO_FEW = 3  # held-out images: they say nothing of a class
 WANTED = 10
 WARM, TIMED, MOST_S = 2, 6, 10.0  # steps; seconds
+REST_S = (
+    25.0  # ten starts of Python with torch, comparisons and pictures: 19 s on digits, 37 s at 96 px
+)
 
 Counts = dict[str, int]  # by the class's name
 
@@ -90,8 +93,9 @@ def _how_long(training: Dataset, params: Params, fitted: TrainParams) -> str:
     taken = timed(lambda steps: train(training, fitted, progress=steps)) * fitted.total_steps
     return (
         f"Time on this machine ({hardware.device}, {os.cpu_count()} cores): about "
-        f"{duration(taken + judging)}; {duration(taken)} for {fitted.total_kimg:g} kimg of the generator's "
-        f"training (`train.total_kimg`), {duration(judging)} for judges."
+        f"{duration(taken + judging + REST_S)}: {duration(taken)} for {fitted.total_kimg:g} kimg of the "
+        f"generator's training (`train.total_kimg`), {duration(judging)} for judges, {duration(REST_S)} for "
+        "the rest."
     )
 
 
