@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from synthetic import sample_digits
 from torch import Tensor
 
@@ -16,9 +17,11 @@ from cgan.errors import CganError, DataError
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, TRAINED, Pupils, adjusted, class_balanced
 from cgan.evidence.effect import DRAWN, Outcome, _Pooled, effect, shared, student, worth
+from cgan.evidence.rounds import rounds_by_seed
 from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated, thinned
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, build_generator
+from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, look
 
@@ -193,6 +196,19 @@ def digits(*rows: Tensor) -> Dataset:
 
 def rows_of(digit: int) -> Tensor:
     return (sample_digits()[1] == digit).nonzero().flatten()
+
+
+def test_an_outcome_has_what_each_classifier_said_right_and_rounds_have_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1, 1])
+    test = Dataset(images, labels, {"classes": 2})
+    said = {"real": labels, DRAWN: torch.tensor([0, 1, 1, 0])}
+    monkeypatch.setattr(Pupils, "answers", lambda *_: said)
+    rounds = rounds_by_seed(test, test, test, load_params(ROOT / "params.yaml"), 3, tmp_path, CPU)
+    assert [each.name for each in rounds] == [f"seed {n} of 3" for n in (1, 2, 3)]
+    outcome = rounds[0].outcome()
+    assert (outcome.mean("real"), outcome.mean(DRAWN)) == (1.0, pytest.approx(5 / 6))
 
 
 def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:
