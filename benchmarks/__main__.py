@@ -83,12 +83,6 @@ def tiny(only: Only = None) -> None:
 
 
 @app.command()
-def flow() -> None:
-    """A rectified flow beside `default`, on the sample: 12 minutes."""
-    _show("all", "flow", _facts(), sample.flow_beside_default(SCALES["all"]))
-
-
-@app.command()
 def small() -> None:
     """What the pipeline makes of 100 to 1,000 digits: seven minutes."""
     _show("all", "small", _facts(), sample.small(SCALES["all"]))

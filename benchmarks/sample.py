@@ -1,10 +1,7 @@
-"""The embedded sample, split as by the pipeline: a flow beside `default`, and what small parts of it make."""
+"""What small parts of the embedded sample make."""
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -18,15 +15,12 @@ from cgan.quality.judge import Judge, accuracy
 from cgan.training.fitting import fit
 from cgan.training.loop import train
 
-from .contenders import Flow, timed
-from .evaluation_set import EvaluationSet, all_params, as_dataset, fresh_generator, preset
+from .evaluation_set import EvaluationSet, all_params, as_dataset, fresh_generator
 from .scale import SHORT_RUN, Scale
 from .tables import Result, Table
 
-SHOWN = ("conditional_accuracy", "worst_class_accuracy", "fid_judge", "recall", "coverage")
 OF_SMALL = ("conditional_accuracy", "worst_class_accuracy", "recall", "gan_train_accuracy")
 A_CLASS = (10, 20, 30, 100, None)  # images; None: all
-THREADS = 2
 
 
 def report(common: EvaluationSet, judge: Judge, drawn: Tensor, kimg: float | None) -> Evaluation:
@@ -43,48 +37,6 @@ def report(common: EvaluationSet, judge: Judge, drawn: Tensor, kimg: float | Non
 def cells(found: Evaluation, keys: tuple[str, ...], of: str = "value") -> list[str]:
     values = (found[key].get(of) for key in keys)
     return ["–" if value is None else f"{value:.3f}" for value in values]
-
-
-def flow_beside_default(scale: Scale) -> Result:
-    """`default`, and the flow in the same time and in ten times as much."""
-    common, evaluate = EvaluationSet.of_sample(scale.judge_kimg), all_params().evaluate
-    asked = classes_asked(10, evaluate)[: scale.limit]
-    table = Table(
-        "A rectified flow beside `default`, on the embedded sample",
-        ["who", "CPU s of training", "s", *(METRICS[key].name for key in SHOWN),
-         "CPU s of 1,000 drawings"],
-        note=f"{len(common.training):,} images for training, {len(common.heldout):,} held out, "
-        f"{len(asked):,} drawings. The time given is CPU seconds, on {THREADS} threads.",
-    )  # fmt: skip
-    reports: dict[str, Evaluation] = {}
-
-    def look_at(
-        who: str, drawing: Callable[[Tensor, int], Tensor], cpu: float, wall: float
-    ) -> None:
-        began = time.process_time()
-        drawn = drawing(asked, evaluate.seed)
-        took = (time.process_time() - began) / len(drawn) * 1000
-        reports[who] = found = report(common, common.judge, drawn, 0)
-        table.add(who, f"{cpu:.0f}", f"{wall:.0f}", *cells(found, SHOWN), f"{took:.2f}")
-        print(" ".join(table.rows[-1]), flush=True)
-
-    short = dict(SHORT_RUN) if scale.limit else {}
-    began = time.process_time()
-    ours = train(common.training, preset("default", device="cpu", previews=0, **short))
-    given = time.process_time() - began
-    look_at("preset `default`", functools.partial(draw, ours.generator), given, ours.wall_time_s)
-    for times, guidance in ((1, 3.0), (10, 2.0)):
-        flow = Flow(common.training)
-        flow.guidance = guidance
-        wall = cpu = 0.0
-        while cpu < times * given:
-            flow.progress = cpu / (times * given)
-            spent = timed(flow, 10, THREADS)
-            wall, cpu = wall + spent[0], cpu + spent[1]
-        for flow.draw_steps in (1, 4, 50):
-            look_at(f"{flow.name}, draws in {flow.draw_steps}", flow.draw, cpu, wall)
-    table.add("real images", "", "", *cells(reports["preset `default`"], SHOWN, "floor"), "")
-    return Result([table], [], {"reports": reports})
 
 
 def small(scale: Scale) -> Result:

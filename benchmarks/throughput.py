@@ -9,7 +9,7 @@ import torch
 
 from cgan.data.dataset import Dataset
 
-from .contenders import PORT, Contender, Flow, Ours, timed
+from .contenders import PORT, Ours, timed
 from .evaluation_set import EvaluationSet, preset
 from .scale import Scale
 from .tables import Check, Result, Table, times
@@ -18,10 +18,9 @@ ENDLESS = {"total_kimg": 1_000_000.0, "previews": 0}
 Rates = dict[str, list[float]]  # of each contender, one a round
 
 
-def contenders(data: Dataset) -> list[Contender]:
+def contenders(data: Dataset) -> list[Ours]:
     names = {"preset `fast`": "fast", "preset `default`": "default", PORT: "demo"}
-    ours = [Ours(who, data, preset(p, **ENDLESS, device="cpu")) for who, p in names.items()]
-    return [*ours, Flow(data)]
+    return [Ours(who, data, preset(p, **ENDLESS, device="cpu")) for who, p in names.items()]
 
 
 def measure(scale: Scale) -> Result:
@@ -41,7 +40,7 @@ def measure(scale: Scale) -> Result:
     return tabulated(rates, work, cores, common.about)
 
 
-def _steps_in(contender: Contender, seconds: float, threads: int) -> int:
+def _steps_in(contender: Ours, seconds: float, threads: int) -> int:
     """How many steps take about so long; warms up on the way."""
     wall, _ = timed(contender, 1, threads)
     if wall < seconds:
@@ -65,7 +64,7 @@ def tabulated(rates: dict[int, Rates], work: Rates, cores: int, about: str) -> R
         f"on {about}. "
         f"{len(rates[cores][PORT])} rounds, everyone in turn in each; medians, and the median of each "
         "round's ratio with its range. Our presets compute in the hardware's best precision (bfloat16 "
-        "where it has it), so does the flow; the port in float32, as it was written.",
+        "where it has it); the port in float32, as it was written.",
     )  # fmt: skip
     for name, own in rates[cores].items():
         middle, low, high = ratios(own, rates[cores][PORT])

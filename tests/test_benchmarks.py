@@ -13,7 +13,7 @@ import typer
 
 from benchmarks import __main__ as command
 from benchmarks import contenders, evaluation_set, quality, sample, service, throughput
-from benchmarks.contenders import PORT, Flow, Ours
+from benchmarks.contenders import PORT, Ours
 from benchmarks.evaluation_set import as_dataset, preset
 from benchmarks.scale import SCALES
 from cgan.data.dataset import Dataset
@@ -54,15 +54,6 @@ def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     trained = train(digits, params)
     assert ours.step == params.total_steps
     assert torch.equal(ours.draw(asked, 5), draw(trained.generator, asked, 5))
-
-
-def test_the_flow_learns_which_classes_are_black_and_which_white(digits: Dataset) -> None:
-    images = (digits.labels % 2 * 255).byte()[:, None, None, None].expand(-1, 1, 28, 28)
-    flow = Flow(as_dataset(images.numpy(), digits.labels.numpy(), 10))
-    flow.train(60, 2)
-    flow.average, flow.draw_steps, flow.guidance = flow.network, 10, 1
-    drawn = flow.draw(torch.arange(20) % 10, 5).float().mean(dim=(1, 2, 3))
-    assert drawn[::2].max() < 60 < 195 < drawn[1::2].min()
 
 
 def test_ratios_are_taken_within_rounds_and_a_check_fails_below_its_bar() -> None:
@@ -133,6 +124,5 @@ def test_all_parts_run_and_leave_their_figures(
     assert set(served["steady"]["statuses"]) == {"200"}, "ten digits, fifty times a second"
     assert set(served["crowd"]["statuses"]) <= {"200", "429"}
     assert served["grown_mb"] < service.MEMORY_MB
-    tables = (m(SCALES["tiny"]).tables[0] for m in (sample.flow_beside_default, sample.small))
-    assert [len(table.rows) for table in tables] == [8, 6]
+    assert len(sample.small(SCALES["tiny"]).tables[0].rows) == 6
     assert capsys.readouterr().out.count("\n### ") >= 6, "a table of each part"

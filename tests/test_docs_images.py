@@ -9,8 +9,14 @@ from conftest import ROOT
 from cgan.files import read_json
 
 IMAGES = ROOT / "docs/images"
-# By `cgan draw` (CONTRIBUTING.md), by hand, and what docs/screenshots.py writes beside its pictures.
-BY_OTHERS = {"grid.png", "pipeline.svg", "facts.json"}
+# By `cgan draw` (CONTRIBUTING.md), by hand, of other data, and what docs/screenshots.py writes.
+BY_OTHERS = {
+    "grid.png",
+    "pipeline.svg",
+    "facts.json",
+    "photographs-cifar.jpg",
+    "photographs-tiles.png",
+}
 SHOWN = re.compile(r"!\[([^\]]*)\]\((?:docs/)?images/([\w.-]+)\)")
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 
