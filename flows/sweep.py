@@ -116,6 +116,10 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     enough = [MaxTrialsCallback(args.trials, states=done)]
     if not before:  # it makes the data and the judge for all, and may show that nothing works
         study.optimize(objective, n_trials=1, callbacks=enough)
+    if len(study.get_trials(states=done)) < args.trials:
+        # One at a time: of those that wait, two threads may take the same (SQLite has no locks for rows).
+        waiting = len(study.get_trials(states=(TrialState.WAITING,)))
+        study.optimize(objective, waiting, callbacks=enough, catch=(CganError,))
     if short := max(0, args.trials - len(study.get_trials(states=done))):
         study.optimize(objective, short, n_jobs=args.parallel, callbacks=enough, catch=(CganError,))
     best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())

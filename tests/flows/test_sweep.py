@@ -86,6 +86,24 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_interrupted(base: Path) 
     assert found[0].params == found[1].params, "the one that was cut off, again"
 
 
+@pytest.mark.slow
+def test_f106_what_a_kill_cut_off_is_trained_again_one_after_the_other(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two that wait, two threads may take the same, and one would never be trained."""
+    assert sweep.main(["--trials", "1"]) == 0
+    (name,) = optuna.get_all_study_names(f"sqlite:///{base}/.cgan/optuna.db")
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{base}/.cgan/optuna.db")
+    for lr in (0.001, 0.002):
+        study.enqueue_trial({"train.lr": lr})
+        study.ask().set_user_attr("here", f"{os.uname().nodename}:{base}")
+    capsys.readouterr()
+    assert sweep.main(["--trials", "3", "--parallel", "2"]) == 0
+    numbers = re.findall(r"^trial (\d+)", capsys.readouterr().out, re.MULTILINE)
+    assert numbers == ["3", "3", "4", "4"], "begun and ended, then the next"
+    assert [trial.state.name for trial in trials(base)].count("COMPLETE") == 3
+
+
 def test_seeds_say_whether_params_yaml_is_better_than_a_commit(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
