@@ -96,7 +96,7 @@ METRICS = {
         Metric(
             "gan_train_accuracy",
             "GAN-train accuracy",
-            "of a class network that saw drawings only, on real images; mean over classes",
+            "of a classifier that was trained on drawings alone, on real images; mean over classes",
             "higher",
             headline="GAN-train",
             is_share=True,
@@ -111,7 +111,7 @@ METRICS = {
         Metric(
             "kid_judge",
             "kernel distance",
-            "from the same images by another formula; 0 is like real, and chance may put it below",
+            "the same images by another formula; 0 is like real, and noise can make it negative",
             "lower",
             on_screen=False,
         ),

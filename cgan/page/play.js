@@ -204,6 +204,7 @@ function listen() {
   });
   part("png").addEventListener("click", downloadPicture);
   part("copy").addEventListener("click", copyLink);
+  if (location.protocol === "file:") part("copy").textContent = "Copy command";
   addEventListener("hashchange", () => {
     const asked = stateFrom(location.hash);
     if (asked && hashOf(asked) !== hashOf(state)) change(asked, true);

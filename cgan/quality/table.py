@@ -13,8 +13,8 @@ WIDE = 0.05
 
 
 def quality_line(report: Evaluation, training_s: float | None = None) -> str:
-    """`99.4 % show the class asked for (real images 98.6 %), 96 % as varied as real images, weakest class: 9
-    (569 different drawings, real images 1,000), no near copies, trained in 24 s`."""
+    """`99.4 % show the class asked for (real images 98.6 %), 96 % as varied overall as real images, weakest
+    class: 9 (569 different drawings, real images 1,000), no near copies, trained in 24 s`."""
     parts = []
     if reason := report.get("not_measurable"):
         parts.append(f"what the drawings are worth is not measurable: {reason}")
@@ -43,7 +43,7 @@ _IN_WORDS: dict[str, Callable[[float, float], str]] = {
     ),
     "recall": lambda value, real: (
         (f"{percent(value / real, 0)} " if value < 0.995 * real else "")
-        + "as varied as real images"
+        + "as varied overall as real images"
     ),
     "copies": lambda value, real: (
         f"{percent(value)} near copies (real images {percent(real)})" if value else "no near copies"

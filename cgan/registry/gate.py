@@ -41,7 +41,7 @@ from cgan.registry.client import (
     numbered,
     open_registry,
 )
-from cgan.tracking.delivery import RUN_KEY_TAG
+from cgan.tracking.delivery import RUN_KEY_TAG, WEIGHTS
 from cgan.tracking.records import RunInfo, folder_of, read_info
 from cgan.tracking.runs import send
 from cgan.tracking.store import artifact
@@ -111,7 +111,7 @@ def _run_of(registry: Registry, trained: RunInfo) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
     experiment = registry.client.get_experiment_by_name(trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
-    wanted += f" AND tags.`cgan.generator_sha256` = '{sha256_of(GENERATOR)}'"
+    wanted += f" AND tags.`{WEIGHTS}` = '{sha256_of(GENERATOR)}'"
     runs = registry.client.search_runs([experiment.experiment_id], wanted) if experiment else []
     if not runs:
         raise ModelError(

@@ -22,9 +22,10 @@ from cgan.params.reading import load_params
 from cgan.project import CSV, GENERATOR, PICTURES, project_root
 from cgan.registry.client import open_registry
 from cgan.reports.recorded_run import find_run_id
+from cgan.tracking.delivery import WEIGHTS
 from cgan.tracking.runs import SOURCE
 
-COMMIT, MADE = "mlflow.source.git.commit", "cgan.generator_sha256"  # tags of a run
+COMMIT = "mlflow.source.git.commit"  # tag of a run
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
 
 
@@ -36,7 +37,7 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
     run_id, root = find_run_id(what), project_root()
     with tempfile.TemporaryDirectory(prefix="cgan-reproduce-") as tmp, open_registry() as registry:
         tags, tree = registry.client.get_run(run_id).data.tags, Path(tmp) / "tree"
-        if not {COMMIT, MADE} <= tags.keys():
+        if not {COMMIT, WEIGHTS} <= tags.keys():
             raise CganError(
                 f"run {run_id} has no generator or no commit to repeat. Choose another."
             )
@@ -56,7 +57,7 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
         facts = read_facts(pictures, "pictures") if pictures.is_file() else {}
         if (facts.get("digest") or sha256_of(tree / CSV)) != tags.get("cgan.csv_sha256"):
             say("The data differ from those of the run.")
-        then, now = tags[MADE], sha256_of(tree / GENERATOR)
+        then, now = tags[WEIGHTS], sha256_of(tree / GENERATOR)
     say(f"the same bytes: {now}" if now == then else f"NOT the same bytes: {then} then, {now} now")
     return now == then
 

@@ -55,6 +55,7 @@ from cgan.project import (
 from cgan.quality.judge import load_judge
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.runner import progress, run_stage
+from cgan.tracking.delivery import WEIGHTS
 from cgan.tracking.records import runs, training_lock
 from cgan.tracking.runs import Run, training_run
 from cgan.training.fitting import fit
@@ -202,7 +203,7 @@ def record(run: Run, trained: Trained) -> None:
         run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
     hashes = {
         "dvc.generator_md5": md5_of(GENERATOR),
-        "cgan.generator_sha256": sha256_of(GENERATOR),
+        WEIGHTS: sha256_of(GENERATOR),
     }
     run.set_tags(hashes)
     # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.

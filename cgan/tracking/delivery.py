@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ MODEL_NAME = "generator"
 JUDGED = "quality/"
 # Tags: a hash of all that a run's numbers depend on beside its generator; and why it is the best of its data.
 MEASURED_WITH, BEST = "cgan.measured_with", "best"
+WEIGHTS = "cgan.generator_sha256"  # also a tag: the hash of the generator's file
 
 
 def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> Run | None:
@@ -86,13 +87,23 @@ def _mark_best(client: MlflowClient, experiment: str, alike: str) -> None:
     wanted = f"tags.`{MEASURED_WITH}` = '{alike}'"
     runs = client.search_runs([experiment], wanted, order_by=[f"metrics.`{key}` ASC"])
     ranked = [run for run in runs if key in run.data.metrics]
-    distances = ", the next ".join(f"{run.data.metrics[key]:.3g}" for run in ranked[:2])
-    why = f"lowest Fréchet distance of {len(ranked)} with these data and this judge: {distances}"
+    different = [*by_generator(ranked).values()]
+    distances = ", the next ".join(f"{run.data.metrics[key]:.3g}" for run in different[:2])
+    why = f"lowest Fréchet distance of {len(different)} generators with these data and this judge: "
+    why += distances
     for place, run in enumerate(ranked):
-        if place == 0 and len(ranked) > 1 and run.data.tags.get(BEST) != why:
+        if place == 0 and len(different) > 1 and run.data.tags.get(BEST) != why:
             client.set_tag(run.info.run_id, BEST, why)
         elif place and BEST in run.data.tags:
             client.delete_tag(run.info.run_id, BEST)
+
+
+def by_generator(runs: Iterable[Run]) -> dict[str, Run]:
+    """The first run of each generator, by the hash of its file: equal params train the same one again."""
+    first: dict[str, Run] = {}
+    for run in runs:
+        first.setdefault(run.data.tags.get(WEIGHTS, run.info.run_id), run)
+    return first
 
 
 def _metrics(

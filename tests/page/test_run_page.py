@@ -278,7 +278,7 @@ def test_a_mistake_has_the_class_asked_for_and_the_class_seen_in_their_places(pa
     show(page)
     unfold(page)
     cells = "[...[...document.querySelectorAll('table')].find((t) => t.caption.textContent"
-    cells += " === 'The most frequent mistakes').tBodies[0].rows[0].cells]"
+    cells += " === 'Drawings that the judge takes for another class').tBodies[0].rows[0].cells]"
     assert page.run(f"{cells}.map((cell) => cell.textContent.trim())") == ["0", "1", "4"]
     chart = ".chart[data-kind=matrix]"
     see(page, chart)
@@ -365,7 +365,8 @@ def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_c
     middle = see(page, ".chart svg")
     page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
     page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
-    assert "step" in page.run("document.querySelector('#vg-tooltip-element').innerText")
+    told = page.run("document.querySelector('#vg-tooltip-element').innerText")
+    assert re.match(r"step\s+\d+\s", told)
 
 
 @pytest.mark.usefixtures("finished")

@@ -440,14 +440,14 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
         "copies": {"value": 0.015, "floor": 0.01},
     }
     words = (
-        "91.0 % show the class asked for (real images 92.0 %), 76 % as varied as real images, 1.5 % near "
-        "copies (real images 1.0 %)"
+        "91.0 % show the class asked for (real images 92.0 %), 76 % as varied overall as real "
+        "images, 1.5 % near copies (real images 1.0 %)"
     )
     assert quality_line(told, 68.4) == f"{words}, trained in 68 s"
     told["copies"]["value"] = 0.0
     told["conditional_accuracy"] |= {"constant": 0.5}
     assert "real images 92.0 %) (the same answer for all: 50 %)," in quality_line(told)
-    assert quality_line(told).endswith("as varied as real images, no near copies")
+    assert quality_line(told).endswith("as varied overall as real images, no near copies")
     told["conditional_accuracy"] = {"value": 0.91, "floor": 0.92, "floor_interval_95": [0.7, 0.97]}
     assert "(real images 92.0 %, between 70 and 97 %), " in quality_line(told)
 

@@ -22,7 +22,7 @@ from cgan.registry.client import open_registry
 from cgan.reports.rank import rank
 from cgan.reports.report import summary
 from cgan.reports.status import status
-from cgan.tracking.delivery import MEASURED_WITH
+from cgan.tracking.delivery import MEASURED_WITH, WEIGHTS
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 
@@ -126,6 +126,7 @@ def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alik
     runs = {}
     for name, measured_with, distance, spread in (
         ("best", "d", 0.30, 0.01),
+        ("best again", "d", 0.30, 0.01),  # the same bytes: luck has nothing to do with it
         ("close", "d", 0.31, 0.1),
         ("worst", "d", 0.9, 0.01),
         ("other data", "e", 0.1, 0.1),
@@ -133,16 +134,19 @@ def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alik
         runs[name] = run_id = trained(name, fid_judge=distance)
         with open_registry("cgan") as registry:
             registry.client.set_tag(run_id, MEASURED_WITH, measured_with)
+            registry.client.set_tag(run_id, WEIGHTS, name.removesuffix(" again"))
             entry = {"value": distance, "replicates": [-spread, spread, 0.0]}
             report = {"fid_judge": entry, "measurement_context": {"seed": 1}}
             registry.client.log_dict(run_id, report, "reports/evaluation.json")
-    by = "of 3 runs by Fréchet distance"
-    assert rank(runs["best"]) == (
-        f"number 1 {by}, 0.3; close has 0.31, and the difference is within chance"
-    )
-    assert rank(runs["worst"]) == (
-        f"number 3 {by}, 0.9; best has 0.3, and the difference is more than chance"
-    )
+    by = "of 3 generators by Fréchet distance"
+    for name in ("best", "best again"):
+        assert rank(runs[name]) == (
+            f"number 1 {by}, 0.3; close has 0.31, and the difference is within chance"
+        )
+    assert rank(runs["worst"]) in [
+        f"number 3 {by}, 0.9; {twin} has 0.3, and the difference is more than chance"
+        for twin in ("best", "best again")
+    ]
     assert rank(runs["other data"]) == rank(trained("without a tag", fid_judge=0.1)) == ""
 
 

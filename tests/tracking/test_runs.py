@@ -38,7 +38,7 @@ from tracked import root as root
 
 from cgan.errors import TrackingError
 from cgan.tracking import runs as tracking
-from cgan.tracking.delivery import BEST, MEASURED_WITH
+from cgan.tracking.delivery import BEST, MEASURED_WITH, WEIGHTS
 from cgan.tracking.records import RECORDS, read_records, runs, waiting
 from cgan.tracking.runs import Run, flush, reopen, send
 from cgan.tracking.store import RUN_ID, open_store, store_uri
@@ -78,19 +78,20 @@ def test_the_best_of_the_runs_that_were_measured_alike_says_why_it_is(root: Path
     best: list[dict[str, str]] = []
     for key, alike, distance in (
         *(("first", "x", 0.5), ("second", "x", 0.25), ("third", "x", 0.75)),
-        ("of other data", "y", 0.01),
+        *(("of other data", "y", 0.01), ("third again", "x", 0.75)),
     ):
         folder = waiting_run(root, key.replace(" ", ""))
         tracker = Run(folder, {})
         tracker.is_live = False
         tracker.log_metrics({"quality/fid_judge": distance}, 0)
-        tracker.set_tags({MEASURED_WITH: alike, "mlflow.runName": key})
+        weights = key.removesuffix(" again")
+        tracker.set_tags({MEASURED_WITH: alike, WEIGHTS: weights, "mlflow.runName": key})
         send(folder)
         found = open_store(store_uri(root)).search_runs(["1"])
         best.append({r.info.run_name: r.data.tags[BEST] for r in found if BEST in r.data.tags})
-    words = "lowest Fréchet distance of {} with these data and this judge: 0.25, the next 0.5"
+    words = "lowest Fréchet distance of {} generators with these data and this judge: 0.25, the next 0.5"
     three = {"second": words.format(3)}
-    assert best == [{}, {"second": words.format(2)}, three, three]
+    assert best == [{}, {"second": words.format(2)}, three, three, three]
 
 
 def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
