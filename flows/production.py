@@ -4,8 +4,8 @@
     python -m flows.production deploy
     python -m flows.production down
 
-A supervisor keeps the servers of Prefect and MLflow and a worker running, as supervisord.conf says; their
-state is under `.cgan/production`. All commands may be repeated. See docs/production.md.
+A supervisor keeps the servers of Prefect and MLflow and a worker running, by supervisord.conf; their state is
+under `.cgan/production`. It is safe to repeat every command. See docs/production.md.
 """
 
 from __future__ import annotations

@@ -103,7 +103,10 @@ const CHARTS = {
           mark: { type: "rule", strokeWidth: 1 },
           encoding: {
             opacity: { condition: { value: 0.8, param: "hover", empty: false }, value: 0 },
-            tooltip: [{ field: "step", type: "quantitative" }, ...names.map((field) => ({ ...DIGITS3, field }))],
+            tooltip: [
+              { field: "step", type: "quantitative" },
+              ...names.map((field) => ({ ...DIGITS3, field })),
+            ],
           },
         },
       ],

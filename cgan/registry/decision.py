@@ -1,6 +1,6 @@
 """May this generator be served? Numbers in, checks and reasons out; no store, no files.
 
-Bars are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
+Limits are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
 shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
 bootstrap of `quality.comparison`. Against the champion, a difference counts when its interval is
 clear of what nobody would notice.
@@ -69,7 +69,7 @@ def bars(
     different: Sequence[Variety | None],
     names: Sequence[str],
 ) -> list[Check]:
-    """Each bar, at the pessimistic end of the interval.
+    """Each limit, at the pessimistic end of the interval.
 
     `judge`: how often the judge names a held-out label. `different`: of each class; `names` of the classes.
     """

@@ -114,7 +114,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
         "measured": challenger.values(),
         "measurement_context": context,
     }
-    report.sections["Bars"] = table_of(checks)
+    report.sections["Limits"] = table_of(checks)
     report.sections["Measured with"] = table(("", ""), context.items())
     verdict, reasons = decide([*checks, *comparison], praise)
     report.reasons = [*reasons, *report.reasons]

@@ -49,7 +49,7 @@ def watch() -> None:
 def compare(
     run_a: Annotated[
         str,
-        typer.Argument(metavar="RUN_A", help="Its id or alias in MLflow, or a project's folder."),
+        typer.Argument(metavar="RUN_A", help="Id or alias in MLflow, or a project's folder."),
     ],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
     markdown: Annotated[
@@ -145,14 +145,12 @@ def split(
 def reproduce(
     run: Annotated[
         str,
-        typer.Argument(
-            metavar="RUN_ID", help="Its id in MLflow, or champion, or models:/NAME@ALIAS."
-        ),
+        typer.Argument(metavar="RUN_ID", help="Id in MLflow, or champion, or models:/NAME@ALIAS."),
     ],
 ) -> None:
     """Repeat a training from its commit, params and data, and say whether the bytes are the same.
 
-    Runs the code of its commit in a temporary clone. Exit code 0: equal, 1: not.
+    Runs the code of its commit in a temporary clone. Exit code 0 if they are equal, else 1.
     """
     require_project()
     from cgan.reports.reproduce import reproduce_run
@@ -168,7 +166,7 @@ def label_errors(
         typer.Option(
             min=2,
             max=20,
-            help="In how many folds to check; a judge trained on the others checks each.",
+            help="Number of folds; a judge trained on the others checks each.",
         ),
     ] = 5,
     out: Annotated[
@@ -189,7 +187,7 @@ def label_errors(
 def balance(
     per_class: PerClass = None,
     believed: Believed = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed draws the same.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Same seed, same drawings.")] = 0,
     out: Annotated[
         str, typer.Option(help="The .csv or the folder to write.")
     ] = "drawn/balanced.csv",

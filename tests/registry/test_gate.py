@@ -93,7 +93,7 @@ def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(champ
         ("gate.verdict", "passed"),
         ("champion.instead_of", "none"),
     }
-    assert "## Bars" in version.description
+    assert "## Limits" in version.description
     run = client.get_run(version.run_id)
     assert run.data.metrics["gate/conditional_accuracy"] > 0.95
     files = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "gate")}
