@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xmlrpc.client import ServerProxy  # nosec B411: our own supervisor answers
+from xmlrpc.client import Fault, ServerProxy  # nosec B411: our own supervisor answers
 
 from cgan.project import PRODUCTION
 
@@ -26,7 +27,13 @@ def supervisor(root: Path) -> Iterator[Any]:
 
 
 def running(root: Path) -> dict[str, int]:
-    """The number of each process that the supervisor keeps. Empty where none runs."""
+    """The number of each process that the supervisor keeps. Empty where none runs; one that is just shutting
+    down, after a `down` that was killed, is waited for."""
     with contextlib.suppress(OSError), supervisor(root) as keeper:
-        return {info["name"]: info["pid"] for info in keeper.getAllProcessInfo() if info["pid"]}
+        while True:
+            try:
+                infos = keeper.getAllProcessInfo()
+                return {info["name"]: info["pid"] for info in infos if info["pid"]}
+            except Fault:  # SHUTDOWN_STATE; in the end nobody answers
+                time.sleep(0.2)
     return {}

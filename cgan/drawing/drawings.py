@@ -53,7 +53,8 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
     labels = list(range(classes)) * per_class
     images = generator.draw(labels, seed)
     if folder:
-        names = (f"{label}/{label}_{n // classes:05d}.png" for n, label in enumerate(labels))
+        folders = class_folders(generator.class_names)
+        names = (f"{folders[k]}/{folders[k]}_{n // classes:05d}.png" for n, k in enumerate(labels))
         write_folder(path, images, names)
     else:
         with replacing(path) as temporary:

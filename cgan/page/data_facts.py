@@ -53,6 +53,8 @@ class Rows:
         metadata = parts[0].metadata
         same = source.get("sha256") == metadata["csv_sha256"]  # else it was replaced since then
         files = source.get("files", []) if same else []
+        if files:  # those of a test set are in neither part
+            files = [files[line - 1] for line in np.sort(lines)]
         return cls(images, labels, np.sort(lines), training, heldout, files, metadata)
 
     def place(self, index: int) -> dict[str, Any]:
@@ -67,6 +69,7 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
         "rows": len(rows.labels),
         "training": len(rows.training),
         "heldout": len(rows.heldout),
+        "tested": report.get("splits", {}).get("test", 0),
         "shape": report["shape"],
         "counts": report["class_counts"],
         "warnings": report["warnings"],

@@ -9,6 +9,7 @@ from typing import Any
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.files import read_json, sha256_of
+from cgan.metric import METRICS
 from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
 from cgan.page.charts import bundle
 from cgan.page.class_states import DOUBTFUL, GOOD, POOR, add_states
@@ -40,7 +41,8 @@ from cgan.quality.judge import load_judge
 from cgan.quality.table import quality_line
 
 STATES = (POOR, DOUBTFUL, GOOD)
-LIMITS = {"min_worst_class_accuracy", "min_different_of_real"}  # of the gate, in dvc.yaml too
+# Of the gate, in dvc.yaml too.
+LIMITS = {"min_worst_class_accuracy", "min_different_of_real", "min_judge_accuracy"}
 FILMED = ("previews", "losses", "probes")  # what the scripts need; the template shows the rest
 
 
@@ -97,6 +99,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "states": {state: len(group) for state, group in by_state.items()},
         "cards": cards,
         "advice": advice,
+        "judge": METRICS["conditional_accuracy"].floor(report),
         "limits": params.gate.model_dump(include=LIMITS),
         "least_images": report["fid_judge"]["least_images"],
         "confusion": confusion_facts(report),

@@ -101,7 +101,7 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
             tested_on, data, others = f"each of {count} folds", all_images(), None
             fold_of = folds_of(data, count, params)
             if options.drawn:
-                others = _by_fold(options.drawn, count, params, data)
+                others = _by_fold(options.drawn, count, params, data, say)
             rounds = rounds_by_fold(
                 data,
                 fold_of,
@@ -114,7 +114,7 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
                 progress,
             )
         else:
-            drawn, seeds = _drawings(params, options, training), options.seeds or ROUNDS
+            drawn, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
             rounds = rounds_by_seed(training, drawn, test, params, seeds, folder, hardware)
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
@@ -123,12 +123,16 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
     result = effect(outcomes, COST_NOTHING, folded=bool(count))
     report, tables = report_on(result, outcomes, rounds, bool(count), tested_on)
     report.facts["generator_digest"] = "" if options.drawn else _digest()
-    report.write(EVIDENCE, EVIDENCE_TEXT)
-    write_text(EVIDENCE_PAGE, document("evidence.html", (), {}, report=report, tables=tables))
-    report.say(say, EVIDENCE_PAGE)
+    facts, text, page = EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE
+    if options.drawn:  # what was found of the project's own drawings stays
+        facts, text, page = (p.with_stem(f"{p.stem}-drawn") for p in (facts, text, page))
+        report.reasons.append(f"The drawings are those in {options.drawn}.")
+    report.write(facts, text)
+    write_text(page, document("evidence.html", (), {}, report=report, tables=tables))
+    report.say(say, page)
     if RUN_REFERENCE.is_file():
         with reopen() as tracker:
-            for path in (EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE):
+            for path in (facts, text, page):
                 tracker.log_file(path)
 
 
@@ -191,7 +195,19 @@ def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
     return Dataset(images, numbers, data.metadata)
 
 
-def _by_fold(folder: Path, count: int, params: Params, data: Dataset) -> Callable[[int], Dataset]:
+def _others(folder: Path, params: Params, data: Dataset, say: Say) -> Dataset:
+    """Somebody else's drawings; says of which classes there are none."""
+    drawn = labelled(folder, params, data)
+    counts = torch.bincount(data.labels, minlength=data.classes)
+    without = torch.bincount(drawn.labels, minlength=data.classes) == 0
+    if names := [data.class_names[n] for n in ((counts < counts.max()) & without).nonzero()[:, 0]]:
+        say(f"{folder}: no drawings of {listed(names)}, so nothing is added to these classes.")
+    return drawn
+
+
+def _by_fold(
+    folder: Path, count: int, params: Params, data: Dataset, say: Say
+) -> Callable[[int], Dataset]:
     names = [folder / f"fold-{fold + 1}" for fold in range(count)]
     if absent := [name for name in names if not name.is_dir()]:
         raise DataError(
@@ -199,12 +215,12 @@ def _by_fold(folder: Path, count: int, params: Params, data: Dataset) -> Callabl
             f"images; `cgan split --folds {count}` writes the images to train these generators on. If one "
             "generator learnt from the project's training part, use --seeds 5 instead of --folds."
         )
-    return lambda fold: labelled(names[fold], params, data)
+    return lambda fold: _others(names[fold], params, data, say)
 
 
-def _drawings(params: Params, options: Options, training: Dataset) -> Dataset:
+def _drawings(params: Params, options: Options, training: Dataset, say: Say) -> Dataset:
     if options.drawn:
-        return labelled(options.drawn, params, training)
+        return _others(options.drawn, params, training, say)
     inputs = Inputs.load()
     counts = torch.bincount(training.labels, minlength=training.classes)
     lacking = missing(counts, options.per_class or default_per_class(counts))

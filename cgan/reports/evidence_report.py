@@ -24,6 +24,8 @@ Table = tuple[str, list[str], list[list[Any]], list[tuple[str, str, float, float
 FEW = 20  # tested images of a class
 LISTED = 60  # classes
 HARDLY = 2  # times what guessing gets
+VAGUE = 0.2  # width of an interval
+CLEARLY = 0.02  # by which the pretrained network is worth a word
 ADVICE = {
     "help": "Use the drawings",
     "harm": "Don't use the drawings",
@@ -56,7 +58,7 @@ def report_on(
         summary=sentence(effect),
         reasons=[
             *_worth(outcomes, filled, folded, learnt, names),
-            *_doubts(effect, names, folded, tested_on),
+            *_doubts(effect, names, folded, tested_on, _mean(outcomes, PROBE)),
         ],
         time=now(),
         facts={
@@ -79,9 +81,10 @@ def sentence(effect: Effect) -> str:
     """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (real images,
     repeated to equal counts, augmented). …`"""
     overall = effect.overall
+    instead = ": do that instead" * (overall.verdict == "harm")
     return (
         f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
-        f"without them {percent(overall.without)} ({WORDS[effect.base]}). The difference is "
+        f"without them {percent(overall.without)} ({WORDS[effect.base]}{instead}). The difference is "
         f"{_points(overall)} (95 % interval {_interval(overall)}), as a mean over the classes."
     )
 
@@ -134,8 +137,17 @@ def _worth(
     ]
 
 
-def _doubts(effect: Effect, names: list[str], folded: bool, tested_on: str) -> list[str]:
+def _doubts(
+    effect: Effect, names: list[str], folded: bool, tested_on: str, pretrained: float | None
+) -> list[str]:
+    """What a reader should know beside the verdict. `pretrained`: how often the probe is right."""
     doubts = []
+    best = max(effect.overall.without, effect.overall.with_drawings)
+    if pretrained is not None and pretrained > best + CLEARLY:
+        doubts.append(
+            f"Better than any of these: logistic regression on a pretrained network's features gets "
+            f"{percent(pretrained)} right, without drawings."
+        )
     if effect.overall.without < HARDLY / len(names):
         doubts.append(
             "Even without drawings the classifier hardly recognises these classes (guessing gets "
@@ -170,7 +182,7 @@ def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torc
                 percent(change.without),
                 percent(change.with_drawings),
                 _interval(change),
-                change.verdict,
+                _verdict(change) if added[label] else "–",
             ]
             if added[label]:
                 gain = change.with_drawings - change.without
@@ -191,6 +203,15 @@ def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torc
         "drawings",
     ]
     return "Class by class", head, rows, drawn
+
+
+def _mean(outcomes: Sequence[Outcome], method: str) -> float | None:
+    """Of the classes' accuracies over all rounds together; None where nobody asked this method."""
+    if method not in outcomes[0].right:
+        return None
+    right = torch.cat([outcome.right[method] for outcome in outcomes]).double()
+    labels = torch.cat([outcome.labels for outcome in outcomes])
+    return statistics.fmean(float(right[labels == n].mean()) for n in labels.unique())
 
 
 def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round], folded: bool) -> Table:
@@ -222,6 +243,13 @@ def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round], folded: bool)
         "worst class",
     ]
     return "What a classifier learns from", head, rows, drawn
+
+
+def _verdict(change: Difference) -> str:
+    """Of a class: an interval that is wide says nothing, not even that there is no difference."""
+    low, high = change.interval
+    vague = change.verdict == "no difference" and high - low > VAGUE
+    return "cannot tell" if vague else change.verdict
 
 
 def _points(change: Difference) -> str:

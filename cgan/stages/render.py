@@ -105,7 +105,13 @@ def beside_real(network: GeneratorNetwork, seed: int, sheet: Path) -> Picture:
     drawings = draw(network, labels, seed).numpy()
     drawn = in_rows(drawings, labels.numpy(), np.arange(len(labels)), rows)
     between = np.full((len(real), BETWEEN, *real.shape[2:]), 255, np.uint8)
-    return np.concatenate([real, between, drawn], axis=1)
+    rows_of_both = np.concatenate([real, between, drawn], axis=1)
+    title = Image.new("L", (rows_of_both.shape[1], CAPTION_HEIGHT))
+    pen, font = ImageDraw.Draw(title), ImageFont.load_default(14)
+    for words, left in (("real images", 10), ("drawings", real.shape[1] + BETWEEN + 10)):
+        pen.text((left, CAPTION_HEIGHT / 2), words, 255, font, anchor="lm")
+    top = np.asarray(title.convert("RGB" if real.ndim == 3 else "L"))
+    return np.concatenate([top, rows_of_both])
 
 
 def strip(network: GeneratorNetwork, params: RenderParams) -> Picture:

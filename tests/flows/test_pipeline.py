@@ -213,9 +213,10 @@ def test_f46_whatever_ends_a_run_ends_the_whole_session_of_its_child(
             {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
             "Prefect's API at PREFECT_API_URL, http://127.0.0.1:9/api, cannot be used (ConnectError",
         ),
-        (
+        pytest.param(
             {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1"},
             "Prefect's temporary server did not start in time",
+            marks=pytest.mark.slow,
         ),
     ],
 )

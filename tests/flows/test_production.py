@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from configparser import RawConfigParser
 from pathlib import Path
+from xmlrpc.client import Fault
 
 import psutil
 import pytest
@@ -134,6 +136,19 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(
     finally:
         production.main(["down"])
     assert running(project) == {}
+
+
+def test_a_supervisor_that_shuts_down_after_a_killed_down_is_waited_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([Fault(6, "SHUTDOWN_STATE")] * 2)
+
+    class Keeper:
+        def getAllProcessInfo(self) -> None:  # noqa: N802 - supervisor's name
+            raise next(answers, ConnectionRefusedError())
+
+    monkeypatch.setattr("cgan.processes.supervisor", lambda _: contextlib.nullcontext(Keeper()))
+    assert running(project) == {} and not list(answers)
 
 
 def test_make_makes_the_environment_again_in_a_clone_that_was_moved(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     assert len(trials(base)) == 4
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_with_a_sweep_that_was_interrupted(base: Path) -> None:
     """Killed: tests/acceptance."""
     command = ("-m", "flows.sweep", "--trials", "2")

@@ -44,6 +44,7 @@ JUDGE = right([245, 245], [250, 250])
 FEW_COPIES = near(10)
 
 
+@pytest.mark.slow
 def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them() -> None:
     """Training, hold-out, and 1,500 unseen reals that stand in for a perfect generator's drawings."""
     pixels, classes = mnist_sample()

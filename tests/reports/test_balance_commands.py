@@ -47,7 +47,8 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     assert len(list(Path("drawn/folder").glob("2/drawn_*.png"))) == 18
     files = [f"own/{'deep' * (n < 2)}/{'same' if n < 2 else n}.jpg" for n in range(60)]
     digest = load_dataset(TRAIN_DATA).metadata["csv_sha256"]
-    write_json(CSV_SOURCE, {"sha256": digest, "files": files})
+    of_test = ["own/test/0.jpg", "own/test/1.jpg"]  # in neither part; lines count them, too
+    write_json(CSV_SOURCE, {"sha256": digest, "files": [of_test[0], *files, of_test[1]]})
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/named", said.append)
     rows = pd.read_csv("drawn/named.rows.csv")
     assert rows["original"][:60].tolist() == files and (rows["class"] == rows["label"]).all()

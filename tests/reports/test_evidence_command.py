@@ -49,7 +49,8 @@ def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 def found(**options: object) -> tuple[dict[str, object], list[str]]:
     said: list[str] = []
     find_evidence(load_params(), Options(**options), said.append, silent)  # type: ignore[arg-type]
-    return json.loads(EVIDENCE.read_text()), said
+    path = EVIDENCE.with_stem("evidence-drawn") if options.get("drawn") else EVIDENCE
+    return json.loads(path.read_text()), said
 
 
 def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
@@ -116,7 +117,10 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
     pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
     names = [f"{label}/{n:03d}.png" for n, label in enumerate(asked.tolist())]
     write_folder(Path("theirs"), pictures, names)
+    before = EVIDENCE.read_bytes()
     theirs, _ = found(seeds=2, drawn=Path("theirs"))
+    assert EVIDENCE.read_bytes() == before, "what is said of the project's own drawings stays"
+    assert theirs["reasons"].pop() == "The drawings are those in theirs."  # type: ignore[attr-defined]
     assert theirs.pop("generator_digest") == "" != own.pop("generator_digest")
     assert {**theirs, "time": ""} == {**own, "time": ""}
 
@@ -141,6 +145,7 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     names = [f"fold-{n // 10 + 1}/2/{n % 10}.png" for n in range(30)]
     write_folder(Path("theirs"), more[rows][:, 0], names)
     report, said = found(folds=3, drawn=Path("theirs"))
+    assert not [line for line in said if "no drawings of" in line]
     assert report["images"] == {"training": 40, "drawn": 10, "tested": 60}
     assert "3 rounds: 24 classifiers" in said[0]
 

@@ -78,7 +78,8 @@ def test_the_film_shows_the_previews_in_the_order_of_their_steps(trained: Path) 
 def test_drawings_stand_beside_the_real_images_of_their_class(trained: Path) -> None:
     render.main()
     with Image.open(render.BESIDE_REAL) as sheet, Image.open(render.REAL_SAMPLES) as real:
-        left, right = np.split(np.asarray(sheet), [real.width], axis=1)
+        rows = np.asarray(sheet)[render.CAPTION_HEIGHT :]
+        left, right = np.split(rows, [real.width], axis=1)
         assert np.array_equal(left, np.asarray(real))
         assert (right[:, : render.BETWEEN] == 255).all()
     network, _ = load_generator(GENERATOR)
