@@ -207,7 +207,12 @@ def validate(
 
         here = load_params()
         params, source = here.validation, here.data
-    images, name = sources.read(file, source, params)
+    try:
+        images, name = sources.read(file, source, params)
+    except CganError as error:
+        if here or "params.yaml" not in str(error):
+            raise
+        raise CganError(f"{error} `cgan init FOLDER` makes a project with a params.yaml.") from None
     facts = csv_report.report_on(images, params, name)
     if report is not None:
         write_json(report, facts)

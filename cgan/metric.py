@@ -42,9 +42,11 @@ class Metric:
         return floor
 
     def interval(self, report: Evaluation) -> tuple[float, float] | None:
-        """At 95 %, where it is known."""
-        interval = report.get(self.key, {}).get("interval_95")
-        return (interval[0], interval[1]) if interval else None
+        """At 95 %, where it is known. Of all metrics only the kernel distance can be below 0."""
+        low, high = report.get(self.key, {}).get("interval_95") or (None, None)
+        if low is None or high is None:
+            return None
+        return (low if self.key == "kid_judge" else max(0.0, low), high)
 
 
 METRICS = {

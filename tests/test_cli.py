@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, run_python
+from PIL import Image
 from typer.main import get_command
 
 import cgan
@@ -100,6 +101,20 @@ def test_outside_a_project_every_command_says_the_same_and_makes_nothing(
         app([*command.split(), *ARGUMENTS.get(command, [])], standalone_mode=False)
     assert str(told.value).startswith(f"{tmp_path} is no project: there is no dvc.yaml.")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_validate_outside_a_project_says_how_to_make_the_params_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, side in (("cat", 10), ("dog", 20)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("L", (side, side)).save(tmp_path / "pictures" / name / "1.png")
+    with pytest.raises(CganError, match=r"`data\.height: \d+`(.|\n)*`cgan init FOLDER` makes a"):
+        app(["validate", "pictures"], standalone_mode=False)
+    (tmp_path / "x.csv").touch()
+    with pytest.raises(CganError, match=r"empty(?!.*cgan init)"):
+        app(["validate", "x.csv"], standalone_mode=False)
 
 
 def test_the_help_shows_the_commands_in_groups_each_with_an_example_that_is_one() -> None:
