@@ -59,6 +59,7 @@ from cgan.training.loop import train
 
 Say = Callable[[str], None]
 HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
+HOLD_OUT = "the hold-out"
 ROUNDS = 5
 PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
 KEPT = 3  # answers, the one at hand among them, whose classifiers stay
@@ -144,12 +145,12 @@ def _test_set(params: Params, options: Options, say: Say) -> tuple[Dataset, str]
     if options.test:
         return _unseen(options.test, params, say), str(options.test)
     test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None  # empty if the source has none
-    return (test, "test set") if test else (load_dataset(HOLDOUT_DATA), "hold-out")
+    return (test, "the test set") if test else (load_dataset(HOLDOUT_DATA), HOLD_OUT)
 
 
 def _folds(options: Options, test: Dataset, tested_on: str) -> int:
     """How many, 0 for rounds that differ by their seeds alone."""
-    if options.folds or options.seeds or tested_on != "hold-out":
+    if options.folds or options.seeds or tested_on != HOLD_OUT:
         return options.folds or 0
     held = torch.bincount(test.labels, minlength=test.classes)
     return ROUNDS if int(held.min()) < HELD_OUT else 0

@@ -176,4 +176,4 @@ def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None
     facts = {key: known.metadata[key] for key in ("classes", "csv_sha256")} | {"part": "test"}
     save_dataset(TEST_DATA, *others, np.arange(90), facts)
     report, _ = found(seeds=2)
-    assert report["tested_on"] == "test set" and report["images"]["tested"] == 90  # type: ignore[index]
+    assert report["tested_on"] == "the test set" and report["images"]["tested"] == 90  # type: ignore[index]
