@@ -19,6 +19,7 @@ from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset, save_dataset
 from cgan.drawing.drawings import write_folder
 from cgan.errors import CganError
+from cgan.evidence.effect import Difference, Effect
 from cgan.evidence.rounds import all_images, folds_of
 from cgan.evidence.sets import default_per_class, fill, missing
 from cgan.model.sampling import picture_of
@@ -29,6 +30,7 @@ from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import silent
 from cgan.reports import evidence as command
 from cgan.reports.evidence import Options, find_evidence
+from cgan.reports.evidence_report import _classes, _doubts, _verdict
 from cgan.reports.split import write_split
 
 
@@ -148,6 +150,19 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     assert not [line for line in said if "no drawings of" in line]
     assert report["images"] == {"training": 40, "drawn": 10, "tested": 60}
     assert "3 rounds: 24 classifiers" in said[0]
+
+
+def test_a_wide_interval_cannot_tell_and_a_pretrained_network_that_is_better_is_named() -> None:
+    wide, narrow = Difference(0.5, 0.4, (-0.4, 0.2), 10), Difference(0.5, 0.49, (-0.05, 0.03), 10)
+    clear = Difference(0.5, 0.2, (-0.5, -0.1), 10)
+    assert [*map(_verdict, (wide, narrow, clear))] == ["cannot tell", "no difference", "harm"]
+    effect = Effect("augmented", narrow, {0: narrow, 1: narrow})
+    for pretrained, named in ((0.9, True), (0.51, False), (None, False)):
+        told = _doubts(effect, ["a", "b"], True, "each fold", pretrained)
+        assert ("pretrained network's features gets 90.0 % right" in told[0]) is named
+    # A class that got no drawings shows nothing about them.
+    table = _classes(effect, ["a", "b"], torch.tensor([9, 3]), torch.tensor([0, 6]))
+    assert [row[-1] for row in table[2]] == ["no difference", "–"]
 
 
 @pytest.mark.usefixtures("rare", "no_probe")
