@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,7 +68,7 @@ def save_network(
 ) -> None:
     """Write a network with its architecture; `facts` say what made it (params, data hash, …)."""
     kind = "generator" if isinstance(network, GeneratorNetwork) else "discriminator"
-    facts = {"architecture": network.architecture.to_json(), "torch": torch.__version__, **facts}
+    facts = {"architecture": asdict(network.architecture), "torch": torch.__version__, **facts}
     save_tensors(path, kind, network.state_dict(), facts)
 
 

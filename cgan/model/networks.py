@@ -13,7 +13,7 @@ Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard norm
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any, TypeVar
 
@@ -39,9 +39,6 @@ class Architecture:
     latent_dim: int = 0
     max_features: int = 4096
     class_logit_weight: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _halvings(height: int, width: int) -> int:
@@ -294,9 +291,7 @@ def _require_demo_size(a: Architecture) -> None:
 
 
 GENERATORS: dict[str, type[GeneratorNetwork]] = {
-    "deconv": ConvGenerator,
-    "upsample": ConvGenerator,
-    "embed": ConvGenerator,
+    **dict.fromkeys(("deconv", "upsample", "embed"), ConvGenerator),
     "demo": DemoGenerator,
 }
 DISCRIMINATORS: dict[str, type[DiscriminatorNetwork]] = {

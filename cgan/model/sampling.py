@@ -1,16 +1,14 @@
-"""A seed and labels → pictures: drawings, grids, interpolations, PNG and GIF.
+"""A seed and labels → pictures: drawings, grids, interpolations, PNG.
 
-The network always runs on whole chunks of CHUNK images, the last one padded, and each chunk's latents
-are one call of the random generator. So an image depends on the seed, its position and its label
-alone, not on how many are drawn: float arithmetic and `torch.randn` both change a little with the
-number of rows.
+The network always runs on whole chunks of CHUNK images, the last one padded, and each chunk's latents are one
+call of the random generator. So an image depends on the seed, its position and its label alone, not on how
+many are drawn: float arithmetic and `torch.randn` both change a little with the number of rows.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.files import replacing
+from cgan.files import write_bytes
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.model.networks import GeneratorNetwork
 
@@ -97,9 +95,8 @@ def interpolate_latents(start: Tensor, end: Tensor, steps: int) -> Tensor:
     parts = torch.linspace(0, 1, steps)[:, None]
     if angle < 1e-4:
         return torch.lerp(start, end, parts)
-    return (torch.sin((1 - parts) * angle) * start + torch.sin(parts * angle) * end) / torch.sin(
-        angle
-    )
+    mixed = torch.sin((1 - parts) * angle) * start + torch.sin(parts * angle) * end
+    return mixed / torch.sin(angle)
 
 
 def class_interpolation(
@@ -145,17 +142,4 @@ def encode_png(picture: Picture) -> bytes:
 
 
 def save_png(path: Path | str, picture: Picture) -> None:
-    with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
-
-
-def save_gif(
-    path: Path | str, frames: Sequence[Picture], frame_ms: int = 500, last_ms: int = 3000
-) -> None:
-    """An endless film; its last frame stands longer."""
-    first, *others = [Image.fromarray(frame) for frame in frames]
-    durations = [frame_ms] * len(others) + [last_ms]
-    with replacing(path) as temporary:
-        first.save(
-            temporary, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
-        )
+    write_bytes(path, encode_png(picture))

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -47,7 +48,7 @@ def play_page(generator: Generator, quality: str, named: str, seed: int = 0) -> 
 def play_data(generator: Generator, seed: int) -> dict[str, Any]:
     """What the scripts know of the generator. `seed`: of the first picture."""
     return {
-        "architecture": generator.network.architecture.to_json(),
+        "architecture": asdict(generator.network.architecture),
         "class_names": names_in(generator.facts, generator.classes),
         "layers": layer_facts(generator),
         "examples": examples(generator),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cgan.data.contact_sheet import CLASSES, COLUMNS, MAX_NAME_WIDTH, in_rows, with_names
 from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
+from cgan.files import replacing
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
 from cgan.model.networks import GeneratorNetwork
@@ -25,7 +26,6 @@ from cgan.model.sampling import (
     image_grid,
     interpolate_latents,
     render,
-    save_gif,
     save_png,
 )
 from cgan.params.reading import load_params
@@ -191,6 +191,18 @@ def _captioned(picture: Picture, step: int, last: int) -> Picture:
     pen.rectangle((width - 210, 12, width - 10, 18), fill="#3a3f45")
     pen.rectangle((width - 210, 12, width - 210 + 200 * step // last, 18), fill="#4c9be8")
     return np.concatenate([picture, np.asarray(caption)])
+
+
+def save_gif(
+    path: Path | str, frames: Sequence[Picture], frame_ms: int = 500, last_ms: int = 3000
+) -> None:
+    """An endless film; its last frame stands longer."""
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    durations = [frame_ms] * len(others) + [last_ms]
+    with replacing(path) as temporary:
+        first.save(
+            temporary, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
+        )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ def model(change: Callable[[dict[str, Any]], Any] | None = None, **tensors: torc
     facts: dict[str, Any] = {
         "format": file_facts.FORMAT,
         "kind": "generator",
-        "architecture": NETWORK.architecture.to_json(),
+        "architecture": asdict(NETWORK.architecture),
     }
     facts["digest"] = model_file.digest_of(content)
     if change:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import struct
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
 ) -> None:
     tensors = build_generator(GENERATOR).state_dict()
     path = tmp_path / "g.safetensors"
-    claimed = replace(GENERATOR, **changes).to_json()
+    claimed = asdict(replace(GENERATOR, **changes))
     save_tensors(path, "generator", tensors, {"architecture": claimed})
     with pytest.raises(ModelError, match="are not those of a generator") as caught:
         load_generator(path)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
@@ -19,7 +16,6 @@ from cgan.model.sampling import (
     image_grid,
     interpolate_latents,
     render,
-    save_gif,
     to_uint8,
 )
 
@@ -112,15 +108,3 @@ def test_image_grid_puts_each_image_in_its_row_and_column(channels: int) -> None
             image = images[row, column].permute(1, 2, 0).numpy()
             expected[y : y + 15, x : x + 12] = image.repeat(3, axis=0).repeat(3, axis=1)
     assert np.array_equal(grid, expected if channels == 3 else expected[..., 0])
-
-
-def test_a_film_has_every_frame_in_order_loops_and_holds_the_last(tmp_path: Path) -> None:
-    frames = [np.full((6, 8), value, np.uint8) for value in (0, 90, 200)]
-    save_gif(tmp_path / "film.gif", frames, frame_ms=200, last_ms=900)
-    with Image.open(tmp_path / "film.gif") as film:
-        assert film.info["loop"] == 0
-        found = []
-        for index in range(film.n_frames):
-            film.seek(index)
-            found.append((film.convert("L").getpixel((3, 3)), film.info["duration"]))
-    assert found == [(0, 200), (90, 200), (200, 900)]

@@ -90,6 +90,18 @@ def test_drawings_stand_beside_the_real_images_of_their_class(trained: Path) -> 
     assert np.array_equal(drawn[:48:6, 9 * 50 : 9 * 50 + 48 : 6], images[29, 0].numpy())
 
 
+def test_a_film_has_every_frame_in_order_loops_and_holds_the_last(tmp_path: Path) -> None:
+    frames = [np.full((6, 8), value, np.uint8) for value in (0, 90, 200)]
+    render.save_gif(tmp_path / "film.gif", frames, frame_ms=200, last_ms=900)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.info["loop"] == 0
+        found = []
+        for index in range(film.n_frames):
+            film.seek(index)
+            found.append((film.convert("L").getpixel((3, 3)), film.info["duration"]))
+    assert found == [(0, 200), (90, 200), (200, 900)]
+
+
 def test_without_previews_the_film_is_the_trained_generators_grid(trained: Path) -> None:
     for path in render.PREVIEWS.iterdir():
         path.unlink()
