@@ -55,6 +55,7 @@ FILM_WIDTH = 680
 STRIPS = 10
 CAPTION_HEIGHT = 30
 BETWEEN = 8  # pixels between real images and drawings
+WIDEST = 1300  # of the two together
 BACKGROUND = 72
 
 log = logging.getLogger(__name__)
@@ -105,13 +106,15 @@ def beside_real(network: GeneratorNetwork, seed: int, sheet: Path) -> Picture:
     drawings = draw(network, labels, seed).numpy()
     drawn = in_rows(drawings, labels.numpy(), np.arange(len(labels)), rows)
     between = np.full((len(real), BETWEEN, *real.shape[2:]), 255, np.uint8)
-    rows_of_both = np.concatenate([real, between, drawn], axis=1)
-    title = Image.new("L", (rows_of_both.shape[1], CAPTION_HEIGHT))
+    both = Image.fromarray(np.concatenate([real, between, drawn], axis=1))
+    middle = (real.shape[1] + BETWEEN) / both.width
+    if both.width > WIDEST:
+        both = both.resize((WIDEST, both.height * WIDEST // both.width), Image.Resampling.LANCZOS)
+    title = Image.new(both.mode, (both.width, CAPTION_HEIGHT))
     pen, font = ImageDraw.Draw(title), ImageFont.load_default(14)
-    for words, left in (("real images", 10), ("drawings", real.shape[1] + BETWEEN + 10)):
-        pen.text((left, CAPTION_HEIGHT / 2), words, 255, font, anchor="lm")
-    top = np.asarray(title.convert("RGB" if real.ndim == 3 else "L"))
-    return np.concatenate([top, rows_of_both])
+    for words, left in (("real images", 0), ("drawings", middle * both.width)):
+        pen.text((left + 10, CAPTION_HEIGHT / 2), words, "white", font, anchor="lm")
+    return np.concatenate([np.asarray(title), np.asarray(both)])
 
 
 def strip(network: GeneratorNetwork, params: RenderParams) -> Picture:
