@@ -14,6 +14,7 @@ BY_OTHERS = {
     "grid.png",
     "pipeline.svg",
     "facts.json",
+    "hands-alphabets.jpg",
     "photographs-cifar.jpg",
     "photographs-tiles.png",
 }
