@@ -29,11 +29,15 @@ def supervisor(root: Path) -> Iterator[Any]:
 def running(root: Path) -> dict[str, int]:
     """The number of each process that the supervisor keeps. Empty where none runs; one that is just shutting
     down, after a `down` that was killed, is waited for."""
+    from supervisor.xmlrpc import Faults
+
     with contextlib.suppress(OSError), supervisor(root) as keeper:
         while True:
             try:
                 infos = keeper.getAllProcessInfo()
                 return {info["name"]: info["pid"] for info in infos if info["pid"]}
-            except Fault:  # SHUTDOWN_STATE; in the end nobody answers
-                time.sleep(0.2)
+            except Fault as fault:
+                if fault.faultCode != Faults.SHUTDOWN_STATE:
+                    raise
+                time.sleep(0.2)  # in the end nobody answers
     return {}

@@ -149,6 +149,9 @@ def test_a_supervisor_that_shuts_down_after_a_killed_down_is_waited_for(
 
     monkeypatch.setattr("cgan.processes.supervisor", lambda _: contextlib.nullcontext(Keeper()))
     assert running(project) == {} and not list(answers)
+    answers = iter([Fault(1, "UNKNOWN_METHOD")])
+    with pytest.raises(Fault, match="UNKNOWN_METHOD"):
+        running(project)
 
 
 def test_make_makes_the_environment_again_in_a_clone_that_was_moved(tmp_path: Path) -> None:
