@@ -25,10 +25,9 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     Raises DataError for no training set: a class too small, a wrong scale.
     """
     params, rows = _completed(params, data), np.arange(len(data.labels))
-    if data.splits is not None:
-        rows = np.flatnonzero(data.splits != SPLITS.index("test"))
     images, labels = data.images, data.labels
-    if len(rows) < len(labels):  # else they are no copies
+    if data.splits is not None and SPLITS.index("test") in data.splits:  # else they are no copies
+        rows = np.flatnonzero(data.splits != SPLITS.index("test"))
         images, labels = images[rows], labels[rows]
     flat = images.reshape(len(images), -1)
     counts = np.bincount(labels, minlength=data.classes)
@@ -49,42 +48,36 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         pairs = zip(rows[indices], rows[firsts[indices]], strict=True)
         return listed([f"{data.place(row)} is {data.place(first)}" for row, first in pairs])
 
-    warnings = [*data.warnings, *_of_classes(counts, params)]
-    if top <= UNSCALED:
-        warnings.append(
-            f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
-            f"digits)? Multiply them by {255 // top}."
-        )
-    if len(copies):
-        warnings.append(
-            f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
-            "the hold-out."
-        )
-    if len(conflicts):
-        warnings.append(
-            f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
-            f"({repeats(conflicts)}). Correct the labels, or remove the images."
-        )
-    if len(constant):
-        places = listed([data.place(row) for row in rows[constant]])
-        warnings.append(
-            f"Constant images: {len(constant):,}, blank ones too ({places}). All their pixels are equal, "
-            "so they show nothing."
-        )
+    warnings = {
+        f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
+        f"digits)? Multiply them by {255 // top}.": top <= UNSCALED,
+        f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
+        "the hold-out.": len(copies),
+        f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
+        f"({repeats(conflicts)}). Correct the labels, or remove the images.": len(conflicts),
+        f"Constant images: {len(constant):,}, blank ones too "
+        f"({listed([data.place(row) for row in rows[constant]])}). All their pixels are equal, "
+        "so they show nothing.": len(constant),
+    }
+    said = [words for words, found in warnings.items() if found]
     split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
     return {
         "csv": {"sha256": data.sha256, "bytes": data.size_bytes},
         "rows": len(labels),
         "classes": data.classes,
         "class_counts": counts.tolist(),
-        "shape": dict(zip(("channels", "height", "width"), images.shape[1:], strict=True)),
+        "shape": _shape(data),
         "splits": dict(zip(SPLITS, split_sizes.tolist(), strict=True)),
         "duplicates": len(copies),
         "conflicting_labels": len(conflicts),
         "constant_images": len(constant),
         "params": params.model_dump(),
-        "warnings": warnings,
+        "warnings": [*data.warnings, *_of_classes(counts, params), *said],
     }
+
+
+def _shape(data: LabelledImages) -> dict[str, int]:
+    return dict(zip(("channels", "height", "width"), data.images.shape[1:], strict=True))
 
 
 def of_each(counts: Mapping[str, int]) -> str:
@@ -109,8 +102,7 @@ def _completed(params: ValidateParams, data: LabelledImages) -> ValidateParams:
     names, declared = data.class_names, params.class_names
     if not declared or set(declared) == set(names or ()):  # in another order they would be wrong
         declared = names
-    shape = dict(zip(("channels", "height", "width"), data.images.shape[1:], strict=True))
-    return params.model_copy(update={"class_names": declared, **shape})
+    return params.model_copy(update={"class_names": declared, **_shape(data)})
 
 
 def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:

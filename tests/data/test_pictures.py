@@ -173,8 +173,12 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     ),
     "a table of nothing": ({"x.csv": b"path,label\n"}, "refused: .*x.csv: .* 0 of 0 lines.* none"),
     "a ragged table": (
-        {"x.csv": TABLE + b"a,b,c,d\n"},
-        "refused: .*expected a CSV of `path,label`",
+        {"x.csv": TABLE + b"\ncat/0.png\na,b,c,d\n"},
+        "refused: .*x.csv: .*line 7.*second time.*line 8, `a,b,c,d`: 4 values, expected 2",
+    ),
+    "an open quote": (
+        {"x.csv": TABLE + b'"a'},
+        "refused: .*expected a CSV of `path,label`; it cannot",
     ),
     "no folders, alone": (
         {"0.png": picture()},
