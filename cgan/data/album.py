@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import os
 import re
@@ -27,6 +28,7 @@ ARCHIVES = (".zip", ".gz")
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX")
 HEAD_BYTES = 4096
 MIN_PIXELS = 64  # columns of a CSV
+PATHS = {"path", "label"}  # columns of a CSV that lists pictures
 AS_SPLIT = {"training": "train", "valid": "val", "validation": "val"}
 NO_PICTURE = "no PNG, JPEG, GIF, BMP, WebP or TIFF"
 
@@ -54,19 +56,26 @@ class Album:
     """The files below `root`, a folder or .zip."""
 
     root: Path
-    archive: zipfile.ZipFile | None
-    entries: list[Entry]
+    archive: zipfile.ZipFile | None = None
+
+    @functools.cached_property
+    def entries(self) -> list[Entry]:
+        """Sorted by name; raises SourceError for names that cannot be used."""
+        found = _in_zip(self.archive, self.root) if self.archive else _in_folder(self.root)
+        return [Entry(name, why) for name, why in sorted(found)]
 
     def open(self, name: str) -> IO[bytes]:
         return self.archive.open(name) if self.archive else (self.root / name).open("rb")
 
-    def head(self, name: str) -> bytes:
-        """The first bytes; none of a damaged file: whoever reads it says in which way."""
+    def columns(self, name: str) -> list[str]:
+        """The first line of a CSV; of a damaged one nothing: whoever reads it says in which way."""
         try:
             with self.open(name) as file:
-                return file.read(HEAD_BYTES)
+                head = file.read(HEAD_BYTES)
         except Exception:  # zipfile raises a dozen kinds
-            return b""
+            return []
+        line = head.decode("utf-8-sig", "replace").partition("\n")[0]
+        return [column.strip() for column in line.split(",")]
 
 
 @contextlib.contextmanager
@@ -78,7 +87,7 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
     for a CSV of paths with faults.
     """
     if path.is_dir():
-        if album := _arranged(Album(path, None, _in_folder(path))):
+        if album := _arranged(Album(path)):
             yield path, album
             return
         path = _only_file(path)
@@ -94,11 +103,11 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
-            album = _arranged(Album(path, archive, _in_zip(path, archive)))
-        elif path.suffix.lower() == ".csv" and _lists_paths(
-            Album(path.parent, None, []), path.name
+            album = _arranged(Album(path, archive))
+        elif path.suffix.lower() == ".csv" and PATHS.issubset(
+            Album(path.parent).columns(path.name)
         ):
-            album = _by_listing(Album(path.parent, None, _in_folder(path.parent)), path.name)
+            album = _by_listing(Album(path.parent), path.name)
         yield path, album
 
 
@@ -138,47 +147,45 @@ def _only_file(folder: Path) -> Path:
     )
 
 
-def _in_folder(root: Path) -> list[Entry]:
-    """Sorted by name, as all are: the files, and the folders that are not looked into."""
-    found, seen = list[Entry](), {root.resolve()}
-    for folder, inside, names in os.walk(root, followlinks=True):
-        inside.sort()
-        for name in [*inside, *names]:
-            path = Path(folder, name)
-            why = _by_name(name) or _on_disk(path, seen)
-            if why and name in inside:
-                inside.remove(name)
-            if name not in inside:
-                found.append(Entry(path.relative_to(root).as_posix(), why))
-    if foreign := [entry.name for entry in found if re.search("[\ud800-\udfff]", entry.name)]:
+def _in_folder(root: Path) -> list[tuple[str, str]]:
+    """The files, and the folders that are not looked into, and why each is not read, `` if it is."""
+    below = _below(root, {root.resolve()})
+    found = [(path.relative_to(root).as_posix(), why) for path, why in below]
+    if foreign := sorted(name for name, _ in found if re.search("[\ud800-\udfff]", name)):
         raise SourceError(
             f"{root}: expected names in UTF-8, as DVC does; of others there are {len(foreign):,}: "
             f"{listed(foreign)}. Rename them: `convmv -r -f latin1 -t utf8 --notest FOLDER` does it for all."
         )
-    return sorted(found, key=lambda entry: entry.name)
+    return found
 
 
-def _on_disk(path: Path, seen: set[Path]) -> str:
-    """Why a file or folder is not read. `seen`: folders, without links; this one is added."""
-    if not path.is_dir():
-        return "" if path.is_file() else "a dangling link" if path.is_symlink() else "no file"
-    real = path.resolve()
-    if real in seen:
-        return "a link to something that is read already"
-    seen.add(real)
-    return "" if any(path.iterdir()) else "an empty folder"
+def _below(folder: Path, seen: set[Path]) -> Iterator[tuple[Path, str]]:
+    """`seen`: folders, without links; those looked into are added."""
+    inside = []
+    for path in sorted(folder.iterdir()):
+        if why := _by_name(path.name):
+            yield path, why
+        elif not path.is_dir():
+            link = "a dangling link" if path.is_symlink() else "no file"
+            yield path, "" if path.is_file() else link
+        elif path.resolve() in seen:
+            yield path, "a link to something that is read already"
+        elif not any(path.iterdir()):
+            yield path, "an empty folder"
+        else:
+            seen.add(path.resolve())
+            inside.append(path)
+    for path in inside:
+        yield from _below(path, seen)
 
 
-def _in_zip(path: Path, archive: zipfile.ZipFile) -> list[Entry]:
+def _in_zip(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, str]]:
+    """As `_in_folder`."""
     refuse_hostile(archive, str(path))
-    names = sorted(set(archive.namelist()))
-    filled = {folder for name in names for folder in PurePosixPath(name).parents}
-    why = {name: next(filter(None, map(_by_name, PurePosixPath(name).parts)), "") for name in names}
-    return [
-        Entry(name, "an empty folder" if name.endswith("/") else why[name])
-        for name in names
-        if not (name.endswith("/") and PurePosixPath(name) in filled)
-    ]
+    names = {*archive.namelist()}
+    filled = {f"{above}/" for name in names for above in PurePosixPath(name).parents}
+    found = {n: next(filter(None, map(_by_name, n.split("/"))), "") for n in names - filled}
+    return [(n, "an empty folder" if n.endswith("/") else why) for n, why in found.items()]
 
 
 def _by_name(name: str) -> str:
@@ -198,17 +205,13 @@ def _arranged(album: Album) -> Album | None:
     around = os.path.commonpath(folders) if folders else ""
     for name in names:
         if name.lower().endswith(".csv") and f"{around}/".startswith(name[: name.rfind("/") + 1]):
-            if _lists_paths(album, name):
+            columns = album.columns(name)
+            if PATHS.issubset(columns):
                 return _by_listing(album, name)
-            if album.head(name).count(b",") >= MIN_PIXELS:
+            if len(columns) > MIN_PIXELS:
                 return None
     _by_folders(album.entries, around.rpartition("/")[0] if len(folders) == 1 else around)
     return album if any(is_picture(e.name) for e in album.entries if not e.reason) else None
-
-
-def _lists_paths(album: Album, name: str) -> bool:
-    columns = album.head(name).decode("utf-8-sig", "replace").partition("\n")[0].split(",")
-    return {"path", "label"} <= {column.strip() for column in columns}
 
 
 def _by_folders(entries: list[Entry], around: str) -> None:
@@ -260,7 +263,7 @@ def _by_listing(album: Album, listing: str) -> Album:
         }
         taken[name] = entry = readable.get(name, Entry(name))
         entry.label, entry.split = said["label"], split
-        entry.group = said.get("group", "") or name * ("group" in said)
+        entry.group = said.get("group") or name * ("group" in said)
         if why := next((fault for fault, found in faults.items() if found), ""):
             wrong.append(f"\n  - line {line}, `{','.join(row)}`: {why}")
     if wrong or not rows:
@@ -271,11 +274,10 @@ def _by_listing(album: Album, listing: str) -> Album:
     # Other files may lie around.
     folders = {PurePosixPath(name).parent for name in [listing, *taken]}
     beside = [
-        Entry(entry.name, entry.reason or f"not in {listing}")
-        for entry in album.entries
-        if PurePosixPath(entry.name).parent in folders
-        and (entry.reason or is_picture(entry.name))
-        and entry.name not in taken
+        Entry(e.name, e.reason or f"not in {listing}")
+        for e in album.entries
+        if e.name not in taken and PurePosixPath(e.name).parent in folders
+        if e.reason or is_picture(e.name)
     ]
     unused = sorted({*columns} - {"path", "label", "group", "split"})
     beside += [Entry(name, f"a column of {listing} without a use") for name in unused]
