@@ -83,8 +83,10 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> Labelled
     while (block := list(itertools.islice(lines, at_once))) and len(faults) < MAX_COUNTED:
         at, text = zip(*block, strict=True)
         start, rows, last = rows, rows + len(block), text[-1]
-        if grouped:
-            text = tuple(_without_group(line, groups) for line in text)
+        if grouped:  # the text between label and pixels; blank in a row that is refused
+            fields = [(*line.split(b",", 2), b"", b"")[:3] for line in text]
+            groups += [group.decode("utf-8", "replace").strip(' \t"') for _, group, _ in fields]
+            text = tuple(label + b"," + pixels for label, _, pixels in fields)
         values = _parsed(b"".join(text), (len(block), len(columns)), highest)
         if values is None:
             faults += [
@@ -126,13 +128,6 @@ def _lines(file: BufferedReader, limit: int) -> Iterator[tuple[int, bytes]]:
         if line.strip():
             yield number, line
             row += 1
-
-
-def _without_group(line: bytes, groups: list[str]) -> bytes:
-    """The label and the pixels alone; the text between them goes to the end of `groups`."""
-    label, group, pixels = (*line.split(b",", 2), b"", b"")[:3]  # blank in a row that is refused
-    groups.append(group.decode("utf-8", "replace").strip(' \t"'))
-    return label + b"," + pixels
 
 
 def _parsed(text: bytes, shape: tuple[int, int], highest: int) -> NDArray[np.int64] | None:

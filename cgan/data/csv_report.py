@@ -24,11 +24,11 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
 
     Raises DataError for no training set: a class too small, a wrong scale.
     """
-    params, rows = _completed(params, data), np.arange(len(data.labels))
+    params, test = _completed(params, data), SPLITS.index("test")
+    split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
+    if split_sizes[test]:
+        data = data.at(np.flatnonzero(data.splits != test))
     images, labels = data.images, data.labels
-    if data.splits is not None and SPLITS.index("test") in data.splits:  # else they are no copies
-        rows = np.flatnonzero(data.splits != SPLITS.index("test"))
-        images, labels = images[rows], labels[rows]
     flat = images.reshape(len(images), -1)
     counts = np.bincount(labels, minlength=data.classes)
     _check_counts(counts, params, name, bool(data.files))
@@ -42,11 +42,10 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     firsts = first_copies(image_digests(images))
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
     conflicts = copies[labels[copies] != labels[firsts[copies]]]
-    constant = np.flatnonzero(darkest == brightest)
+    constant = np.flatnonzero(darkest == brightest).tolist()
 
     def repeats(indices: Rows) -> str:
-        pairs = zip(rows[indices], rows[firsts[indices]], strict=True)
-        return listed([f"{data.place(row)} is {data.place(first)}" for row, first in pairs])
+        return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in indices])
 
     warnings = {
         f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
@@ -56,11 +55,10 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
         f"({repeats(conflicts)}). Correct the labels, or remove the images.": len(conflicts),
         f"Constant images: {len(constant):,}, blank ones too "
-        f"({listed([data.place(row) for row in rows[constant]])}). All their pixels are equal, "
-        "so they show nothing.": len(constant),
+        f"({listed([data.place(row) for row in constant])}). All their pixels are equal, so they show "
+        "nothing.": len(constant),
     }
     said = [words for words, found in warnings.items() if found]
-    split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
     return {
         "csv": {"sha256": data.sha256, "bytes": data.size_bytes},
         "rows": len(labels),

@@ -50,10 +50,11 @@ class LabelledImages:
     groups: Rows | None = None
 
     def at(self, rows: Rows) -> LabelledImages:
-        """Some of the images, without their files."""
-        groups = None if self.groups is None else self.groups[rows]
+        """Some of the images."""
         chosen: dict[str, Any] = {n: getattr(self, n)[rows] for n in ("images", "labels", "lines")}
-        return replace(self, **chosen, groups=groups, splits=None, files=[])
+        groups = None if self.groups is None else self.groups[rows]
+        files = [self.files[row] for row in rows] if self.files else []
+        return replace(self, **chosen, groups=groups, splits=None, files=files)
 
     def place(self, row: int) -> str:
         """Where a reader finds an image."""

@@ -296,6 +296,13 @@ def sizes() -> list[int]:
     return [len(load_dataset(path)) for path in (TRAIN_DATA, HOLDOUT_DATA, TEST_DATA)]
 
 
+def groups() -> list[int]:
+    """Of the images to train on and of those held out, which share none."""
+    train, held = (load_dataset(path).groups for path in (TRAIN_DATA, HOLDOUT_DATA))
+    assert train is not None and held is not None and not np.isin(train, held).any()
+    return [*train.tolist(), *held.tolist()]
+
+
 def test_torchvisions_layout_is_kept_and_equal_images_are_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -330,12 +337,8 @@ def test_a_table_beside_pictures_names_classes_groups_and_splits() -> None:
     lines = "".join(f"{','.join(map(str, row))}\n" for row in rows)
     write({"labels.csv": b"path,label,group,split\n" + lines.encode()})
     run()
-    train, held, test = (load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA, TEST_DATA))
-    assert len(test) == 8 and len(train) + len(held) == 18 and not CSV.exists()
-    assert train.groups is not None and held.groups is not None
-    assert not set(train.groups.tolist()) & set(held.groups.tolist())
-    sizes_of_groups = [*Counter(train.groups.tolist() + held.groups.tolist()).values()]
-    assert sorted(sizes_of_groups) == [1, 1, 4, 4, 4, 4]
+    assert sizes()[2] == 8 and not CSV.exists()
+    assert sorted(Counter(groups()).values()) == [1, 1, 4, 4, 4, 4]
 
 
 def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_named(
@@ -353,9 +356,7 @@ def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_
     )
     caplog.clear()
     run({"group": "tile(\\d+)"})
-    train, held = (load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA))
-    assert train.groups is not None and held.groups is not None and "Near" not in caplog.text
-    assert not set(train.groups.tolist()) & set(held.groups.tolist()) and len(held) == 12
+    assert len({*groups()}) == 40 and sizes() == [108, 12, 0] and "Near" not in caplog.text
     run({"group": "auto"})
     assert "Groups: 40 of 120 images, the largest of 3" in caplog.text and "Near" not in caplog.text
     for pattern, words in (("shot", "in no file, such as own/"), ("(", "no regular expression")):
