@@ -59,9 +59,7 @@ def read_csv(
             images = _read(file, params, sha256)
         if sha256_of(path) == sha256:
             return images
-        raise DataError(
-            "the file changed while it was being read. Run again when nothing writes to it."
-        )
+        raise DataError("the file changed while being read. Run again when nothing writes to it.")
     except DataError as error:
         raise DataError(f"{name or path}: {error}") from None
 

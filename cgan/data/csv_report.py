@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cgan.data.csv_reader import renumbering_advice
 from cgan.data.dataset import SPLITS, LabelledImages, Rows, first_copies, image_digests
@@ -103,7 +102,7 @@ def _completed(params: ValidateParams, data: LabelledImages) -> ValidateParams:
     return params.model_copy(update={"class_names": declared, **_shape(data)})
 
 
-def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:
+def _of_classes(counts: Rows, params: ValidateParams) -> list[str]:
     names = params.class_names or [str(label) for label in range(len(counts))]
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
@@ -122,9 +121,7 @@ def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:
     return warnings
 
 
-def _check_counts(
-    counts: NDArray[np.int64], params: ValidateParams, name: str, pictures: bool
-) -> None:
+def _check_counts(counts: Rows, params: ValidateParams, name: str, pictures: bool) -> None:
     """Raises DataError when a class has no image, or too few."""
     names = params.class_names or [str(label) for label in range(len(counts))]
     present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
@@ -155,9 +152,7 @@ def _check_counts(
     else:
         return
     if len(present) > 1 and not params.classes and not pictures:
-        problem += (
-            " Is one of the labels a mistake? Set `validate.classes`, and its rows are named."
-        )
+        problem += " Is a label a mistake? Set `validate.classes`, and its rows are named."
     raise DataError(f"{name}: {problem}")
 
 

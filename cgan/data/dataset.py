@@ -34,7 +34,7 @@ class LabelledImages:
 
     `sha256`: of the CSV's bytes, or of the pictures' arrays. `files`: of each picture, empty for a CSV.
     `class_names`: None where they are 0, 1, …. `splits` uint8 [N]: index of SPLITS; `groups` int64 [N]: equal
-    ones belong together; both None where the source says nothing of them.
+    ones belong on one side of any split; both None where the source says nothing of them.
     """
 
     images: NDArray[np.uint8]
@@ -63,9 +63,8 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU; `lines` int64 [N], where each row stands in
-    the CSV, the header in line 1, or the number of its picture (None for what was in neither); `groups` int64
-    [N]: images with equal ones belong on one side of any split (None where nothing is known of them).
+    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU; `lines` and `groups` as in LabelledImages
+    (None where nothing is known of them).
 
     `metadata`: `classes` (int), `count` (int), `shape` (C, H, W), `part` (train or holdout),
     `csv_sha256` (of the CSV), `digest` (sha256 of images and labels; the reference set's hash), and

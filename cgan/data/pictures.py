@@ -175,9 +175,7 @@ def _class_names(album: Album, read: list[Entry]) -> list[str]:
             "some in val or test alone. Add some to train, or remove those."
         )
     if len(every) > MAX_CLASSES:
-        raise SourceError(
-            f"{album.root}: {len(every):,} classes, expected at most {MAX_CLASSES:,}."
-        )
+        raise SourceError(f"{album.root}: {len(every):,} classes, expected up to {MAX_CLASSES:,}.")
     try:
         TypeAdapter(list[ClassName]).validate_python(every)
     except ValidationError as error:

@@ -41,9 +41,7 @@ def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["images", "labels", "shape"])
-def test_a_dataset_whose_tensors_do_not_fit_its_digest_is_refused(
-    tmp_path: Path, damage: str
-) -> None:
+def test_a_dataset_that_does_not_fit_its_digest_is_refused(tmp_path: Path, damage: str) -> None:
     tensors = {"images": IMAGES.copy(), "labels": LABELS.copy()}
     facts = {"kind": "dataset", "classes": 3, "digest": dataset.digest_of(IMAGES, LABELS)}
     if damage == "shape":
