@@ -104,10 +104,10 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
             album = _arranged(Album(path, archive))
-        elif path.suffix.lower() == ".csv" and PATHS.issubset(
-            Album(path.parent).columns(path.name)
-        ):
-            album = _by_listing(Album(path.parent), path.name)
+        elif path.suffix.lower() == ".csv":
+            beside = Album(path.parent)
+            if PATHS.issubset(beside.columns(path.name)):
+                album = _by_listing(beside, path.name)
         yield path, album
 
 

@@ -71,7 +71,10 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     number_of = {name: number for number, name in enumerate(names)}
     read.sort(key=lambda entry: number_of[entry.label])
     labels = np.array([number_of[entry.label] for entry in read], np.int64)
-    images = _stacked([arrays.pop(entry.name) for entry in read])
+    planes = [np.atleast_3d(arrays.pop(entry.name)).transpose(2, 0, 1) for entry in read]
+    images = np.empty((len(read), max(map(len, planes)), *planes[0].shape[1:]), np.uint8)
+    for image, its in zip(images, planes, strict=True):
+        image[:] = its  # a grey one gets three equal planes beside colour
     splits = groups = None
     if any(entry.split for entry in read):
         splits = np.array([SPLITS.index(entry.split) for entry in read], np.uint8)
@@ -154,15 +157,6 @@ def _fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Imag
 
 
 # --- all of them ---------------------------------------------------------------------------------
-
-
-def _stacked(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """→ uint8 [N, C, H, W]; grey ones get three equal planes beside colour."""
-    channels = max(3 if picture.ndim == 3 else 1 for picture in pictures)
-    images = np.empty((len(pictures), channels, *pictures[0].shape[:2]), np.uint8)
-    for n, picture in enumerate(pictures):
-        images[n] = picture.transpose(2, 0, 1) if picture.ndim == 3 else picture
-    return images
 
 
 def _class_names(album: Album, read: list[Entry]) -> list[str]:

@@ -24,7 +24,7 @@ from conftest import ROOT
 from safetensors.torch import save
 from synthetic import csv_lines, make_images, zip_of
 
-from cgan import cli
+from cgan import Generator, cli
 from cgan.model import file_facts, model_file
 from cgan.model.networks import Architecture, build_generator
 
@@ -286,11 +286,7 @@ def test_f38_f39_f40_f41_bad_model_is_refused_in_words(
     assert not (tmp_path / "ran").exists()
 
 
-def test_model_that_was_not_damaged_is_drawn(tmp_path: Path, monkeypatch: Any) -> None:
+def test_model_that_was_not_damaged_is_drawn(tmp_path: Path) -> None:
     """The cases above are refused for their damage alone."""
     (tmp_path / "g.safetensors").write_bytes(model())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["cgan", "draw", "1", "--model", "g.safetensors"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0 and (tmp_path / "drawn/1.png").is_file()
+    assert len(Generator.load(tmp_path / "g.safetensors").draw("1")) == 1
