@@ -5,10 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import pytest
 from conftest import on_a_thread
+
+from cgan.data import kaggle as kaggle_module
+
+KEY = "5ecre7-5ecre7-5ecre7"
+JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -30,20 +38,13 @@ class KaggleServer(ThreadingHTTPServer):
 
     def __init__(self, script: list[Answer]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.script = script
+        self.url, self.script = f"http://127.0.0.1:{self.server_port}", script
         self.seen: list[tuple[str, str]] = []
         self.files: dict[str, Answer] = {}
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    @property
     def downloads(self) -> int:
         return sum("Download" in path for path, _ in self.seen)
-
-    def next_answer(self) -> Answer:
-        return self.script.pop(0) if len(self.script) > 1 else self.script[0]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -53,16 +54,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.seen.append((self.path, self.headers.get("Authorization", "")))
         if self.path.endswith("/GetDataset"):
-            self._send(Answer(json.dumps({"currentVersionNumber": 3}).encode(), headers=_JSON))
+            self._send(Answer(json.dumps({"currentVersionNumber": 3}).encode(), headers=JSON))
             return
-        answer = self.server.next_answer()
-        if answer.status != 200 or answer.silence_s:
-            self._send(answer)
-            return
-        # As Kaggle does, send the client to a storage server for the bytes.
-        path = f"/storage/{len(self.server.files)}/{answer.name}"
-        self.server.files[path] = answer
-        self._send(Answer(status=302, headers={"Location": self.server.url + path}))
+        script, files = self.server.script, self.server.files
+        answer = script.pop(0) if len(script) > 1 else script[0]
+        if answer.status == 200 and not answer.silence_s:
+            # As Kaggle does, send the client to a storage server for the bytes.
+            path = f"/storage/{len(files)}/{answer.name}"
+            files[path] = answer
+            answer = Answer(status=302, headers={"Location": self.server.url + path})
+        self._send(answer)
 
     def do_GET(self) -> None:
         self._send(self.server.files[self.path])
@@ -80,8 +81,26 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None: ...
 
 
-_JSON = {"Content-Type": "application/json"}
+@pytest.fixture
+def kaggle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., KaggleServer]]:
+    """Start a server in Kaggle's place with a script of answers; credentials are set, waits short."""
+    env = pytest.importorskip("kagglesdk.kaggle_env", reason="needs the extra `kaggle`")
+    pytest.importorskip("kagglehub")
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "KAGGLE_API_ENVIRONMENT"):
+        monkeypatch.delenv(name, raising=False)
+    known = {"HOME": str(tmp_path), "KAGGLE_USERNAME": "someone", "KAGGLE_KEY": KEY}
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
+    # Kaggle's library looks at the source of every caller to name itself: half a second a request.
+    monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
+    with contextlib.ExitStack() as running:
 
+        def start(*script: Answer) -> KaggleServer:
+            server: KaggleServer = running.enter_context(on_a_thread(KaggleServer(list(script))))
+            monkeypatch.setitem(env._env_to_endpoint, env.KaggleEnv.PROD, server.url)
+            return server
 
-def serving(*script: Answer) -> contextlib.AbstractContextManager[KaggleServer]:
-    return on_a_thread(KaggleServer(list(script)))
+        yield start

@@ -1,8 +1,12 @@
-"""Small labelled images, CSVs of them, and the digits of the sample."""
+"""Small labelled images, CSVs of them, archives, and the digits of the sample."""
 
 from __future__ import annotations
 
 import functools
+import io
+import stat
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +48,14 @@ def write_csv(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(csv_lines(images, labels)) + "\n")
     return path
+
+
+def zip_of(members: Mapping[str, bytes | str], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A text is what a link points to."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (stat.S_IFLNK if isinstance(content, str) else stat.S_IFREG) << 16
+            archive.writestr(entry, content, method)
+    return file.getvalue()

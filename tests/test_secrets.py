@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, free_port, on_a_thread
-from kaggle_server import Answer, serving
+from kaggle_server import JSON, Answer
+from kaggle_server import kaggle as kaggle
 from toy_project import git
 from tracked import Store, log_model, log_steps, training
 from tracked import root as root
 
-from cgan.data import kaggle, sources
+from cgan.data import sources
 from cgan.errors import SourceError
 from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
@@ -72,27 +73,25 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("variable", ["KAGGLE_KEY", "KAGGLE_API_TOKEN"])
 def test_f30_key_is_nowhere_after_downloads_that_fail(
-    said: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    said: Callable[[], str],
+    kaggle: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
 ) -> None:
-    env = pytest.importorskip("kagglesdk.kaggle_env", reason="needs the extra `kaggle`")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("KAGGLE_API_TOKEN", raising=False)
     monkeypatch.setenv(variable, MARK)
-    monkeypatch.setattr(kaggle, "RETRY_DELAYS_S", (0.01,))
     echo = json.dumps({"code": 1, "message": f"{MARK} and {FORMS[1].decode()}"}).encode()
-    headers = {"Content-Type": "application/json"}
     params = sources.DEFAULTS.model_copy(update={"source": "kaggle", "max_megabytes": 1})
     for answer in (
-        *(Answer(echo, status, headers) for status in (401, 403, 404, 418, 429, 503)),
+        *(Answer(echo, status, JSON) for status in (401, 403, 404, 418, 429, 503)),
         Answer(b"label,pixel0\n" * 9000, cut=1000),
         Answer(b"<html>" + echo, name="train.csv.zip"),
     ):
-        with serving(answer) as server:
-            monkeypatch.setitem(env._env_to_endpoint, env.KaggleEnv.PROD, server.url)
-            with pytest.raises(SourceError) as caught:
-                sources.fetch(params, tmp_path / "train.csv")
-            assert any(FORMS[1].decode() in sent or MARK in sent for _, sent in server.seen)
+        server = kaggle(answer)
+        with pytest.raises(SourceError) as caught:
+            sources.fetch(params, tmp_path / "train.csv")
+        assert any(FORMS[1].decode() in sent or MARK in sent for _, sent in server.seen)
         with (tmp_path / "messages").open("a") as file:
             file.write(str(caught.value))
     (tmp_path / "said").write_text(said())

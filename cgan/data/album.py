@@ -1,4 +1,4 @@
-"""What a path means: pixels in a CSV, or pictures, as one table of the files in a folder or .zip.
+"""What a path means: pixels in a CSV, or pictures, as one row for each file in a folder or .zip.
 
 The classes come from the folders (`cat/1.png`, also deeper), from torchvision's layout (`train/cat/1.png`,
 `val/…`, `test/…`), or from a CSV beside the pictures, `path,label[,group][,split]`. What is not read keeps
@@ -8,52 +8,74 @@ its row, with the reason.
 from __future__ import annotations
 
 import contextlib
+import csv
+import functools
+import io
 import os
 import re
 import stat
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from cgan.data.dataset import SPLITS
 from cgan.errors import SourceError, listed
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 ARCHIVES = (".zip", ".gz")
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX")
 HEAD_BYTES = 4096
 MIN_PIXELS = 64  # columns of a CSV
+PATHS = {"path", "label"}  # columns of a CSV that lists pictures
 AS_SPLIT = {"training": "train", "valid": "val", "validation": "val"}
-COLUMNS = ["label", "split", "group", "reason"]
 NO_PICTURE = "no PNG, JPEG, GIF, BMP, WebP or TIFF"
 
 
 @dataclass
+class Entry:
+    """A file: why it is not read, `` if it is; what its place or a CSV says of it, `` where nothing does; and
+    what its picture is found to be."""
+
+    name: str
+    reason: str = ""
+    label: str = ""
+    split: str = ""
+    group: str = ""
+    damage: str = ""  # why its picture cannot be read
+    size: tuple[int, int] = (0, 0)  # width, height
+    scale: int = 0  # of fractions: the value that is white; 0 for all other pictures
+    white: bool = False  # was put on it
+    frames: bool = False
+    colour: bool = False
+
+
+@dataclass
 class Album:
-    """The files below `root`, a folder or .zip. `reasons`: by name why a file is not read, `` if it is.
-    `table`: a row a file, by its name; texts: `label`, `split`, `group`, blank where nothing says them, and
-    `reason`."""
+    """The files below `root`, a folder or .zip."""
 
     root: Path
-    archive: zipfile.ZipFile | None
-    reasons: dict[str, str]
-    table: pd.DataFrame = field(init=False)
+    archive: zipfile.ZipFile | None = None
+
+    @functools.cached_property
+    def entries(self) -> list[Entry]:
+        """Sorted by name; raises SourceError for names that cannot be used."""
+        found = _in_zip(self.archive, self.root) if self.archive else _in_folder(self.root)
+        return [Entry(name, why) for name, why in sorted(found)]
 
     def open(self, name: str) -> IO[bytes]:
         return self.archive.open(name) if self.archive else (self.root / name).open("rb")
 
-    def head(self, name: str) -> bytes:
-        """The first bytes; none of a damaged file: whoever reads it says in which way."""
+    def columns(self, name: str) -> list[str]:
+        """The first line of a CSV; of a damaged one nothing: whoever reads it says in which way."""
         try:
             with self.open(name) as file:
-                return file.read(HEAD_BYTES)
+                head = file.read(HEAD_BYTES)
         except Exception:  # zipfile raises a dozen kinds
-            return b""
+            return []
+        line = head.decode("utf-8-sig", "replace").partition("\n")[0]
+        return [column.strip() for column in line.split(",")]
 
 
 @contextlib.contextmanager
@@ -65,7 +87,7 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
     for a CSV of paths with faults.
     """
     if path.is_dir():
-        if album := _arranged(Album(path, None, _in_folder(path))):
+        if album := _arranged(Album(path)):
             yield path, album
             return
         path = _only_file(path)
@@ -81,11 +103,10 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
-            album = _arranged(Album(path, archive, _in_zip(path, archive)))
+            album = _arranged(Album(path, archive))
         elif path.suffix.lower() == ".csv":
-            beside = Album(path.parent, None, {})
-            if _lists_paths(beside.head(path.name)):
-                beside.reasons = _in_folder(path.parent)
+            beside = Album(path.parent)
+            if PATHS.issubset(beside.columns(path.name)):
                 album = _by_listing(beside, path.name)
         yield path, album
 
@@ -126,45 +147,45 @@ def _only_file(folder: Path) -> Path:
     )
 
 
-def _in_folder(root: Path) -> dict[str, str]:
-    """The files below it, each with why it is not read, `` if it is."""
-    reasons, seen = dict[str, str](), {root.resolve()}
-    for folder, inside, names in os.walk(root, followlinks=True):
-        inside.sort()
-        for name in [*inside, *names]:
-            path = Path(folder, name)
-            why = _by_name(name) or _on_disk(path, seen)
-            if why and name in inside:
-                inside.remove(name)
-            if name not in inside:
-                reasons[path.relative_to(root).as_posix()] = why
-    if foreign := [name for name in reasons if re.search("[\ud800-\udfff]", name)]:
+def _in_folder(root: Path) -> list[tuple[str, str]]:
+    """The files, and the folders that are not looked into, and why each is not read, `` if it is."""
+    below = _below(root, {root.resolve()})
+    found = [(path.relative_to(root).as_posix(), why) for path, why in below]
+    if foreign := sorted(name for name, _ in found if re.search("[\ud800-\udfff]", name)):
         raise SourceError(
             f"{root}: expected names in UTF-8, as DVC does; of others there are {len(foreign):,}: "
             f"{listed(foreign)}. Rename them: `convmv -r -f latin1 -t utf8 --notest FOLDER` does it for all."
         )
-    return reasons
+    return found
 
 
-def _on_disk(path: Path, seen: set[Path]) -> str:
-    """Why a file or folder is not read. `seen`: folders, without links; this one is added."""
-    if not path.is_dir():
-        return "" if path.is_file() else "a dangling link" if path.is_symlink() else "no file"
-    real = path.resolve()
-    if real in seen:
-        return "a link to something that is read already"
-    seen.add(real)
-    return "" if any(path.iterdir()) else "an empty folder"
+def _below(folder: Path, seen: set[Path]) -> Iterator[tuple[Path, str]]:
+    """`seen`: folders, without links; those looked into are added."""
+    inside = []
+    for path in sorted(folder.iterdir()):
+        if why := _by_name(path.name):
+            yield path, why
+        elif not path.is_dir():
+            link = "a dangling link" if path.is_symlink() else "no file"
+            yield path, "" if path.is_file() else link
+        elif path.resolve() in seen:
+            yield path, "a link to something that is read already"
+        elif not any(path.iterdir()):
+            yield path, "an empty folder"
+        else:
+            seen.add(path.resolve())
+            inside.append(path)
+    for path in inside:
+        yield from _below(path, seen)
 
 
-def _in_zip(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
+def _in_zip(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, str]]:
     """As `_in_folder`."""
     refuse_hostile(archive, str(path))
-    files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-    filled = {folder for name in files for folder in PurePosixPath(name).parents}
-    empty = [n for n in archive.namelist() if n.endswith("/") and PurePosixPath(n) not in filled]
-    reasons = {n: next(filter(None, map(_by_name, PurePosixPath(n).parts)), "") for n in files}
-    return reasons | dict.fromkeys(empty, "an empty folder")
+    names = {*archive.namelist()}
+    filled = {f"{above}/" for name in names for above in PurePosixPath(name).parents}
+    found = {n: next(filter(None, map(_by_name, n.split("/"))), "") for n in names - filled}
+    return [(n, "an empty folder" if n.endswith("/") else why) for n, why in found.items()]
 
 
 def _by_name(name: str) -> str:
@@ -177,100 +198,88 @@ def _by_name(name: str) -> str:
 
 
 def _arranged(album: Album) -> Album | None:
-    """The album with its table; None where it has no pictures in folders, or a CSV of pixels around them."""
-    names = sorted(name for name, why in album.reasons.items() if not why)
+    """The album with its classes; None where it has no pictures in folders, or a CSV of pixels around
+    them."""
+    names = [entry.name for entry in album.entries if not entry.reason]
     folders = {name.rpartition("/")[0] for name in names if is_picture(name)}
     around = os.path.commonpath(folders) if folders else ""
     for name in names:
         if name.lower().endswith(".csv") and f"{around}/".startswith(name[: name.rfind("/") + 1]):
-            head = album.head(name)
-            if _lists_paths(head):
+            columns = album.columns(name)
+            if PATHS.issubset(columns):
                 return _by_listing(album, name)
-            if head.count(b",") >= MIN_PIXELS:
+            if len(columns) > MIN_PIXELS:
                 return None
-    album.table = _by_folders(
-        album.reasons, around.rpartition("/")[0] if len(folders) == 1 else around
-    )
-    readable = album.table.index[album.table["reason"] == ""]
-    return album if any(map(is_picture, readable)) else None
+    _by_folders(album.entries, around.rpartition("/")[0] if len(folders) == 1 else around)
+    return album if any(is_picture(e.name) for e in album.entries if not e.reason) else None
 
 
-def _lists_paths(head: bytes) -> bool:
-    columns = head.decode("utf-8-sig", "replace").partition("\n")[0].split(",")
-    return {"path", "label"} <= {column.strip() for column in columns}
-
-
-def _by_folders(reasons: dict[str, str], around: str) -> pd.DataFrame:
+def _by_folders(entries: list[Entry], around: str) -> None:
     """The class is the folder's name; in torchvision's layout that of the folder in train, val or test, of
     which val and test may also lie beside the classes."""
-    import pandas as pd  # not for a CSV: it is half of the memory of the stage download
-
-    start, rows = f"{around}/" if around else "", dict[str, tuple[str, ...]]()
-    paths = {n: n[len(start) :].split("/") for n in sorted(reasons) if n.startswith(start)}
-    heads = {path[0] for name, path in paths.items() if len(path) > 1 and not reasons[name]}
+    start = f"{around}/" if around else ""
+    paths = [(e, e.name[len(start) :].split("/")) for e in entries if e.name.startswith(start)]
+    heads = {path[0] for entry, path in paths if len(path) > 1 and not entry.reason}
     parts = {head: AS_SPLIT.get(head.lower(), head.lower()) for head in heads}
     laid_out = "train" in parts.values() and set(parts.values()) <= set(SPLITS)
-    laid_out = laid_out and any(len(path) > 2 for path in paths.values())
-    for name in sorted(reasons):
-        head, *inside = paths.get(name, [name])
-        label, split = (head, "train") if inside and not laid_out else ("", "")
+    laid_out = laid_out and any(len(path) > 2 for _, path in paths)
+    for entry, (head, *inside) in paths:
         if len(inside) > 1 and parts.get(head) in SPLITS and (laid_out or inside[0] in heads):
-            label, split = inside[0], parts[head]
-        stray = "not in a class's folder" if is_picture(name) else NO_PICTURE
-        rows[name] = (label, split, "", reasons[name] or stray * (not label))
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
-    if set(table["split"]) <= {"", "train"}:
-        table["split"] = "" if not laid_out else table["split"]
-    return table
+            entry.label, entry.split = inside[0], parts[head]
+        elif inside and not laid_out:
+            entry.label, entry.split = head, "train"
+    only_train = not laid_out and {entry.split for entry in entries} <= {"", "train"}
+    for entry in entries:
+        stray = "not in a class's folder" if is_picture(entry.name) else NO_PICTURE
+        entry.reason = entry.reason or stray * (not entry.label)
+        entry.split = "" if only_train else entry.split
 
 
 def _by_listing(album: Album, listing: str) -> Album:
     """What a CSV says: `path` from its own folder, `label`, and perhaps `group` and `split`."""
-    import numpy as np
-    import pandas as pd
-
-    where = f"{album.root}/{listing}"
+    where, folder = f"{album.root}/{listing}", listing[: listing.rfind("/") + 1]
     try:
         with album.open(listing) as file:
-            rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, pd.errors.ParserError) as error:
+            table = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+            values = ([value.strip() for value in row] for row in table)
+            (_, columns), *rows = [(table.line_num, row) for row in values if any(row)]
+    except Exception as error:  # zipfile raises a dozen kinds
         raise SourceError(
             f"{where}: expected a CSV of `path,label`; it cannot be read ({first_line(error)}). Correct it, "
             "or save it again as “CSV UTF-8”."
         ) from None
-    rows = rows.rename(columns=str.strip).apply(lambda column: column.str.strip())
-    unused = sorted(set(rows) - {"path", "label", "group", "split"})
-    names = listing[: -len(PurePosixPath(listing).name)] + rows["path"]
-    table = rows.reindex(columns=COLUMNS, fill_value="").set_index(names)
-    if "split" in rows:
-        table["split"] = table["split"].str.lower().replace(AS_SPLIT)
-    if "group" in rows:
-        table["group"] = table["group"].where(table["group"] != "", names.to_numpy())
-    splits = [*SPLITS] if "split" in rows else [""]
-    faults = {
-        "there is no such picture": ~names.isin(
-            [name for name, why in album.reasons.items() if not why]
-        ),
-        "listed a second time": names.duplicated(),
-        "no label": rows["label"] == "",
-        "its split is none of train, val and test": ~table["split"].isin(splits).to_numpy(),
-    }
-    why = np.select([*faults.values()], [*faults], "")
-    wrong = np.flatnonzero(why != "")
-    if len(wrong) or rows.empty:
-        shown = [f"\n  - line {n + 2}, `{','.join(rows.loc[n])}`: {why[n]}" for n in wrong[:5]]
+    readable = {entry.name: entry for entry in album.entries if not entry.reason}
+    taken, wrong = dict[str, Entry](), list[str]()
+    for line, row in rows:
+        said = dict.fromkeys(columns, "") | dict(zip(columns, row, strict=False))
+        name, split = folder + said["path"], said.get("split", "").lower()
+        split = AS_SPLIT.get(split, split)
+        faults = {
+            f"{len(row)} values, expected {len(columns)}": len(row) > len(columns),
+            "there is no such picture": name not in readable,
+            "listed a second time": name in taken,
+            "no label": not said["label"],
+            "its split is none of train, val and test": "split" in said and split not in SPLITS,
+        }
+        taken[name] = entry = readable.get(name, Entry(name))
+        entry.label, entry.split = said["label"], split
+        entry.group = said.get("group") or name * ("group" in said)
+        if why := next((fault for fault, found in faults.items() if found), ""):
+            wrong.append(f"\n  - line {line}, `{','.join(row)}`: {why}")
+    if wrong or not rows:
         raise SourceError(
             f"{where}: expected a picture and its label in each line; {len(wrong):,} of {len(rows):,} lines "
-            f"are wrong:{''.join(shown) or ' there are none'}\nCorrect these lines, or add some."
+            f"are wrong:{''.join(wrong[:5]) or ' there are none'}\nCorrect these lines, or add some."
         )
     # Other files may lie around.
-    folders = {PurePosixPath(name).parent for name in [listing, *names]}
-    beside = {
-        name: why or f"not in {listing}"
-        for name, why in sorted(album.reasons.items())
-        if PurePosixPath(name).parent in folders and (why or is_picture(name))
-    }
-    beside |= dict.fromkeys(unused, f"a column of {listing} without a use")
-    others = pd.DataFrame({"reason": beside}, dtype=str).drop(index=names, errors="ignore")
-    album.table = pd.concat([table, others.reindex(columns=COLUMNS, fill_value="")])
+    folders = {PurePosixPath(name).parent for name in [listing, *taken]}
+    beside = [
+        Entry(e.name, e.reason or f"not in {listing}")
+        for e in album.entries
+        if e.name not in taken and PurePosixPath(e.name).parent in folders
+        if e.reason or is_picture(e.name)
+    ]
+    unused = sorted({*columns} - {"path", "label", "group", "split"})
+    beside += [Entry(name, f"a column of {listing} without a use") for name in unused]
+    album.entries = [*taken.values(), *beside]
     return album

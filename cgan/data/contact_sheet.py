@@ -15,14 +15,11 @@ BACKGROUND = 72
 MAX_NAME_WIDTH = 160
 
 Pixels = NDArray[np.uint8]
+Rows = NDArray[np.int64]
 
 
 def contact_sheet(
-    images: Pixels,
-    labels: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    names: Sequence[str],
-    seed: int,
+    images: Pixels, labels: Rows, rows: Rows, names: Sequence[str], seed: int
 ) -> Image.Image:
     """Of the images at `rows`, ten of each class (the first 50), drawn by the seed; a row a class."""
     order = rows[np.random.default_rng(seed).permutation(len(rows))]
@@ -30,20 +27,18 @@ def contact_sheet(
     return Image.fromarray(with_names(in_rows(images, labels, order, shown), names[:shown]))
 
 
-def in_rows(
-    images: Pixels, labels: NDArray[np.int64], order: NDArray[np.int64], shown: int
-) -> Pixels:
+def in_rows(images: Pixels, labels: Rows, order: Rows, shown: int) -> Pixels:
     """A row for each of the first `shown` classes, of its first ten images in `order`; uint8 [H, W] or
     [H, W, 3]."""
-    _, channels, height, width = images.shape
-    scale = -(-SIDE // max(height, width))
-    down, across = height * scale + GAP, width * scale + GAP
-    sheet = np.full((shown * down + GAP, COLUMNS * across + GAP, channels), BACKGROUND, np.uint8)
+    _, channels, *sides = images.shape
+    scale = -(-SIDE // max(sides))
+    down, across = (side * scale + GAP for side in sides)
+    cells = np.full((shown, COLUMNS, channels, down, across), BACKGROUND, np.uint8)
     for label in range(shown):
-        for column, index in enumerate(order[labels[order] == label][:COLUMNS]):
-            large = images[index].transpose(1, 2, 0).repeat(scale, axis=0).repeat(scale, axis=1)
-            top, left = label * down + GAP, column * across + GAP
-            sheet[top : top + height * scale, left : left + width * scale] = large
+        large = images[order[labels[order] == label][:COLUMNS]].repeat(scale, 2).repeat(scale, 3)
+        cells[label, : len(large), :, GAP:, GAP:] = large
+    sheet = cells.transpose(0, 3, 1, 4, 2).reshape(shown * down, COLUMNS * across, channels)
+    sheet = np.pad(sheet, ((0, GAP), (0, GAP), (0, 0)), constant_values=BACKGROUND)
     return sheet[..., 0] if channels == 1 else sheet
 
 
@@ -56,16 +51,12 @@ def with_names(picture: Pixels, names: Sequence[str]) -> Pixels:
         import matplotlib
 
         font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
-    most = max(font.getlength(name) for name in names)
-    width = round(min(MAX_NAME_WIDTH, most)) + 12
+    width = round(min(MAX_NAME_WIDTH, max(map(font.getlength, names)))) + 12
     column = Image.new("L", (width, picture.shape[0]), BACKGROUND)
     draw = ImageDraw.Draw(column)
     for row, name in enumerate(names):
-        shown = name
-        while font.getlength(shown) > MAX_NAME_WIDTH:
-            shown = shown.removesuffix("…")[:-1] + "…"
-        draw.text((width - 6, (row + 0.5) * height), shown, 255, font, anchor="rm")
-    texts = np.asarray(column)
-    if picture.ndim == 3:
-        texts = np.repeat(texts[..., None], 3, axis=2)
-    return np.concatenate([texts, picture], axis=1)
+        while font.getlength(name) > MAX_NAME_WIDTH:
+            name = name.removesuffix("…")[:-1] + "…"
+        draw.text((width - 6, (row + 0.5) * height), name, 255, font, anchor="rm")
+    texts = column if picture.ndim == 2 else column.convert("RGB")
+    return np.concatenate([np.asarray(texts), picture], axis=1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterator
 from io import BufferedReader
@@ -28,7 +29,6 @@ MIN_SIDE, MAX_SIDE, MAX_CLASSES = 8, 256, 1000
 MAX_HEADER_BYTES = 4_000_000
 BYTES_PER_VALUE = 24  # three digits, a separator, and ample room for quotes and padding
 BLOCK_VALUES = 1_000_000  # parsed at once
-MAX_BLANK_LINES = 10_000
 SHOWN = 5  # faults spelt out in a message
 MAX_COUNTED = 1000  # faults counted before the search stops
 
@@ -42,7 +42,6 @@ _SIGNS = b"0123456789,\r\n \t+-"
 _WHOLE_NUMBER = re.compile(rb"\+?0*\d{1,9}|-0+")
 _QUOTED_NUMBER = re.compile(rb'(?<![^,\n])"([ \t]*\d+[ \t]*)"(?=[,\r\n]|$)')
 
-Line = tuple[int, bytes]  # with its number in the file
 Shape = tuple[int, int, int]  # channels, height, width
 
 
@@ -54,25 +53,23 @@ def read_csv(
     Raises DataError for what is no CSV of images; it names row and column of the first faults, and says how
     many there are. Raises it also when the file changed while it was read.
     """
-    path = Path(path)
     try:
         sha256 = sha256_of(path)
-        with path.open("rb") as file:
-            images = _read(file, params, sha256, path.stat().st_size)
-        if sha256_of(path) != sha256:
-            raise DataError(
-                "the file changed while it was being read. Run again when nothing writes to it."
-            )
+        with Path(path).open("rb") as file:
+            images = _read(file, params, sha256)
+        if sha256_of(path) == sha256:
+            return images
+        raise DataError("the file changed while being read. Run again when nothing writes to it.")
     except DataError as error:
         raise DataError(f"{name or path}: {error}") from None
-    return images
 
 
-def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) -> LabelledImages:
+def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> LabelledImages:
     if looks_like_web_page(file.peek(512)):
         raise DataError(WEB_PAGE)
     columns, grouped, shape = _header(file.readline(MAX_HEADER_BYTES), params)
     # A value takes two bytes at least. Room that nothing is written to takes no memory.
+    size = os.fstat(file.fileno()).st_size
     room = size // (2 * len(columns)) + 1
     images = np.empty((room, *shape), np.uint8)
     labels, numbers = np.empty((2, room), np.int64)
@@ -82,19 +79,21 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
     at_once = max(1, BLOCK_VALUES // len(columns))
     rows, last, groups, faults = 0, b"", list[str](), list[str]()
     while (block := list(itertools.islice(lines, at_once))) and len(faults) < MAX_COUNTED:
-        start, rows, last = rows, rows + len(block), block[-1][1]
-        if grouped:
-            block = [_without_group(line, groups) for line in block]
-        values = _parsed(b"".join(line for _, line in block), (len(block), len(columns)))
-        if values is None or values[:, 0].max() > highest:
+        at, text = zip(*block, strict=True)
+        start, rows, last = rows, rows + len(block), text[-1]
+        if grouped:  # the text between label and pixels; blank in a row that is refused
+            fields = [(*line.split(b",", 2), b"", b"")[:3] for line in text]
+            groups += [group.decode("utf-8", "replace").strip(' \t"') for _, group, _ in fields]
+            text = tuple(label + b"," + pixels for label, _, pixels in fields)
+        values = _parsed(b"".join(text), (len(block), len(columns)), highest)
+        if values is None:
             faults += [
                 fault
-                for row, (number, line) in enumerate(block, start + 1)
+                for row, (number, line) in enumerate(zip(at, text, strict=True), start + 1)
                 for fault in _faults(line, f"row {row} (line {number})", columns, highest)
             ] or [f"rows {start + 1} to {rows}: no valid CSV."]
         else:
-            numbers[start:rows] = [number for number, _ in block]
-            labels[start:rows] = values[:, 0]
+            numbers[start:rows], labels[start:rows] = at, values[:, 0]
             images[start:rows] = values[:, 1:].reshape(-1, *shape)
     if faults:
         raise _error(faults, columns[0], params)
@@ -114,12 +113,11 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
     )
 
 
-def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
-    """The lines with rows, and their numbers. Raises DataError for one without an end within `limit` bytes,
-    which is not held."""
+def _lines(file: BufferedReader, limit: int) -> Iterator[tuple[int, bytes]]:
+    """The lines with rows, each after its number. Raises DataError for one without an end within `limit`
+    bytes, which is not held."""
     row = 1
-    for number in itertools.count(2):
-        line = file.readline(limit)
+    for number, line in enumerate(iter(lambda: file.readline(limit), b""), 2):
         if len(line) == limit:
             raise DataError(
                 f"row {row} (line {number}): longer than {limit:,} bytes; a quote or line end is missing. "
@@ -128,19 +126,10 @@ def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
         if line.strip():
             yield number, line
             row += 1
-        elif not line:
-            return
 
 
-def _without_group(line: Line, groups: list[str]) -> Line:
-    """The line with the label and the pixels alone; the text between them goes to the end of `groups`."""
-    label, group, pixels = (*line[1].split(b",", 2), b"", b"")[:3]  # blank in a row that is refused
-    groups.append(group.decode("utf-8", "replace").strip(' \t"'))
-    return line[0], label + b"," + pixels
-
-
-def _parsed(text: bytes, shape: tuple[int, int]) -> NDArray[np.int64] | None:
-    """Labels and pixels of rows; None where a value may be wrong."""
+def _parsed(text: bytes, shape: tuple[int, int], highest: int) -> NDArray[np.int64] | None:
+    """Labels and pixels of rows; None where a value may be wrong. Labels go to `highest`."""
     import pandas as pd  # a third of a second, and half of the memory: not for the stage download
 
     if b'"' in text:
@@ -153,8 +142,9 @@ def _parsed(text: bytes, shape: tuple[int, int]) -> NDArray[np.int64] | None:
     except (ValueError, OverflowError, pd.errors.ParserError):
         return None
     values = table.to_numpy()
-    right = values.shape == shape and values.min() >= 0 and values[:, 1:].max() <= 255
-    return values if right else None
+    if values.shape != shape or values.min() < 0:
+        return None
+    return values if values[:, 0].max() <= highest and values[:, 1:].max() <= 255 else None
 
 
 # --- the header ----------------------------------------------------------------------------------
@@ -255,22 +245,23 @@ def _faults(line: bytes, where: str, columns: list[str], highest: int) -> list[s
         return [f"{where}: {number}, expected {len(columns):,}{end}."]
     if fields[0].strip(b' \t"').decode("utf-8", "replace") == columns[0]:
         return [f"{where}: the header appears again. Were files joined?"]
-    named = zip(columns, [_fault(fields[0], highest), *map(_fault, fields[1:])], strict=True)
+    found = [_fault(fields[0], highest, "the classes "), *map(_fault, fields[1:])]
+    named = zip(columns, found, strict=True)
     return [f"{where}, column {column}: {fault}" for column, fault in named if fault]
 
 
-def _fault(field: bytes, highest: int | None = None) -> str:
-    """What is wrong with a value, `` if nothing. Pixels go to 255, labels to `highest`."""
+def _fault(field: bytes, highest: int = 255, of: str = "") -> str:
+    """What is wrong with a value, `` if nothing; `of` is said before the range of a label."""
     text = field.strip(b" \t")
     if not text:
         return "blank."
-    if _WHOLE_NUMBER.fullmatch(text) and int(text) <= (255 if highest is None else highest):
+    if _WHOLE_NUMBER.fullmatch(text) and int(text) <= highest:
         return ""
     shown = text[:20].decode("utf-8", "backslashreplace") + "…" * (len(text) > 20)
     if re.fullmatch(rb"[+-]?\d+", text):
-        return f"{shown} is outside {'0–255' if highest is None else f'the classes 0–{highest}'}."
+        return f"{shown} is outside {of}0–{highest}."
     hint = " (write it without decimals, and unscaled: 0–255, not 0–1)"
-    return f"{shown!r} is not a whole number{hint * (highest is None and b'.' in text)}."
+    return f"{shown!r} is not a whole number{hint * (not of and b'.' in text)}."
 
 
 def _error(faults: list[str], label: str, params: ValidateParams) -> DataError:

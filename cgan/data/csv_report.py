@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cgan.data.csv_reader import renumbering_advice
 from cgan.data.dataset import SPLITS, LabelledImages, Rows, first_copies, image_digests
@@ -24,12 +23,11 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
 
     Raises DataError for no training set: a class too small, a wrong scale.
     """
-    params, rows = _completed(params, data), np.arange(len(data.labels))
-    if data.splits is not None:
-        rows = np.flatnonzero(data.splits != SPLITS.index("test"))
+    params, test = _completed(params, data), SPLITS.index("test")
+    split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
+    if split_sizes[test]:
+        data = data.at(np.flatnonzero(data.splits != test))
     images, labels = data.images, data.labels
-    if len(rows) < len(labels):  # else they are no copies
-        images, labels = images[rows], labels[rows]
     flat = images.reshape(len(images), -1)
     counts = np.bincount(labels, minlength=data.classes)
     _check_counts(counts, params, name, bool(data.files))
@@ -43,48 +41,40 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     firsts = first_copies(image_digests(images))
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
     conflicts = copies[labels[copies] != labels[firsts[copies]]]
-    constant = np.flatnonzero(darkest == brightest)
+    constant = np.flatnonzero(darkest == brightest).tolist()
 
     def repeats(indices: Rows) -> str:
-        pairs = zip(rows[indices], rows[firsts[indices]], strict=True)
-        return listed([f"{data.place(row)} is {data.place(first)}" for row, first in pairs])
+        return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in indices])
 
-    warnings = [*data.warnings, *_of_classes(counts, params)]
-    if top <= UNSCALED:
-        warnings.append(
-            f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
-            f"digits)? Multiply them by {255 // top}."
-        )
-    if len(copies):
-        warnings.append(
-            f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
-            "the hold-out."
-        )
-    if len(conflicts):
-        warnings.append(
-            f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
-            f"({repeats(conflicts)}). Correct the labels, or remove the images."
-        )
-    if len(constant):
-        places = listed([data.place(row) for row in rows[constant]])
-        warnings.append(
-            f"Constant images: {len(constant):,}, blank ones too ({places}). All their pixels are equal, "
-            "so they show nothing."
-        )
-    split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
+    warnings = {
+        f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
+        f"digits)? Multiply them by {255 // top}.": top <= UNSCALED,
+        f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
+        "the hold-out.": len(copies),
+        f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
+        f"({repeats(conflicts)}). Correct the labels, or remove the images.": len(conflicts),
+        f"Constant images: {len(constant):,}, blank ones too "
+        f"({listed([data.place(row) for row in constant])}). All their pixels are equal, so they show "
+        "nothing.": len(constant),
+    }
+    said = [words for words, found in warnings.items() if found]
     return {
         "csv": {"sha256": data.sha256, "bytes": data.size_bytes},
         "rows": len(labels),
         "classes": data.classes,
         "class_counts": counts.tolist(),
-        "shape": dict(zip(("channels", "height", "width"), images.shape[1:], strict=True)),
+        "shape": _shape(data),
         "splits": dict(zip(SPLITS, split_sizes.tolist(), strict=True)),
         "duplicates": len(copies),
         "conflicting_labels": len(conflicts),
         "constant_images": len(constant),
         "params": params.model_dump(),
-        "warnings": warnings,
+        "warnings": [*data.warnings, *_of_classes(counts, params), *said],
     }
+
+
+def _shape(data: LabelledImages) -> dict[str, int]:
+    return dict(zip(("channels", "height", "width"), data.images.shape[1:], strict=True))
 
 
 def of_each(counts: Mapping[str, int]) -> str:
@@ -109,11 +99,10 @@ def _completed(params: ValidateParams, data: LabelledImages) -> ValidateParams:
     names, declared = data.class_names, params.class_names
     if not declared or set(declared) == set(names or ()):  # in another order they would be wrong
         declared = names
-    shape = dict(zip(("channels", "height", "width"), data.images.shape[1:], strict=True))
-    return params.model_copy(update={"class_names": declared, **shape})
+    return params.model_copy(update={"class_names": declared, **_shape(data)})
 
 
-def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:
+def _of_classes(counts: Rows, params: ValidateParams) -> list[str]:
     names = params.class_names or [str(label) for label in range(len(counts))]
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
@@ -132,9 +121,7 @@ def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:
     return warnings
 
 
-def _check_counts(
-    counts: NDArray[np.int64], params: ValidateParams, name: str, pictures: bool
-) -> None:
+def _check_counts(counts: Rows, params: ValidateParams, name: str, pictures: bool) -> None:
     """Raises DataError when a class has no image, or too few."""
     names = params.class_names or [str(label) for label in range(len(counts))]
     present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
@@ -165,9 +152,7 @@ def _check_counts(
     else:
         return
     if len(present) > 1 and not params.classes and not pictures:
-        problem += (
-            " Is one of the labels a mistake? Set `validate.classes`, and its rows are named."
-        )
+        problem += " Is a label a mistake? Set `validate.classes`, and its rows are named."
     raise DataError(f"{name}: {problem}")
 
 

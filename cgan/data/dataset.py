@@ -6,7 +6,6 @@ Writing needs numpy alone; torch is imported when a file is loaded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 
 
 SPLITS = ("train", "val", "test")
-OF_DATASET = ("images", "labels")  # what a file's digest is of
-OF_PICTURES = (*OF_DATASET, "splits", "groups")
+DIGESTED = {"dataset": ("images", "labels"), "pictures": ("images", "labels", "splits", "groups")}
 
 Rows = NDArray[np.int64]
 
@@ -36,12 +34,12 @@ class LabelledImages:
 
     `sha256`: of the CSV's bytes, or of the pictures' arrays. `files`: of each picture, empty for a CSV.
     `class_names`: None where they are 0, 1, …. `splits` uint8 [N]: index of SPLITS; `groups` int64 [N]: equal
-    ones belong together; both None where the source says nothing of them.
+    ones belong on one side of any split; both None where the source says nothing of them.
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    lines: NDArray[np.int64]
+    labels: Rows
+    lines: Rows
     classes: int
     sha256: str
     size_bytes: int
@@ -49,15 +47,14 @@ class LabelledImages:
     files: list[str] = field(default_factory=list)
     class_names: list[str] | None = None
     splits: NDArray[np.uint8] | None = None
-    groups: NDArray[np.int64] | None = None
+    groups: Rows | None = None
 
     def at(self, rows: Rows) -> LabelledImages:
-        """Some of the images, without their files."""
+        """Some of the images."""
+        chosen: dict[str, Any] = {n: getattr(self, n)[rows] for n in ("images", "labels", "lines")}
         groups = None if self.groups is None else self.groups[rows]
-        images, labels, lines = self.images[rows], self.labels[rows], self.lines[rows]
-        return replace(
-            self, images=images, labels=labels, lines=lines, groups=groups, splits=None, files=[]
-        )
+        files = [self.files[row] for row in rows] if self.files else []
+        return replace(self, **chosen, groups=groups, splits=None, files=files)
 
     def place(self, row: int) -> str:
         """Where a reader finds an image."""
@@ -66,9 +63,8 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU; `lines` int64 [N], where each row stands in
-    the CSV, the header in line 1, or the number of its picture (None for what was in neither); `groups` int64
-    [N]: images with equal ones belong on one side of any split (None where nothing is known of them).
+    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU; `lines` and `groups` as in LabelledImages
+    (None where nothing is known of them).
 
     `metadata`: `classes` (int), `count` (int), `shape` (C, H, W), `part` (train or holdout),
     `csv_sha256` (of the CSV), `digest` (sha256 of images and labels; the reference set's hash), and
@@ -91,8 +87,7 @@ class Dataset:
     @property
     def class_names(self) -> list[str]:
         """One a class, in the order of the labels; numbers where they have no names."""
-        named: list[str] = self.metadata.get("class_names") or [str(n) for n in range(self.classes)]
-        return named
+        return list(self.metadata.get("class_names") or map(str, range(self.classes)))
 
 
 def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
@@ -104,26 +99,20 @@ def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
 def first_copies(values: NDArray[Any]) -> Rows:
     """For each value, such as an image's digest, the index of the first one equal to it; int64 [N]."""
     _, firsts, kinds = np.unique(values, return_index=True, return_inverse=True)
-    rows: Rows = firsts[kinds]
-    return rows
+    return np.asarray(firsts[kinds])
 
 
 def save_dataset(
     path: Path | str,
     images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    lines: NDArray[np.int64],
+    labels: Rows,
+    lines: Rows,
     metadata: dict[str, Any],
-    groups: NDArray[np.int64] | None = None,
+    groups: Rows | None = None,
 ) -> None:
     """Write atomically; equal content gives equal bytes. `metadata` must be plain JSON."""
-    facts = {
-        "kind": "dataset",
-        "count": len(labels),
-        "shape": list(images.shape[1:]),
-        "digest": digest_of(images, labels),
-        **metadata,
-    }
+    facts = {"kind": "dataset", "count": len(labels), "shape": list(images.shape[1:])}
+    facts |= {"digest": digest_of(images, labels), **metadata}
     _write(path, {"images": images, "labels": labels, "lines": lines, "groups": groups}, facts)
 
 
@@ -131,22 +120,21 @@ def load_dataset(path: Path | str) -> Dataset:
     """Read and check a file of `save_dataset`. Raises as `cgan.model.file_facts.opened` does."""
     import torch
 
-    arrays, facts = _read(Path(path), "dataset", OF_DATASET)
-    return Dataset(
-        **{name: torch.from_numpy(array) for name, array in arrays.items()}, metadata=facts
-    )
+    arrays, facts = _read(Path(path), "dataset")
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return Dataset(**tensors, metadata=facts)
 
 
 def save_pictures(path: Path, pictures: LabelledImages) -> None:
     """Write what pictures became, without their files' names, atomically; equal pictures give equal bytes."""
     facts = {"kind": "pictures", "digest": pictures.sha256}
     facts |= {name: getattr(pictures, name) for name in ("class_names", "classes", "warnings")}
-    _write(path, {name: getattr(pictures, name) for name in OF_PICTURES}, facts)
+    _write(path, {name: getattr(pictures, name) for name in DIGESTED["pictures"]}, facts)
 
 
 def load_pictures(path: Path, files: list[str]) -> LabelledImages:
     """Read and check a file of `save_pictures`. Raises as `cgan.model.file_facts.opened` does."""
-    arrays, facts = _read(path, "pictures", OF_PICTURES)
+    arrays, facts = _read(path, "pictures")
     return LabelledImages(
         **arrays,
         lines=np.arange(1, len(arrays["labels"]) + 1),
@@ -165,13 +153,11 @@ def _write(path: Path | str, arrays: dict[str, Any], facts: dict[str, Any]) -> N
         save_file(present, temporary, file_facts.metadata_of(facts))
 
 
-def _read(
-    path: Path, kind: str, digested: Sequence[str]
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _read(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays, as copies: pages of the file would count as memory of ours, and change with it."""
     with file_facts.opened(path, kind, "np") as (file, facts):
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    if digest_of(*(arrays[name] for name in digested if name in arrays)) != facts["digest"]:
+    if digest_of(*(arrays[name] for name in DIGESTED[kind] if name in arrays)) != facts["digest"]:
         raise file_facts.damaged(path)
     return arrays, facts
 

@@ -76,8 +76,8 @@ def _groups_of(data: LabelledImages, pattern: str | None) -> tuple[Rows | None, 
         alike = near_copies(data.images, data.labels, every, every, NEARER_OF_GROUPS)
         groups = joined(len(every), alike)
     else:
-        matches = [re.search(pattern, file) for file in data.files]
-        without = [file for file, match in zip(data.files, matches, strict=True) if not match]
+        matches = {file: re.search(pattern, file) for file in data.files}
+        without = [file for file, match in matches.items() if not match]
         if len(without) == len(matches):  # of a CSV both are empty
             raise DataError(
                 f"`preprocess.group`: {pattern!r} is found in no file, such as {without[0]}. Correct it."
@@ -87,7 +87,7 @@ def _groups_of(data: LabelledImages, pattern: str | None) -> tuple[Rows | None, 
             )
         keys = [
             (match.re.groups and match[1]) or match[0] if match else f"/{file}"
-            for file, match in zip(data.files, matches, strict=True)
+            for file, match in matches.items()
         ]
         groups = np.unique(keys, return_inverse=True)[1]
         if without:
@@ -128,12 +128,12 @@ def _near_copies_in_words(data: LabelledImages, train: Rows, holdout: Rows) -> l
 
 def split(
     images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    labels: Rows,
     holdout_fraction: float,
     seed: int,
-    groups: NDArray[np.int64] | None = None,
+    groups: Rows | None = None,
     names: Sequence[str] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[Rows, Rows]:
     """Indices of the training part and of the hold-out, each ascending; together all images.
 
     Stratified: each class gives `holdout_fraction` of its images, at least one. Identical images and those of
@@ -145,11 +145,10 @@ def split(
     held = np.zeros(len(labels), dtype=bool)
     sizes = np.bincount(firsts, minlength=len(labels))
     rarest = np.argsort(np.bincount(labels), kind="stable")
-    rank = np.full(len(labels), len(rarest) - 1)
+    rank = np.full(len(labels), len(rarest))  # of each unit, at its first image
     np.minimum.at(rank, firsts, np.argsort(rarest)[labels])
-    of = np.where(sizes > 0, rarest[rank], -1)
-    for label in np.unique(labels):
-        mine = np.flatnonzero(of == label)  # one index a unit
+    for place in range(len(rarest)):
+        mine = np.flatnonzero(rank == place)
         mine = mine[np.argsort(order[mine], kind="stable")]
         quota = max(1, round(int(sizes[mine].sum()) * holdout_fraction))
         fits = int(np.searchsorted(np.cumsum(sizes[mine]), quota, side="right"))

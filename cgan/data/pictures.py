@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
+import statistics
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import TypeAdapter, ValidationError
 
-from cgan.data.album import NO_PICTURE, Album, first_line, is_picture
+from cgan.data.album import NO_PICTURE, Album, Entry, first_line, is_picture
 from cgan.data.dataset import SPLITS, LabelledImages, digest_of
 from cgan.errors import SourceError, listed, percent
 from cgan.params.sections import ClassName, DataParams
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MAX_SIDE, MAX_CLASSES = 256, 1000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
@@ -28,26 +24,13 @@ CUT_SEEN = 0.05  # share of the area: less is not worth a word
 FEW = 0.1  # share of pictures that are unlike the rest
 PROPOSED_AREA = 32 * 32  # pixels of the shape that is proposed
 
-# What was done to pictures that nobody asked for, by the column of the table that says to which.
+# What was done to pictures that nobody asked for, by the mark of an entry that says to which.
 NOTES = {
     "white": "Transparent: {n:,} of {of:,} pictures, put on white: {names}.",
     "frames": "Several frames: {n:,} of {of:,} pictures, of which the first frame is read: {names}.",
     "colour": "Colour: {n:,} of {of:,} pictures, so that all are read in colour: {names}. Make these grey, "
     "unless you want colour.",
 }
-
-
-@dataclass
-class PictureFacts:
-    """What was found of a picture: its size, what was done to it, and why it cannot be read."""
-
-    width: int = 0
-    height: int = 0
-    white: bool = False
-    frames: bool = False
-    colour: bool = False
-    scale: int = 0  # of fractions: the value that is white; 0 for all other pictures
-    damage: str = ""
 
 
 def read_album(album: Album, params: DataParams) -> LabelledImages:
@@ -57,46 +40,46 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     set; for a name that no class can have.
     """
     size = (params.width, params.height) if params.width and params.height else None
-    arrays, seen = dict[str, NDArray[np.uint8]](), dict[str, PictureFacts]()
-    first, most = None, 0
-    for name in album.table.index[album.table["reason"] == ""]:
-        seen[name] = facts = PictureFacts()
+    arrays, first, most = dict[str, NDArray[np.uint8]](), None, 0
+    for entry in album.entries:
+        if entry.reason:
+            continue
         try:
-            picture = _picture(album, name, facts, 4 * max(size) if size else 0)
+            picture = _picture(album, entry, 4 * max(size) if size else 0)
         except Exception as error:  # Pillow and zipfile raise a dozen kinds
             unknown = isinstance(error, UnidentifiedImageError)
-            facts.damage = NO_PICTURE if unknown else first_line(error)
-            if unknown and not is_picture(name):
-                del seen[name]
-                album.table.loc[name, "reason"] = NO_PICTURE
+            entry.damage = NO_PICTURE if unknown else first_line(error)
+            if unknown and not is_picture(entry.name):
+                entry.reason = NO_PICTURE
             continue
-        facts.width, facts.height = picture.size
+        entry.size = picture.size
         first = first or picture.size
         if size or picture.size == first:
-            arrays[name] = np.asarray(_fitted(picture, size or first, params.fit))
-            most = max(most, arrays[name].nbytes)  # one in colour makes all so
+            arrays[entry.name] = np.asarray(_fitted(picture, size or first, params.fit))
+            most = max(most, arrays[entry.name].nbytes)  # one in colour makes all so
             if len(arrays) * most > params.max_megabytes * 1_000_000:
                 raise SourceError(
                     f"{album.root}: more than the limit of {params.max_megabytes:,} MB of pixels. Set "
                     "`data.height` and `data.width` to smaller sizes, or raise `data.max_megabytes`."
                 )
-    import pandas as pd  # not for a CSV: it is half of the memory of the stage download
-
-    read = album.table.loc[[*seen]].join(pd.DataFrame(map(vars, seen.values()), index=[*seen]))
+    read = [entry for entry in album.entries if not entry.reason]
     _check(album, read, size)
-    notes = _in_words(album.table, read)
+    notes = _in_words(album.entries, read)
     if size and params.fit == "crop":
-        notes += _cut_in_words(read, size)
+        notes += _cut_in_words(read, *size)
     names = _class_names(album, read)
     number_of = {name: number for number, name in enumerate(names)}
-    read = read.assign(number=read["label"].map(number_of)).sort_values("number", kind="stable")
-    labels = read["number"].to_numpy(np.int64)
-    images = _stacked([arrays.pop(name) for name in read.index])
+    read.sort(key=lambda entry: number_of[entry.label])
+    labels = np.array([number_of[entry.label] for entry in read], np.int64)
+    planes = [np.atleast_3d(arrays.pop(entry.name)).transpose(2, 0, 1) for entry in read]
+    images = np.empty((len(read), max(map(len, planes)), *planes[0].shape[1:]), np.uint8)
+    for image, its in zip(images, planes, strict=True):
+        image[:] = its  # a grey one gets three equal planes beside colour
     splits = groups = None
-    if read["split"].any():
-        splits = read["split"].map(SPLITS.index).to_numpy(np.uint8)
-    if read["group"].any():
-        groups = np.unique(read["group"].to_numpy(str), return_inverse=True)[1]
+    if any(entry.split for entry in read):
+        splits = np.array([SPLITS.index(entry.split) for entry in read], np.uint8)
+    if any(entry.group for entry in read):
+        groups = np.unique([entry.group for entry in read], return_inverse=True)[1]
     return LabelledImages(
         images,
         labels,
@@ -105,7 +88,7 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
         digest_of(images, labels, *(array for array in (splits, groups) if array is not None)),
         images.nbytes,
         tuple(notes),
-        files=[f"{album.root}/{name}" for name in read.index],
+        files=[f"{album.root}/{entry.name}" for entry in read],
         class_names=None if names == [str(n) for n in range(len(names))] else names,
         splits=splits,
         groups=groups,
@@ -115,10 +98,10 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
 # --- one picture ---------------------------------------------------------------------------------
 
 
-def _picture(album: Album, name: str, facts: PictureFacts, enough: int) -> Image.Image:
+def _picture(album: Album, entry: Entry, enough: int) -> Image.Image:
     """Upright, on white, in mode L where it has no colour, else RGB. `enough`: pixels a side to which a large
     JPEG may be made smaller while it is unpacked, far sooner. Raises ValueError for no picture."""
-    with album.open(name) as file:
+    with album.open(entry.name) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES / 1e6:.0f} MB")
@@ -127,26 +110,26 @@ def _picture(album: Album, name: str, facts: PictureFacts, enough: int) -> Image
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     if enough:
         image.draft(None, (enough, enough))
-    facts.frames = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    entry.frames = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_scaled(image, facts))
+        return Image.fromarray(_scaled(image, entry))
     if image.has_transparency_data:
         layers = image.convert("RGBA")
-        facts.white = np.asarray(layers.getchannel("A")).min() < 255
-        if facts.white:
+        entry.white = np.asarray(layers.getchannel("A")).min() < 255
+        if entry.white:
             layers = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
         image = layers
     if image.mode in ("1", "L"):
         return image.convert("L")
     image = image.convert("RGB")
     red, green, blue = (plane.tobytes() for plane in image.split())
-    facts.colour = not red == green == blue
-    return image if facts.colour else image.getchannel(0)
+    entry.colour = not red == green == blue
+    return image if entry.colour else image.getchannel(0)
 
 
-def _scaled(image: Image.Image, facts: PictureFacts) -> NDArray[np.uint8]:
+def _scaled(image: Image.Image, entry: Entry) -> NDArray[np.uint8]:
     """Whole numbers of 16 bits and fractions → 0–255, by the scale that their kind has."""
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
@@ -154,7 +137,7 @@ def _scaled(image: Image.Image, facts: PictureFacts) -> NDArray[np.uint8]:
     scale = 65535 if whole else next((most for most in (1, 255, 65535) if high <= most), 0)
     if not (low >= 0 and high <= scale):  # NaN too
         raise ValueError(f"values from {low:g} to {high:g}, expected 0–1, 0–255 or 0–65,535")
-    facts.scale = 0 if whole else scale
+    entry.scale = 0 if whole else scale
     scaled = values >> 8 if whole else (values * (255 / scale)).round()
     return scaled.astype(np.uint8)
 
@@ -176,28 +159,17 @@ def _fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Imag
 # --- all of them ---------------------------------------------------------------------------------
 
 
-def _stacked(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """→ uint8 [N, C, H, W]; grey ones get three equal planes beside colour."""
-    channels = max(3 if picture.ndim == 3 else 1 for picture in pictures)
-    images = np.empty((len(pictures), channels, *pictures[0].shape[:2]), np.uint8)
-    for n, picture in enumerate(pictures):
-        images[n] = picture.transpose(2, 0, 1) if picture.ndim == 3 else picture
-    return images
-
-
-def _class_names(album: Album, read: pd.DataFrame) -> list[str]:
+def _class_names(album: Album, read: list[Entry]) -> list[str]:
     """In the order of their labels; of the numbers where all are numbers."""
-    every = sorted(set(read["label"]))
-    trained = set(read["label"][read["split"].isin(["", "train"])])
+    every = sorted({entry.label for entry in read})
+    trained = {entry.label for entry in read if entry.split in ("", "train")}
     if missing := [name for name in every if name not in trained]:
         raise SourceError(
             f"{album.root}: expected pictures of every class to train on; of {listed(missing)} there are "
             "some in val or test alone. Add some to train, or remove those."
         )
     if len(every) > MAX_CLASSES:
-        raise SourceError(
-            f"{album.root}: {len(every):,} classes, expected at most {MAX_CLASSES:,}."
-        )
+        raise SourceError(f"{album.root}: {len(every):,} classes, expected up to {MAX_CLASSES:,}.")
     try:
         TypeAdapter(list[ClassName]).validate_python(every)
     except ValidationError as error:
@@ -209,80 +181,85 @@ def _class_names(album: Album, read: pd.DataFrame) -> list[str]:
     return sorted(every, key=int) if all(name.isdecimal() for name in every) else every
 
 
-def _check(album: Album, read: pd.DataFrame, size: tuple[int, int] | None) -> None:
+def _check(album: Album, read: list[Entry], size: tuple[int, int] | None) -> None:
     """Raises SourceError with all that keeps the pictures from being read."""
-    problems, damaged = [], read["damage"][read["damage"] != ""]
-    if len(damaged):
-        shown = "".join(f"\n  - {name}: {why}" for name, why in damaged[:5].items())
+    problems, shapes, scales = [], dict[tuple[int, int], str](), dict[int, str]()
+    if damaged := [entry for entry in read if entry.damage]:
+        shown = "".join(f"\n  - {entry.name}: {entry.damage}" for entry in damaged[:5])
         problems.append(
             f"{len(damaged):,} of {len(read):,} pictures cannot be read:{shown}\nRemove or replace them."
         )
-    whole = read[read["damage"] == ""]
-    shapes = whole[["width", "height"]].drop_duplicates()
-    if not size and (len(shapes) > 1 or (shapes > MAX_SIDE).any(axis=None)):
-        shown = listed([f"{w} × {h} ({name})" for name, w, h in shapes.itertuples()], 4)
-        height, width = _proposed(whole)
+    whole = [entry for entry in read if not entry.damage]
+    for entry in whole:
+        shapes.setdefault(entry.size, entry.name)
+        scales.setdefault(entry.scale, entry.name)
+    if not size and (len(shapes) > 1 or any(max(shape) > MAX_SIDE for shape in shapes)):
+        shown = listed([f"{w} × {h} ({name})" for (w, h), name in shapes.items()], 4)
+        width, height = _proposed(whole)
         problems.append(
             f"pictures of {shown}; expected one size, at most {MAX_SIDE} × {MAX_SIDE}. Set `data.height: "
             f"{height}` and `data.width: {width}` in params.yaml, which cuts off least; and `data.fit: pad` "
             "to cut off nothing."
         )
-    scales = whole[whole["scale"] > 0].drop_duplicates("scale")["scale"]
+    scales.pop(0, None)
     if len(scales) > 1:  # a dark picture of 0–255 would be taken for one of 0–1
-        shown = listed([f"0–{scale:,}: {name}" for name, scale in scales.items()])
+        shown = listed([f"0–{scale:,}: {name}" for scale, name in scales.items()])
         problems.append(f"pictures of fractions differ in scale ({shown}). Give all the same one.")
     if problems:
         raise SourceError(f"{album.root}: " + "\n".join(problems))
 
 
-def _proposed(read: pd.DataFrame) -> tuple[int, int]:
-    """Height and width in steps of 8, by which pictures lose least; each class counts alike."""
+def _proposed(read: list[Entry]) -> tuple[int, int]:
+    """Width and height in steps of 8, by which pictures lose least; each class counts alike."""
 
     def loss(size: tuple[int, int]) -> float:
-        return round(float(_cut(read, size[::-1]).groupby(read["label"]).mean().mean()), 2)
+        return round(statistics.fmean(map(statistics.fmean, _cut(read, *size).values())), 2)
 
     pairs = itertools.product(range(16, 72, 8), repeat=2)
-    near = [(h, w) for h, w in pairs if 0.7 < h * w / PROPOSED_AREA < 1.5]
+    near = [(w, h) for h, w in pairs if 0.7 < h * w / PROPOSED_AREA < 1.5]
     return min(near, key=lambda size: (loss(size), abs(size[0] - size[1])))
 
 
-def _cut(read: pd.DataFrame, to: tuple[int, int]) -> pd.Series[float]:
-    """The share of each picture's area that a crop cuts off."""
-    sides = read[["width", "height"]] / list(to)
-    return 1 - sides.min(axis=1) / sides.max(axis=1)
+def _cut(read: list[Entry], width: int, height: int) -> dict[str, list[float]]:
+    """The share of each picture's area that a crop cuts off, by class."""
+    cut = dict[str, list[float]]()
+    for entry in read:
+        sides = entry.size[0] / width, entry.size[1] / height
+        cut.setdefault(entry.label, []).append(1 - min(sides) / max(sides))
+    return cut
 
 
-def _in_words(table: pd.DataFrame, read: pd.DataFrame) -> list[str]:
-    notes, unread = [], table[table["reason"] != ""]
-    if len(unread):
-        reasons = [
-            f"{why[0].upper()}{why[1:]}: {listed([*unread.index[unread['reason'] == why]])}."
-            for why in unread["reason"].unique()
-        ]
-        notes.append(f"Left out: {len(unread):,}. {' '.join(reasons)}")
-    without = unread["label"][unread["reason"] == NO_PICTURE]
-    if lost := sorted(set(without) - set(read["label"]) - {""}):
+def _in_words(entries: list[Entry], read: list[Entry]) -> list[str]:
+    notes, unread = [], dict[str, list[str]]()
+    for entry in entries:
+        if entry.reason:
+            unread.setdefault(entry.reason, []).append(entry.name)
+    if unread:
+        reasons = [f"{why[0].upper()}{why[1:]}: {listed(names)}." for why, names in unread.items()]
+        notes.append(f"Left out: {sum(map(len, unread.values())):,}. {' '.join(reasons)}")
+    without = {entry.label for entry in entries if entry.reason == NO_PICTURE}
+    if lost := sorted(without - {entry.label for entry in read} - {""}):
         notes.append(
             f"Folders that become no class: {listed(lost)}. They hold no picture that can be read; "
             "save pictures as PNG or JPEG."
         )
-    for column, words in NOTES.items():
-        names = read.index[read[column]]
-        if len(names) and (column != "colour" or len(names) < FEW * len(read)):
-            notes.append(words.format(n=len(names), of=len(read), names=listed([*names])))
+    for mark, words in NOTES.items():
+        names = [entry.name for entry in read if getattr(entry, mark)]
+        if names and (mark != "colour" or len(names) < FEW * len(read)):
+            notes.append(words.format(n=len(names), of=len(read), names=listed(names)))
     return notes
 
 
-def _cut_in_words(read: pd.DataFrame, to: tuple[int, int]) -> list[str]:
+def _cut_in_words(read: list[Entry], width: int, height: int) -> list[str]:
     """A line where the crop removes much: how much of the area, by class."""
-    cuts = _cut(read, to).groupby(read["label"]).agg(["median", "max"])
-    if not ((cuts["median"] > CUT_SEEN) | (cuts["max"] > 2 * CUT_SEEN)).any():
+    cut = {label: (statistics.median(c), max(c)) for label, c in _cut(read, width, height).items()}
+    if not any(median > CUT_SEEN or most > 2 * CUT_SEEN for median, most in cut.values()):
         return []
     shown = [
         f"{label} {percent(median, 0)} ({percent(most, 0)})"
-        for label, median, most in cuts.sort_values("median", ascending=False).itertuples()
+        for label, (median, most) in sorted(cut.items(), key=lambda item: (-item[1][0], item[0]))
     ]
     return [
-        f"Cut off: to fit {to[1]} × {to[0]}, pictures lose a part of their area, at the median (at most): "
+        f"Cut off: to fit {height} × {width}, pictures lose a part of their area, at the median (at most): "
         f"{listed(shown, 10)}. The generator never learns what is cut off. `data.fit: pad` keeps all of it."
     ]

@@ -13,7 +13,6 @@ import pickle
 import struct
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,14 +22,13 @@ import pytest
 import torch
 from conftest import ROOT
 from safetensors.torch import save
-from synthetic import csv_lines, make_images
+from synthetic import csv_lines, make_images, zip_of
 
-from cgan import cli
+from cgan import Generator, cli
 from cgan.model import file_facts, model_file
 from cgan.model.networks import Architecture, build_generator
 
 LINES = csv_lines(*make_images())
-HEADER, *ROWS = LINES
 GOOD = "\n".join(LINES) + "\n"
 PARAMS = (ROOT / "params.yaml").read_text()
 MOST_S = 10.0
@@ -44,11 +42,16 @@ def refused(
 ) -> Refused:
     """Run `cgan …` in a project; it must refuse in words and change nothing. Returns the words."""
     monkeypatch.chdir(tmp_path)
-    for name in ("params.yaml", "report.json", "picture.png"):
-        (tmp_path / name).write_text(PARAMS if name == "params.yaml" else "old")
+    Path("params.yaml").write_text(PARAMS)
+    for name in ("report.json", "picture.png"):
+        Path(name).write_text("old")
+
+    def contents() -> dict[Path, tuple[int, int]]:
+        stats = {path: path.stat() for path in Path().rglob("*") if path.is_file()}
+        return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
 
     def refused(*arguments: str) -> str:
-        before = contents(tmp_path)
+        before = contents()
         monkeypatch.setattr(sys, "argv", ["cgan", *arguments])
         began = time.monotonic()
         with pytest.raises(SystemExit) as ended:
@@ -58,37 +61,18 @@ def refused(
         assert time.monotonic() - began < MOST_S
         assert words.startswith("Error: ") and words.count("\n\n") == 0 and "Traceback" not in words
         assert len(words) < 4000 and all(c.isprintable() or c == "\n" for c in words)
-        assert contents(tmp_path) == before
+        assert contents() == before
         return words
 
     return refused
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    return {
-        str(path): (path.stat().st_mtime_ns, path.stat().st_size)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 # --- CSV ----------------------------------------------------------------------------------------
 
 
-def changed(row: int, change: Callable[[str], str]) -> str:
-    return "\n".join([HEADER, *(change(r) if i == row else r for i, r in enumerate(ROWS))]) + "\n"
-
-
-def everywhere(change: Callable[[str], str]) -> str:
-    return "\n".join([HEADER, *(change(row) for row in ROWS)]) + "\n"
-
-
-def zipped(*members: tuple[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in members:
-            archive.writestr(name, content)
-    return file.getvalue()
+def changed(change: Callable[[str], str]) -> str:
+    """The good CSV with another fourth row."""
+    return "\n".join([*LINES[:4], change(LINES[4]), *LINES[5:]]) + "\n"
 
 
 def with_columns(columns: int) -> str:
@@ -101,24 +85,24 @@ CSVS: dict[str, str | bytes] = {
     "f03 header that commands the terminal": GOOD.replace("label", "\x1b[2Jlabel"),
     "f03 a column without a name": "\n".join(f"{line}," for line in LINES),
     "f04 a million doubles": "label" + ",a0" * 1_000_000 + "\n",
-    "f06 label that commands the terminal": changed(3, lambda row: "\x1b[2J" + row),
-    "f09 a comma at the end of the rows": everywhere(lambda row: row + ","),
+    "f06 label that commands the terminal": changed(lambda row: "\x1b[2J" + row),
+    "f09 a comma at the end of the rows": GOOD.replace("\n", ",\n").replace(",\n", "\n", 1),
     "f09 a footer": GOOD + "\x1a",
-    "f10 a byte order mark within": changed(3, lambda row: "\ufeff" + row),
-    "f10 a line end within quotes": changed(3, lambda row: '"' + row.replace(",", '\n",', 1)),
+    "f10 a byte order mark within": changed(lambda row: "\ufeff" + row),
+    "f10 a line end within quotes": changed(lambda row: '"' + row.replace(",", '\n",', 1)),
     "f11 EBCDIC": GOOD.encode("cp500"),
     "f11 Excel's line for separators": "sep=,\n" + GOOD,
     "f12 an answer in JSON": '{"error": 403}',
     "f12 a pointer of Git LFS": "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
-    "f17 padding of megabytes": changed(3, lambda row: " " * 5_000_000 + row),
+    "f17 padding of megabytes": changed(lambda row: " " * 5_000_000 + row),
     "f17 400,000 columns": with_columns(400_000),
     "colours, undeclared": with_columns(192) + ("1," + ",".join(["9"] * 192) + "\n") * 30,
 }
 ARCHIVES: dict[str, bytes] = {
     "f26 junk behind.csv.gz": gzip.compress(GOOD.encode()) + b"junk",
     "f29 nested.csv.gz": gzip.compress(gzip.compress(GOOD.encode())),
-    "f29 commands the terminal.zip": zipped(("\x1b[2J\n\n.csv", GOOD.encode())),
-    "a workbook.xlsx": zipped(("[Content_Types].xml", b"<x/>"), ("xl/workbook.xml", b"<x/>")),
+    "f29 commands the terminal.zip": zip_of({"\x1b[2J\n\n.csv": GOOD.encode()}),
+    "a workbook.xlsx": zip_of({"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}),
 }
 
 
@@ -134,7 +118,7 @@ def test_f01_f02_f03_f04_f05_f08_f09_f11_bad_csv_or_archive_is_refused_in_words(
     assert name in refused("validate", name, "--report", "report.json")
 
 
-# At this path → what stands there; a name that begins with / is meant as it is.
+# At this path → what stands there.
 STRANGE: dict[str, Callable[[Path], object]] = {
     "missing": lambda path: None,
     "folder": Path.mkdir,
@@ -152,9 +136,8 @@ def test_what_is_no_file_is_refused_as_csv_and_as_model(
     refused: Refused, tmp_path: Path, name: str
 ) -> None:
     STRANGE[name](tmp_path / name)
-    path = str(tmp_path / name) if len(name) < 100 else name
-    refused("validate", path, "--report", "report.json")
-    refused("draw", "1", "--model", path, "--out", "picture.png")
+    refused("validate", name, "--report", "report.json")
+    refused("draw", "1", "--model", name, "--out", "picture.png")
 
 
 # --- params -------------------------------------------------------------------------------------
@@ -269,7 +252,7 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "f39 pickle as text": lambda: pickle.dumps(Hostile(), 0),
     "f39 torch.save": lambda: torch_saved(WEIGHTS),
     "f39 torch.save of a program": lambda: torch_saved(Hostile()),
-    "f39 zip": lambda: zipped(("generator.safetensors", model())),
+    "f39 zip": lambda: zip_of({"generator.safetensors": model()}),
     "f40 no facts": lambda: save(WEIGHTS),
     "f40 facts of another": lambda: save(WEIGHTS, {"format": "pt"}),
     "f40 facts that are a list": lambda: save(WEIGHTS, {"cgan": "[]"}),
@@ -303,11 +286,7 @@ def test_f38_f39_f40_f41_bad_model_is_refused_in_words(
     assert not (tmp_path / "ran").exists()
 
 
-def test_model_that_was_not_damaged_is_drawn(tmp_path: Path, monkeypatch: Any) -> None:
+def test_model_that_was_not_damaged_is_drawn(tmp_path: Path) -> None:
     """The cases above are refused for their damage alone."""
     (tmp_path / "g.safetensors").write_bytes(model())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["cgan", "draw", "1", "--model", "g.safetensors"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0 and (tmp_path / "drawn/1.png").is_file()
+    assert len(Generator.load(tmp_path / "g.safetensors").draw("1")) == 1

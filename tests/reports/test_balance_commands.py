@@ -43,7 +43,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
 
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/folder", said.append)
     with find(Path("drawn/folder")) as (_, album):
-        assert album and Counter(album.table["label"]) == {"0": 30, "1": 30, "2": 30}
+        assert album and Counter(e.label for e in album.entries) == {"0": 30, "1": 30, "2": 30}
     assert len(list(Path("drawn/folder").glob("2/drawn_*.png"))) == 18
     files = [f"own/{'deep' * (n < 2)}/{'same' if n < 2 else n}.jpg" for n in range(60)]
     digest = load_dataset(TRAIN_DATA).metadata["csv_sha256"]
