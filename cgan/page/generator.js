@@ -43,9 +43,8 @@ export function mixedCondition(start, end, part) {
  */
 function apply(layer, input) {
   const { rows, columns, kernelColumns, inputs, outputs, weight, bias, activation } = layer;
+  const { factors, places } = layer;
   const values = new Float64Array(rows.length * columns.length * outputs);
-  const factors = new Float64Array(weight.length / outputs);
-  const places = new Int32Array(factors.length);
   let at = 0;
   for (const row of rows) {
     for (const column of columns) {
@@ -104,7 +103,9 @@ function unpackedLayers() {
     const weight = Float64Array.from(numbers.subarray(at, at += size));
     const bias = numbers.subarray(at, at += outputs);
     const activation = last ? Math.tanh : relu;
-    return { rows, columns, kernelColumns, inputs, outputs, weight, bias, activation };
+    const [factors, places] = [new Float64Array(size / outputs), new Int32Array(size / outputs)];
+    const numbersOf = { weight, bias, factors, places };
+    return { rows, columns, kernelColumns, inputs, outputs, activation, ...numbersOf };
   });
   return [layers, numbers.subarray(at)];
 }

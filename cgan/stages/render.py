@@ -52,11 +52,13 @@ def main() -> None:
     classes = network.architecture.classes
     names = names_in(facts, classes) or [str(label) for label in range(classes)]
     discriminator, _ = load_discriminator(project.DISCRIMINATOR)
+    first, source = torch.arange(min(classes, STRIPS)), torch.Generator().manual_seed(params.seed)
+    random = torch.randint(classes, (9,), generator=source)
     pictures = {
         project.GRID: class_grid(network, params, names),
         project.BESIDE_REAL: beside_real(network, params.seed, project.REAL_SAMPLES),
-        project.STRIP: strip(network, params),
-        project.NINE: nine(network, params.seed),
+        project.STRIP: _framed(draw(network, first, params.seed), 1, 600),
+        project.NINE: _framed(draw(network, random, params.seed), 3, 600),  # as the demo's
         project.LATENT_INTERPOLATION: latent_strips(network, params),
         project.CLASS_INTERPOLATION: class_strips(network, params),
         **dict(zip(project.CURVES, training_curves(project.LOSSES), strict=True)),
@@ -96,19 +98,6 @@ def beside_real(network: GeneratorNetwork, seed: int, sheet: Path) -> Picture:
     _write(pen, 0, "real images")
     _write(pen, middle * both.width, "drawings")
     return np.concatenate([np.asarray(title), np.asarray(both)])
-
-
-def strip(network: GeneratorNetwork, params: RenderParams) -> Picture:
-    """One row: a drawing of each of the first 10 classes."""
-    labels = torch.arange(min(network.architecture.classes, STRIPS))
-    return _framed(draw(network, labels, params.seed), 1, width=600)
-
-
-def nine(network: GeneratorNetwork, seed: int) -> Picture:
-    """3 × 3 of random classes, as the demo showed its samples."""
-    source = torch.Generator().manual_seed(seed)
-    labels = torch.randint(network.architecture.classes, (9,), generator=source)
-    return _framed(draw(network, labels, seed), 3, width=600)
 
 
 def latent_strips(network: GeneratorNetwork, params: RenderParams) -> Picture:
