@@ -166,10 +166,9 @@ let library = null;
 
 /** The library's script, unpacked. */
 function unpacked() {
-  library ??= new Response(
-    new Blob([bytesOf(RUN.charts)]).stream().pipeThrough(new DecompressionStream("gzip")),
-  ).text();
-  return library;
+  const unzip = new DecompressionStream("gzip");
+  return library ??= new Response(new Blob([bytesOf(RUN.charts)]).stream().pipeThrough(unzip))
+    .text();
 }
 
 async function drawChart(place) {

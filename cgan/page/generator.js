@@ -43,8 +43,9 @@ export function mixedCondition(start, end, part) {
  */
 function apply(layer, input) {
   const { rows, columns, kernelColumns, inputs, outputs, weight, bias, activation } = layer;
-  const { factors, places } = layer;
   const values = new Float64Array(rows.length * columns.length * outputs);
+  const factors = new Float64Array(weight.length / outputs);
+  const places = new Int32Array(factors.length);
   let at = 0;
   for (const row of rows) {
     for (const column of columns) {
@@ -103,9 +104,7 @@ function unpackedLayers() {
     const weight = Float64Array.from(numbers.subarray(at, at += size));
     const bias = numbers.subarray(at, at += outputs);
     const activation = last ? Math.tanh : relu;
-    const [factors, places] = [new Float64Array(size / outputs), new Int32Array(size / outputs)];
-    const numbersOf = { weight, bias, factors, places };
-    return { rows, columns, kernelColumns, inputs, outputs, activation, ...numbersOf };
+    return { rows, columns, kernelColumns, inputs, outputs, weight, bias, activation };
   });
   return [layers, numbers.subarray(at)];
 }
@@ -125,7 +124,10 @@ export function listOf(count, make) {
 
 /** What base64 stands for. */
 export function bytesOf(text) {
-  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
 }
 
 const [LAYERS, EMBEDDINGS] = unpackedLayers();

@@ -29,9 +29,9 @@ function askForText() {
   part("fault").textContent = fault;
   part("text").setAttribute("aria-invalid", String(fault !== ""));
   if (!labels.length) return; // the last picture stays
-  const { text, seed, x, y } = state;
+  const { seed, x, y } = state;
   const all = seed !== shown?.seed || x !== shown.x || y !== shown.y;
-  shown = { text, seed, x, y };
+  shown = state;
   const latents = latentsOf(seed, labels.length, x, y);
   cells = labels.map((label, i) => {
     const before = cells[i];
