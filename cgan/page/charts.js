@@ -56,7 +56,6 @@ const CHARTS = {
     const [least, most] = [Math.min(...numbers), Math.max(...numbers)];
     // What falls a hundredfold would otherwise be a line on the floor.
     const scale = least > 0 && most > 50 * least ? { type: "log" } : { zero: false };
-    const axis = { tickCount: scale.type ? 3 : 5 };
     const series = { field: "series", type: "nominal", sort: names, scale: { domain: names } };
     const floorLine = {
       data: { values: [{}] },
@@ -73,7 +72,7 @@ const CHARTS = {
         {
           mark: { type: "line", strokeWidth: 2 },
           encoding: {
-            y: { ...fieldOf("value", unit, scale), axis },
+            y: { ...fieldOf("value", unit, scale), axis: { tickCount: scale.type ? 3 : 5 } },
             color: series,
             strokeDash: series,
           },
