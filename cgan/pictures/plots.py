@@ -34,10 +34,13 @@ def training_curves(table: Path) -> tuple[Picture, Picture]:
         losses = {who: columns[f"loss/{who}"] for who in ("discriminator", "generator")}
         logits = {f"{kind} images": columns[f"logits/{kind}_mean"] for kind in ("real", "fake")}
     except (ValueError, KeyError) as error:
-        advice = "Restore it: `dvc checkout --force`."
-        raise DataError(f"{table}: damaged ({error}). {advice}") from None
-    said, steps = "What the discriminator says (mean logits)", columns["step"]
-    return curves_image("Losses", steps, losses), curves_image(said, steps, logits)
+        raise DataError(
+            f"{table}: damaged ({error}). Restore it: `dvc checkout --force`."
+        ) from None
+    return (
+        curves_image("Losses", columns["step"], losses),
+        curves_image("What the discriminator says (mean logits)", columns["step"], logits),
+    )
 
 
 def curves_image(
