@@ -1,8 +1,7 @@
-"""One HTML file out of a template, its data, scripts, weights and charts. It requests nothing."""
+"""One HTML file out of a template, its data and scripts. It requests nothing."""
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
@@ -15,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cgan.drawing.class_names import names_in
 from cgan.errors import percent
-from cgan.page.weights import layer_facts, packed
+from cgan.page.weights import packed
 from cgan.project import PACKAGE
 
 if TYPE_CHECKING:
@@ -25,11 +24,10 @@ FOLDER = PACKAGE / "page"
 # In the order in which they are evaluated: a file imports only from those before it.
 PLAY = (
     "generator.js",
-    "play_random.js",
     "play_text.js",
     "play_state.js",
     "play_pictures.js",
-    "play_work.js",
+    "play_latents.js",
     "play_samples.js",
     "play.js",
 )
@@ -42,7 +40,7 @@ def play_page(generator: Generator, quality: str, named: str, seed: int = 0) -> 
     `seed`: of the first picture."""
     query = urlencode({"text": examples(generator)[0], "seed": seed})
     shown = {"quality": quality, "named": named, "query": query}
-    return document("play_page.html", PLAY, play_data(generator, seed), packed(generator), **shown)
+    return document("play_page.html", PLAY, play_data(generator, seed), **shown)
 
 
 def play_data(generator: Generator, seed: int) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def play_data(generator: Generator, seed: int) -> dict[str, Any]:
     return {
         "architecture": asdict(generator.network.architecture),
         "class_names": names_in(generator.facts, generator.classes),
-        "layers": layer_facts(generator),
+        **packed(generator),
         "examples": examples(generator),
         "seed": seed,
     }
@@ -67,25 +65,11 @@ def examples(generator: Generator) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def document(
-    template: str,
-    scripts: Iterable[str],
-    data: Mapping[str, Any],
-    weights: bytes = b"",
-    charts: str = "",
-    **shown: Any,
-) -> str:
-    """The file. The scripts read `data` as JSON, the template shows `shown`, `charts` is what
-    `page.charts.bundle` made. Whatever stands in data and shown is text, neither markup nor script.
-    """
+def document(template: str, scripts: Iterable[str], data: Mapping[str, Any], **shown: Any) -> str:
+    """The file. The scripts read `data` as JSON, the template shows `shown`. Whatever stands in both is text,
+    neither markup nor script."""
     page = _environment().get_template(template)
-    text = page.render(
-        finite(shown),
-        data=finite(data),
-        weights=base64.b64encode(weights).decode(),
-        charts=charts,
-        script=joined(scripts),
-    )
+    text = page.render(finite(shown), data=finite(data), script=joined(scripts))
     return text.encode(errors="replace").decode()  # half a character: UTF-8 has none
 
 
@@ -98,11 +82,6 @@ def data_of(page: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("the data of a page must be a JSON object")
     return data
-
-
-def rendered(template: str, **shown: Any) -> str:
-    """A part of a page."""
-    return _environment().get_template(template).render(finite(shown))
 
 
 def _environment() -> Environment:

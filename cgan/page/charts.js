@@ -1,5 +1,8 @@
 /** Charts: their numbers stand in the page; Vega draws each once it comes into sight, or is printed. */
-import { FILMED } from "./film.js";
+import { bytesOf, RUN } from "./generator.js";
+import { NAMES } from "./play_text.js";
+
+const MOST_CLASSES = 60; // of one chart, as in run.html
 
 /** In the colours of the page, by the names of its style: they follow it into the dark. */
 const LOOK = {
@@ -21,21 +24,11 @@ const LOOK = {
     labelLimit: 260,
     columns: { signal: "width < 420 ? 1 : 3" },
   },
-  point: { color: "var(--series-1)" },
-  bar: { color: "var(--series-1)" },
+  mark: { color: "var(--series-1)" },
   rule: { color: "var(--faint)" },
   text: { color: "var(--ink)" },
   view: { stroke: null },
 };
-
-/** The curves by their table's name. */
-const CURVES = Object.fromEntries(["losses", "probes"].map((table) => {
-  const { columns, rows } = FILMED[table];
-  return [
-    table,
-    rows.map((row) => Object.fromEntries(columns.map((column, at) => [column, row[at]]))),
-  ];
-}));
 
 const DIGITS3 = { format: ".3~r" }; // as in the tables
 const fieldOf = (field, title, scale) => ({ field, type: "quantitative", title, scale });
@@ -47,49 +40,39 @@ function classAxis(field, title, names, labelAngle) {
   return { field, type: "nominal", title, scale: { domain: [...names.keys()] }, axis };
 }
 
-/** A dashed line across a chart. */
-function lineAt(datum) {
-  const mark = { type: "rule", strokeDash: [4, 4] };
-  return typeof datum === "number"
-    ? [{
-      data: { values: [{}] },
-      mark,
-      encoding: { x: { value: 0 }, x2: { value: "width" }, y: { datum } },
-    }]
-    : [];
-}
-
 /** What Vega-Lite draws, from what stands in the page. */
 const CHARTS = {
   /** `columns` of a table, with their names. */
-  curves({ table, unit, columns, floor }) {
-    const rows = CURVES[table];
-    const known = Object.keys(columns).filter((column) => column in (rows[0] ?? {}));
+  curves({ table, unit, columns, floor = null }) {
+    const { columns: measured, rows } = RUN[table];
+    const known = Object.keys(columns).filter((column) => measured.includes(column));
     const names = known.map((column) => columns[column]);
-    const found = rows.flatMap((row) => known.map((column) => row[column]));
-    const values = found.filter((value) => value !== null);
-    const [least, most] = [Math.min(...values), Math.max(...values)];
+    const values = rows.flatMap((row) =>
+      known.map((column) => {
+        return { step: row[0], series: columns[column], value: row[measured.indexOf(column)] };
+      })
+    ).filter(({ value }) => value !== null);
+    const numbers = values.map(({ value }) => value);
+    const [least, most] = [Math.min(...numbers), Math.max(...numbers)];
     // What falls a hundredfold would otherwise be a line on the floor.
     const scale = least > 0 && most > 50 * least ? { type: "log" } : { zero: false };
-    const axis = { tickCount: scale.type ? 3 : 5 };
     const series = { field: "series", type: "nominal", sort: names, scale: { domain: names } };
-    const name = `${JSON.stringify(columns)}[datum.column]`;
+    const floorLine = {
+      data: { values: [{}] },
+      mark: { type: "rule", strokeDash: [4, 4] },
+      encoding: { x: { value: 0 }, x2: { value: "width" }, y: { datum: floor } },
+    };
     const step = fieldOf("step", "step of the training", { nice: false, zero: false });
     const nearest = { type: "point", fields: ["step"], nearest: true };
     return {
-      data: { name: table },
-      transform: [
-        { fold: known, as: ["column", "value"] },
-        { calculate: name, as: "series" },
-        { filter: "isValid(datum.value)" },
-      ],
+      data: { values },
       encoding: { x: { ...step, axis: { grid: false, tickCount: { expr: "ceil(width / 90)" } } } },
       layer: [
-        ...lineAt(floor),
+        ...(floor === null ? [] : [floorLine]),
         {
           mark: { type: "line", strokeWidth: 2 },
           encoding: {
-            y: { ...fieldOf("value", unit, scale), axis },
+            y: { ...fieldOf("value", unit, scale), axis: { tickCount: scale.type ? 3 : 5 } },
             color: series,
             strokeDash: series,
           },
@@ -114,67 +97,66 @@ const CHARTS = {
   },
 
   /** A bar a class; with intervals a point on each, for 0 is far away. */
-  bars({ unit, bars }) {
-    const ranged = bars.some(({ low }) => low !== undefined);
-    const floored = bars.some(({ floor }) => floor !== undefined);
+  bars({ unit, value, floor, ranged, least }) {
+    const known = RUN.classes.filter((row) => row[least] !== null && row[value] !== null);
+    const many = RUN.classes.length > MOST_CLASSES;
+    if (many) known.sort((a, b) => a[least] - b[least]).splice(MOST_CLASSES);
+    const names = known.map(({ label }) => NAMES[label]);
     const scale = { zero: !ranged };
-    const x = classAxis("n", "class", bars.map(({ name }) => name), bars.length > 12 ? -60 : 0);
     const shown = {
       mark: ranged ? { type: "point", filled: true, size: 60 } : "bar",
       encoding: {
-        y: fieldOf("value", unit, scale),
+        y: fieldOf(value, unit, scale),
         tooltip: [
           { field: "name", title: "class" },
-          { ...DIGITS3, field: "value", title: unit },
-          ...(floored ? [{ ...DIGITS3, field: "floor", title: "real images" }] : []),
+          { ...DIGITS3, field: value, title: unit },
+          ...(floor ? [{ ...DIGITS3, field: floor, title: "real images" }] : []),
         ],
       },
     };
-    const interval = {
+    const interval = ranged && {
       mark: { type: "rule", strokeWidth: 2, color: "var(--series-1)" },
       encoding: { y: fieldOf("low", unit, scale), y2: { field: "high" } },
     };
-    const floors = {
+    const floors = floor && {
       mark: { type: "tick", thickness: 3, color: "var(--series-2)" },
-      encoding: { y: fieldOf("floor", unit, scale) },
+      encoding: { y: fieldOf(floor, unit, scale) },
     };
     return {
-      data: { values: bars.map((bar, n) => ({ ...bar, n })) },
-      encoding: { x },
-      layer: [shown, ...(ranged ? [interval] : []), ...(floored ? [floors] : [])],
+      data: { values: known.map((row, n) => ({ ...row, n, name: names[n] })) },
+      encoding: { x: classAxis("n", "class", names, names.length > 12 ? -60 : 0) },
+      layer: [shown, interval, floors].filter(Boolean),
     };
   },
 
   /** Counts, of which the mistakes are coloured: they are what is looked for. */
-  matrix({ names, matrix }, room) {
-    const values = matrix.flatMap((row, asked) =>
+  matrix(_, room) {
+    const values = RUN.confusion.matrix.flatMap((row, asked) =>
       row.map((count, seen) => {
-        return { asked, seen, count, "asked for": names[asked], "seen as": names[seen] };
+        return { asked, seen, count, "asked for": NAMES[asked], "seen as": NAMES[seen] };
       })
     );
     const shade = fieldOf("count", "drawings", { type: "sqrt", zero: true });
     const mistakes = {
       transform: [{ filter: "datum.asked != datum.seen" }],
       mark: { type: "rect", fill: "var(--mistake)" },
-      encoding: {
-        fillOpacity: { ...shade, legend: null },
-      },
+      encoding: { fillOpacity: { ...shade, legend: null } },
     };
     const numbers = {
       mark: { type: "text", fontSize: 11 },
       encoding: { text: { field: "count" } },
     };
-    const side = Math.max(160, Math.min(560, names.length * 26, room - 110)); // beside it stand names
+    const side = Math.max(160, Math.min(560, NAMES.length * 26, room - 110)); // beside it stand names
     return {
       width: side,
       height: side,
       data: { values: values.filter(({ count }) => count) },
       encoding: {
-        x: classAxis("seen", "the judge sees", names, 0),
-        y: classAxis("asked", "asked for", names, 0),
+        x: classAxis("seen", "the judge sees", NAMES, 0),
+        y: classAxis("asked", "asked for", NAMES, 0),
         tooltip: ["asked for", "seen as", "count"].map((field) => ({ field })),
       },
-      layer: names.length > 15 ? [mistakes] : [mistakes, numbers],
+      layer: NAMES.length > 15 ? [mistakes] : [mistakes, numbers],
     };
   },
 };
@@ -183,10 +165,9 @@ let library = null;
 
 /** The library's script, unpacked. */
 function unpacked() {
-  const packed = document.getElementById("chart-library").textContent;
-  const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return library ??= new Response(stream).text();
+  const unzip = new DecompressionStream("gzip");
+  return library ??= new Response(new Blob([bytesOf(RUN.charts)]).stream().pipeThrough(unzip))
+    .text();
 }
 
 async function drawChart(place) {
@@ -199,13 +180,9 @@ async function drawChart(place) {
     }
     const facts = JSON.parse(place.dataset.facts);
     const chart = CHARTS[place.dataset.kind](facts, place.clientWidth);
-    const spec = { width: "container", height: 220, datasets: CURVES, ...chart };
-    await globalThis.vegaEmbed(place, spec, {
-      actions: false,
-      ast: true,
-      config: LOOK,
-      renderer: "svg",
-    });
+    const spec = { width: "container", height: 220, ...chart };
+    const options = { actions: false, ast: true, config: LOOK, renderer: "svg" };
+    await globalThis.vegaEmbed(place, spec, options);
     place.dataset.drawn = "true";
   } catch (error) {
     console.info(error);

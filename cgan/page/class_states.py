@@ -42,12 +42,10 @@ HOLD_OUT_MORE = (  # 2026-11-29, like is compared with like
 NOT_DRAWN = "too few drawings were judged. Raise `evaluate.samples`."
 
 
-def add_states(
-    classes: Sequence[dict[str, Any]], counts: Sequence[int], measurable: bool, limits: GateParams
-) -> None:
-    """Give each class its `state` and `advice`: the first rule that applies is told. `counts`: of images."""
-    few = max(FEW_IMAGES, RARE * statistics.median(counts))
-    for facts, count in zip(classes, counts, strict=False):
+def add_states(classes: Sequence[dict[str, Any]], measurable: bool, limits: GateParams) -> None:
+    """Give each class its `state` and `advice`: the first rule that applies is told."""
+    few = max(FEW_IMAGES, RARE * statistics.median(facts["images"] for facts in classes))
+    for facts in classes:
         low, high, judge, floor = (facts[k] for k in ("low", "high", "judge", "different_floor"))
         part, part_low = (
             facts[key] / floor if facts[key] is not None and floor else 1.0
@@ -60,7 +58,7 @@ def add_states(
         rules = (
             (DOUBTFUL, not measurable, NOT_MEASURABLE),
             (POOR, wrong and (judge or 0) < limits.min_worst_class_accuracy, JUDGE_FAILS),
-            (POOR, count < few and (wrong or alike), MORE_IMAGES),
+            (POOR, facts["images"] < few and (wrong or alike), MORE_IMAGES),
             (POOR, wrong, LEGIBLE),
             (POOR, alike, VARIED),
             (DOUBTFUL, clearly_less, LEGIBLE),

@@ -71,7 +71,6 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
         "heldout": len(rows.heldout),
         "tested": report.get("splits", {}).get("test", 0),
         "shape": report["shape"],
-        "counts": report["class_counts"],
         "warnings": report["warnings"],
         "suspects": _suspects(rows, judge),
     }

@@ -1,14 +1,11 @@
 /** The film of a training: it plays by itself when it is seen. */
-
-export const { run: FILMED } = JSON.parse(document.getElementById("page-data").textContent);
+import { RUN } from "./generator.js";
 
 function playFilm(place) {
-  const frames = FILMED.previews.filter(({ src }) =>
-    /^data:image\/(png|webp);base64,[\w+/=]*$/.test(src)
-  );
-  const [image, caption] = [place.querySelector("img"), place.querySelector("figcaption")];
-  const [slider, play] = [place.querySelector("input"), place.querySelector("button")];
+  const frames = RUN.previews;
   if (!frames.length) return;
+  const parts = ["img", "figcaption", "input", "button"].map((name) => place.querySelector(name));
+  const [image, caption, slider, play] = parts;
   const last = frames.length - 1;
   slider.max = last;
 
@@ -28,10 +25,8 @@ function playFilm(place) {
     play.setAttribute("aria-pressed", String(running));
     if (!running) return;
     go(0);
-    timer = setInterval(() => {
-      if (Number(slider.value) < last) go(Number(slider.value) + 1);
-      else run(false);
-    }, 600);
+    const next = () => slider.value < last ? go(Number(slider.value) + 1) : run(false);
+    timer = setInterval(next, 600);
   };
   play.addEventListener("click", () => run(!timer));
   slider.addEventListener("input", () => {
@@ -47,4 +42,4 @@ function playFilm(place) {
   seen.observe(place);
 }
 
-document.querySelectorAll(".scrubber").forEach(playFilm);
+playFilm(document.querySelector(".scrubber"));

@@ -2,19 +2,12 @@
 import { conditionOf, forward, mixedCondition, SHAPE } from "./generator.js";
 import { DIGITS, NAMES, parseText, valid } from "./play_text.js";
 import { freshState, hashOf, keepInLink, MAX_SEED, stateFrom } from "./play_state.js";
-import {
-  balanced,
-  download,
-  fileName,
-  imageOf,
-  pictureOf,
-  pngOf,
-  resize,
-} from "./play_pictures.js";
-import { latentsOf, worker } from "./play_work.js";
-import { drawSample, part, showSamples } from "./play_samples.js";
+import { balanced, downloadPng, fileName, imageOf, pictureOf, resize } from "./play_pictures.js";
+import { latentsOf } from "./play_latents.js";
+import { drawSample, on, part, showSamples } from "./play_samples.js";
 
 const MOST_IN_LINE = 20; // as in `cgan draw`
+const SLICE_MS = 24;
 const CELL_REM = { least: 3.5, most: 17 };
 
 /** What the picture, the morph and the samples are drawn from. Only `change` writes it. */
@@ -36,18 +29,14 @@ function askForText() {
   part("fault").textContent = fault;
   part("text").setAttribute("aria-invalid", String(fault !== ""));
   if (!labels.length) return; // the last picture stays
-  const { text, seed, x, y } = state;
+  const { seed, x, y } = state;
   const all = seed !== shown?.seed || x !== shown.x || y !== shown.y;
-  shown = { text, seed, x, y };
+  shown = state;
   const latents = latentsOf(seed, labels.length, x, y);
   cells = labels.map((label, i) => {
-    const same = cells[i]?.label === label;
-    return {
-      label,
-      latent: latents[i],
-      drawing: cells[i]?.drawing,
-      due: all || !same || cells[i].due,
-    };
+    const before = cells[i];
+    const due = all || before?.label !== label || before.due;
+    return { label, latent: latents[i], drawing: before?.drawing, due };
   });
   const words = labels.map((label) => NAMES[label]).join(DIGITS ? "" : ", ");
   const place = x || y ? `, moved to ${x}, ${y}` : "";
@@ -108,34 +97,45 @@ function drawMorph() {
   return true;
 }
 
+let filmFrame = 0; // that is asked for, while the film runs
+
 /** There and back, in four seconds; where little motion is wanted, in eleven still pictures. */
-const film = { running: false, phase: 0, last: 0 };
-
-function runFilm(now) {
-  if (!film.running) return;
-  film.phase = (film.phase + Math.min(100, now - film.last) / 4000) % 1;
-  film.last = now;
-  const there = film.phase < 0.5 ? 2 * film.phase : 2 - 2 * film.phase;
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const mix = still ? Math.round(10 * there) / 10 : Math.round(100 * there) / 100;
-  if (mix !== state.mix) change({ mix });
-  requestAnimationFrame(runFilm);
-}
-
 function startOrStopFilm(running) {
-  if (film.running === running) return;
-  film.running = running;
+  cancelAnimationFrame(filmFrame);
+  filmFrame = 0;
   part("run").textContent = running ? "Pause" : "Play";
   part("run").setAttribute("aria-pressed", String(running));
   if (!running) return;
-  film.phase = state.mix / 2;
-  film.last = performance.now();
-  requestAnimationFrame(runFilm);
+  const began = performance.now() - 2000 * state.mix;
+  const steps = matchMedia("(prefers-reduced-motion: reduce)").matches ? 10 : 100;
+  const show = (now) => {
+    const phase = (now - began) / 4000 % 1;
+    const mix = Math.round(steps * (phase < 0.5 ? 2 * phase : 2 - 2 * phase)) / steps;
+    if (mix !== state.mix) change({ mix });
+    filmFrame = requestAnimationFrame(show);
+  };
+  filmFrame = requestAnimationFrame(show);
 }
 
 // -- Changes -----------------------------------------------------------------------------------------
 
-const wake = worker([drawCell, drawMorph, drawSample]);
+let working = false;
+
+/** Draw what is due, in slices, so that the page goes on answering; samples come last. */
+async function wake() {
+  if (working) return;
+  working = true;
+  try {
+    let began = performance.now();
+    while (drawCell() || drawMorph() || drawSample()) {
+      if (performance.now() - began < SLICE_MS) continue;
+      await new Promise((go) => setTimeout(go));
+      began = performance.now();
+    }
+  } finally {
+    working = false;
+  }
+}
 
 /** The only way to another picture: new values in the state, then everything that depends on them. */
 function change(values, show = false) {
@@ -161,49 +161,40 @@ function showState() {
 }
 
 function listen() {
-  part("text").addEventListener("input", () => change({ text: part("text").value }));
-  part("add").addEventListener("change", () => {
+  on("text", "input", (text) => change({ text }));
+  on("add", "change", (label) => {
     const before = state.text.trim().replace(/,$/, "");
     const comma = DIGITS || !before ? "" : ", ";
-    change({ text: before + comma + NAMES[part("add").value] }, true);
+    change({ text: before + comma + NAMES[label] }, true);
     part("add").value = "";
   });
   document.querySelectorAll(".play-chips button").forEach((chip) =>
     chip.addEventListener("click", () => change({ text: chip.textContent }, true))
   );
-  part("seed").addEventListener("input", () => {
+  on("seed", "input", (seed) => {
     const fits = part("seed").validity.valid;
     part("seed-fault").textContent = fits
       ? ""
       : `The seed is a whole number from 0 to ${MAX_SEED}. The picture still shows seed ${state.seed}.`;
     part("seed").setAttribute("aria-invalid", String(!fits));
-    if (fits) change({ seed: Number(part("seed").value) });
+    if (fits) change({ seed: Number(seed) });
   });
-  part("another").addEventListener("click", () => {
-    change({ seed: state.seed < MAX_SEED ? state.seed + 1 : 0 }, true);
-  });
-  for (const key of ["x", "y"]) {
-    part(key).addEventListener("input", () => change({ [key]: Number(part(key).value) }));
+  on("another", "click", () => change({ seed: state.seed < MAX_SEED ? state.seed + 1 : 0 }, true));
+  for (const key of ["x", "y", "mix"]) {
+    on(key, "input", (value) => change({ [key]: Number(value) }));
   }
-  part("centre").addEventListener("click", () => change({ x: 0, y: 0 }));
+  on("mix", "input", () => startOrStopFilm(false));
+  on("centre", "click", () => change({ x: 0, y: 0 }));
   listenToPad();
-  for (const key of ["from", "to"]) {
-    part(key).addEventListener("change", () => change({ [key]: Number(part(key).value) }));
-  }
-  part("mix").addEventListener("input", () => {
-    startOrStopFilm(false);
-    change({ mix: Number(part("mix").value) });
-  });
-  part("run").addEventListener("click", () => startOrStopFilm(!film.running));
-  part("of").addEventListener("change", () => {
-    change({ of: part("of").value === "" ? null : Number(part("of").value) });
-  });
-  part("draw").addEventListener("click", () => {
+  for (const key of ["from", "to"]) on(key, "change", (label) => change({ [key]: Number(label) }));
+  on("run", "click", () => startOrStopFilm(!filmFrame));
+  on("of", "change", (label) => change({ of: label === "" ? null : Number(label) }));
+  on("draw", "click", () => {
     showSamples(state.seed, state.of);
     wake();
   });
-  part("png").addEventListener("click", downloadPicture);
-  part("copy").addEventListener("click", copyLink);
+  on("png", "click", downloadPicture);
+  on("copy", "click", copyLink);
   if (location.protocol === "file:") part("copy").textContent = "Copy command";
   addEventListener("hashchange", () => {
     const asked = stateFrom(location.hash);
@@ -241,7 +232,7 @@ async function downloadPicture() {
   const picture = pictureOf(drawings, line, scale, part("smooth").checked);
   if (!picture) return say("That picture is too large for a browser. Choose fewer pixels.");
   const name = [fileName(shown.text), `seed-${shown.seed}.png`].filter(Boolean).join("-");
-  download(await pngOf(picture), name);
+  await downloadPng(picture, name);
   say(`${name}: ${picture.width}×${picture.height} pixels.`);
 }
 

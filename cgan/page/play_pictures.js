@@ -61,11 +61,8 @@ export function pictureOf(drawings, columns, scale, smooth) {
   return canvas;
 }
 
-/** @returns {Promise<Blob>} */
-export function pngOf(canvas) {
-  return new Promise((found, failed) => {
-    canvas.toBlob((blob) => blob ? found(blob) : failed(new Error("no PNG")), "image/png");
-  });
+export async function downloadPng(canvas, name) {
+  download(await new Promise((found) => canvas.toBlob(found, "image/png")), name);
 }
 
 /** Kaggle's form: the label, then the pixels row by row; colours plane by plane. */

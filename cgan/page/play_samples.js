@@ -1,8 +1,8 @@
 /** A thousand drawings: shown as a grid, and as a CSV. The same as `cgan draw --per-class 100` makes of ten classes. */
-import { conditionOf, forward, SHAPE } from "./generator.js";
+import { conditionOf, forward, listOf, SHAPE } from "./generator.js";
 import { NAMES } from "./play_text.js";
-import { csvOf, download, fileName, paintScaled, pngOf, resize } from "./play_pictures.js";
-import { latentsOf } from "./play_work.js";
+import { csvOf, download, downloadPng, fileName, paintScaled, resize } from "./play_pictures.js";
+import { latentsOf } from "./play_latents.js";
 
 const COUNT = 1000;
 const SAMPLE_REM = 1.75;
@@ -10,13 +10,18 @@ const MOST_PIXELS = 64; // of a side, in the grid
 
 export const part = (name) => document.getElementById(`play-${name}`);
 
+/** Do something with a control's value when something happens to it. */
+export function on(name, event, act) {
+  part(name).addEventListener(event, () => act(part(name).value));
+}
+
 let set = null; // {seed, of, latents, labels, drawings, columns, scale}
 let running = false;
 
 /** Draw the samples of a seed: of one class, or of all in turn. Called while it draws, it stops. */
 export function showSamples(seed, of) {
   if (running) return finish(`Stopped after ${set.drawings.length} of ${COUNT} samples.`);
-  const labels = Array.from({ length: COUNT }, (_, i) => of ?? i % SHAPE.classes);
+  const labels = listOf(COUNT, (i) => of ?? i % SHAPE.classes);
   set = { seed, of, latents: latentsOf(seed, COUNT), labels, drawings: [] };
   running = true;
   const canvas = part("samples");
@@ -34,8 +39,8 @@ export function drawSample() {
   const index = set.drawings.length;
   const drawing = forward(set.latents[index], conditionOf(set.labels[index]));
   set.drawings.push(drawing);
-  const [width, height] = [set.width, set.height];
-  const [x, y] = [index % set.columns * width, Math.floor(index / set.columns) * height];
+  const { columns, width, height } = set;
+  const [x, y] = [index % columns * width, Math.floor(index / columns) * height];
   const context = part("samples").getContext("2d");
   paintScaled(context, drawing, x, y, width, height, true);
   part("progress").value = index + 1;
@@ -50,10 +55,8 @@ function finish(words) {
   part("csv").disabled = part("samples-png").disabled = !set.drawings.length;
   part("samples-said").textContent = words;
   const what = set.of === null ? "all classes in turn" : NAMES[set.of];
-  part("samples").setAttribute(
-    "aria-label",
-    `${set.drawings.length} samples of ${what}, seed ${set.seed}`,
-  );
+  const label = `${set.drawings.length} samples of ${what}, seed ${set.seed}`;
+  part("samples").setAttribute("aria-label", label);
 }
 
 /** Whole rounds of the classes in a line, where there is room for them. */
@@ -74,9 +77,5 @@ function sampleFile(ending) {
   return `samples-${what}seed-${set.seed}.${ending}`;
 }
 
-part("csv").addEventListener("click", () => {
-  download(csvOf(set.drawings, set.labels), sampleFile("csv"));
-});
-part("samples-png").addEventListener("click", async () => {
-  download(await pngOf(part("samples")), sampleFile("png"));
-});
+on("csv", "click", () => download(csvOf(set.drawings, set.labels), sampleFile("csv")));
+on("samples-png", "click", () => downloadPng(part("samples"), sampleFile("png")));

@@ -1,22 +1,21 @@
 /** Which classes a text asks for; the rules of cgan/drawing/class_names.py. What is no class is told, the rest read. */
-import { RUN, SHAPE } from "./generator.js";
+import { listOf, RUN, SHAPE } from "./generator.js";
 
 export const MOST_DRAWINGS = 200;
 const SHOWN_NAMES = 12;
 
-const given = RUN.class_names;
-const named = Array.isArray(given) && given.length === SHAPE.classes;
+const named = RUN.class_names !== null;
 const few = SHAPE.classes <= 10;
 
 /** What each class is called, by its label. */
-export const NAMES = named ? given : Array.from({ length: SHAPE.classes }, (_, i) => String(i));
+export const NAMES = RUN.class_names ?? listOf(SHAPE.classes, String);
 /** Whether digits alone are a text: 2024. */
 export const DIGITS = few && NAMES.every((name, label) => name === String(label));
 
 // What Python takes for space: Unicode's, and four control characters.
 const SPACES = new RegExp(`[\\p{White_Space}${String.fromCharCode(28, 29, 30, 31)}]+`, "gu");
 const SPACED = NAMES.map(spaced);
-const LABELS = grouped();
+const LABELS = Map.groupBy(SPACED.keys(), (label) => foldedName(SPACED[label]));
 // Where a 7 is the name of another class than of number 7, a number would be ambiguous.
 const NUMBERED = SPACED.every((name, label) =>
   !/^[0-9]{1,9}$/.test(name) || Number(name) === label
@@ -114,12 +113,4 @@ function foldedName(name) {
 /** One space for what Python takes for space, and none around the text. */
 function spaced(text) {
   return text.replace(SPACES, " ").replace(/^ | $/g, "");
-}
-
-function grouped() {
-  const labels = new Map();
-  SPACED.forEach((name, i) =>
-    labels.set(foldedName(name), [...(labels.get(foldedName(name)) ?? []), i])
-  );
-  return labels;
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +34,37 @@ def metrics_facts(report: Evaluation) -> list[dict[str, Any]]:
     for key, metric in METRICS.items():
         if (value := metric.value(report)) is None:
             continue
-        is_finite = math.isfinite(value)
-        low, high = (metric.interval(report) if is_finite else None) or (None, None)
-        words = {"name": metric.name, "meaning": metric.meaning, "better": metric.better}
-        numbers = {"value": value, "low": low, "high": high, "floor": metric.floor(report)}
-        rows.append({"key": key, **words, **numbers})
+        low, high = (metric.interval(report) if math.isfinite(value) else None) or (None, None)
+        meaning = f"{metric.meaning[0].upper()}{metric.meaning[1:]}. {metric.better.capitalize()} is better."
+        words = {"key": key, "name": metric.name, "meaning": meaning}
+        rows.append(
+            words | {"value": value, "low": low, "high": high, "floor": metric.floor(report)}
+        )
     return rows
 
 
-def class_facts(report: Evaluation) -> list[dict[str, Any]]:
-    """Each class by itself, beside what its real images get."""
+def class_facts(report: Evaluation, counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Each class by itself, beside what its real images get. `counts`: of images."""
     accuracy, distance, different = (
         report[key] for key in ("conditional_accuracy", "fid_judge", "different")
     )
+    columns = {
+        "accuracy": accuracy["by_class"],
+        "judge": accuracy["floor_by_class"],
+        "heldout": report["heldout_by_class"],
+        "distance": distance["by_class"],
+        "distance_floor": distance["floor_by_class"],
+        "different": different["by_class"],
+        "different_floor": different["floor_by_class"],
+        "different_low": different["low_by_class"],
+        "images": counts,
+    }
     rows = []
-    for label, right in enumerate(accuracy["by_class"]):
-        measured = right is not None and math.isfinite(right)
-        low, high = share(right, sum(report["confusion"][label])) if measured else (None, None)
-        row = {"label": label, "accuracy": right, "low": low, "high": high}
-        row |= {
-            "judge": accuracy["floor_by_class"][label],
-            "heldout": report["heldout_by_class"][label],
-            "distance": distance["by_class"][label],
-            "distance_floor": distance["floor_by_class"][label],
-            "different": different["by_class"][label],
-            "different_floor": different["floor_by_class"][label],
-            "different_low": different["low_by_class"][label],
-        }
-        rows.append(row)
+    for label, judged in enumerate(report["confusion"]):
+        row = {"label": label} | {key: column[label] for key, column in columns.items()}
+        measured = row["accuracy"] is not None and math.isfinite(row["accuracy"])
+        low, high = share(row["accuracy"], sum(judged)) if measured else (None, None)
+        rows.append(row | {"low": low, "high": high})
     return rows
 
 
@@ -83,16 +87,18 @@ def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
     """Every param that the run's stages read. `fitted`: the params that the training really had."""
     preset, differing = nearest_preset(params.train)
     governed = preset_params(preset) if preset else {}
-    rows = []
-    for key, value in flatten(params).items():
-        section, _, name = key.partition(".")
-        row: dict[str, Any] = {"key": key, "value": value}
-        if section == "train" and name in differing:
-            row["preset"] = governed[name]
-        if section == "train" and value == "auto" and fitted.get(name, value) != value:
-            row["chosen"] = fitted[name]
-        if section in SHOWN_SECTIONS:
-            rows.append(row)
+    others = {f"train.{name}": governed[name] for name in differing}
+    chosen = {f"train.{name}": value for name, value in fitted.items() if value != "auto"}
+    rows = [
+        {
+            "key": key,
+            "value": value,
+            "chosen": chosen.get(key, "") if value == "auto" else "",
+            "preset": others.get(key, ""),
+        }
+        for key, value in flatten(params).items()
+        if key.partition(".")[0] in SHOWN_SECTIONS
+    ]
     return {"preset": preset, "rows": rows}
 
 

@@ -24,7 +24,6 @@ from cgan.page.run_facts import (
     params_facts,
 )
 from cgan.page.tiles import film
-from cgan.page.weights import packed
 from cgan.params.sections import Params
 from cgan.project import (
     EVALUATION,
@@ -43,28 +42,18 @@ from cgan.quality.table import quality_line
 STATES = (POOR, DOUBTFUL, GOOD)
 # Of the gate, in dvc.yaml too.
 LIMITS = {"min_worst_class_accuracy", "min_different_of_real", "min_judge_accuracy"}
-FILMED = ("previews", "losses", "probes")  # what the scripts need; the template shows the rest
+# What the scripts show; the template has the rest.
+SCRIPTED = ("previews", "losses", "probes", "classes", "confusion")
 
 
 def run_page(params: Params, cache: Path) -> str:
     """HTML. `cache`: a folder for the chart library. Raises CganError for what doesn't belong together."""
     generator = Generator.load(GENERATOR)
     run = run_facts(generator, params)
-    names = generator.class_names
-    about = {"digest": generator.facts["digest"], "quality": run["verdict"]}  # for `cgan serve`
-    return document(
-        "run.html",
-        PLAY + EVIDENCE,
-        {
-            **play_data(generator, run["drawn"]["first_seed"]),
-            **about,
-            "run": {key: run[key] for key in FILMED},
-        },
-        packed(generator),
-        bundle(cache),
-        run=run,
-        names=names,
-    )
+    data = play_data(generator, run["drawn"]["first_seed"]) | {key: run[key] for key in SCRIPTED}
+    data |= {"digest": generator.facts["digest"], "quality": run["verdict"]}  # for `cgan serve`
+    data["charts"] = bundle(cache)
+    return document("run.html", PLAY + EVIDENCE, data, run=run, names=generator.class_names)
 
 
 def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
@@ -77,8 +66,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     previews, smaller = film(PREVIEWS)
     seed = report["measurement_context"]["seed"]
     first = generator.labels(examples(generator)[0])
-    classes = class_facts(report)
-    add_states(classes, validation["class_counts"], not report["not_measurable"], params.gate)
+    classes = class_facts(report, validation["class_counts"])
+    add_states(classes, not report["not_measurable"], params.gate)
     by_state = {state: [row for row in classes if row["state"] == state] for state in STATES}
     in_order = list(itertools.chain(*by_state.values()))  # what needs a look comes first
     cards = in_order[:CARDS]

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from cgan.errors import ParamsError
 from cgan.params.sections import Params, names_of_params
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 MAX_BYTES = 1_000_000  # ruamel.yaml takes a second for 1.5 MB
 ELSEWHERE = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}  # others' names
@@ -75,10 +73,9 @@ def check_params(document: Any, name: Path | str) -> Params:
     try:
         return Params.model_validate(document)
     except ValidationError as error:
-        by_key: dict[str, list[ErrorDetails]] = {}  # neither a number nor `auto`: two of one key
-        for problem in error.errors(include_url=False):
-            by_key.setdefault(_key(problem["loc"]), []).append(problem)
-        problems = [_in_words(key, errors) for key, errors in by_key.items()]
+        # What is neither a number nor `auto` has two errors of one key, one after the other.
+        by_key = groupby(error.errors(include_url=False), lambda problem: _key(problem["loc"]))
+        problems = [_in_words(key, list(found)) for key, found in by_key]
     if len(problems) == 1:
         raise ParamsError(f"{name}: {problems[0]}")
     lines = "".join(f"\n  - {problem}" for problem in problems)
@@ -95,7 +92,7 @@ def _key(place: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in [*place[:depth], *items] if part != "[key]")
 
 
-def _in_words(key: str, problems: list[ErrorDetails]) -> str:
+def _in_words(key: str, problems: list[Any]) -> str:
     kind, value = problems[0]["type"], problems[0]["input"]
     if kind == "extra_forbidden":
         return f"unknown key `{key}`; {_suggestion(key)}"

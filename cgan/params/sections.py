@@ -6,6 +6,7 @@ There are no defaults: each value stands in params.yaml. `cgan.params.reading` r
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -36,10 +37,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def _check_printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError(f"{text[:80]!r} holds characters that cannot be shown. Remove them")
-    return text
+def _refused(problem: str, is_wrong: Callable[[str], bool]) -> AfterValidator:
+    """A check of a text. The message quotes what was found, and says what is wrong with it."""
+
+    def check(text: str) -> str:
+        if is_wrong(text):
+            raise ValueError(f"{text[:80]!r} {problem}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _leads_outside(name: str) -> bool:
+    parts = re.split(r"[\\/]", name)
+    return not parts[0] or ".." in parts or ":" in parts[0]
 
 
 def _check_pattern(text: str) -> str:
@@ -50,39 +61,29 @@ def _check_pattern(text: str) -> str:
     return text
 
 
-def _check_relative(name: str) -> str:
-    parts = re.split(r"[\\/]", name)
-    if not parts[0] or ".." in parts or ":" in parts[0]:
-        raise ValueError(f"{name[:80]!r} leads outside. Give a relative name without `..`")
-    return name
+_Printable = _refused(
+    "holds characters that cannot be shown. Remove them", lambda text: not text.isprintable()
+)
+_Inside = _refused("leads outside. Give a relative name without `..`", _leads_outside)
+# In a text to draw, commas and spaces stand between the classes.
+_Whole = _refused(
+    "has a comma, or a space at an end. Remove it", lambda name: "," in name or name != name.strip()
+)
+_Metric = _refused(
+    f"is no metric. Expected one of {', '.join(METRICS)}", lambda key: key not in METRICS
+)
 
-
-def _check_class_name(name: str) -> str:
-    # In a text to draw, commas and spaces stand between the classes.
-    if "," in name or name != name.strip():
-        raise ValueError(f"{name!r} has a comma, or a space at an end. Remove it")
-    return name
-
-
-def _check_metric(key: str) -> str:
-    if key not in METRICS:
-        raise ValueError(f"{key[:80]!r} is no metric. Expected one of {', '.join(METRICS)}")
-    return key
-
-
-PrintableText = Annotated[str, Field(min_length=1), AfterValidator(_check_printable)]
+PrintableText = Annotated[str, Field(min_length=1), _Printable]
 """A text on one line, without control characters."""
 
-RelativeName = Annotated[PrintableText, AfterValidator(_check_relative)]
+RelativeName = Annotated[PrintableText, _Inside]
 """A name or relative path that stays inside the folder where it is looked up."""
 
-ClassName = Annotated[
-    str,
-    Field(min_length=1, max_length=60),
-    AfterValidator(_check_printable),
-    AfterValidator(_check_class_name),
-]
+ClassName = Annotated[str, Field(min_length=1, max_length=60), _Printable, _Whole]
 """What people call a class."""
+
+ExperimentName = Annotated[str, Field(min_length=1, max_length=500), _Printable, _Inside]
+"""MLflow takes none that is longer."""
 
 
 class _Sized(Section):
@@ -192,39 +193,28 @@ class TrainChoices(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        demo = self.discriminator == "demo"
-        of_classes = {
-            self.auxiliary_discriminator,
-            self.auxiliary_generator,
-            self.class_logit_weight,
-        }
-        for is_right, words in (
-            (
-                self.save_every % self.log_every == 0,
+        if self.save_every % self.log_every:
+            raise ValueError(
                 f"`save_every` ({self.save_every}) must be a multiple of `log_every` ({self.log_every}): a "
-                "checkpoint falls on a record",
-            ),
-            (
-                self.batch_size % self.cpu_parts == 0,
-                f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` ({self.cpu_parts})",
-            ),
-            (
-                not demo or self.updates == "in_turn",
-                "`discriminator: demo` has batch norm and needs `updates: in_turn`",
-            ),
-            (
-                not demo or of_classes <= {0, "auto"},
+                "checkpoint falls on a record"
+            )
+        if self.batch_size % self.cpu_parts:
+            raise ValueError(
+                f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` ({self.cpu_parts})"
+            )
+        if self.discriminator == "demo" and self.updates != "in_turn":
+            raise ValueError("`discriminator: demo` has batch norm and needs `updates: in_turn`")
+        weights = self.auxiliary_discriminator, self.auxiliary_generator, self.class_logit_weight
+        if self.discriminator == "demo" and not {0, "auto"}.issuperset(weights):
+            raise ValueError(
                 "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
-                "`auxiliary_generator` and `class_logit_weight` to 0.0",
-            ),
-            (
-                self.updates != "one_pass" or self.auxiliary_generator in (0, "auto"),
+                "`auxiliary_generator` and `class_logit_weight` to 0.0"
+            )
+        if self.updates == "one_pass" and self.auxiliary_generator not in (0, "auto"):
+            raise ValueError(
                 "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to 0.0 "
-                "and raise `class_logit_weight`, or choose `updates: two_passes`",
-            ),
-        ):
-            if not is_right:
-                raise ValueError(words)
+                "and raise `class_logit_weight`, or choose `updates: two_passes`"
+            )
         return self
 
 
@@ -329,19 +319,14 @@ def _check_searched(key: str) -> str:
 class SweepParams(Section):
     """`python -m flows.sweep`: a search for better values of the section `train`."""
 
-    objective: Annotated[str, AfterValidator(_check_metric)]
+    objective: Annotated[str, _Metric]
     space: dict[Annotated[str, AfterValidator(_check_searched)], Space] = Field(min_length=1)
 
 
 class TrackingParams(Section):
     """What is sent to MLflow."""
 
-    experiment: Annotated[
-        str,
-        Field(min_length=1, max_length=500),  # MLflow takes no more
-        AfterValidator(_check_printable),
-        AfterValidator(_check_relative),
-    ]
+    experiment: ExperimentName
     system_metrics: bool
 
 

@@ -37,31 +37,25 @@ def run_name(params: TrainChoices) -> str:
     return " · ".join([*filter(None, [*parts, os.environ.get("DVC_EXP_NAME")]), now])
 
 
-def data_name(dataset: Mapping[str, Any]) -> str:
-    """`MNIST sample` for the embedded digits, else the name of the file or of Kaggle's data set."""
-    source, _, name = str(dataset["name"]).partition(": ")
-    return "MNIST sample" if source == "sample" else Path(name).stem
-
-
 def origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
     """Data, commit, a DVC experiment or a flow that asked for it."""
-    facts = {"data": str(dataset["name"]), "dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
+    facts = {"data": str(dataset["name"])}
     if source:
         facts |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}
-    return {key: value for key, value in (facts | run_context()).items() if value}
+    return facts | _context()
 
 
 def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
     """User, git, DVC, Prefect, torch, machine and CSV, as tags. What is unknown is left out."""
+    kind, _, name = str(dataset["name"]).partition(": ")
     tags = {
         "mlflow.source.name": "cgan.stages.train",
         "mlflow.user": user(),
-        "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
         "torch.version": str(torch.__version__),  # unlike the metadata's, with its build: +cu132
         "machine.cpu": _cpu(),
         "machine.cores": str(os.cpu_count()),
         "cgan.csv_sha256": str(dataset["sha256"]),
-        "data": data_name(dataset),
+        "data": "MNIST sample" if kind == "sample" else Path(name).stem,
     }
     if source:
         tags |= {
@@ -70,7 +64,13 @@ def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict
             "git.dirty": str(bool(source.changed)).lower(),
             "git.changed_files": ", ".join(source.changed)[:1000],
         }
-    return {key: value for key, value in (tags | run_context()).items() if value}
+    return {key: value for key, value in tags.items() if value} | _context()
+
+
+def _context() -> dict[str, str]:
+    """The DVC experiment and the flow that asked for the training."""
+    found = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **run_context()}
+    return {key: value for key, value in found.items() if value}
 
 
 def _cpu() -> str:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from cgan import project
 from cgan.data import csv_report
 from cgan.data.contact_sheet import contact_sheet
 from cgan.data.dataset import save_dataset
@@ -14,15 +15,7 @@ from cgan.data.sources import load_raw
 from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.params.reading import load_params
-from cgan.project import (
-    CSV,
-    HOLDOUT_DATA,
-    PICTURES,
-    REAL_SAMPLES,
-    TEST_DATA,
-    TRAIN_DATA,
-    VALIDATION,
-)
+from cgan.project import CSV, PICTURES, REAL_SAMPLES, VALIDATION
 from cgan.stages.runner import run_stage
 
 log = logging.getLogger(__name__)
@@ -39,26 +32,24 @@ def main() -> None:
             f"{PICTURES if data.files else CSV}: changed since {VALIDATION} was written. Run `dvc repro`, "
             "which validates it again."
         )
-    names = validated.class_names or [str(label) for label in range(data.classes)]
     facts: dict[str, Any] = {"classes": data.classes, "csv_sha256": data.sha256}
-    if validated.class_names:
-        facts["class_names"] = validated.class_names
+    if names := validated.class_names:
+        facts["class_names"] = names
+    names = names or [str(label) for label in range(data.classes)]
     (train, holdout, test), groups, notes = divide(data, names, params)
     for line in notes:
         log.warning(line)
+    sheet = contact_sheet(data.images, data.labels, train, names, params.seed)
     with replacing(REAL_SAMPLES) as temporary:
-        contact_sheet(data.images, data.labels, train, names, params.seed).save(
-            temporary, format="PNG"
-        )
+        sheet.save(temporary, format="PNG")
     parts = [replace(data, groups=groups).at(rows) for rows in (train, holdout, test)]
     del data  # to write a part takes its memory once more
-    for path, part in zip((TRAIN_DATA, HOLDOUT_DATA, TEST_DATA), parts, strict=True):
+    paths = project.TRAIN_DATA, project.HOLDOUT_DATA, project.TEST_DATA
+    for path, part in zip(paths, parts, strict=True):
         metadata = facts | {"part": path.stem}
         save_dataset(path, part.images, part.labels, part.lines, metadata, part.groups)
     beside = f", {len(test):,} to test on" * bool(len(test))
-    log.info(
-        "%s images for training, %s held out%s", f"{len(train):,}", f"{len(holdout):,}", beside
-    )
+    log.info(f"{len(train):,} images for training, {len(holdout):,} held out{beside}")
 
 
 if __name__ == "__main__":

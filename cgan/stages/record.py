@@ -16,31 +16,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from cgan import project
 from cgan.drawing.card import model_card
 from cgan.drawing.logged_model import NOTE, save_mlflow_model
 from cgan.errors import ModelError
 from cgan.files import read_json, write_json, write_text
-from cgan.metric import METRICS, Evaluation
+from cgan.metric import METRICS
 from cgan.model.file_facts import read_facts
-from cgan.project import (
-    BESIDE_REAL,
-    CARD,
-    CLASS_INTERPOLATION,
-    CONFUSION,
-    CURVES,
-    DIAGRAMS,
-    EVALUATION,
-    FILM,
-    GENERATOR,
-    GRID,
-    LATENT_INTERPOLATION,
-    METRICS_FILE,
-    NINE,
-    RECORDED,
-    RUN_PAGE,
-    RUN_REFERENCE,
-    STRIP,
-)
+from cgan.project import CARD, EVALUATION, GENERATOR, GRID, STRIP
 from cgan.quality.table import class_table, quality_table, tracked
 from cgan.stages.runner import run_stage
 from cgan.tracking.delivery import MEASURED_WITH
@@ -49,9 +32,9 @@ from cgan.tracking.store import RUN_ID, artifact
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
-    "": (STRIP, GRID, BESIDE_REAL, FILM, CONFUSION, RUN_PAGE),
-    "samples": (NINE, LATENT_INTERPOLATION, CLASS_INTERPOLATION),
-    "reports": (EVALUATION, METRICS_FILE, *CURVES, *DIAGRAMS),
+    "": (STRIP, GRID, project.BESIDE_REAL, project.FILM, project.CONFUSION, project.RUN_PAGE),
+    "samples": (project.NINE, project.LATENT_INTERPOLATION, project.CLASS_INTERPOLATION),
+    "reports": (EVALUATION, project.METRICS_FILE, *project.CURVES, *project.DIAGRAMS),
 }
 
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
@@ -62,18 +45,25 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     report, facts = read_json(EVALUATION), read_facts(GENERATOR, "generator")
-    if report.get("measurement_context", {}).get("generator_digest") != facts["digest"]:
+    context = report.get("measurement_context", {})
+    if context.get("generator_digest") != facts["digest"]:
         raise ModelError(
             f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "
             "`dvc checkout`."
         )
-    # `numbers`: what a sweep's trial is judged by; it has no pictures.
-    files = {"reports": (EVALUATION,)} if sys.argv[1:] == ["numbers"] else FILES
+    # The same for numbers that can be compared.
+    measured_with = json.dumps(context | {"generator_digest": ""}, sort_keys=True)
+    numbers, note, sent = tracked(report), headline(tracked(report)), "numbers and tables"
+    files: Mapping[str, tuple[Path, ...]] = {"reports": (EVALUATION,)}
+    if sys.argv[1:] != ["numbers"]:  # of a sweep's trial, which has no pictures
+        files, sent = FILES, "numbers, tables and pictures"
+        note += f"\n\n![A drawing of each class]({artifact(RUN_ID, STRIP.name)})"
     with reopen() as tracker:
-        write_text(CARD, model_card(facts, report, read_json(RUN_REFERENCE), f"../{GRID}"))
+        reference = read_json(project.RUN_REFERENCE)
+        write_text(CARD, model_card(facts, report, reference, f"../{GRID}"))
         tracker.log_file(CARD)
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
-        tracker.log_metrics(tracked(report), 0)
+        tracker.log_metrics(numbers, 0)
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
             for name, rows in {"quality": quality_table, "quality_by_class": class_table}.items():
                 table = Path(folder) / f"{name}.csv"
@@ -84,21 +74,12 @@ def main() -> None:
             for path in paths:
                 tracker.log_file(path, place)
         save = functools.partial(save_mlflow_model, GENERATOR)
-        tracker.log_model(
-            save, int(facts.get("steps", 0)), {"digest": facts["digest"], NOTE_TAG: NOTE}
-        )
-        drawn = f"\n\n![A drawing of each class]({artifact(RUN_ID, STRIP.name)})"
-        note = headline(tracked(report)) + (drawn if files is FILES else "")
-        tracker.set_tags({NOTE_TAG: note, MEASURED_WITH: measured_with(report)})
-    write_json(RECORDED, tracked(report))
-    sent = "numbers and tables" if files is not FILES else "numbers, tables and pictures"
-    log.info("The run's page in MLflow has its %d %s.", len(tracked(report)), sent)
-
-
-def measured_with(report: Evaluation) -> str:
-    """The same for numbers that can be compared."""
-    context = report["measurement_context"] | {"generator_digest": ""}
-    return hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()[:16]
+        tags = {"digest": facts["digest"], NOTE_TAG: NOTE}
+        tracker.log_model(save, int(facts.get("steps", 0)), tags)
+        digest = hashlib.sha256(measured_with.encode()).hexdigest()[:16]
+        tracker.set_tags({NOTE_TAG: note, MEASURED_WITH: digest})
+    write_json(project.RECORDED, numbers)
+    log.info("The run's page in MLflow has its %d %s.", len(numbers), sent)
 
 
 def headline(numbers: Mapping[str, float]) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from cgan import project
 from cgan.data.contact_sheet import CLASSES, COLUMNS, MAX_NAME_WIDTH, in_rows, with_names
 from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
@@ -32,22 +32,6 @@ from cgan.params.reading import load_params
 from cgan.params.sections import RenderParams
 from cgan.pictures.network_diagram import network_diagram
 from cgan.pictures.plots import training_curves
-from cgan.project import (
-    BESIDE_REAL,
-    CLASS_INTERPOLATION,
-    CURVES,
-    DIAGRAMS,
-    DISCRIMINATOR,
-    FILM,
-    GENERATOR,
-    GRID,
-    LATENT_INTERPOLATION,
-    LOSSES,
-    NINE,
-    PREVIEWS,
-    REAL_SAMPLES,
-    STRIP,
-)
 from cgan.stages.runner import run_stage
 
 WIDTH = 880  # pixels that a README shows
@@ -64,30 +48,30 @@ log = logging.getLogger(__name__)
 def main() -> None:
     params = load_params().render
     compute_deterministically()
-    network, facts = load_generator(GENERATOR)
+    network, facts = load_generator(project.GENERATOR)
     classes = network.architecture.classes
     names = names_in(facts, classes) or [str(label) for label in range(classes)]
-    discriminator, _ = load_discriminator(DISCRIMINATOR)
-    losses, logits = training_curves(LOSSES)
+    discriminator, _ = load_discriminator(project.DISCRIMINATOR)
+    first, source = torch.arange(min(classes, STRIPS)), torch.Generator().manual_seed(params.seed)
+    random = torch.randint(classes, (9,), generator=source)
     pictures = {
-        GRID: class_grid(network, params, names),
-        BESIDE_REAL: beside_real(network, params.seed, REAL_SAMPLES),
-        STRIP: strip(network, params),
-        NINE: nine(network, params.seed),
-        LATENT_INTERPOLATION: latent_strips(network, params),
-        CLASS_INTERPOLATION: class_strips(network, params),
-        CURVES[0]: losses,
-        CURVES[1]: logits,
-        DIAGRAMS[0]: network_diagram(network),
-        DIAGRAMS[1]: network_diagram(discriminator),
+        project.GRID: class_grid(network, params, names),
+        project.BESIDE_REAL: beside_real(network, params.seed, project.REAL_SAMPLES),
+        project.STRIP: _framed(draw(network, first, params.seed), 1, 600),
+        project.NINE: _framed(draw(network, random, params.seed), 3, 600),  # as the demo's
+        project.LATENT_INTERPOLATION: latent_strips(network, params),
+        project.CLASS_INTERPOLATION: class_strips(network, params),
+        **dict(zip(project.CURVES, training_curves(project.LOSSES), strict=True)),
+        project.DIAGRAMS[0]: network_diagram(network),
+        project.DIAGRAMS[1]: network_diagram(discriminator),
     }
     for path, picture in pictures.items():
         save_png(path, picture)
         log.info("%s: %d × %d pixels", path, picture.shape[1], picture.shape[0])
     # Without previews the film is the trained generator's picture alone.
-    frames = film(PREVIEWS) or [pictures[GRID]]
-    save_gif(FILM, frames)
-    log.info("%s: %d pictures", FILM, len(frames))
+    frames = film(project.PREVIEWS) or [pictures[project.GRID]]
+    save_gif(project.FILM, frames)
+    log.info("%s: %d pictures", project.FILM, len(frames))
 
 
 def class_grid(network: GeneratorNetwork, params: RenderParams, names: list[str]) -> Picture:
@@ -99,8 +83,7 @@ def class_grid(network: GeneratorNetwork, params: RenderParams, names: list[str]
 
 def beside_real(network: GeneratorNetwork, seed: int, sheet: Path) -> Picture:
     """The contact sheet of real images, and to its right as many drawings of each class."""
-    with _opened(sheet) as file:
-        real = np.asarray(file)
+    real = _read(sheet)
     rows = min(network.architecture.classes, CLASSES)
     labels = torch.arange(rows).repeat_interleave(COLUMNS)
     drawings = draw(network, labels, seed).numpy()
@@ -111,23 +94,10 @@ def beside_real(network: GeneratorNetwork, seed: int, sheet: Path) -> Picture:
     if both.width > WIDEST:
         both = both.resize((WIDEST, both.height * WIDEST // both.width), Image.Resampling.LANCZOS)
     title = Image.new(both.mode, (both.width, CAPTION_HEIGHT))
-    pen, font = ImageDraw.Draw(title), ImageFont.load_default(14)
-    for words, left in (("real images", 0), ("drawings", middle * both.width)):
-        pen.text((left + 10, CAPTION_HEIGHT / 2), words, "white", font, anchor="lm")
+    pen = ImageDraw.Draw(title)
+    _write(pen, 0, "real images")
+    _write(pen, middle * both.width, "drawings")
     return np.concatenate([np.asarray(title), np.asarray(both)])
-
-
-def strip(network: GeneratorNetwork, params: RenderParams) -> Picture:
-    """One row: a drawing of each of the first 10 classes."""
-    labels = torch.arange(min(network.architecture.classes, STRIPS))
-    return _framed(draw(network, labels, params.seed), 1, width=600)
-
-
-def nine(network: GeneratorNetwork, seed: int) -> Picture:
-    """3 × 3 of random classes, as the demo showed its samples."""
-    source = torch.Generator().manual_seed(seed)
-    labels = torch.randint(network.architecture.classes, (9,), generator=source)
-    return _framed(draw(network, labels, seed), 3, width=600)
 
 
 def latent_strips(network: GeneratorNetwork, params: RenderParams) -> Picture:
@@ -143,20 +113,18 @@ def latent_strips(network: GeneratorNetwork, params: RenderParams) -> Picture:
 def class_strips(network: GeneratorNetwork, params: RenderParams) -> Picture:
     """In each row one latent goes from a class to the next; the last goes on to class 0."""
     a = network.architecture
-    rows = min(a.classes, STRIPS)
-    latents = draw_latents(params.seed, rows, a.latent_dim)
+    latents = draw_latents(params.seed, min(a.classes, STRIPS), a.latent_dim)
     strips = [
         class_interpolation(network, latent, label, (label + 1) % a.classes, params.steps)
         for label, latent in enumerate(latents)
     ]
-    return _framed(torch.cat(strips), rows)
+    return _framed(torch.cat(strips), len(strips))
 
 
 def _framed(images: torch.Tensor, rows: int, width: int = WIDTH) -> Picture:
     """uint8 [N, C, H, W] → `rows` rows, enlarged up to `width` pixels."""
-    columns = len(images) // rows
-    grid = images.view(rows, columns, *images.shape[1:])
-    scale = max(1, width // (columns * images.shape[-1]))
+    grid = images.unflatten(0, (rows, -1))
+    scale = max(1, width // (grid.shape[1] * images.shape[-1]))
     return image_grid(grid, padding=2, background=BACKGROUND, scale=scale)
 
 
@@ -168,44 +136,37 @@ def film(folder: Path) -> list[Picture]:
     steps = {int(path.stem.removeprefix("step-")): path for path in folder.glob("step-*.png")}
     frames: list[Picture] = []
     for step, path in sorted(steps.items()):
-        with _opened(path) as file:
-            picture = np.asarray(file.convert("RGB"))
+        picture = _read(path, "RGB")
         scale = max(1, FILM_WIDTH // picture.shape[1])
         large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-        frames.append(_captioned(large, step, max(steps)))
+        caption = Image.new("RGB", (large.shape[1], CAPTION_HEIGHT))
+        pen, left, last = ImageDraw.Draw(caption), large.shape[1] - 210, max(steps)
+        _write(pen, 0, f"step {step:,} of {last:,}")
+        for length, colour in ((200, "#3a3f45"), (200 * step // last, "#4c9be8")):
+            pen.rectangle((left, 12, left + length, 18), fill=colour)
+        frames.append(np.concatenate([large, np.asarray(caption)]))
     return frames
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _read(path: Path, mode: str | None = None) -> Picture:
     try:
         with Image.open(path) as file:
-            yield file
+            return np.asarray(file.convert(mode))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged ({error}). Restore it: `dvc checkout --force`.") from None
 
 
-def _captioned(picture: Picture, step: int, last: int) -> Picture:
-    width = picture.shape[1]
-    caption = Image.new("RGB", (width, CAPTION_HEIGHT))
-    pen = ImageDraw.Draw(caption)
-    words = f"step {step:,} of {last:,}"
-    pen.text((10, CAPTION_HEIGHT / 2), words, font=ImageFont.load_default(14), anchor="lm")
-    pen.rectangle((width - 210, 12, width - 10, 18), fill="#3a3f45")
-    pen.rectangle((width - 210, 12, width - 210 + 200 * step // last, 18), fill="#4c9be8")
-    return np.concatenate([picture, np.asarray(caption)])
+def _write(pen: ImageDraw.ImageDraw, left: float, words: str) -> None:
+    place = (left + 10, CAPTION_HEIGHT / 2)
+    pen.text(place, words, "white", ImageFont.load_default(14), anchor="lm")
 
 
-def save_gif(
-    path: Path | str, frames: Sequence[Picture], frame_ms: int = 500, last_ms: int = 3000
-) -> None:
+def save_gif(path: Path, frames: Sequence[Picture]) -> None:
     """An endless film; its last frame stands longer."""
-    first, *others = [Image.fromarray(frame) for frame in frames]
-    durations = [frame_ms] * len(others) + [last_ms]
+    first, *others = map(Image.fromarray, frames)
+    facts = {"append_images": others, "duration": [500] * len(others) + [3000], "loop": 0}
     with replacing(path) as temporary:
-        first.save(
-            temporary, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
-        )
+        first.save(temporary, format="GIF", save_all=True, **facts)
 
 
 if __name__ == "__main__":

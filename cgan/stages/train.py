@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from cgan import project
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import Interrupted, TrainingError
 from cgan.files import (
@@ -38,20 +39,7 @@ from cgan.model.model_file import save_network
 from cgan.page.live import LivePage
 from cgan.params.reading import load_params
 from cgan.params.sections import Params, TrainParams, flatten
-from cgan.project import (
-    CSV,
-    CSV_SOURCE,
-    DISCRIMINATOR,
-    GENERATOR,
-    JUDGE,
-    LOSSES,
-    PACKAGE,
-    PICTURES,
-    PREVIEWS,
-    PROBES,
-    TRAIN_DATA,
-    project_root,
-)
+from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PACKAGE, PREVIEWS, PROBES, TRAIN_DATA
 from cgan.quality.judge import load_judge
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.runner import progress, run_stage
@@ -110,7 +98,7 @@ def main() -> None:
         if fitting.advice:
             log.info(fitting.advice)
         bar = functools.partial(progress, "training", images_a_step=fitted.batch_size)
-        watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
+        watch = Watch(load_judge(project.JUDGE)[0], data, fitted.seed)
         live = LivePage(run, folder, run.info["run_name"], fitted.total_kimg)
         try:
             with live.kept():
@@ -127,15 +115,11 @@ def main() -> None:
 
 def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict[str, Any]:
     """Everything that determines the trained weights and what their file says, as plain JSON."""
-    named = {k: data.metadata[k] for k in ("class_names",) if k in data.metadata}
+    known = {"data_sha256": "csv_sha256", "data_digest": "digest", "class_names": "class_names"}
     return {
         "format": FORMAT,
         "params": params.model_dump(),
-        "data": {
-            "data_sha256": data.metadata["csv_sha256"],
-            "data_digest": data.metadata["digest"],
-            **named,
-        },
+        "data": {k: data.metadata[name] for k, name in known.items() if name in data.metadata},
         "classes": data.classes,  # by `validate.classes` there can be more than the data shows
         "code": {
             f"{package}/{path.name}": sha256_of(path)
@@ -160,10 +144,10 @@ def fingerprint(facts: dict[str, Any]) -> str:
 
 
 def dataset_facts(data: Dataset) -> dict[str, Any]:
-    source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
+    source = read_json(project.CSV_SOURCE) if project.CSV_SOURCE.is_file() else {}
     return {
         "name": f"{source.get('source', 'csv')}: {Path(str(source.get('origin', 'train.csv'))).name}",
-        "path": str(PICTURES if PICTURES.is_file() else CSV),
+        "path": str(project.PICTURES if project.PICTURES.is_file() else project.CSV),
         "sha256": data.metadata["csv_sha256"],
         "rows": source.get("rows", len(data)),
         "training_images": len(data),
@@ -177,7 +161,7 @@ def only_training(folder: Path) -> Iterator[None]:
     """Wait for another training in this tree, since killing `dvc` can leave one alive, or of the same result
     in any checkout."""
     with contextlib.ExitStack() as held:
-        for lock in (project_root() / ".cgan" / "train.lock", training_lock(folder)):
+        for lock in (project.project_root() / ".cgan" / "train.lock", training_lock(folder)):
             if not held.enter_context(locked(lock, wait=False)):
                 number = lock.read_text(encoding="utf-8")
                 log.info("Another training is running here (process %s). Waiting for it.", number)
@@ -201,11 +185,7 @@ def record(run: Run, trained: Trained) -> None:
     """What the training made, for MLflow."""
     for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
         run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
-    hashes = {
-        "dvc.generator_md5": md5_of(GENERATOR),
-        WEIGHTS: sha256_of(GENERATOR),
-    }
-    run.set_tags(hashes)
+    run.set_tags({"dvc.generator_md5": md5_of(GENERATOR), WEIGHTS: sha256_of(GENERATOR)})
     # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
     run.log_metrics({"time/training_s": trained.wall_time_s}, 0)
     if not trained.resumed_from:
@@ -214,10 +194,9 @@ def record(run: Run, trained: Trained) -> None:
 
 def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
     """Records as CSV, the step a whole number."""
-    lines = [",".join(name.removeprefix("progress/") for name in columns)]
-    for step, *values in rows:
-        lines.append(",".join([f"{step:.0f}", *(f"{value:.6g}" for value in values)]))
-    return "\n".join(lines) + "\n"
+    lines = [[name.removeprefix("progress/") for name in columns]]
+    lines += [[f"{step:.0f}", *(f"{value:.6g}" for value in values)] for step, *values in rows]
+    return "".join(",".join(line) + "\n" for line in lines)
 
 
 @contextlib.contextmanager
@@ -225,10 +204,8 @@ def asked_to_stop() -> Iterator[list[int]]:
     """Yield the list of SIGTERM and Ctrl-C that come, at which a training saves and stops; the first one
     decides the exit code."""
     signals: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: signals.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {kind: signal.signal(kind, lambda number, _: signals.append(number)) for kind in kinds}
     try:
         yield signals
     except Interrupted as interruption:

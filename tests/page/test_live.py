@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from recording import RecordingTracker
 
@@ -64,14 +63,6 @@ def test_it_shows_the_newest_drawings_curves_and_the_time_left_until_it_points_t
     link = re.search('<a href="([^"]*)">', text)
     assert link and (LIVE.parent / link[1]).resolve() == RUN_PAGE.resolve()
     assert not re.search(r'(?:src|href)="(?!data:|\.\.)', text), "it asks for nothing"
-
-
-def test_what_is_logged_goes_on_to_the_tracker_behind_it(live: LivePage) -> None:
-    behind = live.behind
-    assert isinstance(behind, RecordingTracker)
-    live.log_metrics(AT, 7)
-    live.log_image("picture", np.zeros((2, 2), np.uint8), 8)
-    assert behind.metrics == [(7, AT)] and behind.images[0][:2] == (8, "picture")
 
 
 def test_it_is_not_written_again_before_its_cost_is_a_small_part_of_the_time(

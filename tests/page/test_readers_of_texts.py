@@ -66,23 +66,8 @@ CASES: list[tuple[tuple[str, ...] | int, str, list[int] | None]] = [
 KINDS = list(dict.fromkeys(kind for kind, _, _ in CASES))
 
 
-def cases_of(kind: tuple[str, ...] | int) -> list[tuple[str, list[int] | None]]:
-    return [(text, labels) for names, text, labels in CASES if names == kind]
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_python_reads_the_texts_of_the_table(kind: tuple[str, ...] | int) -> None:
-    names, classes = (None, kind) if isinstance(kind, int) else (kind, len(kind))
-    for text, labels in cases_of(kind):
-        try:
-            found = Classes(classes, names).labels(text)
-        except CganError:
-            found = None
-        assert found == labels, text
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_the_page_reads_the_texts_of_the_table(
+def test_the_page_and_python_read_the_texts_of_the_table(
     page: Page, tmp_path: Path, kind: tuple[str, ...] | int
 ) -> None:
     """What is typed is drawn: its label says what was read, and the fault that something was not."""
@@ -90,7 +75,12 @@ def test_the_page_reads_the_texts_of_the_table(
     show(page, generator_of(names=names, classes=classes, height=8, width=8, features=4), tmp_path)
     called = names or [str(label) for label in range(classes)]
     between = "" if list(called) == list("0123456789")[:classes] else ", "
-    for text, labels in cases_of(kind):
+    for text, labels in [(text, labels) for names_of, text, labels in CASES if names_of == kind]:
+        try:
+            found = Classes(classes, names).labels(text)
+        except CganError:
+            found = None
+        assert found == labels, text
         change(page, "text", text)
         assert (words(page, "fault") == "") == (labels is not None), text
         if labels is not None:

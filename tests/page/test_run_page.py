@@ -22,10 +22,9 @@ from visitor import page as page
 from cgan.data.dataset import load_dataset
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
-from cgan.files import sha256_of, write_json
+from cgan.files import read_json, sha256_of, write_json
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
-from cgan.page.assemble import finite
 from cgan.page.class_states import (
     HOLD_OUT_MORE,
     JUDGE_FAILS,
@@ -110,25 +109,22 @@ def test_cgan_serve_opens_on_the_seed_of_the_runs_page_and_says_its_verdict() ->
 
 @pytest.mark.usefixtures("finished")
 def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_context() -> None:
-    run = facts()
-    report = json.loads(EVALUATION.read_text())
+    run, report = facts(), read_json(EVALUATION)
     metrics = {row["key"]: row for row in run["metrics"]}
     accuracy = report["conditional_accuracy"]
     found = metrics["conditional_accuracy"]
     assert (found["value"], found["floor"]) == (accuracy["value"], accuracy["floor"])
     assert [found["low"], found["high"]] == pytest.approx(accuracy["interval_95"])
-    assert metrics["fid_judge"]["low"] < report["fid_judge"]["value"] < metrics["fid_judge"]["high"]
     assert metrics["worst_class_accuracy"]["low"] is None, "the smallest of many"
     assert run["measurement_context"] == report["measurement_context"]
-    assert [row["accuracy"] for row in run["classes"]] == accuracy["by_class"]
     for column, values in (
+        ("accuracy", accuracy["by_class"]),
         ("different", report["different"]["by_class"]),
         ("different_floor", report["different"]["floor_by_class"]),
         ("judge", accuracy["floor_by_class"]),
         ("heldout", report["heldout_by_class"]),
     ):
         assert [row[column] for row in run["classes"]] == values, column
-    assert metrics["different_drawings"]["value"] == min(report["different"]["by_class"])
     for row, seen in zip(run["classes"], report["confusion"], strict=True):
         interval = wilson_interval(seen[row["label"]], sum(seen))
         assert (row["low"], row["high"]) == pytest.approx(interval)
@@ -138,10 +134,9 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert "probe/fid_judge" in run["probes"]["columns"]
     text = RUN_PAGE.read_text(encoding="utf-8")
     assert (
-        run["verdict"] == quality_line(report)
-        and f'<p class="verdict">{run["verdict"]}</p>' in text
+        run["verdict"] == quality_line(report) and f'<p class="verdict">{run["verdict"]}<' in text
     )
-    assert page_data(text)["run"]["losses"] == run["losses"]
+    assert page_data(text)["losses"] == run["losses"]
 
 
 @pytest.mark.parametrize(
@@ -150,10 +145,10 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
         ({}, "good", ""),
         ({"low": 0.92}, "poor", LEGIBLE),
         ({"low": 0.92, "judge": 0.92}, "poor", JUDGE_FAILS),
-        ({"low": 0.92, "count": 99}, "poor", MORE_IMAGES),
+        ({"low": 0.92, "images": 99}, "poor", MORE_IMAGES),
         ({"low": 0.92, "measurable": False}, "doubtful", NOT_MEASURABLE),
         ({"different_low": 149}, "poor", VARIED),
-        ({"different_low": 149, "count": 99}, "poor", MORE_IMAGES),
+        ({"different_low": 149, "images": 99}, "poor", MORE_IMAGES),
         ({"different_low": 151, "different": 499}, "doubtful", VARIED),
         ({"different_low": 74, "different": 251, "different_floor": 500}, "poor", VARIED),
         ({"low": 0.94, "high": 0.96, "heldout": 1000}, "doubtful", LEGIBLE),
@@ -166,11 +161,11 @@ def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_
     changes: dict[str, Any], state: str, advice: str
 ) -> None:
     """Limits: .93 right, .15 of the different images of real ones, at the low end."""
-    fine = {"low": 0.98, "high": 0.99, "judge": 1.0, "heldout": 50}
+    fine = {"low": 0.98, "high": 0.99, "judge": 1.0, "heldout": 50, "images": 200}
     fine |= {"different": 900, "different_low": 700, "different_floor": 1000}
-    count, measurable = changes.pop("count", 200), changes.pop("measurable", True)
+    measurable = changes.get("measurable", True)
     classes = [fine | changes, dict(fine), dict(fine)]
-    add_states(classes, [count, 200, 200], measurable, load_params(ROOT / "params.yaml").gate)
+    add_states(classes, measurable, load_params(ROOT / "params.yaml").gate)
     assert (classes[0]["state"], classes[0]["advice"]) == (state, advice)
     assert classes[1]["state"] == ("good" if measurable else "doubtful")
 
@@ -179,9 +174,9 @@ def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_
 def test_the_page_begins_with_the_classes_each_with_its_state_in_a_word_and_one_advice_for_all() -> (
     None
 ):
-    report = json.loads(EVALUATION.read_text())
+    report = read_json(EVALUATION)
     report["conditional_accuracy"]["floor_by_class"] = [1.0] * 3
-    EVALUATION.write_text(json.dumps(report))
+    write_json(EVALUATION, report)
     page_made()
     run, text = facts(), RUN_PAGE.read_text(encoding="utf-8")
     states = [each["state"] for each in run["cards"]]
@@ -210,8 +205,6 @@ def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
 def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None:
     first = RUN_PAGE.read_text()
     assert run_page(load_params(), CACHE) == first
-    library = re.search(r'id="chart-library">([^<]*)<', first)
-    assert library and len(library[1]) > 100_000
     # What a page can ask for stands in its markup or style: there is nothing but data in both.
     markup = re.sub(r"<script.*?</script>", "", first, flags=re.DOTALL)
     asked = re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", markup)
@@ -243,21 +236,15 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
 def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     """A loss that ran away, a distance that could not be taken."""
     lines = PROBES.read_text().splitlines()
-    columns = lines[0].split(",")
-    cells = [line.split(",") for line in lines[1:]]
+    columns, *cells = [line.split(",") for line in lines]
     at = columns.index("probe/fid_judge")
     cells[1][at], cells[2][at] = "nan", "inf"
-    PROBES.write_text("\n".join([lines[0], *map(",".join, cells)]) + "\n")
-    report = json.loads(EVALUATION.read_text())
+    PROBES.write_text("\n".join(map(",".join, [columns, *cells])) + "\n")
+    report = read_json(EVALUATION)
     report["conditional_accuracy"]["value"] = float("nan")
     report["conditional_accuracy"]["by_class"][1] = float("nan")
     EVALUATION.write_text(json.dumps(report))
     page_made()
-    run = finite(facts())
-    assert [row[at] for row in run["probes"]["rows"]] == [float(cells[0][at]), None, None]
-    accuracy = next(row for row in run["metrics"] if row["key"] == "conditional_accuracy")
-    assert (accuracy["value"], accuracy["low"], accuracy["high"]) == (None, None, None)
-    assert run["classes"][1]["accuracy"] is None and run["classes"][0]["low"] is not None
     show(page)
     unfold(page)
     for n in range(page.run("document.querySelectorAll('.chart').length")):
@@ -265,16 +252,16 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
         # Scrolled to again at each look: what is drawn above moves it.
         page.until(f"({chart}.scrollIntoView(), Boolean({chart}.querySelector('svg')))", 60)
     assert "NaN" not in page.run("document.querySelector('main').innerText")
-    rows = "[...document.querySelectorAll('#classes tbody tr')].map((r) => r.innerText)"
-    assert any("1\t–\t–" in row for row in page.run(rows))
+    for part, words in (("metrics", "accuracy\t–\t–"), ("classes", "1\t–\t–")):
+        rows = f"[...document.querySelectorAll('#{part} tbody tr')].map((r) => r.innerText)"
+        assert any(words in row for row in page.run(rows))
 
 
 @pytest.mark.usefixtures("finished")
 def test_a_mistake_has_the_class_asked_for_and_the_class_seen_in_their_places(page: Page) -> None:
-    report = json.loads(EVALUATION.read_text())
-    write_json(EVALUATION, report | {"confusion": [[30, 4, 0], [0, 33, 0], [0, 0, 33]]})
+    confusion = [[30, 4, 0], [0, 33, 0], [0, 0, 33]]
+    write_json(EVALUATION, read_json(EVALUATION) | {"confusion": confusion})
     page_made()
-    assert facts()["confusion"]["mistakes"] == [[0, 1, 4]]
     show(page)
     unfold(page)
     cells = "[...[...document.querySelectorAll('table')].find((t) => t.caption.textContent"
@@ -282,12 +269,7 @@ def test_a_mistake_has_the_class_asked_for_and_the_class_seen_in_their_places(pa
     assert page.run(f"{cells}.map((cell) => cell.textContent.trim())") == ["0", "1", "4"]
     chart = ".chart[data-kind=matrix]"
     see(page, chart)
-    mark = f"{chart} .mark-rect path"
-    page.until(f"Boolean(document.querySelector({mark!r}))")
-    middle = see(page, mark)
-    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)  # where the number stands
-    page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
-    told = page.run("document.querySelector('#vg-tooltip-element').innerText").split()
+    told = hovered(page, f"{chart} .mark-rect path").split()  # where the number stands
     assert told == ["asked", "for", "0", "seen", "as", "1", "count", "4"]
 
 
@@ -297,12 +279,12 @@ def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
     rows = {row["key"]: row for row in params["rows"]}
     assert params["preset"] in {path.stem for path in (ROOT / "presets").glob("*.yaml")}
     assert rows["train.batch_size"]["value"] == 8 and rows["train.batch_size"]["preset"] != 8
-    assert "preset" not in rows["train.seed"] and not any(k.startswith("gate.") for k in rows)
+    assert not rows["train.seed"]["preset"] and not any(k.startswith("gate.") for k in rows)
 
 
 @pytest.mark.usefixtures("finished")
 def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
-    report = json.loads(EVALUATION.read_text())
+    report = read_json(EVALUATION)
     whole = report["measurement_context"] | {"generator_digest": "0" * 64}
     write_json(EVALUATION, report | {"measurement_context": whole})
     with pytest.raises(ModelError, match="about another generator, not"):
@@ -338,6 +320,14 @@ def see(page: Page, selector: str) -> dict[str, float]:
     return box
 
 
+def hovered(page: Page, selector: str) -> str:
+    """What is told where the mouse is in the middle of something, once that is there."""
+    page.until(f"Boolean(document.querySelector({selector!r}))")
+    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, selector))
+    page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
+    return str(page.run("document.querySelector('#vg-tooltip-element').innerText"))
+
+
 @pytest.mark.usefixtures("finished")
 def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_charts_tell(
     page: Page,
@@ -361,12 +351,7 @@ def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_c
     page.press("ArrowLeft")
     assert page.run(caption) == "step 5" and page.run(picture) != last
     see(page, ".chart")
-    page.until("Boolean(document.querySelector('.chart[data-drawn] svg'))")
-    middle = see(page, ".chart svg")
-    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
-    page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
-    told = page.run("document.querySelector('#vg-tooltip-element').innerText")
-    assert re.match(r"step\s+\d+\s", told)
+    assert re.match(r"step\s+\d+\s", hovered(page, ".chart[data-drawn] svg"))
 
 
 @pytest.mark.usefixtures("finished")
@@ -402,7 +387,7 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     names = [HOSTILE[1], "אבג' \" & ${1} \\u003c {{ 7 }}", "__proto__"]  # printable, as names are
     write_params(Path(), data={"path": HOSTILE[1]})
     change_facts(class_names=names)
-    reference = json.loads(RUN_REFERENCE.read_text()) | {
+    reference = read_json(RUN_REFERENCE) | {
         "run_name": HOSTILE[0],
         "experiment": HOSTILE[2],
         "origin": {HOSTILE[1]: HOSTILE[0], "commit": HOSTILE[2], "__proto__": "odd"},
@@ -411,10 +396,10 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     page_made()
     show(page)
     unfold(page)
-    see(page, "#classes .chart")
-    page.until("Boolean(document.querySelector('#classes .chart[data-drawn] svg'))")
-    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, "#classes .chart svg"))
-    page.look(0.5)
+    chart = ".chart[data-kind=matrix]"
+    see(page, chart)
+    told = hovered(page, f"{chart} .mark-rect path")
+    assert any(name in told for name in names)
     assert page.run("document.title") == HOSTILE[0]
     assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
     text = page.run("document.querySelector('main').textContent")
@@ -423,7 +408,7 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
 
 @pytest.mark.usefixtures("finished")
 def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it() -> None:
-    write_json(RUN_REFERENCE, json.loads(RUN_REFERENCE.read_text()) | {"run_id": None})
+    write_json(RUN_REFERENCE, read_json(RUN_REFERENCE) | {"run_id": None})
     page_made()
     text = RUN_PAGE.read_text(encoding="utf-8")
     assert "<code>cgan track flush</code>" in text and "cgan reproduce" not in text

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from cgan.errors import ParamsError
 from cgan.params import reading
-from cgan.params.reading import check_params, load_params, read_yaml
+from cgan.params.reading import check_params, load_params, parse_yaml
 from cgan.params.sections import Params, TrainChoices, flatten, names_of_params
 from cgan.training.fitting import filled
 
@@ -77,20 +77,12 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("train.bacth", 1, "did you mean `train.batch_size`?"),
     ("train.zzz", 1, "unknown key `train.zzz`; remove it."),
     ("preprocess.label_column", 1, "did you mean `validate.label_column`?"),
-    ("train.lr", 0, "`train.lr`: Input should be greater than 0, found 0."),
     ("train.lr", math.nan, "should be a finite number, found nan."),
-    ("train.lr", True, "should be a valid number, found True."),
-    ("train.lr", [1], "found [1]."),
-    ("train.lr", "1.0e-3", "found '1.0e-3'."),
     # What torch computes with: as float32, 1e300 is inf, or a traceback.
     *((f"train.{name}", 1e300, f"`train.{name}`: Input should be less than") for name in FLOAT32),
-    ("train.seed", -1, "should be greater than or equal to 0, found -1."),
-    ("validate.classes", 1, "should be greater than or equal to 2, found 1."),
-    ("tracking.system_metrics", 1, "should be a valid boolean, found 1."),
     ("data.path", "", "`data.path`: String should have at least 1 character"),
     ("data.path", datetime.date(2026, 1, 2), "valid string, found datetime.date(2026, 1, 2)"),
     ("data.kaggle", "https://kaggle.com", "`data.kaggle`: String should match pattern"),
-    ("train", None, "`train`: Input should be a valid dictionary"),
     ("train.max_shift", 1.5, "a valid integer, or Input should be 'auto', found 1.5."),
     ("tracking.experiment", "x" * 501, "at most 500 characters"),
     ("data.path", "a\nb", "`data.path`: "),
@@ -105,8 +97,6 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("train.discriminator", "demo", "needs `updates: in_turn`"),
     ("validate.height", 28, "give both `height` and `width`"),
     (NAMES, [0, 1], f"`{NAMES}.0`: Input should be a valid string, found 0."),
-    (NAMES, "zero, one", "should be a valid list, found 'zero, one'."),
-    (NAMES, ["a", ""], "at least 1 character"),
     (NAMES, ["a", "\u202eb"], "holds characters that cannot be shown"),
     (NAMES, ["a", " b"], "' b' has a comma, or a space at an end"),
     (NAMES, ["a", "b" * 61], "at most 60 characters"),
@@ -148,33 +138,24 @@ def test_f31_key_that_is_no_text_is_refused(load: Load) -> None:
     assert "`('a',)`: Keys should be strings" in refusal(load, text=TEXT + "\n? [a]\n: 8\n")
 
 
-def test_f32_a_value_is_read_by_yaml_1_2(tmp_path: Path) -> None:
+def test_f32_a_value_is_read_by_yaml_1_2() -> None:
     """By YAML 1.1 most of these are something else: 10, 90, true."""
-    path = tmp_path / "x.yaml"
     for written, value in (
         *(("012", 12), ("09", 9), ("0o100", 64), ("0x40", 64), ("0b11", 3), ("6_4", 64)),
         *(("1e-4", 1e-4), ("2E2", 200.0), ("1.0e2", 100.0), ("-.5", -0.5), ("+1", 1)),
         *((word, word) for word in ("yes", "On", "NO", "1:30", "12:30:00", "1e", "0o")),
         *(("TRUE", True), ("~", None), ("''", "")),
     ):
-        path.write_text(f"a: {written}\n")
-        found = read_yaml(path)["a"]
-        assert found == value and type(found) is type(value), written
+        assert repr(parse_yaml(f"a: {written}\n", "x.yaml")) == repr({"a": value}), written
 
 
 @given(st.text("0123456789+-.eExXob_:~nNyYfFaAlLuUtTrRsSiI \t#&*!|>", max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_f32_what_we_accept_dvc_reads_alike(written: str) -> None:
     text = f"a: {written}\n"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "x.yaml")
-        path.write_text(text)
-        try:
-            ours = read_yaml(path)
-        except ParamsError:
-            return
-    theirs = dvc_reads(text, "x.yaml")
-    assert repr(theirs) == repr(ours)
+    with contextlib.suppress(ParamsError):
+        ours = parse_yaml(text, "x.yaml")
+        assert repr(dvc_reads(text, "x.yaml")) == repr(ours)
 
 
 def test_f35_a_yaml_bomb_and_deep_or_circular_yaml_are_refused(load: Load) -> None:

@@ -87,12 +87,9 @@ def test_a_stage_depends_on_what_other_stages_made_that_its_code_names(stage: st
     named = set()
     for module in closure(STAGES[stage]["cmd"].removeprefix("python -m "), CHANGES_NO_RESULT):
         for node in ast.walk(ast.parse(source_of(module).read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module == "cgan.project":
-                values = [getattr(project, each.name) for each in node.names]
-                paths = [
-                    v for value in values for v in (value if type(value) is tuple else [value])
-                ]
-                named |= {str(path) for path in paths if isinstance(path, Path)}
+            value = getattr(project, getattr(node, "id", getattr(node, "attr", "")), None)
+            for path in value if type(value) is tuple else [value]:
+                named |= {str(path)} if isinstance(path, Path) else set()
     declared = {str(dep) for dep in entries(stage, "deps")}
     made = {out for other in STAGES if other != stage for out in outputs(other)}
     differing = {out for out in made if overlaps(out, named) != overlaps(out, declared)}
@@ -198,13 +195,3 @@ def test_every_output_stays_in_the_cache_and_no_stage_is_frozen_or_always_change
         assert not STAGES[name].get("frozen") and not STAGES[name].get("always_changed")
         found |= outputs(name)
     assert {artifact["path"] for artifact in DVC["artifacts"].values()} <= found
-
-
-def test_every_plot_is_a_picture_so_that_the_page_loads_nothing_and_has_its_place_there() -> None:
-    """What is not a picture, DVC draws with a library that the page takes from the internet."""
-    plots = [str(plot) for stage in STAGES for plot in entries(stage, "plots")]
-    assert plots and all(plot.endswith(".png") for plot in plots) and "plots" not in DVC
-    page = (ROOT / ".dvc/plots.html").read_text()
-    assert "html_template = plots.html" in (ROOT / ".dvc/config").read_text()
-    placed = set(re.findall(r"#(\w+) \{ order", page))
-    assert placed <= {re.sub(r"[/.]", "_", plot) for plot in plots}

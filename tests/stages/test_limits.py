@@ -14,6 +14,7 @@ from PIL import Image
 from synthetic import make_images, write_csv
 
 from cgan.drawing.generator import Generator
+from cgan.project import BESIDE_REAL
 from cgan.stages import render
 from cgan.training.state import estimate_batch_norm
 
@@ -67,7 +68,7 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
         with Image.open(picture) as image:
             image.load()
             pixels = image.width * image.height * len(image.getbands())
-            widest = render.WIDEST if picture == render.BESIDE_REAL else 900
+            widest = render.WIDEST if picture == BESIDE_REAL else 900
             assert pixels < 50_000_000 and (
                 image.width <= widest or picture.parent.name == "reports"
             )

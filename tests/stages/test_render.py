@@ -17,7 +17,7 @@ from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.model.sampling import draw, encode_png
 from cgan.params.reading import load_params
-from cgan.project import DISCRIMINATOR, GENERATOR
+from cgan.project import BESIDE_REAL, DISCRIMINATOR, FILM, GENERATOR, LOSSES, PREVIEWS, REAL_SAMPLES
 from cgan.stages import render
 
 STAGE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["render"]
@@ -35,17 +35,17 @@ def trained(project: Path) -> Path:
     """A project after the stage train, with untrained networks, three previews and losses."""
     columns = ("step", *(f"loss/{who}" for who in ("discriminator", "generator")))
     columns += ("logits/real_mean", "logits/fake_mean")
-    render.LOSSES.parent.mkdir()
-    render.LOSSES.write_text(f"{','.join(columns)}\n50,1.5,2.5,3,-1\n100,1.25,2,2,-0.5\n")
+    LOSSES.parent.mkdir()
+    LOSSES.write_text(f"{','.join(columns)}\n50,1.5,2.5,3,-1\n100,1.25,2,2,-0.5\n")
     torch.manual_seed(5)
     save_network(GENERATOR, build_generator(Architecture("deconv", 4, 1, 8, 8, 4, 6)), {})
     save_network(DISCRIMINATOR, build_discriminator(Architecture("projection", 4, 1, 8, 8, 4)), {})
-    render.PREVIEWS.mkdir(parents=True)
+    PREVIEWS.mkdir(parents=True)
     for step, grey in ((1, 40), (200, 120), (500_000, 220)):
         preview = encode_png(np.full((20, 30), grey, np.uint8))
-        (render.PREVIEWS / f"step-{step:06d}.png").write_bytes(preview)
+        (PREVIEWS / f"step-{step:06d}.png").write_bytes(preview)
     images, labels = np.full((4, 1, 8, 8), 200, np.uint8), np.arange(4)
-    contact_sheet(images, labels, labels, ["cat", "dog", "eel", "fox"], 0).save(render.REAL_SAMPLES)
+    contact_sheet(images, labels, labels, ["cat", "dog", "eel", "fox"], 0).save(REAL_SAMPLES)
     return project
 
 
@@ -57,7 +57,7 @@ def test_render_writes_what_dvc_yaml_lists_the_same_bytes_each_time(trained: Pat
     for path in OUTPUTS:
         with Image.open(path) as picture:
             picture.load()
-            assert picture.width <= 900 or Path(path) == render.BESIDE_REAL
+            assert picture.width <= 900 or Path(path) == BESIDE_REAL
     first = {path: Path(path).read_bytes() for path in OUTPUTS}
     torch.randn(10)
     render.main()
@@ -66,18 +66,26 @@ def test_render_writes_what_dvc_yaml_lists_the_same_bytes_each_time(trained: Pat
 
 def test_the_film_shows_the_previews_in_the_order_of_their_steps(trained: Path) -> None:
     late = encode_png(np.full((20, 30), 250, np.uint8))
-    (render.PREVIEWS / "step-1000000.png").write_bytes(late)
-    frames = [np.asarray(frame) for frame in render.film(render.PREVIEWS)]
+    (PREVIEWS / "step-1000000.png").write_bytes(late)
+    frames = [np.asarray(frame) for frame in render.film(PREVIEWS)]
     assert [int(frame[100, 100, 0]) for frame in frames] == [40, 120, 220, 250]
     captions = [frame[-render.CAPTION_HEIGHT :] for frame in frames]
     blue = [int((c[..., 2].astype(int) - c[..., 0] > 80).sum()) for c in captions]
     assert blue == sorted(blue) and len(set(blue)) > 2, "the bar grows with the steps"
     assert all((caption > 200).any() for caption in captions), "the step is written there"
+    render.save_gif(FILM, frames)
+    with Image.open(FILM) as film:
+        assert film.info["loop"] == 0
+        found = []
+        for index in range(film.n_frames):
+            film.seek(index)
+            found.append((film.convert("L").getpixel((100, 100)), film.info["duration"]))
+    assert found == [(40, 500), (120, 500), (220, 500), (250, 3000)]
 
 
 def test_drawings_stand_beside_the_real_images_of_their_class(trained: Path) -> None:
     render.main()
-    with Image.open(render.BESIDE_REAL) as sheet, Image.open(render.REAL_SAMPLES) as real:
+    with Image.open(BESIDE_REAL) as sheet, Image.open(REAL_SAMPLES) as real:
         rows = np.asarray(sheet)[render.CAPTION_HEIGHT :]
         left, right = np.split(rows, [real.width], axis=1)
         assert np.array_equal(left, np.asarray(real))
@@ -90,21 +98,9 @@ def test_drawings_stand_beside_the_real_images_of_their_class(trained: Path) -> 
     assert np.array_equal(drawn[:48:6, 9 * 50 : 9 * 50 + 48 : 6], images[29, 0].numpy())
 
 
-def test_a_film_has_every_frame_in_order_loops_and_holds_the_last(tmp_path: Path) -> None:
-    frames = [np.full((6, 8), value, np.uint8) for value in (0, 90, 200)]
-    render.save_gif(tmp_path / "film.gif", frames, frame_ms=200, last_ms=900)
-    with Image.open(tmp_path / "film.gif") as film:
-        assert film.info["loop"] == 0
-        found = []
-        for index in range(film.n_frames):
-            film.seek(index)
-            found.append((film.convert("L").getpixel((3, 3)), film.info["duration"]))
-    assert found == [(0, 200), (90, 200), (200, 900)]
-
-
 def test_without_previews_the_film_is_the_trained_generators_grid(trained: Path) -> None:
-    for path in render.PREVIEWS.iterdir():
+    for path in PREVIEWS.iterdir():
         path.unlink()
     render.main()
-    with Image.open("samples/grid.png") as grid, Image.open(render.FILM) as film:
+    with Image.open("samples/grid.png") as grid, Image.open(FILM) as film:
         assert np.array_equal(np.asarray(film.convert("RGB"))[..., 0], np.asarray(grid))
