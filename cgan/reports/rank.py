@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgan.metric import METRICS
-from cgan.quality.intervals import contexts_differ, replicated
+from cgan.quality.intervals import change, contexts_differ
 from cgan.registry.client import evaluation_of, open_registry
 from cgan.tracking.delivery import MEASURED_WITH, WEIGHTS, by_generator
 
@@ -32,8 +32,7 @@ def rank(run_id: str) -> str:
         pair = [evaluation_of(registry, key) for key in (run_id, rival.info.run_id)]
     text = f"number {weights.index(own) + 1} of {len(peers)} generators by {METRIC.name}, "
     text += f"{mine.data.metrics[BY]:.3g}; {rival.info.run_name} has {rival.data.metrics[BY]:.3g}"
-    if all(pair) and not contexts_differ(*pair):
-        ours, its = (replicated(e[METRIC.key]["value"], e[METRIC.key]["replicates"]) for e in pair)
-        low, high = (ours - its).interval
+    if all(pair) and not contexts_differ(*pair) and (interval := change(METRIC, *pair)):
+        low, high = interval
         text += f", and the difference is {'within' if low <= 0 <= high else 'more than'} chance"
     return text

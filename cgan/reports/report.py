@@ -74,7 +74,7 @@ def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, A
         f"{run.get('run_name', 'This generator')}: {quality_line(evaluation, run.get('training_s'))}",
         "",
         "Quality of the generator, next to real images:",
-        _aligned([[str(cell) for cell in row] for row in quality_table(evaluation)]),
+        _aligned(quality_table(evaluation)),
         f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a class network that is "
         f"right on {percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over "
         "classes)",
