@@ -106,7 +106,7 @@ def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
     judge = inputs.judge
     seen, real = look(judge, floor.images).features, look(judge, heldout.images)
     try:
-        return EvaluationSet(*(judge, real, heldout.labels, seen, floor.labels, asked, params.seed))
+        return EvaluationSet(judge, real, heldout.labels, seen, floor.labels, asked, params.seed)
     except ValueError:
         raise DataError(
             f"the hold-out has {len(heldout)} images and the training part {len(training)}, but precision "
@@ -251,7 +251,7 @@ def measured(
         rows = evaluation_set.rows
         pupil = gan_train(draws[0][rows], labels[rows], inputs, params.gan_train_kimg, progress)
         named = look(pupil, heldout.images).classes
-        mean, _ = evaluation_set.of_heldout(named)
+        mean = evaluation_set.of_heldout(named)["conditional_accuracy"]
         interval = conditional_accuracy(named, heldout.labels, training.classes).interval
         entries["gan_train_accuracy"] = _entry(mean, agreement.value) | {
             "interval_95": list(interval),

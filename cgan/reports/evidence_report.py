@@ -52,7 +52,7 @@ def report_on(
     report = Report(
         title="Do drawn images help a classifier?",
         verdict=effect.overall.verdict,
-        summary=sentence(effect),
+        summary=_sentence(effect),
         reasons=[
             _worth(outcomes, rounds[0].pupils.lacking.unique().tolist(), folded, learnt[0], names),
             *_doubts(effect, names, folded, tested_on, pretrained),
@@ -74,7 +74,7 @@ def report_on(
     return report, tables
 
 
-def sentence(effect: Effect) -> str:
+def _sentence(effect: Effect) -> str:
     """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (real images,
     repeated to equal counts, augmented). …`"""
     overall = effect.overall
