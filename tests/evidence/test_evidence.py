@@ -241,7 +241,6 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
     training = digits(of[0][:100], of[1][:100], of[2][:5])
     test, asked = digits(*(rows[300:] for rows in of)), torch.full((95,), 2)
     random = torch.Generator().manual_seed(1)
-    rows = torch.arange(len(test))
     answers = {
         "help": digits(of[2][5:100]).images,
         "harm": digits(of[0][100:195]).images,
@@ -250,16 +249,13 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
     }
     found = {}
     for word, images in answers.items():
-        rounds = []
-        for n in range(5):
-            recipe = RECIPE.model_copy(update={"seed": n})
-            pupils = Pupils(
-                training, asked, lambda _, more=images: more, recipe, tmp_path / f"{n}", CPU
-            )  # type: ignore[misc]
-            (tmp_path / f"{n}" / "drawn.safetensors").unlink(missing_ok=True)
-            right = {k: v == test.labels for k, v in pupils.answers(test.images).items()}
-            rounds.append(Outcome(rows, test.labels, rows, right))
-        found[word] = effect(rounds, COST_NOTHING, folded=False).overall.verdict
+        drawn, params = Dataset(images, asked, {}), load_params(ROOT / "params.yaml")
+        params = params.model_copy(update={"train_judge": RECIPE})
+        rounds = rounds_by_seed(training, drawn, test, params, 5, tmp_path, CPU)
+        for path in tmp_path.glob("*/drawn.safetensors"):
+            path.unlink()
+        outcomes = [each.outcome() for each in rounds]
+        found[word] = effect(outcomes, COST_NOTHING, folded=False).overall.verdict
     assert found["help"] == "help" and found["harm"] == "harm"
     assert found["noise"] == "harm" and found["one"] in ("harm", "no difference")
 
