@@ -85,13 +85,11 @@ def furthest(moments: Moments, others: Moments, shape: Sequence[int] | None = No
     """Of each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
     values, columns = _apart(moments, others, _least(shape, moments.means.shape[1])).max(dim=1)
     changes = (moments.means - others.means).gather(1, columns[:, None])[:, 0]
-    shifts = []
-    for label, column in enumerate(columns.tolist()):
-        words = "something else in the judge's eyes"
-        if shape:
-            words = _in_words(column, float(changes[label]), shape)
-        shifts.append(Shift(label, float(values[label]), words))
-    return shifts
+    found = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
+    return [
+        Shift(label, value, _in_words(column, change, shape))
+        for label, (value, column, change) in enumerate(found)
+    ]
 
 
 def _apart(moments: Moments, others: Moments, least: Tensor) -> Tensor:
@@ -116,7 +114,9 @@ def _least(shape: Sequence[int] | None, columns: int) -> Tensor:
     return torch.tensor([*named, *small], dtype=torch.float64)
 
 
-def _in_words(column: int, change: float, shape: Sequence[int]) -> str:
+def _in_words(column: int, change: float, shape: Sequence[int] | None) -> str:
+    if shape is None:
+        return "something else in the judge's eyes"
     where = ""
     if (pixel := column - len(NAMED)) >= 0:
         height, width = shape[1:]
