@@ -39,12 +39,10 @@ MAX_TURN = 0.2  # radians
 MAX_ZOOM = 0.1
 PARTS = 2
 LOOK_AT = 250  # images at once
-Steps = Callable[[range], Iterator[int]]
-"""Yields the steps, and may show how far they are: `iter` shows nothing."""
 
 
 class Progress(Protocol):
-    """The same, told what is done: `functools.partial(progress, what)` is Steps."""
+    """Yields the steps, and may show how far they are."""
 
     def __call__(self, what: str, steps: range, images_a_step: int = 0) -> Iterator[int]: ...
 
@@ -152,7 +150,7 @@ def train_judge(
     params: JudgeParams,
     device: torch.device,
     precision: torch.dtype,
-    progress: Steps = iter,
+    progress: Callable[[range], Iterator[int]] = iter,
     *,
     augment: bool = True,
     class_weights: Tensor | None = None,
