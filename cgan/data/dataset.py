@@ -89,6 +89,15 @@ class Dataset:
         """One a class, in the order of the labels; numbers where they have no names."""
         return list(self.metadata.get("class_names") or map(str, range(self.classes)))
 
+    @property
+    def counts(self) -> torch.Tensor:
+        """Images of each class, int64 [classes]."""
+        return self.labels.bincount(minlength=self.classes)
+
+    def at(self, rows: torch.Tensor | NDArray[np.int64]) -> Dataset:
+        """Some of the images: by their indices, or bool [N]."""
+        return Dataset(self.images[rows], self.labels[rows], self.metadata)
+
 
 def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """16 bytes an image, [N]. Equal images have equal ones."""

@@ -17,15 +17,7 @@ from cgan.evidence.probe import PROBE
 from cgan.evidence.sets import repeated, thinned
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
-from cgan.quality.judge import (
-    Judge,
-    Progress,
-    load_judge,
-    look,
-    save_judge,
-    silent,
-    train_judge,
-)
+from cgan.quality.judge import Judge, Progress, load_judge, look, save_judge, silent, train_judge
 
 MIXED = 0.2  # of both parameters of mixup's beta distribution (Zhang et al., arXiv:1710.09412)
 
@@ -65,8 +57,9 @@ CURVE = {
 PARTS = {"quarter": 0.25, "half": 0.5, "repeated": 1.0}
 TRAINED = METHODS | CURVE
 
-Drawn = Callable[[Judge], Dataset]
-"""What fills up the classes, given a judge that has seen the training images alone."""
+Drawn = Callable[[Judge], Tensor]
+"""A drawing of each label that lacks, uint8 [M, C, H, W], given a judge that has seen the training images
+alone."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +90,10 @@ class Pupils:
     def pupil(self, name: str, progress: Progress) -> Judge:
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
-            method, data = TRAINED[name], self._data(TRAINED[name])
+            method, where = TRAINED[name], (self.hardware.device, self.hardware.precision)
+            data = self._data(method)
             trained = train_judge(
-                data,
-                self.recipe,
-                self.hardware.device,
-                self.hardware.precision,
+                *(data, self.recipe, *where),
                 partial(progress, images_a_step=min(self.recipe.batch_size, len(data))),
                 augment=method.augment,
                 class_weights=class_balanced(data) if method.balanced else None,
@@ -112,26 +103,21 @@ class Pupils:
         return load_judge(path)[0].to(self.hardware.device)
 
     def _data(self, method: Method) -> Dataset:
-        images, labels = self.training.images, self.training.labels
+        known, lacking = self.training, self.lacking
         if method.part < 1:
-            rows = thinned(labels, self.lacking.unique(), method.part, self.recipe.seed)
-            images, labels = images[rows], labels[rows]
-        if method.filled == "repeated":
-            lacking = self.lacking
-            if method.part < 1:  # as many images in all as with all of them
-                fewer = self.training.labels.bincount() - labels.bincount(
-                    minlength=self.training.classes
-                )
-                lacking = torch.cat([lacking, torch.arange(len(fewer)).repeat_interleave(fewer)])
-            copies = repeated(labels, lacking, self.recipe.seed)
-            images, labels = (
-                torch.cat([images, images[copies]]),
-                torch.cat([labels, labels[copies]]),
-            )
-        elif method.filled == "drawn":
+            rows = thinned(known.labels, lacking.unique(), method.part, self.recipe.seed)
+            known = known.at(rows)
+            # As many images in all as with all of them.
+            fewer = torch.repeat_interleave(self.training.counts - known.counts)
+            lacking = torch.cat([lacking, fewer])
+        if not method.filled:
+            return known
+        if method.filled == "drawn":
             more = self.drawn(self.pupil("augmented", partial(silent, "")))
-            images, labels = torch.cat([images, more.images]), torch.cat([labels, more.labels])
-        return Dataset(images, labels, self.training.metadata)
+        else:
+            more = known.images[repeated(known.labels, lacking, self.recipe.seed)]
+        images, labels = torch.cat([known.images, more]), torch.cat([known.labels, lacking])
+        return Dataset(images, labels, known.metadata)
 
 
 def adjusted(logits: Tensor, labels: Tensor) -> Tensor:
@@ -144,7 +130,7 @@ def adjusted(logits: Tensor, labels: Tensor) -> Tensor:
 def class_balanced(data: Dataset) -> Tensor:
     """The weight of each class in the loss, float32 [classes], of mean 1: by the effective number of its
     images (Cui et al., arXiv:1901.05555, β = 1 - 1/N)."""
-    counts = torch.bincount(data.labels, minlength=data.classes).double()
+    counts = data.counts.double()
     beta = 1 - 1 / len(data)
     weights = torch.where(counts > 0, (1 - beta) / (1 - beta ** counts.clamp(min=1)), 0.0)
     return (weights / weights[counts > 0].mean()).float()

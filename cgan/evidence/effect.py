@@ -28,17 +28,31 @@ SIGNS = 6  # equal ones have a probability of 1/32
 @dataclass(frozen=True)
 class Outcome:
     """One round. `rows` int64 [N]: which of all tested images; `labels` int64 [N]; `units` int64 [N]: equal
-    ones belong together; `right`: by method, bool [N]."""
+    ones belong together; `right`: by method, bool [N], or of several rounds how often, float64 [N]."""
 
     rows: Tensor
     labels: Tensor
     units: Tensor
     right: Mapping[str, Tensor]
 
+    def by_class(self, method: str) -> dict[int, float]:
+        """The accuracy of each class that is tested."""
+        right = self.right[method].double()
+        return {n: float(right[self.labels == n].mean()) for n in self.labels.unique().tolist()}
+
     def mean(self, method: str) -> float:
         """Of the classes' accuracies."""
-        right = self.right[method].double()
-        return statistics.fmean(float(right[self.labels == n].mean()) for n in self.labels.unique())
+        return statistics.fmean(self.by_class(method).values())
+
+
+def together(rounds: Sequence[Outcome]) -> Outcome:
+    """The answers of all rounds."""
+    rows, labels, units = (
+        torch.cat([getattr(each, name) for each in rounds]) for name in ("rows", "labels", "units")
+    )
+    methods = rounds[0].right
+    right = {name: torch.cat([each.right[name] for each in rounds]) for name in methods}
+    return Outcome(rows, labels, units, right)
 
 
 @dataclass(frozen=True)
@@ -51,12 +65,16 @@ class Difference:
     tested: int
 
     @property
+    def gain(self) -> float:
+        return self.with_drawings - self.without
+
+    @property
     def verdict(self) -> str:
         """Harm has to be clearer, by a 99 % interval: the best of several methods was a little lucky."""
-        change, (low, high) = self.with_drawings - self.without, self.interval
+        low, high = self.interval
         if low > 0:
             return "help"
-        return "harm" if change + CLEARER * (high - change) < 0 else "no difference"
+        return "harm" if self.gain + CLEARER * (high - self.gain) < 0 else "no difference"
 
 
 @dataclass(frozen=True)
@@ -75,91 +93,68 @@ def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> E
     other rounds' images. To choose the method in each round by the others is no way out: what is best in all
     folds but one is worse in that one, for together they are the same images.
     """
-    pooled = {name: _pooled(rounds, name) for name in methods}
-    base = max(methods, key=lambda name: pooled[name].mean())
-    labels = pooled[base].labels.unique().tolist()
+    images = _by_image(rounds)
+    base = max(methods, key=images.mean)
+    classes = {label: _of_class(images, base, label) for label in images.labels.unique().tolist()}
     return Effect(
         base,
-        _difference(pooled[base], rounds, base, labels, folded),
-        {label: _difference(pooled[base], rounds, base, [label], folded) for label in labels},
+        _difference(classes, rounds, base, folded),
+        {label: _difference({label: its}, rounds, base, folded) for label, its in classes.items()},
     )
 
 
-@dataclass(frozen=True)
-class _Pooled:
-    """By tested image: how often it was right without and with drawings, float64 [N]."""
-
-    labels: Tensor
-    units: Tensor
-    without: Tensor
-    with_drawings: Tensor
-
-    def mean(self) -> float:
-        """Of the classes' accuracies without drawings."""
-        labels = self.labels.unique()
-        return statistics.fmean(float(self.without[self.labels == n].mean()) for n in labels)
-
-    def of(self, label: int) -> _OfClass:
-        rows = self.labels == label
-        difference = (self.with_drawings - self.without)[rows].numpy()
-        unit_of = np.unique(self.units[rows].numpy(), return_inverse=True)[1]
-        sums = np.bincount(unit_of, difference - difference.mean())
-        count, units = len(difference), len(sums)
-        variance = float((sums**2).sum()) / count**2 * units / max(1, units - 1)
-        # Units that all go one way have no variance: as if one more had gone the other way. Of fewer than six
-        # a sign test would show nothing, so these may be a whole unit off.
-        variance = max(variance, 1 / units**2 if units >= SIGNS else NORMAL**-2)
-        means = float(self.without[rows].mean()), float(self.with_drawings[rows].mean())
-        return _OfClass(*means, variance, variance * count, count)
+def _by_image(rounds: Sequence[Outcome]) -> Outcome:
+    """Each tested image once, with how often it was right."""
+    answers = together(rounds)
+    rows, which = answers.rows.unique(return_inverse=True)
+    labels, units = (
+        torch.zeros_like(rows).scatter(0, which, of_each)
+        for of_each in (answers.labels, answers.units)
+    )
+    times, none = torch.bincount(which).double(), torch.zeros(len(rows), dtype=torch.float64)
+    right = {
+        name: none.index_add(0, which, each.double()) / times
+        for name, each in answers.right.items()
+    }
+    return Outcome(rows, labels, units, right)
 
 
 class _OfClass(NamedTuple):
-    """Means without and with drawings; the variance of their difference, and of that of one image."""
+    """Means without and with drawings, and the variance of their difference."""
 
     without: float
     with_drawings: float
     variance: float
-    of_one: float
     tested: int
 
 
-def _pooled(rounds: Sequence[Outcome], base: str) -> _Pooled:
-    rows = torch.cat([outcome.rows for outcome in rounds])
-    kinds, which = rows.unique(return_inverse=True)
-    times = torch.bincount(which).double()
-
-    def mean(parts: list[Tensor]) -> Tensor:
-        return (
-            torch.zeros(len(kinds), dtype=torch.float64).index_add_(
-                0, which, torch.cat(parts).double()
-            )
-            / times
-        )
-
-    labels, units = torch.zeros_like(kinds), torch.zeros_like(kinds)
-    labels[which] = torch.cat([outcome.labels for outcome in rounds])
-    units[which] = torch.cat([outcome.units for outcome in rounds])
-    without, with_drawings = (
-        mean([outcome.right[name] for outcome in rounds]) for name in (base, DRAWN)
-    )
-    return _Pooled(labels, units, without, with_drawings)
+def _of_class(images: Outcome, base: str, label: int) -> _OfClass:
+    rows = images.labels == label
+    without, with_drawings = (images.right[name].double()[rows] for name in (base, DRAWN))
+    difference = (with_drawings - without).numpy()
+    unit_of = np.unique(images.units[rows].numpy(), return_inverse=True)[1]
+    sums = np.bincount(unit_of, difference - difference.mean())
+    count, units = len(difference), len(sums)
+    variance = float((sums**2).sum()) / count**2 * units / max(1, units - 1)
+    # Units that all go one way have no variance: as if one more had gone the other way. Of fewer than six
+    # a sign test would show nothing, so these may be a whole unit off.
+    variance = max(variance, 1 / units**2 if units >= SIGNS else NORMAL**-2)
+    return _OfClass(float(without.mean()), float(with_drawings.mean()), variance, count)
 
 
 def _difference(
-    pooled: _Pooled, rounds: Sequence[Outcome], base: str, classes: list[int], folded: bool
+    classes: Mapping[int, _OfClass], rounds: Sequence[Outcome], base: str, folded: bool
 ) -> Difference:
     """Of the mean over `classes`."""
-    stats = {label: pooled.of(label) for label in classes}
-    without, with_drawings = (statistics.fmean(stat[n] for stat in stats.values()) for n in (0, 1))
-    reach = NORMAL * math.sqrt(sum(stat.variance for stat in stats.values())) / len(stats)
+    without, with_drawings = (statistics.fmean(of[n] for of in classes.values()) for n in (0, 1))
+    reach = NORMAL * math.sqrt(sum(of.variance for of in classes.values())) / len(classes)
     by_round, luck = list[float](), list[float]()
     for outcome in rounds:
         change = outcome.right[DRAWN].double() - outcome.right[base].double()
-        mine = {label: change[outcome.labels == label] for label in classes}
-        tested = {label: changes for label, changes in mine.items() if len(changes)}
-        if tested:
-            by_round.append(statistics.fmean(float(changes.mean()) for changes in tested.values()))
-            noise = sum(stats[label].of_one / len(changes) for label, changes in tested.items())
+        mine = [(of, change[outcome.labels == label]) for label, of in classes.items()]
+        if tested := [(of, changes) for of, changes in mine if len(changes)]:
+            by_round.append(statistics.fmean(float(changes.mean()) for _, changes in tested))
+            noise = sum(of.variance * of.tested / len(changes) for of, changes in tested)
             luck.append(noise / len(tested) ** 2)
     if len(by_round) > 1:
         spread = statistics.variance(by_round)
@@ -167,9 +162,9 @@ def _difference(
             spread = max(0.0, spread - statistics.fmean(luck))
         spread *= shared(len(by_round), folded)
         reach = math.hypot(reach, student(len(by_round)) * math.sqrt(spread))
-    change_of_all = with_drawings - without
-    interval = max(-1.0, change_of_all - reach), min(1.0, change_of_all + reach)
-    return Difference(without, with_drawings, interval, sum(stat.tested for stat in stats.values()))
+    gain = with_drawings - without
+    interval = max(-1.0, gain - reach), min(1.0, gain + reach)
+    return Difference(without, with_drawings, interval, sum(of.tested for of in classes.values()))
 
 
 def student(rounds: int) -> float:

@@ -17,7 +17,7 @@ from cgan.data.parts import units
 from cgan.evidence import probe
 from cgan.evidence.classifiers import Pupils
 from cgan.evidence.effect import Outcome
-from cgan.evidence.sets import default_per_class, fill, folds, missing
+from cgan.evidence.sets import fill, folds, missing
 from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import GeneratorNetwork
@@ -51,14 +51,14 @@ def all_images() -> Dataset:
     Raises ModelError where `dvc repro` has not made them.
     """
     parts = [load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
-    lines = torch.cat([part.lines for part in parts if part.lines is not None])
-    order = lines.argsort()
-    images, labels = (
-        torch.cat([getattr(part, name) for part in parts])[order] for name in ("images", "labels")
-    )
-    groups = [part.groups for part in parts if part.groups is not None]
-    together = torch.cat(groups)[order] if groups else None
-    return Dataset(images, labels, parts[0].metadata, lines[order], together)
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    order = joined("lines").argsort()
+    groups = None if parts[0].groups is None else joined("groups")[order]
+    images, labels = joined("images")[order], joined("labels")[order]
+    return Dataset(images, labels, parts[0].metadata, groups=groups)
 
 
 def units_of(data: Dataset) -> Tensor:
@@ -95,30 +95,21 @@ def rounds_by_fold(
     count, unit_of = int(fold_of.max()) + 1, units_of(data)
 
     def round_of(fold: int) -> Round:
-        learn, test = ((fold_of != fold).nonzero()[:, 0], (fold_of == fold).nonzero()[:, 0])
-        training, name = _part(data, learn), f"fold {fold + 1} of {count}"
-        place = folder / f"fold-{fold + 1}"
-        if others:
-            more = others(fold)
-            lacking = more.labels
+        tested, place = (fold_of == fold).nonzero()[:, 0], folder / f"fold-{fold + 1}"
+        training, name = data.at(fold_of != fold), f"fold {fold + 1} of {count}"
+        theirs = others and others(fold)
+        lacking = missing(training.counts, per_class) if theirs is None else theirs.labels
 
-            def drawn(judge: Judge) -> Dataset:
-                return more
-
-        else:
-            counts = torch.bincount(training.labels, minlength=training.classes)
-            lacking = missing(counts, per_class or default_per_class(counts))
-
-            def drawn(judge: Judge) -> Dataset:
-                network = fold_generator(
-                    training, params.train, fold, place, partial(progress, f"{name}, generator")
-                ).to(hardware.device)
-                seed, names = params.evaluate.seed + fold, training.class_names
-                images, _ = fill(network, judge, lacking, seed, believed, names)
-                return Dataset(images, lacking, training.metadata)
+        def drawn(judge: Judge) -> Tensor:
+            if theirs is not None:
+                return theirs.images
+            bar = partial(progress, f"{name}, generator")
+            network = fold_generator(training, params.train, fold, place, bar)
+            seed, names = params.evaluate.seed + fold, training.class_names
+            return fill(network.to(hardware.device), judge, lacking, seed, believed, names)[0]
 
         pupils = Pupils(training, lacking, drawn, _seeded(params, fold), place, hardware)
-        return Round(name, pupils, _part(data, test), test, unit_of[test])
+        return Round(name, pupils, data.at(tested), tested, unit_of[tested])
 
     return [round_of(fold) for fold in range(count)]
 
@@ -137,7 +128,7 @@ def rounds_by_seed(
 
     def round_of(seed: int) -> Round:
         recipe, place = _seeded(params, seed), folder / f"seed-{seed + 1}"
-        pupils = Pupils(training, drawn.labels, lambda _: drawn, recipe, place, hardware)
+        pupils = Pupils(training, drawn.labels, lambda _: drawn.images, recipe, place, hardware)
         return Round(f"seed {seed + 1} of {count}", pupils, test, rows, unit_of)
 
     return [round_of(seed) for seed in range(count)]
@@ -183,7 +174,3 @@ def fold_generator(
 def _seeded(params: Params, number: int) -> JudgeParams:
     recipe = params.train_judge
     return recipe.model_copy(update={"seed": recipe.seed + number})
-
-
-def _part(data: Dataset, rows: Tensor) -> Dataset:
-    return Dataset(data.images[rows], data.labels[rows], data.metadata)

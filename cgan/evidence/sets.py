@@ -26,11 +26,12 @@ def default_per_class(counts: Tensor) -> int:
     return most if most > ABOUT_EQUAL * int(counts.min()) else 2 * most
 
 
-def missing(counts: Tensor, per_class: int) -> Tensor:
+def missing(counts: Tensor, per_class: int | None = None) -> Tensor:
     """The labels int64 [M] of what the classes lack, but for those without an image, of which nobody learnt
     anything. Raises CganError where none lacks any."""
+    per_class = per_class or default_per_class(counts)
     lacking = torch.where(counts > 0, (per_class - counts).clamp(min=0), 0)
-    labels = torch.arange(len(counts)).repeat_interleave(lacking)
+    labels = torch.repeat_interleave(lacking)
     if not len(labels):
         raise CganError(
             f"--per-class {per_class}: every class already has as many images (the smallest has "
@@ -57,17 +58,17 @@ def fill(
     pending = torch.arange(len(labels))
     for again in range(1, ROUNDS + 1):
         probabilities = look(judge, images[pending]).logits.softmax(dim=1)
-        sure[pending] = probabilities[torch.arange(len(pending)), labels[pending]]
+        sure[pending] = probabilities.gather(1, labels[pending, None])[:, 0]
         pending = (sure < believed).nonzero()[:, 0]
         if not len(pending):
             return images, sure
         images[pending] = draw(network, labels[pending], seed + again, device)
-    unmet, counts = labels[pending].unique(return_counts=True)
-    most = int(counts.argmax())
-    worst = int(unmet[most])
+    counts = torch.bincount(labels[pending])
+    worst = int(counts.argmax())
     raise CganError(
-        f"--believed {believed}: of class {names[worst] if names else worst}, {int(counts[most]):,} drawings "
-        f"did not reach that certainty in {ROUNDS} tries. Lower --believed, or train a better generator."
+        f"--believed {believed}: of class {names[worst] if names else worst}, {int(counts[worst]):,} "
+        f"drawings did not reach that certainty in {ROUNDS} tries. Lower --believed, or train a better "
+        "generator."
     )
 
 

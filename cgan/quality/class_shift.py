@@ -20,25 +20,22 @@ from torch.nn import functional as F  # noqa: N812
 SIDE = 16  # of the small image
 # What is less than this is nothing to speak of, however alike the images of a class are.
 LEAST_GREY, LEAST_PIXEL, LEAST_END, LEAST_MOVE, LEAST_FEATURE = 4.0, 16.0, 32.0, 0.02, 0.2
-# Column by column, for less and for more; the small image follows.
+GREY, PIXELS = "{:.0f} grey levels", "{:.1f} pixels"
+# Column by column: less, more, and by how much; the small image follows.
 NAMED = (
-    ("darker by {:.0f} grey levels", "brighter by {:.0f} grey levels"),
-    ("of less contrast by {:.0f} grey levels", "of more contrast by {:.0f} grey levels"),
-    ("further up by {:.1f} pixels", "further down by {:.1f} pixels"),
-    ("further left by {:.1f} pixels", "further right by {:.1f} pixels"),
-    ("narrower by {:.1f} pixels", "wider by {:.1f} pixels"),
-    ("softer by {:.0f} grey levels at edges", "harder by {:.0f} grey levels at edges"),
-    (
-        "softer by {:.0f} grey levels at the hardest edge",
-        "harder by {:.0f} grey levels at the hardest edge",
-    ),
-    ("darker by {:.0f} grey levels where lightest", "lighter by {:.0f} grey levels where lightest"),
-    ("darker by {:.0f} grey levels where darkest", "lighter by {:.0f} grey levels where darkest"),
+    ("darker", "brighter", GREY),
+    ("of less contrast", "of more contrast", GREY),
+    ("further up", "further down", PIXELS),
+    ("further left", "further right", PIXELS),
+    ("narrower", "wider", PIXELS),
+    ("softer", "harder", f"{GREY} at edges"),
+    ("softer", "harder", f"{GREY} at the hardest edge"),
+    ("darker", "lighter", f"{GREY} where lightest"),
+    ("darker", "lighter", f"{GREY} where darkest"),
 )
 AT_ONCE = 2000  # images
-ENOUGH = (
-    10  # images of a class: a mean of less says nothing where most pixels are black in most images
-)
+# Images of a class: a mean of less says nothing where most pixels are black in most images.
+ENOUGH = 10
 
 
 @dataclass(frozen=True)
@@ -86,14 +83,13 @@ def student(many: int, freedom: T) -> T:
 
 def furthest(moments: Moments, others: Moments, shape: Sequence[int] | None = None) -> list[Shift]:
     """Of each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
-    apart = _apart(moments, others, _least(shape, moments.means.shape[1]))
-    values, columns = apart.max(dim=1)
-    shifts = []
-    for label, (value, column) in enumerate(zip(values.tolist(), columns.tolist(), strict=True)):
-        change = float(moments.means[label, column] - others.means[label, column])
-        words = _in_words(column, change, shape) if shape else "something else in the judge's eyes"
-        shifts.append(Shift(label, value, words))
-    return shifts
+    values, columns = _apart(moments, others, _least(shape, moments.means.shape[1])).max(dim=1)
+    changes = (moments.means - others.means).gather(1, columns[:, None])[:, 0]
+    found = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
+    return [
+        Shift(label, value, _in_words(column, change, shape))
+        for label, (value, column, change) in enumerate(found)
+    ]
 
 
 def _apart(moments: Moments, others: Moments, least: Tensor) -> Tensor:
@@ -118,16 +114,18 @@ def _least(shape: Sequence[int] | None, columns: int) -> Tensor:
     return torch.tensor([*named, *small], dtype=torch.float64)
 
 
-def _in_words(column: int, change: float, shape: Sequence[int]) -> str:
-    if column < len(NAMED):
-        return NAMED[column][change > 0].format(abs(change))
-    height, width = shape[1:]
-    rows, columns = min(SIDE, height), min(SIDE, width)
-    row, place = divmod((column - len(NAMED)) % (rows * columns), columns)
-    y, x = (
-        int((n + 0.5) * side) + 1 for n, side in ((row, height / rows), (place, width / columns))
-    )
-    return f"{NAMED[0][change > 0].format(abs(change))} around row {y}, column {x}"
+def _in_words(column: int, change: float, shape: Sequence[int] | None) -> str:
+    if shape is None:
+        return "something else in the judge's eyes"
+    where = ""
+    if (pixel := column - len(NAMED)) >= 0:
+        height, width = shape[1:]
+        rows, columns = min(SIDE, height), min(SIDE, width)
+        row, place = divmod(pixel % (rows * columns), columns)
+        y, x = int((row + 0.5) * (height / rows)) + 1, int((place + 0.5) * (width / columns)) + 1
+        column, where = 0, f" around row {y}, column {x}"
+    less, more, by = NAMED[column]
+    return f"{more if change > 0 else less} by {by.format(abs(change))}{where}"
 
 
 def _looks(images: Tensor) -> Tensor:

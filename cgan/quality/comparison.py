@@ -110,6 +110,7 @@ class Judged:
         return {name: estimate.value for name, estimate in self.metrics.items()}
 
 
+@dataclass(eq=False)
 class EvaluationSet:
     """What generators are judged on.
 
@@ -121,44 +122,34 @@ class EvaluationSet:
     Raises ValueError where there are too few images for NEIGHBOURS.
     """
 
-    def __init__(
-        self,
-        judge: Judge,
-        real: Prediction,
-        labels: Tensor,
-        floor: Tensor,
-        floor_labels: Tensor,
-        asked: Tensor,
-        seed: int,
-    ) -> None:
-        self.judge, self.real, self.labels = judge, real, labels
-        self.asked, self.seed = asked, seed
-        self.classes = real.logits.shape[1]
-        self.held = torch.bincount(labels, minlength=self.classes)
-        self.rows = in_mix(asked, self.held)
-        self.distance_images = min(len(self.rows), len(floor))
-        self.block_images = min(len(labels), MAX_BLOCK, self.distance_images)
+    judge: Judge
+    real: Prediction
+    labels: Tensor
+    floor: Tensor
+    floor_labels: Tensor
+    asked: Tensor
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.classes = self.real.logits.shape[1]
+        self.held = torch.bincount(self.labels, minlength=self.classes)
+        self.rows = in_mix(self.asked, self.held)
+        count = self.distance_images = min(len(self.rows), len(self.floor))
+        self.block_images = min(len(self.labels), MAX_BLOCK, count)
         if self.block_images <= NEIGHBOURS:
             raise ValueError(f"{self.block_images} images to compare")
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(self.seed)
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
-        self._mixed = torch.randperm(len(real.features), generator=random)
-        self._real = real.features[self._mixed]
-        self._block = self._real[in_mix(labels[self._mixed], self.held)][: self.block_images]
-        self.floor = floor[: self.distance_images]
-        self.floor_labels = floor_labels[: self.distance_images]
+        self._mixed = torch.randperm(len(self.labels), generator=random)
+        self._real = self.real.features[self._mixed]
+        self._block = self._real[in_mix(self.labels[self._mixed], self.held)][: self.block_images]
+        self.floor, self.floor_labels = self.floor[:count], self.floor_labels[:count]
         # How often the judge names the label of a held-out image.
-        self.agreement = conditional_accuracy(real.classes, labels, self.classes)
-        self._weights = {
-            kind: resampled(count, random)
-            for kind, count in {
-                "real": min(GROUPS, len(labels)),
-                "drawn": min(GROUPS, self.distance_images),
-                "asked": min(GROUPS, len(asked)),
-                "floor": min(GROUPS, self.distance_images),
-                "block": self.block_images,
-            }.items()
-        }
+        self.agreement = conditional_accuracy(self.real.classes, self.labels, self.classes)
+        sizes = {"real": len(self.labels), "drawn": count, "asked": len(self.asked), "floor": count}
+        groups = {kind: min(GROUPS, size) for kind, size in sizes.items()}
+        groups["block"] = self.block_images
+        self._weights = {kind: resampled(many, random) for kind, many in groups.items()}
 
     @cached_property
     def _of_real(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,8 +161,7 @@ class EvaluationSet:
     def floors(self) -> Judged:
         """What real images get in place of drawings: training images, less `by_heart`. Accuracies are what
         the judge gets on the hold-out; distances by class, what training images get."""
-        overall, worst = self.of_heldout(self.real.classes)
-        metrics = {"conditional_accuracy": overall, "worst_class_accuracy": worst}
+        metrics = self.of_heldout(self.real.classes)
         for key, estimate in self._compared(self.floor, "floor").items():
             heart = self.by_heart.get(key)
             less = estimate - heart if heart else estimate
@@ -214,11 +204,8 @@ class EvaluationSet:
     def judge_drawings(self, images: Tensor) -> Judged:
         """`images` uint8 [N, C, H, W] show the classes `asked`, in that order."""
         seen = look(self.judge, images)
-        overall, worst = _accuracies(
-            seen.classes == self.asked, self.asked, self._weights["asked"], self.classes
-        )
-        features = seen.features[self.rows]
-        accuracies = {"conditional_accuracy": overall, "worst_class_accuracy": worst}
+        right, features = seen.classes == self.asked, seen.features[self.rows]
+        accuracies = _accuracies(right, self.asked, self._weights["asked"], self.classes)
         return Judged(
             accuracies | self._compared(features, "drawn"),
             conditional_accuracy(seen.classes, self.asked, self.classes),
@@ -226,16 +213,16 @@ class EvaluationSet:
             self.floors,
         )
 
-    def of_heldout(self, named: Tensor) -> tuple[Estimate, Estimate]:
-        """How often a classifier that names these classes, int64 [held-out images], is right: the mean over
-        the classes, and the worst."""
+    def of_heldout(self, named: Tensor) -> dict[str, Estimate]:
+        """How often a classifier that names these classes, int64 [held-out images], is right."""
         right, labels = (named == self.labels)[self._mixed], self.labels[self._mixed]
         return _accuracies(right, labels, self._weights["real"], self.classes)
 
     def share(self, marked: Tensor) -> Estimate:
         """The share of the first drawings, bool [N], that are marked."""
         of_one_class = torch.zeros(len(marked), dtype=torch.int64)
-        return _accuracies(marked, of_one_class, self._weights["asked"], classes=1)[0]
+        shares = _accuracies(marked, of_one_class, self._weights["asked"], classes=1)
+        return shares["conditional_accuracy"]
 
     def _compared(self, features: Tensor, kind: str) -> dict[str, Estimate]:
         """The metrics of sets, of features in the hold-out's mix."""
@@ -285,21 +272,21 @@ class EvaluationSet:
 
 def _accuracies(
     right: Tensor, labels: Tensor, weights: Tensor, classes: int
-) -> tuple[Estimate, Estimate]:
+) -> dict[str, Estimate]:
     """The mean over the classes that have images, and the worst of them."""
-    counts, hits = (
-        _counts(labels, marked.double(), classes, weights.shape[1])
-        for marked in (torch.ones_like(right), right)
-    )
+    parts, marks = (each.tensor_split(weights.shape[1]) for each in (labels, right.double()))
+    counts = torch.stack([part.bincount(minlength=classes) for part in parts]).double()
+    pairs = zip(parts, marks, strict=True)
+    hits = torch.stack([part.bincount(marked, classes) for part, marked in pairs])
     present = counts.sum(dim=0) > 0
     by_class = hits.sum(dim=0)[present] / counts.sum(dim=0)[present]
     # A sample may hold no image of a rare class: there it is as in all of them.
     sampled, of_class = (weights @ hits)[:, present], (weights @ counts)[:, present]
     accuracies = torch.where(of_class > 0, sampled / of_class.clamp(min=1), by_class)
-    return (
-        Estimate.of(by_class.mean().item(), accuracies.mean(dim=1)),
-        Estimate.of(by_class.min().item(), accuracies.min(dim=1).values),
-    )
+    return {
+        "conditional_accuracy": Estimate.of(by_class.mean().item(), accuracies.mean(dim=1)),
+        "worst_class_accuracy": Estimate.of(by_class.min().item(), accuracies.amin(dim=1)),
+    }
 
 
 def _first(labels: Tensor, counts: Tensor) -> Tensor:
@@ -334,12 +321,6 @@ def resampled(count: int, random: torch.Generator) -> Tensor:
     return weights.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64))
 
 
-def _counts(labels: Tensor, weights: Tensor, classes: int, groups: int) -> Tensor:
-    """How much weight each group of neighbours has in each class: [groups, classes]."""
-    parts = zip(labels.tensor_split(groups), weights.tensor_split(groups), strict=True)
-    return torch.stack([torch.bincount(part, weight, classes) for part, weight in parts])
-
-
 def _moments(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Of all images (row 0), then of each replicate: means [1+B, D], covariances [1+B, D, D]. Resamples
     groups of neighbours, not single images: their sums are taken once."""
@@ -358,8 +339,7 @@ def _moments(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 def _root(covariances: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariances)
-    scaled: Tensor = vectors * values.clamp(min=0).sqrt()[:, None, :]
-    root: Tensor = scaled @ vectors.mT
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
     return root
 
 

@@ -27,21 +27,9 @@ from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet
 from cgan.quality.intervals import share
-from cgan.quality.judge import (
-    Judge,
-    Progress,
-    load_judge,
-    look,
-    silent,
-    train_judge,
-)
+from cgan.quality.judge import Judge, Progress, load_judge, look, silent, train_judge
 from cgan.quality.likeness import ALIKE, MAX_SHIFT, Copies, copies, variety
-from cgan.quality.metrics import (
-    NEIGHBOURS,
-    accuracy_of,
-    conditional_accuracy,
-    in_mix,
-)
+from cgan.quality.metrics import NEIGHBOURS, accuracy_of, conditional_accuracy, in_mix
 
 COPIES_SAMPLE, COPIES_REALS = 2000, 1000
 KNOWN_BY_HEART = (
@@ -78,22 +66,18 @@ class Inputs:
         If not, every number is of something else, and none of them shows it.
         """
         training, heldout = self.training, self.heldout
-        digest, parts = training.metadata["digest"][:12], (training, heldout)
-        learnt_from, judged_by = (
-            str(facts.get("data_digest"))[:12] for facts in (self.facts, self.judge_facts)
-        )
-        csv, its_csv = (str(part.metadata.get("csv_sha256"))[:12] for part in parts)
-        kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in parts)
+
+        def begin(facts: Facts, key: str) -> str:
+            return str(facts.get(key))[:12]
+
+        digest, csv = (begin(training.metadata, key) for key in ("digest", "csv_sha256"))
+        kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in (training, heldout))
+        images = "made of other images (classes, channels, height, width)"
         for path, what, expected, found in (
-            (GENERATOR, "trained on other data", digest, learnt_from),
-            (JUDGE, "trained on other data", digest, judged_by),
-            (HOLDOUT_DATA, "made from other data", csv, its_csv),
-            (
-                HOLDOUT_DATA,
-                "made of other images (classes, channels, height, width)",
-                kind,
-                its_kind,
-            ),
+            (GENERATOR, "trained on other data", digest, begin(self.facts, "data_digest")),
+            (JUDGE, "trained on other data", digest, begin(self.judge_facts, "data_digest")),
+            (HOLDOUT_DATA, "made from other data", csv, begin(heldout.metadata, "csv_sha256")),
+            (HOLDOUT_DATA, images, kind, its_kind),
         ):
             if found != expected:
                 raise DataError(
@@ -116,15 +100,13 @@ def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
     Raises DataError where there are too few images.
     """
     training, heldout = inputs.training, inputs.heldout
-    drawn_labels = classes_asked(training.classes, params)
+    asked = classes_asked(training.classes, params)
     order, _ = shuffled(training, heldout, params.seed)
-    held = torch.bincount(heldout.labels, minlength=training.classes)
-    rows = order[in_mix(training.labels[order], held)][: len(drawn_labels)]
-    judge, floor_labels = inputs.judge, training.labels[rows]
-    floor = look(judge, training.images[rows]).features
-    real, labels = look(judge, heldout.images), heldout.labels
+    floor = training.at(order[in_mix(training.labels[order], heldout.counts)][: len(asked)])
+    judge = inputs.judge
+    seen, real = look(judge, floor.images).features, look(judge, heldout.images)
     try:
-        return EvaluationSet(judge, real, labels, floor, floor_labels, drawn_labels, params.seed)
+        return EvaluationSet(judge, real, heldout.labels, seen, floor.labels, asked, params.seed)
     except ValueError:
         raise DataError(
             f"the hold-out has {len(heldout)} images and the training part {len(training)}, but precision "
@@ -177,11 +159,9 @@ def judge_generator(
     report = measured(inputs, params, evaluation_set, draws, progress)
     if "class_names" in inputs.training.metadata:
         report["class_names"] = inputs.training.class_names
+    context = measurement_context(inputs, params, evaluation_set)
     settings = {"draws": params.draws, "neighbours": NEIGHBOURS}
-    return {
-        **report,
-        "measurement_context": measurement_context(inputs, params, evaluation_set) | settings,
-    }
+    return report | {"measurement_context": context | settings}
 
 
 def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Tensor]:
@@ -198,9 +178,8 @@ def near_copies(
     """How near the first drawings come to training images, beside held-out ones and, where these are few,
     some of the training images themselves."""
     order, rows = shuffled(training, heldout, seed)
-    rows = rows[:COPIES_SAMPLE]
-    some = Dataset(heldout.images[rows], heldout.labels[rows], heldout.metadata)
-    left_out = order[: max(0, COPIES_REALS - len(rows))]
+    some = heldout.at(rows[:COPIES_SAMPLE])
+    left_out = order[: max(0, COPIES_REALS - len(some))]
     return copies(drawn[:COPIES_SAMPLE], labels[:COPIES_SAMPLE], some, training, left_out)
 
 
@@ -272,7 +251,7 @@ def measured(
         rows = evaluation_set.rows
         pupil = gan_train(draws[0][rows], labels[rows], inputs, params.gan_train_kimg, progress)
         named = look(pupil, heldout.images).classes
-        mean, _ = evaluation_set.of_heldout(named)
+        mean = evaluation_set.of_heldout(named)["conditional_accuracy"]
         interval = conditional_accuracy(named, heldout.labels, training.classes).interval
         entries["gan_train_accuracy"] = _entry(mean, agreement.value) | {
             "interval_95": list(interval),
@@ -303,12 +282,11 @@ def _entry(estimate: Estimate, floor: float) -> dict[str, Any]:
 
 def _unknown(entry: dict[str, Any]) -> dict[str, Any]:
     """Without what was seen through the judge; its own accuracy stays."""
-    keys = ("floor_by_class", "floor_interval_95", "constant", "least_images")
+    keys = ["floor_by_class", "floor_interval_95", "constant", "least_images"]
+    keys += ["floor"] * ("constant" in entry)
     blank = {key: entry[key] for key in keys if key in entry} | {"value": None}
     if "by_class" in entry:
         blank["by_class"] = [None] * len(entry["by_class"])
-    if "constant" in entry:
-        blank["floor"] = entry["floor"]
     return blank
 
 
@@ -325,7 +303,6 @@ def gan_train(
         recipe = recipe.model_copy(update={"total_kimg": kimg})
     hardware = choose_hardware("auto", "auto")
     data = Dataset(drawn, labels, inputs.training.metadata)
-    bar = functools.partial(
-        progress, "GAN-train, on drawings", images_a_step=min(recipe.batch_size, len(data))
-    )
+    batch = min(recipe.batch_size, len(data))
+    bar = functools.partial(progress, "GAN-train, on drawings", images_a_step=batch)
     return train_judge(data, recipe, hardware.device, hardware.precision, bar)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cgan.metric import Evaluation
+from cgan.metric import Evaluation, Metric
 from cgan.quality.comparison import Estimate
 from cgan.quality.metrics import wilson_interval
 
@@ -26,13 +26,23 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228
 OWN = {"generator_digest"}
 
 
-def replicated(value: float, replicates: Sequence[float]) -> Estimate:
-    """A distance with its replicates, of which the report has the differences from the value.
+def change(metric: Metric, a: Evaluation, b: Evaluation) -> Interval | None:
+    """Of b - a, for evaluations that were measured alike; None where it is not known.
 
-    The difference of two that were measured alike has the gate's interval: both had the same latents and real
-    images, which were resampled alike, position by position.
+    Where both have replicates (a report has their differences from the value), it is the gate's interval:
+    both had the same latents and real images, which were resampled alike. Elsewhere it is put together.
     """
-    return Estimate(value, torch.tensor(replicates, dtype=torch.float64) + value)
+    entries = a[metric.key], b[metric.key]
+    value_a, value_b = (entry["value"] for entry in entries)
+    if all("replicates" in entry for entry in entries):
+        of_a, of_b = (
+            torch.tensor(e["replicates"], dtype=torch.float64) + e["value"] for e in entries
+        )
+        return (Estimate(value_b, of_b) - Estimate(value_a, of_a)).interval
+    interval_a, interval_b = metric.interval(a), metric.interval(b)
+    if interval_a and interval_b:
+        return difference(value_a, interval_a, value_b, interval_b)
+    return None
 
 
 def share(value: float, count: int) -> Interval:

@@ -39,12 +39,10 @@ MAX_TURN = 0.2  # radians
 MAX_ZOOM = 0.1
 PARTS = 2
 LOOK_AT = 250  # images at once
-Steps = Callable[[range], Iterator[int]]
-"""Yields the steps, and may show how far they are: `iter` shows nothing."""
 
 
 class Progress(Protocol):
-    """The same, told what is done: `functools.partial(progress, what)` is Steps."""
+    """Yields the steps, and may show how far they are."""
 
     def __call__(self, what: str, steps: range, images_a_step: int = 0) -> Iterator[int]: ...
 
@@ -152,7 +150,7 @@ def train_judge(
     params: JudgeParams,
     device: torch.device,
     precision: torch.dtype,
-    progress: Steps = iter,
+    progress: Callable[[range], Iterator[int]] = iter,
     *,
     augment: bool = True,
     class_weights: Tensor | None = None,
@@ -172,29 +170,20 @@ def train_judge(
         judge = Judge(data.classes, data.images.shape[1], params.width)
     channels_last(judge.to(device=device))
     random = torch.Generator().manual_seed(params.seed)
+    weights = list(judge.parameters())
     optimizer = without_compiler(torch.optim.SGD)(
-        judge.parameters(),
-        lr=params.peak_lr,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=5e-4,
-        fused=True,
+        weights, lr=params.peak_lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
     )
     # It cannot rise and fall in less than some ten steps: a shorter training sees its beginning.
+    total = max(10, steps)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        params.peak_lr,
-        total_steps=max(10, steps),
-        pct_start=0.2,
-        cycle_momentum=False,
+        optimizer, params.peak_lr, total_steps=total, pct_start=0.2, cycle_momentum=False
     )
     images, labels = data.images.to(device), data.labels.to(device)
     order = torch.empty(0, dtype=torch.int64)
     # Batch norm needs two images at least.
     parts = PARTS if device.type == "cpu" and batch >= 2 * PARTS else 1
     judges = [judge.train(), *(sharing_weights(judge) for _ in range(1, parts))]
-    weights = list(judge.parameters())
-
     weighed = None if class_weights is None else class_weights.to(device)
     shares = np.random.default_rng(params.seed)
     share = 1.0  # of each image itself, in this step

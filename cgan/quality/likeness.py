@@ -57,9 +57,9 @@ def copies(
     plain, usual = _closest(heldout.images, heldout.labels, None, training)
     labels = heldout.labels
     if len(left_out):
-        images, its = training.images[left_out], training.labels[left_out]
-        usual = torch.cat([usual, _closest(images, its, left_out, training)[1]])
-        labels = torch.cat([labels, its])
+        some = training.at(left_out)
+        usual = torch.cat([usual, _closest(some.images, some.labels, left_out, training)[1]])
+        labels = torch.cat([labels, some.labels])
     limits = _limits(usual, labels, training.classes)
     floor = (usual < limits[labels]).double().mean().item()
     return Copies(near < limits[drawn_labels], floor, plain.median().item())
@@ -102,8 +102,7 @@ def _turned(images: Tensor, candidates: Tensor) -> Tensor:
     """Of each of N images to its own K candidates [N * K, C, H, W], → float32 [N, K]."""
     images, candidates = (F.avg_pool2d(_smaller(part), 3, 1) for part in (images, candidates))
     count, _, height, width = images.shape
-    down, right = (min(MAX_SHIFT, side // 8) for side in (height, width))
-    rows, columns = height - 2 * down, width - 2 * right
+    down, right, rows, columns = _window(height, width)
     # The candidates are moved, once for all turns. Of smoothed images every second pixel will do.
     moved = candidates.unfold(2, rows, 1).unfold(3, columns, 1)[..., ::2, ::2]
     moved = moved.permute(0, 2, 3, 1, 4, 5)
@@ -177,11 +176,10 @@ def variety(drawn: Tensor, labels: Tensor, training: Dataset) -> list[Variety | 
         real = training.images[training.labels == label][:IN_PAIRS].unique(dim=0)
         if min(len(mine), len(real)) < 2:
             return None
-        pairs = _pairs(real)
-        limit = pairs.kthvalue(max(1, len(pairs) // ALIKE)).values
-        drawn_pairs = _pairs(mine)
-        same = _share(drawn_pairs <= limit, len(mine))
-        return Variety(_number(drawn_pairs, limit), _number(pairs, limit), same)
+        real_pairs, pairs = _pairs(real), _pairs(mine)
+        limit = real_pairs.kthvalue(max(1, len(real_pairs) // ALIKE)).values
+        same = pairs <= limit
+        return Variety(_number(same), _number(real_pairs <= limit), _share(same, len(mine)))
 
     with parts_on_threads(available_threads()) as parallel:
         return list(parallel(count, range(training.classes)))
@@ -206,9 +204,8 @@ def _share(same: Tensor, count: int) -> Estimate:
     return Estimate.of(max(1, int(same.sum())) / len(same), shares)
 
 
-def _number(pairs: Tensor, limit: Tensor) -> float:
-    same = max(1, int((pairs <= limit).sum()))
-    return float(min(ALIKE, round(len(pairs) / same)))
+def _number(same: Tensor) -> float:
+    return float(min(ALIKE, round(len(same) / max(1, int(same.sum())))))
 
 
 def distances(images: Tensor, others: Tensor) -> Tensor:
@@ -217,9 +214,7 @@ def distances(images: Tensor, others: Tensor) -> Tensor:
     What is compared is the middle of the others, without the edge that a shift would move outside.
     """
     images, middle = _smaller(images), _smaller(others)
-    height, width = images.shape[2:]
-    down, right = (min(MAX_SHIFT, side // 8) for side in (height, width))
-    rows, columns = height - 2 * down, width - 2 * right
+    down, right, rows, columns = _window(*images.shape[2:])
     middle = _directions(middle[:, :, down : down + rows, right : right + columns]).T
     likeness = torch.zeros(len(images), middle.shape[1])
     for y in range(2 * down + 1):
@@ -227,6 +222,12 @@ def distances(images: Tensor, others: Tensor) -> Tensor:
             moved = _directions(images[:, :, y : y + rows, x : x + columns])
             torch.maximum(likeness, moved @ middle, out=likeness)
     return _part(likeness)
+
+
+def _window(height: int, width: int) -> tuple[int, int, int, int]:
+    """By how many pixels an image is moved down and right, and the size of what is compared."""
+    down, right = (min(MAX_SHIFT, side // 8) for side in (height, width))
+    return down, right, height - 2 * down, width - 2 * right
 
 
 def _part(likeness: Tensor) -> Tensor:

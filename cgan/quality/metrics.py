@@ -45,10 +45,9 @@ def conditional_accuracy(judged: Tensor, labels: Tensor, classes: int) -> Accura
 
 def accuracy_of(confusion: Tensor) -> Accuracy:
     """The same from the counts, int64 [classes, classes]."""
-    counts = zip(confusion.diagonal().tolist(), confusion.sum(dim=1).tolist(), strict=True)
-    pairs = list(counts)
+    pairs = torch.stack([confusion.diagonal(), confusion.sum(dim=1)], dim=1).tolist()
     by_class = [hits / count if count else None for hits, count in pairs]
-    mean, interval = mean_share([pair for pair in pairs if pair[1]])
+    mean, interval = mean_share([(hits, count) for hits, count in pairs if count])
     return Accuracy(mean, interval, by_class, confusion)
 
 
@@ -62,9 +61,8 @@ def mean_share(pairs: Sequence[tuple[int, int]]) -> tuple[float, tuple[float, fl
     ends = [wilson_interval(right, total) for right, total in pairs]
     mean = sum(shares) / len(shares)
     below, above = (
-        math.hypot(*(share - end[side] for share, end in zip(shares, ends, strict=True)))
-        / len(ends)
-        for side in (0, 1)
+        math.hypot(*(share - end for share, end in zip(shares, side, strict=True))) / len(shares)
+        for side in zip(*ends, strict=True)
     )
     return mean, (mean - below, mean + above)
 
@@ -156,17 +154,13 @@ def in_mix(labels: Tensor, reference: Tensor) -> Tensor:
     rank = torch.zeros(len(labels), dtype=torch.float64)
     for label in classes:
         mine = (labels == label).nonzero()[:, 0]
-        rank[mine] = (torch.arange(len(mine), dtype=torch.float64) + 0.5) / max(
-            1, int(counts[label])
-        )
+        places = torch.arange(len(mine), dtype=torch.float64) + 0.5
+        rank[mine] = places / max(1, int(counts[label]))
     rows = ((rank < 1) & (counts[labels] > 0)).nonzero()[:, 0]
     return rows[rank[rows].argsort(stable=True)]
 
 
 def diversity(features: Tensor, labels: Tensor, classes: int) -> list[float]:
     """Total standard deviation of each class's features, √tr Σ. Near 0: one picture for the class."""
-    spread = []
-    for label in range(classes):
-        members = features[labels == label]
-        spread.append(members.var(dim=0).sum().sqrt().item() if len(members) > 1 else 0.0)
-    return spread
+    members = [features[labels == label] for label in range(classes)]
+    return [float(each.var(dim=0).sum().sqrt()) if len(each) > 1 else 0.0 for each in members]

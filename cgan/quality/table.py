@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from cgan.errors import percent
@@ -15,40 +14,37 @@ WIDE = 0.05
 def quality_line(report: Evaluation, training_s: float | None = None) -> str:
     """`99.4 % show the class asked for (real images 98.6 %), 96 % as varied overall as real images, weakest
     class: 9 (569 different drawings, real images 1,000), no near copies, trained in 24 s`."""
-    parts = []
-    if reason := report.get("not_measurable"):
+    parts, reason = [], report.get("not_measurable")
+    if reason:
         parts.append(f"what the drawings are worth is not measurable: {reason}")
-    for key, words in _IN_WORDS.items():
-        value, real = METRICS[key].value(report), METRICS[key].floor(report)
-        if value is not None and math.isfinite(value) and real:
-            parts.append(words(value, real))
-            # Few held-out images say little of what real ones get.
-            low, high = report[key].get("floor_interval_95", (0, 0))
-            if high - low > WIDE:
-                between = f"between {100 * low:.0f} and {percent(high, 0)})"
-                parts[-1] = f"{parts[-1].removesuffix(')')}, {between}"
-        if key == "recall" and not reason and (weakest := weakest_class(report)):
-            parts.append(f"weakest class: {weakest}")
-    constant = report.get("conditional_accuracy", {}).get("constant", 0.0)
-    if parts and constant > (METRICS["conditional_accuracy"].value(report) or math.inf) / 2:
-        parts[0] += f" (the same answer for all: {percent(constant, 0)})"
+    if pair := _beside_real(report, "conditional_accuracy"):
+        (value, real), entry = pair, report["conditional_accuracy"]
+        low, high = entry.get("floor_interval_95", (0, 0))
+        # Few held-out images say little of what real ones get.
+        between = f", between {100 * low:.0f} and {percent(high, 0)}" * (high - low > WIDE)
+        words = f"{percent(value)} show the class asked for (real images {percent(real)}{between})"
+        if value and (constant := entry.get("constant", 0.0)) > value / 2:
+            words += f" (the same answer for all: {percent(constant, 0)})"
+        parts.append(words)
+    if pair := _beside_real(report, "recall"):
+        value, real = pair
+        part = f"{percent(value / real, 0)} " * (value < 0.995 * real)
+        parts.append(f"{part}as varied overall as real images")
+    if not reason and (weakest := weakest_class(report)):
+        parts.append(f"weakest class: {weakest}")
+    if pair := _beside_real(report, "copies"):
+        value, real = pair
+        near = f"{percent(value)} near copies (real images {percent(real)})"
+        parts.append(near if value else "no near copies")
     if training_s:
         parts.append(f"trained in {training_s:,.0f} s")
     return ", ".join(parts)
 
 
-_IN_WORDS: dict[str, Callable[[float, float], str]] = {
-    "conditional_accuracy": lambda value, real: (
-        f"{percent(value)} show the class asked for (real images {percent(real)})"
-    ),
-    "recall": lambda value, real: (
-        (f"{percent(value / real, 0)} " if value < 0.995 * real else "")
-        + "as varied overall as real images"
-    ),
-    "copies": lambda value, real: (
-        f"{percent(value)} near copies (real images {percent(real)})" if value else "no near copies"
-    ),
-}
+def _beside_real(report: Evaluation, key: str) -> tuple[float, float] | None:
+    """A metric, and what real images get; None where one of them is not known."""
+    value, real = METRICS[key].value(report), METRICS[key].floor(report)
+    return (value, real) if value is not None and math.isfinite(value) and real else None
 
 
 def weakest_class(report: Evaluation) -> str:
@@ -56,25 +52,21 @@ def weakest_class(report: Evaluation) -> str:
     none is behind, or known."""
     candidates = []
     held = report.get("heldout_by_class", ())
-    for key, words in _OF_A_CLASS.items():
+    for key in ("conditional_accuracy", "different"):
         entry = report.get(key, {})
         pairs = zip(entry.get("by_class", ()), entry.get("floor_by_class", ()), held, strict=False)
         for label, (value, real, count) in enumerate(pairs):
-            if value is not None and math.isfinite(value) and real:
-                candidates.append((value / real, label, words(value, real, count)))
+            if value is None or not math.isfinite(value) or not real:
+                continue
+            words = f"{value:,.0f} different drawings, real images {real:,.0f}"
+            if key == "conditional_accuracy":
+                words = f"{percent(value)} right, its {count:,} held-out images {percent(real)}"
+            candidates.append((value / real, label, words))
     part, label, text = min(candidates, default=(1.0, 0, ""))
     if part >= 1:
         return ""
     names = report.get("class_names")
     return f"{names[label] if names else label} ({text})"
-
-
-_OF_A_CLASS: dict[str, Callable[[float, float, int], str]] = {
-    "conditional_accuracy": lambda value, real, count: (
-        f"{percent(value)} right, its {count:,} held-out images {percent(real)}"
-    ),
-    "different": lambda value, real, _: f"{value:,.0f} different drawings, real images {real:,.0f}",
-}
 
 
 def headline(report: Evaluation) -> dict[str, float]:
@@ -124,35 +116,23 @@ def stated(facts: dict[str, Any]) -> Evaluation:
     return report | {"measurement_context": quality["measurement_context"]}
 
 
-CLASS_COLUMNS = (
-    "class",
-    "accuracy",
-    "judge on real images",
-    "held-out images",
-    "different drawings",
-    "of real images",
-    "Fréchet distance",
-    "of real images ",
-)
-
-
 def class_table(report: Evaluation) -> list[list[Any]]:
     """Each class by itself, beside real images; a header first. Empty cells where nothing is known: a
     distance takes `comparison.LEAST_FOR_DISTANCE` held-out images of the class."""
     accuracy, distance, different = (
         report[key] for key in ("conditional_accuracy", "fid_judge", "different")
     )
-    columns = [
-        accuracy["by_class"],
-        accuracy["floor_by_class"],
-        report["heldout_by_class"],
-        different["by_class"],
-        different["floor_by_class"],
-        distance["by_class"],
-        distance["floor_by_class"],
-    ]
-    names = report.get("class_names") or range(len(columns[0]))
-    rows: list[list[Any]] = [list(CLASS_COLUMNS)]
-    for name, values in zip(names, zip(*columns, strict=True), strict=True):
+    columns = {
+        "class": report.get("class_names") or range(len(accuracy["by_class"])),
+        "accuracy": accuracy["by_class"],
+        "judge on real images": accuracy["floor_by_class"],
+        "held-out images": report["heldout_by_class"],
+        "different drawings": different["by_class"],
+        "of real images": different["floor_by_class"],
+        "Fréchet distance": distance["by_class"],
+        "of real images ": distance["floor_by_class"],
+    }
+    rows: list[list[Any]] = [list(columns)]
+    for name, *values in zip(*columns.values(), strict=True):
         rows.append([name, *("" if value is None else round(value, 5) for value in values)])
     return rows

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from cgan.data.csv_report import validated_params
 from cgan.drawing.drawings import class_folders, write_csv, write_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
-from cgan.evidence.sets import default_per_class, fill, missing
+from cgan.evidence.sets import fill, missing
 from cgan.files import read_json, replacing, write_text
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import Rows
@@ -51,8 +51,8 @@ def balance(
     judge, facts = load_judge(JUDGE)
     if facts.get("data_digest") != rows.metadata["digest"]:
         raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
-    counts = torch.from_numpy(np.bincount(rows.labels, minlength=classes))
-    lacking = missing(counts, per_class or default_per_class(counts))
+    counts = torch.from_numpy(rows.labels).bincount(minlength=classes)
+    lacking = missing(counts, per_class)
     drawn, sure = fill(generator.network, judge, lacking, seed, believed, generator.class_names)
 
     images = torch.from_numpy(np.concatenate([rows.images, drawn.numpy()]))
@@ -61,8 +61,8 @@ def balance(
     part = np.full(len(labels), "drawn", dtype=object)
     part[rows.training], part[rows.heldout] = "train", "holdout"
     names = np.array(generator.class_names, object)[labels]
-    listed = pd.DataFrame({"row": np.arange(len(labels)) + 1, "label": labels, "class": names})
-    listed["part"] = part
+    numbers = np.arange(len(labels)) + 1
+    listed = pd.DataFrame({"row": numbers, "label": labels, "class": names, "part": part})
     if rows.files:
         listed["original"] = [*rows.files, *[None] * len(lacking)]
     listed["judge"] = np.concatenate([np.full(count, np.nan), sure.numpy()])
@@ -71,8 +71,8 @@ def balance(
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             write_csv(file, pictures, labels.tolist(), column)
     else:
-        folders = class_folders(generator.class_names)
-        listed["file"] = picture_names([folders[n] for n in labels], rows.files, part.tolist())
+        folders = np.array(class_folders(generator.class_names), object)
+        listed["file"] = _picture_names(folders[labels], rows.files, listed)
         write_folder(path, pictures, listed["file"])
     beside = path.with_name(f"{path.stem}.rows.csv")
     write_text(beside, listed.to_csv(index=False, float_format="%.4f"))
@@ -96,15 +96,13 @@ def spoken_against(digest: str) -> str:
     return ""
 
 
-def picture_names(folders: Sequence[str], files: Sequence[str], parts: Sequence[str]) -> list[str]:
+def _picture_names(
+    folders: NDArray[np.object_], files: Sequence[str], listed: pd.DataFrame
+) -> pd.Series[str]:
     """`<class>/<name>.png` of each row: an original keeps its name; the row's number tells equal ones apart,
     and is all that rows of a CSV and drawings have."""
-    rows = range(1, len(folders) + 1)
-    stems = [Path(file).stem for file in files]
-    plain = [*stems, *(f"{parts[row - 1]}_{row:06d}" for row in rows[len(stems) :])]
-    paths = [f"{folder}/{name}" for folder, name in zip(folders, plain, strict=True)]
-    times = Counter(paths)
-    return [
-        f"{path}{f'_{row:06d}' * (times[path] > 1)}.png"
-        for path, row in zip(paths, rows, strict=True)
-    ]
+    number = listed["row"].map("_{:06d}".format)
+    names = listed["part"] + number
+    names[: len(files)] = [Path(file).stem for file in files]
+    path: pd.Series[str] = folders + "/" + names
+    return path.where(~path.duplicated(keep=False), path + number) + ".png"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,10 @@ JUDGE = "Judge: cgan compare champion ."
 PRODUCTION = "Production: cgan registry list"
 
 made = typer.Typer()
+
+
+def from_2_to_20(words: str) -> Any:
+    return typer.Option(min=2, max=20, help=words)
 
 
 @made.command(rich_help_panel=JUDGE)
@@ -48,8 +52,7 @@ def watch() -> None:
 @made.command(rich_help_panel=JUDGE)
 def compare(
     run_a: Annotated[
-        str,
-        typer.Argument(metavar="RUN_A", help="Id or alias in MLflow, or a project's folder."),
+        str, typer.Argument(metavar="RUN_A", help="Id or alias in MLflow, or a project's folder.")
     ],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
     markdown: Annotated[
@@ -63,15 +66,11 @@ def compare(
     compare(run_a, run_b, typer.echo, markdown)
 
 
-PerClass = Annotated[
-    int | None,
-    typer.Option(
-        min=2,
-        max=100_000,
-        help="How many images each class gets.  \\[default: as many as the largest class has; twice as "
-        "many if the classes are about equal]",
-    ),
-]
+MANY = (
+    "How many images each class gets.  \\[default: as many as the largest class has; twice as many if the "
+    "classes are about equal]"
+)
+PerClass = Annotated[int | None, typer.Option(min=2, max=100_000, help=MANY)]
 Believed = Annotated[
     float, typer.Option(min=0, max=0.99, help="How sure the judge must be of a drawing's class.")
 ]
@@ -83,19 +82,15 @@ def evidence(
     believed: Believed = 0.0,
     folds: Annotated[
         int | None,
-        typer.Option(
-            min=2,
-            max=20,
-            help="Test on all images, in this many folds, each with its own generator.  "
-            "\\[default: 5 if a class has fewer than 50 held-out images]",
+        from_2_to_20(
+            "Test on all images, in this many folds, each with its own generator.  \\[default: 5 if a class "
+            "has fewer than 50 held-out images]"
         ),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(
-            min=2,
-            max=20,
-            help="Train the classifiers with this many seeds, for one generator.  \\[default: 5]",
+        from_2_to_20(
+            "Train the classifiers with this many seeds, for one generator.  \\[default: 5]"
         ),
     ] = None,
     test: Annotated[
@@ -127,10 +122,7 @@ def evidence(
 def split(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     folds: Annotated[
-        int | None,
-        typer.Option(
-            min=2, max=20, help="Write this many folds, each with a train and a test part."
-        ),
+        int | None, from_2_to_20("Write this many folds, each with a train and a test part.")
     ] = None,
 ) -> None:
     """Write folders of pictures: what a generator may learn from, and what `cgan evidence` tests on."""
@@ -162,12 +154,7 @@ def reproduce(
 @made.command("label-errors", rich_help_panel=DATA)
 def label_errors(
     folds: Annotated[
-        int,
-        typer.Option(
-            min=2,
-            max=20,
-            help="Number of folds; a judge trained on the others checks each.",
-        ),
+        int, from_2_to_20("Number of folds; a judge trained on the others checks each.")
     ] = 5,
     out: Annotated[
         Path, typer.Option(help="The .csv to write; a page with pictures goes beside it.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ from rich.markdown import Markdown
 from cgan.errors import CganError, printable
 from cgan.files import write_text
 from cgan.markdown import table
-from cgan.metric import METRICS, Evaluation
+from cgan.metric import METRICS, Evaluation, Metric
 from cgan.page.assemble import number
 from cgan.project import EVALUATION
-from cgan.quality.intervals import Interval, contexts_differ, difference, replicated
+from cgan.quality.intervals import Interval, change, contexts_differ
 from cgan.quality.table import quality_line
 from cgan.reports.recorded_run import recorded
 
 MARKDOWN = Path("reports/compare.md")
 LONGEST_CELL = 120  # characters
-COLUMNS = ("A", "B", "B less A", "95 % interval", "B is")
+COLUMNS = ("real images", "A", "B", "B less A", "95 % interval", "B is")
 ARROWS = {"higher": "↑", "lower": "↓"}
 NOT_ALIKE = (
     "**The numbers are not compared, because the two runs were measured differently.** To compare them, "
@@ -38,16 +38,11 @@ Reference = dict[str, Any]
 class Change:
     """A number of both runs. `interval`: at 95 %, of b - a, where it is known."""
 
-    name: str
-    better: str  # "higher" or "lower"
-    a: float | None
-    b: float | None
+    metric: Metric
+    a: float
+    b: float
     interval: Interval | None
     floor: float | None = None  # what real images get
-
-    @property
-    def change(self) -> float | None:
-        return None if self.a is None or self.b is None else self.b - self.a
 
     @property
     def verdict(self) -> str:
@@ -57,11 +52,13 @@ class Change:
         low, high = self.interval
         if low <= 0 <= high:
             return "within chance"
-        return "better" if (low > 0) == (self.better == "higher") else "worse"
+        return "better" if (low > 0) == (self.metric.better == "higher") else "worse"
 
-    def cells(self) -> list[str]:
+    def cells(self) -> tuple[str, ...]:
+        name = f"{self.metric.name} {ARROWS[self.metric.better]}"
+        numbers = map(number, (self.floor, self.a, self.b, self.b - self.a))
         interval = " to ".join(map(number, self.interval)) if self.interval else "–"
-        return [*map(number, (self.a, self.b, self.change)), interval, self.verdict]
+        return name, *numbers, interval, self.verdict
 
 
 def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
@@ -90,60 +87,43 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
         parts = [NOT_ALIKE, runs, _table("measured with", ("A", "B"), rows)]
     else:
         metrics = metric_changes(a, b)
-        rows = [
-            (f"{change.name} {ARROWS[change.better]}", number(change.floor), *change.cells())
-            for change in metrics
-        ]
+        rows = [change.cells() for change in metrics]
         parts = [f"**{in_words(metrics)}**", runs, "### Metrics"]
-        parts += [_table("↑: higher is better", ("real images", *COLUMNS), rows, numbers=5)]
-    differ = params_that_differ(run_a["params"], run_b["params"])
+        parts += [_table("↑: higher is better", COLUMNS, rows, numbers=5)]
+    params_a, params_b = run_a["params"], run_b["params"]
+    params = [(key, params_a.get(key, "–"), params_b.get(key, "–")) for key in params_a | params_b]
+    differ = [(key, its_a, its_b) for key, its_a, its_b in params if its_a != its_b]
     parts += [f"### Params that differ: {len(differ) or 'none'}", _table("", ("A", "B"), differ)]
     parts += ["### Code", code_in_words(*(run.get("origin") or {} for run in (run_a, run_b)))]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
-    """Of the metrics that both have. Paired: where both have the gate's replicates, the interval is of those;
-    elsewhere it is put together from both."""
+    """Of the metrics that both have."""
     changes = list[Change]()
-    for key, metric in METRICS.items():
+    for metric in METRICS.values():
         value_a, value_b = metric.value(a), metric.value(b)
-        if value_a is None or value_b is None:
-            continue
-        interval, interval_a, interval_b = None, metric.interval(a), metric.interval(b)
-        if "replicates" in a[key] and "replicates" in b[key]:
-            mean_a, mean_b = (replicated(r[key]["value"], r[key]["replicates"]) for r in (a, b))
-            interval = (mean_b - mean_a).interval
-        elif interval_a and interval_b:
-            interval = difference(value_a, interval_a, value_b, interval_b)
-        changes += [Change(metric.name, metric.better, value_a, value_b, interval, metric.floor(a))]
+        if value_a is not None and value_b is not None:
+            interval = change(metric, a, b)
+            changes.append(Change(metric, value_a, value_b, interval, metric.floor(a)))
     return changes
 
 
-def in_words(changes: Iterable[Change]) -> str:
+def in_words(changes: Sequence[Change]) -> str:
     """`B is better in recall, worse in copies; the rest is within chance.` A difference without an interval
     is named: of it nothing is known."""
-    by_verdict: dict[str, list[str]] = {}
-    for change in changes:
-        if change.change:
-            by_verdict.setdefault(change.verdict, []).append(change.name)
-    clear = [
-        f"{word} in {' and '.join(by_verdict[word])}"
-        for word in ("better", "worse")
-        if word in by_verdict
-    ]
+
+    def named(verdict: str) -> str:
+        found = [c.metric.name for c in changes if c.a != c.b and c.verdict == verdict]
+        return " and ".join(found)
+
+    clear = [f"{word} in {names}" for word in ("better", "worse") if (names := named(word))]
     sentences = [f"B is {', '.join(clear)}"] if clear else []
-    if "within chance" in by_verdict:
+    if named("within chance"):
         sentences.append("the rest is within chance" if clear else "B differs within chance")
-    if unknown := by_verdict.get(""):
-        sentences.append(f"of {' and '.join(unknown)}, chance is not known")
+    if unknown := named(""):
+        sentences.append(f"of {unknown}, chance is not known")
     return f"{'; '.join(sentences) or 'B does not differ from A'}."
-
-
-def params_that_differ(a: Mapping[str, str], b: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    return [
-        (key, a.get(key, "–"), b.get(key, "–")) for key in {**a, **b} if a.get(key) != b.get(key)
-    ]
 
 
 def code_in_words(a: Mapping[str, str], b: Mapping[str, str]) -> str:

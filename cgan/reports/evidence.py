@@ -29,7 +29,7 @@ from cgan.evidence.rounds import (
     rounds_by_seed,
     with_probe,
 )
-from cgan.evidence.sets import default_per_class, fill, missing
+from cgan.evidence.sets import fill, missing
 from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.model.model_file import load_generator
@@ -49,13 +49,12 @@ from cgan.project import (
     home,
 )
 from cgan.quality.evaluation import Inputs
-from cgan.quality.judge import Progress, train_judge
+from cgan.quality.judge import Progress
 from cgan.reports.evidence_report import report_on
-from cgan.reports.foresight import timed
+from cgan.reports.foresight import seconds_of_judge, seconds_of_training
 from cgan.stages.runner import duration
 from cgan.tracking.runs import reopen
 from cgan.training.fitting import fit
-from cgan.training.loop import train
 
 Say = Callable[[str], None]
 HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
@@ -99,21 +98,12 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
     tidy(folder)
     with locked(folder.with_suffix(".lock")):
         if count:
-            tested_on, data, others = f"each of {count} folds", all_images(), None
-            fold_of = folds_of(data, count, params)
+            tested_on, data = f"each of {count} folds", all_images()
+            fold_of, others = folds_of(data, count, params), None
             if options.drawn:
                 others = _by_fold(options.drawn, count, params, data, say)
-            rounds = rounds_by_fold(
-                data,
-                fold_of,
-                params,
-                options.per_class,
-                options.believed,
-                others,
-                folder,
-                hardware,
-                progress,
-            )
+            filling = options.per_class, options.believed, others
+            rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
         else:
             drawn, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
             rounds = rounds_by_seed(training, drawn, test, params, seeds, folder, hardware)
@@ -152,23 +142,22 @@ def _folds(options: Options, test: Dataset, tested_on: str) -> int:
     """How many, 0 for rounds that differ by their seeds alone."""
     if options.folds or options.seeds or tested_on != HOLD_OUT:
         return options.folds or 0
-    held = torch.bincount(test.labels, minlength=test.classes)
-    return ROUNDS if int(held.min()) < HELD_OUT else 0
+    return ROUNDS if int(test.counts.min()) < HELD_OUT else 0
 
 
 def _unseen(path: Path, params: Params, say: Say) -> Dataset:
     """The images of a CSV or folder that are not in the training part."""
     training = load_dataset(TRAIN_DATA)
     data = labelled(path, params, training)
-    digests = image_digests(training.images.numpy())
-    new = torch.from_numpy(~np.isin(image_digests(data.images.numpy()), digests))
+    known, digests = (image_digests(each.images.numpy()) for each in (training, data))
+    new = ~np.isin(digests, known)
     if not new.all():
-        say(f"{path}: {int((~new).sum()):,} images are in the training part too and are left out.")
+        say(f"{path}: {(~new).sum():,} images are in the training part too and are left out.")
     if not new.any():
         raise DataError(
             f"{path}: all images are in the training part too. Give other images to test on."
         )
-    return Dataset(data.images[new], data.labels[new], training.metadata)
+    return data.at(np.flatnonzero(new))
 
 
 def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
@@ -199,9 +188,8 @@ def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
 def _others(folder: Path, params: Params, data: Dataset, say: Say) -> Dataset:
     """Somebody else's drawings; says of which classes there are none."""
     drawn = labelled(folder, params, data)
-    counts = torch.bincount(data.labels, minlength=data.classes)
-    without = torch.bincount(drawn.labels, minlength=data.classes) == 0
-    if names := [data.class_names[n] for n in ((counts < counts.max()) & without).nonzero()[:, 0]]:
+    without = (data.counts < data.counts.max()) & (drawn.counts == 0)
+    if names := [data.class_names[n] for n in without.nonzero()[:, 0]]:
         say(f"{folder}: no drawings of {listed(names)}, so nothing is added to these classes.")
     return drawn
 
@@ -222,13 +210,9 @@ def _by_fold(
 def _drawings(params: Params, options: Options, training: Dataset, say: Say) -> Dataset:
     if options.drawn:
         return _others(options.drawn, params, training, say)
-    inputs = Inputs.load()
-    counts = torch.bincount(training.labels, minlength=training.classes)
-    lacking = missing(counts, options.per_class or default_per_class(counts))
-    images, _ = fill(
-        *(inputs.network, inputs.judge, lacking, params.evaluate.seed, options.believed),
-        training.class_names,
-    )
+    inputs, lacking = Inputs.load(), missing(training.counts, options.per_class)
+    seed, names = params.evaluate.seed, training.class_names
+    images, _ = fill(inputs.network, inputs.judge, lacking, seed, options.believed, names)
     return Dataset(images, lacking, training.metadata)
 
 
@@ -266,42 +250,26 @@ def _carried_out(
     say: Say,
     progress: Progress,
 ) -> list[Outcome]:
-    first, began, outcomes = rounds[0].pupils.training, time.monotonic(), list[Outcome]()
-    forecast = duration(_forecast(first, generators, len(rounds), params, hardware))
+    first, recipe, count = rounds[0].pupils.training, params.train_judge, len(rounds) * len(TRAINED)
+    seconds = count * seconds_of_judge(first, recipe, hardware)
+    if generators:
+        seconds += generators * seconds_of_training(first, fit(params.train, first).params)
     of_generators = f"{generators} generators and " * bool(generators)
     say(
-        f"{len(rounds)} rounds: {of_generators}{len(rounds) * len(TRAINED)} classifiers to train on some "
-        f"{len(first):,} real images, about {forecast} on this machine ({hardware.device}). If this is "
-        "interrupted, run the command again, and it continues."
+        f"{len(rounds)} rounds: {of_generators}{count} classifiers to train on some {len(first):,} real "
+        f"images, about {duration(seconds)} on this machine ({hardware.device}). If this is interrupted, run "
+        "the command again, and it continues."
     )
+    began, outcomes = time.monotonic(), list[Outcome]()
     for number, this in enumerate(rounds, start=1):
         outcome = this.outcome(progress)
         outcomes.append(outcome)
-        best = max(COST_NOTHING, key=outcome.mean)
         remaining = (time.monotonic() - began) / number * (len(rounds) - number)
         say(
             f"{this.name[0].upper()}{this.name[1:]}: {percent(outcome.mean(DRAWN))} right with drawings, "
-            f"{percent(outcome.mean(best))} without; {duration(remaining)} left."
+            f"{percent(max(map(outcome.mean, COST_NOTHING)))} without; {duration(remaining)} left."
         )
     return outcomes
-
-
-def _forecast(
-    data: Dataset, generators: int, rounds: int, params: Params, hardware: Hardware
-) -> float:
-    """Seconds."""
-    judge, where = params.train_judge, (hardware.device, hardware.precision)
-    a_step = timed(lambda steps: train_judge(data, judge, *where, steps))
-    steps = judge.total_kimg * 1000 / min(judge.batch_size, len(data))
-    seconds = rounds * len(TRAINED) * steps * a_step
-    if generators:
-        fitted = fit(params.train, data).params
-        seconds += (
-            generators
-            * fitted.total_steps
-            * timed(lambda steps: train(data, fitted, progress=steps))
-        )
-    return seconds
 
 
 def tidy(folder: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from cgan.errors import percent
-from cgan.evidence.classifiers import LOGIT_ADJUSTED, METHODS, PARTS, WORDS
-from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, worth
+from cgan.evidence.classifiers import PARTS, WORDS
+from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, together, worth
 from cgan.evidence.probe import PROBE
 from cgan.evidence.rounds import Round
 from cgan.markdown import table
@@ -41,24 +41,21 @@ def report_on(
     tested_on: str,
 ) -> tuple[Report, list[Table]]:
     """The report, and its tables as a page has them."""
-    data = rounds[0].test
-    names = data.class_names
-    learnt = [torch.bincount(r.pupils.training.labels, minlength=len(names)) for r in rounds]
-    added = [torch.bincount(r.pupils.lacking, minlength=len(names)) for r in rounds]
-    filled = rounds[0].pupils.lacking.unique().tolist()
+    answers, names = together(outcomes), rounds[0].test.class_names
+    learnt = torch.stack([each.pupils.training.counts for each in rounds])
+    added = torch.stack([each.pupils.lacking.bincount(minlength=len(names)) for each in rounds])
     tables = [
-        _classes(
-            effect, names, *(torch.stack(counts).double().mean(dim=0) for counts in (learnt, added))
-        ),
-        _methods(outcomes, rounds, folded),
+        _classes(effect, names, learnt.double().mean(dim=0), added.double().mean(dim=0)),
+        _methods(answers, 1 if folded else len(rounds), names),
     ]
+    pretrained = answers.mean(PROBE) if PROBE in answers.right else None
     report = Report(
         title="Do drawn images help a classifier?",
         verdict=effect.overall.verdict,
-        summary=sentence(effect),
+        summary=_sentence(effect),
         reasons=[
-            *_worth(outcomes, filled, folded, learnt, names),
-            *_doubts(effect, names, folded, tested_on, _mean(outcomes, PROBE)),
+            _worth(outcomes, rounds[0].pupils.lacking.unique().tolist(), folded, learnt[0], names),
+            *_doubts(effect, names, folded, tested_on, pretrained),
         ],
         time=now(),
         facts={
@@ -77,7 +74,7 @@ def report_on(
     return report, tables
 
 
-def sentence(effect: Effect) -> str:
+def _sentence(effect: Effect) -> str:
     """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (real images,
     repeated to equal counts, augmented). …`"""
     overall = effect.overall
@@ -93,18 +90,14 @@ def _worth(
     outcomes: Sequence[Outcome],
     filled: list[int],
     folded: bool,
-    learnt: Sequence[torch.Tensor],
+    learnt: torch.Tensor,
     names: list[str],
-) -> list[str]:
+) -> str:
     """How many photographs the drawings are worth, or that no number can be given."""
 
     def accuracies(method: str) -> list[float]:
-        means = []
-        for outcome in outcomes:
-            right = outcome.right[method].double()
-            tested = [label for label in filled if bool((outcome.labels == label).any())]
-            means.append(statistics.fmean(float(right[outcome.labels == n].mean()) for n in tested))
-        return means
+        by_round = [outcome.by_class(method) for outcome in outcomes]
+        return [statistics.fmean(of[n] for n in filled if n in of) for of in by_round]
 
     curve = {part: accuracies(method) for method, part in PARTS.items()}
     what = "the classes that were filled up"
@@ -118,23 +111,22 @@ def _worth(
     )
     factor = worth(curve, accuracies(DRAWN), folded)
     if factor is None:
-        return [
+        return (
             "How many photographs the drawings are worth cannot be said, because it is not certain that more "
             f"real images make the classifier better. {measured}"
-        ]
+        )
     middle, (low, high) = factor
-    if high <= 1:
-        return [f"The drawings are not worth any photograph. {measured}"]
     if low <= 1:
-        return [f"The drawings may not be worth any photograph. {measured}"]
-    rarest = min(filled, key=lambda label: int(learnt[0][label]))
-    more = [int(learnt[0][rarest]) * (times - 1) for times in (middle, low, high)]
-    return [
+        are = "are not" if high <= 1 else "may not be"
+        return f"The drawings {are} worth any photograph. {measured}"
+    rarest = min(filled, key=lambda label: int(learnt[label]))
+    more = [int(learnt[rarest]) * (times - 1) for times in (middle, low, high)]
+    return (
         f"Compared with oversampling, the drawings do as much as {middle:.1f} times the photographs "
         f"of {what} would (95 % interval "
         f"{low:.1f} to {high:.1f}): of {names[rarest]} that is {more[0]:.0f} photographs more "
         f"({more[1]:.0f} to {more[2]:.0f}). {measured}"
-    ]
+    )
 
 
 def _doubts(
@@ -174,66 +166,39 @@ def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torc
     """Those that got most drawings first."""
     rows, drawn = [], []
     for label in added.argsort(descending=True, stable=True).tolist()[:LISTED]:
-        counts = [names[label], round(float(learnt[label])), round(float(added[label]))]
-        if label in effect.classes:
-            change = effect.classes[label]
-            seen = [
-                change.tested,
-                percent(change.without),
-                percent(change.with_drawings),
-                _interval(change),
-                _verdict(change) if added[label] else "–",
-            ]
+        real, drawings = (round(float(counts[label])) for counts in (learnt, added))
+        seen: list[Any] = [0, *"––––"]
+        if change := effect.classes.get(label):
+            shares = percent(change.without), percent(change.with_drawings)
+            seen = [change.tested, *shares, _interval(change), "–"]
             if added[label]:
-                gain = change.with_drawings - change.without
-                name = f"{names[label]} ({counts[1]} images)"
+                seen[-1] = _verdict(change)
+                low, high = change.interval
                 words = f"{_points(change)} (95 %: {_interval(change)})"
-                drawn.append((name, words, change.interval[0], gain, change.interval[1]))
-        else:
-            seen = [0, "–", "–", "–", "–"]
-        rows.append([*counts, *seen])
-    head = [
-        "class",
-        "real",
-        "drawn",
-        "tested",
-        "without",
-        "with drawings",
-        "difference, points (95 %)",
-        "drawings",
-    ]
+                drawn.append((f"{names[label]} ({real} images)", words, low, change.gain, high))
+        rows.append([names[label], real, drawings, *seen])
+    head = ["class", "real", "drawn", "tested", "without", "with drawings"]
+    head += ["difference, points (95 %)", "drawings"]
     return "Class by class", head, rows, drawn
 
 
-def _mean(outcomes: Sequence[Outcome], method: str) -> float | None:
-    """Of the classes' accuracies over all rounds together; None where nobody asked this method."""
-    if method not in outcomes[0].right:
-        return None
-    right = torch.cat([outcome.right[method] for outcome in outcomes]).double()
-    labels = torch.cat([outcome.labels for outcome in outcomes])
-    return statistics.fmean(float(right[labels == n].mean()) for n in labels.unique())
-
-
-def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round], folded: bool) -> Table:
-    """Over all rounds together, each class counted alike; the interval is by the tested images alone."""
-    labels = torch.cat([outcome.labels for outcome in outcomes])
-    times = 1 if folded else len(outcomes)  # that an image is tested
+def _methods(answers: Outcome, times: int, names: list[str]) -> Table:
+    """Each class counted alike; the interval is by the tested images alone, of which each was tested so many
+    times."""
+    counts = {
+        n: int((answers.labels == n).sum()) // times for n in answers.labels.unique().tolist()
+    }
     rows, drawn = [], []
-    for name in [*METHODS, LOGIT_ADJUSTED, *([PROBE] if PROBE in outcomes[0].right else [])]:
-        right = torch.cat([outcome.right[name] for outcome in outcomes]).double()
-        shares = {int(n): float(right[labels == n].mean()) for n in labels.unique()}
-        worst = min(shares, key=lambda label: shares[label])
-        mean = statistics.fmean(shares.values())
-        counts = [(n, int((labels == n).sum()) // times) for n in shares]
-        middle, ends = mean_share([(round(shares[n] * count), count) for n, count in counts])
+    for name in (name for name in WORDS if name in answers.right):
+        shares = answers.by_class(name)
+        worst, mean = min(shares, key=lambda n: shares[n]), answers.mean(name)
+        middle, ends = mean_share(
+            [(round(shares[n] * count), count) for n, count in counts.items()]
+        )
         low, high = (min(1.0, max(0.0, mean + end - middle)) for end in ends)
+        interval = f"{100 * low:.1f} to {percent(high)}"
         rows.append(
-            [
-                WORDS[name],
-                percent(mean),
-                f"{100 * low:.1f} to {percent(high)}",
-                f"{percent(shares[worst])}, {rounds[0].test.class_names[worst]}",
-            ]
+            [WORDS[name], percent(mean), interval, f"{percent(shares[worst])}, {names[worst]}"]
         )
         drawn.append((WORDS[name], percent(mean), low, mean, high))
     head = [
@@ -253,7 +218,7 @@ def _verdict(change: Difference) -> str:
 
 
 def _points(change: Difference) -> str:
-    return f"{100 * (change.with_drawings - change.without):+.1f} points"
+    return f"{100 * change.gain:+.1f} points"
 
 
 def _interval(change: Difference) -> str:

@@ -16,8 +16,8 @@ from cgan.data.csv_report import of_each
 from cgan.data.dataset import Dataset, LabelledImages
 from cgan.data.parts import divide
 from cgan.errors import listed
-from cgan.model.hardware import choose_hardware
-from cgan.params.sections import DataParams, Params, TrainParams
+from cgan.model.hardware import Hardware, choose_hardware
+from cgan.params.sections import DataParams, JudgeParams, Params, TrainParams
 from cgan.project import RUN_PAGE
 from cgan.quality.judge import train_judge
 from cgan.stages.runner import duration
@@ -83,14 +83,10 @@ def _held_out(held: Counts, tested: Counts, fraction: float, own_split: bool) ->
 
 def _how_long(training: Dataset, params: Params, fitted: TrainParams) -> str:
     hardware = choose_hardware(fitted.device, fitted.precision)
-    judge = params.train_judge
-    a_step = timed(
-        lambda steps: train_judge(training, judge, hardware.device, hardware.precision, steps)
-    )
-    gan_train = params.evaluate.gan_train_kimg
-    kimg = judge.total_kimg + (judge.total_kimg if gan_train is None else gan_train)
-    judging = a_step * kimg * 1000 / min(judge.batch_size, len(training))
-    taken = timed(lambda steps: train(training, fitted, progress=steps)) * fitted.total_steps
+    kimg, gan_train = params.train_judge.total_kimg, params.evaluate.gan_train_kimg
+    times = 1 + (1 if gan_train is None else gan_train / kimg)
+    judging = times * seconds_of_judge(training, params.train_judge, hardware)
+    taken = seconds_of_training(training, fitted)
     return (
         f"Time on this machine ({hardware.device}, {os.cpu_count()} cores): about "
         f"{duration(taken + judging + REST_S)}: {duration(taken)} for {fitted.total_kimg:g} kimg of the "
@@ -99,11 +95,21 @@ def _how_long(training: Dataset, params: Params, fitted: TrainParams) -> str:
     )
 
 
-class _Timed(Exception):  # noqa: N818 - no fault: enough steps were timed
+def seconds_of_judge(data: Dataset, recipe: JudgeParams, hardware: Hardware) -> float:
+    where = hardware.device, hardware.precision
+    a_step = _timed(lambda steps: train_judge(data, recipe, *where, steps))
+    return a_step * recipe.total_kimg * 1000 / min(recipe.batch_size, len(data))
+
+
+def seconds_of_training(data: Dataset, params: TrainParams) -> float:
+    return params.total_steps * _timed(lambda steps: train(data, params, progress=steps))
+
+
+class _Enough(Exception):  # noqa: N818 - no fault: enough steps were timed
     pass
 
 
-def timed(run: Callable[[Callable[[range], Iterator[int]]], object]) -> float:
+def _timed(run: Callable[[Callable[[range], Iterator[int]]], object]) -> float:
     """Seconds a step, of a training that ends after a few."""
     times: list[float] = []
 
@@ -111,11 +117,11 @@ def timed(run: Callable[[Callable[[range], Iterator[int]]], object]) -> float:
         for step in planned:
             times.append(time.perf_counter())
             if len(times) > WARM + TIMED or times[-1] - times[0] > MOST_S:
-                raise _Timed
+                raise _Enough
             yield step
         times.append(time.perf_counter())
 
-    with contextlib.suppress(_Timed):
+    with contextlib.suppress(_Enough):
         run(steps)
     passed = np.diff(times).tolist()
     return statistics.median(passed[WARM:] or passed)

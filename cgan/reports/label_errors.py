@@ -47,8 +47,8 @@ def find_label_errors(
     say(f"Training {folds} judges, each on {folds - 1} of {folds} parts of {len(data):,} images.")
     logits = out_of_fold(data, params.train_judge, folds, hardware, progress)
     suspects = label_errors(logits, rows.labels)
-    table = pd.DataFrame([rows.place(index) for index in suspects.rows], columns=list(COLUMNS))
     names = np.array(data.class_names)
+    table = pd.DataFrame([rows.place(index) for index in suspects.rows], columns=list(COLUMNS))
     table["label"] = names[rows.labels[suspects.rows]]
     table["suggested"], table["confidence"] = names[suspects.suggested], suspects.confidence
     write_text(out, table.to_csv(index=False, float_format="%.4f"))
@@ -108,7 +108,7 @@ def out_of_fold(
     logits = torch.zeros(len(labels), data.classes, dtype=torch.float64)
     parts = StratifiedGroupKFold(count, shuffle=True, random_state=params.seed)
     for number, (outside, inside) in enumerate(parts.split(labels, labels, groups)):
-        learnt = Dataset(data.images[outside], data.labels[outside], data.metadata)
+        learnt = data.at(outside)
         what, batch = f"judge {number + 1} of {count}", min(params.batch_size, len(learnt))
         bar = functools.partial(progress, what, images_a_step=batch)
         judge = train_judge(learnt, params, hardware.device, hardware.precision, bar)

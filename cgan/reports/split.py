@@ -22,10 +22,9 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
         for name, part in _parts(params, folds):
             pictures = picture_of(part.images.permute(0, 2, 3, 1).contiguous())
             folders = class_folders(part.class_names)
-            for number, (picture, label) in enumerate(
-                zip(pictures, part.labels.tolist(), strict=True)
-            ):
-                path = new / name / folders[label] / f"{number + 1:06d}.png"
+            pairs = zip(pictures, part.labels.tolist(), strict=True)
+            for number, (picture, label) in enumerate(pairs, start=1):
+                path = new / name / folders[label] / f"{number:06d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(encode_png(picture))
     ways = f"--folds {folds} --drawn" if folds else "--seeds 5 --drawn"
@@ -45,7 +44,5 @@ def _parts(params: Params, folds: int | None) -> Iterator[tuple[str, Dataset]]:
     data = all_images()
     fold_of = folds_of(data, folds, params)
     for fold in range(folds):
-        for name, rows in (("train", fold_of != fold), ("test", fold_of == fold)):
-            where = rows.nonzero()[:, 0]
-            images, labels = data.images[where], data.labels[where]
-            yield f"fold-{fold + 1}/{name}", Dataset(images, labels, data.metadata)
+        yield f"fold-{fold + 1}/train", data.at(fold_of != fold)
+        yield f"fold-{fold + 1}/test", data.at(fold_of == fold)

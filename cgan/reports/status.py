@@ -85,7 +85,9 @@ def _trained(run: Any) -> str:
 
 def _numbers(run: Any) -> str:
     """Its own, those for which a screen has room; `cgan report` has each in plain words."""
-    metrics, on_screen = run.data.metrics, [row for row in METRICS.values() if row.on_screen]
-    numbers = [(row, metrics.get(f"quality/{row.key}")) for row in on_screen]
-    shown = [f"{row.name} {row.shown(value)}" for row, value in numbers if value is not None]
+    shown = [
+        f"{row.name} {row.shown(value)}"
+        for key, row in METRICS.items()
+        if row.on_screen and (value := run.data.metrics.get(f"quality/{key}")) is not None
+    ]
     return " · ".join(shown) or "not evaluated yet: `dvc repro` does it"

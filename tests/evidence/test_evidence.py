@@ -16,7 +16,7 @@ from cgan.data.dataset import Dataset
 from cgan.errors import CganError, DataError
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, TRAINED, Pupils, adjusted, class_balanced
-from cgan.evidence.effect import DRAWN, Outcome, _Pooled, effect, shared, student, worth
+from cgan.evidence.effect import DRAWN, Outcome, _of_class, effect, shared, student, worth
 from cgan.evidence.rounds import rounds_by_seed
 from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated, thinned
 from cgan.model.hardware import choose_hardware
@@ -139,8 +139,8 @@ def test_the_interval_is_the_closed_form_and_folds_widen_it_for_what_they_share(
         assert (high - low) / 2 == pytest.approx(np.sqrt(wide), rel=2e-3)
         assert (high + low) / 2 == pytest.approx(0.2)
     ten = torch.arange(10)  # of which three gain
-    seen = _Pooled(ten * 0, ten, torch.zeros(10).double(), (ten < 3).double())
-    assert seen.of(0).variance == pytest.approx(0.3 * 0.7 / 9)
+    seen = Outcome(ten, ten * 0, ten, {"real": torch.zeros(10), DRAWN: ten < 3})
+    assert _of_class(seen, "real", 0).variance == pytest.approx(0.3 * 0.7 / 9)
     assert student(5) == 2.776 and shared(5, folded=True) == pytest.approx(0.45)
 
 
@@ -220,7 +220,7 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
         steps.append(what)
         return planned
 
-    drawn = Dataset(digits(rows_of(1)[30:42]).images, asked, training.metadata)
+    drawn = digits(rows_of(1)[30:42]).images
     pupils = Pupils(training, asked, lambda _: drawn, recipe, tmp_path, CPU)
     images = digits(rows_of(0)[50:60], rows_of(1)[50:60]).images
     found = pupils.answers(images, "fold 1 of 5", progress)  # type: ignore[arg-type]
@@ -241,7 +241,6 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
     training = digits(of[0][:100], of[1][:100], of[2][:5])
     test, asked = digits(*(rows[300:] for rows in of)), torch.full((95,), 2)
     random = torch.Generator().manual_seed(1)
-    rows = torch.arange(len(test))
     answers = {
         "help": digits(of[2][5:100]).images,
         "harm": digits(of[0][100:195]).images,
@@ -250,17 +249,13 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
     }
     found = {}
     for word, images in answers.items():
-        drawn = Dataset(images, asked, training.metadata)
-        rounds = []
-        for n in range(5):
-            recipe = RECIPE.model_copy(update={"seed": n})
-            pupils = Pupils(
-                training, asked, lambda _, more=drawn: more, recipe, tmp_path / f"{n}", CPU
-            )  # type: ignore[misc]
-            (tmp_path / f"{n}" / "drawn.safetensors").unlink(missing_ok=True)
-            right = {k: v == test.labels for k, v in pupils.answers(test.images).items()}
-            rounds.append(Outcome(rows, test.labels, rows, right))
-        found[word] = effect(rounds, COST_NOTHING, folded=False).overall.verdict
+        drawn, params = Dataset(images, asked, {}), load_params(ROOT / "params.yaml")
+        params = params.model_copy(update={"train_judge": RECIPE})
+        rounds = rounds_by_seed(training, drawn, test, params, 5, tmp_path, CPU)
+        for path in tmp_path.glob("*/drawn.safetensors"):
+            path.unlink()
+        outcomes = [each.outcome() for each in rounds]
+        found[word] = effect(outcomes, COST_NOTHING, folded=False).overall.verdict
     assert found["help"] == "help" and found["harm"] == "harm"
     assert found["noise"] == "harm" and found["one"] in ("harm", "no difference")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from cgan.quality import comparison
 from cgan.quality.comparison import REPLICATES, Estimate, EvaluationSet, Judged
 from cgan.quality.judge import Judge, Prediction
-from cgan.quality.metrics import frechet_distance, in_mix, manifold
+from cgan.quality.metrics import frechet_distance
 
 
 def points(count: int, seed: int, dimension: int = 3, mean: float = 0.0) -> Tensor:
@@ -36,43 +36,6 @@ def judged(
     logits = torch.eye(3)[(evaluation_set.asked + ~right) % 3]
     patch.setattr(comparison, "look", lambda *_, **__: Prediction(features, logits))
     return evaluation_set.judge_drawings(torch.zeros(len(features), 1, 8, 8, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize("most", [2, 20])  # blocks: the last ten drawings are no whole one
-def test_what_is_judged_has_the_values_of_the_metrics_beside_those_of_real_images(
-    monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
-    """Coverage is the mean over blocks of as many drawings as real images."""
-    monkeypatch.setattr(comparison, "MAX_BLOCKS", most)
-    real, floor, drawn = points(20, 0), points(24, 1), points(70, 2, mean=0.3)
-    evaluation_set = evaluation_set_of(real, floor, torch.arange(70) % 3)
-    right = torch.ones(70, dtype=torch.bool)
-    right[0] = False
-    found = judged(evaluation_set, drawn, right, monkeypatch)
-    confusion = found.accuracy.confusion
-    assert confusion.diagonal().tolist() == [23, 23, 23]
-    assert confusion.sum(dim=1).tolist() == [24, 23, 23]
-    # The hold-out has 7, 7 and 6 of its classes, and so 24, 23 and 20 are taken: the rarest is class 2's.
-    rows = evaluation_set.rows
-    some = drawn[rows]
-    distance, of_floor = frechet_distance(real, some[:24]), frechet_distance(real, floor)
-    block = real[in_mix(torch.arange(20) % 3, evaluation_set.held)]
-    by_block = [
-        float(manifold(block, each)["coverage"].mean()) for each in some.split(20)[:3][:most]
-    ]
-    coverage, at_best = (
-        sum(by_block) / len(by_block),
-        float(manifold(block, floor[:20])["coverage"].mean()),
-    )
-    near = {key: found.metrics[key].value for key in ("fid_judge", "conditional_accuracy")}
-    assert near == {
-        "fid_judge": pytest.approx(distance),
-        "conditional_accuracy": pytest.approx((23 / 24 + 2) / 3),
-    }
-    assert found.metrics["worst_class_accuracy"].value == pytest.approx(23 / 24)
-    assert found.metrics["coverage"].value == pytest.approx(coverage)
-    assert found.fid_over_floor.value == pytest.approx(distance - of_floor)
-    assert found.coverage_of_floor.value == pytest.approx(coverage / at_best)
 
 
 def test_what_the_judge_knows_by_heart_is_taken_off_the_floor() -> None:
@@ -140,12 +103,14 @@ def test_a_hold_out_that_is_sorted_by_class_gives_the_intervals_of_one_in_any_or
     named = torch.where(points(600, 3)[:, 0] > 0, labels, (labels + 1) % 3)
     named[labels == 0] = 0  # one class is always right
     spreads = []
-    for order in (torch.randperm(600), labels.argsort(stable=True)):
+    mixed = torch.randperm(600, generator=torch.Generator().manual_seed(0))
+    for order in (mixed, labels.argsort(stable=True)):
         seen = Prediction(real[order], torch.zeros(600, 3))
         evaluation_set = EvaluationSet(
             cast(Judge, None), seen, labels[order], floor, labels, labels, 1
         )
-        found = evaluation_set.distance(drawn, "drawn"), evaluation_set.of_heldout(named[order])[0]
+        right = evaluation_set.of_heldout(named[order])["conditional_accuracy"]
+        found = evaluation_set.distance(drawn, "drawn"), right
         spreads.append([float(each.replicates.std()) for each in found])
     assert spreads[1] == pytest.approx(spreads[0], rel=0.25)
 

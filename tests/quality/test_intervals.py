@@ -16,18 +16,12 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
 
 def test_contexts_may_differ_in_the_generator_and_in_nothing_else() -> None:
     context = {"draws": 3, "generator_digest": "a", "seed": 1}
-    assert (
-        contexts_differ(
-            {"measurement_context": context},
-            {"measurement_context": {**context, "generator_digest": "b"}},
-        )
-        == {}
-    )
-    other = {"measurement_context": {"generator_digest": "b", "seed": 2}}
-    assert contexts_differ({"measurement_context": context}, other) == {
-        "seed": (1, 2),
-        "draws": (3, None),
-    }
+    for other, differ in (
+        (context | {"generator_digest": "b"}, {}),
+        ({"generator_digest": "b", "seed": 2}, {"seed": (1, 2), "draws": (3, None)}),
+    ):
+        pair = ({"measurement_context": each} for each in (context, other))
+        assert contexts_differ(*pair) == differ
 
 
 def test_the_interval_of_a_difference_of_means_is_welchs_and_rather_too_wide() -> None:

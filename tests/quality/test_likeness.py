@@ -24,9 +24,8 @@ def digits() -> tuple[Dataset, Dataset]:
     """Training part and hold-out, 2,000 and 1,000 digits, sorted by class."""
     images, classes = sample_digits()
     place = torch.arange(5000) % 500  # within the class
-    parts = place < 200, place >= 400
-    train, held = (Dataset(images[p], classes[p], {"classes": 10}) for p in parts)
-    return train, held
+    known = Dataset(images, classes, {"classes": 10})
+    return known.at(place < 200), known.at(place >= 400)
 
 
 def drawings(data: Dataset, per_class: int) -> Tensor:
@@ -40,14 +39,9 @@ def moved(images: Tensor, pixels: int) -> Tensor:
     random = torch.Generator().manual_seed(0)
     ways = torch.randint(-pixels, pixels + 1, (len(images), 2), generator=random)
     ways[:, 0] = pixels  # none stays where it was
-    wide = F.pad(images, [pixels] * 4)
-    side = images.shape[2]
-    return torch.stack(
-        [
-            image[:, pixels - y :, pixels - x :][:, :side, :side]
-            for image, (y, x) in zip(wide, ways.tolist(), strict=True)
-        ]
-    )
+    wide, side = F.pad(images, [pixels] * 4), images.shape[2]
+    pairs = zip(wide, (pixels - ways).tolist(), strict=True)
+    return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in pairs])
 
 
 def noise(images: Tensor, deviation: float) -> Tensor:
@@ -163,12 +157,10 @@ def test_of_many_drawings_2000_are_looked_at_and_as_many_held_out_images_of_all_
 def test_real_images_are_at_the_floor_of_copies(digits: tuple[Dataset, Dataset]) -> None:
     train, held = digits
     random = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
-    first, second = (
-        Dataset(held.images[rows], held.labels[rows], {}) for rows in random.split(500)
-    )
+    first, second = map(held.at, random.split(500))
     rows = torch.arange(0, 2000, 4)
     found = copies(first.images, first.labels, second, train, rows)
-    back = copies(second.images, second.labels, first, train, torch.empty(0, dtype=torch.int64))
+    back = copies(second.images, second.labels, first, train, rows[:0])
     for each in (found, back):
         assert each.floor == pytest.approx(0.015, abs=0.01)
         assert each.closer.double().mean() == pytest.approx(each.floor, abs=0.01)
@@ -196,13 +188,11 @@ def test_a_class_of_few_images_is_judged_by_what_is_usual_in_all(
     digits: tuple[Dataset, Dataset],
 ) -> None:
     train, held = digits
-    few = (held.labels != 3) | (torch.arange(1000) % 100 < 3)
-    some = Dataset(held.images[few], held.labels[few], {})
-    copied = drawings(train, 100)
-    found = copies(copied, ASKED, some, train, torch.empty(0, dtype=torch.int64)).closer
-    assert found.all()
-    unseen = copies(drawings(held, 100), ASKED, some, train, torch.empty(0, dtype=torch.int64))
-    assert unseen.closer[ASKED == 3].double().mean() < 0.05
+    some = held.at((held.labels != 3) | (torch.arange(1000) % 100 < 3))
+    found, unseen = (
+        copies(drawings(part, 100), ASKED, some, train, ASKED[:0]).closer for part in (train, held)
+    )
+    assert found.all() and unseen[ASKED == 3].double().mean() < 0.05
 
 
 # -- Different drawings --------------------------------------------------------------------------------
@@ -237,8 +227,7 @@ def test_f52_one_doubled_real_image_makes_no_collapsed_class_varied(
     """Of 40 real images the nearest pair says what is the same: it must not be an image and its copy."""
     train, held = digits
     mine = (train.labels == 3).nonzero()[:40, 0]
-    rows = torch.cat([mine, mine[:1]])
-    few = Dataset(train.images[rows], train.labels[rows], {"classes": 10})
+    few = train.at(torch.cat([mine, mine[:1]]))
     found = variety(trifling(drawings(held, 1)), ASKED, few)[3]
     assert found and found.number < 2
 

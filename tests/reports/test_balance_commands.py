@@ -52,10 +52,8 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/named", said.append)
     rows = pd.read_csv("drawn/named.rows.csv")
     assert rows["original"][:60].tolist() == files and (rows["class"] == rows["label"]).all()
-    assert (
-        rows["file"][7] == f"{rows['label'][7]}/7.png"
-        and Path("drawn/named", rows["file"][7]).is_file()
-    )
+    assert rows["file"][7] == f"{rows['label'][7]}/7.png"
+    assert Path("drawn/named", rows["file"][7]).is_file()
     assert len(set(rows["file"])) == 90, "two pictures of one name are told apart"
     for source, out, words in (
         ("digits", "x.csv", r"draws 10 classes.*data has 3"),

@@ -36,9 +36,8 @@ def better(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def row(markdown: str, first: str) -> list[str]:
-    return next(line for line in markdown.splitlines() if line.startswith(f"| {first} |")).split(
-        " | "
-    )
+    (line,) = [line for line in markdown.splitlines() if line.startswith(f"| {first} |")]
+    return line.split(" | ")
 
 
 def test_numbers_stand_beside_each_other_with_the_difference_and_what_it_means(
@@ -108,12 +107,8 @@ def test_the_terminal_shows_it_a_file_takes_it_and_a_foreign_name_commands_no_te
         file.write("newer: {key: 1}\n")  # of another version
     command.compare(".", "other", print)
     shown = capsys.readouterr().out
-    assert (
-        "Fréchet" in shown
-        and "B does not differ from A." in shown
-        and "newer.key" in shown
-        and "\\x1b[2J" in shown
-    )
+    for words in ("Fréchet", "B does not differ from A.", "newer.key", "\\x1b[2J"):
+        assert words in shown
     command.compare(".", "other", print, markdown=True)
     assert capsys.readouterr().out == "reports/compare.md: for a pull request.\n"
     written = command.MARKDOWN.read_text()

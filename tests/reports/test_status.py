@@ -19,8 +19,7 @@ from cgan.errors import CganError
 from cgan.files import locked
 from cgan.metric import METRICS
 from cgan.registry.client import open_registry
-from cgan.reports.rank import rank
-from cgan.reports.report import summary
+from cgan.reports.report import rank, summary
 from cgan.reports.status import status
 from cgan.tracking.delivery import MEASURED_WITH, WEIGHTS
 
@@ -38,6 +37,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def store(root: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, root / "mlflow.db")
 
 
 def screen(root: Path) -> str:
@@ -90,50 +94,37 @@ def test_an_empty_clone_says_what_to_do_and_makes_nothing_itself(root: Path) -> 
 
 
 def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
-    root: Path, empty_store: Path
+    root: Path, store: None
 ) -> None:
-    shutil.copyfile(empty_store, root / "mlflow.db")
     assert "Champion none yet" in screen(root)
     numbers = {"conditional_accuracy": 0.991, "fid_judge": 1.25}
     trained(f"{EVIL} run", "promoted", f"{EVIL} is the first champion.", **numbers)
     with open_registry("cgan") as registry:
         registry.promote(1, instead_of=None, why="the first")
     text = screen(root)
-    for words in (
-        "version 1, since ",
-        "conditional accuracy 99.1 % · Fréchet distance 1.25",
-        "[red]deconv[/red] run · FINISHED",
-        "[red]deconv[/red] is the first champion.",
-    ):
-        assert words in text
+    assert "version 1, since " in text and "[red]deconv[/red] run · FINISHED" in text
+    assert "conditional accuracy 99.1 % · Fréchet distance 1.25" in text
+    assert "[red]deconv[/red] is the first champion." in text
     trained("second run", "blocked", "Version 2 is blocked: worse.")
     third = trained("third run")
     text = screen(root)
-    for words in (
-        "Verdict Version 2 is blocked: worse.",
-        "third run · FINISHED · trained ",
-        "commit abcdef01 with changes",
-        f"run {third}, not judged yet: `cgan gate`",
-        "not evaluated yet: `dvc repro` does it",  # it has no numbers of another run
-    ):
-        assert words in text
+    assert "Verdict Version 2 is blocked: worse." in text
+    assert "third run · FINISHED · trained " in text and "commit abcdef01 with changes" in text
+    assert f"run {third}, not judged yet: `cgan gate`" in text
+    assert "not evaluated yet: `dvc repro` does it" in text, "it has no numbers of another run"
 
 
 def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alike(
-    root: Path, empty_store: Path
+    root: Path, store: None
 ) -> None:
-    shutil.copyfile(empty_store, root / "mlflow.db")
     runs = {}
-    for name, measured_with, distance, spread in (
-        ("best", "d", 0.30, 0.01),
-        ("best again", "d", 0.30, 0.01),  # the same bytes: luck has nothing to do with it
-        ("close", "d", 0.31, 0.1),
-        ("worst", "d", 0.9, 0.01),
-        ("other data", "e", 0.1, 0.1),
-    ):
+    # The same bytes twice: luck has nothing to do with it.
+    measured = {"best": (0.30, 0.01), "best again": (0.30, 0.01), "close": (0.31, 0.1)}
+    measured |= {"worst": (0.9, 0.01), "other data": (0.1, 0.1)}
+    for name, (distance, spread) in measured.items():
         runs[name] = run_id = trained(name, fid_judge=distance)
         with open_registry("cgan") as registry:
-            registry.client.set_tag(run_id, MEASURED_WITH, measured_with)
+            registry.client.set_tag(run_id, MEASURED_WITH, "de"[name == "other data"])
             registry.client.set_tag(run_id, WEIGHTS, name.removesuffix(" again"))
             entry = {"value": distance, "replicates": [-spread, spread, 0.0]}
             report = {"fid_judge": entry, "measurement_context": {"seed": 1}}
@@ -151,9 +142,8 @@ def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alik
 
 
 def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(
-    root: Path, empty_store: Path
+    root: Path, store: None
 ) -> None:
-    shutil.copyfile(empty_store, root / "mlflow.db")
     trained("good")
     trained("cancelled", status="KILLED")
     (root / ".cgan/runs/killed").mkdir(parents=True)
@@ -167,8 +157,7 @@ def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(
     assert "Trains now far away" in screen(root)
 
 
-def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path, empty_store: Path) -> None:
-    shutil.copyfile(empty_store, root / "mlflow.db")
+def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path, store: None) -> None:
     write(root / "data/raw/source.json", {"rows": "x"})
     text = screen(root)
     assert "unknown: " in text and "Champion none yet" in text
@@ -190,33 +179,32 @@ def test_a_server_that_says_nothing_costs_seconds_and_shows_no_password(
 def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "models/generator.safetensors", {})
-    for name, content in (
-        ("judge", "[1]"),
-        ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}'),
-        ("evaluation", '{"measurement_context": {}}'),
-        ("evaluation", "{"),
+    monkeypatch.chdir(tmp_path)
+    write(Path("models/generator.safetensors"), {})
+    measured: dict[str, Any] = {
+        key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")
+    }
+    measured["measurement_context"] = {"drawn_images": 100, "draws": 3}
+    judge = {"judge": {"accuracy": 0.9, "heldout_images": 50}}
+    write(Path("reports/judge.json"), judge)
+    write(Path("reports/evaluation.json"), measured)
+    shown = summary()
+    first = shown.splitlines()[0]
+    assert first.endswith("90.0 % show the class asked for (real images 50.0 %)")
+    assert METRICS["conditional_accuracy"].meaning in shown and "  cgan draw 0,1 --seed" in shown
+    measured["class_names"] = ["a red dog", "cat", "eel", "owl"]
+    write(Path("reports/evaluation.json"), measured)
+    assert "  cgan draw 'a red dog, cat, eel' --seed" in summary()
+    for name, content, good in (
+        ("judge", "[1]", judge),
+        ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}', judge),
+        ("evaluation", '{"measurement_context": {}}', measured),
+        ("evaluation", "{", measured),
     ):
-        monkeypatch.chdir(tmp_path)
-        measured = {
-            key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")
-        }
-        context = {"measurement_context": {"drawn_images": 100, "draws": 3}}
-        write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
-        write(Path("reports/evaluation.json"), measured | context)
-        assert (
-            summary()
-            .splitlines()[0]
-            .endswith("90.0 % show the class asked for (real images 50.0 %)")
-        )
-        assert METRICS["conditional_accuracy"].meaning in summary()
-        assert "  cgan draw 0,1 --seed" in summary()
-        named = measured | context | {"class_names": ["a red dog", "cat", "eel", "owl"]}
-        write(Path("reports/evaluation.json"), named)
-        assert "  cgan draw 'a red dog, cat, eel' --seed" in summary()
         Path(f"reports/{name}.json").write_text(content)
         with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):
             summary()
+        write(Path(f"reports/{name}.json"), good)
     Path("models/generator.safetensors").unlink()
     with pytest.raises(CganError, match=r"is about a generator that is gone.*dvc checkout"):
         summary()
