@@ -170,7 +170,7 @@ def page_of_the_run(page: Page, project: Project, name: str) -> str:
     shoot(page, name)
     page.set_viewport_size({"width": 1280, "height": 800})
     if f"{name}-believe" in PICTURES:
-        drawings = page.get_by_role("heading", name="Drawings, not chosen by hand")
+        drawings = page.get_by_role("heading", name="Random and worst drawings")
         drawings.click()
         drawings.evaluate("heading => heading.scrollIntoView()")
         page.wait_for_timeout(1500)

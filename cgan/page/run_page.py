@@ -12,7 +12,7 @@ from cgan.files import read_json, sha256_of
 from cgan.metric import METRICS
 from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
 from cgan.page.charts import bundle
-from cgan.page.class_states import DOUBTFUL, GOOD, POOR, add_states
+from cgan.page.class_states import DOUBTFUL, FEW_HELD_OUT, GOOD, POOR, add_states
 from cgan.page.data_facts import VALUES, Rows, data_facts
 from cgan.page.drawn_facts import CARDS, drawn_facts
 from cgan.page.run_facts import (
@@ -75,6 +75,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     for row in in_order:
         advice.setdefault(row["advice"], []).append(row["label"])
     advice.pop("", None)
+    settings = params_facts(params, generator.facts.get("params") or {})
+    advised = [row for row in settings["rows"] if f"`{row['key']}`" in " ".join(advice)]
     facts = {
         "title": str(reference.get("run_name") or "cgan"),
         "verdict": quality_line(report, reference.get("training_s")),
@@ -88,6 +90,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "states": {state: len(group) for state, group in by_state.items()},
         "cards": cards,
         "advice": advice,
+        "advised": [row for row in advised if row["key"].startswith("train.")],
+        "few_held_out": FEW_HELD_OUT,
         "judge": METRICS["conditional_accuracy"].floor(report),
         "limits": params.gate.model_dump(include=LIMITS),
         "least_images": report["fid_judge"]["least_images"],
@@ -96,7 +100,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
             generator.network, judge, rows, seed, first, [row["label"] for row in cards]
         ),
         "data": data_facts(rows, judge, validation),
-        "params": params_facts(params, generator.facts.get("params") or {}),
+        "params": settings,
         "lineage": lineage_facts(reference, rows.metadata["csv_sha256"], sha256_of(GENERATOR)),
     }
     return facts | {"left_out": [text for text in [smaller, *left_out(facts)] if text]}

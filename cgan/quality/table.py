@@ -12,8 +12,8 @@ WIDE = 0.05
 
 
 def quality_line(report: Evaluation, training_s: float | None = None) -> str:
-    """`99.4 % show the class asked for (real images 98.6 %), 96 % as varied overall as real images, weakest
-    class: 9 (569 different drawings, real images 1,000), no near copies, trained in 24 s`."""
+    """`99.4 % of the drawings show the class asked for (real images 98.6 %), 96 % as varied overall as real
+    images, weakest class: 9 (569 different drawings, real images 1,000), no near copies, trained in 24 s`."""
     parts, reason = [], report.get("not_measurable")
     if reason:
         parts.append(f"what the drawings are worth is not measurable: {reason}")
@@ -22,7 +22,8 @@ def quality_line(report: Evaluation, training_s: float | None = None) -> str:
         low, high = entry.get("floor_interval_95", (0, 0))
         # Few held-out images say little of what real ones get.
         between = f", between {100 * low:.0f} and {percent(high, 0)}" * (high - low > WIDE)
-        words = f"{percent(value)} show the class asked for (real images {percent(real)}{between})"
+        words = f"{percent(value)} of the drawings show the class asked for "
+        words += f"(real images {percent(real)}{between})"
         if value and (constant := entry.get("constant", 0.0)) > value / 2:
             words += f" (the same answer for all: {percent(constant, 0)})"
         parts.append(words)

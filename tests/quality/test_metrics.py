@@ -405,8 +405,8 @@ def test_a_line_of_quality_has_what_real_images_get_and_what_makes_it_doubtful()
     told = {"conditional_accuracy": accuracy, "recall": {"value": 0.32, "floor": 0.42}}
     told["copies"] = {"value": 0.015, "floor": 0.01}
     assert quality_line(told, 68.4) == (
-        "91.0 % show the class asked for (real images 92.0 %), 76 % as varied overall as real images, 1.5 % "
-        "near copies (real images 1.0 %), trained in 68 s"
+        "91.0 % of the drawings show the class asked for (real images 92.0 %), 76 % as varied overall "
+        "as real images, 1.5 % near copies (real images 1.0 %), trained in 68 s"
     )
     told["copies"]["value"] = 0.0
     accuracy["constant"] = 0.5

@@ -193,7 +193,9 @@ def test_the_page_says_what_is_served_how_good_it_is_and_the_addresses_of_its_pi
         for address in re.findall(r'href="(draw\?[^"]+)"', page.text):
             assert client.get(f"/{address.replace('&amp;', '&')}").status_code == 200
     with running(Keeper("digits")) as client:
-        assert re.search(r"<p>99\.\d % show the class asked for", client.get("/").text)
+        assert re.search(
+            r"<p>99\.\d % of the drawings show the class asked for", client.get("/").text
+        )
         assert "show the class asked for" in client.get("/healthz").json()["model"]["quality"]
 
 
