@@ -10,7 +10,7 @@ from synthetic import sample_digits
 from cgan.data.dataset import Dataset
 from cgan.errors import percent
 from cgan.params.reading import load_params
-from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, nearest, photographs
+from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, nearest
 
 CHOICES = load_params(ROOT / "params.yaml").train
 AUTO = (
@@ -60,7 +60,8 @@ def test_what_is_chosen_does_not_depend_on_the_order_of_the_images() -> None:
     assert found == pytest.approx(nearest(mixed), abs=0.02)
     many, plain = noise(8, COMPARED), torch.zeros(COMPARED, 1, 8, 8, dtype=torch.uint8)
     for images in ([many.images, plain], [plain, many.images]):
-        assert not photographs(Dataset(torch.cat(images), many.labels.repeat(2), {"classes": 3}))
+        both = Dataset(torch.cat(images), many.labels.repeat(2), {"classes": 3})
+        assert fit(CHOICES, both).params.generator == "deconv"
 
 
 def test_classes_that_look_alike_get_help_however_near_the_images_lie() -> None:
