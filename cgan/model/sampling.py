@@ -113,20 +113,10 @@ def image_grid(images: Tensor, padding: int = 1, background: int = 64, scale: in
 
     `scale` repeats each pixel; the padding is not enlarged.
     """
-    rows, columns, channels, height, width = images.shape
     images = images.repeat_interleave(scale, dim=3).repeat_interleave(scale, dim=4)
-    step_y, step_x = height * scale + padding, width * scale + padding
-    grid = torch.full(
-        (rows * step_y + padding, columns * step_x + padding, channels),
-        background,
-        dtype=torch.uint8,
-    )
-    for row in range(rows):
-        for column in range(columns):
-            y, x = row * step_y + padding, column * step_x + padding
-            cell = images[row, column].permute(1, 2, 0)
-            grid[y : y + height * scale, x : x + width * scale] = cell
-    return picture_of(grid)
+    cells = F.pad(images, (padding, 0, padding, 0), value=background)
+    grid = cells.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return picture_of(F.pad(grid, (0, 0, 0, padding, 0, padding), value=background))
 
 
 def picture_of(image: Tensor) -> Picture:
