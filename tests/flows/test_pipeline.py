@@ -24,7 +24,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
-from prefect.testing.utilities import prefect_test_harness
 from toy_project import STAGES, attempts
 
 from cgan.project import RUN_REFERENCE
@@ -35,6 +34,8 @@ from flows.pipeline import pipeline
 
 @pytest.fixture(scope="module")
 def prefect() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness  # imports all of its server
+
     with prefect_test_harness(server_startup_timeout=120):
         yield
 
