@@ -76,7 +76,7 @@ class Watch:
 
     def problem(self, probe: dict[str, float], kimg: float, total_kimg: float) -> str | None:
         """What is wrong after `kimg` of `total_kimg`, in words, once BAD_PROBES in a row show it."""
-        wrong = None if kimg <= WARM_UP_KIMG else self._sign(probe, kimg / total_kimg)
+        wrong = self._sign(probe, kimg / total_kimg) if kimg > WARM_UP_KIMG else None
         self._bad = self._bad + 1 if wrong else 0
         return wrong if self._bad >= BAD_PROBES else None
 

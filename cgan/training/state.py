@@ -61,6 +61,7 @@ class Part:
     hardware: Hardware
     penalise: bool
     batch: Batch
+    maps: Tensor = field(init=False)  # the discriminator's first, of fakes and reals [2B, …]
     # What the discriminator said in this step: float32 [B] each, without a graph.
     said_of_real: Tensor = field(init=False)
     said_of_fake: Tensor = field(init=False)

@@ -117,23 +117,19 @@ def loss_of_reals(
 
 
 def loss_on_both(p: TrainParams, part: Part) -> Tensor:
-    """The discriminator's on fakes and reals together."""
-    return pass_of_both(p, part)[0]
-
-
-def pass_of_both(p: TrainParams, part: Part) -> tuple[Tensor, Tensor]:
-    """One pass of fakes and reals in one batch → (loss, first maps of both, the fakes' first).
+    """The discriminator's on fakes and reals together, in one batch with the fakes first.
 
     To a discriminator without batch norm it is the same as two passes, and faster.
     """
     images = part.batch.real.requires_grad_(part.penalise)
     with part.hardware.autocast():
-        maps = part.projection.first_maps(torch.cat([part.as_seen().detach(), images]))
-        scores, class_logits = part.projection.from_first_maps(maps, part.batch.labels.repeat(2))
+        part.maps = part.projection.first_maps(torch.cat([part.as_seen().detach(), images]))
+        labels = part.batch.labels.repeat(2)
+        scores, class_logits = part.projection.from_first_maps(part.maps, labels)
     fake, real = scores.chunk(2)
     part.said_of_fake = fake.detach()
     on_fakes = discriminator_fake_loss(p.objective, fake)
-    return on_fakes + loss_of_reals(p, part, images, real, class_logits.chunk(2)[1]), maps
+    return on_fakes + loss_of_reals(p, part, images, real, class_logits.chunk(2)[1])
 
 
 def loss_of_generator(p: TrainParams, part: Part) -> Tensor:
@@ -153,10 +149,10 @@ def gradients_of_both(state: TrainState, part: Part) -> tuple[Gradients, Gradien
     discriminator's backward pass goes on to its first maps. There the fakes' half is turned into the
     generator's gradient, which goes on through the generator alone.
     """
-    loss, maps = pass_of_both(state.params, part)
+    loss = loss_on_both(state.params, part)
     part.said_to_generator = part.said_of_fake
     *for_discriminator, at_maps = torch.autograd.grad(
-        loss / state.parts, [*weights_of(state.discriminator_optimizer), maps]
+        loss / state.parts, [*weights_of(state.discriminator_optimizer), part.maps]
     )
     slopes = slope_ratio(state.params.objective, part.said_of_fake)
     at_maps = at_maps.chunk(2)[0] * slopes[:, None, None, None]
