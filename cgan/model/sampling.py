@@ -8,7 +8,6 @@ many are drawn: float arithmetic and `torch.randn` both change a little with the
 from __future__ import annotations
 
 import io
-import math
 from functools import partial
 from pathlib import Path
 
@@ -44,9 +43,7 @@ def draw(
 def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
     """The latents float32 [count, latent_dim] that `draw` uses for the first `count` positions."""
     source = torch.Generator().manual_seed(seed)
-    chunks = [
-        torch.randn(CHUNK, latent_dim, generator=source) for _ in range(math.ceil(count / CHUNK))
-    ]
+    chunks = [torch.randn(CHUNK, latent_dim, generator=source) for _ in range(0, count, CHUNK)]
     return torch.cat(chunks)[:count]
 
 

@@ -55,7 +55,6 @@ class Diverged(TrainingError):  # noqa: N818 - reads like what happened
             f"training stopped at step {step}: {what}. Nothing was saved after the last good "
             f"checkpoint. {advice}"
         )
-        self.step = step
 
 
 def train(
@@ -87,7 +86,9 @@ def train(
         state.restore(*checkpoint)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     previewer = Previewer(state, data.class_names, folder)
-    probe_steps = spread_steps(params.probes, params.total_steps) if watch else set()
+    # Step 0 and as many more as there are to be probes, at equal distances up to the last step.
+    count = params.probes if watch else 0
+    probe_steps = {round(params.total_steps * n / count) for n in range(count + 1) if count}
 
     def look() -> None:
         """The preview and the probe of this step, if any."""
@@ -177,11 +178,6 @@ def probe(state: TrainState, watch: Watch) -> dict[str, float]:
         raise Diverged(state.step, problem, advice)
     state.probes.append([state.step, state.kimg, *quality.values()])
     return quality
-
-
-def spread_steps(count: int, total_steps: int) -> set[int]:
-    """Step 0 and `count` more at equal distances, up to the last one; none where `count` is 0."""
-    return {round(total_steps * n / count) for n in range(count + 1) if count}
 
 
 def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:

@@ -30,7 +30,6 @@ CHANCE = 1.5  # times the share of chance; no better in the second half: it lear
 BAD_PROBES = 2  # in a row
 WARM_UP_KIMG = 32.0  # a young generator draws one blob a class, and its discriminator knows it
 
-
 # The columns of a probe's record.
 PROBE = (
     "probe/conditional_accuracy",
