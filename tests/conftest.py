@@ -71,7 +71,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 # Files that start before all others: else one process would be at them when the others are done.
-LONGEST = ["interruptions", "kills", "resume", "limits", "pipeline", "project"]
+LONGEST = ["interruptions", "kills", "resume", "limits", "pipeline", "project", "runs"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
