@@ -15,7 +15,7 @@ import ctypes
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +24,9 @@ from cgan.errors import ParamsError
 
 _Network = TypeVar("_Network", bound=nn.Module)
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+Map = Callable[..., Iterator[Any]]
+"""Like `map`: what a function makes of each item, in their order."""
 _outside: int | None = None
-
-
-class Map(Protocol):
-    """Like `map`: what a function makes of each item, in their order."""
-
-    def __call__(
-        self, function: Callable[[_Item], _Result], items: Iterable[_Item], /
-    ) -> Iterator[_Result]: ...
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import ModelError, ParamsError
 
-_Network = TypeVar("_Network", bound=nn.Module)
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,16 @@ def _features(a: Architecture, power: int) -> int:
     return min(features, max(a.features, a.max_features))
 
 
-class GeneratorNetwork(nn.Module):
-    """(latents, labels) → images in [-1, 1], by way of a condition, which can be a mix of classes."""
-
+class _Network(nn.Module):
     layers: nn.Sequential
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+
+
+class GeneratorNetwork(_Network):
+    """(latents, labels) → images in [-1, 1], by way of a condition, which can be a mix of classes."""
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         return self.from_condition(latents, self.condition(labels))
@@ -76,12 +78,8 @@ class GeneratorNetwork(nn.Module):
         raise AssertionError("build_generator() makes the network")
 
 
-class DiscriminatorNetwork(nn.Module):
+class DiscriminatorNetwork(_Network):
     """(images, labels) → (logits [N], class logits [N, classes] or None)."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.architecture = architecture
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         raise AssertionError("build_discriminator() makes the network")
@@ -206,11 +204,11 @@ class ProjectionDiscriminator(DiscriminatorNetwork):
         return score.squeeze(1) + of_class.gather(1, labels[:, None]).squeeze(1), class_logits
 
 
-def _demo_norm(features: int) -> nn.BatchNorm2d:
-    """MXNet's BatchNorm with `fix_gamma`: the scale stays 1, the shift is learnt."""
+def _demo_normalised(features: int, activation: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """MXNet's BatchNorm with `fix_gamma`: the scale stays 1, the shift is learnt. Then the activation."""
     norm = nn.BatchNorm2d(features, eps=1e-5)
     norm.weight.requires_grad_(False)
-    return norm
+    return norm, activation
 
 
 def _demo_init(module: nn.Module) -> None:
@@ -231,14 +229,11 @@ class DemoGenerator(GeneratorNetwork):
         f = a.features
         self.layers = nn.Sequential(
             nn.ConvTranspose2d(a.classes + a.latent_dim, 4 * f, 4, bias=False),
-            _demo_norm(4 * f),
-            nn.ReLU(inplace=True),
+            *_demo_normalised(4 * f, nn.ReLU(inplace=True)),
             nn.ConvTranspose2d(4 * f, 2 * f, 3, stride=2, padding=1, bias=False),
-            _demo_norm(2 * f),
-            nn.ReLU(inplace=True),
+            *_demo_normalised(2 * f, nn.ReLU(inplace=True)),
             nn.ConvTranspose2d(2 * f, f, 4, stride=2, padding=1, bias=False),
-            _demo_norm(f),
-            nn.ReLU(inplace=True),
+            *_demo_normalised(f, nn.ReLU(inplace=True)),
             nn.ConvTranspose2d(f, a.channels, 4, stride=2, padding=1, bias=False),
             nn.Tanh(),
         )
@@ -259,15 +254,12 @@ class DemoDiscriminator(DiscriminatorNetwork):
         a = architecture
         self.layers = nn.Sequential(
             nn.Conv2d(a.channels + a.classes, 24, 3, bias=False),  # 28 → 26
-            _demo_norm(24),
-            nn.ELU(alpha=0.25),
+            *_demo_normalised(24, nn.ELU(alpha=0.25)),
             nn.MaxPool2d(2),  # → 13
             nn.Conv2d(24, 32, 3, stride=2, bias=False),  # → 6
-            _demo_norm(32),
-            nn.ELU(alpha=0.25),
+            *_demo_normalised(32, nn.ELU(alpha=0.25)),
             nn.Conv2d(32, 64, 3, bias=False),  # → 4
-            _demo_norm(64),
-            nn.ELU(alpha=0.25),
+            *_demo_normalised(64, nn.ELU(alpha=0.25)),
             nn.Conv2d(64, 128, 4, bias=False),  # → 1
             nn.Flatten(),
             nn.Linear(128, 32, bias=False),
@@ -306,18 +298,18 @@ def build_generator(architecture: Architecture) -> GeneratorNetwork:
 
 
 def build_discriminator(architecture: Architecture) -> DiscriminatorNetwork:
-    """A discriminator with fresh weights from torch's global RNG."""
+    """A discriminator with fresh weights from torch's global RNG. Raises ModelError on a foreign kind."""
     return _build(DISCRIMINATORS, architecture)
 
 
-def _build(kinds: dict[str, type[_Network]], architecture: Architecture) -> _Network:
+def _build(kinds: dict[str, type[_Module]], architecture: Architecture) -> _Module:
     if architecture.kind not in kinds:
         names = ", ".join(f"`{kind}`" for kind in kinds)
         raise ModelError(f"unknown network `{architecture.kind}`, expected one of {names}")
     return channels_last(kinds[architecture.kind](architecture))
 
 
-def channels_last(network: _Network) -> _Network:
+def channels_last(network: _Module) -> _Module:
     """The network itself, its weights in the order in which convolutions are fastest, on CPU and GPU."""
     to: Any = network.to  # whether its annotations know the argument depends on torch's release
     to(memory_format=torch.channels_last)

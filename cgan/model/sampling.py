@@ -8,7 +8,6 @@ many are drawn: float arithmetic and `torch.randn` both change a little with the
 from __future__ import annotations
 
 import io
-import math
 from functools import partial
 from pathlib import Path
 
@@ -44,9 +43,7 @@ def draw(
 def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
     """The latents float32 [count, latent_dim] that `draw` uses for the first `count` positions."""
     source = torch.Generator().manual_seed(seed)
-    chunks = [
-        torch.randn(CHUNK, latent_dim, generator=source) for _ in range(math.ceil(count / CHUNK))
-    ]
+    chunks = [torch.randn(CHUNK, latent_dim, generator=source) for _ in range(0, count, CHUNK)]
     return torch.cat(chunks)[:count]
 
 
@@ -113,20 +110,10 @@ def image_grid(images: Tensor, padding: int = 1, background: int = 64, scale: in
 
     `scale` repeats each pixel; the padding is not enlarged.
     """
-    rows, columns, channels, height, width = images.shape
     images = images.repeat_interleave(scale, dim=3).repeat_interleave(scale, dim=4)
-    step_y, step_x = height * scale + padding, width * scale + padding
-    grid = torch.full(
-        (rows * step_y + padding, columns * step_x + padding, channels),
-        background,
-        dtype=torch.uint8,
-    )
-    for row in range(rows):
-        for column in range(columns):
-            y, x = row * step_y + padding, column * step_x + padding
-            cell = images[row, column].permute(1, 2, 0)
-            grid[y : y + height * scale, x : x + width * scale] = cell
-    return picture_of(grid)
+    cells = F.pad(images, (padding, 0, padding, 0), value=background)
+    grid = cells.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return picture_of(F.pad(grid, (0, 0, 0, padding, 0, padding), value=background))
 
 
 def picture_of(image: Tensor) -> Picture:

@@ -14,6 +14,7 @@ What the discriminator sees is shifted at random, reals and fakes alike, so that
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,11 @@ class Batch(NamedTuple):
     """float32 [B, latent_dim]."""
     fake_shifts: Tensor | None
     """int64 [B, 2]: how the discriminator sees each fake shifted; `real` is shifted already. None: not."""
+
+    def split(self, count: int) -> Iterator[Batch]:
+        """The batch in `count` parts."""
+        pieces = ([None] * count if all_ is None else all_.chunk(count) for all_ in self)
+        return map(Batch, *pieces)
 
 
 class Feed:
@@ -63,10 +69,8 @@ class Feed:
             self._prepare(chunk)
         rows, latents = self._rows[place], self._latents[place]
         real = self.images.index_select(0, rows).float().mul_(2 / 255).sub_(1)
+        of_reals, of_fakes = (None, None) if self._shifts is None else self._shifts[place]
         labels = self.labels.index_select(0, rows)
-        if self._shifts is None:
-            return Batch(real, labels, latents, None)
-        of_reals, of_fakes = self._shifts[place]
         return Batch(shift(real, of_reals), labels, latents, of_fakes)
 
     def _prepare(self, chunk: int) -> None:
@@ -91,8 +95,10 @@ class Feed:
         return self._order[batch * size : (batch + 1) * size]
 
 
-def shift(images: Tensor, shifts: Tensor) -> Tensor:
-    """Images [N, C, H, W], each moved by its row of `shifts` (int64 [N, 2]), round the edge."""
+def shift(images: Tensor, shifts: Tensor | None) -> Tensor:
+    """Images [N, C, H, W], each moved by its row of `shifts` (int64 [N, 2]), if any, round the edge."""
+    if shifts is None:
+        return images
     count, channels, height, width = images.shape
     down, right = shifts[:, :1], shifts[:, 1:]
     rows = (torch.arange(height, device=images.device) - down) % height

@@ -12,17 +12,16 @@ from cgan.errors import ModelError
 from cgan.model.file_facts import UnreadableError
 from cgan.model.model_file import load_tensors, save_tensors
 
+KEEP = 2
+
 log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one training, newest two kept, in a folder of their own.
+    """The newest checkpoints of one training, in its folder.
 
-    One atomic file holds everything of one step, so parts of different steps never meet. Where the
-    newest file is damaged, the one before it is taken.
+    One atomic file holds everything of one step, so parts of different steps never meet.
     """
-
-    KEEP = 2
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +37,7 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         path = self.folder / f"step-{step:09d}.safetensors"
         save_tensors(path, "checkpoint", tensors, {"step": step})
-        for old in self._files()[self.KEEP :]:
+        for old in self._files()[KEEP:]:
             old.unlink()
 
     def load(self) -> tuple[int, dict[str, Tensor]] | None:
@@ -49,11 +48,10 @@ class Checkpoints:
         for path in self._files():
             try:
                 tensors, facts = load_tensors(path, "checkpoint")
-            except ModelError as error:
-                if isinstance(error, UnreadableError):
-                    raise
+                return int(facts["step"]), tensors
+            except UnreadableError:
+                raise
+            except ModelError:
                 log.warning("%s: damaged, so it was removed, and the one before it is used.", path)
                 path.unlink(missing_ok=True)
-                continue
-            return int(facts["step"]), tensors
         return None

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from cgan.data.dataset import Dataset
@@ -80,27 +80,27 @@ class Nearest(NamedTuple):
         return self.distance > FAR_APART or self.classes_alike
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """The params of a training, and in words what was chosen for its data: nothing without `auto`."""
 
     params: TrainParams
     choice: str
-    advice: str = ""
+    advice: str
 
 
 def fit(choices: TrainChoices, data: Dataset) -> Fit:
     """A value for each `auto`; what params.yaml says itself stays."""
     near = nearest(data)
-    rules: dict[str, Any] = dict(NEAR)
+    rules: Mapping[str, Any] = NEAR
     advice = ADVICE if near.hard and choices.total_kimg == "auto" else ""
     if near.hard:
-        sides = data.images.shape[2:]
-        rules |= HARD | {"max_shift": round(SHIFT * min(sides)) if min(sides) >= LEAST_SIDE else 0}
-        if photographs(data):
-            rules["generator"] = "upsample"
+        side = min(data.images.shape[2:])
+        rules = NEAR | HARD | {"max_shift": round(SHIFT * side) if side >= LEAST_SIDE else 0}
+        some = data.images[:: math.ceil(len(data) / COMPARED)]  # not the first: a CSV can be sorted
+        if photographs(some):
+            rules |= {"generator": "upsample"}
             if near.classes_alike:
-                rules["r1_gamma"] = gamma(data)
+                rules |= {"r1_gamma": gamma(some)}
                 advice = ADVICE_ON_PHOTOGRAPHS
         if choices.updates == "one_pass":
             rules |= HARD_IN_ONE_PASS
@@ -112,27 +112,23 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
     return Fit(params, f"{words} ({why})" if words else "", advice)
 
 
-def photographs(data: Dataset) -> bool:
+def photographs(images: Tensor) -> bool:
     """In colour, or grey without a plain ground, which drawings and characters have: there the weave of
     transposed convolutions would show."""
-    every = math.ceil(len(data) / COMPARED)  # not the first ones: a CSV can be sorted by class
-    some = data.images[::every]
-    most = int(torch.bincount(some.flatten().int(), minlength=256).max())
-    return some.shape[1] == 3 or most < PLAIN * some.numel()
+    most = int(images.flatten().int().bincount().max())
+    return images.shape[1] == 3 or most < PLAIN * images.numel()
 
 
-def gamma(data: Dataset) -> float:
+def gamma(images: Tensor) -> float:
     """The weight of R1, which keeps a discriminator from being steep. To see details of half the contrast, it
     has to be twice as steep: the weight falls with the square of the contrast of neighbouring pixels."""
-    some = data.images[:: math.ceil(len(data) / COMPARED)].float() * 2 / 255
-    fine = some.diff(dim=3).square().mean().sqrt().item()
+    fine = (images.float() * 2 / 255).diff(dim=3).square().mean().sqrt().item()
     return float(f"{R1_GAMMA * min(1.0, max(0.1, fine / FINE)) ** 2:.1g}")
 
 
 def filled(choices: TrainChoices, rules: Mapping[str, Any] = NEAR) -> TrainParams:
     """The choices, with one of the rules in the place of each `auto`."""
-    values = choices.model_dump()
-    rules = dict(rules)
+    values, rules = choices.model_dump(), dict(rules)
     if choices.discriminator == "demo":  # it has no class logits
         rules |= {"class_logit_weight": 0.0, "auxiliary_generator": 0.0}
     if choices.updates == "one_pass":  # it has no loss of the generator's own
@@ -147,12 +143,8 @@ def nearest(data: Dataset) -> Nearest:
     of its own."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:COMPARED]
     height, width = (min(side, COMPARED_SIDE) for side in data.images.shape[2:])
-    pixels = torch.cat(
-        [
-            adaptive_avg_pool2d(data.images[rows].float(), (height, width)).flatten(1)
-            for rows in order.split(AT_ONCE)
-        ]
-    )
+    pieces = (data.images[rows].float() for rows in order.split(AT_ONCE))
+    pixels = torch.cat([adaptive_avg_pool2d(piece, (height, width)).flatten(1) for piece in pieces])
     labels = data.labels[order]
     distances = torch.cdist(pixels[:LOOKED_AT], pixels)
     distances.fill_diagonal_(math.inf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from cgan.tracking.tracker import Tracker
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import Checkpoints
 from cgan.training.monitoring import WARM_UP_KIMG, Previewer, Watch
-from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
+from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm
 from cgan.training.updates import train_step
 
 PINNED = 0.995  # of both the reals and the fakes told apart, in every one of the last records
@@ -36,15 +36,25 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Trained:
-    """What a training leaves: networks in eval mode on the CPU, records and previews."""
+    """What a training leaves: networks in eval mode on the CPU, records, previews by their steps as PNG."""
 
     generator: GeneratorNetwork
     discriminator: DiscriminatorNetwork
     history: list[list[float]]
-    probes: list[list[float]] = field(default_factory=list)
-    previews: dict[int, bytes] = field(default_factory=dict)
-    wall_time_s: float = 0.0
-    resumed_from: int = 0
+    probes: list[list[float]]
+    previews: dict[int, bytes]
+    wall_time_s: float
+    resumed_from: int
+
+
+class Diverged(TrainingError):  # noqa: N818 - reads like what happened
+    """The training went wrong by itself."""
+
+    def __init__(self, step: int, what: str, advice: str) -> None:
+        super().__init__(
+            f"training stopped at step {step}: {what}. Nothing was saved after the last good "
+            f"checkpoint. {advice}"
+        )
 
 
 def train(
@@ -72,18 +82,30 @@ def train(
     state = TrainState(data, params, hardware)
     feed = Feed(data, params, hardware.device, params.log_every)
     checkpoints = Checkpoints(folder) if folder else None
-    checkpoint = checkpoints.load() if checkpoints else None
-    if checkpoint:
+    if checkpoints and (checkpoint := checkpoints.load()):
         state.restore(*checkpoint)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     previewer = Previewer(state, data.class_names, folder)
-    probe_steps = spread_steps(params.probes, params.total_steps)
-    if state.step == 0:
-        if previewer.steps:
-            tracker.log_image(BY_STEP, previewer.take(0), 0)
-        if watch and probe_steps:  # logged first, it is also what MLflow compares two runs by first
-            tracker.log_metrics(probe(state, watch), 0)
-            tracker.send(0)
+    # Step 0 and as many more as there are to be probes, at equal distances up to the last step.
+    count = params.probes if watch else 0
+    probe_steps = {round(params.total_steps * n / count) for n in range(count + 1) if count}
+
+    def look() -> None:
+        """The preview and the probe of this step, if any."""
+        step = state.step
+        if step in previewer.steps or step in probe_steps:
+            check_finite(state)
+        if step in previewer.steps:
+            picture = previewer.take()
+            tracker.log_image(BY_STEP, picture, step)
+            if step == params.total_steps:
+                tracker.log_image(AT_THE_END, picture, step)
+        if watch and step in probe_steps:
+            tracker.log_metrics(probe(state, watch), step)
+            tracker.send(step)
+
+    if state.step == 0:  # what is logged first MLflow compares two runs by first: the probe
+        look()
     with parts_on_threads(state.parts) as state.map:
         start, started = state.step, time.perf_counter()
         for _ in progress(range(start, params.total_steps)):
@@ -91,20 +113,10 @@ def train(
             step = state.step
             last, stop = step == params.total_steps, stopping()
             if step % params.log_every == 0 or last:
-                tracker.log_metrics(
-                    record(state, time.perf_counter() - started, step - start), step
-                )
+                seconds = time.perf_counter() - started
+                tracker.log_metrics(record(state, seconds, step - start), step)
                 check_balance(state)
-            if step in previewer.steps:
-                check_finite(state)
-                picture = previewer.take(step)
-                tracker.log_image(BY_STEP, picture, step)
-                if last:
-                    tracker.log_image(AT_THE_END, picture, step)
-            if watch and step in probe_steps:
-                check_finite(state)
-                tracker.log_metrics(probe(state, watch), step)
-                tracker.send(step)
+            look()
             if checkpoints and (step % params.save_every == 0 or stop or last):
                 check_finite(state)
                 checkpoints.save(step, state.tensors())
@@ -119,21 +131,10 @@ def train(
         state.discriminator.cpu().eval().requires_grad_(False),
         state.history,
         state.probes,
-        previewer.taken(),
+        previewer.taken,
         wall_time_s,
         start,
     )
-
-
-class Diverged(TrainingError):  # noqa: N818 - reads like what happened
-    """The training went wrong by itself."""
-
-    def __init__(self, step: int, what: str, advice: str) -> None:
-        super().__init__(
-            f"training stopped at step {step}: {what}. Nothing was saved after the last good "
-            f"checkpoint. {advice}"
-        )
-        self.step = step
 
 
 def check_finite(state: TrainState) -> None:
@@ -146,11 +147,8 @@ def check_finite(state: TrainState) -> None:
     done = (state.step - 1) % state.params.log_every + 1
     bad = (~state.stats[:done].isfinite().all(dim=1)).nonzero()
     if len(bad):
-        raise Diverged(
-            state.step - done + int(bad[0]) + 1,
-            "a loss is not a finite number",
-            advice,
-        )
+        step = state.step - done + int(bad[0]) + 1
+        raise Diverged(step, "a loss is not a finite number", advice)
     weights = [*state.generator.parameters(), *state.discriminator.parameters()]
     if not torch.stack([weight.isfinite().all() for weight in weights]).all():
         raise Diverged(state.step, "a weight is not a finite number", advice)
@@ -159,12 +157,8 @@ def check_finite(state: TrainState) -> None:
 def check_balance(state: TrainState) -> None:
     """Raise Diverged when the discriminator has won for good: in every one of the last records it tells
     nearly all fakes from reals."""
-    last = [row[-2:] for row in state.history[-PINNED_RECORDS:]]  # reals and fakes told apart
-    if (
-        state.kimg > WARM_UP_KIMG
-        and len(last) == PINNED_RECORDS
-        and min(min(pair) for pair in last) >= PINNED
-    ):
+    last = [min(row[-2:]) for row in state.history[-PINNED_RECORDS:]]  # reals, fakes told apart
+    if state.kimg > WARM_UP_KIMG and len(last) == PINNED_RECORDS and min(last) >= PINNED:
         raise Diverged(
             state.step,
             f"the discriminator tells fakes from reals in at least {percent(PINNED)} of all cases in each of "
@@ -186,24 +180,13 @@ def probe(state: TrainState, watch: Watch) -> dict[str, float]:
     return quality
 
 
-def spread_steps(count: int, total_steps: int) -> set[int]:
-    """`count` steps at equal distances, the last one included."""
-    return {round(total_steps * (n + 1) / count) for n in range(count)}
-
-
 def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
     """Means over the interval that ends at `state.step`. Besides previews, probes and checkpoints, only
     this makes the loop wait for the device."""
     check_finite(state)
     p, step = state.params, state.step
-    done = (step - 1) % p.log_every + 1
-    means = state.stats[:done].double().mean(dim=0).tolist()
-    values = {
-        "step": step,
-        "progress/kimg": state.kimg,
-        "progress/learning_rate": learning_rate(p, step - 1),
-        **dict(zip(STATS, means, strict=True)),
-    }
-    state.history.append([values[name] for name in COLUMNS])
-    del values["step"]
-    return values | {"progress/images_per_s": steps * p.batch_size / max(seconds, 1e-9)}
+    means = state.stats[: (step - 1) % p.log_every + 1].double().mean(dim=0).tolist()
+    values = [step, state.kimg, learning_rate(p, step - 1), *means]
+    state.history.append(values)
+    told = dict(zip(COLUMNS[1:], values[1:], strict=True))
+    return told | {"progress/images_per_s": steps * p.batch_size / max(seconds, 1e-9)}

@@ -30,7 +30,6 @@ CHANCE = 1.5  # times the share of chance; no better in the second half: it lear
 BAD_PROBES = 2  # in a row
 WARM_UP_KIMG = 32.0  # a young generator draws one blob a class, and its discriminator knows it
 
-
 # The columns of a probe's record.
 PROBE = (
     "probe/conditional_accuracy",
@@ -76,7 +75,7 @@ class Watch:
 
     def problem(self, probe: dict[str, float], kimg: float, total_kimg: float) -> str | None:
         """What is wrong after `kimg` of `total_kimg`, in words, once BAD_PROBES in a row show it."""
-        wrong = None if kimg <= WARM_UP_KIMG else self._sign(probe, kimg / total_kimg)
+        wrong = self._sign(probe, kimg / total_kimg) if kimg > WARM_UP_KIMG else None
         self._bad = self._bad + 1 if wrong else 0
         return wrong if self._bad >= BAD_PROBES else None
 
@@ -95,14 +94,14 @@ class Watch:
         return None
 
 
-def preview_steps(count: int, total_steps: int) -> list[int]:
+def preview_steps(count: int, total_steps: int) -> set[int]:
     """Step 0, before the first update, and 200, then ever further apart, up to the last step; at most
     `count` of them."""
     first = [step for step in (0, 200) if step <= total_steps][:count]
-    if count > len(first):
-        rest = np.geomspace(max(first[-1], 1), total_steps, count - len(first) + 1)[1:]
-        first += [round(step) for step in rest]
-    return sorted(set(first))
+    if count <= len(first):
+        return set(first)
+    rest = np.geomspace(max(first[-1], 1), total_steps, count - len(first) + 1)[1:]
+    return {*first, *(round(step) for step in rest)}
 
 
 class Previewer:
@@ -112,32 +111,25 @@ class Previewer:
     """
 
     def __init__(self, state: TrainState, names: list[str], folder: Path | None) -> None:
-        p = state.params
-        self.state, self.folder = state, folder / "previews" if folder else None
-        self.names = names[:PREVIEW_CLASSES]
-        self.steps = set(preview_steps(p.previews, p.total_steps))
+        p, device = state.params, state.hardware.device
+        self.state, self.names = state, names[:PREVIEW_CLASSES]
+        self.steps = preview_steps(p.previews, p.total_steps)
         random = torch.Generator().manual_seed(p.seed)
         latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=random)
-        device = state.hardware.device
         self.latents = latents.repeat(len(self.names), 1).to(device)
-        self.labels = torch.arange(len(self.names), device=device)
-        self.labels = self.labels.repeat_interleave(PREVIEW_COLUMNS)
-        self._taken: dict[int, bytes] = {}
+        labels = torch.arange(len(self.names), device=device)
+        self.labels = labels.repeat_interleave(PREVIEW_COLUMNS)
+        self.folder = folder / "previews" if folder else None
+        files = sorted(self.folder.glob("step-*.png")) if self.folder else []
+        self.taken = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
+        """Step → PNG, those of an earlier, interrupted process, too."""
 
     @torch.no_grad()
-    def take(self, step: int) -> NDArray[np.uint8]:
+    def take(self) -> NDArray[np.uint8]:
         """Draw → uint8 [H, W] or [H, W, 3]: a row a class (the first 50) with its name, a column a latent."""
-        images = to_uint8(self.state.average(self.latents, self.labels))
+        images, step = to_uint8(self.state.average(self.latents, self.labels)), self.state.step
         grid = with_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), self.names)
-        self._taken[step] = encode_png(grid)
+        self.taken[step] = encode_png(grid)
         if self.folder:
-            write_bytes(self.folder / f"step-{step:06d}.png", self._taken[step])
+            write_bytes(self.folder / f"step-{step:06d}.png", self.taken[step])
         return grid
-
-    def taken(self) -> dict[int, bytes]:
-        """Step → PNG, including those that an earlier, interrupted process took."""
-        files = sorted(self.folder.glob("step-*.png")) if self.folder else []
-        earlier = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
-        return {
-            step: png for step, png in sorted((earlier | self._taken).items()) if step in self.steps
-        }

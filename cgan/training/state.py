@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,18 +52,20 @@ def weights_of(optimizer: Optimizer) -> list[Tensor]:
     return weights
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
     """A part of a batch, with networks that share the weights and have batch-norm state of their own."""
 
     generator: GeneratorNetwork
     discriminator: DiscriminatorNetwork
     hardware: Hardware
-    real: Tensor
-    labels: Tensor
-    latents: Tensor
-    fake_shifts: Tensor | None
     penalise: bool
+    batch: Batch
+    maps: Tensor = field(init=False)  # the discriminator's first, of fakes and reals [2B, …]
+    # What the discriminator said in this step: float32 [B] each, without a graph.
+    said_of_real: Tensor = field(init=False)
+    said_of_fake: Tensor = field(init=False)
+    said_to_generator: Tensor = field(init=False)
 
     @property
     def projection(self) -> ProjectionDiscriminator:
@@ -76,33 +77,25 @@ class Part:
     def fakes(self) -> Tensor:
         """[B, C, H, W] float32 in [-1, 1], with the generator's graph behind them. Drawn once a step."""
         with self.hardware.autocast():
-            fakes: Tensor = self.generator(self.latents, self.labels)
+            fakes: Tensor = self.generator(self.batch.latents, self.batch.labels)
         return fakes.float()
 
-    def as_seen(self, fakes: Tensor) -> Tensor:
-        """Fakes as the discriminator sees them: shifted, where `train.max_shift` says so."""
-        return fakes if self.fake_shifts is None else shift(fakes, self.fake_shifts)
+    def as_seen(self) -> Tensor:
+        """The fakes as the discriminator sees them: shifted, where `train.max_shift` says so."""
+        return shift(self.fakes, self.batch.fake_shifts)
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits float32 [N] and class logits [N, classes], or None where the network has none."""
+        """Logits float32 [B] and class logits [B, classes], or None where the network has none."""
         with self.hardware.autocast():
-            scores: tuple[Tensor, Tensor | None] = self.discriminator(images, self.labels)
+            scores: tuple[Tensor, Tensor | None] = self.discriminator(images, self.batch.labels)
         return scores
-
-
-class Logits(NamedTuple):
-    """What the discriminator said of one part in one step: float32 [N] each, without a graph."""
-
-    real: Tensor
-    fake: Tensor
-    fake_in_generator_update: Tensor
 
     def stats(self, objective: str) -> Tensor:
         """STATS. The losses are the adversarial ones: class losses would hide who is ahead."""
-        real, fake, threshold = self.real, self.fake, decision_threshold(objective)
+        real, fake, threshold = self.said_of_real, self.said_of_fake, decision_threshold(objective)
         values = (
             discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
-            generator_loss(objective, self.fake_in_generator_update),
+            generator_loss(objective, self.said_to_generator),
             real.mean(),
             fake.mean(),
             (real > threshold).float().mean(),
@@ -115,42 +108,33 @@ class TrainState:
     """Both networks, the averaged generator, both optimizers, and what was recorded so far."""
 
     def __init__(self, data: Dataset, params: TrainParams, hardware: Hardware) -> None:
-        _, channels, height, width = data.images.shape
-        image = {"channels": channels, "height": height, "width": width, "classes": data.classes}
-        image["max_features"] = params.max_width
+        p, device, (_, channels, height, width) = params, hardware.device, data.images.shape
+        shape = (data.classes, channels, height, width)
+        draws = Architecture(p.generator, *shape, p.generator_width, p.latent_dim, p.max_width)
+        tells = Architecture(
+            p.discriminator,
+            *shape,
+            p.discriminator_width,
+            max_features=p.max_width,
+            class_logit_weight=p.class_logit_weight,
+        )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(params.seed)
-            generator = build_generator(
-                Architecture(
-                    kind=params.generator,
-                    features=params.generator_width,
-                    latent_dim=params.latent_dim,
-                    **image,
-                )
-            )
-            discriminator = build_discriminator(
-                Architecture(
-                    kind=params.discriminator,
-                    features=params.discriminator_width,
-                    class_logit_weight=params.class_logit_weight,
-                    **image,
-                )
-            )
-        self.params, self.hardware = params, hardware
-        self.generator: GeneratorNetwork = generator.to(hardware.device).train()
-        self.discriminator: DiscriminatorNetwork = discriminator.to(hardware.device).train()
+            torch.manual_seed(p.seed)
+            self.generator: GeneratorNetwork = build_generator(draws).to(device)
+            self.discriminator: DiscriminatorNetwork = build_discriminator(tells).to(device)
         self.average: GeneratorNetwork = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.params, self.hardware = params, hardware
         self.generator_optimizer = self._optimizer(self.generator)
         self.discriminator_optimizer = self._optimizer(self.discriminator)
         # On CUDA one stream computes a whole batch faster than parts of it.
-        self.parts = params.cpu_parts if hardware.device.type == "cpu" else 1
-        self.networks = [(self.generator, self.discriminator)] + [
-            (sharing_weights(self.generator), sharing_weights(self.discriminator))
-            for _ in range(1, self.parts)
-        ]
+        self.parts = p.cpu_parts if device.type == "cpu" else 1
+        self.networks = [(self.generator, self.discriminator)]
+        for _ in range(1, self.parts):
+            pair = sharing_weights(self.generator), sharing_weights(self.discriminator)
+            self.networks.append(pair)
         self.map: Map = map
         self.step = 0
-        self.stats = torch.zeros(params.log_every, len(STATS), device=hardware.device)
+        self.stats = torch.zeros(p.log_every, len(STATS), device=device)
         self.history: list[list[float]] = []
         self.probes: list[list[float]] = []  # step, kimg, and what was measured there
         self._pairs = [
@@ -159,40 +143,23 @@ class TrainState:
         ]
 
     def _optimizer(self, network: nn.Module) -> Optimizer:
-        p = self.params
+        p, device = self.params, self.hardware.device
         weights = [w for w in network.parameters() if w.requires_grad]
-        on_cuda = self.hardware.device.type == "cuda"
-        # On the device, like all that a step reads: it waits for nothing.
-        rate = torch.tensor(p.lr, device=self.hardware.device)
-        if p.optimizer == "adam":
-            betas = (p.adam_beta1, p.adam_beta2)
-            return without_compiler(torch.optim.Adam)(
-                weights, rate, betas, fused=True, capturable=on_cuda
+        on_cuda = device.type == "cuda"
+        if p.optimizer == "adadelta":
+            return without_compiler(torch.optim.Adadelta)(
+                weights, p.lr, p.adadelta_rho, p.adadelta_eps, capturable=on_cuda
             )
-        return without_compiler(torch.optim.Adadelta)(
-            weights, lr=p.lr, rho=p.adadelta_rho, eps=p.adadelta_eps, capturable=on_cuda
+        # On the device, like all that a step reads: it waits for nothing.
+        rate, betas = torch.tensor(p.lr, device=device), (p.adam_beta1, p.adam_beta2)
+        return without_compiler(torch.optim.Adam)(
+            weights, rate, betas, fused=True, capturable=on_cuda
         )
 
     def split(self, batch: Batch, penalise: bool) -> list[Part]:
         """A batch → its parts, each with networks that share the weights."""
-        count, moved = self.parts, batch.fake_shifts
-        pieces = zip(
-            self.networks,
-            batch.real.chunk(count),
-            batch.labels.chunk(count),
-            batch.latents.chunk(count),
-            [None] * count if moved is None else moved.chunk(count),
-            strict=True,
-        )
-        return [
-            Part(generator, discriminator, self.hardware, real, labels, latents, shifts, penalise)
-            for (generator, discriminator), real, labels, latents, shifts in pieces
-        ]
-
-    def write_stats(self, row: int, logits: list[Logits]) -> None:
-        """Write STATS of a step, as means over all its parts, into a row of `stats`."""
-        by_part = torch.stack([part.stats(self.params.objective) for part in logits])
-        self.stats[row] = by_part.mean(dim=0)
+        pieces = zip(self.networks, batch.split(self.parts), strict=True)
+        return [Part(*pair, self.hardware, penalise, piece) for pair, piece in pieces]
 
     @property
     def kimg(self) -> float:
@@ -221,24 +188,28 @@ class TrainState:
         for name in RECORDS:
             tensors[name] = torch.tensor(getattr(self, name), dtype=torch.float64)
         for name in NETWORKS:
-            network: nn.Module = getattr(self, name)
-            tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+            for key, value in getattr(self, name).state_dict().items():
+                tensors[f"{name}/{key}"] = value
         for name in OPTIMIZERS:
             optimizer: Optimizer = getattr(self, name)
             for index, weight in enumerate(weights_of(optimizer)):
                 for key, value in optimizer.state[weight].items():
-                    tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value)
+                    tensors[f"{name}/{index}/{key}"] = value
         return tensors
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Go back to a checkpoint of a training with the same fingerprint."""
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            found = (name for name in tensors if name.startswith(prefix))
+            return {name.removeprefix(prefix): tensors[name] for name in found}
+
         self.step = step
         self.stats.copy_(tensors["stats"])
         for name in RECORDS:
             setattr(self, name, tensors[name].tolist())
         for name in NETWORKS:
-            network: nn.Module = getattr(self, name)
-            network.load_state_dict(_below(tensors, f"{name}/"))
+            getattr(self, name).load_state_dict(below(f"{name}/"))
         for name in OPTIMIZERS:
             optimizer: Optimizer = getattr(self, name)
             for index, weight in enumerate(weights_of(optimizer)):
@@ -248,12 +219,8 @@ class TrainState:
                     key: torch.empty_like(weight).copy_(value)
                     if value.shape == weight.shape
                     else value.to(weight.device)
-                    for key, value in _below(tensors, f"{name}/{index}/").items()
+                    for key, value in below(f"{name}/{index}/").items()
                 }
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 @torch.no_grad()
@@ -265,11 +232,10 @@ def estimate_batch_norm(
     They are means over `batches` batches of `size` drawings, whose classes are in the mix in which the
     training showed them: `counts`, int64 [classes].
     """
-    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative mean
+    for norm in generator.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative mean
     device = next(generator.parameters()).device
     random = torch.Generator().manual_seed(seed)
     labels = labels_in_mix(counts, size).to(device)
@@ -278,8 +244,6 @@ def estimate_batch_norm(
         latents = torch.randn(size, generator.architecture.latent_dim, generator=random)
         generator(latents.to(device), labels)
     generator.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def labels_in_mix(counts: Tensor, size: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from scipy.stats import ttest_ind
 
 from cgan.quality.intervals import contexts_differ, difference, difference_of_means, share
 
@@ -25,6 +24,8 @@ def test_contexts_may_differ_in_the_generator_and_in_nothing_else() -> None:
 
 
 def test_the_interval_of_a_difference_of_means_is_welchs_and_rather_too_wide() -> None:
+    from scipy.stats import ttest_ind  # takes a second
+
     for a, b in (
         ([0.21, 0.22, 0.20], [0.11, 0.12, 0.10]),  # 4 degrees of freedom
         ([1.0, 2.0, 3.0, 4.0, 5.0], [1.5, 2.5, 3.5, 4.5, 5.5]),  # 8

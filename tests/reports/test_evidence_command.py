@@ -38,7 +38,7 @@ from cgan.reports.split import write_split
 def rare(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
     """In a finished project with a rare class: what goes to MLflow."""
     finish_with_a_rare_class(project)
-    set_params({"train_judge.total_kimg": 0.2})  # of the classifiers; the judge has learnt
+    set_params({"train_judge.total_kimg": 0.1})  # of the classifiers; the judge has learnt
     return reopened(command, monkeypatch)
 
 

@@ -12,23 +12,24 @@ import pytest
 import torch
 
 from cgan.model.file_facts import UnreadableError
-from cgan.model.model_file import digest_of, load_tensors
+from cgan.model.model_file import load_tensors
 from cgan.training.checkpoints import Checkpoints
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return digest_of(a) == digest_of(b)
-
-
-def tensors_of(step: int) -> dict[str, torch.Tensor]:
-    return {"w": torch.full((3,), float(step))}
 
 
 def saved(folder: Path, *steps: int) -> Checkpoints:
     checkpoints = Checkpoints(folder)
     for step in steps:
-        checkpoints.save(step, tensors_of(step))
+        checkpoints.save(step, {"w": torch.full((3,), float(step))})
     return checkpoints
+
+
+def loaded(checkpoints: Checkpoints) -> int | None:
+    """The step of the checkpoint that is found, which has the tensors of that step."""
+    if (found := checkpoints.load()) is None:
+        return None
+    step, tensors = found
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"w": [step] * 3}
+    return step
 
 
 def names_in(folder: Path) -> list[str]:
@@ -37,8 +38,7 @@ def names_in(folder: Path) -> list[str]:
 
 def test_newest_two_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "new").load() is None
-    found = saved(tmp_path / "new", 2, 10, 4, 100).load()
-    assert found is not None and found[0] == 100 and same(found[1], tensors_of(100))
+    assert loaded(saved(tmp_path / "new", 2, 10, 4, 100)) == 100
     kept = ["step-000000010.safetensors", "step-000000100.safetensors"]
     assert names_in(tmp_path / "new") == kept
 
@@ -57,8 +57,7 @@ def test_f38_training_falls_back_to_the_previous_good_checkpoint_and_says_so(
     newest = tmp_path / "step-000000008.safetensors"
     damage(newest)
     with caplog.at_level(logging.WARNING):
-        found = checkpoints.load()
-    assert found is not None and found[0] == 4 and same(found[1], tensors_of(4))
+        assert loaded(checkpoints) == 4
     assert f"{newest.name}: damaged, so it was removed" in caplog.text
     assert names_in(tmp_path) == ["step-000000004.safetensors"]
     damage(tmp_path / "step-000000004.safetensors")
@@ -92,16 +91,14 @@ def test_f42_the_step_in_the_name_is_the_step_of_the_content(tmp_path: Path) -> 
     checkpoints = saved(tmp_path, 4, 8)
     assert load_tensors(tmp_path / "step-000000008.safetensors", "checkpoint")[1]["step"] == 8
     (tmp_path / "step-000000008.safetensors").rename(tmp_path / "step-000000009.safetensors")
-    found = checkpoints.load()
-    assert found is not None and found[0] == 8
+    assert loaded(checkpoints) == 8
 
 
 def test_f43_leftover_of_a_killed_save_is_cleaned_and_nothing_else(tmp_path: Path) -> None:
     saved(tmp_path, 4)
     (tmp_path / ".step-000000008.safetensors.abc.tmp").write_bytes(b"half")
     (tmp_path / "mlflow.json").write_text("{}")
-    found = Checkpoints(tmp_path).load()
-    assert found is not None and found[0] == 4
+    assert loaded(Checkpoints(tmp_path)) == 4
     assert names_in(tmp_path) == ["mlflow.json", "step-000000004.safetensors"]
 
 

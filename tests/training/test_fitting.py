@@ -10,17 +10,12 @@ from synthetic import sample_digits
 from cgan.data.dataset import Dataset
 from cgan.errors import percent
 from cgan.params.reading import load_params
-from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, nearest, photographs
+from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, nearest
 
 CHOICES = load_params(ROOT / "params.yaml").train
 AUTO = (
-    "updates",
-    "generator",
-    "auxiliary_generator",
-    "class_logit_weight",
-    "max_shift",
-    "r1_gamma",
-    "total_kimg",
+    *("updates", "generator", "auxiliary_generator", "class_logit_weight", "max_shift"),
+    *("r1_gamma", "total_kimg"),
 )
 NEAR = ("one_pass", "deconv", 0.0, 1.25, 0, 0.3, 160.0)
 HARD = ("two_passes", "deconv", 0.5, 1.0, 2, 0.3, 190.0)
@@ -45,10 +40,10 @@ def chosen(data: Dataset) -> tuple[float | str, ...]:
 
 
 def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
-    assert chosen(digits(5000)) == NEAR
-    assert chosen(digits(1000)) == HARD
-    assert not fit(CHOICES, digits(5000)).advice and "700" in fit(CHOICES, digits(1000)).advice
-    apart = [nearest(digits(count)).distance for count in (5000, 1000)]
+    many, few = digits(5000), digits(1000)
+    assert chosen(many) == NEAR and chosen(few) == HARD
+    assert not fit(CHOICES, many).advice and "700" in fit(CHOICES, few).advice
+    apart = [nearest(data).distance for data in (many, few)]
     assert apart[0] < FAR_APART - 0.01 < FAR_APART + 0.01 < apart[1]
 
 
@@ -60,10 +55,11 @@ def test_what_is_chosen_does_not_depend_on_the_order_of_the_images() -> None:
     assert found == pytest.approx(nearest(mixed), abs=0.02)
     many, plain = noise(8, COMPARED), torch.zeros(COMPARED, 1, 8, 8, dtype=torch.uint8)
     for images in ([many.images, plain], [plain, many.images]):
-        assert not photographs(Dataset(torch.cat(images), many.labels.repeat(2), {"classes": 3}))
+        both = Dataset(torch.cat(images), many.labels.repeat(2), {"classes": 3})
+        assert fit(CHOICES, both).params.generator == "deconv"
 
 
-def test_classes_that_look_alike_get_help_however_near_the_images_lie() -> None:
+def test_classes_that_look_alike_get_help_however_near_and_photographs_of_them_are_hard() -> None:
     data = digits(5000)
     assert nearest(data).same_class > 0.9
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
@@ -73,6 +69,8 @@ def test_classes_that_look_alike_get_help_however_near_the_images_lie() -> None:
     assert chosen(mixed) == HARD
     colour = Dataset(mixed.images.expand(-1, 3, -1, -1), mixed.labels, mixed.metadata)
     assert chosen(colour) == (HARD[0], "upsample", *HARD[2:])
+    told = ["--drawn FOLDER" in fit(CHOICES, each).advice for each in (data, mixed, colour)]
+    assert told == [False, False, True]
     one = Dataset(data.images, torch.zeros_like(data.labels), data.metadata)
     assert chosen(one) == NEAR, "a single class cannot be mistaken"
 
@@ -86,15 +84,6 @@ def test_the_gradient_penalty_falls_with_the_square_of_the_finest_contrast(
     random = torch.rand(60, 1, 16, 1, generator=torch.Generator().manual_seed(0)) * 200
     data = Dataset((stripes + random).round().byte(), torch.arange(60) % 3, {"classes": 3})
     assert fit(CHOICES, data).params.r1_gamma == pytest.approx(gamma, rel=0.3)
-
-
-def test_who_has_photographs_of_classes_that_look_alike_is_told_that_they_are_hard() -> None:
-    order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
-    data = digits(5000)
-    mixed = Dataset(data.images, data.labels[order], data.metadata)
-    colour = Dataset(mixed.images.expand(-1, 3, -1, -1), mixed.labels, mixed.metadata)
-    told = ["--drawn FOLDER" in fit(CHOICES, each).advice for each in (data, mixed, colour)]
-    assert told == [False, False, True]
 
 
 @pytest.mark.parametrize(("side", "shift"), [(8, 0), (15, 0), (16, 1), (32, 2), (64, 4)])
