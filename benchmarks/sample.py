@@ -41,7 +41,7 @@ def cells(found: Evaluation, keys: tuple[str, ...], of: str = "value") -> list[s
 
 def small(scale: Scale) -> Result:
     """Trained by params.yaml on as many images of each class; all else is alike for all sizes."""
-    common, params = EvaluationSet.of_sample(scale.judge_kimg), all_params()
+    common, params = EvaluationSet.prepare(None, scale.judge_kimg, sample=True), all_params()
     pairs = ((part.images, part.labels) for part in (common.training, common.heldout))
     images, labels = (torch.cat(each).numpy() for each in zip(*pairs, strict=True))
     judge = replace(common, training=as_dataset(images, labels, 10)).judge
@@ -53,7 +53,7 @@ def small(scale: Scale) -> Result:
         note=f"{len(common.heldout):,} images are held out from all. The judge has learnt all 5,000, theirs "
         f"too. {len(asked):,} drawings; copies of the set that was trained on.",
     )  # fmt: skip
-    short = dict(SHORT_RUN) if scale.limit else {}
+    short = SHORT_RUN if scale.limit else {}
     choices = TrainChoices.model_validate(params.train.model_dump() | short)
     reports: dict[str, Evaluation] = {}
     for count in A_CLASS:

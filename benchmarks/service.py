@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 import torch
 
+from cgan.hosts import LOOPBACK, answers, site_of
 from cgan.model.model_file import save_network
 from cgan.project import PACKAGE_PARENT
 
@@ -49,41 +50,24 @@ class Load:
         return {"requests": len(self.seconds), **ms, "statuses": dict(self.statuses)}
 
 
-def write_model(folder: Path) -> Path:
-    """A generator as preset `default` trains it. Speed does not depend on the weights: fresh ones."""
-    torch.manual_seed(0)
-    path = folder / "generator.safetensors"
-    save_network(path, fresh_generator("default"), {})
-    return path
-
-
 @contextlib.contextmanager
-def serving(model: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """`cgan serve` in a process of its own: its address."""
-    code = "from cgan.cli import main; main()"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--port", port, "--model", str(model)],
-        env={**os.environ, "PYTHONPATH": PACKAGE_PARENT},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        encoding="utf-8",
-    )
-    assert process.stdout
-    try:
-        address = process.stdout.readline().split()[0]
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"{address}/healthz")
-                break
-            time.sleep(0.1)
-        yield address, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(60)
-        process.stdout.close()
+def serving(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """`cgan serve` in a process of its own: its address. Speed does not depend on weights: fresh ones."""
+    torch.manual_seed(0)
+    model = folder / "generator.safetensors"
+    save_network(model, fresh_generator("default"), {})
+    with socket.create_server((LOOPBACK, 0)) as probe:
+        port = probe.getsockname()[1]
+    command = ["-m", "cgan.cli", "serve", "--port", str(port), "--model", str(model)]
+    environment = {**os.environ, "PYTHONPATH": PACKAGE_PARENT}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, *command], env=environment, **quiet) as process:
+        try:
+            while process.poll() is None and not answers(port):
+                time.sleep(0.1)
+            yield site_of(LOOPBACK, port), psutil.Process(process.pid)
+        finally:
+            process.terminate()
 
 
 async def at_a_rate(address: str, rate: float, seconds: float) -> Load:
@@ -130,7 +114,7 @@ def measure(scale: Scale) -> Result:
     seconds, rounds = scale.service_s, 5
     with (
         tempfile.TemporaryDirectory(prefix="cgan-") as folder,
-        serving(write_model(Path(folder))) as (address, process),
+        serving(Path(folder)) as (address, process),
     ):
         asyncio.run(at_a_rate(address, RATE, min(2.0, seconds)))
         before = process.memory_info().rss
