@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -21,6 +21,7 @@ from .scale import SCALES, Scale
 from .tables import Result
 
 PARTS = ("throughput", "quality", "service", "page", "pipeline")
+Measure = Callable[[dict[str, Result]], Result]  # of what was measured before
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 Only = Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; repeatable.")]
@@ -29,31 +30,30 @@ Only = Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}
 def run(scale: Scale, only: list[str] | None = None) -> None:
     if unknown := set(only or ()) - set(PARTS):
         raise CganError(f"no part `{min(unknown)}`. There are: {', '.join(PARTS)}.")
-    facts = _facts(scale.device)
-    results: dict[str, Result] = {}
-    for part in only or PARTS:
-        module = importlib.import_module(f".{part}", __package__)
-        results[part] = module.measure(scale)
-        _show(scale.name, part, facts, results[part])
-    if {"throughput", "quality"} <= results.keys() and scale.device == "cpu":
-        found = quality.compare_with_port(results["throughput"].figures, results["quality"].figures)
-        results["port"] = found
-        _show(scale.name, "port", facts, found)
-    if scale.name != "tiny":
-        fail_on_broken_promises(*results.values())
+    modules = {part: importlib.import_module(f".{part}", __package__) for part in only or PARTS}
+    parts: dict[str, Measure] = {
+        part: lambda _, module=module: module.measure(scale)  # type: ignore[misc]
+        for part, module in modules.items()
+    }
+    if {"throughput", "quality"} <= parts.keys() and scale.device == "cpu":
+        parts["port"] = lambda results: quality.compare_with_port(
+            results["throughput"].figures, results["quality"].figures
+        )
+    tell(scale.name, parts, scale.device)
 
 
-def _facts(device: str = "cpu") -> dict[str, Any]:
+def tell(folder: str, parts: dict[str, Measure], device: str = "cpu") -> None:
+    """Measure each part, print its tables, keep its figures; and at the end fail if a promise is broken."""
     facts = machine.facts(device)
     print(machine.sentence(facts), flush=True)
-    return facts
-
-
-def _show(folder: str, name: str, facts: dict[str, Any], result: Result) -> None:
-    """Print the tables and keep the figures."""
-    write_json(CACHE / folder / f"{name}.json", {"facts": facts, **result.figures})
-    for table in result.tables:
-        print(f"\n{table.markdown()}", flush=True)
+    results: dict[str, Result] = {}
+    for name, measure in parts.items():
+        results[name] = result = measure(results)
+        write_json(CACHE / folder / f"{name}.json", {"facts": facts, **result.figures})
+        for table in result.tables:
+            print(f"\n{table.markdown()}", flush=True)
+    if folder != "tiny":
+        fail_on_broken_promises(*results.values())
 
 
 def fail_on_broken_promises(*results: Result) -> None:
@@ -62,13 +62,6 @@ def fail_on_broken_promises(*results: Result) -> None:
         print(f"- {check}")
     if not all(check.held for check in checks):
         raise typer.Exit(1)
-
-
-def _alone(name: str, measure: Callable[[], Result], folder: str = "") -> None:
-    facts = _facts()
-    result = measure()
-    _show(folder or name, name, facts, result)
-    fail_on_broken_promises(result)
 
 
 @app.command()
@@ -84,15 +77,9 @@ def everything(only: Only = None) -> None:
 
 
 @app.command()
-def tiny(only: Only = None) -> None:
-    """A trial of the benchmarks themselves; the figures mean nothing."""
-    run(SCALES["tiny"], only)
-
-
-@app.command()
 def small() -> None:
     """What the pipeline makes of 100 to 1,000 digits: seven minutes."""
-    _alone("small", lambda: sample.small(SCALES["all"]), "all")
+    tell("all", {"small": lambda _: sample.small(SCALES["all"])})
 
 
 @app.command()
@@ -112,7 +99,7 @@ def pipeline(
     rounds: int = 2,
 ) -> None:
     """The seconds of each stage of `dvc repro`, as committed."""
-    _alone("pipeline", lambda: stages.compare(rounds, against))
+    tell("pipeline", {"pipeline": lambda _: stages.compare(rounds, against)})
 
 
 @app.command()
@@ -123,7 +110,7 @@ def large(
     ] = None,
 ) -> None:
     """Each stage on a CSV of a million rows: seconds and peak memory. Half an hour."""
-    _alone("large", lambda: stages.large(rows, folder))
+    tell("large", {"large": lambda _: stages.large(rows, folder)})
 
 
 if __name__ == "__main__":

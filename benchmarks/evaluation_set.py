@@ -134,14 +134,9 @@ class EvaluationSet:
         accuracy = (self.real.classes == self.heldout.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, others.features)
 
-    @property
-    def asked(self) -> Tensor:
-        """The classes that contenders must draw: those of the hold-out, one drawing an image, so
-        that a difference in the mix of classes is not taken for one in the drawings."""
-        return self.heldout.labels
-
     def score(self, drawn: Tensor) -> tuple[float, float]:
-        """(accuracy, Fréchet distance) of uint8 drawings of the classes `asked`."""
+        """(accuracy, Fréchet distance) of uint8 drawings of the hold-out's classes, one drawing an image, so
+        that a difference in the mix of classes is not taken for one in the drawings."""
         seen = look(self.judge, drawn)
-        accuracy = (seen.classes == self.asked).double().mean().item()
+        accuracy = (seen.classes == self.heldout.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, seen.features)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -184,29 +183,18 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
 def tell_of_digits(repetitions: int) -> None:
     """A table, a row as each repetition ends, and the sums."""
     compute_deterministically()
-    tell("repetition", "without", "with drawings", "95 % interval", "truth", "verdict", "alike")
-    tell(*["---:"] * 3, "---", "---:", "---", "---")
-    sums = Counter[str]()
+    tell("repetition", "without", "with drawings", "from", "to (95 %)", "truth", "verdict", "alike")
+    tell(*["---:"] * 6, "---", "---")
+    holds = equal = 0
     for repetition in range(1, repetitions + 1):
         with tempfile.TemporaryDirectory() as folder:
             found, truth, alike = of_digits(repetition, Path(folder))
         low, high = found.interval
-        sums.update(holds=low <= truth <= high, nothing=alike.verdict == "no difference")
-        without, drawn = (f"{100 * share:.1f}" for share in (found.without, found.with_drawings))
-        interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
-        tell(
-            repetition,
-            without,
-            drawn,
-            interval,
-            f"{100 * truth:+.1f}",
-            found.verdict,
-            alike.verdict,
-        )
-    print(
-        f"\nThe interval holds the truth in {sums['holds']} of {repetitions}; equals do not differ in "
-        f"{sums['nothing']}."
-    )
+        holds += low <= truth <= high
+        equal += alike.verdict == "no difference"
+        shares = (found.without, found.with_drawings, low, high, truth)
+        tell(repetition, *(f"{100 * n:.1f}" for n in shares), found.verdict, alike.verdict)
+    print(f"\nThe interval holds the truth in {holds}; equals do not differ in {equal}.")
 
 
 def tell(*cells: object) -> None:
@@ -220,13 +208,10 @@ def tell_of_worlds(repetitions: int) -> None:
     for name, counts in WORLDS.items():
         for better in (0.0, 0.5, 0.9):
             random = np.random.default_rng(1)
-            held, found, gains = zip(
-                *(once(counts, better, random) for _ in range(repetitions)), strict=True
-            )
-            shares = np.mean([held, *([each == v for each in found] for v in verdicts)], axis=1)
-            tell(
-                name, f"{100 * np.mean(gains):+.1f}", *(f"{100 * share:.0f} %" for share in shares)
-            )
+            worlds = [once(counts, better, random) for _ in range(repetitions)]
+            held, found, gains = map(np.array, zip(*worlds, strict=True))
+            shares = [held.mean(), *((found == verdict).mean() for verdict in verdicts)]
+            tell(name, f"{100 * gains.mean():+.1f}", *(f"{100 * n:.0f} %" for n in shares))
     print()
     tell("images a class", "smallest gain found in 8 of 10")
     tell("---:", "---:")
@@ -238,9 +223,7 @@ def tell_of_worlds(repetitions: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=300)
-    parser.add_argument(
-        "--digits", type=int, metavar="REPETITIONS", help="with real digits instead"
-    )
+    parser.add_argument("--digits", type=int, help="so many repetitions with real digits")
     asked = parser.parse_args()
     if asked.digits:
         tell_of_digits(asked.digits)

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ MEASURED = ("cgan", "benchmarks", "presets", "params.yaml")
 
 
 def facts(device: str = "cpu") -> dict[str, Any]:
-    """Plain JSON. `busy` is the part of the CPU that other processes take just now."""
+    """Plain JSON. `busy` is the part of the CPU that other processes take in a second in
+    which this one sleeps."""
     found = {
         "date": date.today().isoformat(),
         "machine": _cpu_model(),
@@ -31,7 +31,7 @@ def facts(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "mlflow")},
         "commit": _commit(),
-        "busy": round(_taken_by_others(), 2),
+        "busy": round(psutil.cpu_percent(1) / 100, 2),
     }
     if device == "cuda":
         found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
@@ -66,10 +66,3 @@ def _commit() -> str:
     except GitError:
         return "unknown"
     return commit + (" and changes" if changed else "")
-
-
-def _taken_by_others() -> float:
-    """Part of the CPU, 0–1, that processes other than this one take while it sleeps for a second."""
-    psutil.cpu_percent()
-    time.sleep(1)
-    return float(psutil.cpu_percent()) / 100

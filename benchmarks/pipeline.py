@@ -33,35 +33,31 @@ TIME = "/usr/bin/time"
 RUNNING = re.compile(r"Running stage '(\w+)'")
 TRAINED = re.compile(r"Trained [\d,]+ steps in ([\d.]+) s")
 TOOK = re.compile(r"^took ([\d.]+) ([\d.]+) (\d+)$")
-START = "DVC's own, before the first"
+START, STEPS = "DVC's own, before the first", "of which training steps"
 SETTINGS = {"sample": "the embedded 5,000, `default`", "full": "42,000 rows, `fast`"}
 PEAK_MB = 2500  # promised of a million rows
-Stages = dict[str, dict[str, float]]  # seconds, cpu_s and peak_mb of each; steps_s of a training
+Stages = dict[str, dict[str, float]]  # seconds, cpu_s and peak_mb of each
 
 
 def measure(scale: Scale) -> Result:
-    trial = scale.name == "tiny"
-    return compare(scale.pipeline_rounds, settings=["sample"] if trial else SETTINGS, short=trial)
+    return compare(scale.pipeline_rounds, trial=scale.name == "tiny")
 
 
-def compare(
-    rounds: int, against: str = "", settings: Iterable[str] = SETTINGS, short: bool = False
-) -> Result:
-    """HEAD, and `against`, in turns. `short`: trainings of a few steps, to see that it runs."""
+def compare(rounds: int, against: str = "", trial: bool = False) -> Result:
+    """HEAD, and `against`, in turns. `trial`: trainings of a few steps, to see that it runs."""
     result, commits = Result(), ["HEAD", *([against] if against else [])]
-    for setting in settings:
+    for setting in ["sample"] if trial else SETTINGS:
         if setting == "full" and not kaggle_zip().is_file():
             print(f"{SETTINGS[setting]}: left out, for there is no {kaggle_zip().name}")
             continue
         full = {"source": "file", "path": kaggle_zip()} if setting == "full" else {}
-        few = {"total_kimg": 1.0} if short else {}
+        few = {"total_kimg": 1.0} if trial else {}
         changes = {"data": full, "train_judge": few, "train": few}
         found: dict[str, list[Stages]] = {commit: [] for commit in commits}
         for _ in range(rounds):
             for commit in commits:
-                found[commit].append(repro(commit, changes, "fast" if full else ""))
-                sum_ = _sum(found[commit][-1])
-                print(f"{SETTINGS[setting]}, {commit}: {sum_:.1f} s", flush=True)
+                found[commit].append(stages := repro(commit, changes, "fast" if full else ""))
+                print(f"{SETTINGS[setting]}, {commit}: {_sum(stages):.1f} s", flush=True)
         result.figures[setting] = found
         result.tables.append(_table(setting, found))
         if against:
@@ -74,7 +70,7 @@ def compare(
 
 
 def _sum(stages: Stages) -> float:
-    return sum(each["seconds"] for each in stages.values())
+    return sum(each["seconds"] for name, each in stages.items() if name != STEPS)
 
 
 def _table(setting: str, found: dict[str, list[Stages]]) -> Table:
@@ -82,18 +78,11 @@ def _table(setting: str, found: dict[str, list[Stages]]) -> Table:
         f"`dvc repro` in a fresh clone: {SETTINGS[setting]}",
         ["stage", *(f"{commit}, s" for commit in found)],
         note="Wall time with Python's start, DVC's hashing and the first contact with MLflow; medians. "
-        "In brackets: of which training steps.",
+        "The training's steps are counted in its stage.",
     )
-
-    def middle(runs: list[Stages], name: str, key: str = "seconds") -> str:
-        values = [run[name][key] for run in runs if key in run.get(name, {})]
-        return f"{statistics.median(values):.1f}" if values else ""
-
     for name in dict.fromkeys(name for runs in found.values() for run in runs for name in run):
-        cells = [middle(runs, name) or "–" for runs in found.values()]
-        steps = [middle(runs, name, "steps_s") for runs in found.values()]
-        pairs = zip(cells, steps, strict=True)
-        table.add(name, *(f"{cell} ({s})" if s else cell for cell, s in pairs))
+        each = ([run[name]["seconds"] for run in runs if name in run] for runs in found.values())
+        table.add(name, *(f"{statistics.median(one):.1f}" if one else "–" for one in each))
     table.add("all", *(f"{statistics.median(map(_sum, runs)):.1f}" for runs in found.values()))
     return table
 
@@ -109,8 +98,8 @@ def large(rows: list[int], folder: Path | None = None) -> Result:
             megabytes = csv.stat().st_size // 10**6
             print(f"{count:,} rows, {megabytes:,} MB", flush=True)
             data = {"source": "file", "path": csv, "max_megabytes": megabytes + 1}
-            found[count] = repro("HEAD", {"data": data}, timed=True, place=place)
-            del found[count][START]
+            stages = repro("HEAD", {"data": data}, timed=True, place=place)
+            found[count] = {name: each for name, each in stages.items() if "peak_mb" in each}
     columns = {"s": ("seconds", ".0f"), "CPU s": ("cpu_s", ".0f"), "MB": ("peak_mb", ",.0f")}
     table = Table(
         "Large data: seconds and peak MB of each stage",
@@ -176,7 +165,7 @@ def follow(lines: Iterable[str]) -> tuple[Stages, str]:
             name = running[1]
             stages[name] = {"seconds": 0.0}
         if trained := TRAINED.search(line):
-            stages[name]["steps_s"] = float(trained[1])
+            stages[STEPS] = {"seconds": float(trained[1])}
         if took := TOOK.search(line):
             user, system, kilobytes = map(float, took.groups())
             stages[name] |= {"cpu_s": user + system, "peak_mb": kilobytes * 1024 / 1e6}

@@ -43,7 +43,7 @@ def follow(common: EvaluationSet, trained: Ours, run: Run, threads: int) -> list
         while state.step < last_step and seconds < last_second:
             wall, cpu = trained.train(min(chunk, params.total_steps - state.step), threads)
             seconds, cpu_seconds = seconds + wall, cpu_seconds + cpu
-        accuracy, distance = common.score(trained.draw(common.asked, DRAW_SEED))
+        accuracy, distance = common.score(trained.draw(common.heldout.labels, DRAW_SEED))
         probe = {"step": state.step, "kimg": state.step * trained.batch / 1000}
         probe |= {"seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
         probes.append(probe | {"accuracy": accuracy, "distance": distance})
@@ -105,9 +105,9 @@ def _table(common: EvaluationSet, curves: list[Curve]) -> Table:
 
 def _spread(values: list[float | None]) -> str:
     found = [value for value in values if value is not None]
-    missing = f"not reached by {len(values) - len(found)} of {len(values)}"
     if len(found) < len(values):
-        return missing if found else "not reached"
+        missing = f" by {len(values) - len(found)} of {len(values)}" if found else ""
+        return f"not reached{missing}"
     digits = 3 if max(found) <= 1 else 1 if max(found) >= 10 else 2
     text = f"{statistics.fmean(found):.{digits}f}"
     return text + (f" ± {statistics.stdev(found):.{digits}f}" if len(found) > 1 else "")

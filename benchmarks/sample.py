@@ -23,13 +23,13 @@ OF_SMALL = ("conditional_accuracy", "worst_class_accuracy", "recall", "gan_train
 A_CLASS = (10, 20, 30, 100, None)  # images; None: all
 
 
-def report(common: EvaluationSet, judge: Judge, drawn: Tensor, kimg: float | None) -> Evaluation:
-    """As the stage evaluate has it; `kimg` as `evaluate.gan_train_kimg`."""
+def report(common: EvaluationSet, judge: Judge, drawn: Tensor) -> Evaluation:
+    """As the stage evaluate has it."""
     params = all_params()
     facts = {"params": params.train_judge.model_dump()}
     network = fresh_generator("default")  # nobody asks it for anything
     inputs = Inputs(network, {}, judge, facts, common.training, common.heldout)
-    changes = {"samples": len(drawn), "gan_train_kimg": kimg}
+    changes = {"samples": len(drawn), "gan_train_kimg": common.judge_kimg}
     evaluate = params.evaluate.model_copy(update=changes)
     return measured(inputs, evaluate, evaluation_set_of(inputs, evaluate), [drawn])
 
@@ -62,7 +62,7 @@ def small(scale: Scale) -> Result:
         some = as_dataset(common.training.images[rows].numpy(), of[rows].numpy(), 10)
         trained = train(some, fit(choices, some).params)
         drawn = draw(trained.generator, asked, params.evaluate.seed)
-        found = report(common, judge, drawn, scale.judge_kimg)
+        found = report(common, judge, drawn)
         near = near_copies(drawn, asked, some, common.heldout, params.evaluate.seed)
         pupil = accuracy(replace(common, training=some).judge, common.heldout)
         closer = near.closer.double().mean().item()
