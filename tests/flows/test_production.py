@@ -111,17 +111,18 @@ def test_f103_ctrl_c_ends_a_deploy_in_words_and_what_a_killed_one_left_goes(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(project / PRODUCTION / STATE, {"prefect": {"host": "127.0.0.1", "port": 9}})
-    (project / PRODUCTION / "clone-of-before").mkdir()
+    checkouts = project / ".cgan/checkouts"
+    (checkouts / "of-before").mkdir(parents=True)
     monkeypatch.setattr(production, "running", lambda _: {"prefect": 1})
 
     def interrupted(*_: object, folder: Path, **__: object) -> None:
-        assert [folder.parent] == list((project / PRODUCTION).glob("clone-*"))
+        assert [folder] == list(checkouts.glob("*/"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(production, "output_of", interrupted)
     assert production.main(["deploy"]) == 130
     assert "same command again" in capsys.readouterr().err
-    assert list((project / PRODUCTION).glob("clone-*")) == []
+    assert list(checkouts.glob("*/")) == []
 
 
 def test_a_server_that_ends_at_once_is_told_with_its_last_words(
