@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import TextIO
 
 import numpy as np
 from torch import Tensor
@@ -56,23 +56,20 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
         folders = class_folders(generator.class_names)
         names = (f"{folders[k]}/{folders[k]}_{n // classes:05d}.png" for n, k in enumerate(labels))
         write_folder(path, images, names)
+    elif path.suffix == ".npz":
+        arrays = {"images": images, "labels": np.array(labels)}
+        if given := names_in(generator.facts, classes):
+            arrays["class_names"] = np.array(given)
+        # A file object keeps numpy from adding an ending of its own to the temporary name.
+        with replacing(path) as temporary, temporary.open("wb") as packed:
+            np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
     else:
-        with replacing(path) as temporary:
-            if path.suffix == ".npz":
-                # A file object keeps numpy from adding an ending of its own to the temporary name.
-                with temporary.open("wb") as packed:
-                    write_npz(packed, images, labels, generator)
-            else:
-                with temporary.open("w", encoding="utf-8", newline="") as table:
-                    write_csv(table, images, labels)
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as table,
+        ):
+            write_csv(table, images, labels)
     return f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
-
-
-def write_npz(file: BinaryIO, images: Picture, labels: list[int], generator: Generator) -> None:
-    """`images` uint8 [N, *shape], `labels` and, where the classes have names, `class_names`."""
-    names = names_in(generator.facts, generator.classes)
-    named: dict[str, Any] = {"class_names": np.array(names)} if names else {}
-    np.savez_compressed(file, images=images, labels=np.array(labels), **named)
 
 
 def write_csv(file: TextIO, images: Picture, labels: list[int], column: str = "label") -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from cgan.drawing.generator import Generator
@@ -29,15 +29,6 @@ TOLERANCE = 1e-4
 Draw = Callable[[Tensor, Tensor], Tensor]
 
 
-class _Drawing(nn.Module):
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(generator.network)
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        return self.network.from_condition(latents, self.network.condition(labels))
-
-
 def export(generator: Generator, form: str, out: Path) -> float:
     """Write `out` in the form `onnx` or `torch-export` → the largest difference of a pixel from torch's.
 
@@ -47,7 +38,7 @@ def export(generator: Generator, form: str, out: Path) -> float:
     a = generator.network.architecture
     latents = torch.randn(CHECKED, a.latent_dim, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(CHECKED) % a.classes
-    network = _Drawing(generator).eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network = copy.deepcopy(generator.network).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     count = {0: torch.export.Dim("count", min=1, max=2**31)}  # torch 2.6 wants an end
     form_of = _as_onnx if form == "onnx" else _as_torch_export
     with warnings.catch_warnings(action="ignore"):  # torch's, of its own calls
