@@ -74,12 +74,16 @@ class Classes:
             place = f", character {text.index(word) + 1} of the text to draw,"
         raise CganError(f"{word[:40]!r}{place} is not a class. {self.listed()}")
 
-    def label(self, item: int | str) -> int | None:
-        """That of one class, by its number, or its name as a text; None if there is no such class."""
+    def label(self, position: int, item: int | str) -> int:
+        """That of an item of a list: the number of a class, or its name as a text. Raises CganError."""
         if isinstance(item, str):
-            return self._label(" ".join(item.split())) if self.names else None
-        label = operator.index(item) if hasattr(item, "__index__") else -1
-        return label if 0 <= label < self.count else None
+            label = self._label(" ".join(item.split())) if self.names else None
+        else:
+            label = operator.index(item) if hasattr(item, "__index__") else None
+        if label is None or not 0 <= label < self.count:
+            words = f"label {item!r:.40} at index {position} is not a class."
+            raise CganError(f"{words} {self.listed()}")
+        return label
 
     def _label(self, word: str) -> int | None:
         """Up to 10 classes a number has one digit, since "07" is two of them."""

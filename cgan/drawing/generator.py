@@ -148,14 +148,7 @@ class Generator:
         classes = Classes(self.classes, names_in(self.facts, self.classes))
         if isinstance(what, str):
             return classes.labels(what)
-        labels: list[int] = []
-        for position, item in enumerate(what):
-            label = classes.label(item)
-            if label is None:
-                raise CganError(
-                    f"label {item!r:.40} at index {position} is not a class. {classes.listed()}"
-                )
-            labels.append(label)
+        labels = [classes.label(position, item) for position, item in enumerate(what)]
         if not labels:
             raise CganError("no labels to draw. Give at least one.")
         return labels
