@@ -90,10 +90,11 @@ def draw(
         )
     from rich.console import Console
 
-    from cgan.drawing.drawings import write_picture, write_set
+    from cgan.drawing.drawings import write_set
     from cgan.drawing.generator import Generator, default_source
-    from cgan.drawing.picture import Style
+    from cgan.drawing.picture import compose
     from cgan.drawing.screen import show as show_drawings
+    from cgan.model.sampling import save_png
 
     model, note = (model, "") if model else default_source()
     generator = Generator.load(model)
@@ -104,11 +105,15 @@ def draw(
     # A class name may hold a slash.
     name = "grid" if text is None else re.sub(r"[^\w,.-]+", "-", text)[:40].strip("-.") or "text"
     out, rows = out or f"drawn/{name}.png", rows if grid else 1
-    images, words = write_picture(out, generator, labels, rows, seed, Style(scale, smooth))
+    if not out.endswith(".png"):
+        raise CganError(f"--out {out}: a text or a grid is a PNG. Give a name that ends in .png.")
+    images, picture = compose(generator.network, labels, rows, seed, scale, smooth)
+    save_png(out, picture)
     console = Console(force_terminal=show)
     if console.is_terminal:
         show_drawings(images, rows, console)
-    typer.echo(words + note)
+    height, width = picture.shape[:2]
+    typer.echo(f"{out}: {width}×{height} pixels, seed {seed}{note}")
 
 
 @app.command(rich_help_panel=DRAW)

@@ -1,4 +1,4 @@
-"""What `cgan draw` writes: a text or grid as PNG, sets of drawings as .npz, .csv or a folder."""
+"""Sets of drawings as .npz, .csv or a folder."""
 
 from __future__ import annotations
 
@@ -10,28 +10,15 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from torch import Tensor
 
 from cgan.drawing.class_names import names_in
 from cgan.drawing.generator import Generator
-from cgan.drawing.picture import Style, compose
 from cgan.errors import CganError
 from cgan.files import replacing
-from cgan.model.sampling import Picture, encode_png, save_png
+from cgan.model.sampling import Picture, encode_png
 
 MAX_SET_BYTES = 2**30
 MAX_FILES = 100_000
-
-
-def write_picture(
-    out: str, generator: Generator, labels: list[int], rows: int, seed: int, style: Style
-) -> tuple[Tensor, str]:
-    """The picture that `compose` makes, as PNG → the drawings, and what was written, in words."""
-    if not out.endswith(".png"):
-        raise CganError(f"--out {out}: a text or a grid is a PNG. Give a name that ends in .png.")
-    images, picture = compose(generator.network, labels, rows, seed, style)
-    save_png(out, picture)
-    return images, f"{out}: {picture.shape[1]}×{picture.shape[0]} pixels, seed {seed}"
 
 
 def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:

@@ -138,10 +138,9 @@ class Generator:
         _check_seed(seed)
         from PIL import Image
 
-        from cgan.drawing.picture import Style, compose
+        from cgan.drawing.picture import compose
 
-        style = Style(scale, smooth)
-        return Image.fromarray(compose(self.network, labels, rows, seed, style)[1])
+        return Image.fromarray(compose(self.network, labels, rows, seed, scale, smooth)[1])
 
     def labels(self, what: str | Sequence[int | str]) -> list[int]:
         """The classes that `what` asks for, checked: a text is read as `cgan.drawing.class_names` says."""
