@@ -117,5 +117,4 @@ if __name__ == "__main__":
     try:
         app()
     except CganError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        sys.exit(error.exit_code)
+        sys.exit(f"Error: {error}")
