@@ -113,7 +113,6 @@ def test_all_parts_run_and_leave_their_figures(
     for module in (evaluation_set, command):
         monkeypatch.setattr(module, "CACHE", tmp_path)
     command.run(SCALES["tiny"])
-    command.gpu("cpu")
     kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")}
     assert kept.keys() == {*command.PARTS, "port"}
     curves, facts = kept["quality"]["curves"], kept["quality"]["facts"]
