@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks short | all | gpu | pipeline | large`. Results: docs/benchmarks.md."""
+"""Benchmarks: `python -m benchmarks --help`. Results: docs/benchmarks.md."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -20,13 +19,12 @@ from cgan.data import csv_reader
 from cgan.data.dataset import Dataset
 from cgan.data.parts import split
 from cgan.data.sources import fetch
-from cgan.files import sha256_of
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.params.editing import preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
-from cgan.quality.judge import Judge, Prediction, load_judge, look, save_judge, train_judge
+from cgan.quality.judge import Judge, Prediction, look, train_judge
 from cgan.quality.metrics import frechet_distance
 from cgan.training.fitting import filled
 
@@ -52,17 +50,9 @@ def preset(name: str, **changes: Any) -> TrainParams:
 def fresh_generator(name: str) -> GeneratorNetwork:
     """The untrained network of a preset, for digits."""
     p = preset(name)
+    shape = (10, 1, 28, 28)
     return build_generator(
-        Architecture(
-            kind=p.generator,
-            classes=10,
-            channels=1,
-            height=28,
-            width=28,
-            features=p.generator_width,
-            max_features=p.max_width,
-            latent_dim=p.latent_dim,
-        )
+        Architecture(p.generator, *shape, p.generator_width, p.latent_dim, p.max_width)
     )
 
 
@@ -83,8 +73,7 @@ def csv_file(sample: bool = False) -> tuple[Path, str]:
             "(CGAN_KAGGLE_ZIP): distances are higher with fewer images, don't compare them"
         )
     path = CACHE / f"{changes['source']}.csv"
-    if not path.is_file() or (source.is_file() and source.stat().st_mtime > path.stat().st_mtime):
-        fetch(DataParams.model_validate(all_params().data.model_dump() | changes), path)
+    fetch(DataParams.model_validate(all_params().data.model_dump() | changes), path)
     return path, about
 
 
@@ -105,55 +94,30 @@ class EvaluationSet:
 
     @classmethod
     @cache
-    def prepare(cls, limit: int | None = None, judge_kimg: float | None = None) -> EvaluationSet:
-        """`limit`: the first images only, for a trial of the benchmarks."""
-        return cls._split(*csv_file(), HELDOUT_FRACTION, SPLIT_SEED, limit, judge_kimg)
-
-    @classmethod
-    @cache
-    def of_sample(cls, judge_kimg: float | None = None) -> EvaluationSet:
-        """The embedded images, split as the pipeline splits them."""
-        p = all_params().preprocess
-        return cls._split(*csv_file(sample=True), p.holdout_fraction, p.seed, None, judge_kimg)
-
-    @classmethod
-    def _split(
-        cls,
-        path: Path,
-        about: str,
-        fraction: float,
-        seed: int,
-        limit: int | None,
-        kimg: float | None,
+    def prepare(
+        cls, limit: int | None = None, judge_kimg: float | None = None, sample: bool = False
     ) -> EvaluationSet:
-        table = csv_reader.read_csv(path, all_params().validation)
+        """`limit`: the first images only, for a trial of the benchmarks. `sample`: the embedded images, split
+        as the pipeline splits them."""
+        params = all_params()
+        path, about = csv_file(sample)
+        table = csv_reader.read_csv(path, params.validation)
         images, labels = table.images[:limit], table.labels[:limit]
+        own = (params.preprocess.holdout_fraction, params.preprocess.seed)
         training, heldout = (
             as_dataset(images[rows], labels[rows], table.classes)
-            for rows in split(images, labels, fraction, seed)
+            for rows in split(images, labels, *(own if sample else (HELDOUT_FRACTION, SPLIT_SEED)))
         )
-        return cls(training, heldout, about, kimg)
+        return cls(training, heldout, about, judge_kimg)
 
     @cached_property
     def judge(self) -> Judge:
-        """Trained on the training part, once: kept in the cache under all that determines it."""
+        """Trained on the training part, once."""
         params = all_params().train_judge
         if self.judge_kimg:
             params = params.model_copy(update={"total_kimg": self.judge_kimg})
         hardware = choose_hardware("cpu", "auto")
-        facts = {
-            "params": params.model_dump(),
-            "data": self.training.metadata["digest"],
-            "code": sha256_of(ROOT / "cgan/quality/judge.py"),
-            "torch": torch.__version__,
-        }
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        path = CACHE / f"judge-{key}.safetensors"
-        if not path.is_file():
-            save_judge(
-                path, train_judge(self.training, params, hardware.device, hardware.precision), facts
-            )
-        return load_judge(path)[0]
+        return train_judge(self.training, params, hardware.device, hardware.precision)
 
     @cached_property
     def real(self) -> Prediction:
@@ -170,14 +134,9 @@ class EvaluationSet:
         accuracy = (self.real.classes == self.heldout.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, others.features)
 
-    @property
-    def asked(self) -> Tensor:
-        """The classes that contenders must draw: those of the hold-out, one drawing an image, so
-        that a difference in the mix of classes is not taken for one in the drawings."""
-        return self.heldout.labels
-
     def score(self, drawn: Tensor) -> tuple[float, float]:
-        """(accuracy, Fréchet distance) of uint8 drawings of the classes `asked`."""
+        """(accuracy, Fréchet distance) of uint8 drawings of the hold-out's classes, one drawing an image, so
+        that a difference in the mix of classes is not taken for one in the drawings."""
         seen = look(self.judge, drawn)
-        accuracy = (seen.classes == self.asked).double().mean().item()
+        accuracy = (seen.classes == self.heldout.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, seen.features)

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,7 @@ from cgan.quality.judge import look, silent
 
 from .evaluation_set import all_params, as_dataset, csv_file, preset
 
-Values = NDArray[np.float64]
+Values, Labels = NDArray[np.float64], NDArray[np.int64]
 DIMENSIONS, FOLDS, LUCK = 12, 5, 0.05
 PER_CLASS, PER_RARE_CLASS, RARE, OTHERS = 100, 20, (3, 8), 9_000  # digits
 JUDGE_KIMG, GENERATOR_KIMG = 10.0, 60.0  # short, so that twenty repetitions take less than an hour
@@ -52,44 +51,44 @@ class World:
     """Classes with so many images, and many others to know the truth by."""
 
     def __init__(self, counts: list[int], random: np.random.Generator) -> None:
-        self.random, self.counts = random, counts
+        self.random, self.counts, self.classes = random, counts, range(len(counts))
         self.means = random.normal(size=(len(counts), DIMENSIONS)) * 0.6
-        self.images, self.labels = self.images_of(counts)
-        self.others, self.theirs = self.images_of([1500] * len(counts))
+        self.images, self.labels = self.around(self.means, counts)
+        self.others, self.theirs = self.around(self.means, [1500] * len(counts))
 
-    def images_of(self, counts: list[int]) -> tuple[Values, NDArray[np.int64]]:
-        labels = np.repeat(np.arange(len(counts)), counts)
-        return self.random.normal(size=(len(labels), DIMENSIONS)) + self.means[labels], labels
+    def around(self, means: Values, counts: Sequence[int]) -> tuple[Values, Labels]:
+        labels = np.repeat(self.classes, counts)
+        return means[labels] + self.random.normal(size=(len(labels), DIMENSIONS)), labels
 
-    def learnt(self, images: Values, labels: NDArray[np.int64]) -> Values:
-        known = np.stack([images[labels == n].mean(axis=0) for n in range(len(self.counts))])
+    def shown(self, images: Values, labels: Labels) -> Values:
+        """The means of the classes."""
+        return np.stack([images[labels == n].mean(axis=0) for n in self.classes])
+
+    def learnt(self, images: Values, labels: Labels) -> Values:
+        known = self.shown(images, labels)
         return known + LUCK * self.random.normal(size=known.shape)
 
-    def filled(
-        self, images: Values, labels: NDArray[np.int64], better: float
-    ) -> tuple[Values, NDArray[np.int64]]:
+    def filled(self, images: Values, labels: Labels, better: float) -> tuple[Values, Labels]:
         """With drawings around what the images show, `better` of the way from there to the truth."""
-        lacking = np.repeat(np.arange(len(self.counts)), max(self.counts) - np.bincount(labels))
-        shown = np.stack([images[labels == n].mean(axis=0) for n in range(len(self.counts))])
+        shown = self.shown(images, labels)
         middle = shown + better * (self.means - shown)
-        drawn = middle[lacking] + self.random.normal(size=(len(lacking), DIMENSIONS))
-        return np.concatenate([images, drawn]), np.concatenate([labels, lacking])
+        drawn, theirs = self.around(middle, max(self.counts) - np.bincount(labels))
+        return np.concatenate([images, drawn]), np.concatenate([labels, theirs])
 
 
-def taken_for(known: Values, images: Values) -> NDArray[np.int64]:
+def taken_for(known: Values, images: Values) -> Labels:
     return ((images[:, None] - known) ** 2).sum(axis=2).argmin(axis=1)
-
-
-def accuracy(known: Values, images: Values, labels: NDArray[np.int64]) -> float:
-    right = taken_for(known, images) == labels
-    return float(np.mean([right[labels == n].mean() for n in np.unique(labels)]))
 
 
 def once(counts: list[int], better: float, random: np.random.Generator) -> tuple[bool, str, float]:
     """Does the interval hold the truth? The verdict, and the true gain."""
     world = World(counts, random)
-    names = [str(n) for n in range(len(counts))]
-    seed = int(random.integers(2**31))
+
+    def accuracy(known: Values) -> float:
+        right = taken_for(known, world.others) == world.theirs
+        return float(np.mean([right[world.theirs == n].mean() for n in world.classes]))
+
+    names, seed = list(map(str, world.classes)), int(random.integers(2**31))
     fold_of = folds(world.labels, np.arange(len(world.labels)), FOLDS, seed, names)
     rounds, gains = [], []
     for fold in range(FOLDS):
@@ -97,18 +96,20 @@ def once(counts: list[int], better: float, random: np.random.Generator) -> tuple
         own = world.images[learn], world.labels[learn]
         known = {name: world.learnt(*own) for name in COST_NOTHING}
         known[DRAWN] = world.learnt(*world.filled(*own, better))
-        true = {name: accuracy(each, world.others, world.theirs) for name, each in known.items()}
-        gains.append(true[DRAWN] - np.mean([true[name] for name in COST_NOTHING]))
+        without = np.mean([accuracy(known[name]) for name in COST_NOTHING])
+        gains.append(accuracy(known[DRAWN]) - without)
         labels = world.labels[test]
-        right = {
-            n: torch.tensor(taken_for(each, world.images[test]) == labels)
-            for n, each in known.items()
-        }
-        rows = torch.tensor(test)
-        rounds.append(Outcome(rows, torch.tensor(labels), rows, right))
+        right = {n: taken_for(each, world.images[test]) == labels for n, each in known.items()}
+        rounds.append(outcome(test, labels, right))
     found = effect(rounds, COST_NOTHING, folded=True).overall
     low, high = found.interval
     return low <= np.mean(gains) <= high, found.verdict, float(np.mean(gains))
+
+
+def outcome(rows: Labels, labels: Labels, right: dict[str, NDArray[np.bool_]]) -> Outcome:
+    where = torch.tensor(rows)
+    answers = {name: torch.tensor(each) for name, each in right.items()}
+    return Outcome(where, torch.tensor(labels), where, answers)
 
 
 def smallest_gain(per_class: int, repetitions: int, random: np.random.Generator) -> float:
@@ -124,11 +125,10 @@ def smallest_gain(per_class: int, repetitions: int, random: np.random.Generator)
             # An image is as easy for both, but for a tenth of its ease.
             rates = {"repeated": 0.9, DRAWN: 0.9 + gain + 0.005 * random.normal()}
             right = {
-                name: torch.tensor(0.9 * ease[rows] + 0.1 * random.random(len(rows)) < rate)
+                name: 0.9 * ease[rows] + 0.1 * random.random(len(rows)) < rate
                 for name, rate in rates.items()
             }
-            where = torch.tensor(rows)
-            rounds.append(Outcome(where, torch.tensor(labels[rows]), where, right))
+            rounds.append(outcome(rows, labels[rows], right))
         return effect(rounds, ["repeated"], folded=True).overall.verdict == "help"
 
     low, high = 0.0, 0.1
@@ -153,94 +153,79 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
     theirs = torch.from_numpy(images.labels[others])
 
     project, seed = all_params(), 100 * repetition
-    params = project.model_copy(
-        update={
-            "preprocess": project.preprocess.model_copy(update={"seed": seed}),
-            "train": preset("fast", total_kimg=GENERATOR_KIMG, seed=seed),
-            "train_judge": project.train_judge.model_copy(
-                update={"seed": seed, "total_kimg": JUDGE_KIMG}
-            ),
-        }
-    )
+    judge = {"seed": seed, "total_kimg": JUDGE_KIMG}
+    changes = {
+        "preprocess": project.preprocess.model_copy(update={"seed": seed}),
+        "train": preset("fast", total_kimg=GENERATOR_KIMG, seed=seed),
+        "train_judge": project.train_judge.model_copy(update=judge),
+    }
+    params = project.model_copy(update=changes)
     hardware = choose_hardware("auto", "auto")
     fold_of = folds_of(data, FOLDS, params)
     rounds = rounds_by_fold(data, fold_of, params, None, 0.0, None, folder, hardware)
     outcomes = [each.outcome() for each in rounds]
     found = effect(outcomes, COST_NOTHING, folded=True)
     truth, alike = list[float](), list[Outcome]()
-    for each, outcome in zip(rounds, outcomes, strict=True):
+    everything = torch.arange(len(theirs))
+    for each, here in zip(rounds, outcomes, strict=True):
         answers = each.pupils.answers(unseen)
         right = {name: answers[name] == theirs for name in (DRAWN, found.base)}
-        on_others = Outcome(torch.arange(len(theirs)), theirs, torch.arange(len(theirs)), right)
-        truth.append(on_others.mean(DRAWN) - on_others.mean(found.base))
+        there = Outcome(everything, theirs, everything, right)
+        truth.append(there.mean(DRAWN) - there.mean(found.base))
         recipe = each.pupils.recipe.model_copy(update={"seed": each.pupils.recipe.seed + 50})
         again = replace(each.pupils, recipe=recipe, folder=each.pupils.folder / "again")
-        second = (
-            look(again.pupil("repeated", partial(silent, "again")), each.test.images).classes
-            == outcome.labels
-        )
-        both = {"repeated": outcome.right["repeated"], DRAWN: second}
-        alike.append(replace(outcome, right=both))
+        second = look(again.pupil("repeated", partial(silent, "again")), each.test.images)
+        both = {"repeated": here.right["repeated"], DRAWN: second.classes == here.labels}
+        alike.append(replace(here, right=both))
     return found.overall, fmean(truth), effect(alike, ["repeated"], folded=True).overall
 
 
-def rows_of_digits(repetitions: int) -> Iterator[str]:
+def tell_of_digits(repetitions: int) -> None:
     """A table, a row as each repetition ends, and the sums."""
     compute_deterministically()
-    yield "| repetition | without | with drawings | 95 % interval | truth | verdict | alike |"
-    yield "|---:|---:|---:|---|---:|---|---|"
-    holds, nothing = 0, 0
+    tell("repetition", "without", "with drawings", "from", "to (95 %)", "truth", "verdict", "alike")
+    tell(*["---:"] * 6, "---", "---")
+    holds = equal = 0
     for repetition in range(1, repetitions + 1):
         with tempfile.TemporaryDirectory() as folder:
             found, truth, alike = of_digits(repetition, Path(folder))
         low, high = found.interval
-        holds, nothing = (
-            holds + (low <= truth <= high),
-            nothing + (alike.verdict == "no difference"),
-        )
-        shares = (found.without, found.with_drawings)
-        yield (
-            f"| {repetition} | {' | '.join(f'{100 * share:.1f}' for share in shares)} | "
-            f"{100 * low:+.1f} to {100 * high:+.1f} | {100 * truth:+.1f} | {found.verdict} | "
-            f"{alike.verdict} |"
-        )
-    yield f"\nThe interval holds the truth in {holds} of {repetitions}; equals do not differ in {nothing}."
+        holds += low <= truth <= high
+        equal += alike.verdict == "no difference"
+        shares = (found.without, found.with_drawings, low, high, truth)
+        tell(repetition, *(f"{100 * n:.1f}" for n in shares), found.verdict, alike.verdict)
+    print(f"\nThe interval holds the truth in {holds}; equals do not differ in {equal}.")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=300)
-    parser.add_argument(
-        "--digits", type=int, metavar="REPETITIONS", help="with real digits instead"
-    )
-    asked = parser.parse_args()
-    if asked.digits:
-        for line in rows_of_digits(asked.digits):
-            print(line, flush=True)
-        return
-    repetitions = asked.repetitions
-    print("| classes | true gain | holds the truth | help | no difference | harm |")
-    print("|---|---:|---:|---:|---:|---:|")
+def tell(*cells: object) -> None:
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def tell_of_worlds(repetitions: int) -> None:
+    verdicts = ("help", "no difference", "harm")
+    tell("classes", "true gain", "holds the truth", *verdicts)
+    tell("---", *["---:"] * 5)
     for name, counts in WORLDS.items():
         for better in (0.0, 0.5, 0.9):
             random = np.random.default_rng(1)
-            found = [once(counts, better, random) for _ in range(repetitions)]
-            verdicts = Counter(verdict for _, verdict, _ in found)
-            shares = [np.mean([held for held, _, _ in found])] + [
-                verdicts[each] / repetitions for each in ("help", "no difference", "harm")
-            ]
-            gain = 100 * np.mean([gain for _, _, gain in found])
-            print(
-                f"| {name} | {gain:+.1f} | "
-                + " | ".join(f"{100 * each:.0f} %" for each in shares)
-                + " |"
-            )
-
-    print("\n| images a class | smallest gain found in 8 of 10 |\n|---:|---:|")
+            worlds = [once(counts, better, random) for _ in range(repetitions)]
+            held, found, gains = map(np.array, zip(*worlds, strict=True))
+            shares = [held.mean(), *((found == verdict).mean() for verdict in verdicts)]
+            tell(name, f"{100 * gains.mean():+.1f}", *(f"{100 * n:.0f} %" for n in shares))
+    print()
+    tell("images a class", "smallest gain found in 8 of 10")
+    tell("---:", "---:")
     for per_class in (20, 50, 100, 500):
         gain = smallest_gain(per_class, repetitions // 3, np.random.default_rng(2))
-        print(f"| {per_class} | {100 * gain:.1f} points |")
+        tell(per_class, f"{100 * gain:.1f} points")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=300)
+    parser.add_argument("--digits", type=int, help="so many repetitions with real digits")
+    asked = parser.parse_args()
+    if asked.digits:
+        tell_of_digits(asked.digits)
+    else:
+        tell_of_worlds(asked.repetitions)

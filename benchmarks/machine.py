@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import os
 import platform
-import subprocess
-import time
-from collections.abc import Iterator
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,13 +13,16 @@ from typing import Any
 import psutil
 import torch
 
+from cgan.git import GitError, git
+
 ROOT = Path(__file__).resolve().parent.parent
 BUSY = 0.15  # part of the CPU that others may take before figures are marked
 MEASURED = ("cgan", "benchmarks", "presets", "params.yaml")
 
 
 def facts(device: str = "cpu") -> dict[str, Any]:
-    """Plain JSON. `busy` is the part of the CPU that other processes take just now."""
+    """Plain JSON. `busy` is the part of the CPU that other processes take in a second in
+    which this one sleeps."""
     found = {
         "date": date.today().isoformat(),
         "machine": _cpu_model(),
@@ -31,11 +31,10 @@ def facts(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "mlflow")},
         "commit": _commit(),
-        "busy": round(taken_by_others(), 2),
+        "busy": round(psutil.cpu_percent(1) / 100, 2),
     }
     if device == "cuda":
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = torch.version.cuda
+        found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return found
 
 
@@ -53,48 +52,17 @@ def sentence(found: dict[str, Any]) -> str:
 
 
 def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                return name + (" with AMX" if _has_amx() else "")
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if model := re.search(r"model name\s*: (.*)", text):
+        return model[1] + (" with AMX" if "amx_tile" in text else "")
     return platform.processor() or platform.machine()
 
 
-def _has_amx() -> bool:
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-
-
 def _commit() -> str:
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=10,
-            check=True,
-        ).stdout.strip()
-
     try:
-        changed = git("status", "--porcelain", "--", *MEASURED)
-        return git("rev-parse", "--short", "HEAD") + (" and changes" if changed else "")
-    except (OSError, subprocess.SubprocessError):
+        commit = git("rev-parse", "--short", "HEAD", folder=ROOT).decode().strip()
+        changed = git("status", "--porcelain", "--", *MEASURED, folder=ROOT)
+    except GitError:
         return "unknown"
-
-
-def taken_by_others(seconds: float = 1.0) -> float:
-    """Part of the CPU, 0–1, that processes other than this one take while it sleeps."""
-    psutil.cpu_percent()
-    time.sleep(seconds)
-    return float(psutil.cpu_percent()) / 100
-
-
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return commit + (" and changes" if changed else "")

@@ -54,7 +54,8 @@ def measure(scale: Scale) -> Result:
     if not any(map(shutil.which, NAMES)):
         table.note = f"Not measured: none of {', '.join(NAMES)} is on the PATH."
         return Result([table])
-    html = play_page(_generator(), "", "a benchmark")
+    generator = Generator(fresh_generator("default").eval(), {"digest": ""})
+    html = play_page(generator, "", "a benchmark")
     found: dict[str, list[float]] = {key: [] for _, key, _, _ in PROMISES}
     with tempfile.TemporaryDirectory() as folder, browsing(Path(folder) / "profile") as page:
         for number in range(2 * scale.rounds):
@@ -77,10 +78,6 @@ def measure(scale: Scale) -> Result:
         table.add(what, f"{middle:.3g} {unit}", f"{low:.3g}–{high:.3g}", f"{most} {unit}")
         checks.append(Check(f"{what}, in {most} {unit}", f"{middle:.3g} {unit}", middle <= most))
     return Result([table], checks, {**found, "bytes": len(html)})
-
-
-def _generator() -> Generator:
-    return Generator(fresh_generator("default").eval(), {"digest": ""})
 
 
 def _time(page: Any, code: str) -> float:

@@ -23,13 +23,13 @@ OF_SMALL = ("conditional_accuracy", "worst_class_accuracy", "recall", "gan_train
 A_CLASS = (10, 20, 30, 100, None)  # images; None: all
 
 
-def report(common: EvaluationSet, judge: Judge, drawn: Tensor, kimg: float | None) -> Evaluation:
-    """As the stage evaluate has it; `kimg` as `evaluate.gan_train_kimg`."""
+def report(common: EvaluationSet, judge: Judge, drawn: Tensor) -> Evaluation:
+    """As the stage evaluate has it."""
     params = all_params()
     facts = {"params": params.train_judge.model_dump()}
     network = fresh_generator("default")  # nobody asks it for anything
     inputs = Inputs(network, {}, judge, facts, common.training, common.heldout)
-    changes = {"samples": len(drawn), "gan_train_kimg": kimg}
+    changes = {"samples": len(drawn), "gan_train_kimg": common.judge_kimg}
     evaluate = params.evaluate.model_copy(update=changes)
     return measured(inputs, evaluate, evaluation_set_of(inputs, evaluate), [drawn])
 
@@ -41,7 +41,7 @@ def cells(found: Evaluation, keys: tuple[str, ...], of: str = "value") -> list[s
 
 def small(scale: Scale) -> Result:
     """Trained by params.yaml on as many images of each class; all else is alike for all sizes."""
-    common, params = EvaluationSet.of_sample(scale.judge_kimg), all_params()
+    common, params = EvaluationSet.prepare(None, scale.judge_kimg, sample=True), all_params()
     pairs = ((part.images, part.labels) for part in (common.training, common.heldout))
     images, labels = (torch.cat(each).numpy() for each in zip(*pairs, strict=True))
     judge = replace(common, training=as_dataset(images, labels, 10)).judge
@@ -53,7 +53,7 @@ def small(scale: Scale) -> Result:
         note=f"{len(common.heldout):,} images are held out from all. The judge has learnt all 5,000, theirs "
         f"too. {len(asked):,} drawings; copies of the set that was trained on.",
     )  # fmt: skip
-    short = dict(SHORT_RUN) if scale.limit else {}
+    short = SHORT_RUN if scale.limit else {}
     choices = TrainChoices.model_validate(params.train.model_dump() | short)
     reports: dict[str, Evaluation] = {}
     for count in A_CLASS:
@@ -62,7 +62,7 @@ def small(scale: Scale) -> Result:
         some = as_dataset(common.training.images[rows].numpy(), of[rows].numpy(), 10)
         trained = train(some, fit(choices, some).params)
         drawn = draw(trained.generator, asked, params.evaluate.seed)
-        found = report(common, judge, drawn, scale.judge_kimg)
+        found = report(common, judge, drawn)
         near = near_copies(drawn, asked, some, common.heldout, params.evaluate.seed)
         pupil = accuracy(replace(common, training=some).judge, common.heldout)
         closer = near.closer.double().mean().item()

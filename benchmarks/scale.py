@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -15,7 +15,7 @@ class Run:
     seconds: float = float("inf")
     probes: int = 8
     until: tuple[float, float] | None = None  # (accuracy, distance): stop there
-    changes: tuple[tuple[str, Any], ...] = ()
+    changes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,50 +24,29 @@ class Scale:
     rounds: int
     round_s: float  # of one contender in one round
     runs: tuple[Run, ...]
-    service_s: float
-    pipeline_rounds: int
+    service_s: float = 0.0
+    pipeline_rounds: int = 0
     limit: int | None = None
     judge_kimg: float | None = None
+    device: str = "cpu"
 
 
 PORT_TARGET = (0.88, 1.2)  # what the demo's port was seen to reach in 870 steps, by our judge
 SEEDS = (1, 2, 3)
-SHORT_RUN = (("total_kimg", 0.64), ("log_every", 5), ("save_every", 5))
-
+SHORT_RUN = {"total_kimg": 0.64, "log_every": 5, "save_every": 5}
+ALL_PRESETS = (
+    *(Run("fast", SEEDS, probes=14), Run("default", SEEDS, probes=12)),
+    Run("best", SEEDS, probes=12),
+)
+SHORT = (Run("fast", probes=7), Run("default", probes=6), Run("demo", seconds=25, probes=2))
+PORT_RUN = Run("demo", SEEDS, seconds=300, probes=24, until=PORT_TARGET)
+TRIAL = (Run("fast", probes=2, changes=SHORT_RUN),)
 SCALES = {
-    "short": Scale(
-        name="short",
-        rounds=5,
-        round_s=1,
-        runs=(
-            Run("fast", probes=7),
-            Run("default", probes=6),
-            Run("demo", seconds=25, probes=2),
-        ),
-        service_s=20,
-        pipeline_rounds=1,
-    ),
-    "all": Scale(
-        name="all",
-        rounds=9,
-        round_s=2,
-        runs=(
-            Run("fast", SEEDS, probes=14),
-            Run("default", SEEDS, probes=12),
-            Run("best", SEEDS, probes=12),
-            Run("demo", SEEDS, seconds=300, probes=24, until=PORT_TARGET),
-        ),
-        service_s=60,
-        pipeline_rounds=3,
-    ),
-    "tiny": Scale(
-        name="tiny",
-        rounds=2,
-        round_s=0.02,
-        runs=(Run("fast", probes=2, changes=SHORT_RUN),),
-        service_s=1,
-        pipeline_rounds=1,
-        limit=1000,
-        judge_kimg=1.0,
-    ),
+    scale.name: scale
+    for scale in (
+        Scale("short", 5, 1, SHORT, service_s=20, pipeline_rounds=1),
+        Scale("all", 9, 2, (*ALL_PRESETS, PORT_RUN), service_s=60, pipeline_rounds=3),
+        Scale("gpu", 5, 2, ALL_PRESETS, device="cuda"),
+        Scale("tiny", 2, 0.02, TRIAL, service_s=1, pipeline_rounds=1, limit=1000, judge_kimg=1.0),
+    )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -12,7 +13,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 import torch
 
+from cgan.hosts import LOOPBACK, answers, site_of
 from cgan.model.model_file import save_network
 from cgan.project import PACKAGE_PARENT
 
@@ -32,141 +33,106 @@ RATE = 50  # requests a second
 P99_MS = 50.0
 CONNECTIONS = 200
 MEMORY_MB = 300  # that the service may grow by under all of this
-
-
-@dataclass
-class Load:
-    """What came of requests: seconds of each, by when it was due; statuses or names of errors."""
-
-    seconds: list[float] = field(default_factory=list)
-    statuses: Counter[str] = field(default_factory=Counter)
-
-    def ms(self, share: float) -> float:
-        return float(np.quantile(self.seconds, share)) * 1000
-
-    def figures(self) -> dict[str, Any]:
-        ms = {f"p{100 * share:g}_ms": round(self.ms(share), 1) for share in (0.5, 0.9, 0.99, 1)}
-        return {"requests": len(self.seconds), **ms, "statuses": dict(self.statuses)}
-
-
-def write_model(folder: Path) -> Path:
-    """A generator as preset `default` trains it. Speed does not depend on the weights: fresh ones."""
-    torch.manual_seed(0)
-    path = folder / "generator.safetensors"
-    save_network(path, fresh_generator("default"), {})
-    return path
+Answer = tuple[float, str]  # seconds since it was due; a status, or the name of an error
 
 
 @contextlib.contextmanager
-def serving(model: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """`cgan serve` in a process of its own: its address."""
-    code = "from cgan.cli import main; main()"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--port", port, "--model", str(model)],
-        env={**os.environ, "PYTHONPATH": PACKAGE_PARENT},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        encoding="utf-8",
-    )
-    assert process.stdout
-    try:
-        address = process.stdout.readline().split()[0]
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"{address}/healthz")
-                break
-            time.sleep(0.1)
-        yield address, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(60)
-        process.stdout.close()
+def serving(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """`cgan serve` in a process of its own: its address. Speed does not depend on weights: fresh ones."""
+    torch.manual_seed(0)
+    model = folder / "generator.safetensors"
+    save_network(model, fresh_generator("default"), {})
+    with socket.create_server((LOOPBACK, 0)) as probe:
+        port = probe.getsockname()[1]
+    command = ["-m", "cgan.cli", "serve", "--port", str(port), "--model", str(model)]
+    environment = {**os.environ, "PYTHONPATH": PACKAGE_PARENT}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    with subprocess.Popen([sys.executable, *command], env=environment, **quiet) as process:
+        try:
+            while process.poll() is None and not answers(port):
+                time.sleep(0.1)
+            yield site_of(LOOPBACK, port), psutil.Process(process.pid)
+        finally:
+            process.terminate()
 
 
-async def at_a_rate(address: str, rate: float, seconds: float) -> Load:
+async def at_a_rate(address: str, rate: float, seconds: float) -> list[Answer]:
     """Ten digits `rate` times a second, whether or not those before are answered."""
-    load, count = Load(), max(1, round(rate * seconds))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     async with httpx.AsyncClient(base_url=address, timeout=60, limits=limits) as client:
         began = time.perf_counter()
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(count):
-                due = began + number / rate
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                tasks.create_task(_ask(client, load, number, due))
-    return load
+
+        async def one(number: int) -> Answer:
+            due = began + number / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            return await _ask(client, number, due)
+
+        return await asyncio.gather(*map(one, range(max(1, round(rate * seconds)))))
 
 
-async def at_once(address: str, connections: int, rounds: int) -> Load:
+async def at_once(address: str, connections: int, rounds: int) -> list[Answer]:
     """As many connections, each of which asks again when it is answered."""
-    load = Load()
 
-    async def one(number: int) -> None:
+    async def one(number: int) -> list[Answer]:
         async with httpx.AsyncClient(base_url=address, timeout=60) as client:
-            for turn in range(rounds):
-                await _ask(client, load, number * rounds + turn, time.perf_counter())
+            seeds = range(number * rounds, (number + 1) * rounds)
+            return [await _ask(client, seed, time.perf_counter()) for seed in seeds]
 
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(connections):
-            tasks.create_task(one(number))
-    return load
+    each = await asyncio.gather(*map(one, range(connections)))
+    return list(itertools.chain.from_iterable(each))
 
 
-async def _ask(client: httpx.AsyncClient, load: Load, seed: int, due: float) -> None:
-    question: dict[str, str | int] = {"text": "0123456789", "seed": seed}
+async def _ask(client: httpx.AsyncClient, seed: int, due: float) -> Answer:
     try:
-        answer = await client.get("/draw", params=question)
+        answer = await client.get("/draw", params={"text": "0123456789", "seed": str(seed)})
         status = str(answer.status_code)
     except httpx.HTTPError as error:
         status = type(error).__name__
-    load.seconds.append(time.perf_counter() - due)
-    load.statuses[status] += 1
+    return time.perf_counter() - due, status
+
+
+def figures(answers: list[Answer]) -> dict[str, Any]:
+    seconds, statuses = zip(*answers, strict=True)
+    shares = (50, 90, 99, 100)
+    ms = {f"p{share}_ms": round(np.percentile(seconds, share) * 1000, 1) for share in shares}
+    return {"requests": len(answers), **ms, "statuses": dict(Counter(statuses))}
 
 
 def measure(scale: Scale) -> Result:
     seconds, rounds = scale.service_s, 5
     with (
         tempfile.TemporaryDirectory(prefix="cgan-") as folder,
-        serving(write_model(Path(folder))) as (address, process),
+        serving(Path(folder)) as (address, process),
     ):
         asyncio.run(at_a_rate(address, RATE, min(2.0, seconds)))
         before = process.memory_info().rss
         cpu, began = sum(process.cpu_times()[:2]), time.perf_counter()
-        steady = asyncio.run(at_a_rate(address, RATE, seconds))
+        steady = figures(asyncio.run(at_a_rate(address, RATE, seconds)))
         cpu = (sum(process.cpu_times()[:2]) - cpu) / (time.perf_counter() - began)
-        crowd = asyncio.run(at_once(address, CONNECTIONS, rounds))
+        crowd = figures(asyncio.run(at_once(address, CONNECTIONS, rounds)))
         grown = (process.memory_info().rss - before) / 1e6
     table = Table(
-        "The service: ten digits a request", ["load", "requests", "p50 ms", "p99 ms", "longest ms"]
-    )
-    for name, load in ((f"{RATE} a second, {seconds:g} s", steady),
-                       (f"{CONNECTIONS} connections at once, {rounds} requests each", crowd)):  # fmt: skip
-        table.add(name, f"{len(load.seconds):,}", *(f"{load.ms(q):.0f}" for q in (0.5, 0.99, 1)))
-    table.note = (
-        f"`GET /draw` → PNG, over loopback, from when a request was due; client and service share the "
+        "The service: ten digits a request",
+        ["load", "requests", "p50 ms", "p99 ms", "longest ms"],
+        note="`GET /draw` → PNG, over loopback, from when a request was due; client and service share the "
         f"machine. The service took {cpu:.0%} of a core at {RATE} a second, and {grown:.0f} MB more than "
-        f"before in all. Statuses: {dict(steady.statuses)}, {dict(crowd.statuses)}."
+        f"before in all. Statuses: {steady['statuses']}, {crowd['statuses']}.",
     )
-    fine = {"200"}
+    crowded = f"{CONNECTIONS} connections at once, {rounds} requests each"
+    for name, load in {f"{RATE} a second, {seconds:g} s": steady, crowded: crowd}.items():
+        times = (f"{load[key]:.0f}" for key in ("p50_ms", "p99_ms", "p100_ms"))
+        table.add(name, f"{load['requests']:,}", *times)
     checks = [
         Check(
             f"ten digits at {RATE} requests a second: p99 under {P99_MS:.0f} ms, no error",
-            f"{steady.ms(0.99):.0f} ms, {dict(steady.statuses)}",
-            steady.ms(0.99) < P99_MS and set(steady.statuses) == fine,
+            f"{steady['p99_ms']:.0f} ms, {steady['statuses']}",
+            steady["p99_ms"] < P99_MS and steady["statuses"].keys() == {"200"},
         ),
         Check(
             f"{CONNECTIONS} connections at once: answered or told to wait, at most {MEMORY_MB} MB more",
-            f"{dict(crowd.statuses)}, {grown:.0f} MB",
-            set(crowd.statuses) <= fine | {"429"} and grown < MEMORY_MB,
+            f"{crowd['statuses']}, {grown:.0f} MB",
+            crowd["statuses"].keys() <= {"200", "429"} and grown < MEMORY_MB,
         ),
     ]
-    figures = {
-        "steady": steady.figures(),
-        "crowd": crowd.figures(),
-        "cores": round(cpu, 2),
-        "grown_mb": round(grown),
-    }
-    return Result([table], checks, figures)
+    found = {"steady": steady, "crowd": crowd, "cores": round(cpu, 2), "grown_mb": round(grown)}
+    return Result([table], checks, found)

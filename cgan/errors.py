@@ -1,5 +1,5 @@
 """User errors. Every message says where, what was expected, what was found and what to do;
-`cgan.cli` and the stages print it without a traceback and exit with `exit_code`."""
+`cgan.cli` and the stages print it without a traceback and exit with 1."""
 
 import io
 import os
@@ -60,8 +60,6 @@ def listed(names: Sequence[object], most: int = 5) -> str:
 
 class CganError(Exception):
     """Base of every error that is the user's, the data's or the machine's, not ours."""
-
-    exit_code = 1
 
     def __str__(self) -> str:
         """One paragraph, of printable characters."""

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cgan.errors import CganError
@@ -66,19 +67,15 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
 
 def source(folder: Path | None = None) -> Source:
     """What the tree around `folder` (default: the working directory) holds. Raises GitError."""
-    commit = git("rev-parse", "HEAD", folder=folder).decode().strip()
-    branch = git("rev-parse", "--abbrev-ref", "HEAD", folder=folder).decode().strip()
+    asked = ("HEAD", "--git-path", "index", "--abbrev-ref", "HEAD")
+    commit, real, branch = git("rev-parse", *asked, folder=folder).decode().splitlines()
     with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         # New files are part of a diff once an index knows of them: not the engineer's, a copy of it. With
         # its time: git compares a file's content if the file isn't older than the index.
         index = Path(temporary) / "index"
-        real = Path(git("rev-parse", "--git-path", "index", folder=folder).decode().strip())
         with contextlib.suppress(FileNotFoundError):
             shutil.copy2((folder or Path()) / real, index)
-
-        def on_copy(*arguments: str) -> bytes:
-            return git(*arguments, folder=folder, GIT_INDEX_FILE=str(index))
-
+        on_copy = partial(git, folder=folder, GIT_INDEX_FILE=str(index))
         new = on_copy("ls-files", "--others", "--exclude-standard", "-z", "--", *OURS)
         on_copy("add", "--intent-to-add", "--", *new.decode().split("\0")[:-1])
         on_copy("update-index", "-q", "--unmerged", "--refresh")
@@ -105,9 +102,9 @@ def secrets_in(content: bytes) -> str:
 def clone_at(repository: Path, commit: str, folder: Path) -> None:
     """The repository's `commit`, which its `origin` may have, in `folder`, without its history. No hook runs,
     and no branch or tag of the repository changes. Raises CganError."""
-    named = ("rev-parse", "--verify", f"{commit}^{{commit}}")
+    resolve = partial(git, "rev-parse", "--verify", f"{commit}^{{commit}}", folder=repository)
     try:
-        revision = git(*named, folder=repository)
+        wanted = resolve()
     except GitError:
         try:
             git("fetch", "--quiet", "--no-tags", "origin", commit, folder=repository)
@@ -116,8 +113,8 @@ def clone_at(repository: Path, commit: str, folder: Path) -> None:
                 f"commit {commit} is neither in {repository} nor can its origin provide it ({error}). "
                 "Push it (`git push`), or choose a commit that is there."
             ) from None
-        revision = git(*named, folder=repository)
-    where, wanted = repository.resolve(), revision.decode().strip()
+        wanted = resolve()
+    which = wanted.decode().strip()
     git("init", "--quiet", "--template=", folder)
-    git("fetch", "--quiet", "--no-tags", "--depth=1", where, wanted, folder=folder)
-    git("-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", wanted, folder=folder)
+    git("fetch", "--quiet", "--no-tags", "--depth=1", repository.resolve(), which, folder=folder)
+    git("-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", which, folder=folder)

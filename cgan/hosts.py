@@ -16,11 +16,8 @@ ANYWHERE = (str(ipaddress.IPv4Address(0)), "::")  # every address of this machin
 
 def site_of(host: str, port: int | None) -> str:
     """Where a server that listens there is asked from this machine."""
-    return f"http://{in_url(LOOPBACK if host in ANYWHERE else host)}:{port}"
-
-
-def in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    host = LOOPBACK if host in ANYWHERE else host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -22,10 +22,10 @@ class Metric:
     key: str
     name: str
     meaning: str
-    better: str  # "higher" or "lower"
+    better: str = "higher"  # or "lower"
     on_screen: bool = True
     headline: str = ""
-    is_share: bool = False
+    is_share: bool = True
 
     def shown(self, value: float) -> str:
         """A value for readers: `98.6 %`, `0.3354`."""
@@ -56,9 +56,7 @@ METRICS = {
             "conditional_accuracy",
             "conditional accuracy",
             "share of drawings that show the class asked for, mean over classes",
-            "higher",
             headline="accuracy",
-            is_share=True,
         ),
         Metric(
             "fid_judge",
@@ -66,49 +64,37 @@ METRICS = {
             "from held-out real images, in the judge's features",
             "lower",
             headline="distance",
+            is_share=False,
         ),
-        Metric(
-            "coverage",
-            "coverage",
-            "share of real images with a drawing near them",
-            "higher",
-            is_share=True,
-        ),
+        Metric("coverage", "coverage", "share of real images with a drawing near them"),
         Metric(
             "recall",
             "recall",
             "share of real images that look like some drawing",
-            "higher",
             headline="recall",
-            is_share=True,
         ),
         Metric(
             "worst_class_accuracy",
             "accuracy of the worst class",
             "conditional accuracy of the class that fares worst",
-            "higher",
-            is_share=True,
         ),
         Metric(
             "different_drawings",
             "different drawings",
             "how many the least varied class has; moved or brightened copies count once",
-            "higher",
+            is_share=False,
         ),
         Metric(
             "gan_train_accuracy",
             "GAN-train accuracy",
             "of a classifier that was trained on drawings alone, on real images; mean over classes",
-            "higher",
             headline="GAN-train",
-            is_share=True,
         ),
         Metric(
             "copies",
             "copies",
             "share of drawings nearer to a training image than real ones are, however moved, turned or noisy",
             "lower",
-            is_share=True,
         ),
         Metric(
             "kid_judge",
@@ -116,21 +102,20 @@ METRICS = {
             "the same images by another formula; 0 is like real, and noise can make it negative",
             "lower",
             on_screen=False,
+            is_share=False,
         ),
         Metric(
             "precision",
             "precision",
             "share of drawings that look like some real image",
-            "higher",
             on_screen=False,
-            is_share=True,
         ),
         Metric(
             "density",
             "density",
             "how deep among the real images the drawings lie; 1 is like real",
-            "higher",
             on_screen=False,
+            is_share=False,
         ),
     )
 }

@@ -41,12 +41,24 @@ def enter(commit: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def checkout(source: Path, commit: str, params: Path | None = None) -> Iterator[Path]:
-    """A clone of `source` at `commit`, with these params; removed afterwards, and so is what killed processes
-    left.
+    """A clone of `source` at `commit` with its results and data, and with these params."""
+    with clone(source, commit) as folder:
+        _share_cache(source, folder)
+        # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
+        (folder / "dvc.lock").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, CganError):  # some results may be gone
+            shutil.copy(home(source) / "dvc.lock", folder)
+            dvc("checkout", "--quiet", folder=folder)
+        if params:
+            shutil.copy(params, folder)
+        _share_data(source, folder)
+        yield folder
 
-    Who holds a checkout holds its lock, and so does what it becomes, by `exec`, and what it starts. Raises
-    CganError when the commit is nowhere to be found.
-    """
+
+@contextlib.contextmanager
+def clone(source: Path, commit: str) -> Iterator[Path]:
+    """Removed afterwards, and so is what killed processes left: who holds a clone holds its lock, and so does
+    what it becomes, by `exec`, and what it starts. Raises CganError where the commit cannot be found."""
     folders = home(source) / "checkouts"
     with contextlib.ExitStack() as stack:
         with locked(folders / "lock"):
@@ -58,15 +70,6 @@ def checkout(source: Path, commit: str, params: Path | None = None) -> Iterator[
             stack.enter_context(locked(folder / LOCK, inherited=True))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         git.clone_at(source, commit, folder)
-        _share_cache(source, folder)
-        # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
-        (folder / "dvc.lock").unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError, CganError):  # some results may be gone
-            shutil.copy(home(source) / "dvc.lock", folder)
-            dvc("checkout", "--quiet", folder=folder)
-        if params:
-            shutil.copy(params, folder)
-        _share_data(source, folder)
         yield folder
 
 
@@ -87,19 +90,17 @@ def _share_cache(source: Path, folder: Path) -> None:
     for section in settings.values():
         if (url := section.get("url")) and "://" not in url:
             section["url"] = os.path.normpath(source / ".dvc" / url)
-    cache = dvc("cache", "dir", folder=source)
     # DVC's notes about a tree: in the checkout, so that they are removed with it.
-    local = {"cache": {"dir": cache}, "core": {"site_cache_dir": str(folder / ".dvc/tmp/site")}}
-    settings.read_dict(local)
+    notes = str(folder / ".dvc/tmp/site")
+    cache = {"dir": dvc("cache", "dir", folder=source)}
+    settings.read_dict({"cache": cache, "core": {"site_cache_dir": notes}})
     with (folder / ".dvc/config.local").open("w", encoding="utf-8") as file:
         settings.write(file)
 
 
 def _share_data(source: Path, folder: Path) -> None:
-    """Link what lies at a relative `data.path` of the project and is not in the commit.
-
-    Not where the commit has a DVC pointer for it: then it comes from the remote.
-    """
+    """Link what lies at a relative `data.path` of the project and is not in the commit; not where the commit
+    has a DVC pointer for it, for then it comes from the remote."""
     path = Path(load_params(folder / "params.yaml").data.path)
     target = source / path
     inside = (folder / path).is_dir() and target.is_dir()

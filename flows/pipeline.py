@@ -24,9 +24,8 @@ from cgan.files import read_json, write_bytes
 from cgan.params.editing import set_params
 from cgan.params.sections import flatten
 from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
-from flows.artifacts import publish
 from flows.checkout import CHECKOUT
-from flows.repro import Work, alone, dvc, has_remote, relay, repro, require_prefect, run
+from flows.repro import Work, alone, dvc, publish, relay, repro, require_prefect, run
 
 
 @task(description="Is all of params.yaml valid?")
@@ -79,9 +78,7 @@ def record(work: Work) -> State[Any]:
     return repro(work, "record")
 
 
-STAGES = (
-    *(params, download, validate, preprocess, train_judge, train, evaluate, render, page, record),
-)
+STAGES = params, download, validate, preprocess, train_judge, train, evaluate, render, page, record
 
 
 @task(name="gate", description="May this generator be served?")
@@ -102,17 +99,14 @@ def push() -> State[Any]:
 
 def _run_name() -> str:
     """`nightly 25 Nov 02:00`, `train 26 Nov 17:30 · train.seed=2`. Times are UTC."""
-    parameters = runtime.flow_run.parameters
+    overrides = flatten(runtime.flow_run.parameters.get("overrides") or {})
     name = f"{runtime.deployment.name or ''} {runtime.flow_run.scheduled_start_time:%d %b %H:%M}"
-    parts = [f"{key}={value}" for key, value in flatten(parameters.get("overrides") or {}).items()]
-    return " · ".join([name.strip(), *parts])
+    return " · ".join([name.strip(), *(f"{key}={value}" for key, value in overrides.items())])
 
 
 @flow(name="cgan", flow_run_name=_run_name, persist_result=False)
 def pipeline(
-    refresh: bool = False,
-    overrides: dict[str, Any] | None = None,
-    gate: bool = True,
+    refresh: bool = False, overrides: dict[str, Any] | None = None, gate: bool = True
 ) -> State[Any]:
     """From a CSV of labelled images to a judged generator. DVC runs only the stages that are stale.
 
@@ -125,27 +119,30 @@ def pipeline(
     here = os.environ.get(CHECKOUT)
     with alone(relay):
         try:
-            work = Work([stage.name for stage in STAGES], refresh, bool(here) and has_remote())
+            remote = bool(here) and "core.remote=" in dvc("config", "--list")
+            work = Work([stage.name for stage in STAGES], refresh, remote)
             if overrides:
                 dvc("status")  # while a stage runs, params.yaml must not change
                 relay(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
             for stage in STAGES:
-                if (state := stage(work)).is_failed():
-                    return Failed(message=f"Stage `{stage.name}`: {state.message}")
-            judged = judge() if gate else None
-            if judged and judged.is_failed():
-                return Failed(message=f"Gate: {judged.message}")
+                _require(stage(work), f"Stage `{stage.name}`: ")
+            judged = _require(judge(), "Gate: ") if gate else None
             message = publish(judged is not None)
             if here:  # the next checkout begins with these results
                 write_bytes(home() / LOCK, LOCK.read_bytes())
-            if work.remote and (state := push()).is_failed():
-                note = "The results are in this machine's cache."
-                return Failed(message=f"dvc push: {state.message}\n{note}\n{message}")
+            if work.remote:
+                note = f"\nThe results are in this machine's cache.\n{message}"
+                _require(push(), "dvc push: ", note)
         except CganError as error:
             return Failed(message=str(error))
-    if judged:
-        return State(type=judged.type, name=judged.name, message=message)
-    return Completed(message=message)
+    ended = judged or Completed()
+    return State(type=ended.type, name=ended.name, message=message)
+
+
+def _require(state: State[Any], where: str, note: str = "") -> State[Any]:
+    if state.is_failed():
+        raise CganError(f"{where}{state.message}{note}")
+    return state
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,33 +153,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--refresh", action="store_true", help="fetch the data again")
-    add(
-        "--no-gate",
-        dest="gate",
-        action="store_false",
-        help="leave out the gate: neither judge nor promote",
-    )
+    add("--no-gate", dest="gate", action="store_false", help="neither judge nor promote")
     args = parser.parse_args(arguments)
     try:
         require_prefect()
         state = pipeline(**vars(args), return_state=True)
-    except CganError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return error.exit_code
-    except httpx.TransportError as error:
-        why = f"the Prefect server went away during the run ({type(error).__name__})"
-        sys.stderr.write(
-            f"Error: {why}. Finished stages are kept. Start the server, and run this again.\n"
-        )
-        return 1
+        error = str(state.message or state.name) if state.is_failed() or state.is_crashed() else ""
+    except CganError as refused:
+        error = str(refused)
+    except httpx.TransportError as away:
+        error = f"the Prefect server went away during the run ({type(away).__name__}). Finished stages are "
+        error += "kept. Start the server, and run this again."
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "Interrupted. Run this again: finished stages are kept, and a training resumes.\n"
-        )
+        words = "Interrupted. Run this again: finished stages are kept, and a training resumes."
+        sys.stderr.write(f"{words}\n")
         return 130
-    if ended_badly := state.is_failed() or state.is_crashed():
-        sys.stderr.write(f"Error: {state.message}\n")
-    return int(ended_badly)
+    if error:
+        sys.stderr.write(f"Error: {error}\n")
+    return int(bool(error))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,8 +29,8 @@ from cgan.hosts import LOOPBACK, answers, require_free, site_of
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION, home, require_project
 from cgan.tracking.store import BACKEND, STORE, is_server, store_uri, without_credentials
-from flows.checkout import SOURCE
-from flows.repro import output_of
+from flows.checkout import SOURCE, clone
+from flows.repro import output_of, say
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 POOL = "cgan"  # of supervisord.conf and prefect.yaml
@@ -42,14 +40,11 @@ START_S = 120.0
 
 
 def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
-    """Start what does not run yet. Yields a line as each answers.
-
-    What runs keeps its ports. Raises CganError if a port is taken or a program ends.
-    """
-    folder = root / PRODUCTION
-    servers = {
-        name: ports[name] for name in PORTS if name == "prefect" or not is_server(store_uri(root))
-    }
+    """Start what does not run yet; what runs keeps its ports. Yields a line as each answers. Raises CganError
+    if a port is taken or a program ends."""
+    folder, servers = root / PRODUCTION, dict(ports)
+    if is_server(store_uri(root)):
+        del servers["mlflow"]
     with locked(folder / "lock"):
         folder.chmod(0o700)  # flow parameters, and logs
         if running(root):
@@ -71,7 +66,7 @@ def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
 
 def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     """Of every process here: yours, and what supervisord.conf fills in."""
-    prefect, mlflow = (site_of(LOOPBACK, ports[name]) for name in ("prefect", "mlflow"))
+    mlflow = site_of(LOOPBACK, ports["mlflow"])
     yours = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
     if is_server(uri := store_uri(root)):
         mlflow = uri
@@ -83,11 +78,7 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
         **yours,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), yours["PATH"]]),
         "PYTHONPATH": str(root),
-        "PYTHONUNBUFFERED": "1",
         "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
-        "PREFECT_API_URL": f"{prefect}/api",
-        # By default the API answers any page in a browser.
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect,
         "CGAN_MLFLOW_PAGE": without_credentials(mlflow),
         SOURCE: str(root),
         "CGAN_SOCKET": f"{here}{PRODUCTION / SOCKET}",
@@ -96,19 +87,15 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
 
 
 def _start(root: Path, name: str, port: int = 0) -> None:
-    """Start a program if it does not run. Wait until it answers, or a worker has lived for a while.
-
-    Raises CganError if it ends.
-    """
+    """Start a program if it does not run. Wait until it has lived for a while and, a server, answers. Raises
+    CganError if it ends."""
     deadline = time.monotonic() + START_S
     with supervisor(root) as keeper:
-        with contextlib.suppress(Fault):  # it runs
-            keeper.startProcess(name, False)
-        while (state := keeper.getProcessInfo(name)["statename"]) in ("STARTING", "RUNNING"):
-            if answers(port) if port else state == "RUNNING":
+        with contextlib.suppress(Fault):  # it runs, or has ended
+            keeper.startProcess(name)
+        while keeper.getProcessInfo(name)["statename"] == "RUNNING" and time.monotonic() < deadline:
+            if not port or answers(port):
                 return
-            if time.monotonic() > deadline:
-                break
             time.sleep(0.2)
         with contextlib.suppress(Fault):  # it has ended
             keeper.stopProcess(name)
@@ -138,27 +125,24 @@ def deploy(root: Path) -> Iterator[str]:
                 "prefect deploy --all, see docs/workers.md."
             )
         site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])
-        for abandoned in (root / PRODUCTION).glob("clone-*"):  # by one that was killed
-            shutil.rmtree(abandoned, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix="clone-", dir=root / PRODUCTION) as temporary:
-            clone = Path(temporary) / "clone"
-            git.clone_at(root, "HEAD", clone)
-            told = {**os.environ, "PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(clone)}
+        with clone(root, "HEAD") as folder:
+            told = {**os.environ, "PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
 
             def prefect(*command: str) -> None:
                 itself = (sys.executable, "-m", "prefect", "--no-prompt")
-                output_of(*itself, *command, folder=clone, environment=told)
+                output_of(*itself, *command, folder=folder, environment=told)
 
-            def ensure(kind: str, name: str, *how: str) -> None:
+            # A slow machine's worker may not have made the pool yet, and without it nothing is deployed.
+            pool, automation = (POOL, "--type", "process"), ("--from-file", "flows/silent.yaml")
+            for kind, name, how in (
+                ("work-pool", POOL, pool),
+                ("automation", AUTOMATION, automation),
+            ):
                 try:
                     prefect(kind, "inspect", name)
                 except CganError:
                     prefect(kind, "create", *how)
-
-            # A slow machine's worker may not have made it yet, and without it nothing is deployed.
-            ensure("work-pool", POOL, POOL, "--type", "process")
             prefect("deploy", "--all")
-            ensure("automation", AUTOMATION, "--from-file", "flows/silent.yaml")
     commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
     yield f"Deployed {commit}: {site}/deployments"
     if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
@@ -177,16 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     try:
         root = require_project()
-        if args.command == "up":
-            lines = up(root, {name: getattr(args, f"{name}_port") for name in PORTS})
-        else:
-            lines = deploy(root) if args.command == "deploy" else down(root)
-        for line in lines:
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
+        ports = {name: getattr(args, f"{name}_port") for name in PORTS}
+        other = deploy if args.command == "deploy" else down
+        for line in up(root, ports) if args.command == "up" else other(root):
+            say(line)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
-        return error.exit_code
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. Run the same command again to complete it.\n")
         return 128 + signal.SIGINT

@@ -1,7 +1,9 @@
-"""How a task does its work: `dvc repro` of a stage, or a command, as a child in a session of its own."""
+"""How a task does its work: `dvc repro` of a stage, or a command, as a child in a session of its own; and
+what a flow run shows in Prefect beside its state: a page with the verdict, the drawings, links."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import json
@@ -12,17 +14,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from prefect import State, get_run_logger, runtime
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
-from cgan.files import locked
+from cgan.files import locked, read_json
+from cgan.hosts import run_page
+from cgan.markdown import in_markdown, table
+from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_PAGE, RUN_REFERENCE
+from cgan.quality.table import quality_line, quality_table
 from cgan.tracking.store import without_credentials
 
 GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
@@ -31,9 +38,7 @@ LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its child
 LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
 CONTEXT = "MLFLOW_RUN_CONTEXT"  # tags of the MLflow runs that a child makes, as JSON
 
-CHILDREN: set[subprocess.Popen[str]] = set()  # that run now
-
-Relay = Callable[[str], None]  # gets each line of output as it comes
+say = partial(print, flush=True)
 
 
 @dataclass
@@ -46,8 +51,7 @@ class Work:
 
     @cached_property
     def unchanged(self) -> list[str]:
-        """The stages before the first that is stale. Asked once, after the params were checked and the data
-        fetched again."""
+        """All before the first stale one. Asked once, after params were checked and data fetched again."""
         stale = json.loads(dvc("status", "--json"))
         return list(itertools.takewhile(lambda name: name not in stale, self.stages))
 
@@ -76,12 +80,11 @@ def run(*module: str, fine: Sequence[int] = (0,)) -> State[Any]:
 
 
 def relay(line: str) -> None:
-    """One line of a child's output into the run's log."""
     get_run_logger().log(LEVELS.get(line.partition(":")[0], logging.INFO), "%s", line)
 
 
 @contextlib.contextmanager
-def alone(say: Relay) -> Iterator[None]:
+def alone(say: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other run works in this folder, nor what one that was killed had started: that holds the
     lock, too."""
     with locked(LOCK, wait=False) as is_free:
@@ -93,7 +96,7 @@ def alone(say: Relay) -> Iterator[None]:
 
 def in_session(
     *module: str,
-    relay: Relay,
+    relay: Callable[[str], None],
     folder: Path | None = None,
     told: Mapping[str, str] | None = None,
     fine: Sequence[int] = (0,),
@@ -105,7 +108,6 @@ def in_session(
     CganError with the last error message in its output, else its last lines, where its exit code is none of
     `fine`.
     """
-    home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
     lines: list[str] = []
     child = subprocess.Popen(
         [sys.executable, "-m", *module],
@@ -113,7 +115,8 @@ def in_session(
         env={
             **os.environ,
             **(told or {}),
-            "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),
+            # So that `python` in a stage's command is this one.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONUNBUFFERED": "1",
         },
         stdin=subprocess.DEVNULL,
@@ -124,7 +127,6 @@ def in_session(
         start_new_session=True,
         close_fds=False,  # but for those of locks none is inheritable
     )
-    CHILDREN.add(child)
     with child:
         assert child.stdout
         try:
@@ -132,24 +134,17 @@ def in_session(
                 lines.append(line)
                 relay(line)
         except BaseException:
-            _end(child)
+            # Ctrl-C for the session: DVC leaves that to the stage that it runs, which saves a checkpoint.
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(child.pid, signal.SIGINT)
+                child.communicate(timeout=GRACE_S)
+            with contextlib.suppress(ProcessLookupError):  # what is left
+                os.killpg(child.pid, signal.SIGKILL)
             raise
-        finally:
-            CHILDREN.discard(child)
     if child.returncode not in fine:
         starts = [n for n, line in enumerate(lines) if line.startswith("Error: ")]
         message = lines[starts[-1] if starts else -KEPT_LINES :]
         raise CganError("\n".join(message or [f"ended with exit code {child.returncode}"]))
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """Ctrl-C for the session: DVC leaves that to the stage that it runs, which saves a checkpoint. Then
-    SIGKILL for what is left."""
-    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        os.killpg(child.pid, signal.SIGINT)
-        child.communicate(timeout=GRACE_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
 
 
 def output_of(
@@ -169,17 +164,10 @@ def dvc(*arguments: str, folder: Path | None = None) -> str:
     return output_of(sys.executable, "-m", "dvc", *arguments, folder=folder)
 
 
-def has_remote() -> bool:
-    """Is there a default remote of DVC's?"""
-    with contextlib.suppress(CganError):
-        return bool(dvc("remote", "default"))
-    return False
-
-
 def require_prefect() -> None:
     """Start Prefect's temporary server, if none is configured. Raises CganError where neither answers."""
-    # Ctrl-C in a terminal goes to every process of the group, and that server has to live on for a moment to
-    # record how the run ended. Blocked signals are inherited.
+    # Ctrl-C goes to every process of the group, and that server has to live on for a moment to record how the
+    # run ended. Blocked signals are inherited.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with get_client(sync_client=True) as client:
@@ -197,3 +185,35 @@ def require_prefect() -> None:
             else f"Prefect's temporary server did not start in time ({away}). Run this again when the "
             "machine is less busy, or set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more seconds."
         )
+
+
+def publish(judged: bool) -> str:
+    """The artifact `run`. Returns one sentence, the run's message: why the gate decided so, if it did."""
+    if judged:
+        text = GATE_TEXT.read_text(encoding="utf-8")
+        summary = str(read_json(GATE_REPORT)["summary"])
+    else:
+        report = read_json(EVALUATION)
+        head, *rows = quality_table(report)
+        text, summary = table(head, rows, 3), quality_line(report)
+    parts = [text, _mlflow_run(read_json(RUN_REFERENCE))]
+    # With its bytes in it: a page would not find a file.
+    grid = base64.b64encode(GRID.read_bytes()).decode()
+    parts.append(f"![A row for each class](data:image/png;base64,{grid})")
+    words = "The verdict, the drawings, and where the run is in MLflow"
+    create_markdown_artifact("\n\n".join(filter(None, parts)), key="run", description=words)
+    return summary
+
+
+def _mlflow_run(run: dict[str, Any]) -> str:
+    """The run that made the generator, and its page: links, if a server is known that shows them."""
+    if not run.get("run_id"):
+        return ""
+    # `make up` serves the store that the stages write to as a file.
+    uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
+    if not uri.startswith("http"):
+        name = in_markdown(run.get("run_name"))
+        return f"`make ui` shows the MLflow run **{name}**, id `{run['run_id']}`."
+    place = (uri, str(run.get("experiment_id") or 0), run["run_id"])
+    page = run_page(*place, RUN_PAGE.name)
+    return f"[The MLflow run]({run_page(*place)}) · [the page of the run]({page})"

@@ -23,10 +23,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import psutil
 
 from cgan import git
-from cgan.errors import CganError
+from cgan.errors import CganError, listed
 from cgan.files import locked, read_json
 from cgan.metric import METRICS
 from cgan.params.editing import set_params
@@ -35,10 +37,7 @@ from cgan.params.sections import Choices, Params, flatten
 from cgan.project import EVALUATION, METRICS_FILE, require_project
 from cgan.quality.intervals import contexts_differ, difference_of_means
 from flows.checkout import checkout, environment
-from flows.repro import CHILDREN, CONTEXT, in_session
-
-if TYPE_CHECKING:
-    from optuna import Trial
+from flows.repro import CONTEXT, in_session, say
 
 CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
 NOT_PART = ("sweep", "gate", "tracking")  # sections that change no result
@@ -47,19 +46,13 @@ NAME = "cgan.sweep"  # tag of the MLflow runs
 
 Values = dict[str, Any]  # of params, by their dotted keys
 
-say = partial(print, flush=True)
-
 
 def train(base: Path, commit: str, study: str, number: int, values: Values) -> dict[str, Any]:
     """The evaluation of a training by a commit's code, with these values in place of those of params.yaml.
-
-    Raises CganError with the message of a stage that fails.
-    """
-    log_file = base / LOGS / f"{study.replace('/', '-')}-{number}.log"  # a branch may have a slash
-    with (
-        checkout(base, commit, base / "params.yaml") as folder,
-        log_file.open("a", buffering=1, encoding="utf-8") as log,
-    ):
+    Raises CganError with the message of a stage that fails."""
+    path = base / LOGS / f"{study.replace('/', '-')}-{number}.log"  # a branch may have a slash
+    log = path.open("a", buffering=1, encoding="utf-8")
+    with log, checkout(base, commit, base / "params.yaml") as folder:
         set_params(values, folder / "params.yaml")
         told = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
         for module in (("dvc", "repro", "evaluate"), ("cgan.stages.record", "numbers")):
@@ -95,33 +88,32 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
 
-    def objective(trial: Trial) -> float:
+    def objective(trial: Any) -> float:
         trial.set_user_attr("here", here)
         values = _suggested(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
         report = train(base, commit, study.study_name, trial.number, values)
         first = report | study.user_attrs
         study.set_user_attr("measurement_context", first["measurement_context"])
-        if differs := contexts_differ(first, report):
-            raise CganError(
-                f"it was measured differently from the first trial: {', '.join(differs)}"
-            )
-        value = float(report["quality"][s.objective])
-        say(f"trial {trial.number}: {s.objective} {value:.4g}")
-        return value
+        if differs := ", ".join(contexts_differ(first, report)):
+            raise CganError(f"it was measured differently from the first trial: {differs}")
+        say(f"trial {trial.number}: {s.objective} {report['quality'][s.objective]:.4g}")
+        return float(report["quality"][s.objective])
 
-    done = (TrialState.COMPLETE,)
-    before = len(study.get_trials(states=done))
+    def count(state: TrialState) -> int:
+        return len(study.get_trials(deepcopy=False, states=(state,)))
+
+    def missing() -> int:
+        return max(0, int(args.trials) - count(TrialState.COMPLETE))
+
+    before = count(TrialState.COMPLETE)
     say(f"{study.study_name}: {args.trials} trials, {args.parallel} at a time; {before} are done")
-    enough = [MaxTrialsCallback(args.trials, states=done)]
+    optimize = partial(study.optimize, objective, callbacks=[MaxTrialsCallback(args.trials)])
     if not before:  # it makes the data and the judge for all, and may show that nothing works
-        study.optimize(objective, n_trials=1, callbacks=enough)
-    if len(study.get_trials(states=done)) < args.trials:
-        # One at a time: of those that wait, two threads may take the same (SQLite has no locks for rows).
-        waiting = len(study.get_trials(states=(TrialState.WAITING,)))
-        study.optimize(objective, waiting, callbacks=enough, catch=(CganError,))
-    if short := max(0, args.trials - len(study.get_trials(states=done))):
-        study.optimize(objective, short, n_jobs=args.parallel, callbacks=enough, catch=(CganError,))
+        optimize(n_trials=1)
+    # One at a time: of those that wait, two threads may take the same (SQLite has no locks for rows).
+    optimize(n_trials=min(missing(), count(TrialState.WAITING)), catch=CganError)
+    optimize(n_trials=missing(), n_jobs=args.parallel, catch=CganError)
     best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
     say(
         f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Train with it, and test whether it "
@@ -130,29 +122,27 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
 
 
 def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -> None:
-    """Train with fresh seeds, not the one by which params may have been chosen; and with what `--against` has
-    otherwise in `train`."""
+    """Train with seeds by which no params were chosen; and so with what `--against` has else in `train`."""
     name, key, count = args.against or "HEAD", params.sweep.objective, args.seeds
     others, first = _other_params(base, params, name), params.train.seed + 1
-    roles = {"present": {}, name: others} if others else {"present": {}}
+    roles: dict[str, Values] = {"present": {}, **({name: others} if others else {})}
     say(f"{count} fresh seeds each: {', '.join(roles)}")
 
-    def measured(pair: tuple[str, int]) -> float:
-        role, seed = pair
+    def measured(role: str, seed: int) -> float:
         study = f"seeds-{_study_name(base, commit, role, params)}"
         report = train(base, commit, study, seed, {**roles[role], "train.seed": seed})
         say(f"{role}, seed {seed}: {key} {report['quality'][key]:.4g}")
         return float(report["quality"][key])
 
     pairs = list(itertools.product(roles, range(first, first + count)))
-    values = [measured(pairs[0])]  # it makes the data and the judge for all
+    values = [measured(*pairs[0])]  # it makes the data and the judge for all
     with ThreadPoolExecutor(args.parallel) as threads:
-        values += threads.map(measured, pairs[1:])
-    groups = [values[at : at + count] for at in range(0, len(values), count)]
-    for role, group in zip(roles, groups, strict=True):
+        values += threads.map(measured, *zip(*pairs[1:], strict=True))
+    present, theirs = values[:count], values[count:]
+    for role, group in zip(roles, (present, theirs), strict=False):
         say(f"{role}: {key} {fmean(group):.4g} ± {stdev(group):.2g} over {count} seeds")
     if others:
-        say(f"otherwise in {name}: {_in_words(others)}\n{verdict(key, name, groups[1], groups[0])}")
+        say(f"otherwise in {name}: {_in_words(others)}\n{verdict(key, name, theirs, present)}")
     else:
         say(f"{name} has the same `train`: there is nothing to compare.")
 
@@ -188,16 +178,16 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
     return {f"train.{key}": value for key, value in others.items()}
 
 
-def _suggested(trial: Trial, params: Params) -> Values:
-    """Values of the space. Floats with three digits: more would make no difference."""
+def _suggested(trial: Any, params: Params) -> Values:
+    """Optuna's choice. Floats with three digits: more would make no difference."""
     values: Values = {}
     for key, axis in params.sweep.space.items():
         if isinstance(axis, Choices):
             values[key] = trial.suggest_categorical(key, axis.choices)
-        elif isinstance(axis.low, int) and isinstance(axis.high, int):
-            values[key] = trial.suggest_int(key, axis.low, axis.high, log=axis.log)
         else:
-            values[key] = trial.suggest_float(key, axis.low, axis.high, log=axis.log)
+            whole = isinstance(axis.low, int) and isinstance(axis.high, int)
+            suggest = trial.suggest_int if whole else trial.suggest_float
+            values[key] = suggest(key, axis.low, axis.high, log=axis.log)
     return _rounded(values)
 
 
@@ -220,20 +210,19 @@ def committed(base: Path) -> str:
         ) from None
     if changed := [path for path in source.changed if path.split("/")[0] in CODE]:
         raise CganError(
-            f"{', '.join(changed[:5])}: changed since HEAD, and a sweep trains with the code of HEAD. "
-            "Commit the change, then start the sweep."
+            f"{listed(changed)}: changed since HEAD, and a sweep trains with the code of HEAD. Commit the "
+            "change, then start the sweep."
         )
     return source.commit
 
 
 def _end(number: int, _: Any) -> None:
-    """Ctrl-C for all trainings, which save a checkpoint; and an end as abrupt as a kill, which a sweep
-    survives."""
-    for child in list(CHILDREN):
+    """Ctrl-C for all trainings, which save a checkpoint; and an end as abrupt as a kill."""
+    for child in psutil.Process().children():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGINT)
-    sys.stderr.write("\nInterrupted. Run the same command to continue: what is finished is kept.\n")
-    sys.stderr.flush()
+    words = "\nInterrupted. Run the same command to continue: what is finished is kept."
+    say(words, file=sys.stderr)
     os._exit(128 + number)
 
 
@@ -243,22 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--trials", type=int, default=20, help="how many results to reach, earlier ones included")
-    add(
-        "--storage",
-        default="",
-        metavar="URL",
-        help="where Optuna keeps the study; default: .cgan/optuna.db",
-    )
-    add(
-        "--seeds",
-        type=int,
-        help="do not search: compare params.yaml with others over this many seeds",
-    )
-    add(
-        "--against",
-        metavar="COMMIT",
-        help="with --seeds, the commit whose `train` to compare with; default: HEAD",
-    )
+    add("--storage", metavar="URL", help="of Optuna's study; default: .cgan/optuna.db")
+    add("--seeds", type=int, help="do not search: compare params.yaml over so many seeds")
+    add("--against", metavar="COMMIT", help="with --seeds: whose `train` to compare; default: HEAD")
     add("--parallel", type=int, default=2, help="how many trainings run at a time")
     args = parser.parse_args(arguments)
     if args.trials < 1 or args.parallel < 1 or (args.seeds is not None and args.seeds < 2):
@@ -279,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (compare if args.seeds else search)(base, commit, params, args)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
-        return error.exit_code
+        return 1
     return 0
 
 

@@ -12,10 +12,10 @@ import torch
 import typer
 
 from benchmarks import __main__ as command
-from benchmarks import contenders, evaluation_set, quality, sample, service, throughput
-from benchmarks.contenders import PORT, Ours
+from benchmarks import evaluation_set, quality, sample, service, throughput
 from benchmarks.evaluation_set import as_dataset, preset
 from benchmarks.scale import SCALES
+from benchmarks.throughput import PORT, Ours
 from cgan.data.dataset import Dataset
 from cgan.errors import CganError
 from cgan.model.sampling import draw
@@ -44,15 +44,15 @@ def digits() -> Dataset:
 def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (contenders, training):
+    for module in (throughput, training):
         monkeypatch.setattr(module, "estimate_batch_norm", partial(estimate_batch_norm, batches=2))
     params = preset("fast", **SHORT)
-    ours = Ours("fast", digits, params)
+    ours = Ours(digits, params)
     ours.train(params.total_steps - 3, 2)
     ours.train(3, 2)
     asked = torch.arange(20) % 10
     trained = train(digits, params)
-    assert ours.step == params.total_steps
+    assert ours.state.step == params.total_steps
     assert torch.equal(ours.draw(asked, 5), draw(trained.generator, asked, 5))
 
 
@@ -61,11 +61,11 @@ def test_ratios_are_taken_within_rounds_and_a_check_fails_below_its_bar() -> Non
     assert throughput.ratios([800, 400, 810], [100, 50, 90]) == (8.0, 8.0, 9.0)
     for rate, held in ((900.0, True), (700.0, False)):
         rates = {"preset `fast`": [rate], PORT: [100.0]}
-        result = throughput.tabulated({1: rates, 2: rates}, rates, 2, "some digits")
+        result = throughput.tabulated({1: rates, 2: rates}, rates, "some digits")
         assert [check.held for check in result.checks] == [held]
         assert f"| preset `fast` | {rate:.0f} | {rate / 100:.0f}× |" in result.tables[0].markdown()
         with contextlib.nullcontext() if held else pytest.raises(typer.Exit):
-            command.fail_on_broken_promises({"throughput": result})
+            command.fail_on_broken_promises(result)
 
 
 def probe(seconds: float, accuracy: float, distance: float) -> dict[str, float]:
@@ -113,9 +113,8 @@ def test_all_parts_run_and_leave_their_figures(
     for module in (evaluation_set, command):
         monkeypatch.setattr(module, "CACHE", tmp_path)
     command.run(SCALES["tiny"])
-    command.gpu("cpu")
     kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")}
-    assert kept.keys() == {*command.PARTS, "port", "gpu"}
+    assert kept.keys() == {*command.PARTS, "port"}
     curves, facts = kept["quality"]["curves"], kept["quality"]["facts"]
     assert {curve["who"] for curve in curves} == {"fast"}
     assert all(probe["seconds"] > 0 for curve in curves for probe in curve["probes"])

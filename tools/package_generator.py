@@ -31,13 +31,10 @@ def main() -> None:
     report = json.loads(EVALUATION.read_text(encoding="utf-8"))
     if report["measurement_context"]["generator_digest"] != facts["digest"]:
         sys.exit(f"{EVALUATION} is of another generator than {GENERATOR}. Run `dvc repro`.")
+    floors = {key: metric.floor(report) for key, metric in METRICS.items()}
     quality = {
         "metrics": headline(report),
-        "floors": {
-            key: round(floor, 5)
-            for key, metric in METRICS.items()
-            if (floor := metric.floor(report)) is not None
-        },
+        "floors": {key: round(floor, 5) for key, floor in floors.items() if floor is not None},
         "conditional_accuracy_interval_95": report["conditional_accuracy"]["interval_95"],
         "fid_judge_deviation": report["fid_judge"]["deviation"],
         "measurement_context": report["measurement_context"],

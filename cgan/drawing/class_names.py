@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,13 +29,14 @@ class Classes:
         self.count, self.many = count, count > 10
         self.names = [" ".join(name.split()) for name in names or ()]
         self.exact = {name: label for label, name in enumerate(self.names)}
-        self.folded: dict[str, list[int]] = {}
-        for label, name in enumerate(self.names):
-            self.folded.setdefault(name.casefold(), []).append(label)
+        alike = Counter(name.casefold() for name in self.names)
+        self.folded = {
+            name.casefold(): label
+            for name, label in self.exact.items()
+            if alike[name.casefold()] == 1
+        }
         # Where a 7 is the name of another class than of number 7, a number would be ambiguous.
-        self.numbered = all(
-            _number(name, 10**9) in (None, label) for label, name in enumerate(self.names)
-        )
+        self.numbered = all(_number(name) in (None, label) for name, label in self.exact.items())
 
     def labels(self, text: str) -> list[int]:
         """The labels that a text asks for. Raises CganError that names the first part that is no class.
@@ -48,19 +50,16 @@ class Classes:
         parts = [words for part in text.split(",") if (words := part.split())]
         if not parts:
             raise CganError(f"the text to draw is empty. {self.listed()}")
-        return [label for words in parts for label in self._labels_in(words, text)]
-
-    def _labels_in(self, words: list[str], text: str) -> list[int]:
-        """What stands between commas: one class, or one or several a word."""
-        label = self._label(" ".join(words))
-        if label is not None:
-            return [label]
-        return [label for word in words for label in self._labels_of(word, text)]
+        labels: list[int] = []
+        for words in parts:
+            label = self._label(" ".join(words))
+            for word in words if label is None else [" ".join(words)]:
+                labels += self._labels_of(word, text)
+        return labels
 
     def _labels_of(self, word: str, text: str) -> list[int]:
         """A name, a number, or single characters that are classes."""
-        label = self._label(word)
-        if label is not None:
+        if (label := self._label(word)) is not None:
             return [label]
         read = self._by_name if self.many else self._label
         labels = [label for character in word if (label := read(character)) is not None]
@@ -68,31 +67,33 @@ class Classes:
             return labels
         place = ""
         if not self.names and self.many:
-            place = (
-                f", number {text.replace(',', ' ').split().index(word) + 1} of the text to draw,"
-            )
+            number = text.replace(",", " ").split().index(word) + 1
+            place = f", number {number} of the text to draw,"
         elif not self.names:
             word = next(character for character in word if read(character) is None)
             place = f", character {text.index(word) + 1} of the text to draw,"
         raise CganError(f"{word[:40]!r}{place} is not a class. {self.listed()}")
 
-    def label(self, item: int | str) -> int | None:
-        """That of one class, by its number, or its name as a text; None if there is no such class."""
+    def label(self, position: int, item: int | str) -> int:
+        """That of an item of a list: the number of a class, or its name as a text. Raises CganError."""
         if isinstance(item, str):
-            return self._label(" ".join(item.split())) if self.names else None
-        label = operator.index(item) if hasattr(item, "__index__") else -1
-        return label if 0 <= label < self.count else None
+            label = self._label(" ".join(item.split())) if self.names else None
+        else:
+            label = operator.index(item) if hasattr(item, "__index__") else None
+        if label is None or not 0 <= label < self.count:
+            words = f"label {item!r:.40} at index {position} is not a class."
+            raise CganError(f"{words} {self.listed()}")
+        return label
 
     def _label(self, word: str) -> int | None:
         """Up to 10 classes a number has one digit, since "07" is two of them."""
-        named = self._by_name(word)
-        if named is None and self.numbered and (len(word) == 1 or self.many):
-            return _number(word, self.count)
-        return named
+        label = self._by_name(word)
+        if label is None and self.numbered and (len(word) == 1 or self.many):
+            label = _number(word)
+        return label if label is not None and label < self.count else None
 
     def _by_name(self, word: str) -> int | None:
-        alike = self.folded.get(word.casefold(), [])
-        return self.exact.get(word, alike[0] if len(alike) == 1 else None)
+        return self.exact.get(word, self.folded.get(word.casefold()))
 
     def listed(self) -> str:
         """Which classes there are, as a sentence."""
@@ -105,7 +106,6 @@ class Classes:
         return f"The classes are {shown}{more}{numbers}; put commas between them."
 
 
-def _number(word: str, classes: int) -> int | None:
+def _number(word: str) -> int | None:
     # isdecimal() alone would let other scripts' digits through.
-    plain = word.isascii() and word.isdecimal() and len(word) < 10
-    return int(word) if plain and int(word) < classes else None
+    return int(word) if word.isascii() and word.isdecimal() and len(word) < 10 else None

@@ -1,4 +1,4 @@
-"""What `cgan draw` writes: a text or grid as PNG, sets of drawings as .npz, .csv or a folder."""
+"""Sets of drawings as .npz, .csv or a folder."""
 
 from __future__ import annotations
 
@@ -7,31 +7,18 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import TextIO
 
 import numpy as np
-from torch import Tensor
 
 from cgan.drawing.class_names import names_in
 from cgan.drawing.generator import Generator
-from cgan.drawing.picture import Style, compose
 from cgan.errors import CganError
 from cgan.files import replacing
-from cgan.model.sampling import Picture, encode_png, save_png
+from cgan.model.sampling import Picture, encode_png
 
 MAX_SET_BYTES = 2**30
 MAX_FILES = 100_000
-
-
-def write_picture(
-    out: str, generator: Generator, labels: list[int], rows: int, seed: int, style: Style
-) -> tuple[Tensor, str]:
-    """The picture that `compose` makes, as PNG → the drawings, and what was written, in words."""
-    if not out.endswith(".png"):
-        raise CganError(f"--out {out}: a text or a grid is a PNG. Give a name that ends in .png.")
-    images, picture = compose(generator.network, labels, rows, seed, style)
-    save_png(out, picture)
-    return images, f"{out}: {picture.shape[1]}×{picture.shape[0]} pixels, seed {seed}"
 
 
 def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
@@ -56,23 +43,20 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
         folders = class_folders(generator.class_names)
         names = (f"{folders[k]}/{folders[k]}_{n // classes:05d}.png" for n, k in enumerate(labels))
         write_folder(path, images, names)
+    elif path.suffix == ".npz":
+        arrays = {"images": images, "labels": np.array(labels)}
+        if given := names_in(generator.facts, classes):
+            arrays["class_names"] = np.array(given)
+        # A file object keeps numpy from adding an ending of its own to the temporary name.
+        with replacing(path) as temporary, temporary.open("wb") as packed:
+            np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
     else:
-        with replacing(path) as temporary:
-            if path.suffix == ".npz":
-                # A file object keeps numpy from adding an ending of its own to the temporary name.
-                with temporary.open("wb") as packed:
-                    write_npz(packed, images, labels, generator)
-            else:
-                with temporary.open("w", encoding="utf-8", newline="") as table:
-                    write_csv(table, images, labels)
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as table,
+        ):
+            write_csv(table, images, labels)
     return f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
-
-
-def write_npz(file: BinaryIO, images: Picture, labels: list[int], generator: Generator) -> None:
-    """`images` uint8 [N, *shape], `labels` and, where the classes have names, `class_names`."""
-    names = names_in(generator.facts, generator.classes)
-    named: dict[str, Any] = {"class_names": np.array(names)} if names else {}
-    np.savez_compressed(file, images=images, labels=np.array(labels), **named)
 
 
 def write_csv(file: TextIO, images: Picture, labels: list[int], column: str = "label") -> None:

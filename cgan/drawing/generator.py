@@ -138,24 +138,16 @@ class Generator:
         _check_seed(seed)
         from PIL import Image
 
-        from cgan.drawing.picture import Style, compose
+        from cgan.drawing.picture import compose
 
-        style = Style(scale, smooth)
-        return Image.fromarray(compose(self.network, labels, rows, seed, style)[1])
+        return Image.fromarray(compose(self.network, labels, rows, seed, scale, smooth)[1])
 
     def labels(self, what: str | Sequence[int | str]) -> list[int]:
         """The classes that `what` asks for, checked: a text is read as `cgan.drawing.class_names` says."""
         classes = Classes(self.classes, names_in(self.facts, self.classes))
         if isinstance(what, str):
             return classes.labels(what)
-        labels: list[int] = []
-        for position, item in enumerate(what):
-            label = classes.label(item)
-            if label is None:
-                raise CganError(
-                    f"label {item!r:.40} at index {position} is not a class. {classes.listed()}"
-                )
-            labels.append(label)
+        labels = [classes.label(position, item) for position, item in enumerate(what)]
         if not labels:
             raise CganError("no labels to draw. Give at least one.")
         return labels

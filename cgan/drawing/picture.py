@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from PIL import Image
@@ -20,20 +18,13 @@ MAX_SCALED_WIDTH = 900
 MAX_SCALE = 64
 
 
-@dataclass(frozen=True)
-class Style:
-    """How a picture is made of drawings. `smooth` enlarges by Lanczos' filter, not pixel by pixel."""
-
-    scale: int | None = None
-    smooth: bool = False
-
-
 def compose(
     network: GeneratorNetwork,
     labels: list[int],
     rows: int,
     seed: int,
-    style: Style,
+    scale: int | None = None,
+    smooth: bool = False,
     max_bytes: int = MAX_PICTURE_BYTES,
 ) -> tuple[Tensor, Picture]:
     """`rows` variants of the labels in a row, or one variant in lines of at most PER_LINE.
@@ -41,16 +32,17 @@ def compose(
     Returns the drawings, uint8 [N, C, H, W], and the picture, [H, W] or in colour [H, W, 3].
 
     Digits of a single variant touch, so that they read as one number; several are kept apart.
-    Without a scale, pixels are enlarged up to 4 times while the width stays under 900.
+    Without a scale, pixels are enlarged up to 4 times while the width stays under 900; `smooth` enlarges by
+    Lanczos' filter.
     """
     a = network.architecture
-    if rows < 1 or not 1 <= (style.scale or 1) <= MAX_SCALE:
+    if rows < 1 or not 1 <= (scale or 1) <= MAX_SCALE:
         raise CganError(
-            f"rows {rows}, scale {style.scale}: expected at least one row and a scale from 1 to {MAX_SCALE}."
+            f"rows {rows}, scale {scale}: expected at least one row and a scale from 1 to {MAX_SCALE}."
         )
     columns = len(labels) if rows > 1 else balanced(len(labels), PER_LINE)
     lines = -(-len(labels) * rows // columns)
-    scale = style.scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * a.width)))
+    scale = scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * a.width)))
     size = lines * columns * a.height * a.width * scale**2 * a.channels
     if size > max_bytes:
         raise CganError(
@@ -58,7 +50,7 @@ def compose(
             f"at most {max_bytes:,}. Ask for fewer drawings or a smaller scale."
         )
     images = draw(network, torch.tensor(labels * rows), seed, next(network.parameters()).device)
-    large, scale = (_smooth(images, scale), 1) if style.smooth else (images, scale)
+    large, scale = (_smooth(images, scale), 1) if smooth else (images, scale)
     filled = F.pad(large, (0, 0) * 3 + (0, lines * columns - len(large)))
     grid = filled.view(lines, columns, *large.shape[1:])
     return images, image_grid(grid, int(rows > 1), scale=scale)

@@ -64,9 +64,6 @@ def _rows_of(pixels: NDArray[np.uint8]) -> Iterator[Text]:
     """Each row of characters shows two of pixels [H, W, C]."""
     coloured = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).tolist()
     for above, below in zip(coloured[::2], coloured[1::2], strict=True):
-        yield Text.assemble(
-            *(
-                ("▀", Style(color=Color.from_rgb(*fore), bgcolor=Color.from_rgb(*back)))
-                for fore, back in zip(above, below, strict=True)
-            )
-        )
+        pairs = zip(above, below, strict=True)
+        colours = ((Color.from_rgb(*fore), Color.from_rgb(*back)) for fore, back in pairs)
+        yield Text.assemble(*(("▀", Style(color=fore, bgcolor=back)) for fore, back in colours))

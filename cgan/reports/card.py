@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cgan.drawing.card import model_card
-from cgan.drawing.drawings import new_folder, write_picture
+from cgan.drawing.drawings import new_folder
 from cgan.drawing.generator import Generator
-from cgan.drawing.picture import Style
 from cgan.errors import CganError
 from cgan.files import read_json, write_text
 from cgan.metric import Evaluation
@@ -24,7 +23,7 @@ def export_card(generator: Generator, folder: Path) -> str:
     labels = list(range(min(generator.classes, 10)))
     with new_folder(folder) as new:
         save_network(new / GENERATOR.name, generator.network, generator.facts)
-        write_picture(str(new / GRID.name), generator, labels, 4, 0, Style())
+        generator.picture(labels, rows=4).save(new / GRID.name)
         write_text(new / CARD.name, model_card(generator.facts, report, reference, GRID.name))
     note = "" if report else "; this generator has no evaluation, so the card has no numbers"
     return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"

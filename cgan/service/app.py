@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, In
 
 from cgan import __version__
 from cgan.drawing.generator import MAX_SEED
-from cgan.drawing.picture import MAX_SCALE, Style, compose
+from cgan.drawing.picture import MAX_SCALE, compose
 from cgan.errors import CganError
 from cgan.model.sampling import encode_png
 from cgan.service.served import Keeper, Served
@@ -161,8 +161,8 @@ def draw(
     DRAWINGS.inc(drawings)
     headers = {**_version(served), "Cache-Control": "no-store"}
     if format == "png":
-        style = Style(scale)
-        _, picture = compose(served.generator.network, labels, count, seed, style, MAX_VALUES)
+        network = served.generator.network
+        _, picture = compose(network, labels, count, seed, scale, max_bytes=MAX_VALUES)
         return Response(encode_png(picture), media_type="image/png", headers=headers)
     labels *= count
     images = served.generator.draw(labels, seed).repeat(scale or 1, 1).repeat(scale or 1, 2)

@@ -49,7 +49,7 @@ def run_stage(stage: Callable[[], None]) -> None:
             raise
         sys.stdout.flush()
         sys.stderr.write(f"Error: {message}\n")
-        sys.exit(getattr(error, "exit_code", 1))
+        sys.exit(1)
 
 
 def _in_words(error: Exception) -> str:

@@ -10,8 +10,9 @@ import pytest
 from conftest import ROOT, TINY, peak_bytes, write_params
 from PIL import Image
 from synthetic import make_images, write_csv
+from toy_project import STAGES
 
-from benchmarks import large, synthetic_csv
+from benchmarks.synthetic_csv import write_csv as write_large_csv
 from cgan.data.dataset import load_dataset
 from cgan.params.reading import load_params
 from cgan.stages import download, preprocess, validate
@@ -47,14 +48,14 @@ def test_f88_every_stage_on_60_000_rows_takes_bounded_memory(
     """As `python -m benchmarks large` measures a million."""
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     shutil.copytree(ROOT / "presets", tmp_path / "presets")
-    csv = synthetic_csv.write_csv(tmp_path / "large.csv", 60_000)
+    csv = write_large_csv(tmp_path / "large.csv", 60_000)
     write_params(tmp_path, **TINY)
     evaluate = {"samples": 2000, "draws": 1, "gan_train_kimg": 0.0}
     own = {"data": {"path": str(csv)}, "preprocess": {"holdout_fraction": 0.1}}
     write_params(tmp_path, **own, evaluate=evaluate)
     images = 60_000 * PIXELS
     peaks = {}
-    for name in large.STAGES:
+    for name in [*STAGES][1:]:
         start = f"import runpy\nrunpy.run_module('cgan.stages.{name}', run_name='__main__')"
         peaks[name] = peak_bytes(start, tmp_path)
     assert peaks["download"] < 100e6, peaks

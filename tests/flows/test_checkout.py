@@ -19,8 +19,6 @@ from cgan.git import clone_at, source
 from flows.checkout import checkout, environment
 from flows.repro import dvc
 
-DVC = [sys.executable, "-m", "dvc"]
-
 
 @pytest.fixture
 def clone(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -54,7 +52,7 @@ def test_a_checkout_is_the_commit_with_the_project_s_cache_and_is_gone_afterward
         assert (folder / "params.yaml").read_text() != "of the next commit"
         assert not (folder / "dvc.lock").exists(), "it would hide DVC's run cache"
         (folder / "file").write_text("x")
-        subprocess.run([*DVC, "add", "--quiet", "file"], cwd=folder, check=True)
+        dvc("add", "--quiet", "file", folder=folder)
     assert not folder.exists()
     assert list((clone / ".dvc/cache").rglob("*")), "what one run made, the next finds"
     assert git(clone, "status", "--porcelain") == ""
@@ -123,7 +121,7 @@ def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_remote_has_them(
     git(clone, "add", "dvc.yaml", "params.yaml")
     git(clone, "commit", "--quiet", "-m", "a stage")
     (clone / "dvc.lock").unlink()
-    subprocess.run([*DVC, "repro", "--quiet"], cwd=clone, check=True)
+    dvc("repro", "--quiet", folder=clone)
     with checkout(clone, head(clone)) as folder:
         assert (folder / file.relative_to(clone)).read_text() == "label\n"
         assert source(folder).changed == []

@@ -25,12 +25,11 @@ from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from toy_project import CLI, git
 
 from cgan.files import write_json
-from cgan.params.reading import read_yaml
 from cgan.processes import STATE, running
 from cgan.project import PRODUCTION
 from flows import production
@@ -57,15 +56,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
-def test_the_configuration_schedules_the_flow_once_at_a_time_and_tells_a_worker_no_database() -> (
-    None
-):
-    for entry in read_yaml(ROOT / "prefect.yaml")["deployments"]:
-        assert entry["entrypoint"] == "flows/pipeline.py:pipeline"
-        assert entry["pull"] == [{"flows.checkout.enter": {"commit": "{{ head.stdout }}"}}]
-        for schedule in entry.get("schedules", ()):
-            CronSchedule(**schedule)
-            assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+def test_a_silent_run_keeps_its_end_and_a_worker_is_told_no_database() -> None:
     silent = Automation.model_validate(yaml.safe_load((ROOT / "flows/silent.yaml").read_text()))
     assert silent.name == production.AUTOMATION
     assert not silent.actions[0].force, "an end stays as it was"  # type: ignore[union-attr]
@@ -111,17 +102,18 @@ def test_f103_ctrl_c_ends_a_deploy_in_words_and_what_a_killed_one_left_goes(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(project / PRODUCTION / STATE, {"prefect": {"host": "127.0.0.1", "port": 9}})
-    (project / PRODUCTION / "clone-of-before").mkdir()
+    checkouts = project / ".cgan/checkouts"
+    (checkouts / "of-before").mkdir(parents=True)
     monkeypatch.setattr(production, "running", lambda _: {"prefect": 1})
 
     def interrupted(*_: object, folder: Path, **__: object) -> None:
-        assert [folder.parent] == list((project / PRODUCTION).glob("clone-*"))
+        assert [folder] == list(checkouts.glob("*/"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(production, "output_of", interrupted)
     assert production.main(["deploy"]) == 130
     assert "same command again" in capsys.readouterr().err
-    assert list((project / PRODUCTION).glob("clone-*")) == []
+    assert list(checkouts.glob("*/")) == []
 
 
 def test_a_server_that_ends_at_once_is_told_with_its_last_words(

@@ -16,7 +16,7 @@ from served import a_model, command, eventually, running
 from tracked import root as root
 
 from cgan.drawing.generator import Generator
-from cgan.drawing.picture import Style, compose
+from cgan.drawing.picture import compose
 from cgan.errors import ModelError
 from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator
@@ -80,7 +80,7 @@ def away(store: Path) -> Iterator[None]:
 
 def drawn(root: Path, number: int, seed: int) -> bytes:
     network, _ = load_generator(root / f"version-{number}.safetensors")
-    return encode_png(compose(network, [2, 0, 2, 4], 1, seed, Style(None))[1])
+    return encode_png(compose(network, [2, 0, 2, 4], 1, seed)[1])
 
 
 @pytest.mark.slow
