@@ -25,7 +25,7 @@ from cgan.files import read_json
 from cgan.metric import Evaluation
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
 from cgan.tracking import store
-from cgan.tracking.delivery import MODEL_NAME
+from cgan.tracking.runs import MODEL_NAME
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

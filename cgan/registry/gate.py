@@ -41,9 +41,8 @@ from cgan.registry.client import (
     numbered,
     open_registry,
 )
-from cgan.tracking.delivery import RUN_KEY_TAG, WEIGHTS
 from cgan.tracking.records import RunInfo, folder_of, read_info
-from cgan.tracking.runs import send
+from cgan.tracking.runs import RUN_KEY_TAG, WEIGHTS, send
 from cgan.tracking.store import artifact
 from cgan.verdict import Report
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cgan.metric import METRICS
 from cgan.quality.intervals import contexts_differ, replicated
 from cgan.registry.client import evaluation_of, open_registry
-from cgan.tracking.delivery import MEASURED_WITH, WEIGHTS, by_generator
+from cgan.tracking.runs import MEASURED_WITH, WEIGHTS, by_generator
 
 METRIC = METRICS["fid_judge"]
 BY = f"quality/{METRIC.key}"

@@ -80,10 +80,3 @@ def read_records(folder: Path) -> tuple[list[Record], list[Record], int]:
     start = max((record["offset"] for _, record in lines if record["kind"] == SENT), default=0)
     unsent = [record for end, record in lines if end > start and record["kind"] != SENT]
     return [record for end, record in lines if end <= start], unsent, offset
-
-
-def waiting() -> list[Path]:
-    """Folders with records that wait, those that a running stage is writing included."""
-    return sorted(
-        path.parent for path in runs().glob(f"*/{RECORDS}") if read_records(path.parent)[1]
-    )

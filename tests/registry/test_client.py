@@ -26,7 +26,7 @@ from cgan.registry.client import (
     generator_file,
     open_registry,
 )
-from cgan.tracking.delivery import MODEL_NAME
+from cgan.tracking.runs import MODEL_NAME
 
 
 @pytest.fixture

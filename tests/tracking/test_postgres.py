@@ -18,7 +18,6 @@ from tracked import STEPS, log_model, log_steps, training
 
 from cgan.files import sha256_of
 from cgan.registry.client import generator_file, open_registry
-from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
 
 pytestmark = pytest.mark.slow
@@ -92,7 +91,7 @@ def test_a_run_is_kept_in_postgresql_with_its_model(
         log_steps(tracker)
         log_model(tracker, tmp_path)
     flush()
-    assert waiting() == []
+    assert flush() == []
     steps = "select step from metrics where key = 'loss/generator' order by step"
     assert client("psql", "-At", "-c", steps).split() == [str(step) for step in STEPS]
     (run,) = client("psql", "-At", "-c", "select run_uuid, status from runs").split()

@@ -38,9 +38,8 @@ from tracked import root as root
 
 from cgan.errors import TrackingError
 from cgan.tracking import runs as tracking
-from cgan.tracking.delivery import BEST, MEASURED_WITH, WEIGHTS
-from cgan.tracking.records import RECORDS, read_records, runs, waiting
-from cgan.tracking.runs import Run, flush, reopen, send
+from cgan.tracking.records import RECORDS, read_records, runs
+from cgan.tracking.runs import BEST, MEASURED_WITH, WEIGHTS, Run, flush, reopen, send
 from cgan.tracking.store import RUN_ID, open_store, store_uri
 
 PROMISED_S = 5  # that an outage may cost a training
@@ -129,7 +128,7 @@ def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
     assert store.steps("system/cpu_utilization_percentage") == [STEPS[4], STEPS[-1]]
     query = "select e.name from experiments e join runs using (experiment_id)"
     assert store.rows(query) == [("mine",)]
-    assert waiting() == [] and pictures(root) == ["previews+step+250", "previews+step+500"]
+    assert flush() == [] and pictures(root) == ["previews+step+250", "previews+step+500"]
     assert store.rows("select name, digest from datasets") == [("sample", "ab" * 6)]
     assert store.rows("select name, status from logged_models") == [("generator", 2)]
     shown = store.rows("select metric_name, metric_value from logged_model_metrics")
@@ -155,7 +154,7 @@ def test_a_failed_training_resumes_in_its_run_in_another_checkout_and_with_other
     ((run_id, _, status),) = store.runs()
     assert status == "FAILED"
     assert store.tags(run_id)["cgan.ended_by"] == "ZeroDivisionError: loss at step 500"
-    assert waiting() == [], "its folder may go one day"
+    assert flush() == [], "its folder may go one day"
     gate = PARAMS.gate.model_copy(update={"promote": not PARAMS.gate.promote})
     monkeypatch.setattr(tracked, "PARAMS", PARAMS.model_copy(update={"gate": gate}))
     checkout = root / "checkout"
