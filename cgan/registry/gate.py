@@ -79,13 +79,13 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             _conclude(report, version, "unchanged")
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
-            from cgan.registry import drift, judging
+            from cgan.registry import judging
 
             match = judging.prepare(registry, champion, params)
             tags = {DIGEST: str(generator["digest"]), RUN_NAME: str(run.info.run_name)}
             version = registry.register(run.info.run_id, tags)
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
-            drift.keep_at_run(registry, version, match.evaluation_set, match.inputs)
+            judging.keep_at_run(registry, version, match)
             report = _report(version, champion, [match.note] if match.note else [])
             if match.doubt:
                 verdict = "blocked"

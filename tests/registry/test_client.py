@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +25,6 @@ from cgan.registry.client import (
     generator_file,
     open_registry,
 )
-from cgan.tracking.runs import MODEL_NAME
 
 
 @pytest.fixture
@@ -65,20 +63,6 @@ def refusal(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments))
     assert isinstance(result.exception, CganError), result.output
     return str(result.exception)
-
-
-def test_of_a_run_s_models_the_newest_is_registered(registry: Registry) -> None:
-    client, models = registry.client, []
-    experiment = client.create_experiment("cgan")
-    run_id = client.create_run(experiment).info.run_id
-    for _ in range(3):
-        model = client.create_logged_model(experiment, MODEL_NAME, source_run_id=run_id)
-        models.append(model.model_id)
-        time.sleep(0.002)  # the store counts milliseconds
-    for model_id in models[1::-1]:
-        client.finalize_logged_model(model_id, "READY")  # the last was not complete
-    version = registry.register(run_id, {"generator.digest": "d"})
-    assert client.get_model_version("cgan", str(version.number)).source == f"models:/{models[1]}"
 
 
 def test_f72_of_two_promoters_one_wins_and_the_other_says_so(

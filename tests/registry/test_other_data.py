@@ -19,7 +19,8 @@ from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
 from cgan.params.reading import load_params
 from cgan.registry.client import open_registry
-from cgan.registry.drift import agreement, compared, reference_of
+from cgan.registry.decision import agreement
+from cgan.registry.judging import Reference, compared
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 
@@ -145,7 +146,7 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, na
     parts = [Dataset(images[part], labels[part], facts) for part in (slice(20, None), slice(20))]
     with open_registry("cgan") as registry:
         champion = registry.version(1)
-        reference = reference_of(registry, champion)
+        reference = Reference.of(registry, champion)
     # Only the data are looked at.
     inputs = SimpleNamespace(training=parts[0], heldout=parts[1])
     checks = compared(reference, cast(Any, inputs), LIMITS)
