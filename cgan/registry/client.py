@@ -25,7 +25,7 @@ from cgan.files import read_json
 from cgan.metric import Evaluation
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
 from cgan.tracking import store
-from cgan.tracking.runs import MODEL_NAME
+from cgan.tracking.runs import model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,10 +110,8 @@ class Registry:
 
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
-        for version in self.versions():
-            if version.run_id == run_id or version.tags.get(DIGEST) == digest:
-                return version
-        return None
+        equal = (v for v in self.versions() if run_id == v.run_id or digest == v.tags.get(DIGEST))
+        return next(equal, None)
 
     def register(self, run_id: str, tags: dict[str, str]) -> Version:
         """The version of the run's generator, made where there is none. Equal weights have one version.
@@ -125,17 +123,14 @@ class Registry:
         with store.store_locked():
             if version := self.find(run_id, tags[DIGEST]):
                 return version
-            run = self.client.get_run(run_id)
-            made_by_it = f"source_run_id = '{run_id}' AND name = '{MODEL_NAME}'"
-            models = self.client.search_logged_models([run.info.experiment_id], made_by_it)
-            newest = next((model for model in models if model.status == "READY"), None)
-            if newest is None:
+            model = model_of(self.client, self.client.get_run(run_id))
+            if model is None or model.status != "READY":
                 raise ModelError(
                     f"run {run_id} has no complete generator in {self.shown}. Send it with `cgan track "
                     "flush`, then run `cgan gate` again."
                 )
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
-                address = f"models:/{newest.model_id}"
+                address = f"models:/{model.model_id}"
                 number = mlflow.register_model(address, self.model, tags=tags).version
             self.client.set_registered_model_alias(self.model, CHALLENGER, str(number))
             return self.version(int(number))
@@ -177,9 +172,9 @@ class Registry:
                     f"`{self.model}` has no champion to go back to (now: {numbered(champion)}). "
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
+            former = line[-2].number
             # So that the next gate doesn't promote it again.
             self.tag(champion, {ROLLED_BACK: f"{now()}: {why}"})
-            former = line[-2].number
             self._move(former, f"brought back in place of version {champion}: {why}")
             return former, champion
 

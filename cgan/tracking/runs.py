@@ -32,7 +32,6 @@ from cgan.params.sections import TrackingParams
 from cgan.project import LOCK, RUN_REFERENCE, project_root
 from cgan.tracking import records, store
 from cgan.tracking.records import Record, RunInfo
-from cgan.tracking.store import RUN_ID
 from cgan.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -48,10 +47,9 @@ SENDING = "sending.lock"  # one process at a time sends a run's records
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 DIGITS, SHOWN = 6, 256  # of a metric: what float32 has; pixels that MLflow's page has for a picture
 MODEL_NAME, JUDGED = "generator", "quality/"
-# Tags: a run's key; a hash of all that its numbers depend on beside the generator; why it is the best of its
-# data; the hash of the generator's file.
-RUN_KEY_TAG, MEASURED_WITH, BEST = "cgan.run_key", "cgan.measured_with", "best"
-WEIGHTS = "cgan.generator_sha256"
+# Tags: the hash of the generator's file; of all else that a run's numbers depend on; why it is the best.
+RUN_KEY_TAG, WEIGHTS = "cgan.run_key", "cgan.generator_sha256"
+MEASURED_WITH, BEST = "cgan.measured_with", "best"
 
 Save = Callable[[Path], Any]
 
@@ -128,22 +126,17 @@ class Run(Tracker):
 
 
 def system_load() -> dict[str, float]:
-    """The machine's load since the last call, under the names that MLflow's pages know."""
-    import psutil
+    """The machine's load since the last call, as MLflow's pages know it."""
+    load: dict[str, float] = {}
+    with contextlib.suppress(Exception):  # no GPU, or nothing that asks it
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-    memory = psutil.virtual_memory()
-    load = {
-        "system/cpu_utilization_percentage": psutil.cpu_percent(),
-        "system/system_memory_usage_megabytes": memory.used / 1e6,
-        "system/system_memory_usage_percentage": memory.percent,
-    }
-    with contextlib.suppress(Exception):  # no GPU, or one that tells nothing
-        import torch
-
-        free, total = torch.cuda.mem_get_info()
-        load["system/gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
-        load["system/gpu_0_utilization_percentage"] = torch.cuda.utilization()
-    return load
+        for kind in (CPUMonitor, GPUMonitor):
+            monitor = kind()
+            monitor.collect_metrics()
+            load |= monitor.aggregate_metrics()
+    return {f"system/{name}": value for name, value in load.items()}
 
 
 @contextlib.contextmanager
@@ -288,14 +281,14 @@ def _deliver(
         run_id,
         # Another value is refused; one on which no result depends can have changed before a training resumed.
         params=[Param(k, v) for k, v in params.items() if k not in run.data.params],
-        tags=[RunTag(k, v.replace(RUN_ID, run_id)) for k, v in tags.items()],
+        tags=[RunTag(k, v.replace(store.RUN_ID, run_id)) for k, v in tags.items()],
     )
     in_time()
     for record in unsent:
         _send(client, run_id, folder / "files" / record.get("file", ""), record)
         in_time()
     judged = any(key.startswith(JUDGED) for record in unsent for key in record.get("metrics", ()))
-    model = _model(client, run) if judged else None
+    model = model_of(client, run) if judged else None
     client.log_batch(run_id, list(_metrics(before, unsent, run, model)))
     if alike := tags.get(MEASURED_WITH):
         _mark_best(client, experiment, alike)
@@ -350,9 +343,9 @@ def _send(client: MlflowClient, run_id: str, path: Path, record: Record) -> None
             client.set_terminated(run_id, record["status"], record["time_ms"])
 
 
-def _model(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
+def model_of(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
     """The run's, once there is one."""
-    made_by = f"source_run_id = '{run.info.run_id}'"
+    made_by = f"source_run_id = '{run.info.run_id}' AND name = '{MODEL_NAME}'"
     return next(iter(client.search_logged_models([run.info.experiment_id], made_by)), None)
 
 
@@ -360,8 +353,8 @@ def _send_model(client: MlflowClient, run_id: str, folder: Path, record: Record)
     from mlflow.entities import LoggedModelOutput
 
     run = client.get_run(run_id)
-    tags = {key: value.replace(RUN_ID, run_id) for key, value in record["facts"].items()}
-    model = _model(client, run) or client.create_logged_model(
+    tags = {key: value.replace(store.RUN_ID, run_id) for key, value in record["facts"].items()}
+    model = model_of(client, run) or client.create_logged_model(
         run.info.experiment_id, MODEL_NAME, run_id, tags, run.data.params, model_type="generator"
     )
     if model.status == "READY":

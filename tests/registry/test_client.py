@@ -19,12 +19,7 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.registry.client import (
-    VERDICT,
-    Registry,
-    generator_file,
-    open_registry,
-)
+from cgan.registry.client import VERDICT, Registry, generator_file, open_registry
 
 
 @pytest.fixture
@@ -46,11 +41,6 @@ def add_versions(registry: Registry, count: int, verdict: str = "passed") -> Non
         client.log_artifact(run_id, "generator.safetensors", "generator")
         source, tags = f"runs:/{run_id}/generator", {VERDICT: verdict}
         client.create_model_version("cgan", source, run_id, tags=tags)
-
-
-def file_of(registry: Registry, number: int) -> Path:
-    [path] = Path("artifacts", registry.version(number).run_id).rglob("generator.safetensors")
-    return path
 
 
 def run(*arguments: str) -> str:
@@ -101,16 +91,18 @@ def test_f73_draw_follows_the_aliases_and_a_version_that_cannot_be_read_is_repla
     registry: Registry,
 ) -> None:
     add_versions(registry, 2)
+    files = [
+        next(Path("artifacts", registry.version(number).run_id).rglob("generator.safetensors"))
+        for number in (1, 2)
+    ]
     for alias, number in (("champion", 2), ("challenger", 1)):
         registry.client.set_registered_model_alias("cgan", alias, str(number))
-        here = pixels(file_of(registry, number))
-        assert pixels(alias) == pixels(f"models:/cgan@{alias}") == here
+        assert pixels(alias) == pixels(f"models:/cgan@{alias}") == pixels(files[number - 1])
     registry.client.delete_registered_model_alias("cgan", "challenger")
     assert "has no challenger" in refusal("draw", "1", "--model", "challenger")
-    file_of(registry, 2).write_bytes(b"damaged")
-    assert "generator.safetensors" in refusal("draw", "1", "--model", "champion")
-    file_of(registry, 2).unlink()
-    assert "generator.safetensors" in refusal("draw", "1", "--model", "champion")
+    for harm in (lambda: files[1].write_bytes(b"damaged"), files[1].unlink):
+        harm()
+        assert "generator.safetensors" in refusal("draw", "1", "--model", "champion")
 
 
 def test_f75_names_that_lead_outside_are_refused(registry: Registry, root: Path) -> None:
