@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
@@ -29,6 +29,7 @@ from cgan.tracking.runs import model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 MODEL = "cgan"  # outside a project, and for questions about runs, which are of no registered model
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -54,6 +55,12 @@ class Version:
     @property
     def verdict(self) -> str:
         return self.tags.get(VERDICT, "not judged")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As a report has it."""
+        names = {"run_name": self.tags.get(RUN_NAME, ""), "digest": self.tags.get(DIGEST, "")}
+        return {"version": self.number, "run_id": self.run_id, **names}
 
     @property
     def reign(self) -> str:
@@ -113,7 +120,7 @@ class Registry:
         equal = (v for v in self.versions() if run_id == v.run_id or digest == v.tags.get(DIGEST))
         return next(equal, None)
 
-    def register(self, run_id: str, tags: dict[str, str]) -> Version:
+    def register(self, run: Run, digest: str) -> Version:
         """The version of the run's generator, made where there is none. Equal weights have one version.
 
         Raises ModelError when the run has no complete generator in the store.
@@ -121,16 +128,17 @@ class Registry:
         import mlflow
 
         with store.store_locked():
-            if version := self.find(run_id, tags[DIGEST]):
+            if version := self.find(run.info.run_id, digest):
                 return version
-            model = model_of(self.client, self.client.get_run(run_id))
+            model = model_of(self.client, run)
             if model is None or model.status != "READY":
                 raise ModelError(
-                    f"run {run_id} has no complete generator in {self.shown}. Send it with `cgan track "
-                    "flush`, then run `cgan gate` again."
+                    f"run {run.info.run_id} has no complete generator in {self.shown}. Send it with `cgan "
+                    "track flush`, then run `cgan gate` again."
                 )
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
                 address = f"models:/{model.model_id}"
+                tags = {DIGEST: digest, RUN_NAME: str(run.info.run_name)}
                 number = mlflow.register_model(address, self.model, tags=tags).version
             self.client.set_registered_model_alias(self.model, CHALLENGER, str(number))
             return self.version(int(number))

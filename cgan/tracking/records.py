@@ -23,7 +23,6 @@ Record = dict[str, Any]
 RunInfo = dict[str, Any]
 
 RUN, RECORDS = "run.json", "records.jsonl"
-RESULT = "result.json"  # of a finished training: a copy of what DVC finds its run by
 SENT = "sent"
 
 

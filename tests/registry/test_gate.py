@@ -9,21 +9,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT, run_python, write_params
-from gated import blank as blank
 from gated import champion as champion
-from gated import copied, digits, gated, of_store, train
+from gated import gated, of_store, train
+from gated import root as root
+from gated import second as second
 from mlflow import MlflowClient
 from tracked import Store
 
 from cgan.data.dataset import load_dataset, save_dataset
-from cgan.data.parts import split
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
@@ -38,20 +38,6 @@ from cgan.registry.gate import _against
 from cgan.tracking.records import RECORDS, runs
 from cgan.tracking.runs import Run
 from cgan.verdict import Report
-
-
-@pytest.fixture
-def root(blank: Path, tmp_path: Path) -> Iterator[Path]:
-    """A project before its first training."""
-    with copied(blank, tmp_path / "project") as target:
-        yield target
-
-
-@pytest.fixture
-def second(champion: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project with its first champion, to go on from."""
-    with copied(champion, tmp_path / "project") as root:
-        yield root
 
 
 def client_of(root: Path) -> MlflowClient:
@@ -193,29 +179,18 @@ def test_f89_worse_generator_is_blocked_and_judged_anew_under_other_bars_or_draw
 # ------------------------------------------------------------- what does not belong, what is damaged
 
 
-def swap_parts() -> None:
-    """Other data, of the same kind: the hold-out becomes the training part."""
-    paths = [Path(f"data/processed/{part}.safetensors") for part in ("train", "holdout")]
-    parts = [load_dataset(path) for path in paths]
-    for path, part, name in zip(paths, parts[::-1], ("train", "holdout"), strict=True):
-        facts = {"classes": 3, "part": name, "csv_sha256": "f" * 64}
-        save_dataset(path, part.images.numpy(), part.labels.numpy(), np.arange(len(part)), facts)
-    with_judge({"data_digest": load_dataset(paths[0]).metadata["digest"]})
+def other_part(name: str, of: str = "", rows: int | None = None, **facts: Any) -> None:
+    """Write a part of the data anew: of the first rows, and with other facts."""
+    paths = [Path(f"data/processed/{part}.safetensors") for part in (of or name, name)]
+    data = load_dataset(paths[0])
+    images, labels = data.images[:rows].numpy(), data.labels[:rows].numpy()
+    facts = {"classes": 3, "part": name, "csv_sha256": data.metadata["csv_sha256"]} | facts
+    save_dataset(paths[1], images, labels, np.arange(len(labels)), facts)
 
 
-def with_judge(facts: dict[str, Any]) -> None:
+def other_judge() -> None:
     judge, _ = load_judge("models/judge.safetensors")
-    save_judge("models/judge.safetensors", judge, facts)
-
-
-def with_heldout(split_seed: int = 1, **facts: Any) -> None:
-    """The project's own is of seed 1."""
-    path = Path("data/processed/holdout.safetensors")
-    data, (images, labels) = load_dataset(path), digits()
-    _, held = split(images, labels, 0.3, seed=split_seed)
-    images, labels = images[held], labels[held]
-    facts = {"classes": 3, "part": "holdout", "csv_sha256": data.metadata["csv_sha256"]} | facts
-    save_dataset(path, images, labels, np.arange(len(labels)), facts)
+    save_judge("models/judge.safetensors", judge, {"data_digest": "0" * 64})
 
 
 def other_generator() -> None:
@@ -226,17 +201,20 @@ def other_generator() -> None:
 
 UNKNOWN_RUN = "has no run with the key first that trained"
 SPOILT: dict[str, tuple[Callable[[], Any], str]] = {
-    "other data": (swap_parts, r"generator.safetensors: trained on other data .*`dvc repro`"),
-    "judge": (
-        lambda: with_judge({"data_digest": "0" * 64}),
-        r"judge.safetensors: trained on other",
+    "other data": (
+        lambda: other_part("train", rows=99),
+        r"generator.safetensors: trained on other data .*`dvc repro`",
     ),
+    "judge": (other_judge, r"judge.safetensors: trained on other data"),
     "hold-out of another CSV": (
-        lambda: with_heldout(csv_sha256="e" * 64),
+        lambda: other_part("holdout", csv_sha256="e" * 64),
         r"holdout.safetensors: .* found eeeeeeeeeeee\.",
     ),
-    "other classes": (lambda: with_heldout(classes=4), r"holdout.* found \(4, 1, 8, 8\)"),
-    "another split": (lambda: with_heldout(split_seed=2), r"holdout.safetensors: 41 of its 54"),
+    "other classes": (lambda: other_part("holdout", classes=4), r"holdout.* found \(4, 1, 8, 8\)"),
+    "another split": (
+        lambda: other_part("holdout", "train", 41),
+        r"holdout.*: 41 of its 41 images",
+    ),
     "no generator": (Path("models/generator.safetensors").unlink, "Make it with `dvc repro`"),
     "no reference": (Path("models/mlflow_run.json").unlink, "names no MLflow run"),
     "no records": (lambda: shutil.rmtree(".cgan/runs"), UNKNOWN_RUN),

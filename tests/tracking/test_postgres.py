@@ -99,7 +99,7 @@ def test_a_run_is_kept_in_postgresql_with_its_model(
     assert len(list((tmp_path / "mlartifacts").rglob("images/*.png"))) == 1
     with open_registry("cgan") as registry:
         assert registry.shown == f"postgresql+psycopg2://{place}"
-        version = registry.register(run.partition("|")[0], {"generator.digest": "d"})
+        version = registry.register(registry.client.get_run(run.partition("|")[0]), "d")
         registry.promote(version.number, instead_of=None, why="the first")
     with generator_file("models:/cgan@champion") as path:
         assert sha256_of(path) == sha256_of(tmp_path / "generator.safetensors")
