@@ -7,7 +7,7 @@ import functools
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,6 @@ def train(root: Path, key: str, steps: int) -> str:
     tracker.write("end", status="FINISHED")
     write_json(root / "models/mlflow_run.json", tracker.info)
     return key
-
-
-def change_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    known = json.loads(path.read_text())
-    change(known)
-    path.write_text(json.dumps(known))
 
 
 def of_store(pattern: str) -> Path:

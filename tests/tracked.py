@@ -37,8 +37,9 @@ STEPS = list(range(50, 501, 50))
 
 @pytest.fixture
 def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME", "MLFLOW_RUN_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("TRACKING_URI", "RUN_ID", "RUN_CONTEXT", "DEFAULT_ARTIFACT_ROOT"):
+        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")

@@ -26,12 +26,6 @@ from cgan.tracking.store import (
 )
 
 
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_store_and_files_are_in_the_project_unless_the_environment_names_other_places(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
