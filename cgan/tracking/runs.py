@@ -133,7 +133,7 @@ def system_load() -> dict[str, float]:
         from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
         for kind in (CPUMonitor, GPUMonitor):
-            monitor = kind()
+            monitor: Any = kind()  # untyped
             monitor.collect_metrics()
             load |= monitor.aggregate_metrics()
     return {f"system/{name}": value for name, value in load.items()}
