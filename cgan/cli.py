@@ -131,7 +131,7 @@ def serve(
     ] = "127.0.0.1",
 ) -> None:
     """Serve drawings over HTTP until Ctrl-C: a page for people, /draw for programs. See docs/service.md."""
-    from cgan.service.server import serve
+    from cgan.service.app import serve
 
     serve(model, host, port)
 

@@ -7,7 +7,7 @@ import functools
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from conftest import write_params
 from synthetic import write_csv
 
-from cgan.data.dataset import Dataset, load_dataset
+from cgan.data.dataset import load_dataset
 from cgan.drawing.logged_model import save_mlflow_model
 from cgan.files import sha256_of, write_json
 from cgan.model.model_file import load_tensors, save_network
@@ -72,12 +72,10 @@ def make_project(root: Path, data: tuple[np.ndarray, np.ndarray] | None = None) 
             stage.main()
 
 
-# By data and steps: most tests fit the same ones.
-FITTED: dict[tuple[str, int], GeneratorNetwork] = {}
-
-
-def fitted(data: Dataset, steps: int) -> GeneratorNetwork:
+@functools.cache
+def fitted(path: Path, digest: str, steps: int) -> GeneratorNetwork:
     """A generator that tends to the mean image of each class, closer with each step."""
+    data = load_dataset(path)
     torch.manual_seed(0)
     network = build_generator(Architecture("deconv", CLASSES, 1, SIDE, SIDE, LATENTS, 4)).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
@@ -94,17 +92,10 @@ def fitted(data: Dataset, steps: int) -> GeneratorNetwork:
 
 def train(root: Path, key: str, steps: int) -> str:
     """What the stage train leaves: generator, reference, and records that nobody sent yet."""
-    data = load_dataset(root / "data/processed/train.safetensors")
-    path = root / "models/generator.safetensors"
-    made = (data.metadata["digest"], steps)
-    if made not in FITTED:
-        FITTED[made] = fitted(data, steps)
-    facts = {
-        "data_sha256": data.metadata["csv_sha256"],
-        "data_digest": data.metadata["digest"],
-        "steps": steps,
-    }
-    save_network(path, FITTED[made], facts)
+    parts, path = Path("data/processed/train.safetensors"), root / "models/generator.safetensors"
+    data = load_dataset(root / parts).metadata
+    facts = {"data_sha256": data["csv_sha256"], "data_digest": data["digest"], "steps": steps}
+    save_network(path, fitted(parts, data["digest"], steps), facts)
     store = f"sqlite:///{root / 'mlflow.db'}"
     info = {"run_key": key, "run_name": f"fit of {steps} steps", "experiment": "cgan"}
     tracker = Run(runs() / key, {**info, "tracking_uri": store})
@@ -115,12 +106,6 @@ def train(root: Path, key: str, steps: int) -> str:
     tracker.write("end", status="FINISHED")
     write_json(root / "models/mlflow_run.json", tracker.info)
     return key
-
-
-def change_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    known = json.loads(path.read_text())
-    change(known)
-    path.write_text(json.dumps(known))
 
 
 def of_store(pattern: str) -> Path:
@@ -173,33 +158,42 @@ def gated() -> tuple[dict[str, Any], list[str]]:
     return json.loads(Path("reports/gate.json").read_text()), said
 
 
-# --- projects in a real MLflow store, made once for all tests ------------------------------------
-
-MADE: dict[int, Path] = {}  # by the champion's steps; 0: without a training
+# --- projects in a real MLflow store ---------------------------------------------------------------
 
 
-def made(steps: int, tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """A project whose version 1, a fit of so many steps, is champion. Tests only read it."""
-    if steps not in MADE:
-        root = tmp_path_factory.mktemp("made") / "project"
-        if steps:
-            with copied(made(0, tmp_path_factory, empty_store), root):
-                train(root, "first", steps)
-                (root / "said.txt").write_text("\n".join(gated()[1]))
-        else:
-            root.mkdir()
-            make_project(root)
-            shutil.copyfile(empty_store, root / "mlflow.db")
-        MADE[steps] = root
-    return MADE[steps]
-
-
-@pytest.fixture(scope="session")
-def blank(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    return made(0, tmp_path_factory, empty_store)
+@functools.cache
+def made(steps: int, base: Path, empty_store: Path) -> Path:
+    """A project whose version 1, a fit of so many steps, is champion; with none, before its first training.
+    Made once for all tests, which only read it."""
+    root = base / f"made-{steps}"
+    if steps:
+        with copied(made(0, base, empty_store), root):
+            train(root, "first", steps)
+            (root / "said.txt").write_text("\n".join(gated()[1]))
+    else:
+        root.mkdir()
+        make_project(root)
+        shutil.copyfile(empty_store, root / "mlflow.db")
+    return root
 
 
 @pytest.fixture(scope="session")
 def champion(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """Its champion can be beaten by a fit of 60 steps."""
-    return made(30, tmp_path_factory, empty_store)
+    return made(30, tmp_path_factory.getbasetemp(), empty_store)
+
+
+@pytest.fixture
+def root(
+    tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tmp_path: Path
+) -> Iterator[Path]:
+    """A project before its first training."""
+    with copied(made(0, tmp_path_factory.getbasetemp(), empty_store), tmp_path / "p") as target:
+        yield target
+
+
+@pytest.fixture
+def second(champion: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the project with its first champion, to go on from."""
+    with copied(champion, tmp_path / "project") as target:
+        yield target

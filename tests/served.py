@@ -18,8 +18,8 @@ from conftest import ROOT, answers, free_port, wait_until
 
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
+from cgan.service.app import config_for
 from cgan.service.served import Keeper
-from cgan.service.server import config_for
 
 eventually = wait_until
 

@@ -20,7 +20,7 @@ import pytest
 from door import Project, environment, new_project
 
 from cgan.files import sha256_of
-from cgan.tracking.delivery import RUN_KEY_TAG
+from cgan.tracking.runs import RUN_KEY_TAG
 
 KILLS = int(os.environ.get("CGAN_KILLS", "4"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from conftest import wait_until as wait_until
+from conftest import ROOT, answers, wait_until
 
 from cgan.drawing.logged_model import save_mlflow_model
 from cgan.model.model_file import save_network
@@ -39,8 +37,9 @@ STEPS = list(range(50, 501, 50))
 
 @pytest.fixture
 def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME", "MLFLOW_RUN_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("TRACKING_URI", "RUN_ID", "RUN_CONTEXT", "DEFAULT_ARTIFACT_ROOT"):
+        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
@@ -113,23 +112,17 @@ class Store:
 def mlflow_server(root: Path, port: int, *, shared: bool = True) -> Iterator[str]:
     """`cgan ui` on the project's sqlite file; killed in the end."""
     database = {"MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"} if shared else {}
-    site = f"http://127.0.0.1:{port}"
+    site, command = f"http://127.0.0.1:{port}", [sys.executable, "-m", "cgan.cli", "ui"]
     with (root / "ui.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)],
+            [*command, "--port", str(port)],
             env={**os.environ, **database},
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-
-    def is_up() -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{site}/health", timeout=1):
-            return True
-        return False
-
     try:
-        wait_until(is_up, 90)
+        wait_until(lambda: answers(f"{site}/health"), 90)
         yield site
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
@@ -25,10 +25,11 @@ from cgan.files import read_json
 from cgan.metric import Evaluation
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
 from cgan.tracking import store
-from cgan.tracking.delivery import MODEL_NAME
+from cgan.tracking.runs import model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 MODEL = "cgan"  # outside a project, and for questions about runs, which are of no registered model
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -54,6 +55,12 @@ class Version:
     @property
     def verdict(self) -> str:
         return self.tags.get(VERDICT, "not judged")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As a report has it."""
+        names = {"run_name": self.tags.get(RUN_NAME, ""), "digest": self.tags.get(DIGEST, "")}
+        return {"version": self.number, "run_id": self.run_id, **names}
 
     @property
     def reign(self) -> str:
@@ -110,12 +117,10 @@ class Registry:
 
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
-        for version in self.versions():
-            if version.run_id == run_id or version.tags.get(DIGEST) == digest:
-                return version
-        return None
+        equal = (v for v in self.versions() if run_id == v.run_id or digest == v.tags.get(DIGEST))
+        return next(equal, None)
 
-    def register(self, run_id: str, tags: dict[str, str]) -> Version:
+    def register(self, run: Run, digest: str) -> Version:
         """The version of the run's generator, made where there is none. Equal weights have one version.
 
         Raises ModelError when the run has no complete generator in the store.
@@ -123,19 +128,17 @@ class Registry:
         import mlflow
 
         with store.store_locked():
-            if version := self.find(run_id, tags[DIGEST]):
+            if version := self.find(run.info.run_id, digest):
                 return version
-            run = self.client.get_run(run_id)
-            made_by_it = f"source_run_id = '{run_id}' AND name = '{MODEL_NAME}'"
-            models = self.client.search_logged_models([run.info.experiment_id], made_by_it)
-            newest = next((model for model in models if model.status == "READY"), None)
-            if newest is None:
+            model = model_of(self.client, run)
+            if model is None or model.status != "READY":
                 raise ModelError(
-                    f"run {run_id} has no complete generator in {self.shown}. Send it with `cgan track "
-                    "flush`, then run `cgan gate` again."
+                    f"run {run.info.run_id} has no complete generator in {self.shown}. Send it with `cgan "
+                    "track flush`, then run `cgan gate` again."
                 )
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
-                address = f"models:/{newest.model_id}"
+                address = f"models:/{model.model_id}"
+                tags = {DIGEST: digest, RUN_NAME: str(run.info.run_name)}
                 number = mlflow.register_model(address, self.model, tags=tags).version
             self.client.set_registered_model_alias(self.model, CHALLENGER, str(number))
             return self.version(int(number))
@@ -177,9 +180,9 @@ class Registry:
                     f"`{self.model}` has no champion to go back to (now: {numbered(champion)}). "
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
+            former = line[-2].number
             # So that the next gate doesn't promote it again.
             self.tag(champion, {ROLLED_BACK: f"{now()}: {why}"})
-            former = line[-2].number
             self._move(former, f"brought back in place of version {champion}: {why}")
             return former, champion
 

@@ -1,23 +1,28 @@
-"""May this generator be served? Numbers in, checks and reasons out; no store, no files.
+"""May this generator be served, and are today's data like the champion's? Numbers in, checks and reasons out;
+no store, no files.
 
 Limits are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
 shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
 bootstrap of `quality.comparison`. Against the champion, a difference counts when its interval is
-clear of what nobody would notice.
+clear of what nobody would notice. Data raise an alarm at the optimistic end, so that noise raises none:
+docs/log.md has what clean and spoilt data get.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from statistics import NormalDist
 
-from cgan.errors import listed
+import torch
+from torch import Tensor
+
+from cgan.errors import listed, percent
 from cgan.metric import METRICS
 from cgan.params.sections import GateParams
-from cgan.quality.class_shift import Shift, student
+from cgan.quality.class_shift import ENOUGH, Shift, student
 from cgan.quality.comparison import Estimate, Judged
 from cgan.quality.likeness import Copies, Variety
-from cgan.quality.metrics import Accuracy, wilson_interval
+from cgan.quality.metrics import Accuracy, mean_share, wilson_interval
 from cgan.verdict import Check, Interval, shown
 
 MAIN = "fid_judge"
@@ -40,18 +45,8 @@ BARS = {
     "coverage_of_floor": "coverage, as a fraction of that of real images",
     "different_drawings": "different drawings of class {}, as a fraction of its different real images",
 }
-
-
-@dataclass(frozen=True)
-class Share:
-    """A part, with its 95 % interval."""
-
-    value: float
-    interval: Interval
-
-    @classmethod
-    def of(cls, count: int, total: int) -> Share:
-        return cls(count / total, wilson_interval(count, total))
+MAX_CLASS_MIX = 0.10  # part of the images that would need another class
+MAX_CLASS_LOSS = 0.05  # of a class's agreement
 
 
 def decide(checks: Sequence[Check], praise: Sequence[str] = ()) -> tuple[str, list[str]]:
@@ -73,36 +68,48 @@ def bars(
 
     `judge`: how often the judge names a held-out label. `different`: of each class; `names` of the classes.
     """
-    confusion = judged.accuracy.confusion
-    right, counts = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
+    accuracy, over, part = judged.accuracy, judged.fid_over_floor, judged.coverage_of_floor
     # There may be more classes than drawings.
-    seen = [label for label, count in enumerate(counts) if count]
-    worst = min(seen, key=lambda label: right[label] / counts[label])
-    near = Share.of(int(copies.closer.sum()), len(copies.closer))
-    of_worst = Share.of(right[worst], counts[worst])
-    measured: dict[str, tuple[Accuracy | Estimate | Share, float]] = {
-        "conditional_accuracy": (judged.accuracy, limits.min_conditional_accuracy),
-        "worst_class_accuracy": (of_worst, limits.min_worst_class_accuracy),
-        "copies": (near, copies.floor + limits.max_copies_over_floor),
-        "judge_accuracy": (judge, limits.min_judge_accuracy),
-        "fid_over_floor": (judged.fid_over_floor, limits.max_fid_over_floor),
-        "coverage_of_floor": (judged.coverage_of_floor, limits.min_coverage_of_floor),
+    worst = min((share, n) for n, share in enumerate(accuracy.by_class) if share is not None)[1]
+    row = accuracy.confusion[worst]
+    measured = {
+        "conditional_accuracy": (
+            accuracy.value,
+            accuracy.interval,
+            limits.min_conditional_accuracy,
+        ),
+        "worst_class_accuracy": (
+            *_share(int(row[worst]), int(row.sum())),
+            limits.min_worst_class_accuracy,
+        ),
+        "copies": (
+            *_share(int(copies.closer.sum()), len(copies.closer)),
+            copies.floor + limits.max_copies_over_floor,
+        ),
+        "judge_accuracy": (judge.value, judge.interval, limits.min_judge_accuracy),
+        "fid_over_floor": (over.value, over.interval, limits.max_fid_over_floor),
+        "coverage_of_floor": (part.value, part.interval, limits.min_coverage_of_floor),
     }
     named = dict.fromkeys(measured, names[worst])
     if parts := [(v.interval[0] / v.of_real, n, v) for n, v in enumerate(different) if v]:
         low, label, least = min(parts, key=lambda part: part[:2])
-        part = Share(least.number / least.of_real, (low, least.interval[1] / least.of_real))
-        measured["different_drawings"] = part, limits.min_different_of_real
+        between = low, least.interval[1] / least.of_real
+        value = least.number / least.of_real
+        measured["different_drawings"] = value, between, limits.min_different_of_real
         named["different_drawings"] = names[label]
     checks = []
-    for name, (number, limit) in measured.items():
-        (low, high), at_most = number.interval, name in AT_MOST
+    for name, (value, (low, high), limit) in measured.items():
+        at_most = name in AT_MOST
         if not at_most:
             low = max(low, 0.0)  # the bootstrap can go below what a share can be
         passed = high <= limit if at_most else low >= limit
         what = BARS[name].format(named[name])
-        checks.append(Check(name, what, number.value, limit, passed, at_most, (low, high)))
+        checks.append(Check(name, what, value, limit, passed, at_most, (low, high)))
     return checks
+
+
+def _share(count: int, total: int) -> tuple[float, Interval]:
+    return count / total, wilson_interval(count, total)
 
 
 def shifted(
@@ -116,8 +123,7 @@ def shifted(
         for shift in ranked
         if shift.deviations > limit
     ]
-    why = f"{listed(far, 3)}; at most {limit:g}" if far else ""
-    return Check(name, what, ranked[0].deviations, limit, not far, at_most=True, why=why)
+    return _at_most(name, what, ranked[0].deviations, limit, f"{listed(far, 3)}; at most {limit:g}")
 
 
 def compare(
@@ -175,3 +181,61 @@ def as_varied(
         part = ours.number / its.number
         checks.append(Check("different_of_champion", what, part, least, not fewer, why=why))
     return sorted(checks, key=lambda check: (check.passed, check.value))[:1]
+
+
+# -- Today's data beside the champion's ----------------------------------------------------------------
+
+
+def agreement(
+    confusion: Tensor, right: Tensor, total: Tensor, max_drop: float, names: list[str]
+) -> list[Check]:
+    """How much less the champion's judge agrees with labels than with those of its own hold-out: in all, and
+    in the class where it fell furthest, as a part of what it was.
+
+    `confusion` int64 [classes, classes]: images by label and by what the judge sees. `right` of `total`,
+    int64 [classes]: what it was.
+    """
+    counts = confusion.sum(dim=1)
+    rows = [
+        *zip(*(each.tolist() for each in (confusion.diagonal(), counts, right, total)), strict=True)
+    ]
+    many = [row for row in rows if row[1] >= ENOUGH and row[3]]
+    if not many:
+        return []
+    now, now_between = mean_share([row[:2] for row in many])
+    then, then_between = mean_share([row[2:] for row in many])
+    why = (
+        f"the champion's judge agrees with {percent(now)} of the new labels, but agreed with "
+        f"{percent(then)} of those of its own hold-out (means over the classes)"
+    )
+    losses, seen_as = [0.0], []
+    for label, (agreed, images, did, held) in enumerate(rows):
+        if images >= ENOUGH and did:
+            losses.append(1 - wilson_interval(agreed, images)[1] / wilson_interval(did, held)[0])
+            if losses[-1] > MAX_CLASS_LOSS:
+                others = confusion[label].scatter(0, torch.tensor(label), 0)
+                part = f"{percent(int(others.max()) / images, 0)} of the {images:,} images"
+                seen_as.append(f"{names[int(others.argmax())]} in {part} labelled {names[label]}")
+    what = "labels that the champion's judge no longer agrees with, mean over classes"
+    fallen = max(0.0, then_between[0] - now_between[1])
+    of_one = "labels of one class that the champion's judge no longer agrees with"
+    sees = f"the champion's judge sees {', '.join(seen_as[:5])}"
+    return [
+        _at_most("label_agreement", what, fallen, max_drop, why),
+        _at_most("class_agreement", of_one, max(losses), MAX_CLASS_LOSS, sees),
+    ]
+
+
+def mix(counts: Tensor, past: Tensor) -> Check:
+    """How many images would need another class, less what chance explains: of counts [classes]."""
+    shares, past_shares = counts / counts.sum(), past / past.sum()
+    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(shares)))
+    spread = (counts + past) / (counts + past).sum() * (1 / counts.sum() + 1 / past.sum())
+    value = float(((shares - past_shares).abs() - z * spread.sqrt()).clamp(min=0).sum() / 2)
+    return _at_most("class_mix", "images that would need another class", value, MAX_CLASS_MIX)
+
+
+def _at_most(name: str, what: str, value: float, limit: float, why: str = "") -> Check:
+    """`why` stands where the limit is passed."""
+    passed = value <= limit
+    return Check(name, what, value, limit, passed, at_most=True, why="" if passed else why)

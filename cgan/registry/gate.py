@@ -10,29 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cgan import project
 from cgan.errors import ModelError
 from cgan.files import sha256_of
 from cgan.markdown import spaced, table
 from cgan.model.file_facts import Facts, read_facts
 from cgan.params.sections import Params
-from cgan.project import (
-    GATE_REPORT,
-    GATE_TEXT,
-    GENERATOR,
-    HOLDOUT_DATA,
-    JUDGE,
-    RUN_REFERENCE,
-    STRIP,
-    TRAIN_AGAIN,
-    TRAIN_DATA,
-)
 from cgan.registry.client import (
-    DIGEST,
     GATE_FOLDER,
     ROLLED_BACK,
-    RUN_NAME,
     SUMMARY,
     VERDICT,
     Registry,
@@ -41,9 +29,8 @@ from cgan.registry.client import (
     numbered,
     open_registry,
 )
-from cgan.tracking.delivery import RUN_KEY_TAG, WEIGHTS
 from cgan.tracking.records import RunInfo, folder_of, read_info
-from cgan.tracking.runs import send
+from cgan.tracking.runs import RUN_KEY_TAG, WEIGHTS, send
 from cgan.tracking.store import artifact
 from cgan.verdict import Report
 
@@ -66,27 +53,27 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
     read or that draws something else, another promotion in between. Then nothing is promoted, and a second
     call goes on from there.
     """
-    generator, judge = read_facts(GENERATOR, "generator"), read_facts(JUDGE, "judge")
-    parts = [read_facts(path, "dataset") for path in (TRAIN_DATA, HOLDOUT_DATA)]
-    trained = read_info(RUN_REFERENCE)
+    digest = str(read_facts(project.GENERATOR, "generator")["digest"])
+    files = [read_facts(project.JUDGE, "judge")]
+    files += [read_facts(path, "dataset") for path in (project.TRAIN_DATA, project.HOLDOUT_DATA)]
+    trained = read_info(project.RUN_REFERENCE)
     send(folder_of(trained["run_key"]))
     with open_registry(params.gate.model) as registry:
         run, number = _run_of(registry, trained), registry.champion()
         champion = None if number is None else registry.version(number)
-        version = registry.find(run.info.run_id, str(generator["digest"]))
-        against = _against(number, params, [judge, *parts])
+        version = registry.find(run.info.run_id, digest)
+        against = _against(number, params, files)
         if version and (why := _why_it_stands(version, number, against, params)):
             report = _report(version, champion, [why])
             _conclude(report, version, "unchanged")
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
-            from cgan.registry import drift, judging
+            from cgan.registry import judging
 
             match = judging.prepare(registry, champion, params)
-            tags = {DIGEST: str(generator["digest"]), RUN_NAME: str(run.info.run_name)}
-            version = registry.register(run.info.run_id, tags)
+            version = registry.register(run, digest)
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
-            drift.keep_at_run(registry, version, match.evaluation_set, match.inputs)
+            judging.keep_at_run(registry, version, match)
             report = _report(version, champion, [match.note] if match.note else [])
             if match.doubt:
                 verdict = "blocked"
@@ -103,7 +90,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
                 why = f"passed the gate: {report.reasons[0]}"
                 registry.promote(version.number, instead_of=number, why=why)
                 _conclude(report, version, "promoted")
-    report.say(say, GATE_TEXT)
+    report.say(say, project.GATE_TEXT)
     return report
 
 
@@ -111,14 +98,14 @@ def _run_of(registry: Registry, trained: RunInfo) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
     experiment = registry.client.get_experiment_by_name(trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
-    wanted += f" AND tags.`{WEIGHTS}` = '{sha256_of(GENERATOR)}'"
+    wanted += f" AND tags.`{WEIGHTS}` = '{sha256_of(project.GENERATOR)}'"
     runs = registry.client.search_runs([experiment.experiment_id], wanted) if experiment else []
     if not runs:
         raise ModelError(
             f"the MLflow store {registry.shown} has no run with the key {trained['run_key']} that trained "
-            f"{GENERATOR}; the run was recorded in {trained['tracking_uri']}. Restore what belongs together "
-            "(`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the run is elsewhere, or "
-            f"train again: {TRAIN_AGAIN}."
+            f"{project.GENERATOR}; the run was recorded in {trained['tracking_uri']}. Restore what belongs "
+            "together (`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the run is "
+            f"elsewhere, or train again: {project.TRAIN_AGAIN}."
         )
     run: Run = runs[0]
     return run
@@ -151,38 +138,31 @@ def _why_it_stands(version: Version, champion: int | None, against: str, params:
 
 
 def _report(version: Version, champion: Version | None, reasons: list[str]) -> Report:
-    ours, theirs = _facts_of(version), champion and _facts_of(champion)
-    facts: Facts = {"challenger": ours, "champion": theirs, "checks": [], "comparison": []}
-    tables = {"The version": table(("", ""), ours.items())}
+    facts: Facts = {"challenger": version.facts, "champion": champion and champion.facts}
+    facts |= {"checks": [], "comparison": []}
+    tables = {"The version": table(("", ""), version.facts.items())}
     return Report("Gate", "", "", reasons, now(), facts, tables)
-
-
-def _facts_of(version: Version) -> dict[str, Any]:
-    return {
-        "version": version.number,
-        "run_id": version.run_id,
-        "run_name": version.tags.get(RUN_NAME, ""),
-        "digest": version.tags.get(DIGEST, ""),
-    }
 
 
 def _conclude(report: Report, version: Version, verdict: str) -> None:
     reason = report.reasons[0].rstrip(".")
     report.verdict = verdict
     report.summary = f"Version {version.number} {SUMMARIES[verdict]}: {reason}."
-    report.write(GATE_REPORT, GATE_TEXT)
+    report.write(project.GATE_REPORT, project.GATE_TEXT)
 
 
 def _record(registry: Registry, version: Version, report: Report, against: str) -> None:
     """The verdict where MLflow shows it: the version's tags and page, the run's numbers, the reports."""
     client, run_id = registry.client, version.run_id
-    for path in (GATE_REPORT, GATE_TEXT):
+    for path in (project.GATE_REPORT, project.GATE_TEXT):
         client.log_artifact(run_id, str(path), GATE_FOLDER)
     metrics = client.get_run(run_id).data.metrics
     for name, value in report.facts.get("measured", {}).items():
         if metrics.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
             client.log_metric(run_id, f"gate/{name}", value)
-    page = spaced(report.body(f"![A drawing of each class]({artifact(run_id, STRIP.name)})"))
+    page = spaced(
+        report.body(f"![A drawing of each class]({artifact(run_id, project.STRIP.name)})")
+    )
     client.update_model_version(registry.model, str(version.number), page)
     tags = {VERDICT: report.verdict, SUMMARY: report.summary, AGAINST: against}
     registry.tag(version.number, tags)

@@ -1,26 +1,45 @@
-"""Both generators before one judge."""
+"""Both generators before one judge; and today's data beside those that the champion learnt from.
+
+Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good
+champion bad. So data are measured by what was kept when the champion was registered: how the images of each
+class looked, its own judge, and what that saw in its hold-out.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
-from cgan.errors import ModelError
+import torch
+from torch import Tensor
+
+from cgan.errors import CganError, ModelError
 from cgan.markdown import table
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import compute_deterministically
-from cgan.model.model_file import load_generator
+from cgan.model.model_file import load_generator, load_tensors, save_tensors
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw
-from cgan.params.sections import Params
-from cgan.project import GENERATOR
+from cgan.params.sections import GateParams, Params
+from cgan.project import GENERATOR, JUDGE
 from cgan.quality.class_shift import Moments, furthest
 from cgan.quality.comparison import REPLICATES, EvaluationSet
 from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_context, near_copies
+from cgan.quality.judge import Judge, load_judge, look
 from cgan.quality.likeness import variety
-from cgan.registry.client import Registry, Version, generator_file
-from cgan.registry.decision import as_varied, bars, compare, decide, shifted
-from cgan.registry.drift import ANOTHER_CHAMPION, doubts_about
+from cgan.quality.metrics import conditional_accuracy
+from cgan.registry.client import GATE_FOLDER, Registry, Version, downloaded, generator_file
+from cgan.registry.decision import agreement, as_varied, bars, compare, decide, mix, shifted
 from cgan.verdict import Check, Report, as_dicts, table_of
+
+DATA = "training_data.safetensors"
+ANOTHER_CHAMPION = (
+    "bring back the previous champion (`cgan registry rollback --why …`), or delete the alias `champion` in "
+    "MLflow, so that the next `cgan gate` chooses a first champion"
+)
+LOOKED_AT = 5000  # images, at most, that the champion's judge sees
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,13 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
         f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
         "judge and hold-out, part of which the champion may have been trained on"
     )
-    doubt = doubts_about(registry, champion, inputs, params.gate)
+    try:
+        reference = Reference.of(registry, champion)
+    except ModelError as error:
+        raise ModelError(f"cannot tell whether the data are like the champion's: {error}") from None
+    checks = compared(reference, inputs, params.gate)
+    signs = "; ".join(check.in_words() for check in checks if not check.passed)
+    doubt = f"the images or labels are unlike the champion's ({signs})" if signs else ""
     return Match(inputs, evaluation_set, network, doubt, note)
 
 
@@ -104,10 +129,8 @@ def judge(report: Report, match: Match, params: Params) -> str:
         comparison += as_varied(varied, its, limits.min_different_of_champion, names)
         report.sections["Beside the champion"] = table_of(comparison)
         report.facts["champion_measured"] = champion.values()
-    context = {
-        **measurement_context(inputs, params.evaluate, evaluation_set),
-        "replicates": REPLICATES,
-    }
+    context = measurement_context(inputs, params.evaluate, evaluation_set)
+    context["replicates"] = REPLICATES
     report.facts |= {
         "checks": as_dicts(checks),
         "comparison": as_dicts(comparison),
@@ -119,3 +142,93 @@ def judge(report: Report, match: Match, params: Params) -> str:
     verdict, reasons = decide([*checks, *comparison], praise)
     report.reasons = [*reasons, *report.reasons]
     return verdict
+
+
+# -- What is kept of a version to compare later data with ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How the images of a version's CSV looked, its judge and what that saw in the hold-out, and the
+    fingerprints int64 [N] of those images."""
+
+    looks: Moments
+    seen: Moments
+    right: Tensor  # int64 [classes]: held-out images whose label the judge named
+    fingerprints: Tensor
+    judge: Judge
+
+    @classmethod
+    def of(cls, registry: Registry, version: Version) -> Reference:
+        """Raises ModelError when it is gone, damaged or of an older cgan, or the store cannot give it."""
+        address = f"runs:/{version.run_id}/{GATE_FOLDER}"
+        advice = f"If the store's files are lost, {ANOTHER_CHAMPION}."
+        with downloaded(registry, address, advice) as folder:
+            try:
+                judge, _ = load_judge(folder / JUDGE.name)
+                kept, _ = load_tensors(folder / DATA, "training_data")
+                looks, seen = (
+                    Moments(*(kept[f"{name}.{key}"] for key in ("counts", "means", "variances")))
+                    for name in ("looks", "seen")
+                )
+                return cls(looks, seen, kept["right"], kept["fingerprints"], judge)
+            except (CganError, KeyError) as error:  # its advice fits a file of the project only
+                reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
+                raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None
+
+
+def keep_at_run(registry: Registry, version: Version, match: Match) -> None:
+    """Store at the run what `Reference.of` reads."""
+    (images, labels), heldout = _whole(match.inputs), match.inputs.heldout
+    real = match.evaluation_set.real
+    looks = Moments.of_images(images, labels, heldout.classes)
+    seen = Moments.of([real.features], heldout.labels, heldout.classes)
+    tensors = {
+        **{f"looks.{key}": value for key, value in vars(looks).items()},
+        **{f"seen.{key}": value for key, value in vars(seen).items()},
+        "right": match.evaluation_set.agreement.confusion.diagonal(),
+        "fingerprints": _fingerprints(images, labels),
+    }
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        save_tensors(Path(folder) / DATA, "training_data", tensors, {})
+        for path in (JUDGE, Path(folder) / DATA):
+            registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
+
+
+def compared(reference: Reference, inputs: Inputs, limits: GateParams) -> list[Check]:
+    """Today's images and labels beside the champion's, class by class.
+
+    Images that the champion had, under the same label, are no news: the others are also looked at by
+    themselves, so that few of them do not vanish among many, and its judge sees those alone."""
+    images, labels = _whole(inputs)
+    shape, classes, names = images.shape[1:], inputs.heldout.classes, inputs.heldout.class_names
+    new = (~torch.isin(_fingerprints(images, labels), reference.fingerprints)).nonzero()[:, 0]
+    shifts = furthest(Moments.of_images(images, labels, classes), reference.looks, shape)
+    checks = [mix(labels.bincount(minlength=classes).double(), reference.looks.counts)]
+    if len(new):
+        fresh = Moments.of_images(images[new], labels[new], classes)
+        new = new[torch.randperm(len(new), generator=torch.Generator().manual_seed(0))][:LOOKED_AT]
+        seen = look(reference.judge, images[new])
+        shifts += furthest(fresh, reference.looks, shape)
+        shifts += furthest(Moments.of([seen.features], labels[new], classes), reference.seen)
+        confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
+        total = reference.seen.counts.long()
+        checks += agreement(confusion, reference.right, total, limits.max_agreement_drop, names)
+    what = "standard deviations by which a class's images differ from the champion's"
+    return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
+
+
+def _fingerprints(images: Tensor, labels: Tensor) -> Tensor:
+    """64 bits an image with its label: int64 [N]. Equal ones have equal ones."""
+    pairs = zip(images.numpy(), labels.tolist(), strict=True)
+    digests = (
+        hashlib.blake2b(image.tobytes(), digest_size=8, salt=b"%d" % label).digest()
+        for image, label in pairs
+    )
+    return torch.tensor([int.from_bytes(d, signed=True) for d in digests], dtype=torch.int64)
+
+
+def _whole(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """All images and labels of the CSV."""
+    parts = (inputs.training, inputs.heldout)
+    return torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])

@@ -24,7 +24,7 @@ from cgan.project import (
 from cgan.quality.intervals import change, contexts_differ
 from cgan.quality.table import quality_line, quality_table
 from cgan.registry.client import evaluation_of, open_registry
-from cgan.tracking.delivery import MEASURED_WITH, WEIGHTS, by_generator
+from cgan.tracking.runs import MEASURED_WITH, WEIGHTS, by_generator
 from cgan.tracking.store import is_server, store_uri, without_credentials
 
 UI = "http://127.0.0.1:5000"  # of `make ui` and `make up`

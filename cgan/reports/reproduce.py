@@ -22,8 +22,7 @@ from cgan.params.reading import load_params
 from cgan.project import CSV, GENERATOR, PICTURES, project_root
 from cgan.registry.client import open_registry
 from cgan.reports.recorded_run import find_run_id
-from cgan.tracking.delivery import WEIGHTS
-from cgan.tracking.runs import SOURCE
+from cgan.tracking.runs import SOURCE, WEIGHTS
 
 COMMIT = "mlflow.source.git.commit"  # tag of a run
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")

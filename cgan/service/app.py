@@ -1,16 +1,22 @@
-"""The addresses of the service, and how each is answered."""
+"""`cgan serve`: its addresses, how each is answered, and the server around them."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
+import gc
+import logging
 import math
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import anyio
+import torch
+import typer
+import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
@@ -22,6 +28,7 @@ from cgan import __version__
 from cgan.drawing.generator import MAX_SEED
 from cgan.drawing.picture import MAX_SCALE, compose
 from cgan.errors import CganError
+from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
 from cgan.model.sampling import encode_png
 from cgan.service.served import Keeper, Served
 
@@ -29,6 +36,7 @@ MAX_DRAWINGS = 10_000
 MAX_VALUES = 2**24  # pixels × colours of one answer
 THREADS = 8  # that draw; more at once would only take memory and keep each other waiting
 POLL_S = 2.0
+THIS_MACHINE = ("localhost", LOOPBACK, "::1")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -46,13 +54,54 @@ AGE = Gauge(
 router = APIRouter()
 
 
-def make_app(keeper: Keeper, hosts: Sequence[str] = ("*",)) -> FastAPI:
+def serve(model: str | None, host: str, port: int) -> None:
+    """Until SIGTERM or Ctrl-C. Raises CganError when it cannot begin."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in ("cgan", "uvicorn.access"):
+        logging.getLogger(name).setLevel("INFO")
+    require_free(host, port, "--port")
+    # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.
+    torch.set_num_threads(1)
+    keeper = Keeper(model)
+    keeper.look()
+    gc.freeze()  # else the collector goes through torch's modules, .3 s, as requests are answered
+    server = uvicorn.Server(config_for(keeper, host, port))
+    # When all is answered uvicorn raises the signal again, for these: exit code 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    named = keeper.current.named if keeper.current else "nothing yet"
+    typer.echo(f"{site_of(host, port)} serves {named} (Ctrl-C ends it)")
+    server.run()
+
+
+def config_for(keeper: Keeper, host: str, port: int) -> uvicorn.Config:
+    """What others can reach has any name that its owner gives it; what only this machine can, has few."""
+    return uvicorn.Config(
+        make_app(keeper, (*THIS_MACHINE, host) if is_loopback(host) else ("*",)),
+        host,
+        port,
+        http="h11",
+        ws="none",
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=1000,  # connections; more get 503
+        timeout_graceful_shutdown=30,  # for answers on their way when the service is to end
+    )
+
+
+def make_app(keeper: Keeper, hosts: Sequence[str]) -> FastAPI:
     """The application. `hosts` are the names that the header Host may have."""
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            await anyio.to_thread.run_sync(keeper.look)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-        timer = asyncio.create_task(_follow(keeper))
+        timer = asyncio.create_task(follow())
         yield
         timer.cancel()  # when a look has ended: it sets what MLflow knows for the whole process
         with contextlib.suppress(asyncio.CancelledError):
@@ -89,14 +138,12 @@ def make_app(keeper: Keeper, hosts: Sequence[str] = ("*",)) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         """Pydantic's words, with where and what was found."""
-        faults = [
+        faults = "; ".join(
             f"{fault['loc'][-1]!s:.40}: {fault['msg']}"
             + f", found {fault['input']!s:.80}" * (fault["input"] is not None)
             for fault in error.errors()[:5]
-        ]
-        return JSONResponse(
-            {"detail": f"{'; '.join(faults)}. docs/service.md lists what /draw takes."}, 422
         )
+        return JSONResponse({"detail": f"{faults}. docs/service.md lists what /draw takes."}, 422)
 
     @app.exception_handler(CganError)
     async def impossible(_: Request, error: CganError) -> Response:
@@ -123,12 +170,13 @@ def page(served: Current) -> Response:
     return HTMLResponse(body.encode(errors="replace"), headers=headers)
 
 
-DRAWN: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The drawings.", "content": {"image/png": {}, "application/json": {}}}
-}
-
-
-@router.get("/draw", response_class=Response, responses=DRAWN, summary="Draw")
+@router.get(
+    "/draw",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}, "application/json": {}}}},
+    response_description="The drawings.",
+    summary="Draw",
+)
 def draw(
     served: Current,
     text: Annotated[
@@ -188,12 +236,6 @@ async def metrics(request: Request) -> Response:
     if served := keeper.current:
         MODEL.info({"digest": served.digest, "version": str(served.version or "")})
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _follow(keeper: Keeper) -> None:
-    while True:
-        await asyncio.sleep(POLL_S)
-        await anyio.to_thread.run_sync(keeper.look)
 
 
 def _version(served: Served) -> dict[str, str]:

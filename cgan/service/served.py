@@ -22,7 +22,7 @@ from cgan.errors import CganError, ModelError
 from cgan.page.assemble import data_of
 from cgan.project import RUN_PAGE, project_root
 from cgan.quality.table import quality_line, stated
-from cgan.registry.client import CHAMPION
+from cgan.registry.client import CHAMPION, now
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Served:
     version: int | None = None  # of the registered model
     quality: str = ""
     seed: int = 0  # with which its page opens
-    since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    since: str = field(default_factory=now)
 
     @classmethod
     def load(cls, source: str, version: int | None = None, page: str | None = None) -> Served:
@@ -109,22 +109,20 @@ class Keeper:
         fails, and `problem` says why."""
         if not self.alias:
             return
+        problem = ""
         try:
-            problem = self._follow(self.alias)
+            self._follow(self.alias)
         except CganError as error:
             problem = str(error)
         except Exception as error:  # such as no memory, no disk, or what a store lets through
             log.exception("looking at the registry failed")
             problem = f"looking at the registry failed ({type(error).__name__})."
         if problem and problem != self.problem:
-            log.warning(
-                "%s Served for now: %s.",
-                *(problem, self.current.named if self.current else "nothing"),
-            )
+            served = self.current.named if self.current else "nothing"
+            log.warning("%s Served for now: %s.", problem, served)
         self.problem = problem
 
-    def _follow(self, alias: str) -> str:
-        """What is wrong with the registry; empty where nothing is."""
+    def _follow(self, alias: str) -> None:
         from cgan.registry.client import model_name, open_registry, text_of
 
         with open_registry(model_name()) as registry:
@@ -133,15 +131,16 @@ class Keeper:
             if number is None:
                 if self.current is None and self._has_default:
                     self.current = _of_file(default_source()[0])
-                return f"`{registry.model}` has no {alias} in {registry.shown}."
+                raise ModelError(f"`{registry.model}` has no {alias} in {registry.shown}.")
             if self.current is None or number != self.current.version:
                 page = text_of(registry, f"runs:/{registry.version(number).run_id}/{RUN_PAGE.name}")
                 try:
                     self.current = Served.load(f"models:/{registry.model}/{number}", number, page)
                 except ModelError as error:
-                    return f"the {alias}, version {number} of `{registry.model}`, cannot be loaded: {error}"
+                    raise ModelError(
+                        f"the {alias}, version {number} of `{registry.model}`, cannot be loaded: {error}"
+                    ) from None
                 log.info("served is now %s", self.current.named)
-        return ""
 
 
 def _of_file(source: str) -> Served:

@@ -26,8 +26,7 @@ from cgan.model.file_facts import read_facts
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, STRIP
 from cgan.quality.table import class_table, quality_table, tracked
 from cgan.stages.runner import run_stage
-from cgan.tracking.delivery import MEASURED_WITH
-from cgan.tracking.runs import reopen
+from cgan.tracking.runs import MEASURED_WITH, reopen
 from cgan.tracking.store import RUN_ID, artifact
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.

@@ -43,9 +43,8 @@ from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PACKAGE, PREVIEWS, PR
 from cgan.quality.judge import load_judge
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.runner import progress, run_stage
-from cgan.tracking.delivery import WEIGHTS
 from cgan.tracking.records import runs, training_lock
-from cgan.tracking.runs import Run, training_run
+from cgan.tracking.runs import WEIGHTS, Run, training_run
 from cgan.training.fitting import fit
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import PROBE, Watch
@@ -189,7 +188,7 @@ def record(run: Run, trained: Trained) -> None:
     # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
     run.log_metrics({"time/training_s": trained.wall_time_s}, 0)
     if not trained.resumed_from:
-        run.result["training_s"] = round(trained.wall_time_s, 1)
+        run.info["training_s"] = round(trained.wall_time_s, 1)
 
 
 def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:

@@ -23,7 +23,6 @@ Record = dict[str, Any]
 RunInfo = dict[str, Any]
 
 RUN, RECORDS = "run.json", "records.jsonl"
-RESULT = "result.json"  # of a finished training: a copy of what DVC finds its run by
 SENT = "sent"
 
 
@@ -68,22 +67,15 @@ def append(folder: Path, kind: str, /, **content: Any) -> None:
 
 def read_records(folder: Path) -> tuple[list[Record], list[Record], int]:
     """The records that MLflow has, those that wait, and the offset behind. A torn line is passed over."""
-    lines, offset = [], 0
+    ends, offset, sent, latest = dict[int, Record](), 0, 0, 0
     with contextlib.suppress(FileNotFoundError), (folder / RECORDS).open("rb") as file:
         for line in file:
             offset += len(line)
             with contextlib.suppress(ValueError):
-                lines.append((offset, json.loads(line)))
-    latest = 0
-    for _, record in lines:  # a clock that is set back ends no run before it began
-        latest = record["time_ms"] = max(latest, record["time_ms"])
-    start = max((record["offset"] for _, record in lines if record["kind"] == SENT), default=0)
-    unsent = [record for end, record in lines if end > start and record["kind"] != SENT]
-    return [record for end, record in lines if end <= start], unsent, offset
-
-
-def waiting() -> list[Path]:
-    """Folders with records that wait, those that a running stage is writing included."""
-    return sorted(
-        path.parent for path in runs().glob(f"*/{RECORDS}") if read_records(path.parent)[1]
-    )
+                record = ends[offset] = json.loads(line)
+                # A clock that is set back ends no run before it began.
+                latest = record["time_ms"] = max(latest, record["time_ms"])
+                if record["kind"] == SENT:
+                    sent = max(sent, ends.pop(offset)["offset"])
+    before = [record for end, record in ends.items() if end <= sent]
+    return before, [*ends.values()][len(before) :], offset

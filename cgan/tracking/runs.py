@@ -2,18 +2,23 @@
 
 All is written to the run's folder first. A training sends what is new at its begin, at each probe and at its
 end. Once that fails, it goes on without, and the stage record or `cgan track flush` sends the rest.
+
+Sending again changes nothing, whatever was killed at whatever moment. The store's key of a metric is (run,
+name, step, time, value), all of which stand in the records; files have names of their own; a run is found
+by its key; pictures, the model and the numbers of an evaluation are looked up first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +31,12 @@ from cgan.files import locked, md5_of, write_json
 from cgan.params.sections import TrackingParams
 from cgan.project import LOCK, RUN_REFERENCE, project_root
 from cgan.tracking import records, store
-from cgan.tracking.delivery import deliver
-from cgan.tracking.records import RunInfo
+from cgan.tracking.records import Record, RunInfo
 from cgan.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Metric
     from mlflow.entities import Run as MlflowRun
 
 log = logging.getLogger(__name__)
@@ -40,21 +46,22 @@ PATIENCE_S, SHARE, ANSWER_S = 2.5, 0.03, 2
 SENDING = "sending.lock"  # one process at a time sends a run's records
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 DIGITS, SHOWN = 6, 256  # of a metric: what float32 has; pixels that MLflow's page has for a picture
+MODEL_NAME, JUDGED = "generator", "quality/"
+# Tags: the hash of the generator's file; of all else that a run's numbers depend on; why it is the best.
+RUN_KEY_TAG, WEIGHTS = "cgan.run_key", "cgan.generator_sha256"
+MEASURED_WITH, BEST = "cgan.measured_with", "best"
 
 Save = Callable[[Path], Any]
 
 
 class Run(Tracker):
     """A Tracker that appends to a run's records, and sends them until that fails once, or takes too long. It
-    never raises: on a full disk records are lost, no more. `info` is the one that the folder began with,
-    where it has one."""
+    never raises: on a full disk records are lost, no more. The `info` that the folder has counts more."""
 
     def __init__(self, folder: Path, info: RunInfo, *, system_metrics: bool = False) -> None:
-        self.folder = folder
-        self.result: dict[str, Any] = {}  # further facts for the file that names the run
+        self.folder, self.is_live, self._is_whole = folder, True, True
         self.in_mlflow: MlflowRun | None = None
-        self._system_metrics, self.is_live, self._is_whole = system_metrics, True, True
-        self._began, self._waited_s = time.monotonic(), 0.0
+        self._system_metrics, self._began, self._waited_s = system_metrics, time.monotonic(), 0.0
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self.info = records.read_info(folder / records.RUN)
@@ -101,12 +108,10 @@ class Run(Tracker):
         """`save` writes the folder that MLflow is to keep as the run's model; `facts` become its tags."""
         self.write("model", save, "model", step=step, facts=dict(facts))
 
-    def send(self, step: int) -> None:
-        if self._system_metrics:
+    def send(self, step: int | None = None) -> None:
+        """With a step, that has the machine's load, too, where that is wanted."""
+        if self._system_metrics and step is not None:
             self.log_metrics(system_load(), step)
-        self.send_now()
-
-    def send_now(self) -> None:
         if not self.is_live:
             return
         began, is_first = time.monotonic(), self.in_mlflow is None
@@ -121,21 +126,16 @@ class Run(Tracker):
 
 
 def system_load() -> dict[str, float]:
-    """The machine's load since the last call, under the names that MLflow's pages know."""
-    import psutil
+    """The machine's load since the last call, as MLflow's pages know it."""
+    load: dict[str, float] = {}
+    with contextlib.suppress(Exception):  # no GPU, or nothing that asks it
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-    memory = psutil.virtual_memory()
-    load = {
-        "cpu_utilization_percentage": psutil.cpu_percent(),
-        "system_memory_usage_megabytes": memory.used / 1e6,
-        "system_memory_usage_percentage": memory.percent,
-    }
-    with contextlib.suppress(Exception):  # no GPU, or one that tells nothing
-        import torch
-
-        free, total = torch.cuda.mem_get_info()
-        load["gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
-        load["gpu_0_utilization_percentage"] = torch.cuda.utilization()
+        for kind in (CPUMonitor, GPUMonitor):
+            monitor: Any = kind()  # untyped
+            monitor.collect_metrics()
+            load |= monitor.aggregate_metrics()
     return {f"system/{name}": value for name, value in load.items()}
 
 
@@ -153,8 +153,8 @@ def training_run(
     """The run of a training, from its begin to its end. One that is in `folder` already goes on.
 
     `folder` is named by the training's fingerprint. `params` are flat. `dataset`: `name`, `path`, `sha256`
-    and other facts. `origin`: who asked for it, and for what. Status: FINISHED, and RUN_REFERENCE is written,
-    by which `reopen` finds the run; FAILED on an exception; KILLED on SIGTERM or Ctrl-C.
+    and other facts. `origin`: who asked for it, and for what. Where it is FINISHED, RUN_REFERENCE is written,
+    by which `reopen` finds the run.
     """
     info: RunInfo = {
         "run_key": uuid.uuid4().hex,
@@ -165,29 +165,30 @@ def training_run(
     }
     # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
     # and the training is taken up at its last step. One that it knows is trained anew on purpose.
-    result = folder / records.RESULT
-    if result.is_file() and LOCK.is_file() and md5_of(result) in LOCK.read_text(encoding="utf-8"):
+    own = folder / records.RUN
+    if own.is_file() and LOCK.is_file() and md5_of(own) in LOCK.read_text(encoding="utf-8"):
         with locked(folder / SENDING):  # else a sender would go on in the new folder
             folder.rename(f"{folder}-{info['run_key'][:8]}")
     resumed = {"cgan.resumed": "true"} if (folder / records.RECORDS).exists() else {}
     run = Run(folder, info, system_metrics=tracking.system_metrics)
     run.write("start", params={k: str(v) for k, v in params.items()}, tags={**tags, **resumed})
     run.write("dataset", facts=dict(dataset))
-    run.send_now()
+    run.send()
+    end: dict[str, Any] = {"status": "FINISHED"}
     try:
         yield run
     except BaseException as error:
         status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
         why = f"{type(error).__name__}: {error}"[:1000]
-        run.write("end", status=status, tags={"cgan.ended_by": why})
-        run.send_now()
+        end = {"status": status, "tags": {"cgan.ended_by": why}}
         raise
-    run.write("end", status="FINISHED")
-    run.send_now()
-    run_info = run.in_mlflow and run.in_mlflow.info
-    place = {name: run_info and getattr(run_info, name) for name in ("experiment_id", "run_id")}
-    write_json(RUN_REFERENCE, run.info | run.result | place)
-    shutil.copyfile(RUN_REFERENCE, result)
+    finally:
+        run.write("end", **end)
+        run.send()
+    found = run.in_mlflow and run.in_mlflow.info
+    place = {name: found and getattr(found, name) for name in ("experiment_id", "run_id")}
+    for path in (RUN_REFERENCE, own):  # of which DVC keeps one
+        write_json(path, run.info | place)
 
 
 @contextlib.contextmanager
@@ -209,13 +210,16 @@ def reopen() -> Iterator[Run]:
             log.warning("%s", error)
 
 
+# -- Sending -------------------------------------------------------------------------------------------
+
+
 def flush() -> list[str]:
     """Send the records of every run that wait; a line for each. Raises TrackingError if some still wait."""
     sent, failed = [], []
-    for folder in records.waiting():
+    for path in sorted(records.runs().glob(f"*/{records.RECORDS}")):
         try:
-            send(folder)
-            sent.append(f"{folder}: delivered")
+            if send(path.parent):
+                sent.append(f"{path.parent}: delivered")
         except TrackingError as error:
             failed.append(str(error))
     if failed:
@@ -224,8 +228,8 @@ def flush() -> list[str]:
 
 
 def send(folder: Path, patience_s: float = math.inf) -> MlflowRun | None:
-    """Send what waits of a run, if anything does; with a patience not where another process is at it. Raises
-    TrackingError when that fails now."""
+    """Send what waits of a run: the run in MLflow; None where nothing waits. With a patience, not where
+    another process is at it. Raises TrackingError when that fails, or takes too long, now."""
     if not (unsent := len(records.read_records(folder)[1])):
         return None
     info = records.read_info(folder / records.RUN)
@@ -235,11 +239,152 @@ def send(folder: Path, patience_s: float = math.inf) -> MlflowRun | None:
     waits = patience_s == math.inf
     try:
         with locked(folder / SENDING, wait=waits) as alone:
-            client = store.open_store(uri, *[] if waits else [ANSWER_S])
-            return deliver(client, uri, folder, patience_s) if alone else None
+            client = store.open_store(uri, store.LONG_ANSWER_S if waits else ANSWER_S)
+            return _deliver(client, uri, folder, info, patience_s) if alone else None
     except Exception as error:  # of MLflow, of what it imports, of a machine that is full
         raise TrackingError(
             f"{info['run_name']}: MLflow at {store.without_credentials(uri)} cannot be used now "
             f"({store.reason_of(error)}): {unsent} records wait in {folder}. `cgan track flush` sends them "
             f"when it answers, or elsewhere by another {store.STORE}."
         ) from None
+
+
+def _deliver(
+    client: MlflowClient, uri: str, folder: Path, info: RunInfo, patience_s: float
+) -> MlflowRun | None:
+    from mlflow.entities import Param, RunTag
+
+    until = time.monotonic() + patience_s
+
+    def in_time() -> None:
+        if time.monotonic() > until:
+            raise TimeoutError("no answer in time")
+
+    before, unsent, offset = records.read_records(folder)
+    if not unsent:
+        return None
+    experiment, key = store.experiment_id(client, uri, info["experiment"]), info["run_key"]
+    in_time()
+    run = next(iter(client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{key}'")), None)
+    in_time()
+    if not run:  # a store that was lost, or another one, gets what was sent before, too
+        before, unsent = [], before + unsent
+        began, tag = unsent[0]["time_ms"], {RUN_KEY_TAG: key}
+        run = client.create_run(experiment, began, tag, info["run_name"])
+        if unsent[0]["kind"] != "start":  # the training's records are on another machine
+            client.set_terminated(run.info.run_id)
+        in_time()
+    run_id = run.info.run_id
+    params = {k: v for record in unsent for k, v in record.get("params", {}).items()}
+    tags = {k: v for record in unsent for k, v in record.get("tags", {}).items()}
+    client.log_batch(
+        run_id,
+        # Another value is refused; one on which no result depends can have changed before a training resumed.
+        params=[Param(k, v) for k, v in params.items() if k not in run.data.params],
+        tags=[RunTag(k, v.replace(store.RUN_ID, run_id)) for k, v in tags.items()],
+    )
+    in_time()
+    for record in unsent:
+        _send(client, run_id, folder / "files" / record.get("file", ""), record)
+        in_time()
+    judged = any(key.startswith(JUDGED) for record in unsent for key in record.get("metrics", ()))
+    model = model_of(client, run) if judged else None
+    client.log_batch(run_id, list(_metrics(before, unsent, run, model)))
+    if alike := tags.get(MEASURED_WITH):
+        _mark_best(client, experiment, alike)
+    records.append(folder, records.SENT, offset=offset)
+    return run
+
+
+def _metrics(
+    before: list[Record], unsent: list[Record], run: MlflowRun, model: LoggedModel | None
+) -> Iterator[Metric]:
+    """The numbers; those of an evaluation for the model's page too. Left out is what a training repeats that
+    was resumed, and what an evaluation found again, after a kill or on another machine."""
+    from mlflow.entities import Metric
+
+    seen = {(key, record["step"]) for record in before for key in record.get("metrics", ())}
+    latest = dict(run.data.metrics)
+    for record in unsent:
+        for key, value in record.get("metrics", {}).items():
+            is_judged, at = key.startswith(JUDGED), (key, record["step"])
+            if latest.get(key) != value if is_judged else at not in seen:
+                place = model.model_id if model and is_judged else None
+                yield Metric(key, value, record["time_ms"], record["step"], model_id=place)
+            seen.add(at)
+            latest[key] = value
+
+
+def _send(client: MlflowClient, run_id: str, path: Path, record: Record) -> None:
+    """What a record is besides numbers, params and tags; `path`: its file."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    match record["kind"]:
+        case "start":
+            client.update_run(run_id, status="RUNNING")
+        case "dataset":
+            facts = record["facts"]
+            source, profile = json.dumps({"uri": facts["path"]}), json.dumps(facts)
+            data = Dataset(facts["name"], facts["sha256"][:12], "local", source, profile=profile)
+            context = InputTag("mlflow.data.context", "training")
+            client.log_inputs(run_id, [DatasetInput(data, [context])])
+        case "image":
+            name, step = record["name"], record["step"]
+            # MLflow ends the name of each at random.
+            mark = f"{name.rpartition('/')[2]}+step+{step}+"
+            if not any(mark in file.path for file in client.list_artifacts(run_id, "images")):
+                with Image.open(path) as image:
+                    client.log_image(run_id, image, None, name, step, record["time_ms"])
+        case "file":
+            client.log_artifact(run_id, str(path), record["folder"] or None)
+        case "model":
+            _send_model(client, run_id, path, record)
+        case "end":
+            client.set_terminated(run_id, record["status"], record["time_ms"])
+
+
+def model_of(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
+    """The run's, once there is one."""
+    made_by = f"source_run_id = '{run.info.run_id}' AND name = '{MODEL_NAME}'"
+    return next(iter(client.search_logged_models([run.info.experiment_id], made_by)), None)
+
+
+def _send_model(client: MlflowClient, run_id: str, folder: Path, record: Record) -> None:
+    from mlflow.entities import LoggedModelOutput
+
+    run = client.get_run(run_id)
+    tags = {key: value.replace(store.RUN_ID, run_id) for key, value in record["facts"].items()}
+    model = model_of(client, run) or client.create_logged_model(
+        run.info.experiment_id, MODEL_NAME, run_id, tags, run.data.params, model_type="generator"
+    )
+    if model.status == "READY":
+        return
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if not any(output.model_id == model.model_id for output in outputs):  # MLflow takes it once
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, record["step"])])
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+
+
+def _mark_best(client: MlflowClient, experiment: str, alike: str) -> None:
+    """Say at the best of the runs that were measured alike why it is, and at no other."""
+    key = f"{JUDGED}fid_judge"
+    wanted = f"tags.`{MEASURED_WITH}` = '{alike}'"
+    runs = client.search_runs([experiment], wanted, order_by=[f"metrics.`{key}` ASC"])
+    ranked = [run for run in runs if key in run.data.metrics]
+    values = [f"{run.data.metrics[key]:.3g}" for run in by_generator(ranked).values()]
+    why = f"lowest Fréchet distance of {len(values)} generators with these data and this judge: "
+    why += ", the next ".join(values[:2])
+    for run in ranked:
+        if run is ranked[0] and len(values) > 1:
+            client.set_tag(run.info.run_id, BEST, why)
+        elif BEST in run.data.tags:
+            client.delete_tag(run.info.run_id, BEST)
+
+
+def by_generator(runs: Iterable[MlflowRun]) -> dict[str, MlflowRun]:
+    """The first run of each generator, by the hash of its file: equal params train the same one again."""
+    first: dict[str, MlflowRun] = {}
+    for run in runs:
+        first.setdefault(run.data.tags.get(WEIGHTS, run.info.run_id), run)
+    return first

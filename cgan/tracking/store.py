@@ -1,7 +1,4 @@
-"""Which MLflow store the runs go to: its address, its experiment, how a client asks it.
-
-A store is what MLFLOW_TRACKING_URI names, a server or a database, else sqlite in the project.
-"""
+"""Which MLflow store the runs go to: its address, its experiment, how a client asks it."""
 
 from __future__ import annotations
 
@@ -39,7 +36,8 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # or it
 
 
 def store_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, else sqlite in the project's root. A relative sqlite path is the root's."""
+    """MLFLOW_TRACKING_URI, a server or a database, else sqlite in the project's root, as a relative path of
+    sqlite is."""
     uri = os.environ.get(STORE, "").strip() or f"{SQLITE}mlflow.db"
     path = uri.removeprefix(SQLITE)
     return uri if path == uri or path.startswith(":") else f"{SQLITE}{root / path}"
@@ -64,18 +62,6 @@ def is_absent(uri: str) -> bool:
     return uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file()
 
 
-def require_readable(uri: str) -> None:
-    """Raise TrackingError for a sqlite file that this user may not read: MLflow would try for two minutes."""
-    if uri.startswith(SQLITE) and not is_absent(uri):
-        try:
-            Path(uri.removeprefix(SQLITE)).open("rb").close()
-        except OSError as error:
-            raise TrackingError(
-                f"the MLflow store {uri} cannot be read ({error.strerror}). Give this user the permission to "
-                f"read and write it, or set {STORE} to another."
-            ) from None
-
-
 def experiment_name(configured: str) -> str:
     """The experiment of new runs: MLFLOW_EXPERIMENT_NAME, else `tracking.experiment` of params.yaml."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
@@ -91,18 +77,29 @@ def artifact_root(uri: str, root: Path) -> str:
 
 def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
     """A client. All that takes seconds the first time and waits for no server: import MLflow, make a sqlite
-    store. MLflow reads its settings from the environment at each call."""
-    require_readable(uri)
-    os.environ.update({**SETTINGS, TIMEOUT: str(answer_s)})
+    store. Raises TrackingError for one that this user may not read."""
+    os.environ.update({**SETTINGS, TIMEOUT: str(answer_s)})  # which MLflow reads at each call
     from mlflow import MlflowClient
 
     for noisy in ("mlflow", "alembic"):  # no tracebacks: we give the reason
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    with store_locked() if is_absent(uri) else contextlib.nullcontext():
-        if is_absent(uri):  # made whole or not at all: half-made tables would be refused for ever
-            with replacing(uri.removeprefix(SQLITE)) as temporary:
-                temporary.unlink()  # MLflow takes an empty file for an old store
-                MlflowClient(f"{SQLITE}{temporary}")
+    path = Path(uri.removeprefix(SQLITE))
+    if is_absent(uri):
+        with store_locked():
+            if is_absent(
+                uri
+            ):  # made whole or not at all: half-made tables would be refused for ever
+                with replacing(path) as temporary:
+                    temporary.unlink()  # MLflow takes an empty file for an old store
+                    MlflowClient(f"{SQLITE}{temporary}")
+    elif uri.startswith(SQLITE):
+        try:
+            path.open("rb").close()
+        except OSError as error:  # at which MLflow would try for two minutes
+            raise TrackingError(
+                f"the MLflow store {uri} cannot be read ({error.strerror}). Give this user the permission to "
+                f"read and write it, or set {STORE} to another."
+            ) from None
     return MlflowClient(uri)
 
 
@@ -148,7 +145,7 @@ def user() -> str:
 def run_context() -> dict[str, str]:
     """MLFLOW_RUN_CONTEXT, in which the flow names itself (`prefect.flow_run_id` and others)."""
     context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
-    return {str(key): str(value) for key, value in context.items()}
+    return {key: str(value) for key, value in context.items()}
 
 
 def artifact(run_id: str, path: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,13 +19,7 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.registry.client import (
-    VERDICT,
-    Registry,
-    generator_file,
-    open_registry,
-)
-from cgan.tracking.delivery import MODEL_NAME
+from cgan.registry.client import VERDICT, Registry, generator_file, open_registry
 
 
 @pytest.fixture
@@ -50,11 +43,6 @@ def add_versions(registry: Registry, count: int, verdict: str = "passed") -> Non
         client.create_model_version("cgan", source, run_id, tags=tags)
 
 
-def file_of(registry: Registry, number: int) -> Path:
-    [path] = Path("artifacts", registry.version(number).run_id).rglob("generator.safetensors")
-    return path
-
-
 def run(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == 0, result.exception
@@ -65,20 +53,6 @@ def refusal(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments))
     assert isinstance(result.exception, CganError), result.output
     return str(result.exception)
-
-
-def test_of_a_run_s_models_the_newest_is_registered(registry: Registry) -> None:
-    client, models = registry.client, []
-    experiment = client.create_experiment("cgan")
-    run_id = client.create_run(experiment).info.run_id
-    for _ in range(3):
-        model = client.create_logged_model(experiment, MODEL_NAME, source_run_id=run_id)
-        models.append(model.model_id)
-        time.sleep(0.002)  # the store counts milliseconds
-    for model_id in models[1::-1]:
-        client.finalize_logged_model(model_id, "READY")  # the last was not complete
-    version = registry.register(run_id, {"generator.digest": "d"})
-    assert client.get_model_version("cgan", str(version.number)).source == f"models:/{models[1]}"
 
 
 def test_f72_of_two_promoters_one_wins_and_the_other_says_so(
@@ -117,16 +91,18 @@ def test_f73_draw_follows_the_aliases_and_a_version_that_cannot_be_read_is_repla
     registry: Registry,
 ) -> None:
     add_versions(registry, 2)
+    files = [
+        next(Path("artifacts", registry.version(number).run_id).rglob("generator.safetensors"))
+        for number in (1, 2)
+    ]
     for alias, number in (("champion", 2), ("challenger", 1)):
         registry.client.set_registered_model_alias("cgan", alias, str(number))
-        here = pixels(file_of(registry, number))
-        assert pixels(alias) == pixels(f"models:/cgan@{alias}") == here
+        assert pixels(alias) == pixels(f"models:/cgan@{alias}") == pixels(files[number - 1])
     registry.client.delete_registered_model_alias("cgan", "challenger")
     assert "has no challenger" in refusal("draw", "1", "--model", "challenger")
-    file_of(registry, 2).write_bytes(b"damaged")
-    assert "generator.safetensors" in refusal("draw", "1", "--model", "champion")
-    file_of(registry, 2).unlink()
-    assert "generator.safetensors" in refusal("draw", "1", "--model", "champion")
+    for harm in (lambda: files[1].write_bytes(b"damaged"), files[1].unlink):
+        harm()
+        assert "generator.safetensors" in refusal("draw", "1", "--model", "champion")
 
 
 def test_f75_names_that_lead_outside_are_refused(registry: Registry, root: Path) -> None:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import ast
 import base64
-import contextlib
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT, run_python, write_params
-from gated import blank as blank
 from gated import champion as champion
-from gated import copied, digits, gated, of_store, train
+from gated import gated, of_store, train
+from gated import root as root
+from gated import second as second
 from mlflow import MlflowClient
+from tracked import Store
 
 from cgan.data.dataset import load_dataset, save_dataset
-from cgan.data.parts import split
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
@@ -41,31 +40,17 @@ from cgan.tracking.runs import Run
 from cgan.verdict import Report
 
 
-@pytest.fixture
-def root(blank: Path, tmp_path: Path) -> Iterator[Path]:
-    """A project before its first training."""
-    with copied(blank, tmp_path / "project") as target:
-        yield target
-
-
-@pytest.fixture
-def second(champion: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project with its first champion, to go on from."""
-    with copied(champion, tmp_path / "project") as root:
-        yield root
-
-
 def client_of(root: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
 
 
 def gate_numbers(root: Path) -> list[tuple[str, str, int, float]]:
-    """Of the store's table: run, key, step and value, in the order of their time; each place once, unless a
-    judgement had another result."""
-    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as store:
-        found = store.execute(
-            "select run_uuid, key, step, value from metrics where key like 'gate/%' order by timestamp"
-        ).fetchall()
+    """Run, key, step and value, in the order of their time; each once, unless a judgement had another
+    result."""
+    query = (
+        "select run_uuid, key, step, value from metrics where key like 'gate/%' order by timestamp"
+    )
+    found = [tuple(row) for row in Store(root / "mlflow.db").rows(query)]
     assert len(found) == len(set(found)), found
     return found
 
@@ -89,11 +74,8 @@ def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(champ
     assert (champion / "reports/gate.md").read_text().startswith("# Gate: promoted")
     client = client_of(champion)
     version = client.get_model_version_by_alias("cgan", "champion")
-    assert version.tags.items() >= {
-        ("gate.verdict", "passed"),
-        ("champion.instead_of", "none"),
-    }
-    assert "## Limits" in version.description
+    tags = {"gate.verdict": "passed", "champion.instead_of": "none"}
+    assert version.tags.items() >= tags.items() and "## Limits" in version.description
     run = client.get_run(version.run_id)
     assert run.data.metrics["gate/conditional_accuracy"] > 0.95
     files = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "gate")}
@@ -102,9 +84,8 @@ def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(champ
 
 
 def test_equal_weights_are_registered_once_whoever_trained_them(second: Path) -> None:
-    for key in ("", "again"):
-        if key:
-            train(second, key, 30)
+    for key in ("first", "again"):
+        train(second, key, 30)
         report, _ = gated()
         assert report["verdict"] == "unchanged" and "the champion already" in report["summary"]
     train(second, "worse", 20)
@@ -124,14 +105,11 @@ def test_a_verdict_that_stands_is_found_without_torch_and_the_gate_needs_few_mod
 
 
 def test_a_verdict_holds_for_one_champion_and_every_param_and_file_it_depends_on() -> None:
-    params = load_params(ROOT / "params.yaml")
-    files = [{"digest": name} for name in ("judge", "training part", "hold-out")]
+    params, files = load_params(ROOT / "params.yaml"), [{"digest": name} for name in "abc"]
     known = _against(1, params, files)
     assert known == _against(1, params.model_copy(deep=True), files) != _against(2, params, files)
-    for n in range(3):
-        other = [{"digest": "another"} if n == at else each for at, each in enumerate(files)]
-        assert _against(1, params, other) != known
-    changes = 0
+    for other in ("xbc", "axc", "abx"):
+        assert _against(1, params, [{"digest": name} for name in other]) != known
     for section in ("gate", "evaluate"):
         values = getattr(params, section)
         for name, value in values:
@@ -139,8 +117,6 @@ def test_a_verdict_holds_for_one_champion_and_every_param_and_file_it_depends_on
             section_of = {section: values.model_copy(update={name: changed})}
             judged_again = _against(1, params.model_copy(update=section_of), files) != known
             assert judged_again is (name not in ("model", "promote")), name
-            changes += judged_again
-    assert changes > 10
 
 
 def test_of_an_equal_generator_every_difference_from_the_champion_is_exactly_nothing(
@@ -169,14 +145,12 @@ def test_f89_better_generator_waits_or_becomes_champion_until_a_rollback(second:
     write_params(second, gate={"promote": True})
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
-    assert aliases() == {"champion": 2}
-    ours, theirs = report["challenger"], report["champion"]
-    assert theirs["version"] == 1
+    assert aliases() == {"champion": 2} and report["champion"]["version"] == 1
     row = next(row for row in report["comparison"] if row["name"] == "fid_judge")
     assert row["passed"] and row["interval"][1] < 0
     own = {(f"gate/{name}", 0, value) for name, value in report["measured"].items()}
-    assert {n[1:] for n in gate_numbers(second) if n[0] == ours["run_id"]} == own
-    assert report["champion_measured"].keys() == report["measured"].keys()
+    run_id = report["challenger"]["run_id"]
+    assert {number[1:] for number in gate_numbers(second) if number[0] == run_id} == own
     with open_registry("cgan") as registry:
         registry.rollback("it draws badly on the wall")
     report, _ = gated()
@@ -188,50 +162,34 @@ def test_f89_worse_generator_is_blocked_and_judged_anew_under_other_bars_or_draw
     second: Path,
 ) -> None:
     train(second, "worse", 20)
-    first, _ = gated()
-    assert first["verdict"] == "blocked"
-    assert any("worse than the champion's" in reason for reason in first["reasons"])
-    assert aliases() == {"champion": 1, "challenger": 2}
-    numbers = gate_numbers(second)
-    write_params(second, gate={"min_judge_accuracy": 0.5})
-    assert gated()[0]["verdict"] == "blocked"
-    assert gate_numbers(second) == numbers
-    write_params(second, evaluate={"seed": 11})
-    again, _ = gated()
-    distances = [each["measured"]["fid_judge"] for each in (first, again)]
-    assert again["verdict"] == "blocked" and distances[0] != distances[1]
-    place = (first["challenger"]["run_id"], "gate/fid_judge", 0)
-    assert [number[3] for number in gate_numbers(second) if number[:3] == place] == distances
+    reports, numbers = [], []
+    for section in ({}, {"gate": {"min_judge_accuracy": 0.5}}, {"evaluate": {"seed": 11}}):
+        write_params(second, **section)
+        reports.append(gated()[0])
+        numbers.append(gate_numbers(second))
+        assert reports[-1]["verdict"] == "blocked"
+    assert any("worse than the champion's" in reason for reason in reports[0]["reasons"])
+    assert aliases() == {"champion": 1, "challenger": 2} and numbers[0] == numbers[1]
+    distances = [reports[n]["measured"]["fid_judge"] for n in (0, 2)]
+    place = (reports[0]["challenger"]["run_id"], "gate/fid_judge", 0)
+    assert [n[3] for n in numbers[2] if n[:3] == place] == distances and len({*distances}) == 2
 
 
 # ------------------------------------------------------------- what does not belong, what is damaged
 
 
-def swap_parts() -> None:
-    """Other data, of the same kind: the hold-out becomes the training part."""
-    paths = [Path(f"data/processed/{part}.safetensors") for part in ("train", "holdout")]
-    parts = [load_dataset(path) for path in paths]
-    for path, part, name in zip(paths, parts[::-1], ("train", "holdout"), strict=True):
-        facts = {"classes": 3, "part": name, "csv_sha256": "f" * 64}
-        save_dataset(path, part.images.numpy(), part.labels.numpy(), np.arange(len(part)), facts)
-    with_judge({"data_digest": load_dataset(paths[0]).metadata["digest"]})
+def other_part(name: str, of: str = "", rows: int | None = None, **facts: Any) -> None:
+    """Write a part of the data anew: of the first rows, and with other facts."""
+    paths = [Path(f"data/processed/{part}.safetensors") for part in (of or name, name)]
+    data = load_dataset(paths[0])
+    images, labels = data.images[:rows].numpy(), data.labels[:rows].numpy()
+    facts = {"classes": 3, "part": name, "csv_sha256": data.metadata["csv_sha256"]} | facts
+    save_dataset(paths[1], images, labels, np.arange(len(labels)), facts)
 
 
-def with_judge(facts: dict[str, Any]) -> None:
+def other_judge() -> None:
     judge, _ = load_judge("models/judge.safetensors")
-    save_judge("models/judge.safetensors", judge, facts)
-
-
-def with_heldout(split_seed: int | None = None, **facts: Any) -> None:
-    path = Path("data/processed/holdout.safetensors")
-    data = load_dataset(path)
-    images, labels = data.images.numpy(), data.labels.numpy()
-    if split_seed:
-        images, labels = digits()
-        _, held = split(images, labels, 0.3, seed=split_seed)
-        images, labels = images[held], labels[held]
-    facts = {"classes": 3, "part": "holdout", "csv_sha256": data.metadata["csv_sha256"]} | facts
-    save_dataset(path, images, labels, np.arange(len(labels)), facts)
+    save_judge("models/judge.safetensors", judge, {"data_digest": "0" * 64})
 
 
 def other_generator() -> None:
@@ -242,17 +200,20 @@ def other_generator() -> None:
 
 UNKNOWN_RUN = "has no run with the key first that trained"
 SPOILT: dict[str, tuple[Callable[[], Any], str]] = {
-    "other data": (swap_parts, r"generator.safetensors: trained on other data .*`dvc repro`"),
-    "judge": (
-        lambda: with_judge({"data_digest": "0" * 64}),
-        r"judge.safetensors: trained on other",
+    "other data": (
+        lambda: other_part("train", rows=99),
+        r"generator.safetensors: trained on other data .*`dvc repro`",
     ),
+    "judge": (other_judge, r"judge.safetensors: trained on other data"),
     "hold-out of another CSV": (
-        lambda: with_heldout(csv_sha256="e" * 64),
+        lambda: other_part("holdout", csv_sha256="e" * 64),
         r"holdout.safetensors: .* found eeeeeeeeeeee\.",
     ),
-    "other classes": (lambda: with_heldout(classes=4), r"holdout.* found \(4, 1, 8, 8\)"),
-    "another split": (lambda: with_heldout(split_seed=2), r"holdout.safetensors: 41 of its 54"),
+    "other classes": (lambda: other_part("holdout", classes=4), r"holdout.* found \(4, 1, 8, 8\)"),
+    "another split": (
+        lambda: other_part("holdout", "train", 41),
+        r"holdout.*: 41 of its 41 images",
+    ),
     "no generator": (Path("models/generator.safetensors").unlink, "Make it with `dvc repro`"),
     "no reference": (Path("models/mlflow_run.json").unlink, "names no MLflow run"),
     "no records": (lambda: shutil.rmtree(".cgan/runs"), UNKNOWN_RUN),
@@ -287,9 +248,7 @@ def test_generator_of_something_else_is_refused_at_once_and_not_registered(secon
     ):
         network = build_generator(Architecture("deconv", classes, 1, 8, 8, 4, 4))
         save_network(path, network, {"data_digest": "0" * 64, "class_names": names})
-        with pytest.raises(
-            ModelError, match=rf"draws 3 classes .* draws {words}\. .*`gate\.model`"
-        ):
+        with pytest.raises(ModelError, match=rf"draws 3 .* draws {words}\. .*`gate\.model`"):
             gated()
     assert versions() == [(1, "passed")]
 
@@ -341,10 +300,9 @@ def test_f72_champion_that_went_during_the_judgement_is_replaced_by_nobody(
         client_of(second).delete_registered_model_alias("cgan", "champion")
         return real(*arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(judging, "judge", meanwhile)
-        with pytest.raises(ModelError, match="champion before: version 1, now: none"):
-            gated()
+    monkeypatch.setattr(judging, "judge", meanwhile)
+    with pytest.raises(ModelError, match="champion before: version 1, now: none"):
+        gated()
     assert "champion" not in aliases()
 
 

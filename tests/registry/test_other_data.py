@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,22 +13,17 @@ import pytest
 import torch
 from conftest import ROOT, write_params
 from gated import champion as champion
-from gated import copied, digits, gated, make_project, of_store, train
+from gated import digits, gated, make_project, of_store, train
+from gated import second as second
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
 from cgan.params.reading import load_params
 from cgan.registry.client import open_registry
-from cgan.registry.drift import agreement, compared, reference_of
+from cgan.registry.decision import agreement
+from cgan.registry.judging import Reference, compared
 
 LIMITS = load_params(ROOT / "params.yaml").gate
-
-
-@pytest.fixture
-def root(champion: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of a project whose version 1 is champion, files included."""
-    with copied(champion, tmp_path / "project") as target:
-        yield target
 
 
 def new_data(images: np.ndarray, labels: np.ndarray) -> None:
@@ -50,9 +45,9 @@ def refused_for(words: str) -> None:
 
 
 def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_says_so(
-    root: Path,
+    second: Path,
 ) -> None:
-    train(root, "second", 60)  # good enough by the bars alone
+    train(second, "second", 60)  # good enough by the bars alone
     path = of_store("models/*/artifacts/**/generator.safetensors")
     path.write_bytes(b"damaged")
     refused_for("the champion of `cgan`, version 1, cannot be read")
@@ -63,11 +58,11 @@ def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_s
     assert gated()[0]["verdict"] == "promoted"
 
 
-def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(root: Path) -> None:
+def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(second: Path) -> None:
     """Today's judge learnt the swap: it finds the new generator good, and the champion poor. A person who
     knows better promotes it, and the next gate compares data with its own."""
     new_data(*swapped(*digits(seed=5)))
-    train(root, "swapped", 60)
+    train(second, "swapped", 60)
     report, _ = gated()
     assert report["verdict"] == "blocked" and "unlike the champion's" in report["summary"]
     assert "33.3 % of the new labels" in report["summary"]
@@ -76,13 +71,13 @@ def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(root: Path) -> 
     assert "registry promote 2 --force" in report["summary"]
     with open_registry("cgan") as registry:
         registry.promote(2, instead_of=1, why="a new catalogue")
-    train(root, "again", 90)
+    train(second, "again", 90)
     assert "unlike" not in str(gated()[0]["reasons"])
 
 
-def test_f19_f85_data_that_nobody_can_compare_promote_nobody(root: Path) -> None:
+def test_f19_f85_data_that_nobody_can_compare_promote_nobody(second: Path) -> None:
     new_data(*swapped(*digits(seed=5)))
-    train(root, "swapped", 60)
+    train(second, "swapped", 60)
     kept = of_store("*/artifacts/gate")
     for harm in (
         lambda: (kept / "training_data.safetensors").write_bytes(b"damaged"),
@@ -138,14 +133,14 @@ CASES: dict[str, tuple[Callable[..., tuple[np.ndarray, np.ndarray]], list[str], 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, name: str) -> None:
+def test_f19_data_are_compared_with_the_champion_s_class_by_class(second: Path, name: str) -> None:
     change, failed, words = CASES[name]
     images, labels = map(torch.from_numpy, change(*digits(seed=5)))
     facts = {"classes": 3}
     parts = [Dataset(images[part], labels[part], facts) for part in (slice(20, None), slice(20))]
     with open_registry("cgan") as registry:
         champion = registry.version(1)
-        reference = reference_of(registry, champion)
+        reference = Reference.of(registry, champion)
     # Only the data are looked at.
     inputs = SimpleNamespace(training=parts[0], heldout=parts[1])
     checks = compared(reference, cast(Any, inputs), LIMITS)
@@ -154,10 +149,10 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, na
     assert [check.name for check in checks if check.why] == failed or failed == ["class_mix"]
 
 
-def test_new_data_of_the_same_kind_are_no_sign_against_anything(root: Path) -> None:
+def test_new_data_of_the_same_kind_are_no_sign_against_anything(second: Path) -> None:
     new_data(*digits(seed=5))
-    write_params(root, gate={"min_judge_accuracy": 0.8})
-    train(root, "second", 60)
+    write_params(second, gate={"min_judge_accuracy": 0.8})
+    train(second, "second", 60)
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
     assert "unlike" not in str(report["reasons"])

@@ -21,7 +21,7 @@ from cgan.metric import METRICS
 from cgan.registry.client import open_registry
 from cgan.reports.report import rank, summary
 from cgan.reports.status import status
-from cgan.tracking.delivery import MEASURED_WITH, WEIGHTS
+from cgan.tracking.runs import MEASURED_WITH, WEIGHTS
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 

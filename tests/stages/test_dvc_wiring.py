@@ -31,7 +31,6 @@ CHANGES_NO_RESULT = {
     "cgan.tracking.tracker",
     "cgan.tracking.records",
     "cgan.tracking.runs",
-    "cgan.tracking.delivery",
     "cgan.tracking.store",
     "cgan.drawing.logged_model",
     "cgan.stages.origin",

@@ -15,10 +15,10 @@ from urllib.parse import quote
 import pytest
 from conftest import free_port
 from tracked import STEPS, log_model, log_steps, training
+from tracked import root as root
 
 from cgan.files import sha256_of
 from cgan.registry.client import generator_file, open_registry
-from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
 
 pytestmark = pytest.mark.slow
@@ -78,35 +78,32 @@ def postgres() -> Iterator[tuple[int, Callable[..., str]]]:
 
 
 def test_a_run_is_kept_in_postgresql_with_its_model(
-    postgres: tuple[int, Callable[..., str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: tuple[int, Callable[..., str]], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a project without a store of its own, in a database that is empty at first."""
     port, client = postgres
-    for name in ("MLFLOW_RUN_ID", "DVC_EXP_NAME", "MLFLOW_RUN_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    (root / "mlflow.db").unlink()
     secret, place = quote(PASSWORD, safe=""), f"127.0.0.1:{port}/runs"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql+psycopg2://cgan:{secret}@{place}")
-    with training(tmp_path) as tracker:
+    with training(root) as tracker:
         log_steps(tracker)
-        log_model(tracker, tmp_path)
+        log_model(tracker, root)
     flush()
-    assert waiting() == []
+    assert flush() == []
     steps = "select step from metrics where key = 'loss/generator' order by step"
     assert client("psql", "-At", "-c", steps).split() == [str(step) for step in STEPS]
     (run,) = client("psql", "-At", "-c", "select run_uuid, status from runs").split()
     assert run.endswith("|FINISHED")
-    assert len(list((tmp_path / "mlartifacts").rglob("images/*.png"))) == 1
+    assert len(list((root / "mlartifacts").rglob("images/*.png"))) == 1
     with open_registry("cgan") as registry:
         assert registry.shown == f"postgresql+psycopg2://{place}"
-        version = registry.register(run.partition("|")[0], {"generator.digest": "d"})
+        version = registry.register(registry.client.get_run(run.partition("|")[0]), "d")
         registry.promote(version.number, instead_of=None, why="the first")
     with generator_file("models:/cgan@champion") as path:
-        assert sha256_of(path) == sha256_of(tmp_path / "generator.safetensors")
-    reference = (tmp_path / "models/mlflow_run.json").read_text()
+        assert sha256_of(path) == sha256_of(root / "generator.safetensors")
+    reference = (root / "models/mlflow_run.json").read_text()
     assert f'"postgresql+psycopg2://{place}"' in reference
-    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    written = [path.read_bytes() for path in root.rglob("*") if path.is_file()]
     for each in (PASSWORD, secret):
         assert not any(each.encode() in content for content in written)
         assert each not in client("pg_dump")

@@ -16,7 +16,6 @@ from tracked import root as root
 from cgan.errors import TrackingError
 from cgan.files import sha256_of
 from cgan.registry.client import generator_file, open_registry
-from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
 from cgan.tracking.store import (
     artifact_root,
@@ -25,12 +24,6 @@ from cgan.tracking.store import (
     store_uri,
     without_credentials,
 )
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def test_store_and_files_are_in_the_project_unless_the_environment_names_other_places(
@@ -105,7 +98,7 @@ def test_f93_a_store_lies_in_its_project_whatever_the_folder_is_called(
     with training(project) as tracker:
         log_steps(tracker)
     flush()
-    assert waiting() == [] and len(list((project / "mlartifacts").rglob("images/*.png"))) == 1
+    assert flush() == [] and len(list((project / "mlartifacts").rglob("images/*.png"))) == 1
     assert len(Store(project / "mlflow.db").runs()) == 1
 
 
@@ -129,7 +122,7 @@ def test_a_project_that_was_moved_says_so_and_a_link_at_the_old_place_helps(
     assert not old.exists(), "nothing is written where the project was"
     old.symlink_to(new)
     flush()
-    assert waiting() == [] and len(list((new / "mlartifacts").rglob("images/*.png"))) == 2
+    assert flush() == [] and len(list((new / "mlartifacts").rglob("images/*.png"))) == 2
 
 
 # ------------------------------------------------------------------------------ MLflow's server
