@@ -29,7 +29,7 @@ from cgan.model.model_file import digest_of
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.editing import preset_params
 from cgan.params.reading import load_params
-from cgan.params.sections import TrainParams
+from cgan.params.sections import TrainChoices, TrainParams
 from cgan.project import AT_THE_END, BY_STEP
 from cgan.quality.judge import Judge
 from cgan.training import loop
@@ -584,9 +584,9 @@ def test_networks_are_built_as_the_params_say() -> None:
     )
 
 
-def test_the_demo_s_networks_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the other presets are trained by hand above."""
+@pytest.mark.parametrize("name", ["demo", "fast", "best"])
+def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    sizes = {"batch_size": 8, "total_kimg": 0.016, "generator_width": 4}
-    params = TrainParams(**{**DEFAULTS, "device": "cpu", **preset_params("demo"), **sizes})
-    assert np.isfinite(train(data_of(side=28), params).history).all()
+    sizes = {"batch_size": 8, "total_kimg": 0.016, "generator_width": 4, "discriminator_width": 4}
+    choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
+    assert np.isfinite(train(data_of(side=28), filled(choices)).history).all()
