@@ -61,7 +61,7 @@ METRICS = {
         Metric(
             "fid_judge",
             "Fréchet distance",
-            "from held-out real images, in the judge's features",
+            "how far the drawings are from held-out real images, in the judge's features",
             "lower",
             headline="distance",
             is_share=False,
@@ -81,25 +81,25 @@ METRICS = {
         Metric(
             "different_drawings",
             "different drawings",
-            "how many the least varied class has; moved or brightened copies count once",
+            "how many of 1,000 of the least varied class are distinct; moved or brightened copies count once",
             is_share=False,
         ),
         Metric(
             "gan_train_accuracy",
             "GAN-train accuracy",
-            "of a classifier that was trained on drawings alone, on real images; mean over classes",
+            "on real images, of a classifier that was trained on drawings alone; mean over classes",
             headline="GAN-train",
         ),
         Metric(
             "copies",
             "copies",
-            "share of drawings nearer to a training image than real ones are, however moved, turned or noisy",
+            "drawings nearer to a training image than unseen real images are, even if moved, turned or noisy",
             "lower",
         ),
         Metric(
             "kid_judge",
             "kernel distance",
-            "the same images by another formula; 0 is like real, and noise can make it negative",
+            "the same comparison by another formula; 0 is like real, and noise can make it negative",
             "lower",
             on_screen=False,
             is_share=False,
@@ -113,7 +113,7 @@ METRICS = {
         Metric(
             "density",
             "density",
-            "how deep among the real images the drawings lie; 1 is like real",
+            "how densely real images surround the drawings; 1 is like real",
             on_screen=False,
             is_share=False,
         ),
