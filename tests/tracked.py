@@ -24,7 +24,7 @@ from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
-from cgan.stages.train import as_run
+from cgan.stages.train import as_run, system_load
 from cgan.tracking.records import runs
 from cgan.tracking.runs import Run, training_run
 from cgan.training.fitting import filled
@@ -48,18 +48,19 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @contextlib.contextmanager
-def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[Run]:
+def training(root: Path, key: str = "k1", experiment: str = "cgan") -> Iterator[Run]:
     """As the stage train records it."""
     source = source_of_here()
     with training_run(
         runs() / key,
         run_name(PARAMS.train),
-        PARAMS.tracking.model_copy(update=tracking),
+        experiment,
         params=as_run(PARAMS, FITTED),
         tags={**facts_of_here(DATASET, source), "cgan.device": "cpu"},
         dataset=DATASET,
         origin=origin(DATASET, source),
     ) as run:
+        run.load = system_load
         log_source(run, source)
         yield run
 

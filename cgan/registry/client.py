@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.files import read_json
+from cgan.hosts import without_credentials
 from cgan.metric import Evaluation
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
 from cgan.tracking import store
@@ -187,7 +188,7 @@ class Registry:
             return former, champion
 
     def _move(self, number: int, why: str) -> None:
-        by = store.user(), store.run_context().get("prefect.flow_run_id")
+        by = map(store.asked_by().get, ("mlflow.user", "prefect.flow_run_id"))
         self.tag(number, {SINCE: now(), WHY: why, WHO: ", flow run ".join(filter(None, by))})
         if self.aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
@@ -216,7 +217,7 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
     Raises TrackingError when there is no store or it is away.
     """
     uri = store.store_uri(project_root())
-    shown = store.without_credentials(uri)
+    shown = without_credentials(uri)
     if store.is_absent(uri):
         raise TrackingError(
             f"there is no MLflow store {shown}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if the "
