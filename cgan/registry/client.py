@@ -51,7 +51,6 @@ class Version:
     number: int
     run_id: str
     tags: dict[str, str]
-    aliases: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
@@ -96,11 +95,8 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """Newest first."""
-        aliases, versions = self.aliases(), []
-        for entry in self.client.search_model_versions(f"name = '{self.model}'"):
-            number = int(entry.version)
-            names = tuple(name for name in aliases if aliases[name] == number)
-            versions.append(Version(number, entry.run_id or "", dict(entry.tags), names))
+        found = self.client.search_model_versions(f"name = '{self.model}'")
+        versions = [Version(int(v.version), v.run_id or "", dict(v.tags)) for v in found]
         return sorted(versions, key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:
@@ -295,10 +291,9 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
 
 def evaluation_of(registry: Registry, run_id: str) -> Evaluation:
     """Of the generator that a run trained; empty where the run has none, or one that cannot be read."""
-    with contextlib.suppress(CganError):
-        address = f"runs:/{run_id}/{EVALUATION}"
-        with downloaded(registry, address, "") as path:
-            return read_json(path)
+    address = f"runs:/{run_id}/{EVALUATION}"
+    with contextlib.suppress(CganError), downloaded(registry, address, "") as path:
+        return read_json(path)
     return {}
 
 
