@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import urllib.request
 from pathlib import Path
@@ -83,36 +84,24 @@ def test_f105_a_store_of_another_user_is_refused_at_once(
         pass
 
 
-def test_f93_a_store_lies_in_its_project_whatever_the_folder_is_called(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = root / "100% ä'b\"c#d&e=f;g"
-    project.mkdir()
-    shutil.copyfile(root / "mlflow.db", project / "mlflow.db")
-    monkeypatch.setenv("DVC_ROOT", str(project))
-    with training(project) as tracker:
-        log_steps(tracker)
-    flush()
-    assert flush() == [] and len(list((project / "mlartifacts").rglob("images/*.png"))) == 1
-    assert len(Store(project / "mlflow.db").runs()) == 1
-
-
-def test_a_project_that_was_moved_says_so_and_a_link_at_the_old_place_helps(
+def test_f93_a_store_lies_in_its_project_whatever_its_name_and_a_link_helps_one_that_was_moved(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old, new = root / "old", root / "new"
+    old, new = root / "100% ä'b\"c#d&e=f;g", root / "new"
     old.mkdir()
     shutil.copyfile(root / "mlflow.db", old / "mlflow.db")
     monkeypatch.setenv("DVC_ROOT", str(old))
     with training(old) as tracker:
         log_steps(tracker)
+    assert len(Store(old / "mlflow.db").runs()) == 1
+    assert len(list((old / "mlartifacts").rglob("images/*.png"))) == 1
     old.rename(new)
     monkeypatch.setenv("DVC_ROOT", str(new))
     with training(new, "k2") as tracker:
         log_steps(tracker)
     link = f"ln -s {new} {old}"
     assert "MLflow keeps absolute addresses" in caplog.text and link in caplog.text
-    with pytest.raises(TrackingError, match=link):
+    with pytest.raises(TrackingError, match=re.escape(link)):
         flush()
     assert not old.exists(), "nothing is written where the project was"
     old.symlink_to(new)
