@@ -1,4 +1,4 @@
-"""Where servers of ours listen."""
+"""Addresses: where servers of ours listen, what may be shown of one."""
 
 from __future__ import annotations
 
@@ -54,6 +54,20 @@ def answers(port: int) -> bool:
     finally:
         connection.close()
     return True
+
+
+def without_credentials(uri: str) -> str:
+    """An address as it may be shown: without user, password, and what a database's has behind a `?`."""
+    if uri.startswith("sqlite:"):
+        return uri
+    place, _, query = uri.partition("?")
+    scheme, mark, rest = place.rpartition("://")
+    return f"{scheme}{mark}{'…' if '@' in query else rest.rpartition('@')[2]}"
+
+
+def is_server(uri: str) -> bool:
+    """Of MLflow: does a server keep the runs, so that it alone knows where files go?"""
+    return uri.lower().startswith(("http:", "https:"))
 
 
 def run_page(site: str, experiment_id: str, run_id: str = "", artifact: str = "") -> str:

@@ -25,10 +25,10 @@ import psutil
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked, read_json, write_json
-from cgan.hosts import LOOPBACK, answers, require_free, site_of
+from cgan.hosts import LOOPBACK, answers, is_server, require_free, site_of, without_credentials
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION, home, require_project
-from cgan.tracking.store import BACKEND, STORE, is_server, store_uri, without_credentials
+from cgan.tracking.store import BACKEND, STORE, store_uri
 from flows.checkout import SOURCE, clone
 from flows.repro import output_of, say
 

@@ -26,11 +26,10 @@ from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
 from cgan.files import locked, read_json
-from cgan.hosts import run_page
+from cgan.hosts import run_page, without_credentials
 from cgan.markdown import in_markdown, table
 from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_PAGE, RUN_REFERENCE
 from cgan.quality.table import quality_line, quality_table
-from cgan.tracking.store import without_credentials
 
 GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ def fitted(path: Path, digest: str, steps: int) -> GeneratorNetwork:
     return network.eval()
 
 
-def train(root: Path, key: str, steps: int) -> str:
+def train(root: Path, key: str, steps: int) -> None:
     """What the stage train leaves: generator, reference, and records that nobody sent yet."""
     parts, path = Path("data/processed/train.safetensors"), root / "models/generator.safetensors"
     data = load_dataset(root / parts).metadata
@@ -105,7 +104,6 @@ def train(root: Path, key: str, steps: int) -> str:
     tracker.log_model(save, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})
     tracker.write("end", status="FINISHED")
     write_json(root / "models/mlflow_run.json", tracker.info)
-    return key
 
 
 def of_store(pattern: str) -> Path:
@@ -126,27 +124,14 @@ def settled(root: Path) -> Iterator[None]:
         yield
 
 
-def moved_store(database: Path, root: Path, target: Path) -> None:
-    """MLflow keeps absolute addresses; those of a copy are to lead into it."""
-    places = {
-        "experiments": "artifact_location",
-        "runs": "artifact_uri",
-        "logged_models": "artifact_location",
-        "model_versions": "storage_location",
-    }
-    with contextlib.closing(sqlite3.connect(database)) as store, store:
-        for table, column in places.items():
-            change = f"update {table} set {column} = replace({column}, ?, ?)"
-            store.execute(change, (root.as_uri(), target.as_uri()))
-
-
 @contextlib.contextmanager
-def copied(root: Path, target: Path) -> Iterator[Path]:
-    """A copy of a project to work in, whose store keeps its files there too."""
-    shutil.copytree(root, target)
-    moved_store(target / "mlflow.db", root, target)
-    with settled(target):
-        yield target
+def restored(kept: Path) -> Iterator[Path]:
+    """A project to work in, as it was kept. All take turns in one folder: MLflow keeps absolute addresses."""
+    root = kept.with_name("gated")
+    shutil.rmtree(root)
+    shutil.copytree(kept, root)
+    with settled(root):
+        yield root
 
 
 def gated() -> tuple[dict[str, Any], list[str]]:
@@ -163,37 +148,28 @@ def gated() -> tuple[dict[str, Any], list[str]]:
 
 @functools.cache
 def made(steps: int, base: Path, empty_store: Path) -> Path:
-    """A project whose version 1, a fit of so many steps, is champion; with none, before its first training.
-    Made once for all tests, which only read it."""
-    root = base / f"made-{steps}"
+    """A project whose version 1, a fit of so many steps, is champion; with none, before any training."""
+    kept, root = base / f"kept-{steps}", base / "gated"
     if steps:
-        with copied(made(0, base, empty_store), root):
+        with restored(made(0, base, empty_store)):
             train(root, "first", steps)
             (root / "said.txt").write_text("\n".join(gated()[1]))
     else:
         root.mkdir()
         make_project(root)
         shutil.copyfile(empty_store, root / "mlflow.db")
-    return root
-
-
-@pytest.fixture(scope="session")
-def champion(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """Its champion can be beaten by a fit of 60 steps."""
-    return made(30, tmp_path_factory.getbasetemp(), empty_store)
+    return Path(shutil.copytree(root, kept))
 
 
 @pytest.fixture
-def root(
-    tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tmp_path: Path
-) -> Iterator[Path]:
+def root(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
     """A project before its first training."""
-    with copied(made(0, tmp_path_factory.getbasetemp(), empty_store), tmp_path / "p") as target:
+    with restored(made(0, tmp_path_factory.getbasetemp(), empty_store)) as target:
         yield target
 
 
 @pytest.fixture
-def second(champion: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project with its first champion, to go on from."""
-    with copied(champion, tmp_path / "project") as target:
+def second(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
+    """The project with its first champion, which a fit of 60 steps can beat."""
+    with restored(made(30, tmp_path_factory.getbasetemp(), empty_store)) as target:
         yield target

@@ -8,6 +8,7 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgan.data.sources import mnist_sample
+from cgan.model.model_file import save_network
+from cgan.model.networks import Architecture, build_generator
 
 
 @functools.cache
@@ -59,3 +62,14 @@ def zip_of(members: Mapping[str, bytes | str], method: int = zipfile.ZIP_DEFLATE
             entry.external_attr = (stat.S_IFLNK if isinstance(content, str) else stat.S_IFREG) << 16
             archive.writestr(entry, content, method)
     return file.getvalue()
+
+
+def a_model(
+    path: Path, *, channels: int = 1, side: int = 28, seed: int = 0, names: Any = None
+) -> Path:
+    """A generator of random weights: what it draws has all kinds of pixels."""
+    torch.manual_seed(seed)
+    network = build_generator(Architecture("deconv", 10, channels, side, side, 8, 8))
+    facts = {"class_names": names} if names else {}
+    save_network(path, network, {"seed": seed, **facts})
+    return path

@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import ROOT, answers, wait_until
+from synthetic import a_model
 
 from cgan.drawing.logged_model import save_mlflow_model
-from cgan.model.model_file import save_network
-from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
+from cgan.registry.client import Registry
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
-from cgan.stages.train import as_run
+from cgan.stages.train import as_run, system_load
 from cgan.tracking.records import runs
 from cgan.tracking.runs import Run, training_run
+from cgan.tracking.store import experiment_id
 from cgan.training.fitting import filled
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -48,18 +48,19 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @contextlib.contextmanager
-def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[Run]:
+def training(root: Path, key: str = "k1", experiment: str = "cgan") -> Iterator[Run]:
     """As the stage train records it."""
     source = source_of_here()
     with training_run(
         runs() / key,
         run_name(PARAMS.train),
-        PARAMS.tracking.model_copy(update=tracking),
+        experiment,
         params=as_run(PARAMS, FITTED),
         tags={**facts_of_here(DATASET, source), "cgan.device": "cpu"},
         dataset=DATASET,
         origin=origin(DATASET, source),
     ) as run:
+        run.load = system_load
         log_source(run, source)
         yield run
 
@@ -71,17 +72,21 @@ def log_steps(tracker: Run, steps: list[int] = STEPS) -> None:
     tracker.send(steps[-1])
 
 
-def a_generator(path: Path) -> Path:
-    torch.manual_seed(0)
-    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 8))
-    save_network(path, network, {"seed": 0})
-    return path
-
-
 def log_model(tracker: Run, root: Path) -> None:
     """As the stage record does."""
-    save = functools.partial(save_mlflow_model, a_generator(root / "generator.safetensors"))
+    save = functools.partial(save_mlflow_model, a_model(root / "generator.safetensors"))
     tracker.log_model(save, STEPS[-1], {"digest": "d"})
+
+
+def add_version(registry: Registry, seed: int, **tags: str) -> str:
+    """A version with a generator of its own, `generator.safetensors`; the id of its run."""
+    client, path = registry.client, a_model(Path("generator.safetensors"), seed=seed)
+    if not registry.versions():
+        client.create_registered_model(registry.model)
+    run_id = str(client.create_run(experiment_id(client, "cgan")).info.run_id)
+    client.log_artifact(run_id, str(path), "generator")
+    client.create_model_version(registry.model, f"runs:/{run_id}/generator", run_id, tags=tags)
+    return run_id
 
 
 class Store:

@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.files import read_json
+from cgan.hosts import without_credentials
 from cgan.metric import Evaluation
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
 from cgan.tracking import store
@@ -50,7 +51,6 @@ class Version:
     number: int
     run_id: str
     tags: dict[str, str]
-    aliases: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
@@ -95,11 +95,8 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """Newest first."""
-        aliases, versions = self.aliases(), []
-        for entry in self.client.search_model_versions(f"name = '{self.model}'"):
-            number = int(entry.version)
-            names = tuple(name for name in aliases if aliases[name] == number)
-            versions.append(Version(number, entry.run_id or "", dict(entry.tags), names))
+        found = self.client.search_model_versions(f"name = '{self.model}'")
+        versions = [Version(int(v.version), v.run_id or "", dict(v.tags)) for v in found]
         return sorted(versions, key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:
@@ -187,7 +184,7 @@ class Registry:
             return former, champion
 
     def _move(self, number: int, why: str) -> None:
-        by = store.user(), store.run_context().get("prefect.flow_run_id")
+        by = map(store.asked_by().get, ("mlflow.user", "prefect.flow_run_id"))
         self.tag(number, {SINCE: now(), WHY: why, WHO: ", flow run ".join(filter(None, by))})
         if self.aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
@@ -216,7 +213,7 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
     Raises TrackingError when there is no store or it is away.
     """
     uri = store.store_uri(project_root())
-    shown = store.without_credentials(uri)
+    shown = without_credentials(uri)
     if store.is_absent(uri):
         raise TrackingError(
             f"there is no MLflow store {shown}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if the "
@@ -294,10 +291,9 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
 
 def evaluation_of(registry: Registry, run_id: str) -> Evaluation:
     """Of the generator that a run trained; empty where the run has none, or one that cannot be read."""
-    with contextlib.suppress(CganError):
-        address = f"runs:/{run_id}/{EVALUATION}"
-        with downloaded(registry, address, "") as path:
-            return read_json(path)
+    address = f"runs:/{run_id}/{EVALUATION}"
+    with contextlib.suppress(CganError), downloaded(registry, address, "") as path:
+        return read_json(path)
     return {}
 
 

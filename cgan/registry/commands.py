@@ -39,10 +39,10 @@ def _opened() -> AbstractContextManager[Registry]:
 @app.command("list")
 def list_() -> None:
     """List all versions with their verdicts, and all champions: since when, why and by whom."""
-    from cgan.registry.client import ROLLED_BACK, RUN_NAME, lineage
+    from cgan.registry.client import CHAMPION, ROLLED_BACK, RUN_NAME, lineage
 
     with _opened() as registry:
-        versions, champion = registry.versions(), registry.champion()
+        versions, numbers = registry.versions(), registry.aliases()
     if not versions:
         typer.echo(f"`{registry.model}` has no versions yet. Run `dvc repro`, then `cgan gate`.")
         return
@@ -50,10 +50,10 @@ def list_() -> None:
     for version in versions:
         state = "rolled back" if ROLLED_BACK in version.tags else version.verdict
         name = version.tags.get(RUN_NAME, version.run_id)
-        aliases = ", ".join(version.aliases) or "-"
+        aliases = ", ".join(n for n in numbers if numbers[n] == version.number) or "-"
         typer.echo(f"  {version.number:3}  {aliases:10}  {state:11}  {name}")
     typer.echo("\nChampions, the latest first:")
-    for version in reversed(lineage(versions, champion)):
+    for version in reversed(lineage(versions, numbers.get(CHAMPION))):
         typer.echo(f"  {version.reign}")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,48 +69,43 @@ def bars(
 
     `judge`: how often the judge names a held-out label. `different`: of each class; `names` of the classes.
     """
-    accuracy, over, part = judged.accuracy, judged.fid_over_floor, judged.coverage_of_floor
+    accuracy = judged.accuracy
     # There may be more classes than drawings.
     worst = min((share, n) for n, share in enumerate(accuracy.by_class) if share is not None)[1]
-    row = accuracy.confusion[worst]
-    measured = {
-        "conditional_accuracy": (
-            accuracy.value,
-            accuracy.interval,
-            limits.min_conditional_accuracy,
-        ),
-        "worst_class_accuracy": (
-            *_share(int(row[worst]), int(row.sum())),
-            limits.min_worst_class_accuracy,
-        ),
-        "copies": (
-            *_share(int(copies.closer.sum()), len(copies.closer)),
-            copies.floor + limits.max_copies_over_floor,
-        ),
-        "judge_accuracy": (judge.value, judge.interval, limits.min_judge_accuracy),
-        "fid_over_floor": (over.value, over.interval, limits.max_fid_over_floor),
-        "coverage_of_floor": (part.value, part.interval, limits.min_coverage_of_floor),
-    }
-    named = dict.fromkeys(measured, names[worst])
+    row, closer = accuracy.confusion[worst], copies.closer
+    right = _share(int(row[worst]), int(row.sum()))
+    copied = _share(int(closer.sum()), len(closer))
+    checks = [
+        _bar("conditional_accuracy", accuracy, limits.min_conditional_accuracy),
+        _bar("worst_class_accuracy", right, limits.min_worst_class_accuracy, names[worst]),
+        _bar("copies", copied, copies.floor + limits.max_copies_over_floor),
+        _bar("judge_accuracy", judge, limits.min_judge_accuracy),
+        _bar("fid_over_floor", judged.fid_over_floor, limits.max_fid_over_floor),
+        _bar("coverage_of_floor", judged.coverage_of_floor, limits.min_coverage_of_floor),
+    ]
     if parts := [(v.interval[0] / v.of_real, n, v) for n, v in enumerate(different) if v]:
         low, label, least = min(parts, key=lambda part: part[:2])
-        between = low, least.interval[1] / least.of_real
-        value = least.number / least.of_real
-        measured["different_drawings"] = value, between, limits.min_different_of_real
-        named["different_drawings"] = names[label]
-    checks = []
-    for name, (value, (low, high), limit) in measured.items():
-        at_most = name in AT_MOST
-        if not at_most:
-            low = max(low, 0.0)  # the bootstrap can go below what a share can be
-        passed = high <= limit if at_most else low >= limit
-        what = BARS[name].format(named[name])
-        checks.append(Check(name, what, value, limit, passed, at_most, (low, high)))
+        part = Share(least.number / least.of_real, (low, least.interval[1] / least.of_real))
+        checks.append(_bar("different_drawings", part, limits.min_different_of_real, names[label]))
     return checks
 
 
-def _share(count: int, total: int) -> tuple[float, Interval]:
-    return count / total, wilson_interval(count, total)
+def _bar(name: str, found: Accuracy | Estimate | Share, limit: float, whose: str = "") -> Check:
+    at_most, (low, high) = name in AT_MOST, found.interval
+    if not at_most:
+        low = max(low, 0.0)  # the bootstrap can go below what a share can be
+    passed = high <= limit if at_most else low >= limit
+    what = BARS[name].format(whose)
+    return Check(name, what, found.value, limit, passed, at_most, (low, high))
+
+
+class Share(NamedTuple):
+    value: float
+    interval: Interval
+
+
+def _share(count: int, total: int) -> Share:
+    return Share(count / total, wilson_interval(count, total))
 
 
 def shifted(

@@ -31,7 +31,7 @@ from cgan.registry.client import (
 )
 from cgan.tracking.records import RunInfo, folder_of, read_info
 from cgan.tracking.runs import RUN_KEY_TAG, WEIGHTS, send
-from cgan.tracking.store import artifact
+from cgan.tracking.store import PICTURE, RUN_ID
 from cgan.verdict import Report
 
 if TYPE_CHECKING:
@@ -160,9 +160,7 @@ def _record(registry: Registry, version: Version, report: Report, against: str) 
     for name, value in report.facts.get("measured", {}).items():
         if metrics.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
             client.log_metric(run_id, f"gate/{name}", value)
-    page = spaced(
-        report.body(f"![A drawing of each class]({artifact(run_id, project.STRIP.name)})")
-    )
+    page = spaced(report.body(PICTURE.replace(RUN_ID, run_id)))
     client.update_model_version(registry.model, str(version.number), page)
     tags = {VERDICT: report.verdict, SUMMARY: report.summary, AGAINST: against}
     registry.tag(version.number, tags)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cgan.errors import CganError, percent
 from cgan.files import read_json
-from cgan.hosts import run_page
+from cgan.hosts import is_server, run_page, without_credentials
 from cgan.metric import METRICS, Evaluation
 from cgan.project import (
     BESIDE_REAL,
@@ -24,12 +24,11 @@ from cgan.project import (
 from cgan.quality.intervals import change, contexts_differ
 from cgan.quality.table import quality_line, quality_table
 from cgan.registry.client import evaluation_of, open_registry
-from cgan.tracking.runs import MEASURED_WITH, WEIGHTS, by_generator
-from cgan.tracking.store import is_server, store_uri, without_credentials
+from cgan.tracking.runs import DISTANCE, MEASURED_WITH, WEIGHTS, measured_alike
+from cgan.tracking.store import store_uri
 
 UI = "http://127.0.0.1:5000"  # of `make ui` and `make up`
 METRIC = METRICS["fid_judge"]  # by which runs are ranked
-BY = f"quality/{METRIC.key}"
 
 
 def summary() -> str:
@@ -102,19 +101,17 @@ def rank(run_id: str) -> str:
     """
     with open_registry() as registry:
         mine = registry.client.get_run(run_id)
-        same = f"tags.`{MEASURED_WITH}` = '{mine.data.tags.get(MEASURED_WITH)}'"
-        order = [f"metrics.`{BY}` ASC"]
-        peers = by_generator(
-            registry.client.search_runs([mine.info.experiment_id], same, order_by=order)
-        )
+        alike = str(mine.data.tags.get(MEASURED_WITH))
+        peers = measured_alike(registry.client, mine.info.experiment_id, alike)
         weights = [*peers]
         own = mine.data.tags.get(WEIGHTS, run_id)
         if own not in peers or len(peers) < 2:
             return ""
-        rival = peers[weights[0 if weights.index(own) else 1]]
+        rival = peers[weights[0 if weights.index(own) else 1]][0]
         pair = [evaluation_of(registry, key) for key in (run_id, rival.info.run_id)]
     text = f"number {weights.index(own) + 1} of {len(peers)} generators by {METRIC.name}, "
-    text += f"{mine.data.metrics[BY]:.3g}; {rival.info.run_name} has {rival.data.metrics[BY]:.3g}"
+    text += f"{mine.data.metrics[DISTANCE]:.3g}; "
+    text += f"{rival.info.run_name} has {rival.data.metrics[DISTANCE]:.3g}"
     if all(pair) and not contexts_differ(*pair) and (interval := change(METRIC, *pair)):
         low, high = interval
         text += f", and the difference is {'within' if low <= 0 <= high else 'more than'} chance"

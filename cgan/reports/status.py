@@ -15,7 +15,7 @@ from cgan.files import locked, read_json
 from cgan.metric import METRICS
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
-from cgan.registry.client import CHAMPION, SUMMARY, open_registry
+from cgan.registry.client import SUMMARY, open_registry
 from cgan.tracking.records import runs, training_lock
 from cgan.tracking.store import experiment_name
 
@@ -43,8 +43,8 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
 def _store(root: Path) -> Iterator[tuple[str, str]]:
     params = load_params(root / "params.yaml")
     with open_registry(params.gate.model, ANSWER_S) as registry:
-        client, versions = registry.client, registry.versions()
-        champion = next((version for version in versions if CHAMPION in version.aliases), None)
+        client, versions, number = registry.client, registry.versions(), registry.champion()
+        champion = next((version for version in versions if version.number == number), None)
         if champion:
             run = client.get_run(champion.run_id)
             yield "Champion", f"{champion.reign} · {_trained(run)}"

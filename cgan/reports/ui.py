@@ -11,8 +11,8 @@ import time
 import webbrowser
 from pathlib import Path
 
+from cgan import hosts
 from cgan.errors import CganError
-from cgan.hosts import LOOPBACK, answers, require_free, run_page, site_of
 from cgan.tracking import store
 
 
@@ -23,15 +23,15 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
     It serves MLFLOW_BACKEND_STORE_URI, else the project's store; MLflow's own variables set the rest. Raises
     CganError where the port is taken or a server keeps the runs.
     """
-    require_free(LOOPBACK, port, "--port")  # MLflow's server would end with exit code 0
+    hosts.require_free(hosts.LOOPBACK, port, "--port")  # MLflow's server would end with exit code 0
     backend = os.environ.get(store.BACKEND, "").strip()
     uri = backend or store.store_uri(root)
-    if store.is_server(uri):
+    if hosts.is_server(uri):
         raise CganError(
-            f"{store.STORE} is {store.without_credentials(uri)}, a server already: open it in a browser, or "
+            f"{store.STORE} is {hosts.without_credentials(uri)}, a server already: open it in a browser, or "
             f"set {store.BACKEND} to the database that `cgan ui` should show."
         )
-    place, files = site_of(LOOPBACK, port), store.artifact_root(uri, root)
+    place, files = hosts.site_of(hosts.LOOPBACK, port), store.artifact_root(uri, root)
     settings = {
         **store.SETTINGS,
         # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
@@ -43,7 +43,7 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
     }
     with contextlib.suppress(Exception):  # MLflow's server says what is wrong
         if record := store.open_store(uri).get_experiment_by_name(experiment):
-            place = run_page(place, record.experiment_id)
+            place = hosts.run_page(place, record.experiment_id)
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--uvicorn-opts", "--log-level warning"]
     # The address of the store is no argument: every user can read those.
@@ -51,7 +51,7 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
     with subprocess.Popen(command, env=environment) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.terminate())
-        while server.poll() is None and not answers(port):
+        while server.poll() is None and not hosts.answers(port):
             time.sleep(0.2)
         if server.poll() is None:
             sys.stdout.write(f"MLflow: {place} (Ctrl-C ends it)\n")

@@ -17,7 +17,7 @@ from cgan import git
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import TrainChoices
 from cgan.tracking.runs import PATCH, SOURCE, Run
-from cgan.tracking.store import run_context, user
+from cgan.tracking.store import asked_by
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, s
     facts = {"data": str(dataset["name"])}
     if source:
         facts |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}
-    return facts | _context()
+    return facts | {k: v for k, v in _context().items() if k != "mlflow.user"}
 
 
 def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
@@ -50,7 +50,6 @@ def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict
     kind, _, name = str(dataset["name"]).partition(": ")
     tags = {
         "mlflow.source.name": "cgan.stages.train",
-        "mlflow.user": user(),
         "torch.version": str(torch.__version__),  # unlike the metadata's, with its build: +cu132
         "machine.cpu": _cpu(),
         "machine.cores": str(os.cpu_count()),
@@ -69,7 +68,7 @@ def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict
 
 def _context() -> dict[str, str]:
     """The DVC experiment and the flow that asked for the training."""
-    found = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **run_context()}
+    found = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **asked_by()}
     return {key: value for key, value in found.items() if value}
 
 

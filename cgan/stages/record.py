@@ -27,7 +27,7 @@ from cgan.project import CARD, EVALUATION, GENERATOR, GRID, STRIP
 from cgan.quality.table import class_table, quality_table, tracked
 from cgan.stages.runner import run_stage
 from cgan.tracking.runs import MEASURED_WITH, reopen
-from cgan.tracking.store import RUN_ID, artifact
+from cgan.tracking.store import PICTURE
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
@@ -56,7 +56,7 @@ def main() -> None:
     files: Mapping[str, tuple[Path, ...]] = {"reports": (EVALUATION,)}
     if sys.argv[1:] != ["numbers"]:  # of a sweep's trial, which has no pictures
         files, sent = FILES, "numbers, tables and pictures"
-        note += f"\n\n![A drawing of each class]({artifact(RUN_ID, STRIP.name)})"
+        note += f"\n\n{PICTURE}"
     with reopen() as tracker:
         reference = read_json(project.RUN_REFERENCE)
         write_text(CARD, model_card(facts, report, reference, f"../{GRID}"))

@@ -79,13 +79,14 @@ def main() -> None:
         training_run(
             folder,
             run_name(params.train),
-            params.tracking,
+            params.tracking.experiment,
             params=as_run(params, fitted),
             tags=tags,
             dataset=dataset,
             origin=origin(dataset, source),
         ) as run,
     ):
+        run.load = system_load if params.tracking.system_metrics else None
         log_source(run, source)
         log.info(
             f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
@@ -167,6 +168,20 @@ def only_training(folder: Path) -> Iterator[None]:
                 held.enter_context(locked(lock))
             lock.write_text(str(os.getpid()), encoding="utf-8")
         yield
+
+
+def system_load() -> dict[str, float]:
+    """The machine's load since the last call, as MLflow's pages know it."""
+    load: dict[str, float] = {}
+    with contextlib.suppress(Exception):  # no GPU, or nothing that asks it
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+        for kind in (CPUMonitor, GPUMonitor):
+            monitor: Any = kind()  # untyped
+            monitor.collect_metrics()
+            load |= monitor.aggregate_metrics()
+    return {f"system/{name}": value for name, value in load.items()}
 
 
 def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:

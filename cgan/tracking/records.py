@@ -22,8 +22,7 @@ Record = dict[str, Any]
 # under `origin` what the training was made from.
 RunInfo = dict[str, Any]
 
-RUN, RECORDS = "run.json", "records.jsonl"
-SENT = "sent"
+RUN, RECORDS, SENT = "run.json", "records.jsonl", "sent"
 
 
 def read_info(path: Path) -> RunInfo:

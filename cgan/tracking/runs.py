@@ -18,7 +18,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from PIL import Image
 
 from cgan.errors import Interrupted, TrackingError
 from cgan.files import locked, md5_of, write_json
-from cgan.params.sections import TrackingParams
+from cgan.hosts import without_credentials
 from cgan.project import LOCK, RUN_REFERENCE, project_root
 from cgan.tracking import records, store
 from cgan.tracking.records import Record, RunInfo
@@ -46,7 +46,7 @@ PATIENCE_S, SHARE, ANSWER_S = 2.5, 0.03, 2
 SENDING = "sending.lock"  # one process at a time sends a run's records
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 DIGITS, SHOWN = 6, 256  # of a metric: what float32 has; pixels that MLflow's page has for a picture
-MODEL_NAME, JUDGED = "generator", "quality/"
+MODEL_NAME, JUDGED, DISTANCE = "generator", "quality/", "quality/fid_judge"
 # Tags: the hash of the generator's file; of all else that a run's numbers depend on; why it is the best.
 RUN_KEY_TAG, WEIGHTS = "cgan.run_key", "cgan.generator_sha256"
 MEASURED_WITH, BEST = "cgan.measured_with", "best"
@@ -58,10 +58,11 @@ class Run(Tracker):
     """A Tracker that appends to a run's records, and sends them until that fails once, or takes too long. It
     never raises: on a full disk records are lost, no more. The `info` that the folder has counts more."""
 
-    def __init__(self, folder: Path, info: RunInfo, *, system_metrics: bool = False) -> None:
+    def __init__(self, folder: Path, info: RunInfo) -> None:
         self.folder, self.is_live, self._is_whole = folder, True, True
         self.in_mlflow: MlflowRun | None = None
-        self._system_metrics, self._began, self._waited_s = system_metrics, time.monotonic(), 0.0
+        self.load: Callable[[], Mapping[str, float]] | None = None  # the machine's
+        self._began, self._waited_s = time.monotonic(), 0.0
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self.info = records.read_info(folder / records.RUN)
@@ -110,8 +111,8 @@ class Run(Tracker):
 
     def send(self, step: int | None = None) -> None:
         """With a step, that has the machine's load, too, where that is wanted."""
-        if self._system_metrics and step is not None:
-            self.log_metrics(system_load(), step)
+        if self.load and step is not None:
+            self.log_metrics(self.load(), step)
         if not self.is_live:
             return
         began, is_first = time.monotonic(), self.in_mlflow is None
@@ -125,42 +126,24 @@ class Run(Tracker):
             self._waited_s += time.monotonic() - began
 
 
-def system_load() -> dict[str, float]:
-    """The machine's load since the last call, as MLflow's pages know it."""
-    load: dict[str, float] = {}
-    with contextlib.suppress(Exception):  # no GPU, or nothing that asks it
-        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-
-        for kind in (CPUMonitor, GPUMonitor):
-            monitor: Any = kind()  # untyped
-            monitor.collect_metrics()
-            load |= monitor.aggregate_metrics()
-    return {f"system/{name}": value for name, value in load.items()}
-
-
 @contextlib.contextmanager
 def training_run(
     folder: Path,
     name: str,
-    tracking: TrackingParams,
-    *,
+    experiment: str,
     params: Mapping[str, Any],
     tags: Mapping[str, str],
     dataset: Mapping[str, Any],
     origin: Mapping[str, str],
 ) -> Iterator[Run]:
-    """The run of a training, from its begin to its end. One that is in `folder` already goes on.
-
-    `folder` is named by the training's fingerprint. `params` are flat. `dataset`: `name`, `path`, `sha256`
-    and other facts. `origin`: who asked for it, and for what. Where it is FINISHED, RUN_REFERENCE is written,
-    by which `reopen` finds the run.
-    """
+    """The run of a training, from its begin to its end. One that is in `folder` already goes on. Where it is
+    FINISHED, RUN_REFERENCE is written, by which `reopen` finds the run. `params` are flat; `dataset` has at
+    least `name`, `path` and `sha256`; `origin`: who asked for the training, and for what."""
     info: RunInfo = {
         "run_key": uuid.uuid4().hex,
         "run_name": name,
-        "experiment": store.experiment_name(tracking.experiment),
-        "tracking_uri": store.without_credentials(store.store_uri(project_root())),
+        "experiment": store.experiment_name(experiment),
+        "tracking_uri": without_credentials(store.store_uri(project_root())),
         "origin": dict(origin),
     }
     # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
@@ -170,7 +153,7 @@ def training_run(
         with locked(folder / SENDING):  # else a sender would go on in the new folder
             folder.rename(f"{folder}-{info['run_key'][:8]}")
     resumed = {"cgan.resumed": "true"} if (folder / records.RECORDS).exists() else {}
-    run = Run(folder, info, system_metrics=tracking.system_metrics)
+    run = Run(folder, info)
     run.write("start", params={k: str(v) for k, v in params.items()}, tags={**tags, **resumed})
     run.write("dataset", facts=dict(dataset))
     run.send()
@@ -210,9 +193,6 @@ def reopen() -> Iterator[Run]:
             log.warning("%s", error)
 
 
-# -- Sending -------------------------------------------------------------------------------------------
-
-
 def flush() -> list[str]:
     """Send the records of every run that wait; a line for each. Raises TrackingError if some still wait."""
     sent, failed = [], []
@@ -240,21 +220,17 @@ def send(folder: Path, patience_s: float = math.inf) -> MlflowRun | None:
     try:
         with locked(folder / SENDING, wait=waits) as alone:
             client = store.open_store(uri, store.LONG_ANSWER_S if waits else ANSWER_S)
-            return _deliver(client, uri, folder, info, patience_s) if alone else None
+            return _deliver(client, folder, info, time.monotonic() + patience_s) if alone else None
     except Exception as error:  # of MLflow, of what it imports, of a machine that is full
         raise TrackingError(
-            f"{info['run_name']}: MLflow at {store.without_credentials(uri)} cannot be used now "
+            f"{info['run_name']}: MLflow at {without_credentials(uri)} cannot be used now "
             f"({store.reason_of(error)}): {unsent} records wait in {folder}. `cgan track flush` sends them "
             f"when it answers, or elsewhere by another {store.STORE}."
         ) from None
 
 
-def _deliver(
-    client: MlflowClient, uri: str, folder: Path, info: RunInfo, patience_s: float
-) -> MlflowRun | None:
+def _deliver(client: MlflowClient, folder: Path, info: RunInfo, until: float) -> MlflowRun | None:
     from mlflow.entities import Param, RunTag
-
-    until = time.monotonic() + patience_s
 
     def in_time() -> None:
         if time.monotonic() > until:
@@ -263,7 +239,7 @@ def _deliver(
     before, unsent, offset = records.read_records(folder)
     if not unsent:
         return None
-    experiment, key = store.experiment_id(client, uri, info["experiment"]), info["run_key"]
+    experiment, key = store.experiment_id(client, info["experiment"]), info["run_key"]
     in_time()
     run = next(iter(client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{key}'")), None)
     in_time()
@@ -368,23 +344,22 @@ def _send_model(client: MlflowClient, run_id: str, folder: Path, record: Record)
 
 def _mark_best(client: MlflowClient, experiment: str, alike: str) -> None:
     """Say at the best of the runs that were measured alike why it is, and at no other."""
-    key = f"{JUDGED}fid_judge"
-    wanted = f"tags.`{MEASURED_WITH}` = '{alike}'"
-    runs = client.search_runs([experiment], wanted, order_by=[f"metrics.`{key}` ASC"])
-    ranked = [run for run in runs if key in run.data.metrics]
-    values = [f"{run.data.metrics[key]:.3g}" for run in by_generator(ranked).values()]
+    ranked = [*measured_alike(client, experiment, alike).values()]
+    values = [f"{runs[0].data.metrics[DISTANCE]:.3g}" for runs in ranked]
     why = f"lowest Fréchet distance of {len(values)} generators with these data and this judge: "
     why += ", the next ".join(values[:2])
-    for run in ranked:
-        if run is ranked[0] and len(values) > 1:
+    for run in [run for runs in ranked for run in runs]:
+        if run is ranked[0][0] and len(values) > 1:
             client.set_tag(run.info.run_id, BEST, why)
         elif BEST in run.data.tags:
             client.delete_tag(run.info.run_id, BEST)
 
 
-def by_generator(runs: Iterable[MlflowRun]) -> dict[str, MlflowRun]:
-    """The first run of each generator, by the hash of its file: equal params train the same one again."""
-    first: dict[str, MlflowRun] = {}
-    for run in runs:
-        first.setdefault(run.data.tags.get(WEIGHTS, run.info.run_id), run)
-    return first
+def measured_alike(client: MlflowClient, experiment: str, alike: str) -> dict[str, list[MlflowRun]]:
+    """The runs of each generator, the best first, by the hash of its file: equal params train it again."""
+    wanted = f"tags.`{MEASURED_WITH}` = '{alike}'"
+    runs: dict[str, list[MlflowRun]] = {}
+    for run in client.search_runs([experiment], wanted, order_by=[f"metrics.`{DISTANCE}` ASC"]):
+        if DISTANCE in run.data.metrics:
+            runs.setdefault(run.data.tags.get(WEIGHTS, run.info.run_id), []).append(run)
+    return runs

@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from cgan.errors import TrackingError
 from cgan.files import locked, replacing
-from cgan.project import home, project_root
+from cgan.hosts import is_server
+from cgan.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +33,7 @@ SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+PICTURE = f"![A drawing of each class](get-artifact?path={STRIP.name}&run_uuid={RUN_ID})"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # or its page asks for it
 
 
@@ -41,20 +43,6 @@ def store_uri(root: Path) -> str:
     uri = os.environ.get(STORE, "").strip() or f"{SQLITE}mlflow.db"
     path = uri.removeprefix(SQLITE)
     return uri if path == uri or path.startswith(":") else f"{SQLITE}{root / path}"
-
-
-def without_credentials(uri: str) -> str:
-    """An address as it may be shown: without user, password, and what a database's has behind a `?`."""
-    if uri.startswith(SQLITE):
-        return uri
-    place, _, query = uri.partition("?")
-    scheme, mark, rest = place.rpartition("://")
-    return f"{scheme}{mark}{'…' if '@' in query else rest.rpartition('@')[2]}"
-
-
-def is_server(uri: str) -> bool:
-    """Does a server keep the runs, so that it alone knows where files go?"""
-    return uri.lower().startswith(("http:", "https:"))
 
 
 def is_absent(uri: str) -> bool:
@@ -84,28 +72,26 @@ def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
     for noisy in ("mlflow", "alembic"):  # no tracebacks: we give the reason
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     path = Path(uri.removeprefix(SQLITE))
-    if is_absent(uri):
+    if is_absent(uri):  # made whole or not at all: half-made tables would be refused for ever
         with store_locked():
-            if is_absent(
-                uri
-            ):  # made whole or not at all: half-made tables would be refused for ever
+            if is_absent(uri):
                 with replacing(path) as temporary:
                     temporary.unlink()  # MLflow takes an empty file for an old store
                     MlflowClient(f"{SQLITE}{temporary}")
-    elif uri.startswith(SQLITE):
-        try:
-            path.open("rb").close()
-        except OSError as error:  # at which MLflow would try for two minutes
-            raise TrackingError(
-                f"the MLflow store {uri} cannot be read ({error.strerror}). Give this user the permission to "
-                f"read and write it, or set {STORE} to another."
-            ) from None
+    elif uri.startswith(SQLITE) and not os.access(
+        path, os.R_OK
+    ):  # MLflow would try for two minutes
+        raise TrackingError(
+            f"the MLflow store {uri} cannot be read by this user. Give it the permission to read and write "
+            f"the file, or set {STORE} to another."
+        )
     return MlflowClient(uri)
 
 
-def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+def experiment_id(client: MlflowClient, name: str) -> str:
     """Of an experiment, made where there is none. Raises TrackingError where its files are no longer where
     MLflow looks for them, else whatever MLflow raises."""
+    uri = str(client.tracking_uri)
     with contextlib.nullcontext() if is_server(uri) else store_locked():
         if not (experiment := client.get_experiment_by_name(name)):
             place = None if is_server(uri) else artifact_root(uri, project_root())
@@ -127,27 +113,18 @@ def store_locked() -> contextlib.AbstractContextManager[bool]:
 
 def reason_of(error: BaseException) -> str:
     """Why a store failed, in a line: MLflow and its libraries wrap a refused connection in three others."""
-    chain = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(cause)
-    error = next((fault for fault in reversed(chain) if isinstance(fault, OSError)), error)
+    cause: BaseException | None = error
+    while cause:
+        error = cause if isinstance(cause, OSError) else error
+        cause = cause.__cause__ or cause.__context__
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return re.sub(r"://\S*@", "://", text)[-520:]  # an address in it may have a password
 
 
-def user() -> str:
-    """Who runs this; empty for a user that the container's passwd does not know."""
+def asked_by() -> dict[str, str]:
+    """Who runs this, as tags: the user, if the container's passwd knows one, and MLFLOW_RUN_CONTEXT, in which
+    the flow names itself (`prefect.flow_run_id` and others)."""
+    known = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
     with contextlib.suppress(OSError, KeyError):
-        return getpass.getuser()
-    return ""
-
-
-def run_context() -> dict[str, str]:
-    """MLFLOW_RUN_CONTEXT, in which the flow names itself (`prefect.flow_run_id` and others)."""
-    context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
-    return {key: str(value) for key, value in context.items()}
-
-
-def artifact(run_id: str, path: str) -> str:
-    """A run's file, as an address that MLflow's pages understand in their texts."""
-    return f"get-artifact?path={path}&run_uuid={run_id}"
+        known["mlflow.user"] = getpass.getuser()
+    return {key: str(value) for key, value in known.items()}

@@ -10,15 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
+from synthetic import a_model
+from tracked import add_version
 from tracked import root as root
 from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
-from cgan.model.model_file import load_generator, save_network
-from cgan.model.networks import Architecture, build_generator
+from cgan.model.model_file import load_generator
 from cgan.registry.client import VERDICT, Registry, generator_file, open_registry
 
 
@@ -29,18 +29,8 @@ def registry(root: Path) -> Iterator[Registry]:
 
 
 def add_versions(registry: Registry, count: int, verdict: str = "passed") -> None:
-    """The first versions, with a generator each, which draws differently from the others."""
-    client = registry.client
-    experiment_id = client.create_experiment("cgan", Path("artifacts").resolve().as_uri())
-    client.create_registered_model("cgan")
-    for number in range(1, count + 1):
-        torch.manual_seed(number)
-        network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 6))
-        save_network("generator.safetensors", network, {"seed": number})
-        run_id = client.create_run(experiment_id).info.run_id
-        client.log_artifact(run_id, "generator.safetensors", "generator")
-        source, tags = f"runs:/{run_id}/generator", {VERDICT: verdict}
-        client.create_model_version("cgan", source, run_id, tags=tags)
+    for number in range(count):
+        add_version(registry, number, **{VERDICT: verdict})
 
 
 def run(*arguments: str) -> str:
@@ -92,7 +82,7 @@ def test_f73_draw_follows_the_aliases_and_a_version_that_cannot_be_read_is_repla
 ) -> None:
     add_versions(registry, 2)
     files = [
-        next(Path("artifacts", registry.version(number).run_id).rglob("generator.safetensors"))
+        next(Path("mlartifacts", registry.version(number).run_id).rglob("generator.safetensors"))
         for number in (1, 2)
     ]
     for alias, number in (("champion", 2), ("challenger", 1)):
@@ -107,8 +97,7 @@ def test_f73_draw_follows_the_aliases_and_a_version_that_cannot_be_read_is_repla
 
 def test_f75_names_that_lead_outside_are_refused(registry: Registry, root: Path) -> None:
     (root.parent / "secret").mkdir(exist_ok=True)
-    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 6))
-    save_network(root.parent / "secret/generator.safetensors", network, {})
+    a_model(root.parent / "secret/generator.safetensors")
     for uri in (
         "models:/../../etc@champion",
         "models:/cgan/../../../etc/passwd",

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT, run_python, write_params
-from gated import champion as champion
 from gated import gated, of_store, train
 from gated import root as root
 from gated import second as second
@@ -65,22 +64,17 @@ def versions() -> list[tuple[int, str]]:
         return [(version.number, version.verdict) for version in registry.versions()]
 
 
-def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(champion: Path) -> None:
-    report = json.loads((champion / "reports/gate.json").read_text())
+def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(second: Path) -> None:
+    report = json.loads((second / "reports/gate.json").read_text())
     assert (report["verdict"], report["champion"]) == ("promoted", None)
     passed = {check["name"]: check["passed"] for check in report["checks"]}
     assert passed == dict.fromkeys([*BARS, "drawn_shift"], True)
-    assert f"PROMOTED: {report['summary']}" in (champion / "said.txt").read_text()
-    assert (champion / "reports/gate.md").read_text().startswith("# Gate: promoted")
-    client = client_of(champion)
+    assert f"PROMOTED: {report['summary']}" in (second / "said.txt").read_text()
+    client = client_of(second)
     version = client.get_model_version_by_alias("cgan", "champion")
-    tags = {"gate.verdict": "passed", "champion.instead_of": "none"}
-    assert version.tags.items() >= tags.items() and "## Limits" in version.description
-    run = client.get_run(version.run_id)
-    assert run.data.metrics["gate/conditional_accuracy"] > 0.95
-    files = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "gate")}
-    kept = {"judge.safetensors", "training_data.safetensors"}
-    assert files == {"gate.json", "gate.md"} | kept
+    assert version.tags["champion.instead_of"] == "none" and "## Limits" in version.description
+    files = {Path(file.path).name for file in client.list_artifacts(version.run_id, "gate")}
+    assert files == {"gate.json", "gate.md", "judge.safetensors", "training_data.safetensors"}
 
 
 def test_equal_weights_are_registered_once_whoever_trained_them(second: Path) -> None:

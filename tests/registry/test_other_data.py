@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, write_params
-from gated import champion as champion
 from gated import digits, gated, make_project, of_store, train
 from gated import second as second
 

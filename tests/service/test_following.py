@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 from served import a_model, command, eventually, running
+from tracked import add_version
 from tracked import root as root
 
 from cgan.drawing.generator import Generator
@@ -32,18 +33,12 @@ from cgan.service.served import Keeper
 def registry(root: Path) -> Iterator[Registry]:
     """With versions 1 and 2; nobody is champion."""
     with open_registry("cgan") as found:
-        client = found.client
-        experiment = client.create_experiment("cgan", (root / "artifacts").as_uri())
-        client.create_registered_model("cgan")
         for number in (1, 2):
-            path = a_model(root / "generator.safetensors", seed=number)
-            run_id = client.create_run(experiment).info.run_id
-            client.log_artifact(run_id, str(path), "generator")
+            run_id = add_version(found, number)
+            path = (root / "generator.safetensors").rename(root / f"version-{number}.safetensors")
             context = {"generator_digest": read_facts(path, "generator")["digest"]}
             report = {"fid_judge": {"value": number / 10}, "measurement_context": context}
-            client.log_dict(run_id, report, "reports/evaluation.json")
-            client.create_model_version("cgan", f"runs:/{run_id}/generator", run_id)
-            path.rename(root / f"version-{number}.safetensors")
+            found.client.log_dict(run_id, report, "reports/evaluation.json")
         yield found
 
 
@@ -160,7 +155,7 @@ def test_f73_the_projects_generator_does_not_replace_a_champion_that_cannot_be_r
 ) -> None:
     a_model(root / "models/generator.safetensors", seed=9)
     promote(registry, 1)
-    shutil.move("artifacts", "elsewhere")
+    shutil.move("mlartifacts", "elsewhere")
     keeper = following(asked)
     assert keeper.current is None
     assert "version 1 of `cgan`, cannot be loaded" in keeper.problem
@@ -178,7 +173,7 @@ def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(registry, 1)
-    [damaged] = Path("artifacts", registry.version(2).run_id).rglob("generator.safetensors")
+    [damaged] = Path("mlartifacts", registry.version(2).run_id).rglob("generator.safetensors")
     whole = damaged.read_bytes()
     keeper = following()
     damaged.write_bytes(whole[:-7])
