@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from cgan.files import write_json
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
@@ -12,9 +10,7 @@ from cgan.pictures.plots import confusion_matrix_image
 from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS_FILE
 from cgan.quality.evaluation import Inputs, judge_generator
 from cgan.quality.table import headline, leading, quality_line
-from cgan.stages.runner import progress, run_stage
-
-log = logging.getLogger(__name__)
+from cgan.stages.runner import log, progress, run_stage
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import platform
 import time
@@ -16,10 +15,9 @@ import torch
 from cgan import git
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import TrainChoices
+from cgan.stages.runner import log
 from cgan.tracking.runs import PATCH, SOURCE, Run
 from cgan.tracking.store import run_context, user
-
-log = logging.getLogger(__name__)
 
 
 def source_of_here() -> git.Source | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import time
 
 import torch
@@ -15,9 +14,7 @@ from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.reading import load_params
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
 from cgan.quality.judge import accuracy, save_judge, train_judge
-from cgan.stages.runner import progress, run_stage
-
-log = logging.getLogger(__name__)
+from cgan.stages.runner import log, progress, run_stage
 
 
 def main() -> None:
