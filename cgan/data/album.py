@@ -5,8 +5,6 @@ The classes come from the folders (`cat/1.png`, also deeper), from torchvision's
 its row, with the reason.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import functools

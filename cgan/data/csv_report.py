@@ -1,7 +1,5 @@
 """The validation report: what the images of a valid CSV or folder are like."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

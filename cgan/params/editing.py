@@ -4,8 +4,6 @@ params.yaml stays the only truth: after `cgan preset fast` it holds every value 
 show what changed, and nothing is looked up at run time.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from pathlib import Path

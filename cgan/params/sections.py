@@ -3,8 +3,6 @@
 There are no defaults: each value stands in params.yaml. `cgan.params.reading` reads the file.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self

@@ -1,7 +1,5 @@
 """Stage download: a CSV or pictures, from the embedded sample, a local file or Kaggle."""
 
-from __future__ import annotations
-
 from cgan.data.sources import fetch
 from cgan.files import write_json
 from cgan.params.reading import load_params

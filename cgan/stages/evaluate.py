@@ -1,7 +1,5 @@
 """Stage evaluate: the drawings against held-out reals, each number with its floor and measurement context."""
 
-from __future__ import annotations
-
 from cgan.files import write_json
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png

@@ -1,7 +1,5 @@
 """What a training is made from: code, machine, and who asked for it, as its MLflow run tells it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

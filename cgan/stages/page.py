@@ -1,7 +1,5 @@
 """Stage page: the run as one HTML file, with the generator in it."""
 
-from __future__ import annotations
-
 from cgan.files import write_text
 from cgan.model.hardware import compute_deterministically
 from cgan.page.run_page import run_page

@@ -1,7 +1,5 @@
 """Stage preprocess: the images → training part, stratified hold-out and test set; a contact sheet."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

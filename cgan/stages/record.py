@@ -4,8 +4,6 @@ It depends on the file that names the run. So a new run gets numbers and picture
 them from its cache, and neither evaluate nor render ran.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 import hashlib

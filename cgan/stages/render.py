@@ -1,7 +1,5 @@
 """Stage render: grids, interpolations, curves and the film of the training, a diagram of each network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -5,8 +5,6 @@ determines the result. They are no outputs of DVC's, because DVC deletes those b
 one is of the last step: whatever is killed before DVC knows the result, the next start goes on from there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

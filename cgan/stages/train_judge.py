@@ -1,7 +1,5 @@
 """Stage train_judge: the class network that metrics look through, and its hold-out accuracy."""
 
-from __future__ import annotations
-
 import functools
 import time
 

@@ -1,7 +1,5 @@
 """Stage validate: is the data what it should be? Stops with row and column, or the file, if not."""
 
-from __future__ import annotations
-
 from cgan.data import csv_report
 from cgan.data.sources import load_raw
 from cgan.files import write_json

@@ -1,7 +1,5 @@
 """What is read of a CSV, what its report says, and what is refused beyond acceptance/test_refusals.py."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

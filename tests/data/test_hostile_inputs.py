@@ -3,8 +3,6 @@
 Common mistakes are in acceptance/test_refusals.py; here are the rare and the hostile ones.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

@@ -1,7 +1,5 @@
 """Large data: memory that does not grow with it."""
 
-from __future__ import annotations
-
 import io
 import shutil
 from pathlib import Path

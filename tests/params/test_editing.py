@@ -1,7 +1,5 @@
 """What writes into params.yaml: single values and presets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

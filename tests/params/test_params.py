@@ -1,7 +1,5 @@
 """params.yaml: what is refused, and with which words."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import datetime

@@ -1,7 +1,5 @@
 """dvc.yaml says of each stage what it really reads: its code, its params, its files."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

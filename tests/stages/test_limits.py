@@ -1,7 +1,5 @@
 """The sizes that the README promises, through all stages that make something."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import shutil

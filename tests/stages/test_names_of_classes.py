@@ -1,7 +1,5 @@
 """Class names on their way: params.yaml → validation report → datasets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Stage record: numbers, tables and pictures of a generator on the page of the run that trained it."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
