@@ -120,6 +120,7 @@ def test_f13_small_classes_are_named_and_so_is_a_slip_once_the_classes_are_set(
 ) -> None:
     few = [line for line in LINES if line.startswith("1,")][:4]
     assert "class 1 has 8." in refuses(tmp_path, [line for line in LINES if line not in few])
+    assert "`validate.class_names` has 2 names" in refuses(tmp_path, LINES, class_names=["a", "b"])
     lines = with_field(17, 0, "57")
     assert re.search(r"\b57\b.*`validate.classes`", refuses(tmp_path, lines))
     assert "row 17 (line 18), column label: 57" in refuses(tmp_path, lines, classes=3)

@@ -17,7 +17,6 @@ from imports import closure, source_of
 
 from cgan import project
 from cgan.page.run_facts import SHOWN_SECTIONS
-from cgan.stages import record
 
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
@@ -172,13 +171,6 @@ def test_a_wrong_param_ends_the_first_stage_before_any_output_is_removed_and_a_r
     edit_params(gate={"promote": False})
     assert re.findall("Running stage '(.*)'", dvc("repro").stdout) == ["params"]
     assert json.loads(dvc("status", "--json").stdout) == {}, "what Python left is no change"
-
-
-def test_a_new_run_is_always_recorded_whatever_the_cache_restores() -> None:
-    """The file that names the run is an input, so DVC has nothing to restore for a new one."""
-    recorded = {str(path) for paths in record.FILES.values() for path in paths}
-    inputs = {str(dep) for dep in entries("record", "deps") if not str(dep).endswith(".py")}
-    assert inputs == recorded | {"models/mlflow_run.json", "models/generator.safetensors"}
 
 
 def test_every_output_stays_in_the_cache_and_no_stage_is_frozen_or_always_changed() -> None:
