@@ -1,4 +1,4 @@
-"""The sizes that the README promises, through all stages that make something."""
+"""The sizes that the README promises and much data, through all stages that make something."""
 
 import importlib
 import json
@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import write_params
+from conftest import ROOT, TINY, peak_bytes, write_params
 from PIL import Image
 from synthetic import make_images, write_csv
 from toy_project import STAGES
 
+from benchmarks.synthetic_csv import write_csv as write_large_csv
 from cgan.drawing.generator import Generator
 from cgan.project import BESIDE_REAL
 from cgan.stages import render
@@ -59,3 +60,26 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
             assert pixels < 50_000_000 and (
                 image.width <= widest or picture.parent.name == "reports"
             )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_f88_every_stage_on_60_000_rows_takes_bounded_memory(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    """As `python -m benchmarks large` measures a million."""
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    csv = write_large_csv(tmp_path / "large.csv", 60_000)
+    write_params(tmp_path, **TINY)
+    evaluate = {"samples": 2000, "draws": 1, "gan_train_kimg": 0.0}
+    own = {"data": {"path": str(csv)}, "preprocess": {"holdout_fraction": 0.1}}
+    write_params(tmp_path, **own, evaluate=evaluate)
+    images = 60_000 * 784
+    peaks = {}
+    for name in [*STAGES][1:]:
+        start = f"import runpy\nrunpy.run_module('cgan.stages.{name}', run_name='__main__')"
+        peaks[name] = peak_bytes(start, tmp_path)
+    assert peaks["download"] < 100e6, peaks
+    assert max(peaks["validate"], peaks["preprocess"]) < 250e6 + 2 * images, peaks  # pandas too
+    assert max(peaks.values()) < 550e6 + 2 * images, peaks  # torch, matplotlib
