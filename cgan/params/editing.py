@@ -78,10 +78,8 @@ def set_params(
     document = _layout().load(read_text(path))
     for key, value in changed.items():
         section, dot, name = key.partition(".")
-        if dot:
-            document.setdefault(section, {})[name] = value
-        else:
-            document[section] = value
+        place = document.setdefault(section, {}) if dot else document
+        place[name or section] = value
     result = io.StringIO()
     _layout().dump(document, result)
     check_params(parse_yaml(result.getvalue(), source), source)

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import datetime
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,7 @@ def test_f31_f32_f33_f36_what_cannot_be_used_is_refused_in_words(load: Load) -> 
 
 def spelt(key: str, value: str) -> str:
     """The text with `key: value`, at the first `key` there is."""
-    head, _, rest = TEXT.partition(f"\n  {key}: ")
-    return f"{head}\n  {key}: {value}\n{rest.partition(chr(10))[2]}"
+    return re.sub(rf"(?<=\n  {key}: ).*", lambda _: value, TEXT, count=1)
 
 
 BAD_PARAMS = {
