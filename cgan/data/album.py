@@ -5,8 +5,6 @@ The classes come from the folders (`cat/1.png`, also deeper), from torchvision's
 its row, with the reason.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import functools
@@ -71,10 +69,9 @@ class Album:
         """The first line of a CSV; of a damaged one nothing: whoever reads it says in which way."""
         try:
             with self.open(name) as file:
-                head = file.read(HEAD_BYTES)
+                line = file.readline(HEAD_BYTES).decode("utf-8-sig", "replace")
         except Exception:  # zipfile raises a dozen kinds
             return []
-        line = head.decode("utf-8-sig", "replace").partition("\n")[0]
         return [column.strip() for column in line.split(",")]
 
 

@@ -1,7 +1,5 @@
 """Rows of images with the names of their classes beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -6,8 +6,6 @@ that of the uint8 images. pandas takes 2.0, 1e2 and True for whole numbers too: 
 those of whole numbers, or which it refuses, is looked at value by value, to name rows and columns.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import math

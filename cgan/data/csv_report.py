@@ -1,7 +1,5 @@
 """The validation report: what the images of a valid CSV or folder are like."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +28,8 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     images, labels = data.images, data.labels
     flat = images.reshape(len(images), -1)
     counts = np.bincount(labels, minlength=data.classes)
-    _check_counts(counts, params, name, bool(data.files))
+    names = params.class_names or [str(label) for label in range(len(counts))]
+    _check_counts(counts, names, params, name, bool(data.files))
     darkest, brightest = flat.min(axis=1), flat.max(axis=1)
     top = int(brightest.max())
     if top <= 1:
@@ -42,11 +41,20 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
     conflicts = copies[labels[copies] != labels[firsts[copies]]]
     constant = np.flatnonzero(darkest == brightest).tolist()
+    most, fewest = int(counts.argmax()), int(counts.argmin())
+    times = float(counts[most] / counts[fewest])
+    few = {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}
 
     def repeats(indices: Rows) -> str:
         return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in indices])
 
     warnings = {
+        f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times fewer "
+        f"(`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less "
+        "well.": times > params.max_imbalance,
+        f"Few images: {of_each(few)}. With fewer than {FEW}, the drawings of a class repeat a few forms, and "
+        "some are copies of its images: compare them on the run's page before you use them. More images "
+        "help more than any parameter.": few,
         f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
         f"digits)? Multiply them by {255 // top}.": top <= UNSCALED,
         f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
@@ -69,7 +77,7 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         "conflicting_labels": len(conflicts),
         "constant_images": len(constant),
         "params": params.model_dump(),
-        "warnings": [*data.warnings, *_of_classes(counts, params), *said],
+        "warnings": [*data.warnings, *said],
     }
 
 
@@ -102,28 +110,10 @@ def _completed(params: ValidateParams, data: LabelledImages) -> ValidateParams:
     return params.model_copy(update={"class_names": declared, **_shape(data)})
 
 
-def _of_classes(counts: Rows, params: ValidateParams) -> list[str]:
-    names = params.class_names or [str(label) for label in range(len(counts))]
-    most, fewest = int(counts.argmax()), int(counts.argmin())
-    times = float(counts[most] / counts[fewest])
-    warnings = []
-    if times > params.max_imbalance:
-        warnings.append(
-            f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times "
-            f"fewer (`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less well."
-        )
-    if few := {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}:
-        warnings.append(
-            f"Few images: {of_each(few)}. With fewer than {FEW}, the drawings of a class repeat a few forms, "
-            "and some are copies of its images: compare them on the run's page before you use them. More "
-            "images help more than any parameter."
-        )
-    return warnings
-
-
-def _check_counts(counts: Rows, params: ValidateParams, name: str, pictures: bool) -> None:
+def _check_counts(
+    counts: Rows, names: list[str], params: ValidateParams, name: str, pictures: bool
+) -> None:
     """Raises DataError when a class has no image, or too few."""
-    names = params.class_names or [str(label) for label in range(len(counts))]
     present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
     few = [label for label in present if counts[label] < params.min_per_class]
     declared = f" (`validate.classes` is {params.classes})" * bool(params.classes)

@@ -4,8 +4,6 @@ kagglehub finds the credentials and downloads. Of its errors only kind and numbe
 hold a key, or a signed address.
 """
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Which images are trained on, held out, or tested on; which belong on one side, and which look as if."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

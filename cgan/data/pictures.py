@@ -1,7 +1,5 @@
 """The pictures of an album → labelled arrays: of one size, grey or in colour, with what was done to them."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import statistics

@@ -4,8 +4,6 @@ A CSV ends as one plain CSV, pictures as one file of arrays; written atomically,
 `data.max_megabytes`, also when an archive claims otherwise.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import importlib.resources

@@ -4,8 +4,6 @@ params.yaml stays the only truth: after `cgan preset fast` it holds every value 
 show what changed, and nothing is looked up at run time.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,10 +78,8 @@ def set_params(
     document = _layout().load(read_text(path))
     for key, value in changed.items():
         section, dot, name = key.partition(".")
-        if dot:
-            document.setdefault(section, {})[name] = value
-        else:
-            document[section] = value
+        place = document.setdefault(section, {}) if dot else document
+        place[name or section] = value
     result = io.StringIO()
     _layout().dump(document, result)
     check_params(parse_yaml(result.getvalue(), source), source)

@@ -4,8 +4,6 @@ YAML is read as DVC reads it: version 1.2, by ruamel.yaml. Only DVC overrides a 
 (`dvc exp run -S`): it rewrites params.yaml before a stage reads it.
 """
 
-from __future__ import annotations
-
 import difflib
 import reprlib
 from itertools import groupby

@@ -3,8 +3,6 @@
 There are no defaults: each value stands in params.yaml. `cgan.params.reading` reads the file.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
@@ -37,20 +35,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def _refused(problem: str, is_wrong: Callable[[str], bool]) -> AfterValidator:
+def _must(fits: Callable[[str], bool], problem: str) -> AfterValidator:
     """A check of a text. The message quotes what was found, and says what is wrong with it."""
 
     def check(text: str) -> str:
-        if is_wrong(text):
+        if not fits(text):
             raise ValueError(f"{text[:80]!r} {problem}")
         return text
 
     return AfterValidator(check)
 
 
-def _leads_outside(name: str) -> bool:
+def _stays_inside(name: str) -> bool:
     parts = re.split(r"[\\/]", name)
-    return not parts[0] or ".." in parts or ":" in parts[0]
+    return bool(parts[0]) and ".." not in parts and ":" not in parts[0]
 
 
 def _check_pattern(text: str) -> str:
@@ -61,29 +59,20 @@ def _check_pattern(text: str) -> str:
     return text
 
 
-_Printable = _refused(
-    "holds characters that cannot be shown. Remove them", lambda text: not text.isprintable()
-)
-_Inside = _refused("leads outside. Give a relative name without `..`", _leads_outside)
+_Printable = _must(str.isprintable, "holds characters that cannot be shown. Remove them")
+_Inside = _must(_stays_inside, "leads outside. Give a relative name without `..`")
 # In a text to draw, commas and spaces stand between the classes.
-_Whole = _refused(
-    "has a comma, or a space at an end. Remove it", lambda name: "," in name or name != name.strip()
+_Whole = _must(
+    lambda name: "," not in name and name == name.strip(),
+    "has a comma, or a space at an end. Remove it",
 )
-_Metric = _refused(
-    f"is no metric. Expected one of {', '.join(METRICS)}", lambda key: key not in METRICS
-)
+_Metric = _must(METRICS.__contains__, f"is no metric. Expected one of {', '.join(METRICS)}")
 
-PrintableText = Annotated[str, Field(min_length=1), _Printable]
-"""A text on one line, without control characters."""
-
-RelativeName = Annotated[PrintableText, _Inside]
-"""A name or relative path that stays inside the folder where it is looked up."""
-
+PrintableText = Annotated[str, Field(min_length=1), _Printable]  # on one line
+RelativeName = Annotated[PrintableText, _Inside]  # in the folder where it is looked up
 ClassName = Annotated[str, Field(min_length=1, max_length=60), _Printable, _Whole]
-"""What people call a class."""
-
+# MLflow takes none that is longer.
 ExperimentName = Annotated[str, Field(min_length=1, max_length=500), _Printable, _Inside]
-"""MLflow takes none that is longer."""
 
 
 class _Sized(Section):

@@ -1,7 +1,5 @@
 """A network's picture, drawn from what its modules do when they run: types, shapes, parameters."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

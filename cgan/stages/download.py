@@ -1,16 +1,10 @@
 """Stage download: a CSV or pictures, from the embedded sample, a local file or Kaggle."""
 
-from __future__ import annotations
-
-import logging
-
 from cgan.data.sources import fetch
 from cgan.files import write_json
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
-from cgan.stages.runner import run_stage
-
-log = logging.getLogger(__name__)
+from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:

@@ -1,9 +1,5 @@
 """Stage evaluate: the drawings against held-out reals, each number with its floor and measurement context."""
 
-from __future__ import annotations
-
-import logging
-
 from cgan.files import write_json
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
@@ -12,9 +8,7 @@ from cgan.pictures.plots import confusion_matrix_image
 from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS_FILE
 from cgan.quality.evaluation import Inputs, judge_generator
 from cgan.quality.table import headline, leading, quality_line
-from cgan.stages.runner import progress, run_stage
-
-log = logging.getLogger(__name__)
+from cgan.stages.runner import log, progress, run_stage
 
 
 def main() -> None:

@@ -1,9 +1,6 @@
 """What a training is made from: code, machine, and who asked for it, as its MLflow run tells it."""
 
-from __future__ import annotations
-
 import contextlib
-import logging
 import os
 import platform
 import time
@@ -16,10 +13,9 @@ import torch
 from cgan import git
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import TrainChoices
+from cgan.stages.runner import log
 from cgan.tracking.runs import PATCH, SOURCE, Run
 from cgan.tracking.store import asked_by
-
-log = logging.getLogger(__name__)
 
 
 def source_of_here() -> git.Source | None:

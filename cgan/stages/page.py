@@ -1,17 +1,11 @@
 """Stage page: the run as one HTML file, with the generator in it."""
 
-from __future__ import annotations
-
-import logging
-
 from cgan.files import write_text
 from cgan.model.hardware import compute_deterministically
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
 from cgan.project import RUN_PAGE, home
-from cgan.stages.runner import run_stage
-
-log = logging.getLogger(__name__)
+from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """Stage params: is all of params.yaml valid? The first stage, so that a wrong value costs no output."""
 
-from __future__ import annotations
-
 from cgan.files import write_json
 from cgan.params.reading import load_params
 from cgan.project import PARAMS_CHECKED

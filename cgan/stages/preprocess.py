@@ -1,8 +1,5 @@
 """Stage preprocess: the images → training part, stratified hold-out and test set; a contact sheet."""
 
-from __future__ import annotations
-
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +13,7 @@ from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.params.reading import load_params
 from cgan.project import CSV, PICTURES, REAL_SAMPLES, VALIDATION
-from cgan.stages.runner import run_stage
-
-log = logging.getLogger(__name__)
+from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:

@@ -4,13 +4,10 @@ It depends on the file that names the run. So a new run gets numbers and picture
 them from its cache, and neither evaluate nor render ran.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 import hashlib
 import json
-import logging
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -25,7 +22,7 @@ from cgan.metric import METRICS
 from cgan.model.file_facts import read_facts
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, STRIP
 from cgan.quality.table import class_table, quality_table, tracked
-from cgan.stages.runner import run_stage
+from cgan.stages.runner import log, run_stage
 from cgan.tracking.runs import MEASURED_WITH, reopen
 from cgan.tracking.store import PICTURE
 
@@ -38,8 +35,6 @@ FILES = {
 
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
 ARROWS = {"higher": "↑", "lower": "↓"}
-
-log = logging.getLogger(__name__)
 
 
 def main() -> None:

@@ -1,8 +1,5 @@
 """Stage render: grids, interpolations, curves and the film of the training, a diagram of each network."""
 
-from __future__ import annotations
-
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +29,7 @@ from cgan.params.reading import load_params
 from cgan.params.sections import RenderParams
 from cgan.pictures.network_diagram import network_diagram
 from cgan.pictures.plots import training_curves
-from cgan.stages.runner import run_stage
+from cgan.stages.runner import log, run_stage
 
 WIDTH = 880  # pixels that a README shows
 FILM_WIDTH = 680
@@ -41,8 +38,6 @@ CAPTION_HEIGHT = 30
 BETWEEN = 8  # pixels between real images and drawings
 WIDEST = 1300  # of the two together
 BACKGROUND = 72
-
-log = logging.getLogger(__name__)
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """How a stage runs: errors in words, sources unchanged, progress shown."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging

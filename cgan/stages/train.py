@@ -5,13 +5,10 @@ determines the result. They are no outputs of DVC's, because DVC deletes those b
 one is of the last step: whatever is killed before DVC knows the result, the next start goes on from there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -42,7 +39,7 @@ from cgan.params.sections import Params, TrainParams, flatten
 from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PACKAGE, PREVIEWS, PROBES, TRAIN_DATA
 from cgan.quality.judge import load_judge
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
-from cgan.stages.runner import progress, run_stage
+from cgan.stages.runner import log, progress, run_stage
 from cgan.tracking.records import runs, training_lock
 from cgan.tracking.runs import WEIGHTS, Run, training_run
 from cgan.training.fitting import fit
@@ -51,8 +48,6 @@ from cgan.training.monitoring import PROBE, Watch
 from cgan.training.state import COLUMNS
 
 COMPUTING = ("model", "training")  # packages: a change of the rest cannot change the result
-
-log = logging.getLogger(__name__)
 
 
 def main() -> None:

@@ -1,9 +1,6 @@
 """Stage train_judge: the class network that metrics look through, and its hold-out accuracy."""
 
-from __future__ import annotations
-
 import functools
-import logging
 import time
 
 import torch
@@ -15,9 +12,7 @@ from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.reading import load_params
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
 from cgan.quality.judge import accuracy, save_judge, train_judge
-from cgan.stages.runner import progress, run_stage
-
-log = logging.getLogger(__name__)
+from cgan.stages.runner import log, progress, run_stage
 
 
 def main() -> None:

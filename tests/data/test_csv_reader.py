@@ -1,7 +1,5 @@
 """What is read of a CSV, what its report says, and what is refused beyond acceptance/test_refusals.py."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -122,6 +120,7 @@ def test_f13_small_classes_are_named_and_so_is_a_slip_once_the_classes_are_set(
 ) -> None:
     few = [line for line in LINES if line.startswith("1,")][:4]
     assert "class 1 has 8." in refuses(tmp_path, [line for line in LINES if line not in few])
+    assert "`validate.class_names` has 2 names" in refuses(tmp_path, LINES, class_names=["a", "b"])
     lines = with_field(17, 0, "57")
     assert re.search(r"\b57\b.*`validate.classes`", refuses(tmp_path, lines))
     assert "row 17 (line 18), column label: 57" in refuses(tmp_path, lines, classes=3)
@@ -153,7 +152,6 @@ def test_f83_rows_with_other_faults_are_not_to_be_renumbered(tmp_path: Path) -> 
         assert "2 faults:" in message and "pandas" not in message
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize(
     "field", ["1" * 50_000_000, '"' + "1\n" * 25_000_000], ids=["digits", "open quote"]
 )

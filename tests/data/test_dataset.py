@@ -1,5 +1,4 @@
-from __future__ import annotations
-
+import io
 import json
 from pathlib import Path
 
@@ -7,18 +6,22 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import write_params
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
-from synthetic import make_images
+from synthetic import make_images, write_csv
 
 from cgan.data import dataset
 from cgan.data.parts import split
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of
 from cgan.model import file_facts
+from cgan.params.reading import load_params
 from cgan.stages import download, preprocess, validate
+from cgan.training.fitting import filled
+from cgan.training.loop import train
 
 IMAGES, LABELS = make_images(per_class=20)
 LINES = np.arange(2, 62)
@@ -132,6 +135,20 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
     for stage in (download, validate, preprocess):
         stage.main()
     assert len(before) == 7 and {path: sha256_of(path) for path in outputs} == before
+
+
+def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: Path) -> None:
+    images, labels = make_images(per_class=3, classes=52)
+    write_csv(project / "inbox/digits.csv", images, labels)
+    write_params(project, validate={"min_per_class": 2})
+    for stage in (download, validate, preprocess):
+        stage.main()
+    with Image.open("reports/real_samples.png") as sheet:
+        assert sheet.height == (6 * 8 + 2) * 50 + 2
+    chosen = filled(load_params().train.model_copy(update={"previews": 1}))
+    previews = train(dataset.load_dataset("data/processed/train.safetensors"), chosen).previews
+    with Image.open(io.BytesIO(previews[0])) as picture:
+        assert picture.height == 50 * 9 + 1 and picture.width > 8 * 9 + 1
 
 
 def test_f20_csv_that_changed_after_validation_is_refused(project: Path) -> None:

@@ -3,8 +3,6 @@
 Common mistakes are in acceptance/test_refusals.py; here are the rare and the hostile ones.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import json
@@ -20,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import write_params
 from safetensors.torch import save
 from synthetic import csv_lines, make_images, zip_of
 
@@ -30,7 +28,6 @@ from cgan.model.networks import Architecture, build_generator
 
 LINES = csv_lines(*make_images())
 GOOD = "\n".join(LINES) + "\n"
-PARAMS = (ROOT / "params.yaml").read_text()
 MOST_S = 10.0
 
 Refused = Callable[..., str]
@@ -42,7 +39,7 @@ def refused(
 ) -> Refused:
     """Run `cgan …` in a project; it must refuse in words and change nothing. Returns the words."""
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(PARAMS)
+    write_params(tmp_path)
     for name in ("report.json", "picture.png"):
         Path(name).write_text("old")
 
@@ -138,48 +135,6 @@ def test_what_is_no_file_is_refused_as_csv_and_as_model(
     STRANGE[name](tmp_path / name)
     refused("validate", name, "--report", "report.json")
     refused("draw", "1", "--model", name, "--out", "picture.png")
-
-
-# --- params -------------------------------------------------------------------------------------
-
-
-def spelt(key: str, value: str) -> str:
-    """params.yaml with `key: value`, at the first `key` there is."""
-    head, _, rest = PARAMS.partition(f"\n  {key}: ")
-    return f"{head}\n  {key}: {value}\n{rest.partition(chr(10))[2]}"
-
-
-BAD_PARAMS: dict[str, str | bytes] = {
-    "a comment": "# nothing yet\n",
-    "a list": "- train\n- data\n",
-    "two documents": PARAMS + "---\n" + PARAMS,
-    "a merge conflict": f"<<<<<<< HEAD\n{PARAMS}=======\n{PARAMS}>>>>>>> x\n",
-    "a NUL": PARAMS.replace("seed: 1", "seed: 1\0"),
-    "f31 a section of nothing": PARAMS.replace("\nrender:\n", "\nrender:\nx:\n"),
-    "f31 a key that commands the terminal": PARAMS + '"\\e[2J": 1\n',
-    "f31 no blank after the colon": PARAMS.replace("  lr: ", "  lr:"),
-    "f33 too many digits": spelt("latent_dim", "9" * 5000),
-    "f33 a date that is none": spelt("latent_dim", "2026-13-45"),
-    "f33 a path with a NUL": spelt("path", '"a\\0b"'),
-    "f35 duplicate section": PARAMS + PARAMS[PARAMS.index("\nrender:") :].split("\n\n")[0],
-    "f35 undefined alias": spelt("latent_dim", "*nowhere"),
-    "f35 merge of a number": PARAMS.replace("\nrender:\n", "\nrender:\n  <<: 5\n"),
-    "f35 a tag that fits nothing": spelt("lr", "!!timestamp x"),
-    "f37 no such device": spelt("device", "cuda:0"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_PARAMS)
-def test_bad_params_are_refused_in_words(refused: Refused, tmp_path: Path, name: str) -> None:
-    content = BAD_PARAMS[name]
-    assert content != PARAMS
-    (tmp_path / "train.csv").write_text(GOOD)
-    for known in ("presets", "dvc.yaml"):
-        (tmp_path / known).symlink_to(ROOT / known)
-    path = tmp_path / "params.yaml"
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    for command in (("validate", "train.csv"), ("preset", "demo")):
-        assert "params.yaml" in refused(*command)
 
 
 # --- models -------------------------------------------------------------------------------------

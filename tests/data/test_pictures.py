@@ -1,7 +1,5 @@
 """Pictures: which are read, what becomes of them, what is said of the rest, and what is refused."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

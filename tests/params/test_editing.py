@@ -1,7 +1,5 @@
 """What writes into params.yaml: single values and presets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +51,8 @@ def test_a_value_is_written_where_none_was(path: Path) -> None:
 def test_f31_a_wrong_override_changes_nothing(path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"train.lrr": 1.0}, r"overrides: unknown key `train.lrr`; did you mean `train.lr`"),
-        ({"train.lr": "fast"}, r"overrides: `train.lr`: Input should be a valid number"),
         ({"train": 3}, r"overrides: `train`: Input should be a valid dict"),
         ({"train.lr.x": 3}, r"overrides: unknown key `train.lr.x`"),
-        ({"data.path": "a\nb"}, r"overrides: `data.path`"),
         ({"train.lr": 0, "train.seed": -1}, r"overrides: 2 problems"),
     ]
     for override, message in cases:

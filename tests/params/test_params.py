@@ -1,11 +1,10 @@
 """params.yaml: what is refused, and with which words."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import datetime
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,9 +132,38 @@ def test_f31_f32_f33_f36_what_cannot_be_used_is_refused_in_words(load: Load) -> 
     assert "has no loss of the generator's own" in refusal(load, one)
 
 
-def test_f31_key_that_is_no_text_is_refused(load: Load) -> None:
-    assert "7" in refusal(load, text=TEXT + "\n7: 8\n")
-    assert "`('a',)`: Keys should be strings" in refusal(load, text=TEXT + "\n? [a]\n: 8\n")
+def spelt(key: str, value: str) -> str:
+    """The text with `key: value`, at the first `key` there is."""
+    return re.sub(rf"(?<=\n  {key}: ).*", lambda _: value, TEXT, count=1)
+
+
+BAD_PARAMS = {
+    "a comment": "# nothing yet\n",
+    "a list": "- train\n- data\n",
+    "two documents": TEXT + "---\n" + TEXT,
+    "a merge conflict": f"<<<<<<< HEAD\n{TEXT}=======\n{TEXT}>>>>>>> x\n",
+    "a NUL": TEXT.replace("seed: 1", "seed: 1\0"),
+    "f31 a section of nothing": TEXT.replace("\nrender:\n", "\nrender:\nx:\n"),
+    "f31 a key that commands the terminal": TEXT + '"\\e[2J": 1\n',
+    "f31 a number as a key": TEXT + "\n7: 8\n",
+    "f31 a list as a key": TEXT + "\n? [a]\n: 8\n",
+    "f31 no blank after the colon": TEXT.replace("  lr: ", "  lr:"),
+    "f33 too many digits": spelt("latent_dim", "9" * 5000),
+    "f33 a date that is none": spelt("latent_dim", "2026-13-45"),
+    "f33 a path with a NUL": spelt("path", '"a\\0b"'),
+    "f35 duplicate section": TEXT + TEXT[TEXT.index("\nrender:") :].split("\n\n")[0],
+    "f35 undefined alias": spelt("latent_dim", "*nowhere"),
+    "f35 merge of a number": TEXT.replace("\nrender:\n", "\nrender:\n  <<: 5\n"),
+    "f35 a tag that fits nothing": spelt("lr", "!!timestamp x"),
+    "f37 no such device": spelt("device", "cuda:0"),
+}
+
+
+def test_bad_params_are_refused_in_words(load: Load) -> None:
+    for name, text in BAD_PARAMS.items():
+        message = refusal(load, text=text)
+        assert text != TEXT and "params.yaml" in message and len(message) < 4000, name
+        assert message.replace("\n", "").isprintable() and "\n\n" not in message, name
 
 
 def test_f32_a_value_is_read_by_yaml_1_2() -> None:

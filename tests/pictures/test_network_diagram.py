@@ -1,7 +1,5 @@
 """Network diagrams say what the modules do."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

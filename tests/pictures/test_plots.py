@@ -1,7 +1,5 @@
 """Curves and the confusion matrix as pictures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Stage render: pictures of the trained networks and of their training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

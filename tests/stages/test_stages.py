@@ -1,7 +1,5 @@
 """`run_stage`: what a stage's process says, its exit status, what it refuses, and its progress."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
