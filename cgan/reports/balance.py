@@ -55,8 +55,7 @@ def balance(
     lacking = missing(counts, per_class)
     drawn, sure = fill(generator.network, judge, lacking, seed, believed, generator.class_names)
 
-    images = torch.from_numpy(np.concatenate([rows.images, drawn.numpy()]))
-    pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
+    pictures = picture_of(torch.cat([torch.from_numpy(rows.images), drawn]))
     labels = np.concatenate([rows.labels, lacking.numpy()])
     part = np.full(len(labels), "drawn", dtype=object)
     part[rows.training], part[rows.heldout] = "train", "holdout"

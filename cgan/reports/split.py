@@ -20,7 +20,7 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
     """
     with new_folder(out) as new:
         for name, part in _parts(params, folds):
-            pictures = picture_of(part.images.permute(0, 2, 3, 1).contiguous())
+            pictures = picture_of(part.images)
             folders = class_folders(part.class_names)
             pairs = zip(pictures, part.labels.tolist(), strict=True)
             for number, (picture, label) in enumerate(pairs, start=1):

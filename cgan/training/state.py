@@ -199,28 +199,16 @@ class TrainState:
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Go back to a checkpoint of a training with the same fingerprint."""
-
-        def below(prefix: str) -> dict[str, Tensor]:
-            found = (name for name in tensors if name.startswith(prefix))
-            return {name.removeprefix(prefix): tensors[name] for name in found}
-
         self.step = step
-        self.stats.copy_(tensors["stats"])
-        for name in RECORDS:
-            setattr(self, name, tensors[name].tolist())
-        for name in NETWORKS:
-            getattr(self, name).load_state_dict(below(f"{name}/"))
-        for name in OPTIMIZERS:
-            optimizer: Optimizer = getattr(self, name)
-            for index, weight in enumerate(weights_of(optimizer)):
-                # Fused optimizers walk the memory of weights and moments side by side, so the
-                # moments must get the weights' strides (channels-last) back.
-                optimizer.state[weight] = {
-                    key: torch.empty_like(weight).copy_(value)
-                    if value.shape == weight.shape
-                    else value.to(weight.device)
-                    for key, value in below(f"{name}/{index}/").items()
-                }
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            for weight in weights_of(optimizer):
+                weight.grad = torch.zeros_like(weight)
+            optimizer.step()  # makes its moments; what it does to the weights is overwritten
+        for name, tensor in self.tensors().items():
+            if name in RECORDS:
+                setattr(self, name, tensors[name].tolist())
+            else:
+                tensor.copy_(tensors[name])
 
 
 @torch.no_grad()
