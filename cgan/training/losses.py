@@ -47,11 +47,6 @@ def slope_ratio(objective: str, fake: Tensor) -> Tensor:
     return (fake - 1) / slope
 
 
-def decision_threshold(objective: str) -> float:
-    """The logit above which the discriminator says `real`."""
-    return 0.0 if objective == "logistic" else 0.5
-
-
 def r1_penalty(real: Tensor, images: Tensor) -> Tensor:
     """½·mean‖∂real/∂images‖². Times γ·interval it is the lazy R1 term.
 

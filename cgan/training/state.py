@@ -23,7 +23,6 @@ from cgan.model.networks import (
 from cgan.params.sections import TrainParams
 from cgan.training.batches import Batch, shift
 from cgan.training.losses import (
-    decision_threshold,
     discriminator_fake_loss,
     discriminator_real_loss,
     generator_loss,
@@ -92,7 +91,10 @@ class Part:
 
     def stats(self, objective: str) -> Tensor:
         """STATS. The losses are the adversarial ones: class losses would hide who is ahead."""
-        real, fake, threshold = self.said_of_real, self.said_of_fake, decision_threshold(objective)
+        real, fake = self.said_of_real, self.said_of_fake
+        threshold = (
+            0.0 if objective == "logistic" else 0.5
+        )  # above it, the discriminator says `real`
         values = (
             discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
             generator_loss(objective, self.said_to_generator),
