@@ -16,7 +16,7 @@ from cgan.drawing.drawings import class_folders, write_csv, write_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.evidence.sets import fill, missing
-from cgan.files import read_json, replacing, write_text
+from cgan.files import read_json, write_text
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import Rows
 from cgan.project import EVIDENCE, EVIDENCE_TEXT, GATE_REPORT, GATE_TEXT, JUDGE, VALIDATION
@@ -67,8 +67,7 @@ def balance(
     listed["judge"] = np.concatenate([np.full(count, np.nan), sure.numpy()])
     if path.suffix == ".csv":
         column = validated_params(read_json(VALIDATION), str(VALIDATION)).label_column
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            write_csv(file, pictures, labels.tolist(), column)
+        write_csv(path, pictures, labels.tolist(), column)
     else:
         folders = np.array(class_folders(generator.class_names), object)
         listed["file"] = _picture_names(folders[labels], rows.files, listed)
