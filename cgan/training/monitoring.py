@@ -73,23 +73,20 @@ class Watch:
 
     def problem(self, probe: dict[str, float], kimg: float, total_kimg: float) -> str | None:
         """What is wrong after `kimg` of `total_kimg`, in words, once BAD_PROBES in a row show it."""
-        wrong = self._sign(probe, kimg / total_kimg) if kimg > WARM_UP_KIMG else None
-        self._bad = self._bad + 1 if wrong else 0
-        return wrong if self._bad >= BAD_PROBES else None
-
-    def _sign(self, probe: dict[str, float], part: float) -> str | None:
         accuracy, worst = probe["probe/conditional_accuracy"], probe["probe/diversity_worst_class"]
-        if accuracy < CHANCE / self.classes and part > 0.5:
-            return (
+        wrong = None
+        if kimg > WARM_UP_KIMG and accuracy < CHANCE / self.classes and kimg > total_kimg / 2:
+            wrong = (
                 f"only {percent(accuracy)} of the drawings show the class asked for, and chance alone gives "
                 f"{percent(1 / self.classes)}"
             )
-        if worst < LEAST_DIVERSITY:
-            return (
+        elif kimg > WARM_UP_KIMG and worst < LEAST_DIVERSITY:
+            wrong = (
                 f"mode collapse: drawings of class {self.worst_class} vary {worst:.2f} times as much as real "
                 f"images (expected: at least {LEAST_DIVERSITY})"
             )
-        return None
+        self._bad = self._bad + 1 if wrong else 0
+        return wrong if self._bad >= BAD_PROBES else None
 
 
 def preview_steps(count: int, total_steps: int) -> set[int]:
