@@ -34,7 +34,7 @@ def drawn_facts(
 ) -> dict[str, Any]:
     """`first`: labels of the page's first picture, for which a good seed is looked for. `cards`: labels whose
     first drawings are shown."""
-    images, labels, training = map(torch.from_numpy, (rows.images, rows.labels, rows.training))
+    images, labels, training = rows.images, rows.labels, torch.from_numpy(rows.training)
     a = network.architecture
     size = a.channels * a.height * a.width
     count = max(SHOWN, min(DRAWINGS, VALUES // size))

@@ -39,7 +39,7 @@ def balance(
     if path.suffix not in ("", ".csv"):
         raise CganError(f"--out {out}: expected a file name that ends in .csv, or a folder name.")
     rows, generator = Rows.read(), Generator.load(source)
-    classes, (count, *shape) = int(rows.metadata["classes"]), rows.images.shape
+    classes, (count, *shape) = rows.classes, rows.images.shape
     expected = (classes, *shape[1:], *([3] if shape[0] == 3 else []))
     if (generator.classes, *generator.shape) != expected:
         raise CganError(
@@ -51,12 +51,11 @@ def balance(
     judge, facts = load_judge(JUDGE)
     if facts.get("data_digest") != rows.metadata["digest"]:
         raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
-    counts = torch.from_numpy(rows.labels).bincount(minlength=classes)
-    lacking = missing(counts, per_class)
+    lacking = missing(rows.counts, per_class)
     drawn, sure = fill(generator.network, judge, lacking, seed, believed, generator.class_names)
 
-    pictures = picture_of(torch.cat([torch.from_numpy(rows.images), drawn]))
-    labels = np.concatenate([rows.labels, lacking.numpy()])
+    pictures = picture_of(torch.cat([rows.images, drawn]))
+    labels = torch.cat([rows.labels, lacking]).numpy()
     part = np.full(len(labels), "drawn", dtype=object)
     part[rows.training], part[rows.heldout] = "train", "holdout"
     names = np.array(generator.class_names, object)[labels]

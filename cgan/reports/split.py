@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.drawing.drawings import class_folders, new_folder
-from cgan.evidence.rounds import all_images, folds_of
+from cgan.evidence.rounds import folds_of
 from cgan.model.sampling import encode_png, picture_of
+from cgan.page.data_facts import Rows
 from cgan.params.sections import Params
 from cgan.project import HOLDOUT_DATA, TEST_DATA, TRAIN_DATA
 
@@ -41,7 +42,7 @@ def _parts(params: Params, folds: int | None) -> Iterator[tuple[str, Dataset]]:
             if path.is_file():
                 yield name, load_dataset(path)
         return
-    data = all_images()
+    data = Rows.read()
     fold_of = folds_of(data, folds, params)
     for fold in range(folds):
         yield f"fold-{fold + 1}/train", data.at(fold_of != fold)
