@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,6 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        fields = {key: getattr(self, key) for key in ("verdict", "summary", "reasons", "time")}
-        return fields | self.facts
-
     def body(self, picture: str = "") -> str:
         """All but the title, in Markdown."""
         parts = [in_markdown(self.summary), picture]
@@ -88,7 +84,8 @@ class Report:
         return [reason for reason in self.reasons if reason not in self.summary]
 
     def write(self, json_path: Path, text_path: Path) -> None:
-        write_json(json_path, self.to_json())
+        fields = {key: getattr(self, key) for key in ("verdict", "summary", "reasons", "time")}
+        write_json(json_path, fields | self.facts)
         write_text(text_path, f"# {self.title}: {self.verdict}\n\n{self.body()}")
 
     def say(self, say: Callable[[str], None], text_path: Path) -> None:
@@ -97,8 +94,3 @@ class Report:
         for reason in self._more():
             say(f"  - {reason}")
         say(f"  {text_path} has every number.")
-
-
-def as_dicts(rows: Iterable[Any]) -> list[dict[str, Any]]:
-    """Checks, or other data classes, as JSON has them."""
-    return [asdict(row) for row in rows]

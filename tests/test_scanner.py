@@ -15,7 +15,7 @@ from tracked import root as root
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.registry.client import generator_file, open_registry
-from cgan.training.checkpoints import Checkpoints
+from cgan.training.checkpoints import load_checkpoint
 
 # What bandit, in `make check`, lets pass or takes for a small matter.
 UNPICKLING = re.compile(
@@ -58,7 +58,7 @@ def hostile(tmp_path: Path) -> Iterator[bytes]:
 
 def test_f39_hostile_checkpoint_is_left_out(hostile: bytes, tmp_path: Path) -> None:
     (tmp_path / "step-000000250.safetensors").write_bytes(hostile)
-    assert Checkpoints(tmp_path).load() is None
+    assert load_checkpoint(tmp_path) is None
 
 
 def test_f39_hostile_file_in_a_store_is_refused(hostile: bytes, root: Path) -> None:

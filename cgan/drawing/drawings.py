@@ -7,7 +7,6 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -51,20 +50,17 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
         with replacing(path) as temporary, temporary.open("wb") as packed:
             np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
     else:
-        with (
-            replacing(path) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as table,
-        ):
-            write_csv(table, images, labels)
+        write_csv(path, images, labels)
     return f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
 
 
-def write_csv(file: TextIO, images: Picture, labels: list[int], column: str = "label") -> None:
+def write_csv(path: Path, images: Picture, labels: list[int], column: str = "label") -> None:
     """Kaggle's form: label, then the pixels row by row; colours plane by plane."""
     planes = images if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     rows = np.column_stack([np.array(labels, np.uint16), planes.reshape(len(images), -1)])
     header = ",".join([column, *(f"pixel{i}" for i in range(rows.shape[1] - 1))])
-    np.savetxt(file, rows, "%d", ",", header=header, comments="")
+    with replacing(path) as temporary:
+        np.savetxt(temporary, rows, "%d", ",", header=header, comments="", encoding="utf-8")
 
 
 def write_folder(out: Path, images: Picture, names: Iterable[str]) -> None:

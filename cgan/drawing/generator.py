@@ -117,8 +117,7 @@ class Generator:
 
         from cgan.model.sampling import draw, picture_of
 
-        images = draw(self.network, torch.tensor(labels), seed, self.device)
-        return picture_of(images.permute(0, 2, 3, 1).contiguous())
+        return picture_of(draw(self.network, torch.tensor(labels), seed, self.device))
 
     def picture(
         self,

@@ -66,7 +66,7 @@ def _smooth(images: Tensor, scale: int) -> Tensor:
     height, width = images.shape[2] * scale, images.shape[3] * scale
     large = [
         Image.fromarray(picture_of(image)).resize((width, height), Image.Resampling.LANCZOS)
-        for image in images.permute(0, 2, 3, 1).contiguous()
+        for image in images
     ]
     stacked = torch.from_numpy(np.stack([np.asarray(image) for image in large]))
     return stacked.view(len(images), height, width, -1).permute(0, 3, 1, 2)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.data.dataset import Dataset, image_digests, load_dataset
+from cgan.data.dataset import Dataset, image_digests
 from cgan.data.parts import units
 from cgan.evidence import probe
 from cgan.evidence.classifiers import Pupils
@@ -22,7 +22,6 @@ from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import GeneratorNetwork
 from cgan.params.sections import JudgeParams, Params, TrainChoices
-from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.quality.judge import Judge, Progress, silent
 from cgan.training.fitting import fit
 from cgan.training.loop import train
@@ -43,22 +42,6 @@ class Round:
         answers = self.pupils.answers(self.test.images, self.name, progress)
         right = {name: answer == self.test.labels for name, answer in answers.items()}
         return Outcome(self.rows, self.test.labels, self.units, right)
-
-
-def all_images() -> Dataset:
-    """Training part and hold-out together, in the order of the CSV or of the files.
-
-    Raises ModelError where `dvc repro` has not made them.
-    """
-    parts = [load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(part, name) for part in parts])
-
-    order = joined("lines").argsort()
-    groups = None if parts[0].groups is None else joined("groups")[order]
-    images, labels = joined("images")[order], joined("labels")[order]
-    return Dataset(images, labels, parts[0].metadata, groups=groups)
 
 
 def units_of(data: Dataset) -> Tensor:

@@ -112,13 +112,13 @@ def image_grid(images: Tensor, padding: int = 1, background: int = 64, scale: in
     """
     images = images.repeat_interleave(scale, dim=3).repeat_interleave(scale, dim=4)
     cells = F.pad(images, (padding, 0, padding, 0), value=background)
-    grid = cells.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    return picture_of(F.pad(grid, (0, 0, 0, padding, 0, padding), value=background))
+    grid = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    return picture_of(F.pad(grid, (0, padding, 0, padding), value=background))
 
 
-def picture_of(image: Tensor) -> Picture:
-    """uint8 [..., H, W, C] → numpy without the channel where it is grey."""
-    array: Picture = image.cpu().numpy()
+def picture_of(images: Tensor) -> Picture:
+    """uint8 [..., C, H, W] → numpy [..., H, W, C], without the channel where it is grey."""
+    array: Picture = images.movedim(-3, -1).contiguous().cpu().numpy()
     return array[..., 0] if array.shape[-1] == 1 else array
 
 

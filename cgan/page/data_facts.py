@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from cgan.data.dataset import load_dataset
+from cgan.data.dataset import Dataset, load_dataset
 from cgan.files import read_json
 from cgan.page.tiles import tile
 from cgan.project import CSV_SOURCE, HOLDOUT_DATA, TRAIN_DATA
@@ -21,41 +22,48 @@ SHOWN = 48  # suspects
 VALUES = 60_000_000  # pixels that the judge looks at
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The CSV's rows, put together again from the parts that `preprocess` made of them.
+@dataclass(frozen=True, kw_only=True)
+class Rows(Dataset):
+    """All images, in the order of the CSV or of the files, out of the parts that `preprocess` made.
 
-    `images` uint8 [N, C, H, W], `labels` int64 [N], `lines` int64 [N]: where in the CSV; `training`,
-    `heldout` int64: indices of rows, ascending; `files`: the picture of each row, of a CSV that was made from
-    pictures, else empty; `metadata`: of the training part.
+    `training`, `heldout` int64: indices of rows, ascending; `files`: the picture of each row, of a CSV that
+    was made from pictures, else empty; `metadata`: of the training part.
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    lines: NDArray[np.int64]
+    lines: Tensor
     training: NDArray[np.int64]
     heldout: NDArray[np.int64]
     files: list[str]
-    metadata: dict[str, Any]
 
     @classmethod
     def read(cls) -> Rows:
         """Raises ModelError where `dvc repro` has not made the parts."""
         parts = [load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
-        lines = np.concatenate([part.lines for part in parts])
-        row_of = lines.argsort().argsort()
-        training, heldout = np.split(row_of, [len(parts[0])])
-        images = np.empty((len(lines), *parts[0].images.shape[1:]), np.uint8)
-        labels = np.empty(len(lines), np.int64)
-        for rows, part in zip((training, heldout), parts, strict=True):
-            images[rows], labels[rows] = part.images.numpy(), part.labels.numpy()
+        lines = torch.cat([part.lines for part in parts if part.lines is not None])
+        rows = lines.argsort().argsort().split([len(part) for part in parts])
+
+        def ordered(name: str) -> Tensor:
+            pieces = [getattr(part, name) for part in parts]
+            whole: Tensor = pieces[0].new_empty((len(lines), *pieces[0].shape[1:]))
+            for at, piece in zip(rows, pieces, strict=True):
+                whole[at] = piece
+            return whole
+
         source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
         metadata = parts[0].metadata
         same = source.get("sha256") == metadata["csv_sha256"]  # else it was replaced since then
         files = source.get("files", []) if same else []
-        if files:  # those of a test set are in neither part
-            files = [files[line - 1] for line in np.sort(lines)]
-        return cls(images, labels, np.sort(lines), training, heldout, files, metadata)
+        return cls(
+            images=ordered("images"),
+            labels=ordered("labels"),
+            metadata=metadata,
+            lines=ordered("lines"),
+            groups=None if parts[0].groups is None else ordered("groups"),
+            training=rows[0].numpy(),
+            heldout=rows[1].numpy(),
+            # Those of a test set are in neither part.
+            files=[files[line - 1] for line in sorted(lines.tolist())] if files else [],
+        )
 
     def place(self, index: int) -> dict[str, Any]:
         """A row, counted from 1 as `cgan validate` does, its line in the CSV and its picture's file."""
@@ -66,7 +74,7 @@ class Rows:
 def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, Any]:
     """`report`: of the stage validate."""
     return {
-        "rows": len(rows.labels),
+        "rows": len(rows),
         "training": len(rows.training),
         "heldout": len(rows.heldout),
         "tested": report.get("splits", {}).get("test", 0),
@@ -78,14 +86,13 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
 
 def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
     """Rows whose label the judge doubts. It has seen the labels of the training part, and learnt some."""
-    images, labels = rows.images, rows.labels
-    room = max(1, VALUES // images[0].size)
+    room = max(1, VALUES // rows.images[0].numel())
     # A CSV can be sorted by class: what is looked at comes from everywhere, held-out rows first.
     random = np.random.default_rng(0)
     order = [random.permutation(part) for part in (rows.heldout, rows.training)]
     looked = np.sort(np.concatenate(order)[:room])
-    seen = look(judge, torch.from_numpy(images[looked])).logits.double().softmax(dim=1).numpy()
-    suspects = doubtful_labels(seen, labels[looked])
+    seen = look(judge, rows.images[looked]).logits.double().softmax(dim=1).numpy()
+    suspects = doubtful_labels(seen, rows.labels.numpy()[looked])
     shown = suspects_facts(suspects.first(SHOWN), looked, rows)
     return {"count": len(suspects), "looked_at": len(looked), "rows": shown}
 
@@ -99,7 +106,7 @@ def suspects_facts(
     columns = zip(at, suspects.suggested, suspects.confidence, heldout, strict=True)
     return [
         rows.place(i)
-        | {"label": int(rows.labels[i]), "src": tile(torch.from_numpy(rows.images[i]), SIDE)}
+        | {"label": int(rows.labels[i]), "src": tile(rows.images[i], SIDE)}
         | {"suggested": int(suggested), "confidence": float(confidence), "heldout": bool(part)}
         for i, suggested, confidence, part in columns
     ]

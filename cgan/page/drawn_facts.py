@@ -34,7 +34,7 @@ def drawn_facts(
 ) -> dict[str, Any]:
     """`first`: labels of the page's first picture, for which a good seed is looked for. `cards`: labels whose
     first drawings are shown."""
-    images, labels, training = map(torch.from_numpy, (rows.images, rows.labels, rows.training))
+    images, labels, training = rows.images, rows.labels, torch.from_numpy(rows.training)
     a = network.architecture
     size = a.channels * a.height * a.width
     count = max(SHOWN, min(DRAWINGS, VALUES // size))
@@ -44,10 +44,6 @@ def drawn_facts(
     drawn = draw(network, asked, seed)
     certain = look(judge, drawn).logits.double().softmax(dim=1)
     right = certain[torch.arange(count), asked]
-    chosen = {
-        "random": torch.randperm(count, generator=_random(seed + 1))[:SHOWN],
-        "worst": right.argsort(stable=True)[:SHOWN],
-    }
     seen = certain.argmax(dim=1)
     trained = torch.full_like(labels, -1)  # a held-out image is of no class
     trained[training] = labels[training]
@@ -75,18 +71,16 @@ def drawn_facts(
         ]
 
     some = training[torch.randperm(len(training), generator=_random(seed))[:LOOKED_AT]]
-    first_seed = good_seed(network, judge, first, images[some], labels[some])
-    parts = {name: beside(picked) for name, picked in chosen.items()}
-    by_class: dict[int, list[str]] = {
-        label: [tile(image, CARD_SIDE) for image in drawn[asked == label][:ON_A_CARD]]
-        for label in cards
-    }
     return {
         "drawings": count,
         "seed": seed,
-        "first_seed": first_seed,
-        **parts,
-        "by_class": by_class,
+        "first_seed": good_seed(network, judge, first, images[some], labels[some]),
+        "random": beside(torch.randperm(count, generator=_random(seed + 1))[:SHOWN]),
+        "worst": beside(right.argsort(stable=True)[:SHOWN]),
+        "by_class": {
+            label: [tile(image, CARD_SIDE) for image in drawn[asked == label][:ON_A_CARD]]
+            for label in cards
+        },
     }
 
 

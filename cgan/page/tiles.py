@@ -25,7 +25,7 @@ def tile(image: Tensor, side: int) -> str:
     if scale < 1:
         size = [max(1, round(height * scale)), max(1, round(width * scale))]
         image = F.interpolate(image[None].float(), size, mode="area")[0].round().to(torch.uint8)
-    return _uri("png", encode_png(picture_of(image.permute(1, 2, 0).contiguous())))
+    return _uri("png", encode_png(picture_of(image)))
 
 
 def film(folder: Path) -> tuple[list[dict[str, Any]], str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ from cgan.quality.likeness import variety
 from cgan.quality.metrics import conditional_accuracy
 from cgan.registry.client import GATE_FOLDER, Registry, Version, downloaded, generator_file
 from cgan.registry.decision import agreement, as_varied, bars, compare, decide, mix, shifted
-from cgan.verdict import Check, Report, as_dicts, table_of
+from cgan.verdict import Check, Report, table_of
 
 DATA = "training_data.safetensors"
 ANOTHER_CHAMPION = (
@@ -132,8 +132,8 @@ def judge(report: Report, match: Match, params: Params) -> str:
     context = measurement_context(inputs, params.evaluate, evaluation_set)
     context["replicates"] = REPLICATES
     report.facts |= {
-        "checks": as_dicts(checks),
-        "comparison": as_dicts(comparison),
+        "checks": [asdict(check) for check in checks],
+        "comparison": [asdict(check) for check in comparison],
         "measured": challenger.values(),
         "measurement_context": context,
     }

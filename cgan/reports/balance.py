@@ -16,7 +16,7 @@ from cgan.drawing.drawings import class_folders, write_csv, write_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.evidence.sets import fill, missing
-from cgan.files import read_json, replacing, write_text
+from cgan.files import read_json, write_text
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import Rows
 from cgan.project import EVIDENCE, EVIDENCE_TEXT, GATE_REPORT, GATE_TEXT, JUDGE, VALIDATION
@@ -39,7 +39,7 @@ def balance(
     if path.suffix not in ("", ".csv"):
         raise CganError(f"--out {out}: expected a file name that ends in .csv, or a folder name.")
     rows, generator = Rows.read(), Generator.load(source)
-    classes, (count, *shape) = int(rows.metadata["classes"]), rows.images.shape
+    classes, (count, *shape) = rows.classes, rows.images.shape
     expected = (classes, *shape[1:], *([3] if shape[0] == 3 else []))
     if (generator.classes, *generator.shape) != expected:
         raise CganError(
@@ -51,13 +51,11 @@ def balance(
     judge, facts = load_judge(JUDGE)
     if facts.get("data_digest") != rows.metadata["digest"]:
         raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
-    counts = torch.from_numpy(rows.labels).bincount(minlength=classes)
-    lacking = missing(counts, per_class)
+    lacking = missing(rows.counts, per_class)
     drawn, sure = fill(generator.network, judge, lacking, seed, believed, generator.class_names)
 
-    images = torch.from_numpy(np.concatenate([rows.images, drawn.numpy()]))
-    pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
-    labels = np.concatenate([rows.labels, lacking.numpy()])
+    pictures = picture_of(torch.cat([rows.images, drawn]))
+    labels = torch.cat([rows.labels, lacking]).numpy()
     part = np.full(len(labels), "drawn", dtype=object)
     part[rows.training], part[rows.heldout] = "train", "holdout"
     names = np.array(generator.class_names, object)[labels]
@@ -68,8 +66,7 @@ def balance(
     listed["judge"] = np.concatenate([np.full(count, np.nan), sure.numpy()])
     if path.suffix == ".csv":
         column = validated_params(read_json(VALIDATION), str(VALIDATION)).label_column
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            write_csv(file, pictures, labels.tolist(), column)
+        write_csv(path, pictures, labels.tolist(), column)
     else:
         folders = np.array(class_folders(generator.class_names), object)
         listed["file"] = _picture_names(folders[labels], rows.files, listed)

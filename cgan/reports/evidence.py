@@ -23,7 +23,6 @@ from cgan.evidence.classifiers import COST_NOTHING, TRAINED
 from cgan.evidence.effect import DRAWN, Outcome, effect
 from cgan.evidence.rounds import (
     Round,
-    all_images,
     folds_of,
     rounds_by_fold,
     rounds_by_seed,
@@ -34,6 +33,7 @@ from cgan.files import locked, read_json, require_writable, sha256_of, write_tex
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.model.model_file import load_generator
 from cgan.page.assemble import document
+from cgan.page.data_facts import Rows
 from cgan.params.sections import Params
 from cgan.project import (
     EVIDENCE,
@@ -98,7 +98,7 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
     tidy(folder)
     with locked(folder.with_suffix(".lock")):
         if count:
-            tested_on, data = f"each of {count} folds", all_images()
+            tested_on, data = f"each of {count} folds", Rows.read()
             fold_of, others = folds_of(data, count, params), None
             if options.drawn:
                 others = _by_fold(options.drawn, count, params, data, say)

@@ -41,15 +41,15 @@ def find_label_errors(
         raise CganError(f"--out {out}: expected a file name that ends in .csv.")
     require_writable(out)
     rows = Rows.read()
-    data = Dataset(torch.from_numpy(rows.images), torch.from_numpy(rows.labels), rows.metadata)
+    labels = rows.labels.numpy()
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
-    say(f"Training {folds} judges, each on {folds - 1} of {folds} parts of {len(data):,} images.")
-    logits = out_of_fold(data, params.train_judge, folds, hardware, progress)
-    suspects = label_errors(logits, rows.labels)
-    names = np.array(data.class_names)
+    say(f"Training {folds} judges, each on {folds - 1} of {folds} parts of {len(rows):,} images.")
+    logits = out_of_fold(rows, params.train_judge, folds, hardware, progress)
+    suspects = label_errors(logits, labels)
+    names = np.array(rows.class_names)
     table = pd.DataFrame([rows.place(index) for index in suspects.rows], columns=list(COLUMNS))
-    table["label"] = names[rows.labels[suspects.rows]]
+    table["label"] = names[labels[suspects.rows]]
     table["suggested"], table["confidence"] = names[suspects.suggested], suspects.confidence
     write_text(out, table.to_csv(index=False, float_format="%.4f"))
     how = (
@@ -63,14 +63,14 @@ def find_label_errors(
         {},
         how=how,
         count=len(suspects),
-        of=len(data),
-        names=data.class_names,
-        suspects=suspects_facts(suspects.first(SHOWN), np.arange(len(data)), rows),
+        of=len(rows),
+        names=rows.class_names,
+        suspects=suspects_facts(suspects.first(SHOWN), np.arange(len(rows)), rows),
     )
     write_text(page, html)
-    right = float((logits.argmax(dim=1) == data.labels).double().mean())
+    right = float((logits.argmax(dim=1) == rows.labels).double().mean())
     say(
-        f"{len(suspects):,} of {len(data):,} labels look wrong ({percent(right)} agree with the judges). "
+        f"{len(suspects):,} of {len(rows):,} labels look wrong ({percent(right)} agree with the judges). "
         f"{out} lists them; {page} shows them."
     )
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.drawing.drawings import class_folders, new_folder
-from cgan.evidence.rounds import all_images, folds_of
+from cgan.evidence.rounds import folds_of
 from cgan.model.sampling import encode_png, picture_of
+from cgan.page.data_facts import Rows
 from cgan.params.sections import Params
 from cgan.project import HOLDOUT_DATA, TEST_DATA, TRAIN_DATA
 
@@ -20,7 +21,7 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
     """
     with new_folder(out) as new:
         for name, part in _parts(params, folds):
-            pictures = picture_of(part.images.permute(0, 2, 3, 1).contiguous())
+            pictures = picture_of(part.images)
             folders = class_folders(part.class_names)
             pairs = zip(pictures, part.labels.tolist(), strict=True)
             for number, (picture, label) in enumerate(pairs, start=1):
@@ -41,7 +42,7 @@ def _parts(params: Params, folds: int | None) -> Iterator[tuple[str, Dataset]]:
             if path.is_file():
                 yield name, load_dataset(path)
         return
-    data = all_images()
+    data = Rows.read()
     fold_of = folds_of(data, folds, params)
     for fold in range(folds):
         yield f"fold-{fold + 1}/train", data.at(fold_of != fold)

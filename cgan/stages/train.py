@@ -6,7 +6,6 @@ one is of the last step: whatever is killed before DVC knows the result, the nex
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -92,12 +91,15 @@ def main() -> None:
             log.info("Chosen for these images: %s", fitting.choice)
         if fitting.advice:
             log.info(fitting.advice)
-        bar = functools.partial(progress, "training", images_a_step=fitted.batch_size)
         watch = Watch(load_judge(project.JUDGE)[0], data, fitted.seed)
-        live = LivePage(run, folder, run.info["run_name"], fitted.total_kimg)
+        live = LivePage(folder, run.info["run_name"], fitted.total_kimg)
+
+        def bar(steps: range) -> Iterator[int]:
+            return live.between(progress("training", steps, fitted.batch_size))
+
         try:
             with live.kept():
-                trained = train(data, fitted, live, folder, bar, lambda: bool(signals), watch)
+                trained = train(data, fitted, run, folder, bar, lambda: bool(signals), watch)
         except Diverged as error:
             raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
         made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}

@@ -1,4 +1,7 @@
-"""Checkpoints of a training: whole or not there, and the one before where the newest is damaged."""
+"""Checkpoints of a training: whole or not there, and the one before where the newest is damaged.
+
+One atomic file holds everything of one step, so parts of different steps never meet.
+"""
 
 from __future__ import annotations
 
@@ -17,41 +20,33 @@ KEEP = 2
 log = logging.getLogger(__name__)
 
 
-class Checkpoints:
-    """The newest checkpoints of one training, in its folder.
+def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
+    path = folder / f"step-{step:09d}.safetensors"
+    save_tensors(path, "checkpoint", tensors, {"step": step})
+    for old in _newest_first(folder)[KEEP:]:
+        old.unlink()
 
-    One atomic file holds everything of one step, so parts of different steps never meet.
+
+def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
+    """The newest good checkpoint as (step, tensors), or None. Damaged ones are removed.
+
+    Raises UnreadableError, and removes nothing, when the machine cannot read one at present.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".*.tmp"):  # a save that was killed
+        leftover.unlink()
+    for path in _newest_first(folder):
+        try:
+            tensors, facts = load_tensors(path, "checkpoint")
+            return int(facts["step"]), tensors
+        except UnreadableError:
+            raise
+        except ModelError:
+            log.warning("%s: damaged, so it was removed, and the one before it is used.", path)
+            path.unlink(missing_ok=True)
+    return None
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):  # a save that was killed
-            leftover.unlink()
 
-    def _files(self) -> list[Path]:
-        """Newest first. Raises OSError if the folder cannot be read (a glob would just find nothing)."""
-        files = [path for path in self.folder.iterdir() if path.match("step-*.safetensors")]
-        return sorted(files, reverse=True)
-
-    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        path = self.folder / f"step-{step:09d}.safetensors"
-        save_tensors(path, "checkpoint", tensors, {"step": step})
-        for old in self._files()[KEEP:]:
-            old.unlink()
-
-    def load(self) -> tuple[int, dict[str, Tensor]] | None:
-        """The newest good checkpoint as (step, tensors), or None. Damaged ones are removed.
-
-        Raises UnreadableError, and removes nothing, when the machine cannot read one at present.
-        """
-        for path in self._files():
-            try:
-                tensors, facts = load_tensors(path, "checkpoint")
-                return int(facts["step"]), tensors
-            except UnreadableError:
-                raise
-            except ModelError:
-                log.warning("%s: damaged, so it was removed, and the one before it is used.", path)
-                path.unlink(missing_ok=True)
-        return None
+def _newest_first(folder: Path) -> list[Path]:
+    """Raises OSError if the folder cannot be read (a glob would just find nothing)."""
+    return sorted((p for p in folder.iterdir() if p.match("step-*.safetensors")), reverse=True)

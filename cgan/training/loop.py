@@ -12,6 +12,7 @@ import torch
 
 from cgan.data.dataset import Dataset
 from cgan.errors import Interrupted, TrainingError, percent
+from cgan.files import write_bytes
 from cgan.model.hardware import (
     choose_hardware,
     compute_deterministically,
@@ -19,12 +20,13 @@ from cgan.model.hardware import (
     parts_on_threads,
 )
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
+from cgan.model.sampling import encode_png
 from cgan.params.sections import TrainParams
 from cgan.project import AT_THE_END, BY_STEP
 from cgan.tracking.tracker import Tracker
 from cgan.training.batches import Feed, learning_rate
-from cgan.training.checkpoints import Checkpoints
-from cgan.training.monitoring import WARM_UP_KIMG, Previewer, Watch
+from cgan.training.checkpoints import load_checkpoint, save_checkpoint
+from cgan.training.monitoring import WARM_UP_KIMG, Watch, kept_previews, preview, preview_steps
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm
 from cgan.training.updates import train_step
 
@@ -81,11 +83,11 @@ def train(
     keep_freed_memory()
     state = TrainState(data, params, hardware)
     feed = Feed(data, params, hardware.device, params.log_every)
-    checkpoints = Checkpoints(folder) if folder else None
-    if checkpoints and (checkpoint := checkpoints.load()):
+    if folder and (checkpoint := load_checkpoint(folder)):
         state.restore(*checkpoint)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
-    previewer = Previewer(state, data.class_names, folder)
+    preview_at = preview_steps(params.previews, params.total_steps)
+    previews = kept_previews(folder)
     # Step 0 and as many more as there are to be probes, at equal distances up to the last step.
     count = params.probes if watch else 0
     probe_steps = {round(params.total_steps * n / count) for n in range(count + 1) if count}
@@ -93,10 +95,13 @@ def train(
     def look() -> None:
         """The preview and the probe of this step, if any."""
         step = state.step
-        if step in previewer.steps or step in probe_steps:
+        if step in preview_at or step in probe_steps:
             check_finite(state)
-        if step in previewer.steps:
-            picture = previewer.take()
+        if step in preview_at:
+            picture = preview(state, data.class_names)
+            previews[step] = encode_png(picture)
+            if folder:
+                write_bytes(folder / "previews" / f"step-{step:06d}.png", previews[step])
             tracker.log_image(BY_STEP, picture, step)
             if step == params.total_steps:
                 tracker.log_image(AT_THE_END, picture, step)
@@ -117,11 +122,11 @@ def train(
                 tracker.log_metrics(record(state, seconds, step - start), step)
                 check_balance(state)
             look()
-            if checkpoints and (step % params.save_every == 0 or stop or last):
+            if folder and (step % params.save_every == 0 or stop or last):
                 check_finite(state)
-                checkpoints.save(step, state.tensors())
+                save_checkpoint(folder, step, state.tensors())
             if stop and not last:
-                saved = "a checkpoint was saved" if checkpoints else "nothing was saved"
+                saved = "a checkpoint was saved" if folder else "nothing was saved"
                 raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
         wall_time_s = time.perf_counter() - started
         counts = data.labels.bincount(minlength=data.classes)
@@ -131,7 +136,7 @@ def train(
         state.discriminator.cpu().eval().requires_grad_(False),
         state.history,
         state.probes,
-        previewer.taken,
+        previews,
         wall_time_s,
         start,
     )

@@ -28,9 +28,7 @@ def discriminator_fake_loss(objective: str, fake: Tensor) -> Tensor:
     return 0.5 * fake.square().mean()
 
 
-def generator_loss(objective: str, fake: Tensor) -> Tensor:
-    """The generator wants its fakes taken for real."""
-    return discriminator_real_loss(objective, fake)
+generator_loss = discriminator_real_loss  # the generator wants its fakes taken for real
 
 
 def slope_ratio(objective: str, fake: Tensor) -> Tensor:
@@ -45,11 +43,6 @@ def slope_ratio(objective: str, fake: Tensor) -> Tensor:
         return -torch.exp(-fake.clamp(min=-60.0))
     slope = torch.where(fake.abs() < 1e-6, torch.full_like(fake, 1e-6), fake)
     return (fake - 1) / slope
-
-
-def decision_threshold(objective: str) -> float:
-    """The logit above which the discriminator says `real`."""
-    return 0.0 if objective == "logistic" else 0.5
 
 
 def r1_penalty(real: Tensor, images: Tensor) -> Tensor:

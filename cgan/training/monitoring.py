@@ -11,14 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cgan.data.contact_sheet import with_names
 from cgan.data.dataset import Dataset
 from cgan.errors import percent
-from cgan.files import write_bytes
 from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import draw, encode_png, image_grid, to_uint8
+from cgan.model.sampling import Picture, draw, image_grid, to_uint8
 from cgan.quality.judge import Judge, look
 from cgan.quality.metrics import diversity, frechet_distance
 from cgan.training.state import TrainState
@@ -75,23 +73,20 @@ class Watch:
 
     def problem(self, probe: dict[str, float], kimg: float, total_kimg: float) -> str | None:
         """What is wrong after `kimg` of `total_kimg`, in words, once BAD_PROBES in a row show it."""
-        wrong = self._sign(probe, kimg / total_kimg) if kimg > WARM_UP_KIMG else None
-        self._bad = self._bad + 1 if wrong else 0
-        return wrong if self._bad >= BAD_PROBES else None
-
-    def _sign(self, probe: dict[str, float], part: float) -> str | None:
         accuracy, worst = probe["probe/conditional_accuracy"], probe["probe/diversity_worst_class"]
-        if accuracy < CHANCE / self.classes and part > 0.5:
-            return (
+        wrong = None
+        if kimg > WARM_UP_KIMG and accuracy < CHANCE / self.classes and kimg > total_kimg / 2:
+            wrong = (
                 f"only {percent(accuracy)} of the drawings show the class asked for, and chance alone gives "
                 f"{percent(1 / self.classes)}"
             )
-        if worst < LEAST_DIVERSITY:
-            return (
+        elif kimg > WARM_UP_KIMG and worst < LEAST_DIVERSITY:
+            wrong = (
                 f"mode collapse: drawings of class {self.worst_class} vary {worst:.2f} times as much as real "
                 f"images (expected: at least {LEAST_DIVERSITY})"
             )
-        return None
+        self._bad = self._bad + 1 if wrong else 0
+        return wrong if self._bad >= BAD_PROBES else None
 
 
 def preview_steps(count: int, total_steps: int) -> set[int]:
@@ -104,32 +99,19 @@ def preview_steps(count: int, total_steps: int) -> set[int]:
     return {*first, *(round(step) for step in rest)}
 
 
-class Previewer:
-    """Pictures of fixed latents × classes, drawn by the averaged generator during training.
+@torch.no_grad()
+def preview(state: TrainState, names: list[str]) -> Picture:
+    """Drawings of the averaged generator: a row a class (the first 50) with its name, and a column a latent,
+    always the same ones."""
+    p, names, device = state.params, names[:PREVIEW_CLASSES], state.hardware.device
+    random = torch.Generator().manual_seed(p.seed)
+    latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=random).repeat(len(names), 1)
+    labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)
+    images = to_uint8(state.average(latents.to(device), labels.to(device)))
+    return with_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), names)
 
-    They are kept as files beside the checkpoints, so that a resumed training still has them all.
-    """
 
-    def __init__(self, state: TrainState, names: list[str], folder: Path | None) -> None:
-        p, device = state.params, state.hardware.device
-        self.state, self.names = state, names[:PREVIEW_CLASSES]
-        self.steps = preview_steps(p.previews, p.total_steps)
-        random = torch.Generator().manual_seed(p.seed)
-        latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=random)
-        self.latents = latents.repeat(len(self.names), 1).to(device)
-        labels = torch.arange(len(self.names), device=device)
-        self.labels = labels.repeat_interleave(PREVIEW_COLUMNS)
-        self.folder = folder / "previews" if folder else None
-        files = sorted(self.folder.glob("step-*.png")) if self.folder else []
-        self.taken = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
-        """Step → PNG, those of an earlier, interrupted process, too."""
-
-    @torch.no_grad()
-    def take(self) -> NDArray[np.uint8]:
-        """Draw → uint8 [H, W] or [H, W, 3]: a row a class (the first 50) with its name, a column a latent."""
-        images, step = to_uint8(self.state.average(self.latents, self.labels)), self.state.step
-        grid = with_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), self.names)
-        self.taken[step] = encode_png(grid)
-        if self.folder:
-            write_bytes(self.folder / f"step-{step:06d}.png", self.taken[step])
-        return grid
+def kept_previews(folder: Path | None) -> dict[int, bytes]:
+    """Step → PNG, of an interrupted training: they are kept as files beside its checkpoints."""
+    files = sorted((folder / "previews").glob("step-*.png")) if folder else []
+    return {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}

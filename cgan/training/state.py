@@ -23,7 +23,6 @@ from cgan.model.networks import (
 from cgan.params.sections import TrainParams
 from cgan.training.batches import Batch, shift
 from cgan.training.losses import (
-    decision_threshold,
     discriminator_fake_loss,
     discriminator_real_loss,
     generator_loss,
@@ -92,7 +91,10 @@ class Part:
 
     def stats(self, objective: str) -> Tensor:
         """STATS. The losses are the adversarial ones: class losses would hide who is ahead."""
-        real, fake, threshold = self.said_of_real, self.said_of_fake, decision_threshold(objective)
+        real, fake = self.said_of_real, self.said_of_fake
+        threshold = (
+            0.0 if objective == "logistic" else 0.5
+        )  # above it, the discriminator says `real`
         values = (
             discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
             generator_loss(objective, self.said_to_generator),
@@ -199,28 +201,16 @@ class TrainState:
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Go back to a checkpoint of a training with the same fingerprint."""
-
-        def below(prefix: str) -> dict[str, Tensor]:
-            found = (name for name in tensors if name.startswith(prefix))
-            return {name.removeprefix(prefix): tensors[name] for name in found}
-
         self.step = step
-        self.stats.copy_(tensors["stats"])
-        for name in RECORDS:
-            setattr(self, name, tensors[name].tolist())
-        for name in NETWORKS:
-            getattr(self, name).load_state_dict(below(f"{name}/"))
-        for name in OPTIMIZERS:
-            optimizer: Optimizer = getattr(self, name)
-            for index, weight in enumerate(weights_of(optimizer)):
-                # Fused optimizers walk the memory of weights and moments side by side, so the
-                # moments must get the weights' strides (channels-last) back.
-                optimizer.state[weight] = {
-                    key: torch.empty_like(weight).copy_(value)
-                    if value.shape == weight.shape
-                    else value.to(weight.device)
-                    for key, value in below(f"{name}/{index}/").items()
-                }
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            for weight in weights_of(optimizer):
+                weight.grad = torch.zeros_like(weight)
+            optimizer.step()  # makes its moments; what it does to the weights is overwritten
+        for name, tensor in self.tensors().items():
+            if name in RECORDS:
+                setattr(self, name, tensors[name].tolist())
+            else:
+                tensor.copy_(tensors[name])
 
 
 @torch.no_grad()

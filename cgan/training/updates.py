@@ -1,7 +1,7 @@
 """One step, in the order of time: a batch comes in parts, both networks are updated, the average follows.
 
 There are three ways to update the networks. Each takes the gradients of every part, on a thread of its own,
-and ends in `apply`. A network is updated on the mean of the parts' losses. Nothing here waits for the device.
+and ends in `apply`. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -41,35 +41,10 @@ def train_step(state: TrainState, feed: Feed) -> None:
     state.step += 1
 
 
-def one_pass(state: TrainState, parts: list[Part]) -> None:
-    """One update of each network, from one pass of fakes and reals through the discriminator."""
-    by_part = state.map(partial(gradients_of_both, state), parts)
-    for_discriminator, for_generator = zip(*by_part, strict=True)
-    apply(state, state.discriminator_optimizer, for_discriminator)
-    apply(state, state.generator_optimizer, for_generator)
-
-
-def two_passes(state: TrainState, parts: list[Part]) -> None:
-    """The discriminator on fakes and reals together, then the generator through the updated one."""
-    update(state, state.discriminator_optimizer, loss_on_both, parts)
-    update(state, state.generator_optimizer, loss_of_generator, parts)
-
-
-def in_turn(state: TrainState, parts: list[Part]) -> None:
-    """The demo's three updates: the discriminator on fakes, then on reals, then the generator.
-
-    They work with every network: batch norm never sees fakes and reals together.
-    """
-    update(state, state.discriminator_optimizer, loss_on_fakes, parts)
-    update(state, state.discriminator_optimizer, loss_on_reals, parts)
-    update(state, state.generator_optimizer, loss_of_generator, parts)
-
-
-UPDATES = {"one_pass": one_pass, "two_passes": two_passes, "in_turn": in_turn}
-
-
-def update(state: TrainState, optimizer: Optimizer, loss: Loss, parts: list[Part]) -> None:
-    """One update of a network on the mean of the parts' losses."""
+def update(state: TrainState, loss: Loss, parts: list[Part]) -> None:
+    """One update of the network whose loss it is, on the mean of the parts' losses."""
+    of_generator = loss is loss_of_generator
+    optimizer = state.generator_optimizer if of_generator else state.discriminator_optimizer
 
     def gradients(part: Part) -> Gradients:
         value = loss(state.params, part) / len(parts)
@@ -142,23 +117,44 @@ def loss_of_generator(p: TrainParams, part: Part) -> Tensor:
     return loss
 
 
-def gradients_of_both(state: TrainState, part: Part) -> tuple[Gradients, Gradients]:
-    """→ (the discriminator's gradients, the generator's) from one pass.
+def one_pass(state: TrainState, parts: list[Part]) -> None:
+    """One update of each network, from one pass of fakes and reals through the discriminator.
 
     A fake's gradient for one network's loss is a multiple of its gradient for the other's. So the
     discriminator's backward pass goes on to its first maps. There the fakes' half is turned into the
     generator's gradient, which goes on through the generator alone.
     """
-    loss = loss_on_both(state.params, part)
-    part.said_to_generator = part.said_of_fake
-    *for_discriminator, at_maps = torch.autograd.grad(
-        loss / state.parts, [*weights_of(state.discriminator_optimizer), part.maps]
-    )
-    slopes = slope_ratio(state.params.objective, part.said_of_fake)
-    at_maps = at_maps.chunk(2)[0] * slopes[:, None, None, None]
-    with part.hardware.autocast():
-        at_fakes = part.projection.gradient_at_images(at_maps)
-    if part.batch.fake_shifts is not None:
-        at_fakes = shift(at_fakes, -part.batch.fake_shifts)
+    of_discriminator = weights_of(state.discriminator_optimizer)
     of_generator = weights_of(state.generator_optimizer)
-    return tuple(for_discriminator), torch.autograd.grad(part.fakes, of_generator, at_fakes)
+
+    def gradients(part: Part) -> tuple[Gradients, Gradients]:
+        loss = loss_on_both(state.params, part)
+        part.said_to_generator = part.said_of_fake
+        *for_discriminator, at_maps = torch.autograd.grad(
+            loss / state.parts, [*of_discriminator, part.maps]
+        )
+        slopes = slope_ratio(state.params.objective, part.said_of_fake)
+        at_maps = at_maps.chunk(2)[0] * slopes[:, None, None, None]
+        with part.hardware.autocast():
+            at_fakes = part.projection.gradient_at_images(at_maps)
+        if part.batch.fake_shifts is not None:
+            at_fakes = shift(at_fakes, -part.batch.fake_shifts)
+        return tuple(for_discriminator), torch.autograd.grad(part.fakes, of_generator, at_fakes)
+
+    for_discriminator, for_generator = zip(*state.map(gradients, parts), strict=True)
+    apply(state, state.discriminator_optimizer, for_discriminator)
+    apply(state, state.generator_optimizer, for_generator)
+
+
+def one_by_one(losses: tuple[Loss, ...], state: TrainState, parts: list[Part]) -> None:
+    """An update for each loss; that of the generator is through the updated discriminator."""
+    for loss in losses:
+        update(state, loss, parts)
+
+
+UPDATES: dict[str, Callable[[TrainState, list[Part]], None]] = {
+    "one_pass": one_pass,
+    "two_passes": partial(one_by_one, (loss_on_both, loss_of_generator)),
+    # The demo's, which work with every network: batch norm never sees fakes and reals together.
+    "in_turn": partial(one_by_one, (loss_on_fakes, loss_on_reals, loss_of_generator)),
+}

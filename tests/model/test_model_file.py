@@ -22,7 +22,7 @@ from cgan.model.model_file import (
     save_tensors,
 )
 from cgan.model.networks import Architecture, build_generator
-from cgan.training.checkpoints import Checkpoints
+from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 
 GENERATOR = Architecture("embed", 3, 3, 12, 8, features=2, latent_dim=4)
 TENSORS = {
@@ -116,8 +116,8 @@ def test_f44_a_file_names_no_device_and_loads_to_the_cpu(file: Path) -> None:
 @pytest.mark.gpu
 def test_f44_a_checkpoint_from_cuda_is_the_same_on_the_cpu(tmp_path: Path) -> None:
     on_card = {name: tensor.cuda() for name, tensor in TENSORS.items()}
-    Checkpoints(tmp_path).save(3, on_card)
-    loaded = Checkpoints(tmp_path).load()
+    save_checkpoint(tmp_path, 3, on_card)
+    loaded = load_checkpoint(tmp_path)
     assert loaded is not None and loaded[0] == 3 and digest_of(loaded[1]) == digest_of(TENSORS)
     assert {tensor.device.type for tensor in loaded[1].values()} == {"cpu"}
 

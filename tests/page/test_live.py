@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from recording import RecordingTracker
 
 from cgan.cli import app
 from cgan.errors import CganError, Interrupted
@@ -25,13 +24,14 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LivePage:
     folder = tmp_path / "run"
     folder.mkdir()
     append(folder, "metrics", step=50, metrics={**AT, "progress/kimg": 5.0})
-    return LivePage(RecordingTracker(), folder, "<b>one</b>", 40.0)
+    return LivePage(folder, "<b>one</b>", 40.0)
 
 
 def shown(live: LivePage, step: int, kimg: float, **metrics: float) -> str:
     """The page after a record, however soon it comes."""
     live.due = 0.0
-    live.log_metrics({**AT, "progress/kimg": kimg, **metrics}, step)
+    append(live.folder, "metrics", step=step, metrics={**AT, "progress/kimg": kimg, **metrics})
+    assert list(live.between([step])) == [step]
     return LIVE.read_text(encoding="utf-8")
 
 
@@ -79,7 +79,7 @@ def test_it_is_not_written_again_before_its_cost_is_a_small_part_of_the_time(
 
     monkeypatch.setattr(live, "_body", body)
     while clock[0] < 200:
-        live.log_metrics({**AT, "progress/kimg": 1.0}, 1)
+        live.write()
         clock[0] += 0.1
     assert 8 < len(written) <= 1 + 100 * SHARE / 0.05
 
@@ -89,8 +89,7 @@ def test_a_page_that_cannot_be_written_is_told_once_and_the_training_goes_on(
 ) -> None:
     LIVE.parent.write_text("a file where the folder should be")
     with live.kept():
-        for step in range(3):
-            live.log_metrics({**AT, "progress/kimg": 1.0}, step)
+        assert list(live.between(range(3))) == [0, 1, 2]
     told = [each.message for each in caplog.records if "could not be written" in each.message]
     assert len(told) == 1 and "The training goes on" in told[0]
 

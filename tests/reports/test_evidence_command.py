@@ -20,9 +20,10 @@ from cgan.data.dataset import load_dataset, save_dataset
 from cgan.drawing.drawings import write_folder
 from cgan.errors import CganError
 from cgan.evidence.effect import Difference, Effect
-from cgan.evidence.rounds import all_images, folds_of
+from cgan.evidence.rounds import folds_of
 from cgan.evidence.sets import default_per_class, fill, missing
 from cgan.model.sampling import picture_of
+from cgan.page.data_facts import Rows
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params
 from cgan.project import CSV, EVIDENCE, EVIDENCE_PAGE, EVIDENCE_TEXT, TEST_DATA, TRAIN_DATA
@@ -116,7 +117,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
                 found(believed=0.99, **options)
     asked = missing(counts := torch.bincount(inputs.training.labels), default_per_class(counts))
     images, _ = fill(inputs.network, inputs.judge, asked, params.evaluate.seed)
-    pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
+    pictures = picture_of(images)
     names = [f"{label}/{n:03d}.png" for n, label in enumerate(asked.tolist())]
     write_folder(Path("theirs"), pictures, names)
     before = EVIDENCE.read_bytes()
@@ -131,7 +132,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
 def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_judged() -> None:
     said: list[str] = []
     write_split(load_params(), 3, Path("parts"), said.append)
-    data, fold_of = all_images(), folds_of(all_images(), 3, load_params())
+    data, fold_of = Rows.read(), folds_of(Rows.read(), 3, load_params())
     for fold in range(3):
         counts = [
             len(list(Path(f"parts/fold-{fold + 1}/{part}").glob("2/*.png")))

@@ -13,19 +13,17 @@ import torch
 
 from cgan.model.file_facts import UnreadableError
 from cgan.model.model_file import load_tensors
-from cgan.training.checkpoints import Checkpoints
+from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 
 
-def saved(folder: Path, *steps: int) -> Checkpoints:
-    checkpoints = Checkpoints(folder)
+def save(folder: Path, *steps: int) -> None:
     for step in steps:
-        checkpoints.save(step, {"w": torch.full((3,), float(step))})
-    return checkpoints
+        save_checkpoint(folder, step, {"w": torch.full((3,), float(step))})
 
 
-def loaded(checkpoints: Checkpoints) -> int | None:
+def loaded(folder: Path) -> int | None:
     """The step of the checkpoint that is found, which has the tensors of that step."""
-    if (found := checkpoints.load()) is None:
+    if (found := load_checkpoint(folder)) is None:
         return None
     step, tensors = found
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"w": [step] * 3}
@@ -37,8 +35,9 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_newest_two_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
-    assert Checkpoints(tmp_path / "new").load() is None
-    assert loaded(saved(tmp_path / "new", 2, 10, 4, 100)) == 100
+    assert load_checkpoint(tmp_path / "new") is None
+    save(tmp_path / "new", 2, 10, 4, 100)
+    assert loaded(tmp_path / "new") == 100
     kept = ["step-000000010.safetensors", "step-000000100.safetensors"]
     assert names_in(tmp_path / "new") == kept
 
@@ -53,15 +52,15 @@ def test_f38_training_falls_back_to_the_previous_good_checkpoint_and_says_so(
         content = path.read_bytes()
         path.write_bytes(content[:-1] + (bytes([content[-1] ^ 1]) if flipped else b""))
 
-    checkpoints = saved(tmp_path, 4, 8)
+    save(tmp_path, 4, 8)
     newest = tmp_path / "step-000000008.safetensors"
     damage(newest)
     with caplog.at_level(logging.WARNING):
-        assert loaded(checkpoints) == 4
+        assert loaded(tmp_path) == 4
     assert f"{newest.name}: damaged, so it was removed" in caplog.text
     assert names_in(tmp_path) == ["step-000000004.safetensors"]
     damage(tmp_path / "step-000000004.safetensors")
-    assert checkpoints.load() is None, "and starts anew where none is left"
+    assert load_checkpoint(tmp_path) is None, "and starts anew where none is left"
 
 
 @contextlib.contextmanager
@@ -77,34 +76,34 @@ def limited(resource_: int, soft: int) -> Iterator[None]:
 def test_f77_checkpoints_that_cannot_be_read_at_present_are_told_and_left_alone(
     tmp_path: Path,
 ) -> None:
-    checkpoints = saved(tmp_path, 4, 8)
+    save(tmp_path, 4, 8)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with (tmp_path / "step-000000004.safetensors").open() as next_free:
         only_one_more = next_free.fileno() + 1  # lists the folder, and opens no model in it
     with limited(resource.RLIMIT_NOFILE, only_one_more), pytest.raises(UnreadableError) as told:
-        checkpoints.load()
+        load_checkpoint(tmp_path)
     assert "Too many open files" in str(told.value) and "step-000000008" in str(told.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_f42_the_step_in_the_name_is_the_step_of_the_content(tmp_path: Path) -> None:
-    checkpoints = saved(tmp_path, 4, 8)
+    save(tmp_path, 4, 8)
     assert load_tensors(tmp_path / "step-000000008.safetensors", "checkpoint")[1]["step"] == 8
     (tmp_path / "step-000000008.safetensors").rename(tmp_path / "step-000000009.safetensors")
-    assert loaded(checkpoints) == 8
+    assert loaded(tmp_path) == 8
 
 
 def test_f43_leftover_of_a_killed_save_is_cleaned_and_nothing_else(tmp_path: Path) -> None:
-    saved(tmp_path, 4)
+    save(tmp_path, 4)
     (tmp_path / ".step-000000008.safetensors.abc.tmp").write_bytes(b"half")
     (tmp_path / "mlflow.json").write_text("{}")
-    assert loaded(Checkpoints(tmp_path)) == 4
+    assert loaded(tmp_path) == 4
     assert names_in(tmp_path) == ["mlflow.json", "step-000000004.safetensors"]
 
 
 def test_f54_a_save_that_finds_no_space_leaves_the_former_checkpoints(tmp_path: Path) -> None:
-    checkpoints = saved(tmp_path, 4, 8)
+    save(tmp_path, 4, 8)
     no_space = pytest.raises(OSError, match="File too large")
     with limited(resource.RLIMIT_FSIZE, 2000), no_space:
-        checkpoints.save(12, {"w": torch.zeros(10_000)})
+        save_checkpoint(tmp_path, 12, {"w": torch.zeros(10_000)})
     assert names_in(tmp_path) == ["step-000000004.safetensors", "step-000000008.safetensors"]
