@@ -1,4 +1,5 @@
-"""The classifiers of one round: what each learns from. All have the judge's network, recipe and steps."""
+"""One round: its classifiers, what each learns from, and what they say. All have the judge's network, recipe
+and steps."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cgan.data.dataset import Dataset
-from cgan.evidence.effect import DRAWN
+from cgan.evidence.effect import DRAWN, Outcome
 from cgan.evidence.probe import PROBE
 from cgan.evidence.sets import repeated, thinned
 from cgan.model.hardware import Hardware
@@ -63,31 +64,33 @@ alone."""
 
 
 @dataclass(frozen=True)
-class Pupils:
-    """Trains the classifiers of one round on `training`, and keeps each in `folder`: after a kill those that
-    are there are not trained again."""
+class Round:
+    """Trains classifiers on `training`, and keeps each in `folder`: after a kill those that are there are not
+    trained again. `units` int64 [N]: equal ones of the images to test on belong together."""
 
+    name: str
     training: Dataset
     lacking: Tensor  # the label of each image that the classes lack
     drawn: Drawn
     recipe: JudgeParams
     folder: Path
     hardware: Hardware
+    test: Dataset
+    units: Tensor
 
-    def answers(
-        self, images: Tensor, what: str = "", progress: Progress = silent
-    ) -> dict[str, Tensor]:
-        """By method the class that each of `images`, uint8 [N, C, H, W], is taken for, int64 [N]."""
-        predictions = {}
+    def outcome(self, progress: Progress = silent) -> Outcome:
+        """Train what is not trained yet, and ask."""
+        right, labels = {}, self.test.labels
         for number, name in enumerate(TRAINED, start=1):
-            bar = partial(progress, f"{what}, classifier {number} of {len(TRAINED)}")
-            logits = look(self.pupil(name, bar), images).logits
-            predictions[name] = logits.argmax(dim=1)
+            bar = partial(progress, f"{self.name}, classifier {number} of {len(TRAINED)}")
+            logits = look(self.classifier(name, bar), self.test.images).logits
+            right[name] = logits.argmax(dim=1) == labels
             if name == "augmented":
-                predictions[LOGIT_ADJUSTED] = adjusted(logits, self.training.labels).argmax(dim=1)
-        return predictions
+                likeliest = adjusted(logits, self.training.labels).argmax(dim=1)
+                right[LOGIT_ADJUSTED] = likeliest == labels
+        return Outcome(labels, self.units, right)
 
-    def pupil(self, name: str, progress: Progress) -> Judge:
+    def classifier(self, name: str, progress: Progress) -> Judge:
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
             method, where = TRAINED[name], (self.hardware.device, self.hardware.precision)
@@ -113,7 +116,7 @@ class Pupils:
         if not method.filled:
             return known
         if method.filled == "drawn":
-            more = self.drawn(self.pupil("augmented", partial(silent, "")))
+            more = self.drawn(self.classifier("augmented", partial(silent, "")))
         else:
             more = known.images[repeated(known.labels, lacking, self.recipe.seed)]
         images, labels = torch.cat([known.images, more]), torch.cat([known.labels, lacking])

@@ -19,16 +19,9 @@ from cgan.data.dataset import Dataset, digest_of, image_digests, load_dataset
 from cgan.data.sources import read
 from cgan.errors import CganError, DataError, listed, percent
 from cgan.evidence import probe
-from cgan.evidence.classifiers import COST_NOTHING, TRAINED
+from cgan.evidence.classifiers import COST_NOTHING, TRAINED, Round
 from cgan.evidence.effect import DRAWN, Outcome, effect
-from cgan.evidence.rounds import (
-    Round,
-    all_images,
-    folds_of,
-    rounds_by_fold,
-    rounds_by_seed,
-    with_probe,
-)
+from cgan.evidence.rounds import all_images, folds_of, rounds_by_fold, rounds_by_seed, with_probe
 from cgan.evidence.sets import fill, missing
 from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
@@ -99,14 +92,13 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
     with locked(folder.with_suffix(".lock")):
         if count:
             tested_on, data = f"each of {count} folds", all_images()
-            fold_of, others = folds_of(data, count, params), None
-            if options.drawn:
-                others = _by_fold(options.drawn, count, params, data, say)
+            fold_of, drawn = folds_of(data, count, params), options.drawn
+            others = _by_fold(drawn, count, params, data, say) if drawn else []
             filling = options.per_class, options.believed, others
             rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
         else:
-            drawn, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
-            rounds = rounds_by_seed(training, drawn, test, params, seeds, folder, hardware)
+            filled, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
+            rounds = rounds_by_seed(training, filled, test, params, seeds, folder, hardware)
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
         if probe.is_installed() and len(training) <= PROBED:
@@ -194,9 +186,7 @@ def _others(folder: Path, params: Params, data: Dataset, say: Say) -> Dataset:
     return drawn
 
 
-def _by_fold(
-    folder: Path, count: int, params: Params, data: Dataset, say: Say
-) -> Callable[[int], Dataset]:
+def _by_fold(folder: Path, count: int, params: Params, data: Dataset, say: Say) -> list[Dataset]:
     names = [folder / f"fold-{fold + 1}" for fold in range(count)]
     if absent := [name for name in names if not name.is_dir()]:
         raise DataError(
@@ -204,7 +194,7 @@ def _by_fold(
             f"images; `cgan split --folds {count}` writes the images to train these generators on. If one "
             "generator learnt from the project's training part, use --seeds 5 instead of --folds."
         )
-    return lambda fold: _others(names[fold], params, data, say)
+    return [_others(name, params, data, say) for name in names]
 
 
 def _drawings(params: Params, options: Options, training: Dataset, say: Say) -> Dataset:
@@ -250,7 +240,7 @@ def _carried_out(
     say: Say,
     progress: Progress,
 ) -> list[Outcome]:
-    first, recipe, count = rounds[0].pupils.training, params.train_judge, len(rounds) * len(TRAINED)
+    first, recipe, count = rounds[0].training, params.train_judge, len(rounds) * len(TRAINED)
     seconds = count * seconds_of_judge(first, recipe, hardware)
     if generators:
         seconds += generators * seconds_of_training(first, fit(params.train, first).params)

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from cgan.errors import percent
-from cgan.evidence.classifiers import PARTS, WORDS
+from cgan.evidence.classifiers import PARTS, WORDS, Round
 from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, together, worth
 from cgan.evidence.probe import PROBE
-from cgan.evidence.rounds import Round
 from cgan.markdown import table
 from cgan.quality.metrics import mean_share
 from cgan.registry.client import now
@@ -42,8 +41,8 @@ def report_on(
 ) -> tuple[Report, list[Table]]:
     """The report, and its tables as a page has them."""
     answers, names = together(outcomes), rounds[0].test.class_names
-    learnt = torch.stack([each.pupils.training.counts for each in rounds])
-    added = torch.stack([each.pupils.lacking.bincount(minlength=len(names)) for each in rounds])
+    learnt = torch.stack([each.training.counts for each in rounds])
+    added = torch.stack([each.lacking.bincount(minlength=len(names)) for each in rounds])
     tables = [
         _classes(effect, names, learnt.double().mean(dim=0), added.double().mean(dim=0)),
         _methods(answers, 1 if folded else len(rounds), names),
@@ -54,7 +53,7 @@ def report_on(
         verdict=effect.overall.verdict,
         summary=_sentence(effect),
         reasons=[
-            _worth(outcomes, rounds[0].pupils.lacking.unique().tolist(), folded, learnt[0], names),
+            _worth(outcomes, rounds[0].lacking.unique().tolist(), folded, learnt[0], names),
             *_doubts(effect, names, folded, tested_on, pretrained),
         ],
         time=now(),
