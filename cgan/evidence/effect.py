@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.quality.intervals import STUDENT, Interval
+from cgan.quality.intervals import Interval, student
 
 DRAWN = "drawn"
 NORMAL, CLEARER = 1.96, 1.31  # quantile of 95 %, and that of 99 % as a multiple of it
@@ -152,15 +152,10 @@ def _difference(
         if folded:  # each fold tests other images, and their luck is in the spread too
             spread = max(0.0, spread - statistics.fmean(luck))
         spread *= shared(len(by_round), folded)
-        reach = math.hypot(reach, student(len(by_round)) * math.sqrt(spread))
+        reach = math.hypot(reach, student(len(by_round) - 1) * math.sqrt(spread))
     gain = with_drawings - without
     interval = max(-1.0, gain - reach), min(1.0, gain + reach)
     return Difference(without, with_drawings, interval, sum(of.tested for of in classes.values()))
-
-
-def student(rounds: int) -> float:
-    """Student's t, 97.5 %."""
-    return STUDENT[min(rounds - 1, len(STUDENT)) - 1]
 
 
 def shared(rounds: int, folded: bool) -> float:
@@ -183,7 +178,7 @@ def worth(
     centred = doublings - doublings.mean()
     slopes = centred @ accuracies / (centred**2).sum()
     gains = np.array(drawn) - accuracies[int(doublings.argmax())]
-    share, t = shared(len(gains), folded), student(len(gains))
+    share, t = shared(len(gains), folded), student(len(gains) - 1)
     (of_gain, both), (_, of_slope) = np.cov(np.stack([gains, slopes])) * share * t**2
     gain, slope = float(gains.mean()), float(slopes.mean())
     end = slope**2 - of_slope
