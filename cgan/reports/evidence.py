@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import shutil
@@ -45,6 +46,7 @@ from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Progress
 from cgan.reports.evidence_report import report_on
 from cgan.reports.foresight import seconds_of_judge, seconds_of_training
+from cgan.stages import runner
 from cgan.stages.runner import duration
 from cgan.tracking.runs import reopen
 from cgan.training.fitting import fit
@@ -72,7 +74,7 @@ class Options:
     drawn: Path | None = None
 
 
-def find_evidence(params: Params, options: Options, say: Say, progress: Progress) -> None:
+def find_evidence(params: Params, options: Options, say: Say) -> None:
     """Train the classifiers, write and show the report.
 
     Raises DataError or CganError where images, drawings or options do not fit.
@@ -84,8 +86,10 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
     require_writable(EVIDENCE)
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
-    training, (test, tested_on) = load_dataset(TRAIN_DATA), _test_set(params, options, say)
-    count = _folds(options, test, tested_on)
+    training, progress = load_dataset(TRAIN_DATA), functools.partial(runner.progress, say=say)
+    test, tested_on = _test_set(params, options, training, say)
+    few = tested_on == HOLD_OUT and int(test.counts.min()) < HELD_OUT
+    count = options.folds or (ROUNDS if few and not options.seeds else 0)
     folder = home() / "evidence" / _key(params, options, (training, test), hardware)
     folder.mkdir(parents=True, exist_ok=True)
     tidy(folder)
@@ -122,24 +126,13 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
 # --- what is tested on, and what fills up the classes --------------------------------------------
 
 
-def _test_set(params: Params, options: Options, say: Say) -> tuple[Dataset, str]:
-    """The images of `--test`, or the data's own test set, or the hold-out; and which it is."""
-    if options.test:
-        return _unseen(options.test, params, say), str(options.test)
-    test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None  # empty if the source has none
-    return (test, "the test set") if test else (load_dataset(HOLDOUT_DATA), HOLD_OUT)
-
-
-def _folds(options: Options, test: Dataset, tested_on: str) -> int:
-    """How many, 0 for rounds that differ by their seeds alone."""
-    if options.folds or options.seeds or tested_on != HOLD_OUT:
-        return options.folds or 0
-    return ROUNDS if int(test.counts.min()) < HELD_OUT else 0
-
-
-def _unseen(path: Path, params: Params, say: Say) -> Dataset:
-    """The images of a CSV or folder that are not in the training part."""
-    training = load_dataset(TRAIN_DATA)
+def _test_set(params: Params, options: Options, training: Dataset, say: Say) -> tuple[Dataset, str]:
+    """The images of `--test` that are not in the training part, or the data's own test set, or the hold-out;
+    and which it is."""
+    path = options.test
+    if not path:
+        test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None  # empty if there is none
+        return (test, "the test set") if test else (load_dataset(HOLDOUT_DATA), HOLD_OUT)
     data = labelled(path, params, training)
     known, digests = (image_digests(each.images.numpy()) for each in (training, data))
     new = ~np.isin(digests, known)
@@ -149,7 +142,7 @@ def _unseen(path: Path, params: Params, say: Say) -> Dataset:
         raise DataError(
             f"{path}: all images are in the training part too. Give other images to test on."
         )
-    return data.at(np.flatnonzero(new))
+    return data.at(np.flatnonzero(new)), str(path)
 
 
 def labelled(path: Path, params: Params, data: Dataset) -> Dataset:

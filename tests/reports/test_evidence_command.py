@@ -27,7 +27,6 @@ from cgan.params.editing import set_params
 from cgan.params.reading import load_params
 from cgan.project import CSV, EVIDENCE, EVIDENCE_PAGE, EVIDENCE_TEXT, TEST_DATA, TRAIN_DATA
 from cgan.quality.evaluation import Inputs
-from cgan.quality.judge import silent
 from cgan.reports import evidence as command
 from cgan.reports.evidence import Options, find_evidence
 from cgan.reports.evidence_report import _classes, _doubts, _verdict
@@ -50,7 +49,7 @@ def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def found(**options: object) -> tuple[dict[str, object], list[str]]:
     said: list[str] = []
-    find_evidence(load_params(), Options(**options), said.append, silent)  # type: ignore[arg-type]
+    find_evidence(load_params(), Options(**options), said.append)  # type: ignore[arg-type]
     path = EVIDENCE.with_stem("evidence-drawn") if options.get("drawn") else EVIDENCE
     return json.loads(path.read_text()), said
 
@@ -89,7 +88,7 @@ def test_f55_reports_that_cannot_be_written_are_refused_before_anything_is_train
 ) -> None:
     EVIDENCE.parent.write_text("a file where a folder should be")
     with pytest.raises(OSError, match="reports"):
-        find_evidence(load_params(), Options(), print, silent)
+        find_evidence(load_params(), Options(), print)
 
 
 def test_the_classifiers_of_this_answer_and_of_the_two_before_are_kept(tmp_path: Path) -> None:

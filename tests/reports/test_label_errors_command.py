@@ -21,7 +21,7 @@ from cgan.model.hardware import choose_hardware
 from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
 from cgan.project import CSV
-from cgan.quality.judge import Judge, silent
+from cgan.quality.judge import Judge
 from cgan.reports import label_errors as command
 from cgan.reports.label_errors import find_label_errors, out_of_fold
 from cgan.stages import preprocess, validate
@@ -75,7 +75,7 @@ def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Pat
     preprocess.main()
     said: list[str] = []
     out = Path("reports/found.csv")
-    find_label_errors(load_params(), 3, out, said.append, silent)
+    find_label_errors(load_params(), 3, out, said.append)
 
     with out.open(newline="") as file:
         rows = {int(row["row"]): row for row in csv.DictReader(file)}
@@ -101,7 +101,7 @@ def test_another_ending_and_a_project_without_data_are_refused() -> None:
         ("inbox/digits.csv/found.csv", r"digits\.csv"),  # f55: said before the data are read
     ):
         with pytest.raises((CganError, OSError), match=words):
-            find_label_errors(load_params(), 3, Path(out), print, silent)
+            find_label_errors(load_params(), 3, Path(out), print)
 
 
 def test_without_cleanlab_the_extra_that_brings_it_is_named_before_a_judge_is_trained(
