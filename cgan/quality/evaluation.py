@@ -52,20 +52,12 @@ class Inputs:
 
     @classmethod
     def load(cls) -> Inputs:
-        """Raises DataError or ModelError for a file that is absent, damaged or of another training."""
+        """Raises DataError or ModelError for a file that is absent or damaged, and where generator, judge and
+        hold-out were not made from this training part, and from one split: then every number would be of
+        something else, and none of them would show it."""
         network, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)
         training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
-        inputs = cls(network, facts, judge, judge_facts, training, heldout)
-        inputs._require_one_origin()
-        return inputs
-
-    def _require_one_origin(self) -> None:
-        """Were generator, judge and hold-out made from this training part, and from one split?
-
-        If not, every number is of something else, and none of them shows it.
-        """
-        training, heldout = self.training, self.heldout
 
         def begin(facts: Facts, key: str) -> str:
             return str(facts.get(key))[:12]
@@ -74,8 +66,8 @@ class Inputs:
         kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in (training, heldout))
         images = "made of other images (classes, channels, height, width)"
         for path, what, expected, found in (
-            (GENERATOR, "trained on other data", digest, begin(self.facts, "data_digest")),
-            (JUDGE, "trained on other data", digest, begin(self.judge_facts, "data_digest")),
+            (GENERATOR, "trained on other data", digest, begin(facts, "data_digest")),
+            (JUDGE, "trained on other data", digest, begin(judge_facts, "data_digest")),
             (HOLDOUT_DATA, "made from other data", csv, begin(heldout.metadata, "csv_sha256")),
             (HOLDOUT_DATA, images, kind, its_kind),
         ):
@@ -92,6 +84,7 @@ class Inputs:
                 "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
                 "then `dvc repro`."
             )
+        return cls(network, facts, judge, judge_facts, training, heldout)
 
 
 def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
