@@ -36,6 +36,7 @@ class Method:
     part: float = 1.0
 
 
+# The last two and "repeated" show how accuracy rises with more images of the classes that are filled up.
 METHODS = {
     "real": Method("real images as they are", augment=False),
     "augmented": Method("real images, augmented"),
@@ -43,20 +44,16 @@ METHODS = {
     "repeated": Method("oversampled to equal counts, augmented", "repeated"),
     "mixup": Method("oversampled, augmented, with mixup", "repeated", mixup=MIXED),
     DRAWN: Method("filled up with drawings, augmented", "drawn"),
+    "quarter": Method("repeated, of a quarter of their images", "repeated", part=0.25),
+    "half": Method("repeated, of half of their images", "repeated", part=0.5),
 }
+PARTS = {name: METHODS[name].part for name in ("quarter", "half", "repeated")}
 LOGIT_ADJUSTED = "logit_adjusted"
-WORDS = {name: method.what for name, method in METHODS.items()} | {
+WORDS = {name: method.what for name, method in METHODS.items() if method.part == 1} | {
     LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
     PROBE: "logistic regression on a pretrained network's features",
 }
 COST_NOTHING = ("real", "augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated", "mixup")
-# How accuracy rises with more images of the classes that are filled up: with all it is "repeated".
-CURVE = {
-    "quarter": Method("repeated, of a quarter of their images", "repeated", part=0.25),
-    "half": Method("repeated, of half of their images", "repeated", part=0.5),
-}
-PARTS = {"quarter": 0.25, "half": 0.5, "repeated": 1.0}
-TRAINED = METHODS | CURVE
 
 Drawn = Callable[[Judge], Tensor]
 """A drawing of each label that lacks, uint8 [M, C, H, W], given a judge that has seen the training images
@@ -81,8 +78,8 @@ class Round:
     def outcome(self, progress: Progress = silent) -> Outcome:
         """Train what is not trained yet, and ask."""
         right, labels = {}, self.test.labels
-        for number, name in enumerate(TRAINED, start=1):
-            bar = partial(progress, f"{self.name}, classifier {number} of {len(TRAINED)}")
+        for number, name in enumerate(METHODS, start=1):
+            bar = partial(progress, f"{self.name}, classifier {number} of {len(METHODS)}")
             logits = look(self.classifier(name, bar), self.test.images).logits
             right[name] = logits.argmax(dim=1) == labels
             if name == "augmented":
@@ -93,7 +90,7 @@ class Round:
     def classifier(self, name: str, progress: Progress) -> Judge:
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
-            method, where = TRAINED[name], (self.hardware.device, self.hardware.precision)
+            method, where = METHODS[name], (self.hardware.device, self.hardware.precision)
             data = self._data(method)
             trained = train_judge(
                 *(data, self.recipe, *where),

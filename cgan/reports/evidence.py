@@ -20,7 +20,7 @@ from cgan.data.dataset import Dataset, digest_of, image_digests, load_dataset
 from cgan.data.sources import read
 from cgan.errors import CganError, DataError, listed, percent
 from cgan.evidence import probe
-from cgan.evidence.classifiers import COST_NOTHING, TRAINED, Round
+from cgan.evidence.classifiers import COST_NOTHING, METHODS, Round
 from cgan.evidence.effect import DRAWN, Outcome, effect
 from cgan.evidence.rounds import all_images, folds_of, rounds_by_fold, rounds_by_seed, with_probe
 from cgan.evidence.sets import fill, missing
@@ -233,7 +233,7 @@ def _carried_out(
     say: Say,
     progress: Progress,
 ) -> list[Outcome]:
-    first, recipe, count = rounds[0].training, params.train_judge, len(rounds) * len(TRAINED)
+    first, recipe, count = rounds[0].training, params.train_judge, len(rounds) * len(METHODS)
     seconds = count * seconds_of_judge(first, recipe, hardware)
     if generators:
         seconds += generators * seconds_of_training(first, fit(params.train, first).params)

@@ -16,7 +16,7 @@ from torch import Tensor
 from cgan.data.dataset import Dataset
 from cgan.errors import CganError, DataError
 from cgan.evidence import probe
-from cgan.evidence.classifiers import COST_NOTHING, TRAINED, adjusted, class_balanced
+from cgan.evidence.classifiers import COST_NOTHING, METHODS, adjusted, class_balanced
 from cgan.evidence.effect import DRAWN, Outcome, _of_class, effect, shared, worth
 from cgan.evidence.rounds import rounds_by_seed
 from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated, thinned
@@ -215,7 +215,7 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
     rounds = rounds_by_seed(training, drawn, test, params, 3, tmp_path, CPU)
     assert [each.name for each in rounds] == [f"seed {n} of 3" for n in (1, 2, 3)]
     found = rounds[0].outcome(progress)  # type: ignore[arg-type]
-    assert set(found.right) == {*TRAINED, *COST_NOTHING} and len(steps) == len(TRAINED)
+    assert set(found.right) == {*METHODS, *COST_NOTHING} and len(steps) == len(METHODS)
     assert steps[0] == "seed 1 of 3, classifier 1 of 8"
     said = look(rounds[0].classifier("half", partial(silent, "")), test.images).classes
     right = [
@@ -224,10 +224,10 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
     assert found.mean("half") == pytest.approx(sum(right) / 2)
     (tmp_path / "seed-1/drawn.safetensors").unlink()
     again = rounds[0].outcome(progress)  # type: ignore[arg-type]
-    assert len(steps) == len(TRAINED) + 1
+    assert len(steps) == len(METHODS) + 1
     assert all(torch.equal(found.right[name], again.right[name]) for name in found.right)
     for name in ("quarter", "half", "repeated", DRAWN):
-        counts = rounds[0]._data(TRAINED[name]).labels.bincount().tolist()
+        counts = rounds[0]._data(METHODS[name]).labels.bincount().tolist()
         assert counts == [20, 20], name
 
 
