@@ -38,8 +38,11 @@ def shades(per_class: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
     return torch.from_numpy(images.astype(np.uint8)), labels
 
 
-def test_a_judge_sees_no_copy_of_what_it_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_sees_no_copy_of_what_it_is_asked_about_and_some_of_each_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     images, labels = shades(12)
+    data = Dataset(images, torch.from_numpy(labels), {"classes": 3, "class_names": list("abc")})
     images[20:] = images[:16]
     seen = []
 
@@ -48,14 +51,9 @@ def test_a_judge_sees_no_copy_of_what_it_is_asked_about(monkeypatch: pytest.Monk
         return Judge(3, 1, 4).eval()
 
     monkeypatch.setattr(command, "train_judge", stand_in)
-    out_of_fold(Dataset(images, torch.from_numpy(labels), {"classes": 3}), PARAMS, 4, CPU)
+    out_of_fold(data, PARAMS, 4, CPU)
     assert len(set.union(*seen)) == 20 and sum(map(len, seen)) == 3 * 20
-
-
-def test_a_class_that_would_be_missing_from_a_training_is_an_error_in_words() -> None:
-    images, labels = shades(12)
     images[labels == 2] = images[labels == 2][0].clone()
-    data = Dataset(images, torch.from_numpy(labels), {"classes": 3, "class_names": list("abc")})
     with pytest.raises(DataError, match=r"class c: expected at least 4 distinct images.*found 1"):
         out_of_fold(data, PARAMS, 4, CPU)
 
