@@ -28,10 +28,9 @@ from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet
 from cgan.quality.intervals import share
 from cgan.quality.judge import Judge, Progress, load_judge, look, silent, train_judge
-from cgan.quality.likeness import ALIKE, MAX_SHIFT, Copies, copies, variety
+from cgan.quality.likeness import ALIKE, MAX_SHIFT, near_copies, variety
 from cgan.quality.metrics import NEIGHBOURS, accuracy_of, conditional_accuracy, in_mix
 
-COPIES_SAMPLE, COPIES_REALS = 2000, 1000
 KNOWN_BY_HEART = (
     "training images; too few are held out to know what the judge knows of them by heart",
     "training images, less what the judge knows of them by heart",
@@ -94,7 +93,8 @@ def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
     """
     training, heldout = inputs.training, inputs.heldout
     asked = classes_asked(training.classes, params)
-    order, _ = shuffled(training, heldout, params.seed)
+    # A CSV can be sorted by class: what takes the drawings' place is picked from all of it.
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(params.seed))
     floor = training.at(order[in_mix(training.labels[order], heldout.counts)][: len(asked)])
     judge = inputs.judge
     seen, real = look(judge, floor.images).features, look(judge, heldout.images)
@@ -155,25 +155,6 @@ def judge_generator(
     context = measurement_context(inputs, params, evaluation_set)
     settings = {"draws": params.draws, "neighbours": NEIGHBOURS}
     return report | {"measurement_context": context | settings}
-
-
-def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of both parts in random order. A CSV can be sorted by class: a part of it is picked from
-    all of it."""
-    random = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(training), generator=random)
-    return order, torch.randperm(len(heldout), generator=random)
-
-
-def near_copies(
-    drawn: Tensor, labels: Tensor, training: Dataset, heldout: Dataset, seed: int
-) -> Copies:
-    """How near the first drawings come to training images, beside held-out ones and, where these are few,
-    some of the training images themselves."""
-    order, rows = shuffled(training, heldout, seed)
-    some = heldout.at(rows[:COPIES_SAMPLE])
-    left_out = order[: max(0, COPIES_REALS - len(some))]
-    return copies(drawn[:COPIES_SAMPLE], labels[:COPIES_SAMPLE], some, training, left_out)
 
 
 def measured(

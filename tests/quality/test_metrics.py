@@ -25,7 +25,7 @@ from cgan.model.model_file import digest_of, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.quality import comparison, evaluation, likeness, metrics
+from cgan.quality import comparison, likeness, metrics
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, MAX_BLOCKS
 from cgan.quality.evaluation import (
     Inputs,
@@ -34,11 +34,10 @@ from cgan.quality.evaluation import (
     gan_train,
     judge_generator,
     measured,
-    near_copies,
 )
 from cgan.quality.intervals import difference
 from cgan.quality.judge import accuracy, look, save_judge, train_judge
-from cgan.quality.likeness import variety
+from cgan.quality.likeness import near_copies, variety
 from cgan.quality.metrics import (
     NEIGHBOURS,
     conditional_accuracy,
@@ -69,7 +68,7 @@ PARAMS = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.0, seed=1)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicates and copies are not what is tested here, and take most of the time of an evaluation."""
     monkeypatch.setattr(comparison, "REPLICATES", 20)
-    monkeypatch.setattr(evaluation, "COPIES_SAMPLE", 8)
+    monkeypatch.setattr(likeness, "AT_MOST", 8)
     monkeypatch.setattr(likeness, "IN_PAIRS", 30)
 
 
