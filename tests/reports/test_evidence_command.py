@@ -104,10 +104,8 @@ def test_the_classifiers_of_this_answer_and_of_the_two_before_are_kept(tmp_path:
 def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -> None:
     params, inputs = load_params(), Inputs.load()
     own, _ = found(seeds=2)
-    trained = [
-        path.read_bytes() for path in Path(".cgan/evidence").glob("*/*/augmented.safetensors")
-    ]
-    assert len(set(trained)) == 2, "each has its own seed"
+    places = Path(".cgan/evidence").glob("*/*/augmented.safetensors")
+    assert len({path.read_bytes() for path in places}) == 2, "each has its own seed"
     for options, module in (({"seeds": 2}, "reports.evidence"), ({"folds": 2}, "evidence.rounds")):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(f"cgan.{module}.fill", lambda *given: pytest.fail(f"believed {given[4]}"))
@@ -132,10 +130,8 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     write_split(load_params(), 3, Path("parts"), said.append)
     data, fold_of = all_images(), folds_of(all_images(), 3, load_params())
     for fold in range(3):
-        counts = [
-            len(list(Path(f"parts/fold-{fold + 1}/{part}").glob("2/*.png")))
-            for part in ("train", "test")
-        ]
+        place = Path(f"parts/fold-{fold + 1}")
+        counts = [len(list(place.glob(f"{part}/2/*.png"))) for part in ("train", "test")]
         of_two = (data.labels == 2) & (fold_of == fold)
         assert counts == [12 - int(of_two.sum()), int(of_two.sum())]
     assert "cgan evidence --folds 3 --drawn" in said[0]
