@@ -107,9 +107,8 @@ def once(counts: list[int], better: float, random: np.random.Generator) -> tuple
 
 
 def outcome(rows: Labels, labels: Labels, right: dict[str, NDArray[np.bool_]]) -> Outcome:
-    where = torch.tensor(rows)
     answers = {name: torch.tensor(each) for name, each in right.items()}
-    return Outcome(where, torch.tensor(labels), where, answers)
+    return Outcome(torch.tensor(labels), torch.tensor(rows), answers)
 
 
 def smallest_gain(per_class: int, repetitions: int, random: np.random.Generator) -> float:
@@ -149,8 +148,7 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
         rows += np.flatnonzero(labels == label)[:count].tolist()
     chosen, others = order[rows], np.delete(order, rows)[:OTHERS]
     data = as_dataset(images.images[chosen], images.labels[chosen], 10)
-    unseen = torch.from_numpy(images.images[others])
-    theirs = torch.from_numpy(images.labels[others])
+    unseen = as_dataset(images.images[others], images.labels[others], 10)
 
     project, seed = all_params(), 100 * repetition
     judge = {"seed": seed, "total_kimg": JUDGE_KIMG}
@@ -162,19 +160,16 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
     params = project.model_copy(update=changes)
     hardware = choose_hardware("auto", "auto")
     fold_of = folds_of(data, FOLDS, params)
-    rounds = rounds_by_fold(data, fold_of, params, None, 0.0, None, folder, hardware)
+    rounds = rounds_by_fold(data, fold_of, params, None, 0.0, [], folder, hardware)
     outcomes = [each.outcome() for each in rounds]
     found = effect(outcomes, COST_NOTHING, folded=True)
     truth, alike = list[float](), list[Outcome]()
-    everything = torch.arange(len(theirs))
     for each, here in zip(rounds, outcomes, strict=True):
-        answers = each.pupils.answers(unseen)
-        right = {name: answers[name] == theirs for name in (DRAWN, found.base)}
-        there = Outcome(everything, theirs, everything, right)
+        there = replace(each, test=unseen, units=torch.arange(len(unseen))).outcome()
         truth.append(there.mean(DRAWN) - there.mean(found.base))
-        recipe = each.pupils.recipe.model_copy(update={"seed": each.pupils.recipe.seed + 50})
-        again = replace(each.pupils, recipe=recipe, folder=each.pupils.folder / "again")
-        second = look(again.pupil("repeated", partial(silent, "again")), each.test.images)
+        recipe = each.recipe.model_copy(update={"seed": each.recipe.seed + 50})
+        again = replace(each, recipe=recipe, folder=each.folder / "again")
+        second = look(again.classifier("repeated", partial(silent, "again")), each.test.images)
         both = {"repeated": here.right["repeated"], DRAWN: second.classes == here.labels}
         alike.append(replace(here, right=both))
     return found.overall, fmean(truth), effect(alike, ["repeated"], folded=True).overall

@@ -10,8 +10,9 @@ from torch import Tensor
 from cgan.metric import METRICS, Evaluation
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
-from cgan.quality.evaluation import Inputs, classes_asked, evaluation_set_of, measured, near_copies
+from cgan.quality.evaluation import Inputs, classes_asked, evaluation_set_of, measured
 from cgan.quality.judge import Judge, accuracy
+from cgan.quality.likeness import near_copies
 from cgan.training.fitting import fit
 from cgan.training.loop import train
 

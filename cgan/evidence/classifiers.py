@@ -1,4 +1,5 @@
-"""The classifiers of one round: what each learns from. All have the judge's network, recipe and steps."""
+"""One round: its classifiers, what each learns from, and what they say. All have the judge's network, recipe
+and steps."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cgan.data.dataset import Dataset
-from cgan.evidence.effect import DRAWN
+from cgan.evidence.effect import DRAWN, Outcome
 from cgan.evidence.probe import PROBE
 from cgan.evidence.sets import repeated, thinned
 from cgan.model.hardware import Hardware
@@ -35,6 +36,7 @@ class Method:
     part: float = 1.0
 
 
+# The last two and "repeated" show how accuracy rises with more images of the classes that are filled up.
 METHODS = {
     "real": Method("real images as they are", augment=False),
     "augmented": Method("real images, augmented"),
@@ -42,20 +44,16 @@ METHODS = {
     "repeated": Method("oversampled to equal counts, augmented", "repeated"),
     "mixup": Method("oversampled, augmented, with mixup", "repeated", mixup=MIXED),
     DRAWN: Method("filled up with drawings, augmented", "drawn"),
+    "quarter": Method("repeated, of a quarter of their images", "repeated", part=0.25),
+    "half": Method("repeated, of half of their images", "repeated", part=0.5),
 }
+PARTS = {name: METHODS[name].part for name in ("quarter", "half", "repeated")}
 LOGIT_ADJUSTED = "logit_adjusted"
-WORDS = {name: method.what for name, method in METHODS.items()} | {
+WORDS = {name: method.what for name, method in METHODS.items() if method.part == 1} | {
     LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
     PROBE: "logistic regression on a pretrained network's features",
 }
 COST_NOTHING = ("real", "augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated", "mixup")
-# How accuracy rises with more images of the classes that are filled up: with all it is "repeated".
-CURVE = {
-    "quarter": Method("repeated, of a quarter of their images", "repeated", part=0.25),
-    "half": Method("repeated, of half of their images", "repeated", part=0.5),
-}
-PARTS = {"quarter": 0.25, "half": 0.5, "repeated": 1.0}
-TRAINED = METHODS | CURVE
 
 Drawn = Callable[[Judge], Tensor]
 """A drawing of each label that lacks, uint8 [M, C, H, W], given a judge that has seen the training images
@@ -63,34 +61,36 @@ alone."""
 
 
 @dataclass(frozen=True)
-class Pupils:
-    """Trains the classifiers of one round on `training`, and keeps each in `folder`: after a kill those that
-    are there are not trained again."""
+class Round:
+    """Trains classifiers on `training`, and keeps each in `folder`: after a kill those that are there are not
+    trained again. `units` int64 [N]: equal ones of the images to test on belong together."""
 
+    name: str
     training: Dataset
     lacking: Tensor  # the label of each image that the classes lack
     drawn: Drawn
     recipe: JudgeParams
     folder: Path
     hardware: Hardware
+    test: Dataset
+    units: Tensor
 
-    def answers(
-        self, images: Tensor, what: str = "", progress: Progress = silent
-    ) -> dict[str, Tensor]:
-        """By method the class that each of `images`, uint8 [N, C, H, W], is taken for, int64 [N]."""
-        predictions = {}
-        for number, name in enumerate(TRAINED, start=1):
-            bar = partial(progress, f"{what}, classifier {number} of {len(TRAINED)}")
-            logits = look(self.pupil(name, bar), images).logits
-            predictions[name] = logits.argmax(dim=1)
+    def outcome(self, progress: Progress = silent) -> Outcome:
+        """Train what is not trained yet, and ask."""
+        right, labels = {}, self.test.labels
+        for number, name in enumerate(METHODS, start=1):
+            bar = partial(progress, f"{self.name}, classifier {number} of {len(METHODS)}")
+            logits = look(self.classifier(name, bar), self.test.images).logits
+            right[name] = logits.argmax(dim=1) == labels
             if name == "augmented":
-                predictions[LOGIT_ADJUSTED] = adjusted(logits, self.training.labels).argmax(dim=1)
-        return predictions
+                likeliest = adjusted(logits, self.training.labels).argmax(dim=1)
+                right[LOGIT_ADJUSTED] = likeliest == labels
+        return Outcome(labels, self.units, right)
 
-    def pupil(self, name: str, progress: Progress) -> Judge:
+    def classifier(self, name: str, progress: Progress) -> Judge:
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
-            method, where = TRAINED[name], (self.hardware.device, self.hardware.precision)
+            method, where = METHODS[name], (self.hardware.device, self.hardware.precision)
             data = self._data(method)
             trained = train_judge(
                 *(data, self.recipe, *where),
@@ -113,7 +113,7 @@ class Pupils:
         if not method.filled:
             return known
         if method.filled == "drawn":
-            more = self.drawn(self.pupil("augmented", partial(silent, "")))
+            more = self.drawn(self.classifier("augmented", partial(silent, "")))
         else:
             more = known.images[repeated(known.labels, lacking, self.recipe.seed)]
         images, labels = torch.cat([known.images, more]), torch.cat([known.labels, lacking])

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.quality.intervals import STUDENT, Interval
+from cgan.quality.intervals import Interval, student
 
 DRAWN = "drawn"
 NORMAL, CLEARER = 1.96, 1.31  # quantile of 95 %, and that of 99 % as a multiple of it
@@ -27,10 +27,9 @@ SIGNS = 6  # equal ones have a probability of 1/32
 
 @dataclass(frozen=True)
 class Outcome:
-    """One round. `rows` int64 [N]: which of all tested images; `labels` int64 [N]; `units` int64 [N]: equal
-    ones belong together; `right`: by method, bool [N], or of several rounds how often, float64 [N]."""
+    """One round. `labels` int64 [N]; `units` int64 [N]: equal ones belong together; `right`: by method, bool
+    [N], or of several rounds how often, float64 [N]."""
 
-    rows: Tensor
     labels: Tensor
     units: Tensor
     right: Mapping[str, Tensor]
@@ -47,12 +46,9 @@ class Outcome:
 
 def together(rounds: Sequence[Outcome]) -> Outcome:
     """The answers of all rounds."""
-    rows, labels, units = (
-        torch.cat([getattr(each, name) for each in rounds]) for name in ("rows", "labels", "units")
-    )
-    methods = rounds[0].right
-    right = {name: torch.cat([each.right[name] for each in rounds]) for name in methods}
-    return Outcome(rows, labels, units, right)
+    labels, units = (torch.cat([getattr(each, n) for each in rounds]) for n in ("labels", "units"))
+    right = {name: torch.cat([each.right[name] for each in rounds]) for name in rounds[0].right}
+    return Outcome(labels, units, right)
 
 
 @dataclass(frozen=True)
@@ -90,10 +86,11 @@ def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> E
     """Beside the best of `methods`, those without drawings, by the mean over classes of all rounds together.
 
     `rounds`: two at least. `folded`: each image is tested in one round, by networks that were trained on the
-    other rounds' images. To choose the method in each round by the others is no way out: what is best in all
-    folds but one is worse in that one, for together they are the same images.
+    other rounds' images; else all rounds test the same images, in one order. To choose the method in each
+    round by the others is no way out: what is best in all folds but one is worse in that one, for together
+    they are the same images.
     """
-    images = _by_image(rounds)
+    images = together(rounds) if folded else _mean(rounds)
     base = max(methods, key=images.mean)
     classes = {label: _of_class(images, base, label) for label in images.labels.unique().tolist()}
     return Effect(
@@ -103,20 +100,14 @@ def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> E
     )
 
 
-def _by_image(rounds: Sequence[Outcome]) -> Outcome:
-    """Each tested image once, with how often it was right."""
-    answers = together(rounds)
-    rows, which = answers.rows.unique(return_inverse=True)
-    labels, units = (
-        torch.zeros_like(rows).scatter(0, which, of_each)
-        for of_each in (answers.labels, answers.units)
-    )
-    times, none = torch.bincount(which).double(), torch.zeros(len(rows), dtype=torch.float64)
+def _mean(rounds: Sequence[Outcome]) -> Outcome:
+    """How often each image was right, in rounds that all test the same ones."""
+    first = rounds[0]
     right = {
-        name: none.index_add(0, which, each.double()) / times
-        for name, each in answers.right.items()
+        name: torch.stack([each.right[name].double() for each in rounds]).mean(dim=0)
+        for name in first.right
     }
-    return Outcome(rows, labels, units, right)
+    return replace(first, right=right)
 
 
 class _OfClass(NamedTuple):
@@ -161,15 +152,10 @@ def _difference(
         if folded:  # each fold tests other images, and their luck is in the spread too
             spread = max(0.0, spread - statistics.fmean(luck))
         spread *= shared(len(by_round), folded)
-        reach = math.hypot(reach, student(len(by_round)) * math.sqrt(spread))
+        reach = math.hypot(reach, student(len(by_round) - 1) * math.sqrt(spread))
     gain = with_drawings - without
     interval = max(-1.0, gain - reach), min(1.0, gain + reach)
     return Difference(without, with_drawings, interval, sum(of.tested for of in classes.values()))
-
-
-def student(rounds: int) -> float:
-    """Student's t, 97.5 %."""
-    return STUDENT[min(rounds - 1, len(STUDENT)) - 1]
 
 
 def shared(rounds: int, folded: bool) -> float:
@@ -192,7 +178,7 @@ def worth(
     centred = doublings - doublings.mean()
     slopes = centred @ accuracies / (centred**2).sum()
     gains = np.array(drawn) - accuracies[int(doublings.argmax())]
-    share, t = shared(len(gains), folded), student(len(gains))
+    share, t = shared(len(gains), folded), student(len(gains) - 1)
     (of_gain, both), (_, of_slope) = np.cov(np.stack([gains, slopes])) * share * t**2
     gain, slope = float(gains.mean()), float(slopes.mean())
     end = slope**2 - of_slope

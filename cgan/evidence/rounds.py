@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from cgan.data.dataset import Dataset, image_digests
 from cgan.data.parts import units
 from cgan.evidence import probe
-from cgan.evidence.classifiers import Pupils
+from cgan.evidence.classifiers import Round
 from cgan.evidence.effect import Outcome
 from cgan.evidence.sets import fill, folds, missing
 from cgan.model.hardware import Hardware
@@ -25,23 +25,6 @@ from cgan.params.sections import JudgeParams, Params, TrainChoices
 from cgan.quality.judge import Judge, Progress, silent
 from cgan.training.fitting import fit
 from cgan.training.loop import train
-
-
-@dataclass(frozen=True)
-class Round:
-    """`rows` int64 [N]: which of all tested images; `units` int64 [N]: equal ones belong together."""
-
-    name: str
-    pupils: Pupils
-    test: Dataset
-    rows: Tensor
-    units: Tensor
-
-    def outcome(self, progress: Progress = silent) -> Outcome:
-        """Train what is not trained yet, and ask."""
-        answers = self.pupils.answers(self.test.images, self.name, progress)
-        right = {name: answer == self.test.labels for name, answer in answers.items()}
-        return Outcome(self.rows, self.test.labels, self.units, right)
 
 
 def units_of(data: Dataset) -> Tensor:
@@ -58,29 +41,25 @@ def folds_of(data: Dataset, count: int, params: Params) -> Tensor:
     return torch.from_numpy(fold_of)
 
 
-Others = Callable[[int], Dataset]
-"""The drawings of somebody else, by the number of the fold."""
-
-
 def rounds_by_fold(
     data: Dataset,
     fold_of: Tensor,
     params: Params,
     per_class: int | None,
     believed: float,
-    others: Others | None,
+    others: Sequence[Dataset],
     folder: Path,
     hardware: Hardware,
     progress: Progress = silent,
 ) -> list[Round]:
     """Each fold is tested by classifiers that learnt from the other folds, whose drawings come from a
-    generator trained on these folds alone, or from `others`."""
+    generator trained on these folds alone, or are somebody else's: `others`, of each fold."""
     count, unit_of = int(fold_of.max()) + 1, units_of(data)
 
     def round_of(fold: int) -> Round:
-        tested, place = (fold_of == fold).nonzero()[:, 0], folder / f"fold-{fold + 1}"
+        tested, place = fold_of == fold, folder / f"fold-{fold + 1}"
         training, name = data.at(fold_of != fold), f"fold {fold + 1} of {count}"
-        theirs = others and others(fold)
+        theirs = others[fold] if others else None
         lacking = missing(training.counts, per_class) if theirs is None else theirs.labels
 
         def drawn(judge: Judge) -> Tensor:
@@ -91,8 +70,8 @@ def rounds_by_fold(
             seed, names = params.evaluate.seed + fold, training.class_names
             return fill(network.to(hardware.device), judge, lacking, seed, believed, names)[0]
 
-        pupils = Pupils(training, lacking, drawn, _seeded(params, fold), place, hardware)
-        return Round(name, pupils, data.at(tested), tested, unit_of[tested])
+        recipe, test, its = _seeded(params, fold), data.at(tested), unit_of[tested]
+        return Round(name, training, lacking, drawn, recipe, place, hardware, test, its)
 
     return [round_of(fold) for fold in range(count)]
 
@@ -107,12 +86,14 @@ def rounds_by_seed(
     hardware: Hardware,
 ) -> list[Round]:
     """Classifiers with other seeds, and everything else the same."""
-    unit_of, rows = units_of(test), torch.arange(len(test))
+    unit_of, images, lacking = units_of(test), drawn.images, drawn.labels
 
     def round_of(seed: int) -> Round:
-        recipe, place = _seeded(params, seed), folder / f"seed-{seed + 1}"
-        pupils = Pupils(training, drawn.labels, lambda _: drawn.images, recipe, place, hardware)
-        return Round(f"seed {seed + 1} of {count}", pupils, test, rows, unit_of)
+        name, recipe = f"seed {seed + 1} of {count}", _seeded(params, seed)
+        place = folder / f"seed-{seed + 1}"
+        return Round(
+            name, training, lacking, lambda _: images, recipe, place, hardware, test, unit_of
+        )
 
     return [round_of(seed) for seed in range(count)]
 
@@ -122,7 +103,7 @@ def with_probe(
 ) -> list[Outcome]:
     """The outcomes, with the answers of the pretrained network's probe, which learnt from real images."""
     first = rounds[0]  # what it learns from and is tested on are all images that there are
-    images = torch.cat([first.pupils.training.images, first.test.images])
+    images = torch.cat([first.training.images, first.test.images])
     digests, rows = np.unique(image_digests(images.numpy()), return_index=True)
     features = probe.features(images[rows], progress)
 
@@ -131,8 +112,8 @@ def with_probe(
 
     probed = []
     for this, outcome in zip(rounds, outcomes, strict=True):
-        learnt = this.pupils.training
-        predicted = probe.answers(features_of(learnt), learnt.labels, features_of(this.test))
+        learnt = features_of(this.training), this.training.labels
+        predicted = probe.answers(*learnt, features_of(this.test))
         right = {**outcome.right, probe.PROBE: predicted == outcome.labels}
         probed.append(replace(outcome, right=right))
     return probed

@@ -18,21 +18,21 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 SIDE = 16  # of the small image
-# What is less than this is nothing to speak of, however alike the images of a class are.
-LEAST_GREY, LEAST_PIXEL, LEAST_END, LEAST_MOVE, LEAST_FEATURE = 4.0, 16.0, 32.0, 0.02, 0.2
 GREY, PIXELS = "{:.0f} grey levels", "{:.1f} pixels"
-# Column by column: less, more, and by how much; the small image follows.
+# Column by column: less, more, and by how much; and what is too little to speak of, however alike the images
+# of a class are (of a move: as a part of the image's side). The small image follows.
 NAMED = (
-    ("darker", "brighter", GREY),
-    ("of less contrast", "of more contrast", GREY),
-    ("further up", "further down", PIXELS),
-    ("further left", "further right", PIXELS),
-    ("narrower", "wider", PIXELS),
-    ("softer", "harder", f"{GREY} at edges"),
-    ("softer", "harder", f"{GREY} at the hardest edge"),
-    ("darker", "lighter", f"{GREY} where lightest"),
-    ("darker", "lighter", f"{GREY} where darkest"),
+    ("darker", "brighter", GREY, 4.0),
+    ("of less contrast", "of more contrast", GREY, 4.0),
+    ("further up", "further down", PIXELS, 0.02),
+    ("further left", "further right", PIXELS, 0.02),
+    ("narrower", "wider", PIXELS, 0.02),
+    ("softer", "harder", f"{GREY} at edges", 4.0),
+    ("softer", "harder", f"{GREY} at the hardest edge", 32.0),
+    ("darker", "lighter", f"{GREY} where lightest", 32.0),
+    ("darker", "lighter", f"{GREY} where darkest", 32.0),
 )
+LEAST_PIXEL, LEAST_FEATURE = 16.0, 0.2
 AT_ONCE = 2000  # images
 # Images of a class: a mean of less says nothing where most pixels are black in most images.
 ENOUGH = 10
@@ -107,11 +107,10 @@ def _apart(moments: Moments, others: Moments, least: Tensor) -> Tensor:
 def _least(shape: Sequence[int] | None, columns: int) -> Tensor:
     if shape is None:
         return torch.full((columns,), LEAST_FEATURE, dtype=torch.float64)
-    height, width = shape[1:]
-    moves = [LEAST_MOVE * side for side in (height, width, max(height, width))]
-    named = [LEAST_GREY, LEAST_GREY, *moves, LEAST_GREY, LEAST_END, LEAST_END, LEAST_END]
-    small = [LEAST_PIXEL] * (columns - len(named))
-    return torch.tensor([*named, *small], dtype=torch.float64)
+    least = torch.full((columns,), LEAST_PIXEL, dtype=torch.float64)
+    least[: len(NAMED)] = torch.tensor([each[3] for each in NAMED], dtype=torch.float64)
+    least[2:5] *= torch.tensor([*shape[1:], max(shape[1:])])
+    return least
 
 
 def _in_words(column: int, change: float, shape: Sequence[int] | None) -> str:
@@ -124,7 +123,7 @@ def _in_words(column: int, change: float, shape: Sequence[int] | None) -> str:
         row, place = divmod(pixel % (rows * columns), columns)
         y, x = int((row + 0.5) * (height / rows)) + 1, int((place + 0.5) * (width / columns)) + 1
         column, where = 0, f" around row {y}, column {x}"
-    less, more, by = NAMED[column]
+    less, more, by, _ = NAMED[column]
     return f"{more if change > 0 else less} by {by.format(abs(change))}{where}"
 
 

@@ -28,10 +28,9 @@ from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet
 from cgan.quality.intervals import share
 from cgan.quality.judge import Judge, Progress, load_judge, look, silent, train_judge
-from cgan.quality.likeness import ALIKE, MAX_SHIFT, Copies, copies, variety
+from cgan.quality.likeness import ALIKE, MAX_SHIFT, near_copies, variety
 from cgan.quality.metrics import NEIGHBOURS, accuracy_of, conditional_accuracy, in_mix
 
-COPIES_SAMPLE, COPIES_REALS = 2000, 1000
 KNOWN_BY_HEART = (
     "training images; too few are held out to know what the judge knows of them by heart",
     "training images, less what the judge knows of them by heart",
@@ -52,20 +51,12 @@ class Inputs:
 
     @classmethod
     def load(cls) -> Inputs:
-        """Raises DataError or ModelError for a file that is absent, damaged or of another training."""
+        """Raises DataError or ModelError for a file that is absent or damaged, and where generator, judge and
+        hold-out were not made from this training part, and from one split: then every number would be of
+        something else, and none of them would show it."""
         network, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)
         training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
-        inputs = cls(network, facts, judge, judge_facts, training, heldout)
-        inputs._require_one_origin()
-        return inputs
-
-    def _require_one_origin(self) -> None:
-        """Were generator, judge and hold-out made from this training part, and from one split?
-
-        If not, every number is of something else, and none of them shows it.
-        """
-        training, heldout = self.training, self.heldout
 
         def begin(facts: Facts, key: str) -> str:
             return str(facts.get(key))[:12]
@@ -74,8 +65,8 @@ class Inputs:
         kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in (training, heldout))
         images = "made of other images (classes, channels, height, width)"
         for path, what, expected, found in (
-            (GENERATOR, "trained on other data", digest, begin(self.facts, "data_digest")),
-            (JUDGE, "trained on other data", digest, begin(self.judge_facts, "data_digest")),
+            (GENERATOR, "trained on other data", digest, begin(facts, "data_digest")),
+            (JUDGE, "trained on other data", digest, begin(judge_facts, "data_digest")),
             (HOLDOUT_DATA, "made from other data", csv, begin(heldout.metadata, "csv_sha256")),
             (HOLDOUT_DATA, images, kind, its_kind),
         ):
@@ -92,6 +83,7 @@ class Inputs:
                 "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
                 "then `dvc repro`."
             )
+        return cls(network, facts, judge, judge_facts, training, heldout)
 
 
 def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
@@ -101,7 +93,8 @@ def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
     """
     training, heldout = inputs.training, inputs.heldout
     asked = classes_asked(training.classes, params)
-    order, _ = shuffled(training, heldout, params.seed)
+    # A CSV can be sorted by class: what takes the drawings' place is picked from all of it.
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(params.seed))
     floor = training.at(order[in_mix(training.labels[order], heldout.counts)][: len(asked)])
     judge = inputs.judge
     seen, real = look(judge, floor.images).features, look(judge, heldout.images)
@@ -162,25 +155,6 @@ def judge_generator(
     context = measurement_context(inputs, params, evaluation_set)
     settings = {"draws": params.draws, "neighbours": NEIGHBOURS}
     return report | {"measurement_context": context | settings}
-
-
-def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of both parts in random order. A CSV can be sorted by class: a part of it is picked from
-    all of it."""
-    random = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(training), generator=random)
-    return order, torch.randperm(len(heldout), generator=random)
-
-
-def near_copies(
-    drawn: Tensor, labels: Tensor, training: Dataset, heldout: Dataset, seed: int
-) -> Copies:
-    """How near the first drawings come to training images, beside held-out ones and, where these are few,
-    some of the training images themselves."""
-    order, rows = shuffled(training, heldout, seed)
-    some = heldout.at(rows[:COPIES_SAMPLE])
-    left_out = order[: max(0, COPIES_REALS - len(some))]
-    return copies(drawn[:COPIES_SAMPLE], labels[:COPIES_SAMPLE], some, training, left_out)
 
 
 def measured(

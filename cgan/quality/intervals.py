@@ -20,7 +20,7 @@ from cgan.quality.metrics import wilson_interval
 
 Interval = tuple[float, float]
 
-# Student's t, 97.5 %, by degrees of freedom from 1; further on it is taken as the last.
+# Student's t, 97.5 %, by degrees of freedom from 1.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 # The only key of a context that may differ.
 OWN = {"generator_digest"}
@@ -62,6 +62,11 @@ def difference(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
     return low, high
 
 
+def student(freedom: int) -> float:
+    """Student's t, 97.5 %; of more degrees of freedom than STUDENT has it is taken as the last."""
+    return STUDENT[min(freedom, len(STUDENT)) - 1]
+
+
 def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, Interval]:
     """mean(b) - mean(a) with Welch's interval, for trainings with several seeds: it covers the luck of a
     seed, too. Each needs two values at least."""
@@ -72,7 +77,7 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     freedom = sum(parts) ** 2 / sum(
         part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True)
     )
-    reach = STUDENT[min(int(freedom), len(STUDENT)) - 1] * math.sqrt(sum(parts))
+    reach = student(int(freedom)) * math.sqrt(sum(parts))
     return change, (change - reach, change + reach)
 
 

@@ -29,6 +29,8 @@ from cgan.quality.comparison import Estimate, resampled
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 SIDE = 32  # pixels: larger images are made smaller
 ALIKE = 1000
+AT_MOST = 2000  # drawings and held-out images that are compared with training images
+ENOUGH = 1000  # real images that show what is usual
 IN_PAIRS = 200  # images of a class, at most, that are compared with one another
 CANDIDATES = 5  # the nearest images, for which an image is turned (degrees) and zoomed
 TURNS, ZOOMS = (-8, -4, 0, 4, 8), (0.9, 1.0, 1.1)
@@ -47,15 +49,20 @@ class Copies:
     heldout_median: float
 
 
-def copies(
-    drawn: Tensor, drawn_labels: Tensor, heldout: Dataset, training: Dataset, left_out: Tensor
+def near_copies(
+    drawn: Tensor, drawn_labels: Tensor, training: Dataset, heldout: Dataset, seed: int
 ) -> Copies:
-    """Compare drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` with held-out reals, and with the
-    training images of the rows `left_out`, each beside the others: few held-out ones would not show what is
-    usual."""
+    """How near the first drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` come to training images,
+    beside as many held-out ones and, where these are few and would not show what is usual, some of the
+    training images, each beside the others."""
+    drawn, drawn_labels = drawn[:AT_MOST], drawn_labels[:AT_MOST]
+    # A CSV can be sorted by class: a part of it is picked from all of it.
+    random = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(training), generator=random)
+    real = heldout.at(torch.randperm(len(heldout), generator=random)[:AT_MOST])
+    labels, left_out = real.labels, order[: max(0, ENOUGH - len(real))]
     _, near = _closest(drawn, drawn_labels, None, training)
-    plain, usual = _closest(heldout.images, heldout.labels, None, training)
-    labels = heldout.labels
+    plain, usual = _closest(real.images, labels, None, training)
     if len(left_out):
         some = training.at(left_out)
         usual = torch.cat([usual, _closest(some.images, some.labels, left_out, training)[1]])

@@ -26,9 +26,9 @@ from cgan.params.sections import GateParams, Params
 from cgan.project import GENERATOR, JUDGE
 from cgan.quality.class_shift import Moments, furthest
 from cgan.quality.comparison import REPLICATES, EvaluationSet
-from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_context, near_copies
+from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_context
 from cgan.quality.judge import Judge, load_judge, look
-from cgan.quality.likeness import variety
+from cgan.quality.likeness import near_copies, variety
 from cgan.quality.metrics import conditional_accuracy
 from cgan.registry.client import GATE_FOLDER, Registry, Version, downloaded, generator_file
 from cgan.registry.decision import agreement, as_varied, bars, compare, decide, mix, shifted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,11 +110,9 @@ def evidence(
     require_project()
     from cgan.params.reading import load_params
     from cgan.reports.evidence import Options, find_evidence
-    from cgan.stages.runner import progress
 
     options = Options(per_class, believed, folds, seeds, test, drawn)
-    say = functools.partial(progress, say=typer.echo)
-    find_evidence(load_params(), options, typer.echo, say)
+    find_evidence(load_params(), options, typer.echo)
 
 
 @made.command(rich_help_panel=DATA)
@@ -164,10 +161,8 @@ def label_errors(
     require_project()
     from cgan.params.reading import load_params
     from cgan.reports.label_errors import find_label_errors
-    from cgan.stages.runner import progress
 
-    say = functools.partial(progress, say=typer.echo)
-    find_label_errors(load_params(), folds, out, typer.echo, say)
+    find_label_errors(load_params(), folds, out, typer.echo)
 
 
 @made.command(rich_help_panel=DATA)

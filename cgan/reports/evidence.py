@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import shutil
@@ -19,15 +20,9 @@ from cgan.data.dataset import Dataset, digest_of, image_digests, load_dataset
 from cgan.data.sources import read
 from cgan.errors import CganError, DataError, listed, percent
 from cgan.evidence import probe
-from cgan.evidence.classifiers import COST_NOTHING, TRAINED
+from cgan.evidence.classifiers import COST_NOTHING, METHODS, Round
 from cgan.evidence.effect import DRAWN, Outcome, effect
-from cgan.evidence.rounds import (
-    Round,
-    folds_of,
-    rounds_by_fold,
-    rounds_by_seed,
-    with_probe,
-)
+from cgan.evidence.rounds import folds_of, rounds_by_fold, rounds_by_seed, with_probe
 from cgan.evidence.sets import fill, missing
 from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
@@ -52,6 +47,7 @@ from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Progress
 from cgan.reports.evidence_report import report_on
 from cgan.reports.foresight import seconds_of_judge, seconds_of_training
+from cgan.stages import runner
 from cgan.stages.runner import duration
 from cgan.tracking.runs import reopen
 from cgan.training.fitting import fit
@@ -79,7 +75,7 @@ class Options:
     drawn: Path | None = None
 
 
-def find_evidence(params: Params, options: Options, say: Say, progress: Progress) -> None:
+def find_evidence(params: Params, options: Options, say: Say) -> None:
     """Train the classifiers, write and show the report.
 
     Raises DataError or CganError where images, drawings or options do not fit.
@@ -91,22 +87,23 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
     require_writable(EVIDENCE)
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
-    training, (test, tested_on) = load_dataset(TRAIN_DATA), _test_set(params, options, say)
-    count = _folds(options, test, tested_on)
+    training, progress = load_dataset(TRAIN_DATA), functools.partial(runner.progress, say=say)
+    test, tested_on = _test_set(params, options, training, say)
+    few = tested_on == HOLD_OUT and int(test.counts.min()) < HELD_OUT
+    count = options.folds or (ROUNDS if few and not options.seeds else 0)
     folder = home() / "evidence" / _key(params, options, (training, test), hardware)
     folder.mkdir(parents=True, exist_ok=True)
     tidy(folder)
     with locked(folder.with_suffix(".lock")):
         if count:
             tested_on, data = f"each of {count} folds", Rows.read()
-            fold_of, others = folds_of(data, count, params), None
-            if options.drawn:
-                others = _by_fold(options.drawn, count, params, data, say)
+            fold_of, drawn = folds_of(data, count, params), options.drawn
+            others = _by_fold(drawn, count, params, data, say) if drawn else []
             filling = options.per_class, options.believed, others
             rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
         else:
-            drawn, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
-            rounds = rounds_by_seed(training, drawn, test, params, seeds, folder, hardware)
+            filled, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
+            rounds = rounds_by_seed(training, filled, test, params, seeds, folder, hardware)
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
         if probe.is_installed() and len(training) <= PROBED:
@@ -130,24 +127,13 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
 # --- what is tested on, and what fills up the classes --------------------------------------------
 
 
-def _test_set(params: Params, options: Options, say: Say) -> tuple[Dataset, str]:
-    """The images of `--test`, or the data's own test set, or the hold-out; and which it is."""
-    if options.test:
-        return _unseen(options.test, params, say), str(options.test)
-    test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None  # empty if the source has none
-    return (test, "the test set") if test else (load_dataset(HOLDOUT_DATA), HOLD_OUT)
-
-
-def _folds(options: Options, test: Dataset, tested_on: str) -> int:
-    """How many, 0 for rounds that differ by their seeds alone."""
-    if options.folds or options.seeds or tested_on != HOLD_OUT:
-        return options.folds or 0
-    return ROUNDS if int(test.counts.min()) < HELD_OUT else 0
-
-
-def _unseen(path: Path, params: Params, say: Say) -> Dataset:
-    """The images of a CSV or folder that are not in the training part."""
-    training = load_dataset(TRAIN_DATA)
+def _test_set(params: Params, options: Options, training: Dataset, say: Say) -> tuple[Dataset, str]:
+    """The images of `--test` that are not in the training part, or the data's own test set, or the hold-out;
+    and which it is."""
+    path = options.test
+    if not path:
+        test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None  # empty if there is none
+        return (test, "the test set") if test else (load_dataset(HOLDOUT_DATA), HOLD_OUT)
     data = labelled(path, params, training)
     known, digests = (image_digests(each.images.numpy()) for each in (training, data))
     new = ~np.isin(digests, known)
@@ -157,7 +143,7 @@ def _unseen(path: Path, params: Params, say: Say) -> Dataset:
         raise DataError(
             f"{path}: all images are in the training part too. Give other images to test on."
         )
-    return data.at(np.flatnonzero(new))
+    return data.at(np.flatnonzero(new)), str(path)
 
 
 def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
@@ -194,9 +180,7 @@ def _others(folder: Path, params: Params, data: Dataset, say: Say) -> Dataset:
     return drawn
 
 
-def _by_fold(
-    folder: Path, count: int, params: Params, data: Dataset, say: Say
-) -> Callable[[int], Dataset]:
+def _by_fold(folder: Path, count: int, params: Params, data: Dataset, say: Say) -> list[Dataset]:
     names = [folder / f"fold-{fold + 1}" for fold in range(count)]
     if absent := [name for name in names if not name.is_dir()]:
         raise DataError(
@@ -204,7 +188,7 @@ def _by_fold(
             f"images; `cgan split --folds {count}` writes the images to train these generators on. If one "
             "generator learnt from the project's training part, use --seeds 5 instead of --folds."
         )
-    return lambda fold: _others(names[fold], params, data, say)
+    return [_others(name, params, data, say) for name in names]
 
 
 def _drawings(params: Params, options: Options, training: Dataset, say: Say) -> Dataset:
@@ -250,7 +234,7 @@ def _carried_out(
     say: Say,
     progress: Progress,
 ) -> list[Outcome]:
-    first, recipe, count = rounds[0].pupils.training, params.train_judge, len(rounds) * len(TRAINED)
+    first, recipe, count = rounds[0].training, params.train_judge, len(rounds) * len(METHODS)
     seconds = count * seconds_of_judge(first, recipe, hardware)
     if generators:
         seconds += generators * seconds_of_training(first, fit(params.train, first).params)

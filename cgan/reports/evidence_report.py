@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from cgan.errors import percent
-from cgan.evidence.classifiers import PARTS, WORDS
+from cgan.evidence.classifiers import PARTS, WORDS, Round
 from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, together, worth
 from cgan.evidence.probe import PROBE
-from cgan.evidence.rounds import Round
 from cgan.markdown import table
 from cgan.quality.metrics import mean_share
 from cgan.registry.client import now
@@ -42,8 +41,8 @@ def report_on(
 ) -> tuple[Report, list[Table]]:
     """The report, and its tables as a page has them."""
     answers, names = together(outcomes), rounds[0].test.class_names
-    learnt = torch.stack([each.pupils.training.counts for each in rounds])
-    added = torch.stack([each.pupils.lacking.bincount(minlength=len(names)) for each in rounds])
+    learnt = torch.stack([each.training.counts for each in rounds])
+    added = torch.stack([each.lacking.bincount(minlength=len(names)) for each in rounds])
     tables = [
         _classes(effect, names, learnt.double().mean(dim=0), added.double().mean(dim=0)),
         _methods(answers, 1 if folded else len(rounds), names),
@@ -54,7 +53,7 @@ def report_on(
         verdict=effect.overall.verdict,
         summary=_sentence(effect),
         reasons=[
-            _worth(outcomes, rounds[0].pupils.lacking.unique().tolist(), folded, learnt[0], names),
+            _worth(outcomes, rounds[0].lacking.unique().tolist(), folded, learnt[0], names),
             *_doubts(effect, names, folded, tested_on, pretrained),
         ],
         time=now(),
@@ -101,13 +100,10 @@ def _worth(
 
     curve = {part: accuracies(method) for method, part in PARTS.items()}
     what = "the classes that were filled up"
-    rises = " · ".join(
-        f"{percent(statistics.fmean(values))} with {percent(part, 0)}"
-        for part, values in sorted(curve.items())
-    )
+    rises = (f"{percent(statistics.fmean(curve[part]))} with {percent(part, 0)}" for part in curve)
     measured = (
         f"Trained on a part of their real images, oversampled, {what} are recognised this often: "
-        f"{rises}."
+        f"{' · '.join(rises)}."
     )
     factor = worth(curve, accuracies(DRAWN), folded)
     if factor is None:
@@ -122,10 +118,9 @@ def _worth(
     rarest = min(filled, key=lambda label: int(learnt[label]))
     more = [int(learnt[rarest]) * (times - 1) for times in (middle, low, high)]
     return (
-        f"Compared with oversampling, the drawings do as much as {middle:.1f} times the photographs "
-        f"of {what} would (95 % interval "
-        f"{low:.1f} to {high:.1f}): of {names[rarest]} that is {more[0]:.0f} photographs more "
-        f"({more[1]:.0f} to {more[2]:.0f}). {measured}"
+        f"Compared with oversampling, the drawings do as much as {middle:.1f} times the photographs of "
+        f"{what} would (95 % interval {low:.1f} to {high:.1f}): of {names[rarest]} that is {more[0]:.0f} "
+        f"photographs more ({more[1]:.0f} to {more[2]:.0f}). {measured}"
     )
 
 
@@ -185,28 +180,19 @@ def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torc
 def _methods(answers: Outcome, times: int, names: list[str]) -> Table:
     """Each class counted alike; the interval is by the tested images alone, of which each was tested so many
     times."""
-    counts = {
-        n: int((answers.labels == n).sum()) // times for n in answers.labels.unique().tolist()
-    }
-    rows, drawn = [], []
+    counts, rows, drawn = (answers.labels.bincount() // times).tolist(), [], []
     for name in (name for name in WORDS if name in answers.right):
         shares = answers.by_class(name)
         worst, mean = min(shares, key=lambda n: shares[n]), answers.mean(name)
-        middle, ends = mean_share(
-            [(round(shares[n] * count), count) for n, count in counts.items()]
-        )
+        middle, ends = mean_share([(round(shares[n] * counts[n]), counts[n]) for n in shares])
         low, high = (min(1.0, max(0.0, mean + end - middle)) for end in ends)
         interval = f"{100 * low:.1f} to {percent(high)}"
         rows.append(
             [WORDS[name], percent(mean), interval, f"{percent(shares[worst])}, {names[worst]}"]
         )
         drawn.append((WORDS[name], percent(mean), low, mean, high))
-    head = [
-        "",
-        "right, mean over the classes",
-        "95 % interval over the tested images",
-        "worst class",
-    ]
+    head = ["", "right, mean over the classes", "95 % interval over the tested images"]
+    head += ["worst class"]
     return "What a classifier learns from", head, rows, drawn
 
 

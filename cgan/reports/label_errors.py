@@ -24,6 +24,7 @@ from cgan.page.data_facts import Rows, suspects_facts
 from cgan.params.sections import JudgeParams, Params
 from cgan.quality.judge import Progress, look, silent, train_judge
 from cgan.quality.label_errors import Labels, Suspects, doubtful_labels
+from cgan.stages import runner
 
 SHOWN = 400  # on the page
 COLUMNS = ("row", "line", "label", "suggested", "confidence", "file")  # a file: of pictures only
@@ -33,9 +34,7 @@ FILTER = "prune_by_class"
 TEMPERATURES = np.geomspace(0.2, 2.0, 47)
 
 
-def find_label_errors(
-    params: Params, folds: int, out: Path, say: Callable[[str], None], progress: Progress
-) -> None:
+def find_label_errors(params: Params, folds: int, out: Path, say: Callable[[str], None]) -> None:
     """Write a CSV of the suspects of the data, the most doubtful first, and a page beside it."""
     if out.suffix != ".csv":
         raise CganError(f"--out {out}: expected a file name that ends in .csv.")
@@ -45,6 +44,7 @@ def find_label_errors(
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
     say(f"Training {folds} judges, each on {folds - 1} of {folds} parts of {len(rows):,} images.")
+    progress = functools.partial(runner.progress, say=say)
     logits = out_of_fold(rows, params.train_judge, folds, hardware, progress)
     suspects = label_errors(logits, labels)
     names = np.array(rows.class_names)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cgan.data.dataset import Dataset, load_dataset
-from cgan.drawing.drawings import class_folders, new_folder
+from cgan.drawing.drawings import class_folders, new_folder, write_folder
 from cgan.evidence.rounds import folds_of
-from cgan.model.sampling import encode_png, picture_of
+from cgan.model.sampling import picture_of
 from cgan.page.data_facts import Rows
 from cgan.params.sections import Params
 from cgan.project import HOLDOUT_DATA, TEST_DATA, TRAIN_DATA
@@ -21,13 +21,9 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
     """
     with new_folder(out) as new:
         for name, part in _parts(params, folds):
-            pictures = picture_of(part.images)
-            folders = class_folders(part.class_names)
-            pairs = zip(pictures, part.labels.tolist(), strict=True)
-            for number, (picture, label) in enumerate(pairs, start=1):
-                path = new / name / folders[label] / f"{number:06d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(encode_png(picture))
+            pictures, folders = picture_of(part.images), class_folders(part.class_names)
+            files = (f"{folders[n]}/{i:06d}.png" for i, n in enumerate(part.labels.tolist(), 1))
+            write_folder(new / name, pictures, files)
     ways = f"--folds {folds} --drawn" if folds else "--seeds 5 --drawn"
     train, place = ("each fold's `train`", "FOLD/CLASS/") if folds else ("`train`", "CLASS/")
     say(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from finished_project import finish
 
 from cgan.errors import CganError
@@ -126,31 +125,3 @@ def test_a_report_that_is_missing_or_of_another_version_is_one_message(finished:
         (other / EVALUATION).write_text(content)
         with pytest.raises(CganError, match=words):
             command.compare(".", "other", print)
-
-
-@pytest.mark.slow
-def test_a_run_is_found_in_mlflow_by_id_and_what_is_none_is_told(
-    finished: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlflow import MlflowClient
-
-    shutil.copyfile(empty_store, "mlflow.db")
-    shutil.copy(ROOT / "dvc.yaml", finished)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished}/mlflow.db")
-    client = MlflowClient(f"sqlite:///{finished}/mlflow.db")
-    experiment = client.create_experiment("e", (finished / "mlartifacts").as_uri())
-    tags = {"mlflow.source.git.commit": "b" * 40, "git.dirty": "true"}
-    one, two = (client.create_run(experiment, tags=tags, run_name=n).info.run_id for n in "xy")
-    client.log_artifact(one, str(EVALUATION), str(EVALUATION.parent))
-    client.log_param(one, "train.lr", "0.5")
-    report, reference = recorded(one)
-    assert report == recorded(".")[0]
-    assert reference == {
-        "run_id": one,
-        "run_name": "x",
-        "origin": {"commit": "b" * 40, "dirty": "true"},
-        "params": {"train.lr": "0.5"},
-    }
-    for what, words in ((two, "has no evaluation"), ("champion", "names no run")):
-        with pytest.raises(CganError, match=words):
-            recorded(what)

@@ -21,7 +21,7 @@ from cgan.model.hardware import choose_hardware
 from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
 from cgan.project import CSV
-from cgan.quality.judge import Judge, silent
+from cgan.quality.judge import Judge
 from cgan.reports import label_errors as command
 from cgan.reports.label_errors import find_label_errors, out_of_fold
 from cgan.stages import preprocess, validate
@@ -38,8 +38,11 @@ def shades(per_class: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
     return torch.from_numpy(images.astype(np.uint8)), labels
 
 
-def test_a_judge_sees_no_copy_of_what_it_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_sees_no_copy_of_what_it_is_asked_about_and_some_of_each_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     images, labels = shades(12)
+    data = Dataset(images, torch.from_numpy(labels), {"classes": 3, "class_names": list("abc")})
     images[20:] = images[:16]
     seen = []
 
@@ -48,14 +51,9 @@ def test_a_judge_sees_no_copy_of_what_it_is_asked_about(monkeypatch: pytest.Monk
         return Judge(3, 1, 4).eval()
 
     monkeypatch.setattr(command, "train_judge", stand_in)
-    out_of_fold(Dataset(images, torch.from_numpy(labels), {"classes": 3}), PARAMS, 4, CPU)
+    out_of_fold(data, PARAMS, 4, CPU)
     assert len(set.union(*seen)) == 20 and sum(map(len, seen)) == 3 * 20
-
-
-def test_a_class_that_would_be_missing_from_a_training_is_an_error_in_words() -> None:
-    images, labels = shades(12)
     images[labels == 2] = images[labels == 2][0].clone()
-    data = Dataset(images, torch.from_numpy(labels), {"classes": 3, "class_names": list("abc")})
     with pytest.raises(DataError, match=r"class c: expected at least 4 distinct images.*found 1"):
         out_of_fold(data, PARAMS, 4, CPU)
 
@@ -75,7 +73,7 @@ def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Pat
     preprocess.main()
     said: list[str] = []
     out = Path("reports/found.csv")
-    find_label_errors(load_params(), 3, out, said.append, silent)
+    find_label_errors(load_params(), 3, out, said.append)
 
     with out.open(newline="") as file:
         rows = {int(row["row"]): row for row in csv.DictReader(file)}
@@ -87,7 +85,7 @@ def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Pat
         assert stands.split(",")[0] == row["label"] == str(labels[number - 1])
         assert int(row["suggested"]) == right[number - 1]
     assert said[0].startswith("Training 3 judges")
-    assert f"{len(rows)} of 120 labels look wrong" in said[1]
+    assert f"{len(rows)} of 120 labels look wrong" in said[-1]
 
     shown = re.findall(r'alt="The image of line (\d+)"', out.with_suffix(".html").read_text())
     assert sorted(shown) == sorted(row["line"] for row in rows.values())
@@ -101,7 +99,7 @@ def test_another_ending_and_a_project_without_data_are_refused() -> None:
         ("inbox/digits.csv/found.csv", r"digits\.csv"),  # f55: said before the data are read
     ):
         with pytest.raises((CganError, OSError), match=words):
-            find_label_errors(load_params(), 3, Path(out), print, silent)
+            find_label_errors(load_params(), 3, Path(out), print)
 
 
 def test_without_cleanlab_the_extra_that_brings_it_is_named_before_a_judge_is_trained(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -61,6 +62,9 @@ def test_what_cannot_be_repeated_is_refused_with_the_way_out(
 
     refused("0" * 32, "0" * 32)
     refused("models:/../etc@champion", "names no run")
+    said = project.run("cgan compare champion .")
+    assert re.search(r"train\.seed +│? *\d+ +│? *5", said) and "uncommitted changes" in said
+    assert "has no evaluation" in project.run(f"cgan compare . {run_id}", 1)
     client.set_tag(run_id, "git.changed_files", "cgan/training/losses.py, params.yaml")
     refused(run_id, "`source/patch.diff`", "(cgan/training/losses.py, params.yaml)")
 

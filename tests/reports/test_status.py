@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import socket
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from rich.console import Console
+from tracked import root as root
 
 from cgan.errors import CganError
 from cgan.files import locked
@@ -26,22 +26,11 @@ from cgan.tracking.runs import MEASURED_WITH, WEIGHTS
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty clone: the files of git that the screen reads, nothing made yet."""
-    for name in list(os.environ):
-        if name.startswith(("MLFLOW_", "PREFECT_", "DVC_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def clone(root: Path) -> None:
+    """The files of git that the screen reads, and an empty store; nothing made yet."""
     for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def store(root: Path, empty_store: Path) -> None:
-    shutil.copyfile(empty_store, root / "mlflow.db")
+        shutil.copy(ROOT / name, root)
 
 
 def screen(root: Path) -> str:
@@ -87,15 +76,14 @@ def trained(
 
 
 def test_an_empty_clone_says_what_to_do_and_makes_nothing_itself(root: Path) -> None:
+    (root / "mlflow.db").unlink()
     before = sorted(root.rglob("*"))
     text = screen(root)
     assert "Data not fetched yet: `make repro`" in text and "there is no MLflow store" in text
     assert sorted(root.rglob("*")) == before
 
 
-def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
-    root: Path, store: None
-) -> None:
+def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(root: Path) -> None:
     assert "Champion none yet" in screen(root)
     numbers = {"conditional_accuracy": 0.991, "fid_judge": 1.25}
     trained(f"{EVIL} run", "promoted", f"{EVIL} is the first champion.", **numbers)
@@ -115,7 +103,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
 
 
 def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alike(
-    root: Path, store: None
+    root: Path,
 ) -> None:
     runs = {}
     # The same bytes twice: luck has nothing to do with it.
@@ -141,9 +129,7 @@ def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alik
     assert rank(runs["other data"]) == rank(trained("without a tag", fid_judge=0.1)) == ""
 
 
-def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(
-    root: Path, store: None
-) -> None:
+def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(root: Path) -> None:
     trained("good")
     trained("cancelled", status="KILLED")
     (root / ".cgan/runs/killed").mkdir(parents=True)
@@ -157,7 +143,7 @@ def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(
     assert "Trains now far away" in screen(root)
 
 
-def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path, store: None) -> None:
+def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path) -> None:
     write(root / "data/raw/source.json", {"rows": "x"})
     text = screen(root)
     assert "unknown: " in text and "Champion none yet" in text
@@ -176,10 +162,7 @@ def test_a_server_that_says_nothing_costs_seconds_and_shows_no_password(
     assert "secret" not in text
 
 
-def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message() -> None:
     write(Path("models/generator.safetensors"), {})
     measured: dict[str, Any] = {
         key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")
