@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,9 +21,8 @@ from cgan.project import PACKAGE_PARENT
 # The wheel holds them too: `data-files` in pyproject.toml.
 FILES = (
     *("params.yaml", "dvc.yaml", "presets/*.yaml", "data/inbox/README.md"),
-    *(".gitignore", ".dvcignore", ".dvc/.gitignore"),
+    *(".gitignore", ".dvcignore"),
 )
-# Of .dvc/config, where a clone may name a remote.
 DVC_SETTINGS = "[core]\n    analytics = false\n    check_update = false\n    autostage = true\n"
 FIRST_COMMIT = "A cgan project"
 HEADER = f"""\
@@ -46,6 +48,7 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
         stages = (source / "dvc.yaml").read_text(encoding="utf-8")
         write_text(folder / "dvc.yaml", without_code(stages))
         git("init", "--quiet", folder=folder)
+        _dvc_init(folder)
         write_text(folder / ".dvc/config", DVC_SETTINGS)
         git("add", ".", folder=folder)
         committed = "with its first commit"
@@ -84,3 +87,15 @@ def _origin() -> Path:
         f"{PACKAGE_PARENT}: cgan is installed here without the files of a project. Install its wheel into "
         "a new environment (`python -m venv`), without `--target`."
     )
+
+
+def _dvc_init(folder: Path) -> None:
+    command = [sys.executable, "-m", "dvc", "init", "--quiet"]
+    env = {**os.environ, "DVC_NO_ANALYTICS": "true"}  # the settings come after it
+    done = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, encoding="utf-8", errors="replace"
+    )
+    if done.returncode:
+        raise CganError(
+            f"`dvc init` failed: {done.stderr.strip()[-1000:]}\nCorrect that, and run `cgan init` again."
+        )
