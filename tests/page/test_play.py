@@ -112,8 +112,7 @@ def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Page, tmp_pat
 
 def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path: Path) -> None:
     show(page, generator_of(), tmp_path)
-    page.run("document.getElementById('play-seed').focus()")
-    page.press("a", "Control")
+    page.run("document.getElementById('play-seed').select()")
     page.write("-3")
     assert "whole number from 0 to" in words(page, "seed-fault")
     assert "still shows seed 0" in words(page, "seed-fault")
@@ -238,8 +237,7 @@ def test_everything_is_reached_and_done_by_keyboard_alone(page: Page, tmp_path: 
         assert outline != "none", name
         match name:
             case "play-text":
-                page.press("a", "Control")
-                page.write("42")
+                page.write("42")  # all of it is marked
             case "play-seed":
                 page.press("ArrowUp")
             case "play-another" | "play-draw" | "31415926":

@@ -87,14 +87,15 @@ def test_a_downloaded_picture_has_the_pixels_that_were_asked_for(
     page.click("#play-png")
     with Image.open(page.downloaded(tmp_path / "012345678901234567890-seed-3.png")) as picture:
         array = np.asarray(picture.convert("RGB"))
-    images = generator.draw(
-        "012345678901234567890", seed=3
-    )  # in two lines of eleven, as `cgan draw`
+    images = generator.draw("012345678901234567890", seed=3)
+    # In two lines of eleven, as `cgan draw`.
     lines = [side_by_side(images[:11]), side_by_side([*images[11:], np.zeros((28, 28), int)])]
     assert_alike(array, np.concatenate(lines).repeat(2, axis=0).repeat(2, axis=1))
 
 
 # -- Looks -------------------------------------------------------------------------------------------
+
+PICTURE = "document.getElementById('play-picture').getBoundingClientRect().toJSON()"
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 640), (1280, 800)])
@@ -107,15 +108,13 @@ def test_nothing_is_wider_than_the_screen(
     assert page.run("document.documentElement.scrollWidth") <= width
     show(page, generator_of(), tmp_path, "#text=" + "1234567890" * 5)
     assert page.run("document.documentElement.scrollWidth") <= width
-    box = page.run("document.getElementById('play-picture').getBoundingClientRect().toJSON()")
+    box = page.run(PICTURE)
     assert box["right"] <= width and box["top"] < height
     lines = round(page.run("document.getElementById('play-picture').height") / 28)
     assert box["height"] / lines >= 40 or width < 1000  # still to be seen
     show(page, generator_of(), tmp_path)
-    box = page.run("document.getElementById('play-picture').getBoundingClientRect().toJSON()")
-    assert (
-        box["bottom"] < height and box["width"] > min(width, 1200) * 0.6
-    )  # large, on the first screen
+    box = page.run(PICTURE)  # large, on the first screen
+    assert box["bottom"] < height and box["width"] > min(width, 1200) * 0.6
 
 
 def test_the_page_is_dark_where_the_visitors_system_is(page: Page, tmp_path: Path) -> None:

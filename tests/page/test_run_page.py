@@ -311,13 +311,10 @@ def unfold(page: Page) -> None:
 
 def see(page: Page, selector: str) -> dict[str, float]:
     """Scroll something into sight → its middle."""
-    page.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
+    page.box(selector)
     page.look(0.3)
-    box: dict[str, float] = page.run(
-        f"(() => {{ const b = document.querySelector({selector!r}).getBoundingClientRect();"
-        "return {x: b.x + b.width / 2, y: b.y + b.height / 2} })()"
-    )
-    return box
+    box = page.box(selector)
+    return {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
 
 
 def hovered(page: Page, selector: str) -> str:

@@ -87,10 +87,8 @@ def idle(page: Page) -> None:
 
 
 def set_text(page: Page, text: str) -> None:
-    """As somebody who marks all of it and types."""
+    change(page, "text", "")
     page.run("document.getElementById('play-text').focus()")
-    page.press("a", "Control")
-    page.press("Delete")
     page.write(text)
     idle(page)
 
