@@ -122,17 +122,22 @@ def on_a_thread(server: Any) -> Iterator[Any]:
             thread.join()
 
 
+def ended(*command: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """A command that finds our code, and whose exit code nobody has looked at yet."""
+    known = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    return subprocess.run([*map(str, command)], cwd=cwd, env=known, capture_output=True, text=True)
+
+
+def run(*command: object, cwd: Path, **env: str) -> str:
+    """What a command prints that ends well."""
+    done = ended(*command, cwd=cwd, **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def run_python(code: str, folder: Path) -> str:
     """What a fresh process prints that runs this code in this folder."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    return run(sys.executable, "-c", code, cwd=folder)
 
 
 def peak_bytes(code: str, folder: Path) -> int:

@@ -21,7 +21,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "cgan/training").mkdir(parents=True)
     (folder / ".dvc").mkdir()
     monkeypatch.chdir(folder)
-    run("init", "--quiet", "-b", "main")
     for name, text in {
         "cgan/training/losses.py": "loss = 1\n",
         "params.yaml": "train: 1\n",
@@ -31,8 +30,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "README.md": "words\n",
     }.items():
         Path(name).write_text(text)
-    run("add", ".")
-    run("commit", "--quiet", "-m", "first")
+    toy_project.commit(folder)
     return folder
 
 

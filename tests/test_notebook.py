@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 from PIL import Image
 
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
@@ -25,11 +23,8 @@ def pixels(png: str) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_its_stored_outputs_are_those_of_today(tmp_path: Path) -> None:
-    program = [sys.executable, "-W", "error", str(ROOT / "tools/notebook.py"), "--check"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    today = json.loads(done.stdout)
+    program = [sys.executable, "-W", "error", ROOT / "tools/notebook.py", "--check"]
+    today = json.loads(run(*program, cwd=tmp_path))
     notebook = json.loads(NOTEBOOK.read_text())
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert NOTEBOOK.stat().st_size < 200_000

@@ -14,7 +14,7 @@ import pytest
 from conftest import wait_until
 from optuna.trial import FrozenTrial, TrialState
 from test_pipeline import python
-from toy_project import git
+from toy_project import commit, git
 
 from cgan.params.editing import set_params
 from flows import sweep
@@ -33,8 +33,7 @@ def base(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rest = text.index("\ntracking:")
     Path("params.yaml").write_text(f"{text[:space]}  space: {SPACE}\n{text[rest:]}")
     Path(".gitignore").write_text(".cgan\n__pycache__\n")
-    git(repo, "add", ".")
-    git(repo, "commit", "--quiet", "-m", "a space")
+    commit(repo)
     return repo
 
 
