@@ -204,7 +204,9 @@ class Page:
 
 
 @contextlib.contextmanager
-def browsing(profile: Path, width: int = 1280, height: int = 800) -> Iterator[Page]:
+def browsing(
+    profile: Path, width: int = 1280, height: int = 800, kind: type[Page] = Page
+) -> Iterator[Any]:
     """A page in a browser of its own. Skips the test where there is no browser."""
     found = [path for path in map(shutil.which, NAMES) if path]
     if not found:
@@ -226,7 +228,7 @@ def browsing(profile: Path, width: int = 1280, height: int = 800) -> Iterator[Pa
         assert process.poll() is None, (profile / "stderr").read_text()
         port, path = address.read_text().split()
         with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as socket:
-            yield Page(socket)
+            yield kind(socket)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
