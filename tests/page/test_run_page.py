@@ -25,29 +25,13 @@ from cgan.errors import ModelError
 from cgan.files import read_json, sha256_of, write_json
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
-from cgan.page.class_states import (
-    HOLD_OUT_MORE,
-    JUDGE_FAILS,
-    LEGIBLE,
-    MORE_IMAGES,
-    NOT_DRAWN,
-    NOT_MEASURABLE,
-    VARIED,
-    add_states,
-)
+from cgan.page import class_states as states
+from cgan.page.assemble import FOLDER, document
 from cgan.page.drawn_facts import NEIGHBOURS
 from cgan.page.run_facts import POINTS, curve
 from cgan.page.run_page import run_facts, run_page
 from cgan.params.reading import load_params
-from cgan.project import (
-    CSV,
-    EVALUATION,
-    GENERATOR,
-    PROBES,
-    RUN_PAGE,
-    RUN_REFERENCE,
-    TRAIN_DATA,
-)
+from cgan.project import CSV, EVALUATION, GENERATOR, PROBES, RUN_PAGE, RUN_REFERENCE, TRAIN_DATA
 from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
@@ -143,18 +127,18 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     ("changes", "state", "advice"),
     [
         ({}, "good", ""),
-        ({"low": 0.92}, "poor", LEGIBLE),
-        ({"low": 0.92, "judge": 0.92}, "poor", JUDGE_FAILS),
-        ({"low": 0.92, "images": 99}, "poor", MORE_IMAGES),
-        ({"low": 0.92, "measurable": False}, "doubtful", NOT_MEASURABLE),
-        ({"different_low": 149}, "poor", VARIED),
-        ({"different_low": 149, "images": 99}, "poor", MORE_IMAGES),
-        ({"different_low": 151, "different": 499}, "doubtful", VARIED),
-        ({"different_low": 74, "different": 251, "different_floor": 500}, "poor", VARIED),
-        ({"low": 0.94, "high": 0.96, "heldout": 1000}, "doubtful", LEGIBLE),
+        ({"low": 0.92}, "poor", states.LEGIBLE),
+        ({"low": 0.92, "judge": 0.92}, "poor", states.JUDGE_FAILS),
+        ({"low": 0.92, "images": 99}, "poor", states.MORE_IMAGES),
+        ({"low": 0.92, "measurable": False}, "doubtful", states.NOT_MEASURABLE),
+        ({"different_low": 149}, "poor", states.VARIED),
+        ({"different_low": 149, "images": 99}, "poor", states.MORE_IMAGES),
+        ({"different_low": 151, "different": 499}, "doubtful", states.VARIED),
+        ({"different_low": 74, "different": 251, "different_floor": 500}, "poor", states.VARIED),
+        ({"low": 0.94, "high": 0.96, "heldout": 1000}, "doubtful", states.LEGIBLE),
         ({"low": 0.94, "high": 0.96, "heldout": 50}, "good", ""),
-        ({"heldout": 19}, "doubtful", HOLD_OUT_MORE),
-        ({"low": None, "high": None, "judge": None, "different": None}, "doubtful", NOT_DRAWN),
+        ({"heldout": 19}, "doubtful", states.HOLD_OUT_MORE),
+        (dict.fromkeys(("low", "high", "judge", "different")), "doubtful", states.NOT_DRAWN),
     ],
 )
 def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_to_change(
@@ -165,7 +149,7 @@ def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_
     fine |= {"different": 900, "different_low": 700, "different_floor": 1000}
     measurable = changes.get("measurable", True)
     classes = [fine | changes, dict(fine), dict(fine)]
-    add_states(classes, measurable, load_params(ROOT / "params.yaml").gate)
+    states.add_states(classes, measurable, load_params(ROOT / "params.yaml").gate)
     assert (classes[0]["state"], classes[0]["advice"]) == (state, advice)
     assert classes[1]["state"] == ("good" if measurable else "doubtful")
 
@@ -179,11 +163,11 @@ def test_the_page_begins_with_the_classes_each_with_its_state_in_a_word_and_one_
     write_json(EVALUATION, report)
     page_made()
     run, text = facts(), RUN_PAGE.read_text(encoding="utf-8")
-    states = [each["state"] for each in run["cards"]]
-    assert states[:2] == ["poor"] * 2, "an untrained generator"
+    told = [each["state"] for each in run["cards"]]
+    assert told[:2] == ["poor"] * 2, "an untrained generator"
     cards = text[text.index('id="cards"') : text.index('id="play"')]
-    assert re.findall(r'<span class="state">(\w+)<', cards) == states
-    assert cards.count("A drawing of ") == 12 and f"{states.count('poor')} are poor" in cards
+    assert re.findall(r'<span class="state">(\w+)<', cards) == told
+    assert cards.count("A drawing of ") == 12 and f"{told.count('poor')} are poor" in cards
     advised = re.findall(r"<strong>([^<]*)</strong>: ", cards)
     assert advised == [", ".join(map(str, labels)) for labels in run["advice"].values()]
     assert ", " in advised[0], "one sentence for all poor ones"
@@ -293,6 +277,24 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     change_facts(data_sha256="0" * 64)
     with pytest.raises(ModelError, match=f"{GENERATOR} was trained on other data"):
         run_page(load_params(), CACHE)
+
+
+def test_no_script_makes_markup_of_text() -> None:
+    for path in FOLDER.glob("*.js"):
+        found = re.findall(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text()
+        )
+        assert found == [], path
+
+
+def test_data_and_words_are_text_whatever_is_in_them() -> None:
+    """Neither ends the script that it stands in, nor breaks the file's encoding or its JSON."""
+    hostile = "</script><script>alert(1)</script><!-- \u2028 \ud800"
+    data = {"name": hostile, "numbers": (float("nan"), [float("-inf")], 0.5)}
+    known: dict[str, Any] = {"count": 0, "of": 0, "names": [], "suspects": []}
+    page = document("labels.html", (), data, how=hostile, **known)
+    assert page.encode() and "<script>alert" not in page
+    assert page_data(page) == {"name": hostile, "numbers": [None, [None], 0.5]}
 
 
 # -- In a browser ---------------------------------------------------------------------------------

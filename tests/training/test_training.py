@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, run_python
 from PIL import Image
 from recording import RecordingTracker
 from synthetic import make_images
@@ -32,24 +32,10 @@ from cgan.params.reading import load_params
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.project import AT_THE_END, BY_STEP
 from cgan.quality.judge import Judge
-from cgan.training import loop
+from cgan.training import loop, losses
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.fitting import filled
-from cgan.training.loop import (
-    PINNED_RECORDS,
-    Diverged,
-    Interrupted,
-    Trained,
-    check_balance,
-    check_finite,
-    train,
-)
-from cgan.training.losses import (
-    discriminator_fake_loss,
-    discriminator_real_loss,
-    generator_loss,
-    r1_penalty,
-)
+from cgan.training.loop import Diverged, Interrupted, Trained, train
 from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm, labels_in_mix
 from cgan.training.updates import UPDATES
@@ -361,17 +347,17 @@ def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_wer
 ) -> None:
     state = TrainState(DATA, params_of(), CPU)
     state.step = 2
-    check_finite(state)
+    loop.check_finite(state)
     with torch.no_grad():
         next(getattr(state, network).parameters()).view(-1)[3] = value
     with pytest.raises(Diverged, match="stopped at step 2: a weight is not a finite number"):
-        check_finite(state)
+        loop.check_finite(state)
 
 
 def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     state = TrainState(DATA, params_of(), CPU)
     last_of_warm_up = round(1000 * WARM_UP_KIMG / state.params.batch_size)
-    wins = [[1.0] * len(COLUMNS)] * PINNED_RECORDS
+    wins = [[1.0] * len(COLUMNS)] * loop.PINNED_RECORDS
     undecided = [*wins[0][:-1], 0.5]  # fakes told apart
     for step, history, stops in (
         (last_of_warm_up, wins, False),
@@ -381,7 +367,7 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     ):
         state.step, state.history = step, history
         with pytest.raises(Diverged) if stops else contextlib.nullcontext():
-            check_balance(state)
+            loop.check_balance(state)
 
 
 def test_f52_a_training_looks_at_the_balance_of_its_records(
@@ -421,21 +407,21 @@ def losses_by_hand(
 
     def on_fakes() -> Tensor:
         said["fake"] = discriminator(fakes.detach(), labels)[0]
-        return discriminator_fake_loss(params.objective, said["fake"])
+        return losses.discriminator_fake_loss(params.objective, said["fake"])
 
     def on_reals() -> Tensor:
         logits, class_logits = discriminator(real.requires_grad_(), labels)
         said["real"] = logits
-        loss = discriminator_real_loss(params.objective, logits)
+        loss = losses.discriminator_real_loss(params.objective, logits)
         loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, labels)
         if penalise:
-            loss = loss + params.r1_gamma * params.r1_every * r1_penalty(logits, real)
+            loss = loss + params.r1_gamma * params.r1_every * losses.r1_penalty(logits, real)
         return loss
 
     def of_generator() -> Tensor:
         logits, class_logits = discriminator(fakes, labels)
         said["fake in the generator's update"] = logits
-        loss = generator_loss(params.objective, logits)
+        loss = losses.generator_loss(params.objective, logits)
         return loss + params.auxiliary_generator * cross_entropy(class_logits, labels)
 
     if params.updates == "one_pass":  # the generator first, while the discriminator is the old one
@@ -454,8 +440,9 @@ def stats_by_hand(objective: str, said: dict[str, Tensor]) -> Tensor:
     """Of one step. Without class losses and penalties: those would hide who is ahead."""
     real, fake, half = said["real"], said["fake"], 0.0 if objective == "logistic" else 0.5
     values = (
-        discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
-        generator_loss(objective, said["fake in the generator's update"]),
+        losses.discriminator_fake_loss(objective, fake)
+        + losses.discriminator_real_loss(objective, real),
+        losses.generator_loss(objective, said["fake in the generator's update"]),
         real.mean(),
         fake.mean(),
         (real > half).float().mean(),
@@ -590,3 +577,28 @@ def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"batch_size": 8, "total_kimg": 0.016, "generator_width": 4, "discriminator_width": 4}
     choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
     assert np.isfinite(train(data_of(side=28), filled(choices)).history).all()
+
+
+@pytest.mark.slow
+def test_no_stage_that_trains_imports_torchs_compiler() -> None:
+    """It takes longer than the whole of some stages."""
+    script = """
+import sys, torch
+from cgan.data.dataset import Dataset
+from cgan.model.hardware import compute_deterministically
+from cgan.params.reading import load_params
+from cgan.quality.judge import train_judge
+from cgan.training.fitting import filled
+from cgan.training.loop import train
+params = load_params()
+images = torch.randint(255, (96, 1, 8, 8), dtype=torch.uint8)
+data = Dataset(images, torch.arange(96) % 3, {"classes": 3})
+compute_deterministically()
+recipe = params.train_judge.model_copy(update={"total_kimg": 0.3, "width": 4})
+train_judge(data, recipe, torch.device("cpu"), torch.float32)
+small = {"total_kimg": 0.3, "generator_width": 4, "discriminator_width": 4, "previews": 0}
+train(data, filled(params.train.model_copy(update={**small, "device": "cpu"})))
+assert torch.are_deterministic_algorithms_enabled()
+print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    assert run_python(script, ROOT).splitlines()[-1] == "[]"
