@@ -25,21 +25,14 @@ from conftest import wait_until
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-OPTIONS = (
-    "--headless=new",
-    "--no-sandbox",  # tests may run as root
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-background-timer-throttling",  # these three: what nobody looks at is drawn all the same
-    "--disable-backgrounding-occluded-windows",
-    "--disable-renderer-backgrounding",
-    "--disable-component-update",
-    "--no-first-run",
-    "--no-default-browser-check",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    "--remote-debugging-port=0",
-)
+# As root, in a container, with no traffic of its own; and what nobody looks at is drawn all the same.
+OPTIONS = """
+    --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-port=0
+    --no-first-run --no-default-browser-check --disable-component-update --disable-background-networking
+    --disable-background-timer-throttling --disable-backgrounding-occluded-windows
+    --disable-renderer-backgrounding
+"""
+NO_OTHER_HOST = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "ArrowLeft": 37, "ArrowUp": 38}
 KEYS |= {"ArrowRight": 39, "ArrowDown": 40}
 
@@ -212,9 +205,10 @@ def browsing(
     if not found:
         pytest.skip(f"no browser here: none of {', '.join(NAMES)} is on the PATH")
     profile.mkdir()
+    own = [f"--user-data-dir={profile}", f"--window-size={width},{height}", NO_OTHER_HOST]
     with (profile / "stderr").open("wb") as log:
         process = subprocess.Popen(
-            [found[0], *OPTIONS, f"--user-data-dir={profile}", f"--window-size={width},{height}"],
+            [found[0], *OPTIONS.split(), *own],
             env={**os.environ, "HOME": str(profile)},
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -60,13 +60,8 @@ def test_the_patch_brings_a_tree_of_the_commit_to_this_one(repository: Path) -> 
 def test_settings_of_git_change_no_patch(repository: Path) -> None:
     Path("cgan/training/losses.py").write_text("loss = 2\n")
     expected = git.source().patch
-    for setting in (
-        "diff.noprefix true",
-        "diff.mnemonicPrefix true",
-        "diff.external false",
-        "color.ui always",
-        "diff.renames copies",
-    ):
+    booleans = ("diff.noprefix true", "diff.mnemonicPrefix true", "diff.external false")
+    for setting in (*booleans, "color.ui always", "diff.renames copies"):
         run("config", *setting.split())
     assert git.source().patch == expected and b"+loss = 2" in expected
 
@@ -85,9 +80,9 @@ def test_a_secret_in_a_patch_is_known_by_its_variable_s_name_or_as_a_password_in
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     named = (
-        "HF_TOKEN MY_SECRET_ID TRACKING_PASSWD GOOGLE_CREDENTIALS SLACK_WEBHOOK_URL kaggle_token"
+        "HF_TOKEN MY_SECRET_ID TRACKING_PASSWD GOOGLE_CREDENTIALS SLACK_WEBHOOK_URL kaggle_token "
     )
-    named += " PREFECT_API_AUTH_STRING KAGGLE_KEY KEY_OF_MINE"
+    named += "PREFECT_API_AUTH_STRING KAGGLE_KEY KEY_OF_MINE"
     cases = [(name, "planted-secret", "planted-secret") for name in named.split()]
     cases += [
         ("PLACE", "postgresql+asyncpg://me:planted-1@host/db", "planted-1"),

@@ -90,9 +90,7 @@ def test_the_pages_of_our_servers_ask_no_other_host(
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
-def test_a_browser_that_has_never_been_here_sees_the_run_its_numbers_and_its_pictures(
-    root: Path,
-) -> None:
+def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(root: Path) -> None:
     """From the address that `make ui` prints."""
     with training(root) as tracker:
         log_steps(tracker)

@@ -38,9 +38,7 @@ def head(folder: Path) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-def test_a_checkout_is_the_commit_with_the_project_s_cache_and_is_gone_afterwards(
-    clone: Path,
-) -> None:
+def test_a_checkout_is_the_commit_with_the_project_s_cache_and_then_gone(clone: Path) -> None:
     first = head(clone)
     (clone / "params.yaml").write_text("of the next commit")
     git(clone, "commit", "--quiet", "--all", "-m", "second")
@@ -72,9 +70,7 @@ def test_a_process_in_a_checkout_has_the_project_s_home_store_and_remote(
     assert f"remote.other.url={clone.parent / 'other'}" in settings
 
 
-def test_a_commit_that_was_pushed_later_is_fetched_and_no_branch_of_the_project_changes(
-    clone: Path,
-) -> None:
+def test_a_commit_pushed_later_is_fetched_and_no_branch_of_the_project_changes(clone: Path) -> None:
     elsewhere, worker = clone.parent / "elsewhere", clone.parent / "worker"
     git(clone.parent, "clone", "--quiet", "origin.git", str(elsewhere))
     shallow = ("--depth", "1", f"file://{clone.parent}/origin.git")
@@ -143,9 +139,7 @@ with checkout(Path(sys.argv[1]), sys.argv[2]) as folder:
 
 
 @pytest.mark.slow
-def test_what_a_kill_left_is_removed_by_the_next_and_a_living_run_s_checkout_stays(
-    clone: Path,
-) -> None:
+def test_what_a_kill_left_the_next_removes_and_a_living_run_s_checkout_stays(clone: Path) -> None:
     killed, living = (python("-c", HOLD, str(clone), head(clone)) for _ in range(2))
     with killed, living:
         left, kept = (

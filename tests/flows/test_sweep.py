@@ -151,9 +151,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert re.search("no commit here.*git add .; git commit", refused("--trials", "2"))
 
 
-def test_what_makes_no_sweep_is_refused_before_anything_is_trained(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_makes_no_sweep_is_refused_before_training(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, why in {
         "--against HEAD~1": "--against is for a comparison over --seeds",
         "--seeds 1": "--seeds 2",

@@ -16,12 +16,9 @@ from cgan.drawing.drawings import write_set
 # -- Samples and files -------------------------------------------------------------------------------
 
 
-def test_a_thousand_samples_are_those_of_cgan_as_csv_and_as_png(
-    page: Visitor, tmp_path: Path
-) -> None:
+def test_a_thousand_samples_are_those_of_cgan_as_csv_and_png(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of(channels=3, height=12, width=9)
     page.show(generator, tmp_path, "#seed=7")
-    page.downloads_to(tmp_path)
     page.click("#play-draw")
     page.until("!document.getElementById('play-csv').disabled")
     assert page.words("samples-said") == "1,000 samples, seed 7."
@@ -44,12 +41,9 @@ def test_a_thousand_samples_are_those_of_cgan_as_csv_and_as_png(
     assert_alike(array[:12], side_by_side(first))
 
 
-def test_samples_of_one_class_are_labelled_so_and_can_be_stopped(
-    page: Visitor, tmp_path: Path
-) -> None:
+def test_samples_of_a_class_are_labelled_and_can_be_stopped(page: Visitor, tmp_path: Path) -> None:
     names = ("up & down", "left", "right")
     page.show(generator_of(names=names, classes=3, height=64, width=64), tmp_path, "#of=0")
-    page.downloads_to(tmp_path)
     page.click("#play-draw")
     page.click("#play-draw")
     assert page.words("samples-said").startswith("Stopped after ")
@@ -67,12 +61,9 @@ def test_the_page_answers_while_it_draws_a_thousand(page: Visitor, tmp_path: Pat
     assert page.of("progress", "hidden") is False
 
 
-def test_a_downloaded_picture_has_the_pixels_that_were_asked_for(
-    page: Visitor, tmp_path: Path
-) -> None:
+def test_a_downloaded_picture_has_the_pixels_asked_for(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of()
     page.show(generator, tmp_path, "#text=012345678901234567890&seed=3")
-    page.downloads_to(tmp_path)
     page.change("scale", "2")
     page.click("#play-smooth")
     page.click("#play-png")

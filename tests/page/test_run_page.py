@@ -37,6 +37,7 @@ from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
 from cgan.service.served import Keeper
 
+pytestmark = pytest.mark.usefixtures("finished")
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
 HOSTILE = (
     "<script>document.title='hacked'</script>",
@@ -81,7 +82,6 @@ def finished(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return Path(folder)
 
 
-@pytest.mark.usefixtures("finished")
 def test_cgan_serve_opens_on_the_seed_of_the_runs_page_and_says_its_verdict() -> None:
     served, data = Keeper(str(GENERATOR)).current, page_data(RUN_PAGE.read_text(encoding="utf-8"))
     assert served and (served.seed, served.quality) == (data["seed"], data["quality"])
@@ -91,7 +91,6 @@ def test_cgan_serve_opens_on_the_seed_of_the_runs_page_and_says_its_verdict() ->
     assert served and (served.seed, served.quality) == (0, "")
 
 
-@pytest.mark.usefixtures("finished")
 def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_context() -> None:
     run, report = facts(), read_json(EVALUATION)
     metrics = {row["key"]: row for row in run["metrics"]}
@@ -154,10 +153,7 @@ def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_
     assert classes[1]["state"] == ("good" if measurable else "doubtful")
 
 
-@pytest.mark.usefixtures("finished")
-def test_the_page_begins_with_the_classes_each_with_its_state_in_a_word_and_one_advice_for_all() -> (
-    None
-):
+def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_for_all() -> None:
     report = read_json(EVALUATION)
     report["conditional_accuracy"]["floor_by_class"] = [1.0] * 3
     write_json(EVALUATION, report)
@@ -185,7 +181,6 @@ def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
     assert rows[-1] == [count - 1, 0.5] and min(count, POINTS / 2) <= len(rows) <= POINTS
 
 
-@pytest.mark.usefixtures("finished")
 def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None:
     first = RUN_PAGE.read_text()
     assert run_page(load_params(), CACHE) == first
@@ -196,7 +191,6 @@ def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None
     assert "url(" not in markup and "@import" not in markup
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_first() -> None:
     drawn = facts()["drawn"]
     worst, random = ([one["probability"] for one in drawn[part]] for part in ("worst", "random"))
@@ -216,7 +210,6 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
             assert int(lines[other["line"] - 1].split(",")[0]) == other["label"]
 
 
-@pytest.mark.usefixtures("finished")
 def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     """A loss that ran away, a distance that could not be taken."""
     lines = PROBES.read_text().splitlines()
@@ -241,7 +234,6 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
         assert any(words in row for row in page.run(rows))
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_mistake_has_the_class_asked_for_and_the_class_seen_in_their_places(page: Page) -> None:
     confusion = [[30, 4, 0], [0, 33, 0], [0, 0, 33]]
     write_json(EVALUATION, read_json(EVALUATION) | {"confusion": confusion})
@@ -266,7 +258,6 @@ def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
     assert not rows["train.seed"]["preset"] and not any(k.startswith("gate.") for k in rows)
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     report = read_json(EVALUATION)
     whole = report["measurement_context"] | {"generator_digest": "0" * 64}
@@ -327,7 +318,6 @@ def hovered(page: Page, selector: str) -> str:
     return str(page.run("document.querySelector('#vg-tooltip-element').innerText"))
 
 
-@pytest.mark.usefixtures("finished")
 def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_charts_tell(
     page: Page,
 ) -> None:
@@ -353,7 +343,6 @@ def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_c
     assert re.match(r"step\s+\d+\s", hovered(page, ".chart[data-drawn] svg"))
 
 
-@pytest.mark.usefixtures("finished")
 def test_it_prints_on_two_sides_with_charts_that_nobody_has_scrolled_to(page: Page) -> None:
     show(page)
     page.look(1)  # the library is unpacked
@@ -367,7 +356,6 @@ def test_it_prints_on_two_sides_with_charts_that_nobody_has_scrolled_to(page: Pa
     assert len(re.findall(rb"/Type /Page\b", base64.b64decode(printed))) == 2
 
 
-@pytest.mark.usefixtures("finished")
 def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page: Page) -> None:
     change_facts(class_names=["a" * 80, "b", "c"])
     page_made()
@@ -381,7 +369,6 @@ def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page:
     assert page.run("getComputedStyle(document.querySelector('#metrics td')).display") == "flex"
 
 
-@pytest.mark.usefixtures("finished")
 def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     names = [HOSTILE[1], "אבג' \" & ${1} \\u003c {{ 7 }}", "__proto__"]  # printable, as names are
     write_params(Path(), data={"path": HOSTILE[1]})
@@ -405,7 +392,6 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     assert all(words in text for words in (*HOSTILE, *names))
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it() -> None:
     write_json(RUN_REFERENCE, read_json(RUN_REFERENCE) | {"run_id": None})
     page_made()

@@ -56,7 +56,8 @@ class Visitor(Page):
     """Of the page's first half, whose elements have these names behind `play-`."""
 
     def show(self, generator: Generator, folder: Path, link: str = "", seed: int = 0) -> None:
-        """Open the generator's page, whose first picture has this seed."""
+        """Open the generator's page, whose first picture has this seed and whose downloads land there."""
+        self.downloads_to(folder)
         # With another name it is a new page, not another hash.
         path = folder / f"{uuid.uuid4().hex}.html"
         path.write_text(page_of(generator, seed), encoding="utf-8")
