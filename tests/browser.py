@@ -183,10 +183,8 @@ class Page:
 
     def downloaded(self, path: Path) -> Path:
         """Wait until a download is whole: until then it is empty, or a file beside it has the bytes."""
-        part = path.parent
-        wait_until(
-            lambda: path.exists() and path.stat().st_size and not [*part.glob("*.crdownload")]
-        )
+        at = path.parent
+        wait_until(lambda: path.exists() and path.stat().st_size and not [*at.glob("*.crdownload")])
         return path
 
     def elsewhere(self) -> list[str]:

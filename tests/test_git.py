@@ -79,10 +79,8 @@ def test_what_git_ignores_and_what_is_not_ours_stays_out_of_the_patch(repository
 def test_a_secret_in_a_patch_is_known_by_its_variable_s_name_or_as_a_password_in_an_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    named = (
-        "HF_TOKEN MY_SECRET_ID TRACKING_PASSWD GOOGLE_CREDENTIALS SLACK_WEBHOOK_URL kaggle_token "
-    )
-    named += "PREFECT_API_AUTH_STRING KAGGLE_KEY KEY_OF_MINE"
+    named = "HF_TOKEN MY_SECRET_ID TRACKING_PASSWD GOOGLE_CREDENTIALS SLACK_WEBHOOK_URL "
+    named += "kaggle_token PREFECT_API_AUTH_STRING KAGGLE_KEY KEY_OF_MINE"
     cases = [(name, "planted-secret", "planted-secret") for name in named.split()]
     cases += [
         ("PLACE", "postgresql+asyncpg://me:planted-1@host/db", "planted-1"),

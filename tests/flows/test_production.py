@@ -68,10 +68,7 @@ def test_a_silent_run_keeps_its_end_and_a_worker_is_told_no_database() -> None:
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
 def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
-    project: Path,
-    name: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    project: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     ports = {"prefect": free_port(), "mlflow": free_port()}

@@ -243,9 +243,7 @@ def test_everything_is_reached_and_done_by_keyboard_alone(page: Visitor, tmp_pat
         page.run("getComputedStyle(document.getElementById('play-picture')).imageRendering")
         == "pixelated"
     )
-    page.until(
-        "document.getElementById('play-samples-said').textContent.startsWith('1,000 samples')"
-    )
+    page.until("document.getElementById('play-samples-said').textContent.startsWith('1,000 s')")
     named = page.run(
         "Array.from(document.querySelectorAll('#play input, #play select, #play button'),"
         " (e) => e.labels?.length || e.textContent.trim().length)"

@@ -29,7 +29,7 @@ def test_a_thousand_samples_are_those_of_cgan_as_csv_and_png(page: Visitor, tmp_
     expected = (tmp_path / "expected.csv").read_text()
     assert found.splitlines()[0] == expected.splitlines()[0] and found.endswith("\n")
     tables = [
-        np.loadtxt(text.splitlines()[1:], delimiter=",", dtype=int) for text in (found, expected)
+        np.loadtxt(csv.splitlines(), int, delimiter=",", skiprows=1) for csv in (found, expected)
     ]
     assert (tables[0][:, 0] == tables[1][:, 0]).all()
     assert_alike(tables[0][:, 1:], tables[1][:, 1:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 from browser import Page
-from conftest import ROOT, TINY, write_params
+from conftest import ROOT, write_params
 from finished_project import STEPS, finish, page_data
-from synthetic import make_images, write_csv
 from visitor import browser as browser
 from visitor import page as page
 
@@ -37,7 +35,6 @@ from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
 from cgan.service.served import Keeper
 
-pytestmark = pytest.mark.usefixtures("finished")
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
 HOSTILE = (
     "<script>document.title='hacked'</script>",
@@ -62,24 +59,11 @@ def change_facts(**facts: Any) -> None:
     save_network(GENERATOR, network, known | facts)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    csv = write_csv(folder / "inbox/digits.csv", *make_images())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_params(folder, **TINY)
-        finish(csv)
-        page_made()
-    return folder
-
-
-@pytest.fixture
-def finished(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def finished(project: Path, digits_csv: Path) -> None:
     """A finished project with its page; the working directory."""
-    folder = shutil.copytree(template, tmp_path / "finished")
-    monkeypatch.chdir(folder)
-    return Path(folder)
+    finish(digits_csv)
+    page_made()
 
 
 def test_cgan_serve_opens_on_the_seed_of_the_runs_page_and_says_its_verdict() -> None:
@@ -116,9 +100,8 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert [row[0] for row in run["losses"]["rows"]] == list(STEPS)
     assert "probe/fid_judge" in run["probes"]["columns"]
     text = RUN_PAGE.read_text(encoding="utf-8")
-    assert (
-        run["verdict"] == quality_line(report) and f'<p class="verdict">{run["verdict"]}<' in text
-    )
+    assert run["verdict"] == quality_line(report)
+    assert f'<p class="verdict">{run["verdict"]}<' in text
     assert page_data(text)["losses"] == run["losses"]
 
 
@@ -249,8 +232,8 @@ def test_a_mistake_has_the_class_asked_for_and_the_class_seen_in_their_places(pa
     assert told == ["asked", "for", "0", "seen", "as", "1", "count", "4"]
 
 
-def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
-    (finished / "presets").symlink_to(ROOT / "presets")
+def test_what_differs_from_the_preset_is_told() -> None:
+    Path("presets").symlink_to(ROOT / "presets")
     params = facts()["params"]
     rows = {row["key"]: row for row in params["rows"]}
     assert params["preset"] in {path.stem for path in (ROOT / "presets").glob("*.yaml")}
@@ -271,11 +254,9 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
 
 
 def test_no_script_makes_markup_of_text() -> None:
+    markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\("
     for path in FOLDER.glob("*.js"):
-        found = re.findall(
-            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text()
-        )
-        assert found == [], path
+        assert not re.search(markup, path.read_text()), path
 
 
 def test_data_and_words_are_text_whatever_is_in_them() -> None:

@@ -127,10 +127,9 @@ def page(browser: Visitor) -> Iterator[Visitor]:
 def side_by_side(images: Any) -> Any:
     """[N, H, W] or [N, H, W, 3] → int [H, N·W, 3]."""
     images = np.asarray(images).astype(int)
-    coloured = (
-        np.broadcast_to(images[..., None], (*images.shape, 3)) if images.ndim == 3 else images
-    )
-    return np.concatenate(list(coloured), axis=1)
+    if images.ndim == 3:
+        images = images[..., None].repeat(3, axis=3)
+    return np.concatenate(list(images), axis=1)
 
 
 def assert_alike(found: Any, expected: Any) -> None:

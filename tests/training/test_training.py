@@ -154,9 +154,8 @@ def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -
 
 
 def test_f34_batch_larger_than_the_data_is_refused() -> None:
-    with pytest.raises(
-        ParamsError, match=r"`train.batch_size` is 38, but the training part has only 36 im"
-    ):
+    words = r"`train.batch_size` is 38, but the training part has only 36 im"
+    with pytest.raises(ParamsError, match=words):
         train(DATA, params_of(batch_size=38))
     assert len(batches(params_of(batch_size=36), 2, range(1))) == 1, "as large as the data"
 
