@@ -9,15 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import torch
 import uvicorn
 from conftest import ROOT, answers, free_port, wait_until
+from synthetic import a_model as a_model
 
-from cgan.model.model_file import save_network
-from cgan.model.networks import Architecture, build_generator
 from cgan.service.app import config_for
 from cgan.service.served import Keeper
 
@@ -31,17 +29,6 @@ def detail(answer: httpx.Response) -> str:
     ((key, words),) = answer.json().items()
     assert key == "detail" and "Traceback" not in words and len(words) < 900
     return str(words)
-
-
-def a_model(
-    path: Path, *, channels: int = 1, side: int = 28, seed: int = 0, names: Any = None
-) -> Path:
-    """A generator of random weights: what it draws has all kinds of pixels."""
-    torch.manual_seed(seed)
-    network = build_generator(Architecture("deconv", 10, channels, side, side, 8, 8))
-    facts = {"class_names": names} if names else {}
-    save_network(path, network, {"seed": seed, **facts})
-    return path
 
 
 @contextlib.contextmanager

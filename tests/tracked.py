@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import ROOT, answers, wait_until
+from synthetic import a_model
 
 from cgan.drawing.logged_model import save_mlflow_model
-from cgan.model.model_file import save_network
-from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.train import as_run
@@ -71,16 +69,9 @@ def log_steps(tracker: Run, steps: list[int] = STEPS) -> None:
     tracker.send(steps[-1])
 
 
-def a_generator(path: Path) -> Path:
-    torch.manual_seed(0)
-    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 8))
-    save_network(path, network, {"seed": 0})
-    return path
-
-
 def log_model(tracker: Run, root: Path) -> None:
     """As the stage record does."""
-    save = functools.partial(save_mlflow_model, a_generator(root / "generator.safetensors"))
+    save = functools.partial(save_mlflow_model, a_model(root / "generator.safetensors"))
     tracker.log_model(save, STEPS[-1], {"digest": "d"})
 
 
