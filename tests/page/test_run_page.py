@@ -205,7 +205,6 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     report["conditional_accuracy"]["by_class"][1] = float("nan")
     EVALUATION.write_text(json.dumps(report))
     page_made()
-    show(page)
     unfold(page)
     for n in range(page.run("document.querySelectorAll('.chart').length")):
         chart = f"document.querySelectorAll('.chart')[{n}]"
@@ -221,14 +220,13 @@ def test_a_mistake_has_the_class_asked_for_and_the_class_seen_in_their_places(pa
     confusion = [[30, 4, 0], [0, 33, 0], [0, 0, 33]]
     write_json(EVALUATION, read_json(EVALUATION) | {"confusion": confusion})
     page_made()
-    show(page)
     unfold(page)
     cells = "[...[...document.querySelectorAll('table')].find((t) => t.caption.textContent"
     cells += " === 'Drawings that the judge takes for another class').tBodies[0].rows[0].cells]"
     assert page.run(f"{cells}.map((cell) => cell.textContent.trim())") == ["0", "1", "4"]
-    chart = ".chart[data-kind=matrix]"
-    see(page, chart)
-    told = hovered(page, f"{chart} .mark-rect path").split()  # where the number stands
+    told = hovered(
+        page, ".chart[data-kind=matrix]", " .mark-rect path"
+    ).split()  # where the number stands
     assert told == ["asked", "for", "0", "seen", "as", "1", "count", "4"]
 
 
@@ -277,8 +275,9 @@ def show(page: Page, width: int = 1280) -> None:
     page.open(RUN_PAGE.resolve().as_uri())
 
 
-def unfold(page: Page) -> None:
-    """Open all parts, and go past every chart."""
+def unfold(page: Page, width: int = 1280) -> None:
+    """Show it, open all parts, and go past every chart."""
+    show(page, width)
     page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
     page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
 
@@ -291,8 +290,10 @@ def see(page: Page, selector: str) -> dict[str, float]:
     return {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
 
 
-def hovered(page: Page, selector: str) -> str:
-    """What is told where the mouse is in the middle of something, once that is there."""
+def hovered(page: Page, chart: str, mark: str) -> str:
+    """What is told where the mouse is in the middle of a part of a chart, once that is there."""
+    see(page, chart)
+    selector = f"{chart}{mark}"
     page.until(f"Boolean(document.querySelector({selector!r}))")
     page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, selector))
     page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
@@ -320,8 +321,7 @@ def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_c
     page.run("document.querySelector('.scrubber input').focus()")
     page.press("ArrowLeft")
     assert page.run(caption) == "step 5" and page.run(picture) != last
-    see(page, ".chart")
-    assert re.match(r"step\s+\d+\s", hovered(page, ".chart[data-drawn] svg"))
+    assert re.match(r"step\s+\d+\s", hovered(page, ".chart", "[data-drawn] svg"))
 
 
 def test_it_prints_on_two_sides_with_charts_that_nobody_has_scrolled_to(page: Page) -> None:
@@ -340,8 +340,7 @@ def test_it_prints_on_two_sides_with_charts_that_nobody_has_scrolled_to(page: Pa
 def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page: Page) -> None:
     change_facts(class_names=["a" * 80, "b", "c"])
     page_made()
-    show(page, 320)
-    unfold(page)
+    unfold(page, 320)
     see(page, "#lineage")
     page.look(1)
     assert page.run("document.documentElement.scrollWidth") <= 320
@@ -361,11 +360,8 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     }
     write_json(RUN_REFERENCE, reference)
     page_made()
-    show(page)
     unfold(page)
-    chart = ".chart[data-kind=matrix]"
-    see(page, chart)
-    told = hovered(page, f"{chart} .mark-rect path")
+    told = hovered(page, ".chart[data-kind=matrix]", " .mark-rect path")
     assert any(name in told for name in names)
     assert page.run("document.title") == HOSTILE[0]
     assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0

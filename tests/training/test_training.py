@@ -381,11 +381,6 @@ def test_f52_a_training_looks_at_the_balance_of_its_records(
 SHORT = {"total_kimg": 0.04}  # 5 steps: the last record is of one
 
 
-def rolled(images: Tensor, shifts: Tensor) -> Tensor:
-    pairs = zip(images, shifts.tolist(), strict=True)
-    return torch.stack([image.roll(by, (1, 2)) for image, by in pairs])
-
-
 def losses_by_hand(
     params: TrainParams,
     generator: nn.Module,
@@ -400,7 +395,8 @@ def losses_by_hand(
     parts = zip(latents.chunk(params.cpu_parts), labels.chunk(params.cpu_parts), strict=True)
     fakes = torch.cat([generator(*part) for part in parts])  # each part with its own batch norm
     if batch.fake_shifts is not None:
-        fakes = rolled(fakes, batch.fake_shifts)
+        shifts = zip(fakes, batch.fake_shifts.tolist(), strict=True)
+        fakes = torch.stack([fake.roll(by, (1, 2)) for fake, by in shifts])
 
     def on_fakes() -> Tensor:
         said["fake"] = discriminator(fakes.detach(), labels)[0]
