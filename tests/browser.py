@@ -21,26 +21,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from conftest import wait_until
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-OPTIONS = (
-    "--headless=new",
-    "--no-sandbox",  # tests may run as root
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-background-timer-throttling",  # these three: what nobody looks at is drawn all the same
-    "--disable-backgrounding-occluded-windows",
-    "--disable-renderer-backgrounding",
-    "--disable-component-update",
-    "--no-first-run",
-    "--no-default-browser-check",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    "--remote-debugging-port=0",
-)
-KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38}
-KEYS |= {"ArrowRight": 39, "ArrowDown": 40, "Delete": 46, "Backspace": 8}
+# As root, in a container, with no traffic of its own; and what nobody looks at is drawn all the same.
+OPTIONS = """
+    --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-port=0
+    --no-first-run --no-default-browser-check --disable-component-update --disable-background-networking
+    --disable-background-timer-throttling --disable-backgrounding-occluded-windows
+    --disable-renderer-backgrounding
+"""
+NO_OTHER_HOST = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "ArrowLeft": 37, "ArrowUp": 38}
+KEYS |= {"ArrowRight": 39, "ArrowDown": 40}
 
 
 class Page:
@@ -115,13 +109,9 @@ class Page:
     def open(self, address: str, words: str = "", patience_s: float = 60) -> None:
         """Go there, and wait until `words` stand on the page."""
         self.start(address)
-        deadline = time.monotonic() + patience_s
-        while True:
-            self.look(0.3)
-            text = self.run("document.body ? document.body.innerText : ''")
-            if self.run("document.readyState") == "complete" and words in text:
-                return
-            assert time.monotonic() < deadline, f"{address}: no {words!r} on the page:\n{text}"
+        self.look(0.3)
+        there = f"document.body?.innerText.includes({json.dumps(words)})"
+        self.until(f"document.readyState === 'complete' && {there}", patience_s)
 
     def run(self, code: str) -> Any:
         """The value of a JavaScript expression."""
@@ -132,7 +122,8 @@ class Page:
         """The value of an expression, once it is true."""
         deadline = time.monotonic() + patience_s
         while not (found := self.run(code)):
-            assert time.monotonic() < deadline, f"never true: {code}\n{self.errors}"
+            text = self.run("document.body?.innerText")
+            assert time.monotonic() < deadline, f"never true: {code}\n{self.errors}\n{text}"
             self.look(0.02)
         return found
 
@@ -157,27 +148,27 @@ class Page:
             self._ask("Input.dispatchKeyEvent", type="keyDown", text=character, key=character)
             self._ask("Input.dispatchKeyEvent", type="keyUp", key=character)
 
-    def press(self, key: str, *held: str) -> None:
-        """A key by its name: Tab, Enter, Space, ArrowLeft, Delete, Home, a; held: Shift, Control."""
-        number = KEYS.get(key, ord(key[0].upper()))
-        bits = sum({"Alt": 1, "Control": 2, "Shift": 8}[name] for name in held)
-        facts = {"windowsVirtualKeyCode": number, "modifiers": bits, "code": key}
+    def press(self, key: str) -> None:
+        facts = {"windowsVirtualKeyCode": KEYS[key], "code": key}
         facts["key"] = " " if key == "Space" else key
         typed = {"Enter": "\r", "Space": " "}.get(key)
         down = {"type": "keyDown", "text": typed} if typed else {"type": "rawKeyDown"}
-        if key == "a" and "Control" in held:
-            down["commands"] = ["selectAll"]
         self._ask("Input.dispatchKeyEvent", **down, **facts)
         self._ask("Input.dispatchKeyEvent", type="keyUp", **facts)
+
+    def box(self, selector: str) -> dict[str, float]:
+        """Of an element, which is scrolled into sight."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{element}.scrollIntoView({{block: 'center'}})")
+        box: dict[str, float] = self.run(f"{element}.getBoundingClientRect().toJSON()")
+        return box
 
     def click(self, selector: str) -> None:
         self.drag(selector, (0.5, 0.5))
 
     def drag(self, selector: str, *path: tuple[float, float]) -> None:
         """Press inside an element, move and let go; places are shares of its width and height."""
-        where = json.dumps(selector)
-        self.run(f"document.querySelector({where}).scrollIntoView({{block: 'center'}})")
-        box = self.run(f"document.querySelector({where}).getBoundingClientRect().toJSON()")
+        box = self.box(selector)
         points = [
             {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in path
         ]
@@ -188,15 +179,12 @@ class Page:
         self._ask("Input.dispatchMouseEvent", type="mouseReleased", **points[-1], **held)
 
     def downloads_to(self, folder: Path) -> None:
-        facts = {"behavior": "allow", "downloadPath": str(folder), "eventsEnabled": False}
-        self._send("Browser.setDownloadBehavior", **facts)
+        self._send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
-    def downloaded(self, path: Path, patience_s: float = 30) -> Path:
+    def downloaded(self, path: Path) -> Path:
         """Wait until a download is whole: until then it is empty, or a file beside it has the bytes."""
-        deadline = time.monotonic() + patience_s
-        while not (path.exists() and path.stat().st_size) or any(path.parent.glob("*.crdownload")):
-            assert time.monotonic() < deadline, sorted(path.parent.iterdir())
-            self.look(0.05)
+        at = path.parent
+        wait_until(lambda: path.exists() and path.stat().st_size and not [*at.glob("*.crdownload")])
         return path
 
     def elsewhere(self) -> list[str]:
@@ -207,15 +195,18 @@ class Page:
 
 
 @contextlib.contextmanager
-def browsing(profile: Path, width: int = 1280, height: int = 800) -> Iterator[Page]:
+def browsing(
+    profile: Path, width: int = 1280, height: int = 800, kind: type[Page] = Page
+) -> Iterator[Any]:
     """A page in a browser of its own. Skips the test where there is no browser."""
     found = [path for path in map(shutil.which, NAMES) if path]
     if not found:
         pytest.skip(f"no browser here: none of {', '.join(NAMES)} is on the PATH")
     profile.mkdir()
+    own = [f"--user-data-dir={profile}", f"--window-size={width},{height}", NO_OTHER_HOST]
     with (profile / "stderr").open("wb") as log:
         process = subprocess.Popen(
-            [found[0], *OPTIONS, f"--user-data-dir={profile}", f"--window-size={width},{height}"],
+            [found[0], *OPTIONS.split(), *own],
             env={**os.environ, "HOME": str(profile)},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -224,14 +215,12 @@ def browsing(profile: Path, width: int = 1280, height: int = 800) -> Iterator[Pa
         )
     try:
         address = profile / "DevToolsActivePort"
-        deadline = time.monotonic() + 60
-        while not (address.is_file() and address.read_text().count("\n") == 1):
-            said = (profile / "stderr").read_text()
-            assert process.poll() is None and time.monotonic() < deadline, said
-            time.sleep(0.1)
+        started = lambda: address.is_file() and "\n" in address.read_text()  # noqa: E731
+        wait_until(lambda: started() or process.poll() is not None, 60)
+        assert process.poll() is None, (profile / "stderr").read_text()
         port, path = address.read_text().split()
         with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as socket:
-            yield Page(socket)
+            yield kind(socket)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

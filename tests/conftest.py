@@ -47,23 +47,14 @@ os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
 pytest_plugins = ["toy_project"]  # its fixtures
 ROOT = Path(__file__).resolve().parent.parent
 
+NETWORKS = {"latent_dim": 4, "generator_width": 4, "discriminator_width": 4}
+PACE = {"batch_size": 8, "total_kimg": 0.08, "ema_half_life_kimg": 0.02}
+RECORDS = {"log_every": 2, "save_every": 4, "previews": 2}
 TINY: dict[str, dict[str, Any]] = {
     "data": {"source": "file", "path": "inbox/digits.csv"},
     "preprocess": {"holdout_fraction": 0.25},
     "train_judge": {"total_kimg": 8.0, "batch_size": 16, "peak_lr": 0.1, "width": 8},
-    "train": {
-        "latent_dim": 4,
-        "generator_width": 4,
-        "discriminator_width": 4,
-        "batch_size": 8,
-        "total_kimg": 0.08,
-        "ema_half_life_kimg": 0.02,
-        "log_every": 2,
-        "save_every": 4,
-        "previews": 2,
-        "device": "cpu",
-        "precision": "float32",
-    },
+    "train": {**NETWORKS, **PACE, **RECORDS, "device": "cpu", "precision": "float32"},
     "evaluate": {"samples": 100, "gan_train_kimg": 0.2},
     "render": {"columns": 2, "steps": 2},
 }
@@ -122,17 +113,22 @@ def on_a_thread(server: Any) -> Iterator[Any]:
             thread.join()
 
 
+def ended(*command: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """A command that finds our code, and whose exit code nobody has looked at yet."""
+    known = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    return subprocess.run([*map(str, command)], cwd=cwd, env=known, capture_output=True, text=True)
+
+
+def run(*command: object, cwd: Path, **env: str) -> str:
+    """What a command prints that ends well."""
+    done = ended(*command, cwd=cwd, **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def run_python(code: str, folder: Path) -> str:
     """What a fresh process prints that runs this code in this folder."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    return run(sys.executable, "-c", code, cwd=folder)
 
 
 def peak_bytes(code: str, folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Small labelled images, CSVs of them, archives, and the digits of the sample."""
+"""Small labelled images, CSVs of them, archives, the digits of the sample, and an untrained generator."""
 
 from __future__ import annotations
 
@@ -50,6 +50,14 @@ def csv_lines(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> list[str]
 def write_csv(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(csv_lines(images, labels)) + "\n")
+    return path
+
+
+def a_model(path: Path, *architecture: Any, seed: int = 0, **facts: Any) -> Path:
+    """A generator of random weights: what it draws has all kinds of pixels."""
+    torch.manual_seed(seed)
+    network = build_generator(Architecture(*(architecture or ("deconv", 10, 1, 28, 28, 8, 8))))
+    save_network(path, network, {"seed": seed, **facts})
     return path
 
 

@@ -23,14 +23,8 @@ from cgan.training import loop as training
 from cgan.training.loop import train
 from cgan.training.state import estimate_batch_norm
 
-SHORT: dict[str, Any] = {
-    "total_kimg": 0.16,
-    "log_every": 2,
-    "save_every": 2,
-    "previews": 0,
-    "batch_size": 16,
-    "device": "cpu",
-}
+RECORDS = {"log_every": 2, "save_every": 2, "previews": 0}
+SHORT: dict[str, Any] = {"total_kimg": 0.16, "batch_size": 16, "device": "cpu", **RECORDS}
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT, ended, run_python
 from PIL import Image
 from typer.main import get_command
 
@@ -29,13 +27,7 @@ COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:[349][0-7]|[34]8)(?:;\d+)*m")
 def run_cgan(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """`cgan ARGUMENTS` as the installed command runs it."""
     code = "import sys; from cgan.cli import main; sys.argv[0] = 'cgan'; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ended(sys.executable, "-c", code, *arguments, cwd=Path(), **env)
 
 
 def test_version_is_that_of_the_package_which_is_typed_for_its_users() -> None:
@@ -79,13 +71,10 @@ ARGUMENTS = {
 }
 
 
-def commands(group: Any, prefix: str = "") -> Iterator[str]:
-    for name, command in group.commands.items():
-        yield from (
-            commands(command, f"{prefix}{name} ")
-            if hasattr(command, "commands")
-            else [prefix + name]
-        )
+def commands(group: Any, name: str = "") -> list[str]:
+    inside = getattr(group, "commands", {}).items()
+    found = [one for key, each in inside for one in commands(each, f"{name} {key}")]
+    return found or [name.strip()]
 
 
 COMMANDS = set(commands(get_command(app)))
@@ -140,8 +129,7 @@ def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(
 def test_characters_that_the_locale_lacks_become_question_marks(project: Path) -> None:
     for name, source in (("dvc.yaml", ROOT / "dvc.yaml"), (CSV, project / "inbox/digits.csv")):
         write_bytes(project / name, source.read_bytes())
-    posix = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "cgan.stages.validate"]
-    run = subprocess.run(command, env={**os.environ, **posix}, capture_output=True, text=True)
+    posix = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    run = ended(sys.executable, "-m", "cgan.stages.validate", cwd=project, **posix)
     assert "8 ? 8 pixels" in run.stdout + run.stderr
     assert "Traceback" not in run.stderr

@@ -21,7 +21,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "cgan/training").mkdir(parents=True)
     (folder / ".dvc").mkdir()
     monkeypatch.chdir(folder)
-    run("init", "--quiet", "-b", "main")
     for name, text in {
         "cgan/training/losses.py": "loss = 1\n",
         "params.yaml": "train: 1\n",
@@ -31,8 +30,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "README.md": "words\n",
     }.items():
         Path(name).write_text(text)
-    run("add", ".")
-    run("commit", "--quiet", "-m", "first")
+    toy_project.commit(folder)
     return folder
 
 
@@ -62,13 +60,8 @@ def test_the_patch_brings_a_tree_of_the_commit_to_this_one(repository: Path) -> 
 def test_settings_of_git_change_no_patch(repository: Path) -> None:
     Path("cgan/training/losses.py").write_text("loss = 2\n")
     expected = git.source().patch
-    for setting in (
-        "diff.noprefix true",
-        "diff.mnemonicPrefix true",
-        "diff.external false",
-        "color.ui always",
-        "diff.renames copies",
-    ):
+    booleans = ("diff.noprefix true", "diff.mnemonicPrefix true", "diff.external false")
+    for setting in (*booleans, "color.ui always", "diff.renames copies"):
         run("config", *setting.split())
     assert git.source().patch == expected and b"+loss = 2" in expected
 
@@ -86,10 +79,8 @@ def test_what_git_ignores_and_what_is_not_ours_stays_out_of_the_patch(repository
 def test_a_secret_in_a_patch_is_known_by_its_variable_s_name_or_as_a_password_in_an_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    named = (
-        "HF_TOKEN MY_SECRET_ID TRACKING_PASSWD GOOGLE_CREDENTIALS SLACK_WEBHOOK_URL kaggle_token"
-    )
-    named += " PREFECT_API_AUTH_STRING KAGGLE_KEY KEY_OF_MINE"
+    named = "HF_TOKEN MY_SECRET_ID TRACKING_PASSWD GOOGLE_CREDENTIALS SLACK_WEBHOOK_URL "
+    named += "kaggle_token PREFECT_API_AUTH_STRING KAGGLE_KEY KEY_OF_MINE"
     cases = [(name, "planted-secret", "planted-secret") for name in named.split()]
     cases += [
         ("PLACE", "postgresql+asyncpg://me:planted-1@host/db", "planted-1"),

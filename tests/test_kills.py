@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from door import Project, environment, new_project
+from tracked import Store
 
 from cgan.files import sha256_of
 from cgan.tracking.runs import RUN_KEY_TAG
@@ -104,11 +104,7 @@ def strike(project: Project, runner: subprocess.Popen[bytes], victim: str) -> bo
 
 def assert_undisturbed(project: Project, expected: dict[Path, str]) -> None:
     """Every byte, one finished run, no value of a metric twice, one model, one version, one champion."""
-
-    def rows(query: str) -> list[Any]:
-        with contextlib.closing(sqlite3.connect(project.folder / "mlflow.db")) as store:
-            return store.execute(query).fetchall()
-
+    rows = Store(project.folder / "mlflow.db").rows
     assert results(project) == expected
     ((run_id, status),) = rows("select run_uuid, status from runs")
     assert status == "FINISHED"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,9 +13,9 @@ import numpy as np
 import pytest
 import yaml
 from browser import Page, browsing
-from conftest import ROOT, free_port
+from conftest import ROOT, free_port, run
 from PIL import Image
-from toy_project import git
+from toy_project import commit
 from tracked import log_steps, mlflow_server, training
 from tracked import root as root
 
@@ -58,8 +57,7 @@ def test_the_pages_of_our_servers_ask_no_other_host(
     root.mkdir()
     (root / "dvc.yaml").touch()
     shutil.copytree(ROOT / "flows", root / "flows")  # the worker is of this commit
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "one"]):
-        git(root, *command)
+    commit(root)
     monkeypatch.chdir(root)
     try:
         ports = {"prefect": free_port(), "mlflow": free_port()}
@@ -69,7 +67,7 @@ def test_the_pages_of_our_servers_ask_no_other_host(
         artifact = httpx.post(f"{prefect}/api/artifacts/", json=picture).json()["id"]
         named = {"experiment_id": "0", "run_name": "best"}
         made = httpx.post(f"{mlflow}/api/2.0/mlflow/runs/create", json=named, timeout=30)
-        run = made.json()["run"]["info"]["run_id"]
+        run_id = made.json()["run"]["info"]["run_id"]
         pages = {
             f"{prefect}/": "Dashboard",
             f"{prefect}/runs": "Runs",
@@ -78,7 +76,7 @@ def test_the_pages_of_our_servers_ask_no_other_host(
             f"{prefect}/artifacts/artifact/{artifact}": "grid",
             f"{mlflow}/": "Experiments",
             f"{mlflow}/#/experiments/0": "Default",
-            f"{mlflow}/#/experiments/0/runs/{run}": "best",
+            f"{mlflow}/#/experiments/0/runs/{run_id}": "best",
             f"{mlflow}/#/models": "Models",
         }
         with browsing(tmp_path / "profile") as page:
@@ -92,9 +90,7 @@ def test_the_pages_of_our_servers_ask_no_other_host(
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
-def test_a_browser_that_has_never_been_here_sees_the_run_its_numbers_and_its_pictures(
-    root: Path,
-) -> None:
+def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(root: Path) -> None:
     """From the address that `make ui` prints."""
     with training(root) as tracker:
         log_steps(tracker)
@@ -130,8 +126,7 @@ def test_a_browser_that_has_never_been_here_sees_the_run_its_numbers_and_its_pic
 
 
 def plots_page(folder: Path, *command: str) -> Path:
-    dvc = [sys.executable, "-m", "dvc", "plots", *command]
-    subprocess.run(dvc, cwd=folder, check=True, capture_output=True)
+    run(sys.executable, "-m", "dvc", "plots", *command, cwd=folder)
     return folder / "dvc_plots/index.html"
 
 
@@ -169,8 +164,7 @@ def test_plots_show_and_diff_are_pages_of_pictures_in_a_reader_s_order_that_need
             Image.fromarray(np.full((60, 880, 3), brightness, np.uint8)).save(project / name)
 
     draw(200)
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "one"]):
-        git(project, *command)
+    commit(project)
     draw(90)
     with browsing(tmp_path / "profile", width=1280) as page:
         boxes = check(page, plots_page(project, "show"), 1280)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -9,25 +10,16 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import conftest
 import httpx
 import pytest
 from conftest import ROOT, answers, free_port, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
-
-
-def ended(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    outer = ("PYTHONPATH", "PYTHONHOME")
-    kept = {key: value for key, value in os.environ.items() if key not in outer}
-    words = [str(part) for part in command]
-    return subprocess.run(words, cwd=cwd, env=kept, capture_output=True, text=True)
-
-
-def run(*command: object, cwd: Path) -> str:
-    done = ended(*command, cwd=cwd)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+# Without the clone on the path.
+ended = functools.partial(conftest.ended, PYTHONPATH="")
+run = functools.partial(conftest.run, PYTHONPATH="")
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 
 TOY = '''
 """A stage: says some lines, writes its outputs. The environment makes it slow or fail."""
@@ -95,9 +94,21 @@ def dvc_yaml() -> str:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return run("git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments, cwd=folder).strip()
+
+
+def commit(folder: Path) -> None:
+    """All that lies there, in a repository that is made where there is none."""
+    git(folder, "init", "--quiet", "-b", "main")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "all of it")
+
+
+def copy_code(folder: Path) -> None:
+    """The packages of this repository."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for package in ("cgan", "flows"):
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -115,9 +126,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "params.yaml", folder)
     shutil.copy(ROOT / "prefect.yaml", folder)
     git(folder, "init", "--quiet", ".")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
-    git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "-m", "toy")
+    run(sys.executable, "-m", "dvc", "init", "--quiet", cwd=folder)
+    commit(folder)
     shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     return folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_python
+from conftest import ROOT, ended, run_python
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -133,13 +132,9 @@ def test_a_command_that_needs_an_absent_package_ends_with_how_to_install_it(
         ("validate x.csv", "validate"),
     ):
         code = f"from cgan import cli; sys.argv = ['cgan', *{arguments.split()}]; cli.main()"
-        done = subprocess.run(
-            [sys.executable, "-c", BLOCKER.replace("absent = [", "absent = ['pydantic', ") + code],
-            cwd=tmp_path,
-            env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
-            capture_output=True,
-            text=True,
-        )
+        blocked = BLOCKER.replace("absent = [", "absent = ['pydantic', ") + code
+        both = f"{tmp_path}:{ROOT}"
+        done = ended(sys.executable, "-c", blocked, cwd=tmp_path, PYTHONPATH=both)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"Error: this needs the extra `{extra}`"), done.stderr
         assert f"`pip install 'cgan[{extra}]'`" in done.stderr

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from synthetic import a_model
 
 from cgan.drawing.class_names import Classes, names_in
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
-from cgan.model.model_file import save_network
-from cgan.model.networks import Architecture, build_generator
 
 CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 CLOTHES += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -18,13 +17,12 @@ LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def test_a_generator_says_what_it_draws_and_where_it_is_from(tmp_path: Path) -> None:
-    network = build_generator(Architecture("embed", 12, 3, 10, 14, 4, 6))
-    save_network(tmp_path / "g.safetensors", network, {})
-    assert repr(Generator.load(tmp_path / "g.safetensors")) == (
+    generator = Generator.load(a_model(tmp_path / "g.safetensors", "embed", 12, 3, 10, 14, 4, 6))
+    assert repr(generator) == (
         "<Generator: 12 classes, 14×10 pixels, colour, network embed, latents of 6, "
         f"from {tmp_path}/g.safetensors>"
     )
-    assert repr(Generator(network.eval(), {})).endswith(", from memory>")
+    assert repr(Generator(generator.network, {})).endswith(", from memory>")
 
 
 NO_CLASSES: list[tuple[str, list[str] | int, str]] = [
@@ -66,9 +64,8 @@ def test_a_long_text_is_read_in_no_time_and_names_that_do_not_fit_are_not_taken(
 def test_a_generator_takes_names_and_numbers_wherever_it_takes_labels(
     names: list[str] | None, tmp_path: Path
 ) -> None:
-    network = build_generator(Architecture("embed", 3, 1, 8, 8, 4, 2))
-    save_network(tmp_path / "g.safetensors", network, {"class_names": names} if names else {})
-    generator = Generator.load(tmp_path / "g.safetensors")
+    path = a_model(tmp_path / "g.safetensors", "embed", 3, 1, 8, 8, 4, 2, class_names=names)
+    generator = Generator.load(path)
     assert generator.class_names == (names or ["0", "1", "2"])
     assert generator.labels("0 2,1") == generator.labels([0, 2, 1]) == [0, 2, 1]
     wrong: list[int | str] = ["x" * 50_000, 3, -1, ""]

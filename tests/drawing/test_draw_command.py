@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,32 +11,26 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from synthetic import a_model
 from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
-from cgan.model.model_file import load_generator, save_network
-from cgan.model.networks import Architecture, build_generator
+from cgan.model.model_file import load_generator
 from cgan.model.sampling import draw
 
-GREY = Architecture("deconv", 10, 1, 28, 28, 4, 6)
-COLOUR = Architecture("embed", 12, 3, 10, 14, 4, 6)
-MANY = Architecture("embed", 300, 1, 8, 8, 4, 6)  # labels above 255
+GREY = ("deconv", 10, 1, 28, 28, 4, 6)
+COLOUR = ("embed", 12, 3, 10, 14, 4, 6)
+MANY = ("embed", 300, 1, 8, 8, 4, 6)  # labels above 255
 MODEL = Path("models/generator.safetensors")
-
-
-def save(architecture: Architecture, names: list[str] | None = None) -> None:
-    torch.manual_seed(5)
-    facts = {"class_names": names} if names else {}
-    save_network(MODEL, build_generator(architecture), facts)
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with an untrained grey generator where `dvc repro` puts it."""
     monkeypatch.chdir(tmp_path)
-    save(GREY)
+    a_model(MODEL, *GREY)
     return tmp_path
 
 
@@ -102,10 +97,10 @@ def test_a_grid_has_rows_of_variants_of_the_text_or_of_every_class() -> None:
 
 @pytest.mark.parametrize("architecture", [GREY, COLOUR, MANY], ids=["grey", "colour", "many"])
 def test_a_set_is_written_in_every_form_and_a_smaller_one_is_its_beginning(
-    architecture: Architecture,
+    architecture: tuple[Any, ...],
 ) -> None:
-    save(architecture)
-    classes = architecture.classes
+    a_model(MODEL, *architecture)
+    classes = architecture[1]
     labels = list(range(classes)) * 3
     images = expected(labels, 3)
     words = f"{classes * 3} drawings, 3 of each of {classes} classes, seed 3\n"
@@ -135,7 +130,7 @@ def test_a_set_is_written_in_every_form_and_a_smaller_one_is_its_beginning(
 
 def test_classes_are_drawn_by_name_into_a_file_that_stays_in_the_folder_drawn() -> None:
     names = ["../../top", "猫", *map(str, range(2, 10))]
-    save(GREY, names)
+    a_model(MODEL, *GREY, class_names=names)
     assert output("猫,../../TOP 9", "--scale", "1").startswith("drawn/猫,..-..-TOP-9.png: 84×28")
     assert np.array_equal(pixels("猫,../../TOP 9", "--scale", "1"), in_a_row([1, 0, 9]))
     assert output("../../top").startswith("drawn/top.png: ")

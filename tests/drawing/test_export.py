@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from synthetic import a_model
 from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.drawing import export
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
-from cgan.model.model_file import save_network
-from cgan.model.networks import Architecture, build_generator
 
 needs_onnx = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("onnx", "onnxruntime", "onnxscript"))),
@@ -25,10 +24,10 @@ needs_onnx = pytest.mark.skipif(
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, of its own calls
 FORMS = [pytest.param("onnx", marks=needs_onnx), "torch-export"]
 KINDS = [
-    Architecture("deconv", 3, 3, 10, 14, 4, 6),
-    Architecture("upsample", 12, 1, 20, 9, 4, 5),
-    Architecture("embed", 3, 1, 8, 8, 4, 2),
-    Architecture("demo", 10, 1, 28, 28, 8, 100),
+    ("deconv", 3, 3, 10, 14, 4, 6),
+    ("upsample", 12, 1, 20, 9, 4, 5),
+    ("embed", 3, 1, 8, 8, 4, 2),
+    ("demo", 10, 1, 28, 28, 8, 100),
 ]
 
 
@@ -71,8 +70,7 @@ def test_every_kind_of_generator_draws_the_same_pixels_in_batches_of_any_size(
     compare(form, out, Generator.load())
     assert list(tmp_path.iterdir()) == [out]
     for architecture in KINDS:
-        save_network(tmp_path / "g.safetensors", build_generator(architecture), {"seed": 3})
-        generator = Generator.load(tmp_path / "g.safetensors")
+        generator = Generator.load(a_model(tmp_path / "g.safetensors", *architecture))
         assert export.export(generator, out)
         compare(form, out, generator)
 
@@ -81,8 +79,8 @@ def test_what_draws_other_pixels_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    small = Generator.load(a_model(tmp_path / "g.safetensors", *KINDS[2]))
     with pytest.raises(ModelError, match="not written"):
-        small = Generator(build_generator(KINDS[2]).eval(), {})
         export.export(small, tmp_path / "g.pt2")
     assert not (tmp_path / "g.pt2").exists()
 

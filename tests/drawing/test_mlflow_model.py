@@ -14,7 +14,7 @@ import pytest
 from imports import closure, source_of
 from mlflow.exceptions import MlflowException
 from PIL import Image
-from served import a_model
+from synthetic import a_model
 
 from cgan.drawing.logged_model import DRAWING_CODE, save_mlflow_model
 from cgan.project import PACKAGE
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from cgan.drawing.mlflow_model import GeneratorModel
 
 
-def model_of(path: Path, **shape: int) -> GeneratorModel:
+def model_of(path: Path, *architecture: Any) -> GeneratorModel:
     from cgan.drawing.mlflow_model import GeneratorModel  # brings mlflow, and that its warnings
 
     model = GeneratorModel()
-    model.load_context(types.SimpleNamespace(artifacts={"generator": str(a_model(path, **shape))}))
+    generator = {"generator": str(a_model(path, *architecture))}
+    model.load_context(types.SimpleNamespace(artifacts=generator))
     return model
 
 
@@ -45,7 +46,7 @@ def test_pictures_are_those_of_the_generator(model: GeneratorModel) -> None:
 def test_f74_question_without_sense_or_bound_is_a_client_error_with_the_reason(
     model: GeneratorModel, tmp_path: Path
 ) -> None:
-    large = model_of(tmp_path / "generator.safetensors", channels=3, side=256)
+    large = model_of(tmp_path / "generator.safetensors", "deconv", 10, 3, 256, 256, 8, 8)
     questions: list[tuple[GeneratorModel, Any, int, str]] = [
         (model, [3, 10], 0, "label 10 at index 1 is not a class. The classes are 0 to 9"),
         (model, [-1], 0, "label -1 at index 0"),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import run
 from test_pipeline import python
-from toy_project import git
+from toy_project import commit, copy_code, git
 
 from cgan.errors import CganError
 from cgan.git import clone_at, source
@@ -30,8 +28,7 @@ def clone(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     git(folder, "mv", "data/inbox/digits.csv", "data/inbox/README.md")
     (folder / ".gitignore").write_text(".cgan\n")
     (folder / "dvc.lock").write_text("of another machine")
-    git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "-m", "first")
+    commit(folder)
     git(folder, "clone", "--quiet", "--bare", ".", str(tmp_path / "origin.git"))
     git(folder, "remote", "add", "origin", str(tmp_path / "origin.git"))
     return folder
@@ -41,9 +38,7 @@ def head(folder: Path) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-def test_a_checkout_is_the_commit_with_the_project_s_cache_and_is_gone_afterwards(
-    clone: Path,
-) -> None:
+def test_a_checkout_is_the_commit_with_the_project_s_cache_and_then_gone(clone: Path) -> None:
     first = head(clone)
     (clone / "params.yaml").write_text("of the next commit")
     git(clone, "commit", "--quiet", "--all", "-m", "second")
@@ -75,9 +70,7 @@ def test_a_process_in_a_checkout_has_the_project_s_home_store_and_remote(
     assert f"remote.other.url={clone.parent / 'other'}" in settings
 
 
-def test_a_commit_that_was_pushed_later_is_fetched_and_no_branch_of_the_project_changes(
-    clone: Path,
-) -> None:
+def test_a_commit_pushed_later_is_fetched_and_no_branch_of_the_project_changes(clone: Path) -> None:
     elsewhere, worker = clone.parent / "elsewhere", clone.parent / "worker"
     git(clone.parent, "clone", "--quiet", "origin.git", str(elsewhere))
     shallow = ("--depth", "1", f"file://{clone.parent}/origin.git")
@@ -146,9 +139,7 @@ with checkout(Path(sys.argv[1]), sys.argv[2]) as folder:
 
 
 @pytest.mark.slow
-def test_what_a_kill_left_is_removed_by_the_next_and_a_living_run_s_checkout_stays(
-    clone: Path,
-) -> None:
+def test_what_a_kill_left_the_next_removes_and_a_living_run_s_checkout_stays(clone: Path) -> None:
     killed, living = (python("-c", HOLD, str(clone), head(clone)) for _ in range(2))
     with killed, living:
         left, kept = (
@@ -185,14 +176,10 @@ except BlockingIOError:
 
 def test_a_run_holds_its_checkout_and_imports_the_code_of_its_commit(clone: Path) -> None:
     """In a process of its own, as a run is: `enter` changes what that imports."""
-    for package in ("cgan", "flows"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / package, clone / package, ignore=ignored, dirs_exist_ok=True)
-    git(clone, "add", ".")
-    git(clone, "commit", "--quiet", "-m", "code")
-    told = {"PYTHONPATH": str(ROOT), "CGAN_SOURCE": str(clone)}  # as a worker has it
+    copy_code(clone)
+    commit(clone)
     command = [sys.executable, "-c", ENTER, head(clone), FLOW]
-    said = subprocess.check_output(command, env={**os.environ, **told}, cwd=clone.parent, text=True)
+    said = run(*command, cwd=clone.parent, CGAN_SOURCE=str(clone))  # as a worker has it
     folder = json.loads(said)[0]
     assert Path(folder).parent == clone / ".cgan/checkouts"
     assert json.loads(said) == [folder, f"{folder}/flows/repro.py", folder, str(clone / ".cgan")]

@@ -146,10 +146,6 @@ def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return python("-m", "flows.pipeline", *arguments, **environment)
-
-
 def test_f71_beside_a_repro_by_hand_a_flow_says_busy_and_changes_no_params(
     prefect: None, repo: Path
 ) -> None:
@@ -227,7 +223,7 @@ def test_f46_whatever_ends_a_run_ends_the_whole_session_of_its_child(
 def test_f66_a_server_that_is_away_or_late_is_one_clear_message(
     repo: Path, tmp_path: Path, setting: dict[str, str], words: str
 ) -> None:
-    process = command(PREFECT_HOME=str(tmp_path / "prefect"), **setting)
+    process = python("-m", "flows.pipeline", PREFECT_HOME=str(tmp_path / "prefect"), **setting)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and "Traceback" not in output
     (line,) = [line for line in output.splitlines() if line.startswith("Error: ")]
@@ -242,7 +238,7 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
 ) -> None:
     settings = {"PREFECT_HOME": str(tmp_path / "prefect")}
     settings["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
-    with command(SLOW="train", **settings) as process:
+    with python("-m", "flows.pipeline", SLOW="train", **settings) as process:
         assert process.stdout
         assert any("train: step 1" in line for line in process.stdout)
         children = psutil.Process(process.pid).children(recursive=True)

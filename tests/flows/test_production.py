@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from toy_project import CLI, git
+from toy_project import CLI, commit, copy_code, git
 
 from cgan.files import write_json
 from cgan.processes import STATE, running
@@ -40,14 +40,11 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A project with toy stages and a toy gate, but the real flows; the working directory."""
     folder = tmp_path / ("50% " + 60 * "long")  # whose path no socket could have
     shutil.copytree(template, folder)
-    for package in ("cgan", "flows"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / package, folder / package, ignore=ignored, dirs_exist_ok=True)
+    copy_code(folder)
     (folder / "cgan/cli.py").write_text(CLI)
     for name in ("prefect.yaml", ".gitignore", ".dvcignore", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "-m", "production")
+    commit(folder)
     monkeypatch.chdir(folder)
     for name in ("MLFLOW_BACKEND_STORE_URI", "PREFECT_API_URL", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
@@ -71,10 +68,7 @@ def test_a_silent_run_keeps_its_end_and_a_worker_is_told_no_database() -> None:
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
 def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
-    project: Path,
-    name: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    project: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     ports = {"prefect": free_port(), "mlflow": free_port()}

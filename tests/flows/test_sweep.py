@@ -12,9 +12,9 @@ import optuna
 import psutil
 import pytest
 from conftest import wait_until
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from test_pipeline import python
-from toy_project import git
+from toy_project import commit, git
 
 from cgan.params.editing import set_params
 from flows import sweep
@@ -33,15 +33,14 @@ def base(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rest = text.index("\ntracking:")
     Path("params.yaml").write_text(f"{text[:space]}  space: {SPACE}\n{text[rest:]}")
     Path(".gitignore").write_text(".cgan\n__pycache__\n")
-    git(repo, "add", ".")
-    git(repo, "commit", "--quiet", "-m", "a space")
+    commit(repo)
     return repo
 
 
-def trials(base: Path) -> list[FrozenTrial]:
+def study_of(base: Path) -> optuna.Study:
     storage = f"sqlite:///{base}/.cgan/optuna.db"
-    (name,) = optuna.study.get_all_study_names(storage)
-    return optuna.load_study(study_name=name, storage=storage).trials
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_to_take_them(
@@ -49,7 +48,7 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
 ) -> None:
     set_params({"train.latent_dim": 32})  # not committed: part of every training
     assert sweep.main(["--trials", "3", "--parallel", "2"]) == 0
-    found = trials(base)
+    found = study_of(base).trials
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * 3
     assert found[0].params == {"train.lr": 4.5e-3} and found[0].value == pytest.approx(1.51)
     told = capsys.readouterr().out
@@ -60,7 +59,7 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     assert "latent_dim: 32" in Path("params.yaml").read_text()
     # The same command, with more: it goes on.
     assert sweep.main(["--trials", "4"]) == 0
-    assert len(trials(base)) == 4
+    assert len(study_of(base).trials) == 4
 
 
 @pytest.mark.slow
@@ -81,7 +80,7 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_interrupted(base: Path) 
     with python(*command) as following:
         told, _ = following.communicate(timeout=200)
         assert following.returncode == 0, told
-    found = trials(base)
+    found = study_of(base).trials
     states = [trial.state.name for trial in found]
     assert sorted(states) == ["COMPLETE", "COMPLETE", "FAIL"]
     assert found[0].params == found[1].params, "the one that was cut off, again"
@@ -93,8 +92,7 @@ def test_f106_what_a_kill_cut_off_is_trained_again_one_after_the_other(
 ) -> None:
     """Of two that wait, two threads may take the same, and one would never be trained."""
     assert sweep.main(["--trials", "1"]) == 0
-    (name,) = optuna.get_all_study_names(f"sqlite:///{base}/.cgan/optuna.db")
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{base}/.cgan/optuna.db")
+    study = study_of(base)
     for lr in (0.001, 0.002):
         study.enqueue_trial({"train.lr": lr})
         study.ask().set_user_attr("here", f"{os.uname().nodename}:{base}")
@@ -102,7 +100,7 @@ def test_f106_what_a_kill_cut_off_is_trained_again_one_after_the_other(
     assert sweep.main(["--trials", "3", "--parallel", "2"]) == 0
     numbers = re.findall(r"^trial (\d+)", capsys.readouterr().out, re.MULTILINE)
     assert numbers == ["3", "3", "4", "4"], "begun and ended, then the next"
-    assert [trial.state.name for trial in trials(base)].count("COMPLETE") == 3
+    assert [trial.state.name for trial in study_of(base).trials].count("COMPLETE") == 3
 
 
 def test_seeds_say_whether_params_yaml_is_better_than_a_commit(
@@ -152,9 +150,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert re.search("no commit here.*git add .; git commit", refused("--trials", "2"))
 
 
-def test_what_makes_no_sweep_is_refused_before_anything_is_trained(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_makes_no_sweep_is_refused_before_training(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, why in {
         "--against HEAD~1": "--against is for a comparison over --seeds",
         "--seeds 1": "--seeds 2",

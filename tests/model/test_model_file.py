@@ -142,15 +142,18 @@ def test_f87_a_saved_checkpoint_s_name_is_on_the_disk_too_and_the_folders_made_f
 ) -> None:
     target, fsync = tmp_path / "a/b/x.safetensors", os.fsync
     flushed: list[tuple[Path, bool]] = []
+    sizes: list[int] = []
 
     def noted(descriptor: int) -> None:
         flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink(), target.exists()))
+        sizes.append(os.fstat(descriptor).st_size)
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
     save_tensors(target, "checkpoint", TENSORS, {"step": 4})
     (content, named), *folders = flushed
     assert content.name.startswith(".x.safetensors.") and not named
+    assert sizes[0] == target.stat().st_size, "all of it"
     assert folders == [(tmp_path / "a/b", True), (tmp_path / "a", True), (tmp_path, True)]
     flushed.clear()
     save_tensors(target, "checkpoint", TENSORS, {"step": 8})

@@ -53,9 +53,7 @@ def test_it_shows_the_newest_drawings_curves_and_the_time_left_until_it_points_t
         ):
             assert words in text, words
         lines = re.findall('points="([^"]*)"', text)
-        assert [len(line.split()) for line in lines] == [2, 2], (
-            "that of the folder, and the new one"
-        )
+        assert [len(line.split()) for line in lines] == [2, 2], "the folder's and the new"
         slow = {"progress/images_per_s": 100.0}
         assert "about 5 min left" in shown(live, 200, 10.0, **slow)
     text = LIVE.read_text(encoding="utf-8")

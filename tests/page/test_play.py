@@ -9,24 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import Page
-from visitor import (
-    LATENT,
-    assert_alike,
-    change,
-    generator_of,
-    idle,
-    label,
-    pixels,
-    set_text,
-    show,
-    side_by_side,
-    value,
-    words,
-)
+from PIL import Image
+from visitor import LATENT, Visitor, assert_alike, generator_of, side_by_side
 from visitor import browser as browser
 from visitor import page as page
 
+from cgan.drawing.drawings import write_set
 from cgan.drawing.generator import MAX_SEED
 from cgan.model.networks import GENERATORS
 from cgan.model.sampling import class_interpolation, draw_latents, render
@@ -48,11 +36,11 @@ SLOW = [
     [*((kind, (28, 28) if kind == "demo" else (9, 30)) for kind in GENERATORS), *SLOW],
 )
 def test_given_latents_and_labels_the_page_draws_the_pixels_of_torch(
-    page: Page, tmp_path: Path, kind: str, size: tuple[int, int], channels: int
+    page: Visitor, tmp_path: Path, kind: str, size: tuple[int, int], channels: int
 ) -> None:
     height, width = size
     generator = generator_of(kind, channels=channels, height=height, width=width, features=4)
-    show(page, generator, tmp_path)
+    page.show(generator, tmp_path)
     count = 10 if height == 256 else 50
     latents, labels = torch.randn(count, LATENT), torch.randint(10, (count,))
     expected = render(generator.network, latents, generator.network.condition(labels))
@@ -61,100 +49,99 @@ def test_given_latents_and_labels_the_page_draws_the_pixels_of_torch(
     assert_alike(np.array(found), expected.flatten(1).numpy())
 
 
-def test_a_thousand_classes_are_drawn_and_chosen_by_number(page: Page, tmp_path: Path) -> None:
+def test_a_thousand_classes_are_drawn_and_chosen_by_number(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of(classes=1000, height=8, width=8)
-    show(page, generator, tmp_path)
-    assert label(page) == "0, 1, 2, 3, drawn with seed 0"
-    set_text(page, "999 12,500")
-    assert_alike(pixels(page), side_by_side(generator.draw([999, 12, 500])))
-    change(page, "add", "998")
-    assert value(page, "text") == "999 12,500, 998"
+    page.show(generator, tmp_path)
+    assert page.label() == "0, 1, 2, 3, drawn with seed 0"
+    page.set_text("999 12,500")
+    assert_alike(page.pixels(), side_by_side(generator.draw([999, 12, 500])))
+    page.change("add", "998")
+    assert page.value("text") == "999 12,500, 998"
     every = ", ".join(str(n) for n in range(800, 1000))
-    show(page, generator, tmp_path, f"#text={every}")
-    assert label(page) == f"{every}, drawn with seed 0"
-    assert page.run("document.getElementById('play-to').options.length") == 1000
+    page.show(generator, tmp_path, f"#text={every}")
+    assert page.label() == f"{every}, drawn with seed 0"
+    assert page.of("to", "options.length") == 1000
 
 
-def test_half_a_morph_is_the_mean_of_two_conditions(page: Page, tmp_path: Path) -> None:
+def test_half_a_morph_is_the_mean_of_two_conditions(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of("embed")
-    show(page, generator, tmp_path, "#seed=5&from=2&to=9&mix=0.5")
+    page.show(generator, tmp_path, "#seed=5&from=2&to=9&mix=0.5")
     latent = draw_latents(5, 1, LATENT)[0]
     expected = class_interpolation(generator.network, latent, 2, 9, 3)[1, 0].numpy()
-    assert_alike(pixels(page, "morph"), side_by_side(expected[None]))
-    assert label(page, "morph") == "50 % of the way from 2 to 9"
+    assert_alike(page.pixels("morph"), side_by_side(expected[None]))
+    assert page.label("morph") == "50 % of the way from 2 to 9"
 
 
 # -- Writing -----------------------------------------------------------------------------------------
 
 
-def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Page, tmp_path: Path) -> None:
+def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of(height=12, width=12)
-    show(page, generator, tmp_path)
-    assert value(page, "text") == "2024" and words(page, "fault") == ""
-    set_text(page, "31415926")
-    assert label(page) == "31415926, drawn with seed 0"
-    assert_alike(pixels(page), side_by_side(generator.draw("31415926")))
-    set_text(page, "3x1")
-    assert words(page, "fault") == "“x”, character 2, is not a class."
-    assert label(page) == "31, drawn with seed 0"
-    set_text(page, "")
-    assert words(page, "fault") == "Nothing to draw yet."
-    assert words(page, "hint") == "The classes are 0 to 9."
-    assert label(page) == "31, drawn with seed 0"
+    page.show(generator, tmp_path)
+    assert page.value("text") == "2024" and page.words("fault") == ""
+    page.set_text("31415926")
+    assert page.label() == "31415926, drawn with seed 0"
+    assert_alike(page.pixels(), side_by_side(generator.draw("31415926")))
+    page.set_text("3x1")
+    assert page.words("fault") == "“x”, character 2, is not a class."
+    assert page.label() == "31, drawn with seed 0"
+    page.set_text("")
+    assert page.words("fault") == "Nothing to draw yet."
+    assert page.words("hint") == "The classes are 0 to 9."
+    assert page.label() == "31, drawn with seed 0"
     long = "0123456789" * 20
-    set_text(page, f"{long}7")
-    assert label(page).startswith(f"{long},") and "first 200 of 201" in words(page, "fault")
-    found = pixels(page)
+    page.set_text(f"{long}7")
+    assert page.label().startswith(f"{long},") and "first 200 of 201" in page.words("fault")
+    found = page.pixels()
     rows, columns = (size // 12 for size in found.shape[:2])
     cells = found.reshape(rows, 12, columns, 12, 3).swapaxes(1, 2).reshape(-1, 12, 12, 3)[:200]
     assert_alike(side_by_side(cells), side_by_side(generator.draw(long)))
 
 
-def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path: Path) -> None:
-    show(page, generator_of(), tmp_path)
-    page.run("document.getElementById('play-seed').focus()")
-    page.press("a", "Control")
+def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Visitor, tmp_path: Path) -> None:
+    page.show(generator_of(), tmp_path)
+    page.of("seed", "select()")
     page.write("-3")
-    assert "whole number from 0 to" in words(page, "seed-fault")
-    assert "still shows seed 0" in words(page, "seed-fault")
+    assert "whole number from 0 to" in page.words("seed-fault")
+    assert "still shows seed 0" in page.words("seed-fault")
     page.click("#play-another")
-    assert (value(page, "seed"), words(page, "seed-fault")) == ("1", "")
-    assert label(page) == "2024, drawn with seed 1"
+    assert (page.value("seed"), page.words("seed-fault")) == ("1", "")
+    assert page.label() == "2024, drawn with seed 1"
     assert MAX_SEED > 2**53 - 1  # what a page can say, cgan can draw
 
 
 # -- Moving, and the link ----------------------------------------------------------------------------
 
 
-def test_a_drag_moves_all_drawings(page: Page, tmp_path: Path) -> None:
+def test_a_drag_moves_all_drawings(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of()
-    show(page, generator, tmp_path)
-    before = pixels(page)
+    page.show(generator, tmp_path)
+    before = page.pixels()
     page.drag("#play-pad", (0.5, 0.5), (0.6, 0.5), (0.9, 0.25))
-    idle(page)
-    moved = pixels(page)
-    assert (value(page, "x"), value(page, "y")) == ("0.8", "0.5")
-    assert label(page) == "2024, drawn with seed 0, moved to 0.8, 0.5"
+    page.idle()
+    moved = page.pixels()
+    assert (page.value("x"), page.value("y")) == ("0.8", "0.5")
+    assert page.label() == "2024, drawn with seed 0, moved to 0.8, 0.5"
     for start in range(0, 4 * 28, 28):
         assert np.abs(moved[:, start : start + 28] - before[:, start : start + 28]).mean() > 3
     page.click("#play-centre")
-    idle(page)
-    assert (pixels(page) == before).all()
+    page.idle()
+    assert (page.pixels() == before).all()
 
 
 PLACES = [(0.0, 0.0), *((x, y) for x in (-1, -0.5, 0.5, 1) for y in (-1, -0.5, 0.5, 1))]
 
 
-def latents_over_the_pad(page: Page, seed: int, count: int) -> Any:
+def latents_over_the_pad(page: Visitor, seed: int, count: int) -> Any:
     """[places, count, latent_dim], the middle first."""
     code = f"(([x, y]) => cgan.latents({seed}, {count}, x, y).map((latent) => [...latent]))"
     return np.array(page.run(f"{json.dumps(PLACES)}.map{code}"))
 
 
 def test_a_seed_draws_torchs_latents_and_every_place_of_the_pad_turns_them_and_leaves_their_lengths(
-    page: Page, tmp_path: Path
+    page: Visitor, tmp_path: Path
 ) -> None:
-    show(page, generator_of(latent_dim=7), tmp_path)
+    page.show(generator_of(latent_dim=7), tmp_path)
     for seed in (4, 2**53 - 1):
         middle, *others = latents_over_the_pad(page, seed, 50)
         np.testing.assert_allclose(middle, draw_latents(seed, 50, 7), atol=3e-6)
@@ -165,67 +152,65 @@ def test_a_seed_draws_torchs_latents_and_every_place_of_the_pad_turns_them_and_l
             np.testing.assert_allclose((moved * middle).sum(axis=1) / lengths**2, turned, atol=1e-5)
 
 
-def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
+def test_a_link_opens_the_same_picture(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of()
-    show(page, generator, tmp_path)
-    set_text(page, "90210")
+    page.show(generator, tmp_path)
+    page.set_text("90210")
     page.click("#play-another")
     page.drag("#play-pad", (0.2, 0.7))
-    change(page, "from", "4")
-    change(page, "to", "6")
-    page.run("document.getElementById('play-mix').focus()")
+    page.change("from", "4")
+    page.change("to", "6")
+    page.of("mix", "focus()")
     page.press("ArrowRight")
-    idle(page)
+    page.idle()
     link = page.until("location.hash.includes('mix=0.01') && location.hash")
     assert link == "#text=90210&seed=1&x=-0.6&y=-0.4&from=4&to=6&mix=0.01"
-    picture, morph = pixels(page), pixels(page, "morph")
-    show(page, generator, tmp_path)
-    assert pixels(page).shape != picture.shape
+    picture, morph = page.pixels(), page.pixels("morph")
+    page.show(generator, tmp_path)
+    assert page.pixels().shape != picture.shape
     page.run(f"location.hash = '{link}'")  # in the open page
     page.until("document.getElementById('play-text').value === '90210'")
-    idle(page)
-    assert (pixels(page) == picture).all()
-    show(page, generator, tmp_path, link)  # in a new one
-    assert (pixels(page) == picture).all() and (pixels(page, "morph") == morph).all()
+    page.idle()
+    assert (page.pixels() == picture).all()
+    page.show(generator, tmp_path, link)  # in a new one
+    assert (page.pixels() == picture).all() and (page.pixels("morph") == morph).all()
     page.run(
         "Object.defineProperty(navigator, 'clipboard',"
         " {value: {writeText: async (text) => { globalThis.copied = text; }}})"
     )
     page.click("#play-copy")
     assert page.until("globalThis.copied") == "cgan draw '90210' --seed 1"
-    assert "This page is a file" in words(page, "said") and "without the move" in words(
-        page, "said"
-    )
+    assert "This page is a file" in page.words("said") and "without the move" in page.words("said")
 
 
 def test_zeros_of_a_link_count_and_the_number_of_classes_is_none(
-    page: Page, tmp_path: Path
+    page: Visitor, tmp_path: Path
 ) -> None:
     generator = generator_of()
     zeros = "seed=0&x=0&y=0&from=0&to=0&mix=0&of=0"
-    show(page, generator, tmp_path, f"#text=0&{zeros}", seed=7)
-    assert label(page) == "0, drawn with seed 0"
-    assert label(page, "morph") == "0 % of the way from 0 to 0" and value(page, "of") == "0"
-    set_text(page, "1")
+    page.show(generator, tmp_path, f"#text=0&{zeros}", seed=7)
+    assert page.label() == "0, drawn with seed 0"
+    assert page.label("morph") == "0 % of the way from 0 to 0" and page.value("of") == "0"
+    page.set_text("1")
     page.until(f"location.hash === '#text=1&{zeros}'")
-    show(page, generator, tmp_path, "#from=10&to=10&of=10")
-    assert [value(page, name) for name in ("from", "to", "of")] == ["3", "8", ""]
+    page.show(generator, tmp_path, "#from=10&to=10&of=10")
+    assert [page.value(name) for name in ("from", "to", "of")] == ["3", "8", ""]
 
 
-def test_a_bad_link_breaks_nothing(page: Page, tmp_path: Path) -> None:
+def test_a_bad_link_breaks_nothing(page: Visitor, tmp_path: Path) -> None:
     for link in (
         "#seed=-1&x=2&y=no&from=__proto__&to=1.5&mix=NaN&of=x",
         "#%E0%A4%A&=&&text",
         "#text=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E" + "A" * 10_000,
     ):
-        show(page, generator_of(), tmp_path, link)
-        assert (value(page, "seed"), value(page, "x"), value(page, "mix")) == ("0", "0", "0"), link
-        set_text(page, "55")
-        assert label(page) == "55, drawn with seed 0"
+        page.show(generator_of(), tmp_path, link)
+        assert (page.value("seed"), page.value("x"), page.value("mix")) == ("0", "0", "0"), link
+        page.set_text("55")
+        assert page.label() == "55, drawn with seed 0"
 
 
-def test_everything_is_reached_and_done_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
-    show(page, generator_of(), tmp_path)
+def test_everything_is_reached_and_done_by_keyboard_alone(page: Visitor, tmp_path: Path) -> None:
+    page.show(generator_of(), tmp_path)
     reached: list[str] = []
     for _ in range(40):
         page.press("Tab")
@@ -238,8 +223,7 @@ def test_everything_is_reached_and_done_by_keyboard_alone(page: Page, tmp_path: 
         assert outline != "none", name
         match name:
             case "play-text":
-                page.press("a", "Control")
-                page.write("42")
+                page.write("42")  # all of it is marked
             case "play-seed":
                 page.press("ArrowUp")
             case "play-another" | "play-draw" | "31415926":
@@ -254,18 +238,133 @@ def test_everything_is_reached_and_done_by_keyboard_alone(page: Page, tmp_path: 
     chips = ["2024", "31415926", "0123456789"]
     named = [[f"play-{name}" for name in part.split()] for part in (before, after)]
     assert reached[:19] == [*named[0], *chips, *named[1]]
-    idle(page)
-    assert label(page) == "31415926, drawn with seed 2, moved to 0.01, 0.01"
-    assert label(page, "morph") == "1 % of the way from 4 to 8"
+    page.idle()
+    assert page.label() == "31415926, drawn with seed 2, moved to 0.01, 0.01"
+    assert page.label("morph") == "1 % of the way from 4 to 8"
     assert (
         page.run("getComputedStyle(document.getElementById('play-picture')).imageRendering")
         == "pixelated"
     )
-    page.until(
-        "document.getElementById('play-samples-said').textContent.startsWith('1,000 samples')"
-    )
+    page.until("document.getElementById('play-samples-said').textContent.startsWith('1,000 s')")
     named = page.run(
         "Array.from(document.querySelectorAll('#play input, #play select, #play button'),"
         " (e) => e.labels?.length || e.textContent.trim().length)"
     )
     assert all(named)
+
+
+# -- Samples and files -------------------------------------------------------------------------------
+
+
+def test_a_thousand_samples_are_those_of_cgan_as_csv_and_png(page: Visitor, tmp_path: Path) -> None:
+    generator = generator_of(channels=3, height=12, width=9)
+    page.show(generator, tmp_path, "#seed=7")
+    page.click("#play-draw")
+    page.until("!document.getElementById('play-csv').disabled")
+    assert page.words("samples-said") == "1,000 samples, seed 7."
+    assert page.label("samples") == "1000 samples of all classes in turn, seed 7"
+    page.click("#play-csv")
+    found = page.downloaded(tmp_path / "samples-seed-7.csv").read_text()
+    write_set(str(tmp_path / "expected.csv"), generator, per_class=100, seed=7)
+    expected = (tmp_path / "expected.csv").read_text()
+    assert found.splitlines()[0] == expected.splitlines()[0] and found.endswith("\n")
+    tables = [
+        np.loadtxt(csv.splitlines(), int, delimiter=",", skiprows=1) for csv in (found, expected)
+    ]
+    assert (tables[0][:, 0] == tables[1][:, 0]).all()
+    assert_alike(tables[0][:, 1:], tables[1][:, 1:])
+    page.click("#play-samples-png")
+    with Image.open(page.downloaded(tmp_path / "samples-seed-7.png")) as grid:
+        array = np.asarray(grid.convert("RGB"))
+    columns = array.shape[1] // 9
+    first = tables[0][:columns, 1:].reshape(columns, 3, 12, 9).transpose(0, 2, 3, 1)
+    assert_alike(array[:12], side_by_side(first))
+
+
+def test_samples_of_a_class_are_labelled_and_can_be_stopped(page: Visitor, tmp_path: Path) -> None:
+    names = ("up & down", "left", "right")
+    page.show(generator_of(names=names, classes=3, height=64, width=64), tmp_path, "#of=0")
+    page.click("#play-draw")
+    page.click("#play-draw")
+    assert page.words("samples-said").startswith("Stopped after ")
+    assert page.label("samples").endswith(" samples of up & down, seed 0")
+    page.click("#play-csv")
+    lines = page.downloaded(tmp_path / "samples-up-down-seed-0.csv").read_text().splitlines()
+    assert 1 < len(lines) < 1001 and {line.split(",")[0] for line in lines[1:]} == {"0"}
+
+
+def test_the_page_answers_while_it_draws_a_thousand(page: Visitor, tmp_path: Path) -> None:
+    page.show(generator_of(features=16), tmp_path)
+    page.click("#play-draw")
+    page.set_text("8")
+    assert page.label() == "8, drawn with seed 0"
+    assert page.of("progress", "hidden") is False
+
+
+def test_a_downloaded_picture_has_the_pixels_asked_for(page: Visitor, tmp_path: Path) -> None:
+    generator = generator_of()
+    page.show(generator, tmp_path, "#text=012345678901234567890&seed=3")
+    page.change("scale", "2")
+    page.click("#play-smooth")
+    page.click("#play-png")
+    with Image.open(page.downloaded(tmp_path / "012345678901234567890-seed-3.png")) as picture:
+        array = np.asarray(picture.convert("RGB"))
+    images = generator.draw("012345678901234567890", seed=3)
+    # In two lines of eleven, as `cgan draw`.
+    lines = [side_by_side(images[:11]), side_by_side([*images[11:], np.zeros((28, 28), int)])]
+    assert_alike(array, np.concatenate(lines).repeat(2, axis=0).repeat(2, axis=1))
+
+
+# -- Looks -------------------------------------------------------------------------------------------
+
+PICTURE = "document.getElementById('play-picture').getBoundingClientRect().toJSON()"
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (1280, 800)])
+def test_nothing_is_wider_than_the_screen(
+    page: Visitor, tmp_path: Path, width: int, height: int
+) -> None:
+    page.resize(width, height, touch=width < 500)
+    names = ("a name of sixty characters, all in one, of nine hundred " + "w" * 40, "b")
+    page.show(generator_of(names=names, classes=2, height=40, width=40), tmp_path)
+    assert page.run("document.documentElement.scrollWidth") <= width
+    page.show(generator_of(), tmp_path, "#text=" + "1234567890" * 5)
+    assert page.run("document.documentElement.scrollWidth") <= width
+    box = page.run(PICTURE)
+    assert box["right"] <= width and box["top"] < height
+    lines = round(page.of("picture", "height") / 28)
+    assert box["height"] / lines >= 40 or width < 1000  # still to be seen
+    page.show(generator_of(), tmp_path)
+    box = page.run(PICTURE)  # large, on the first screen
+    assert box["bottom"] < height and box["width"] > min(width, 1200) * 0.6
+
+
+def test_the_page_is_dark_where_the_visitors_system_is(page: Visitor, tmp_path: Path) -> None:
+    page.show(generator_of(), tmp_path)
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.run(colour)
+    page.prefer(color_scheme="dark")
+    assert (light, page.run(colour)) == ("rgb(255, 255, 255)", "rgb(20, 23, 26)")
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_morph_plays_and_in_still_pictures_where_little_motion_is_wanted(
+    page: Visitor, tmp_path: Path, motion: str
+) -> None:
+    page.prefer(reduced_motion=motion)
+    page.show(generator_of(height=8, width=8), tmp_path)
+    page.run(
+        "globalThis.seen = new Set(); new MutationObserver(() => seen.add("
+        "document.getElementById('play-mix').value)).observe("
+        "document.getElementById('play-morph'), {attributes: true})"
+    )
+    page.click("#play-run")
+    page.until("seen.size >= 5")
+    assert page.words("run") == "Pause"
+    page.click("#play-run")
+    stopped = page.value("mix")
+    page.look(0.3)
+    assert page.value("mix") == stopped
+    seen = {float(mix) for mix in page.run("Array.from(seen)")}
+    tenths = {step / 10 for step in range(11)}
+    assert seen <= tenths if motion == "reduce" else seen - tenths

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser import Page
+from visitor import Visitor, generator_of
 from visitor import browser as browser
-from visitor import change, generator_of, label, show, words
 from visitor import page as page
 
 from cgan.drawing.class_names import Classes
@@ -68,11 +67,11 @@ KINDS = list(dict.fromkeys(kind for kind, _, _ in CASES))
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_page_and_python_read_the_texts_of_the_table(
-    page: Page, tmp_path: Path, kind: tuple[str, ...] | int
+    page: Visitor, tmp_path: Path, kind: tuple[str, ...] | int
 ) -> None:
     """What is typed is drawn: its label says what was read, and the fault that something was not."""
     names, classes = (None, kind) if isinstance(kind, int) else (kind, len(kind))
-    show(page, generator_of(names=names, classes=classes, height=8, width=8, features=4), tmp_path)
+    page.show(generator_of(names=names, classes=classes, height=8, width=8, features=4), tmp_path)
     called = names or [str(label) for label in range(classes)]
     between = "" if list(called) == list("0123456789")[:classes] else ", "
     for text, labels in [(text, labels) for names_of, text, labels in CASES if names_of == kind]:
@@ -81,8 +80,8 @@ def test_the_page_and_python_read_the_texts_of_the_table(
         except CganError:
             found = None
         assert found == labels, text
-        change(page, "text", text)
-        assert (words(page, "fault") == "") == (labels is not None), text
+        page.change("text", text)
+        assert (page.words("fault") == "") == (labels is not None), text
         if labels is not None:
             drawn = between.join(called[each] for each in labels)
-            assert label(page) == f"{drawn}, drawn with seed 0", text
+            assert page.label() == f"{drawn}, drawn with seed 0", text

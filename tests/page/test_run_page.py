@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 from browser import Page
-from conftest import ROOT, TINY, write_params
+from conftest import ROOT, write_params
 from finished_project import STEPS, finish, page_data
-from synthetic import make_images, write_csv
 from visitor import browser as browser
 from visitor import page as page
 
@@ -25,29 +23,13 @@ from cgan.errors import ModelError
 from cgan.files import read_json, sha256_of, write_json
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
-from cgan.page.class_states import (
-    HOLD_OUT_MORE,
-    JUDGE_FAILS,
-    LEGIBLE,
-    MORE_IMAGES,
-    NOT_DRAWN,
-    NOT_MEASURABLE,
-    VARIED,
-    add_states,
-)
+from cgan.page import class_states as states
+from cgan.page.assemble import FOLDER, document
 from cgan.page.drawn_facts import NEIGHBOURS
 from cgan.page.run_facts import POINTS, curve
 from cgan.page.run_page import run_facts, run_page
 from cgan.params.reading import load_params
-from cgan.project import (
-    CSV,
-    EVALUATION,
-    GENERATOR,
-    PROBES,
-    RUN_PAGE,
-    RUN_REFERENCE,
-    TRAIN_DATA,
-)
+from cgan.project import CSV, EVALUATION, GENERATOR, PROBES, RUN_PAGE, RUN_REFERENCE, TRAIN_DATA
 from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
@@ -77,27 +59,13 @@ def change_facts(**facts: Any) -> None:
     save_network(GENERATOR, network, known | facts)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    csv = write_csv(folder / "inbox/digits.csv", *make_images())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_params(folder, **TINY)
-        finish(csv)
-        page_made()
-    return folder
-
-
-@pytest.fixture
-def finished(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def finished(project: Path, digits_csv: Path) -> None:
     """A finished project with its page; the working directory."""
-    folder = shutil.copytree(template, tmp_path / "finished")
-    monkeypatch.chdir(folder)
-    return Path(folder)
+    finish(digits_csv)
+    page_made()
 
 
-@pytest.mark.usefixtures("finished")
 def test_cgan_serve_opens_on_the_seed_of_the_runs_page_and_says_its_verdict() -> None:
     served, data = Keeper(str(GENERATOR)).current, page_data(RUN_PAGE.read_text(encoding="utf-8"))
     assert served and (served.seed, served.quality) == (data["seed"], data["quality"])
@@ -107,7 +75,6 @@ def test_cgan_serve_opens_on_the_seed_of_the_runs_page_and_says_its_verdict() ->
     assert served and (served.seed, served.quality) == (0, "")
 
 
-@pytest.mark.usefixtures("finished")
 def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_context() -> None:
     run, report = facts(), read_json(EVALUATION)
     metrics = {row["key"]: row for row in run["metrics"]}
@@ -133,9 +100,8 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert [row[0] for row in run["losses"]["rows"]] == list(STEPS)
     assert "probe/fid_judge" in run["probes"]["columns"]
     text = RUN_PAGE.read_text(encoding="utf-8")
-    assert (
-        run["verdict"] == quality_line(report) and f'<p class="verdict">{run["verdict"]}<' in text
-    )
+    assert run["verdict"] == quality_line(report)
+    assert f'<p class="verdict">{run["verdict"]}<' in text
     assert page_data(text)["losses"] == run["losses"]
 
 
@@ -143,18 +109,18 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     ("changes", "state", "advice"),
     [
         ({}, "good", ""),
-        ({"low": 0.92}, "poor", LEGIBLE),
-        ({"low": 0.92, "judge": 0.92}, "poor", JUDGE_FAILS),
-        ({"low": 0.92, "images": 99}, "poor", MORE_IMAGES),
-        ({"low": 0.92, "measurable": False}, "doubtful", NOT_MEASURABLE),
-        ({"different_low": 149}, "poor", VARIED),
-        ({"different_low": 149, "images": 99}, "poor", MORE_IMAGES),
-        ({"different_low": 151, "different": 499}, "doubtful", VARIED),
-        ({"different_low": 74, "different": 251, "different_floor": 500}, "poor", VARIED),
-        ({"low": 0.94, "high": 0.96, "heldout": 1000}, "doubtful", LEGIBLE),
+        ({"low": 0.92}, "poor", states.LEGIBLE),
+        ({"low": 0.92, "judge": 0.92}, "poor", states.JUDGE_FAILS),
+        ({"low": 0.92, "images": 99}, "poor", states.MORE_IMAGES),
+        ({"low": 0.92, "measurable": False}, "doubtful", states.NOT_MEASURABLE),
+        ({"different_low": 149}, "poor", states.VARIED),
+        ({"different_low": 149, "images": 99}, "poor", states.MORE_IMAGES),
+        ({"different_low": 151, "different": 499}, "doubtful", states.VARIED),
+        ({"different_low": 74, "different": 251, "different_floor": 500}, "poor", states.VARIED),
+        ({"low": 0.94, "high": 0.96, "heldout": 1000}, "doubtful", states.LEGIBLE),
         ({"low": 0.94, "high": 0.96, "heldout": 50}, "good", ""),
-        ({"heldout": 19}, "doubtful", HOLD_OUT_MORE),
-        ({"low": None, "high": None, "judge": None, "different": None}, "doubtful", NOT_DRAWN),
+        ({"heldout": 19}, "doubtful", states.HOLD_OUT_MORE),
+        (dict.fromkeys(("low", "high", "judge", "different")), "doubtful", states.NOT_DRAWN),
     ],
 )
 def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_to_change(
@@ -165,25 +131,22 @@ def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_
     fine |= {"different": 900, "different_low": 700, "different_floor": 1000}
     measurable = changes.get("measurable", True)
     classes = [fine | changes, dict(fine), dict(fine)]
-    add_states(classes, measurable, load_params(ROOT / "params.yaml").gate)
+    states.add_states(classes, measurable, load_params(ROOT / "params.yaml").gate)
     assert (classes[0]["state"], classes[0]["advice"]) == (state, advice)
     assert classes[1]["state"] == ("good" if measurable else "doubtful")
 
 
-@pytest.mark.usefixtures("finished")
-def test_the_page_begins_with_the_classes_each_with_its_state_in_a_word_and_one_advice_for_all() -> (
-    None
-):
+def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_for_all() -> None:
     report = read_json(EVALUATION)
     report["conditional_accuracy"]["floor_by_class"] = [1.0] * 3
     write_json(EVALUATION, report)
     page_made()
     run, text = facts(), RUN_PAGE.read_text(encoding="utf-8")
-    states = [each["state"] for each in run["cards"]]
-    assert states[:2] == ["poor"] * 2, "an untrained generator"
+    told = [each["state"] for each in run["cards"]]
+    assert told[:2] == ["poor"] * 2, "an untrained generator"
     cards = text[text.index('id="cards"') : text.index('id="play"')]
-    assert re.findall(r'<span class="state">(\w+)<', cards) == states
-    assert cards.count("A drawing of ") == 12 and f"{states.count('poor')} are poor" in cards
+    assert re.findall(r'<span class="state">(\w+)<', cards) == told
+    assert cards.count("A drawing of ") == 12 and f"{told.count('poor')} are poor" in cards
     advised = re.findall(r"<strong>([^<]*)</strong>: ", cards)
     assert advised == [", ".join(map(str, labels)) for labels in run["advice"].values()]
     assert ", " in advised[0], "one sentence for all poor ones"
@@ -201,7 +164,6 @@ def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
     assert rows[-1] == [count - 1, 0.5] and min(count, POINTS / 2) <= len(rows) <= POINTS
 
 
-@pytest.mark.usefixtures("finished")
 def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None:
     first = RUN_PAGE.read_text()
     assert run_page(load_params(), CACHE) == first
@@ -212,7 +174,6 @@ def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None
     assert "url(" not in markup and "@import" not in markup
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_first() -> None:
     drawn = facts()["drawn"]
     worst, random = ([one["probability"] for one in drawn[part]] for part in ("worst", "random"))
@@ -232,7 +193,6 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
             assert int(lines[other["line"] - 1].split(",")[0]) == other["label"]
 
 
-@pytest.mark.usefixtures("finished")
 def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     """A loss that ran away, a distance that could not be taken."""
     lines = PROBES.read_text().splitlines()
@@ -245,7 +205,6 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     report["conditional_accuracy"]["by_class"][1] = float("nan")
     EVALUATION.write_text(json.dumps(report))
     page_made()
-    show(page)
     unfold(page)
     for n in range(page.run("document.querySelectorAll('.chart').length")):
         chart = f"document.querySelectorAll('.chart')[{n}]"
@@ -257,24 +216,22 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
         assert any(words in row for row in page.run(rows))
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_mistake_has_the_class_asked_for_and_the_class_seen_in_their_places(page: Page) -> None:
     confusion = [[30, 4, 0], [0, 33, 0], [0, 0, 33]]
     write_json(EVALUATION, read_json(EVALUATION) | {"confusion": confusion})
     page_made()
-    show(page)
     unfold(page)
     cells = "[...[...document.querySelectorAll('table')].find((t) => t.caption.textContent"
     cells += " === 'Drawings that the judge takes for another class').tBodies[0].rows[0].cells]"
     assert page.run(f"{cells}.map((cell) => cell.textContent.trim())") == ["0", "1", "4"]
-    chart = ".chart[data-kind=matrix]"
-    see(page, chart)
-    told = hovered(page, f"{chart} .mark-rect path").split()  # where the number stands
+    told = hovered(
+        page, ".chart[data-kind=matrix]", " .mark-rect path"
+    ).split()  # where the number stands
     assert told == ["asked", "for", "0", "seen", "as", "1", "count", "4"]
 
 
-def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
-    (finished / "presets").symlink_to(ROOT / "presets")
+def test_what_differs_from_the_preset_is_told() -> None:
+    Path("presets").symlink_to(ROOT / "presets")
     params = facts()["params"]
     rows = {row["key"]: row for row in params["rows"]}
     assert params["preset"] in {path.stem for path in (ROOT / "presets").glob("*.yaml")}
@@ -282,7 +239,6 @@ def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
     assert not rows["train.seed"]["preset"] and not any(k.startswith("gate.") for k in rows)
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     report = read_json(EVALUATION)
     whole = report["measurement_context"] | {"generator_digest": "0" * 64}
@@ -295,6 +251,22 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
         run_page(load_params(), CACHE)
 
 
+def test_no_script_makes_markup_of_text() -> None:
+    markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\("
+    for path in FOLDER.glob("*.js"):
+        assert not re.search(markup, path.read_text()), path
+
+
+def test_data_and_words_are_text_whatever_is_in_them() -> None:
+    """Neither ends the script that it stands in, nor breaks the file's encoding or its JSON."""
+    hostile = "</script><script>alert(1)</script><!-- \u2028 \ud800"
+    data = {"name": hostile, "numbers": (float("nan"), [float("-inf")], 0.5)}
+    known: dict[str, Any] = {"count": 0, "of": 0, "names": [], "suspects": []}
+    page = document("labels.html", (), data, how=hostile, **known)
+    assert page.encode() and "<script>alert" not in page
+    assert page_data(page) == {"name": hostile, "numbers": [None, [None], 0.5]}
+
+
 # -- In a browser ---------------------------------------------------------------------------------
 
 
@@ -303,32 +275,31 @@ def show(page: Page, width: int = 1280) -> None:
     page.open(RUN_PAGE.resolve().as_uri())
 
 
-def unfold(page: Page) -> None:
-    """Open all parts, and go past every chart."""
+def unfold(page: Page, width: int = 1280) -> None:
+    """Show it, open all parts, and go past every chart."""
+    show(page, width)
     page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
     page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
 
 
 def see(page: Page, selector: str) -> dict[str, float]:
     """Scroll something into sight → its middle."""
-    page.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
+    page.box(selector)
     page.look(0.3)
-    box: dict[str, float] = page.run(
-        f"(() => {{ const b = document.querySelector({selector!r}).getBoundingClientRect();"
-        "return {x: b.x + b.width / 2, y: b.y + b.height / 2} })()"
-    )
-    return box
+    box = page.box(selector)
+    return {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
 
 
-def hovered(page: Page, selector: str) -> str:
-    """What is told where the mouse is in the middle of something, once that is there."""
+def hovered(page: Page, chart: str, mark: str) -> str:
+    """What is told where the mouse is in the middle of a part of a chart, once that is there."""
+    see(page, chart)
+    selector = f"{chart}{mark}"
     page.until(f"Boolean(document.querySelector({selector!r}))")
     page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, selector))
     page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
     return str(page.run("document.querySelector('#vg-tooltip-element').innerText"))
 
 
-@pytest.mark.usefixtures("finished")
 def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_charts_tell(
     page: Page,
 ) -> None:
@@ -350,11 +321,9 @@ def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_c
     page.run("document.querySelector('.scrubber input').focus()")
     page.press("ArrowLeft")
     assert page.run(caption) == "step 5" and page.run(picture) != last
-    see(page, ".chart")
-    assert re.match(r"step\s+\d+\s", hovered(page, ".chart[data-drawn] svg"))
+    assert re.match(r"step\s+\d+\s", hovered(page, ".chart", "[data-drawn] svg"))
 
 
-@pytest.mark.usefixtures("finished")
 def test_it_prints_on_two_sides_with_charts_that_nobody_has_scrolled_to(page: Page) -> None:
     show(page)
     page.look(1)  # the library is unpacked
@@ -368,12 +337,10 @@ def test_it_prints_on_two_sides_with_charts_that_nobody_has_scrolled_to(page: Pa
     assert len(re.findall(rb"/Type /Page\b", base64.b64decode(printed))) == 2
 
 
-@pytest.mark.usefixtures("finished")
 def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page: Page) -> None:
     change_facts(class_names=["a" * 80, "b", "c"])
     page_made()
-    show(page, 320)
-    unfold(page)
+    unfold(page, 320)
     see(page, "#lineage")
     page.look(1)
     assert page.run("document.documentElement.scrollWidth") <= 320
@@ -382,7 +349,6 @@ def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page:
     assert page.run("getComputedStyle(document.querySelector('#metrics td')).display") == "flex"
 
 
-@pytest.mark.usefixtures("finished")
 def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     names = [HOSTILE[1], "אבג' \" & ${1} \\u003c {{ 7 }}", "__proto__"]  # printable, as names are
     write_params(Path(), data={"path": HOSTILE[1]})
@@ -394,11 +360,8 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     }
     write_json(RUN_REFERENCE, reference)
     page_made()
-    show(page)
     unfold(page)
-    chart = ".chart[data-kind=matrix]"
-    see(page, chart)
-    told = hovered(page, f"{chart} .mark-rect path")
+    told = hovered(page, ".chart[data-kind=matrix]", " .mark-rect path")
     assert any(name in told for name in names)
     assert page.run("document.title") == HOSTILE[0]
     assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
@@ -406,7 +369,6 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     assert all(words in text for words in (*HOSTILE, *names))
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it() -> None:
     write_json(RUN_REFERENCE, read_json(RUN_REFERENCE) | {"run_id": None})
     page_made()

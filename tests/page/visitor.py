@@ -52,14 +52,67 @@ def page_of(generator: Generator, seed: int) -> str:
     return play_page(generator, "", "a test", seed)
 
 
+class Visitor(Page):
+    """Of the page's first half, whose elements have these names behind `play-`."""
+
+    def show(self, generator: Generator, folder: Path, link: str = "", seed: int = 0) -> None:
+        """Open the generator's page, whose first picture has this seed and whose downloads land there."""
+        self.downloads_to(folder)
+        # With another name it is a new page, not another hash.
+        path = folder / f"{uuid.uuid4().hex}.html"
+        path.write_text(page_of(generator, seed), encoding="utf-8")
+        self.start(f"{path.as_uri()}{link}")
+        self.until("document.readyState === 'complete'")
+        self.idle()
+
+    def idle(self) -> None:
+        self.until("document.getElementById('play-picture')?.getAttribute('aria-busy') === 'false'")
+
+    def of(self, name: str, code: str) -> Any:
+        """What an element has."""
+        return self.run(f"document.getElementById('play-{name}').{code}")
+
+    def set_text(self, text: str) -> None:
+        self.change("text", "")
+        self.of("text", "focus()")
+        self.write(text)
+        self.idle()
+
+    def change(self, name: str, value: str) -> None:
+        """Of a field, at once and without keys."""
+        self.of(name, f"value = {json.dumps(value)}")
+        for event in ("input", "change"):
+            self.of(name, f"dispatchEvent(new Event('{event}'))")
+
+    def value(self, name: str) -> str:
+        return str(self.of(name, "value"))
+
+    def words(self, name: str) -> str:
+        return str(self.of(name, "textContent"))
+
+    def label(self, name: str = "picture") -> str:
+        return str(self.of(name, "getAttribute('aria-label')"))
+
+    def pixels(self, name: str = "picture") -> Any:
+        """int [H, W, 3] of a canvas."""
+        code = f"""(() => {{
+            const canvas = document.getElementById("play-{name}"), {{ width, height }} = canvas;
+            const copy = new OffscreenCanvas(width, height).getContext("2d");
+            copy.drawImage(canvas, 0, 0);
+            return [height, width, Array.from(copy.getImageData(0, 0, width, height).data)];
+        }})()"""
+        height, width, data = self.run(code)
+        return np.array(data).reshape(height, width, 4)[..., :3]
+
+
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("browser") / "profile") as page:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    with browsing(tmp_path_factory.mktemp("browser") / "profile", kind=Visitor) as page:
         yield page
 
 
 @pytest.fixture
-def page(browser: Page) -> Iterator[Page]:
+def page(browser: Visitor) -> Iterator[Visitor]:
     """Afterwards: no error in the console, and nothing was asked of a network."""
     browser.errors.clear()
     browser.requests.clear()
@@ -71,69 +124,12 @@ def page(browser: Page) -> Iterator[Page]:
     assert not asked & {"http", "https", "ws", "wss"}
 
 
-def show(page: Page, generator: Generator, folder: Path, link: str = "", seed: int = 0) -> str:
-    """Open the generator's page, whose first picture has this seed; its address."""
-    # With another name it is a new page, not another hash.
-    path = folder / f"{uuid.uuid4().hex}.html"
-    path.write_text(page_of(generator, seed), encoding="utf-8")
-    page.start(f"{path.as_uri()}{link}")
-    page.until("document.readyState === 'complete'")
-    idle(page)
-    return path.as_uri()
-
-
-def idle(page: Page) -> None:
-    page.until("document.getElementById('play-picture')?.getAttribute('aria-busy') === 'false'")
-
-
-def set_text(page: Page, text: str) -> None:
-    """As somebody who marks all of it and types."""
-    page.run("document.getElementById('play-text').focus()")
-    page.press("a", "Control")
-    page.press("Delete")
-    page.write(text)
-    idle(page)
-
-
-def change(page: Page, name: str, value: str) -> None:
-    """Of a field, at once and without keys."""
-    field = f"document.getElementById('play-{name}')"
-    page.run(f"{field}.value = {json.dumps(value)}")
-    for event in ("input", "change"):
-        page.run(f"{field}.dispatchEvent(new Event('{event}'))")
-
-
-def value(page: Page, name: str) -> str:
-    return str(page.run(f"document.getElementById('play-{name}').value"))
-
-
-def words(page: Page, name: str) -> str:
-    return str(page.run(f"document.getElementById('play-{name}').textContent"))
-
-
-def label(page: Page, name: str = "picture") -> str:
-    return str(page.run(f"document.getElementById('play-{name}').getAttribute('aria-label')"))
-
-
-def pixels(page: Page, name: str = "picture") -> Any:
-    """int [H, W, 3] of a canvas."""
-    code = f"""(() => {{
-        const {{ width, height }} = document.getElementById("play-{name}");
-        const copy = new OffscreenCanvas(width, height).getContext("2d", {{willReadFrequently: true}});
-        copy.drawImage(document.getElementById("play-{name}"), 0, 0);
-        return [height, width, Array.from(copy.getImageData(0, 0, width, height).data)];
-    }})()"""
-    height, width, data = page.run(code)
-    return np.array(data).reshape(height, width, 4)[..., :3]
-
-
 def side_by_side(images: Any) -> Any:
     """[N, H, W] or [N, H, W, 3] → int [H, N·W, 3]."""
     images = np.asarray(images).astype(int)
-    coloured = (
-        np.broadcast_to(images[..., None], (*images.shape, 3)) if images.ndim == 3 else images
-    )
-    return np.concatenate(list(coloured), axis=1)
+    if images.ndim == 3:
+        images = images[..., None].repeat(3, axis=3)
+    return np.concatenate(list(images), axis=1)
 
 
 def assert_alike(found: Any, expected: Any) -> None:

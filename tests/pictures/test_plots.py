@@ -1,10 +1,18 @@
-"""Curves and the confusion matrix as pictures."""
+"""Curves, the confusion matrix and the networks as pictures."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cgan.model.networks import (
+    Architecture,
+    DiscriminatorNetwork,
+    GeneratorNetwork,
+    build_discriminator,
+    build_generator,
+)
+from cgan.pictures.network_diagram import network_diagram, trace
 from cgan.pictures.plots import confusion_matrix_image, curves_image, training_curves
 
 NAN = float("nan")
@@ -63,3 +71,31 @@ def test_losses_and_logits_are_read_from_the_table(tmp_path: Path) -> None:
     table.write_text(f"{HEADER}50,1.5,2.5,3,-1\n100,1.25,nan,2,-0.5\n")
     losses = {"discriminator": [1.5, 1.25], "generator": [2.5, NAN]}
     assert np.array_equal(training_curves(table)[0], curves_image("Losses", [50, 100], losses))
+
+
+DEMO = Architecture("demo", 10, 1, 28, 28, 96, 96)
+NETWORKS = [
+    build_generator(Architecture("deconv", 10, 1, 28, 28, 8, 16)),
+    build_generator(Architecture("embed", 47, 3, 30, 50, 4, 5)),
+    build_generator(DEMO),
+    build_discriminator(Architecture("projection", 47, 3, 30, 50, 4)),
+    build_discriminator(DEMO),
+]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{type(n).__name__}-{n.architecture}")
+def test_a_diagram_has_every_layer_once_and_all_parameters(
+    network: GeneratorNetwork | DiscriminatorNetwork,
+) -> None:
+    _, *layers, last = trace(network)
+    leaves = [m for m in network.modules() if not list(m.children())]
+    names = [type(m).__name__.replace("PixelDoubling", "ConvTranspose2d") for m in leaves]
+    assert sorted(layer.name for layer in layers) == sorted(names)
+    assert sum(layer.parameters for layer in layers) == sum(p.numel() for p in network.parameters())
+    a = network.architecture
+    image = (a.channels, a.height, a.width)
+    assert last.outputs == (image if isinstance(network, GeneratorNetwork) else (1,))
+    picture = network_diagram(network)
+    assert picture.shape[1:] == (900, 3)
+    assert np.array_equal(picture, network_diagram(network))
+    assert not any(module._forward_hooks for module in network.modules())

@@ -63,7 +63,7 @@ def test_a_picture_has_the_bytes_that_cgan_draw_writes(
 
 @pytest.mark.parametrize("shape", [(1, 28), (3, 16)])
 def test_json_holds_the_drawings_of_the_generator(shape: tuple[int, int], tmp_path: Path) -> None:
-    path = a_model(tmp_path / "generator.safetensors", channels=shape[0], side=shape[1])
+    path = a_model(tmp_path / "generator.safetensors", "deconv", 10, *shape, shape[1], 8, 8)
     generator, labels = Generator.load(path), [2, 0, 2, 9]
     expected = generator.draw(labels * 2, seed=7)
     with running(Keeper(str(path))) as client:
@@ -164,7 +164,7 @@ def test_what_is_served_is_said_and_the_schema_names_all_addresses(
 def test_the_page_says_what_is_served_how_good_it_is_and_the_addresses_of_its_pictures(
     tmp_path: Path,
 ) -> None:
-    model = a_model(tmp_path / "generator.safetensors", names=["<b>", "a cat", *"cdefghij"])
+    model = a_model(tmp_path / "generator.safetensors", class_names=["<b>", "a cat", *"cdefghij"])
     with running(Keeper(str(model))) as client:
         page = client.get("/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"

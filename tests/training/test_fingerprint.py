@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 from imports import closure
+from toy_project import copy_code
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware
@@ -100,9 +100,8 @@ def test_whatever_else_determines_the_result_changes_the_fingerprint(
 def test_a_change_of_a_module_that_computes_changes_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = shutil.copytree(
-        ROOT / "cgan", tmp_path / "cgan", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    copy_code(tmp_path)
+    package = tmp_path / "cgan"
     monkeypatch.setattr(stage, "PACKAGE", package)
     assert fingerprint_of()[0] == FINGERPRINT, "the same text, elsewhere"
     for name in ("training/updates", "model/networks"):
@@ -111,9 +110,7 @@ def test_a_change_of_a_module_that_computes_changes_the_fingerprint(
         assert differing(fingerprint_of()[1]) == {"code"}
 
 
-def test_every_module_that_a_training_imports_is_in_the_fingerprint_or_has_a_reason_not_to_be() -> (
-    None
-):
+def test_every_module_a_training_imports_is_in_the_fingerprint_or_has_a_reason_not_to_be() -> None:
     seen = closure("cgan.training.loop")
     computing = {name for name in seen if name.split(".")[1] in stage.COMPUTING}
     assert seen - computing == CHANGES_NO_WEIGHT

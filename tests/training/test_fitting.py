@@ -87,9 +87,7 @@ def test_the_gradient_penalty_falls_with_the_square_of_the_finest_contrast(
 
 
 @pytest.mark.parametrize(("side", "shift"), [(8, 0), (15, 0), (16, 1), (32, 2), (64, 4)])
-def test_a_shift_goes_with_the_side_and_small_images_stay_where_they_are(
-    side: int, shift: int
-) -> None:
+def test_a_shift_goes_with_the_side_and_small_images_are_not_moved(side: int, shift: int) -> None:
     """Noise has no plain ground, as grey photographs have none: there the weave would show."""
     assert chosen(noise(side)) == (HARD[0], "upsample", *HARD[2:4], shift, *HARD[5:])
 

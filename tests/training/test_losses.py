@@ -8,36 +8,27 @@ import pytest
 import torch
 
 from cgan.model.networks import Architecture, build_discriminator
-from cgan.training.losses import (
-    discriminator_fake_loss,
-    discriminator_real_loss,
-    generator_loss,
-    r1_penalty,
-    slope_ratio,
-)
+from cgan.training.losses import discriminator_fake_loss as fake_loss
+from cgan.training.losses import discriminator_real_loss as real_loss
+from cgan.training.losses import generator_loss, r1_penalty, slope_ratio
 
 LOGITS = [-3.0, 0.0, 0.5, 2.0]
 
 
 def test_losses_are_those_of_the_papers() -> None:
-    logits = torch.tensor(LOGITS)
-    on_reals = sum(math.log(1 + math.exp(-x)) for x in LOGITS) / 4  # -log D
-    on_fakes = sum(math.log(1 + math.exp(x)) for x in LOGITS) / 4  # -log(1 - D)
-    assert discriminator_real_loss("logistic", logits).item() == pytest.approx(on_reals, rel=1e-6)
-    assert discriminator_fake_loss("logistic", logits).item() == pytest.approx(on_fakes, rel=1e-6)
-    # Non-saturating: -log D(fake), not log(1 - D(fake)).
-    assert generator_loss("logistic", logits).item() == pytest.approx(on_reals, rel=1e-6)
-    to_one = sum((x - 1) ** 2 for x in LOGITS) / 8
-    to_zero = sum(x**2 for x in LOGITS) / 8
-    assert discriminator_real_loss("least_squares", logits).item() == pytest.approx(to_one)
-    assert discriminator_fake_loss("least_squares", logits).item() == pytest.approx(to_zero)
-    assert generator_loss("least_squares", logits).item() == pytest.approx(to_one)
+    softplus = [sum(math.log(1 + math.exp(sign * x)) for x in LOGITS) / 4 for sign in (-1, 1)]
+    squares = [sum((x - target) ** 2 for x in LOGITS) / 8 for target in (1, 0)]
+    # As real, as fake. Non-saturating: the generator's is -log D(fake), not log(1 - D(fake)).
+    for objective, (real, fake) in {"logistic": softplus, "least_squares": squares}.items():
+        for loss, expected in ((real_loss, real), (fake_loss, fake), (generator_loss, real)):
+            found = loss(objective, torch.tensor(LOGITS)).item()
+            assert found == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_logistic_stays_finite_at_extreme_logits(sign: int) -> None:
     logits = torch.tensor([sign * 1e4], requires_grad=True)
-    loss = discriminator_real_loss("logistic", logits) + discriminator_fake_loss("logistic", logits)
+    loss = real_loss("logistic", logits) + fake_loss("logistic", logits)
     loss.backward()
     assert loss.item() == pytest.approx(1e4)
     assert logits.grad is not None and logits.grad.item() == pytest.approx(sign)
@@ -49,8 +40,7 @@ def test_slope_ratio_turns_one_loss_s_gradient_into_the_other_s_and_is_finite_ev
 ) -> None:
     fake = torch.tensor([-40.0, -3.0, 1e-3, 0.5, 2.0, 30.0], requires_grad=True)
     of_discriminator, of_generator = (
-        torch.autograd.grad(loss(objective, fake), fake)[0]
-        for loss in (discriminator_fake_loss, generator_loss)
+        torch.autograd.grad(loss(objective, fake), fake)[0] for loss in (fake_loss, generator_loss)
     )
     turned = of_discriminator * slope_ratio(objective, fake.detach())
     torch.testing.assert_close(turned, of_generator, rtol=1e-5, atol=1e-9)

@@ -23,26 +23,13 @@ from cgan.training.loop import Diverged, train
 from cgan.training.monitoring import PROBE, WARM_UP_KIMG, Watch
 from cgan.training.state import TrainState
 
+LOSSES = {"auxiliary_discriminator": 1.0, "auxiliary_generator": 0.2, "class_logit_weight": 0.0}
+WIDTHS = {"generator_width": 8, "discriminator_width": 8}
 # One pass drew a class of these 300 images all alike with one seed in three, and was stopped for it.
-STRONG = {
-    "generator_width": 8,
-    "discriminator_width": 8,
-    "batch_size": 64,
-    "lr": 3.0e-3,
-    "updates": "two_passes",
-    "auxiliary_discriminator": 1.0,
-    "auxiliary_generator": 0.2,
-    "class_logit_weight": 0.0,
-    "adam_beta1": 0.3,
-}
-LENGTH = {
-    "total_kimg": 51.2,
-    "log_every": 50,
-    "save_every": 200,
-    "previews": 0,
-    "ema_half_life_kimg": 2.0,
-    "r1_every": 8,
-}
+UPDATES = {"updates": "two_passes", "batch_size": 64, "lr": 3.0e-3, "adam_beta1": 0.3}
+STRONG = {**WIDTHS, **LOSSES, **UPDATES}
+RECORDS = {"log_every": 50, "save_every": 200, "previews": 0}
+LENGTH = {"total_kimg": 51.2, "ema_half_life_kimg": 2.0, "r1_every": 8, **RECORDS}
 
 
 @pytest.fixture(scope="module")

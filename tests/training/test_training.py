@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, run_python
 from PIL import Image
 from recording import RecordingTracker
 from synthetic import make_images
@@ -32,24 +32,10 @@ from cgan.params.reading import load_params
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.project import AT_THE_END, BY_STEP
 from cgan.quality.judge import Judge
-from cgan.training import loop
+from cgan.training import loop, losses
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.fitting import filled
-from cgan.training.loop import (
-    PINNED_RECORDS,
-    Diverged,
-    Interrupted,
-    Trained,
-    check_balance,
-    check_finite,
-    train,
-)
-from cgan.training.losses import (
-    discriminator_fake_loss,
-    discriminator_real_loss,
-    generator_loss,
-    r1_penalty,
-)
+from cgan.training.loop import Diverged, Interrupted, Trained, train
 from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm, labels_in_mix
 from cgan.training.updates import UPDATES
@@ -115,9 +101,7 @@ def batches(params: TrainParams, chunk: int, steps: range) -> list[Batch]:
     return [feed.batch(step) for step in steps]
 
 
-def test_an_epoch_shows_each_image_at_most_once_with_its_label_and_the_next_in_another_order() -> (
-    None
-):
+def test_an_epoch_shows_each_image_at_most_once_with_its_label_the_next_in_another_order() -> None:
     size, per_epoch = 8, 36 // 8
     seen, latents = [], set()
     for real, labels, of_batch, *_ in batches(params_of(), 5, range(2 * per_epoch)):
@@ -170,9 +154,8 @@ def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -
 
 
 def test_f34_batch_larger_than_the_data_is_refused() -> None:
-    with pytest.raises(
-        ParamsError, match=r"`train.batch_size` is 38, but the training part has only 36 im"
-    ):
+    words = r"`train.batch_size` is 38, but the training part has only 36 im"
+    with pytest.raises(ParamsError, match=words):
         train(DATA, params_of(batch_size=38))
     assert len(batches(params_of(batch_size=36), 2, range(1))) == 1, "as large as the data"
 
@@ -361,17 +344,17 @@ def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_wer
 ) -> None:
     state = TrainState(DATA, params_of(), CPU)
     state.step = 2
-    check_finite(state)
+    loop.check_finite(state)
     with torch.no_grad():
         next(getattr(state, network).parameters()).view(-1)[3] = value
     with pytest.raises(Diverged, match="stopped at step 2: a weight is not a finite number"):
-        check_finite(state)
+        loop.check_finite(state)
 
 
 def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     state = TrainState(DATA, params_of(), CPU)
     last_of_warm_up = round(1000 * WARM_UP_KIMG / state.params.batch_size)
-    wins = [[1.0] * len(COLUMNS)] * PINNED_RECORDS
+    wins = [[1.0] * len(COLUMNS)] * loop.PINNED_RECORDS
     undecided = [*wins[0][:-1], 0.5]  # fakes told apart
     for step, history, stops in (
         (last_of_warm_up, wins, False),
@@ -381,7 +364,7 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     ):
         state.step, state.history = step, history
         with pytest.raises(Diverged) if stops else contextlib.nullcontext():
-            check_balance(state)
+            loop.check_balance(state)
 
 
 def test_f52_a_training_looks_at_the_balance_of_its_records(
@@ -398,11 +381,6 @@ def test_f52_a_training_looks_at_the_balance_of_its_records(
 SHORT = {"total_kimg": 0.04}  # 5 steps: the last record is of one
 
 
-def rolled(images: Tensor, shifts: Tensor) -> Tensor:
-    pairs = zip(images, shifts.tolist(), strict=True)
-    return torch.stack([image.roll(by, (1, 2)) for image, by in pairs])
-
-
 def losses_by_hand(
     params: TrainParams,
     generator: nn.Module,
@@ -417,45 +395,46 @@ def losses_by_hand(
     parts = zip(latents.chunk(params.cpu_parts), labels.chunk(params.cpu_parts), strict=True)
     fakes = torch.cat([generator(*part) for part in parts])  # each part with its own batch norm
     if batch.fake_shifts is not None:
-        fakes = rolled(fakes, batch.fake_shifts)
+        shifts = zip(fakes, batch.fake_shifts.tolist(), strict=True)
+        fakes = torch.stack([fake.roll(by, (1, 2)) for fake, by in shifts])
 
     def on_fakes() -> Tensor:
         said["fake"] = discriminator(fakes.detach(), labels)[0]
-        return discriminator_fake_loss(params.objective, said["fake"])
+        return losses.discriminator_fake_loss(params.objective, said["fake"])
 
     def on_reals() -> Tensor:
         logits, class_logits = discriminator(real.requires_grad_(), labels)
         said["real"] = logits
-        loss = discriminator_real_loss(params.objective, logits)
+        loss = losses.discriminator_real_loss(params.objective, logits)
         loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, labels)
         if penalise:
-            loss = loss + params.r1_gamma * params.r1_every * r1_penalty(logits, real)
+            loss = loss + params.r1_gamma * params.r1_every * losses.r1_penalty(logits, real)
         return loss
 
     def of_generator() -> Tensor:
         logits, class_logits = discriminator(fakes, labels)
         said["fake in the generator's update"] = logits
-        loss = generator_loss(params.objective, logits)
+        loss = losses.generator_loss(params.objective, logits)
         return loss + params.auxiliary_generator * cross_entropy(class_logits, labels)
 
-    if params.updates == "one_pass":  # the generator first, while the discriminator is the old one
+    if params.updates == "one_pass":  # while the discriminator is the old one
         yield generator, of_generator()
-        yield discriminator, on_fakes() + on_reals()
-        return
-    if params.updates == "two_passes":
-        yield discriminator, on_fakes() + on_reals()
-    else:
+    if params.updates == "in_turn":
         yield discriminator, on_fakes()
         yield discriminator, on_reals()
-    yield generator, of_generator()
+    else:
+        yield discriminator, on_fakes() + on_reals()
+    if params.updates != "one_pass":
+        yield generator, of_generator()
 
 
 def stats_by_hand(objective: str, said: dict[str, Tensor]) -> Tensor:
     """Of one step. Without class losses and penalties: those would hide who is ahead."""
     real, fake, half = said["real"], said["fake"], 0.0 if objective == "logistic" else 0.5
     values = (
-        discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
-        generator_loss(objective, said["fake in the generator's update"]),
+        losses.discriminator_fake_loss(objective, fake)
+        + losses.discriminator_real_loss(objective, real),
+        losses.generator_loss(objective, said["fake in the generator's update"]),
         real.mean(),
         fake.mean(),
         (real > half).float().mean(),
@@ -484,10 +463,10 @@ def by_hand(params: TrainParams) -> tuple[dict[str, Tensor], Tensor]:
     for step, batch in enumerate(steps):
         penalise, said = step % params.r1_every == 0, dict[str, Tensor]()
         for network, loss in losses_by_hand(params, *networks, penalise, batch, said):
-            weights = list(network.parameters())
-            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-                limit = params.gradient_clip or float("inf")
-                weight.grad = gradient.clamp(-limit, limit)
+            of[network].zero_grad()
+            loss.backward(inputs=list(network.parameters()))
+            if params.gradient_clip:
+                nn.utils.clip_grad_value_(network.parameters(), params.gradient_clip)
             of[network].param_groups[0]["lr"] = learning_rate(params, step)
             of[network].step()
         average = average.lerp(weights_of(state.generator), average_weight(params, step))
@@ -537,9 +516,7 @@ def apart(found: Tensor, expected: Tensor, start: Tensor) -> float:
     ],
     ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()) or "default",
 )
-def test_every_variant_trains_as_by_hand_and_not_as_if_it_were_ignored(
-    changes: dict[str, Any],
-) -> None:
+def test_every_variant_trains_as_by_hand_and_not_as_if_ignored(changes: dict[str, Any]) -> None:
     params = params_of(**SHORT, **changes)
     trained, (expected, records) = train(DATA, params), by_hand(params)
     found = torch.tensor([row[3:] for row in trained.history])
@@ -556,9 +533,7 @@ def test_every_variant_trains_as_by_hand_and_not_as_if_it_were_ignored(
 
 
 @pytest.mark.parametrize("updates", UPDATES)
-def test_in_low_precision_layers_compute_low_and_weights_and_losses_stay_float32(
-    updates: str,
-) -> None:
+def test_in_low_precision_layers_compute_low_weights_and_losses_stay_float32(updates: str) -> None:
     state = TrainState(DATA, params_of(updates=updates), choose_hardware("cpu", "bfloat16"))
     seen: set[torch.dtype] = set()
     for generator, discriminator in state.networks:
@@ -590,3 +565,28 @@ def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"batch_size": 8, "total_kimg": 0.016, "generator_width": 4, "discriminator_width": 4}
     choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
     assert np.isfinite(train(data_of(side=28), filled(choices)).history).all()
+
+
+@pytest.mark.slow
+def test_no_stage_that_trains_imports_torchs_compiler() -> None:
+    """It takes longer than the whole of some stages."""
+    script = """
+import sys, torch
+from cgan.data.dataset import Dataset
+from cgan.model.hardware import compute_deterministically
+from cgan.params.reading import load_params
+from cgan.quality.judge import train_judge
+from cgan.training.fitting import filled
+from cgan.training.loop import train
+params = load_params()
+images = torch.randint(255, (96, 1, 8, 8), dtype=torch.uint8)
+data = Dataset(images, torch.arange(96) % 3, {"classes": 3})
+compute_deterministically()
+recipe = params.train_judge.model_copy(update={"total_kimg": 0.3, "width": 4})
+train_judge(data, recipe, torch.device("cpu"), torch.float32)
+small = {"total_kimg": 0.3, "generator_width": 4, "discriminator_width": 4, "previews": 0}
+train(data, filled(params.train.model_copy(update={**small, "device": "cpu"})))
+assert torch.are_deterministic_algorithms_enabled()
+print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    assert run_python(script, ROOT).splitlines()[-1] == "[]"
