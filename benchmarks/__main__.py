@@ -1,7 +1,5 @@
 """Measure, print tables, check promises: `python -m benchmarks COMMAND`."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable

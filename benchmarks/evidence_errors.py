@@ -11,8 +11,6 @@ The truth is what the same classifiers get on other images. Two minutes for each
     python -m benchmarks.evidence_errors --digits 20
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The page of a run in a browser: from opening to the first digit, from typing to the picture, a thousand."""
 
-from __future__ import annotations
-
 import shutil
 import statistics
 import sys

@@ -5,8 +5,6 @@ large --rows 1000000` does it once with a CSV of so many rows. That needs four t
 the disk: the CSV, the tensors, DVC's copies.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import shutil

@@ -4,8 +4,6 @@ The clock runs while a contender trains, and stands while it is looked at. For a
 `train()` without files, previews and tracking, from its first step on, warm-up included.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from typing import Any

@@ -1,7 +1,5 @@
 """What small parts of the embedded sample make."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

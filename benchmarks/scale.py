@@ -1,7 +1,5 @@
 """How much is measured: `short` takes minutes, `all` an hour, `tiny` shows that it runs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

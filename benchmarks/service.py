@@ -1,7 +1,5 @@
 """The service under load on loopback: latencies of drawing ten digits, and many connections at once."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

@@ -3,8 +3,6 @@
 `python -m benchmarks.synthetic_csv FILE ROWS` writes one. It streams: memory is that of a block.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a benchmark returns: tables in Markdown, checks of promises, and the figures as plain JSON."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Images a second of every contender's training step, measured in turns."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import statistics

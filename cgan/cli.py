@@ -1,7 +1,5 @@
 """The `cgan` command. Heavy imports stay inside the commands that need them: `cgan --help` is instant."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import sys

@@ -1,7 +1,5 @@
 """Files that are never half-written, and their hashes."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """The project as git sees it: what a run is made from, and a clone of it at a commit."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Addresses: where servers of ours listen, what may be shown of one."""
 
-from __future__ import annotations
-
 import errno
 import ipaddress
 import socket

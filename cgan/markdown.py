@@ -1,7 +1,5 @@
 """User-supplied text in Markdown: names, reasons and tags, which may hold anything."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterable, Sequence

@@ -3,8 +3,6 @@
 To add a metric, write a row here and an entry of its key in `cgan.quality.evaluation.measured`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

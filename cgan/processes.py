@@ -1,7 +1,5 @@
 """The supervisor of `make up`, which keeps its processes running."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterator

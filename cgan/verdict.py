@@ -1,7 +1,5 @@
 """A verdict with its reasons, checks and tables: one report as JSON, as Markdown and for a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -8,8 +8,6 @@ browser that is installed already can be named: `CHROMIUM=/usr/bin/chromium`. Wh
 facts.json beside them.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import gzip

@@ -5,8 +5,6 @@ next one removes what has ended. Results, checkpoints and unsent records are in 
 the project that it belongs to, so a run that was cut off goes on in another checkout.
 """
 
-from __future__ import annotations
-
 import configparser
 import contextlib
 import os

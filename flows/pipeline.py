@@ -6,8 +6,6 @@ DVC decides what is stale and keeps the results: Prefect caches none, and a stag
 See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-remembers.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -8,8 +8,6 @@ A supervisor keeps the servers of Prefect and MLflow and a worker running, by su
 under `.cgan/production`. It is safe to repeat every command. See docs/production.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

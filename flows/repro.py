@@ -1,8 +1,6 @@
 """How a task does its work: `dvc repro` of a stage, or a command, as a child in a session of its own; and
 what a flow run shows in Prefect beside its state: a page with the verdict, the drawings, links."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import itertools

@@ -7,8 +7,6 @@ Each training is `dvc repro evaluate` in a checkout of HEAD with this params.yam
 to continue a sweep; with the same storage, another machine takes part. See docs/sweeps.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import hashlib

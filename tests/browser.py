@@ -5,8 +5,6 @@ brings the library). No name but 127.0.0.1 resolves in it, so that nothing leave
 page tries.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

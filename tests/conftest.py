@@ -1,7 +1,5 @@
 """Fixtures for all tests: a synthetic CSV, a small project to run stages in."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import os

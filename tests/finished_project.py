@@ -1,7 +1,5 @@
 """A project in which everything has run, in a second: real stages, but for a made-up training."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

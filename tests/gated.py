@@ -1,7 +1,5 @@
 """What `cgan gate` finds in a project: a CSV, its parts, a judge, a trained generator and its records."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

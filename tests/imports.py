@@ -1,7 +1,5 @@
 """What a module of this package imports, by import-linter's graph."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A local server in Kaggle's place: it answers downloads by a script, well or badly."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

@@ -1,7 +1,5 @@
 """A service to ask over HTTP: in this process on a thread, or as the command `cgan serve`."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Small labelled images, CSVs of them, archives, the digits of the sample, and an untrained generator."""
 
-from __future__ import annotations
-
 import functools
 import io
 import stat
@@ -70,14 +68,3 @@ def zip_of(members: Mapping[str, bytes | str], method: int = zipfile.ZIP_DEFLATE
             entry.external_attr = (stat.S_IFLNK if isinstance(content, str) else stat.S_IFREG) << 16
             archive.writestr(entry, content, method)
     return file.getvalue()
-
-
-def a_model(
-    path: Path, *, channels: int = 1, side: int = 28, seed: int = 0, names: Any = None
-) -> Path:
-    """A generator of random weights: what it draws has all kinds of pixels."""
-    torch.manual_seed(seed)
-    network = build_generator(Architecture("deconv", 10, channels, side, side, 8, 8))
-    facts = {"class_names": names} if names else {}
-    save_network(path, network, {"seed": seed, **facts})
-    return path

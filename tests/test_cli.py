@@ -1,7 +1,5 @@
 """The `cgan` command as a program: version, completion, colours, and how fast its help comes."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import socket

@@ -1,7 +1,5 @@
 """The sources as a whole: their map, their size, their encoding."""
 
-from __future__ import annotations
-
 import ast
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """The docs show all pictures, the text agrees with them, and the notebook shows what it shows today."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

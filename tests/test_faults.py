@@ -1,7 +1,5 @@
 """faults.md: every fault has its row, and every test that it names exists."""
 
-from __future__ import annotations
-
 import ast
 import fnmatch
 import functools

@@ -1,7 +1,5 @@
 """Files that are never half-written: what is on the disk, and when."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What a run's patch holds, what it leaves out, and the tree it brings back: a real repository."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

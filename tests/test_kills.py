@@ -1,7 +1,5 @@
 """SIGKILL, many times, at random moments of the whole pipeline and its gate: the same bytes, one run."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

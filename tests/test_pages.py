@@ -1,7 +1,5 @@
 """The pages that people open, in a real browser: they ask this machine alone, and fit on its screen."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """No code path unpickles what a file says, and a hostile file leaves no trace."""
 
-from __future__ import annotations
-
 import pickle
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Keys planted in the environment, looked for afterwards in everything that was written or said."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import http.server

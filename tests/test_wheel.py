@@ -1,7 +1,5 @@
 """The built wheel in an empty environment, with no clone and no package but those that it names."""
 
-from __future__ import annotations
-
 import functools
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A DVC project with stages of a moment, and what stands there in the place of `cgan gate`."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A small training that is recorded, and a look into the database at what arrived."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -4,8 +4,6 @@ A cell is run as a notebook would: what its last expression is worth is shown, a
 So nobody needs Jupyter to keep the page true. `--check` writes nothing and prints what cells show, as JSON.
 """
 
-from __future__ import annotations
-
 import ast
 import base64
 import json

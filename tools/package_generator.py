@@ -4,8 +4,6 @@ Run it where `dvc repro` has ended, with the preset `best` on Kaggle's full CSV 
 what every generator's file says, this one says how good it was found to be and what it was trained on.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 It is made of facts alone, and equal facts give equal bytes.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """Which classes a text asks for: by their numbers, or by the names that a generator's file gives them."""
 
-from __future__ import annotations
-
 import operator
 from collections import Counter
 from collections.abc import Sequence

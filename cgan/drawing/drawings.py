@@ -1,7 +1,5 @@
 """Sets of drawings as .npz, .csv or a folder."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import tempfile

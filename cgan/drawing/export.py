@@ -5,8 +5,6 @@ Inputs: `latents` float32 [N, latent_dim] and `labels` int64 [N], any N. Output:
 under the metadata's key `cgan`, in a program of `torch.export` as the extra file `cgan.json`.
 """
 
-from __future__ import annotations
-
 import copy
 import io
 import json

@@ -1,7 +1,5 @@
 """The folder that MLflow keeps as a run's model: the generator's file, and the code that draws with it."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import logging
 import os

@@ -4,8 +4,6 @@ MLflow runs this file when the model is loaded ("models from code"): nothing is 
 `mlflow models serve` answers a question that makes no sense with status 400 and the reason.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 from typing import Any

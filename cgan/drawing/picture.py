@@ -1,7 +1,5 @@
 """Drawings made into one picture: a text as one number, rows of variants as a grid."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from PIL import Image

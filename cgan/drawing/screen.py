@@ -1,7 +1,5 @@
 """Drawings in a terminal with colours: two pixels a character."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

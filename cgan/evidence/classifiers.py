@@ -1,8 +1,6 @@
 """One round: its classifiers, what each learns from, and what they say. All have the judge's network, recipe
 and steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -6,8 +6,6 @@ with (the rounds' spread). Where rounds are folds, that second part is widened f
 share in training: Nadeau and Bengio, Inference for the Generalization Error (Machine Learning 52, 2003).
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ baseline that drawings are compared with, for it has seen a million photographs 
 no drawings.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from functools import partial
 

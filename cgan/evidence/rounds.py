@@ -1,7 +1,5 @@
 """Rounds: with folds each tests other images and has a generator of its own, with seeds all share both."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace

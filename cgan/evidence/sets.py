@@ -1,7 +1,5 @@
 """What a classifier is trained on: folds of the data, repeated images, drawings that fill up the classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -6,8 +6,6 @@ safetensors writes several in random order, and equal content must give equal by
 of the other facts, so that a damaged step or architecture is found like a damaged weight.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -7,8 +7,6 @@ measurements. Parts meet a few times a step, and sleep while they wait. Their nu
 the bits of a result do not depend on how many cores a machine has.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import ctypes

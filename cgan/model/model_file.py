@@ -3,8 +3,6 @@
 Both have one format; `cgan.model.file_facts` says what the facts are.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict

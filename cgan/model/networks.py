@@ -10,8 +10,6 @@ networks of the R/MXNet demo that this project replaces (jeremiedb/gan_example).
 Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard normal, labels int64 [N].
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import partial

@@ -5,8 +5,6 @@ call of the random generator. So an image depends on the seed, its position and 
 many are drawn: float arithmetic and `torch.randn` both change a little with the number of rows.
 """
 
-from __future__ import annotations
-
 import io
 from functools import partial
 from pathlib import Path

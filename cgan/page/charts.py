@@ -5,8 +5,6 @@ gives the same bytes for the same version, so the bundle is kept under .cgan. It
 unpacks it when the first chart comes into sight.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import importlib.metadata

@@ -1,7 +1,5 @@
 """Is a class drawn well, and what helps where it is not: by the gate's limits, and beside real images."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any

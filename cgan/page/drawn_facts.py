@@ -1,7 +1,5 @@
 """What a page shows of the drawings: some at random, the worst, and the training images nearest to each."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

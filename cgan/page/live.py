@@ -1,7 +1,5 @@
 """The page of a training while it goes on: a file that the browser reads again and again."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """What a page shows of the run: curves, metrics, classes, params, and where all of it comes from."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Sequence

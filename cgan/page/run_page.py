@@ -1,7 +1,5 @@
 """The page of a run, out of what the stages left: the generator to play with, and all there is to believe."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

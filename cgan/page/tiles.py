@@ -1,7 +1,5 @@
 """Images as they travel in a page: data URIs."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

@@ -5,8 +5,6 @@ A share of N images has Wilson's interval. The Fréchet distance has that of boo
 No interval covers what another seed of the training would give, nor the judge's errors.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

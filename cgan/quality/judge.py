@@ -4,8 +4,6 @@ Its class logits say which class an image shows; its penultimate layer (128 feat
 the space in which Fréchet and kernel distances, precision, recall, density and coverage are measured.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -13,8 +13,6 @@ paradox test of Arora & Zhang, arXiv:1706.08224). The same are two that are near
 ALIKE pairs of real images of the class are.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

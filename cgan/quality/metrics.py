@@ -13,8 +13,6 @@ Features are float32 [N, D], labels int64 [N], images uint8 [N, C, H, W]. Every 
 extractor, the reference and the counts: callers keep them beside it (`quality.evaluation`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """An evaluation's report, read: its headline numbers, what real images get, its tables."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

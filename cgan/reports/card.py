@@ -1,7 +1,5 @@
 """`cgan export --card`: a folder with a generator, its model card and drawings, for Hugging Face."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The commands about what was made: reports of it, comparisons, and what it is worth."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

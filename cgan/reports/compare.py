@@ -1,7 +1,5 @@
 """`cgan compare`: how two runs differ: metrics with intervals of the difference, params, code."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`cgan evidence`: does a classifier gain by drawings? A report and a page, which go to the run in MLflow."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

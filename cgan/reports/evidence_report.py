@@ -1,7 +1,5 @@
 """What was found of drawings, in a sentence, in reasons and in tables."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict

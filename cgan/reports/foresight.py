@@ -1,7 +1,5 @@
 """`cgan validate` before an hour is spent: what is held out, what is chosen, and how long it will take."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import statistics

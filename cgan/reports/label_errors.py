@@ -1,8 +1,6 @@
 """`cgan label-errors`: which labels look wrong to judges that have not seen them. cleanlab's rule, on the
 probabilities that judges give to images of a fold on which they were not trained."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`cgan init`: a project for whoever has the package alone, made of the files of the repository's root."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import itertools

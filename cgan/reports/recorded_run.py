@@ -1,7 +1,5 @@
 """What is known of a run: its evaluation and what made it, out of a project's folder or of MLflow."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`cgan report`: what the pipeline made, on one screen: quality, pictures, where to look next."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from pathlib import Path

@@ -4,8 +4,6 @@ DVC runs everything up to the training in a clone in a temporary folder, with a 
 its own. Your tree and the store stay as they are.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """`cgan split`: the parts of the data as folders of pictures, for whoever draws with something else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`cgan status`: who is champion, what the gate decided last and why, what trains now or was trained last."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`cgan ui`: MLflow's own server on the project's store."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """`cgan serve`: its addresses, how each is answered, and the server around them."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

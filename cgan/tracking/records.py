@@ -5,8 +5,6 @@ copies of pictures and files. A record of the kind `sent` says up to which offse
 training's folder is named by its fingerprint and holds its checkpoints too.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

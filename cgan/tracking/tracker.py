@@ -1,7 +1,5 @@
 """What a training tells the world about itself. The core knows this class, never a platform."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

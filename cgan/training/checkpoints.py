@@ -3,8 +3,6 @@
 One atomic file holds everything of one step, so parts of different steps never meet.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

@@ -8,8 +8,6 @@ number: 5,000 digits need no help, and 2,000 characters of three alphabets do, t
 images than each digit. docs/log.md has the trials.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple

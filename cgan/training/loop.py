@@ -1,7 +1,5 @@
 """The loop: steps, records, previews, probes, checkpoints, and when to stop."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator

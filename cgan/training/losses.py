@@ -9,8 +9,6 @@
 `real` and `fake` are the discriminator's logits, float32 [N]; losses and penalty are scalars.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus

@@ -5,8 +5,6 @@ None of it changes the training. A probe draws 1,000 images and looks at them th
 class is drawn as one and the same picture, or the drawings show the class asked for by chance alone.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

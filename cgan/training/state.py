@@ -1,7 +1,5 @@
 """All that a training changes: networks, optimizers, the averaged generator, and its records."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field

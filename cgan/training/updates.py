@@ -4,8 +4,6 @@ There are three ways to update the networks. Each takes the gradients of every p
 and ends in `apply`. Nothing here waits for the device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 

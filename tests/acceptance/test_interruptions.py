@@ -1,7 +1,5 @@
 """Kills, MLflow away, a spoilt training, sweeps, flows: the same bytes, one run, each point once."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from pathlib import Path

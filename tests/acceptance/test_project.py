@@ -1,7 +1,5 @@
 """A small project in which everything has run: what is in MLflow, who is served, what the doors draw."""
 
-from __future__ import annotations
-
 import re
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a user gets wrong in a CSV or in params.yaml: exit code 1 and a message that names the place."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

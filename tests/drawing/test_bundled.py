@@ -1,7 +1,5 @@
 """The generator that comes with the package, and drawing where nothing but its six packages is installed."""
 
-from __future__ import annotations
-
 import re
 import sys
 import tomllib

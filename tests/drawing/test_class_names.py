@@ -1,7 +1,5 @@
 """Which classes a text asks for, by number or name; what a generator says of itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

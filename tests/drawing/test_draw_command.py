@@ -1,7 +1,5 @@
 """`cgan draw`: every form that it writes, and what it says when it cannot."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

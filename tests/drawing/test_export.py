@@ -1,7 +1,5 @@
 """`cgan export`: the file draws what torch draws, in the way of its own users, or is not written."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Drawings in a terminal: what its characters show, how much of them, and when they are shown."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import re

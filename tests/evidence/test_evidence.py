@@ -1,7 +1,5 @@
 """Do drawings help a classifier? The sets, the folds, the interval, and verdicts whose answer is known."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checkouts: each run has a fresh clone at its commit, with the Home and the cache of its project."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """The flow, on a real DVC repository whose stages take a moment, with a real Prefect server."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

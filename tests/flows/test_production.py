@@ -1,7 +1,5 @@
 """`make up`, `make deploy`, `make down`: processes and ports; once with real servers."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """`python -m flows.sweep`: real checkouts and a real study, with stages of a moment."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """Model files: what is written, what is refused."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

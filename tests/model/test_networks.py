@@ -1,7 +1,5 @@
 """Generators and discriminators: shapes, the demo's facts, what the label does."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

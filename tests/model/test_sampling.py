@@ -1,7 +1,5 @@
 """Seed and labels to pictures."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

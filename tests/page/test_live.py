@@ -1,7 +1,5 @@
 """The page of a training that goes on: what it shows, that nothing ends by it, and that it ends."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The first half of the page, in a real browser without a network: it draws what torch draws, and obeys."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

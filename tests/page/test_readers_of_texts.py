@@ -1,7 +1,5 @@
 """A text asks for the same classes in the page as in Python, or is refused by both."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

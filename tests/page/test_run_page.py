@@ -1,7 +1,5 @@
 """The page of a run: what it holds, that it is a function of its inputs, and how it behaves in a browser."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """A visitor of the page's first half: opens it, types, and looks at canvases and words."""
 
-from __future__ import annotations
-
 import functools
 import json
 import uuid

@@ -1,7 +1,5 @@
 """What a class's images have become is seen in the class it happened to, in words, and chance is not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """The set that two generators are judged on: the metrics' own values, and how sure they are."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import pytest

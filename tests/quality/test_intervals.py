@@ -1,7 +1,5 @@
 """Intervals of metrics and of differences, against published or closed forms."""
 
-from __future__ import annotations
-
 import pytest
 
 from cgan.quality.intervals import contexts_differ, difference, difference_of_means, share

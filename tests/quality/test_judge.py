@@ -1,7 +1,5 @@
 """The judge: learns classes, comes back from its file as it was, and is refused when it doesn't fit."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Copies that a shift or their brightness would hide, and how many different drawings a class has."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Metrics against other implementations, closed forms and worked examples, and the report of them."""
 
-from __future__ import annotations
-
 import json
 import math
 import warnings

@@ -1,7 +1,5 @@
 """The registry in a real MLflow store: who is champion, who brings whom back, and what goes wrong."""
 
-from __future__ import annotations
-
 import json
 import re
 import threading

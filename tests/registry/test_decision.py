@@ -1,7 +1,5 @@
 """The gate's decision: what it lets pass, what it blocks and why, and how sure its numbers are."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

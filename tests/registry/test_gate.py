@@ -1,7 +1,5 @@
 """`cgan gate` from end to end, in a real MLflow store: trainings come, are judged, promoted, blocked."""
 
-from __future__ import annotations
-
 import ast
 import base64
 import json

@@ -1,7 +1,5 @@
 """Who was champion, against a list: whatever is promoted, rolled back and killed, in any order."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from types import SimpleNamespace

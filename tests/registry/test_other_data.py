@@ -1,7 +1,5 @@
 """A champion that cannot be read, and data or labels that are not those that the champion learnt."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`cgan balance`: what it writes, and what it refuses."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

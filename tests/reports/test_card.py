@@ -1,7 +1,5 @@
 """A generator's model card, as the Hub reads it, and the folder of `cgan export --card`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

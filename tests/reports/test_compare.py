@@ -1,7 +1,5 @@
 """`cgan compare`: two runs beside each other, and numbers only where both were measured alike."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil

@@ -1,7 +1,5 @@
 """`cgan evidence`: folds, seeds, other test sets and others' drawings; report, page and MLflow."""
 
-from __future__ import annotations
-
 import html
 import json
 import os

@@ -1,7 +1,5 @@
 """What `cgan validate` says of a run before it starts."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`cgan label-errors`: judges that have not seen a label find it wrong; its line, a page with pictures."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

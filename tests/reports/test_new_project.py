@@ -1,7 +1,5 @@
 """`cgan init`: what the new project holds, and what is refused. From the wheel: tests/test_wheel.py."""
 
-from __future__ import annotations
-
 import configparser
 import shutil
 import tomllib

@@ -1,7 +1,5 @@
 """Runs of a real project (git, DVC, sqlite store) repeated: equal bytes, or plain words why not."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from urllib.parse import urlsplit

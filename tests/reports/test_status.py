@@ -1,7 +1,5 @@
 """`cgan status` on a real store, and `cgan report` on damaged files."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

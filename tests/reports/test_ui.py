@@ -1,7 +1,5 @@
 """`cgan ui`: MLflow's server on the project's store."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """deploy/service: what its files say of each other and of the service."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 

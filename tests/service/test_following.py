@@ -1,7 +1,5 @@
 """The champion of a real registry, followed: moves under load, a registry that goes away, bad versions."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The service over real HTTP: what it draws and says, and how it refuses."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

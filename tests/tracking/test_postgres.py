@@ -1,7 +1,5 @@
 """Runs in PostgreSQL: a server of our own, with a password, in a temporary folder and on loopback."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A run's records: whole lines, nothing lost that was written, and never an exception."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

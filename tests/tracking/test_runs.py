@@ -1,7 +1,5 @@
 """Runs in a real MLflow store: what arrives, that it arrives once, and that nobody waits long for it."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """What MLFLOW_TRACKING_URI leads to, what may be shown of it, and where files lie; `cgan ui`."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

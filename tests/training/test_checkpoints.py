@@ -1,7 +1,5 @@
 """Checkpoints: which are kept, and what a training falls back to."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import resource

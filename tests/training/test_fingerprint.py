@@ -1,7 +1,5 @@
 """The fingerprint under which a training keeps its checkpoints: it tells apart whatever trains other bits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, get_args
 

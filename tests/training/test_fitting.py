@@ -1,7 +1,5 @@
 """What `auto` becomes: by the nearest other images, and never in the place of a value."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from conftest import ROOT

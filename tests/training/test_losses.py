@@ -1,7 +1,5 @@
 """The adversarial maths against closed forms."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Sabotaged trainings: the watch stops them, or the metrics show it, in words."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

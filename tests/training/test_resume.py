@@ -1,7 +1,5 @@
 """A training that is told to end while it saves, killed at its end, or left over by a killed DVC."""
 
-from __future__ import annotations
-
 import signal
 import time
 from pathlib import Path

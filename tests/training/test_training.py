@@ -1,7 +1,5 @@
 """The training loop, on tiny networks: what a step changes, and that a resumed training is the same."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io
