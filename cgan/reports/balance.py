@@ -1,5 +1,7 @@
 """`cgan balance`: the data, filled up with drawings until every class has as many images."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
