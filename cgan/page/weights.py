@@ -33,13 +33,14 @@ class Layer:
     padding: int
 
 
+@torch.no_grad()
 def packed(generator: Generator) -> dict[str, Any]:
     """Facts of each layer, and float32 numbers in base64: of each layer weight and bias, and then, if the
     condition is no one-hot, the embedding of each class."""
     layers = plain_layers(generator.network)
     tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
     if (embedding := getattr(generator.network, "embedding", None)) is not None:
-        tensors.append(embedding.weight.detach())
+        tensors.append(embedding.weight)
     numbers = torch.cat([tensor.flatten() for tensor in tensors]).numpy().tobytes()
     facts = [
         {"shape": list(layer.weight.shape), "stride": layer.stride, "padding": layer.padding}

@@ -78,9 +78,8 @@ def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
                 with replacing(path) as temporary:
                     temporary.unlink()  # MLflow takes an empty file for an old store
                     MlflowClient(f"{SQLITE}{temporary}")
-    elif uri.startswith(SQLITE) and not os.access(
-        path, os.R_OK
-    ):  # MLflow would try for two minutes
+    elif uri.startswith(SQLITE) and not os.access(path, os.R_OK):
+        # MLflow would try for two minutes.
         raise TrackingError(
             f"the MLflow store {uri} cannot be read by this user. Give it the permission to read and write "
             f"the file, or set {STORE} to another."
