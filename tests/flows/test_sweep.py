@@ -51,8 +51,8 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     assert found[0].params == {"train.lr": 4.5e-3} and found[0].value == pytest.approx(1.51)
     told = capsys.readouterr().out
     best = min(found, key=lambda trial: trial.value or 9.0).params["train.lr"]
-    # Two threads share the sampler, and now and then they draw the same value.
-    assert len({trial.value for trial in found}) >= 2
+    # Not of their results: two rates as far from the best one have the same.
+    assert len({trial.params["train.lr"] for trial in found}) == 3
     assert f"dvc exp run -S train.lr={best:.3g}" in told and "lr 0.0045" in told
     assert not list(Path(".cgan/checkouts").glob("*/")), "checkouts are gone"
     assert "latent_dim: 32" in Path("params.yaml").read_text()
