@@ -13,7 +13,7 @@ import ctypes
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,17 @@ from cgan.errors import ParamsError
 
 _Network = TypeVar("_Network", bound=nn.Module)
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
-Map = Callable[..., Iterator[Any]]
-"""Like `map`: what a function makes of each item, in their order."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _outside: int | None = None
+
+
+class Map(Protocol):
+    """Like `map`: what a function makes of each item, in their order."""
+
+    def __call__(
+        self, function: Callable[[_Item], _Result], items: Iterable[_Item], /
+    ) -> Iterator[_Result]: ...
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard norm
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice, pairwise
 from typing import Any, TypeVar
 
@@ -292,15 +291,20 @@ DISCRIMINATORS: dict[str, type[DiscriminatorNetwork]] = {
 
 
 def _build(kinds: dict[str, type[_Module]], architecture: Architecture) -> _Module:
-    """A network with fresh weights from torch's global RNG. Raises ModelError on a foreign kind."""
     if architecture.kind not in kinds:
         names = ", ".join(f"`{kind}`" for kind in kinds)
         raise ModelError(f"unknown network `{architecture.kind}`, expected one of {names}")
     return channels_last(kinds[architecture.kind](architecture))
 
 
-build_generator = partial(_build, GENERATORS)
-build_discriminator = partial(_build, DISCRIMINATORS)
+def build_generator(architecture: Architecture) -> GeneratorNetwork:
+    """A generator with fresh weights from torch's global RNG. Raises ModelError on a foreign kind."""
+    return _build(GENERATORS, architecture)
+
+
+def build_discriminator(architecture: Architecture) -> DiscriminatorNetwork:
+    """A discriminator with fresh weights from torch's global RNG. Raises as `build_generator` does."""
+    return _build(DISCRIMINATORS, architecture)
 
 
 def channels_last(network: _Module) -> _Module:

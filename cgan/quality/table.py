@@ -127,9 +127,9 @@ def class_table(report: Evaluation) -> list[list[Any]]:
         "judge on real images": accuracy["floor_by_class"],
         "held-out images": report["heldout_by_class"],
         "different drawings": different["by_class"],
-        "of real images": different["floor_by_class"],
+        "different real images": different["floor_by_class"],
         "Fréchet distance": distance["by_class"],
-        "of real images ": distance["floor_by_class"],
+        "Fréchet distance of real images": distance["floor_by_class"],
     }
     rows: list[list[Any]] = [list(columns)]
     for name, *values in zip(*columns.values(), strict=True):

@@ -20,7 +20,7 @@ from cgan.quality.table import quality_line
 from cgan.reports.recorded_run import recorded
 
 MARKDOWN = Path("reports/compare.md")
-LONGEST_CELL = 120  # characters
+LONGEST_CELL = 300  # characters: a line of quality is not cut
 COLUMNS = ("real images", "A", "B", "B less A", "95 % interval", "B is")
 ARROWS = {"higher": "↑", "lower": "↓"}
 NOT_ALIKE = (
@@ -113,15 +113,18 @@ def in_words(changes: Sequence[Change]) -> str:
 
     def named(verdict: str) -> str:
         found = [c.metric.name for c in changes if c.a != c.b and c.verdict == verdict]
-        return " and ".join(found)
+        return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
 
     clear = [f"{word} in {names}" for word in ("better", "worse") if (names := named(word))]
     sentences = [f"B is {', '.join(clear)}"] if clear else []
     if named("within chance"):
-        sentences.append("the rest is within chance" if clear else "B differs within chance")
+        sentences.append(
+            "the rest is within chance" if clear else "the differences are within chance"
+        )
     if unknown := named(""):
         sentences.append(f"of {unknown}, chance is not known")
-    return f"{'; '.join(sentences) or 'B does not differ from A'}."
+    words = "; ".join(sentences) or "B does not differ from A"
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def code_in_words(a: Mapping[str, str], b: Mapping[str, str]) -> str:

@@ -90,9 +90,8 @@ class Part:
     def stats(self, objective: str) -> Tensor:
         """STATS. The losses are the adversarial ones: class losses would hide who is ahead."""
         real, fake = self.said_of_real, self.said_of_fake
-        threshold = (
-            0.0 if objective == "logistic" else 0.5
-        )  # above it, the discriminator says `real`
+        # Above it, the discriminator says `real`.
+        threshold = 0.0 if objective == "logistic" else 0.5
         values = (
             discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
             generator_loss(objective, self.said_to_generator),
@@ -110,8 +109,10 @@ class TrainState:
     def __init__(self, data: Dataset, params: TrainParams, hardware: Hardware) -> None:
         p, device, (_, channels, height, width) = params, hardware.device, data.images.shape
         shape = (data.classes, channels, height, width)
-        draws = Architecture(p.generator, *shape, p.generator_width, p.latent_dim, p.max_width)
-        tells = Architecture(
+        of_generator = Architecture(
+            p.generator, *shape, p.generator_width, p.latent_dim, p.max_width
+        )
+        of_discriminator = Architecture(
             p.discriminator,
             *shape,
             p.discriminator_width,
@@ -120,8 +121,10 @@ class TrainState:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(p.seed)
-            self.generator: GeneratorNetwork = build_generator(draws).to(device)
-            self.discriminator: DiscriminatorNetwork = build_discriminator(tells).to(device)
+            self.generator: GeneratorNetwork = build_generator(of_generator).to(device)
+            self.discriminator: DiscriminatorNetwork = build_discriminator(of_discriminator).to(
+                device
+            )
         self.average: GeneratorNetwork = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.params, self.hardware = params, hardware
         self.generator_optimizer = self._optimizer(self.generator)

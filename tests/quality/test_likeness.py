@@ -157,12 +157,12 @@ def test_real_images_are_at_the_floor_of_copies(
     train, held = digits
     random = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     first, second = map(held.at, random.split(500))
-    found = near_copies(first.images, first.labels, train, second, seed=0)
+    found = near_copies(first.images, first.labels, train, second, seed=1)
     monkeypatch.setattr(likeness, "ENOUGH", 500)  # the held-out ones alone
     back = near_copies(second.images, second.labels, train, first, seed=0)
     for each in (found, back):
         assert each.floor == pytest.approx(0.015, abs=0.01)
-        assert each.closer.double().mean() == pytest.approx(each.floor, abs=0.015)
+        assert each.closer.double().mean() == pytest.approx(each.floor, abs=0.01)
     again = near_copies(held.images, held.labels, train, held, seed=0)
     assert again.closer.double().mean() == again.floor
 

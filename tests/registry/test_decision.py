@@ -14,11 +14,11 @@ from cgan.data.sources import mnist_sample
 from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
 from cgan.quality.class_shift import Moments, furthest
-from cgan.quality.comparison import Estimate, EvaluationSet, Judged
+from cgan.quality.comparison import REPLICATES, Estimate, EvaluationSet, Judged
 from cgan.quality.judge import look, train_judge
 from cgan.quality.likeness import Copies, Variety, near_copies, variety
 from cgan.quality.metrics import Accuracy, accuracy_of
-from cgan.registry.decision import as_varied, bars, compare, decide, shifted
+from cgan.registry.decision import COMPARED, as_varied, bars, compare, decide, shifted
 from cgan.verdict import Check, Report, table_of
 
 LIMITS = load_params(ROOT / "params.yaml").gate
@@ -164,6 +164,22 @@ def test_a_difference_counts_when_its_interval_is_clear_of_what_nobody_would_not
     assert row.interval == pytest.approx((row.value - half, row.value + half), rel=0.01)
 
 
+def test_of_equal_generators_one_comparison_in_twenty_calls_something_different_at_most() -> None:
+    """All metrics of a comparison together; at 95 % each, it is one comparison in six."""
+    random, called = torch.Generator().manual_seed(0), 0
+    exact = Estimate(0.0, torch.zeros(REPLICATES, dtype=torch.float64))
+    champion = by_hand(**dict.fromkeys(COMPARED, exact))
+    for _ in range(2000):
+        spread = torch.randn(len(COMPARED), REPLICATES + 1, generator=random, dtype=torch.float64)
+        metrics = {
+            name: Estimate.of(float(row[0]), row[0] + row[1:])
+            for name, row in zip(COMPARED, spread, strict=True)
+        }
+        checks, _ = compare(by_hand(**metrics), champion, "not_worse")
+        called += any("not clearly" not in check.what for check in checks)
+    assert 80 <= called <= 115
+
+
 @pytest.mark.parametrize(
     ("against", "metrics", "verdict", "reasons"),
     [
@@ -241,11 +257,15 @@ def test_f52_a_bar_is_checked_at_the_pessimistic_end_of_its_interval(
 
 def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
     found = bars(LIMITS, by_hand(), near(0, floor=0.015), JUDGE, [None, varied(400)], NAMES)
-    limits = LIMITS.model_dump() | {"copies": 0.015 + LIMITS.max_copies_over_floor}
-    limits["different_drawings"] = LIMITS.min_different_of_real
-    for check in found:
-        expected = [limits.get(f"{end}{check.name}") for end in ("", "min_", "max_")]
-        assert check.limit in expected and len(found) == 7
+    assert {check.name: check.limit for check in found} == {
+        "conditional_accuracy": LIMITS.min_conditional_accuracy,
+        "worst_class_accuracy": LIMITS.min_worst_class_accuracy,
+        "copies": 0.015 + LIMITS.max_copies_over_floor,
+        "judge_accuracy": LIMITS.min_judge_accuracy,
+        "fid_over_floor": LIMITS.max_fid_over_floor,
+        "coverage_of_floor": LIMITS.min_coverage_of_floor,
+        "different_drawings": LIMITS.min_different_of_real,
+    }
 
 
 def test_the_worst_class_is_the_one_with_the_smallest_part_right() -> None:

@@ -19,6 +19,7 @@ def test_containers_are_reached_from_this_machine_only_and_get_the_files_that_th
     image = (FOLDER / "Containerfile").read_text()
     for line in re.findall(r"^COPY (?!--from)(.+) \S+$", image, re.MULTILINE):
         assert all((ROOT / name).exists() for name in line.split())
+    assert re.findall(r"^USER (.+)$", image, re.MULTILINE)[-1] == "1000:1000"
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     bounds = {
         re.split("[>=]", each)[0]: each for each in extras["optional-dependencies"]["pipeline"]

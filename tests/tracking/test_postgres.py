@@ -99,3 +99,9 @@ def test_a_run_is_kept_in_postgresql_with_its_model(
         registry.promote(version.number, instead_of=None, why="the first")
     with generator_file("models:/cgan@champion") as path:
         assert sha256_of(path) == sha256_of(root / "generator.safetensors")
+    reference = (root / "models/mlflow_run.json").read_text()
+    assert f'"postgresql+psycopg2://{place}"' in reference
+    written = [path.read_bytes() for path in root.rglob("*") if path.is_file()]
+    for each in (PASSWORD, secret):
+        assert not any(each.encode() in content for content in written)
+        assert each not in client("pg_dump")
