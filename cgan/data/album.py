@@ -59,8 +59,8 @@ class Album:
     @functools.cached_property
     def entries(self) -> list[Entry]:
         """Sorted by name; raises SourceError for names that cannot be used."""
-        found = _in_zip(self.archive, self.root) if self.archive else _in_folder(self.root)
-        return [Entry(name, why) for name, why in sorted(found)]
+        files = _in_zip(self.archive, self.root) if self.archive else _in_folder(self.root)
+        return [Entry(name, why) for name, why in sorted(files)]
 
     def open(self, name: str) -> IO[bytes]:
         return self.archive.open(name) if self.archive else (self.root / name).open("rb")
@@ -147,13 +147,13 @@ def _only_file(folder: Path) -> Path:
 def _in_folder(root: Path) -> list[tuple[str, str]]:
     """The files, and the folders that are not looked into, and why each is not read, `` if it is."""
     below = _below(root, {root.resolve()})
-    found = [(path.relative_to(root).as_posix(), why) for path, why in below]
-    if foreign := sorted(name for name, _ in found if re.search("[\ud800-\udfff]", name)):
+    files = [(path.relative_to(root).as_posix(), why) for path, why in below]
+    if foreign := sorted(name for name, _ in files if re.search("[\ud800-\udfff]", name)):
         raise SourceError(
             f"{root}: expected names in UTF-8, as DVC does; of others there are {len(foreign):,}: "
             f"{listed(foreign)}. Rename them: `convmv -r -f latin1 -t utf8 --notest FOLDER` does it for all."
         )
-    return found
+    return files
 
 
 def _below(folder: Path, seen: set[Path]) -> Iterator[tuple[Path, str]]:
@@ -181,8 +181,8 @@ def _in_zip(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, str]]:
     refuse_hostile(archive, str(path))
     names = {*archive.namelist()}
     filled = {f"{above}/" for name in names for above in PurePosixPath(name).parents}
-    found = {n: next(filter(None, map(_by_name, n.split("/"))), "") for n in names - filled}
-    return [(n, "an empty folder" if n.endswith("/") else why) for n, why in found.items()]
+    reasons = {n: next(filter(None, map(_by_name, n.split("/"))), "") for n in names - filled}
+    return [(n, "an empty folder" if n.endswith("/") else why) for n, why in reasons.items()]
 
 
 def _by_name(name: str) -> str:
@@ -261,7 +261,7 @@ def _by_listing(album: Album, listing: str) -> Album:
         taken[name] = entry = readable.get(name, Entry(name))
         entry.label, entry.split = said["label"], split
         entry.group = said.get("group") or name * ("group" in said)
-        if why := next((fault for fault, found in faults.items() if found), ""):
+        if why := next((fault for fault, is_wrong in faults.items() if is_wrong), ""):
             wrong.append(f"\n  - line {line}, `{','.join(row)}`: {why}")
     if wrong or not rows:
         raise SourceError(

@@ -217,10 +217,10 @@ def _check_order(pixels: list[str], shape: Shape, at: int) -> None:
     if re.fullmatch(r"\d{1,6}x", prefix, re.ASCII):
         places = itertools.product(*map(range, shape))
         names = [f"{int(prefix[:-1]) + row}x{int(digits) + column}" for _, row, column in places]
-    for number, (expected, found) in enumerate(zip(names, pixels, strict=True), start=at):
-        if found != expected:
+    for number, (expected, column) in enumerate(zip(names, pixels, strict=True), start=at):
+        if column != expected:
             raise DataError(
-                f"column {number} should be {_quote(expected)}, it is {_quote(found)}: a column is missing, "
+                f"column {number} should be {_quote(expected)}, it is {_quote(column)}: a column is missing, "
                 "doubled or out of order. Put the pixel columns in their order, row by row."
             )
 
@@ -243,8 +243,8 @@ def _faults(line: bytes, where: str, columns: list[str], highest: int) -> list[s
         return [f"{where}: {number}, expected {len(columns):,}{end}."]
     if fields[0].strip(b' \t"').decode("utf-8", "replace") == columns[0]:
         return [f"{where}: the header appears again. Were files joined?"]
-    found = [_fault(fields[0], highest, "the classes "), *map(_fault, fields[1:])]
-    named = zip(columns, found, strict=True)
+    faults = [_fault(fields[0], highest, "the classes "), *map(_fault, fields[1:])]
+    named = zip(columns, faults, strict=True)
     return [f"{where}, column {column}: {fault}" for column, fault in named if fault]
 
 

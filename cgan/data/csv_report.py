@@ -65,7 +65,7 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         f"({listed([data.place(row) for row in constant])}). All their pixels are equal, so they show "
         "nothing.": len(constant),
     }
-    said = [words for words, found in warnings.items() if found]
+    said = [words for words, applies in warnings.items() if applies]
     return {
         "csv": {"sha256": data.sha256, "bytes": data.size_bytes},
         "rows": len(labels),

@@ -101,21 +101,21 @@ class Round:
         return load_judge(path)[0].to(self.hardware.device)
 
     def _data(self, method: Method) -> Dataset:
-        known, lacking = self.training, self.lacking
+        data, lacking = self.training, self.lacking
         if method.part < 1:
-            rows = thinned(known.labels, lacking.unique(), method.part, self.recipe.seed)
-            known = known.at(rows)
+            rows = thinned(data.labels, lacking.unique(), method.part, self.recipe.seed)
+            data = data.at(rows)
             # As many images in all as with all of them.
-            fewer = torch.repeat_interleave(self.training.counts - known.counts)
+            fewer = torch.repeat_interleave(self.training.counts - data.counts)
             lacking = torch.cat([lacking, fewer])
         if not method.filled:
-            return known
+            return data
         if method.filled == "drawn":
             more = self.drawn(self.classifier("augmented", partial(silent, "")))
         else:
-            more = known.images[repeated(known.labels, lacking, self.recipe.seed)]
-        images, labels = torch.cat([known.images, more]), torch.cat([known.labels, lacking])
-        return Dataset(images, labels, known.metadata)
+            more = data.images[repeated(data.labels, lacking, self.recipe.seed)]
+        images, labels = torch.cat([data.images, more]), torch.cat([data.labels, lacking])
+        return Dataset(images, labels, data.metadata)
 
 
 def adjusted(logits: Tensor, labels: Tensor) -> Tensor:

@@ -44,8 +44,12 @@ class Outcome:
 
 def together(rounds: Sequence[Outcome]) -> Outcome:
     """The answers of all rounds."""
-    labels, units = (torch.cat([getattr(each, n) for each in rounds]) for n in ("labels", "units"))
-    right = {name: torch.cat([each.right[name] for each in rounds]) for name in rounds[0].right}
+    labels, units = (
+        torch.cat([getattr(outcome, n) for outcome in rounds]) for n in ("labels", "units")
+    )
+    right = {
+        name: torch.cat([outcome.right[name] for outcome in rounds]) for name in rounds[0].right
+    }
     return Outcome(labels, units, right)
 
 
@@ -102,7 +106,7 @@ def _mean(rounds: Sequence[Outcome]) -> Outcome:
     """How often each image was right, in rounds that all test the same ones."""
     first = rounds[0]
     right = {
-        name: torch.stack([each.right[name].double() for each in rounds]).mean(dim=0)
+        name: torch.stack([outcome.right[name].double() for outcome in rounds]).mean(dim=0)
         for name in first.right
     }
     return replace(first, right=right)

@@ -73,7 +73,7 @@ def check_params(document: Any, name: Path | str) -> Params:
     except ValidationError as error:
         # What is neither a number nor `auto` has two errors of one key, one after the other.
         by_key = groupby(error.errors(include_url=False), lambda problem: _key(problem["loc"]))
-        problems = [_in_words(key, list(found)) for key, found in by_key]
+        problems = [_in_words(key, list(errors)) for key, errors in by_key]
     if len(problems) == 1:
         raise ParamsError(f"{name}: {problems[0]}")
     lines = "".join(f"\n  - {problem}" for problem in problems)

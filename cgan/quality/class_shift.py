@@ -85,10 +85,10 @@ def furthest(moments: Moments, others: Moments, shape: Sequence[int] | None = No
     """Of each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
     values, columns = _apart(moments, others, _least(shape, moments.means.shape[1])).max(dim=1)
     changes = (moments.means - others.means).gather(1, columns[:, None])[:, 0]
-    found = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
+    worst = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
     return [
         Shift(label, value, _in_words(column, change, shape))
-        for label, (value, column, change) in enumerate(found)
+        for label, (value, column, change) in enumerate(worst)
     ]
 
 
@@ -108,7 +108,7 @@ def _least(shape: Sequence[int] | None, columns: int) -> Tensor:
     if shape is None:
         return torch.full((columns,), LEAST_FEATURE, dtype=torch.float64)
     least = torch.full((columns,), LEAST_PIXEL, dtype=torch.float64)
-    least[: len(NAMED)] = torch.tensor([each[3] for each in NAMED], dtype=torch.float64)
+    least[: len(NAMED)] = torch.tensor([row[3] for row in NAMED], dtype=torch.float64)
     least[2:5] *= torch.tensor([*shape[1:], max(shape[1:])])
     return least
 

@@ -274,7 +274,7 @@ def _accuracies(
     right: Tensor, labels: Tensor, weights: Tensor, classes: int
 ) -> dict[str, Estimate]:
     """The mean over the classes that have images, and the worst of them."""
-    parts, marks = (each.tensor_split(weights.shape[1]) for each in (labels, right.double()))
+    parts, marks = (values.tensor_split(weights.shape[1]) for values in (labels, right.double()))
     counts = torch.stack([part.bincount(minlength=classes) for part in parts]).double()
     pairs = zip(parts, marks, strict=True)
     hits = torch.stack([part.bincount(marked, classes) for part, marked in pairs])

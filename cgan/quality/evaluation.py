@@ -64,15 +64,15 @@ class Inputs:
         digest, csv = (begin(training.metadata, key) for key in ("digest", "csv_sha256"))
         kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in (training, heldout))
         images = "made of other images (classes, channels, height, width)"
-        for path, what, expected, found in (
+        for path, what, expected, actual in (
             (GENERATOR, "trained on other data", digest, begin(facts, "data_digest")),
             (JUDGE, "trained on other data", digest, begin(judge_facts, "data_digest")),
             (HOLDOUT_DATA, "made from other data", csv, begin(heldout.metadata, "csv_sha256")),
             (HOLDOUT_DATA, images, kind, its_kind),
         ):
-            if found != expected:
+            if actual != expected:
                 raise DataError(
-                    f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {found}. "
+                    f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {actual}. "
                     "Run `dvc repro`, or restore all files with `dvc checkout`."
                 )
         held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))

@@ -161,4 +161,4 @@ def in_mix(labels: Tensor, reference: Tensor) -> Tensor:
 def diversity(features: Tensor, labels: Tensor, classes: int) -> list[float]:
     """Total standard deviation of each class's features, √tr Σ. Near 0: one picture for the class."""
     members = [features[labels == label] for label in range(classes)]
-    return [float(each.var(dim=0).sum().sqrt()) if len(each) > 1 else 0.0 for each in members]
+    return [float(member.var(dim=0).sum().sqrt()) if len(member) > 1 else 0.0 for member in members]

@@ -95,8 +95,8 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """Newest first."""
-        found = self.client.search_model_versions(f"name = '{self.model}'")
-        versions = [Version(int(v.version), v.run_id or "", dict(v.tags)) for v in found]
+        entities = self.client.search_model_versions(f"name = '{self.model}'")
+        versions = [Version(int(v.version), v.run_id or "", dict(v.tags)) for v in entities]
         return sorted(versions, key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:

@@ -90,13 +90,13 @@ def bars(
     return checks
 
 
-def _bar(name: str, found: Accuracy | Estimate | Share, limit: float, whose: str = "") -> Check:
-    at_most, (low, high) = name in AT_MOST, found.interval
+def _bar(name: str, measured: Accuracy | Estimate | Share, limit: float, whose: str = "") -> Check:
+    at_most, (low, high) = name in AT_MOST, measured.interval
     if not at_most:
         low = max(low, 0.0)  # the bootstrap can go below what a share can be
     passed = high <= limit if at_most else low >= limit
     what = BARS[name].format(whose)
-    return Check(name, what, found.value, limit, passed, at_most, (low, high))
+    return Check(name, what, measured.value, limit, passed, at_most, (low, high))
 
 
 class Share(NamedTuple):
@@ -193,7 +193,10 @@ def agreement(
     """
     counts = confusion.sum(dim=1)
     rows = [
-        *zip(*(each.tolist() for each in (confusion.diagonal(), counts, right, total)), strict=True)
+        *zip(
+            *(column.tolist() for column in (confusion.diagonal(), counts, right, total)),
+            strict=True,
+        )
     ]
     many = [row for row in rows if row[1] >= ENOUGH and row[3]]
     if not many:

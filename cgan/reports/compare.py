@@ -112,8 +112,8 @@ def in_words(changes: Sequence[Change]) -> str:
     is named: of it nothing is known."""
 
     def named(verdict: str) -> str:
-        found = [c.metric.name for c in changes if c.a != c.b and c.verdict == verdict]
-        return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
+        names = [c.metric.name for c in changes if c.a != c.b and c.verdict == verdict]
+        return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
     clear = [f"{word} in {names}" for word in ("better", "worse") if (names := named(word))]
     sentences = [f"B is {', '.join(clear)}"] if clear else []

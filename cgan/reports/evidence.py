@@ -133,8 +133,8 @@ def _test_set(params: Params, options: Options, training: Dataset, say: Say) -> 
         test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None  # empty if there is none
         return (test, "the test set") if test else (load_dataset(HOLDOUT_DATA), HOLD_OUT)
     data = labelled(path, params, training)
-    known, digests = (image_digests(each.images.numpy()) for each in (training, data))
-    new = ~np.isin(digests, known)
+    trained_on, digests = (image_digests(part.images.numpy()) for part in (training, data))
+    new = ~np.isin(digests, trained_on)
     if not new.all():
         say(f"{path}: {(~new).sum():,} images are in the training part too and are left out.")
     if not new.any():

@@ -39,8 +39,8 @@ def report_on(
 ) -> tuple[Report, list[Table]]:
     """The report, and its tables as a page has them."""
     answers, names = together(outcomes), rounds[0].test.class_names
-    learnt = torch.stack([each.training.counts for each in rounds])
-    added = torch.stack([each.lacking.bincount(minlength=len(names)) for each in rounds])
+    learnt = torch.stack([round_.training.counts for round_ in rounds])
+    added = torch.stack([round_.lacking.bincount(minlength=len(names)) for round_ in rounds])
     tables = [
         _classes(effect, names, learnt.double().mean(dim=0), added.double().mean(dim=0)),
         _methods(answers, 1 if folded else len(rounds), names),

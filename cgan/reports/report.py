@@ -102,12 +102,12 @@ def rank(run_id: str) -> str:
         alike = str(mine.data.tags.get(MEASURED_WITH))
         peers = measured_alike(registry.client, mine.info.experiment_id, alike)
         weights = [*peers]
-        own = mine.data.tags.get(WEIGHTS, run_id)
-        if own not in peers or len(peers) < 2:
+        weights_here = mine.data.tags.get(WEIGHTS, run_id)
+        if weights_here not in peers or len(peers) < 2:
             return ""
-        rival = peers[weights[0 if weights.index(own) else 1]][0]
+        rival = peers[weights[0 if weights.index(weights_here) else 1]][0]
         pair = [evaluation_of(registry, key) for key in (run_id, rival.info.run_id)]
-    text = f"number {weights.index(own) + 1} of {len(peers)} generators by {METRIC.name}, "
+    text = f"number {weights.index(weights_here) + 1} of {len(peers)} generators by {METRIC.name}, "
     text += f"{mine.data.metrics[DISTANCE]:.3g}; "
     text += f"{rival.info.run_name} has {rival.data.metrics[DISTANCE]:.3g}"
     if all(pair) and not contexts_differ(*pair) and (interval := change(METRIC, *pair)):

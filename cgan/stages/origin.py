@@ -64,8 +64,8 @@ def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict
 
 def _context() -> dict[str, str]:
     """The DVC experiment and the flow that asked for the training."""
-    found = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **asked_by()}
-    return {key: value for key, value in found.items() if value}
+    context = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **asked_by()}
+    return {key: value for key, value in context.items() if value}
 
 
 def _cpu() -> str:

@@ -112,11 +112,11 @@ def main() -> None:
 
 def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict[str, Any]:
     """Everything that determines the trained weights and what their file says, as plain JSON."""
-    known = {"data_sha256": "csv_sha256", "data_digest": "digest", "class_names": "class_names"}
+    sources = {"data_sha256": "csv_sha256", "data_digest": "digest", "class_names": "class_names"}
     return {
         "format": FORMAT,
         "params": params.model_dump(),
-        "data": {k: data.metadata[name] for k, name in known.items() if name in data.metadata},
+        "data": {k: data.metadata[name] for k, name in sources.items() if name in data.metadata},
         "classes": data.classes,  # by `validate.classes` there can be more than the data shows
         "code": {
             f"{package}/{path.name}": sha256_of(path)

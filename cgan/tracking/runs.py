@@ -148,8 +148,12 @@ def training_run(
     }
     # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
     # and the training is taken up at its last step. One that it knows is trained anew on purpose.
-    own = folder / records.RUN
-    if own.is_file() and LOCK.is_file() and md5_of(own) in LOCK.read_text(encoding="utf-8"):
+    info_file = folder / records.RUN
+    if (
+        info_file.is_file()
+        and LOCK.is_file()
+        and md5_of(info_file) in LOCK.read_text(encoding="utf-8")
+    ):
         with locked(folder / SENDING):  # else a sender would go on in the new folder
             folder.rename(f"{folder}-{info['run_key'][:8]}")
     resumed = {"cgan.resumed": "true"} if (folder / records.RECORDS).exists() else {}
@@ -168,9 +172,9 @@ def training_run(
     finally:
         run.write("end", **end)
         run.send()
-    found = run.in_mlflow and run.in_mlflow.info
-    place = {name: found and getattr(found, name) for name in ("experiment_id", "run_id")}
-    for path in (RUN_REFERENCE, own):  # of which DVC keeps one
+    entity = run.in_mlflow and run.in_mlflow.info
+    place = {name: entity and getattr(entity, name) for name in ("experiment_id", "run_id")}
+    for path in (RUN_REFERENCE, info_file):  # of which DVC keeps one
         write_json(path, run.info | place)
 
 

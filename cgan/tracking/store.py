@@ -123,7 +123,7 @@ def reason_of(error: BaseException) -> str:
 def asked_by() -> dict[str, str]:
     """Who runs this, as tags: the user, if the container's passwd knows one, and MLFLOW_RUN_CONTEXT, in which
     the flow names itself (`prefect.flow_run_id` and others)."""
-    known = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
+    facts = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
     with contextlib.suppress(OSError, KeyError):
-        known["mlflow.user"] = getpass.getuser()
-    return {key: str(value) for key, value in known.items()}
+        facts["mlflow.user"] = getpass.getuser()
+    return {key: str(value) for key, value in facts.items()}
