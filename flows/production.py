@@ -89,11 +89,14 @@ def _start(root: Path, name: str, port: int = 0) -> None:
     CganError if it ends."""
     deadline = time.monotonic() + START_S
     with supervisor(root) as keeper:
-        with contextlib.suppress(Fault):  # it runs, or has ended
+        with contextlib.suppress(Fault):  # an `up` that was killed started it, or it has ended
             keeper.startProcess(name)
-        while keeper.getProcessInfo(name)["statename"] == "RUNNING" and time.monotonic() < deadline:
-            if not port or answers(port):
+        started = ("STARTING", "RUNNING")
+        while (state := keeper.getProcessInfo(name)["statename"]) in started:
+            if state == "RUNNING" and (not port or answers(port)):
                 return
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.2)
         with contextlib.suppress(Fault):  # it has ended
             keeper.stopProcess(name)

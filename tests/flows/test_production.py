@@ -25,6 +25,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from test_pipeline import python
 from toy_project import CLI, commit, copy_code, git
 
 from cgan.files import write_json
@@ -166,15 +167,20 @@ def runs(client: SyncPrefectClient, name: str, *states: str) -> list[FlowRun]:
 
 @pytest.fixture
 def up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
-    """Servers, and the deployments; an automation of the project's that does not wait long."""
+    """Servers, and the deployments; an automation of the project's that does not wait long. The first `up` is
+    killed while Prefect starts."""
     monkeypatch.setenv("SLOW", "train")  # the worker passes it on
     monkeypatch.setenv("SECONDS", "30")
     silent = project / "flows/silent.yaml"
     silent.write_text(silent.read_text().replace("within: 180", "within: 60"))
     git(project, "commit", "--quiet", "--all", "-m", "soon")
     port = free_port()
+    command, log = ["up", f"--prefect-port={port}"], project / PRODUCTION / "prefect.log"
     try:
-        assert production.main(["up", f"--prefect-port={port}"]) == 0
+        with python("-m", "flows.production", *command) as killed:
+            wait_until(log.exists)
+            killed.kill()
+        assert production.main(command) == 0
         assert production.main(["deploy"]) == 0
         with (
             temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}),
