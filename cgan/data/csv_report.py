@@ -29,13 +29,13 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     flat = images.reshape(len(images), -1)
     counts = np.bincount(labels, minlength=data.classes)
     names = params.class_names or [str(label) for label in range(len(counts))]
-    _check_counts(counts, names, params, name, bool(data.files))
+    _check_counts(counts, names, params, name, data)
     darkest, brightest = flat.min(axis=1), flat.max(axis=1)
     top = int(brightest.max())
     if top <= 1:
         raise DataError(
             f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
-            "to 0–1 (multiply them by 255), or all images are blank."
+            "to 0–1 (multiply them by 255), 8 bits in files of 16 (save them as 8), or all images are blank."
         )
     firsts = first_copies(image_digests(images))
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
@@ -56,7 +56,8 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         "some are copies of its images: compare them on the run's page before you use them. More images "
         "help more than any parameter.": few,
         f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
-        f"digits)? Multiply them by {255 // top}.": top <= UNSCALED,
+        f"digits; 12 of 16 bits)? Multiply them by {255 // (top + bool(data.files))}.": top
+        <= UNSCALED,
         f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
         "the hold-out.": len(copies),
         f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
@@ -111,17 +112,17 @@ def _completed(params: ValidateParams, data: LabelledImages) -> ValidateParams:
 
 
 def _check_counts(
-    counts: Rows, names: list[str], params: ValidateParams, name: str, pictures: bool
+    counts: Rows, names: list[str], params: ValidateParams, name: str, data: LabelledImages
 ) -> None:
-    """Raises DataError when a class has no image, or too few."""
+    """Raises DataError when a class has no image, or too few; it also says what was left out."""
     present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
     few = [label for label in present if counts[label] < params.min_per_class]
     declared = f" (`validate.classes` is {params.classes})" * bool(params.classes)
     if len(present) < 2:
         name_of = [*names, *map(str, present)][present[0]]
         problem = f"all labels are {name_of}; expected at least 2 classes."
-        if pictures:
-            problem += " Give each class a folder of its own."
+        if data.files:
+            problem += " Give each class a folder of its own, or list all in a CSV `path,label`."
     elif missing:
         problem = (
             f"no image of class {listed(missing)}{declared}; {len(present):,} are found: {listed(present)}. "
@@ -134,16 +135,17 @@ def _check_counts(
         )
     elif few:
         shown = listed([f"class {names[label]} has {counts[label]:,}" for label in few])
+        least = counts[few].min()  # the param cannot be below 2
+        lower = f"lower `validate.min_per_class` (to {least})" if least > 1 else "remove the class"
         problem = (
             f"{len(few):,} of {len(present):,} classes have fewer than {params.min_per_class} images: "
-            f"{shown}. Add images, or lower `validate.min_per_class` (to {counts[few].min()}; it cannot be "
-            "below 2)."
+            f"{shown}. Add images, or {lower}."
         )
     else:
         return
-    if len(present) > 1 and not params.classes and not pictures:
+    if len(present) > 1 and not params.classes and not data.files:
         problem += " Is a label a mistake? Set `validate.classes`, and its rows are named."
-    raise DataError(f"{name}: {problem}")
+    raise DataError("\n".join([f"{name}: {problem}", *data.warnings]))
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -155,10 +155,13 @@ def split(
     for label in np.unique(labels):
         if len(np.unique(side[labels == label])) < 2:
             count = len(np.unique(firsts[labels == label]))
-            what = "distinct images" if groups is None else "groups of images"
+            what, advice = "distinct images", "Add images of this class, or remove it."
+            if groups is not None:
+                what = "groups of images (by `preprocess.group`, or a column `group`)"
+                advice = "Make smaller groups, or add images of this class."
             raise DataError(
                 f"class {names[label] if names else label}: {what}: {count}; a hold-out needs at least 2 "
-                "that are of no other class. Add images of this class, or remove it."
+                f"that are of no other class. {advice}"
             )
     return np.flatnonzero(~side), np.flatnonzero(side)
 

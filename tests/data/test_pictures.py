@@ -120,7 +120,15 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         {"cat/wide.png": picture(size=(30, 20))},
         r"refused: .* 30 × 20 \(cat/wide.*one size.*`data\.height: 32` and `data\.width: 32`.*pad`",
     ),
-    "too large": ({"cat/0.png": picture(size=(400, 300))}, r"refused: .*at most 256 × 256"),
+    "too large": ({"cat/0.png": picture(size=(400, 300))}, r"refused: .*sides of 8 to 256"),
+    "too small, alone": (
+        {f"{name}/0.png": picture(size=(60, 7)) for name in "ab"},
+        r"refused: own: pictures of 60 × 7 \(a/0\.png\); expected one size, with sides of 8 to 256\.",
+    ),
+    "classes in classes": (
+        {f"dog/{kind}/0.png": picture() for kind in ("pug", "lab")},
+        r"Folders in folders: 2 of 6 .*outer folder: dog/lab/0\.png, dog/pug/0\.png\. .* move",
+    ),
     "a bomb": ({"cat/0.png": picture(size=(12_000, 9000))}, "refused: .*0.png: .*sion bomb"),
     "claims gigabytes": ({"cat/x.png": bytes(10_000)}, r"refused: .*1 of 5 .*x\.png: larger"),
     "claims gigabytes in a zip": ({"cat/x.png": bytes(10_000)}, r"refused: .*x\.png: larger"),
@@ -138,6 +146,10 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     "a table of what is not there": (
         {"x.csv": TABLE + b"cat/9.png,cat\n../x.png,cat\n"},
         r"refused: .*x\.csv: .*2 of 6 lines.*:\n  - line 6, `cat/9\.png,cat`: .*no such.*\n.*line 7",
+    ),
+    "a column twice": (
+        {"x.csv": TABLE.replace(b"label\n", b"label,label\n")},
+        r"refused: .*x\.csv: .*cannot be read \(two columns are named label\)\. Correct it",
     ),
     "a path twice": ({"x.csv": TABLE + b"cat/0.png,app\n"}, "refused: .*listed a second time"),
     "no label": ({"x.csv": TABLE.replace(b",cat", b",")}, "refused: .*no label"),
@@ -202,7 +214,7 @@ def test_pictures_are_arrays_with_their_names_in_whatever_folder_around(packed: 
         shutil.make_archive("a", "zip", ".", "a")
     found = opened("a.zip" if packed else "a")
     values = found.images[:, 0, 5, 5].tolist()
-    assert found.class_names == ["apple", "cat"] and found.warnings == ()
+    assert found.class_names == ["apple", "cat"] and "2.jfif. If" in "".join(found.warnings)
     assert sorted(zip(found.labels.tolist(), values, strict=True)) == [
         (0, 20), (0, 21), (1, 10), *([(1, 10)] * (not packed)), (1, 11), (1, 12), (1, 13)
     ]  # fmt: skip
@@ -216,10 +228,14 @@ def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its
     write({"train.csv": "\n".join(csv_lines(*make_images())).encode()})
     assert len(opened().labels) == 36
     Path("own/train.csv").unlink()
-    write({"labels.csv": b"path,label\ncat/0.png,a\nloose.png,b\n", "far/away.png": picture()})
+    # As R writes it, with a name for no row, and as `find` names files.
+    table = b'"","Path","label"\n"1","./cat/0.png","a"\n"2","loose.png","b"\n'
+    write({"labels.csv": table, "far/away.png": picture()})
     found = opened()
     assert found.class_names == ["a", "b"]
-    assert found.warnings == ("Left out: 1. Not in labels.csv: cat/1.png.",)
+    assert found.warnings == (
+        "Left out: 2. Not in labels.csv: cat/1.png. A column of labels.csv without a use: without a name.",
+    )
 
 
 def test_numbers_stand_in_their_order_and_names_may_begin_with_underscores() -> None:
@@ -304,11 +320,12 @@ def groups() -> list[int]:
 def test_torchvisions_layout_is_kept_and_equal_images_are_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    names = [(part, label) for part in ("train", "val", "test") for label in ("cat", "dog")]
+    names = [(part, label) for part in ("train", "val", "Testing") for label in ("cat", "dog")]
     write(
         {f"{p}/{c}/{n}.png": noise(10 * i + n) for i, (p, c) in enumerate(names) for n in range(4)}
     )
-    write({"test/dog/known.png": Path("own/train/dog/0.png").read_bytes()})
+    write({"boxes/0.xml": b"<"})
+    write({"Testing/dog/known.png": Path("own/train/dog/0.png").read_bytes()})
     report = run()
     assert sizes() == [8, 8, 8] and report["rows"] == 16
     assert report["splits"] == {"train": 8, "val": 8, "test": 9}
@@ -377,6 +394,7 @@ def test_pictures_take_the_place_of_a_csv_and_the_names_are_those_of_the_folders
     with pytest.raises(DataError, match=r"`validate\.classes` is 3, the pictures have 2"):
         run(classes=3)
     assert load_params().validation.classes == 3
-    with pytest.raises(DataError, match=r"class b has 5.*`validate\.min_per_class`") as caught:
+    write({"b/x.heic": b""})
+    with pytest.raises(DataError, match=r"b has 5.*`validate\.min_per_.*\n.*b/x\.heic") as caught:
         run(min_per_class=9)
     assert "validate.classes" not in str(caught.value)
