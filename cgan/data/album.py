@@ -21,7 +21,9 @@ from typing import IO
 from cgan.data.dataset import SPLITS
 from cgan.errors import SourceError, listed
 
-PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+PICTURES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"
+)  # fmt: skip
 ARCHIVES = (".zip", ".gz")
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX")
 HEAD_BYTES = 4096
@@ -143,10 +145,10 @@ def _only_file(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     raise SourceError(
-        f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures, one a class; found "
-        f"{listed([file.name for file in files]) or 'neither'}. Put the pictures of each class into a folder "
-        "with its name, or a CSV `path,label` beside them. Of several files, set `data.path` to the one that "
-        "you mean."
+        f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures (PNG, JPEG, GIF, BMP, WebP or "
+        f"TIFF), one a class; found {listed([file.name for file in files]) or 'neither'}. Put the pictures "
+        "of each class into a folder with its name, or a CSV `path,label` beside them. Of several files, set "
+        "`data.path` to the one that you mean."
     )
 
 

@@ -161,7 +161,10 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     "a table of nothing": ({"x.csv": b"path,label\n"}, "refused: .*x.csv: .* 0 of 0 lines.* none"),
     "a long line": ({"x.csv": TABLE + b"\na,b,c\n"}, "refused: .*line 7, `a,b,c`: 3.*, expected 2"),
     "an open quote": ({"x.csv": TABLE + b'"a'}, "refused: .*expected a CSV of `path,label`; it"),
-    "no folders, alone": ({"0.png": picture()}, r"refused: own: .*neither\..*folder with its name"),
+    "no folders, alone": (
+        {"0.png": picture()},
+        r"refused: own: .*PNG.*neither\..*folder with its name",
+    ),
     "nothing, alone": ({"cat": None}, r"refused: own: expected one \.csv.* or folders of pictures"),
     "to test on, alone": (
         {"train/cat/0.png": picture(), "test/dog/0.png": picture()},
@@ -243,7 +246,7 @@ def test_numbers_stand_in_their_order_and_names_may_begin_with_underscores() -> 
     found = opened("digits")
     assert found.class_names is None and found.images[:, 0, 0, 0].tolist() == [*range(11)]
     assert np.array_equal(found.labels, np.arange(11))
-    write({"__a/0.png": picture(), "b/0.png": picture()}, "names")
+    write({f"{name}/0.PGM": picture(kind="PPM") for name in ("__a", "b")}, "names")
     assert opened("names").class_names == ["__a", "b"]
 
 
