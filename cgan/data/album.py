@@ -208,13 +208,18 @@ def _arranged(album: Album) -> Album | None:
     names = [entry.name for entry in album.entries if not entry.reason]
     folders = {name.rpartition("/")[0] for name in names if is_picture(name)}
     around = os.path.commonpath(folders) if folders else ""
-    for name in names:
-        if name.lower().endswith(".csv") and f"{around}/".startswith(name[: name.rfind("/") + 1]):
-            columns = album.columns(name)
-            if PATHS.issubset(columns):
-                return _by_listing(album, name)
-            if len(columns) > MIN_PIXELS:
-                return None
+    tables = [name for name in names if name.lower().endswith(".csv")]
+    tables = [name for name in tables if f"{around}/".startswith(name[: name.rfind("/") + 1])]
+    listings = [name for name in tables if PATHS.issubset(album.columns(name))]
+    if len(listings) > 1:
+        raise SourceError(
+            f"{album.root}: expected one CSV of `path,label`; found {listed(listings)}. Join them, with "
+            "a column `split` (train, val, test), or set `data.path` to the one that you mean."
+        )
+    if listings:
+        return _by_listing(album, listings[0])
+    if any(len(album.columns(name)) > MIN_PIXELS for name in tables):
+        return None
     _by_folders(album.entries, around.rpartition("/")[0] if len(folders) == 1 else around)
     return album if any(is_picture(e.name) for e in album.entries if not e.reason) else None
 

@@ -147,6 +147,10 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         {"x.csv": TABLE + b"cat/9.png,cat\n../x.png,cat\n"},
         r"refused: .*x\.csv: .*2 of 6 lines.*:\n  - line 6, `cat/9\.png,cat`: .*no such.*\n.*line 7",
     ),
+    "two tables": (
+        {"train.csv": TABLE, "test.csv": TABLE},
+        r"refused: own: expected one CSV .*found test\.csv, train\.csv\. .*`split`",
+    ),
     "a column twice": (
         {"x.csv": TABLE.replace(b"label\n", b"label,label\n")},
         r"refused: .*x\.csv: .*cannot be read \(two columns are named label\)\. Correct it",
@@ -377,7 +381,11 @@ def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_
     assert len({*groups()}) == 40 and sizes() == [108, 12, 0] and "Near" not in caplog.text
     run({"group": "auto"})
     assert "Groups: 40 of 120 images, the largest of 3" in caplog.text and "Near" not in caplog.text
-    for pattern, words in (("shot", "in no file, such as own/"), ("(", "no regular expression")):
+    for pattern, words in (
+        ("shot", "in no file, such as own/"),
+        ("tile", r"class a: groups of images \(by `preprocess\.group`.*: 1; .*Make smaller groups"),
+        ("(", "no regular expression"),
+    ):
         with pytest.raises(CganError, match=words):
             run({"group": pattern})
 
