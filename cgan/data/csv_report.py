@@ -153,7 +153,7 @@ def summary(report: dict[str, Any]) -> str:
     shape, counts, splits = report["shape"], report["class_counts"], report["splits"]
     range_of = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
     lines = [
-        f"{report['rows']:,} images of {shape['height']} × {shape['width']} pixels"
+        f"{report['rows']:,} images of {shape['width']} × {shape['height']} pixels"
         f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes of {range_of} images",
         *[f"{splits['val']:,} of these are held out: they are in val"] * (splits["val"] > 0),
         *[f"{splits['test']:,} more are in test"] * (splits["test"] > 0),

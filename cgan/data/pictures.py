@@ -261,6 +261,6 @@ def _cut_in_words(read: list[Entry], width: int, height: int) -> list[str]:
         for label, (median, most) in sorted(cut.items(), key=lambda item: (-item[1][0], item[0]))
     ]
     return [
-        f"Cut off: to fit {height} × {width}, pictures lose a part of their area, at the median (at most): "
+        f"Cut off: to fit {width} × {height}, pictures lose a part of their area, at the median (at most): "
         f"{listed(shown, 10)}. The generator never learns what is cut off. `data.fit: pad` keeps all of it."
     ]

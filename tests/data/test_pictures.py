@@ -290,6 +290,7 @@ def test_other_shapes_are_cropped_padded_or_stretched_and_what_is_lost_is_said()
     (warning,) = cropped.warnings
     assert re.search(r"fit 10 × 10.*a 75 % \(75 %\), b 75 %.*`data\.fit: pad`", warning)
     assert padded.warnings == stretched.warnings == ()
+    assert "fit 9 × 8, " in opened(height=8, width=9).warnings[0]
 
 
 def test_photographs_stand_upright() -> None:
