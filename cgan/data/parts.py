@@ -155,13 +155,11 @@ def split(
     for label in np.unique(labels):
         if len(np.unique(side[labels == label])) < 2:
             count = len(np.unique(firsts[labels == label]))
-            what, advice = "distinct images", "Add images of this class, or remove it."
-            if groups is not None:
-                what = "groups of images (by `preprocess.group`, or a column `group`)"
-                advice = "Make smaller groups, or add images of this class."
+            grouped = "groups (by `preprocess.group`, or the column `group`; make smaller ones)"
+            what = "distinct images" if groups is None else grouped
             raise DataError(
                 f"class {names[label] if names else label}: {what}: {count}; a hold-out needs at least 2 "
-                f"that are of no other class. {advice}"
+                "that are of no other class. Add images of this class, or remove it."
             )
     return np.flatnonzero(~side), np.flatnonzero(side)
 

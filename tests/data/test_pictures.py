@@ -384,7 +384,7 @@ def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_
     assert "Groups: 40 of 120 images, the largest of 3" in caplog.text and "Near" not in caplog.text
     for pattern, words in (
         ("shot", "in no file, such as own/"),
-        ("tile", r"class a: groups of images \(by `preprocess\.group`.*: 1; .*Make smaller groups"),
+        ("tile", r"class a: groups \(by `preprocess\.group`, .*smaller ones\): 1; "),
         ("(", "no regular expression"),
     ):
         with pytest.raises(CganError, match=words):
