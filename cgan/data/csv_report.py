@@ -43,12 +43,16 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     constant = np.flatnonzero(darkest == brightest).tolist()
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
+    renamed = [
+        f"{a} is {b}" for a, b in zip(data.class_names or names, names, strict=True) if a != b
+    ]
     few = {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}
 
     def repeats(indices: Rows) -> str:
         return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in indices])
 
     warnings = {
+        f"Renamed by `validate.class_names`: {listed(renamed)}. Null keeps the folders' names.": renamed,
         f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times fewer "
         f"(`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less "
         "well.": times > params.max_imbalance,

@@ -399,6 +399,8 @@ def test_pictures_take_the_place_of_a_csv_and_the_names_are_those_of_the_folders
     assert PICTURES.is_file() and not CSV.exists()
     assert report["params"]["class_names"] == ["a", "b"], "in the order of the folders"
     assert report["shape"] == {"channels": 1, "height": 10, "width": 10}
+    renamed = run({"holdout_fraction": 0.25}, class_names=["x", "b"])["warnings"][0]
+    assert "Renamed by `validate.class_names`: a is x. " in renamed
     write({"b/again.png": Path("own/a/0.png").read_bytes()})
     said = "\n".join(run({"holdout_fraction": 0.25})["warnings"])
     assert "Duplicates: 1 (own/b/again.png is own/a/0.png)" in said
