@@ -25,7 +25,7 @@ PICTURES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"
 )  # fmt: skip
 ARCHIVES = (".zip", ".gz")
-OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX")
+OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
 HEAD_BYTES = 4096
 MIN_PIXELS = 64  # columns of a CSV
 PATHS = {"path", "label"}  # columns of a CSV that lists pictures
@@ -254,8 +254,8 @@ def _by_listing(album: Album, listing: str) -> Album:
             values = ([value.strip() for value in row] for row in table)
             (_, header), *rows = [(table.line_num, row) for row in values if any(row)]
             columns = _columns(header)
-            if twice := sorted(name for name in COLUMNS if columns.count(name) > 1):
-                raise ValueError(f"two columns are named {twice[0]}")
+            if any(columns.count(name) > 1 for name in COLUMNS):
+                raise ValueError("two columns have one name")
     except Exception as error:  # zipfile raises a dozen kinds
         raise SourceError(
             f"{where}: expected a CSV of `path,label`; it cannot be read ({first_line(error)}). Correct it, "
@@ -294,8 +294,6 @@ def _by_listing(album: Album, listing: str) -> Album:
         if e.reason or is_picture(e.name)
     ]
     unused = sorted({*columns} - COLUMNS)
-    beside += [
-        Entry(name or "without a name", f"a column of {listing} without a use") for name in unused
-    ]
+    beside += [Entry(name or "no name", f"a column of {listing} without a use") for name in unused]
     album.entries = [*taken.values(), *beside]
     return album

@@ -43,16 +43,14 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     constant = np.flatnonzero(darkest == brightest).tolist()
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
-    renamed = [
-        f"{a} is {b}" for a, b in zip(data.class_names or names, names, strict=True) if a != b
-    ]
+    given = [f"{a} is {b}" for a, b in zip(data.class_names or names, names, strict=True) if a != b]
     few = {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}
 
     def repeats(indices: Rows) -> str:
         return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in indices])
 
     warnings = {
-        f"Renamed by `validate.class_names`: {listed(renamed)}. Null keeps the folders' names.": renamed,
+        f"Renamed by `validate.class_names`: {listed(given)}. Null keeps the folders' names.": given,
         f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times fewer "
         f"(`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less "
         "well.": times > params.max_imbalance,
@@ -60,8 +58,7 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         "some are copies of its images: compare them on the run's page before you use them. More images "
         "help more than any parameter.": few,
         f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
-        f"digits; 12 of 16 bits)? Multiply them by {255 // (top + bool(data.files))}.": top
-        <= UNSCALED,
+        f"digits; 12 of 16 bits)? Multiply by {255 // (top + bool(data.files))}.": top <= UNSCALED,
         f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
         "the hold-out.": len(copies),
         f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
@@ -135,15 +132,14 @@ def _check_counts(
     elif len(names) != len(counts):
         problem = (
             f"{len(counts)} classes, with labels from 0 to {len(counts) - 1}, and `validate.class_names` has "
-            f"{len(names)} names. Give each class one name, in the order of the labels."
+            f"{len(names)} names. Give each class one name, in the order of the labels, or set it to null."
         )
     elif few:
         shown = listed([f"class {names[label]} has {counts[label]:,}" for label in few])
-        least = counts[few].min()  # the param cannot be below 2
-        lower = f"lower `validate.min_per_class` (to {least})" if least > 1 else "remove the class"
         problem = (
             f"{len(few):,} of {len(present):,} classes have fewer than {params.min_per_class} images: "
-            f"{shown}. Add images, or {lower}."
+            f"{shown}. Add images, lower `validate.min_per_class` (to {max(2, counts[few].min())}), or "
+            "remove the class."
         )
     else:
         return

@@ -108,10 +108,7 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         r"Colour: 1 of 14 .*cat/red\.png",
     ),
     "not in the table": ({"x.csv": TABLE, "cat/x.png": picture()}, ".*1. Not in x.csv: cat/x.png"),
-    "a column of the table": (
-        {"x.csv": TABLE.replace(b"label\n", b"label,y\n").replace(b"cat\n", b"cat,1\n")},
-        r"Left out: 1\. A column of x\.csv without a use: y\.",
-    ),
+    "a column": ({"x.csv": TABLE.replace(b"l\n", b"l,y\n")}, r".*A column .*without a use: y\.$"),
     "damaged": (
         {f"cat/{n}.png": b"<html>" for n in range(7)} | {"cat/cut.jpg": noise(1)[:90]},
         r"refused: own: 8 of 10 pictures cannot be read:(\n  - cat/.*){5}\nRemove or replace",
@@ -121,14 +118,8 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         r"refused: .* 30 × 20 \(cat/wide.*one size.*`data\.height: 32` and `data\.width: 32`.*pad`",
     ),
     "too large": ({"cat/0.png": picture(size=(400, 300))}, r"refused: .*sides of 8 to 256"),
-    "too small, alone": (
-        {f"{name}/0.png": picture(size=(60, 7)) for name in "ab"},
-        r"refused: own: pictures of 60 × 7 \(a/0\.png\); expected one size, with sides of 8 to 256\.",
-    ),
-    "classes in classes": (
-        {f"dog/{kind}/0.png": picture() for kind in ("pug", "lab")},
-        r"Folders in folders: 2 of 6 .*outer folder: dog/lab/0\.png, dog/pug/0\.png\. .* move",
-    ),
+    "too small, alone": ({"a/0.png": picture(size=(60, 7))}, "refused: .*60 × 7 .*of 8 to 256"),
+    "classes in a class": ({"a/b/0.png": picture()}, r"Folders in folders: 1 of 5 .*: a/b/0\.png"),
     "a bomb": ({"cat/0.png": picture(size=(12_000, 9000))}, "refused: .*0.png: .*sion bomb"),
     "claims gigabytes": ({"cat/x.png": bytes(10_000)}, r"refused: .*1 of 5 .*x\.png: larger"),
     "claims gigabytes in a zip": ({"cat/x.png": bytes(10_000)}, r"refused: .*x\.png: larger"),
@@ -147,14 +138,8 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         {"x.csv": TABLE + b"cat/9.png,cat\n../x.png,cat\n"},
         r"refused: .*x\.csv: .*2 of 6 lines.*:\n  - line 6, `cat/9\.png,cat`: .*no such.*\n.*line 7",
     ),
-    "two tables": (
-        {"train.csv": TABLE, "test.csv": TABLE},
-        r"refused: own: expected one CSV .*found test\.csv, train\.csv\. .*`split`",
-    ),
-    "a column twice": (
-        {"x.csv": TABLE.replace(b"label\n", b"label,label\n")},
-        r"refused: .*x\.csv: .*cannot be read \(two columns are named label\)\. Correct it",
-    ),
+    "two tables": ({"a.csv": TABLE, "b.csv": TABLE}, r"refused: .*found a\.csv, b\.csv\. .*split"),
+    "a column twice": ({"x.csv": b"path,label,Path"}, "refused: .*two columns have one name"),
     "a path twice": ({"x.csv": TABLE + b"cat/0.png,app\n"}, "refused: .*listed a second time"),
     "no label": ({"x.csv": TABLE.replace(b",cat", b",")}, "refused: .*no label"),
     "a short line": ({"x.csv": TABLE.replace(b",cat", b"")}, "refused: .*no label"),
@@ -165,10 +150,7 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     "a table of nothing": ({"x.csv": b"path,label\n"}, "refused: .*x.csv: .* 0 of 0 lines.* none"),
     "a long line": ({"x.csv": TABLE + b"\na,b,c\n"}, "refused: .*line 7, `a,b,c`: 3.*, expected 2"),
     "an open quote": ({"x.csv": TABLE + b'"a'}, "refused: .*expected a CSV of `path,label`; it"),
-    "no folders, alone": (
-        {"0.png": picture()},
-        r"refused: own: .*PNG.*neither\..*folder with its name",
-    ),
+    "no folders, alone": ({"0.png": picture()}, r"refused: .*PNG.*neither\..*folder with its name"),
     "nothing, alone": ({"cat": None}, r"refused: own: expected one \.csv.* or folders of pictures"),
     "to test on, alone": (
         {"train/cat/0.png": picture(), "test/dog/0.png": picture()},
@@ -235,14 +217,11 @@ def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its
     write({"train.csv": "\n".join(csv_lines(*make_images())).encode()})
     assert len(opened().labels) == 36
     Path("own/train.csv").unlink()
-    # As R writes it, with a name for no row, and as `find` names files.
-    table = b'"","Path","label"\n"1","./cat/0.png","a"\n"2","loose.png","b"\n'
-    write({"labels.csv": table, "far/away.png": picture()})
+    by_r = b'"","Path","label"\n"1","./cat/0.png","a"\n"2","loose.png","b"\n'
+    write({"labels.csv": by_r, "far/away.png": picture()})
     found = opened()
     assert found.class_names == ["a", "b"]
-    assert found.warnings == (
-        "Left out: 2. Not in labels.csv: cat/1.png. A column of labels.csv without a use: without a name.",
-    )
+    assert re.match(r"Left out: 2\. Not .*: cat/1\.png\. A column .*: no name\.$", *found.warnings)
 
 
 def test_numbers_stand_in_their_order_and_names_may_begin_with_underscores() -> None:
@@ -332,8 +311,8 @@ def test_torchvisions_layout_is_kept_and_equal_images_are_left_out(
     write(
         {f"{p}/{c}/{n}.png": noise(10 * i + n) for i, (p, c) in enumerate(names) for n in range(4)}
     )
-    write({"boxes/0.xml": b"<"})
-    write({"Testing/dog/known.png": Path("own/train/dog/0.png").read_bytes()})
+    known = Path("own/train/dog/0.png").read_bytes()
+    write({"Testing/dog/known.png": known, "boxes/0.xml": b"<"})
     report = run()
     assert sizes() == [8, 8, 8] and report["rows"] == 16
     assert report["splits"] == {"train": 8, "val": 8, "test": 9}
@@ -383,9 +362,9 @@ def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_
     run({"group": "auto"})
     assert "Groups: 40 of 120 images, the largest of 3" in caplog.text and "Near" not in caplog.text
     for pattern, words in (
-        ("shot", "in no file, such as own/"),
-        ("tile", r"class a: groups \(by `preprocess\.group`, .*smaller ones\): 1; "),
-        ("(", "no regular expression"),
+        ("shot", "file, such as own/"),
+        ("tile", "make smaller"),
+        ("(", "lar exp"),
     ):
         with pytest.raises(CganError, match=words):
             run({"group": pattern})
@@ -399,8 +378,9 @@ def test_pictures_take_the_place_of_a_csv_and_the_names_are_those_of_the_folders
     assert PICTURES.is_file() and not CSV.exists()
     assert report["params"]["class_names"] == ["a", "b"], "in the order of the folders"
     assert report["shape"] == {"channels": 1, "height": 10, "width": 10}
-    renamed = run({"holdout_fraction": 0.25}, class_names=["x", "b"])["warnings"][0]
-    assert "Renamed by `validate.class_names`: a is x. " in renamed
+    assert (
+        "names`: a is x. " in run({"holdout_fraction": 0.25}, class_names=["x", "b"])["warnings"][0]
+    )
     write({"b/again.png": Path("own/a/0.png").read_bytes()})
     said = "\n".join(run({"holdout_fraction": 0.25})["warnings"])
     assert "Duplicates: 1 (own/b/again.png is own/a/0.png)" in said
