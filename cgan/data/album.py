@@ -21,13 +21,16 @@ from typing import IO
 from cgan.data.dataset import SPLITS
 from cgan.errors import SourceError, listed
 
-PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+PICTURES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"
+)  # fmt: skip
 ARCHIVES = (".zip", ".gz")
-OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX")
+OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
 HEAD_BYTES = 4096
 MIN_PIXELS = 64  # columns of a CSV
 PATHS = {"path", "label"}  # columns of a CSV that lists pictures
-AS_SPLIT = {"training": "train", "valid": "val", "validation": "val"}
+COLUMNS = PATHS | {"group", "split"}  # of which it may have these two as well
+AS_SPLIT = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 NO_PICTURE = "no PNG, JPEG, GIF, BMP, WebP or TIFF"
 
 
@@ -47,6 +50,7 @@ class Entry:
     white: bool = False  # was put on it
     frames: bool = False
     colour: bool = False
+    deeper: bool = False  # in a folder of its class's folder
 
 
 @dataclass
@@ -70,9 +74,9 @@ class Album:
         try:
             with self.open(name) as file:
                 line = file.readline(HEAD_BYTES).decode("utf-8-sig", "replace")
+                return _columns(next(csv.reader([line]), []))
         except Exception:  # zipfile raises a dozen kinds
             return []
-        return [column.strip() for column in line.split(",")]
 
 
 @contextlib.contextmanager
@@ -108,6 +112,10 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
         yield path, album
 
 
+def _columns(header: list[str]) -> list[str]:
+    return [column.strip().lower() for column in header]
+
+
 def is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURES)
 
@@ -137,10 +145,10 @@ def _only_file(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     raise SourceError(
-        f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures, one a class; found "
-        f"{listed([file.name for file in files]) or 'neither'}. Put the pictures of each class into a folder "
-        "with its name, or a CSV `path,label` beside them. Of several files, set `data.path` to the one that "
-        "you mean."
+        f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures (PNG, JPEG, GIF, BMP, WebP or "
+        f"TIFF), one a class; found {listed([file.name for file in files]) or 'neither'}. Put the pictures "
+        "of each class into a folder with its name, or a CSV `path,label` beside them. Of several files, set "
+        "`data.path` to the one that you mean."
     )
 
 
@@ -200,13 +208,18 @@ def _arranged(album: Album) -> Album | None:
     names = [entry.name for entry in album.entries if not entry.reason]
     folders = {name.rpartition("/")[0] for name in names if is_picture(name)}
     around = os.path.commonpath(folders) if folders else ""
-    for name in names:
-        if name.lower().endswith(".csv") and f"{around}/".startswith(name[: name.rfind("/") + 1]):
-            columns = album.columns(name)
-            if PATHS.issubset(columns):
-                return _by_listing(album, name)
-            if len(columns) > MIN_PIXELS:
-                return None
+    tables = [name for name in names if name.lower().endswith(".csv")]
+    tables = [name for name in tables if f"{around}/".startswith(name[: name.rfind("/") + 1])]
+    listings = [name for name in tables if PATHS.issubset(album.columns(name))]
+    if len(listings) > 1:
+        raise SourceError(
+            f"{album.root}: expected one CSV of `path,label`; found {listed(listings)}. Join them, with "
+            "a column `split` (train, val, test), or set `data.path` to the one that you mean."
+        )
+    if listings:
+        return _by_listing(album, listings[0])
+    if any(len(album.columns(name)) > MIN_PIXELS for name in tables):
+        return None
     _by_folders(album.entries, around.rpartition("/")[0] if len(folders) == 1 else around)
     return album if any(is_picture(e.name) for e in album.entries if not e.reason) else None
 
@@ -216,15 +229,15 @@ def _by_folders(entries: list[Entry], around: str) -> None:
     which val and test may also lie beside the classes."""
     start = f"{around}/" if around else ""
     paths = [(e, e.name[len(start) :].split("/")) for e in entries if e.name.startswith(start)]
-    heads = {path[0] for entry, path in paths if len(path) > 1 and not entry.reason}
+    heads = {path[0] for e, path in paths if len(path) > 1 and is_picture(e.name) and not e.reason}
     parts = {head: AS_SPLIT.get(head.lower(), head.lower()) for head in heads}
     laid_out = "train" in parts.values() and set(parts.values()) <= set(SPLITS)
     laid_out = laid_out and any(len(path) > 2 for _, path in paths)
     for entry, (head, *inside) in paths:
         if len(inside) > 1 and parts.get(head) in SPLITS and (laid_out or inside[0] in heads):
-            entry.label, entry.split = inside[0], parts[head]
+            entry.label, entry.split, entry.deeper = inside[0], parts[head], len(inside) > 2
         elif inside and not laid_out:
-            entry.label, entry.split = head, "train"
+            entry.label, entry.split, entry.deeper = head, "train", len(inside) > 1
     only_train = not laid_out and {entry.split for entry in entries} <= {"", "train"}
     for entry in entries:
         stray = "not in a class's folder" if is_picture(entry.name) else NO_PICTURE
@@ -239,7 +252,10 @@ def _by_listing(album: Album, listing: str) -> Album:
         with album.open(listing) as file:
             table = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
             values = ([value.strip() for value in row] for row in table)
-            (_, columns), *rows = [(table.line_num, row) for row in values if any(row)]
+            (_, header), *rows = [(table.line_num, row) for row in values if any(row)]
+            columns = _columns(header)
+            if any(columns.count(name) > 1 for name in COLUMNS):
+                raise ValueError("two columns have one name")
     except Exception as error:  # zipfile raises a dozen kinds
         raise SourceError(
             f"{where}: expected a CSV of `path,label`; it cannot be read ({first_line(error)}). Correct it, "
@@ -249,7 +265,7 @@ def _by_listing(album: Album, listing: str) -> Album:
     taken, wrong = dict[str, Entry](), list[str]()
     for line, row in rows:
         said = dict.fromkeys(columns, "") | dict(zip(columns, row, strict=False))
-        name, split = folder + said["path"], said.get("split", "").lower()
+        name, split = str(PurePosixPath(folder, said["path"])), said.get("split", "").lower()
         split = AS_SPLIT.get(split, split)
         faults = {
             f"{len(row)} values, expected {len(columns)}": len(row) > len(columns),
@@ -265,8 +281,9 @@ def _by_listing(album: Album, listing: str) -> Album:
             wrong.append(f"\n  - line {line}, `{','.join(row)}`: {why}")
     if wrong or not rows:
         raise SourceError(
-            f"{where}: expected a picture and its label in each line; {len(wrong):,} of {len(rows):,} lines "
-            f"are wrong:{''.join(wrong[:5]) or ' there are none'}\nCorrect these lines, or add some."
+            f"{where}: expected a picture's path from here, such as `cat/1.png`, and its label in each line; "
+            f"{len(wrong):,} of {len(rows):,} lines are wrong:{''.join(wrong[:5]) or ' there are none'}\n"
+            "Correct these lines, or add some."
         )
     # Other files may lie around.
     folders = {PurePosixPath(name).parent for name in [listing, *taken]}
@@ -276,7 +293,7 @@ def _by_listing(album: Album, listing: str) -> Album:
         if e.name not in taken and PurePosixPath(e.name).parent in folders
         if e.reason or is_picture(e.name)
     ]
-    unused = sorted({*columns} - {"path", "label", "group", "split"})
-    beside += [Entry(name, f"a column of {listing} without a use") for name in unused]
+    unused = sorted({*columns} - COLUMNS)
+    beside += [Entry(name or "no name", f"a column of {listing} without a use") for name in unused]
     album.entries = [*taken.values(), *beside]
     return album

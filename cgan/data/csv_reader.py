@@ -279,6 +279,7 @@ def renumbering_advice(params: ValidateParams) -> str:
     column = f"frame[{params.label_column!r}]"
     return (
         "renumber them in their order, with pandas: `frame = pandas.read_csv(old); "
-        f"{column} = {column}.factorize(sort=True)[0]; frame.to_csv(new, index=False)`"
-        f"{'; and set `validate.classes` to their number' * bool(params.classes)}."
+        f"{column} = {column}.factorize(sort=True)[0]; frame.to_csv(new, index=False)`; and set "
+        f"{'`validate.classes` to their number, and ' * bool(params.classes)}`validate.class_names` to the "
+        "old ones in that order."
     )

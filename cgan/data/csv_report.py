@@ -29,13 +29,13 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     flat = images.reshape(len(images), -1)
     counts = np.bincount(labels, minlength=data.classes)
     names = params.class_names or [str(label) for label in range(len(counts))]
-    _check_counts(counts, names, params, name, bool(data.files))
+    _check_counts(counts, names, params, name, data)
     darkest, brightest = flat.min(axis=1), flat.max(axis=1)
     top = int(brightest.max())
     if top <= 1:
         raise DataError(
             f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
-            "to 0–1 (multiply them by 255), or all images are blank."
+            "to 0–1 (multiply them by 255), 8 bits in files of 16 (save them as 8), or all images are blank."
         )
     firsts = first_copies(image_digests(images))
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
@@ -43,12 +43,14 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     constant = np.flatnonzero(darkest == brightest).tolist()
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
+    given = [f"{a} is {b}" for a, b in zip(data.class_names or names, names, strict=True) if a != b]
     few = {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}
 
     def repeats(indices: Rows) -> str:
         return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in indices])
 
     warnings = {
+        f"Renamed by `validate.class_names`: {listed(given)}. Null keeps the folders' names.": given,
         f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times fewer "
         f"(`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less "
         "well.": times > params.max_imbalance,
@@ -56,7 +58,7 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         "some are copies of its images: compare them on the run's page before you use them. More images "
         "help more than any parameter.": few,
         f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
-        f"digits)? Multiply them by {255 // top}.": top <= UNSCALED,
+        f"digits; 12 of 16 bits)? Multiply by {255 // (top + bool(data.files))}.": top <= UNSCALED,
         f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
         "the hold-out.": len(copies),
         f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
@@ -111,17 +113,17 @@ def _completed(params: ValidateParams, data: LabelledImages) -> ValidateParams:
 
 
 def _check_counts(
-    counts: Rows, names: list[str], params: ValidateParams, name: str, pictures: bool
+    counts: Rows, names: list[str], params: ValidateParams, name: str, data: LabelledImages
 ) -> None:
-    """Raises DataError when a class has no image, or too few."""
+    """Raises DataError when a class has no image, or too few; it also says what was left out."""
     present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
     few = [label for label in present if counts[label] < params.min_per_class]
     declared = f" (`validate.classes` is {params.classes})" * bool(params.classes)
     if len(present) < 2:
         name_of = [*names, *map(str, present)][present[0]]
         problem = f"all labels are {name_of}; expected at least 2 classes."
-        if pictures:
-            problem += " Give each class a folder of its own."
+        if data.files:
+            problem += " Give each class a folder of its own, or list all in a CSV `path,label`."
     elif missing:
         problem = (
             f"no image of class {listed(missing)}{declared}; {len(present):,} are found: {listed(present)}. "
@@ -130,20 +132,20 @@ def _check_counts(
     elif len(names) != len(counts):
         problem = (
             f"{len(counts)} classes, with labels from 0 to {len(counts) - 1}, and `validate.class_names` has "
-            f"{len(names)} names. Give each class one name, in the order of the labels."
+            f"{len(names)} names. Give each class one name, in the order of the labels, or set it to null."
         )
     elif few:
         shown = listed([f"class {names[label]} has {counts[label]:,}" for label in few])
         problem = (
             f"{len(few):,} of {len(present):,} classes have fewer than {params.min_per_class} images: "
-            f"{shown}. Add images, or lower `validate.min_per_class` (to {counts[few].min()}; it cannot be "
-            "below 2)."
+            f"{shown}. Add images, lower `validate.min_per_class` (to {max(2, counts[few].min())}), or "
+            "remove the class."
         )
     else:
         return
-    if len(present) > 1 and not params.classes and not pictures:
+    if len(present) > 1 and not params.classes and not data.files:
         problem += " Is a label a mistake? Set `validate.classes`, and its rows are named."
-    raise DataError(f"{name}: {problem}")
+    raise DataError("\n".join([f"{name}: {problem}", *data.warnings]))
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -151,7 +153,7 @@ def summary(report: dict[str, Any]) -> str:
     shape, counts, splits = report["shape"], report["class_counts"], report["splits"]
     range_of = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
     lines = [
-        f"{report['rows']:,} images of {shape['height']} × {shape['width']} pixels"
+        f"{report['rows']:,} images of {shape['width']} × {shape['height']} pixels"
         f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes of {range_of} images",
         *[f"{splits['val']:,} of these are held out: they are in val"] * (splits["val"] > 0),
         *[f"{splits['test']:,} more are in test"] * (splits["test"] > 0),

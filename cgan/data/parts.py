@@ -155,7 +155,8 @@ def split(
     for label in np.unique(labels):
         if len(np.unique(side[labels == label])) < 2:
             count = len(np.unique(firsts[labels == label]))
-            what = "distinct images" if groups is None else "groups of images"
+            grouped = "groups (by `preprocess.group`, or the column `group`; make smaller ones)"
+            what = "distinct images" if groups is None else grouped
             raise DataError(
                 f"class {names[label] if names else label}: {what}: {count}; a hold-out needs at least 2 "
                 "that are of no other class. Add images of this class, or remove it."

@@ -11,11 +11,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import TypeAdapter, ValidationError
 
 from cgan.data.album import NO_PICTURE, Album, Entry, first_line, is_picture
+from cgan.data.csv_reader import MAX_CLASSES, MAX_SIDE, MIN_SIDE
 from cgan.data.dataset import SPLITS, LabelledImages, digest_of
 from cgan.errors import SourceError, listed, percent
 from cgan.params.sections import ClassName, DataParams
 
-MAX_SIDE, MAX_CLASSES = 256, 1000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_BYTES = 500_000_000  # of a picture's file
 CUT_SEEN = 0.05  # share of the area: less is not worth a word
@@ -26,6 +26,8 @@ PROPOSED_AREA = 32 * 32  # pixels of the shape that is proposed
 NOTES = {
     "white": "Transparent: {n:,} of {of:,} pictures, put on white: {names}.",
     "frames": "Several frames: {n:,} of {of:,} pictures, of which the first frame is read: {names}.",
+    "deeper": "Folders in folders: {n:,} of {of:,} pictures, whose class is the outer folder: {names}. If it "
+    "is the inner one, move these up.",
     "colour": "Colour: {n:,} of {of:,} pictures, so that all are read in colour: {names}. Make these grey, "
     "unless you want colour.",
 }
@@ -191,13 +193,14 @@ def _check(album: Album, read: list[Entry], size: tuple[int, int] | None) -> Non
     for entry in whole:
         shapes.setdefault(entry.size, entry.name)
         scales.setdefault(entry.scale, entry.name)
-    if not size and (len(shapes) > 1 or any(max(shape) > MAX_SIDE for shape in shapes)):
+    sides = {side for shape in shapes for side in shape}
+    if sides and not size and (len(shapes) > 1 or min(sides) < MIN_SIDE or max(sides) > MAX_SIDE):
         shown = listed([f"{w} × {h} ({name})" for (w, h), name in shapes.items()], 4)
         width, height = _proposed(whole)
         problems.append(
-            f"pictures of {shown}; expected one size, at most {MAX_SIDE} × {MAX_SIDE}. Set `data.height: "
-            f"{height}` and `data.width: {width}` in params.yaml, which cuts off least; and `data.fit: pad` "
-            "to cut off nothing."
+            f"pictures of {shown}; expected one size, with sides of {MIN_SIDE} to {MAX_SIDE}. Set "
+            f"`data.height: {height}` and `data.width: {width}` in params.yaml, which cuts off least; and "
+            "`data.fit: pad` to cut off nothing."
         )
     scales.pop(0, None)
     if len(scales) > 1:  # a dark picture of 0–255 would be taken for one of 0–1
@@ -258,6 +261,6 @@ def _cut_in_words(read: list[Entry], width: int, height: int) -> list[str]:
         for label, (median, most) in sorted(cut.items(), key=lambda item: (-item[1][0], item[0]))
     ]
     return [
-        f"Cut off: to fit {height} × {width}, pictures lose a part of their area, at the median (at most): "
+        f"Cut off: to fit {width} × {height}, pictures lose a part of their area, at the median (at most): "
         f"{listed(shown, 10)}. The generator never learns what is cut off. `data.fit: pad` keeps all of it."
     ]

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,12 +57,12 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
             committed = (
                 f"but nothing is committed ({str(error).splitlines()[-1]}). Correct that (git "
                 "needs your name: `git config --global user.name`, `user.email`), then run "
-                f"`git -C {out} commit -m '{FIRST_COMMIT}'`"
+                f"`git -C {shlex.quote(str(out))} commit -m '{FIRST_COMMIT}'`"
             )
     say(
         f"{out}: a project, {committed}.\n"
-        f"Next: `cd {out} && dvc repro` runs the sample, 5,000 digits. `cgan validate my-pictures/`, in that "
-        "folder, says what to set for your own data."
+        f"Next: `cd {shlex.quote(str(out))} && dvc repro` runs the sample, 5,000 digits. `cgan validate "
+        "my-pictures/`, in that folder, says what to set for your own data."
     )
 
 

@@ -25,7 +25,7 @@ from cgan.registry.client import evaluation_of, open_registry
 from cgan.tracking.runs import DISTANCE, MEASURED_WITH, WEIGHTS, measured_alike
 from cgan.tracking.store import store_uri
 
-UI = "http://127.0.0.1:5000"  # of `make ui` and `make up`
+UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
 METRIC = METRICS["fid_judge"]  # by which runs are ranked
 
 
@@ -123,4 +123,4 @@ def _in_mlflow(run: dict[str, Any]) -> str:
     uri = store_uri(project_root())
     place = without_credentials(uri) if is_server(uri) else UI
     page = run_page(place, str(run.get("experiment_id") or 0), run["run_id"])
-    return page if is_server(uri) else f"make ui, then {page}"
+    return page if is_server(uri) else f"cgan ui, then {page}"
