@@ -31,6 +31,10 @@ NOTES = {
     "colour": "Colour: {n:,} of {of:,} pictures, so that all are read in colour: {names}. Make these grey, "
     "unless you want colour.",
 }
+NOT_WATCHED = (
+    "Not watched: DVC sees no change of the pictures beside `data.path`, a CSV. After one, run `dvc repro "
+    "--force download`, or set `data.path` to the folder."
+)
 
 
 def read_album(album: Album, params: DataParams) -> LabelledImages:
@@ -65,6 +69,8 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     read = [entry for entry in album.entries if not entry.reason]
     _check(album, read, size)
     notes = _in_words(album.entries, read)
+    if params.path.lower().endswith(".csv"):
+        notes.append(NOT_WATCHED)
     if size and params.fit == "crop":
         notes += _cut_in_words(read, *size)
     names = _class_names(album, read)

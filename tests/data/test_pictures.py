@@ -62,7 +62,8 @@ def write(files: Files, root: str = "own") -> None:
 
 
 def opened(path: str = "own", **changes: Any) -> LabelledImages:
-    return read(Path(path), DEFAULTS.model_copy(update=changes), csv_reader.DEFAULTS)[0]
+    params = DEFAULTS.model_copy(update={"path": path, **changes})
+    return read(Path(path), params, csv_reader.DEFAULTS)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +223,7 @@ def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its
     found = opened()
     assert found.class_names == ["a", "b"]
     assert re.match(r"Left out: 2\. Not .*: cat/1\.png\. A column .*: no name\.$", *found.warnings)
+    assert opened("own/labels.csv").warnings[-1].startswith("Not watched")
 
 
 def test_numbers_stand_in_their_order_and_names_may_begin_with_underscores() -> None:
