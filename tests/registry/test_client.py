@@ -142,7 +142,5 @@ def test_commands_refuse_in_one_message(
     run("registry", "promote", "1", "--why", "I know", "--force")
     assert "already the champion" in refusal("registry", "promote", "1", "--why", "x")
     assert "does not have that: Run with id=00" in refusal("compare", "0" * 32, ".")
-    monkeypatch.setenv(
-        "MLFLOW_TRACKING_URI", "mssql://somewhere/runs"
-    )  # of which there is no driver
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mssql://a/b")  # of which there is no driver
     assert "cannot be used: No module named 'pyodbc'" in refusal("registry", "list")
