@@ -86,9 +86,9 @@ class Report:
         write_json(json_path, fields | self.facts)
         write_text(text_path, f"# {self.title}: {self.verdict}\n\n{self.body()}")
 
-    def say(self, say: Callable[[str], None], text_path: Path) -> None:
+    def say(self, say: Callable[[str], None], source: Path | str) -> None:
         """For a terminal."""
         say(f"{self.verdict.upper()}: {self.summary}")
         for reason in self._more():
             say(f"  - {reason}")
-        say(f"  {text_path} has every number.")
+        say(f"  {source} has every number.")

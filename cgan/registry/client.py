@@ -228,10 +228,13 @@ def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> It
     mlflow.set_tracking_uri(uri)  # which sets the variable too
     try:
         yield Registry(model, store.open_store(uri, answer_s), shown)
-    except (MlflowException, SQLAlchemyError) as error:
+    except (ModuleNotFoundError, MlflowException, SQLAlchemyError) as error:  # no driver
+        absent = getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+        trouble = "does not have that" if absent else "cannot be used"
+        advice = "`cgan ui` shows what it has" if absent else "Try again when it answers"
         raise TrackingError(
-            f"the MLflow store {shown} cannot be used: {store.reason_of(error)}. "
-            "Try again when it answers, or set MLFLOW_TRACKING_URI to another store."
+            f"the MLflow store {shown} {trouble}: {store.reason_of(error).rstrip('.')}. {advice}, or set "
+            "MLFLOW_TRACKING_URI to another store."
         ) from None
     finally:
         if previous != uri:  # else another, perhaps on another thread, set it and goes on
@@ -270,7 +273,10 @@ def generator_file(uri: str) -> Iterator[Path]:
         files = [path] if path.is_file() else sorted(path.rglob("generator.safetensors"))
         if not files:
             raise ModelError(f"{uri}: contains no generator.safetensors. {advice}")
-        yield files[0]
+        try:
+            yield files[0]
+        except ModelError as error:  # about the copy
+            raise ModelError(str(error).replace(str(path), uri)) from None
 
 
 @contextlib.contextmanager

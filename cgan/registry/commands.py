@@ -53,8 +53,8 @@ def list_() -> None:
         aliases = ", ".join(n for n in numbers if numbers[n] == version.number) or "-"
         typer.echo(f"  {version.number:3}  {aliases:10}  {state:11}  {name}")
     typer.echo("\nChampions, the latest first:")
-    for version in reversed(lineage(versions, numbers.get(CHAMPION))):
-        typer.echo(f"  {version.reign}")
+    reigns = [f"  {version.reign}" for version in lineage(versions, numbers.get(CHAMPION))]
+    typer.echo("\n".join(reversed(reigns or ["  none yet"])))
 
 
 @app.command()

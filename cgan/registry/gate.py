@@ -65,6 +65,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
         against = _against(number, params, files)
         if version and (why := _why_it_stands(version, number, against, params)):
             report = _report(version, champion, [why])
+            report.facts["standing"] = version.verdict  # for `cgan balance`
             _conclude(report, version, "unchanged")
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
@@ -90,7 +91,8 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
                 why = f"passed the gate: {report.reasons[0]}"
                 registry.promote(version.number, instead_of=number, why=why)
                 _conclude(report, version, "promoted")
-    report.say(say, project.GATE_TEXT)
+    in_mlflow = report.verdict == "unchanged" and f"In MLflow, the page of version {version.number}"
+    report.say(say, in_mlflow or project.GATE_TEXT)
     return report
 
 

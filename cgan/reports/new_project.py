@@ -40,7 +40,7 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
         raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
     if out.resolve() == Path.cwd():
         raise CganError(f"{out}: you are in that folder. Name a folder that does not exist yet.")
-    source = _origin()
+    source, quoted = _origin(), shlex.quote(str(out))
     with new_folder(out) as folder:
         for file in itertools.chain.from_iterable(source.glob(pattern) for pattern in FILES):
             write_text(folder / file.relative_to(source), file.read_text(encoding="utf-8"))
@@ -57,12 +57,12 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
             committed = (
                 f"but nothing is committed ({str(error).splitlines()[-1]}). Correct that (git "
                 "needs your name: `git config --global user.name`, `user.email`), then run "
-                f"`git -C {shlex.quote(str(out))} commit -m '{FIRST_COMMIT}'`"
+                f"`git -C {quoted} commit -m '{FIRST_COMMIT}'`"
             )
     say(
         f"{out}: a project, {committed}.\n"
-        f"Next: `cd {shlex.quote(str(out))} && dvc repro` runs the sample, 5,000 digits. `cgan validate "
-        "my-pictures/`, in that folder, says what to set for your own data."
+        f"Next: `cd {quoted} && dvc repro` runs the sample, 5,000 digits. `cgan validate my-pictures/`, in "
+        "that folder, says what to set for your own data."
     )
 
 

@@ -54,6 +54,7 @@ def summary() -> str:
     numbers = "2024" if len(evaluation.get("heldout_by_class", ())) == 10 else "0,1"
     classes = ", ".join((evaluation.get("class_names") or [numbers])[:3])
     here = Path(".venv/bin/cgan")  # of `make`: it may be on nobody's PATH
+    command = here if here.is_file() else "cgan"
     return "\n".join(
         [
             *lines,
@@ -62,8 +63,8 @@ def summary() -> str:
             f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}",
             f"  MLflow run    {run.get('run_name', 'none')}",
             *_among_runs(run),
-            *([f"  in MLflow     {_in_mlflow(run)}"] if run else []),
-            f"  draw more     {here if here.is_file() else 'cgan'} draw {shlex.quote(classes)} --seed 7",
+            *([f"  in MLflow     {_in_mlflow(run, command)}"] if run else []),
+            f"  draw more     {command} draw {shlex.quote(classes)} --seed 7",
             "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
         ]
     )
@@ -116,11 +117,11 @@ def rank(run_id: str) -> str:
     return text
 
 
-def _in_mlflow(run: dict[str, Any]) -> str:
+def _in_mlflow(run: dict[str, Any], command: Path | str) -> str:
     """Where the page of a run is."""
     if not run.get("run_id"):
-        return "not delivered yet: cgan track flush"
+        return f"not delivered yet: {command} track flush"
     uri = store_uri(project_root())
     place = without_credentials(uri) if is_server(uri) else UI
     page = run_page(place, str(run.get("experiment_id") or 0), run["run_id"])
-    return page if is_server(uri) else f"cgan ui, then {page}"
+    return page if is_server(uri) else f"{command} ui, then {page}"

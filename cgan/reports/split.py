@@ -33,8 +33,8 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
 def _parts(params: Params, folds: int | None) -> Iterator[tuple[str, Dataset]]:
     if not folds:
         for name, path in (("train", TRAIN_DATA), ("val", HOLDOUT_DATA), ("test", TEST_DATA)):
-            if path.is_file():
-                yield name, load_dataset(path)
+            if part := load_dataset(path):  # without images if the data have no test set
+                yield name, part
         return
     data = Rows.read()
     fold_of = folds_of(data, folds, params)

@@ -34,7 +34,7 @@ MAX_DRAWINGS = 10_000
 MAX_VALUES = 2**24  # pixels × colours of one answer
 THREADS = 8  # that draw; more at once would only take memory and keep each other waiting
 POLL_S = 2.0
-THIS_MACHINE = ("localhost", LOOPBACK, "::1")
+THIS_MACHINE = ("localhost", LOOPBACK, "[::1]")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

@@ -47,10 +47,10 @@ def main() -> None:
         )
     # The same for numbers that can be compared.
     measured_with = json.dumps(context | {"generator_digest": ""}, sort_keys=True)
-    numbers, note, sent = tracked(report), headline(tracked(report)), "numbers and tables"
+    numbers, note, recorded = tracked(report), headline(tracked(report)), "numbers and tables"
     files: Mapping[str, tuple[Path, ...]] = {"reports": (EVALUATION,)}
     if sys.argv[1:] != ["numbers"]:  # of a sweep's trial, which has no pictures
-        files, sent = FILES, "numbers, tables and pictures"
+        files, recorded = FILES, "numbers, tables and pictures"
         note += f"\n\n{PICTURE}"
     with reopen() as tracker:
         reference = read_json(project.RUN_REFERENCE)
@@ -73,7 +73,7 @@ def main() -> None:
         digest = hashlib.sha256(measured_with.encode()).hexdigest()[:16]
         tracker.set_tags({NOTE_TAG: note, MEASURED_WITH: digest})
     write_json(project.RECORDED, numbers)
-    log.info("The run's page in MLflow has its %d %s.", len(numbers), sent)
+    log.info("Recorded for the run's page in MLflow: %d %s.", len(numbers), recorded)
 
 
 def headline(numbers: Mapping[str, float]) -> str:

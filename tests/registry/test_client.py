@@ -129,12 +129,18 @@ def test_commands_list_promote_and_roll_back(
     assert "rolled back" in listed and "brought back in place of version 2: too grey" in listed
 
 
-def test_commands_refuse_in_one_message(registry: Registry) -> None:
+def test_commands_refuse_in_one_message(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "has no versions yet" in run("registry", "list")
     assert "no champion to go back to" in refusal("registry", "rollback", "--why", "x")
     add_versions(registry, 1, verdict="blocked")
+    assert run("registry", "list").endswith("  none yet\n")
     assert "has no version 9" in refusal("registry", "promote", "9", "--why", "x")
     assert "has not passed the gate" in refusal("registry", "promote", "1", "--why", "x")
     assert "--why" in refusal("registry", "promote", "1", "--why", " ")
     run("registry", "promote", "1", "--why", "I know", "--force")
     assert "already the champion" in refusal("registry", "promote", "1", "--why", "x")
+    assert "does not have that: Run with id=00" in refusal("compare", "0" * 32, ".")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mssql://a/b")  # of which there is no driver
+    assert "cannot be used: No module named 'pyodbc'" in refusal("registry", "list")

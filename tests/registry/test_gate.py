@@ -83,7 +83,9 @@ def test_equal_weights_are_registered_once_whoever_trained_them(second: Path) ->
     train(second, "worse", 20)
     assert gated()[0]["verdict"] == "blocked"
     train(second, "asbad", 20)
-    assert "it was judged before: Version 2 is blocked" in gated()[0]["summary"]
+    report, said = gated()
+    assert "it was judged before: Version 2 is blocked" in report["summary"]
+    assert report["standing"] == "blocked" and "In MLflow, the page of version 2 has" in said[-1]
     assert versions() == [(2, "blocked"), (1, "passed")]
 
 

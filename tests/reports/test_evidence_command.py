@@ -145,6 +145,11 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     assert not [line for line in said if "no drawings of" in line]
     assert report["images"] == {"training": 40, "drawn": 10, "tested": 60}
     assert "3 rounds: 24 classifiers" in said[0]
+    write_split(load_params(), None, Path("whole"), said.append)
+    assert {path.name for path in Path("whole").iterdir()} == {"train", "val"}, "no test set"
+    TRAIN_DATA.unlink()
+    with pytest.raises(CganError, match=r"train.safetensors: not found.*`dvc repro`"):
+        write_split(load_params(), None, Path("again"), said.append)
 
 
 def test_a_wide_interval_cannot_tell_and_a_pretrained_network_that_is_better_is_named() -> None:

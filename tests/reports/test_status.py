@@ -175,8 +175,9 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     assert METRICS["conditional_accuracy"].meaning in shown and "  cgan draw 0,1 --seed" in shown
     measured["class_names"] = ["a red dog", "cat", "eel", "owl"]
     write(Path("reports/evaluation.json"), measured)
-    write(Path("models/mlflow_run.json"), {"run_id": "ab"})
-    assert "'a red dog, cat, eel' --seed" in (said := summary()) and "cgan ui, then http" in said
+    write(Path("models/mlflow_run.json"), {"run_id": "77"})
+    shown = summary()
+    assert "  cgan draw 'a red dog, cat, eel' --seed" in shown and " cgan ui, then http:" in shown
     for name, content, good in (
         ("judge", "[1]", judge),
         ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}', judge),

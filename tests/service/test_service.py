@@ -110,7 +110,7 @@ def test_f74_a_request_without_sense_is_refused_with_the_reason(client: httpx.Cl
 
 def test_a_name_that_was_turned_to_this_machine_is_refused(client: httpx.Client) -> None:
     for path in ("/", "/draw?text=1", "/healthz", "/metrics"):
-        for host in ("localhost", "127.0.0.1:1", "LOCALHOST:8000"):
+        for host in ("localhost", "127.0.0.1:1", "LOCALHOST:8000", "[::1]:8000"):
             assert client.get(path, headers={"Host": host}).status_code == 200
         for host in ("evil.example", "localhost.evil.example", "evil{.example", "192.168.0.7", ""):
             assert client.get(path, headers={"Host": host}).status_code == 400
