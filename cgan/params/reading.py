@@ -106,6 +106,8 @@ def _suggestion(key: str) -> str:
     """What was probably meant by a key that does not exist: one of its section, or this one of another."""
     section, _, name = key.rpartition(".")
     names = names_of_params()
+    if key in names:  # at the top, as `dvc exp run -S` has it
+        return f"write `{name}` under `{section}:`."
     meant = {param.rpartition(".")[2]: param for param in names if param.startswith(f"{section}.")}
     meant |= {word: meant[ours] for word, ours in ELSEWHERE.items() if ours in meant}
     meant = meant or {param.partition(".")[0]: param.partition(".")[0] for param in names}

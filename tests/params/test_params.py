@@ -140,6 +140,7 @@ def test_f31_f32_f33_f36_what_cannot_be_used_is_refused_in_words(load: Load) -> 
     assert "`class_logit_weight` to 0.0" in refusal(load, demo)
     one = {"train.auxiliary_generator": 0.2, "train.updates": "one_pass"}
     assert "has no loss of the generator's own" in refusal(load, one)
+    assert "write `lr` under `train:`." in refusal(load, text=TEXT + "train.lr: 3\n")
 
 
 def spelt(key: str, value: str) -> str:
