@@ -161,6 +161,7 @@ async def _current(request: Request) -> Served:
 Current = Annotated[Served, Depends(_current)]
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", response_class=HTMLResponse, summary="A page to play with the generator")
 def page(served: Current) -> Response:
     body, policy = served.page
@@ -217,6 +218,7 @@ def draw(
     return JSONResponse({"seed": seed, "model": served.about(), "drawings": items}, headers=headers)
 
 
+@router.head("/healthz", include_in_schema=False)  # what asks whether a site is up sends HEAD
 @router.get(
     "/healthz", summary="Which model is served, since when, and whether the registry answers"
 )

@@ -112,6 +112,7 @@ def test_a_name_that_was_turned_to_this_machine_is_refused(client: httpx.Client)
     for path in ("/", "/draw?text=1", "/healthz", "/metrics"):
         for host in ("localhost", "127.0.0.1:1", "LOCALHOST:8000", "[::1]:8000"):
             assert client.get(path, headers={"Host": host}).status_code == 200
+            assert client.head(path).status_code == (200 if path in ("/", "/healthz") else 405)
         for host in ("evil.example", "localhost.evil.example", "evil{.example", "192.168.0.7", ""):
             assert client.get(path, headers={"Host": host}).status_code == 400
 
