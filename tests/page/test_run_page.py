@@ -109,6 +109,7 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
         ({}, "good", ""),
         ({"low": 0.92}, "poor", states.LEGIBLE),
         ({"low": 0.92, "judge": 0.92}, "poor", states.JUDGE_FAILS),
+        ({"low": 0.16, "high": 0.2, "judge": 0.875, "heldout": 8}, "poor", states.LEGIBLE),
         ({"low": 0.92, "images": 99}, "poor", states.MORE_IMAGES),
         ({"low": 0.92, "measurable": False}, "doubtful", states.NOT_MEASURABLE),
         ({"different_low": 149}, "poor", states.VARIED),
