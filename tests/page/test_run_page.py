@@ -346,6 +346,8 @@ def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page:
     rights = "[...document.querySelectorAll('main td')].map((e) => e.getBoundingClientRect().right)"
     assert max(page.run(rights)) <= 320
     assert page.run("getComputedStyle(document.querySelector('#metrics td')).display") == "flex"
+    unfold(page, 1024)
+    assert page.run("document.documentElement.scrollWidth") <= 1024
 
 
 def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
