@@ -337,7 +337,7 @@ def test_it_prints_on_two_sides_with_charts_that_nobody_has_scrolled_to(page: Pa
 
 
 def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page: Page) -> None:
-    change_facts(class_names=["a" * 80, "b", "c"])
+    change_facts(class_names=["a" * 80, "b" * 30, "c"])
     page_made()
     unfold(page, 320)
     see(page, "#lineage")
@@ -348,6 +348,11 @@ def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page:
     assert page.run("getComputedStyle(document.querySelector('#metrics td')).display") == "flex"
     unfold(page, 1024)
     assert page.run("document.documentElement.scrollWidth") <= 1024
+    see(page, "[data-kind=matrix]")
+    names = (
+        "document.querySelectorAll('[data-kind=matrix] .role-axis-label text:not([opacity=\"0\"])')"
+    )
+    page.until(f"{names}.length === 6")
 
 
 def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
