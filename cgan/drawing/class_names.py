@@ -35,8 +35,7 @@ class Classes:
         }
         numbers = [name for name in self.exact if _number(name) is not None]
         self.spelled = all(len(name) == 1 for name in numbers)  # else 60 is not 6 and 0
-        # Where a 7 is the name of another class than of number 7, or 12 are two names, a number would be
-        # ambiguous.
+        # Where a 7 is the name of another class, or 12 are two names, a number would be ambiguous.
         self.numbered = all(self.exact[name] == int(name) for name in numbers)
         self.numbered &= not (self.many and numbers and self.spelled)
 

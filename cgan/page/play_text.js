@@ -18,7 +18,7 @@ const SPACED = NAMES.map(spaced);
 const LABELS = Map.groupBy(SPACED.keys(), (label) => foldedName(SPACED[label]));
 const NUMBERS = SPACED.filter((name) => /^[0-9]{1,9}$/.test(name));
 const SPELLED = NUMBERS.every((name) => name.length === 1); // else 60 is not 6 and 0
-// Where a 7 is the name of another class than of number 7, or 12 are two names, a number would be ambiguous.
+// Where a 7 is the name of another class, or 12 are two names, a number would be ambiguous.
 const NUMBERED = NUMBERS.every((name) => SPACED[Number(name)] === name) &&
   (few || !NUMBERS.length || !SPELLED);
 

@@ -21,7 +21,7 @@ from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, METHODS, Round
 from cgan.evidence.effect import DRAWN, Outcome, effect
 from cgan.evidence.rounds import folds_of, rounds_by_fold, rounds_by_seed, with_probe
-from cgan.evidence.sets import fill, missing
+from cgan.evidence.sets import fill, missing, require_unseen
 from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.model.model_file import load_generator
@@ -98,12 +98,13 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
         if count:
             tested_on, data = f"each of {count} folds", Rows.read()
             fold_of, drawn = folds_of(data, count, params), options.drawn
-            tests = [data.at(fold_of == fold) for fold in range(count)]
-            others = _by_fold(drawn, tests, params, data, say) if drawn else []
+            others = _by_fold(drawn, count, params, data, say) if drawn else []
             filling = options.per_class, options.believed, others
             rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
         else:
-            filled, seeds = _drawings(params, options, training, test, say), options.seeds or ROUNDS
+            filled, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
+            if options.drawn:
+                require_unseen(filled.images, test.images)
             rounds = rounds_by_seed(training, filled, test, params, seeds, folder, hardware)
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
@@ -172,37 +173,29 @@ def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
     return Dataset(images, numbers, data.metadata)
 
 
-def _others(folder: Path, test: Dataset, params: Params, data: Dataset, say: Say) -> Dataset:
-    """Somebody else's drawings, none of which may be in `test`; says of which classes there are none."""
+def _others(folder: Path, params: Params, data: Dataset, say: Say) -> Dataset:
+    """Somebody else's drawings; says of which classes there are none."""
     drawn = labelled(folder, params, data)
-    if np.isin(*(image_digests(part.images.numpy()) for part in (drawn, test))).any():
-        raise DataError(
-            f"{folder}: there are images among the drawings that are tested on. Remove them."
-        )
     without = (data.counts < data.counts.max()) & (drawn.counts == 0)
     if names := [data.class_names[n] for n in without.nonzero()[:, 0]]:
         say(f"{folder}: no drawings of {listed(names)}, so nothing is added to these classes.")
     return drawn
 
 
-def _by_fold(
-    folder: Path, tests: list[Dataset], params: Params, data: Dataset, say: Say
-) -> list[Dataset]:
-    names = [folder / f"fold-{fold}" for fold in range(1, len(tests) + 1)]
+def _by_fold(folder: Path, count: int, params: Params, data: Dataset, say: Say) -> list[Dataset]:
+    names = [folder / f"fold-{fold + 1}" for fold in range(count)]
     if absent := [name for name in names if not name.is_dir()]:
         raise DataError(
             f"{absent[0]}: not found. Each fold needs drawings by a generator that has not seen its test "
-            f"images; `cgan split --folds {len(names)}` writes what to train these generators on. If one "
+            f"images; `cgan split --folds {count}` writes the images to train these generators on. If one "
             "generator learnt from the project's training part, use --seeds 5 instead of --folds."
         )
-    return [_others(*each, params, data, say) for each in zip(names, tests, strict=True)]
+    return [_others(name, params, data, say) for name in names]
 
 
-def _drawings(
-    params: Params, options: Options, training: Dataset, test: Dataset, say: Say
-) -> Dataset:
+def _drawings(params: Params, options: Options, training: Dataset, say: Say) -> Dataset:
     if options.drawn:
-        return _others(options.drawn, test, params, training, say)
+        return _others(options.drawn, params, training, say)
     inputs, lacking = Inputs.load(), missing(training.counts, options.per_class)
     seed, names = params.evaluate.seed, training.class_names
     images, _ = fill(inputs.network, inputs.judge, lacking, seed, options.believed, names)

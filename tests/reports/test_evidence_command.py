@@ -138,8 +138,9 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     assert "cgan evidence --folds 3 --drawn" in said[0]
     with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
         found(folds=3, drawn=Path("theirs"))
-    with pytest.raises(CganError, match=r"parts/fold-1: .* tested on"):
-        found(folds=3, drawn=Path("parts"))
+    for way, place in (({"folds": 3}, Path("parts")), ({"seeds": 2}, Path("parts/fold-1"))):
+        with pytest.raises(CganError, match="among them that are tested on"):
+            found(**way, drawn=place)
     with pytest.raises(CganError, match="--believed"):
         found(believed=0.5, drawn=Path("theirs"))
     more, labels = make_images(per_class=10, seed=9)
