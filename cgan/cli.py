@@ -58,7 +58,9 @@ def draw(
     grid: Annotated[
         bool, typer.Option("--grid", help="Draw rows of variants of TEXT, or of all classes.")
     ] = False,
-    rows: Annotated[int, typer.Option(min=1, max=100, help="How many rows the grid has.")] = 10,
+    rows: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Rows of the grid.  \\[default: 10]")
+    ] = None,
     per_class: Annotated[
         int | None,
         typer.Option(min=1, help="Write a labelled set with this many drawings per class."),
@@ -82,10 +84,12 @@ def draw(
     """Draw TEXT digit by digit, a grid, or a whole labelled set."""
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
-    if per_class is not None and (smooth or show):
+    if per_class is not None and (scale or smooth or show):
         raise CganError(
-            "--per-class writes data, so --smooth and --show don't apply. Leave them out."
+            "--per-class writes data, so --scale, --smooth and --show don't apply. Leave them out."
         )
+    if rows and not grid:
+        raise CganError("--rows are those of a grid. Add --grid, or leave them out.")
     from rich.console import Console
 
     from cgan.drawing.drawings import write_set
@@ -102,7 +106,7 @@ def draw(
     labels = list(range(generator.classes)) if text is None else generator.labels(text)
     # A class name may hold a slash.
     name = "grid" if text is None else re.sub(r"[^\w,.-]+", "-", text)[:40].strip("-.") or "text"
-    out, rows = out or f"drawn/{name}.png", rows if grid else 1
+    out, rows = out or f"drawn/{name}.png", (rows or 10) if grid else 1
     if not out.endswith(".png"):
         raise CganError(f"--out {out}: a text or a grid is a PNG. Give a name that ends in .png.")
     images, picture = compose(generator.network, labels, rows, seed, scale, smooth)

@@ -40,11 +40,13 @@ class Metric:
         return floor
 
     def interval(self, report: Evaluation) -> tuple[float, float] | None:
-        """At 95 %, where it is known. Of all metrics only the kernel distance can be below 0."""
+        """At 95 %, where it is known. Of all metrics only the kernel distance can be below 0; a share is at
+        most 1, and of 1,000 drawings no more are different."""
         low, high = report.get(self.key, {}).get("interval_95") or (None, None)
         if low is None or high is None:
             return None
-        return (low if self.key == "kid_judge" else max(0.0, low), high)
+        most = 1.0 if self.is_share else 1000.0 if self.key == "different_drawings" else high
+        return (low if self.key == "kid_judge" else max(0.0, low), min(most, high))
 
 
 METRICS = {

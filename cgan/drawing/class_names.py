@@ -33,8 +33,11 @@ class Classes:
             for name, label in self.exact.items()
             if alike[name.casefold()] == 1
         }
-        # Where a 7 is the name of another class than of number 7, a number would be ambiguous.
-        self.numbered = all(_number(name) in (None, label) for name, label in self.exact.items())
+        numbers = [name for name in self.exact if _number(name) is not None]
+        self.spelled = all(len(name) == 1 for name in numbers)  # else 60 is not 6 and 0
+        # Where a 7 is the name of another class, or 12 are two names, a number would be ambiguous.
+        self.numbered = all(self.exact[name] == int(name) for name in numbers)
+        self.numbered &= not (self.many and numbers and self.spelled)
 
     def labels(self, text: str) -> list[int]:
         """The labels that a text asks for. Raises CganError that names the first part that is no class.
@@ -61,7 +64,7 @@ class Classes:
             return [label]
         read = self._by_name if self.many else self._label
         labels = [label for character in word if (label := read(character)) is not None]
-        if len(labels) == len(word):
+        if len(labels) == len(word) and (self.spelled or not word.isdecimal()):
             return labels
         place = ""
         if not self.names and self.many:

@@ -15,7 +15,7 @@ from cgan.data.parts import units
 from cgan.evidence import probe
 from cgan.evidence.classifiers import Round
 from cgan.evidence.effect import Outcome
-from cgan.evidence.sets import fill, folds, missing
+from cgan.evidence.sets import fill, folds, missing, require_unseen
 from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import GeneratorNetwork
@@ -69,6 +69,8 @@ def rounds_by_fold(
             return fill(network.to(hardware.device), judge, lacking, seed, believed, names)[0]
 
         recipe, test, its = _seeded(params, fold), data.at(tested), unit_of[tested]
+        if theirs:
+            require_unseen(theirs.images, test.images)
         return Round(name, training, lacking, drawn, recipe, place, hardware, test, its)
 
     return [round_of(fold) for fold in range(count)]

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cgan.data.dataset import image_digests
 from cgan.errors import CganError, DataError
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw
@@ -68,6 +69,13 @@ def fill(
         f"drawings did not reach that certainty in {ROUNDS} tries. Lower --believed, or train a better "
         "generator."
     )
+
+
+def require_unseen(drawn: Tensor, test: Tensor) -> None:
+    """Raises DataError where an image that is tested on is among somebody else's drawings."""
+    drawings, known = (image_digests(images.numpy()) for images in (drawn, test))
+    if np.isin(drawings, known).any():
+        raise DataError("--drawn: there are images among them that are tested on. Remove these.")
 
 
 def repeated(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:

@@ -40,6 +40,9 @@ function classAxis(field, title, names, labelAngle) {
   return { field, type: "nominal", title, scale: { domain: [...names.keys()] }, axis };
 }
 
+/** Names side by side are tilted where they would overlap, and every other one would be left out. */
+const tilt = (names) => names.join("").length > 40 ? -60 : 0;
+
 /** What Vega-Lite draws, from what stands in the page. */
 const CHARTS = {
   /** `columns` of a table, with their names. */
@@ -124,7 +127,7 @@ const CHARTS = {
     };
     return {
       data: { values: known.map((row, n) => ({ ...row, n, name: names[n] })) },
-      encoding: { x: classAxis("n", "class", names, names.length > 12 ? -60 : 0) },
+      encoding: { x: classAxis("n", "class", names, tilt(names)) },
       layer: [shown, interval, floors].filter(Boolean),
     };
   },
@@ -146,13 +149,13 @@ const CHARTS = {
       mark: { type: "text", fontSize: 11 },
       encoding: { text: { field: "count" } },
     };
-    const side = Math.max(160, Math.min(560, NAMES.length * 26, room - 110)); // beside it stand names
+    const side = Math.max(160, Math.min(560, NAMES.length * 52, room - 110)); // beside it stand names
     return {
       width: side,
       height: side,
       data: { values: values.filter(({ count }) => count) },
       encoding: {
-        x: classAxis("seen", "the judge sees", NAMES, 0),
+        x: classAxis("seen", "the judge sees", NAMES, tilt(NAMES)),
         y: classAxis("asked", "asked for", NAMES, 0),
         tooltip: ["asked for", "seen as", "count"].map((field) => ({ field })),
       },

@@ -53,9 +53,10 @@ def add_states(classes: Sequence[dict[str, Any]], measurable: bool, limits: Gate
         wrong = judged and low < limits.min_worst_class_accuracy
         alike = part_low < limits.min_different_of_real
         clearly_less = judged and judge is not None and high < share(judge, facts["heldout"])[0]
+        misread = (judge or 0) < limits.min_worst_class_accuracy and not clearly_less
         rules = (
             (DOUBTFUL, not measurable, NOT_MEASURABLE),
-            (POOR, wrong and (judge or 0) < limits.min_worst_class_accuracy, JUDGE_FAILS),
+            (POOR, wrong and misread, JUDGE_FAILS),
             (POOR, facts["images"] < few and (wrong or alike), MORE_IMAGES),
             (POOR, wrong, LEGIBLE),
             (POOR, alike, VARIED),

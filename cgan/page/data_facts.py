@@ -27,13 +27,14 @@ class Rows(Dataset):
     """All images, in the order of the CSV or of the files, out of the parts that `preprocess` made.
 
     `training`, `heldout` int64: indices of rows, ascending; `files`: the picture of each row, of a CSV that
-    was made from pictures, else empty; `metadata`: of the training part.
+    was made from pictures, else empty; `metadata`: of the training part; `notes`: on groups and near copies.
     """
 
     lines: Tensor
     training: NDArray[np.int64]
     heldout: NDArray[np.int64]
     files: list[str]
+    notes: list[str]
 
     @classmethod
     def read(cls) -> Rows:
@@ -63,6 +64,7 @@ class Rows(Dataset):
             heldout=rows[1].numpy(),
             # Those of a test set are in neither part.
             files=[files[line - 1] for line in sorted(lines.tolist())] if files else [],
+            notes=parts[1].metadata.get("notes", []),
         )
 
     def place(self, index: int) -> dict[str, Any]:
@@ -80,6 +82,7 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
         "tested": report.get("splits", {}).get("test", 0),
         "shape": report["shape"],
         "warnings": report["warnings"],
+        "notes": rows.notes,
         "suspects": _suspects(rows, judge),
     }
 

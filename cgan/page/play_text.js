@@ -16,10 +16,11 @@ export const DIGITS = few && NAMES.every((name, label) => name === String(label)
 const SPACES = new RegExp(`[\\p{White_Space}${String.fromCharCode(28, 29, 30, 31)}]+`, "gu");
 const SPACED = NAMES.map(spaced);
 const LABELS = Map.groupBy(SPACED.keys(), (label) => foldedName(SPACED[label]));
-// Where a 7 is the name of another class than of number 7, a number would be ambiguous.
-const NUMBERED = SPACED.every((name, label) =>
-  !/^[0-9]{1,9}$/.test(name) || Number(name) === label
-);
+const NUMBERS = SPACED.filter((name) => /^[0-9]{1,9}$/.test(name));
+const SPELLED = NUMBERS.every((name) => name.length === 1); // else 60 is not 6 and 0
+// Where a 7 is the name of another class, or 12 are two names, a number would be ambiguous.
+const NUMBERED = NUMBERS.every((name) => SPACED[Number(name)] === name) &&
+  (few || !NUMBERS.length || !SPELLED);
 
 /** @returns {{labels: number[], fault: string}} the classes read, and in words what is none ("" if all are) */
 export function parseText(text) {
@@ -75,7 +76,8 @@ function readPart(part, tell) {
 function readWord(word) {
   const label = labelOf(word);
   if (label !== null) return [label];
-  const labels = named ? [...word].map((one) => few ? labelOf(one) : byName(one)) : [null];
+  if (!SPELLED && /^[0-9]+$/.test(word)) return [];
+  const labels = [...word].map((one) => few ? labelOf(one) : byName(one));
   return labels.includes(null) ? [] : labels;
 }
 

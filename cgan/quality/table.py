@@ -25,7 +25,7 @@ def quality_line(report: Evaluation, training_s: float | None = None) -> str:
         if value and (constant := entry.get("constant", 0.0)) > value / 2:
             words += f" (the same answer for all: {percent(constant, 0)})"
         parts.append(words)
-    if pair := _beside_real(report, "recall"):
+    if (pair := _beside_real(report, "recall")) and pair[1]:
         value, real = pair
         part = f"{percent(value / real, 0)} " * (value < 0.995 * real)
         parts.append(f"{part}as varied overall as real images")
@@ -43,7 +43,9 @@ def quality_line(report: Evaluation, training_s: float | None = None) -> str:
 def _beside_real(report: Evaluation, key: str) -> tuple[float, float] | None:
     """A metric, and what real images get; None where one of them is not known."""
     value, real = METRICS[key].value(report), METRICS[key].floor(report)
-    return (value, real) if value is not None and math.isfinite(value) and real else None
+    if value is None or real is None or not math.isfinite(value):
+        return None
+    return value, real
 
 
 def weakest_class(report: Evaluation) -> str:

@@ -21,7 +21,7 @@ from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, METHODS, Round
 from cgan.evidence.effect import DRAWN, Outcome, effect
 from cgan.evidence.rounds import folds_of, rounds_by_fold, rounds_by_seed, with_probe
-from cgan.evidence.sets import fill, missing
+from cgan.evidence.sets import fill, missing, require_unseen
 from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.model.model_file import load_generator
@@ -82,6 +82,8 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
         raise CganError(
             "--folds tests on all images, so it excludes --seeds and --test. Leave out --folds or the others."
         )
+    if options.drawn and (options.per_class or options.believed):
+        raise CganError("--drawn takes all drawings: leave out --per-class and --believed.")
     require_writable(EVIDENCE)
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
@@ -101,6 +103,8 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
             rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
         else:
             filled, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
+            if options.drawn:
+                require_unseen(filled.images, test.images)
             rounds = rounds_by_seed(training, filled, test, params, seeds, folder, hardware)
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)

@@ -40,8 +40,8 @@ def main() -> None:
     parts = [replace(data, groups=groups).at(rows) for rows in (train, holdout, test)]
     del data  # to write a part takes its memory once more
     paths = project.TRAIN_DATA, project.HOLDOUT_DATA, project.TEST_DATA
-    for path, part in zip(paths, parts, strict=True):
-        metadata = facts | {"part": path.stem}
+    for path, part, told in zip(paths, parts, ([], notes, []), strict=True):
+        metadata = facts | {"part": path.stem} | ({"notes": told} if told else {})
         save_dataset(path, part.images, part.labels, part.lines, metadata, part.groups)
     beside = f", {len(test):,} to test on" * bool(len(test))
     log.info(f"{len(train):,} images for training, {len(holdout):,} held out{beside}")

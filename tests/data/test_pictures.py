@@ -19,6 +19,7 @@ from cgan.data.dataset import LabelledImages, load_dataset
 from cgan.data.sources import DEFAULTS, read
 from cgan.errors import CganError, DataError
 from cgan.files import read_json
+from cgan.page.data_facts import Rows
 from cgan.params.reading import load_params
 from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
 from cgan.stages import download, preprocess, validate
@@ -355,9 +356,9 @@ def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_
             pixels = (seen + random.integers(-5, 5, (10, 10))).astype(np.uint8)
             write({f"{'ab'[tile % 2]}/tile{tile}-{shot}.png": picture(pixels)})
     run()
-    assert re.search(
-        r"Near copies: 12 of 12 .*tile\d+-\d\.png like .*`preprocess\.group`", caplog.text
-    )
+    (told,) = Rows.read().notes
+    assert re.match(r"Near copies: 12 of 12 .*tile\d+-\d\.png like .*`preprocess\.group`", told)
+    assert told in caplog.text
     caplog.clear()
     run({"group": "tile(\\d+)"})
     assert len({*groups()}) == 40 and sizes() == [108, 12, 0] and "Near" not in caplog.text

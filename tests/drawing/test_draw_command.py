@@ -163,6 +163,8 @@ REFUSED = {
     "1 --model elsewhere/models/generator.safetensors": "Make it with `dvc repro`",
     "--per-class 2 --show": "writes data",
     "--per-class 2 --smooth": "writes data",
+    "--per-class 2 --scale 4": "writes data",
+    "2 --rows 4": "--grid",
     "": ONE_OF,
     "2 --per-class 3": ONE_OF,
     "2 --out year.jpg": ".png",

@@ -16,6 +16,8 @@ FOLDED = ("Straße", "ΣΟΦΟΣ", "ıç", "İzmir", "ﬁn", "Ǆ")
 TWINS = ("ab", "AB", "c")
 LETTERS = tuple("ABCDEFGHIJKLMNOP")
 SHUFFLED = ("3", "5", "9")
+FROM_1 = tuple(map(str, range(1, 13)))
+SIGNS = tuple("0123456789AB")
 
 # Names (or how many classes there are without), a text, and its labels or None where it is refused.
 CASES: list[tuple[tuple[str, ...] | int, str, list[int] | None]] = [
@@ -59,6 +61,10 @@ CASES: list[tuple[tuple[str, ...] | int, str, list[int] | None]] = [
     (SHUFFLED, "9 3", [2, 0]),
     (SHUFFLED, "0", None),
     (("0", "1", "2"), "2 0,1", [2, 0, 1]),
+    (FROM_1, "12 1", [11, 0]),
+    (FROM_1, "13", None),
+    (SIGNS, "A11 2024", [10, 1, 1, 2, 0, 2, 4]),
+    (SIGNS, "11", [1, 1]),
 ]
 KINDS = list(dict.fromkeys(kind for kind, _, _ in CASES))
 

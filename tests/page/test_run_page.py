@@ -109,6 +109,7 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
         ({}, "good", ""),
         ({"low": 0.92}, "poor", states.LEGIBLE),
         ({"low": 0.92, "judge": 0.92}, "poor", states.JUDGE_FAILS),
+        ({"low": 0.16, "high": 0.2, "judge": 0.875, "heldout": 8}, "poor", states.LEGIBLE),
         ({"low": 0.92, "images": 99}, "poor", states.MORE_IMAGES),
         ({"low": 0.92, "measurable": False}, "doubtful", states.NOT_MEASURABLE),
         ({"different_low": 149}, "poor", states.VARIED),
@@ -336,7 +337,7 @@ def test_it_prints_on_two_sides_with_charts_that_nobody_has_scrolled_to(page: Pa
 
 
 def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page: Page) -> None:
-    change_facts(class_names=["a" * 80, "b", "c"])
+    change_facts(class_names=["a" * 80, "b" * 30, "c"])
     page_made()
     unfold(page, 320)
     see(page, "#lineage")
@@ -345,6 +346,13 @@ def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page:
     rights = "[...document.querySelectorAll('main td')].map((e) => e.getBoundingClientRect().right)"
     assert max(page.run(rights)) <= 320
     assert page.run("getComputedStyle(document.querySelector('#metrics td')).display") == "flex"
+    unfold(page, 1024)
+    assert page.run("document.documentElement.scrollWidth") <= 1024
+    see(page, "[data-kind=matrix]")
+    names = (
+        "document.querySelectorAll('[data-kind=matrix] .role-axis-label text:not([opacity=\"0\"])')"
+    )
+    page.until(f"{names}.length === 6")
 
 
 def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:

@@ -372,6 +372,7 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     report["conditional_accuracy"] |= {"by_class": [0.93, 0.61], "floor_by_class": [1.0, 0.9]}
     report["fid_judge"] |= {"by_class": [12.0, None], "floor_by_class": [2.0, None]}
     report["fid_judge"]["interval_95"] = [0.05, 0.15]
+    report["precision"]["interval_95"] = [-0.02, 1.01]
     report["different"] = {"by_class": [300.0, 25.0], "floor_by_class": [900.0, 50.0]}
     report["heldout_by_class"] = [7, 5]
     flat = headline(report)
@@ -381,6 +382,7 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     table = quality_table(report)
     assert table[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
     assert table[2][:5] == ["Fréchet distance", "0.1", "0.05 to 0.15", "0.01", "lower"]
+    assert [row[2] for row in table if row[0] == "precision"] == ["0.0 % to 100.0 %"]
     assert table[5][:5] == ["accuracy of the worst class", "40.0 %", "", "", "higher"]
     report["class_names"] = ["<b>", "no"]
     assert class_table(report)[1] == ["<b>", 0.93, 1.0, 7, 300.0, 900.0, 12.0, 2.0]
@@ -406,6 +408,8 @@ def test_a_line_of_quality_has_what_real_images_get_and_what_makes_it_doubtful()
     accuracy["constant"] = 0.5
     assert "real images 92.0 %) (the same answer for all: 50 %)," in quality_line(told)
     assert quality_line(told).endswith("as varied overall as real images, no near copies")
+    told |= {"copies": {"value": 0.3, "floor": 0.0}, "recall": {"value": 0.0, "floor": 0.0}}
+    assert quality_line(told).endswith("50 %), 30.0 % near copies (real images 0.0 %)")
     uncertain = accuracy | {"floor_interval_95": [0.7, 0.97]}
     words = quality_line({"conditional_accuracy": uncertain})
     assert "(real images 92.0 %, between 70 and 97 %)" in words

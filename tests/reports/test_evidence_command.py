@@ -104,6 +104,7 @@ def test_the_classifiers_of_this_answer_and_of_the_two_before_are_kept(tmp_path:
 def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -> None:
     params, inputs = load_params(), Inputs.load()
     own, _ = found(seeds=2)
+    assert "<code>--folds 5</code> tests on all images" in EVIDENCE_PAGE.read_text()
     places = Path(".cgan/evidence").glob("*/*/augmented.safetensors")
     assert len({path.read_bytes() for path in places}) == 2, "each has its own seed"
     for options, module in (({"seeds": 2}, "reports.evidence"), ({"folds": 2}, "evidence.rounds")):
@@ -137,6 +138,11 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     assert "cgan evidence --folds 3 --drawn" in said[0]
     with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
         found(folds=3, drawn=Path("theirs"))
+    for way, place in (({"folds": 3}, Path("parts")), ({"seeds": 2}, Path("parts/fold-1"))):
+        with pytest.raises(CganError, match="among them that are tested on"):
+            found(**way, drawn=place)
+    with pytest.raises(CganError, match="--believed"):
+        found(believed=0.5, drawn=Path("theirs"))
     more, labels = make_images(per_class=10, seed=9)
     rows = np.flatnonzero(labels == 2).tolist() * 3
     names = [f"fold-{n // 10 + 1}/2/{n % 10}.png" for n in range(30)]
