@@ -170,6 +170,8 @@ def _below(folder: Path, seen: set[Path]) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.iterdir()):
         if why := _by_name(path.name):
             yield path, why
+        elif path.name == "README.md" and folder.name == "inbox":
+            continue  # ours
         elif not path.is_dir():
             link = "a dangling link" if path.is_symlink() else "no file"
             yield path, "" if path.is_file() else link

@@ -34,14 +34,12 @@ const DIGITS3 = { format: ".3~r" }; // as in the tables
 const fieldOf = (field, title, scale) => ({ field, type: "quantitative", title, scale });
 
 /** Classes stand on an axis by number: a name can be what Vega takes for its own. */
-function classAxis(field, title, names, labelAngle) {
+function classAxis(field, title, names) {
+  const labelAngle = field !== "asked" && names.join("").length > 40 ? -60 : 0; // where some would be left out
   const labelExpr = `${JSON.stringify(names)}[datum.value]`;
   const axis = { labelExpr, labelAngle, labelLimit: 80, labelOverlap: true, grid: false };
   return { field, type: "nominal", title, scale: { domain: [...names.keys()] }, axis };
 }
-
-/** Names side by side are tilted where they would overlap, and every other one would be left out. */
-const tilt = (names) => names.join("").length > 40 ? -60 : 0;
 
 /** What Vega-Lite draws, from what stands in the page. */
 const CHARTS = {
@@ -127,7 +125,7 @@ const CHARTS = {
     };
     return {
       data: { values: known.map((row, n) => ({ ...row, n, name: names[n] })) },
-      encoding: { x: classAxis("n", "class", names, tilt(names)) },
+      encoding: { x: classAxis("n", "class", names) },
       layer: [shown, interval, floors].filter(Boolean),
     };
   },
@@ -155,8 +153,8 @@ const CHARTS = {
       height: side,
       data: { values: values.filter(({ count }) => count) },
       encoding: {
-        x: classAxis("seen", "the judge sees", NAMES, tilt(NAMES)),
-        y: classAxis("asked", "asked for", NAMES, 0),
+        x: classAxis("seen", "the judge sees", NAMES),
+        y: classAxis("asked", "asked for", NAMES),
         tooltip: ["asked for", "seen as", "count"].map((field) => ({ field })),
       },
       layer: NAMES.length > 15 ? [mistakes] : [mistakes, numbers],

@@ -213,6 +213,8 @@ def test_pictures_are_arrays_with_their_names_in_whatever_folder_around(packed: 
 
 
 def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its_pictures() -> None:
+    write(GOOD | {"README.md": b"ours"}, "inbox")
+    assert opened("inbox").warnings == ()
     write(GOOD | {"loose.png": picture(), "sizes.csv": b"name,size\na,1\n"})
     assert len(opened().labels) == 4
     Path("own/sizes.csv").unlink()
