@@ -16,12 +16,7 @@ from cgan.files import sha256_of
 from cgan.hosts import without_credentials
 from cgan.registry.client import generator_file, open_registry
 from cgan.tracking.runs import flush
-from cgan.tracking.store import (
-    artifact_root,
-    open_store,
-    reason_of,
-    store_uri,
-)
+from cgan.tracking.store import artifact_root, open_store, reason_of, store_uri
 
 
 def test_store_and_files_are_in_the_project_unless_the_environment_names_other_places(
