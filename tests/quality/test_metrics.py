@@ -78,9 +78,7 @@ def test_confusion_has_a_row_for_each_class_asked_and_a_column_for_each_judged()
     assert found.value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3), "classes count alike"
 
 
-def test_the_interval_of_a_mean_of_classes_is_wilsons_of_one_and_holds_the_truth_of_several() -> (
-    None
-):
+def test_an_interval_of_a_mean_of_classes_is_wilsons_of_one_and_holds_the_truth_of_many() -> None:
     """Also where a class has three images: 300 times, the true shares are .95, .9 and .6."""
     assert mean_share([(4, 6)]) == (4 / 6, pytest.approx(wilson_interval(4, 6)))
     random = torch.Generator().manual_seed(1)

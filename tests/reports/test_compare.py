@@ -82,9 +82,7 @@ def test_a_difference_that_chance_can_make_is_called_so(
     assert [each.verdict for each in metric_changes(one, two)] == [verdict]
 
 
-def test_numbers_of_different_contexts_are_not_compared_and_the_reason_is_told(
-    finished: Path,
-) -> None:
+def test_numbers_of_different_contexts_are_not_compared_and_it_is_told_why(finished: Path) -> None:
     report, reference = recorded(str(finished))
     other = better(report)
     other["measurement_context"] |= {"reference_digest": "f" * 64, "seed": 5}

@@ -103,9 +103,7 @@ def test_the_training_depends_on_no_module_that_it_does_not_import() -> None:
             assert path.name == "__init__.py" or name in needed, path
 
 
-def test_each_section_of_params_belongs_to_one_stage_and_each_that_makes_something_has_one() -> (
-    None
-):
+def test_each_section_of_params_belongs_to_one_stage_and_each_with_outputs_has_one() -> None:
     others = {"params", "page", "record"}
     owned = [
         section for stage in STAGES if stage not in others for section in entries(stage, "params")
