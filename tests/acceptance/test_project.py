@@ -137,9 +137,7 @@ PIXELS = """(() => {
 })()"""
 
 
-def test_the_page_of_a_run_draws_offline_what_torch_draws(
-    finished: Project, tmp_path: Path
-) -> None:
+def test_the_page_of_a_run_draws_offline_as_torch_draws(finished: Project, tmp_path: Path) -> None:
     torch = Generator.load(finished.folder / "models/generator.safetensors").draw("2012", seed=7)
     expected = np.concatenate(list(torch.astype(int)), axis=1)
     with browsing(tmp_path / "profile") as page:

@@ -103,7 +103,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (NAMES, ["a", "\u202eb"], "holds characters that cannot be shown"),
     (NAMES, ["a", " b"], "' b' has a comma, or a space at an end"),
     (NAMES, ["a", "b" * 61], "at most 60 characters"),
-    (NAMES, ["a", "b", "a"], "`class_names` has 'a' twice"),
+    (NAMES, ["b", "a", "a"], "`class_names` has 'a' twice"),
     (NAMES, ["a"], "`class_names` has 1 names"),
     ("sweep.objective", "beauty", "'beauty' is no metric. Expected one of conditional_accuracy"),
     *(
@@ -265,14 +265,17 @@ def test_f36_what_is_unusual_but_valid_is_accepted(load: Load) -> None:
     names = {"validate.class_names": ["<b>x</b>", "T-shirt/top", "猫"]}
     for changes in (
         {"data.path": "/mnt/../x.csv", "data.member": "a/b..c/train.csv"},
-        {"validate.height": 30, "validate.width": 20},
+        {"validate.height": 30, "validate.width": 20, NAMES: ["a", "b"]},
         names,
         names | {"validate.classes": 3},
     ):
         assert flatten(load(changes)) == flatten(load()) | changes
-    space = {"train.total_kimg": {"choices": ["auto", 100.0]}, "train.lr": {"low": 1, "high": 2}}
+    lr = {"low": 1, "high": 2, "log": True}
+    space = {"train.total_kimg": {"choices": ["auto", 100.0]}, "train.lr": lr}
     params = load({"sweep.space": space})
     assert params.model_dump(exclude_unset=True)["sweep"]["space"] == space
+    has = params.sweep.space["train.lr"].has
+    assert [*map(has, (0.9, 1, 2, 2.1, "auto"))] == [False, True, True, False, False]
     again = check_params(params.model_dump(by_alias=True), "as a sweep passes it on")
     assert again.sweep == params.sweep
     message = refusal(load, names | {"validate.classes": 4})
