@@ -134,6 +134,9 @@ def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
     tags = store.tags(run_id)
     assert made_by.items() <= tags.items()
     assert tags["mlflow.note.content"] == f"of {run_id}"
+    to_load = store.rows("select tag_value from logged_model_tags where tag_key = 'load'")
+    assert to_load == [(f"runs:/{run_id}/generator",)]
+    assert list((root / "mlartifacts").rglob(f"reports/{Path(__file__).name}"))
 
 
 def test_a_failed_training_resumes_in_its_run_in_another_checkout_and_with_other_params_of_the_gate(
