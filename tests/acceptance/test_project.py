@@ -36,10 +36,7 @@ def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) ->
     probes = client.get_metric_history(run.info.run_id, "probe/conditional_accuracy")
     assert len(probes) >= 2 and probes[-1].step == STEPS
     pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
-    assert {n for path in pictures for n in map(int, re.findall(r"step\+(\d+)", path))} >= {
-        0,
-        STEPS,
-    }
+    assert {*map(int, re.findall(r"step\+(\d+)", "\n".join(pictures)))} >= {0, STEPS}
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"run.html", "grid.png", "confusion_matrix.png"} <= files
     (model,) = client.search_logged_models([run.info.experiment_id])

@@ -180,6 +180,7 @@ def test_logits_are_adjusted_and_losses_weighed_by_how_frequent_a_class_is() -> 
     labels = torch.tensor([0] * 90 + [1] * 10)
     found = adjusted(torch.zeros(1, 2), labels)
     torch.testing.assert_close(found[0, 1] - found[0, 0], torch.tensor(9.0).log())
+    assert [name for name, method in METHODS.items() if method.balanced] == ["balanced_loss"]
     data = Dataset(torch.zeros(100, 1, 8, 8, dtype=torch.uint8), labels, {"classes": 3})
     weights = class_balanced(data)
     assert float(weights[:2].mean()) == pytest.approx(1) and float(weights[2]) == 0

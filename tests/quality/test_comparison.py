@@ -45,10 +45,8 @@ def test_what_the_judge_knows_by_heart_is_taken_off_the_floor() -> None:
         real, unseen, training = (points(600, 3 * seed + n, 8) for n in range(3))
         for known, told in ((training, False), (0.9 * training, True)):
             evaluation_set = evaluation_set_of(real, known, asked, seed)
-            metrics, floors = (
-                evaluation_set._compared(unseen, "drawn"),
-                evaluation_set.floors.metrics,
-            )
+            metrics = evaluation_set._compared(unseen, "drawn")
+            floors = evaluation_set.floors.metrics
             alone = evaluation_set._compared(evaluation_set.floor, "floor")
             for key, found in metrics.items():
                 low, high = (found - floors[key]).interval

@@ -37,9 +37,7 @@ def row(markdown: str, first: str) -> list[str]:
     return line.split(" | ")
 
 
-def test_numbers_stand_beside_each_other_with_the_difference_and_what_it_means(
-    finished: Path,
-) -> None:
+def test_numbers_stand_side_by_side_with_the_difference_and_what_it_means(finished: Path) -> None:
     report, reference = recorded(str(finished))
     params = reference["params"] | {"train.lr": "0.125"}
     other = {**reference, "run_name": "the other", "params": params}
