@@ -91,9 +91,7 @@ BAD_REQUESTS: list[dict[str, Any]] = [
 ]
 
 
-def test_the_service_draws_the_bytes_of_cgan_draw_and_refuses_bad_requests(
-    finished: Project,
-) -> None:
+def test_a_service_draws_the_bytes_of_cgan_draw_and_refuses_bad_requests(finished: Project) -> None:
     calls = [
         ["draw", text, "--seed", str(seed), "--out", f"served-{n}.png"]
         for n, (text, seed) in enumerate(ASKED)
