@@ -11,7 +11,7 @@ import pytest
 import yaml
 from browser import browsing
 from conftest import answers, free_port, wait_until
-from door import NAMES, STEPS, Project, many, new_project, recorded_once
+from door import NAMES, STEPS, Project, many, new_project, sent_once
 from door import finished as finished
 
 from cgan import Generator
@@ -27,7 +27,7 @@ def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) ->
     params = yaml.safe_load((finished.folder / "params.yaml").read_text())
     for key in ("discriminator", "latent_dim", "seed", "total_kimg", "batch_size"):
         assert run.data.params[f"train.{key}"] == str(params["train"][key])
-    recorded_once(client, run)
+    sent_once(client, run)
     made = finished.read("reports/metrics.json")["quality"]
     assert made["conditional_accuracy"] > 0.9
     for key in ("conditional_accuracy", "fid_judge", "worst_class_accuracy"):

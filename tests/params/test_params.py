@@ -274,8 +274,9 @@ def test_f36_what_is_unusual_but_valid_is_accepted(load: Load) -> None:
     space = {"train.total_kimg": {"choices": ["auto", 100.0]}, "train.lr": lr}
     params = load({"sweep.space": space})
     assert params.model_dump(exclude_unset=True)["sweep"]["space"] == space
-    has = params.sweep.space["train.lr"].has
-    assert [*map(has, (0.9, 1, 2, 2.1, "auto"))] == [False, True, True, False, False]
+    kimg, rate = (params.sweep.space[f"train.{key}"].has for key in ("total_kimg", "lr"))
+    assert [*map(rate, (0.9, 1, 2, 2.1, "auto"))] == [False, True, True, False, False]
+    assert kimg("auto") and not kimg(99.0)
     again = check_params(params.model_dump(by_alias=True), "as a sweep passes it on")
     assert again.sweep == params.sweep
     message = refusal(load, names | {"validate.classes": 4})

@@ -136,6 +136,9 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
         of_two = (data.labels == 2) & (fold_of == fold)
         assert counts == [12 - int(of_two.sum()), int(of_two.sum())]
     assert "cgan evidence --folds 3 --drawn" in said[0]
+    write_split(load_params(), None, Path("once"), said.append)
+    sizes = {path.name: len([*path.rglob("*.png")]) for path in Path("once").iterdir()}
+    assert sizes == {"train": 45, "val": 15, "test": 0}
     with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
         found(folds=3, drawn=Path("theirs"))
     more, labels = make_images(per_class=10, seed=9)

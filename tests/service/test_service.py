@@ -143,6 +143,7 @@ def test_metrics_count_requests_and_drawings(client: httpx.Client, model: Path) 
         assert after[key] - before.get(key, 0) == more, key
     digest = Generator.load(model).facts["digest"]
     assert after["cgan_model_info", "", digest] == 1
+    assert 0 < after["cgan_request_seconds_sum", "/draw"] < 600
 
 
 def test_what_is_served_is_said_and_the_schema_names_all_addresses(
@@ -170,9 +171,8 @@ def test_the_page_says_what_is_served_how_good_it_is_and_the_addresses_of_its_pi
         for address in re.findall(r'href="(draw\?[^"]+)"', page.text):
             assert client.get(f"/{address.replace('&amp;', '&')}").status_code == 200
     with running(Keeper("digits")) as client:
-        assert re.search(
-            r"<p>99\.\d % of the drawings show the class asked for", client.get("/").text
-        )
+        page = client.get("/").text
+        assert re.search(r"<p>99\.\d % of the drawings show the class asked for", page)
         assert "show the class asked for" in client.get("/healthz").json()["model"]["quality"]
 
 
