@@ -24,7 +24,7 @@ from cgan.stages.origin import facts_of_here, log_source, origin, run_name, sour
 from cgan.stages.train import as_run, system_load
 from cgan.tracking.records import runs
 from cgan.tracking.runs import Run, training_run
-from cgan.tracking.store import experiment_id
+from cgan.tracking.store import RUN_ID, experiment_id
 from cgan.training.fitting import filled
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -73,7 +73,7 @@ def log_steps(tracker: Run, steps: list[int] = STEPS) -> None:
 def log_model(tracker: Run, root: Path) -> None:
     """As the stage record does."""
     save = functools.partial(save_mlflow_model, a_model(root / "generator.safetensors"))
-    tracker.log_model(save, STEPS[-1], {"digest": "d"})
+    tracker.log_model(save, STEPS[-1], {"digest": "d", "load": f"runs:/{RUN_ID}/generator"})
 
 
 def add_version(registry: Registry, seed: int, **tags: str) -> str:

@@ -184,9 +184,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def recorded_once(
-    client: MlflowClient, run: Run, step: int = STEPS, every: int = LOG_EVERY
-) -> None:
+def sent_once(client: MlflowClient, run: Run, step: int = STEPS, every: int = LOG_EVERY) -> None:
     """Losses at each recorded step once, and no point of any metric twice."""
     for key in run.data.metrics:
         steps = [point.step for point in client.get_metric_history(run.info.run_id, key)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import answers, free_port, wait_until
-from door import LOG_EVERY, Project, many, recorded_once
+from door import LOG_EVERY, Project, many, sent_once
 from door import finished as finished
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -53,7 +53,7 @@ def assert_as_undisturbed(project: Project, undisturbed: Project, finished: Proj
         assert files[0] == files[1], name
     (run,) = new_runs(project, finished)
     assert run.info.status == "FINISHED" and "quality/fid_judge" in run.data.metrics
-    recorded_once(project.client(), run, LONG)
+    sent_once(project.client(), run, LONG)
     models = project.client().search_logged_models([run.info.experiment_id])
     assert sum(model.source_run_id == run.info.run_id for model in models) == 1
 
@@ -86,7 +86,7 @@ def test_with_mlflow_away_a_training_makes_the_same_bytes_and_delivers_its_run_l
             client = MlflowClient(address)
             (run,) = project.runs(client)
             assert run.info.status == "FINISHED" and "quality/fid_judge" in run.data.metrics
-            recorded_once(client, run)
+            sent_once(client, run)
             assert len(client.search_logged_models([run.info.experiment_id])) == 1
 
 
@@ -151,4 +151,4 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_the_same_command(
     (run,) = new_runs(project, finished)  # of the second trial: the first's result was there
     assert run.info.status == "FINISHED" and "cgan.sweep" in run.data.tags
     assert "quality/fid_judge" in run.data.metrics
-    recorded_once(project.client(), run)
+    sent_once(project.client(), run)

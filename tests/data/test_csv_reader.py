@@ -115,9 +115,7 @@ def test_f06_f07_faults_are_counted_and_the_first_shown_with_row_line_and_column
     assert "row 17 (line 20)" in refuses(tmp_path, [*lines[:5], "", "", *lines[5:]])
 
 
-def test_f13_small_classes_are_named_and_so_is_a_slip_once_the_classes_are_set(
-    tmp_path: Path,
-) -> None:
+def test_f13_small_classes_are_named_and_so_is_a_slip_once_classes_are_set(tmp_path: Path) -> None:
     few = [line for line in LINES if line.startswith("1,")][:4]
     assert "class 1 has 8." in refuses(tmp_path, [line for line in LINES if line not in few])
     assert "`validate.class_names` has 2 names" in refuses(tmp_path, LINES, class_names=["a", "b"])

@@ -80,9 +80,7 @@ def test_holdout_is_stratified_depends_on_the_seed_and_parts_are_disjoint_and_co
 )
 @example(kinds=list(range(10)), fraction=0.98, seed=0)  # the share rounds up to the whole class
 @settings(max_examples=100, deadline=None)
-def test_f15_identical_images_stay_on_one_side(
-    kinds: list[int], fraction: float, seed: int
-) -> None:
+def test_f15_equal_images_stay_on_one_side(kinds: list[int], fraction: float, seed: int) -> None:
     kinds = [*kinds, 0, 1, 2, 3]
     images = np.array(kinds, np.uint8).reshape(-1, 1, 1, 1).repeat(8, 2).repeat(8, 3)
     labels = np.array(kinds, np.int64) % 2

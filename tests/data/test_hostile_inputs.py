@@ -87,7 +87,6 @@ CSVS: dict[str, str | bytes] = {
     "f09 a footer": GOOD + "\x1a",
     "f10 a byte order mark within": changed(lambda row: "\ufeff" + row),
     "f10 a line end within quotes": changed(lambda row: '"' + row.replace(",", '\n",', 1)),
-    "f11 EBCDIC": GOOD.encode("cp500"),
     "f11 Excel's line for separators": "sep=,\n" + GOOD,
     "f12 an answer in JSON": '{"error": 403}',
     "f12 a pointer of Git LFS": "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",

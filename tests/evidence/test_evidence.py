@@ -139,9 +139,10 @@ def test_the_interval_is_the_closed_form_and_folds_widen_it_for_what_they_share(
         wide = 1.96**2 * of_images / tested + 2.776**2 * (spread - luck) * part
         assert (high - low) / 2 == pytest.approx(np.sqrt(wide), rel=2e-3)
         assert (high + low) / 2 == pytest.approx(0.2)
-    ten = torch.arange(10)  # of which three gain
-    seen = Outcome(ten * 0, ten, {"real": torch.zeros(10), DRAWN: ten < 3})
-    assert _of_class(seen, "real", 0).variance == pytest.approx(0.3 * 0.7 / 9)
+    ten = torch.arange(10)
+    for gaining, variance in ((3, 0.3 * 0.7 / 9), (10, 0.01)):  # all: as if one more had not
+        seen = Outcome(ten * 0, ten, {"real": torch.zeros(10), DRAWN: ten < gaining})
+        assert _of_class(seen, "real", 0).variance == pytest.approx(variance)
     assert shared(5, folded=True) == pytest.approx(0.45)
 
 
@@ -180,6 +181,7 @@ def test_logits_are_adjusted_and_losses_weighed_by_how_frequent_a_class_is() -> 
     labels = torch.tensor([0] * 90 + [1] * 10)
     found = adjusted(torch.zeros(1, 2), labels)
     torch.testing.assert_close(found[0, 1] - found[0, 0], torch.tensor(9.0).log())
+    assert [name for name, method in METHODS.items() if method.balanced] == ["balanced_loss"]
     data = Dataset(torch.zeros(100, 1, 8, 8, dtype=torch.uint8), labels, {"classes": 3})
     weights = class_balanced(data)
     assert float(weights[:2].mean()) == pytest.approx(1) and float(weights[2]) == 0

@@ -58,7 +58,8 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     assert "latent_dim: 32" in Path("params.yaml").read_text()
     # The same command, with more: it goes on.
     assert sweep.main(["--trials", "4"]) == 0
-    assert len(study_of(base).trials) == 4
+    study = study_of(base)
+    assert len(study.trials) == 4 and "measurement_context" in study.user_attrs
 
 
 @pytest.mark.slow

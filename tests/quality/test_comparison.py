@@ -45,10 +45,8 @@ def test_what_the_judge_knows_by_heart_is_taken_off_the_floor() -> None:
         real, unseen, training = (points(600, 3 * seed + n, 8) for n in range(3))
         for known, told in ((training, False), (0.9 * training, True)):
             evaluation_set = evaluation_set_of(real, known, asked, seed)
-            metrics, floors = (
-                evaluation_set._compared(unseen, "drawn"),
-                evaluation_set.floors.metrics,
-            )
+            metrics = evaluation_set._compared(unseen, "drawn")
+            floors = evaluation_set.floors.metrics
             alone = evaluation_set._compared(evaluation_set.floor, "floor")
             for key, found in metrics.items():
                 low, high = (found - floors[key]).interval
@@ -83,9 +81,8 @@ def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alon
     )
     spread = {key: float(estimate.replicates.std()) for key, estimate in one.metrics.items()}
     assert spread["fid_judge"] == pytest.approx(float(again.std()), rel=0.25)
-    assert spread["conditional_accuracy"] == pytest.approx(
-        (share * (1 - share) / 600) ** 0.5, rel=0.25
-    )
+    closed_form = (share * (1 - share) / 600) ** 0.5
+    assert spread["conditional_accuracy"] == pytest.approx(closed_form, rel=0.25)
     assert 0 < spread["coverage"] < 0.05
     for key, estimate in one.metrics.items():
         assert len(estimate.replicates) == REPLICATES

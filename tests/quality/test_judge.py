@@ -81,9 +81,7 @@ def test_verdicts_are_of_what_the_head_reads_and_do_not_depend_on_the_company(
     assert torch.allclose(verdict.logits, apart.logits, atol=1e-4)
 
 
-def test_equal_seeds_train_equal_judges_whatever_the_threads_and_the_global_random_generator() -> (
-    None
-):
+def test_equal_seeds_train_equal_judges_whatever_the_threads_and_global_generator() -> None:
     def trained(seed: int = 1) -> str:
         judge = train_judge(tiny(28), params_of(width=16, seed=seed), CPU, torch.float32)
         return digest_of(judge.state_dict())

@@ -78,9 +78,7 @@ def test_confusion_has_a_row_for_each_class_asked_and_a_column_for_each_judged()
     assert found.value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3), "classes count alike"
 
 
-def test_the_interval_of_a_mean_of_classes_is_wilsons_of_one_and_holds_the_truth_of_several() -> (
-    None
-):
+def test_an_interval_of_a_mean_of_classes_is_wilsons_of_one_and_holds_the_truth_of_many() -> None:
     """Also where a class has three images: 300 times, the true shares are .95, .9 and .6."""
     assert mean_share([(4, 6)]) == (4 / 6, pytest.approx(wilson_interval(4, 6)))
     random = torch.Generator().manual_seed(1)
@@ -341,9 +339,8 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
         values = []
         for features in (first.features, second.features, floor.features):
             blocks = [each for each in features.split(equal) if len(each) == equal][:MAX_BLOCKS]
-            values.append(
-                sum(means(real.features[block], each)[key] for each in blocks) / len(blocks)
-            )
+            by_block = [means(real.features[block], each)[key] for each in blocks]
+            values.append(sum(by_block) / len(by_block))
         assert report[key]["value"] == pytest.approx((values[0] + values[1]) / 2)
         most = math.inf if key == "density" else 1
         assert report[key]["floor"] == pytest.approx(min(most, values[2] - heart[key]))
@@ -352,8 +349,10 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     assert report["copies"]["value"] == by_hand.closer.double().mean()
     assert report["copies"]["heldout_nearest_median"] == by_hand.heldout_median
     assert "gan_train_accuracy" not in report, "0 kimg: it is not asked for"
-    numbers = [each.number for each in variety(drawn[0], asked, training) if each]
+    varied = [each for each in variety(drawn[0], asked, training) if each]
+    numbers = [each.number for each in varied]
     assert report["different"]["by_class"] == numbers
+    assert report["different"]["floor_by_class"] == [each.of_real for each in varied]
     assert report["different_drawings"]["value"] == min(numbers)
 
 

@@ -61,9 +61,8 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
         with pytest.raises(CganError, match=words):
             balance(source, None, 0.0, 1, out, said.append)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "cgan.reports.balance.fill", lambda *given: pytest.fail(f"believed {given[4]}")
-        )
+        fill = "cgan.reports.balance.fill"
+        patch.setattr(fill, lambda *given: pytest.fail(f"believed {given[4]}"))
         with pytest.raises(pytest.fail.Exception, match=r"believed 0\.99"):
             balance(str(GENERATOR), None, 0.99, 1, "drawn/sure.csv", said.append)
     digest = Generator.load(GENERATOR).facts["digest"]

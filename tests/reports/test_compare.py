@@ -37,9 +37,7 @@ def row(markdown: str, first: str) -> list[str]:
     return line.split(" | ")
 
 
-def test_numbers_stand_beside_each_other_with_the_difference_and_what_it_means(
-    finished: Path,
-) -> None:
+def test_numbers_stand_side_by_side_with_the_difference_and_what_it_means(finished: Path) -> None:
     report, reference = recorded(str(finished))
     params = reference["params"] | {"train.lr": "0.125"}
     other = {**reference, "run_name": "the other", "params": params}
@@ -82,9 +80,7 @@ def test_a_difference_that_chance_can_make_is_called_so(
     assert [each.verdict for each in metric_changes(one, two)] == [verdict]
 
 
-def test_numbers_of_different_contexts_are_not_compared_and_the_reason_is_told(
-    finished: Path,
-) -> None:
+def test_numbers_of_different_contexts_are_not_compared_and_it_is_told_why(finished: Path) -> None:
     report, reference = recorded(str(finished))
     other = better(report)
     other["measurement_context"] |= {"reference_digest": "f" * 64, "seed": 5}

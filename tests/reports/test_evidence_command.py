@@ -17,7 +17,8 @@ from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset, save_dataset
 from cgan.drawing.drawings import write_folder
 from cgan.errors import CganError
-from cgan.evidence.effect import Difference, Effect
+from cgan.evidence.classifiers import PARTS
+from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome
 from cgan.evidence.rounds import folds_of
 from cgan.evidence.sets import default_per_class, fill, missing
 from cgan.model.sampling import picture_of
@@ -28,7 +29,7 @@ from cgan.project import CSV, EVIDENCE, EVIDENCE_PAGE, EVIDENCE_TEXT, TEST_DATA,
 from cgan.quality.evaluation import Inputs
 from cgan.reports import evidence as command
 from cgan.reports.evidence import Options, find_evidence
-from cgan.reports.evidence_report import _classes, _doubts, _verdict
+from cgan.reports.evidence_report import _classes, _doubts, _methods, _verdict, _worth
 from cgan.reports.split import write_split
 
 
@@ -136,6 +137,9 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
         of_two = (data.labels == 2) & (fold_of == fold)
         assert counts == [12 - int(of_two.sum()), int(of_two.sum())]
     assert "cgan evidence --folds 3 --drawn" in said[0]
+    write_split(load_params(), None, Path("once"), said.append)
+    sizes = {path.name: len([*path.rglob("*.png")]) for path in Path("once").iterdir()}
+    assert sizes == {"train": 45, "val": 15, "test": 0}
     with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
         found(folds=3, drawn=Path("theirs"))
     for way, place in (({"folds": 3}, Path("parts")), ({"seeds": 2}, Path("parts/fold-1"))):
@@ -169,6 +173,18 @@ def test_a_wide_interval_cannot_tell_and_a_pretrained_network_that_is_better_is_
     # A class that got no drawings shows nothing about them.
     table = _classes(effect, ["a", "b"], torch.tensor([9, 3]), torch.tensor([0, 6]))
     assert [row[-1] for row in table[2]] == ["no difference", "–"]
+
+
+def test_intervals_and_what_drawings_are_worth_count_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels, right = torch.arange(400) // 200, torch.arange(400) >= 40
+    answers = Outcome(labels, labels, dict.fromkeys(("real", DRAWN, *PARTS), right))
+    row = _methods(answers, 2, ["a", "b"])[2][0]
+    assert row[1:] == ["90.0 %", "85.2 to 93.3 %", "80.0 %, a"]
+    monkeypatch.setattr("cgan.reports.evidence_report.worth", lambda *_: (3.0, (2.0, 5.0)))
+    said = _worth([answers], [0, 1], True, torch.tensor([20, 10]), ["a", "b"])
+    assert "of b that is 20 photographs more (10 to 40)" in said
 
 
 @pytest.mark.usefixtures("rare", "no_probe")

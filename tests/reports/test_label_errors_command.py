@@ -20,6 +20,7 @@ from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
 from cgan.project import CSV
 from cgan.quality.judge import Judge
+from cgan.quality.label_errors import doubtful_labels
 from cgan.reports import label_errors as command
 from cgan.reports.label_errors import find_label_errors, out_of_fold
 from cgan.stages import preprocess, validate
@@ -54,6 +55,13 @@ def test_a_judge_sees_no_copy_of_what_it_is_asked_about_and_some_of_each_class(
     images[labels == 2] = images[labels == 2][0].clone()
     with pytest.raises(DataError, match=r"class c: expected at least 4 distinct images.*found 1"):
         out_of_fold(data, PARAMS, 4, CPU)
+
+
+def test_the_label_that_is_the_least_likely_beside_what_is_seen_comes_first() -> None:
+    seen = np.array([[0.5, 0.49, 0.01], [0.6, 0.1, 0.3], [0, 0.2, 0.8]])
+    found = doubtful_labels(seen, np.array([1, 1, 2]))
+    assert (found.rows.tolist(), found.suggested.tolist()) == ([1, 0], [0, 0])
+    assert found.confidence == pytest.approx([0.5, 0.01])
 
 
 @pytest.mark.slow

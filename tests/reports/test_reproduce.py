@@ -30,9 +30,7 @@ def project(trained: tuple[Project, str], tmp_path: Path) -> Project:
     return trained[0].copy(tmp_path / "project")
 
 
-def test_what_a_run_was_made_from_is_at_the_run_and_no_secret_is(
-    trained: tuple[Project, str],
-) -> None:
+def test_what_a_run_was_made_from_is_at_it_and_no_secret_is(trained: tuple[Project, str]) -> None:
     project, run_id = trained
     run, csv = project.client().get_run(run_id), project.folder / "data/raw/train.csv"
     tags = run.data.tags

@@ -100,9 +100,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(ro
     assert "not evaluated yet: `dvc repro` does it" in text, "it has no numbers of another run"
 
 
-def test_a_run_has_its_rank_among_those_on_the_same_data_that_were_measured_alike(
-    root: Path,
-) -> None:
+def test_a_run_has_its_rank_among_those_on_the_same_data_measured_alike(root: Path) -> None:
     runs = {}
     # The same bytes twice: luck has nothing to do with it.
     measured = {"best": (0.30, 0.01), "best again": (0.30, 0.01), "close": (0.31, 0.1)}

@@ -21,8 +21,7 @@ def test_containers_are_reached_from_this_machine_only_and_get_the_files_that_th
         assert all((ROOT / name).exists() for name in line.split())
     assert re.findall(r"^USER (.+)$", image, re.MULTILINE)[-1] == "1000:1000"
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    bounds = {
-        re.split("[>=]", each)[0]: each for each in extras["optional-dependencies"]["pipeline"]
-    }
+    needed = extras["optional-dependencies"]["pipeline"]
+    bounds = {re.split("[>=]", each)[0]: each for each in needed}
     for asked in (bounds["mlflow"].replace("mlflow", "mlflow-skinny"), bounds["sqlalchemy"]):
         assert f'"{asked}"' in image

@@ -89,9 +89,8 @@ def test_a_stage_depends_on_what_other_stages_made_that_its_code_names(stage: st
     made = {out for other in STAGES if other != stage for out in outputs(other)}
     differing = {out for out in made if overlaps(out, named) != overlaps(out, declared)}
     # A training tells where its data came from; a download waits until the params are checked.
-    assert differing == {"train": {"data/raw"}, "download": {"reports/params.json"}}.get(
-        stage, set()
-    )
+    expected = {"train": {"data/raw"}, "download": {"reports/params.json"}}
+    assert differing == expected.get(stage, set())
 
 
 def test_the_training_depends_on_no_module_that_it_does_not_import() -> None:
@@ -103,9 +102,7 @@ def test_the_training_depends_on_no_module_that_it_does_not_import() -> None:
             assert path.name == "__init__.py" or name in needed, path
 
 
-def test_each_section_of_params_belongs_to_one_stage_and_each_that_makes_something_has_one() -> (
-    None
-):
+def test_each_section_of_params_belongs_to_one_stage_and_each_with_outputs_has_one() -> None:
     others = {"params", "page", "record"}
     owned = [
         section for stage in STAGES if stage not in others for section in entries(stage, "params")

@@ -134,6 +134,13 @@ def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
     tags = store.tags(run_id)
     assert made_by.items() <= tags.items()
     assert tags["mlflow.note.content"] == f"of {run_id}"
+    to_load = store.rows("select tag_value from logged_model_tags where tag_key = 'load'")
+    assert to_load == [(f"runs:/{run_id}/generator",)]
+    assert list((root / "mlartifacts").rglob(f"reports/{Path(__file__).name}"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/another.db")
+    with reopen() as later:
+        later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
+    assert [status for _, _, status in Store(root / "another.db").runs()] == ["FINISHED"]
 
 
 def test_a_failed_training_resumes_in_its_run_in_another_checkout_and_with_other_params_of_the_gate(
@@ -157,6 +164,7 @@ def test_a_failed_training_resumes_in_its_run_in_another_checkout_and_with_other
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     with training(root) as tracker:
         log_steps(tracker, STEPS[3:])  # from its last checkpoint
+        assert [status for _, _, status in store.runs()] == ["RUNNING"]
     assert [status for _, _, status in store.runs()] == ["FINISHED"]
     assert store.steps("loss/generator") == STEPS
 

@@ -16,12 +16,7 @@ from cgan.files import sha256_of
 from cgan.hosts import without_credentials
 from cgan.registry.client import generator_file, open_registry
 from cgan.tracking.runs import flush
-from cgan.tracking.store import (
-    artifact_root,
-    open_store,
-    reason_of,
-    store_uri,
-)
+from cgan.tracking.store import artifact_root, open_store, reason_of, store_uri
 
 
 def test_store_and_files_are_in_the_project_unless_the_environment_names_other_places(
@@ -60,10 +55,7 @@ def test_f63_what_mlflow_says_of_a_store_that_is_none_is_shown_without_its_passw
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    for address, word in (
-        ("file:///old/mlruns", "mlflow migrate-filestore"),
-        ("ours://", "ours://"),
-    ):
+    for address, word in (("file:///old", "mlflow migrate-filestore"), ("ours://", "ours://")):
         with pytest.raises(MlflowException) as caught:
             MlflowClient(address.replace("ours://", "ours://me:secret@host")).search_experiments()
         said = reason_of(caught.value)

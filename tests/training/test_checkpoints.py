@@ -71,9 +71,7 @@ def limited(resource_: int, soft: int) -> Iterator[None]:
         resource.setrlimit(resource_, before)
 
 
-def test_f77_checkpoints_that_cannot_be_read_at_present_are_told_and_left_alone(
-    tmp_path: Path,
-) -> None:
+def test_f77_checkpoints_that_cannot_be_read_now_are_told_and_left_alone(tmp_path: Path) -> None:
     save(tmp_path, 4, 8)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with (tmp_path / "step-000000004.safetensors").open() as next_free:

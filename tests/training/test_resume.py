@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import wait_until
-from door import Project, new_project, recorded_once
+from door import Project, new_project, sent_once
 
 pytestmark = pytest.mark.slow
 STEPS = 400
@@ -59,7 +59,7 @@ def assert_one_training(project: Project, undisturbed: dict[Path, bytes]) -> Non
     assert run.info.status == "FINISHED"
     assert project.read("models/mlflow_run.json")["run_id"] == run.info.run_id
     assert "updates " in run.data.tags["cgan.chosen_for_the_data"]
-    recorded_once(project.client(), run, STEPS)
+    sent_once(project.client(), run, STEPS)
     assert "Stage 'train' didn't change" in project.run(REPRO)
 
 

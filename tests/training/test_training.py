@@ -316,9 +316,7 @@ def test_previews_are_rows_of_a_class_by_the_averaged_generator_at_their_steps()
 # -- Divergence -------------------------------------------------------------------------------------
 
 
-def test_f51_divergence_stops_before_anything_of_its_interval_is_saved_or_shown(
-    tmp_path: Path,
-) -> None:
+def test_f51_divergence_stops_before_any_of_its_interval_is_saved_or_shown(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(DATA, params_of(), folder=tmp_path, stopping=stop_after(4))
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -365,9 +363,7 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
             loop.check_balance(state)
 
 
-def test_f52_a_training_looks_at_the_balance_of_its_records(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_f52_training_looks_at_the_balance_of_its_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "WARM_UP_KIMG", 0.0)
     monkeypatch.setattr(loop, "PINNED", 0.0)  # whatever it tells apart is enough
     with pytest.raises(Diverged, match="stopped at step 20: the discriminator tells"):
