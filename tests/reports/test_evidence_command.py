@@ -139,7 +139,7 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     assert "cgan evidence --folds 3 --drawn" in said[0]
     write_split(load_params(), None, Path("once"), said.append)
     sizes = {path.name: len([*path.rglob("*.png")]) for path in Path("once").iterdir()}
-    assert sizes == {"train": 45, "val": 15, "test": 0}
+    assert sizes == {"train": 45, "val": 15}
     with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
         found(folds=3, drawn=Path("theirs"))
     for way, place in (({"folds": 3}, Path("parts")), ({"seeds": 2}, Path("parts/fold-1"))):
