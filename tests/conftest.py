@@ -60,7 +60,8 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 # Files that start before all others: else one process would be at them when the others are done.
-LONGEST = ["interruptions", "kills", "resume", "limits", "pipeline", "project", "runs"]
+LONGEST = ["production", "benchmarks", "interruptions", "kills", "resume", "limits"]
+LONGEST += ["pipeline", "project", "runs"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
