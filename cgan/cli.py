@@ -89,7 +89,7 @@ def draw(
             "--per-class writes data, so --scale, --smooth and --show don't apply. Leave them out."
         )
     if rows and not grid:
-        raise CganError("--rows are those of a grid. Add --grid, or leave them out.")
+        raise CganError("--rows applies to a grid only. Add --grid, or leave it out.")
     from rich.console import Console
 
     from cgan.drawing.drawings import write_set

@@ -50,7 +50,8 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in indices])
 
     warnings = {
-        f"Renamed by `validate.class_names`: {listed(given)}. Null keeps the folders' names.": given,
+        f"Renamed by `validate.class_names`: {listed(given)}. Set it to null to keep "
+        "the folders' names.": given,
         f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times fewer "
         f"(`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less "
         "well.": times > params.max_imbalance,

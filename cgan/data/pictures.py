@@ -32,8 +32,8 @@ NOTES = {
     "unless you want colour.",
 }
 NOT_WATCHED = (
-    "Not watched: DVC sees no change of the pictures beside `data.path`, a CSV. After one, run `dvc repro "
-    "--force download`, or set `data.path` to the folder."
+    "Not watched: `data.path` is a CSV, so DVC does not notice when the pictures beside it change. After a "
+    "change, run `dvc repro --force download && dvc repro`, or set `data.path` to the folder."
 )
 
 

@@ -73,9 +73,9 @@ def fill(
 
 def require_unseen(drawn: Tensor, test: Tensor) -> None:
     """Raises DataError where an image that is tested on is among somebody else's drawings."""
-    drawings, known = (image_digests(images.numpy()) for images in (drawn, test))
-    if np.isin(drawings, known).any():
-        raise DataError("--drawn: there are images among them that are tested on. Remove these.")
+    drawings, tested = (image_digests(images.numpy()) for images in (drawn, test))
+    if np.isin(drawings, tested).any():
+        raise DataError("--drawn: some of the drawings are images that are tested on. Remove them.")
 
 
 def repeated(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:

@@ -143,7 +143,7 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
         found(folds=3, drawn=Path("theirs"))
     for way, place in (({"folds": 3}, Path("parts")), ({"seeds": 2}, Path("parts/fold-1"))):
-        with pytest.raises(CganError, match="among them that are tested on"):
+        with pytest.raises(CganError, match="are images that are tested on"):
             found(**way, drawn=place)
     with pytest.raises(CganError, match="--believed"):
         found(believed=0.5, drawn=Path("theirs"))
