@@ -9,6 +9,7 @@ import contextlib
 import csv
 import functools
 import io
+import itertools
 import os
 import re
 import stat
@@ -25,11 +26,14 @@ PICTURES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"
 )  # fmt: skip
 ARCHIVES = (".zip", ".gz")
+TABLES = (".csv", ".tsv")
+SEPARATORS = ",;\t|"
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
 HEAD_BYTES = 4096
 MIN_PIXELS = 64  # columns of a CSV
 PATHS = {"path", "label"}  # columns of a CSV that lists pictures
 COLUMNS = PATHS | {"group", "split"}  # of which it may have these two as well
+OF_A_LISTING = PATHS | {"group"}  # a table with one of these is meant to be read
 AS_SPLIT = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 NO_PICTURE = "no PNG, JPEG, GIF, BMP, WebP or TIFF"
 
@@ -74,7 +78,8 @@ class Album:
         try:
             with self.open(name) as file:
                 line = file.readline(HEAD_BYTES).decode("utf-8-sig", "replace")
-                return _columns(next(csv.reader([line]), []))
+            line = line.replace("\0", "").strip("\ufffd")  # UTF-16
+            return _columns(next(csv.reader([line], delimiter=_separator(line)), []))
         except Exception:  # zipfile raises a dozen kinds
             return []
 
@@ -105,11 +110,15 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
             album = _arranged(Album(path, archive))
-        elif path.suffix.lower() == ".csv":
+        elif path.suffix.lower() in TABLES:
             beside = Album(path.parent)
             if PATHS.issubset(beside.columns(path.name)):
                 album = _by_listing(beside, path.name)
         yield path, album
+
+
+def _separator(line: str) -> str:
+    return max(SEPARATORS, key=line.count)
 
 
 def _columns(header: list[str]) -> list[str]:
@@ -141,7 +150,7 @@ def first_line(error: Exception) -> str:
 
 def _only_file(folder: Path) -> Path:
     """The one CSV or archive in a folder without pictures."""
-    files = sorted(f for f in folder.glob("[!.]*") if f.suffix.lower() in (".csv", *ARCHIVES))
+    files = sorted(f for f in folder.glob("[!.]*") if f.suffix.lower() in (*TABLES, *ARCHIVES))
     if len(files) == 1:
         return files[0]
     raise SourceError(
@@ -210,17 +219,24 @@ def _arranged(album: Album) -> Album | None:
     names = [entry.name for entry in album.entries if not entry.reason]
     folders = {name.rpartition("/")[0] for name in names if is_picture(name)}
     around = os.path.commonpath(folders) if folders else ""
-    tables = [name for name in names if name.lower().endswith(".csv")]
-    tables = [name for name in tables if f"{around}/".startswith(name[: name.rfind("/") + 1])]
-    listings = [name for name in tables if PATHS.issubset(album.columns(name))]
-    if len(listings) > 1:
+    tables = {name: album.columns(name) for name in names if name.lower().endswith(TABLES)}
+    above = [name for name in tables if f"{around}/".startswith(name[: name.rfind("/") + 1])]
+    listings = [name for name in above if PATHS.issubset(tables[name])]
+    unread = [
+        f"{name} ({', '.join(columns)})"
+        for name, columns in tables.items()
+        if name not in listings[:1] and len(columns) <= MIN_PIXELS and OF_A_LISTING & {*columns}
+    ]
+    if folders and unread:
         raise SourceError(
-            f"{album.root}: expected one CSV of `path,label`; found {listed(listings)}. Join them, with "
-            "a column `split` (train, val, test), or set `data.path` to the one that you mean."
+            f"{album.root}: expected one CSV with the columns path and label, perhaps group and split, in "
+            f"the folder around all pictures; found {listed([*listings[:1], *unread])}. Correct its first "
+            "line or its place; join several, with a column `split` (train, val, test), or set `data.path` "
+            "to the one that you mean. Take out of the folder what says nothing of these pictures."
         )
     if listings:
         return _by_listing(album, listings[0])
-    if any(len(album.columns(name)) > MIN_PIXELS for name in tables):
+    if any(len(tables[name]) > MIN_PIXELS for name in above):
         return None
     _by_folders(album.entries, around.rpartition("/")[0] if len(folders) == 1 else around)
     return album if any(is_picture(e.name) for e in album.entries if not e.reason) else None
@@ -228,13 +244,12 @@ def _arranged(album: Album) -> Album | None:
 
 def _by_folders(entries: list[Entry], around: str) -> None:
     """The class is the folder's name; in torchvision's layout that of the folder in train, val or test, of
-    which val and test may also lie beside the classes."""
+    which val and test may also lie beside the classes, or around all of them."""
     start = f"{around}/" if around else ""
     paths = [(e, e.name[len(start) :].split("/")) for e in entries if e.name.startswith(start)]
     heads = {path[0] for e, path in paths if len(path) > 1 and is_picture(e.name) and not e.reason}
-    parts = {head: AS_SPLIT.get(head.lower(), head.lower()) for head in heads}
-    laid_out = "train" in parts.values() and set(parts.values()) <= set(SPLITS)
-    laid_out = laid_out and any(len(path) > 2 for _, path in paths)
+    parts = {head: _as_split(head) for head in heads}
+    laid_out = set(parts.values()) <= set(SPLITS) and any(len(path) > 2 for _, path in paths)
     for entry, (head, *inside) in paths:
         if len(inside) > 1 and parts.get(head) in SPLITS and (laid_out or inside[0] in heads):
             entry.label, entry.split, entry.deeper = inside[0], parts[head], len(inside) > 2
@@ -245,6 +260,13 @@ def _by_folders(entries: list[Entry], around: str) -> None:
         stray = "not in a class's folder" if is_picture(entry.name) else NO_PICTURE
         entry.reason = entry.reason or stray * (not entry.label)
         entry.split = "" if only_train else entry.split
+    if aside := [part for part in map(_as_split, around.split("/")) if part in ("val", "test")]:
+        for entry in entries:
+            entry.split = aside[-1] * bool(entry.label)
+
+
+def _as_split(name: str) -> str:
+    return AS_SPLIT.get(name.lower(), name.lower())
 
 
 def _by_listing(album: Album, listing: str) -> Album:
@@ -252,7 +274,10 @@ def _by_listing(album: Album, listing: str) -> Album:
     where, folder = f"{album.root}/{listing}", listing[: listing.rfind("/") + 1]
     try:
         with album.open(listing) as file:
-            table = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+            text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+            first = text.readline()
+            lines = itertools.chain([first], text)
+            table = csv.reader(lines, delimiter=_separator(first), strict=True)
             values = ([value.strip() for value in row] for row in table)
             (_, header), *rows = [(table.line_num, row) for row in values if any(row)]
             columns = _columns(header)
@@ -267,8 +292,7 @@ def _by_listing(album: Album, listing: str) -> Album:
     taken, wrong = dict[str, Entry](), list[str]()
     for line, row in rows:
         said = dict.fromkeys(columns, "") | dict(zip(columns, row, strict=False))
-        name, split = str(PurePosixPath(folder, said["path"])), said.get("split", "").lower()
-        split = AS_SPLIT.get(split, split)
+        name, split = str(PurePosixPath(folder, said["path"])), _as_split(said.get("split", ""))
         faults = {
             f"{len(row)} values, expected {len(columns)}": len(row) > len(columns),
             "there is no such picture": name not in readable,

@@ -264,14 +264,24 @@ def _fault(field: bytes, highest: int = 255, of: str = "") -> str:
 
 def _error(faults: list[str], label: str, params: ValidateParams) -> DataError:
     """One message of all, without the file's name. `label`: the first column."""
-    first = faults[:SHOWN]
-    listed = "".join(f"\n  - {fault}" for fault in first)
+    listed = "".join(f"\n  - {fault}" for fault in _examples(faults))
     advice = "Fix or remove these rows, or download the file again."
-    if all(f", column {label}: " in fault and not fault.endswith("blank.") for fault in first):
+    if all(f", column {label}: " in fault and not fault.endswith("blank.") for fault in faults):
         advice += f" If these labels are right, {renumbering_advice(params)}"
     count = f"{'at least ' * (len(faults) >= MAX_COUNTED)}{len(faults):,} fault{'s' * (len(faults) > 1)}"
-    more = ", the first of them" * (len(faults) > SHOWN)
+    more = ", among them" * (len(faults) > SHOWN)
     return DataError(f"{count}{more}:{listed}\n{advice}")
+
+
+def _examples(faults: list[str]) -> list[str]:
+    """SHOWN of them: one of each kind, then of other rows, in the order of the file."""
+    kinds, rows = dict[str, str](), dict[str, str]()
+    for fault in faults:
+        row, _, what = fault.partition(")")
+        kinds.setdefault(re.sub(r", column [^:]*|'[^']*'|\d[\d,]*", "", what), fault)
+        rows.setdefault(row, fault)
+    chosen = [*dict.fromkeys([*kinds.values(), *rows.values(), *faults])][:SHOWN]
+    return sorted(chosen, key=faults.index)
 
 
 def renumbering_advice(params: ValidateParams) -> str:

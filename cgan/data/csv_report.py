@@ -23,10 +23,16 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     """
     params, test = _completed(params, data), SPLITS.index("test")
     split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
+    if split_sizes.any() and not split_sizes[0]:
+        raise DataError(
+            f"{name}: all images are in val or test, expected some to train on. Put those into train/ beside "
+            "it. If all of these are to train on, give the folder val or test itself, or rename it."
+        )
     if split_sizes[test]:
         data = data.at(np.flatnonzero(data.splits != test))
     images, labels = data.images, data.labels
     flat = images.reshape(len(images), -1)
+    group_sizes = np.unique([] if data.groups is None else data.groups, return_counts=True)[1]
     counts = np.bincount(labels, minlength=data.classes)
     names = params.class_names or [str(label) for label in range(len(counts))]
     _check_counts(counts, names, params, name, data)
@@ -75,6 +81,8 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         "classes": data.classes,
         "class_counts": counts.tolist(),
         "shape": _shape(data),
+        "groups": len(group_sizes),
+        "largest_group": int(group_sizes.max(initial=0)),
         "splits": dict(zip(SPLITS, split_sizes.tolist(), strict=True)),
         "duplicates": len(copies),
         "conflicting_labels": len(conflicts),
@@ -156,6 +164,11 @@ def summary(report: dict[str, Any]) -> str:
     lines = [
         f"{report['rows']:,} images of {shape['width']} × {shape['height']} pixels"
         f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes of {range_of} images",
+        *[
+            f"In {report['groups']:,} groups, the largest of {report['largest_group']:,} (column `group`): "
+            "all images of a group stay on one side of the hold-out"
+        ]
+        * (report["groups"] > 0),
         *[f"{splits['val']:,} of these are held out: they are in val"] * (splits["val"] > 0),
         *[f"{splits['test']:,} more are in test"] * (splits["test"] > 0),
         *(f"Warning: {warning}" for warning in report["warnings"]),

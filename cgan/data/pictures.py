@@ -19,6 +19,7 @@ from cgan.params.sections import ClassName, DataParams
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_BYTES = 500_000_000  # of a picture's file
 CUT_SEEN = 0.05  # share of the area: less is not worth a word
+MUCH = 0.25  # share of the area: so much may be what the picture is about
 FEW = 0.1  # share of pictures that are unlike the rest
 PROPOSED_AREA = 32 * 32  # pixels of the shape that is proposed
 
@@ -169,7 +170,7 @@ def _class_names(album: Album, read: list[Entry]) -> list[str]:
     """In the order of their labels; of the numbers where all are numbers."""
     every = sorted({entry.label for entry in read})
     trained = {entry.label for entry in read if entry.split in ("", "train")}
-    if missing := [name for name in every if name not in trained]:
+    if trained and (missing := [name for name in every if name not in trained]):
         raise SourceError(
             f"{album.root}: expected pictures of every class to train on; of {listed(missing)} there are "
             "some in val or test alone. Add some to train, or remove those."
@@ -258,15 +259,23 @@ def _in_words(entries: list[Entry], read: list[Entry]) -> list[str]:
 
 
 def _cut_in_words(read: list[Entry], width: int, height: int) -> list[str]:
-    """A line where the crop removes much: how much of the area, by class."""
-    cut = {label: (statistics.median(c), max(c)) for label, c in _cut(read, width, height).items()}
-    if not any(median > CUT_SEEN or most > 2 * CUT_SEEN for median, most in cut.values()):
+    """A line where the crop removes much: how much of the area, by class, and of how many pictures."""
+    cut = _cut(read, width, height)
+    median = {label: statistics.median(shares) for label, shares in cut.items()}
+    if not any(median[label] > CUT_SEEN or max(cut[label]) > 2 * CUT_SEEN for label in cut):
         return []
-    shown = [
-        f"{label} {percent(median, 0)} ({percent(most, 0)})"
-        for label, (median, most) in sorted(cut.items(), key=lambda item: (-item[1][0], item[0]))
-    ]
+
+    def words(label: str) -> str:
+        much = sum(share > MUCH for share in cut[label])
+        over = f"; over a quarter in {much:,} of {len(cut[label]):,}" * bool(much)
+        return f"{label} {percent(median[label], 0)} (at most {percent(max(cut[label]), 0)}{over})"
+
+    worst = sorted(
+        cut,
+        key=lambda label: (-sum(s > MUCH for s in cut[label]) / len(cut[label]), -median[label]),
+    )
     return [
-        f"Cut off: to fit {width} × {height}, pictures lose a part of their area, at the median (at most): "
-        f"{listed(shown, 10)}. The generator never learns what is cut off. `data.fit: pad` keeps all of it."
+        f"Cut off: to fit {width} × {height}, pictures lose a part of their area, at the median: "
+        f"{listed([*map(words, worst)], 10)}. The generator never learns what is cut off. `data.fit: pad` "
+        "keeps all of it."
     ]

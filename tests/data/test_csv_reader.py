@@ -106,13 +106,32 @@ def test_f06_f07_faults_are_counted_and_the_first_shown_with_row_line_and_column
 ) -> None:
     lines = [LINES[0], *(f"7{line[1:]}" if i % 2 else line for i, line in enumerate(LINES[1:]))]
     message = refuses(tmp_path, lines, classes=3)
-    assert "18 faults, the first" in message and "row 2 (line 3)" in message
+    assert "18 faults, among them:" in message and "row 2 (line 3)" in message
     assert message.count("column label: 7 ") == csv_reader.SHOWN
     for text in ("9" * 23, "1 0", '"1', '"', '"1"0', "3\x1f", "3\r"):
         message = refuses(tmp_path, with_field(17, 13, text))
         assert "row 17 (line 18), column pixel12: " in message, text
     lines = with_field(17, 13, "256")  # blank lines are no rows
     assert "row 17 (line 20)" in refuses(tmp_path, [*lines[:5], "", "", *lines[5:]])
+
+
+def test_of_many_faults_one_of_each_kind_is_shown_and_then_those_of_other_rows(
+    tmp_path: Path,
+) -> None:
+    lines = [*LINES]
+    lines[3] = ",".join([lines[3].split(",")[0], *["300"] * 64])
+    for row, column, text in ((8, 0, "7"), (20, 5, "x"), (21, 0, ""), (30, 9, "256")):
+        fields = lines[row].split(",")
+        lines[row] = ",".join([*fields[:column], text, *fields[column + 1 :]])
+    message = refuses(tmp_path, lines, classes=3)
+    assert "68 faults, among them:" in message and "pandas" not in message
+    assert re.findall(r"- row (\d+) .*: (.*)\.", message) == [
+        ("3", "300 is outside 0–255"),
+        ("8", "7 is outside the classes 0–2"),
+        ("20", "'x' is not a whole number"),
+        ("21", "blank"),
+        ("30", "256 is outside 0–255"),
+    ]
 
 
 def test_f13_small_classes_are_named_and_so_is_a_slip_once_classes_are_set(tmp_path: Path) -> None:

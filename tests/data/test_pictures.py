@@ -14,7 +14,7 @@ from conftest import write_params
 from PIL import Image
 from synthetic import csv_lines, make_images, zip_of
 
-from cgan.data import csv_reader, pictures
+from cgan.data import csv_reader, csv_report, pictures
 from cgan.data.dataset import LabelledImages, load_dataset
 from cgan.data.sources import DEFAULTS, read
 from cgan.errors import CganError, DataError
@@ -140,7 +140,28 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         {"x.csv": TABLE + b"cat/9.png,cat\n../x.png,cat\n"},
         r"refused: .*x\.csv: .*2 of 6 lines.*:\n  - line 6, `cat/9\.png,cat`: .*no such.*\n.*line 7",
     ),
-    "two tables": ({"a.csv": TABLE, "b.csv": TABLE}, r"refused: .*found a\.csv, b\.csv\. .*split"),
+    "two tables": ({"a.csv": TABLE, "b.csv": TABLE}, r"refused: .*found a\.csv, b\.csv .*split"),
+    "a table without paths": (
+        {"labels.csv": b"Image;Label\ncat/0.png;a\n"},
+        r"refused: own: .*path and label.*found labels\.csv \(image, label\)\. Correct its first",
+    ),
+    "groups without labels": (
+        {"x.csv": b"path,group\ncat/0.png,1\n"},
+        r"refused: .*x\.csv \(path, group\)",
+    ),
+    "a second table": (
+        {"x.csv": TABLE, "y.csv": b"id|group\n"},
+        r"refused: .*x\.csv, y\.csv \(id, g",
+    ),
+    "a table too deep": (
+        {"cat/x.csv": TABLE},
+        r"refused: .*found cat/x\.csv \(path, label\).*place",
+    ),
+    "a table in a zip": ({"x.CSV": b"label\tpath\n"}, r"refused: .*x\.CSV: .* 0 of 0 lines"),
+    "a table in UTF-16": (
+        {"x.csv": TABLE.decode().encode("utf-16")},
+        "refused: .*save it again as",
+    ),
     "a column twice": ({"x.csv": b"path,label,Path"}, "refused: .*two columns have one name"),
     "a path twice": ({"x.csv": TABLE + b"cat/0.png,app\n"}, "refused: .*listed a second time"),
     "no label": ({"x.csv": TABLE.replace(b",cat", b",")}, "refused: .*no label"),
@@ -272,9 +293,19 @@ def test_other_shapes_are_cropped_padded_or_stretched_and_what_is_lost_is_said()
     write({"a/0.png": picture(bright), "b/0.png": picture(bright)})
     assert (opened(**how, fit="pad").images[:, 0, [0, 9]] == 200).all()
     (warning,) = cropped.warnings
-    assert re.search(r"fit 10 × 10.*a 75 % \(75 %\), b 75 %.*`data\.fit: pad`", warning)
+    assert re.search(
+        r"fit 10 × 10.*a 75 % \(at most 75 %; over.*1 of 1\), b 75 %.*`data\.fit: pad`", warning
+    )
     assert padded.warnings == stretched.warnings == ()
     assert "fit 9 × 8, " in opened(height=8, width=9).warnings[0]
+
+
+def test_how_many_pictures_of_a_class_lose_much_is_said_the_worst_class_first() -> None:
+    wide, square, tall = ((w, h) for w, h in ((20, 10), (10, 10), (9, 10)))
+    write({f"all/{n}.png": picture(n, tall) for n in range(4)})
+    write({f"some/{n}.png": picture(n, wide if n < 2 else square) for n in range(7)})
+    (warning,) = opened(height=10, width=10).warnings
+    assert "some 0 % (at most 50 %; over a quarter in 2 of 7), all 10 % (at most 10 %). " in warning
 
 
 def test_photographs_stand_upright() -> None:
@@ -337,13 +368,31 @@ def test_torchvisions_layout_is_kept_and_equal_images_are_left_out(
         run()
 
 
-def test_a_table_beside_pictures_names_classes_groups_and_splits() -> None:
+def test_a_folder_with_test_or_val_alone_is_read_and_refused_for_training() -> None:
+    write({f"test/{c}/{n}.png": noise(9 * (c == "b") + n) for c in "ab" for n in range(8)})
+    found = opened()
+    assert found.class_names == ["a", "b"] and found.splits is not None
+    assert found.splits.tolist() == [2] * 16, "as `cgan evidence --test` may be given them"
+    with pytest.raises(DataError, match=r"all images are in val or test.*into train/ beside it"):
+        run()
+    write({f"valid/{c}/{n}.png": noise(99 + n) for c in "ab" for n in range(8)})
+    assert opened().class_names == ["a", "b"]
+    with pytest.raises(DataError, match="all images are in val or test"):
+        run()
+    assert opened("own/test").splits is None
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_table_beside_pictures_names_classes_groups_and_splits(separator: str) -> None:
     rows = [(f"{n}.png", "ab"[n % 2], n // 4, "TEST" if n > 15 else "Training") for n in range(24)]
     rows += [(f"{n}.png", "ab"[n % 2], "", "train") for n in (24, 25)]  # each of its own
     write({name: noise(n) for n, (name, *_) in enumerate(rows)})
-    lines = "".join(f"{','.join(map(str, row))}\n" for row in rows)
-    write({"labels.csv": b"path,label,group,split\n" + lines.encode()})
-    run()
+    rows.insert(0, ("Path", "Label", "Group", "split"))  # as a person writes it
+    lines = "".join(f"{separator.join(map(str, row))}\r\n" for row in rows)
+    name = "labels.tsv" if separator == "\t" else "labels.csv"
+    write({name: lines.encode("utf-8-sig")})
+    report = run()
+    assert report["groups"] == 6 and "In 6 groups, the largest of 4" in csv_report.summary(report)
     assert sizes()[2] == 8 and not CSV.exists()
     assert sorted(Counter(groups()).values()) == [1, 1, 4, 4, 4, 4]
 
