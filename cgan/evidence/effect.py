@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ from torch import Tensor
 from cgan.quality.intervals import Interval, student
 
 DRAWN = "drawn"
-NORMAL, CLEARER = 1.96, 1.31  # quantile of 95 %, and that of 99 % as a multiple of it
+LEVEL, CLEARER = 0.95, 0.99  # of intervals
+NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
 SIGNS = 6  # equal ones have a probability of 1/32
 
 
@@ -55,11 +57,12 @@ def together(rounds: Sequence[Outcome]) -> Outcome:
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracies without and with drawings, and the 95 % interval of their difference."""
+    """Accuracies without and with drawings, and the intervals of their difference, at LEVEL and CLEARER."""
 
     without: float
     with_drawings: float
     interval: Interval
+    clearer: Interval
     tested: int
 
     @property
@@ -68,11 +71,10 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Harm has to be clearer, by a 99 % interval: the best of several methods was a little lucky."""
-        low, high = self.interval
-        if low > 0:
+        """Harm has to be clearer: the best of several methods was a little lucky."""
+        if self.interval[0] > 0:
             return "help"
-        return "harm" if self.gain + CLEARER * (high - self.gain) < 0 else "no difference"
+        return "harm" if self.clearer[1] < 0 else "no difference"
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def _difference(
 ) -> Difference:
     """Of the mean over `classes`."""
     without, with_drawings = (statistics.fmean(of[n] for of in classes.values()) for n in (0, 1))
-    reach = NORMAL * math.sqrt(sum(of.variance for of in classes.values())) / len(classes)
+    of_images = math.sqrt(sum(of.variance for of in classes.values())) / len(classes)
+    of_rounds = 0.0
     by_round, luck = list[float](), list[float]()
     for outcome in rounds:
         change = outcome.right[DRAWN].double() - outcome.right[base].double()
@@ -153,11 +156,16 @@ def _difference(
         spread = statistics.variance(by_round)
         if folded:  # each fold tests other images, and their luck is in the spread too
             spread = max(0.0, spread - statistics.fmean(luck))
-        spread *= shared(len(by_round), folded)
-        reach = math.hypot(reach, student(len(by_round) - 1) * math.sqrt(spread))
+        of_rounds = math.sqrt(spread * shared(len(by_round), folded))
     gain = with_drawings - without
-    interval = max(-1.0, gain - reach), min(1.0, gain + reach)
-    return Difference(without, with_drawings, interval, sum(of.tested for of in classes.values()))
+
+    def interval(level: float) -> Interval:
+        normal, t = NormalDist().inv_cdf((1 + level) / 2), student(max(1, len(by_round) - 1), level)
+        reach = math.hypot(normal * of_images, t * of_rounds)
+        return max(-1.0, gain - reach), min(1.0, gain + reach)
+
+    count = sum(of.tested for of in classes.values())
+    return Difference(without, with_drawings, interval(LEVEL), interval(CLEARER), count)
 
 
 def shared(rounds: int, folded: bool) -> float:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+
+from cgan.quality.intervals import student
 
 SIDE = 16  # of the small image
 GREY, PIXELS = "{:.0f} grey levels", "{:.1f} pixels"
@@ -71,16 +72,6 @@ class Shift(NamedTuple):
     words: str
 
 
-T = TypeVar("T", float, Tensor)
-
-
-def student(many: int, freedom: T) -> T:
-    """Half the width of an interval that is at 95 % for `many` means together (Bonferroni), in standard
-    deviations: Student's t by the expansion of Abramowitz & Stegun, 26.7.5."""
-    z = NormalDist().inv_cdf(1 - 0.025 / many)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
 def furthest(moments: Moments, others: Moments, shape: Sequence[int] | None = None) -> list[Shift]:
     """Of each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
     values, columns = _apart(moments, others, _least(shape, moments.means.shape[1])).max(dim=1)
@@ -99,7 +90,8 @@ def _apart(moments: Moments, others: Moments, least: Tensor) -> Tensor:
     freedom = (n + m - 2).clamp(min=1)
     pooled = (n * moments.variances + m * others.variances) / freedom
     apart = (moments.means - others.means).abs() / pooled.sqrt().maximum(least)
-    reach = student(apart.numel(), freedom) * (1 / n + 1 / m).sqrt()
+    t = [student(each, many=apart.numel()) for each in freedom[:, 0].tolist()]
+    reach = torch.tensor(t, dtype=torch.float64)[:, None] * (1 / n + 1 / m).sqrt()
     apart = (apart - reach).clamp(min=0)
     return apart.where(torch.minimum(n, m) >= ENOUGH, 0.0)
 

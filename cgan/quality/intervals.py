@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from scipy.special import stdtrit  # scipy.stats takes two seconds to import
 
 from cgan.metric import Evaluation, Metric
 from cgan.quality.comparison import Estimate
@@ -18,8 +19,6 @@ from cgan.quality.metrics import wilson_interval
 
 Interval = tuple[float, float]
 
-# Student's t, 97.5 %, by degrees of freedom from 1.
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 # The only key of a context that may differ.
 OWN = {"generator_digest"}
 
@@ -60,9 +59,10 @@ def difference(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
     return low, high
 
 
-def student(freedom: int) -> float:
-    """Student's t, 97.5 %; of more degrees of freedom than STUDENT has it is taken as the last."""
-    return STUDENT[min(freedom, len(STUDENT)) - 1]
+def student(freedom: float, level: float = 0.95, many: int = 1) -> float:
+    """Half the width of an interval, in standard errors, that is at `level` for `many` means together
+    (Bonferroni): Student's t with so many degrees of freedom."""
+    return float(stdtrit(freedom, 1 - (1 - level) / (2 * many)))
 
 
 def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, Interval]:
@@ -75,7 +75,7 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     freedom = sum(parts) ** 2 / sum(
         part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True)
     )
-    reach = student(int(freedom)) * math.sqrt(sum(parts))
+    reach = student(freedom) * math.sqrt(sum(parts))
     return change, (change - reach, change + reach)
 
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from cgan.errors import listed, percent
 from cgan.metric import METRICS
 from cgan.params.sections import GateParams
-from cgan.quality.class_shift import ENOUGH, Shift, student
+from cgan.quality.class_shift import ENOUGH, Shift
 from cgan.quality.comparison import Estimate, Judged
+from cgan.quality.intervals import student
 from cgan.quality.likeness import Copies, Variety
 from cgan.quality.metrics import Accuracy, mean_share, wilson_interval
 from cgan.verdict import Check, Interval, shown
@@ -155,7 +156,7 @@ def compare(
 def _between(estimate: Estimate, many: int) -> Interval:
     """Its interval, at 95 % for so many together."""
     replicates = estimate.replicates
-    reach = student(many, float(len(replicates) - 1)) * float(replicates.std())
+    reach = student(len(replicates) - 1, many=many) * float(replicates.std())
     return estimate.value - reach, estimate.value + reach
 
 

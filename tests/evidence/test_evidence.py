@@ -134,10 +134,15 @@ def test_the_interval_is_the_closed_form_and_folds_widen_it_for_what_they_share(
         (True, once, 10_000),
         (False, float(often.mean(dim=0).var()), 2000),
     ):
-        low, high = effect(rounds, ["real"], folded).overall.interval
+        found = effect(rounds, ["real"], folded).overall
         luck, part = (of_images / 2000, 0.45) if folded else (0, 0.2)
-        wide = 1.96**2 * of_images / tested + 2.776**2 * (spread - luck) * part
-        assert (high - low) / 2 == pytest.approx(np.sqrt(wide), rel=2e-3)
+        # Quantiles of the normal distribution and of Student's t with 4 degrees of freedom.
+        for (low, high), normal, t in (
+            (found.interval, 1.96, 2.776),
+            (found.clearer, 2.576, 4.604),
+        ):
+            wide = normal**2 * of_images / tested + t**2 * (spread - luck) * part
+            assert (high - low) / 2 == pytest.approx(np.sqrt(wide), rel=2e-3)
         assert (high + low) / 2 == pytest.approx(0.2)
     ten = torch.arange(10)
     for gaining, variance in ((3, 0.3 * 0.7 / 9), (10, 0.01)):  # all: as if one more had not

@@ -163,8 +163,9 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
 
 
 def test_a_wide_interval_cannot_tell_and_a_pretrained_network_that_is_better_is_named() -> None:
-    wide, narrow = Difference(0.5, 0.4, (-0.4, 0.2), 10), Difference(0.5, 0.49, (-0.05, 0.03), 10)
-    clear = Difference(0.5, 0.2, (-0.5, -0.1), 10)
+    wide = Difference(0.5, 0.4, (-0.4, 0.2), (-0.5, 0.3), 10)
+    narrow = Difference(0.5, 0.49, (-0.05, 0.03), (-0.06, 0.04), 10)
+    clear = Difference(0.5, 0.2, (-0.5, -0.1), (-0.55, -0.05), 10)
     assert [*map(_verdict, (wide, narrow, clear))] == ["cannot tell", "no difference", "harm"]
     effect = Effect("augmented", narrow, {0: narrow, 1: narrow})
     for pretrained, named in ((0.9, True), (0.51, False), (None, False)):
