@@ -1,0 +1,201 @@
+"""A sampler that needs no training: images are drawn by ideal denoising with local windows.
+
+The ideal denoiser of a set of images is the mean of its posterior: a softmax over the images, by their
+distances to the noisy one. Drawings of it are copies. Where each pixel sees a window around it alone, which
+narrows as the noise falls, parts of several images are joined into new ones (Kamb and Ganguli,
+arXiv:2412.20292; Lukoianov et al., arXiv:2509.09672; kin: GPNN, Granot et al., CVPR 2022).
+
+Every drawing is made by itself, on one thread, of noise and images that its own random generator picks. So
+it depends on the seed, its position and its label alone.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.model.sampling import to_uint8
+
+WINDOWS = ((5.0, math.inf), (2.4, 0.72), (1.2, 0.53), (0.6, 0.35), (0.3, 0.22), (0.0, 0.15))
+"""From which noise on, in images of 32 pixels, a window has which part of the side."""
+REFERENCE_SIDE = 32
+OVERLAP = 6  # windows begin so many times in their width
+CAP_ROUNDS, CANDIDATES, REFINEMENTS = 3, 33, 4
+LEAST_WEIGHT = 1e-5  # an image with less weight in all windows is left out
+BLOCK = 250_000  # pixels that are floats at once: they fit into a core's cache
+
+
+@dataclass(frozen=True)
+class LocalScoreSettings:
+    """How drawings are made; noise `sigma_…` is in units of the pixels' range from -1 to 1."""
+
+    steps: int = 18
+    sigma_max: float = 20.0
+    sigma_min: float = 0.03
+    rho: float = 7.0
+    """Of the steps' noise (Karras et al., arXiv:2206.00364, equation 5)."""
+    cap: float = 0.3
+    """At most this part of a drawing may come from one image; more where a class has less than five."""
+    sources: int = 250
+    """Images of the class, drawn at random, that one drawing is made from."""
+    window_scale: float = 1.35
+
+
+class LocalScoreSampler(nn.Module):
+    """Draws images of a class from `images` uint8 [N, C, H, W] and their `labels` int64 [N]."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __init__(self, images: Tensor, labels: Tensor, settings: LocalScoreSettings) -> None:
+        super().__init__()
+        self.register_buffer("images", images)
+        self.register_buffer("labels", labels)
+        self.settings = settings
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def classes(self) -> int:
+        return int(self.labels.max()) + 1
+
+    def draw(self, labels: Tensor, seed: int) -> Tensor:
+        """One image a label: uint8 [M, C, H, W] on the CPU, for labels int64 [M], each with images.
+
+        On one device equal (seed, position, label) are equal images.
+        """
+        rows = {int(label): self._rows(int(label)) for label in labels.unique()}
+        parts = available_threads() if self.images.device.type == "cpu" else 1
+        plan = [(position, rows[label]) for position, label in enumerate(labels.tolist())]
+        with parts_on_threads(parts) as parallel:
+            drawn = list(parallel(partial(self._draw_one, seed), plan))
+        return torch.stack(drawn) if drawn else torch.empty(0, *self.shape, dtype=torch.uint8)
+
+    def _rows(self, label: int) -> Tensor:
+        return (self.labels == label).nonzero()[:, 0]
+
+    @torch.inference_mode()
+    def _draw_one(self, seed: int, plan: tuple[int, Tensor]) -> Tensor:
+        position, rows = plan
+        random = _generator(seed, position)
+        device = self.images.device
+        noise = torch.randn(self.shape, generator=random).to(device)
+        some = torch.randperm(len(rows), generator=random)[: self.settings.sources]
+        sources = self.images[rows[some.to(device)]]
+        image = noise * self.settings.sigma_max
+        noises = sigmas(self.settings)
+        for sigma, less in zip(noises, [*noises[1:], 0.0], strict=True):
+            clean = denoised(image, sources, sigma, self.settings)
+            image = torch.lerp(clean, image, less / sigma)
+        return to_uint8(image).cpu()
+
+
+def _generator(seed: int, position: int) -> torch.Generator:
+    state = np.random.SeedSequence((seed % 2**64, position)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> 1))
+
+
+def sigmas(settings: LocalScoreSettings) -> list[float]:
+    """The noise of each step, falling."""
+    most, least = (
+        sigma ** (1 / settings.rho) for sigma in (settings.sigma_max, settings.sigma_min)
+    )
+    return [float(part) ** settings.rho for part in np.linspace(most, least, settings.steps)]
+
+
+def window(sigma: float, height: int, width: int, scale: float) -> int | None:
+    """The side of the windows in pixels, odd; None for the whole image."""
+    side = math.sqrt(height * width)
+    part = next(part for least, part in WINDOWS if sigma * REFERENCE_SIDE / side >= least) * scale
+    return None if part >= 1.9 else max(1, 2 * round((part * side - 1) / 2) + 1)
+
+
+def denoised(noisy: Tensor, sources: Tensor, sigma: float, settings: LocalScoreSettings) -> Tensor:
+    """What `noisy` [C, H, W] of noise `sigma` was, by windows of the sources uint8 [N, C, H, W].
+
+    Each window has a weight for each source, a softmax of minus the squared distance over 2σ². A pixel is the
+    mean of the sources' pixels there, by the mean weights of the windows that it lies in.
+    """
+    _, height, width = noisy.shape
+    side = window(sigma, height, width, settings.window_scale)
+    rows, columns = (windows(length, side, noisy.device) for length in (height, width))
+    weights = softmax_with_cap(
+        distances(noisy, sources, rows, columns) / (-2 * sigma**2), settings.cap
+    )
+    alive = (weights.flatten(1).amax(dim=1) > LEAST_WEIGHT).nonzero()[:, 0]
+    weights = weights[alive] / weights[alive].sum(dim=0)
+    up, across = (part / part.sum(dim=0) for part in (rows, columns))
+    total = torch.zeros_like(noisy)
+    size = max(1, BLOCK // noisy.numel())
+    for block, some in zip(alive.split(size), weights.split(size), strict=True):
+        shares = up.T @ some @ across
+        total += (sources[block].float() * shares[:, None]).sum(dim=0)
+    return total.div_(127.5).sub_(1)
+
+
+def windows(length: int, side: int | None, device: torch.device) -> Tensor:
+    """Which pixels of a row each window holds: float32 [windows, length] of 0 and 1, cut at the ends."""
+    if side is None:
+        return torch.ones(1, length, device=device)
+    count = 1 + math.ceil((length - 1) / max(1, side // OVERLAP))
+    centres = torch.linspace(0, length - 1, count).round()
+    apart = (centres[:, None] - torch.arange(length)).abs()
+    return (apart <= side // 2).float().to(device)
+
+
+def distances(noisy: Tensor, sources: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Squared distances in each window, float32 [N, windows down, windows across]."""
+    pixels = (noisy + 1) * 127.5  # sources stay bytes
+    down = rows.repeat(1, len(noisy)) / 127.5**2  # also over the channels
+    blocks = sources.split(max(1, BLOCK // noisy.numel()))
+    apart = (block.float().sub_(pixels).square_().flatten(1, 2) for block in blocks)
+    return torch.cat([down @ (block @ columns.T) for block in apart])
+
+
+def softmax_with_cap(logits: Tensor, cap: float) -> Tensor:
+    """The softmax over the N sources of [N, h, w], with a constant taken from the logits of a source that
+    would have more than the part `cap` of all weight, so that it has that part."""
+    cap = min(1.0, max(cap, 1.5 / len(logits)))
+    for _ in range(CAP_ROUNDS):
+        weights = logits.softmax(dim=0)
+        share, source = weights.flatten(1).mean(dim=1).max(dim=0)
+        if share <= cap * 1.02:
+            return weights
+        others = logits.clone()
+        others[source] = -math.inf
+        lead = (logits[source] - others.logsumexp(dim=0)).flatten()
+        logits = logits.clone()
+        logits[source] -= _excess(lead, cap)
+    return logits.softmax(dim=0)
+
+
+def _excess(lead: Tensor, cap: float) -> Tensor:
+    """What has to be taken from logits for their sigmoids to have the mean `cap`."""
+    low, high = torch.zeros_like(lead[0]), lead.max().clamp(min=0) + 20
+    for _ in range(REFINEMENTS):
+        steps = torch.linspace(0, 1, CANDIDATES, device=lead.device) * (high - low) + low
+        over = (lead - steps[:, None]).sigmoid().mean(dim=1) > cap
+        last = over.sum().clamp(1, CANDIDATES - 1)
+        low, high = steps[last - 1], steps[last]
+    return high
+
+
+def fitted_settings(images: Tensor, labels: Tensor) -> tuple[LocalScoreSettings, str]:
+    """Settings for training images uint8 [N, C, H, W] and their labels; in words, what was chosen and why."""
+    height, width = images.shape[2:]
+    side = math.sqrt(height * width)
+    settings = LocalScoreSettings(sigma_max=round(20 * max(1.0, side / REFERENCE_SIDE), 1))
+    narrow = window(settings.sigma_min, height, width, settings.window_scale)
+    return settings, f"windows down to {narrow} pixels, for images of {width} × {height}"
+
+
+def suits(images: Tensor, labels: Tensor) -> tuple[bool, str]:
+    """Is this sampler the better choice for such data, and why."""
+    return images.shape[1] == 3, "colour" if images.shape[1] == 3 else "grey"
