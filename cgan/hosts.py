@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import socket
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import quote
 
@@ -23,6 +24,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def beside_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """NO_PROXY with this machine in it, in both spellings, of which a library reads one: else a proxy gets
+    what is for our own servers. Empty where the environment has no proxy: this variable alone would hide the
+    proxies of the system's settings."""
+    names = {key.lower() for key, value in environment.items() if value}
+    if not names & {"http_proxy", "https_proxy", "all_proxy"}:
+        return {}
+    given = [environment.get(key, "") for key in ("no_proxy", "NO_PROXY")]
+    hosts = [host.strip() for host in ",".join(given).split(",") if host.strip()]
+    every = ",".join(dict.fromkeys([*hosts, LOOPBACK, "localhost", "::1"]))
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), every)
 
 
 def require_free(host: str, port: int, option: str) -> None:

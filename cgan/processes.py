@@ -24,9 +24,9 @@ def supervisor(root: Path) -> Iterator[Any]:
         yield proxy.supervisor
 
 
-def running(root: Path) -> dict[str, int]:
-    """The number of each process that the supervisor keeps. Empty where none runs; one that is just shutting
-    down, after a `down` that was killed, is waited for."""
+def running(root: Path) -> dict[str, int] | None:
+    """The pid of each process that the supervisor keeps; None where no supervisor runs. One that is just
+    shutting down, after a `down` that was killed, is waited for."""
     from supervisor.xmlrpc import Faults
 
     with contextlib.suppress(OSError), supervisor(root) as keeper:
@@ -38,4 +38,4 @@ def running(root: Path) -> dict[str, int]:
                 if fault.faultCode != Faults.SHUTDOWN_STATE:
                     raise
                 time.sleep(0.2)  # in the end nobody answers
-    return {}
+    return None

@@ -19,6 +19,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from cgan.errors import CganError
 from cgan.files import read_json, write_bytes
+from cgan.hosts import beside_proxies
 from cgan.params.editing import set_params
 from cgan.params.sections import flatten
 from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
@@ -153,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--refresh", action="store_true", help="fetch the data again")
     add("--no-gate", dest="gate", action="store_false", help="neither judge nor promote")
     args = parser.parse_args(arguments)
+    os.environ.update(beside_proxies(os.environ))
     try:
         require_prefect()
         state = pipeline(**vars(args), return_state=True)

@@ -23,7 +23,15 @@ import psutil
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked, read_json, write_json
-from cgan.hosts import LOOPBACK, answers, is_server, require_free, site_of, without_credentials
+from cgan.hosts import (
+    LOOPBACK,
+    answers,
+    beside_proxies,
+    is_server,
+    require_free,
+    site_of,
+    without_credentials,
+)
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION, home, require_project
 from cgan.tracking.store import BACKEND, STORE, store_uri
@@ -34,12 +42,13 @@ CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 POOL = "cgan"  # of supervisord.conf and prefect.yaml
 AUTOMATION = "cgan: heartbeats stopped"  # its name in silent.yaml
 PORTS = {"mlflow": 5000, "prefect": 4200}
-START_S = 120.0
+LINE_EVERY_S = 15.0  # while a program starts
+END_S = 60.0  # that a worker takes to end a run, which saves a checkpoint
 
 
 def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
-    """Start what does not run yet; what runs keeps its ports. Yields a line as each answers. Raises CganError
-    if a port is taken or a program ends."""
+    """Start what does not run yet; what runs keeps its ports. Yields a line as each answers, and at times
+    while one does not. Raises CganError if a port is taken or a program ends."""
     folder, servers = root / PRODUCTION, dict(ports)
     if is_server(store_uri(root)):
         del servers["mlflow"]
@@ -48,15 +57,19 @@ def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
         if running(root):
             servers = read_json(folder / STATE)
         else:
+            if ended := _end(
+                root
+            ):  # a supervisor that keeps nothing has the environment of its `up`
+                yield f"ended    {ended}, left by an earlier `make up`"
             for name, port in servers.items():
                 require_free(LOOPBACK, port, f"{name.upper()}_PORT=")
             write_json(folder / STATE, servers)
             itself = (sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION))
             output_of(*itself, folder=root, environment=_environment(root, ports))
         for name, port in servers.items():
-            _start(root, name, port)
+            yield from _start(root, name, port)
             yield f"{name:8} {site_of(LOOPBACK, port)}"
-        _start(root, "worker")
+        yield from _start(root, "worker")
         yield f"worker   each run in a checkout in {home(root)}"
     yield f"logs     {folder}/*.log"
     yield f"export PREFECT_API_URL={site_of(LOOPBACK, servers['prefect'])}/api"
@@ -66,6 +79,7 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     """Of every process here: yours, and what supervisord.conf fills in."""
     mlflow = site_of(LOOPBACK, ports["mlflow"])
     yours = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
+    yours |= beside_proxies(yours)
     if is_server(uri := store_uri(root)):
         mlflow = uri
     elif yours.get(BACKEND):  # the database is for MLflow's server alone: runs write to that
@@ -84,50 +98,90 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     }
 
 
-def _start(root: Path, name: str, port: int = 0) -> None:
-    """Start a program if it does not run. Wait until it has lived for a while and, a server, answers. Raises
-    CganError if it ends."""
-    deadline = time.monotonic() + START_S
+def _start(root: Path, name: str, port: int = 0) -> Iterator[str]:
+    """Start a program if it does not run. Wait, however long a busy machine takes, until it has lived for a
+    while and, a server, answers; yield a line now and then. Raises CganError if it ends."""
+    log = root / PRODUCTION / f"{name}.log"
+    said = log.stat().st_size if log.is_file() else 0  # by earlier ones
+    began = shown = time.monotonic()
     with supervisor(root) as keeper:
-        with contextlib.suppress(Fault):  # an `up` that was killed started it, or it has ended
-            keeper.startProcess(name)
-        started = ("STARTING", "RUNNING")
-        while (state := keeper.getProcessInfo(name)["statename"]) in started:
-            if state == "RUNNING" and (not port or answers(port)):
-                return
-            if time.monotonic() > deadline:
-                break
+        # What an `up` that was killed left: one that ends, or one that ended and is tried again and again.
+        while (state := keeper.getProcessInfo(name)["statename"]) == "STOPPING":
             time.sleep(0.2)
+        if state == "BACKOFF":
+            keeper.stopProcess(name)
+        with contextlib.suppress(Fault):  # it runs already, or cannot
+            keeper.startProcess(name, False)
+        first = info = keeper.getProcessInfo(name)
+        while info["statename"] in ("STARTING", "RUNNING") and info["pid"] == first["pid"]:
+            if info["statename"] == "RUNNING" and (not port or answers(port)):
+                return
+            if time.monotonic() - shown > LINE_EVERY_S:
+                shown = time.monotonic()
+                wanted = f"{site_of(LOOPBACK, port)} answers" if port else "it stays up"
+                yield f"{name:8} waiting until {wanted}, {shown - began:.0f} s; its log: {log}"
+            time.sleep(0.2)
+            info = keeper.getProcessInfo(name)
         with contextlib.suppress(Fault):  # it has ended
             keeper.stopProcess(name)
-    log = root / PRODUCTION / f"{name}.log"
-    words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
-    raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
+    words = log.read_bytes()[said:] if log.is_file() else b""
+    last = words.decode(errors="replace").splitlines()[-10:] or [info["spawnerr"] or "(nothing)"]
+    raise CganError("\n".join([f"{name} did not start. The end of what it said in {log}:", *last]))
 
 
 def down(root: Path) -> Iterator[str]:
     """Stop what `up` started: a run saves a checkpoint and ends as Crashed."""
     with locked(root / PRODUCTION / "lock"):
-        programs = running(root)
+        ended = _end(root)
+        (root / PRODUCTION / STATE).unlink(missing_ok=True)
+    yield f"Stopped: {ended}." if ended else "Nothing was running."
+
+
+def _end(root: Path) -> str:
+    """End the supervisor and its programs, and those that outlived one which was killed: what it was."""
+    programs, ended = running(root), []
+    if programs is not None:
+        ended = list(programs) or ["a supervisor without programs"]
         with contextlib.suppress(OSError), supervisor(root) as keeper:
             itself = psutil.Process(keeper.getPID())
             keeper.shutdown()  # the last in its configuration ends first
             itself.wait()
-        (root / PRODUCTION / STATE).unlink(missing_ok=True)
-    yield f"Stopped: {', '.join(programs)}." if programs else "Nothing was running."
+    for name, process in _orphans(root):
+        children = process.children(recursive=True)
+        process.terminate()
+        _, living = psutil.wait_procs([process, *children], timeout=END_S)
+        for each in living:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+        ended.append(f"{name} (process {process.pid}, without its supervisor)")
+    return ", ".join(ended)
+
+
+def _orphans(root: Path) -> list[tuple[str, psutil.Process]]:
+    """Processes that a supervisor of this project started and that have another parent now, the worker first.
+    What they started has their environment, too."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            env = process.environ()
+            if env.get(SOURCE) == str(root) and (name := env.get("SUPERVISOR_PROCESS_NAME")):
+                found[process.pid] = name, process
+    tops = [each for each in found.values() if each[1].ppid() not in found]
+    return sorted(tops, key=lambda each: each[0] != "worker")
 
 
 def deploy(root: Path) -> Iterator[str]:
     """Register the deployments of the prefect.yaml of HEAD, for runs at that commit, and the automation."""
     with locked(root / PRODUCTION / "lock"):
-        if "prefect" not in running(root):
+        if "prefect" not in (running(root) or ()):
             raise CganError(
                 "this project's Prefect server is not running. Start it: make up. For a server elsewhere: "
                 "prefect deploy --all, see docs/workers.md."
             )
         site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])
         with clone(root, "HEAD") as folder:
-            told = {**os.environ, "PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
+            told = {**os.environ, **beside_proxies(os.environ)}
+            told |= {"PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
 
             def prefect(*command: str) -> None:
                 itself = (sys.executable, "-m", "prefect", "--no-prompt")

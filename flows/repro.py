@@ -24,7 +24,7 @@ from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
 from cgan.files import locked, read_json
-from cgan.hosts import run_page, without_credentials
+from cgan.hosts import beside_proxies, run_page, without_credentials
 from cgan.markdown import in_markdown, table
 from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_PAGE, RUN_REFERENCE
 from cgan.quality.table import quality_line, quality_table
@@ -111,6 +111,7 @@ def in_session(
         cwd=folder,
         env={
             **os.environ,
+            **beside_proxies(os.environ),
             **(told or {}),
             # So that `python` in a stage's command is this one.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from cgan.errors import TrackingError
 from cgan.files import locked, replacing
-from cgan.hosts import is_server
+from cgan.hosts import beside_proxies, is_server
 from cgan.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def artifact_root(uri: str, root: Path) -> str:
 def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
     """A client. All that takes seconds the first time and waits for no server: import MLflow, make a sqlite
     store. Raises TrackingError for one that this user may not read."""
-    os.environ.update({**SETTINGS, TIMEOUT: str(answer_s)})  # which MLflow reads at each call
+    # Which MLflow reads at each call.
+    os.environ.update({**SETTINGS, **beside_proxies(os.environ), TIMEOUT: str(answer_s)})
     from mlflow import MlflowClient
 
     for noisy in ("mlflow", "alembic"):  # no tracebacks: we give the reason

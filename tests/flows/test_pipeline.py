@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -221,8 +222,18 @@ def test_f46_whatever_ends_a_run_ends_the_whole_session_of_its_child(
 def test_f66_a_server_that_is_away_or_late_is_one_clear_message(
     repo: Path, tmp_path: Path, setting: dict[str, str], words: str
 ) -> None:
-    process = python("-m", "flows.pipeline", PREFECT_HOME=str(tmp_path / "prefect"), **setting)
+    proxy = socket.create_server(("127.0.0.1", 0))
+    away = {
+        "HTTP_PROXY": f"http://127.0.0.1:{proxy.getsockname()[1]}",
+        "NO_PROXY": "",
+        "no_proxy": "",
+    }
+    place = {"PREFECT_HOME": str(tmp_path / "prefect")}
+    process = python("-m", "flows.pipeline", **place, **away, **setting)
     output, _ = process.communicate(timeout=60)
+    proxy.setblocking(False)
+    with proxy, pytest.raises(BlockingIOError):  # nobody asked a proxy for this machine
+        proxy.accept()
     assert process.returncode == 1 and "Traceback" not in output
     (line,) = [line for line in output.splitlines() if line.startswith("Error: ")]
     assert line.startswith(f"Error: {words}")

@@ -29,7 +29,7 @@ from test_pipeline import python
 from toy_project import CLI, commit, copy_code, git
 
 from cgan.files import write_json
-from cgan.processes import STATE, running
+from cgan.processes import STATE, running, supervisor
 from cgan.project import PRODUCTION
 from flows import production
 
@@ -85,7 +85,7 @@ def test_deploy_without_servers_says_how_to_start_them_and_nothing_starts_outsid
 ) -> None:
     assert production.main(["deploy"]) == 1
     assert re.search("make up.*prefect deploy --all", capsys.readouterr().err)
-    assert running(project) == {}
+    assert running(project) is None
     monkeypatch.chdir(project.parent)
     assert production.main(["up"]) == 1
     assert "is no project" in capsys.readouterr().err
@@ -109,18 +109,60 @@ def test_f103_ctrl_c_ends_a_deploy_in_words_and_what_a_killed_one_left_goes(
     assert list(checkouts.glob("*/")) == []
 
 
-def test_a_server_that_ends_at_once_is_told_with_its_last_words(
+SLOW_SERVER = """
+import http.server, sys, time
+time.sleep(2)
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), http.server.BaseHTTPRequestHandler).serve_forever()
+"""
+
+
+def test_up_works_after_a_failed_up_a_slow_one_and_a_killed_supervisor_and_down_says_what_it_ended(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    (project / "cgan/cli.py").write_text("raise SystemExit('no disk')")
-    monkeypatch.setattr(production, "START_S", 10)
+    soon = project / "supervisord.conf"
+    soon.write_text(production.CONFIGURATION.read_text().replace("startsecs=5", "startsecs=1"))
+    monkeypatch.setattr(production, "CONFIGURATION", soon)
+    monkeypatch.setattr(production, "LINE_EVERY_S", 0.5)
+    ports = {"mlflow": free_port(), "prefect": free_port()}
+
+    def until_mlflow_answers() -> list[str]:
+        told = list(itertools.takewhile(lambda line: "http" not in line[:14], lines := up()))
+        lines.close()
+        return told
+
+    def up() -> Iterator[str]:
+        return production.up(project, ports)
+
     try:
-        assert production.main(["up", f"--mlflow-port={free_port()}"]) == 1
-        assert re.search(r"mlflow did not start(.|\n)*no disk", capsys.readouterr().err)
+        # A failed one leaves a supervisor that keeps nothing.
+        for reason in ("no disk", "no memory"):
+            (project / "cgan/cli.py").write_text(f"raise SystemExit('{reason}')")
+            assert production.main(["up", f"--mlflow-port={ports['mlflow']}"]) == 1
+            assert re.search(rf"mlflow did not start[^\0]*:\n{reason}\n$", capsys.readouterr().err)
+            assert running(project) == {}
+        ports["mlflow"] = free_port()  # the way out may be another port
+        (project / "cgan/cli.py").write_text(SLOW_SERVER)
+        first, *waiting = until_mlflow_answers()
+        assert first == "ended    a supervisor without programs, left by an earlier `make up`"
+        assert waiting and all(
+            f"waiting until http://127.0.0.1:{ports['mlflow']} answers" in line
+            and line.endswith("production/mlflow.log")
+            for line in waiting
+        )
+        assert until_mlflow_answers() == [], "it runs already"
+        (pid,) = (running(project) or {}).values()
+        with supervisor(project) as keeper:
+            psutil.Process(keeper.getPID()).kill()
+        wait_until(lambda: running(project) is None)
+        first, *_ = until_mlflow_answers()
+        assert first.startswith(f"ended    mlflow (process {pid}, without its supervisor)")
+        assert production.main(["down"]) == 0
+        assert capsys.readouterr().out == "Stopped: mlflow.\n"
     finally:
         production.main(["down"])
-    assert running(project) == {}
+    assert running(project) is None and not production._orphans(project)
 
 
 def test_a_supervisor_that_shuts_down_after_a_killed_down_is_waited_for(
@@ -133,7 +175,7 @@ def test_a_supervisor_that_shuts_down_after_a_killed_down_is_waited_for(
             raise next(answers, ConnectionRefusedError())
 
     monkeypatch.setattr("cgan.processes.supervisor", lambda _: contextlib.nullcontext(Keeper()))
-    assert running(project) == {} and not list(answers)
+    assert running(project) is None and not list(answers)
     answers = iter([Fault(1, "UNKNOWN_METHOD")])
     with pytest.raises(Fault, match="UNKNOWN_METHOD"):
         running(project)
@@ -171,6 +213,9 @@ def up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectCl
     killed while Prefect starts."""
     monkeypatch.setenv("SLOW", "train")  # the worker passes it on
     monkeypatch.setenv("SECONDS", "30")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")  # nobody answers there
     silent = project / "flows/silent.yaml"
     silent.write_text(silent.read_text().replace("within: 180", "within: 60"))
     git(project, "commit", "--quiet", "--all", "-m", "soon")
@@ -189,7 +234,7 @@ def up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectCl
             yield client
     finally:
         production.main(["down"])
-    assert running(project) == {}
+    assert running(project) is None
     assert not [p for p in psutil.process_iter(["environ"]) if str(project) in str(p.info)]
 
 
@@ -228,12 +273,12 @@ def test_f67_f69_f70_a_day_in_production(
     training(2)
 
     # The worker alone: its run crashes at once. This one was a second try already, so there is no other.
-    os.kill(running(project)["worker"], signal.SIGKILL)
+    os.kill((running(project) or {})["worker"], signal.SIGKILL)
     wait_until(lambda: runs(up, "nightly-again", "Crashed"))
     assert family(project, "toy.py") == [], "and its stage ends"
     up.create_flow_run_from_deployment(nightly.id, parameters={"overrides": {"train.seed": 2}})
     training(3)
-    os.kill(running(project)["worker"], signal.SIGKILL)
+    os.kill((running(project) or {})["worker"], signal.SIGKILL)
     wait_until(lambda: runs(up, "nightly-again", "Promoted"), 300)
     assert len(runs(up, "nightly", "Crashed")) == len(runs(up, "nightly-again")) == 2
 

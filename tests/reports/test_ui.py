@@ -13,7 +13,7 @@ from tracked import log_steps, training
 from tracked import root as root
 
 from cgan.errors import CganError
-from cgan.hosts import answers, require_free, run_page, site_of
+from cgan.hosts import answers, beside_proxies, require_free, run_page, site_of
 from cgan.reports.ui import serve_ui
 
 
@@ -48,6 +48,17 @@ def test_a_port_that_takes_connections_and_says_nothing_is_no_server_yet() -> No
     with socket.create_server(("127.0.0.1", 0)) as silent:
         threading.Timer(0.2, silent.close).start()
         assert not answers(silent.getsockname()[1])
+
+
+def test_a_proxy_is_not_asked_for_this_machine() -> None:
+    assert beside_proxies({"PATH": "/bin", "HTTP_PROXY": ""}) == {}, "the system's settings count"
+    for name in ("HTTP_PROXY", "https_proxy", "all_proxy"):
+        found = beside_proxies(
+            {name: "http://proxy:8", "NO_PROXY": "a.example, .b", "no_proxy": ".b"}
+        )
+        assert found == dict.fromkeys(
+            ("NO_PROXY", "no_proxy"), ".b,a.example,127.0.0.1,localhost,::1"
+        )
 
 
 def test_addresses_lead_to_where_a_server_listens_and_to_the_view_for_trainings() -> None:

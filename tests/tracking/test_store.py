@@ -1,5 +1,6 @@
 """What MLFLOW_TRACKING_URI leads to, what may be shown of it, and where files lie; `cgan ui`."""
 
+import http.server
 import json
 import re
 import shutil
@@ -7,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import free_port
+from conftest import free_port, on_a_thread
 from tracked import Store, log_model, log_steps, mlflow_server, training
 from tracked import root as root
 
@@ -100,6 +101,25 @@ def test_f93_a_store_lies_in_its_project_whatever_its_name_and_a_link_helps_one_
 
 
 # ------------------------------------------------------------------------------ MLflow's server
+
+
+def test_mlflow_on_this_machine_is_not_asked_through_a_proxy(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Empty(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")  # nobody answers there
+    with on_a_thread(http.server.HTTPServer(("127.0.0.1", 0), Empty)) as server:
+        client = open_store(f"http://127.0.0.1:{server.server_port}")
+        assert list(client.search_experiments()) == []
 
 
 @pytest.mark.slow
