@@ -44,8 +44,9 @@ from cgan.project import (
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Progress
 from cgan.reports.evidence_report import report_on
-from cgan.reports.foresight import seconds_of_judge, seconds_of_training
+from cgan.reports.foresight import seconds_of_judge
 from cgan.stages import runner
+from cgan.stages.forecast import seconds_of_training
 from cgan.stages.runner import duration
 from cgan.tracking.runs import reopen
 from cgan.training.fitting import fit

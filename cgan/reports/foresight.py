@@ -1,10 +1,7 @@
 """`cgan validate` before an hour is spent: what is held out, what is chosen, and how long it will take."""
 
-import contextlib
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +15,12 @@ from cgan.model.hardware import Hardware, choose_hardware
 from cgan.params.sections import DataParams, JudgeParams, Params, TrainParams
 from cgan.project import RUN_PAGE
 from cgan.quality.judge import train_judge
+from cgan.stages.forecast import seconds_a_step, seconds_of_training
 from cgan.stages.runner import duration
 from cgan.training.fitting import fit
-from cgan.training.loop import train
 
 TOO_FEW = 3  # held-out images: they say nothing of a class
 WANTED = 10
-WARM, TIMED, MOST_S = 2, 6, 10.0  # steps; seconds
 REST_S = (
     25.0  # ten starts of Python with torch, comparisons and pictures: 19 s on digits, 37 s at 96 px
 )
@@ -95,31 +91,5 @@ def _how_long(training: Dataset, params: Params, fitted: TrainParams) -> str:
 
 def seconds_of_judge(data: Dataset, recipe: JudgeParams, hardware: Hardware) -> float:
     where = hardware.device, hardware.precision
-    a_step = _timed(lambda steps: train_judge(data, recipe, *where, steps))
+    a_step = seconds_a_step(lambda steps: train_judge(data, recipe, *where, steps))
     return a_step * recipe.total_kimg * 1000 / min(recipe.batch_size, len(data))
-
-
-def seconds_of_training(data: Dataset, params: TrainParams) -> float:
-    return params.total_steps * _timed(lambda steps: train(data, params, progress=steps))
-
-
-class _Enough(Exception):  # noqa: N818 - no fault: enough steps were timed
-    pass
-
-
-def _timed(run: Callable[[Callable[[range], Iterator[int]]], object]) -> float:
-    """Seconds a step, of a training that ends after a few."""
-    times: list[float] = []
-
-    def steps(planned: range) -> Iterator[int]:
-        for step in planned:
-            times.append(time.perf_counter())
-            if len(times) > WARM + TIMED or times[-1] - times[0] > MOST_S:
-                raise _Enough
-            yield step
-        times.append(time.perf_counter())
-
-    with contextlib.suppress(_Enough):
-        run(steps)
-    passed = np.diff(times).tolist()
-    return statistics.median(passed[WARM:] or passed)

@@ -37,8 +37,9 @@ from cgan.params.reading import load_params
 from cgan.params.sections import Params, TrainParams, flatten
 from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PACKAGE, PREVIEWS, PROBES, TRAIN_DATA
 from cgan.quality.judge import load_judge
+from cgan.stages.forecast import seconds_of_training
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
-from cgan.stages.runner import log, progress, run_stage
+from cgan.stages.runner import duration, log, progress, run_stage
 from cgan.tracking.records import runs, training_lock
 from cgan.tracking.runs import WEIGHTS, Run, training_run
 from cgan.training.fitting import fit
@@ -67,6 +68,11 @@ def main() -> None:
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
     require_writable(GENERATOR, PREVIEWS, LOSSES)
+    log.info(
+        f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
+        f"({hardware.device}, {tags['cgan.precision']}): {fitted.total_steps:,} steps of "
+        f"{fitted.batch_size}, about {duration(seconds_of_training(data, fitted))}"
+    )
     with (
         only_training(folder),
         asked_to_stop() as signals,
@@ -82,11 +88,6 @@ def main() -> None:
     ):
         run.load = system_load if params.tracking.system_metrics else None
         log_source(run, source)
-        log.info(
-            f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
-            f"({hardware.device}, {tags['cgan.precision']}): {fitted.total_steps:,} steps of "
-            f"{fitted.batch_size}"
-        )
         if fitting.choice:
             log.info("Chosen for these images: %s", fitting.choice)
         if fitting.advice:

@@ -233,11 +233,15 @@ def test_f23_f24_passing_faults_are_retried_and_lasting_ones_end_after_bounded_t
 def test_f23_silent_server_is_left_after_the_timeout_and_no_network_is_said_plainly(
     kaggle: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kaggle_module, "MOST_S", 0.5)
-    server = kaggle(Answer(status=500, silence_s=30))
-    started = time.monotonic()
-    assert "not complete after 0 s" in refuses(source="kaggle")
-    assert time.monotonic() - started < 30 and server.downloads == 1, "none waited the silence out"
+    for seconds in (0.5, 4, 16):  # a busy machine takes long to ask
+        monkeypatch.setattr(kaggle_module, "MOST_S", seconds)
+        server = kaggle(Answer(status=500, silence_s=60))
+        started = time.monotonic()
+        assert f"not complete after {seconds:.0f} s" in refuses(source="kaggle")
+        assert time.monotonic() - started < 60, "nobody waited the silence out"
+        if server.downloads:
+            break
+    assert server.downloads == 1
     kaggle(Answer(CSV)).server_close()
     assert "The download from Kaggle failed: ConnectionError" in refuses(source="kaggle")
     import kagglesdk.kaggle_env as env

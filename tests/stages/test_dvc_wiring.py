@@ -35,6 +35,8 @@ CHANGES_NO_RESULT = {
     "cgan.drawing.mlflow_model",
     # Where MLflow keeps a generator: a stage loads a file.
     "cgan.registry.client",
+    # How long it will take.
+    "cgan.stages.forecast",
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     "cgan.stages.runner",
     "cgan.project",

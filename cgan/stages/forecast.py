@@ -1,0 +1,47 @@
+"""How long a training will take here, by a few of its steps."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from cgan.data.dataset import Dataset
+from cgan.params.sections import TrainParams
+from cgan.training.loop import train
+
+WARM, TIMED, MOST_S = 2, 6, 10.0  # steps; seconds
+PIXELS = 64 * 64  # of an image; with larger ones fewer are in a step, which would take many seconds
+
+
+def seconds_of_training(data: Dataset, params: TrainParams) -> float:
+    """Of the steps alone. It takes less than ten seconds, whatever the size of the images."""
+    parts, area = params.cpu_parts, data.images.shape[2] * data.images.shape[3]
+    batch = max(1, params.batch_size * PIXELS // max(PIXELS, area) // parts) * parts
+    batch = min(params.batch_size, max(batch, 2 * parts))  # batch norm needs two
+    quick = params.model_copy(update={"batch_size": batch})
+    return quick.total_steps * seconds_a_step(lambda steps: train(data, quick, progress=steps))
+
+
+class _Enough(Exception):  # noqa: N818 - no fault: enough steps were timed
+    pass
+
+
+def seconds_a_step(run: Callable[[Callable[[range], Iterator[int]]], object]) -> float:
+    """Of a training that ends after a few. `run` gets what to pass its steps through."""
+    times: list[float] = []
+
+    def steps(planned: range) -> Iterator[int]:
+        for step in planned:
+            times.append(time.perf_counter())
+            slow = len(times) > 2 and times[-1] - times[0] > MOST_S
+            if slow or len(times) > WARM + TIMED:
+                raise _Enough
+            yield step
+        times.append(time.perf_counter())
+
+    with contextlib.suppress(_Enough):
+        run(steps)
+    passed = np.diff(times).tolist()
+    return statistics.median(passed[WARM:] or passed[1:] or passed)  # the first is a slow one
