@@ -60,7 +60,8 @@ class Generator:
         `champion` and `challenger` are short for the project's registered model. Raises
         ModelError when there is no usable generator.
 
-        `device`: cpu, cuda, or auto (a GPU where torch finds one). Devices draw alike but for rounding.
+        `device`: cpu, cuda, cuda:1, mps, or auto (cuda where torch finds it). Devices draw alike but for
+        rounding.
         """
         from cgan.model.model_file import load_generator
 
@@ -81,7 +82,9 @@ class Generator:
                     f"{' or '.join(ALIASES)}, or in MLflow runs:/RUN_ID/generator or models:/NAME@ALIAS."
                 )
             network, facts = load_generator(path)
-        network.to(_device(device))
+        from cgan.model.hardware import find_device
+
+        network.to(find_device(device, "device"))
         return cls(network, facts, source)
 
     @property
@@ -155,16 +158,6 @@ class Generator:
 def _check_seed(seed: int) -> None:
     if not 0 <= seed <= MAX_SEED:
         raise CganError(f"the seed is {seed}, expected a whole number from 0 to {MAX_SEED}.")
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name not in ("cpu", "cuda", "auto"):
-        raise CganError(f"device {name!r}: expected cpu, cuda or auto.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise CganError("device cuda: torch finds no CUDA device here. Use cpu or auto.")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def default_source() -> tuple[str, str]:

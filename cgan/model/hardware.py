@@ -10,6 +10,7 @@ the bits of a result do not depend on how many cores a machine has.
 import contextlib
 import copy
 import ctypes
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _outside: int | None = None
+
+DEVICES = ("cpu", "cuda", "mps")
 
 
 class Map(Protocol):
@@ -43,23 +46,52 @@ class Hardware:
     precision: torch.dtype
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        low = self.precision != torch.float32
-        return torch.autocast(self.device.type, self.precision, enabled=low)
+        if self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.precision)
 
 
 def choose_hardware(device: str, precision: str) -> Hardware:
-    """Resolve `auto`. Raises ParamsError where CUDA is asked for and absent."""
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
-        raise ParamsError(
-            "params.yaml: `train.device` is `cuda`, but torch finds no CUDA device here. "
-            "Set it to `auto` or `cpu`, or install the driver and a CUDA build of torch."
-        )
-    chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
+    """Resolve `auto` of `train.device` and `train.precision`. Raises ParamsError where the device is absent."""
+    chosen = find_device(device, "params.yaml: `train.device`")
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else _cpu_has_bfloat16()
-        precision = "bfloat16" if fast else "float32"
+        fast = {"cpu": _cpu_has_bfloat16, "cuda": _card_has_bfloat16}.get(chosen.type)
+        precision = "bfloat16" if fast and fast() else "float32"
     return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def find_device(name: str, setting: str) -> torch.device:
+    """`auto` (the first CUDA device, or else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`, as torch knows them.
+
+    Raises ParamsError, which names the `setting`, where there is no such device.
+    """
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if cards else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in DEVICES:
+        raise ParamsError(
+            f"{setting} is {name!r}; expected auto, cpu, cuda, cuda:1 (or another number) or mps."
+        )
+    if device.type == "cuda" and (device.index or 0) >= cards:
+        found = f"only {cards} CUDA device{'s' * (cards > 1)}" if cards else "no CUDA device"
+        install = "" if cards else ", or install the driver and a CUDA build of torch"
+        raise ParamsError(
+            f"{setting} is `{name}`, but torch finds {found} here. Set it to `auto` or `cpu`{install}."
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ParamsError(
+            f"{setting} is `mps`, but torch finds no Apple GPU here. Set it to `auto` or `cpu`."
+        )
+    return device
+
+
+def _card_has_bfloat16() -> bool:
+    """Cards before Ampere emulate it, which is slower than float32."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -77,9 +109,36 @@ def compute_deterministically() -> None:
 
     Torch's filling of fresh memory is switched off. It serves to find reads of memory that was never
     written; our networks have none, and it costs 5 to 7 % of a training.
+
+    cuBLAS reads its workspace's size when it first computes, and without one it sums in any order.
     """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def exact_floats() -> contextlib.AbstractContextManager[None]:
+    """On a card, float32 means float32: cuDNN would round it to TF32's 10 bits. What is drawn and measured
+    is so alike on all devices but for the order of sums."""
+    flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
+def fits(images: Tensor, device: torch.device) -> bool:
+    """Whether the images take at most half of the card's free memory. A CPU and an Apple GPU share the
+    host's, where they are already."""
+    return device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+
+
+def rows_on(device: torch.device, images: Tensor, rows: Tensor) -> Tensor:
+    """images[rows] on `device`; `rows` int64 [N] are where the images are. From the host's memory they are
+    copied through pinned pages, for which the host need not wait."""
+    some = images.index_select(0, rows)
+    if some.device == device:
+        return some
+    return (some.pin_memory() if device.type == "cuda" else some).to(device, non_blocking=True)
 
 
 def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:

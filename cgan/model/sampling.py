@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.files import write_bytes
-from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.model.hardware import available_threads, exact_floats, parts_on_threads
 from cgan.model.networks import GeneratorNetwork
 
 CHUNK = 64
@@ -53,11 +53,8 @@ def render(network: GeneratorNetwork, latents: Tensor, condition: Tensor) -> Ten
     """
     assert not network.training, "drawing needs eval mode: padding would enter the batch statistics"
     parts = available_threads() if condition.device.type == "cpu" else 1
-    exact = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
     chunks = zip(latents.split(CHUNK), condition.split(CHUNK), strict=True)
-    with exact, parts_on_threads(parts) as parallel:
+    with exact_floats(), parts_on_threads(parts) as parallel:
         return torch.cat(list(parallel(partial(_render_chunk, network), chunks)))
 
 

@@ -173,7 +173,7 @@ class TrainChoices(Section):
     total_kimg: Kimg | Auto
     ema_half_life_kimg: float = Field(ge=0)
     seed: Seed
-    device: Literal["auto", "cpu", "cuda"]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")]
     precision: Literal["auto", "float32", "bfloat16"]
     log_every: int = Field(gt=0, le=10_000)  # so many latents are prepared at once
     save_every: int = Field(gt=0)

@@ -18,9 +18,13 @@ from cgan.data.dataset import Dataset
 from cgan.errors import TrainingError
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import (
+    Hardware,
     available_threads,
+    exact_floats,
+    fits,
     keep_freed_memory,
     parts_on_threads,
+    rows_on,
     set_gradients,
     sharing_weights,
     without_compiler,
@@ -128,7 +132,8 @@ def look(judge: Judge, images: Tensor, batch: int = LOOK_AT) -> Prediction:
         features = judge.features(_scaled(part.to(device)))
         return features.cpu(), judge.head(features).cpu()
 
-    with parts_on_threads(available_threads() if device.type == "cpu" else 1) as parallel:
+    parts = available_threads() if device.type == "cpu" else 1
+    with exact_floats(), parts_on_threads(parts) as parallel:
         seen = list(parallel(see, images.split(batch)))
     features, logits = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
     return Prediction(features, logits)
@@ -177,7 +182,8 @@ def train_judge(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, params.peak_lr, total_steps=total, pct_start=0.2, cycle_momentum=False
     )
-    images, labels = data.images.to(device), data.labels.to(device)
+    images = data.images.to(device) if fits(data.images, device) else data.images
+    hardware, labels = Hardware(device, precision), data.labels.to(device)
     order = torch.empty(0, dtype=torch.int64)
     # Batch norm needs two images at least.
     parts = PARTS if device.type == "cpu" and batch >= 2 * PARTS else 1
@@ -192,7 +198,7 @@ def train_judge(
         moved = _augmented(_scaled(images), moves) if augment else _scaled(images)
         if mixup:
             moved = share * moved + (1 - share) * moved.flip(0)
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        with hardware.autocast():
             logits = judge(moved).float()
         loss = F.cross_entropy(logits, labels, weighed, label_smoothing=0.1)
         if mixup:
@@ -206,11 +212,14 @@ def train_judge(
         for _ in progress(range(steps)):
             if len(order) < batch:
                 order = torch.randperm(len(labels), generator=random)
-            rows, order = order[:batch].to(device), order[batch:]
+            rows, order = order[:batch], order[batch:]
+            batch_images = rows_on(device, images, rows.to(images.device))
             moves = torch.rand(batch, 4, generator=random).mul_(2).sub_(1).to(device)
             if mixup:
                 share = float(shares.beta(mixup, mixup))
-            pieces = (part.chunk(parts) for part in (images[rows], labels[rows], moves))
+            pieces = (
+                part.chunk(parts) for part in (batch_images, labels[rows.to(device)], moves)
+            )
             parts_of_batch = zip(judges, *pieces, strict=True)
             set_gradients(weights, parallel(lambda part: gradients(*part), parts_of_batch))
             optimizer.step()

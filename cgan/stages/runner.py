@@ -34,7 +34,6 @@ def run_stage(stage: Callable[[], None]) -> None:
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS sums in any order
     try:
         before = _sources()
         stage()
@@ -54,6 +53,13 @@ def _in_words(error: Exception) -> str:
     """The message for an error that is not ours: of a CganError, or of a machine that is full."""
     if isinstance(error, CganError):
         return str(error)
+    if "CUDA out of memory" in str(error):
+        return (
+            f"the GPU's memory is full ({str(error).splitlines()[0][:200]}). End other programs on it "
+            "(`nvidia-smi` lists them), or lower `train.batch_size` or the widths in params.yaml, or set "
+            "`train.device: cpu`. Then run `dvc repro` again: a training goes on from its last checkpoint if "
+            "its params are the same."
+        )
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
         return (
             f"out of memory ({str(error).splitlines()[0][:200] if str(error) else 'no details'}). End "

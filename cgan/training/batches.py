@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ParamsError
+from cgan.model.hardware import fits, rows_on
 from cgan.params.sections import TrainParams
 
 
@@ -44,7 +45,7 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """Batches from images that live on the device.
+    """Batches from images that live on the device, or in the host's memory where they do not fit.
 
     `chunk` steps are prepared at once: on a GPU one copy to the device for all of them.
     """
@@ -58,7 +59,8 @@ class Feed:
                 f"{len(data.labels)} images. Set it to {len(data.labels)} or less."
             )
         self.params, self.device, self.chunk = params, device, chunk
-        self.images, self.labels = data.images.to(device), data.labels.to(device)
+        self.labels = data.labels.to(device)
+        self.images = data.images.to(device) if fits(data.images, device) else data.images
         self._prepared = -1
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
@@ -68,7 +70,8 @@ class Feed:
         if chunk != self._prepared:
             self._prepare(chunk)
         rows, latents = self._rows[place], self._latents[place]
-        real = self.images.index_select(0, rows).float().mul_(2 / 255).sub_(1)
+        real = rows_on(self.device, self.images, self._image_rows[place])
+        real = real.float().mul_(2 / 255).sub_(1)
         of_reals, of_fakes = (None, None) if self._shifts is None else self._shifts[place]
         labels = self.labels.index_select(0, rows)
         return Batch(shift(real, of_reals), labels, latents, of_fakes)
@@ -76,7 +79,8 @@ class Feed:
     def _prepare(self, chunk: int) -> None:
         p, size, most = self.params, self.params.batch_size, self.params.max_shift
         steps = range(chunk * self.chunk, (chunk + 1) * self.chunk)
-        self._rows = torch.stack([self._rows_of(step) for step in steps]).to(self.device)
+        rows = torch.stack([self._rows_of(step) for step in steps])
+        self._rows, self._image_rows = rows.to(self.device), rows.to(self.images.device)
         random = torch.Generator().manual_seed(p.seed * 1_000_003 + chunk)
         latents = torch.randn(self.chunk, size, p.latent_dim, generator=random)
         self._latents = latents.to(self.device)

@@ -188,7 +188,7 @@ def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
     this makes the loop wait for the device."""
     check_finite(state)
     p, step = state.params, state.step
-    means = state.stats[: (step - 1) % p.log_every + 1].double().mean(dim=0).tolist()
+    means = state.stats[: (step - 1) % p.log_every + 1].cpu().double().mean(dim=0).tolist()
     values = [step, state.kimg, learning_rate(p, step - 1), *means]
     state.history.append(values)
     told = dict(zip(COLUMNS[1:], values[1:], strict=True))

@@ -77,7 +77,8 @@ def test_what_cannot_be_drawn_is_refused_in_words() -> None:
         "rows 0": lambda: generator.picture("1", rows=0),
         "the seed is -1": lambda: generator.picture("1", seed=-1),
         "the seed is 9223372036854775808": lambda: generator.draw("1", seed=2**63),
-        "expected cpu, cuda or auto": lambda: Generator.load(device="gpu"),
+        "expected auto, cpu, cuda": lambda: Generator.load(device="gpu"),
+        "'meta'; expected auto, cpu, cuda": lambda: Generator.load(device="meta"),
     }
     if not torch.cuda.is_available():
         assert str(Generator.load(device="auto").device) == "cpu"

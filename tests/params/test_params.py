@@ -197,7 +197,7 @@ BAD_PARAMS = {
     "f35 undefined alias": spelt("latent_dim", "*nowhere"),
     "f35 merge of a number": TEXT.replace("\nrender:\n", "\nrender:\n  <<: 5\n"),
     "f35 a tag that fits nothing": spelt("lr", "!!timestamp x"),
-    "f37 no such device": spelt("device", "cuda:0"),
+    "f37 no such device": spelt("device", "cuda:first"),
 }
 
 
