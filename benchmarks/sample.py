@@ -27,7 +27,7 @@ def report(common: EvaluationSet, judge: Judge, drawn: Tensor) -> Evaluation:
     params = all_params()
     facts = {"params": params.train_judge.model_dump()}
     network = fresh_generator("default")  # nobody asks it for anything
-    inputs = Inputs(network, {}, judge, facts, common.training, common.heldout)
+    inputs = Inputs(network, {}, judge, facts, common.training, common.heldout, torch.device("cpu"))
     changes = {"samples": len(drawn), "gan_train_kimg": common.judge_kimg}
     evaluate = params.evaluate.model_copy(update=changes)
     return measured(inputs, evaluate, evaluation_set_of(inputs, evaluate), [drawn])

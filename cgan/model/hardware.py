@@ -52,7 +52,7 @@ class Hardware:
 
 
 def choose_hardware(device: str, precision: str) -> Hardware:
-    """Resolve `auto` of `train.device` and `train.precision`. Raises ParamsError where the device is absent."""
+    """Resolve `auto` of `train.device` and `train.precision`. Raises ParamsError as `find_device` does."""
     chosen = find_device(device, "params.yaml: `train.device`")
     if precision == "auto":
         fast = {"cpu": _cpu_has_bfloat16, "cuda": _card_has_bfloat16}.get(chosen.type)
@@ -91,7 +91,7 @@ def find_device(name: str, setting: str) -> torch.device:
 
 def _card_has_bfloat16() -> bool:
     """Cards before Ampere emulate it, which is slower than float32."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -19,7 +19,7 @@ from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.errors import DataError, percent
 from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import Facts
-from cgan.model.hardware import choose_hardware
+from cgan.model.hardware import choose_hardware, find_device
 from cgan.model.model_file import load_generator
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw
@@ -48,12 +48,14 @@ class Inputs:
     judge_facts: Facts
     training: Dataset
     heldout: Dataset
+    device: torch.device
 
     @classmethod
-    def load(cls) -> Inputs:
-        """Raises DataError or ModelError for a file that is absent or damaged, and where generator, judge and
-        hold-out were not made from this training part, and from one split: then every number would be of
-        something else, and none of them would show it."""
+    def load(cls, device: str = "auto") -> Inputs:
+        """With both networks on the device that `train.device` names. Raises DataError or ModelError for a
+        file that is absent or damaged, and where generator, judge and hold-out were not made from this
+        training part, and from one split: then every number would be of something else, and none of them
+        would show it."""
         network, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)
         training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
@@ -83,7 +85,9 @@ class Inputs:
                 "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
                 "then `dvc repro`."
             )
-        return cls(network, facts, judge, judge_facts, training, heldout)
+        found = find_device(device, "params.yaml: `train.device`")
+        network, judge = network.to(found), judge.to(found)
+        return cls(network, facts, judge, judge_facts, training, heldout, found)
 
 
 def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
@@ -126,6 +130,7 @@ def measurement_context(
         "neighbour_images": evaluation_set.block_images,
         "copies_moved_by": MAX_SHIFT,
         "seed": params.seed,
+        "device": inputs.device.type,
         "generator_digest": inputs.facts["digest"],
         "torch": torch.__version__,
     }
@@ -140,12 +145,9 @@ def judge_generator(
     inputs: Inputs, params: EvaluateParams, progress: Progress = silent
 ) -> Evaluation:
     """The report on the trained generator, its measurement context included."""
-    device = choose_hardware("auto", "float32").device
-    inputs.network.to(device)
-    inputs.judge.to(device)
     labels = classes_asked(inputs.training.classes, params)
     draws = [
-        draw(inputs.network, labels, params.seed + n, device)
+        draw(inputs.network, labels, params.seed + n, inputs.device)
         for n in progress("drawing", range(params.draws), len(labels))
     ]
     evaluation_set = evaluation_set_of(inputs, params)
@@ -275,7 +277,7 @@ def gan_train(
     recipe = JudgeParams(**inputs.judge_facts["params"])
     if kimg is not None:
         recipe = recipe.model_copy(update={"total_kimg": kimg})
-    hardware = choose_hardware("auto", "auto")
+    hardware = choose_hardware(str(inputs.device), "auto")
     data = Dataset(drawn, labels, inputs.training.metadata)
     batch = min(recipe.batch_size, len(data))
     bar = functools.partial(progress, "GAN-train, on drawings", images_a_step=batch)

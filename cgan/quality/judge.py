@@ -217,9 +217,7 @@ def train_judge(
             moves = torch.rand(batch, 4, generator=random).mul_(2).sub_(1).to(device)
             if mixup:
                 share = float(shares.beta(mixup, mixup))
-            pieces = (
-                part.chunk(parts) for part in (batch_images, labels[rows.to(device)], moves)
-            )
+            pieces = (part.chunk(parts) for part in (batch_images, labels[rows.to(device)], moves))
             parts_of_batch = zip(judges, *pieces, strict=True)
             set_gradients(weights, parallel(lambda part: gradients(*part), parts_of_batch))
             optimizer.step()

@@ -57,7 +57,7 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     """Raises DataError or ModelError for a file that is damaged or of another training, and for a champion
     that cannot be read, or draws something else than what was trained now."""
     compute_deterministically()
-    inputs = Inputs.load()
+    inputs = Inputs.load(params.train.device)
     evaluation_set = evaluation_set_of(inputs, params.evaluate)
     if champion is None:
         return Match(inputs, evaluation_set)
@@ -109,7 +109,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
     training, names = inputs.training, inputs.training.class_names
     evaluation_set = match.evaluation_set
     labels = evaluation_set.asked
-    drawings = draw(inputs.network, labels, seed)
+    drawings = draw(inputs.network, labels, seed, inputs.device)
     challenger = evaluation_set.judge_drawings(drawings)
     varied = variety(drawings, labels, training)
     near = near_copies(drawings, labels, training, inputs.heldout, seed)
@@ -123,7 +123,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
     checks.append(shifted("drawn_shift", what, shifts, limits.max_drawn_shift, names))
     comparison, praise = list[Check](), list[str]()
     if match.former:
-        theirs = draw(match.former, labels, seed)
+        theirs = draw(match.former.to(inputs.device), labels, seed, inputs.device)
         champion, its = evaluation_set.judge_drawings(theirs), variety(theirs, labels, training)
         comparison, praise = compare(challenger, champion, limits.against_champion)
         comparison += as_varied(varied, its, limits.min_different_of_champion, names)

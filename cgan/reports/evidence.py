@@ -87,7 +87,7 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
         raise CganError("--drawn takes all drawings: leave out --per-class and --believed.")
     require_writable(EVIDENCE)
     compute_deterministically()
-    hardware = choose_hardware("auto", "auto")
+    hardware = choose_hardware(params.train.device, "auto")
     training, progress = load_dataset(TRAIN_DATA), functools.partial(runner.progress, say=say)
     test, tested_on = _test_set(params, options, training, say)
     few = tested_on == HOLD_OUT and int(test.counts.min()) < HELD_OUT
@@ -197,7 +197,7 @@ def _by_fold(folder: Path, count: int, params: Params, data: Dataset, say: Say) 
 def _drawings(params: Params, options: Options, training: Dataset, say: Say) -> Dataset:
     if options.drawn:
         return _others(options.drawn, params, training, say)
-    inputs, lacking = Inputs.load(), missing(training.counts, options.per_class)
+    inputs, lacking = Inputs.load(params.train.device), missing(training.counts, options.per_class)
     seed, names = params.evaluate.seed, training.class_names
     images, _ = fill(inputs.network, inputs.judge, lacking, seed, options.believed, names)
     return Dataset(images, lacking, training.metadata)

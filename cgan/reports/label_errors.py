@@ -40,7 +40,7 @@ def find_label_errors(params: Params, folds: int, out: Path, say: Callable[[str]
     rows = Rows.read()
     labels = rows.labels.numpy()
     compute_deterministically()
-    hardware = choose_hardware("auto", "auto")
+    hardware = choose_hardware(params.train.device, "auto")
     say(f"Training {folds} judges, each on {folds - 1} of {folds} parts of {len(rows):,} images.")
     progress = functools.partial(runner.progress, say=say)
     logits = out_of_fold(rows, params.train_judge, folds, hardware, progress)

@@ -13,8 +13,9 @@ from cgan.stages.runner import log, progress, run_stage
 
 def main() -> None:
     compute_deterministically()
-    inputs = Inputs.load()
-    report = judge_generator(inputs, load_params().evaluate, progress)
+    params = load_params()
+    inputs = Inputs.load(params.train.device)
+    report = judge_generator(inputs, params.evaluate, progress)
     write_json(EVALUATION, report)
     write_json(METRICS_FILE, {"quality": headline(report)})
     write_json(DVC_METRICS, leading(report))

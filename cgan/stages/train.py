@@ -92,7 +92,7 @@ def main() -> None:
             log.info("Chosen for these images: %s", fitting.choice)
         if fitting.advice:
             log.info(fitting.advice)
-        watch = Watch(load_judge(project.JUDGE)[0], data, fitted.seed)
+        watch = Watch(load_judge(project.JUDGE)[0].to(hardware.device), data, fitted.seed)
         live = LivePage(folder, run.info["run_name"], fitted.total_kimg)
 
         def bar(steps: range) -> Iterator[int]:

@@ -19,7 +19,7 @@ def main() -> None:
     params = load_params()
     require_writable(JUDGE, JUDGE_METRICS)
     data, holdout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
-    hardware = choose_hardware("auto", "auto")
+    hardware = choose_hardware(params.train.device, "auto")
     compute_deterministically()
     log.info("Training the judge on %d images (%s) …", len(data), hardware.device)
     started = time.perf_counter()

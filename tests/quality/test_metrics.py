@@ -183,7 +183,7 @@ def tiny_inputs(per_class: int = 40, held: int = 40) -> Inputs:
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
     parts = tiny_data(per_class, 0), tiny_data(held, 1)
     judge = train_judge(parts[0], RECIPE, CPU, torch.float32)
-    return Inputs(generator, {"digest": "0"}, judge, facts, *parts)
+    return Inputs(generator, {"digest": "0"}, judge, facts, *parts, CPU)
 
 
 def draws(*seeds: int) -> list[Tensor]:
