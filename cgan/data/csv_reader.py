@@ -168,6 +168,11 @@ def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape
         problem = "the file is empty, or its first line is blank."
     elif "," not in text and any(sign in text for sign in ";\t|"):
         problem = "columns are separated by semicolons, tabs or bars. Export it again with commas."
+    elif len(columns) == 1 and columns[0] != label:
+        problem = (
+            f"no table: the first line, {_quote(columns[0])}, has no comma. Give a .csv, .csv.gz or .zip, or "
+            "a folder of pictures."
+        )
     elif columns[0] != label and label in columns:
         problem = (
             f"column {_quote(label)} must be the first, it is number {columns.index(label) + 1}. Move it to "

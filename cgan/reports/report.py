@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError, percent
-from cgan.files import read_json
+from cgan.files import locked, read_json
 from cgan.hosts import is_server, run_page, without_credentials
 from cgan.metric import METRICS, Evaluation
 from cgan.project import (
@@ -17,6 +17,7 @@ from cgan.project import (
     JUDGE_METRICS,
     RUN_PAGE,
     RUN_REFERENCE,
+    TRAIN_LOCK,
     project_root,
 )
 from cgan.quality.intervals import change, contexts_differ
@@ -32,9 +33,10 @@ METRIC = METRICS["fid_judge"]  # by which runs are ranked
 def summary() -> str:
     """Raises CganError while the pipeline has not run."""
     if not EVALUATION.is_file():
-        raise CganError(
-            f"{EVALUATION}: not found. Run the pipeline first: `make repro` or `dvc repro`."
-        )
+        advice = "Run the pipeline first: `make repro` or `dvc repro`."
+        if _trains_now():
+            advice = "A training runs here now: wait until `dvc repro` has ended. `cgan status` shows it."
+        raise CganError(f"{EVALUATION}: not found. {advice}")
     if not GENERATOR.is_file():  # DVC removes what a stage made before it starts it again
         raise CganError(
             f"{EVALUATION} is about a generator that is gone: {GENERATOR} does not exist. `dvc checkout` "
@@ -68,6 +70,13 @@ def summary() -> str:
             "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
         ]
     )
+
+
+def _trains_now() -> bool:
+    if not (lock := project_root() / TRAIN_LOCK).is_file():
+        return False
+    with locked(lock, wait=False) as is_free:
+        return not is_free
 
 
 def _quality(evaluation: Evaluation, judge: dict[str, Any], run: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import gc
+import inspect
 import logging
 import math
 import signal
@@ -25,7 +26,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, In
 from cgan import __version__
 from cgan.drawing.generator import MAX_SEED
 from cgan.drawing.picture import MAX_SCALE, compose
-from cgan.errors import CganError
+from cgan.errors import CganError, listed
 from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
 from cgan.model.sampling import encode_png
 from cgan.service.served import Keeper, Served
@@ -138,7 +139,7 @@ def make_app(keeper: Keeper, hosts: Sequence[str]) -> FastAPI:
         """Pydantic's words, with where and what was found."""
         faults = "; ".join(
             f"{fault['loc'][-1]!s:.40}: {fault['msg']}"
-            + f", found {fault['input']!s:.80}" * (fault["input"] is not None)
+            + f", found {str(fault['input'])[:80] or 'nothing'}" * (fault["input"] is not None)
             for fault in error.errors()[:5]
         )
         return JSONResponse({"detail": f"{faults}. docs/service.md lists what /draw takes."}, 422)
@@ -177,6 +178,7 @@ def page(served: Current) -> Response:
     summary="Draw",
 )
 def draw(
+    request: Request,
     served: Current,
     text: Annotated[
         str,
@@ -196,6 +198,11 @@ def draw(
         Literal["png", "json"], Query(description="One picture, or each by itself, in base64.")
     ] = "png",
 ) -> Response:
+    known = [*inspect.signature(draw).parameters][2:]
+    if unknown := [*request.query_params.keys() - {*known}]:
+        raise CganError(
+            f"{listed(sorted(unknown))}: /draw takes {', '.join(known)} alone. docs/service.md"
+        )
     labels = served.generator.labels(text)
     drawings = len(labels) * count
     values = drawings * math.prod(served.generator.shape) * (scale or 1) ** 2

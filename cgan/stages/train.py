@@ -159,7 +159,7 @@ def only_training(folder: Path) -> Iterator[None]:
     """Wait for another training in this tree, since killing `dvc` can leave one alive, or of the same result
     in any checkout."""
     with contextlib.ExitStack() as held:
-        for lock in (project.project_root() / ".cgan" / "train.lock", training_lock(folder)):
+        for lock in (project.project_root() / project.TRAIN_LOCK, training_lock(folder)):
             if not held.enter_context(locked(lock, wait=False)):
                 number = lock.read_text(encoding="utf-8")
                 log.info("Another training is running here (process %s). Waiting for it.", number)

@@ -16,6 +16,7 @@ from tracked import root as root
 from cgan.errors import CganError
 from cgan.files import locked
 from cgan.metric import METRICS
+from cgan.project import TRAIN_LOCK, project_root
 from cgan.registry.client import open_registry
 from cgan.reports.report import rank, summary
 from cgan.reports.status import status
@@ -156,6 +157,17 @@ def test_a_server_that_says_nothing_costs_seconds_and_shows_no_password(
         assert time.monotonic() - began < 15
     assert f"unknown: the MLflow store http://{address} cannot be used" in text
     assert "secret" not in text
+
+
+def test_report_says_that_the_first_training_is_not_done_yet() -> None:
+    with pytest.raises(CganError, match="Run the pipeline first"):
+        summary()
+    lock = project_root() / TRAIN_LOCK
+    assert not lock.parent.exists(), "nothing is made"
+    with locked(lock), pytest.raises(CganError, match=r"A training runs here now.*`cgan status`"):
+        summary()
+    with pytest.raises(CganError, match="Run the pipeline first"):
+        summary()
 
 
 def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message() -> None:

@@ -83,7 +83,8 @@ def test_a_request_of_thousands_does_not_hold_up_one_of_four(client: httpx.Clien
 
 BAD: list[tuple[str, str, int, str]] = [
     ("GET", "/draw", 422, "text: "),
-    ("GET", "/draw?text=", 422, "text: "),
+    ("GET", "/draw?text=", 422, "found nothing. "),
+    ("GET", "/draw?text=1&sede=2", 422, "sede: /draw takes text, seed, count, scale, format alone"),
     ("GET", f"/draw?text={'1' * 10_001}", 422, "text: "),
     ("GET", "/draw?text=12x", 422, "'x', character 3 of the text to draw, is not a class"),
     ("GET", "/draw?text=%ff%00", 422, "is not a class"),
