@@ -68,7 +68,7 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     s, better = params.sweep, METRICS[params.sweep.objective].better
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=args.storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
+        storage=storage_at(args.storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}"),
         study_name=_study_name(base, commit, "sweep", params),
         direction="minimize" if better == "lower" else "maximize",
         load_if_exists=True,
@@ -117,6 +117,14 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Train with it, and test whether it "
         f"is better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
     )
+
+
+def storage_at(url: str) -> Any:
+    """Optuna's, which closes each connection after use: in a pool they would be left to the collector."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.pool import NullPool
+
+    return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
 
 
 def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -> None:

@@ -130,12 +130,15 @@ def run_python(code: str, folder: Path) -> str:
     return run(sys.executable, "-c", code, cwd=folder)
 
 
-def peak_bytes(code: str, folder: Path) -> int:
-    """The most memory that a process had which ran this code; its rusage has its parent's in it."""
+def peak_bytes(code: str, folder: Path, imports: str = "") -> int:
+    """The most memory of a process that ran this code, beyond what it had after these imports. Its rusage
+    has its parent's in it."""
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is read from /proc")
-    code += "\nprint(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
-    return 1024 * int(run_python(code, folder).splitlines()[-1])
+    kilobytes = "int(open('/proc/self/status').read().split('{}:')[1].split()[0])".format
+    before = kilobytes("VmRSS") if imports else "0"
+    lines = [imports, f"before = {before}", code, f"print({kilobytes('VmHWM')} - before)"]
+    return 1024 * int(run_python("\n".join(lines), folder).splitlines()[-1])
 
 
 def write_params(folder: Path, **changes: dict[str, Any]) -> None:

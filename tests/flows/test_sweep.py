@@ -36,7 +36,7 @@ def base(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def study_of(base: Path) -> optuna.Study:
-    storage = f"sqlite:///{base}/.cgan/optuna.db"
+    storage = sweep.storage_at(f"sqlite:///{base}/.cgan/optuna.db")
     (name,) = optuna.get_all_study_names(storage)
     return optuna.load_study(study_name=name, storage=storage)
 
