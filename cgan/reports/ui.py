@@ -1,6 +1,5 @@
 """`cgan ui`: MLflow's own server on the project's store."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -39,9 +38,15 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
         "PYTHONWARNINGS": "ignore",  # of one library about another
     }
-    with contextlib.suppress(Exception):  # MLflow's server says what is wrong
+    try:  # MLflow's server would end with a traceback
         if record := store.open_store(uri).get_experiment_by_name(experiment):
             place = hosts.run_page(place, record.experiment_id)
+    except Exception as error:  # of MLflow, of a database's driver
+        raise CganError(
+            f"the MLflow store {hosts.without_credentials(uri)} cannot be shown: "
+            f"{store.reason_of(error).rstrip('.')}. If a newer MLflow made it, install that: `pip install -U "
+            "mlflow`."
+        ) from None
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--uvicorn-opts", "--log-level warning"]
     # The address of the store is no argument: every user can read those.

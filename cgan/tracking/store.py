@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from cgan.errors import TrackingError
 from cgan.files import locked, replacing
-from cgan.hosts import beside_proxies, is_server
+from cgan.hosts import beside_proxies, is_server, without_credentials
 from cgan.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
@@ -39,10 +39,25 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # or it
 
 def store_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, a server or a database, else sqlite in the project's root, as a relative path of
-    sqlite is."""
+    sqlite is. Raises TrackingError for what is no address, or would be read as another."""
     uri = os.environ.get(STORE, "").strip() or f"{SQLITE}mlflow.db"
     path = uri.removeprefix(SQLITE)
-    return uri if path == uri or path.startswith(":") else f"{SQLITE}{root / path}"
+    if is_server(uri):
+        try:
+            urlsplit(uri)
+        except ValueError as error:
+            raise TrackingError(
+                f"{STORE}, {without_credentials(uri)}, is no address ({error}). Correct it; a server's is "
+                "such as http://127.0.0.1:5000."
+            ) from None
+    if path == uri or path.startswith(":"):
+        return uri
+    if not Path(path).is_absolute() and re.search(r"\?|%[\da-fA-F]{2}", str(root)):
+        raise TrackingError(
+            f"MLflow's store cannot lie in {root}: in an address `?` and `%41` mean something else. Rename "
+            f"the folder, or set {STORE}."
+        )
+    return f"{SQLITE}{root / path}"
 
 
 def is_absent(uri: str) -> bool:

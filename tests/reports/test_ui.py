@@ -1,7 +1,10 @@
 """`cgan ui`: MLflow's server on the project's store."""
 
+import contextlib
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -41,6 +44,14 @@ def test_a_server_is_not_served_again_and_an_address_must_be_of_this_machine(
             require_free(host, 0, "--port")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
     with pytest.raises(CganError, match=r"is http://host, a server"):
+        serve_ui(root, free_port(), "cgan")
+
+
+def test_a_store_of_another_version_is_refused_in_words(root: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, root / "mlflow.db")
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as store, store:
+        store.execute("update alembic_version set version_num = 'ffffffffffff'")
+    with pytest.raises(CganError, match=r"mlflow\.db cannot be shown.*ffffffffffff.*newer MLflow"):
         serve_ui(root, free_port(), "cgan")
 
 

@@ -52,6 +52,23 @@ def test_what_is_shown_of_an_address_has_no_password() -> None:
         assert without_credentials(uri) == shown
 
 
+def test_an_address_that_is_none_or_would_be_read_as_another_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("100% of what", "a#b", "[c"):
+        assert store_uri(tmp_path / name) == f"sqlite:///{tmp_path / name}/mlflow.db"
+    for name in ("what?", "100%25"):
+        with pytest.raises(TrackingError, match=r"store cannot lie in .*Rename the folder, or set"):
+            store_uri(tmp_path / name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@[::1")
+    with pytest.raises(TrackingError, match=r"^MLFLOW_TRACKING_URI, http://\[::1, is no address"):
+        store_uri(tmp_path)
+    with pytest.raises(TrackingError, match="is no address"), open_registry():
+        pass
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere/mlflow.db")
+    assert store_uri(tmp_path / "what?") == "sqlite:////elsewhere/mlflow.db"
+
+
 def test_f63_what_mlflow_says_of_a_store_that_is_none_is_shown_without_its_password() -> None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
