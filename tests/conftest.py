@@ -18,6 +18,8 @@ import httpx
 import pytest
 import yaml
 from synthetic import make_images, write_csv
+from uneven import PARAMS as UNEVEN
+from uneven import uneven, write_uneven_csv
 
 from cgan.files import write_bytes
 
@@ -160,6 +162,16 @@ def digits_csv(tmp_path: Path) -> Path:
 def project(tmp_path: Path, digits_csv: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with tiny params and `inbox/digits.csv` as its data."""
     write_params(tmp_path, **TINY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def uneven_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with tiny params and the images of tests/uneven.py in `inbox/digits.csv`."""
+    write_uneven_csv(tmp_path / "inbox/digits.csv", uneven())
+    write_params(tmp_path, **TINY)
+    write_params(tmp_path, **UNEVEN)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
