@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from cgan.errors import CganError
 
@@ -16,11 +17,33 @@ from cgan.errors import CganError
 # DVC's settings change no result, and may name a password.
 OURS = ("params.yaml", "dvc.yaml", "cgan/*.py", "flows/*.py")  # new files that are part of a patch
 LEFT_OUT = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
+# Not PWD alone, the working directory, nor AUTHOR, PATH and COMPASS.
 SECRET_NAME = re.compile(
-    r"TOKEN|SECRET|PASSW|CREDENTIAL|WEBHOOK|AUTH_STRING|_KEY$|^KEY", re.IGNORECASE
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|WEBHOOK|COOKIE|CONNECTION_STRING|.PWD$|(API|ACCESS|PRIVATE)_?KEY"
+    r"|_KEY$|^KEY|(^|_)(PASS|PAT|JWT|DSN|AUTH|BEARER)(_|$)",
+    re.IGNORECASE,
 )
 IN_ADDRESS = re.compile(r"://[^:/@\s]*:(.+)@")  # a database's or a server's password
-SSH = "GIT_SSH_COMMAND"
+USER_ALONE = re.compile(
+    r"://([^:/@\s]+)@"
+)  # a secret where the variable's name says so, as of SENTRY_DSN
+# What leads to another repository, as inside a git hook, or changes what a command means; the rest, such as
+# GIT_CONFIG_COUNT, GIT_ASKPASS and GIT_SSH_COMMAND, is how somebody set git up.
+ELSEWHERE = frozenset(
+    f"GIT_{name}"
+    for name in (
+        *("DIR", "WORK_TREE", "INDEX_FILE", "COMMON_DIR", "PREFIX", "NAMESPACE", "SHALLOW_FILE"),
+        *(
+            "OBJECT_DIRECTORY",
+            "ALTERNATE_OBJECT_DIRECTORIES",
+            "GRAFT_FILE",
+            "INTERNAL_SUPER_PREFIX",
+        ),
+        *("IMPLICIT_WORK_TREE", "REPLACE_REF_BASE", "NO_REPLACE_OBJECTS", "ATTR_SOURCE"),
+        *("EXTERNAL_DIFF", "DIFF_OPTS", "QUARANTINE_PATH"),
+        *("LITERAL_PATHSPECS", "GLOB_PATHSPECS", "NOGLOB_PATHSPECS", "ICASE_PATHSPECS"),
+    )
+)
 SECRET_LENGTH = 8  # shorter values stand in any text by chance
 
 
@@ -49,11 +72,10 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
 
     The repository is the one of `folder`, also inside a git hook, which points to its own.
     """
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    env = {key: value for key, value in os.environ.items() if key not in ELSEWHERE}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **environment}
-    if SSH in os.environ:  # it may name the key
-        env[SSH] = os.environ[SSH]
-    command = ["git", *map(str, arguments)]
+    # By the protocol of version 0, which somebody may have set, no server gives a commit that is no branch's.
+    command = ["git", "-c", "protocol.version=2", *map(str, arguments)]
     try:
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
@@ -88,13 +110,23 @@ def source(folder: Path | None = None) -> Source:
 
 def secrets_in(content: bytes) -> str:
     """The names of environment variables whose secret values stand in `content`."""
-    names = []
-    for name, value in os.environ.items():
-        address = IN_ADDRESS.search(value)
-        secret = value if SECRET_NAME.search(name) else address[1] if address else ""
-        if len(secret) >= SECRET_LENGTH and secret.encode() in content:
-            names.append(name)
-    return ", ".join(names)
+    text = content.decode(errors="replace")
+    return ", ".join(name for name, value in os.environ.items() if _stands_in(text, name, value))
+
+
+def _stands_in(text: str, name: str, value: str) -> bool:
+    is_named = SECRET_NAME.search(name) and not Path(value).exists()  # else the place of a secret
+    found = [value] if is_named else []
+    for pattern in (IN_ADDRESS, *[USER_ALONE] * bool(is_named)):
+        found += pattern.findall(value)
+    # In an address, characters that it needs for itself stand as % and two digits.
+    forms = {form for secret in found for form in (secret, unquote(secret), quote(secret, safe=""))}
+    for form in forms:
+        # A password that is a word does not stand in longer ones: `training` in `training_images`.
+        bounds = (r"(?<![\w-])", r"(?![\w-])") if form.isalpha() and form.islower() else ("", "")
+        if len(form) >= SECRET_LENGTH and re.search(re.escape(form).join(bounds), text):
+            return True
+    return False
 
 
 def clone_at(repository: Path, commit: str, folder: Path) -> None:

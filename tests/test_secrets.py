@@ -111,13 +111,18 @@ def refusing() -> Iterator[str]:
 def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
     said: Callable[[], str], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a git repository with a source file into which somebody wrote the key: no patch goes out."""
+    """In a repository with a source file, params and dvc.yaml into which somebody wrote the key: none goes
+    out."""
     (root / "cgan").mkdir()
     shutil.copy(ROOT / "params.yaml", root)
     (root / "cgan/mine.py").write_text("KEY = ''\n")
     commit(root)
     written = root / "cgan/mine.py"
     written.write_text(f"KEY = {MARK!r}\n")
+    logged = [root / name for name in ("params.yaml", "dvc.yaml", "dvc.lock")]
+    for path in logged:
+        with path.open("a") as file:
+            file.write(f"# {MARK}\n")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@127.0.0.1:{free_port()}")
     with pytest.raises(RuntimeError), training(root, "failed"):
         raise RuntimeError("the training failed")
@@ -128,14 +133,18 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
             log_model(tracker, root)
     sent = root / "sent"
     sent.write_bytes(FORMS[1])
-    assert sorted(holding(root)) == [str(written), str(sent)], "the search finds what is there"
-    written.unlink()  # the only place where the key may be
-    sent.unlink()
+    expected = sorted(map(str, [written, sent, *logged]))
+    assert sorted(holding(root)) == expected, "the search finds what is there"
+    for path in (written, sent, *logged):  # the only places where the key may be
+        path.unlink()
     assert holding(root) == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     assert len(flush()) == 2, "both waited"
     assert len(Store(root / "mlflow.db").runs()) == 2, "both delivered"
-    (root / "said").write_text(said())
+    words = said()
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        assert f"{name} is not kept with the run, as it contains the value of KAGGLE_KEY" in words
+    (root / "said").write_text(words)
     assert holding(root) == []
 
 

@@ -19,9 +19,13 @@ from cgan.tracking.store import asked_by
 
 
 def source_of_here() -> git.Source | None:
-    """None where there is no repository, or none that has a commit."""
-    with contextlib.suppress(git.GitError):
+    """None where there is no repository; None and a warning where there is one that git does not read."""
+    try:
         return git.source()
+    except git.GitError as error:
+        here = Path.cwd()
+        if any((folder / ".git").exists() for folder in (here, *here.parents)):
+            log.warning("The run is kept without its commit and changes, as git says: %s", error)
     return None
 
 
@@ -80,9 +84,14 @@ def _cpu() -> str:
 def log_source(run: Run, source: git.Source | None) -> None:
     """The project's files that the commit may not have, and the changes after it; not where they hold the
     value of a secret."""
-    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
-        if Path(name).is_file():
-            run.log_file(Path(name), SOURCE)
+    for path in map(Path, ("params.yaml", "dvc.yaml", "dvc.lock")):
+        if not path.is_file():
+            continue
+        if secrets := git.secrets_in(path.read_bytes()):
+            words = "%s is not kept with the run, as it contains the value of %s."
+            log.warning(words, path, secrets)
+        else:
+            run.log_file(path, SOURCE)
     if not source or not source.patch:
         return
     if source.secrets:
