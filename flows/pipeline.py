@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 from prefect import State, flow, runtime, task
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
 from prefect.states import Cancelled, Completed, Failed
 
 from cgan.errors import CganError
@@ -25,6 +27,9 @@ from cgan.params.sections import flatten
 from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
 from flows.checkout import CHECKOUT
 from flows.repro import Work, alone, dvc, publish, relay, repro, require_prefect, run
+
+GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
+WITHOUT_CHANGE = "Judged"  # for a moment, the state of a run that becomes Blocked
 
 
 @task(description="Is all of params.yaml valid?")
@@ -82,18 +87,29 @@ STAGES = params, download, validate, preprocess, train_judge, train, evaluate, r
 
 @task(name="gate", description="May this generator be served?")
 def judge() -> State[Any]:
-    """*Blocked* is neither green nor a failure: nothing is broken, and the champion stays."""
-    state = run("cgan.cli", "gate", fine=(0, BLOCKED))
+    """One at a time on all machines of a Prefect server, for the gate's own lock is of one machine."""
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
+    with concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False):
+        state = run("cgan.cli", "gate", fine=(0, BLOCKED))
     if state.is_failed():
         return state
     report = read_json(GATE_REPORT)
-    ended = Cancelled if report["verdict"] == "blocked" else Completed
-    return ended(name=report["verdict"].capitalize(), message=report["summary"])
+    return Completed(name=report["verdict"].capitalize(), message=report["summary"])
 
 
 @task(description="Push the results to the DVC remote", retries=2, retry_delay_seconds=10)
 def push() -> State[Any]:
     return run("dvc", "push", "--run-cache")
+
+
+def _show_blocked(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """*Blocked* is neither green nor a failure, for nothing is broken, and the champion stays: its type is
+    Cancelled. It is no return value, which the engine would log as an error, with a traceback."""
+    if state.name == WITHOUT_CHANGE:
+        blocked: State[Any] = Cancelled(name="Blocked", message=state.message)
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(flow_run.id, blocked, force=True)
 
 
 def _run_name() -> str:
@@ -103,7 +119,7 @@ def _run_name() -> str:
     return " · ".join([name.strip(), *(f"{key}={value}" for key, value in overrides.items())])
 
 
-@flow(name="cgan", flow_run_name=_run_name, persist_result=False)
+@flow(name="cgan", flow_run_name=_run_name, persist_result=False, on_completion=[_show_blocked])
 def pipeline(
     refresh: bool = False, overrides: dict[str, Any] | None = None, gate: bool = True
 ) -> State[Any]:
@@ -134,8 +150,8 @@ def pipeline(
                 _require(push(), "dvc push: ", note)
         except CganError as error:
             return Failed(message=str(error))
-    ended = judged or Completed()
-    return State(type=ended.type, name=ended.name, message=message)
+    name = judged.name if judged else "Completed"
+    return Completed(name=WITHOUT_CHANGE if name == "Blocked" else name, message=message)
 
 
 def _require(state: State[Any], where: str, note: str = "") -> State[Any]:

@@ -51,10 +51,11 @@ def running(keeper: Keeper) -> Iterator[httpx.Client]:
 
 @contextlib.contextmanager
 def command(
-    *arguments: str, folder: Path
+    *arguments: str, folder: Path, files: int = 1024
 ) -> Iterator[tuple[subprocess.Popen[str], Path, httpx.Client]]:
     """`cgan serve …` in a process of its own, with the file that has its log."""
-    code, log = "from cgan.cli import main; main()", folder / "log"
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files})); "
+    code, log = f"{limit}from cgan.cli import main; main()", folder / "log"
     with (
         log.open("w") as stderr,
         subprocess.Popen(

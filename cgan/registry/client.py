@@ -41,6 +41,7 @@ VERDICT, SUMMARY = "gate.verdict", "gate.summary"
 SINCE, WHY = "champion.since", "champion.why"
 WHO, INSTEAD_OF = "champion.who", "champion.instead_of"
 ROLLED_BACK = "registry.rolled_back"
+LAST_VERDICT = "gate.last"  # tag of the model: when the gate decided last, "unchanged" included
 GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
 
 
@@ -111,6 +112,15 @@ class Registry:
 
     def champion(self) -> int | None:
         return self.aliases().get(CHAMPION)
+
+    def decided(self) -> None:
+        """Note that the gate has just decided, whatever it was: `cgan status --max-age` asks for that."""
+        self.client.set_registered_model_tag(self.model, LAST_VERDICT, now())
+
+    def last_verdict(self) -> str:
+        """When the gate decided last, as `now` writes it; empty where it never did."""
+        models = self.client.search_registered_models(f"name = '{self.model}'")
+        return next((str(model.tags.get(LAST_VERDICT, "")) for model in models), "")
 
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""

@@ -91,6 +91,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
                 why = f"passed the gate: {report.reasons[0]}"
                 registry.promote(version.number, instead_of=number, why=why)
                 _conclude(report, version, "promoted")
+        registry.decided()
     in_mlflow = report.verdict == "unchanged" and f"In MLflow, the page of version {version.number}"
     report.say(say, in_mlflow or project.GATE_TEXT)
     return report

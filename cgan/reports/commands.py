@@ -1,5 +1,7 @@
 """The commands about what was made: reports of it, comparisons, and what it is worth."""
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -188,12 +190,35 @@ def balance(
     balance(source, per_class, believed, seed, out, typer.echo, anyway=anyway)
 
 
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def _age(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([mhd])", text.strip())
+    if not match:
+        raise typer.BadParameter("expected a number and m, h or d, such as 26h")
+    return timedelta(**{UNITS[match[2]]: float(match[1])})
+
+
 @made.command(rich_help_panel=PRODUCTION)
-def status() -> None:
+def status(
+    max_age: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_age,
+            metavar="26h",
+            help="For a monitor: exit with 0 and no words if the gate has decided within this time (m, h or "
+            "d), else with 1 and a sentence.",
+        ),
+    ] = None,
+) -> None:
     """Show who is champion, what the gate decided last and why, and what was trained last."""
     root = require_project()
-    from rich.console import Console
+    from cgan.reports.status import require_verdict, status
 
-    from cgan.reports.status import status
+    if max_age is not None:
+        require_verdict(root, max_age)
+        return
+    from rich.console import Console
 
     status(root, Console(highlight=False))

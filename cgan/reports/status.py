@@ -1,7 +1,7 @@
 """`cgan status`: who is champion, what the gate decided last and why, what trains now or was trained last."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,26 @@ def status(root: Path, console: Console) -> None:
             console.print(f"unknown: {error}", markup=False, soft_wrap=True)
 
 
+def require_verdict(root: Path, max_age: timedelta) -> None:
+    """Has the gate decided within this time, if only that nothing is new? Raises CganError where it has not,
+    and where nobody can tell."""
+    with open_registry(load_params(root / "params.yaml").gate.model, ANSWER_S) as registry:
+        last, shown = registry.last_verdict(), registry.shown
+    if not last:
+        raise CganError(f"`cgan gate` has not decided anything yet in the MLflow store {shown}.")
+    age = datetime.now(UTC) - datetime.fromisoformat(last)
+    if age > max_age:
+        raise CganError(
+            f"the last verdict of `cgan gate` is {_hours(age)} old ({last}), expected at most "
+            f"{_hours(max_age)}: runs since then did not start, failed or hang. docs/production.md says "
+            "where to look."
+        )
+
+
+def _hours(time: timedelta) -> str:
+    return f"{time / timedelta(hours=1):.3g} h"
+
+
 def _data(root: Path) -> Iterator[tuple[str, str]]:
     data = read_json(root / CSV_SOURCE) if (root / CSV_SOURCE).exists() else None
     words = data and f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
@@ -56,6 +76,9 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         recent = client.search_runs(ids, TRAINING, max_results=100) if ids else []  # newest first
         now = [run for run in recent if run.info.status == "RUNNING" and not _is_cut_off(run)]
         done = [run for run in recent if run.info.status in ("FINISHED", "FAILED")]
+        for run in [run for run in recent if run.info.status == "RUNNING" and _is_cut_off(run)][:1]:
+            words = f"{run.info.run_name} · its process is gone, though MLflow says RUNNING"
+            yield "Cut off", f"{words} · {_trained(run)} · `dvc repro` with its params resumes it"
         for run in now or done[:1]:
             tags, run_id = run.data.tags, run.info.run_id
             commit = tags.get("mlflow.source.git.commit", "")[:8]

@@ -7,6 +7,7 @@ import gc
 import inspect
 import logging
 import math
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cgan import __version__
 from cgan.drawing.generator import MAX_SEED
@@ -35,6 +37,12 @@ MAX_DRAWINGS = 10_000
 MAX_VALUES = 2**24  # pixels × colours of one answer
 THREADS = 8  # that draw; more at once would only take memory and keep each other waiting
 POLL_S = 2.0
+MAX_CONNECTIONS, OTHER_FILES = 1000, 100  # of the descriptors that a process may have
+IDLE_S = 60  # until a connection has to say something
+TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n"
+    b"X-Content-Type-Options: nosniff\r\nContent-Length: 20\r\nConnection: close\r\n\r\nToo many connections"
+)
 THIS_MACHINE = ("localhost", LOOPBACK, "[::1]")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -73,18 +81,36 @@ def serve(model: str | None, host: str, port: int) -> None:
     server.run()
 
 
+class Connection(H11Protocol):
+    """One that is too many, or says nothing for long, is closed. uvicorn refuses requests that are too many,
+    but keeps connections until the process has no descriptor left."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) >= (self.limit_concurrency or MAX_CONNECTIONS):
+            transport.write(TOO_MANY)
+            transport.close()
+        else:  # the first data ends this timer, as it does between two requests
+            close = self.timeout_keep_alive_handler
+            self.timeout_keep_alive_task = self.loop.call_later(IDLE_S, close)
+
+
 def config_for(keeper: Keeper, host: str, port: int) -> uvicorn.Config:
     """What others can reach has any name that its owner gives it; what only this machine can, has few."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = max(10, min(MAX_CONNECTIONS, files - OTHER_FILES))
     return uvicorn.Config(
         make_app(keeper, (*THIS_MACHINE, host) if is_loopback(host) else ("*",)),
         host,
         port,
-        http="h11",
+        http=Connection,
         ws="none",
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=1000,  # connections; more get 503
+        limit_concurrency=connections,  # more get 503
+        # So many are accepted before one is closed that is too many, and again in each of a few rounds.
+        backlog=max(1, min(2048, (files - connections) // 5)),
         timeout_graceful_shutdown=30,  # for answers on their way when the service is to end
     )
 

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, wait_until
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -85,7 +87,11 @@ def test_the_verdict_is_the_run_s_state_and_what_is_not_stale_ends_at_once(
     RUN_REFERENCE.write_text(json.dumps(reference))
     monkeypatch.setenv("VERDICT", "blocked")
     state = pipeline(refresh=True, return_state=True)
-    assert (state.name, state.type.value) == ("Blocked", "CANCELLED")
+    assert (state.name, state.type.value) == ("Judged", "COMPLETED"), "for Prefect's engine"
+    with get_client(sync_client=True) as client:
+        shown = client.read_flow_run(state.state_details.flow_run_id).state
+        assert shown and (shown.name, shown.type.value) == ("Blocked", "CANCELLED")
+        assert shown.message == "version 3 is blocked: accuracy is 99.4 %"
     unchanged = dict.fromkeys(STAGES, "Unchanged")
     again = dict.fromkeys(("params", "download"), "Completed")
     assert has_tasks(state, {**unchanged, **again, "gate": "Blocked"})
@@ -101,6 +107,34 @@ def test_the_verdict_is_the_run_s_state_and_what_is_not_stale_ends_at_once(
     monkeypatch.setenv("VERDICT", "away")
     state = pipeline(return_state=True)
     assert state.is_failed() and state.message == "Gate: Error: the store is away. Start it."
+
+
+def test_a_gate_waits_for_that_of_another_machine(prefect: None, repo: Path) -> None:
+    ended: list[str] = []
+
+    def other_flow() -> None:
+        ended.append(str(pipeline(return_state=True).name))
+
+    pipeline(return_state=True)  # the limit is there, and nothing is stale
+    with get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name("cgan-gate")
+        assert (limit.limit, limit.active_slots) == (1, 0)
+        held = client.increment_concurrency_slots_with_lease(
+            names=["cgan-gate"], slots=1, mode="concurrency", lease_duration=300
+        ).json()["lease_id"]
+        thread = threading.Thread(target=other_flow)
+        thread.start()
+        wait_until(lambda: tasks_of(client, "gate").count("Running") == 1)
+        time.sleep(2)
+        assert not ended
+        client.release_concurrency_slots_with_lease(held)
+        thread.join(60)
+    assert ended == ["Promoted"]
+
+
+def tasks_of(client: SyncPrefectClient, name: str) -> list[str]:
+    runs = client.read_task_runs()
+    return [str(each.state_name) for each in runs if each.name.startswith(f"{name}-")]
 
 
 def test_a_stage_or_a_gate_that_fails_fails_the_run_with_its_message_and_is_not_tried_again(

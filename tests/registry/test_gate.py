@@ -29,7 +29,7 @@ from cgan.model.sampling import encode_png
 from cgan.params.reading import load_params
 from cgan.quality.judge import load_judge, save_judge
 from cgan.registry import judging
-from cgan.registry.client import Registry, open_registry
+from cgan.registry.client import LAST_VERDICT, Registry, open_registry
 from cgan.registry.decision import BARS, COMPARED
 from cgan.registry.gate import _against
 from cgan.tracking.records import RECORDS, runs
@@ -76,10 +76,15 @@ def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(secon
 
 
 def test_equal_weights_are_registered_once_whoever_trained_them(second: Path) -> None:
+    with open_registry("cgan") as registry:
+        assert registry.last_verdict(), "of the first"
     for key in ("first", "again"):
         train(second, key, 30)
+        client_of(second).delete_registered_model_tag("cgan", LAST_VERDICT)
         report, _ = gated()
         assert report["verdict"] == "unchanged" and "the champion already" in report["summary"]
+        with open_registry("cgan") as registry:
+            assert registry.last_verdict(), "a night with nothing new is a night, too"
     train(second, "worse", 20)
     assert gated()[0]["verdict"] == "blocked"
     train(second, "asbad", 20)

@@ -1,10 +1,13 @@
 """`cgan status` on a real store, and `cgan report` on damaged files."""
 
+import contextlib
 import io
 import json
 import shutil
 import socket
+import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,12 @@ from conftest import ROOT
 from rich.console import Console
 from tracked import root as root
 
+from cgan.cli import main
 from cgan.errors import CganError
 from cgan.files import locked
 from cgan.metric import METRICS
 from cgan.project import TRAIN_LOCK, project_root
-from cgan.registry.client import open_registry
+from cgan.registry.client import LAST_VERDICT, open_registry
 from cgan.reports.report import rank, summary
 from cgan.reports.status import status
 from cgan.tracking.runs import MEASURED_WITH, WEIGHTS
@@ -130,14 +134,50 @@ def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(root: P
     trained("good")
     trained("cancelled", status="KILLED")
     (root / ".cgan/runs/killed").mkdir(parents=True)
+    assert "Cut off" not in screen(root)
     trained("killed", status="RUNNING", fingerprint="killed")  # nobody holds its lock
-    assert "Last training good · FINISHED" in screen(root)
+    text = screen(root)
+    assert "Last training good · FINISHED" in text and "Trains now" not in text
+    assert "Cut off killed · its process is gone, though MLflow says RUNNING" in text
     (root / ".cgan/runs/alive").mkdir()
     trained("alive", status="RUNNING", fingerprint="alive")
     with locked(root / ".cgan/runs/alive.lock"):
         assert "Trains now alive · RUNNING" in screen(root) and "good" not in screen(root)
     trained("far away", status="RUNNING")
     assert "Trains now far away" in screen(root)
+
+
+def test_a_monitor_hears_of_a_verdict_that_is_too_old_and_of_a_store_that_is_away(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From outside: what watches for dead runs in Prefect's server can fail, and says nothing then."""
+
+    def asked(age: str) -> tuple[int, str]:
+        with monkeypatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+            patch.setattr(sys, "argv", ["cgan", "status", "--max-age", age])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return int(ended.value.code or 0), said.getvalue()
+
+    code, words = asked("26h")
+    assert code == 1 and "`cgan gate` has not decided anything yet in the MLflow store" in words
+    trained("a run", "blocked", "Version 1 is blocked: worse.")
+    with open_registry("cgan") as registry:
+        registry.decided()
+        assert asked("1m") == (0, ""), "silence is good"
+        past = datetime.now(UTC) - timedelta(hours=25.5)
+        tag = f"{past:%Y-%m-%dT%H:%M:%SZ}"
+        registry.client.set_registered_model_tag("cgan", LAST_VERDICT, tag)
+    assert asked("26h") == asked("2d") == asked("1531m") == (0, "")
+    code, words = asked("25h")
+    assert code == 1 and words.startswith(
+        f"Error: the last verdict of `cgan gate` is 25.5 h old ({tag}), expected at most 25 h"
+    )
+    assert words.count("\n") == 1, "one line for cron's mail"
+    assert asked("1529m")[0] == 1 and asked("26")[0] == 2 and asked("h")[0] == 2
+    (root / "mlflow.db").unlink()
+    code, words = asked("26h")
+    assert code == 1 and "there is no MLflow store" in words
 
 
 def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path) -> None:

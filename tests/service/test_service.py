@@ -1,6 +1,7 @@
 """The service over real HTTP: what it draws and says, and how it refuses."""
 
 import base64
+import contextlib
 import io
 import re
 import signal
@@ -226,3 +227,40 @@ def test_an_address_that_cannot_be_used_is_refused(model: Path) -> None:
         ):
             found = CliRunner().invoke(app, ["serve", "--model", str(model), *options])
             assert found.exit_code == 1 and re.search(words, str(found.exception)), found.output
+
+
+def test_idle_connections_leave_neither_silence_nor_a_full_log(model: Path, tmp_path: Path) -> None:
+    def answer_to(connection: socket.socket) -> bytes:
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            return connection.recv(1000)
+        return b""
+
+    with (
+        command("--model", str(model), folder=tmp_path, files=200) as (_, log, client),
+        contextlib.ExitStack() as idle,
+    ):
+        place = urlsplit(str(client.base_url))
+        assert place.hostname and place.port
+        connections = [
+            idle.enter_context(socket.create_connection((place.hostname, place.port), 10))
+            for _ in range(190)
+        ]
+        for _ in range(5):
+            refused = httpx.get(f"{client.base_url}/healthz")
+            assert (refused.status_code, refused.text) == (503, "Too many connections")
+        waiting = [each for each in connections if not answer_to(each)]
+        assert len(waiting) == 99, "of 200 descriptors"
+        assert len(log.read_bytes()) < 2000
+        idle.close()
+        eventually(lambda: httpx.get(f"{client.base_url}/draw?text=1").status_code == 200)
+
+
+def test_a_connection_that_says_nothing_is_closed(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgan.service.app.IDLE_S", 0.5)
+    with running(Keeper(str(model))) as client:
+        place = urlsplit(str(client.base_url))
+        with socket.create_connection((str(place.hostname), place.port or 0), 10) as silent:
+            assert silent.recv(1) == b""
