@@ -134,24 +134,15 @@ def split(
 ) -> tuple[Rows, Rows]:
     """Indices of the training part and of the hold-out, each ascending; together all images.
 
-    Stratified: each class gives `holdout_fraction` of its images, at least one. Identical images and those of
-    one group stay on one side, also when their labels differ: they count for the rarest of their classes,
-    which has fewest to choose from.
+    Stratified: each class gives `holdout_fraction` of its images, or as near to it as its groups allow; at
+    least one. Identical images and those of one group stay on one side, also when their labels differ: the
+    rarest class chooses first, for it has fewest to choose from.
     """
     firsts = units(images, groups)
     order = np.random.default_rng(seed).random(len(labels))
-    held = np.zeros(len(labels), dtype=bool)
-    sizes = np.bincount(firsts, minlength=len(labels))
-    rarest = np.argsort(np.bincount(labels), kind="stable")
-    rank = np.full(len(labels), len(rarest))  # of each unit, at its first image
-    np.minimum.at(rank, firsts, np.argsort(rarest)[labels])
-    for place in range(len(rarest)):
-        mine = np.flatnonzero(rank == place)
-        mine = mine[np.argsort(order[mine], kind="stable")]
-        quota = max(1, round(int(sizes[mine].sum()) * holdout_fraction))
-        fits = int(np.searchsorted(np.cumsum(sizes[mine]), quota, side="right"))
-        held[mine[: max(0, min(max(1, fits), len(mine) - 1))]] = True
-    side = held[firsts]
+    choose = _first_that_fit if groups is None else _nearest
+    held = choose(firsts, labels, order, holdout_fraction)
+    side = np.isin(firsts, held)
     for label in np.unique(labels):
         if len(np.unique(side[labels == label])) < 2:
             count = len(np.unique(firsts[labels == label]))
@@ -162,6 +153,68 @@ def split(
                 "that are of no other class. Add images of this class, or remove it."
             )
     return np.flatnonzero(~side), np.flatnonzero(side)
+
+
+def _first_that_fit(
+    firsts: Rows, labels: Rows, order: NDArray[np.float64], holdout_fraction: float
+) -> Rows:
+    """The units to hold out where a unit is an image and its few copies."""
+    sizes, held = np.bincount(firsts, minlength=len(labels)), list[int]()
+    rarest = np.argsort(np.bincount(labels), kind="stable")
+    rank = np.full(len(labels), len(rarest))  # of each unit, at its first image
+    np.minimum.at(rank, firsts, np.argsort(rarest)[labels])
+    for place in range(len(rarest)):
+        mine = np.flatnonzero(rank == place)
+        mine = mine[np.argsort(order[mine], kind="stable")]
+        quota = max(1, round(int(sizes[mine].sum()) * holdout_fraction))
+        fits = int(np.searchsorted(np.cumsum(sizes[mine]), quota, side="right"))
+        held += mine[: max(0, min(max(1, fits), len(mine) - 1))].tolist()
+    return np.array(held, np.int64)
+
+
+def _nearest(
+    firsts: Rows, labels: Rows, order: NDArray[np.float64], holdout_fraction: float
+) -> Rows:
+    """The units to hold out where they can be large and of several classes: one after another, each for which
+    all its classes have room; and a last one, where classes come nearer with it or one has none."""
+    counts = np.bincount(labels)
+    pairs, images = np.unique(firsts * len(counts) + labels, return_counts=True)
+    unit_of, label_of = np.divmod(pairs, len(counts))
+    quotas = np.clip(np.round(counts * holdout_fraction), 1, counts - 1).astype(np.int64)
+    room, held = quotas.copy(), set[int]()
+
+    def members(unit: int) -> tuple[Rows, Rows]:
+        """Its classes, and how many images it has of each."""
+        part = slice(*np.searchsorted(unit_of, (unit, unit + 1)))
+        return label_of[part], images[part]
+
+    def further(unit: int) -> int:
+        """By how much its classes are further from their quotas with it than without."""
+        classes, many = members(unit)
+        return int((np.abs(room[classes] - many) - np.abs(room[classes])).sum())
+
+    def hold(unit: int) -> None:
+        classes, many = members(unit)
+        held.add(unit)
+        room[classes] -= many
+
+    by_class = np.split(
+        unit_of[np.lexsort((order[unit_of], label_of))], np.bincount(label_of).cumsum()[:-1]
+    )
+    for label in np.argsort(counts, kind="stable"):
+        left = [unit for unit in by_class[label].tolist() if unit not in held]
+        for unit in left:
+            classes, many = members(unit)
+            if room[label] <= 0:
+                break
+            if (many <= room[classes]).all():
+                hold(unit)
+        left = [unit for unit in left if unit not in held]
+        if room[label] > 0 and len(left) > 1:
+            best = min(left, key=further)
+            if room[label] == quotas[label] or further(best) < 0:
+                hold(best)
+    return np.array([*held], np.int64)
 
 
 def units(images: NDArray[np.uint8], groups: Rows | None = None) -> Rows:

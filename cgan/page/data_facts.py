@@ -95,7 +95,8 @@ def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
     order = [random.permutation(part) for part in (rows.heldout, rows.training)]
     looked = np.sort(np.concatenate(order)[:room])
     seen = look(judge, rows.images[looked]).logits.double().softmax(dim=1).numpy()
-    suspects = doubtful_labels(seen, rows.labels.numpy()[looked])
+    groups = None if rows.groups is None else rows.groups.numpy()[looked]
+    suspects = doubtful_labels(seen, rows.labels.numpy()[looked], groups=groups)
     shown = suspects_facts(suspects.first(SHOWN), looked, rows)
     return {"count": len(suspects), "looked_at": len(looked), "rows": shown}
 

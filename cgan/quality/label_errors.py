@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cgan.data.dataset import first_copies
+
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -28,12 +30,17 @@ class Suspects:
 
 
 def doubtful_labels(
-    probabilities: Probabilities, labels: Labels, among: NDArray[np.bool_] | None = None
+    probabilities: Probabilities,
+    labels: Labels,
+    among: NDArray[np.bool_] | None = None,
+    groups: Labels | None = None,
 ) -> Suspects:
     """Of the rows `among` (bool [N]; all of them), those in which the likeliest class is not the label.
-    Probabilities [N, classes], labels [N]."""
+    Probabilities [N, classes], labels [N]. Those of one of the `groups` [N] stand together."""
     likeliest = probabilities.argmax(axis=1).astype(np.int64)
     rows = np.flatnonzero((likeliest != labels) & (True if among is None else among))
     margin = probabilities[rows, likeliest[rows]] - probabilities[rows, labels[rows]]
     order = np.argsort(-margin, kind="stable")
+    if groups is not None:
+        order = order[np.argsort(first_copies(groups[rows][order]), kind="stable")]
     return Suspects(rows[order], likeliest[rows][order], margin[order])

@@ -13,8 +13,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.data.dataset import Dataset, first_copies, image_digests
+from cgan.data.dataset import Dataset
 from cgan.errors import CganError, DataError, percent
+from cgan.evidence.rounds import units_of
 from cgan.files import require_writable, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.page.assemble import document
@@ -44,7 +45,7 @@ def find_label_errors(params: Params, folds: int, out: Path, say: Callable[[str]
     say(f"Training {folds} judges, each on {folds - 1} of {folds} parts of {len(rows):,} images.")
     progress = functools.partial(runner.progress, say=say)
     logits = out_of_fold(rows, params.train_judge, folds, hardware, progress)
-    suspects = label_errors(logits, labels)
+    suspects = label_errors(logits, labels, units_of(rows).numpy())
     names = np.array(rows.class_names)
     table = pd.DataFrame([rows.place(index) for index in suspects.rows], columns=list(COLUMNS))
     table["label"] = names[labels[suspects.rows]]
@@ -73,7 +74,7 @@ def find_label_errors(params: Params, folds: int, out: Path, say: Callable[[str]
     )
 
 
-def label_errors(logits: Tensor, labels: Labels) -> Suspects:
+def label_errors(logits: Tensor, labels: Labels, groups: Labels | None = None) -> Suspects:
     """By confident learning. `logits` [N, classes]: of judges that have not seen the labels, int64 [N].
 
     A judge learns smoothed labels and is never quite sure, which hides errors from cleanlab. So its
@@ -85,7 +86,7 @@ def label_errors(logits: Tensor, labels: Labels) -> Suspects:
     probabilities = (logits / best).softmax(dim=1).numpy()
     # In this process: cleanlab would fork one with torch's threads in it.
     marked = find_label_issues(labels, probabilities, filter_by=FILTER, n_jobs=1)
-    return doubtful_labels(probabilities, labels, marked)
+    return doubtful_labels(probabilities, labels, marked, groups)
 
 
 def out_of_fold(
@@ -93,15 +94,16 @@ def out_of_fold(
 ) -> Tensor:
     """Logits float64 [N, classes], of judges trained by `params` on the other `count` - 1 folds of `data`.
 
-    The folds are stratified, and equal images lie in one. Raises DataError where a class has too few
-    images: some judge would never see it.
+    The folds are stratified, and equal images lie in one, as do those of a group. Raises DataError where a
+    class has too few of them: some judge would never see it.
     """
-    labels, groups = data.labels.numpy(), first_copies(image_digests(data.images.numpy()))
+    labels, groups = data.labels.numpy(), units_of(data).numpy()
     for label in np.unique(labels):
         if (distinct := len(np.unique(groups[labels == label]))) < count:
             raise DataError(
-                f"class {data.class_names[label]}: expected at least {count} distinct images, one for each "
-                f"fold; found {distinct}. Add images of this class, or set fewer `--folds` (at least 2)."
+                f"class {data.class_names[label]}: expected at least {count} distinct images (or groups of "
+                f"images), one for each fold; found {distinct}. Add images of this class, or set fewer "
+                "`--folds` (at least 2)."
             )
     logits = torch.zeros(len(labels), data.classes, dtype=torch.float64)
     parts = StratifiedGroupKFold(count, shuffle=True, random_state=params.seed)

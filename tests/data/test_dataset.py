@@ -9,16 +9,19 @@ import yaml
 from conftest import write_params
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
-from synthetic import make_images, write_csv
+from synthetic import csv_lines, make_images, write_csv
 
 from cgan.data import dataset
 from cgan.data.parts import split
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of
 from cgan.model import file_facts
+from cgan.page.data_facts import Rows
 from cgan.params.reading import load_params
+from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.stages import download, preprocess, validate
 from cgan.training.fitting import filled
 from cgan.training.loop import train
@@ -105,6 +108,106 @@ def test_class_of_one_distinct_image_cannot_be_held_out() -> None:
         split(images, LABELS, 0.1, seed=1)
 
 
+def distinct(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Images that are not square."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 1, 4, 6), dtype=np.uint8)
+
+
+def test_the_holdout_of_grouped_images_is_near_its_share_with_every_seed() -> None:
+    """Of a class of 40, in one group of 30 and ten of one image; of one in groups of 7, of which two are
+    nearest to 16; and of one in three groups, of which the smallest is."""
+    groups = np.concatenate(
+        [[0] * 30, range(1, 11), np.arange(161) // 7 + 100, [200, 201] * 9, [202] * 8]
+    )
+    labels = np.repeat([2, 0, 1], [40, 161, 26])
+    order = np.random.default_rng(1).permutation(len(labels))
+    labels, groups, images = labels[order], groups[order], distinct(len(labels))
+    chosen = set()
+    for seed in range(300):
+        train, holdout = split(images, labels, 0.1, seed, groups)
+        assert not {*groups[train]} & {*groups[holdout]}
+        assert np.bincount(labels[holdout]).tolist() == [14, 8, 4]
+        chosen |= {*groups[holdout]}
+    assert {*range(1, 11), *range(100, 123)} < chosen, "any of those that fit"
+    # A share that rounds to all of a class leaves one to train on.
+    assert np.bincount(labels[split(images, labels, 0.99, 0, groups)[0]]).min() >= 1
+
+
+def test_the_holdout_of_groups_with_several_classes_is_near_the_share_of_each() -> None:
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        sizes = random.integers(3, 30, 40)
+        groups = np.repeat(np.arange(40), sizes)
+        mixes = random.dirichlet([1.0, 0.5, 0.3], 40)
+        labels = np.concatenate(
+            [random.choice(3, n, p=p) for n, p in zip(sizes, mixes, strict=True)]
+        )
+        order = random.permutation(len(labels))
+        labels, groups = labels[order], groups[order]
+        _, holdout = split(distinct(len(labels)), labels, 0.2, seed, groups)
+        shares = np.bincount(labels[holdout]) / np.bincount(labels)
+        assert shares.min() > 0.1 and shares.max() < 0.3
+
+
+def test_groups_with_an_equal_image_are_on_one_side() -> None:
+    images, labels = distinct(60), np.random.default_rng(2).permutation(np.arange(60) % 3)
+    groups = np.arange(60) // 2
+    images[41] = images[10]  # of groups 5 and 20, and by the next of 7 too
+    images[15] = images[40]
+    for seed in range(30):
+        holdout = split(images, labels, 0.3, seed, groups)[1]
+        assert len({row in holdout for row in (10, 11, 14, 15, 40, 41)}) == 1
+
+
+def test_without_groups_the_holdout_is_that_of_earlier_versions() -> None:
+    """Also where there are copies, with the same label and with another."""
+    random = np.random.default_rng(3)
+    images, labels = distinct(90), random.choice(3, 90, p=[0.6, 0.3, 0.1])
+    images[60:75], labels[60:72] = images[:15], labels[:12]
+    found = [split(images, labels, part, 5)[1].tolist() for part in (0.1, 0.4)]
+    assert found == [
+        [4, 7, 21, 29, 31, 48, 64, 67, 88],
+        [
+            3,
+            4,
+            5,
+            7,
+            8,
+            11,
+            16,
+            19,
+            21,
+            23,
+            26,
+            29,
+            31,
+            33,
+            34,
+            35,
+            37,
+            38,
+            42,
+            43,
+            47,
+            48,
+            50,
+            52,
+            54,
+            57,
+            63,
+            64,
+            65,
+            67,
+            68,
+            71,
+            79,
+            82,
+            86,
+            88,
+        ],
+    ]
+
+
 # --- the stages ---------------------------------------------------------------------------------
 
 
@@ -133,6 +236,37 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
     for stage in (download, validate, preprocess):
         stage.main()
     assert len(before) == 7 and {path: sha256_of(path) for path in outputs} == before
+
+
+def test_groups_of_a_csv_stay_with_their_images_whatever_the_order_of_its_lines(
+    project: Path,
+) -> None:
+    """Lines in order of neither class nor group, images that are not square; the first two pixels of each
+    say its group and its class."""
+    random = np.random.default_rng(4)
+    groups, labels = random.integers(0, 40, 150), random.choice(3, 150, p=[0.2, 0.5, 0.3])
+    images = random.integers(0, 256, (150, 1, 9, 11), dtype=np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = groups, labels
+    header, *lines = csv_lines(images, labels)
+    rows = [line.replace(",", f",tile {n},", 1) for line, n in zip(lines, groups, strict=True)]
+    header = header.replace(",", ",group,", 1)
+    (project / "inbox/digits.csv").write_text("\n".join([header, *rows]))
+    write_params(project, validate={"height": 9, "width": 11}, preprocess={"seed": 3})
+    for stage in (download, validate, preprocess):
+        stage.main()
+    parts = [dataset.load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
+    for part in (*parts, Rows.read()):
+        assert part.groups is not None and part.lines is not None
+        pixels = part.images[:, 0, 0].long()
+        assert part.labels.equal(pixels[:, 1])
+        assert [*pixels[:, 0]] == [groups[line - 2] for line in part.lines]
+        assert len({*zip(part.groups.tolist(), pixels[:, 0].tolist(), strict=True)}) == len(
+            part.groups.unique()
+        ), "one number a group"
+    trained, held = ({*part.images[:, 0, 0, 0].tolist()} for part in parts)
+    assert not trained & held and len(trained | held) == len(np.unique(groups))
+    share = parts[1].counts / np.bincount(labels)
+    assert share.min() > 0.2 and share.max() < 0.3
 
 
 def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: Path) -> None:

@@ -57,11 +57,39 @@ def test_a_judge_sees_no_copy_of_what_it_is_asked_about_and_some_of_each_class(
         out_of_fold(data, PARAMS, 4, CPU)
 
 
+def test_a_judge_sees_no_image_of_the_groups_that_it_is_asked_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, labels = shades(12)
+    groups = torch.zeros(36, dtype=torch.int64)
+    for label in range(3):  # five groups, of two or three images
+        groups[labels == label] = label + 3 * (torch.arange(12) % 5)
+    data = Dataset(images, torch.from_numpy(labels), {"classes": 3}, groups=groups)
+    seen = []
+
+    def stand_in(data: Dataset, *_: object) -> Judge:
+        seen.append({*image_digests(data.images.numpy()).tolist()})
+        return Judge(3, 1, 4).eval()
+
+    monkeypatch.setattr(command, "train_judge", stand_in)
+    out_of_fold(data, PARAMS, 4, CPU)
+    digests = image_digests(images.numpy())
+    for group in groups.unique().tolist():
+        of_group = {*digests[groups.numpy() == group].tolist()}
+        assert {len(learnt & of_group) for learnt in seen} == {0, len(of_group)}
+
+
 def test_the_label_that_is_the_least_likely_beside_what_is_seen_comes_first() -> None:
     seen = np.array([[0.5, 0.49, 0.01], [0.6, 0.1, 0.3], [0, 0.2, 0.8]])
     found = doubtful_labels(seen, np.array([1, 1, 2]))
     assert (found.rows.tolist(), found.suggested.tolist()) == ([1, 0], [0, 0])
     assert found.confidence == pytest.approx([0.5, 0.01])
+    # Of a group together: the first group is that of the most doubtful.
+    sure = np.array([0.7, 0.9, 0.6, 0.8, 0.65])
+    grouped = doubtful_labels(
+        np.stack([sure, 1 - sure], 1), np.ones(5, np.int64), groups=np.array([4, 9, 4, 4, 9])
+    )
+    assert grouped.rows.tolist() == [1, 4, 3, 0, 2]
 
 
 @pytest.mark.slow
