@@ -184,7 +184,7 @@ def validate(
 
     In a project, it also says what a run with these images will do, and how long it takes here.
     """
-    from cgan.data import csv_reader, csv_report, sources
+    from cgan.data import csv_reader, csv_report, pictures, sources
     from cgan.files import write_json
 
     here, params, source = None, csv_reader.DEFAULTS, sources.DEFAULTS
@@ -196,6 +196,10 @@ def validate(
     try:
         images, name = sources.read(file, source, params)
     except CganError as error:
+        if here and isinstance(error, pictures.NoSize):
+            from cgan.reports.foresight import prices
+
+            raise CganError(f"{error} {prices(file, here, error.sizes)}") from None
         if here or "params.yaml" not in str(error):
             raise
         raise CganError(f"{error} `cgan init FOLDER` makes a project with a params.yaml.") from None

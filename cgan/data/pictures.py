@@ -21,7 +21,7 @@ MAX_BYTES = 500_000_000  # of a picture's file
 CUT_SEEN = 0.05  # share of the area: less is not worth a word
 MUCH = 0.25  # share of the area: so much may be what the picture is about
 FEW = 0.1  # share of pictures that are unlike the rest
-PROPOSED_AREA = 32 * 32  # pixels of the shape that is proposed
+PROPOSED_AREAS = 32 * 32, 64 * 64  # pixels of the shapes that are proposed
 
 # What was done to pictures that nobody asked for, by the mark of an entry that says to which.
 NOTES = {
@@ -36,6 +36,14 @@ NOT_WATCHED = (
     "Not watched: `data.path` is a CSV, so DVC does not notice when the pictures beside it change. After a "
     "change, run `dvc repro --force download && dvc repro`, or set `data.path` to the folder."
 )
+
+
+class NoSize(SourceError):  # noqa: N818 - reads like what is missing
+    """Pictures need `data.height` and `data.width`, of which `sizes` are proposed."""
+
+    def __init__(self, message: str, sizes: list[tuple[int, int]]) -> None:
+        super().__init__(message)
+        self.sizes = sizes
 
 
 def read_album(album: Album, params: DataParams) -> LabelledImages:
@@ -190,6 +198,7 @@ def _class_names(album: Album, read: list[Entry]) -> list[str]:
 
 def _check(album: Album, read: list[Entry], size: tuple[int, int] | None) -> None:
     """Raises SourceError with all that keeps the pictures from being read."""
+    sizes = list[tuple[int, int]]()
     problems, shapes, scales = [], dict[tuple[int, int], str](), dict[int, str]()
     if damaged := [entry for entry in read if entry.damage]:
         shown = "".join(f"\n  - {entry.name}: {entry.damage}" for entry in damaged[:5])
@@ -203,28 +212,32 @@ def _check(album: Album, read: list[Entry], size: tuple[int, int] | None) -> Non
     sides = {side for shape in shapes for side in shape}
     if sides and not size and (len(shapes) > 1 or min(sides) < MIN_SIDE or max(sides) > MAX_SIDE):
         shown = listed([f"{w} × {h} ({name})" for (w, h), name in shapes.items()], 4)
-        width, height = _proposed(whole)
+        sizes = [_proposed(whole, area) for area in PROPOSED_AREAS]
+        (width, height), (wider, higher) = sizes
         problems.append(
             f"pictures of {shown}; expected one size, with sides of {MIN_SIDE} to {MAX_SIDE}. Set "
-            f"`data.height: {height}` and `data.width: {width}` in params.yaml, which cuts off least; and "
-            "`data.fit: pad` to cut off nothing."
+            f"`data.height: {height}` and `data.width: {width}` in params.yaml, or, to see more, {higher} "
+            f"and {wider}, which cut off least; and `data.fit: pad` to cut off nothing."
         )
     scales.pop(0, None)
     if len(scales) > 1:  # a dark picture of 0–255 would be taken for one of 0–1
         shown = listed([f"0–{scale:,}: {name}" for scale, name in scales.items()])
         problems.append(f"pictures of fractions differ in scale ({shown}). Give all the same one.")
+    message = f"{album.root}: " + "\n".join(problems)
+    if sizes and len(problems) == 1:
+        raise NoSize(message, sizes)
     if problems:
-        raise SourceError(f"{album.root}: " + "\n".join(problems))
+        raise SourceError(message)
 
 
-def _proposed(read: list[Entry]) -> tuple[int, int]:
+def _proposed(read: list[Entry], area: int) -> tuple[int, int]:
     """Width and height in steps of 8, by which pictures lose least; each class counts alike."""
 
     def loss(size: tuple[int, int]) -> float:
         return round(statistics.fmean(map(statistics.fmean, _cut(read, *size).values())), 2)
 
-    pairs = itertools.product(range(16, 72, 8), repeat=2)
-    near = [(w, h) for h, w in pairs if 0.7 < h * w / PROPOSED_AREA < 1.5]
+    pairs = itertools.product(range(16, 136, 8), repeat=2)
+    near = [(w, h) for h, w in pairs if 0.7 < h * w / area < 1.5 and max(h, w) < 2.1 * area**0.5]
     return min(near, key=lambda size: (loss(size), abs(size[0] - size[1])))
 
 

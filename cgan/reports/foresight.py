@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from cgan.data.csv_report import of_each
-from cgan.data.dataset import Dataset, LabelledImages
+from cgan.data.dataset import Dataset, LabelledImages, Rows
 from cgan.data.parts import divide
+from cgan.data.sources import read
 from cgan.errors import listed
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.params.sections import DataParams, JudgeParams, Params, TrainParams
@@ -40,9 +41,7 @@ def foresee(data: LabelledImages, names: list[str], params: Params) -> Iterator[
     yield f"To train on: {of_each(trained)}."
     own_split = data.splits is not None and bool((data.splits == 1).any())
     yield _held_out(held, tested, params.preprocess.holdout_fraction, own_split)
-    metadata = {"classes": len(names), "class_names": names}
-    images, labels = (torch.from_numpy(array[parts[0]]) for array in (data.images, data.labels))
-    training = Dataset(images, labels, metadata)
+    training = _training_part(data, names, parts[0])
     fitting = fit(params.train, training)
     yield f"Chosen for these images: {fitting.choice or 'nothing, as `train` has no `auto`'}."
     if fitting.advice:
@@ -75,18 +74,42 @@ def _held_out(held: Counts, tested: Counts, fraction: float, own_split: bool) ->
     return text
 
 
+def prices(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
+    """How long a run takes with pictures of these widths and heights, in words. Takes some seconds."""
+    found = []
+    for width, height in sizes:  # with other faults than their size, pictures raise those
+        sized = params.data.model_copy(update={"height": height, "width": width})
+        data, _ = read(file, sized, params.validation)
+        names = data.class_names or [str(label) for label in range(data.classes)]
+        training = _training_part(data, names, divide(data, names, params.preprocess)[0][0])
+        seconds = sum(_seconds(training, params, fit(params.train, training).params))
+        found.append(f"about {duration(seconds)} with {width} × {height}")
+    return f"A run takes, on this machine, {' and '.join(found)}."
+
+
+def _training_part(data: LabelledImages, names: list[str], rows: Rows) -> Dataset:
+    images, labels = (torch.from_numpy(array[rows]) for array in (data.images, data.labels))
+    return Dataset(images, labels, {"classes": len(names), "class_names": names})
+
+
 def _how_long(training: Dataset, params: Params, fitted: TrainParams) -> str:
+    hardware = choose_hardware(fitted.device, fitted.precision)
+    taken, judging, rest = _seconds(training, params, fitted)
+    return (
+        f"Time on this machine ({hardware.device}, {os.cpu_count()} cores): about "
+        f"{duration(taken + judging + rest)}: {duration(taken)} for {fitted.total_kimg:g} kimg of the "
+        f"generator's training (`train.total_kimg`), {duration(judging)} for judges, {duration(rest)} for "
+        "the rest."
+    )
+
+
+def _seconds(training: Dataset, params: Params, fitted: TrainParams) -> tuple[float, float, float]:
+    """Of the generator's training, of judges', and of the rest."""
     hardware = choose_hardware(fitted.device, fitted.precision)
     kimg, gan_train = params.train_judge.total_kimg, params.evaluate.gan_train_kimg
     times = 1 + (1 if gan_train is None else gan_train / kimg)
     judging = times * seconds_of_judge(training, params.train_judge, hardware)
-    taken = seconds_of_training(training, fitted)
-    return (
-        f"Time on this machine ({hardware.device}, {os.cpu_count()} cores): about "
-        f"{duration(taken + judging + REST_S)}: {duration(taken)} for {fitted.total_kimg:g} kimg of the "
-        f"generator's training (`train.total_kimg`), {duration(judging)} for judges, {duration(REST_S)} for "
-        "the rest."
-    )
+    return seconds_of_training(training, fitted), judging, REST_S
 
 
 def seconds_of_judge(data: Dataset, recipe: JudgeParams, hardware: Hardware) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from synthetic import make_images
 from typer.testing import CliRunner
 
@@ -50,6 +51,23 @@ def test_the_next_step_names_the_settings_that_lead_to_this_file() -> None:
     aside, said = "`data.source: file` and `data.path: tiles`", "set {} in params.yaml, then"
     assert said.format(aside) in next_step(Path("tiles"), data)
     assert said.format("`data.source: file`") in next_step(Path("data/inbox/tiles"), data)
+
+
+def test_pictures_without_a_size_get_two_proposals_with_their_time(project: Path) -> None:
+    for number in range(16):
+        path = project / f"own/{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 255, (533, 400), np.uint8)
+        Image.fromarray(noise).save(path)
+    said = CliRunner().invoke(app, ["validate", "own"])
+    words = str(said.exception)
+    assert (
+        "`data.height: 32` and `data.width: 24` in params.yaml, or, to see more, 64 and 48" in words
+    )
+    times = re.search(
+        r"on this machine, about (.*) with 24 × 32 and about (.*) with 48 × 64\.$", words
+    )
+    assert times and all(re.fullmatch(r"\d+ (s|min)", time) for time in times.groups()), words
 
 
 def test_the_command_says_them_beside_a_params_file(project: Path) -> None:
