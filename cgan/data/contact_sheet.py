@@ -1,5 +1,8 @@
 """Rows of images with the names of their classes beside them."""
 
+import contextlib
+import functools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +17,8 @@ MAX_NAME_WIDTH = 160
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.int64]
+
+log = logging.getLogger(__name__)
 
 
 def contact_sheet(
@@ -41,14 +46,16 @@ def in_rows(images: Pixels, labels: Rows, order: Rows, shown: int) -> Pixels:
 
 
 def with_names(picture: Pixels, names: Sequence[str]) -> Pixels:
-    """uint8 [H, W] or [H, W, 3], a row a name, with the names to the left of the rows."""
+    """uint8 [H, W] or [H, W, 3], a row a name, with the names to the left of the rows; with numbers where no
+    font here has all letters of the names."""
     height = picture.shape[0] / len(names)
     size = min(14.0, max(8.0, height - 4))
     font = ImageFont.load_default(size)
-    if not "".join(names).isascii():  # of which Pillow's font has no other letters
-        import matplotlib
-
-        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    if not (letters := "".join(sorted({*"".join(names)}))).isascii():
+        if file := font_with(letters):
+            font = ImageFont.truetype(file, size)
+        else:
+            names = [str(row) for row in range(len(names))]
     width = round(min(MAX_NAME_WIDTH, max(map(font.getlength, names)))) + 12
     column = Image.new("L", (width, picture.shape[0]), BACKGROUND)
     draw = ImageDraw.Draw(column)
@@ -58,3 +65,23 @@ def with_names(picture: Pixels, names: Sequence[str]) -> Pixels:
         draw.text((width - 6, (row + 0.5) * height), name, 255, font, anchor="rm")
     texts = column if picture.ndim == 2 else column.convert("RGB")
     return np.concatenate([np.asarray(texts), picture], axis=1)
+
+
+@functools.cache
+def font_with(letters: str) -> str:
+    """The file of a font that has them: matplotlib's, else one of this machine's; `` where none is."""
+    import matplotlib
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    own = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    for file in [own, *sorted(font_manager.findSystemFonts())]:
+        with contextlib.suppress(OSError, RuntimeError):  # no font that can be read
+            if {*map(ord, letters)} <= FT2Font(file).get_charmap().keys():
+                ImageFont.truetype(file, 14)  # one of pictures, as of emoji, has one size alone
+                return file
+    log.warning(
+        "No font on this machine has all letters of the classes' names, so pictures show numbers. Install "
+        "one that has, such as Noto Sans CJK."
+    )
+    return ""

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import ROOT
+from matplotlib import font_manager
 from PIL import Image
 
-from cgan.data.contact_sheet import contact_sheet
+from cgan.data.contact_sheet import contact_sheet, font_with, with_names
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.model.sampling import draw, encode_png
@@ -102,3 +104,18 @@ def test_without_previews_the_film_is_the_trained_generators_grid(trained: Path)
     render.main()
     with Image.open("samples/grid.png") as grid, Image.open(FILM) as film:
         assert np.array_equal(np.asarray(film.convert("RGB"))[..., 0], np.asarray(grid))
+
+
+def test_names_are_written_in_a_font_that_has_their_letters_or_rows_have_numbers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fonts = f"{matplotlib.get_data_path()}/fonts/ttf"
+    monkeypatch.setattr(
+        font_manager, "findSystemFonts", lambda: [__file__, f"{fonts}/STIXGeneral.ttf"]
+    )
+    assert font_with("f\xfcr") == f"{fonts}/DejaVuSans.ttf"
+    assert font_with("k\u1d81") == f"{fonts}/STIXGeneral.ttf", "of this machine's"
+    picture, names = np.zeros((60, 30), np.uint8), ["\u732b", "k", "\u72ac"]
+    assert font_with("".join(sorted({*"".join(names)}))) == "" and "Noto Sans CJK" in caplog.text
+    assert (with_names(picture, names) == with_names(picture, ["0", "1", "2"])).all()
+    font_with.cache_clear()
