@@ -108,6 +108,12 @@ class Registry:
 
     def aliases(self) -> dict[str, int]:
         models = self.client.search_registered_models(f"name = '{self.model}'")
+        # What answers everything with `{}` is no MLflow, whose first experiment is there even if deleted.
+        if not models and not self.client.search_experiments(store.EVERY, max_results=1):
+            raise TrackingError(
+                f"what answers at {self.shown} is no MLflow: it has no experiments, not even MLflow's first. "
+                "Set MLFLOW_TRACKING_URI to the address of MLflow's server."
+            )
         return {alias: int(number) for model in models for alias, number in model.aliases.items()}
 
     def champion(self) -> int | None:
@@ -140,8 +146,9 @@ class Registry:
             model = model_of(self.client, run)
             if model is None or model.status != "READY":
                 raise ModelError(
-                    f"run {run.info.run_id} has no complete generator in {self.shown}. Send it with `cgan "
-                    "track flush`, then run `cgan gate` again."
+                    f"run {run.info.run_id} has no complete generator in {self.shown}. Record it with `dvc "
+                    "repro` (if nothing is stale, with `dvc repro --force --single-item record`), then run "
+                    "`cgan gate` again."
                 )
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
                 address = f"models:/{model.model_id}"

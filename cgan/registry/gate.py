@@ -31,7 +31,7 @@ from cgan.registry.client import (
 )
 from cgan.tracking.records import RunInfo, folder_of, read_info
 from cgan.tracking.runs import RUN_KEY_TAG, WEIGHTS, send
-from cgan.tracking.store import PICTURE, RUN_ID
+from cgan.tracking.store import EVERY, PICTURE, RUN_ID, refuse_trash
 from cgan.verdict import Report
 
 if TYPE_CHECKING:
@@ -98,11 +98,16 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
 
 
 def _run_of(registry: Registry, trained: RunInfo) -> Run:
-    """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
+    """The run that trained what lies in models/. Raises ModelError when they don't belong together,
+    TrackingError where somebody deleted it."""
     experiment = registry.client.get_experiment_by_name(trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
     wanted += f" AND tags.`{WEIGHTS}` = '{sha256_of(project.GENERATOR)}'"
-    runs = registry.client.search_runs([experiment.experiment_id], wanted) if experiment else []
+    runs: list[Run] = []
+    if experiment:
+        place = experiment.experiment_id
+        refuse_trash(experiment.lifecycle_stage, "experiment", experiment.name, place)
+        runs = registry.client.search_runs([place], wanted, run_view_type=EVERY)
     if not runs:
         raise ModelError(
             f"the MLflow store {registry.shown} has no run with the key {trained['run_key']} that trained "
@@ -110,7 +115,8 @@ def _run_of(registry: Registry, trained: RunInfo) -> Run:
             "together (`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the run is "
             f"elsewhere, or train again: {project.TRAIN_AGAIN}."
         )
-    run: Run = runs[0]
+    run = min(runs, key=lambda run: run.info.lifecycle_stage != "active")
+    refuse_trash(run.info.lifecycle_stage, "run", str(run.info.run_name), run.info.run_id)
     return run
 
 

@@ -15,7 +15,7 @@ from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
 from cgan.registry.client import SUMMARY, open_registry
 from cgan.tracking.records import runs, training_lock
-from cgan.tracking.store import experiment_name
+from cgan.tracking.store import experiment_name, refuse_trash
 
 ANSWER_S = 3  # that a server may take
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
@@ -72,6 +72,9 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         for last in versions[:1]:
             yield "Verdict", last.tags.get(SUMMARY) or f"version {last.number} is not judged yet"
         experiment = client.get_experiment_by_name(experiment_name(params.tracking.experiment))
+        if experiment:
+            place = experiment.experiment_id
+            refuse_trash(experiment.lifecycle_stage, "experiment", experiment.name, place)
         ids = [experiment.experiment_id] if experiment else []
         recent = client.search_runs(ids, TRAINING, max_results=100) if ids else []  # newest first
         now = [run for run in recent if run.info.status == "RUNNING" and not _is_cut_off(run)]

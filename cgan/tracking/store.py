@@ -34,6 +34,7 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 PICTURE = f"![A drawing of each class](get-artifact?path={STRIP.name}&run_uuid={RUN_ID})"
+EVERY = 3  # mlflow.entities.ViewType.ALL: those in its trash, too
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # or its page asks for it
 
 
@@ -100,6 +101,12 @@ def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
             f"the MLflow store {uri} cannot be read by this user. Give it the permission to read and write "
             f"the file, or set {STORE} to another."
         )
+    elif uri.startswith(SQLITE) and path.is_file() and not path.stat().st_size:
+        # MLflow would fill it, and a lost store would pass for one without a champion.
+        raise TrackingError(
+            f"the MLflow store {uri} is an empty file. Restore it from a backup, or delete it: the next "
+            "training makes a new one."
+        )
     return MlflowClient(uri)
 
 
@@ -111,6 +118,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
         if not (experiment := client.get_experiment_by_name(name)):
             place = None if is_server(uri) else artifact_root(uri, project_root())
             return str(client.create_experiment(name, place, tags=EXPERIMENT_TAGS))
+    refuse_trash(experiment.lifecycle_stage, "experiment", name, experiment.experiment_id)
     address = urlsplit(experiment.artifact_location)
     folder = Path(unquote(address.path)).parent
     if uri.startswith(SQLITE) and address.scheme in ("", "file") and not folder.is_dir():
@@ -120,6 +128,18 @@ def experiment_id(client: MlflowClient, name: str) -> str:
             f"{Path(uri.removeprefix(SQLITE)).parent} {folder}`; or set `tracking.experiment` to another"
         )
     return str(experiment.experiment_id)
+
+
+def refuse_trash(stage: str, kind: str, name: str, entity_id: str) -> None:
+    """Raises TrackingError for an experiment or a run that was deleted: MLflow keeps it in its trash, and its
+    name stays taken."""
+    if stage != "active":
+        raise TrackingError(
+            f"{kind} `{name}` was deleted in MLflow and is in its trash. Restore it: `mlflow {kind}s restore "
+            f"--{kind}-id {entity_id}`, with {STORE} set to the store"
+            + "; or set `tracking.experiment` to another name"
+            * (kind == "experiment")
+        )
 
 
 def store_locked() -> contextlib.AbstractContextManager[bool]:

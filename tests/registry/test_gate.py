@@ -33,7 +33,7 @@ from cgan.registry.client import LAST_VERDICT, Registry, open_registry
 from cgan.registry.decision import BARS, COMPARED
 from cgan.registry.gate import _against
 from cgan.tracking.records import RECORDS, runs
-from cgan.tracking.runs import Run
+from cgan.tracking.runs import Run, flush
 from cgan.verdict import Report
 
 
@@ -197,6 +197,21 @@ def other_generator() -> None:
     save_network("models/generator.safetensors", network, facts | {"steps": 6})
 
 
+def in_the_store(call: str, of_run: str) -> Any:
+    """The training's run is sent, and then something is done to it in MLflow's page."""
+    flush()
+    client = client_of(Path())
+    (run,) = client.search_runs([client.get_experiment_by_name("cgan").experiment_id])
+    return getattr(client, call)(getattr(run.info, of_run))
+
+
+def unrecorded(run: Any) -> None:
+    """As after `dvc repro train`: the model comes with the stage record."""
+    client = client_of(Path())
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    client.delete_logged_model(model.model_id)
+
+
 UNKNOWN_RUN = "has no run with the key first that trained"
 SPOILT: dict[str, tuple[Callable[[], Any], str]] = {
     "other data": (
@@ -214,6 +229,22 @@ SPOILT: dict[str, tuple[Callable[[], Any], str]] = {
     "no reference": (Path("models/mlflow_run.json").unlink, "names no MLflow run"),
     "no records": (lambda: shutil.rmtree(".cgan/runs"), UNKNOWN_RUN),
     "another generator": (other_generator, UNKNOWN_RUN),
+    "experiment in the trash": (
+        lambda: in_the_store("delete_experiment", "experiment_id"),
+        r"`cgan` was deleted in MLflow .* `mlflow experiments restore --experiment-id \d+`",
+    ),
+    "run in the trash": (
+        lambda: in_the_store("delete_run", "run_id"),
+        r"run `fit of 2 steps` was deleted .* `mlflow runs restore --run-id \w+`",
+    ),
+    "not recorded": (
+        lambda: unrecorded(in_the_store("get_run", "run_id")),
+        r"no complete generator .*`dvc repro`.*then run `cgan gate` again",
+    ),
+    "empty store": (
+        lambda: (shutil.rmtree(".cgan/runs"), Path("mlflow.db").write_bytes(b"")),
+        "is an empty file. Restore it",
+    ),
     "no store": (
         lambda: (shutil.rmtree(".cgan/runs"), Path("mlflow.db").unlink()),
         "no MLflow store .* came from elsewhere .* `dvc repro --force --downstream train`",
@@ -231,7 +262,7 @@ def test_f85_f86_what_is_missing_damaged_or_of_another_training_is_refused(
     with pytest.raises(CganError, match=words):
         gated()
     assert not Path("reports/gate.json").exists()
-    assert name == "no store" or versions() == []
+    assert name in ("no store", "empty store") or versions() == []
 
 
 def test_generator_of_something_else_is_refused_at_once_and_not_registered(second: Path) -> None:

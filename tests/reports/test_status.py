@@ -88,6 +88,11 @@ def test_an_empty_clone_says_what_to_do_and_makes_nothing_itself(root: Path) -> 
 
 def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(root: Path) -> None:
     assert "Champion none yet" in screen(root)
+    with open_registry("cgan") as registry:
+        trash = registry.client.create_experiment("cgan")
+        registry.client.delete_experiment(trash)
+        assert f"restore --experiment-id {trash}`" in screen(root)
+        registry.client.restore_experiment(trash)
     numbers = {"conditional_accuracy": 0.991, "fid_judge": 1.25}
     trained(f"{EVIL} run", "promoted", f"{EVIL} is the first champion.", **numbers)
     with open_registry("cgan") as registry:

@@ -1,10 +1,12 @@
 """What MLFLOW_TRACKING_URI leads to, what may be shown of it, and where files lie; `cgan ui`."""
 
+import contextlib
 import http.server
 import json
 import re
 import shutil
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -120,23 +122,44 @@ def test_f93_a_store_lies_in_its_project_whatever_its_name_and_a_link_helps_one_
 # ------------------------------------------------------------------------------ MLflow's server
 
 
-def test_mlflow_on_this_machine_is_not_asked_through_a_proxy(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextlib.contextmanager
+def empty_answers() -> Iterator[str]:
+    """A server that answers everything with `{}`, as MLflow answers a search that finds nothing."""
+
     class Empty(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+        def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"{}")
 
+        do_POST = do_GET  # noqa: N815
+
         def log_message(self, format: str, *args: object) -> None: ...
 
-    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy"):
+    with on_a_thread(http.server.HTTPServer(("127.0.0.1", 0), Empty)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+def test_mlflow_on_this_machine_is_not_asked_through_a_proxy(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")  # nobody answers there
-    with on_a_thread(http.server.HTTPServer(("127.0.0.1", 0), Empty)) as server:
-        client = open_store(f"http://127.0.0.1:{server.server_port}")
-        assert list(client.search_experiments()) == []
+    with empty_answers() as site:
+        assert list(open_store(site).search_experiments()) == []
+
+
+def test_a_server_that_is_not_mlflow_s_is_not_one_without_a_champion(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_registry() as registry:
+        assert registry.champion() is None, "a new store of MLflow's"
+    with empty_answers() as site:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
+        no_mlflow = pytest.raises(TrackingError, match=rf"answers at {site} is no MLflow")
+        with no_mlflow, open_registry() as registry:
+            registry.champion()
 
 
 @pytest.mark.slow
