@@ -154,7 +154,12 @@ def output_of(
     )
     if done.returncode:
         message = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise CganError(f"{' '.join(command)}, in {folder or Path.cwd()}, failed:\n{message}")
+        advice = "\n`git checkout dvc.lock` brings back the committed one." * (
+            "dvc.lock'" in message
+        )
+        raise CganError(
+            f"{' '.join(command)}, in {folder or Path.cwd()}, failed:\n{message}{advice}"
+        )
     return done.stdout.rstrip()
 
 

@@ -27,6 +27,7 @@ from prefect.client.schemas.filters import (
 )
 from toy_project import STAGES, attempts
 
+from cgan.errors import CganError
 from cgan.project import RUN_REFERENCE
 from flows import pipeline as flow
 from flows import repro
@@ -191,6 +192,14 @@ def test_f71_beside_a_repro_by_hand_a_flow_says_busy_and_changes_no_params(
         assert state.is_failed() and re.search(rf"busy(.|\n)*PID {by_hand.pid}", str(state.message))
         assert yaml.safe_load(Path("params.yaml").read_text())["train"]["seed"] == 1
         Path("enough").touch()
+
+
+@pytest.mark.usefixtures("repo")
+@pytest.mark.parametrize("damage", ["stages:\n  train: 5\n", "<<<<<<< HEAD\nstages: {}\n"])
+def test_a_damaged_lock_is_told_with_what_brings_it_back(damage: str) -> None:
+    Path("dvc.lock").write_text(damage)
+    with pytest.raises(CganError, match=r"git checkout dvc\.lock` brings back"):
+        repro.dvc("status", "--json")
 
 
 STAGE = """
