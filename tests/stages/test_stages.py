@@ -113,7 +113,9 @@ FULL = f"OSError({errno.ENOSPC}, os.strerror({errno.ENOSPC}), 'models/x.safetens
     [
         ("DataError('data.csv, row 7: 256 is outside 0–255.')", "data.csv, row 7: 256 is outside"),
         pytest.param("MemoryError", "out of memory (.*`batch_size`", id="f50 memory"),
-        pytest.param("RuntimeError('CUDA out of memory. Tried')", "out of memory (", id="f50 CUDA"),
+        pytest.param(
+            "RuntimeError('CUDA out of memory. Tried')", "the GPU's memory is full", id="f50 CUDA"
+        ),
         pytest.param(FULL, "models/x.safetensors: cannot be used (No space left", id="f54 disk"),
     ],
 )
