@@ -40,13 +40,17 @@ def replacing(path: Path | str) -> Iterator[Path]:
     while not changed[-1].exists():
         changed.append(changed[-1].parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*-*.tmp"):
+    # By machine and process: a pid says nothing about another machine's process in a shared folder.
+    ours = f".{path.name}.{os.uname().nodename}."
+    for leftover in path.parent.glob(
+        f"{glob.escape(ours)}*-*.tmp*"
+    ):  # SQLite's journal beside it, too
         with contextlib.suppress(ValueError, PermissionError):  # not ours, or another user's
             try:
-                os.kill(int(leftover.name.removeprefix(f".{path.name}.").partition("-")[0]), 0)
+                os.kill(int(leftover.name.removeprefix(ours).partition("-")[0]), 0)
             except ProcessLookupError:
                 leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f"{ours}{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode  # by the umask, whatever mode its writer gives it
@@ -125,6 +129,13 @@ def locked(path: Path, *, wait: bool = True, inherited: bool = False) -> Iterato
         except BlockingIOError:
             yield False
             return
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            raise CganError(
+                f"{path}: this file system has no locks ({error.strerror}), and without them two processes "
+                "would write at once. Mount it with locks, or use a project and CGAN_HOME on a local disk."
+            ) from None
         yield True
 
 

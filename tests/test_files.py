@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cgan.files import replacing, sync_folder, write_bytes, write_json
+from cgan.errors import CganError
+from cgan.files import locked, replacing, sync_folder, write_bytes, write_json
 from cgan.tracking.records import RECORDS
 from cgan.tracking.runs import Run
 
@@ -115,15 +116,22 @@ with replacing(sys.argv[1]) as temporary:
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".training [1].gif.") and left.read_bytes() == b"half"
+    journal = left.with_name(f"{left.name}-journal")  # as SQLite has it
+    journal.write_bytes(b"half")
     write_bytes(tmp_path / "training 1.gif", b"another file")
-    assert left.exists()
+    assert left.exists() and journal.exists()
     write_bytes(path, b"whole")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["training 1.gif", path.name]
 
 
 def test_f98_what_a_living_process_writes_and_what_is_not_ours_stays(tmp_path: Path) -> None:
     path = tmp_path / "grid.png"
-    others = [tmp_path / f".grid.png.{who}.tmp" for who in ("old", "my-own", "1-init", "-", "0-x")]
+    here = os.uname().nodename
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = [f"{here}.{who}" for who in ("old", "my-own", "1-init", "-", "0-x")]
+    names += ["old", "1-init", f"{dead.pid}-ab", f"other-machine.{dead.pid}-ab"]
+    others = [tmp_path / f".grid.png.{name}.tmp" for name in names]
     for other in others:
         other.write_bytes(b"")
     with replacing(path) as mine:
@@ -132,3 +140,24 @@ def test_f98_what_a_living_process_writes_and_what_is_not_ours_stays(tmp_path: P
         assert mine.exists()
     assert path.read_bytes() == b"first"
     assert all(other.exists() for other in others)
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[int] = []
+
+    def failing(*_: object) -> None:
+        raise OSError(errors[-1], os.strerror(errors[-1]))
+
+    monkeypatch.setattr("fcntl.flock", failing)
+    lacking = pytest.raises(CganError, match=r"has no locks .* CGAN_HOME")
+    broken = pytest.raises(OSError, match="Input")
+    for error, refused in (
+        (errno.ENOLCK, lacking),
+        (errno.EOPNOTSUPP, lacking),
+        (errno.EIO, broken),
+    ):
+        errors.append(error)
+        with refused, locked(tmp_path / "lock"):
+            pass

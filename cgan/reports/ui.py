@@ -1,5 +1,6 @@
 """`cgan ui`: MLflow's own server on the project's store."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from cgan import hosts
 from cgan.errors import CganError
 from cgan.tracking import store
+
+FILES = "MLFLOW_ARTIFACTS_DESTINATION"
 
 
 def serve_ui(root: Path, port: int, experiment: str) -> int:
@@ -29,11 +32,13 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
             f"set {store.BACKEND} to the database that `cgan ui` should show."
         )
     place, files = hosts.site_of(hosts.LOOPBACK, port), store.artifact_root(uri, root)
+    if os.environ.get(FILES, files).startswith("s3:"):
+        importlib.import_module("boto3")  # or the server answers each file with 500 and no reason
     settings = {
         **store.SETTINGS,
         # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": "mlflow-artifacts:/" if backend else files,
-        "MLFLOW_ARTIFACTS_DESTINATION": files,
+        FILES: files,
         "MLFLOW_REGISTRY_STORE_URI": uri,  # or MLflow talks of it
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
         "PYTHONWARNINGS": "ignore",  # of one library about another

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from cgan.errors import TrackingError
+from cgan.errors import TrackingError, extras_with
 from cgan.files import locked, replacing
 from cgan.hosts import beside_proxies, is_server, without_credentials
 from cgan.project import STRIP, home, project_root
@@ -150,6 +150,8 @@ def reason_of(error: BaseException) -> str:
     """Why a store failed, in a line: MLflow and its libraries wrap a refused connection in three others."""
     cause: BaseException | None = error
     while cause:
+        if isinstance(cause, ModuleNotFoundError) and (extras := extras_with(cause.name or "")):
+            return f"there is no package {cause.name} here: `pip install 'cgan[{extras[0]}]'`"
         error = cause if isinstance(cause, OSError) else error
         cause = cause.__cause__ or cause.__context__
     text = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,10 +11,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import free_port, listens, wait_until
+from conftest import ROOT, free_port, listens, wait_until
 from tracked import log_steps, training
 from tracked import root as root
 
+from cgan.cli import main
 from cgan.errors import CganError
 from cgan.hosts import answers, beside_proxies, require_free, run_page, site_of
 from cgan.reports.ui import serve_ui
@@ -53,6 +54,24 @@ def test_a_store_of_another_version_is_refused_in_words(root: Path, empty_store:
         store.execute("update alembic_version set version_num = 'ffffffffffff'")
     with pytest.raises(CganError, match=r"mlflow\.db cannot be shown.*ffffffffffff.*newer MLflow"):
         serve_ui(root, free_port(), "cgan")
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_DEFAULT_ARTIFACT_ROOT"])
+def test_a_bucket_without_its_package_is_told_before_anything_is_sent_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "s3://bucket/runs")
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.setattr("cgan.cli.extras_with", lambda module: ["s3"] * (module == "boto3"))
+    monkeypatch.setattr(sys, "argv", ["cgan", "ui", "--port", str(free_port())])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "this needs the extra `s3`: there is no package boto3 here" in said
+    assert (
+        "boto3" in (ROOT / "pyproject.toml").read_text().partition("\ns3 = [")[2].partition("]")[0]
+    )
 
 
 def test_a_port_that_takes_connections_and_says_nothing_is_no_server_yet() -> None:

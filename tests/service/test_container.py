@@ -25,3 +25,5 @@ def test_containers_are_reached_from_this_machine_only_and_get_the_files_that_th
     bounds = {re.split("[>=]", each)[0]: each for each in needed}
     for asked in (bounds["mlflow"].replace("mlflow", "mlflow-skinny"), bounds["sqlalchemy"]):
         assert f'"{asked}"' in image
+    tried = re.search(r"^mlflow==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert tried and COMPOSE["services"]["mlflow"]["image"].endswith(f":v{tried[1]}")

@@ -101,7 +101,9 @@ def test_a_python_without_our_packages_says_which_and_what_to_do(project: Path) 
     done = process(project, sys.executable, "-I", "-S", "-c", code)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"Error: {sys.executable} was started for this stage, but has no yaml")
+    assert line.startswith(
+        f"Error: {sys.executable} was started for this stage, but has no pydantic"
+    )
     assert "source .venv/bin/activate" in line
 
 

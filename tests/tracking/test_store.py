@@ -82,6 +82,19 @@ def test_f63_what_mlflow_says_of_a_store_that_is_none_is_shown_without_its_passw
         assert word in said and "secret" not in said
 
 
+def test_a_package_that_a_store_lacks_is_named_with_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "cgan.tracking.store.extras_with", lambda module: ["s3"] * (module == "boto3")
+    )
+    wrapped = RuntimeError("upload failed")
+    wrapped.__cause__ = ModuleNotFoundError("No module named 'boto3'", name="boto3")
+    assert reason_of(wrapped) == "there is no package boto3 here: `pip install 'cgan[s3]'`"
+    wrapped.__cause__ = ModuleNotFoundError("No module named 'ours'", name="ours")
+    assert reason_of(wrapped) == "upload failed"
+
+
 def test_f105_a_store_of_another_user_is_refused_at_once(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
