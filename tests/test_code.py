@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 
+import yaml
 from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -42,3 +43,20 @@ def test_constraints_pin_what_make_env_installs_but_for_torch() -> None:
         found = [version for name, version in pins if name == canonicalize_name(needed.name)]
         assert bool(found) == (needed.name != "torch"), needed
         assert all(needed.specifier.contains(version) for version in found), needed
+
+
+def test_the_workflow_has_pinned_actions_no_rights_and_commands_that_make_knows() -> None:
+    text = (ROOT / ".github/workflows/ci.yml").read_text()
+    workflow, make = yaml.safe_load(text), (ROOT / "Makefile").read_text()
+    assert workflow["permissions"] == {} and "concurrency" in workflow
+    for job in workflow["jobs"].values():
+        assert job["permissions"] == {"contents": "read"}
+        for step in job["steps"]:
+            if used := step.get("uses"):
+                assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", used)
+                assert f"{used} # v" in text, "Dependabot reads the version there"
+            if "checkout" in step.get("uses", ""):
+                assert step["with"] == {"persist-credentials": False}
+        targets = re.findall(r"make (\w[\w-]*)", str(job["steps"]))
+        for target in [*targets, *job["strategy"]["matrix"].get("target", ())]:
+            assert f"\n{target}: " in make
