@@ -44,7 +44,7 @@ SCALES = {
     for scale in (
         Scale("short", 5, 1, SHORT, service_s=20, pipeline_rounds=1),
         Scale("all", 9, 2, (*ALL_PRESETS, PORT_RUN), service_s=60, pipeline_rounds=3),
-        Scale("gpu", 5, 2, ALL_PRESETS, device="cuda"),
+        Scale("gpu", 5, 2, (*ALL_PRESETS, Run("gpu", SEEDS, probes=12)), device="cuda"),
         Scale("tiny", 2, 0.02, TRIAL, service_s=1, pipeline_rounds=1, limit=1000, judge_kimg=1.0),
     )
 }

@@ -15,6 +15,7 @@ from cgan.model.hardware import (
     compute_deterministically,
     keep_freed_memory,
     parts_on_threads,
+    wait_for_device,
 )
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainParams
@@ -29,6 +30,7 @@ from .tables import Check, Result, Table, times
 
 FAST, PORT = "preset `fast`", "the demo's port (preset `demo`)"
 GPU_BATCHES = (64, 256, 1024)
+LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 Rates = dict[str, list[float]]  # of each contender, one a round
 
 
@@ -50,8 +52,7 @@ class Ours:
                 train_step(self.state, self.feed)
                 if self.state.step % self.params.log_every == 0:
                     record(self.state, 1.0, self.params.log_every)
-            if self.state.hardware.device.type == "cuda":
-                torch.cuda.synchronize()
+            wait_for_device()
         return time.perf_counter() - wall, time.process_time() - cpu
 
     @contextlib.contextmanager
@@ -83,11 +84,22 @@ def contenders(data: Dataset, device: str) -> dict[str, Ours]:
         else:
             for batch in GPU_BATCHES:
                 chosen[f"preset `{name}`, batch {batch}"] = name, {"batch_size": batch}
+    if device != "cpu":
+        chosen["preset `gpu`"] = "gpu", {}
     endless = {"total_kimg": 1_000_000.0, "previews": 0, "device": device}
     return {
         who: Ours(data, preset(name, **endless, **changes))
         for who, (name, changes) in chosen.items()
     }
+
+
+def launches_a_step(contender: Ours, steps: int = 20) -> float:
+    """How often the host starts a kernel on the card, in a step: with small batches they take its time."""
+    contender.train(2, 1)
+    with torch.profiler.profile() as profile:
+        contender.train(steps, 1)
+    starts = [event.count for event in profile.key_averages() if event.key in LAUNCHES]
+    return sum(starts) / steps
 
 
 def threads_of(device: str) -> int:
@@ -108,7 +120,13 @@ def measure(scale: Scale) -> Result:
                 wall, cpu = each.train(steps[who], threads)
                 rates[threads][who].append(steps[who] * each.batch / wall)
                 work[who].append(steps[who] * each.batch / max(cpu, 1e-9))
-    return tabulated(rates, work, common.about, scale.device)
+    result = tabulated(rates, work, common.about, scale.device)
+    if scale.device == "cuda":
+        launches = Table("Kernels that a step starts on the card", ["who", "launches a step"])
+        for who, each in everyone.items():
+            launches.add(who, f"{launches_a_step(each):,.0f}")
+        result.tables.append(launches)
+    return result
 
 
 def _steps_in(contender: Ours, seconds: float, threads: int) -> int:

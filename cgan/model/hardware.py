@@ -126,6 +126,12 @@ def exact_floats() -> contextlib.AbstractContextManager[None]:
     return flags
 
 
+def wait_for_device() -> None:
+    """Until a card has done what it was given to do, where one is in use: before a clock is read."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def fits(images: Tensor, device: torch.device) -> bool:
     """Whether the images take at most half of the card's free memory. A CPU and an Apple GPU share the
     host's, where they are already."""

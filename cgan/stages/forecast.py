@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cgan.data.dataset import Dataset
+from cgan.model.hardware import wait_for_device
 from cgan.params.sections import TrainParams
 from cgan.training.loop import train
 
@@ -34,11 +35,13 @@ def seconds_a_step(run: Callable[[Callable[[range], Iterator[int]]], object]) ->
 
     def steps(planned: range) -> Iterator[int]:
         for step in planned:
+            wait_for_device()
             times.append(time.perf_counter())
             slow = len(times) > 2 and times[-1] - times[0] > MOST_S
             if slow or len(times) > WARM + TIMED:
                 raise _Enough
             yield step
+        wait_for_device()
         times.append(time.perf_counter())
 
     with contextlib.suppress(_Enough):

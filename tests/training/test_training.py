@@ -553,7 +553,7 @@ def test_networks_are_built_as_the_params_say() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["demo", "fast", "best"])
+@pytest.mark.parametrize("name", ["demo", "fast", "best", "gpu"])
 def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     sizes = {"batch_size": 8, "total_kimg": 0.016, "generator_width": 4, "discriminator_width": 4}
