@@ -56,7 +56,8 @@ def main() -> None:
     hardware = choose_hardware(params.train.device, params.train.precision)
     fitting = fit(params.train, data)
     fitted = fitting.params
-    facts = result_facts(fitted, data, hardware)
+    judge, judge_facts = load_judge(project.JUDGE)
+    facts = result_facts(fitted, data, hardware, judge_facts["digest"])
     folder = runs() / fingerprint(facts)
     dataset, source = dataset_facts(data), source_of_here()
     tags = {
@@ -92,7 +93,7 @@ def main() -> None:
             log.info("Chosen for these images: %s", fitting.choice)
         if fitting.advice:
             log.info(fitting.advice)
-        watch = Watch(load_judge(project.JUDGE)[0].to(hardware.device), data, fitted.seed)
+        watch = Watch(judge.to(hardware.device), data, fitted.seed)
         live = LivePage(folder, run.info["run_name"], fitted.total_kimg)
 
         def bar(steps: range) -> Iterator[int]:
@@ -111,13 +112,17 @@ def main() -> None:
     log.info(f"Trained {done:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}")
 
 
-def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict[str, Any]:
-    """Everything that determines the trained weights and what their file says, as plain JSON."""
+def result_facts(
+    params: TrainParams, data: Dataset, hardware: Hardware, judge: str
+) -> dict[str, Any]:
+    """Everything that determines the trained weights, what their file says, and the probes, by the digest of
+    their judge; as plain JSON."""
     sources = {"data_sha256": "csv_sha256", "data_digest": "digest", "class_names": "class_names"}
     return {
         "format": FORMAT,
         "params": params.model_dump(),
         "data": {k: data.metadata[name] for k, name in sources.items() if name in data.metadata},
+        "judge": judge,
         "classes": data.classes,  # by `validate.classes` there can be more than the data shows
         "code": {
             f"{package}/{path.name}": sha256_of(path)

@@ -173,13 +173,13 @@ def check_balance(state: TrainState) -> None:
 def probe(state: TrainState, watch: Watch) -> dict[str, float]:
     """Quality of the averaged generator now. Raises Diverged when it has collapsed or learns nothing."""
     quality = watch.probe(state.average)
-    if problem := watch.problem(quality, state.kimg, state.params.total_kimg):
+    state.probes.append([state.step, state.kimg, *quality.values()])
+    if problem := watch.problem(state.probes, state.params.total_kimg):
         advice = (
             "Lower `train.lr` or `train.class_logit_weight`, raise `train.r1_gamma`, or, with few images, "
             "choose `train.updates: two_passes`."
         )
         raise Diverged(state.step, problem, advice)
-    state.probes.append([state.step, state.kimg, *quality.values()])
     return quality
 
 

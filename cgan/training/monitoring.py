@@ -5,6 +5,7 @@ None of it changes the training. A probe draws 1,000 images and looks at them th
 class is drawn as one and the same picture, or the drawings show the class asked for by chance alone.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ from cgan.errors import percent
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import Picture, draw, image_grid, to_uint8
 from cgan.quality.judge import Judge, look
-from cgan.quality.metrics import diversity, frechet_distance
+from cgan.quality.metrics import diversity, frechet_distance, wilson_interval
 from cgan.training.state import TrainState
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
 DRAWINGS = 1000
+COMPARED = 50  # classes at most whose variety is compared, with 20 drawings at least of each
 LEAST_DIVERSITY = 0.25  # of what real images of the class have
-CHANCE = 1.5  # times the share of chance; no better in the second half: it learnt nothing
 BAD_PROBES = 2  # in a row
 WARM_UP_KIMG = 32.0  # a young generator draws one blob a class, and its discriminator knows it
 
@@ -36,55 +37,78 @@ PROBE = (
 
 
 class Watch:
-    """Probes of one training, with its own judge and training images; nothing is held out."""
+    """Probes of one training, with its own judge and training images; nothing is held out.
+
+    Of more than COMPARED classes the variety of so many is compared, always of the same ones.
+    """
 
     def __init__(self, judge: Judge, data: Dataset, seed: int) -> None:
-        count = min(2 * DRAWINGS, len(data))
-        rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
-        labels = data.labels[rows]
-        self.judge, self.classes, self.seed = judge, data.classes, seed
-        self.real = look(judge, data.images[rows]).features
-        self.real_diversity = diversity(self.real, labels, data.classes)
-        self.drawn_labels = torch.arange(DRAWINGS) % data.classes
+        random = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(data), generator=random)
+        present, several = ((data.counts > least).nonzero()[:, 0] for least in (0, 1))
+        compared = several[torch.randperm(len(several), generator=random)[:COMPARED]]
+        self.judge, self.names, self.seed, self.classes = (
+            judge,
+            data.class_names,
+            seed,
+            len(present),
+        )
+        self.asked = present[torch.arange(DRAWINGS) % len(present)]
+        if len(present) > COMPARED:
+            self.asked = torch.cat([self.asked, compared.repeat(DRAWINGS // COMPARED)])
+        self.real = look(judge, data.images[order[: 2 * DRAWINGS]]).features
+        each = 2 * DRAWINGS // max(1, len(compared))
+        rows = torch.cat([order[:0], *(order[data.labels[order] == n][:each] for n in compared)])
+        real = look(judge, data.images[rows]).features
+        self.real_diversity = diversity(real, data.labels[rows], data.classes)
         self.worst_class = 0  # of the last probe: the least varied one
-        self._bad = 0
 
     def probe(self, generator: GeneratorNetwork) -> dict[str, float]:
         """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
         device = next(generator.parameters()).device
-        seen = look(self.judge, draw(generator, self.drawn_labels, self.seed, device))
-        spread = diversity(seen.features, self.drawn_labels, self.classes)
-        # Of a rare class there may be no two real images among those looked at: it cannot be compared.
+        seen = look(self.judge, draw(generator, self.asked, self.seed, device))
+        features = seen.features
+        varied = diversity(features, self.asked, len(self.names))
         relative = {
             label: drawn / real
-            for label, (drawn, real) in enumerate(zip(spread, self.real_diversity, strict=True))
+            for label, (drawn, real) in enumerate(zip(varied, self.real_diversity, strict=True))
             if real > 0
         } or {0: 1.0}
+        self.relative = relative
         self.worst_class = min(relative, key=lambda label: relative[label])
         values = (
-            (seen.classes == self.drawn_labels).double().mean().item(),
-            frechet_distance(self.real, seen.features),
+            (seen.classes == self.asked)[:DRAWINGS].double().mean().item(),
+            frechet_distance(self.real, features[:DRAWINGS]),
             sum(relative.values()) / len(relative),
             relative[self.worst_class],
         )
         return dict(zip(PROBE, values, strict=True))
 
-    def problem(self, probe: dict[str, float], kimg: float, total_kimg: float) -> str | None:
-        """What is wrong after `kimg` of `total_kimg`, in words, once BAD_PROBES in a row show it."""
-        accuracy, worst = probe["probe/conditional_accuracy"], probe["probe/diversity_worst_class"]
-        wrong = None
-        if kimg > WARM_UP_KIMG and accuracy < CHANCE / self.classes and kimg > total_kimg / 2:
-            wrong = (
+    def problem(self, probes: Sequence[Sequence[float]], total_kimg: float) -> str | None:
+        """What is wrong by the last of the probes, in words, once BAD_PROBES in a row show something wrong.
+
+        They are the records of a training: step, kimg, and the values of PROBE.
+        """
+        wrong = [self._wrong(probe, total_kimg) for probe in probes[-BAD_PROBES:]]
+        return wrong[-1] if len(wrong) == BAD_PROBES and all(wrong) else None
+
+    def _wrong(self, probe: Sequence[float], total_kimg: float) -> str | None:
+        _, kimg, accuracy, _, _, worst = probe
+        if kimg <= WARM_UP_KIMG:
+            return None
+        chance = 1 / self.classes
+        by_chance = wilson_interval(round(accuracy * DRAWINGS), DRAWINGS)[0] <= chance < 1
+        if by_chance and kimg > total_kimg / 2:
+            return (
                 f"only {percent(accuracy)} of the drawings show the class asked for, and chance alone gives "
-                f"{percent(1 / self.classes)}"
+                f"{percent(chance)}"
             )
-        elif kimg > WARM_UP_KIMG and worst < LEAST_DIVERSITY:
-            wrong = (
-                f"mode collapse: drawings of class {self.worst_class} vary {worst:.2f} times as much as real "
-                f"images (expected: at least {LEAST_DIVERSITY})"
+        if worst < LEAST_DIVERSITY:
+            return (
+                f"mode collapse: drawings of class {self.names[self.worst_class]} vary {worst:.2f} times as "
+                f"much as real images (expected: at least {LEAST_DIVERSITY})"
             )
-        self._bad = self._bad + 1 if wrong else 0
-        return wrong if self._bad >= BAD_PROBES else None
+        return None
 
 
 def preview_steps(count: int, total_steps: int) -> set[int]:

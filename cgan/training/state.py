@@ -221,7 +221,8 @@ def estimate_batch_norm(
     """Measure batch-norm statistics for the averaged generator: no batch ever went through its weights.
 
     They are means over `batches` batches of `size` drawings, whose classes are in the mix in which the
-    training showed them: `counts`, int64 [classes].
+    training showed them: `counts`, int64 [classes]. Where a batch has no room for every class, all batches
+    together have that mix, at random as in the training.
     """
     for norm in generator.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -229,11 +230,14 @@ def estimate_batch_norm(
             norm.momentum = None  # cumulative mean
     device = next(generator.parameters()).device
     random = torch.Generator().manual_seed(seed)
-    labels = labels_in_mix(counts, size).to(device)
+    labels = labels_in_mix(counts, size).expand(batches, size)
+    if len(labels[0].unique()) < int(counts.count_nonzero()):
+        labels = labels_in_mix(counts, batches * size)
+        labels = labels[torch.randperm(len(labels), generator=random)].view(batches, size)
     generator.train()
-    for _ in range(batches):
+    for of_batch in labels.to(device):
         latents = torch.randn(size, generator.architecture.latent_dim, generator=random)
-        generator(latents.to(device), labels)
+        generator(latents.to(device), of_batch)
     generator.eval()
 
 

@@ -43,10 +43,11 @@ CHANGES_NO_WEIGHT = {
 
 
 def fingerprint_of(
-    params: TrainParams = TRAIN, hardware: Hardware = CPU, **metadata: Any
+    params: TrainParams = TRAIN, hardware: Hardware = CPU, judge: str = "ee", **metadata: Any
 ) -> tuple[str, dict[str, Any]]:
     images, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
-    facts = stage.result_facts(params, Dataset(images, labels, METADATA | metadata), hardware)
+    data = Dataset(images, labels, METADATA | metadata)
+    facts = stage.result_facts(params, data, hardware, judge)
     return stage.fingerprint(facts), facts
 
 
@@ -57,7 +58,7 @@ def other(value: Any, kind: Any) -> Any:
     """Another value of the same kind."""
     if choices := get_args(kind):
         return next(choice for choice in choices if choice != value)
-    return value + 1
+    return value + ("x" if kind is str else 1)
 
 
 def differing(facts: dict[str, Any]) -> set[str]:
@@ -81,6 +82,7 @@ def test_whatever_else_determines_the_result_changes_the_fingerprint(
         ({"data"}, fingerprint_of(class_names=["a", "b", "c"])),
         # `validate.classes: 4` makes a class that has no image yet: same data, larger networks.
         ({"classes"}, fingerprint_of(classes=4)),
+        ({"judge"}, fingerprint_of(judge="ff")),  # else probes.csv could be of two judges
         ({"device"}, fingerprint_of(hardware=Hardware(torch.device("cuda"), torch.float32))),
         ({"precision"}, fingerprint_of(hardware=Hardware(torch.device("cpu"), torch.bfloat16))),
     ]

@@ -1,13 +1,15 @@
 """Sabotaged trainings: the watch stops them, or the metrics show it, in words."""
 
 import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gated import CLASSES, digits
 from recording import RecordingTracker
-from test_training import DATA, digest, params_of, straight
+from test_training import DATA, digest, params_of, stop_after, straight
 from test_training import few_batches as few_batches
 from torch import Tensor
 
@@ -16,8 +18,8 @@ from cgan.model.hardware import Hardware
 from cgan.model.networks import Architecture, GeneratorNetwork
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, train_judge
-from cgan.training import updates
-from cgan.training.loop import Diverged, train
+from cgan.training import monitoring, updates
+from cgan.training.loop import Diverged, Interrupted, train
 from cgan.training.monitoring import PROBE, WARM_UP_KIMG, Watch
 from cgan.training.state import TrainState
 
@@ -66,10 +68,10 @@ class Copier(GeneratorNetwork):
     """Draws the images of the data, any of the class that is asked for; of those in `same` always one."""
 
     def __init__(self, data: Dataset, *same: int) -> None:
-        super().__init__(Architecture("deconv", CLASSES, *data.images.shape[1:], 4, 4))
+        super().__init__(Architecture("deconv", data.classes, *data.images.shape[1:], 4, 4))
         self.same, images = same, data.images.float() / 127.5 - 1
         self.images = torch.nn.Parameter(images, requires_grad=False)
-        self.rows = [(data.labels == label).nonzero().flatten() for label in range(CLASSES)]
+        self.rows = [(data.labels == label).nonzero().flatten() for label in range(data.classes)]
 
     def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
         labels = condition.argmax(dim=1).tolist()
@@ -106,6 +108,7 @@ def test_f52_one_picture_a_class_or_chance_in_the_second_half_is_told_by_a_secon
     data: Dataset, judge: Judge
 ) -> None:
     watch = Watch(judge, data, 1)
+    watch.names = ["a", "b", "c"]
     collapsed = watch.probe(Copier(data, *range(CLASSES)).eval())
     assert collapsed["probe/conditional_accuracy"] == 1.0, "accuracy alone does not see it"
     untrained = TrainState(data, params_of(**STRONG), Hardware(torch.device("cpu"), torch.float32))
@@ -114,19 +117,64 @@ def test_f52_one_picture_a_class_or_chance_in_the_second_half_is_told_by_a_secon
     watch.worst_class = 2
     good = {"probe/conditional_accuracy": 1.0, "probe/diversity_worst_class": 1.0}
     narrow, late = good | {"probe/diversity_worst_class": 0.1}, WARM_UP_KIMG + 1
+    records = list[list[float]]()
     for probe, kimg, words in (
         *((collapsed, WARM_UP_KIMG, ""), (collapsed, late, ""), (collapsed, late, "mode collapse")),
         *((good, late, ""), (narrow, late, ""), (good, late, ""), (narrow, late, "")),
-        *((narrow, late, "class 2 vary 0.10 times"), (good, late, "")),
+        *((narrow, late, "class c vary 0.10 times"), (good, late, "")),
         *((chance, 79.0, ""), (chance, 79.0, ""), (chance, 81.0, "")),
         (chance, 82.0, "chance alone gives 33"),
     ):
-        said = watch.problem(probe, kimg, 160.0)
+        records.append([0, kimg, *(dict.fromkeys(PROBE, 0.0) | probe).values()])
+        said = watch.problem(records, 160.0)
         assert words in str(said) if words else said is None, (probe, kimg)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 40, 51, 501, 1000])
+def test_variety_is_compared_in_as_many_classes_as_can_be_and_a_collapse_of_all_is_seen(
+    classes: int,
+) -> None:
+    """Two to eleven images a class, which are not square, and a class that has none."""
+    random = np.random.default_rng(classes)
+    labels = random.permutation(np.repeat(np.arange(classes), random.integers(2, 12, classes)))
+    images = random.integers(0, 256, (len(labels), 1, 8, 12), dtype=np.uint8)
+    images += (labels % 7).astype(np.uint8)[:, None, None, None] * 20
+    data = Dataset(
+        torch.from_numpy(images), torch.from_numpy(labels), {"classes": max(2, classes + 1)}
+    )
+    torch.manual_seed(0)
+    watch = Watch(Judge(data.classes, 1, 4).eval(), data, 1)
+    assert len(watch.asked) == (1000 if classes <= 50 else 2000), "at a bounded cost"
+    assert {*watch.asked[:1000].tolist()} == {*range(classes)}
+    late, right = WARM_UP_KIMG + 1, {"probe/conditional_accuracy": 1.0}
+    for same, collapsed in (((), False), (range(classes), True)):
+        quality = watch.probe(Copier(data, *same).eval())
+        assert (quality["probe/diversity_mean"] < 1e-3) is collapsed
+        assert collapsed or quality["probe/diversity_worst_class"] > 0.6, "far from the limit"
+        records = [[0, late, *(quality | right).values()]] * 2
+        assert bool(watch.problem(records, 60.0)) is collapsed
+    # No better than chance, as far as so many drawings can tell; of one class nothing can be told.
+    for times, by_chance in ((1.0, classes > 1), (1.0 + 5 / np.sqrt(1000 / classes), False)):
+        chance = min(1.0, times / classes)
+        probe = [0, late, chance, 0.0, 1.0, 1.0]
+        assert bool(watch.problem([probe, probe], 60.0)) is by_chance, (times, chance)
+
+
+def test_a_training_that_is_stopped_between_two_bad_probes_ends_at_the_second_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitoring, "WARM_UP_KIMG", 0.0)
+    monkeypatch.setattr(monitoring, "LEAST_DIVERSITY", 1e9)
+    judge, params = Judge(3, 1, 4).eval(), params_of(probes=10)
+    with pytest.raises(Interrupted, match="at step 1 of 10; a checkpoint was saved"):
+        train(DATA, params, folder=tmp_path, stopping=stop_after(1), watch=Watch(judge, DATA, 1))
+    for _ in range(2):
+        with pytest.raises(Diverged, match="at step 2: mode collapse"):
+            train(DATA, params, folder=tmp_path, watch=Watch(judge, DATA, 1))
+
+
 def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:
-    """So that the judge and the metrics have no part in a training's fingerprint."""
+    """So that the metrics have no part in a training's fingerprint, nor the judge but for its probes."""
     watch = Watch(Judge(3, 1, 4).eval(), DATA, 1)
     params, tracker = params_of(probes=3), RecordingTracker()
     trained = train(DATA, params, tracker, watch=watch)

@@ -203,6 +203,22 @@ def test_estimated_statistics_are_means_over_all_batches_each_in_the_mix_of_the_
     assert len({tuple(latent.tolist()) for latent in latents}) == 5 * 60
 
 
+@pytest.mark.parametrize("counts", [[40] * 300, [500, *[3] * 70, 0]])
+def test_statistics_are_estimated_on_every_class_in_its_share_also_where_a_batch_has_no_room_for_all(
+    counts: list[int],
+) -> None:
+    generator = build_generator(Architecture("deconv", len(counts), 1, 8, 8, 4, 4)).eval()
+    seen: list[Tensor] = []
+    generator.linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 4:]))
+    estimate_batch_norm(generator, torch.tensor(counts), seed=1, size=64)
+    assert len(seen) == 40
+    drawn, share = torch.stack(seen).sum(dim=(0, 1)), torch.tensor(counts) / sum(counts)
+    torch.testing.assert_close(drawn / (40 * 64), share, rtol=0.1, atol=0)
+    if counts[0] == 500:  # of a class with most of the images each batch has about its share
+        assert all(abs(float(batch[:, 0].mean() - share[0])) < 0.25 for batch in seen)
+    assert len({tuple(batch.argmax(dim=1).tolist()) for batch in seen}) == 40
+
+
 def test_labels_of_equal_counts_come_in_turn_and_a_class_without_images_not_at_all() -> None:
     """The sample's generator has the bytes that it has because of the first."""
     for count, size in ((450, 256), (7, 23)):
