@@ -1,7 +1,9 @@
 """`make up`, `make deploy`, `make down`: processes and ports; once with real servers."""
 
+import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import re
 import shutil
@@ -10,28 +12,43 @@ import socket
 import stat
 import subprocess
 import sys
+import time
+import tomllib
 from collections.abc import Iterator
 from configparser import RawConfigParser
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xmlrpc.client import Fault
 
+import prefect
 import psutil
 import pytest
 import yaml
 from conftest import ROOT, free_port, wait_until
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.server.events.schemas.automations import EventTrigger, Posture
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings.models.server.ui import ServerUISettings
 from test_pipeline import python
 from toy_project import CLI, commit, copy_code, git
 
 from cgan.files import write_json
+from cgan.params.reading import read_yaml
 from cgan.processes import STATE, running, supervisor
 from cgan.project import PRODUCTION
 from flows import production
+from flows.pipeline import pipeline
 
 
 @pytest.fixture
@@ -63,6 +80,88 @@ def test_a_silent_run_keeps_its_end_and_a_worker_is_told_no_database() -> None:
     own = [f"PREFECT_{whose}_DATABASE_{what}" for whose, what in prefects]
     for name in ("MLFLOW_BACKEND_STORE_URI", *own):
         assert f'{name}=""' in told, "a worker and its runs know no password of a database"
+
+
+DEPLOYMENTS = {each["name"]: each for each in read_yaml(ROOT / "prefect.yaml")["deployments"]}
+
+
+def test_the_schedule_is_two_o_clock_utc_in_summer_and_winter() -> None:
+    (told,) = DEPLOYMENTS["nightly"]["schedules"]
+    schedule = CronSchedule.model_validate(told)
+    for month in (1, 7):
+        begin = datetime(2026, month, 5, 12, tzinfo=UTC)
+        dates = asyncio.run(schedule.get_dates(3, begin))
+        expected = [datetime(2026, month, day, 2, tzinfo=UTC) for day in (6, 7, 8)]
+        assert [date.astimezone(UTC) for date in dates] == expected
+    assert not any(DEPLOYMENTS[name].get("schedules") for name in ("nightly-again", "train"))
+
+
+def test_one_night_at_a_time_and_the_worker_takes_one_more_to_cancel_it() -> None:
+    for name in ("nightly", "nightly-again"):
+        limit = DEPLOYMENTS[name]["concurrency_limit"]
+        assert limit == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    configuration = RawConfigParser()
+    configuration.read(production.CONFIGURATION)
+    words = configuration["program:worker"]["command"].split()
+    assert words[words.index("--limit") + 1] == "2"
+    assert words[words.index("--pool") + 1] == DEPLOYMENTS["nightly"]["work_pool"]["name"] == "cgan"
+
+
+def event(name: str, flow: str, tag: str) -> ReceivedEvent:
+    """As Prefect emits it of a run of this flow that has this tag."""
+    related = [("flow", "prefect.flow.1", flow), ("tag", f"prefect.tag.{tag}", tag)]
+    return ReceivedEvent.model_validate(
+        {
+            "occurred": "2026-11-30T02:00:00Z",
+            "event": name,
+            "resource": {"prefect.resource.id": "prefect.flow-run.2"},
+            "related": [
+                {
+                    "prefect.resource.role": role,
+                    "prefect.resource.id": id_,
+                    "prefect.resource.name": of,
+                }
+                for role, id_, of in related
+            ],
+            "id": "00000000-0000-0000-0000-000000000001",
+        }
+    )
+
+
+def test_a_run_of_ours_that_is_silent_for_three_minutes_has_crashed_and_nobody_else_s() -> None:
+    told = yaml.safe_load((ROOT / "flows/silent.yaml").read_text())
+    trigger = EventTrigger.model_validate(told["trigger"])
+    heartbeat = "prefect.flow-run.heartbeat"
+    assert trigger.covers(event(heartbeat, "cgan", "cgan"))
+    assert not trigger.covers(event(heartbeat, "etl", "cgan"))
+    assert not trigger.covers(event(heartbeat, "cgan", "etl"))
+    assert (
+        all(each["tags"] == ["cgan"] for each in DEPLOYMENTS.values()) and pipeline.name == "cgan"
+    )
+    # Silence is counted from a heartbeat on, for each run by itself, and any other event ends it.
+    assert (trigger.posture, trigger.after) == (Posture.Proactive, {heartbeat})
+    assert trigger.for_each == {"prefect.resource.id"}
+    for name in (heartbeat, "prefect.flow-run.Completed", "prefect.flow-run.Cancelled"):
+        assert trigger.expects(name)
+    assert trigger.within == timedelta(minutes=3)
+    beat = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["prefect"]
+    assert beat["flows"]["heartbeat_frequency"] == 30, "so that several may be lost on the way"
+
+
+def test_a_night_that_crashed_starts_again_once_and_no_other_end_does_that() -> None:
+    (told,) = DEPLOYMENTS["nightly-again"]["triggers"]
+    assert told["enabled"] and told["expect"] == ["prefect.flow-run.Crashed"]
+    assert told["match_related"] == {
+        "prefect.resource.role": "deployment",
+        "prefect.resource.name": "nightly",
+    }, "a crash of nightly-again itself starts nothing"
+
+
+def test_prefect_still_has_the_pages_that_ask_nobody_else() -> None:
+    """supervisord.conf asks for them; where they are gone, say in docs/security.md what its new pages ask."""
+    assert 'PREFECT_SERVER_UI_V2_ENABLED="false"' in production.CONFIGURATION.read_text()
+    assert (Path(prefect.__file__).parent / "server/ui/index.html").exists()
+    assert "v2_enabled" in ServerUISettings.model_fields
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
@@ -221,12 +320,17 @@ def up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectCl
     git(project, "commit", "--quiet", "--all", "-m", "soon")
     port = free_port()
     command, log = ["up", f"--prefect-port={port}"], project / PRODUCTION / "prefect.log"
+    checkouts = project / ".cgan/checkouts"
     try:
         with python("-m", "flows.production", *command) as killed:
             wait_until(log.exists)
             killed.kill()
         assert production.main(command) == 0
+        with python("-m", "flows.production", "deploy") as killed:
+            wait_until(lambda: list(checkouts.glob("*/prefect.yaml")))
+            killed.kill()
         assert production.main(["deploy"]) == 0
+        assert list(checkouts.glob("*/")) == []
         with (
             temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}),
             get_client(sync_client=True) as client,
@@ -289,3 +393,15 @@ def test_f67_f69_f70_a_day_in_production(
     wait_until(lambda: runs(up, "nightly", "Cancelled"))
     assert len(runs(up, "nightly", "Running")) == 1
     up.update_deployment_schedule(nightly.id, schedule.id, active=False)
+    wait_until(lambda: not runs(up, "nightly", "Running", "Pending", "Scheduled", "Late"))
+
+    # What the gate blocks is no error, nowhere.
+    train = up.read_deployment_by_name("cgan/train").id
+    blocked = up.create_flow_run_from_deployment(
+        train, parameters={"gate": True}, job_variables={"env": {"VERDICT": "blocked", "SLOW": ""}}
+    )
+    wait_until(lambda: runs(up, "train", "Blocked"))
+    time.sleep(3)  # for the last of its logs
+    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[blocked.id]))
+    logged = up.read_logs(of_run)
+    assert logged and [each.message for each in logged if each.level >= logging.ERROR] == []
