@@ -73,8 +73,8 @@ class Estimate:
         return Estimate(self.value - other.value, self.replicates - other.replicates)
 
     def __truediv__(self, other: Estimate) -> Estimate:
-        if other.value <= 0:
-            return Estimate(1.0, torch.ones_like(self.replicates))
+        if other.value <= 0:  # unknown, and nothing may pass a limit by it
+            return Estimate(0.0, torch.zeros_like(self.replicates))
         replicates = self.replicates / other.replicates.clamp(min=1e-9)
         return Estimate.of(self.value / other.value, replicates)
 

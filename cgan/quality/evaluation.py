@@ -216,7 +216,9 @@ def measured(
         "heldout_nearest_median": near.heldout_median,
     }
     reason = ""
-    if agreement.interval[0] <= constant:
+    if agreement.value <= accuracy_of_guesses(
+        evaluation_set.real.classes, heldout.labels, training.classes
+    ):
         reason = (
             f"the judge classifies {percent(agreement.value)} of the held-out images correctly (mean over "
             f"the classes), and the same answer for every image would be right on {percent(constant)}"
