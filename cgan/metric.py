@@ -41,11 +41,11 @@ class Metric:
 
     def interval(self, report: Evaluation) -> tuple[float, float] | None:
         """At 95 %, where it is known. Of all metrics only the kernel distance can be below 0; a share is at
-        most 1, and of 1,000 drawings no more are different."""
+        most 1."""
         low, high = report.get(self.key, {}).get("interval_95") or (None, None)
         if low is None or high is None:
             return None
-        most = 1.0 if self.is_share else 1000.0 if self.key == "different_drawings" else high
+        most = 1.0 if self.is_share else high
         return (low if self.key == "kid_judge" else max(0.0, low), min(most, high))
 
 
@@ -79,9 +79,10 @@ METRICS = {
             "conditional accuracy of the class that fares worst",
         ),
         Metric(
-            "different_drawings",
-            "different drawings",
-            "how many of 1,000 of the least varied class are distinct; moved or brightened copies count once",
+            "worst_class_diversity",
+            "diversity of the worst class",
+            "how far a drawing is from the most similar of 24 others, moved ones included, in the class that "
+            "fares worst; 1 is like real",
             is_share=False,
         ),
         Metric(

@@ -39,8 +39,8 @@ PARAMS: dict[str, dict[str, Any]] = {
         "max_fid_over_floor": 1e6,
         "min_coverage_of_floor": 0.0,
         "max_copies_over_floor": 0.9,
-        "min_different_of_champion": 0.0,
-        "min_different_of_real": 0.0,
+        "min_diversity_of_champion": 0.0,
+        "min_worst_class_diversity": 0.0,
     },
 }
 

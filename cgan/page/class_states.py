@@ -10,7 +10,7 @@ from cgan.quality.intervals import share
 GOOD, DOUBTFUL, POOR = "good", "doubtful", "poor"
 FEW_HELD_OUT = 20  # images: below, the accuracy of real images is known to ± 10 points or worse
 FEW_IMAGES, RARE = 50, 0.5  # images of a class; as a part of what the median class has
-HALF_AS_VARIED = 0.5  # of real images
+LESS_DIVERSE = 0.9  # than real images
 
 # After the names of the classes. What is advised was tried; docs/log.md has it under the day that is named.
 NOT_MEASURABLE = (  # 2026-11-29, unequal classes
@@ -44,14 +44,11 @@ def add_states(classes: Sequence[dict[str, Any]], measurable: bool, limits: Gate
     """Give each class its `state` and `advice`: the first rule that applies is told."""
     few = max(FEW_IMAGES, RARE * statistics.median(facts["images"] for facts in classes))
     for facts in classes:
-        low, high, judge, floor = (facts[k] for k in ("low", "high", "judge", "different_floor"))
-        part, part_low = (
-            facts[key] / floor if facts[key] is not None and floor else 1.0
-            for key in ("different", "different_low")
-        )
+        low, high, judge = (facts[key] for key in ("low", "high", "judge"))
+        least, most = facts["diversity_interval"] or (1.0, 1.0)
         judged = low is not None
         wrong = judged and low < limits.min_worst_class_accuracy
-        alike = part_low < limits.min_different_of_real
+        alike = least < limits.min_worst_class_diversity
         clearly_less = judged and judge is not None and high < share(judge, facts["heldout"])[0]
         misread = (judge or 0) < limits.min_worst_class_accuracy and not clearly_less
         rules = (
@@ -61,7 +58,7 @@ def add_states(classes: Sequence[dict[str, Any]], measurable: bool, limits: Gate
             (POOR, wrong, LEGIBLE),
             (POOR, alike, VARIED),
             (DOUBTFUL, clearly_less, LEGIBLE),
-            (DOUBTFUL, part < HALF_AS_VARIED, VARIED),
+            (DOUBTFUL, most < LESS_DIVERSE, VARIED),
             (DOUBTFUL, facts["heldout"] < FEW_HELD_OUT, HOLD_OUT_MORE),
             (DOUBTFUL, not judged, NOT_DRAWN),
         )

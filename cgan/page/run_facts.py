@@ -9,7 +9,6 @@ from typing import Any
 from cgan.metric import METRICS, Evaluation
 from cgan.params.editing import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
-from cgan.quality.intervals import share
 
 POINTS = 600  # of a curve
 CONFUSION_CLASSES = 40  # more, and the most frequent mistakes are listed instead
@@ -43,8 +42,8 @@ def metrics_facts(report: Evaluation) -> list[dict[str, Any]]:
 
 def class_facts(report: Evaluation, counts: Sequence[int]) -> list[dict[str, Any]]:
     """Each class by itself, beside what its real images get. `counts`: of images."""
-    accuracy, distance, different = (
-        report[key] for key in ("conditional_accuracy", "fid_judge", "different")
+    accuracy, distance, diversity = (
+        report[key] for key in ("conditional_accuracy", "fid_judge", "diversity")
     )
     columns = {
         "accuracy": accuracy["by_class"],
@@ -52,16 +51,14 @@ def class_facts(report: Evaluation, counts: Sequence[int]) -> list[dict[str, Any
         "heldout": report["heldout_by_class"],
         "distance": distance["by_class"],
         "distance_floor": distance["floor_by_class"],
-        "different": different["by_class"],
-        "different_floor": different["floor_by_class"],
-        "different_low": different["low_by_class"],
+        "diversity": diversity["by_class"],
+        "diversity_interval": diversity["interval_by_class"],
         "images": counts,
     }
     rows = []
-    for label, judged in enumerate(report["confusion"]):
+    for label in range(len(report["confusion"])):
         row = {"label": label} | {key: column[label] for key, column in columns.items()}
-        measured = row["accuracy"] is not None and math.isfinite(row["accuracy"])
-        low, high = share(row["accuracy"], sum(judged)) if measured else (None, None)
+        low, high = accuracy["interval_by_class"][label] or (None, None)
         rows.append(row | {"low": low, "high": high})
     return rows
 

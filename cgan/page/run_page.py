@@ -10,7 +10,7 @@ from cgan.files import read_json, sha256_of
 from cgan.metric import METRICS
 from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
 from cgan.page.charts import bundle
-from cgan.page.class_states import DOUBTFUL, FEW_HELD_OUT, GOOD, POOR, add_states
+from cgan.page.class_states import DOUBTFUL, FEW_HELD_OUT, GOOD, LESS_DIVERSE, POOR, add_states
 from cgan.page.data_facts import VALUES, Rows, data_facts
 from cgan.page.drawn_facts import CARDS, drawn_facts
 from cgan.page.run_facts import (
@@ -34,12 +34,13 @@ from cgan.project import (
     TRAIN_DATA,
     VALIDATION,
 )
+from cgan.quality.diversity import OTHERS
 from cgan.quality.judge import load_judge
 from cgan.quality.table import quality_line
 
 STATES = (POOR, DOUBTFUL, GOOD)
 # Of the gate, in dvc.yaml too.
-LIMITS = {"min_worst_class_accuracy", "min_different_of_real", "min_judge_accuracy"}
+LIMITS = {"min_worst_class_accuracy", "min_worst_class_diversity", "min_judge_accuracy"}
 # What the scripts show; the template has the rest.
 SCRIPTED = ("previews", "losses", "probes", "classes", "confusion")
 
@@ -90,6 +91,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "advice": advice,
         "advised": [row for row in advised if row["key"].startswith("train.")],
         "few_held_out": FEW_HELD_OUT,
+        "less_diverse": LESS_DIVERSE,
+        "others": OTHERS,
         "judge": METRICS["conditional_accuracy"].floor(report),
         "limits": params.gate.model_dump(include=LIMITS),
         "least_images": report["fid_judge"]["least_images"],

@@ -254,8 +254,8 @@ class GateParams(Section):
     max_fid_over_floor: float = Field(ge=0)
     min_coverage_of_floor: Share
     max_copies_over_floor: Share
-    min_different_of_real: Share
-    min_different_of_champion: Share
+    min_worst_class_diversity: Share
+    min_diversity_of_champion: Share
     min_judge_accuracy: Share
 
 

@@ -26,9 +26,10 @@ from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet
+from cgan.quality.diversity import diversity_by_class
 from cgan.quality.intervals import share
 from cgan.quality.judge import Judge, Progress, load_judge, look, silent, train_judge
-from cgan.quality.likeness import ALIKE, MAX_SHIFT, near_copies, variety
+from cgan.quality.likeness import MAX_SHIFT, near_copies
 from cgan.quality.metrics import NEIGHBOURS, accuracy_of, conditional_accuracy, in_mix
 
 KNOWN_BY_HEART = (
@@ -186,7 +187,7 @@ def measured(
     accuracy = accuracy_of(torch.stack([result.accuracy.confusion for result in judged]).sum(dim=0))
     distances = [result.metrics["fid_judge"].value for result in judged]
     near = near_copies(draws[0], labels, training, heldout, params.seed)
-    varied = variety(draws[0], labels, training)
+    diverse = diversity_by_class(draws[0], labels, training)
     entries: dict[str, dict[str, Any]] = {
         key: _entry(estimate, floors[key].value) for key, estimate in means.items()
     }
@@ -195,7 +196,9 @@ def measured(
         "constant": constant,
         "floor_interval_95": list(agreement.interval),
         "by_class": accuracy.by_class,
+        "interval_by_class": accuracy.interval_by_class,
         "floor_by_class": agreement.by_class,
+        "floor_interval_by_class": agreement.interval_by_class,
     }
     # Without an interval: it is the smallest of many, and that of a single class would lie too low.
     del entries["worst_class_accuracy"]["interval_95"]
@@ -205,11 +208,14 @@ def measured(
         "floor_by_class": evaluation_set.floors.distance_by_class,
         "least_images": LEAST_FOR_DISTANCE,
     }
-    if counted := [v for v in varied if v]:  # of the class that has fewest
-        least = min(counted, key=lambda v: (v.number, v.of_real))
-        sampled = torch.stack([1 / v.same.replicates.clamp(min=1 / ALIKE) for v in counted])
-        number = Estimate.of(least.number, sampled.amin(dim=0))
-        entries["different_drawings"] = _entry(number, least.of_real)
+    if known := [estimate for estimate in diverse if estimate]:
+        replicates = torch.stack([estimate.replicates for estimate in known])
+        values = torch.tensor([estimate.value for estimate in known], dtype=torch.float64)
+        least = Estimate.of(values.min().item(), replicates.amin(dim=0))
+        # Where every class is as diverse as real images, the noise of many makes one of them less so.
+        real = (replicates / values[:, None]).amin(dim=0).mean().item()
+        entries["worst_class_diversity"] = _entry(least, real)
+        del entries["worst_class_diversity"]["interval_95"]
     closer = evaluation_set.share(near.closer)
     entries["copies"] = _entry(closer, near.floor) | {
         "interval_95": list(share(closer.value, len(near.closer))),
@@ -237,10 +243,9 @@ def measured(
         }
     report: Evaluation = {key: entries[key] for key in METRICS if key in entries}
     return report | {
-        "different": {
-            "by_class": [v and v.number for v in varied],
-            "floor_by_class": [v and v.of_real for v in varied],
-            "low_by_class": [v and v.interval[0] for v in varied],  # what the gate looks at
+        "diversity": {
+            "by_class": [estimate and estimate.value for estimate in diverse],
+            "interval_by_class": [estimate and list(estimate.interval) for estimate in diverse],
         },
         "heldout_by_class": evaluation_set.held.tolist(),
         "confusion": accuracy.confusion.tolist(),
@@ -260,11 +265,18 @@ def _entry(estimate: Estimate, floor: float) -> dict[str, Any]:
 
 def _unknown(entry: dict[str, Any]) -> dict[str, Any]:
     """Without what was seen through the judge; its own accuracy stays."""
-    keys = ["floor_by_class", "floor_interval_95", "constant", "least_images"]
+    keys = [
+        "floor_by_class",
+        "floor_interval_by_class",
+        "floor_interval_95",
+        "constant",
+        "least_images",
+    ]
     keys += ["floor"] * ("constant" in entry)
     blank = {key: entry[key] for key in keys if key in entry} | {"value": None}
-    if "by_class" in entry:
-        blank["by_class"] = [None] * len(entry["by_class"])
+    for key in ("by_class", "interval_by_class"):
+        if key in entry:
+            blank[key] = [None] * len(entry[key])
     return blank
 
 

@@ -1,4 +1,4 @@
-"""How alike images are, however moved or brightened: copies, and how many different drawings a class has.
+"""How alike images are, however moved or brightened, and which drawings are near copies of training images.
 
 The distance of two images is the part of the first one's contrast (its standard deviation) that remains when
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
@@ -6,11 +6,6 @@ best: 0 for a copy, 1 where they have nothing in common. It is √(1-r²), with 
 
 Copies may be turned, zoomed or noisy too: with the nearest candidates an image is compared again so, and
 smoothed. What is near is known from real images that are not among the candidates.
-
-How many different drawings a class has: were there n, equally frequent, one pair in n would show the same.
-So n is counted by the pairs that are the same (Simpson, Nature 163, 1949; for generators, the birthday
-paradox test of Arora & Zhang, arXiv:1706.08224). The same are two that are nearer than all but one in
-ALIKE pairs of real images of the class are.
 """
 
 import math
@@ -22,14 +17,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.comparison import Estimate, resampled
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 SIDE = 32  # pixels: larger images are made smaller
-ALIKE = 1000
 AT_MOST = 2000  # drawings and held-out images that are compared with training images
 ENOUGH = 1000  # real images that show what is usual
-IN_PAIRS = 200  # images of a class, at most, that are compared with one another
 CANDIDATES = 5  # the nearest images, for which an image is turned (degrees) and zoomed
 TURNS, ZOOMS = (-8, -4, 0, 4, 8), (0.9, 1.0, 1.1)
 FEW = 20  # images of a class: with less, all classes say what is usual
@@ -152,65 +144,6 @@ def nearest(
     with parts_on_threads(available_threads()) as parallel:
         list(parallel(search, labels.unique()))
     return closest, places
-
-
-@dataclass(frozen=True)
-class Variety:
-    """How many different drawings a class has, at most ALIKE, and what as many real images of it get; `same`:
-    the share of the pairs of drawings that show the same."""
-
-    number: float
-    of_real: float
-    same: Estimate
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Of the number, 95 %."""
-        low, high = (1 / max(end, 1 / ALIKE) for end in reversed(self.same.interval))
-        return low, high
-
-
-def variety(drawn: Tensor, labels: Tensor, training: Dataset) -> list[Variety | None]:
-    """Of each class; None for one with less than two drawings or different real images.
-
-    Few real images have few pairs: 20 get 190. Sets of equal size have the same replicates.
-    """
-
-    def count(label: int) -> Variety | None:
-        mine = drawn[labels == label][:IN_PAIRS]
-        real = training.images[training.labels == label][:IN_PAIRS].unique(dim=0)
-        if min(len(mine), len(real)) < 2:
-            return None
-        real_pairs, pairs = _pairs(real), _pairs(mine)
-        limit = real_pairs.kthvalue(max(1, len(real_pairs) // ALIKE)).values
-        same = pairs <= limit
-        return Variety(_number(same), _number(real_pairs <= limit), _share(same, len(mine)))
-
-    with parts_on_threads(available_threads()) as parallel:
-        return list(parallel(count, range(training.classes)))
-
-
-def _pairs(images: Tensor) -> Tensor:
-    """The distance of each pair, float32 [N(N-1)/2]."""
-    apart = distances(images, images)
-    rows, columns = torch.triu_indices(len(images), len(images), 1)
-    return torch.minimum(apart, apart.T)[rows, columns]
-
-
-def _share(same: Tensor, count: int) -> Estimate:
-    """Of the pairs that are the same, bool [count(count-1)/2]; one, where none is. Replicates draw images
-    with replacement."""
-    rows, columns = torch.triu_indices(count, count, 1)
-    both = torch.zeros(count, count, dtype=torch.float64)
-    both[rows, columns] = same.double()
-    weights = resampled(count, torch.Generator().manual_seed(count))
-    pairs = (weights.sum(dim=1).square() - weights.square().sum(dim=1)) / 2
-    shares = ((weights @ both) * weights).sum(dim=1) / pairs.clamp(min=1)
-    return Estimate.of(max(1, int(same.sum())) / len(same), shares)
-
-
-def _number(same: Tensor) -> float:
-    return float(min(ALIKE, round(len(same) / max(1, int(same.sum())))))
 
 
 def distances(images: Tensor, others: Tensor) -> Tensor:

@@ -34,6 +34,14 @@ class Accuracy:
     by_class: list[float | None]
     confusion: Tensor  # int64 [classes, classes]: rows asked for, columns judged
 
+    @property
+    def interval_by_class(self) -> list[tuple[float, float] | None]:
+        """Wilson's, of each class by itself."""
+        pairs = zip(
+            self.confusion.diagonal().tolist(), self.confusion.sum(dim=1).tolist(), strict=True
+        )
+        return [wilson_interval(right, total) if total else None for right, total in pairs]
+
 
 def conditional_accuracy(judged: Tensor, labels: Tensor, classes: int) -> Accuracy:
     """`judged` and `labels` are class indices int64 [N]. A class that was never asked for has none."""

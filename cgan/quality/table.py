@@ -11,7 +11,7 @@ WIDE = 0.05
 
 def quality_line(report: Evaluation, training_s: float | None = None) -> str:
     """`99.4 % of the drawings show the class asked for (real images 98.6 %), 96 % as varied overall as real
-    images, weakest class: 9 (569 different drawings, real images 1,000), no near copies, trained in 24 s`."""
+    images, weakest class: 9 (94 % as diverse as real images), no near copies, trained in 24 s`."""
     parts, reason = [], report.get("not_measurable")
     if reason:
         parts.append(f"what the drawings are worth is not measurable: {reason}")
@@ -49,21 +49,22 @@ def _beside_real(report: Evaluation, key: str) -> tuple[float, float] | None:
 
 
 def weakest_class(report: Evaluation) -> str:
-    """The class that is furthest behind real images, by the part that it reaches of their number; empty where
-    none is behind, or known."""
-    candidates = []
-    held = report.get("heldout_by_class", ())
-    for key in ("conditional_accuracy", "different"):
-        entry = report.get(key, {})
-        pairs = zip(entry.get("by_class", ()), entry.get("floor_by_class", ()), held, strict=False)
-        for label, (value, real, count) in enumerate(pairs):
-            if value is None or not math.isfinite(value) or not real:
-                continue
-            words = f"{value:,.0f} different drawings, real images {real:,.0f}"
-            if key == "conditional_accuracy":
-                words = f"{percent(value)} right, its {count:,} held-out images {percent(real)}"
-            candidates.append((value / real, label, words))
-    part, label, text = min(candidates, default=(1.0, 0, ""))
+    """The class that is furthest behind real images, in accuracy or diversity, at the near ends of the
+    intervals; empty where none is clearly behind, or known."""
+    accuracy, diversity = (report.get(key, {}) for key in ("conditional_accuracy", "diversity"))
+    of_real, held = accuracy.get("floor_by_class", ()), report.get("heldout_by_class", ())
+    intervals = (accuracy.get(key, ()) for key in ("interval_by_class", "floor_interval_by_class"))
+    rows = zip(accuracy.get("by_class", ()), of_real, held, *intervals, strict=False)
+    behind = []
+    for label, (value, real, count, interval, real_interval) in enumerate(rows):
+        if interval and real_interval and real_interval[0]:
+            words = f"{percent(value)} right, its {count:,} held-out images {percent(real)}"
+            behind.append((interval[1] / real_interval[0], label, words))
+    pairs = (diversity.get(key, ()) for key in ("by_class", "interval_by_class"))
+    for label, (value, interval) in enumerate(zip(*pairs, strict=False)):
+        if interval:
+            behind.append((interval[1], label, f"{percent(value, 0)} as diverse as real images"))
+    part, label, text = min(behind, default=(1.0, 0, ""))
     if part >= 1:
         return ""
     names = report.get("class_names")
@@ -120,16 +121,15 @@ def stated(facts: dict[str, Any]) -> Evaluation:
 def class_table(report: Evaluation) -> list[list[Any]]:
     """Each class by itself, beside real images; a header first. Empty cells where nothing is known: a
     distance takes `comparison.LEAST_FOR_DISTANCE` held-out images of the class."""
-    accuracy, distance, different = (
-        report[key] for key in ("conditional_accuracy", "fid_judge", "different")
+    accuracy, distance, diversity = (
+        report[key] for key in ("conditional_accuracy", "fid_judge", "diversity")
     )
     columns = {
         "class": report.get("class_names") or range(len(accuracy["by_class"])),
         "accuracy": accuracy["by_class"],
         "judge on real images": accuracy["floor_by_class"],
         "held-out images": report["heldout_by_class"],
-        "different drawings": different["by_class"],
-        "different real images": different["floor_by_class"],
+        "diversity, as a fraction of real images'": diversity["by_class"],
         "Fréchet distance": distance["by_class"],
         "Fréchet distance of real images": distance["floor_by_class"],
     }

@@ -23,7 +23,7 @@ from cgan.params.sections import GateParams
 from cgan.quality.class_shift import ENOUGH, Shift
 from cgan.quality.comparison import Estimate, Judged
 from cgan.quality.intervals import student
-from cgan.quality.likeness import Copies, Variety
+from cgan.quality.likeness import Copies
 from cgan.quality.metrics import Accuracy, mean_share, wilson_interval
 from cgan.verdict import Check, Interval, shown
 
@@ -45,7 +45,7 @@ BARS = {
     "judge_accuracy": "held-out images that the judge classifies correctly, mean over classes",
     "fid_over_floor": "Fréchet distance, less that of real images",
     "coverage_of_floor": "coverage, as a fraction of that of real images",
-    "different_drawings": "different drawings of class {}, as a fraction of its different real images",
+    "diversity": "diversity of class {}, the least diverse, as a fraction of that of real images",
 }
 MAX_CLASS_MIX = 0.10  # part of the images that would need another class
 MAX_CLASS_LOSS = 0.05  # of a class's agreement
@@ -63,12 +63,12 @@ def bars(
     judged: Judged,
     copies: Copies,
     judge: Accuracy,
-    different: Sequence[Variety | None],
+    diversity: Sequence[Estimate | None],
     names: Sequence[str],
 ) -> list[Check]:
     """Each limit, at the pessimistic end of the interval.
 
-    `judge`: how often the judge names a held-out label. `different`: of each class; `names` of the classes.
+    `judge`: how often the judge names a held-out label. `diversity`: of each class; `names` of the classes.
     """
     accuracy = judged.accuracy
     # There may be more classes than drawings.
@@ -84,10 +84,10 @@ def bars(
         _bar("fid_over_floor", judged.fid_over_floor, limits.max_fid_over_floor),
         _bar("coverage_of_floor", judged.coverage_of_floor, limits.min_coverage_of_floor),
     ]
-    if parts := [(v.interval[0] / v.of_real, n, v) for n, v in enumerate(different) if v]:
-        low, label, least = min(parts, key=lambda part: part[:2])
-        part = Share(least.number / least.of_real, (low, least.interval[1] / least.of_real))
-        checks.append(_bar("different_drawings", part, limits.min_different_of_real, names[label]))
+    if known := [(each.interval, n, each) for n, each in enumerate(diversity) if each]:
+        _, label, least = min(known, key=lambda three: three[:2])
+        limit = limits.min_worst_class_diversity
+        checks.append(_bar("diversity", least, limit, names[label]))
     return checks
 
 
@@ -160,23 +160,24 @@ def _between(estimate: Estimate, many: int) -> Interval:
     return estimate.value - reach, estimate.value + reach
 
 
-def as_varied(
-    challenger: Sequence[Variety | None],
-    champion: Sequence[Variety | None],
+def as_diverse(
+    challenger: Sequence[Estimate | None],
+    champion: Sequence[Estimate | None],
     least: float,
     names: Sequence[str],
 ) -> list[Check]:
-    """No class may clearly have less than the part `least` of the champion's different drawings."""
+    """No class may clearly have less than the part `least` of the champion's diversity."""
     both = zip(names, challenger, champion, strict=False)
     classes = [(name, ours, its) for name, ours, its in both if ours and its]
     checks = []
     for name, ours, its in classes:
-        scaled = Estimate(least * ours.same.value, least * ours.same.replicates)
-        fewer = _between(scaled - its.same, len(classes))[0] > 0
-        what = f"different drawings of class {name}, as a fraction of the champion's"
-        why = f"{ours.number:.0f}, the champion has {its.number:.0f}" if fewer else ""
-        part = ours.number / its.number
-        checks.append(Check("different_of_champion", what, part, least, not fewer, why=why))
+        part = ours / its
+        low, high = _between(part, len(classes))
+        what = f"diversity of class {name}, as a fraction of the champion's"
+        check = Check(
+            "diversity_of_champion", what, part.value, least, high >= least, False, (low, high)
+        )
+        checks.append(check)
     return sorted(checks, key=lambda check: (check.passed, check.value))[:1]
 
 

@@ -26,12 +26,13 @@ from cgan.params.sections import GateParams, Params
 from cgan.project import GENERATOR, JUDGE
 from cgan.quality.class_shift import Moments, furthest
 from cgan.quality.comparison import REPLICATES, EvaluationSet
+from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_context
 from cgan.quality.judge import Judge, load_judge, look
-from cgan.quality.likeness import near_copies, variety
+from cgan.quality.likeness import near_copies
 from cgan.quality.metrics import conditional_accuracy
 from cgan.registry.client import GATE_FOLDER, Registry, Version, downloaded, generator_file
-from cgan.registry.decision import agreement, as_varied, bars, compare, decide, mix, shifted
+from cgan.registry.decision import agreement, as_diverse, bars, compare, decide, mix, shifted
 from cgan.verdict import Check, Report, table_of
 
 DATA = "training_data.safetensors"
@@ -111,9 +112,9 @@ def judge(report: Report, match: Match, params: Params) -> str:
     labels = evaluation_set.asked
     drawings = draw(inputs.network, labels, seed, inputs.device)
     challenger = evaluation_set.judge_drawings(drawings)
-    varied = variety(drawings, labels, training)
+    diverse = diversity_by_class(drawings, labels, training)
     near = near_copies(drawings, labels, training, inputs.heldout, seed)
-    checks = bars(limits, challenger, near, evaluation_set.agreement, varied, names)
+    checks = bars(limits, challenger, near, evaluation_set.agreement, diverse, names)
     shifts = furthest(
         Moments.of_images(drawings, labels, training.classes),
         Moments.of_images(training.images, training.labels, training.classes),
@@ -124,9 +125,12 @@ def judge(report: Report, match: Match, params: Params) -> str:
     comparison, praise = list[Check](), list[str]()
     if match.former:
         theirs = draw(match.former.to(inputs.device), labels, seed, inputs.device)
-        champion, its = evaluation_set.judge_drawings(theirs), variety(theirs, labels, training)
+        champion, its = (
+            evaluation_set.judge_drawings(theirs),
+            diversity_by_class(theirs, labels, training),
+        )
         comparison, praise = compare(challenger, champion, limits.against_champion)
-        comparison += as_varied(varied, its, limits.min_different_of_champion, names)
+        comparison += as_diverse(diverse, its, limits.min_diversity_of_champion, names)
         report.sections["Beside the champion"] = table_of(comparison)
         report.facts["champion_measured"] = champion.values()
     context = measurement_context(inputs, params.evaluate, evaluation_set)

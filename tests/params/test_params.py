@@ -155,7 +155,7 @@ LIMITS = {
     "render": "columns 1 100, steps 2 100, seed 0 2147483647",
     "gate": "max_class_shift 0, max_agreement_drop 0 1, max_drawn_shift 0, min_conditional_accuracy 0 1, "
     "min_worst_class_accuracy 0 1, max_fid_over_floor 0, min_coverage_of_floor 0 1, "
-    "max_copies_over_floor 0 1, min_different_of_real 0 1, min_different_of_champion 0 1, "
+    "max_copies_over_floor 0 1, min_worst_class_diversity 0 1, min_diversity_of_champion 0 1, "
     "min_judge_accuracy 0 1",
 }
 

@@ -1,4 +1,4 @@
-"""Copies that a shift or their brightness would hide, and how many different drawings a class has."""
+"""Copies that a shift or their brightness would hide."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
 from cgan.quality import likeness
-from cgan.quality.likeness import distances, near_copies, nearest, variety
+from cgan.quality.likeness import distances, near_copies, nearest
 
 ASKED = torch.arange(1000) % 10
 
@@ -193,56 +193,3 @@ def test_a_class_of_few_images_is_judged_by_what_is_usual_in_all(
         for part in (train, held)
     )
     assert found.all() and unseen[ASKED == 3].double().mean() < 0.05
-
-
-# -- Different drawings --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("pictures", "with_trifles"), [(1, False), (3, True), (10, True)])
-def test_a_few_pictures_of_a_class_are_counted_whatever_trifles_are_added(
-    pictures: int, with_trifles: bool, digits: tuple[Dataset, Dataset]
-) -> None:
-    images = drawings(digits[1], pictures)
-    if with_trifles:
-        images = trifling(images)
-    # 100 drawings of ten pictures have ten of each: two at random are the same in 1 of 11 pairs.
-    for found in variety(images, ASKED, digits[0]):
-        assert found and 0.7 * pictures < found.number < 1.3 * pictures
-        assert found.of_real == pytest.approx(1000, rel=0.01)
-
-
-def test_real_images_are_a_multitude_and_only_the_class_with_few_pictures_has_few(
-    digits: tuple[Dataset, Dataset],
-) -> None:
-    images, one = drawings(digits[1], 100), drawings(digits[1], 1)
-    images[ASKED == 4] = one[ASKED == 4]
-    found = [each.number for each in variety(images, ASKED, digits[0]) if each]
-    assert len(found) == 10
-    assert all(number < 30 if n == 4 else number > 200 for n, number in enumerate(found))
-
-
-def test_f52_one_doubled_real_image_makes_no_collapsed_class_varied(
-    digits: tuple[Dataset, Dataset],
-) -> None:
-    """Of 40 real images the nearest pair says what is the same: it must not be an image and its copy."""
-    train, held = digits
-    mine = (train.labels == 3).nonzero()[:40, 0]
-    few = train.at(torch.cat([mine, mine[:1]]))
-    found = variety(trifling(drawings(held, 1)), ASKED, few)[3]
-    assert found and found.number < 2
-
-
-def test_the_interval_of_a_number_of_drawings_holds_what_other_drawings_give(
-    digits: tuple[Dataset, Dataset],
-) -> None:
-    """Of 20 pictures a class, drawn at random."""
-    pictures, train = digits[1].images[digits[1].labels == 3][:20], digits[0]
-    asked = torch.full((100,), 3)
-    held = 0
-    for seed in range(20):
-        random = torch.Generator().manual_seed(seed)
-        images = pictures[torch.randint(20, (100,), generator=random)]
-        found = variety(images, asked, train)[3]
-        assert found and found.interval[0] < found.number < found.interval[1] < 60
-        held += found.interval[0] <= 20 <= found.interval[1]
-    assert held >= 17

@@ -25,6 +25,7 @@ from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality import comparison, likeness, metrics
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, MAX_BLOCKS
+from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluation import (
     Inputs,
     classes_asked,
@@ -35,7 +36,7 @@ from cgan.quality.evaluation import (
 )
 from cgan.quality.intervals import difference
 from cgan.quality.judge import accuracy, look, save_judge, train_judge
-from cgan.quality.likeness import near_copies, variety
+from cgan.quality.likeness import near_copies
 from cgan.quality.metrics import (
     NEIGHBOURS,
     conditional_accuracy,
@@ -67,7 +68,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicates and copies are not what is tested here, and take most of the time of an evaluation."""
     monkeypatch.setattr(comparison, "REPLICATES", 20)
     monkeypatch.setattr(likeness, "AT_MOST", 8)
-    monkeypatch.setattr(likeness, "IN_PAIRS", 30)
 
 
 def test_confusion_has_a_row_for_each_class_asked_and_a_column_for_each_judged() -> None:
@@ -235,7 +235,10 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     inputs.judge.head.weight.zero_()
     inputs.judge.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     report = report_of(inputs, draws(5))
-    assert {key for key in METRICS if key in headline(report)} == {"different_drawings", "copies"}
+    assert {key for key in METRICS if key in headline(report)} == {
+        "worst_class_diversity",
+        "copies",
+    }
     words = "not measurable: the judge classifies 33.3 % of the held-out images correctly"
     assert words in quality_line(report) and "show the class" not in quality_line(report)
     assert "weakest class" not in quality_line(report)
@@ -349,11 +352,12 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     assert report["copies"]["value"] == by_hand.closer.double().mean()
     assert report["copies"]["heldout_nearest_median"] == by_hand.heldout_median
     assert "gan_train_accuracy" not in report, "0 kimg: it is not asked for"
-    varied = [each for each in variety(drawn[0], asked, training) if each]
-    numbers = [each.number for each in varied]
-    assert report["different"]["by_class"] == numbers
-    assert report["different"]["floor_by_class"] == [each.of_real for each in varied]
-    assert report["different_drawings"]["value"] == min(numbers)
+    diverse = [each for each in diversity_by_class(drawn[0], asked, training) if each]
+    fractions = [each.value for each in diverse]
+    assert report["diversity"]["by_class"] == fractions and len(fractions) == 3
+    assert report["diversity"]["interval_by_class"] == [list(each.interval) for each in diverse]
+    assert report["worst_class_diversity"]["value"] == min(fractions)
+    assert 0.5 < report["worst_class_diversity"]["floor"] < 1, "the least of three, by chance"
 
 
 def test_distances_and_copies_are_better_lower_and_all_others_higher() -> None:
@@ -372,8 +376,10 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     report["fid_judge"] |= {"by_class": [12.0, None], "floor_by_class": [2.0, None]}
     report["fid_judge"]["interval_95"] = [0.05, 0.15]
     report["precision"]["interval_95"] = [-0.02, 1.01]
-    report["different"] = {"by_class": [300.0, 25.0], "floor_by_class": [900.0, 50.0]}
-    report["heldout_by_class"] = [7, 5]
+    report["diversity"] = {"by_class": [0.72, 0.7], "interval_by_class": [[0.7, 0.74], [0.6, 0.8]]}
+    report["heldout_by_class"] = [7, 50]
+    report["conditional_accuracy"]["interval_by_class"] = [[0.86, 0.97], [0.51, 0.7]]
+    report["conditional_accuracy"]["floor_interval_by_class"] = [[0.65, 1.0], [0.79, 0.96]]
     flat = headline(report)
     assert flat.keys() == METRICS.keys() - {"gan_train_accuracy"} | {"fid_judge_floor"}
     assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
@@ -384,15 +390,22 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     assert [row[2] for row in table if row[0] == "precision"] == ["0.0 % to 100.0 %"]
     assert table[5][:5] == ["accuracy of the worst class", "40.0 %", "", "", "higher"]
     report["class_names"] = ["<b>", "no"]
-    assert class_table(report)[1] == ["<b>", 0.93, 1.0, 7, 300.0, 900.0, 12.0, 2.0]
-    assert weakest_class(report) == "<b> (300 different drawings, real images 900)"
-    report["different"]["by_class"][0] = 800.0
+    assert class_table(report)[1] == ["<b>", 0.93, 1.0, 7, 0.72, 12.0, 2.0]
+    # At the near ends of the intervals: .74 of the diversity; of the accuracy .70 of .79 or more.
+    assert weakest_class(report) == "<b> (72 % as diverse as real images)"
+    report["diversity"]["interval_by_class"][0] = [0.54, 0.9]
     del report["class_names"]
-    assert weakest_class(report) == "1 (25 different drawings, real images 50)"
-    report["conditional_accuracy"]["by_class"] = [0.0, 0.9]
-    assert weakest_class(report) == "0 (0.0 % right, its 7 held-out images 100.0 %)"
-    ahead = {"by_class": [1.0, 0.9], "floor_by_class": [1.0, 0.8]}
-    assert weakest_class({"conditional_accuracy": ahead, "heldout_by_class": [7, 7]}) == ""
+    assert weakest_class(report) == "1 (70 % as diverse as real images)"
+    report["diversity"]["interval_by_class"] = [None, None]
+    report["diversity"]["by_class"] = [None, None]
+    assert weakest_class(report) == "1 (61.0 % right, its 50 held-out images 90.0 %)"
+    report["conditional_accuracy"] |= {
+        "by_class": [0.5, 0.9],
+        "interval_by_class": [[0.4, 0.6], None],
+    }
+    assert weakest_class(report) == "0 (50.0 % right, its 7 held-out images 100.0 %)"
+    report["conditional_accuracy"]["interval_by_class"] = [[0.6, 0.7], [0.84, 0.95]]
+    assert weakest_class(report) == "", "seven real images, all right: 65 % or more"
 
 
 def test_a_line_of_quality_has_what_real_images_get_and_what_makes_it_doubtful() -> None:

@@ -15,10 +15,11 @@ from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
 from cgan.quality.class_shift import Moments, furthest
 from cgan.quality.comparison import REPLICATES, Estimate, EvaluationSet, Judged
+from cgan.quality.diversity import diversity_by_class
 from cgan.quality.judge import look, train_judge
-from cgan.quality.likeness import Copies, Variety, near_copies, variety
+from cgan.quality.likeness import Copies, near_copies
 from cgan.quality.metrics import Accuracy, accuracy_of
-from cgan.registry.decision import COMPARED, as_varied, bars, compare, decide, shifted
+from cgan.registry.decision import COMPARED, as_diverse, bars, compare, decide, shifted
 from cgan.verdict import Check, Report, table_of
 
 LIMITS = load_params(ROOT / "params.yaml").gate
@@ -79,13 +80,13 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
         (noisy, {*wrong, "fid_over_floor", "drawn_shift"}),
         (training.images, {"copies"}),
         (patched, {"drawn_shift"}),
-        (repeated, {"different_drawings"}),
+        (repeated, {"diversity"}),
     ):
-        judged, varied = against.judge_drawings(drawn), variety(drawn, asked, training)
+        judged, diverse = against.judge_drawings(drawn), diversity_by_class(drawn, asked, training)
         found = near_copies(drawn, asked, training, heldout, seed=1)
         shifts = furthest(Moments.of_images(drawn, asked, 10), known, drawn.shape[1:])
         checks = [
-            *bars(LIMITS, judged, found, JUDGE, varied, NAMES),
+            *bars(LIMITS, judged, found, JUDGE, diverse, NAMES),
             shifted("drawn_shift", "", shifts, LIMITS.max_drawn_shift, NAMES),
         ]
         verdict, reasons = decide(checks)
@@ -95,7 +96,7 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
         assert missed >= names if drawn is noisy else missed == names
         assert drawn is not noisy or any("class n3, the worst" in reason for reason in reasons)
         assert drawn is not patched or "class n5 is brighter by 255 grey levels" in reasons[0]
-        assert drawn is not repeated or "different drawings of class n8" in reasons[0]
+        assert drawn is not repeated or "diversity of class n8" in reasons[0]
 
 
 # ------------------------------------------------------------------------------------ the champion
@@ -199,27 +200,23 @@ def test_a_challenger_passes_that_is_clearly_better_and_nowhere_worse(
     assert all(map(str.startswith, found, reasons)) and len(found) == len(reasons), found
 
 
-def varied(number: float, of_real: float = 1000.0, half: float = 0.0) -> Variety:
-    """`half`: of the interval of the share of pairs that are the same, as a part of it."""
-    return Variety(number, of_real, flat(1 / number, half / number))
-
-
-def test_fewer_different_drawings_than_half_of_the_champion_s_block_where_that_is_clear() -> None:
-    for ours, its, passed in (
-        ([varied(50), varied(700)], [varied(197), varied(700)], False),
-        ([varied(400), varied(700)], [varied(1000, half=0.5), varied(700)], True),
-        ([varied(400), varied(700)], [varied(1000, half=0.1), varied(700)], False),
-        ([varied(10, 36.0), None], [varied(9, 36.0), varied(700)], True),
+def test_a_class_clearly_below_nine_tenths_of_the_champion_s_diversity_blocks() -> None:
+    for challenger, champion, passed in (
+        ([flat(0.7), flat(0.9)], [flat(0.8), flat(0.9)], False),
+        ([flat(0.7), flat(0.9)], [flat(0.8, 0.05), flat(0.9)], True),
+        ([flat(0.7, 0.05), flat(0.9)], [flat(0.8), flat(0.9)], True),
+        ([flat(0.7), flat(0.9)], [flat(0.8, 0.005), flat(0.9)], False),
+        ([flat(1.0), None], [flat(0.9), flat(0.9)], True),
     ):
-        [check] = as_varied(ours, its, LIMITS.min_different_of_champion, NAMES)
+        [check] = as_diverse(challenger, champion, LIMITS.min_diversity_of_champion, NAMES)
         assert check.passed is passed
         assert passed or "class n0" in check.what
     assert check.value == pytest.approx(10 / 9)
-    assert as_varied([None], [varied(3)], 0.5, NAMES) == []
+    assert as_diverse([None], [flat(0.9)], 0.9, NAMES) == []
 
 
 ZERO = LIMITS.model_copy(update={"min_coverage_of_floor": 0.0, "max_copies_over_floor": 0.02})
-OVER, LEAST = LIMITS.max_fid_over_floor, 40 * LIMITS.min_different_of_real
+OVER, LEAST = LIMITS.max_fid_over_floor, LIMITS.min_worst_class_diversity
 PART = 0.7 * LIMITS.min_coverage_of_floor  # of what real images get, .7
 
 
@@ -238,25 +235,25 @@ PART = 0.7 * LIMITS.min_coverage_of_floor  # of what real images get, .7
         ("copies", {"copies": near(4, 200, floor=0.04), "limits": ZERO}, True),
         ("judge_accuracy", {"judge": right([245, 245], [250, 250])}, True),
         ("judge_accuracy", {"judge": right([220, 220], [250, 250])}, False),
-        # Of class 1, as a part of what real images get; the interval of few drawings is wide.
-        ("different_drawings", {"different": [varied(500), varied(LEAST + 0.1, 40.0)]}, True),
-        ("different_drawings", {"different": [varied(500), varied(LEAST - 0.1, 40.0)]}, False),
-        ("different_drawings", {"different": [varied(500), varied(LEAST + 0.1, 40.0, 0.5)]}, False),
+        # Of class 1, the lowest at the pessimistic end.
+        ("diversity", {"diversity": [flat(0.97), flat(LEAST + 1e-8)]}, True),
+        ("diversity", {"diversity": [None, flat(LEAST - 1e-6)]}, False),
+        ("diversity", {"diversity": [flat(0.97), flat(LEAST + 0.02, 0.03)]}, False),
     ],
 )
 def test_f52_a_bar_is_checked_at_the_pessimistic_end_of_its_interval(
     name: str, measured: dict[str, Any], passed: bool
 ) -> None:
-    given = {"limits": LIMITS, "copies": near(0), "judge": JUDGE, "different": [], "names": NAMES}
+    given = {"limits": LIMITS, "copies": near(0), "judge": JUDGE, "diversity": [], "names": NAMES}
     judged = by_hand(**{k: value for k, value in measured.items() if k in by_hand().metrics})
     given |= {key: value for key, value in measured.items() if key in given}
     [found] = [check for check in bars(judged=judged, **given) if check.name == name]
     assert found.passed is passed and found.interval and found.interval[0] >= 0
-    assert name != "different_drawings" or "of class n1," in found.what
+    assert name != "diversity" or "of class n1," in found.what
 
 
 def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
-    found = bars(LIMITS, by_hand(), near(0, floor=0.015), JUDGE, [None, varied(400)], NAMES)
+    found = bars(LIMITS, by_hand(), near(0, floor=0.015), JUDGE, [None, flat(0.9)], NAMES)
     assert {check.name: check.limit for check in found} == {
         "conditional_accuracy": LIMITS.min_conditional_accuracy,
         "worst_class_accuracy": LIMITS.min_worst_class_accuracy,
@@ -264,7 +261,7 @@ def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
         "judge_accuracy": LIMITS.min_judge_accuracy,
         "fid_over_floor": LIMITS.max_fid_over_floor,
         "coverage_of_floor": LIMITS.min_coverage_of_floor,
-        "different_drawings": LIMITS.min_different_of_real,
+        "diversity": LIMITS.min_worst_class_diversity,
     }
 
 

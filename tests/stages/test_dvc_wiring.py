@@ -115,7 +115,7 @@ def test_each_section_of_params_belongs_to_one_stage_and_each_with_outputs_has_o
     ]
     assert len(owned) == len(STAGES) - len(others) and not entries("record", "params")
     assert "params.yaml" in entries("params", "deps"), "it checks all of the file"
-    keys = ("min_worst_class_accuracy", "min_different_of_real", "min_judge_accuracy")
+    keys = ("min_worst_class_accuracy", "min_worst_class_diversity", "min_judge_accuracy")
     limits = [f"gate.{key}" for key in keys]
     assert entries("page", "params") == [*owned, *limits]  # it shows them all
     assert list(SHOWN_SECTIONS) == owned

@@ -1,0 +1,78 @@
+"""How diverse the drawings of each class are, beside its real images.
+
+Clark and Evans (Ecology 35, 1954) tell clustered points from scattered ones by the mean distance to the
+nearest neighbour, as a fraction of what is expected. Here real images say what is expected, and the distance
+is that of `likeness.distances`, by which a moved or brightened copy is at 0.
+
+Among more images the nearest is nearer. So each image always has equally many others, OTHERS: the mean is
+over all subsets of so many, and thereby unbiased whatever the counts (a U-statistic). Its noise is the
+jackknife's, on average not too small (Efron & Stein, Annals of Statistics 9, 1981).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cgan.data.dataset import Dataset
+from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.quality.comparison import Estimate, resampled
+from cgan.quality.likeness import distances
+
+OTHERS = 24  # among which an image has its nearest; at most half of a class's images
+COMPARED = 250  # images of a class, at most, drawn and real
+
+
+def diversity_by_class(drawn: Tensor, labels: Tensor, training: Dataset) -> list[Estimate | None]:
+    """The mean distance of a drawing to the nearest of OTHERS of its class, as a fraction of that of training
+    images: around 1 for real images. `drawn` uint8 [N, C, H, W] of the classes `labels`.
+
+    None for a class with less than four drawings or different training images. Sets of equal size have the
+    same replicates, so that in the quotient of two generators' the noise of the real images drops out.
+    """
+
+    def of_class(label: int) -> Estimate | None:
+        random = torch.Generator().manual_seed(label)
+        real = training.images[training.labels == label].unique(dim=0)  # a CSV can hold one twice
+        real = real[torch.randperm(len(real), generator=random)[:COMPARED]]
+        mine = drawn[labels == label][:COMPARED]
+        others = min(OTHERS, min(len(real), len(mine)) // 2 - 1)
+        if others < 1:
+            return None
+        ours, theirs = (_estimate(images, others, random) for images in (mine, real))
+        return ours / theirs
+
+    with parts_on_threads(available_threads()) as parallel:
+        return list(parallel(of_class, range(training.classes)))
+
+
+def _estimate(images: Tensor, others: int, random: torch.Generator) -> Estimate:
+    apart = distances(images, images)
+    value, left_out = nearest_distance(torch.minimum(apart, apart.T), others)
+    count = len(images)
+    # Replicates with the jackknife's variance: what an image adds, as often as it is drawn.
+    added = math.sqrt(count * (count - 1)) * (left_out.mean() - left_out)
+    return Estimate.of(value, value + resampled(count, random) @ added / count)
+
+
+def nearest_distance(apart: Tensor, others: int) -> tuple[float, Tensor]:
+    """The mean distance of an image to the nearest of `others` random ones, and the same without each of the
+    images, float64 [N]. `apart` [N, N]: the distances; `others` at most N - 2."""
+    count = len(apart)
+    apart = apart.double().fill_diagonal_(math.inf)
+    nearest, places = (part[:, :-1] for part in apart.sort(dim=1))
+    value = (nearest @ _chances(count - 1, others)).mean().item()
+    # Without its j-th neighbour, an image's nearer ones keep their rank, and the others move up by one.
+    chances = _chances(count - 2, others)
+    without = torch.zeros_like(nearest)
+    without[:, 1:] += (nearest[:, :-1] * chances).cumsum(dim=1)
+    without[:, :-1] += (nearest[:, 1:] * chances).flip(1).cumsum(dim=1).flip(1)
+    left_out = torch.zeros_like(apart).scatter_(1, places, without).sum(dim=0) / (count - 1)
+    return value, left_out
+
+
+def _chances(count: int, others: int) -> Tensor:
+    """That the j-th nearest of `count` images is the nearest of `others` of them: float64 [count]."""
+    total = math.comb(count, others)
+    chances = [math.comb(count - 1 - rank, others - 1) / total for rank in range(count)]
+    return torch.tensor(chances, dtype=torch.float64)

@@ -1,0 +1,128 @@
+"""How diverse the drawings of a class are: what real images get, and what repeated drawings."""
+
+import itertools
+
+import pytest
+import torch
+from synthetic import sample_digits
+from test_likeness import trifling
+from torch import Tensor
+
+from cgan.data.dataset import Dataset
+from cgan.quality.comparison import Estimate
+from cgan.quality.diversity import diversity_by_class, nearest_distance
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict[int, Tensor]:
+    """500 images of each class."""
+    images, classes = sample_digits()
+    random = torch.Generator().manual_seed(0)
+    return {
+        label: images[classes == label][torch.randperm(500, generator=random)]
+        for label in range(10)
+    }
+
+
+def of_one_class(drawn: Tensor, real: Tensor) -> Estimate:
+    labels = torch.zeros(len(drawn), dtype=torch.int64)
+    [found] = diversity_by_class(
+        drawn, labels, Dataset(real, torch.zeros(len(real)).long(), {"classes": 1})
+    )
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("others", [1, 3, 5])
+def test_the_nearest_distance_is_the_mean_over_all_subsets_and_without_each_image(
+    others: int,
+) -> None:
+    points = torch.rand(7, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    apart = torch.cdist(points, points)
+
+    def by_hand(rows: list[int]) -> float:
+        nearest = [
+            min(float(apart[row, other]) for other in subset)
+            for row in rows
+            for subset in itertools.combinations([other for other in rows if other != row], others)
+        ]
+        return sum(nearest) / len(nearest)
+
+    value, left_out = nearest_distance(apart, others)
+    assert value == pytest.approx(by_hand(list(range(7))))
+    without = [by_hand([row for row in range(7) if row != image]) for image in range(7)]
+    assert left_out.tolist() == pytest.approx(without)
+
+
+@pytest.mark.parametrize(("count", "reals"), [(100, 20), (60, 100)])
+def test_other_real_images_are_as_diverse_and_at_most_one_sample_in_twenty_is_called_less_so(
+    digits: dict[int, Tensor], count: int, reals: int
+) -> None:
+    """Forty disjoint pairs of samples, also of unequal size: a mean of 1, and intervals that hold it."""
+    random, found = torch.Generator().manual_seed(1), []
+    for images in digits.values():
+        for _ in range(4):
+            order = torch.randperm(500, generator=random)
+            found.append(of_one_class(images[order[:count]], images[order[count : count + reals]]))
+    fractions = torch.tensor([each.value for each in found])
+    assert fractions.mean().item() == pytest.approx(1, abs=3 * fractions.std().item() / 40**0.5)
+    assert sum(each.interval[1] < 1 for each in found) <= 2
+    assert sum(each.interval[0] > 1 for each in found) <= 4
+    typical = torch.tensor([each.interval[1] - each.interval[0] for each in found]).mean() / 4
+    assert typical.item() == pytest.approx(fractions.std().item(), rel=0.3)
+
+
+@pytest.mark.parametrize(("pictures", "at_most"), [(1, 0.4), (10, 0.45), (50, 0.85)])
+def test_f52_a_few_pictures_repeated_are_seen_whatever_trifles_are_added(
+    pictures: int, at_most: float, digits: dict[int, Tensor]
+) -> None:
+    """150 drawings of so many pictures, each a pixel aside, brighter or darker, and noisy."""
+    random = torch.Generator().manual_seed(2)
+    for images in (digits[1], digits[9]):
+        drawn = images[torch.randint(pictures, (150,), generator=random)]
+        found, trifles = (of_one_class(each, images[400:]) for each in (drawn, trifling(drawn)))
+        assert found.value <= trifles.value < at_most
+        assert trifles.interval[1] < 0.92
+
+
+def test_a_class_is_measured_by_itself_and_one_without_enough_images_not_at_all(
+    digits: dict[int, Tensor],
+) -> None:
+    """Class 1 repeats ten pictures; 2 has three real images, 3 a thousand times the same; 4 no drawing."""
+    real = [digits[0][:100], digits[1][:60], digits[2][:3], digits[3][:1].repeat(9, 1, 1, 1)]
+    labels = torch.arange(5).repeat_interleave(torch.tensor([100, 60, 3, 9, 50]))
+    training = Dataset(torch.cat([*real, digits[4][:50]]), labels, {"classes": 5})
+    drawn = [
+        digits[0][100:150],
+        digits[1][60:70].repeat(5, 1, 1, 1),
+        *(digits[n][:50] for n in (2, 3)),
+    ]
+    asked = torch.arange(4).repeat_interleave(50)
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    fine, repeated, *others = diversity_by_class(torch.cat(drawn)[order], asked[order], training)
+    assert fine and fine.interval[0] < 1 < fine.interval[1]
+    assert repeated and repeated.interval[1] < 0.3
+    assert others == [None] * 3
+
+
+def test_colours_and_images_that_are_not_square(digits: dict[int, Tensor]) -> None:
+    images = digits[5].expand(-1, 3, -1, -1)[:, :, 2:26]  # 24 × 28
+    images = (images * torch.tensor([0.2, 0.9, 0.5])[:, None, None]).to(torch.uint8)
+    found, repeated = (of_one_class(drawn, images[100:200]) for drawn in (images[:100], images[:5]))
+    assert found.interval[0] < 1 < found.interval[1]
+    again = of_one_class(images[:5].repeat(20, 1, 1, 1), images[100:200])
+    assert again.value < 0.1 < repeated.value, "five drawings, each shown once, are no repetition"
+
+
+def test_the_noise_of_the_real_images_drops_out_of_the_quotient_of_two_generators(
+    digits: dict[int, Tensor],
+) -> None:
+    real = digits[6][:30]
+    ours = [of_one_class(digits[6][start : start + 200], real) for start in (50, 300)]
+    quotient = ours[0] / ours[1]
+
+    def width(estimate: Estimate) -> float:
+        return estimate.interval[1] - estimate.interval[0]
+
+    assert width(quotient) < 0.6 * width(ours[0])
+    assert quotient.interval[0] < 1 < quotient.interval[1]
