@@ -30,7 +30,13 @@ from cgan.quality.diversity import diversity_by_class
 from cgan.quality.intervals import share
 from cgan.quality.judge import Judge, Progress, load_judge, look, silent, train_judge
 from cgan.quality.likeness import MAX_SHIFT, near_copies
-from cgan.quality.metrics import NEIGHBOURS, accuracy_of, conditional_accuracy, in_mix
+from cgan.quality.metrics import (
+    NEIGHBOURS,
+    accuracy_of,
+    accuracy_of_guesses,
+    conditional_accuracy,
+    in_mix,
+)
 
 KNOWN_BY_HEART = (
     "training images; too few are held out to know what the judge knows of them by heart",
@@ -171,8 +177,8 @@ def measured(
 
     Each key of METRICS has an entry: `value`, and where there are such, `floor` (what real images get),
     `interval_95`, `replicates` (less the value) and details; what was not asked for has none. With several
-    draws it is their mean. Where the judge is no better than one that always gives the same answer, what is
-    seen through it has no value, and `not_measurable` says why.
+    draws it is their mean. Where the judge may be no better than one that guesses, what is seen through it
+    has no value, and `not_measurable` says why.
     """
     training, heldout, labels = inputs.training, inputs.heldout, evaluation_set.asked
     agreement, constant = evaluation_set.agreement, 1 / training.classes
@@ -222,12 +228,11 @@ def measured(
         "heldout_nearest_median": near.heldout_median,
     }
     reason = ""
-    if agreement.value <= accuracy_of_guesses(
-        evaluation_set.real.classes, heldout.labels, training.classes
-    ):
+    guesses = accuracy_of_guesses(evaluation_set.real.classes, heldout.labels, training.classes)
+    if agreement.value <= guesses + 1e-9:
         reason = (
             f"the judge classifies {percent(agreement.value)} of the held-out images correctly (mean over "
-            f"the classes), and the same answer for every image would be right on {percent(constant)}"
+            f"the classes), and answers that have nothing to do with the images get up to {percent(guesses)}"
         )
         for key in means:
             entries[key] = _unknown(entries[key])

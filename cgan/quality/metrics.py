@@ -74,11 +74,11 @@ def mean_share(pairs: Sequence[tuple[int, int]]) -> tuple[float, tuple[float, fl
 
 
 def accuracy_of_guesses(judged: Tensor, labels: Tensor, classes: int, tries: int = 1000) -> float:
-    """What a classifier gets that names these classes without looking at the images, in all but 2.5 % of the
-    cases: a quantile of the accuracy with the answers, `judged`, in random order."""
+    """The accuracy that answers which have nothing to do with the images get at most, in all but 2.5 % of the
+    cases: its quantile with the answers, `judged`, in random order (a permutation test)."""
     random = torch.Generator().manual_seed(0)
     counts = labels.bincount(minlength=classes)
-    worth = 1 / counts[labels] / int(counts.count_nonzero())  # of a right answer
+    worth = 1 / counts[labels].double() / int(counts.count_nonzero())  # of a right answer
     orders = (torch.randperm(len(labels), generator=random) for _ in range(tries))
     found = torch.stack([worth[judged[order] == labels].sum() for order in orders])
     return float(found.quantile(0.975, interpolation="higher"))

@@ -39,6 +39,7 @@ from cgan.quality.judge import accuracy, look, save_judge, train_judge
 from cgan.quality.likeness import near_copies
 from cgan.quality.metrics import (
     NEIGHBOURS,
+    accuracy_of_guesses,
     conditional_accuracy,
     diversity,
     frechet_distance,
@@ -245,6 +246,37 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     assert report["conditional_accuracy"]["floor"] == pytest.approx(1 / 3)
     json.dumps(report, allow_nan=False)
     assert [row[1] for row in class_table(report)[1:]] == ["", "", ""]
+
+
+@pytest.mark.parametrize("per_class", [[1] * 300, [50, 3, 20, 7], [2] * 1000])
+def test_guesses_are_called_knowledge_at_most_once_in_forty_and_knowledge_is(
+    per_class: list[int],
+) -> None:
+    """One answer for all, answers at random and others in the mix of the data; and a judge that is right on a
+    tenth beside. 3 of 300 were knowledge by the interval of their share."""
+    random, classes = torch.Generator().manual_seed(0), len(per_class)
+    labels = torch.repeat_interleave(torch.tensor(per_class))
+    labels = labels[torch.randperm(len(labels), generator=random)]
+
+    def knows(judged: Tensor) -> bool:
+        right = conditional_accuracy(judged, labels, classes).value
+        return right > accuracy_of_guesses(judged, labels, classes, tries=200) + 1e-9
+
+    assert not knows(torch.full_like(labels, 2))
+    for mixed in (False, True):
+        answers = [
+            labels[torch.randperm(len(labels), generator=random)]
+            if mixed
+            else torch.randint(classes, labels.shape, generator=random)
+            for _ in range(100)
+        ]
+        assert sum(map(knows, answers)) <= 6  # 2.5 are expected at most
+        seen = torch.rand(len(labels), generator=random) < 0.3
+        assert knows(torch.where(seen, labels, answers[0]))
+    if classes == 300:
+        wrong = (labels + 1) % classes
+        for count, known in ((3, False), (5, True)):
+            assert knows(wrong.index_copy(0, torch.arange(count), labels[:count])) is known
 
 
 def digits_known_by_heart() -> tuple[Inputs, Tensor]:
