@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.model.sampling import to_uint8
 
-WINDOWS = ((5.0, math.inf), (2.4, 0.72), (1.2, 0.53), (0.6, 0.35), (0.3, 0.22), (0.0, 0.15))
-"""From which noise on, in images of 32 pixels, a window has which part of the side."""
-REFERENCE_SIDE = 32
-OVERLAP = 6  # windows begin so many times in their width
-CAP_ROUNDS, CANDIDATES, REFINEMENTS = 3, 33, 4
-LEAST_WEIGHT = 1e-5  # an image with less weight in all windows is left out
-BLOCK = 250_000  # pixels that are floats at once: they fit into a core's cache
+REFERENCE_SIDE = 32  # pixels, for which the noise of windows is meant
+WINDOW, POWER = 0.46, 0.55  # a window's part of the side: WINDOW · noise ** POWER
+NARROWEST, WIDEST = 0.15, 0.72
+BLENDED = 0.5  # of a window's side, the part whose pixels are made by it
+OVERLAP = 4  # windows begin so many times in their width
+CAP_ROUNDS, CANDIDATES, REFINEMENTS = 10, 33, 4
+NEGLIGIBLE = -12.0  # log weight; a source with less in all windows is left out
+BLOCK = 250_000  # pixels that are floats at once: on the CPU they stay in a core's cache
+BLOCK_ON_GPU = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class LocalScoreSettings:
     sources: int = 250
     """Images of the class, drawn at random, that one drawing is made from."""
     window_scale: float = 1.35
+    """Larger windows: more legible drawings, nearer to training images."""
 
 
 class LocalScoreSampler(nn.Module):
@@ -110,70 +113,91 @@ def sigmas(settings: LocalScoreSettings) -> list[float]:
     return [float(part) ** settings.rho for part in np.linspace(most, least, settings.steps)]
 
 
-def window(sigma: float, height: int, width: int, scale: float) -> int | None:
-    """The side of the windows in pixels, odd; None for the whole image."""
+def window_side(sigma: float, height: int, width: int, scale: float) -> int:
+    """Of a window in pixels, odd."""
     side = math.sqrt(height * width)
-    part = next(part for least, part in WINDOWS if sigma * REFERENCE_SIDE / side >= least) * scale
-    return None if part >= 1.9 else max(1, 2 * round((part * side - 1) / 2) + 1)
+    part: float = WINDOW * (sigma * REFERENCE_SIDE / side) ** POWER
+    part = scale * min(max(part, NARROWEST), WIDEST)
+    return max(1, 2 * round((part * side - 1) / 2) + 1)
 
 
 def denoised(noisy: Tensor, sources: Tensor, sigma: float, settings: LocalScoreSettings) -> Tensor:
     """What `noisy` [C, H, W] of noise `sigma` was, by windows of the sources uint8 [N, C, H, W].
 
     Each window has a weight for each source, a softmax of minus the squared distance over 2σ². A pixel is the
-    mean of the sources' pixels there, by the mean weights of the windows that it lies in.
+    mean of the sources' pixels there, by the mean weights of the windows in whose middle it lies. Where whole
+    windows are averaged, more of them disagree, and drawings are foggy.
     """
     _, height, width = noisy.shape
-    side = window(sigma, height, width, settings.window_scale)
-    rows, columns = (windows(length, side, noisy.device) for length in (height, width))
-    weights = softmax_with_cap(
-        distances(noisy, sources, rows, columns) / (-2 * sigma**2), settings.cap
-    )
-    alive = (weights.flatten(1).amax(dim=1) > LEAST_WEIGHT).nonzero()[:, 0]
-    weights = weights[alive] / weights[alive].sum(dim=0)
-    up, across = (part / part.sum(dim=0) for part in (rows, columns))
+    side = window_side(sigma, height, width, settings.window_scale)
+    down, across = (Windows(length, side, noisy.device) for length in (height, width))
+    logits = distances(noisy, sources, down.seen, across.seen).div_(-2 * sigma**2)
+    rows, weights = softmax_with_cap(logits, settings.cap)
     total = torch.zeros_like(noisy)
-    size = max(1, BLOCK // noisy.numel())
-    for block, some in zip(alive.split(size), weights.split(size), strict=True):
-        shares = up.T @ some @ across
-        total += (sources[block].float() * shares[:, None]).sum(dim=0)
+    size = _block(noisy)
+    for block, some in zip(rows.split(size), weights.split(size), strict=True):
+        shares = down.blended.T @ some @ across.blended
+        total += (sources[block] * shares[:, None]).sum(dim=0)
     return total.div_(127.5).sub_(1)
 
 
-def windows(length: int, side: int | None, device: torch.device) -> Tensor:
-    """Which pixels of a row each window holds: float32 [windows, length] of 0 and 1, cut at the ends."""
-    if side is None:
-        return torch.ones(1, length, device=device)
-    count = 1 + math.ceil((length - 1) / max(1, side // OVERLAP))
-    centres = torch.linspace(0, length - 1, count).round()
-    apart = (centres[:, None] - torch.arange(length)).abs()
-    return (apart <= side // 2).float().to(device)
+class Windows:
+    """Along one side of an image, float32 [windows, pixels]: `seen`, 1 where a window sees a pixel;
+    `blended`, a window's part in making a pixel. Windows are cut at the ends."""
+
+    def __init__(self, length: int, side: int, device: torch.device) -> None:
+        count = 1 + math.ceil((length - 1) / max(1, side // OVERLAP))
+        centres = torch.linspace(0, length - 1, count).round()
+        apart = (centres[:, None] - torch.arange(length)).abs()
+        step = (length - 1) / max(1, count - 1)
+        self.seen = (apart <= side // 2).float().to(device)
+        near = (apart <= max(side // 2 * BLENDED, step)).float().to(device)
+        self.blended = near / near.sum(dim=0)
 
 
-def distances(noisy: Tensor, sources: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def distances(noisy: Tensor, sources: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Squared distances in each window, float32 [N, windows down, windows across]."""
     pixels = (noisy + 1) * 127.5  # sources stay bytes
-    down = rows.repeat(1, len(noisy)) / 127.5**2  # also over the channels
-    blocks = sources.split(max(1, BLOCK // noisy.numel()))
-    apart = (block.float().sub_(pixels).square_().flatten(1, 2) for block in blocks)
-    return torch.cat([down @ (block @ columns.T) for block in apart])
+    scaled = down / 127.5**2
+    apart = ((block - pixels).square_().sum(dim=1) for block in sources.split(_block(noisy)))
+    return torch.cat([scaled @ (energy @ across.T) for energy in apart])
 
 
-def softmax_with_cap(logits: Tensor, cap: float) -> Tensor:
-    """The softmax over the N sources of [N, h, w], with a constant taken from the logits of a source that
-    would have more than the part `cap` of all weight, so that it has that part."""
+def _block(image: Tensor) -> int:
+    """How many images are floats at once."""
+    pixels = BLOCK if image.device.type == "cpu" else BLOCK_ON_GPU
+    return max(1, pixels // image.numel())
+
+
+def softmax_with_cap(logits: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """Rows of the sources that have weight, and their weights: the softmax over N sources of `logits`
+    [N, h, w], which are overwritten.
+
+    From the logits of a source that would have more than the part `cap` of all weight a constant is taken, so
+    that it has that part. Of less than five sources one may have more: 1.5 times its fair part.
+    """
     cap = min(1.0, max(cap, 1.5 / len(logits)))
     for _ in range(CAP_ROUNDS):
-        weights = logits.softmax(dim=0)
-        share, source = weights.flatten(1).mean(dim=1).max(dim=0)
+        rows, weights, _ = _softmax(logits)
+        share, most = weights.flatten(1).mean(dim=1).max(dim=0)
         if share <= cap * 1.02:
-            return weights
-        others = logits.clone()
-        others[source] = -math.inf
-        lead = (logits[source] - others.logsumexp(dim=0)).flatten()
-        logits = logits.clone()
-        logits[source] -= _excess(lead, cap)
-    return logits.softmax(dim=0)
+            break
+        source = rows[most]
+        own = logits[source].clone()
+        logits[source] = -math.inf
+        others = _softmax(logits)[2]
+        logits[source] = own - _excess((own - others).flatten(), cap)
+    return rows, weights
+
+
+def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the sources that have weight in any window, their weights, and the logarithm of all weight."""
+    most = logits.amax(dim=0)
+    below = logits - most
+    rows = (below.flatten(1).amax(dim=1) > NEGLIGIBLE).nonzero()[:, 0]
+    weights = below[rows].exp_()
+    total = weights.sum(dim=0)
+    return rows, weights.div_(total), most + total.log()
 
 
 def _excess(lead: Tensor, cap: float) -> Tensor:
@@ -192,7 +216,7 @@ def fitted_settings(images: Tensor, labels: Tensor) -> tuple[LocalScoreSettings,
     height, width = images.shape[2:]
     side = math.sqrt(height * width)
     settings = LocalScoreSettings(sigma_max=round(20 * max(1.0, side / REFERENCE_SIDE), 1))
-    narrow = window(settings.sigma_min, height, width, settings.window_scale)
+    narrow = window_side(settings.sigma_min, height, width, settings.window_scale)
     return settings, f"windows down to {narrow} pixels, for images of {width} × {height}"
 
 

@@ -1,0 +1,180 @@
+"""Drawings without training: the ideal denoiser of images, by windows."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from cgan.model.local_score import (
+    LocalScoreSampler,
+    LocalScoreSettings,
+    Windows,
+    denoised,
+    distances,
+    fitted_settings,
+    sigmas,
+    softmax_with_cap,
+)
+
+SETTINGS = LocalScoreSettings(steps=8, sigma_max=10.0)
+WHOLE = replace(SETTINGS, window_scale=100.0, cap=1.0)
+COUNTS = (7, 1, 2, 5)  # images a class
+
+
+def images_of(count: int, height: int = 10, width: int = 14, channels: int = 3) -> Tensor:
+    """Smooth random pictures, uint8 [N, C, H, W]."""
+    random = torch.Generator().manual_seed(count)
+    coarse = torch.rand(count, channels, 3, 4, generator=random)
+    fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return (fine * 255).to(torch.uint8)
+
+
+def unequal_sampler(settings: LocalScoreSettings = SETTINGS) -> LocalScoreSampler:
+    """Classes of COUNTS images, shuffled; those of class c lie between 60c and 60c + 50."""
+    labels = torch.arange(len(COUNTS)).repeat_interleave(torch.tensor(COUNTS))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    images = images_of(len(labels)).float().mul(50 / 255) + 60 * labels[:, None, None, None]
+    return LocalScoreSampler(images.to(torch.uint8), labels, settings)
+
+
+def test_with_windows_that_see_all_it_is_the_mean_of_the_posterior() -> None:
+    sources, sigma = images_of(9), 6.0
+    pixels = sources.double() / 127.5 - 1
+    noisy = pixels[4] + sigma * torch.randn(3, 10, 14, generator=torch.Generator().manual_seed(1))
+    squares = (noisy - pixels).square().sum(dim=(1, 2, 3))
+    weights = torch.softmax(-squares / (2 * sigma**2), dim=0)
+    assert 0.05 < weights.max() < 0.95, "no case in point"
+    expected = (weights[:, None, None, None] * pixels).sum(dim=0)
+    torch.testing.assert_close(
+        denoised(noisy.float(), sources, sigma, WHOLE), expected.float(), atol=2e-4, rtol=0
+    )
+
+
+def test_with_windows_that_see_all_drawings_of_two_images_are_one_or_the_other_half_the_time_each() -> (
+    None
+):
+    sources = images_of(2)
+    drawn = LocalScoreSampler(sources, torch.zeros(2, dtype=torch.long), WHOLE).draw(
+        torch.zeros(60, dtype=torch.long), seed=3
+    )
+    apart = (drawn[:, None].int() - sources.int()).abs().amax(dim=(2, 3, 4))
+    assert (apart.amin(dim=1) <= 1).all()
+    assert 18 <= (apart.argmin(dim=1) == 0).sum() <= 42  # five deviations: 0.01 in a million
+
+
+def test_windows_sum_what_they_see_and_are_cut_at_the_ends() -> None:
+    sources, noisy = images_of(4), torch.randn(3, 10, 14)
+    down, across = Windows(10, 5, noisy.device), Windows(14, 5, noisy.device)
+    assert (len(down.seen), len(across.seen)) == (10, 14)  # a window at each pixel
+    found = distances(noisy, sources, down.seen, across.seen)
+    squares = (noisy - (sources / 127.5 - 1)).square()
+    for source, y, x in [(0, 0, 0), (1, 9, 13), (2, 4, 6), (3, 1, 12)]:
+        window = squares[source, :, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
+        torch.testing.assert_close(found[source, y, x], window.sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_large_windows_overlap_and_every_pixel_is_made_by_some() -> None:
+    for length, side in [(64, 47), (28, 5), (17, 33), (3, 1), (256, 53)]:
+        windows = Windows(length, side, torch.device("cpu"))
+        torch.testing.assert_close(windows.blended.sum(dim=0), torch.ones(length))
+        assert (windows.seen.sum(dim=0) >= 1).all()
+        assert len(windows.seen) <= 2 + length / max(1, side // 4)
+
+
+def test_parts_of_several_images_become_new_ones_whose_parts_are_real() -> None:
+    """Left and right halves vary independently: of 6 × 6 pairs, 6 are there."""
+    left, right = torch.tensor([4, 0, 5, 2, 1, 3]), torch.tensor([1, 4, 2, 5, 0, 3])
+    sources = torch.zeros(6, 1, 8, 24, dtype=torch.uint8)
+    sources[:, :, :, :6] = (20 + 40 * left.to(torch.uint8))[:, None, None, None]
+    sources[:, :, :, 18:] = (20 + 40 * right.to(torch.uint8))[:, None, None, None]
+    labels = torch.zeros(40, dtype=torch.long)
+
+    def pairs(settings: LocalScoreSettings) -> Tensor:
+        sampler = LocalScoreSampler(sources, labels[:6], settings)
+        drawn = sampler.draw(labels, seed=1).float()
+        return (drawn[:, 0, 4][:, [1, 22]] - 20) / 40
+
+    local = pairs(replace(SETTINGS, cap=1.0, window_scale=1.0))
+    assert ((local - local.round()).abs() < 0.05).double().mean() > 0.7  # few mixtures
+    known = {(int(a), int(b)) for a, b in zip(left, right, strict=True)}
+    new = [tuple(pair) not in known for pair in local.round().int().tolist()]
+    assert sum(new) > 20
+    assert all(tuple(pair) in known for pair in pairs(WHOLE).round().int().tolist())
+
+
+def test_an_image_depends_on_seed_position_and_label_alone() -> None:
+    sampler = unequal_sampler()
+    labels = torch.tensor([3, 0, 2, 0, 1, 3, 0])
+    drawn = sampler.draw(labels, seed=5)
+    assert drawn.shape == (7, 3, 10, 14) and drawn.dtype == torch.uint8
+    assert torch.equal(sampler.draw(labels[:4], seed=5), drawn[:4])
+    others = torch.tensor([0, 0, 0, 0, 1, 2, 0])
+    assert torch.equal(sampler.draw(others, seed=5)[[1, 3, 4, 6]], drawn[[1, 3, 4, 6]])
+    assert not torch.equal(drawn[1], drawn[3])
+    assert not torch.equal(sampler.draw(labels, seed=6)[0], drawn[0])
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert torch.equal(sampler.draw(labels, seed=5), drawn)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_classes_of_one_two_and_five_images_are_drawn_from_their_own_images() -> None:
+    sampler = unequal_sampler()
+    assert sampler.classes == 4 and sampler.shape == (3, 10, 14)
+    labels = torch.arange(4).repeat(3)
+    drawn = sampler.draw(labels, seed=2)
+    low = drawn.flatten(1).amin(dim=1).int() - 60 * labels
+    high = drawn.flatten(1).amax(dim=1).int() - 60 * labels
+    assert low.min() >= -1 and high.max() <= 51
+    only = sampler.images[sampler.labels == 1][0].int()
+    assert (drawn[labels == 1].int() - only).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("count", "allowed"), [(30, 0.3), (5, 0.3), (3, 0.5), (2, 0.75)])
+def test_no_image_makes_more_of_a_drawing_than_the_cap(count: int, allowed: float) -> None:
+    """The noisy image is a source itself: without a cap it is given back."""
+    sources = images_of(count, 24, 20)
+    noisy = sources[0] / 127.5 - 1
+    settings = replace(SETTINGS, window_scale=1.0)
+
+    def part_of_first(cap: float) -> float:
+        clean = denoised(noisy, sources, 0.03, replace(settings, cap=cap))
+        return ((clean - noisy).abs().amax(dim=0) < 2e-3).double().mean().item()
+
+    assert part_of_first(1.0) == 1
+    assert part_of_first(0.3) < allowed + 0.05
+    random = torch.Generator().manual_seed(count)
+    logits = 40 * torch.randn(count, 6, 5, generator=random)
+    logits[0] += 60
+    rows, weights = softmax_with_cap(logits, 0.3)
+    assert weights.flatten(1).mean(dim=1).max() <= allowed * 1.03
+    assert len(rows) <= count
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(6, 5))
+
+
+def test_below_the_cap_nothing_is_taken() -> None:
+    logits = torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0))
+    rows, weights = softmax_with_cap(logits.clone(), 0.3)
+    torch.testing.assert_close(weights, logits.softmax(dim=0)[rows])
+
+
+def test_the_noise_falls_from_the_most_to_the_least() -> None:
+    noises = sigmas(SETTINGS)
+    assert noises[0] == pytest.approx(10) and noises[-1] == pytest.approx(0.03)
+    assert noises == sorted(noises, reverse=True) and len(noises) == 8
+    middle = (10 ** (1 / 7) + 3 / 7 * (0.03 ** (1 / 7) - 10 ** (1 / 7))) ** 7
+    assert noises[3] == pytest.approx(middle)  # Karras et al., equation 5
+
+
+def test_settings_are_fitted_to_images_of_any_size_and_drawn_by() -> None:
+    for height, width, channels in [(8, 12, 1), (40, 28, 3), (256, 200, 3)]:
+        images = images_of(9, height, width, channels)
+        labels = torch.zeros(9, dtype=torch.long)
+        settings, why = fitted_settings(images, labels)
+        assert why
+        drawn = LocalScoreSampler(images, labels, replace(settings, steps=2)).draw(labels[:1], 1)
+        assert drawn.shape == (1, channels, height, width)
