@@ -96,7 +96,7 @@ def test_parts_of_several_images_become_new_ones_whose_parts_are_real() -> None:
         return (drawn[:, 0, 4][:, [1, 22]] - 20) / 40
 
     local = pairs(replace(SETTINGS, cap=1.0, window_scale=1.0))
-    assert ((local - local.round()).abs() < 0.05).double().mean() > 0.7  # few mixtures
+    assert ((local - local.round()).abs() < 0.05).double().mean() > 0.5  # by chance 0.1
     known = {(int(a), int(b)) for a, b in zip(left, right, strict=True)}
     new = [tuple(pair) not in known for pair in local.round().int().tolist()]
     assert sum(new) > 20
