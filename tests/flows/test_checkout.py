@@ -1,5 +1,6 @@
 """Checkouts: each run has a fresh clone at its commit, with the Home and the cache of its project."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -181,3 +182,27 @@ def test_a_run_holds_its_checkout_and_imports_the_code_of_its_commit(clone: Path
     folder = json.loads(said)[0]
     assert Path(folder).parent == clone / ".cgan/checkouts"
     assert json.loads(said) == [folder, f"{folder}/flows/repro.py", folder, str(clone / ".cgan")]
+
+
+@pytest.mark.slow
+def test_after_a_disk_error_dvc_finds_what_is_damaged_once_its_cache_is_writable(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/reliability.md has it."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    out = Path("data/raw/train.csv")
+    dvc("repro", "--quiet", "download")
+    good = out.read_bytes()
+    digest = hashlib.md5(good, usedforsecurity=False).hexdigest()
+    cached = Path(f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}")
+    assert cached.read_bytes() == good
+    cached.chmod(0o644)
+    cached.write_bytes(b"x" + good[1:])
+    cached.chmod(0o444)
+    out.unlink()
+    dvc("checkout", "--quiet", "download")
+    assert out.read_bytes() != good, "DVC hashes no file again that is write-protected"
+    run("chmod", "-R", "u+w", ".dvc/cache/files", cwd=repo)
+    out.unlink()
+    dvc("repro", "--quiet", "download")
+    assert out.read_bytes() == good and cached.read_bytes() == good

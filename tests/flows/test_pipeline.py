@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -167,6 +169,16 @@ def test_in_a_checkout_results_go_to_the_remote_and_the_next_checkout_begins_wit
     assert pipeline(return_state=True).name == "Promoted"
     assert (store / "files").is_dir() and (store / "runs").is_dir()
     assert Path(".cgan/dvc.lock").read_bytes() == Path("dvc.lock").read_bytes()
+    # A remote that takes nothing fails the run, and its verdict stands in the message.
+    shutil.rmtree(store)
+    store.write_text("no folder")
+    monkeypatch.setattr(flow, "push", flow.push.with_options(retries=0))
+    state = pipeline(refresh=True, return_state=True)
+    assert state.is_failed()
+    assert re.search(
+        r"dvc push: (.|\n)*The results are in this machine's cache.\nversion 3 is promoted",
+        str(state.message),
+    )
 
 
 def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -223,6 +235,27 @@ def test_f67_f71_what_a_killed_run_had_started_ends_by_itself_and_the_next_run_w
         assert "download: process" not in following.stdout.read(), "its result is there"
         assert following.wait() == 0
     assert attempts() == ["download"]
+
+
+def test_a_stage_has_no_input_that_it_could_wait_for(repo: Path) -> None:
+    code = 'from flows.repro import in_session; in_session("json.tool", relay=print)'
+    known = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], input="{}", env=known, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "CganError" in done.stderr and "{}" not in done.stdout
+
+
+def test_a_line_of_a_stage_has_its_level_in_prefect_s_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(repro, "get_run_logger", lambda: logging.getLogger("of a run"))
+    caplog.set_level(logging.DEBUG)
+    for line in ("Error: no disk", "WARNING: 5 % off", "ERROR: busy", "Errors: 3", "step 5: %s"):
+        repro.relay(line)
+    levels = [logging.ERROR, logging.WARNING, logging.ERROR, logging.INFO, logging.INFO]
+    assert [record.levelno for record in caplog.records] == levels
+    assert caplog.messages[-1] == "step 5: %s"
 
 
 @pytest.mark.parametrize("deaf", ["", "1"])

@@ -164,6 +164,44 @@ def test_prefect_still_has_the_pages_that_ask_nobody_else() -> None:
     assert "v2_enabled" in ServerUISettings.model_fields
 
 
+def test_what_up_starts_knows_its_project_and_its_servers_and_shows_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = {"mlflow": 5100, "prefect": 4300}
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_PROFILE", "elsewhere")
+    own = production._environment(tmp_path, ports)
+    assert "PREFECT_PROFILE" not in own and "MLFLOW_TRACKING_URI" not in own
+    assert own["PATH"].startswith(f"{Path(sys.executable).parent}:")
+    assert own["PREFECT_HOME"] == str(tmp_path / ".cgan/production/prefect")
+    assert own["CGAN_SOURCE"] == own["PYTHONPATH"] == str(tmp_path)
+    assert (own["CGAN_PREFECT_PORT"], own["CGAN_MLFLOW_PORT"]) == ("4300", "5100")
+    assert own["CGAN_MLFLOW_PAGE"] == "http://127.0.0.1:5100"
+    # A database is asked by MLflow's server alone; of a server elsewhere the page has no password.
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me:secret@db/runs")
+    assert (
+        production._environment(tmp_path, ports)["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5100"
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow.example")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:8")
+    own = production._environment(tmp_path, ports)
+    assert own["CGAN_MLFLOW_PAGE"] == "http://mlflow.example"
+    assert own["MLFLOW_TRACKING_URI"] == "http://me:secret@mlflow.example"
+    assert "127.0.0.1" in own["no_proxy"]
+
+
+def test_prefect_s_password_is_for_the_server_and_for_who_asks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no project: nothing else happens
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "")
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING")
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
+    assert production.main(["down"]) == 1
+    assert os.environ["PREFECT_API_AUTH_STRING"] == "me:secret"
+
+
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
 def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
     project: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -312,9 +350,6 @@ def up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectCl
     killed while Prefect starts."""
     monkeypatch.setenv("SLOW", "train")  # the worker passes it on
     monkeypatch.setenv("SECONDS", "30")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")  # nobody answers there
     silent = project / "flows/silent.yaml"
     silent.write_text(silent.read_text().replace("within: 180", "within: 60"))
     git(project, "commit", "--quiet", "--all", "-m", "soon")
@@ -322,14 +357,20 @@ def up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectCl
     command, log = ["up", f"--prefect-port={port}"], project / PRODUCTION / "prefect.log"
     checkouts = project / ".cgan/checkouts"
     try:
-        with python("-m", "flows.production", *command) as killed:
-            wait_until(log.exists)
-            killed.kill()
-        assert production.main(command) == 0
-        with python("-m", "flows.production", "deploy") as killed:
-            wait_until(lambda: list(checkouts.glob("*/prefect.yaml")))
-            killed.kill()
-        assert production.main(["deploy"]) == 0
+        with (
+            monkeypatch.context() as patch
+        ):  # behind a proxy, which must not be asked for this machine
+            for name in ("no_proxy", "NO_PROXY"):
+                patch.delenv(name, raising=False)
+            patch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")  # nobody answers there
+            with python("-m", "flows.production", *command) as killed:
+                wait_until(log.exists)
+                killed.kill()
+            assert production.main(command) == 0
+            with python("-m", "flows.production", "deploy") as killed:
+                wait_until(lambda: list(checkouts.glob("*/prefect.yaml")))
+                killed.kill()
+            assert production.main(["deploy"]) == 0
         assert list(checkouts.glob("*/")) == []
         with (
             temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}),
@@ -355,7 +396,7 @@ def family(project: Path, *words: str) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_f67_f69_f70_a_day_in_production(
-    project: Path, up: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+    project: Path, up: SyncPrefectClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run whose machine dies, the schedule, an outage of the worker; real but for the stages."""
     log = project / PRODUCTION / "worker.log"
@@ -368,12 +409,20 @@ def test_f67_f69_f70_a_day_in_production(
     def training(number: int) -> None:
         wait_until(lambda: log.read_text().count("train: step 1\n") == number)
 
+    with (project / "README.md").open("w") as file:
+        file.write("not committed\n")
+    git(project, "add", "README.md")
+    capsys.readouterr()
+    assert production.main(["deploy"]) == 0
+    assert "Not deployed, because they are not committed: README.md." in capsys.readouterr().out
+
     # SIGKILL to all of a run but the servers: Crashed by its heartbeats, and started again.
     up.create_flow_run_from_deployment(nightly.id)
     training(1)
     for process in family(project, "prefect worker", "prefect.engine", "dvc", "toy.py"):
         process.kill()
     wait_until(lambda: runs(up, "nightly", "Crashed"), 300)
+    assert re.fullmatch(r"nightly \d\d \w{3} \d\d:\d\d", runs(up, "nightly")[0].name)
     training(2)
 
     # The worker alone: its run crashes at once. This one was a second try already, so there is no other.

@@ -14,7 +14,9 @@ from optuna.trial import TrialState
 from test_pipeline import python
 from toy_project import commit, git
 
+from cgan.errors import CganError
 from cgan.params.editing import set_params
+from cgan.params.reading import check_params, load_params
 from flows import sweep
 
 # Optuna 4 warns of the sampler that does not propose twice what runs.
@@ -148,6 +150,72 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     Path("params.yaml").write_text(text)
     git(base, "update-ref", "-d", "HEAD")
     assert re.search("no commit here.*git add .; git commit", refused("--trials", "2"))
+
+
+def test_optuna_s_choices_are_of_the_space_with_three_digits(base: Path) -> None:
+    params = load_params()
+    axes = {
+        "train.lr": {"low": 1e-3, "high": 1e-2, "log": True},
+        "train.latent_dim": {"low": 16, "high": 64},
+        "train.generator_width": {"choices": [8, 12, 16]},
+    }
+    wanted = {"train.lr": 0.00234567, "train.latent_dim": 33, "train.generator_width": 12}
+    params = check_params(
+        params.model_dump(by_alias=True) | {"sweep": {"objective": "fid_judge", "space": axes}}, "x"
+    )
+    trial = optuna.trial.FixedTrial(wanted)
+    assert sweep._suggested(trial, params) == {**wanted, "train.lr": 0.00235}
+    assert {name: type(axis).__name__ for name, axis in trial.distributions.items()} == {
+        "train.lr": "FloatDistribution",
+        "train.latent_dim": "IntDistribution",
+        "train.generator_width": "CategoricalDistribution",
+    }
+    assert trial.distributions["train.lr"].log and not trial.distributions["train.latent_dim"].log
+
+
+def test_a_study_goes_on_with_the_same_code_params_and_space_alone(base: Path) -> None:
+    def name(**changes: Any) -> str:
+        document = load_params().model_dump(by_alias=True)
+        for section, values in changes.items():
+            document[section] |= values
+        return sweep._study_name(base, "HEAD", "sweep", check_params(document, "x"))
+
+    first = name()
+    assert first.startswith("sweep-") and first == name()
+    assert first == name(gate={"promote": False}) == name(tracking={"experiment": "other"})
+    others = [name(train={"latent_dim": 33}), name(evaluate={"seed": 9})]
+    others.append(name(sweep={"objective": "conditional_accuracy"}))
+    others.append(name(sweep={"space": {"train.lr": {"low": 1e-3, "high": 2e-2}}}))
+    (base / "cgan/__init__.py").write_text("# other code")
+    git(base, "commit", "--quiet", "--all", "-m", "other code")
+    others.append(name())
+    (base / "notes.md").write_text("no code")
+    git(base, "add", "notes.md")
+    git(base, "commit", "--quiet", "-m", "notes")
+    assert name() == others[-1], "notes change no result"
+    assert len({first, *others}) == 6
+
+
+def test_a_trial_that_fails_or_was_measured_otherwise_is_left_out_and_the_search_goes_on(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The trainings are stand-ins: what is told apart is in their reports."""
+    numbers = iter([3.0, None, 0.1, 2.0])
+    contexts = iter([1, 1, 2, 1])
+
+    def train(_base: Path, _commit: str, _study: str, _number: int, _values: Any) -> dict[str, Any]:
+        number, seed = next(numbers), next(contexts)
+        if number is None:
+            raise CganError("classes collapse")
+        return {"quality": {"fid_judge": number}, "measurement_context": {"seed": seed}}
+
+    monkeypatch.setattr(sweep, "train", train)
+    assert sweep.main(["--trials", "4", "--parallel", "1"]) == 0
+    states = [trial.state.name for trial in study_of(base).trials]
+    assert states == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    assert study_of(base).best_value == 2.0, "0.1 was measured with other images"
+    said = capsys.readouterr().out
+    assert "4 trials, 1 at a time; 0 are done" in said and "The best, fid_judge 2" in said
 
 
 def test_what_makes_no_sweep_is_refused_before_training(capsys: pytest.CaptureFixture[str]) -> None:
