@@ -1,4 +1,4 @@
-"""User-supplied text in Markdown: names, reasons and tags, which may hold anything."""
+"""User-supplied text in Markdown and in tables: names, reasons and tags, which may hold anything."""
 
 import html
 import re
@@ -9,6 +9,14 @@ def in_markdown(text: object) -> str:
     """As plain text on one line: no tags, links, pictures, headings or table cells of its own."""
     plain = html.escape(" ".join(str(text).split()), quote=False)
     return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", plain)
+
+
+def in_spreadsheet(text: str, before: str = "'") -> str:
+    """As a cell of a CSV that no spreadsheet takes for a formula: where it would, `before` stands before it
+    (OWASP, CSV Injection); `./` leaves a path the same. A lone sign and a number are no formulas."""
+    if not re.match(r"[=+\-@\t\r\n].", text, re.DOTALL) or re.fullmatch(r"[+-][\d.]+", text):
+        return text
+    return before + text
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], numbers: int = 0) -> str:

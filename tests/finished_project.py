@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from synthetic import make_images, write_csv
 
 from cgan.data.dataset import load_dataset
 from cgan.files import write_bytes, write_json, write_text
@@ -45,11 +43,9 @@ def finish(csv: Path, reference: dict[str, Any] | None = None, **facts: Any) -> 
         write_bytes(path, content)
 
 
-def finish_with_a_rare_class(project: Path) -> None:
-    """Its class 2 has 12 images, the others 24."""
-    images, labels = make_images(per_class=24)
-    kept = np.delete(np.arange(72), np.flatnonzero(labels == 2)[12:])
-    finish(write_csv(project / "inbox/digits.csv", images[kept], labels[kept]))
+def finish_uneven(**facts: Any) -> None:
+    """Of the images of tests/uneven.py, in the working directory of `uneven_project`."""
+    finish(Path("inbox/digits.csv"), **facts)
 
 
 def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -59,6 +55,7 @@ def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
     made = {
         "data_sha256": data.metadata["csv_sha256"],
         "data_digest": data.metadata["digest"],
+        "class_names": data.metadata.get("class_names"),
         "params": load_params().train.model_dump(),
     }
     save_network(GENERATOR, network, made | facts)

@@ -1,6 +1,8 @@
 """The validation report: what the images of a valid CSV or folder are like."""
 
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,7 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
     given = [f"{a} is {b}" for a, b in zip(data.class_names or names, names, strict=True) if a != b]
+    alike = _look_alike(names)
     few = {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}
 
     def repeats(indices: Rows) -> str:
@@ -58,6 +61,7 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     warnings = {
         f"Renamed by `validate.class_names`: {listed(given)}. Set it to null to keep "
         "the folders' names.": given,
+        f"Names that look alike: {listed(alike)}. If they are one class, give it one name.": alike,
         f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times fewer "
         f"(`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less "
         "well.": times > params.max_imbalance,
@@ -90,6 +94,16 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         "params": params.model_dump(),
         "warnings": [*data.warnings, *said],
     }
+
+
+def _look_alike(names: Sequence[str]) -> list[str]:
+    """`'Cat' and 'cat'`: names that differ in capitals, in leading zeros, or in how letters are composed."""
+    kinds = dict[str, list[str]]()
+    for name in names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        kinds.setdefault(re.sub(r"\b0+(?=\d)", "", plain), []).append(name)
+    shown = ascii if any(name != unicodedata.normalize("NFC", name) for name in names) else repr
+    return [" and ".join(map(shown, kind)) for kind in kinds.values() if len(kind) > 1]
 
 
 def _shape(data: LabelledImages) -> dict[str, int]:

@@ -96,7 +96,8 @@ class Dataset:
 
     def at(self, rows: torch.Tensor | NDArray[np.int64]) -> Dataset:
         """Some of the images: by their indices, or bool [N]."""
-        return Dataset(self.images[rows], self.labels[rows], self.metadata)
+        lines, groups = (None if n is None else n[rows] for n in (self.lines, self.groups))
+        return Dataset(self.images[rows], self.labels[rows], self.metadata, lines, groups)
 
 
 def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:

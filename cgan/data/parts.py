@@ -11,6 +11,7 @@ from cgan.errors import DataError, listed
 from cgan.params.sections import PreprocessParams
 from cgan.project import CSV
 
+LEAST_HELD_OUT = 6  # more than NEIGHBOURS of quality.metrics
 THUMBNAIL = 16  # pixels a side
 NEAR = 0.9  # correlation
 USUAL = 10  # the how-maniest best of an image is no near copy
@@ -32,11 +33,11 @@ def divide(
     groups, notes = _groups_of(data, params.group)
     splits = np.zeros(len(data.labels)) if data.splits is None else data.splits
     train, holdout, test = (np.flatnonzero(splits == n) for n in range(len(SPLITS)))
-    if not len(holdout):
+    if of_train := not len(holdout):
         train_groups = None if groups is None else groups[train]
         images, labels = data.images[train], data.labels[train]
-        of_train = split(images, labels, params.holdout_fraction, params.seed, train_groups, names)
-        train, holdout = (train[rows] for rows in of_train)
+        halves = split(images, labels, params.holdout_fraction, params.seed, train_groups, names)
+        train, holdout = (train[rows] for rows in halves)
     if data.splits is not None:
         together = units(data.images, groups)
         for name, rows in (("val", holdout), ("test", test)):
@@ -52,6 +53,12 @@ def divide(
                 f"val has no image of class {listed([names[label] for label in missing])}, or none that is "
                 "not in train too. Add some, or remove val: a part of train is held out then."
             )
+    if len(holdout) < LEAST_HELD_OUT:
+        more = "raise `preprocess.holdout_fraction`" if of_train else "add some to val"
+        raise DataError(
+            f"{len(holdout)} images are held out, expected at least {LEAST_HELD_OUT}: from fewer no metric "
+            f"can be had. Add images, or {more}."
+        )
     if params.group != "auto":  # by which all is done that can be
         notes += _near_copies_in_words(data, train, holdout)
     return (train, holdout, test), groups, notes

@@ -126,7 +126,7 @@ def _quality(report: Evaluation) -> str:
         (key.replace("_", " "), value) for key, value in report["measurement_context"].items()
     ]
     tables = table(head, rows, 3), table(("measured with", ""), context)
-    return "\n\n".join((f"**{quality_line(report)}**", *tables))
+    return "\n\n".join((f"**{in_markdown(quality_line(report))}**", *tables))
 
 
 def _worst(report: Evaluation, names: list[str]) -> str:

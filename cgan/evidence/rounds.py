@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cgan.data.dataset import Dataset, image_digests
-from cgan.data.parts import units
+from cgan.data.parts import AMONG, LOOKED_AT, near_copies, units
 from cgan.evidence import probe
 from cgan.evidence.classifiers import Round
 from cgan.evidence.effect import Outcome
@@ -96,6 +96,24 @@ def rounds_by_seed(
         )
 
     return [round_of(seed) for seed in range(count)]
+
+
+def near_to_training(rounds: Sequence[Round], folded: bool) -> tuple[int, int]:
+    """How many tested images look much like one that was learnt from, and of how many that were looked at."""
+    near, looked, random = 0, 0, np.random.default_rng(0)
+    rounds = rounds if folded else rounds[:1]
+    for this in rounds:
+        parts = this.training, this.test
+        images, labels = (
+            torch.cat([getattr(part, name) for part in parts]).numpy()
+            for name in ("images", "labels")
+        )
+        learnt, tested = np.split(np.arange(len(labels)), [len(this.training)])
+        tested = random.permutation(tested)[: LOOKED_AT // len(rounds)]
+        among = np.sort(random.permutation(learnt)[:AMONG])
+        near += len(np.unique(near_copies(images, labels, tested, among)[:, 0]))
+        looked += len(tested)
+    return near, looked
 
 
 def with_probe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.evidence.sets import fill, missing
 from cgan.files import read_json, write_text
+from cgan.markdown import in_spreadsheet
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import Rows
 from cgan.project import EVIDENCE, EVIDENCE_TEXT, GATE_REPORT, GATE_TEXT, JUDGE, VALIDATION
@@ -71,6 +73,10 @@ def balance(
         folders = np.array(class_folders(generator.class_names), object)
         listed["file"] = _picture_names(folders[labels], rows.files, listed)
         write_folder(path, pictures, listed["file"])
+    for column, before in (("class", "'"), ("original", "./"), ("file", "./")):
+        if column in listed:
+            plain = partial(in_spreadsheet, before=before)
+            listed[column] = listed[column].map(plain, na_action="ignore")
     beside = path.with_name(f"{path.stem}.rows.csv")
     write_text(beside, listed.to_csv(index=False, float_format="%.4f"))
     say(

@@ -1,6 +1,5 @@
 """`cgan evidence`: does a classifier gain by drawings? A report and a page, which go to the run in MLflow."""
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -20,7 +19,13 @@ from cgan.errors import CganError, DataError, listed, percent
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, METHODS, Round
 from cgan.evidence.effect import DRAWN, Outcome, effect
-from cgan.evidence.rounds import folds_of, rounds_by_fold, rounds_by_seed, with_probe
+from cgan.evidence.rounds import (
+    folds_of,
+    near_to_training,
+    rounds_by_fold,
+    rounds_by_seed,
+    with_probe,
+)
 from cgan.evidence.sets import fill, missing, require_unseen
 from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
@@ -93,9 +98,9 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
     few = tested_on == HOLD_OUT and int(test.counts.min()) < HELD_OUT
     count = options.folds or (ROUNDS if few and not options.seeds else 0)
     folder = home() / "evidence" / _key(params, options, (training, test), hardware)
-    folder.mkdir(parents=True, exist_ok=True)
-    tidy(folder)
     with locked(folder.with_suffix(".lock")):
+        folder.mkdir(parents=True, exist_ok=True)
+        tidy(folder)
         if count:
             tested_on, data = f"each of {count} folds", Rows.read()
             fold_of, drawn = folds_of(data, count, params), options.drawn
@@ -112,7 +117,8 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
         if probe.is_installed() and len(training) <= PROBED:
             outcomes = with_probe(rounds, outcomes, progress)
     result = effect(outcomes, COST_NOTHING, folded=bool(count))
-    report, tables = report_on(result, outcomes, rounds, bool(count), tested_on)
+    near = near_to_training(rounds, folded=bool(count))
+    report, tables = report_on(result, outcomes, rounds, bool(count), tested_on, near)
     report.facts["generator_digest"] = "" if options.drawn else _digest()
     facts, text, page = EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE
     if options.drawn:  # what was found of the project's own drawings stays
@@ -171,7 +177,8 @@ def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
         labels = np.array([classes.index(name) for name in names])[labels]
     order = np.argsort(labels, kind="stable")  # by class, as a generator is asked for them
     images, numbers = (torch.from_numpy(array[order]) for array in (source.images, labels))
-    return Dataset(images, numbers, data.metadata)
+    groups = None if source.groups is None else torch.from_numpy(source.groups[order])
+    return Dataset(images, numbers, data.metadata, groups=groups)
 
 
 def _others(folder: Path, params: Params, data: Dataset, say: Say) -> Dataset:
@@ -260,9 +267,10 @@ def _carried_out(
 
 
 def tidy(folder: Path) -> None:
-    """Remove the classifiers of answers before the last few."""
+    """Remove the classifiers of answers before the last few, but for those that a command is at. Empty locks
+    stay: somebody may wait for one."""
     folders = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
     for old in sorted(folders, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
-        shutil.rmtree(old, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            old.with_suffix(".lock").unlink()
+        with locked(old.with_suffix(".lock"), wait=False) as is_idle:
+            if is_idle:
+                shutil.rmtree(old, ignore_errors=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cgan.data.parts import NEAR_COPIES
 from cgan.errors import percent
 from cgan.evidence.classifiers import PARTS, WORDS, Round
 from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, together, worth
@@ -36,8 +37,10 @@ def report_on(
     rounds: Sequence[Round],
     folded: bool,
     tested_on: str,
+    near: tuple[int, int] = (0, 0),
 ) -> tuple[Report, list[Table]]:
-    """The report, and its tables as a page has them."""
+    """The report, and its tables as a page has them. `near`: how many of the tested images look much like one
+    that was learnt from, and of how many that were looked at."""
     answers, names = together(outcomes), rounds[0].test.class_names
     learnt = torch.stack([round_.training.counts for round_ in rounds])
     added = torch.stack([round_.lacking.bincount(minlength=len(names)) for round_ in rounds])
@@ -52,7 +55,7 @@ def report_on(
         summary=_sentence(effect),
         reasons=[
             _worth(outcomes, rounds[0].lacking.unique().tolist(), folded, learnt[0], names),
-            *_doubts(effect, names, folded, tested_on, pretrained),
+            *_doubts(effect, names, folded, tested_on, pretrained, near),
         ],
         time=now(),
         facts={
@@ -123,7 +126,12 @@ def _worth(
 
 
 def _doubts(
-    effect: Effect, names: list[str], folded: bool, tested_on: str, pretrained: float | None
+    effect: Effect,
+    names: list[str],
+    folded: bool,
+    tested_on: str,
+    pretrained: float | None,
+    near: tuple[int, int] = (0, 0),
 ) -> list[str]:
     """What a reader should know beside the verdict. `pretrained`: how often the probe is right."""
     doubts = []
@@ -138,6 +146,13 @@ def _doubts(
             "Even without drawings the classifier hardly recognises these classes (guessing gets "
             f"{percent(1 / len(names))}), so nothing can be said about drawings either. It needs more "
             "images, or larger ones (`data.height`, `data.width`)."
+        )
+    alike, looked = near
+    if alike > max(2, NEAR_COPIES * looked):
+        doubts.append(
+            f"Near copies: {alike:,} of {looked:,} tested images look much like one that was learnt from. If "
+            "one thing was photographed several times, every accuracy here is too good: set "
+            "`preprocess.group`, which keeps such images on one side."
         )
     fewest = min(effect.classes, key=lambda label: effect.classes[label].tested)
     if (count := effect.classes[fewest].tested) < FEW:

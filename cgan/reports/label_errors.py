@@ -17,6 +17,7 @@ from cgan.data.dataset import Dataset
 from cgan.errors import CganError, DataError, percent
 from cgan.evidence.rounds import units_of
 from cgan.files import require_writable, write_text
+from cgan.markdown import in_spreadsheet
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.page.assemble import document
 from cgan.page.data_facts import Rows, suspects_facts
@@ -46,10 +47,13 @@ def find_label_errors(params: Params, folds: int, out: Path, say: Callable[[str]
     progress = functools.partial(runner.progress, say=say)
     logits = out_of_fold(rows, params.train_judge, folds, hardware, progress)
     suspects = label_errors(logits, labels, units_of(rows).numpy())
-    names = np.array(rows.class_names)
+    names = np.array([in_spreadsheet(name) for name in rows.class_names])
     table = pd.DataFrame([rows.place(index) for index in suspects.rows], columns=list(COLUMNS))
     table["label"] = names[labels[suspects.rows]]
     table["suggested"], table["confidence"] = names[suspects.suggested], suspects.confidence
+    table["file"] = table["file"].map(
+        functools.partial(in_spreadsheet, before="./"), na_action="ignore"
+    )
     write_text(out, table.to_csv(index=False, float_format="%.4f"))
     how = (
         f"{folds} classifiers looked at rows that they had not been trained on, and cleanlab compared "

@@ -263,8 +263,22 @@ def test_f14_imbalance_and_few_images_of_a_class_are_warnings(tmp_path: Path) ->
     assert dark.startswith("Dark: no value is above 15 of 255.") and "by 17" in dark
     named = report_of(tmp_path, uneven, class_names=["a", "b", "c"])["warnings"]
     assert "Few images: 10 of b. " in named[0]
-    (alike,) = report_of(tmp_path, LINES)["warnings"]
-    assert alike.startswith("Few images: 12 of each of 3 classes. ")
+    (few,) = report_of(tmp_path, LINES)["warnings"]
+    assert few.startswith("Few images: 12 of each of 3 classes. ")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["Cat", "dog", "cat"], "look alike: 'Cat' and 'cat'. If they are one class"),
+        (["für", "a", "fu\u0308r"], r"look alike: 'f\xfcr' and 'fu\u0308r'. "),
+        (["01", "7", "1"], "look alike: '01' and '1'. "),
+        (["10", "100", "1.0"], ""),
+    ],
+)
+def test_names_that_look_alike_are_told(tmp_path: Path, names: list[str], told: str) -> None:
+    first, *others = report_of(tmp_path, LINES, class_names=names)["warnings"]
+    assert told in first if told else not others
 
 
 def test_f15_f16_a_report_counts_images_duplicates_contradictions_blank_and_constant_ones(

@@ -14,7 +14,7 @@ from conftest import write_params
 from PIL import Image
 from synthetic import csv_lines, make_images, zip_of
 
-from cgan.data import csv_reader, csv_report, pictures
+from cgan.data import csv_reader, csv_report, parts, pictures
 from cgan.data.dataset import LabelledImages, load_dataset
 from cgan.data.sources import DEFAULTS, read
 from cgan.errors import CganError, DataError
@@ -69,6 +69,8 @@ def opened(path: str = "own", **changes: Any) -> LabelledImages:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a hold-out of two pictures is enough."""
+    monkeypatch.setattr(parts, "LEAST_HELD_OUT", 2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from finished_project import finish_with_a_rare_class
+from finished_project import finish_uneven
 
 from cgan.data.album import find
 from cgan.data.csv_reader import read_csv
@@ -21,9 +21,10 @@ from cgan.reports.balance import balance
 
 
 @pytest.fixture
-def rare(project: Path) -> Path:
-    finish_with_a_rare_class(project)
-    return project
+def rare(uneven_project: Path) -> Path:
+    """A finished project whose class 1, `apple`, is rare."""
+    finish_uneven()
+    return uneven_project
 
 
 @pytest.mark.usefixtures("rare")
@@ -78,5 +79,15 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
         balance(str(GENERATOR), None, 0.0, 1, "drawn/more.csv", said.append, anyway=True)
         write_json(path, report | {"generator_digest": "another", "challenger": {}})
     balance(str(GENERATOR), None, 0.0, 1, "drawn/more.csv", said.append)
+    rename(["=pear|A1", "-apple", "@fig/s"])
+    balance(str(GENERATOR), None, 0.0, 1, "drawn/formulas", said.append, anyway=True)
+    rows = pd.read_csv("drawn/formulas.rows.csv")
+    assert {*rows["class"]} == {"'=pear|A1", "'-apple", "'@fig/s"}
+    rename(["=pear|A1", "-5", "="])
+    balance(str(GENERATOR), None, 0.0, 1, "drawn/paths", said.append, anyway=True)
+    rows = pd.read_csv("drawn/paths.rows.csv")
+    assert {*rows["class"]} == {"'=pear|A1", "-5", "="}, "no formulas"
+    assert {file.split("/")[0] for file in rows["file"]} == {".", "-5", "="}
+    assert all(Path("drawn/paths", file).is_file() for file in rows["file"])
     for names, folders in ((["b", "a"], ["b", "a"]), (["a", ".b"], ["0", "1"])):
         assert class_folders(names) == folders, "all are found again"

@@ -4,28 +4,44 @@ import html
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from finished_project import finish_with_a_rare_class
+from finished_project import finish_uneven
 from recording import RecordingTracker, reopened
-from synthetic import make_images, write_csv
+from synthetic import a_model, write_csv
+from uneven import NAMES, as_dataset, uneven, write_uneven_csv, write_uneven_folder
 
 from cgan.data.csv_reader import read_csv
-from cgan.data.dataset import load_dataset, save_dataset
+from cgan.data.dataset import Dataset, first_copies, image_digests, load_dataset, save_dataset
 from cgan.drawing.drawings import write_folder
 from cgan.errors import CganError
 from cgan.evidence.classifiers import PARTS
 from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome
-from cgan.evidence.rounds import folds_of
+from cgan.evidence.rounds import folds_of, near_to_training, rounds_by_fold, units_of
 from cgan.evidence.sets import default_per_class, fill, missing
+from cgan.files import locked, write_json
+from cgan.model.hardware import choose_hardware
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import Rows
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params
-from cgan.project import CSV, EVIDENCE, EVIDENCE_PAGE, EVIDENCE_TEXT, TEST_DATA, TRAIN_DATA
+from cgan.params.sections import Params
+from cgan.project import (
+    CSV,
+    EVIDENCE,
+    EVIDENCE_PAGE,
+    EVIDENCE_TEXT,
+    GENERATOR,
+    HOLDOUT_DATA,
+    TEST_DATA,
+    TRAIN_DATA,
+    VALIDATION,
+)
 from cgan.quality.evaluation import Inputs
 from cgan.reports import evidence as command
 from cgan.reports.evidence import Options, find_evidence
@@ -34,9 +50,9 @@ from cgan.reports.split import write_split
 
 
 @pytest.fixture
-def rare(project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
-    """In a finished project with a rare class: what goes to MLflow."""
-    finish_with_a_rare_class(project)
+def rare(uneven_project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
+    """In a finished project whose class 1, `apple`, is rare: what goes to MLflow."""
+    finish_uneven()
     set_params({"train_judge.total_kimg": 0.1})  # of the classifiers; the judge has learnt
     return reopened(command, monkeypatch)
 
@@ -60,7 +76,9 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
 ) -> None:
     report, said = found()
     assert report["rounds"] == {"count": 5, "folds": True}, "few are held out"
-    assert report["images"] == {"training": 48, "drawn": 12, "tested": 60}
+    first = Rows.read().at(folds_of(Rows.read(), 5, load_params()) != 0)
+    drawn = len(missing(first.counts))
+    assert report["images"] == {"training": len(first), "drawn": drawn, "tested": 56}
     assert "5 generators and 40 classifiers" in said[0] and said[1].startswith("Fold 1 of 5: ")
     assert len(said) >= 7 and str(EVIDENCE_PAGE) in said[-1]
     page = html.unescape(EVIDENCE_PAGE.read_text())
@@ -70,9 +88,9 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
         page,
         re.DOTALL,
     )
-    assert about == "2 (10 images)" and "points (95 %: " in words and len(methods) >= 7
+    assert about == "apple (10 images)" and "points (95 %: " in words and len(methods) >= 7
     for start, length, value in (map(float, each) for each in (drawn, *(m[2:] for m in methods))):
-        assert -0.01 <= start <= value <= start + length <= 100.01
+        assert -0.01 <= start <= value <= start + length + 0.01 <= 100.02
     assert [name for _, name in rare.files] == ["evidence.json", "evidence.md", "evidence.html"]
     places = list(Path(".cgan/evidence").glob("*/fold-*"))
     assert len(places) == 5 and not list(Path(".cgan/evidence").glob("*/*/training"))
@@ -92,13 +110,20 @@ def test_f55_reports_that_cannot_be_written_are_refused_before_anything_is_train
         find_evidence(load_params(), Options(), print)
 
 
-def test_the_classifiers_of_this_answer_and_of_the_two_before_are_kept(tmp_path: Path) -> None:
-    for n in range(4):
+def test_classifiers_of_this_answer_and_the_two_before_are_kept_and_those_that_are_at_work(
+    tmp_path: Path,
+) -> None:
+    def kept() -> set[str]:
+        return {path.name for path in tmp_path.iterdir() if path.is_dir()}
+
+    for n in range(5):
         (tmp_path / f"{n}").mkdir()
-        (tmp_path / f"{n}.lock").touch()
         os.utime(tmp_path / f"{n}", (n, n))
+    with locked(tmp_path / "1.lock"):
+        command.tidy(tmp_path / "0")
+        assert kept() == {"0", "1", "3", "4"}
     command.tidy(tmp_path / "0")
-    assert {path.stem for path in tmp_path.iterdir()} == {"0", "2", "3"}
+    assert kept() == {"0", "3", "4"}
 
 
 @pytest.mark.usefixtures("rare", "no_probe")
@@ -116,7 +141,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
     asked = missing(counts := torch.bincount(inputs.training.labels), default_per_class(counts))
     images, _ = fill(inputs.network, inputs.judge, asked, params.evaluate.seed)
     pictures = picture_of(images)
-    names = [f"{label}/{n:03d}.png" for n, label in enumerate(asked.tolist())]
+    names = [f"{NAMES[label]}/{n:03d}.png" for n, label in enumerate(asked.tolist())]
     write_folder(Path("theirs"), pictures, names)
     before = EVIDENCE.read_bytes()
     theirs, _ = found(seeds=2, drawn=Path("theirs"))
@@ -131,15 +156,19 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     said: list[str] = []
     write_split(load_params(), 3, Path("parts"), said.append)
     data, fold_of = Rows.read(), folds_of(Rows.read(), 3, load_params())
+    assert data.groups is not None
+    for units in (data.groups, torch.from_numpy(first_copies(image_digests(data.images.numpy())))):
+        pairs = torch.stack([units, fold_of]).unique(dim=1)
+        assert len(pairs[0]) == len(units.unique()), "groups, and equal images, are in one fold"
     for fold in range(3):
         place = Path(f"parts/fold-{fold + 1}")
-        counts = [len(list(place.glob(f"{part}/2/*.png"))) for part in ("train", "test")]
-        of_two = (data.labels == 2) & (fold_of == fold)
-        assert counts == [12 - int(of_two.sum()), int(of_two.sum())]
+        counts = [len(list(place.glob(f"{part}/apple/*.png"))) for part in ("train", "test")]
+        of_apple = (data.labels == 1) & (fold_of == fold)
+        assert counts == [12 - int(of_apple.sum()), int(of_apple.sum())]
     assert "cgan evidence --folds 3 --drawn" in said[0]
     write_split(load_params(), None, Path("once"), said.append)
     sizes = {path.name: len([*path.rglob("*.png")]) for path in Path("once").iterdir()}
-    assert sizes == {"train": 45, "val": 15}
+    assert sizes == {"train": len(load_dataset(TRAIN_DATA)), "val": len(load_dataset(HOLDOUT_DATA))}
     with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
         found(folds=3, drawn=Path("theirs"))
     for way, place in (({"folds": 3}, Path("parts")), ({"seeds": 2}, Path("parts/fold-1"))):
@@ -147,14 +176,15 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
             found(**way, drawn=place)
     with pytest.raises(CganError, match="--believed"):
         found(believed=0.5, drawn=Path("theirs"))
-    more, labels = make_images(per_class=10, seed=9)
-    rows = np.flatnonzero(labels == 2).tolist() * 3
-    names = [f"fold-{n // 10 + 1}/2/{n % 10}.png" for n in range(30)]
-    write_folder(Path("theirs"), more[rows][:, 0], names)
+    more = uneven(seed=9)
+    rows = np.flatnonzero(more.labels == 1)[:10].tolist() * 3
+    names = [f"fold-{n // 10 + 1}/apple/{n % 10}.png" for n in range(30)]
+    write_folder(Path("theirs"), more.images[rows][:, 0], names)
     report, said = found(folds=3, drawn=Path("theirs"))
-    assert not [line for line in said if "no drawings of" in line]
-    assert report["images"] == {"training": 40, "drawn": 10, "tested": 60}
-    assert "3 rounds: 24 classifiers" in said[0]
+    assert sum("no drawings of fig, so" in line for line in said) == 3, "in each fold"
+    learnt = int((fold_of != 0).sum())
+    assert report["images"] == {"training": learnt, "drawn": 10, "tested": 56}
+    assert "3 rounds: 24 classifiers" in said[3]
     write_split(load_params(), None, Path("whole"), said.append)
     assert {path.name for path in Path("whole").iterdir()} == {"train", "val"}, "no test set"
     TRAIN_DATA.unlink()
@@ -190,20 +220,24 @@ def test_intervals_and_what_drawings_are_worth_count_images(
 
 @pytest.mark.usefixtures("rare", "no_probe")
 def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None:
-    own, others = read_csv(CSV, load_params().validation), make_images(per_class=30, seed=9)
-    images = np.concatenate([own.images, others[0]])
-    more = write_csv(Path("more.csv"), images, np.concatenate([own.labels, others[1]]))
+    own, others = read_csv(CSV, load_params().validation), uneven(seed=9)
+    both = [
+        np.concatenate([getattr(each, n) for each in (own, others)]) for n in ("images", "labels")
+    ]
+    more = write_csv(Path("more.csv"), *both)
+    trained, held = (len(load_dataset(path)) for path in (TRAIN_DATA, HOLDOUT_DATA))
     report, said = found(seeds=2, test=more)
     # The training part of `more` is left out; the hold-out may be tested on.
-    assert report["images"] == {"training": 45, "drawn": 9, "tested": 90 + 15}
-    assert "45 images are in the training part too" in said[0] and "2 rounds: 16" in said[1]
-    # A folder lacks classes: its pictures are of those that its names say.
-    write_folder(Path("more"), others[0][:, 0], (f"{n % 2 + 1}/{n}.png" for n in range(90)))
-    found(seeds=2, test=Path("more"))
-    rows = re.findall(r"^\| (\d) \| \d+ \| \d+ \| (\d+)", EVIDENCE_TEXT.read_text(), re.MULTILINE)
-    assert rows == [("2", "45"), ("0", "0"), ("1", "45")]
-    Path("more/1").rename("more/one")
-    with pytest.raises(CganError, match=r"the project's classes, 0, 1, 2; found 'one'"):
+    assert report["images"]["tested"] == held + len(others.labels)  # type: ignore[index]
+    assert f"{trained} images are in the training part too" in said[0] and "2 rounds: 16" in said[1]
+    # A folder without apples: its pictures are of those classes that its names say, in another order.
+    kept = others.at(np.flatnonzero(others.labels != 1))
+    write_uneven_folder(Path("more"), kept)
+    report, _ = found(seeds=2, test=Path("more"))
+    rows = re.findall(r"^\| (\w+) \| \d+ \| \d+ \| (\d+)", EVIDENCE_TEXT.read_text(), re.MULTILINE)
+    assert sorted(rows) == [("apple", "0"), ("fig", "20"), ("pear", "24")]
+    Path("more/fig").rename(Path("more/figs"))
+    with pytest.raises(CganError, match=r"the project's classes, pear, apple, fig; found 'figs'"):
         found(test=Path("more"))
     known = load_dataset(TRAIN_DATA)
     few = write_csv(Path("few.csv"), known.images.numpy(), known.labels.numpy())
@@ -211,7 +245,90 @@ def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None
         found(test=few)
     with pytest.raises(CganError, match=r"--folds .*excludes --seeds and --test"):
         found(folds=5, test=few)
-    facts = {key: known.metadata[key] for key in ("classes", "csv_sha256")} | {"part": "test"}
-    save_dataset(TEST_DATA, *others, np.arange(90), facts)
+    part = as_dataset(others, "test").metadata | {"csv_sha256": known.metadata["csv_sha256"]}
+    save_dataset(TEST_DATA, others.images, others.labels, others.lines, part, others.groups)
     report, _ = found(seeds=2)
-    assert report["tested_on"] == "the test set" and report["images"]["tested"] == 90  # type: ignore[index]
+    assert report["tested_on"] == "the test set" and report["images"]["tested"] == 56  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("uneven_project")
+def test_labelled_images_keep_their_classes_and_groups_whatever_order_their_source_has() -> None:
+    data, others = as_dataset(uneven()), uneven(channels=1, seed=9)
+    write_uneven_folder(Path("pictures"), others)
+    write_uneven_csv(Path("images.csv"), others)
+    write_json(VALIDATION, {"params": load_params().validation.model_dump()})
+    for source in ("pictures", "images.csv"):
+        found = command.labelled(Path(source), load_params(), data)
+        assert found.class_names == NAMES and found.labels.tolist() == sorted(others.labels)
+        expected = image_digests(others.images)
+        digests = image_digests(found.images.numpy())
+        for label in range(3):
+            of_class = digests[found.labels.numpy() == label]
+            assert sorted(of_class) == sorted(expected[others.labels == label]), NAMES[label]
+        if source == "images.csv":
+            assert found.groups is not None and found.at(torch.arange(9)).groups is not None
+            units = [
+                len(np.unique(groups[found.labels == 1]))
+                for groups in (found.groups, units_of(found))
+            ]
+            assert units == [5, 4], "two groups have an image in common"
+
+
+@pytest.mark.usefixtures("uneven_project")
+def test_whatever_decides_an_answer_names_its_classifiers_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    params, data, other = load_params(), as_dataset(uneven()), as_dataset(uneven(seed=9))
+    a_model(GENERATOR, "deconv", 3, 1, 8, 12, 4, 4, seed=1)
+
+    def key(
+        given: Params = params, parts: tuple[Dataset, Dataset] = (data, other), **how: Any
+    ) -> str:
+        return command._key(given, Options(**how), parts, choose_hardware("cpu", "float32"))
+
+    changed = [
+        given.model_copy(update={part: getattr(given, part).model_copy(update={name: value})})
+        for given in [params]
+        for part, name, value in (
+            ("evaluate", "seed", 9),
+            ("train", "total_kimg", 9.0),
+            ("train_judge", "width", 9),
+            ("preprocess", "seed", 9),
+        )
+    ]
+    relabelled = replace(other, labels=other.labels.flip(0))
+    Path("theirs").mkdir()
+    Path("theirs/a.png").write_bytes(b"a")
+    keys = [key(), *map(key, changed), key(parts=(other, data)), key(parts=(data, relabelled))]
+    keys += [key(seeds=2), key(per_class=30), key(drawn=Path("theirs"))]
+    Path("theirs/a.png").write_bytes(b"b")
+    keys.append(key(drawn=Path("theirs")))
+    a_model(GENERATOR, "deconv", 3, 1, 8, 12, 4, 4, seed=2)
+    keys.append(key())
+    monkeypatch.setattr(torch, "__version__", "2.0.0")
+    keys.append(key())
+    assert len({*keys}) == len(keys) and key() == keys[-1]
+
+
+@pytest.mark.usefixtures("uneven_project")
+def test_near_copies_of_tested_images_are_counted_and_named() -> None:
+    """Each group of `uneven` becomes pictures of one thing, and folds do not know the groups."""
+    data, random = as_dataset(uneven(times=3)), np.random.default_rng(1)
+    groups = data.groups.numpy()  # type: ignore[union-attr]
+    firsts = data.images.numpy()[first_copies(groups)].astype(int)
+    near = np.clip(firsts + random.integers(-9, 10, firsts.shape), 0, 255).astype(np.uint8)
+    alike = replace(data, images=torch.from_numpy(near))
+    params, cpu = load_params(), choose_hardware("cpu", "float32")
+    ungrouped, counts = replace(alike, groups=None), {}
+    for name, images in (("grouped", alike), ("ungrouped", ungrouped), ("others", data)):
+        rounds = rounds_by_fold(
+            images, folds_of(images, 5, params), params, None, 0.0, [], Path("x"), cpu
+        )
+        counts[name] = near_to_training(rounds, folded=True)
+    assert {looked for _, looked in counts.values()} == {len(data)}
+    assert counts["ungrouped"][0] > 100 > 9 > max(counts["grouped"][0], counts["others"][0]), counts
+    change = Difference(0.5, 0.49, (-0.05, 0.03), (-0.06, 0.04), 90)
+    effect = Effect("augmented", change, {0: change})
+    for near, named in (((9, 90), True), ((4, 90), False), ((2, 9), False)):
+        told = " ".join(_doubts(effect, ["a"], True, "each fold", None, near))
+        assert ("9 of 90 tested images look much like one that was learnt from" in told) is named
