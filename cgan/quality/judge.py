@@ -235,7 +235,9 @@ def _augmented(images: Tensor, moves: Tensor) -> Tensor:
     turn, zoom = moves[:, 0] * MAX_TURN, 1 + moves[:, 1] * MAX_ZOOM
     shift_x, shift_y = moves[:, 2] * 2 * MAX_SHIFT / width, moves[:, 3] * 2 * MAX_SHIFT / height
     cos, sin = turn.cos() * zoom, turn.sin() * zoom
-    theta = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1).view(n, 2, 3)
+    # In the grid's units, in which each side is 2 long, whatever the shape.
+    rows = [cos, -sin * (height / width), shift_x, sin * (width / height), cos, shift_y]
+    theta = torch.stack(rows, dim=1).view(n, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images + 1, grid, align_corners=False) - 1
 

@@ -10,6 +10,7 @@ import torch
 from scipy.ndimage import affine_transform
 from synthetic import make_images, sample_digits
 from torch.nn import functional as F  # noqa: N812
+from uneven import as_dataset, uneven
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ModelError, TrainingError
@@ -133,8 +134,8 @@ def test_augmentation_turns_zooms_and_shifts_as_scipy_does_by_0_2_radians_a_tent
     None
 ):
     drawn = moves(50, torch.Generator().manual_seed(1))
-    images = torch.rand(50, 1, 20, 20) * 2 - 1
-    moved, middle = _augmented(images, drawn), np.array([9.5, 9.5])
+    images = torch.rand(50, 1, 14, 20) * 2 - 1
+    moved, middle = _augmented(images, drawn), np.array([6.5, 9.5])
     for image, found, (turn, zoom, x, y) in zip(images, moved, drawn.tolist(), strict=True):
         cos, sin = math.cos(0.2 * turn), math.sin(0.2 * turn)
         matrix = (1 + 0.1 * zoom) * np.array([[cos, sin], [-sin, cos]])
@@ -143,10 +144,13 @@ def test_augmentation_turns_zooms_and_shifts_as_scipy_does_by_0_2_radians_a_tent
         np.testing.assert_allclose(found[0] + 1, expected, atol=1e-4)
 
 
-def test_a_judge_trains_as_by_hand() -> None:
-    """In plain PyTorch: SGD, a one-cycle rate, smoothed labels, each epoch in an order of its own."""
+@pytest.mark.parametrize("evidence", [False, True])
+def test_a_judge_trains_as_by_hand(evidence: bool) -> None:
+    """In plain PyTorch: SGD, a one-cycle rate, smoothed labels, each epoch in an order of its own. With
+    `evidence`: classes weigh differently, and images are mixed, but not moved."""
     # 15 steps; at a higher rate rounding grows to .7 % on some CPUs.
-    data, params = tiny(), params_of(total_kimg=0.24, batch_size=16, peak_lr=0.02)
+    data, params = as_dataset(uneven()), params_of(total_kimg=0.36, batch_size=24, peak_lr=0.02)
+    weights = torch.tensor([0.5, 2.0, 1.0]) if evidence else None
     torch.manual_seed(params.seed)
     judge = Judge(3, 1, params.width)
     start = weights_of(judge)
@@ -156,19 +160,31 @@ def test_a_judge_trains_as_by_hand() -> None:
     rates = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, params.peak_lr, total_steps=15, pct_start=0.2, cycle_momentum=False
     )
-    random = torch.Generator().manual_seed(params.seed)
+    random, shares = (
+        torch.Generator().manual_seed(params.seed),
+        np.random.default_rng(params.seed),
+    )
     for step in range(15):
-        if step % 2 == 0:  # 36 images give two batches of 16
-            order = torch.randperm(36, generator=random)
-        rows = order[step % 2 * 16 :][:16]
-        moved = _augmented(data.images[rows].float() / 127.5 - 1, moves(16, random))
-        logits = torch.cat([judge(half) for half in moved.chunk(2)])  # two halves, two batch norms
+        if step % 2 == 0:  # 56 images give two batches of 24
+            order = torch.randperm(56, generator=random)
+        rows = order[step % 2 * 24 :][:24]
+        images, drawn = data.images[rows].float() / 127.5 - 1, moves(24, random)
+        share = shares.beta(0.3, 0.3) if evidence else 1.0
         optimizer.zero_grad()
-        F.cross_entropy(logits, data.labels[rows], label_smoothing=0.1).backward()
+        for half in (slice(12), slice(12, 24)):  # two halves, two batch norms
+            labels = data.labels[rows][half]
+            seen = images[half] if evidence else _augmented(images[half], drawn[half])
+            logits = judge(share * seen + (1 - share) * seen.flip(0))
+            for part, asked in ((share, labels), (1 - share, labels.flip(0))):
+                loss = F.cross_entropy(logits, asked, weights, label_smoothing=0.1)
+                (part * loss / 2).backward(retain_graph=True)
         optimizer.step()
         rates.step()
-    trained = weights_of(train_judge(data, params, CPU, torch.float32))
-    assert (trained - weights_of(judge)).norm() < 0.001 * (trained - start).norm()
+    how: dict[str, Any] = {"augment": False, "class_weights": weights, "mixup": 0.3}
+    trained = train_judge(data, params, CPU, torch.float32, **(how if evidence else {}))
+    assert (weights_of(trained) - weights_of(judge)).norm() < 0.001 * (
+        weights_of(trained) - start
+    ).norm()
 
 
 def weights_of(judge: Judge) -> torch.Tensor:
