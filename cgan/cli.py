@@ -15,6 +15,7 @@ from cgan.registry.commands import app as registry
 from cgan.reports.commands import DATA, JUDGE, PRODUCTION, made
 
 DRAW = "Draw: cgan draw 2024 --seed 7"
+WORTH_SAYING_S = 20.0
 
 
 app = typer.Typer(
@@ -101,6 +102,12 @@ def draw(
     model, note = (model, "") if model else default_source()
     generator = Generator.load(model)
     if per_class is not None:
+        expected = generator.model.seconds_per_drawing * per_class * generator.classes
+        if expected > WORTH_SAYING_S:
+            typer.echo(
+                f"About {expected:,.0f} s of a core for {per_class * generator.classes:,} drawings.",
+                err=True,
+            )
         typer.echo(write_set(out or "drawn/set.npz", generator, per_class, seed) + note)
         return
     labels = list(range(generator.classes)) if text is None else generator.labels(text)
@@ -109,7 +116,7 @@ def draw(
     out, rows = out or f"drawn/{name}.png", (rows or 10) if grid else 1
     if not out.endswith(".png"):
         raise CganError(f"--out {out}: a text or a grid is a PNG. Give a name that ends in .png.")
-    images, picture = compose(generator.network, labels, rows, seed, scale, smooth)
+    images, picture = compose(generator.model, labels, rows, seed, scale, smooth)
     save_png(out, picture)
     console = Console(force_terminal=show)
     if console.is_terminal:
@@ -147,6 +154,13 @@ def export(
         Path | None,
         typer.Option(help="Instead of OUT: a folder with a model card, for Hugging Face."),
     ] = None,
+    publish_training_images: Annotated[
+        bool,
+        typer.Option(
+            "--publish-training-images",
+            help="With --card: of a local score sampler, whose file is its training images.",
+        ),
+    ] = False,
     model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
 ) -> None:
     """Export the generator to ONNX or torch.export, checked against torch, or to a folder to push."""
@@ -156,7 +170,8 @@ def export(
     if card and not out:
         from cgan.reports.card import export_card
 
-        typer.echo(export_card(Generator.load(source), card) + note)
+        allowed = publish_training_images
+        typer.echo(export_card(Generator.load(source), card, training_images=allowed) + note)
     elif out and not card:
         from cgan.drawing.export import export
 

@@ -12,7 +12,7 @@ from cgan.drawing.class_names import names_in
 from cgan.errors import percent, printable
 from cgan.markdown import in_markdown, table
 from cgan.metric import METRICS, Evaluation
-from cgan.model.file_facts import Facts
+from cgan.model.file_facts import CAUTION, LOCAL_SCORE, Facts
 from cgan.quality.table import quality_line, quality_table
 
 MOST_NAMES = 50
@@ -24,8 +24,9 @@ PARAMS = (
 METADATA = """\
 library_name: cgan
 pipeline_tag: unconditional-image-generation
-tags: [conditional-gan, dcgan, gan, image-generation, pytorch]
+tags: [{tags}image-generation, pytorch]
 """
+GAN_TAGS = "conditional-gan, dcgan, gan, "
 # The Hub's `fid` is in the features of Inception: a metric has our key for its type.
 RESULTS = """\
 model-index:
@@ -36,12 +37,12 @@ model-index:
     metrics:
 """
 BODY = """\
-# A conditional DCGAN that draws {classes} classes
+# {kind} that draws {classes} classes
 
 ![Drawings]({picture})
 
 It draws an image of the class that you ask for: {pixels}. The classes: {names}.
-
+{caution}
 ## Draw
 
 ```python
@@ -51,7 +52,7 @@ generator = Generator.load("generator.safetensors")
 images = generator.draw(range({classes}), seed=7)  # uint8, one of each class
 ```
 
-`cgan` (version {version}, MIT license) is the Python package that trained it. Install it from the wheel or
+`cgan` (version {version}, MIT license) is the Python package that made it. Install it from the wheel or
 the repository of whoever gave you this file, not from a package index.
 
 ## How good it is
@@ -61,20 +62,39 @@ the repository of whoever gave you this file, not from a package index.
 ## What it was made from
 
 - Data: {data}. The sha256 of the CSV, or of the pictures' pixels, is `{sha256}`.
-- Training: {steps} steps, torch {torch}; {params}. The file's metadata has the other params.
+{training}
 {run}
 ## Limits
 
 - The numbers come from a single *judge*, a class network trained on the same images. Compare them with those
   of the same judge and reference alone, and never with a Fréchet distance (FID) in Inception's features.
-- It is one training, of one seed.
-- A class with few training images is drawn worse, and its numbers are less certain.{worst}
-- A generator can repeat images that it was trained on. The metric *copies* counts what comes near to one, and
-  is no proof of privacy. If nobody may see the images, don't publish it.
+{one}- A class with few training images is drawn worse, and its numbers are less certain.{worst}
+{privacy}
 - It knows these classes, in this size, and nothing else. Its drawings are no evidence, and no substitute for
   real images where a mistake does harm.
 - No license is stated: which one is possible depends on the images.
 """
+
+
+TRAINED = {
+    "kind": "A conditional DCGAN",
+    "caution": "",
+    "training": "- Training: {steps} steps, torch {torch}; {params}. The file's metadata has\n"
+    "  the other params.",
+    "one": "- It is one training, of one seed.\n",
+    "privacy": """\
+- A generator can repeat images that it was trained on. The metric *copies* counts what comes near to one, and
+  is no proof of privacy. If nobody may see the images, don't publish it.""",
+}
+SAMPLED = {
+    "kind": "A local score sampler",
+    "caution": f"\n**{CAUTION}**\n",
+    "training": "- Training: none. Settings, torch {torch}: {params}.",
+    "one": "",
+    "privacy": """\
+- Each drawing is made of pieces of training images. The metric *copies* counts those that come near to a
+  whole one.""",
+}
 
 
 def model_card(facts: Facts, report: Evaluation, reference: dict[str, Any], picture: str) -> str:
@@ -85,7 +105,16 @@ def model_card(facts: Facts, report: Evaluation, reference: dict[str, Any], pict
     names = names_in(facts, classes) or list(map(str, range(classes)))
     data = facts.get("data") or reference.get("origin", {}).get("data", "not known")
     data, name = printable(data), printable(reference.get("run_name") or "conditional DCGAN")
+    sampled = a["kind"] == LOCAL_SCORE
+    pieces = SAMPLED if sampled else TRAINED
+    shown = a["settings"] if sampled else {key: params[key] for key in PARAMS if key in params}
+    made = {
+        "steps": facts.get("steps"),
+        "torch": facts.get("torch"),
+        "params": ", ".join(f"`{key}` {value}" for key, value in shown.items()),
+    }
     body = BODY.format(
+        **pieces | {"training": pieces["training"].format(**made)},
         classes=classes,
         version=__version__,
         picture=picture,
@@ -94,13 +123,11 @@ def model_card(facts: Facts, report: Evaluation, reference: dict[str, Any], pict
         quality=_quality(report) if report else "No evaluation of it is at hand.",
         data=in_markdown(data),
         sha256=facts.get("data_sha256"),
-        steps=facts.get("steps"),
-        torch=facts.get("torch"),
-        params=", ".join(f"`{key}` {params[key]}" for key in PARAMS if key in params),
         run=_run(reference, name),
         worst=_worst(report, names),
     )
-    return f"---\n{METADATA}{_results(report, name, data)}---\n\n{body}"
+    metadata = METADATA.format(tags="" if sampled else GAN_TAGS)
+    return f"---\n{metadata}{_results(report, name, data)}---\n\n{body}"
 
 
 def _results(report: Evaluation, name: str, data: str) -> str:

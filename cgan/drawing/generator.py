@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan.drawing.class_names import Classes, names_in
 from cgan.errors import CganError, ModelError
+from cgan.model.file_facts import CAUTION
 from cgan.project import GENERATOR
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from cgan.model import networks
+    from cgan.model.generative import GenerativeModel
+    from cgan.model.networks import GeneratorNetwork
     from cgan.model.sampling import Picture
 
 DIGITS = "digits"
 BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
 MAX_SEED = 2**63 - 1
+ANSWER_S = 20.0  # of a core, which the drawings of one answer may take
 ALIASES = ("champion", "challenger")
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
@@ -37,19 +41,17 @@ class Generator:
     """
 
     def __init__(
-        self, network: networks.GeneratorNetwork, facts: dict[str, Any], source: Path | str = ""
+        self, model: GenerativeModel, facts: dict[str, Any], source: Path | str = ""
     ) -> None:
-        self.network = network
+        self.model = model
         self.facts = facts
         self.source = str(source)
 
     def __repr__(self) -> str:
-        a = self.network.architecture
-        latent = f"latents of {a.latent_dim}" if a.latent_dim else "no latents"
+        channels, height, width = self.model.shape
         return (
-            f"<Generator: {a.classes} classes, {a.width}×{a.height} pixels, "
-            f"{'grey' if a.channels == 1 else 'colour'}, network {a.kind}, {latent}, "
-            f"from {self.source or 'memory'}>"
+            f"<Generator: {self.classes} classes, {width}×{height} pixels, "
+            f"{'grey' if channels == 1 else 'colour'}, {self.model.kind}, from {self.source or 'memory'}>"
         )
 
     @classmethod
@@ -73,7 +75,7 @@ class Generator:
             from cgan.registry.client import generator_file
 
             with generator_file(source) as path:
-                network, facts = load_generator(path)
+                model, facts = load_generator(path)
         else:
             path = BUNDLED if source == DIGITS else Path(source)
             if not path.exists() and not path.match(str(GENERATOR)):  # that one is told how to get
@@ -81,21 +83,57 @@ class Generator:
                     f"{source}: not found. Expected a file, `{DIGITS}` (the package's own), "
                     f"{' or '.join(ALIASES)}, or in MLflow runs:/RUN_ID/generator or models:/NAME@ALIAS."
                 )
-            network, facts = load_generator(path)
+            model, facts = load_generator(path)
         from cgan.model.hardware import find_device
 
-        network.to(find_device(device, "device"))
-        return cls(network, facts, source)
+        model.to(find_device(device, "device"))
+        return cls(model, facts, source)
+
+    @property
+    def network(self) -> GeneratorNetwork:
+        """A GAN's, from latents and labels to images. Raises ModelError for a generator that has none."""
+        from cgan.model.networks import GeneratorNetwork
+
+        if not isinstance(self.model, GeneratorNetwork):
+            raise ModelError(
+                f"{self.source or 'this generator'}: a local score sampler has no network and no latents, "
+                "so it cannot be exported. Train a GAN for that (`train.generator: upsample`)."
+            )
+        return self.model
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Sizes and, of a network, all that it takes to build it again."""
+        channels, height, width = self.model.shape
+        sizes = {"classes": self.classes, "channels": channels, "height": height, "width": width}
+        return sizes if self.holds_training_images else asdict(self.network.architecture)
+
+    def most_in(self, seconds: float) -> int | None:
+        """How many drawings a core makes in this time; None: too many to count."""
+        each = self.model.seconds_per_drawing
+        return max(1, int(seconds / each)) if each else None
+
+    @property
+    def caution(self) -> str:
+        """What to know before the file or a drawing is passed on; "" of a generator of learnt weights."""
+        return CAUTION if self.holds_training_images else ""
+
+    @property
+    def holds_training_images(self) -> bool:
+        """Is its file made of the images themselves? Then who has the file has them."""
+        from cgan.model.local_score import LocalScoreSampler
+
+        return isinstance(self.model, LocalScoreSampler)
 
     @property
     def device(self) -> torch.device:
         """Where it draws."""
-        return next(self.network.parameters()).device
+        return self.model.device
 
     @property
     def classes(self) -> int:
         """How many; labels are 0 to classes - 1."""
-        return self.network.architecture.classes
+        return self.model.classes
 
     @property
     def class_names(self) -> list[str]:
@@ -105,8 +143,8 @@ class Generator:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one image: (H, W), in colour (H, W, 3)."""
-        a = self.network.architecture
-        return (a.height, a.width) if a.channels == 1 else (a.height, a.width, a.channels)
+        channels, height, width = self.model.shape
+        return (height, width) if channels == 1 else (height, width, channels)
 
     def draw(self, what: str | Sequence[int | str], seed: int = 0) -> Picture:
         """uint8 [N, *shape]: an image for each class in a text ("2024"), or in a list of labels or names.
@@ -118,9 +156,9 @@ class Generator:
         _check_seed(seed)
         import torch
 
-        from cgan.model.sampling import draw, picture_of
+        from cgan.model.sampling import picture_of
 
-        return picture_of(draw(self.network, torch.tensor(labels), seed, self.device))
+        return picture_of(self.model.draw(torch.tensor(labels), seed))
 
     def picture(
         self,
@@ -142,7 +180,7 @@ class Generator:
 
         from cgan.drawing.picture import compose
 
-        return Image.fromarray(compose(self.network, labels, rows, seed, scale, smooth)[1])
+        return Image.fromarray(compose(self.model, labels, rows, seed, scale, smooth)[1])
 
     def labels(self, what: str | Sequence[int | str]) -> list[int]:
         """The classes that `what` asks for, checked: a text is read as `cgan.drawing.class_names` says."""

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 MAX_IMAGES = 10_000
 MAX_BYTES = 2**27  # of pixels in one answer
+MAX_S = 120.0  # of a core, for one answer
 
 
 class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
@@ -32,6 +33,7 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
 
         labels = model_input["label"].tolist()
         most = min(MAX_IMAGES, MAX_BYTES // math.prod(self.generator.shape))
+        most = min(most, self.generator.most_in(MAX_S) or most)
         if not 1 <= len(labels) <= most:
             raise _refused(f"expected 1 to {most:,} labels, found {len(labels):,}.")
         try:

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import CganError
-from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import Picture, draw, image_grid, picture_of
+from cgan.model.generative import GenerativeModel
+from cgan.model.sampling import Picture, image_grid, picture_of
 
 PER_LINE = 20  # drawings, at most, of a text
 MAX_PICTURE_BYTES = 200_000_000
@@ -17,7 +17,7 @@ MAX_SCALE = 64
 
 
 def compose(
-    network: GeneratorNetwork,
+    model: GenerativeModel,
     labels: list[int],
     rows: int,
     seed: int,
@@ -33,21 +33,21 @@ def compose(
     Without a scale, pixels are enlarged up to 4 times while the width stays under 900; `smooth` enlarges by
     Lanczos' filter.
     """
-    a = network.architecture
+    channels, height, width = model.shape
     if rows < 1 or not 1 <= (scale or 1) <= MAX_SCALE:
         raise CganError(
             f"rows {rows}, scale {scale}: expected at least one row and a scale from 1 to {MAX_SCALE}."
         )
     columns = len(labels) if rows > 1 else balanced(len(labels), PER_LINE)
     lines = -(-len(labels) * rows // columns)
-    scale = scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * a.width)))
-    size = lines * columns * a.height * a.width * scale**2 * a.channels
+    scale = scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * width)))
+    size = lines * columns * height * width * scale**2 * channels
     if size > max_bytes:
         raise CganError(
             f"{rows} × {len(labels)} drawings at scale {scale} make a picture of {size:,} bytes, expected "
             f"at most {max_bytes:,}. Ask for fewer drawings or a smaller scale."
         )
-    images = draw(network, torch.tensor(labels * rows), seed, next(network.parameters()).device)
+    images = model.draw(torch.tensor(labels * rows), seed)
     large, scale = (_smooth(images, scale), 1) if smooth else (images, scale)
     filled = F.pad(large, (0, 0) * 3 + (0, lines * columns - len(large)))
     grid = filled.view(lines, columns, *large.shape[1:])

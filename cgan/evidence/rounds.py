@@ -16,12 +16,12 @@ from cgan.evidence import probe
 from cgan.evidence.classifiers import Round
 from cgan.evidence.effect import Outcome
 from cgan.evidence.sets import fill, folds, missing, require_unseen
+from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_network
-from cgan.model.networks import GeneratorNetwork
 from cgan.params.sections import JudgeParams, Params, TrainChoices
 from cgan.quality.judge import Judge, Progress, silent
-from cgan.training.fitting import fit
+from cgan.training.fitting import fit, sampler_of
 from cgan.training.loop import train
 
 
@@ -139,16 +139,19 @@ def with_probe(
 
 def fold_generator(
     data: Dataset, choices: TrainChoices, fold: int, folder: Path, progress: Progress = silent
-) -> GeneratorNetwork:
+) -> GenerativeModel:
     """A generator trained on `data` by the project's params, with a seed of its own; from `folder` if it was
     trained before. A training that was cut off goes on from its checkpoint."""
     path, checkpoints = folder / "generator.safetensors", folder / "training"
     if not path.is_file():
         seeded = {"seed": choices.seed + fold, "probes": 0, "previews": 0}
-        params = fit(choices.model_copy(update=seeded), data).params
+        fitting = fit(choices.model_copy(update=seeded), data)
+        if fitting.settings:
+            return sampler_of(data, fitting.settings)
+        params = fitting.params
         bar = partial(progress, images_a_step=params.batch_size)
         trained = train(data, params, folder=checkpoints, progress=bar)
-        save_network(path, trained.generator, {"params": params.model_dump(), "fold": fold + 1})
+        save_network(path, trained.generator, {"params": params.used(), "fold": fold + 1})
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_generator(path)[0]
 

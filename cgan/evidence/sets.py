@@ -9,8 +9,7 @@ from torch import Tensor
 
 from cgan.data.dataset import image_digests
 from cgan.errors import CganError, DataError
-from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import draw
+from cgan.model.generative import GenerativeModel
 from cgan.quality.judge import Judge, look
 
 Rows = NDArray[np.int64]
@@ -40,7 +39,7 @@ def missing(counts: Tensor, per_class: int | None = None) -> Tensor:
 
 
 def fill(
-    network: GeneratorNetwork,
+    model: GenerativeModel,
     judge: Judge,
     labels: Tensor,
     seed: int,
@@ -52,8 +51,7 @@ def fill(
     One of which it is less sure than `believed` is drawn again. Raises CganError where that does not help;
     `names` are those of the classes.
     """
-    device = next(network.parameters()).device
-    images, sure = draw(network, labels, seed, device), torch.zeros(len(labels))
+    images, sure = model.draw(labels, seed), torch.zeros(len(labels))
     pending = torch.arange(len(labels))
     for again in range(1, ROUNDS + 1):
         probabilities = look(judge, images[pending]).logits.softmax(dim=1)
@@ -61,7 +59,7 @@ def fill(
         pending = (sure < believed).nonzero()[:, 0]
         if not len(pending):
             return images, sure
-        images[pending] = draw(network, labels[pending], seed + again, device)
+        images[pending] = model.draw(labels[pending], seed + again)
     counts = torch.bincount(labels[pending])
     worst = int(counts.argmax())
     raise CganError(

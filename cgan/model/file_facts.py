@@ -19,6 +19,11 @@ from cgan.errors import ModelError
 from cgan.project import DVC_PULL
 
 FORMAT = 1
+LOCAL_SCORE = "local_score"  # of generators the kind that is no network
+CAUTION = (
+    "This generator is not trained: its file is the training images, and its drawings are put together from "
+    "pieces of them. Whoever has the file has the images, so publish it only if anybody may see them."
+)
 Facts = dict[str, Any]
 
 

@@ -15,8 +15,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.model.sampling import to_uint8
 
@@ -29,6 +30,7 @@ CAP_ROUNDS, CANDIDATES, REFINEMENTS = 10, 33, 4
 NEGLIGIBLE = -12.0  # log weight; a source with less in all windows is left out
 BLOCK = 250_000  # pixels that are floats at once: on the CPU they stay in a core's cache
 BLOCK_ON_GPU = 50_000_000
+STEP_S, VALUE_S = 1.5e-3, 2.8e-9  # of a core, for a step, and for each value of a source in it
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class LocalScoreSettings:
     """Larger windows: more legible drawings, nearer to training images."""
 
 
-class LocalScoreSampler(nn.Module):
+class LocalScoreSampler(GenerativeModel):
     """Draws images of a class from `images` uint8 [N, C, H, W] and their `labels` int64 [N]."""
 
     images: Tensor
@@ -68,6 +70,16 @@ class LocalScoreSampler(nn.Module):
     @property
     def classes(self) -> int:
         return int(self.labels.max()) + 1
+
+    @property
+    def kind(self) -> str:
+        return f"local score sampler of {len(self.images):,} training images"
+
+    @property
+    def seconds_per_drawing(self) -> float:
+        most = int(self.labels.bincount().max())
+        sources = min(most, self.settings.sources)
+        return self.settings.steps * (STEP_S + VALUE_S * sources * self.images[0].numel())
 
     def draw(self, labels: Tensor, seed: int) -> Tensor:
         """One image a label: uint8 [M, C, H, W] on the CPU, for labels int64 [M], each with images.

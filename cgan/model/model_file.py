@@ -5,9 +5,9 @@ Both have one format; `cgan.model.file_facts` says what the facts are.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save as serialized
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from cgan.errors import CganError, ModelError
 from cgan.files import replacing
-from cgan.model.file_facts import Facts, damaged, metadata_of, opened
+from cgan.model.file_facts import LOCAL_SCORE, Facts, damaged, metadata_of, opened
+from cgan.model.generative import GenerativeModel
+from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import (
     Architecture,
     DiscriminatorNetwork,
@@ -27,6 +29,16 @@ from cgan.model.networks import (
 
 # What comes of building a network of an architecture that is none, and of weights that do not fit.
 UNFIT = (CganError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+# Of its settings the least and the most that a file may ask for: a drawing has to end.
+SETTINGS = {
+    "steps": (1, 1000),
+    "sigma_max": (1e-6, 1e6),
+    "sigma_min": (1e-6, 1e6),
+    "rho": (0.1, 100),
+    "cap": (1e-6, 1),
+    "sources": (1, 1_000_000),
+    "window_scale": (0.01, 100),
+}
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -70,15 +82,41 @@ def save_network(
     save_tensors(path, kind, network.state_dict(), facts)
 
 
-def load_generator(path: Path | str) -> tuple[GeneratorNetwork, Facts]:
+def save_generator(path: Path | str, model: GenerativeModel, facts: Facts) -> None:
+    """Write what `load_generator` reads: a network, or the images that a sampler draws from."""
+    if isinstance(model, GeneratorNetwork):
+        save_network(path, model, facts)
+    elif isinstance(model, LocalScoreSampler):
+        channels, height, width = model.shape
+        sizes = {"classes": model.classes, "channels": channels, "height": height, "width": width}
+        settings = asdict(model.settings)
+        architecture = {"kind": LOCAL_SCORE, **sizes, "settings": settings}
+        facts = {"architecture": architecture, "torch": torch.__version__, **facts}
+        save_tensors(path, "generator", {"images": model.images, "labels": model.labels}, facts)
+    else:
+        raise AssertionError(f"nothing stores a {type(model).__name__}")
+
+
+def load_generator(path: Path | str) -> tuple[GenerativeModel, Facts]:
     """A generator in eval mode on the CPU, and the facts of its file."""
-    return load_network(path, "generator", lambda facts: build_generator(Architecture(**facts)))
+    tensors, facts = load_tensors(path, "generator")
+    if is_local_score(facts):
+        return _local_score(Path(path), tensors, facts), facts
+    return _network(path, "generator", tensors, facts, lambda a: build_generator(Architecture(**a)))
 
 
-def load_discriminator(path: Path | str) -> tuple[DiscriminatorNetwork, Facts]:
-    """A discriminator in eval mode on the CPU, and the facts of its file."""
-    return load_network(
-        path, "discriminator", lambda facts: build_discriminator(Architecture(**facts))
+def save_no_discriminator(path: Path | str) -> None:
+    """The file of a training that had no discriminator: no tensors, and facts that say so."""
+    save_tensors(path, "discriminator", {}, {"architecture": None, "torch": torch.__version__})
+
+
+def load_discriminator(path: Path | str) -> tuple[DiscriminatorNetwork | None, Facts]:
+    """A discriminator in eval mode on the CPU, or None where there was none; and the facts of its file."""
+    tensors, facts = load_tensors(path, "discriminator")
+    if not tensors and facts.get("architecture", ...) is None:
+        return None, facts
+    return _network(
+        path, "discriminator", tensors, facts, lambda a: build_discriminator(Architecture(**a))
     )
 
 
@@ -86,7 +124,52 @@ def load_network(
     path: Path | str, kind: str, build: Callable[[Facts], _Network]
 ) -> tuple[_Network, Facts]:
     """The network that `build` makes of the file's architecture, with the weights of the file."""
-    tensors, facts = load_tensors(path, kind)
+    return _network(path, kind, *load_tensors(path, kind), build)
+
+
+def is_local_score(facts: Facts) -> bool:
+    """Is the generator of this file a local score sampler, whose file holds its training images?"""
+    architecture = facts.get("architecture")
+    return isinstance(architecture, dict) and architecture.get("kind") == LOCAL_SCORE
+
+
+def _local_score(path: Path, tensors: dict[str, Tensor], facts: Facts) -> LocalScoreSampler:
+    try:
+        a = facts["architecture"]
+        settings = LocalScoreSettings(**a["settings"])
+        for field in fields(settings):
+            value, (least, most) = getattr(settings, field.name), SETTINGS[field.name]
+            kind = int if field.type in (int, "int") else float
+            if not (type(value) is kind and least <= value <= most):
+                raise ValueError(f"{field.name} {value!r}, expected {least:g} to {most:g}")
+        if settings.sigma_min > settings.sigma_max:
+            raise ValueError("sigma_min is above sigma_max")
+        images, labels = tensors["images"], tensors["labels"]
+        shape: tuple[Any, ...] = (len(labels), a["channels"], a["height"], a["width"])
+        if tensors.keys() != {"images", "labels"}:
+            raise ValueError(f"tensors {', '.join(sorted(tensors))}, expected images and labels")
+        if images.dtype != torch.uint8 or tuple(images.shape) != shape or shape[1] not in (1, 3):
+            raise ValueError(f"images {images.dtype} {tuple(images.shape)}, expected uint8 {shape}")
+        if labels.dtype != torch.int64 or labels.dim() != 1:
+            raise ValueError(f"labels {labels.dtype} {tuple(labels.shape)}, expected int64 [N]")
+        if labels.unique().tolist() != list(range(a["classes"])):
+            raise ValueError(f"labels of other classes than 0 to {a['classes'] - 1}")
+    except UNFIT as error:
+        raise ModelError(
+            f"{path}: the images and settings in the file are not those of a local score sampler "
+            f"({' '.join(str(error).split())[:300]}). Make the file again with `dvc repro --force`, or use "
+            "another file."
+        ) from None
+    return LocalScoreSampler(images, labels, settings).eval()
+
+
+def _network(
+    path: Path | str,
+    kind: str,
+    tensors: dict[str, Tensor],
+    facts: Facts,
+    build: Callable[[Facts], _Network],
+) -> tuple[_Network, Facts]:
     try:
         # Without memory for weights, in case the file lies about sizes.
         with torch.device("meta"):

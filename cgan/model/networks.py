@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import ModelError, ParamsError
+from cgan.model import sampling
+from cgan.model.generative import GenerativeModel
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -62,8 +64,22 @@ class _Network(nn.Module):
         self.architecture = architecture
 
 
-class GeneratorNetwork(_Network):
+class GeneratorNetwork(_Network, GenerativeModel):
     """(latents, labels) → images in [-1, 1], by way of a condition, which can be a mix of classes."""
+
+    @property
+    def classes(self) -> int:
+        return self.architecture.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        a = self.architecture
+        return a.channels, a.height, a.width
+
+    @property
+    def kind(self) -> str:
+        a = self.architecture
+        return f"network {a.kind}, {f'latents of {a.latent_dim}' if a.latent_dim else 'no latents'}"
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         return self.from_condition(latents, self.condition(labels))
@@ -74,6 +90,9 @@ class GeneratorNetwork(_Network):
 
     def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
         raise AssertionError("build_generator() makes the network")
+
+    def draw(self, labels: Tensor, seed: int) -> Tensor:
+        return sampling.draw(self, labels, seed, self.device)
 
 
 class DiscriminatorNetwork(_Network):

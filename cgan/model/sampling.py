@@ -5,9 +5,12 @@ call of the random generator. So an image depends on the seed, its position and 
 many are drawn: float arithmetic and `torch.randn` both change a little with the number of rows.
 """
 
+from __future__ import annotations
+
 import io
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +21,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.files import write_bytes
 from cgan.model.hardware import available_threads, exact_floats, parts_on_threads
-from cgan.model.networks import GeneratorNetwork
+
+if TYPE_CHECKING:
+    from cgan.model.networks import GeneratorNetwork
 
 CHUNK = 64
 Picture = NDArray[np.uint8]

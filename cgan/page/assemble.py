@@ -6,13 +6,13 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cgan.drawing.class_names import names_in
+from cgan.drawing.generator import ANSWER_S
 from cgan.errors import percent
 from cgan.page.weights import packed
 from cgan.project import PACKAGE
@@ -23,32 +23,45 @@ if TYPE_CHECKING:
 FOLDER = PACKAGE / "page"
 # In the order in which they are evaluated: a file imports only from those before it.
 PLAY = (
-    "generator.js",
+    "page_data.js",
     "play_text.js",
+    "generator.js",
     "play_state.js",
     "play_pictures.js",
     "play_latents.js",
     "play_samples.js",
     "play.js",
 )
+GALLERY = ("page_data.js", "play_text.js", "gallery.js")
+ASK = ("ask.js",)
 EVIDENCE = ("film.js", "charts.js")
 WRITTEN_OUT = 20  # classes, at most, that an example has
 
 
 def play_page(generator: Generator, quality: str, named: str, seed: int = 0) -> str:
-    """A page to play with the generator that `cgan serve` has, with how good it is and what it is called.
-    `seed`: of the first picture."""
+    """A page to play with the generator that `cgan serve` has, with how good it is and what it is called;
+    where it is too slow for a browser, one that asks the service. `seed`: of the first picture."""
     query = urlencode({"text": examples(generator)[0], "seed": seed})
     shown = {"quality": quality, "named": named, "query": query}
-    return document("play_page.html", PLAY, play_data(generator, seed), **shown)
+    data = play_data(generator, seed)
+    if runs_in_page(generator):
+        return document("play_page.html", PLAY, data, **shown)
+    names, most = generator.class_names, generator.most_in(ANSWER_S)
+    limits = {"names": names, "caution": generator.caution, "most": most}
+    return document("ask_page.html", ASK, data, **shown, **limits)
+
+
+def runs_in_page(generator: Generator) -> bool:
+    """Does a browser draw with it? Else the page shows drawings that were made before."""
+    return not generator.model.seconds_per_drawing
 
 
 def play_data(generator: Generator, seed: int) -> dict[str, Any]:
     """What the scripts know of the generator. `seed`: of the first picture."""
     return {
-        "architecture": asdict(generator.network.architecture),
+        "architecture": generator.architecture,
         "class_names": names_in(generator.facts, generator.classes),
-        **packed(generator),
+        **(packed(generator) if runs_in_page(generator) else {}),
         "examples": examples(generator),
         "seed": seed,
     }

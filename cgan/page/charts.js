@@ -1,5 +1,5 @@
 /** Charts: their numbers stand in the page; Vega draws each once it comes into sight, or is printed. */
-import { bytesOf, RUN } from "./generator.js";
+import { bytesOf, RUN } from "./page_data.js";
 import { NAMES } from "./play_text.js";
 
 const MOST_CLASSES = 60; // of one chart, as in run.html

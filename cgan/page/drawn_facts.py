@@ -1,14 +1,14 @@
 """What a page shows of the drawings: some at random, the worst, and the training images nearest to each."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import draw
+from cgan.model.generative import GenerativeModel
 from cgan.page.data_facts import Rows
-from cgan.page.tiles import tile
+from cgan.page.tiles import photograph, tile
 from cgan.quality.judge import Judge, look
 from cgan.quality.likeness import nearest
 
@@ -20,10 +20,12 @@ SEEDS = 20  # that are tried for the page's first picture
 NEIGHBOURS = 3
 SIDE = 96  # pixels, at most, of an image in the page
 VALUES = 20_000_000  # that are drawn: fewer drawings of large images
+DRAWN_S = 30.0  # of a core, at most, that the drawings take
+GALLERY, GALLERY_SIDE = 300, 64  # drawings, of a generator that no browser runs; pixels at most
 
 
 def drawn_facts(
-    network: GeneratorNetwork,
+    model: GenerativeModel,
     judge: Judge,
     rows: Rows,
     seed: int,
@@ -33,13 +35,11 @@ def drawn_facts(
     """`first`: labels of the page's first picture, for which a good seed is looked for. `cards`: labels whose
     first drawings are shown."""
     images, labels, training = rows.images, rows.labels, torch.from_numpy(rows.training)
-    a = network.architecture
-    size = a.channels * a.height * a.width
-    count = max(SHOWN, min(DRAWINGS, VALUES // size))
-    asked = torch.arange(count) % a.classes
-    if a.classes > count:  # more classes than drawings: some of the classes, at random
-        asked = torch.randperm(a.classes, generator=_random(seed))[:count]
-    drawn = draw(network, asked, seed)
+    classes, count, seconds = model.classes, drawings_shown(model), model.seconds_per_drawing
+    asked = torch.arange(count) % classes
+    if classes > count:  # more classes than drawings: some of the classes, at random
+        asked = torch.randperm(classes, generator=_random(seed))[:count]
+    drawn = model.draw(asked, seed)
     certain = look(judge, drawn).logits.double().softmax(dim=1)
     right = certain[torch.arange(count), asked]
     seen = certain.argmax(dim=1)
@@ -72,7 +72,8 @@ def drawn_facts(
     return {
         "drawings": count,
         "seed": seed,
-        "first_seed": good_seed(network, judge, first, images[some], labels[some]),
+        "first_seed": 0 if seconds else good_seed(model, judge, first, images[some], labels[some]),
+        "gallery": gallery(drawn, asked) if seconds else [],
         "random": beside(torch.randperm(count, generator=_random(seed + 1))[:SHOWN]),
         "worst": beside(right.argsort(stable=True)[:SHOWN]),
         "by_class": {
@@ -82,12 +83,28 @@ def drawn_facts(
     }
 
 
+def drawings_shown(model: GenerativeModel) -> int:
+    """How many are drawn for a page."""
+    count = min(DRAWINGS, VALUES // math.prod(model.shape))
+    if model.seconds_per_drawing:
+        count = min(count, int(DRAWN_S / model.seconds_per_drawing))
+    return max(SHOWN, count)
+
+
+def gallery(drawn: Tensor, asked: Tensor) -> list[dict[str, Any]]:
+    """The first drawings of all classes, class by class."""
+    some = asked[:GALLERY].argsort(stable=True)
+    return [
+        {"src": photograph(drawn[n], GALLERY_SIDE), "label": int(asked[n])} for n in some.tolist()
+    ]
+
+
 def good_seed(
-    network: GeneratorNetwork, judge: Judge, wanted: list[int], images: Tensor, labels: Tensor
+    model: GenerativeModel, judge: Judge, wanted: list[int], images: Tensor, labels: Tensor
 ) -> int:
     """Of the first seeds, the one whose drawings of these labels look most like images of their classes."""
     asked = torch.tensor(wanted).repeat(SEEDS)
-    tried = torch.cat([draw(network, torch.tensor(wanted), seed) for seed in range(SEEDS)])
+    tried = torch.cat([model.draw(torch.tensor(wanted), seed) for seed in range(SEEDS)])
     far = torch.cdist(look(judge, tried).features.float(), look(judge, images).features.float())
     far[asked[:, None] != labels] = torch.inf
     nearest_few = far.topk(min(5, len(images)), largest=False).values.mean(dim=1)

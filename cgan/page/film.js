@@ -1,5 +1,5 @@
 /** The film of a training: it plays by itself when it is seen. */
-import { RUN } from "./generator.js";
+import { RUN } from "./page_data.js";
 
 function playFilm(place) {
   const frames = RUN.previews;

@@ -1,7 +1,6 @@
 /** The generator's forward pass; weights.py packs its layers, all of them transposed convolutions. */
 
-export const RUN = JSON.parse(document.getElementById("page-data").textContent);
-export const SHAPE = RUN.architecture;
+import { bytesOf, listOf, RUN, SHAPE } from "./page_data.js";
 
 /**
  * @param {ArrayLike<number>} latent latent_dim numbers
@@ -116,18 +115,6 @@ function tapsOf(inputs, kernel, stride, padding, most) {
     listOf(kernel, (tap) => [(out + padding - tap) / stride, tap])
       .filter(([at]) => Number.isInteger(at) && at >= 0 && at < inputs)
       .flat());
-}
-
-export function listOf(count, make) {
-  return Array.from({ length: count }, (_, index) => make(index));
-}
-
-/** What base64 stands for. */
-export function bytesOf(text) {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
-  return bytes;
 }
 
 const [LAYERS, EMBEDDINGS] = unpackedLayers();

@@ -1,5 +1,6 @@
 /** The first half of the page: what a visitor does, and what is drawn for it. */
-import { conditionOf, forward, mixedCondition, SHAPE } from "./generator.js";
+import { SHAPE } from "./page_data.js";
+import { conditionOf, forward, mixedCondition } from "./generator.js";
 import { DIGITS, NAMES, parseText, valid } from "./play_text.js";
 import { freshState, hashOf, keepInLink, MAX_SEED, stateFrom } from "./play_state.js";
 import { balanced, downloadPng, fileName, imageOf, pictureOf, resize } from "./play_pictures.js";

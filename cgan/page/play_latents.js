@@ -1,5 +1,5 @@
 /** torch.randn in JavaScript: a seed draws here what `cgan draw --seed` draws with it. */
-import { listOf, SHAPE } from "./generator.js";
+import { listOf, SHAPE } from "./page_data.js";
 
 /**
  * The first `count` latents of a seed, moved by the pad. Each goes on a great circle, so it stays as long, and as

@@ -1,5 +1,5 @@
 /** Drawings on canvases, and as files. */
-import { SHAPE } from "./generator.js";
+import { SHAPE } from "./page_data.js";
 
 const MAX_SIDE = 16_384; // of a canvas
 const MAX_AREA = 2 ** 26;

@@ -1,5 +1,6 @@
 /** A thousand drawings: shown as a grid, and as a CSV. The same as `cgan draw --per-class 100` makes of ten classes. */
-import { conditionOf, forward, listOf, SHAPE } from "./generator.js";
+import { listOf, SHAPE } from "./page_data.js";
+import { conditionOf, forward } from "./generator.js";
 import { NAMES } from "./play_text.js";
 import { csvOf, download, downloadPng, fileName, paintScaled, resize } from "./play_pictures.js";
 import { latentsOf } from "./play_latents.js";

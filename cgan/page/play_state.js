@@ -1,5 +1,5 @@
 /** What a picture depends on, and the link that holds it. */
-import { RUN, SHAPE } from "./generator.js";
+import { RUN, SHAPE } from "./page_data.js";
 
 export const MAX_SEED = Number.MAX_SAFE_INTEGER;
 const MAX_TEXT = 20_000; // 200 drawings of classes with names of a hundred characters

@@ -1,5 +1,5 @@
 /** Which classes a text asks for; the rules of cgan/drawing/class_names.py. What is no class is told, the rest read. */
-import { listOf, RUN, SHAPE } from "./generator.js";
+import { listOf, RUN, SHAPE } from "./page_data.js";
 
 export const MOST_DRAWINGS = 200;
 const SHOWN_NAMES = 12;

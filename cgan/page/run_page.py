@@ -8,7 +8,15 @@ from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.files import read_json, sha256_of
 from cgan.metric import METRICS
-from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
+from cgan.page.assemble import (
+    EVIDENCE,
+    GALLERY,
+    PLAY,
+    document,
+    examples,
+    play_data,
+    runs_in_page,
+)
 from cgan.page.charts import bundle
 from cgan.page.class_states import DOUBTFUL, FEW_HELD_OUT, GOOD, LESS_DIVERSE, POOR, add_states
 from cgan.page.data_facts import VALUES, Rows, data_facts
@@ -52,7 +60,8 @@ def run_page(params: Params, cache: Path) -> str:
     data = play_data(generator, run["drawn"]["first_seed"]) | {key: run[key] for key in SCRIPTED}
     data |= {"digest": generator.facts["digest"], "quality": run["verdict"]}  # for `cgan serve`
     data["charts"] = bundle(cache)
-    return document("run.html", PLAY + EVIDENCE, data, run=run, names=generator.class_names)
+    scripts = (PLAY if runs_in_page(generator) else GALLERY) + EVIDENCE
+    return document("run.html", scripts, data, run=run, names=generator.class_names)
 
 
 def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
@@ -79,6 +88,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     facts = {
         "title": str(reference.get("run_name") or "cgan"),
         "verdict": quality_line(report, reference.get("training_s")),
+        "caution": generator.caution,
+        "plays": runs_in_page(generator),
         "previews": previews,
         "losses": curve(LOSSES),
         "probes": curve(PROBES),
@@ -98,13 +109,15 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "least_images": report["fid_judge"]["least_images"],
         "confusion": confusion_facts(report),
         "drawn": drawn_facts(
-            generator.network, judge, rows, seed, first, [row["label"] for row in cards]
+            generator.model, judge, rows, seed, first, [row["label"] for row in cards]
         ),
         "data": data_facts(rows, judge, validation),
         "params": settings,
         "lineage": lineage_facts(reference, rows.metadata["csv_sha256"], sha256_of(GENERATOR)),
     }
-    return facts | {"left_out": [text for text in [smaller, *left_out(facts)] if text]}
+    return facts | {
+        "left_out": [text for text in [smaller, *left_out(facts, params.evaluate.samples)] if text]
+    }
 
 
 def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows) -> None:
@@ -116,15 +129,20 @@ def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows)
         raise ModelError(f"{GENERATOR} was trained on other data, not {TRAIN_DATA}. {again}")
 
 
-def left_out(facts: dict[str, Any]) -> list[str]:
+def left_out(facts: dict[str, Any], samples: int) -> list[str]:
     """What a page of this run does not show, in sentences."""
-    data, sentences = facts["data"], []
+    data, context, sentences = facts["data"], facts["measurement_context"], []
     if facts["losses"]["every"] > 1:
         sentences.append(f"The curves show only one in {facts['losses']['every']} records.")
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
         sentences.append(
             f"Looking for wrong labels, the judge saw {looked_at:,} of {data['rows']:,} rows, the "
             f"held-out ones first ({VALUES:,} pixels are the limit). `cgan label-errors` looks at all."
+        )
+    if (judged := context["drawn_images"]) < samples:
+        sentences.append(
+            f"{judged:,} drawings were judged, not {samples:,} (`evaluate.samples`), as each takes a part "
+            "of a second: the intervals are so much wider."
         )
     if facts["confusion"]["matrix"] is None:
         sentences.append(

@@ -25,8 +25,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of a loss
 Kimg = Annotated[float, Field(gt=0, le=1_000_000)]  # the length of a training
 Auto = Literal["auto"]
-GeneratorKind = Literal["deconv", "upsample", "embed", "demo"]
+GeneratorKind = Literal["deconv", "upsample", "embed", "demo", "local_score"]
 Updates = Literal["one_pass", "two_passes", "in_turn"]
+OF_LOCAL_SCORE = ("generator", "score_cap", "score_sources", "score_window_scale")
 
 
 class Section(BaseModel):
@@ -146,6 +147,9 @@ class TrainChoices(Section):
     """
 
     generator: Literal[Auto, GeneratorKind]
+    score_cap: Annotated[float, Field(gt=0, le=1)] | Auto
+    score_sources: Annotated[int, Field(gt=0, le=100_000)] | Auto
+    score_window_scale: Annotated[float, Field(ge=0.1, le=10)] | Auto
     discriminator: Literal["projection", "demo"]
     latent_dim: int = Field(gt=0, le=4096)
     generator_width: int = Field(gt=0, le=1024)
@@ -221,6 +225,13 @@ class TrainParams(TrainChoices):
     @property
     def total_steps(self) -> int:
         return max(1, round(self.total_kimg * 1000 / self.batch_size))
+
+    def used(self) -> dict[str, Any]:
+        """Those that this kind of generator depends on."""
+        values = self.model_dump()
+        if self.generator == "local_score":
+            return {name: values[name] for name in OF_LOCAL_SCORE}
+        return {name: value for name, value in values.items() if not name.startswith("score_")}
 
 
 class EvaluateParams(Section):

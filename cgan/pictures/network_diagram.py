@@ -1,14 +1,16 @@
 """A network's picture, drawn from what its modules do when they run: types, shapes, parameters."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from torch import Tensor, nn
 
+from cgan.model.generative import GenerativeModel
+from cgan.model.local_score import LocalScoreSampler
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
-from cgan.pictures.plots import Picture, picture_of
+from cgan.pictures.plots import Picture, picture_of, sheet_with
 
 LEARNT, FIXED, ENDS = "#e3eefa", "#e2f5e4", "#fdf1d3"
 
@@ -54,6 +56,20 @@ def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
     for hook in hooks:
         hook.remove()
     return [first, *layers, last]
+
+
+def diagram(model: GenerativeModel | DiscriminatorNetwork | None) -> Picture:
+    """Of a network; of a sampler its settings; without one, that there is none. uint8 [H, W, 3]."""
+    if isinstance(model, GeneratorNetwork | DiscriminatorNetwork):
+        return network_diagram(model)
+    if isinstance(model, LocalScoreSampler):
+        settings = [f"{name}: {value:g}" for name, value in asdict(model.settings).items()]
+        return sheet_with(
+            f"Local score sampler of {len(model.images):,} training images", *settings
+        )
+    return sheet_with(
+        "No discriminator: this generator is not trained, it draws from its training images."
+    )
 
 
 def network_diagram(network: GeneratorNetwork | DiscriminatorNetwork) -> Picture:

@@ -24,10 +24,21 @@ def picture_of(figure: Figure) -> Picture:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
+def sheet_with(*lines: str) -> Picture:
+    """uint8 [H, W, 3]: lines of text where a picture would be."""
+    figure = Figure(figsize=(8, 0.5 + 0.3 * len(lines)))
+    text = {"ha": "left", "va": "center", "size": 11}
+    figure.text(0.03, 0.5, "\n".join(lines), **text)  # type: ignore[arg-type]
+    return picture_of(figure)
+
+
 def training_curves(table: Path) -> tuple[Picture, Picture]:
-    """Losses, and what the discriminator says, of losses.csv."""
+    """Losses, and what the discriminator says, of losses.csv; that there are none, if it has no rows."""
     try:
         names, *rows = csv.reader(table.read_text(encoding="utf-8").splitlines())
+        if not rows:
+            nothing = sheet_with("No losses: this generator is not trained.")
+            return nothing, nothing
         columns = dict(zip(names, np.array(rows, float).T.tolist(), strict=True))
         losses = {who: columns[f"loss/{who}"] for who in ("discriminator", "generator")}
         logits = {f"{kind} images": columns[f"logits/{kind}_mean"] for kind in ("real", "fake")}

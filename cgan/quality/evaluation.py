@@ -19,10 +19,9 @@ from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.errors import DataError, percent
 from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import Facts
+from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware, find_device
 from cgan.model.model_file import load_generator
-from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet
@@ -43,13 +42,16 @@ KNOWN_BY_HEART = (
     "training images, less what the judge knows of them by heart",
 )
 LEAST_PER_CLASS = 100  # drawings: of less than 35, all right would not show that 90 % are
+DRAWN_S = (
+    60.0  # of a core, which the drawings to be judged take; longer only for LEAST_PER_CLASS of them
+)
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What the stages left in the project: generator, judge and both parts of the data, of one origin."""
 
-    network: GeneratorNetwork
+    model: GenerativeModel
     facts: Facts
     judge: Judge
     judge_facts: Facts
@@ -59,11 +61,11 @@ class Inputs:
 
     @classmethod
     def load(cls, device: str = "auto") -> Inputs:
-        """With both networks on the device that `train.device` names. Raises DataError or ModelError for a
+        """With both models on the device that `train.device` names. Raises DataError or ModelError for a
         file that is absent or damaged, and where generator, judge and hold-out were not made from this
         training part, and from one split: then every number would be of something else, and none of them
         would show it."""
-        network, facts = load_generator(GENERATOR)
+        model, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)
         training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
 
@@ -93,17 +95,21 @@ class Inputs:
                 "then `dvc repro`."
             )
         found = find_device(device, "params.yaml: `train.device`")
-        network, judge = network.to(found), judge.to(found)
-        return cls(network, facts, judge, judge_facts, training, heldout, found)
+        model, judge = model.to(found), judge.to(found)
+        return cls(model, facts, judge, judge_facts, training, heldout, found)
 
 
-def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
-    """The conditions under which generators are judged, by the gate and by the stage evaluate.
+def evaluation_set_of(
+    inputs: Inputs, params: EvaluateParams, former: GenerativeModel | None = None
+) -> EvaluationSet:
+    """The conditions under which generators are judged, by the gate and by the stage evaluate. `former`:
+    another generator that is judged, too.
 
     Raises DataError where there are too few images.
     """
     training, heldout = inputs.training, inputs.heldout
-    asked = classes_asked(training.classes, params)
+    seconds = max(model.seconds_per_drawing for model in (inputs.model, former) if model)
+    asked = classes_asked(training.classes, params, seconds)
     # A CSV can be sorted by class: what takes the drawings' place is picked from all of it.
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(params.seed))
     floor = training.at(order[in_mix(training.labels[order], heldout.counts)][: len(asked)])
@@ -143,18 +149,23 @@ def measurement_context(
     }
 
 
-def classes_asked(classes: int, params: EvaluateParams) -> Tensor:
-    """The class of each drawing, int64 [N]: in turn; more than `samples` where there are many classes."""
-    return torch.arange(max(params.samples, LEAST_PER_CLASS * classes)) % classes
+def classes_asked(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:
+    """The class of each drawing, int64 [N]: in turn; more than `samples` where there are many classes, fewer
+    where one takes `seconds`."""
+    least = LEAST_PER_CLASS * classes
+    count = max(params.samples, least)
+    if seconds:
+        count = min(count, max(least, int(DRAWN_S / seconds)))
+    return torch.arange(count) % classes
 
 
 def judge_generator(
     inputs: Inputs, params: EvaluateParams, progress: Progress = silent
 ) -> Evaluation:
     """The report on the trained generator, its measurement context included."""
-    labels = classes_asked(inputs.training.classes, params)
+    labels = classes_asked(inputs.training.classes, params, inputs.model.seconds_per_drawing)
     draws = [
-        draw(inputs.network, labels, params.seed + n, inputs.device)
+        inputs.model.draw(labels, params.seed + n)
         for n in progress("drawing", range(params.draws), len(labels))
     ]
     evaluation_set = evaluation_set_of(inputs, params)

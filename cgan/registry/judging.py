@@ -18,10 +18,9 @@ from torch import Tensor
 from cgan.errors import CganError, ModelError
 from cgan.markdown import table
 from cgan.model.file_facts import Facts
+from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator, load_tensors, save_tensors
-from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import draw
 from cgan.params.sections import GateParams, Params
 from cgan.project import GENERATOR, JUDGE
 from cgan.quality.class_shift import Moments, furthest
@@ -49,7 +48,7 @@ class Match:
 
     inputs: Inputs
     evaluation_set: EvaluationSet
-    former: GeneratorNetwork | None = None  # the champion's
+    former: GenerativeModel | None = None  # the champion's
     doubt: str = ""  # what speaks against today's data
     note: str = ""  # what a reader should know of a champion of other data
 
@@ -59,13 +58,12 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     that cannot be read, or draws something else than what was trained now."""
     compute_deterministically()
     inputs = Inputs.load(params.train.device)
-    evaluation_set = evaluation_set_of(inputs, params.evaluate)
     if champion is None:
-        return Match(inputs, evaluation_set)
+        return Match(inputs, evaluation_set_of(inputs, params.evaluate))
     name = f"the champion of `{registry.model}`, version {champion.number},"
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
-            network, facts = load_generator(path)
+            model, facts = load_generator(path)
     except ModelError as error:
         raise ModelError(
             f"{name} cannot be read, so nothing was promoted in its place: {error} If its file is lost, "
@@ -74,15 +72,16 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     other_data = facts.get("data_digest") != inputs.facts["data_digest"]
     ours, theirs = (
         _what_it_draws(*pair, named=other_data)
-        for pair in ((inputs.network, inputs.facts), (network, facts))
+        for pair in ((inputs.model, inputs.facts), (model, facts))
     )
     if ours != theirs:
         raise ModelError(
             f"{GENERATOR} draws {ours}, but {name} draws {theirs}. Generators of different classes or sizes "
             "cannot share a model's name: set `gate.model` in params.yaml to another name."
         )
+    evaluation_set = evaluation_set_of(inputs, params.evaluate, model)
     if not other_data:
-        return Match(inputs, evaluation_set, network)
+        return Match(inputs, evaluation_set, model)
     note = (
         f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
         "judge and hold-out, part of which the champion may have been trained on"
@@ -94,12 +93,12 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     checks = compared(reference, inputs, params.gate)
     signs = "; ".join(check.in_words() for check in checks if not check.passed)
     doubt = f"the images or labels are unlike the champion's ({signs})" if signs else ""
-    return Match(inputs, evaluation_set, network, doubt, note)
+    return Match(inputs, evaluation_set, model, doubt, note)
 
 
-def _what_it_draws(network: GeneratorNetwork, facts: Facts, *, named: bool) -> str:
-    kind, names = network.architecture, facts.get("class_names") if named else None
-    words = f"{kind.classes} classes of {kind.height} × {kind.width} × {kind.channels}"
+def _what_it_draws(model: GenerativeModel, facts: Facts, *, named: bool) -> str:
+    (channels, height, width), names = model.shape, facts.get("class_names") if named else None
+    words = f"{model.classes} classes of {height} × {width} × {channels}"
     return f"{words} ({', '.join(names)})" if names else words
 
 
@@ -110,7 +109,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
     training, names = inputs.training, inputs.training.class_names
     evaluation_set = match.evaluation_set
     labels = evaluation_set.asked
-    drawings = draw(inputs.network, labels, seed, inputs.device)
+    drawings = inputs.model.draw(labels, seed)
     challenger = evaluation_set.judge_drawings(drawings)
     diverse = diversity_by_class(drawings, labels, training)
     near = near_copies(drawings, labels, training, inputs.heldout, seed)
@@ -124,7 +123,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
     checks.append(shifted("drawn_shift", what, shifts, limits.max_drawn_shift, names))
     comparison, praise = list[Check](), list[str]()
     if match.former:
-        theirs = draw(match.former.to(inputs.device), labels, seed, inputs.device)
+        theirs = match.former.to(inputs.device).draw(labels, seed)
         champion, its = (
             evaluation_set.judge_drawings(theirs),
             diversity_by_class(theirs, labels, training),

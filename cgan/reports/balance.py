@@ -54,7 +54,7 @@ def balance(
     if facts.get("data_digest") != rows.metadata["digest"]:
         raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
     lacking = missing(rows.counts, per_class)
-    drawn, sure = fill(generator.network, judge, lacking, seed, believed, generator.class_names)
+    drawn, sure = fill(generator.model, judge, lacking, seed, believed, generator.class_names)
 
     pictures = picture_of(torch.cat([rows.images, drawn]))
     labels = torch.cat([rows.labels, lacking]).numpy()

@@ -10,17 +10,23 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.files import read_json, write_text
 from cgan.metric import Evaluation
-from cgan.model.model_file import save_network
+from cgan.model.model_file import save_generator
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
 from cgan.quality.table import stated
 
 
-def export_card(generator: Generator, folder: Path) -> str:
-    """Write the folder → what it holds, in words. Raises CganError where it holds something already."""
+def export_card(generator: Generator, folder: Path, *, training_images: bool = False) -> str:
+    """Write the folder → what it holds, in words. Raises CganError where it holds something already, and
+    where the generator's file is its training images and nobody said that these may be published."""
+    if generator.holds_training_images and not training_images:
+        raise CganError(
+            f"--card {folder}: not written. {generator.caution} If they may be published, add "
+            "--publish-training-images."
+        )
     report, reference = known(generator)
     labels = list(range(min(generator.classes, 10)))
     with new_folder(folder) as new:
-        save_network(new / GENERATOR.name, generator.network, generator.facts)
+        save_generator(new / GENERATOR.name, generator.model, generator.facts)
         generator.picture(labels, rows=4).save(new / GRID.name)
         write_text(new / CARD.name, model_card(generator.facts, report, reference, GRID.name))
     note = "" if report else "; this generator has no evaluation, so the card has no numbers"

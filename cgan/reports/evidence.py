@@ -54,7 +54,7 @@ from cgan.stages import runner
 from cgan.stages.forecast import seconds_of_training
 from cgan.stages.runner import duration
 from cgan.tracking.runs import reopen
-from cgan.training.fitting import fit
+from cgan.training.fitting import fit, sampler_of
 
 Say = Callable[[str], None]
 HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
@@ -206,7 +206,7 @@ def _drawings(params: Params, options: Options, training: Dataset, say: Say) -> 
         return _others(options.drawn, params, training, say)
     inputs, lacking = Inputs.load(params.train.device), missing(training.counts, options.per_class)
     seed, names = params.evaluate.seed, training.class_names
-    images, _ = fill(inputs.network, inputs.judge, lacking, seed, options.believed, names)
+    images, _ = fill(inputs.model, inputs.judge, lacking, seed, options.believed, names)
     return Dataset(images, lacking, training.metadata)
 
 
@@ -247,7 +247,13 @@ def _carried_out(
     first, recipe, count = rounds[0].training, params.train_judge, len(rounds) * len(METHODS)
     seconds = count * seconds_of_judge(first, recipe, hardware)
     if generators:
-        seconds += generators * seconds_of_training(first, fit(params.train, first).params)
+        fitting = fit(params.train, first)
+        if fitting.settings:  # nothing to train, but each drawing takes its time
+            each = sampler_of(first, fitting.settings).seconds_per_drawing
+            seconds += sum(len(this.lacking) for this in rounds) * each
+            generators = 0
+        else:
+            seconds += generators * seconds_of_training(first, fitting.params)
     of_generators = f"{generators} generators and " * bool(generators)
     say(
         f"{len(rounds)} rounds: {of_generators}{count} classifiers to train on some {len(first):,} real "

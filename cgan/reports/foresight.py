@@ -1,27 +1,33 @@
 """`cgan validate` before an hour is spent: what is held out, what is chosen, and how long it will take."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from cgan.data.contact_sheet import COLUMNS
 from cgan.data.csv_report import of_each
 from cgan.data.dataset import Dataset, LabelledImages, Rows
 from cgan.data.parts import divide
 from cgan.data.sources import read
 from cgan.errors import listed
 from cgan.model.hardware import Hardware, choose_hardware
-from cgan.params.sections import DataParams, JudgeParams, Params, TrainParams
+from cgan.model.local_score import LocalScoreSettings
+from cgan.page.drawn_facts import drawings_shown
+from cgan.params.sections import DataParams, JudgeParams, Params
 from cgan.project import RUN_PAGE
+from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import train_judge
 from cgan.stages.forecast import seconds_a_step, seconds_of_training
 from cgan.stages.runner import duration
-from cgan.training.fitting import fit
+from cgan.training.fitting import Fit, fit, fit_gan, sampler_of
 
 TOO_FEW = 3  # held-out images: they say nothing of a class
 WANTED = 10
+TRIED = 8  # drawings
 REST_S = (
     25.0  # ten starts of Python with torch, comparisons and pictures: 19 s on digits, 37 s at 96 px
 )
@@ -46,7 +52,7 @@ def foresee(data: LabelledImages, names: list[str], params: Params) -> Iterator[
     yield f"Chosen for these images: {fitting.choice or 'nothing, as `train` has no `auto`'}."
     if fitting.advice:
         yield fitting.advice
-    yield _how_long(training, params, fitting.params)
+    yield _how_long(training, params, fitting)
 
 
 def next_step(file: Path, params: DataParams) -> str:
@@ -82,7 +88,7 @@ def prices(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
         data, _ = read(file, sized, params.validation)
         names = data.class_names or [str(label) for label in range(data.classes)]
         training = _training_part(data, names, divide(data, names, params.preprocess)[0][0])
-        seconds = sum(_seconds(training, params, fit(params.train, training).params))
+        seconds = sum(_seconds(training, params, fit(params.train, training)))
         found.append(f"about {duration(seconds)} with {width} × {height}")
     return f"A run takes, on this machine, {' and '.join(found)}."
 
@@ -92,24 +98,49 @@ def _training_part(data: LabelledImages, names: list[str], rows: Rows) -> Datase
     return Dataset(images, labels, {"classes": len(names), "class_names": names})
 
 
-def _how_long(training: Dataset, params: Params, fitted: TrainParams) -> str:
-    hardware = choose_hardware(fitted.device, fitted.precision)
-    taken, judging, rest = _seconds(training, params, fitted)
+def _how_long(training: Dataset, params: Params, fitting: Fit) -> str:
+    hardware = choose_hardware(fitting.params.device, fitting.params.precision)
+    taken, judging, rest = _seconds(training, params, fitting)
+    of_what, instead = (
+        f"{fitting.params.total_kimg:g} kimg of the generator's training (`train.total_kimg`)",
+        "",
+    )
+    if fitting.settings:
+        of_what = f"some {drawings_of_a_run(training, params, fitting.settings):,} drawings"
+        gan = fit_gan(params.train.model_copy(update={"generator": "auto"}), training).params
+        instead = (
+            f" A GAN (`train.generator: {gan.generator}`) would train for "
+            f"{duration(seconds_of_training(training, gan))}, and draw at once."
+        )
     return (
         f"Time on this machine ({hardware.device}, {os.cpu_count()} cores): about "
-        f"{duration(taken + judging + rest)}: {duration(taken)} for {fitted.total_kimg:g} kimg of the "
-        f"generator's training (`train.total_kimg`), {duration(judging)} for judges, {duration(rest)} for "
-        "the rest."
+        f"{duration(taken + judging + rest)}: {duration(taken)} for {of_what}, {duration(judging)} for "
+        f"judges, {duration(rest)} for the rest.{instead}"
     )
 
 
-def _seconds(training: Dataset, params: Params, fitted: TrainParams) -> tuple[float, float, float]:
-    """Of the generator's training, of judges', and of the rest."""
-    hardware = choose_hardware(fitted.device, fitted.precision)
+def _seconds(training: Dataset, params: Params, fitting: Fit) -> tuple[float, float, float]:
+    """Of the generator's training, or of a sampler's drawings; of judges', and of the rest."""
+    hardware = choose_hardware(fitting.params.device, fitting.params.precision)
     kimg, gan_train = params.train_judge.total_kimg, params.evaluate.gan_train_kimg
     times = 1 + (1 if gan_train is None else gan_train / kimg)
     judging = times * seconds_of_judge(training, params.train_judge, hardware)
-    return seconds_of_training(training, fitted), judging, REST_S
+    if fitting.settings:
+        sampler = sampler_of(training, fitting.settings)
+        labels = torch.arange(TRIED) % training.classes
+        began = time.perf_counter()
+        sampler.draw(labels, params.render.seed)
+        each = (time.perf_counter() - began) / len(labels)
+        return each * drawings_of_a_run(training, params, fitting.settings), judging, REST_S
+    return seconds_of_training(training, fitting.params), judging, REST_S
+
+
+def drawings_of_a_run(training: Dataset, params: Params, settings: LocalScoreSettings) -> int:
+    """How many drawings evaluation, page and pictures take."""
+    sampler = sampler_of(training, settings)
+    judged = classes_asked(training.classes, params.evaluate, sampler.seconds_per_drawing)
+    sheets = training.classes * (params.render.columns + COLUMNS)
+    return params.evaluate.draws * len(judged) + drawings_shown(sampler) + sheets
 
 
 def seconds_of_judge(data: Dataset, recipe: JudgeParams, hardware: Hardware) -> float:

@@ -26,7 +26,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, In
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cgan import __version__
-from cgan.drawing.generator import MAX_SEED
+from cgan.drawing.generator import ANSWER_S, MAX_SEED
 from cgan.drawing.picture import MAX_SCALE, compose
 from cgan.errors import CganError, listed
 from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
@@ -238,11 +238,18 @@ def draw(
             f"(pixels × colours), expected at most {MAX_DRAWINGS:,} and {MAX_VALUES:,}. Ask several times, "
             "with other seeds, or for a smaller `scale`."
         )
+    most, each = served.generator.most_in(ANSWER_S), served.generator.model.seconds_per_drawing
+    if most is not None and drawings > most:
+        raise CganError(
+            f"{len(labels):,} classes × {count:,} variants are {drawings:,} drawings, expected at most "
+            f"{most:,}: this generator takes about {each:.2g} s each. Ask several times, with other seeds."
+        )
     DRAWINGS.inc(drawings)
     headers = {**_version(served), "Cache-Control": "no-store"}
     if format == "png":
-        network = served.generator.network
-        _, picture = compose(network, labels, count, seed, scale, max_bytes=MAX_VALUES)
+        _, picture = compose(
+            served.generator.model, labels, count, seed, scale, max_bytes=MAX_VALUES
+        )
         return Response(encode_png(picture), media_type="image/png", headers=headers)
     labels *= count
     images = served.generator.draw(labels, seed).repeat(scale or 1, 1).repeat(scale or 1, 2)

@@ -52,16 +52,20 @@ class Served:
     @cached_property
     def page(self) -> tuple[str, str]:
         """The page, and its Content-Security-Policy: it may run its own scripts, which the policy names by
-        their hashes, and show pictures that it makes; it may ask for nothing, here or elsewhere."""
-        from cgan.page.assemble import play_page
+        their hashes, and show pictures that it makes. It may ask for nothing, here or elsewhere, but for the
+        service's own drawings where no browser can make them."""
+        from cgan.page.assemble import play_page, runs_in_page
 
         page = play_page(self.generator, self.quality, self.named, self.seed)
         scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
         hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
         allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+        pictures, forms = "data: blob:", "'none'"
+        if not runs_in_page(self.generator):
+            pictures, forms = "data: 'self'", "'self'"
         return page, (
             f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-            "img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            f"img-src {pictures}; base-uri 'none'; form-action {forms}; frame-ancestors 'none'"
         )
 
     @property
@@ -80,6 +84,7 @@ class Served:
             "source": self.generator.source,
             "since": self.since,
             "quality": self.quality or None,
+            "caution": self.generator.caution or None,
         }
 
 

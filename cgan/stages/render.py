@@ -12,13 +12,13 @@ from cgan.data.contact_sheet import CLASSES, COLUMNS, MAX_NAME_WIDTH, in_rows, w
 from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
 from cgan.files import replacing
+from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import (
     Picture,
     class_interpolation,
-    draw,
     draw_latents,
     image_grid,
     interpolate_latents,
@@ -27,8 +27,8 @@ from cgan.model.sampling import (
 )
 from cgan.params.reading import load_params
 from cgan.params.sections import RenderParams
-from cgan.pictures.network_diagram import network_diagram
-from cgan.pictures.plots import training_curves
+from cgan.pictures.network_diagram import diagram
+from cgan.pictures.plots import sheet_with, training_curves
 from cgan.stages.runner import log, run_stage
 
 WIDTH = 880  # pixels that a README shows
@@ -43,22 +43,21 @@ BACKGROUND = 72
 def main() -> None:
     params = load_params().render
     compute_deterministically()
-    network, facts = load_generator(project.GENERATOR)
-    classes = network.architecture.classes
+    model, facts = load_generator(project.GENERATOR)
+    classes = model.classes
     names = names_in(facts, classes) or [str(label) for label in range(classes)]
     discriminator, _ = load_discriminator(project.DISCRIMINATOR)
     first, source = torch.arange(min(classes, STRIPS)), torch.Generator().manual_seed(params.seed)
     random = torch.randint(classes, (9,), generator=source)
     pictures = {
-        project.GRID: class_grid(network, params, names),
-        project.BESIDE_REAL: beside_real(network, params.seed, project.REAL_SAMPLES),
-        project.STRIP: _framed(draw(network, first, params.seed), 1, 600),
-        project.NINE: _framed(draw(network, random, params.seed), 3, 600),  # as the demo's
-        project.LATENT_INTERPOLATION: latent_strips(network, params),
-        project.CLASS_INTERPOLATION: class_strips(network, params),
+        project.GRID: class_grid(model, params, names),
+        project.BESIDE_REAL: beside_real(model, params.seed, project.REAL_SAMPLES),
+        project.STRIP: _framed(model.draw(first, params.seed), 1, 600),
+        project.NINE: _framed(model.draw(random, params.seed), 3, 600),  # as the demo's
+        **interpolations(model, params),
         **dict(zip(project.CURVES, training_curves(project.LOSSES), strict=True)),
-        project.DIAGRAMS[0]: network_diagram(network),
-        project.DIAGRAMS[1]: network_diagram(discriminator),
+        project.DIAGRAMS[0]: diagram(model),
+        project.DIAGRAMS[1]: diagram(discriminator),
     }
     for path, picture in pictures.items():
         save_png(path, picture)
@@ -69,19 +68,19 @@ def main() -> None:
     log.info("%s: %d pictures", project.FILM, len(frames))
 
 
-def class_grid(network: GeneratorNetwork, params: RenderParams, names: list[str]) -> Picture:
+def class_grid(model: GenerativeModel, params: RenderParams, names: list[str]) -> Picture:
     """A row a class (the first 50), its name and `columns` drawings."""
     rows = min(len(names), CLASSES)
-    images = draw(network, torch.arange(rows).repeat_interleave(params.columns), params.seed)
+    images = model.draw(torch.arange(rows).repeat_interleave(params.columns), params.seed)
     return with_names(_framed(images, rows, WIDTH - MAX_NAME_WIDTH), names[:rows])
 
 
-def beside_real(network: GeneratorNetwork, seed: int, sheet: Path) -> Picture:
+def beside_real(model: GenerativeModel, seed: int, sheet: Path) -> Picture:
     """The contact sheet of real images, and to its right as many drawings of each class."""
     real = _read(sheet)
-    rows = min(network.architecture.classes, CLASSES)
+    rows = min(model.classes, CLASSES)
     labels = torch.arange(rows).repeat_interleave(COLUMNS)
-    drawings = draw(network, labels, seed).numpy()
+    drawings = model.draw(labels, seed).numpy()
     drawn = in_rows(drawings, labels.numpy(), np.arange(len(labels)), rows)
     between = np.full((len(real), BETWEEN, *real.shape[2:]), 255, np.uint8)
     both = Image.fromarray(np.concatenate([real, between, drawn], axis=1))
@@ -93,6 +92,17 @@ def beside_real(network: GeneratorNetwork, seed: int, sheet: Path) -> Picture:
     _write(pen, 0, "real images")
     _write(pen, middle * both.width, "drawings")
     return np.concatenate([np.asarray(title), np.asarray(both)])
+
+
+def interpolations(model: GenerativeModel, params: RenderParams) -> dict[Path, Picture]:
+    """From one latent to another, and from a class to the next; without latents, a sheet that says so."""
+    if isinstance(model, GeneratorNetwork):
+        latents, classes = latent_strips(model, params), class_strips(model, params)
+    else:
+        latents = classes = sheet_with(
+            "This generator has no latents, so there is no way from one to another."
+        )
+    return {project.LATENT_INTERPOLATION: latents, project.CLASS_INTERPOLATION: classes}
 
 
 def latent_strips(network: GeneratorNetwork, params: RenderParams) -> Picture:

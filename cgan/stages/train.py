@@ -1,4 +1,6 @@
-"""Stage train: the conditional DCGAN. An interrupted training goes on where its checkpoint is.
+"""Stage train: the conditional DCGAN, or a sampler that needs no training.
+
+An interrupted training goes on where its checkpoint is.
 
 Checkpoints lie in the run's folder, `.cgan/runs/<fingerprint>`; the fingerprint is a hash of everything that
 determines the result. They are no outputs of DVC's, because DVC deletes those before a stage starts. The last
@@ -11,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from typing import Any
 import torch
 
 from cgan import project
+from cgan.data.contact_sheet import with_names
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import Interrupted, TrainingError
 from cgan.files import (
@@ -31,22 +35,33 @@ from cgan.files import (
 )
 from cgan.model.file_facts import FORMAT
 from cgan.model.hardware import Hardware, choose_hardware
-from cgan.model.model_file import save_network
+from cgan.model.model_file import save_generator, save_network, save_no_discriminator
+from cgan.model.sampling import image_grid
 from cgan.page.live import LivePage
 from cgan.params.reading import load_params
 from cgan.params.sections import Params, TrainParams, flatten
-from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PACKAGE, PREVIEWS, PROBES, TRAIN_DATA
+from cgan.project import (
+    AT_THE_END,
+    DISCRIMINATOR,
+    GENERATOR,
+    LOSSES,
+    PACKAGE,
+    PREVIEWS,
+    PROBES,
+    TRAIN_DATA,
+)
 from cgan.quality.judge import load_judge
 from cgan.stages.forecast import seconds_of_training
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.runner import duration, log, progress, run_stage
 from cgan.tracking.records import runs, training_lock
 from cgan.tracking.runs import WEIGHTS, Run, training_run
-from cgan.training.fitting import fit
+from cgan.training.fitting import Fit, fit, sampler_of
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import PROBE, Watch
 from cgan.training.state import COLUMNS
 
+PREVIEW_COLUMNS, PREVIEW_CLASSES = 4, 20
 COMPUTING = ("model", "training")  # packages: a change of the rest cannot change the result
 
 
@@ -69,11 +84,12 @@ def main() -> None:
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
     require_writable(GENERATOR, PREVIEWS, LOSSES)
-    log.info(
-        f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
-        f"({hardware.device}, {tags['cgan.precision']}): {fitted.total_steps:,} steps of "
-        f"{fitted.batch_size}, about {duration(seconds_of_training(data, fitted))}"
-    )
+    if not fitting.settings:
+        log.info(
+            f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
+            f"({hardware.device}, {tags['cgan.precision']}): {fitted.total_steps:,} steps of "
+            f"{fitted.batch_size}, about {duration(seconds_of_training(data, fitted))}"
+        )
     with (
         only_training(folder),
         asked_to_stop() as signals,
@@ -89,6 +105,9 @@ def main() -> None:
     ):
         run.load = system_load if params.tracking.system_metrics else None
         log_source(run, source)
+        if fitting.settings:
+            keep_sampler(run, fitting, data, facts)
+            return
         if fitting.choice:
             log.info("Chosen for these images: %s", fitting.choice)
         if fitting.advice:
@@ -120,7 +139,7 @@ def result_facts(
     sources = {"data_sha256": "csv_sha256", "data_digest": "digest", "class_names": "class_names"}
     return {
         "format": FORMAT,
-        "params": params.model_dump(),
+        "params": params.used(),
         "data": {k: data.metadata[name] for k, name in sources.items() if name in data.metadata},
         "judge": judge,
         "classes": data.classes,  # by `validate.classes` there can be more than the data shows
@@ -139,7 +158,7 @@ def as_run(params: Params, fitted: TrainParams) -> dict[str, Any]:
     """The params, flat, with a number for each `auto`. Not those that are read after the training: they may
     change before it is resumed, and MLflow refuses that."""
     recorded = params.model_dump(by_alias=True, exclude={"gate", "sweep", "tracking"})
-    return flatten(recorded | {"train": fitted.model_dump()})
+    return flatten(recorded | {"train": fitted.used() | {"seed": fitted.seed}})
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
@@ -189,7 +208,7 @@ def system_load() -> dict[str, float]:
 
 def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
     """The files that the stage leaves, the reference to its run aside."""
-    save_network(GENERATOR, trained.generator, facts)
+    save_generator(GENERATOR, trained.generator, facts)
     save_network(DISCRIMINATOR, trained.discriminator, facts)
     PREVIEWS.mkdir(parents=True, exist_ok=True)
     for step, png in trained.previews.items():
@@ -198,15 +217,47 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
     write_text(PROBES, _table((*COLUMNS[:2], *PROBE), trained.probes))
 
 
+def keep_sampler(run: Run, fitting: Fit, data: Dataset, facts: dict[str, Any]) -> None:
+    """In place of a training: a file of the images that a sampler draws from, empty tables, and drawings for
+    MLflow."""
+    assert fitting.settings
+    began = time.perf_counter()
+    log.info(
+        f"Nothing to train: drawings are put together from pieces of the {len(data):,} training images."
+    )
+    log.info("Chosen for these images: %s", fitting.choice)
+    log.info(fitting.advice)
+    sampler = sampler_of(data, fitting.settings)
+    save_generator(GENERATOR, sampler, {"params": facts["params"], **facts["data"]})
+    save_no_discriminator(DISCRIMINATOR)
+    PREVIEWS.mkdir(parents=True, exist_ok=True)
+    write_text(LOSSES, _table(COLUMNS, []))
+    write_text(PROBES, _table((*COLUMNS[:2], *PROBE), []))
+    seconds = time.perf_counter() - began
+    names = data.class_names[:PREVIEW_CLASSES]
+    labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)
+    images = sampler.draw(labels, fitting.params.seed).unflatten(0, (len(names), -1))
+    run.log_image(AT_THE_END, with_names(image_grid(images), names), 0)
+    run.log_file(GENERATOR, "networks")
+    log_generator(run, seconds)
+    log.info(
+        f"{GENERATOR}: {sampler.kind}; {sampler.seconds_per_drawing:.2g} s of a core for a drawing"
+    )
+
+
 def record(run: Run, trained: Trained) -> None:
     """What the training made, for MLflow."""
     for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
         run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
-    run.set_tags({"dvc.generator_md5": md5_of(GENERATOR), WEIGHTS: sha256_of(GENERATOR)})
-    # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
-    run.log_metrics({"time/training_s": trained.wall_time_s}, 0)
+    log_generator(run, trained.wall_time_s)
     if not trained.resumed_from:
         run.info["training_s"] = round(trained.wall_time_s, 1)
+
+
+def log_generator(run: Run, seconds: float) -> None:
+    run.set_tags({"dvc.generator_md5": md5_of(GENERATOR), WEIGHTS: sha256_of(GENERATOR)})
+    # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
+    run.log_metrics({"time/training_s": seconds}, 0)
 
 
 def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:

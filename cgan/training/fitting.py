@@ -10,6 +10,7 @@ images than each digit. docs/log.md has the trials.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from cgan.data.dataset import Dataset
-from cgan.errors import percent
+from cgan.errors import DataError, listed, percent
+from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings, fitted_settings, suits
 from cgan.params.sections import TrainChoices, TrainParams
 
 R1_GAMMA = 0.3
@@ -50,8 +52,12 @@ ADVICE = (
 ADVICE_ON_PHOTOGRAPHS = (
     "Photographs of classes that look alike are hard. In minutes on a CPU, drawings show their colours and "
     "textures and little else. Better drawings need thousands of images a class and a GPU "
-    "(`train.total_kimg: 5000` or more), or a pretrained generator from elsewhere: `cgan evidence --drawn "
-    "FOLDER` says whether its drawings help."
+    "(`train.total_kimg: 5000` or more), no training (`train.generator: local_score`), or a pretrained "
+    "generator from elsewhere: `cgan evidence --drawn FOLDER` says whether its drawings help."
+)
+ADVICE_ON_LOCAL_SCORE = (
+    "A local score sampler is not trained. Its file holds the training images, and its drawings hold pieces "
+    "of them: where nobody may see the images, set `train.generator: upsample`, which trains a GAN."
 )
 LOOKED_AT, COMPARED, AT_ONCE = 1000, 4000, 100  # images, at most
 COMPARED_SIDE = 32  # pixels: larger images are made smaller, so that 4,000 fit into memory
@@ -84,10 +90,29 @@ class Fit(NamedTuple):
     params: TrainParams
     choice: str
     advice: str
+    settings: LocalScoreSettings | None = None
+    """Of a local score sampler, which is not trained; None: of a GAN, which is."""
 
 
 def fit(choices: TrainChoices, data: Dataset) -> Fit:
-    """A value for each `auto`; what params.yaml says itself stays."""
+    """A value for each `auto`; what params.yaml says itself stays. Raises DataError for a class that a local
+    score sampler could not draw."""
+    if choices.generator == "local_score":
+        return _fit_local_score(choices, data, "")
+    # Who says how long to train, or against which discriminator, asks for a GAN.
+    if (choices.generator, choices.total_kimg, choices.discriminator) == (
+        "auto",
+        "auto",
+        "projection",
+    ):
+        suited, why = suits(data.images, data.labels)
+        if suited and int(data.counts.min()):
+            return _fit_local_score(choices, data, why)
+    return fit_gan(choices, data)
+
+
+def fit_gan(choices: TrainChoices, data: Dataset) -> Fit:
+    """The same of a GAN alone, whatever else suits the data."""
     near = nearest(data)
     rules: Mapping[str, Any] = NEAR
     advice = ADVICE if near.hard and choices.total_kimg == "auto" else ""
@@ -108,6 +133,36 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
     )
     why = f"nearest other image: distance {near.distance:.2f}, same class {percent(near.same_class, 0)}"
     return Fit(params, f"{words} ({why})" if words else "", advice)
+
+
+def _fit_local_score(choices: TrainChoices, data: Dataset, why: str) -> Fit:
+    """`why`: what speaks for it in these data; nothing where params.yaml asks for it."""
+    if empty := [
+        name
+        for name, count in zip(data.class_names, data.counts.tolist(), strict=True)
+        if not count
+    ]:
+        raise DataError(
+            "params.yaml: `train.generator: local_score` draws from the images of a class, and there are "
+            f"none of {listed(empty)}. Add some, lower `validate.classes`, or set `train.generator: deconv`."
+        )
+    fitted, words = fitted_settings(data.images, data.labels)
+    named = {
+        "cap": choices.score_cap,
+        "sources": choices.score_sources,
+        "window_scale": choices.score_window_scale,
+    }
+    chosen: dict[str, Any] = {key: value for key, value in named.items() if value != "auto"}
+    settings = replace(fitted, **chosen)
+    score = {f"score_{key}": getattr(settings, key) for key in named}
+    params = filled(choices.model_copy(update={"generator": "local_score"}), NEAR | score)
+    generator = f"generator local_score ({why}), " if choices.generator == "auto" else ""
+    return Fit(params, generator + words, ADVICE_ON_LOCAL_SCORE, settings)
+
+
+def sampler_of(data: Dataset, settings: LocalScoreSettings) -> LocalScoreSampler:
+    """What takes the place of a training: it draws from these images."""
+    return LocalScoreSampler(data.images, data.labels, settings)
 
 
 def photographs(images: Tensor) -> bool:

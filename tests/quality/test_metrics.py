@@ -470,7 +470,7 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     made_from = {"data_digest": load_dataset(project.TRAIN_DATA).metadata["digest"]}
     saved = tiny_inputs()
     save_judge(project.JUDGE, saved.judge, made_from | {"params": saved.judge_facts["params"]})
-    save_network(project.GENERATOR, saved.network, {"steps": 77, **made_from})
+    save_network(project.GENERATOR, saved.model, {"steps": 77, **made_from})
     params = EvaluateParams(samples=100, draws=2, gan_train_kimg=0.256, seed=3)
     told: list[int] = []
 
@@ -482,11 +482,11 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     report = judge_generator(inputs, params, progress)
     assert told == [600, 600, 256] and report.keys() >= METRICS.keys()
     assert report["gan_train_accuracy"]["floor"] == accuracy(inputs.judge, inputs.heldout).value
-    drawn = [draw(saved.network, torch.arange(300) % 3, seed) for seed in (3, 4)]
+    drawn = [draw(saved.model, torch.arange(300) % 3, seed) for seed in (3, 4)]
     by_hand = measured(inputs, params, evaluation_set_of(inputs, params), drawn)
     assert {key: report[key] for key in by_hand} == by_hand, "its progress changes no number"
     context = report["measurement_context"]
-    assert context["generator_digest"] == digest_of(saved.network.state_dict())
+    assert context["generator_digest"] == digest_of(saved.model.state_dict())
     assert context["extractor_digest"] == digest_of(saved.judge.state_dict())
     assert context["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]
     counts = ("reference_images", "drawn_images", "distance_images", "draws", "seed")

@@ -139,7 +139,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
             with pytest.raises(pytest.fail.Exception, match=r"believed 0\.99"):
                 found(believed=0.99, **options)
     asked = missing(counts := torch.bincount(inputs.training.labels), default_per_class(counts))
-    images, _ = fill(inputs.network, inputs.judge, asked, params.evaluate.seed)
+    images, _ = fill(inputs.model, inputs.judge, asked, params.evaluate.seed)
     pictures = picture_of(images)
     names = [f"{NAMES[label]}/{n:03d}.png" for n, label in enumerate(asked.tolist())]
     write_folder(Path("theirs"), pictures, names)

@@ -8,7 +8,7 @@ from synthetic import sample_digits
 from cgan.data.dataset import Dataset
 from cgan.errors import percent
 from cgan.params.reading import load_params
-from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, nearest
+from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, fit_gan, nearest
 
 CHOICES = load_params(ROOT / "params.yaml").train
 AUTO = (
@@ -33,14 +33,14 @@ def noise(side: int, count: int = 60) -> Dataset:
 
 
 def chosen(data: Dataset) -> tuple[float | str, ...]:
-    params = fit(CHOICES, data).params
+    params = fit_gan(CHOICES, data).params
     return tuple(getattr(params, name) for name in AUTO)
 
 
 def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
     many, few = digits(5000), digits(1000)
     assert chosen(many) == NEAR and chosen(few) == HARD
-    assert not fit(CHOICES, many).advice and "700" in fit(CHOICES, few).advice
+    assert not fit_gan(CHOICES, many).advice and "700" in fit_gan(CHOICES, few).advice
     apart = [nearest(data).distance for data in (many, few)]
     assert apart[0] < FAR_APART - 0.01 < FAR_APART + 0.01 < apart[1]
 
@@ -54,7 +54,7 @@ def test_what_is_chosen_does_not_depend_on_the_order_of_the_images() -> None:
     many, plain = noise(8, COMPARED), torch.zeros(COMPARED, 1, 8, 8, dtype=torch.uint8)
     for images in ([many.images, plain], [plain, many.images]):
         both = Dataset(torch.cat(images), many.labels.repeat(2), {"classes": 3})
-        assert fit(CHOICES, both).params.generator == "deconv"
+        assert fit_gan(CHOICES, both).params.generator == "deconv"
 
 
 def test_classes_that_look_alike_get_help_however_near_and_photographs_of_them_are_hard() -> None:
@@ -67,7 +67,7 @@ def test_classes_that_look_alike_get_help_however_near_and_photographs_of_them_a
     assert chosen(mixed) == HARD
     colour = Dataset(mixed.images.expand(-1, 3, -1, -1), mixed.labels, mixed.metadata)
     assert chosen(colour) == (HARD[0], "upsample", *HARD[2:])
-    told = ["--drawn FOLDER" in fit(CHOICES, each).advice for each in (data, mixed, colour)]
+    told = ["--drawn FOLDER" in fit_gan(CHOICES, each).advice for each in (data, mixed, colour)]
     assert told == [False, False, True]
     one = Dataset(data.images, torch.zeros_like(data.labels), data.metadata)
     assert chosen(one) == NEAR, "a single class cannot be mistaken"
@@ -81,7 +81,7 @@ def test_the_gradient_penalty_falls_with_the_square_of_the_finest_contrast(
     stripes[..., ::2] = 127.5 * 0.39 * contrast
     random = torch.rand(60, 1, 16, 1, generator=torch.Generator().manual_seed(0)) * 200
     data = Dataset((stripes + random).round().byte(), torch.arange(60) % 3, {"classes": 3})
-    assert fit(CHOICES, data).params.r1_gamma == pytest.approx(gamma, rel=0.3)
+    assert fit_gan(CHOICES, data).params.r1_gamma == pytest.approx(gamma, rel=0.3)
 
 
 @pytest.mark.parametrize(("side", "shift"), [(8, 0), (15, 0), (16, 1), (32, 2), (64, 4)])
@@ -131,6 +131,6 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     assert fit(filled(CHOICES), noise(32)).choice == ""
     assert fit(filled(CHOICES), noise(32)).params == filled(CHOICES)
     demo = {"discriminator": "demo", "updates": "in_turn", "auxiliary_discriminator": 0.0}
-    found = fit(CHOICES.model_copy(update=demo), noise(28))
+    found = fit_gan(CHOICES.model_copy(update=demo), noise(28))
     assert found.params.class_logit_weight == 0
     assert "class_logit_weight 0.0, " in found.choice, "that one has no class logits"

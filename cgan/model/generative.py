@@ -1,0 +1,41 @@
+"""What draws: the one interface of a GAN's generator and of a sampler that needs no training."""
+
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+
+class GenerativeModel(nn.Module):
+    """Draws an image of the class it is asked for. Another kind is a subclass in a module of its own, which
+    `cgan.model.model_file` can store and load."""
+
+    @property
+    def classes(self) -> int:
+        raise AssertionError("a subclass knows its classes")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: channels, height, width."""
+        raise AssertionError("a subclass knows its shape")
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a few words."""
+        raise AssertionError("a subclass knows its kind")
+
+    @property
+    def seconds_per_drawing(self) -> float:
+        """About how long a core takes for one; 0.0: so little that nobody needs to count. It depends on sizes
+        alone: what follows from it, such as how many drawings are judged, is the same on each machine."""
+        return 0.0
+
+    @property
+    def device(self) -> torch.device:
+        """Where it draws."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    def draw(self, labels: Tensor, seed: int) -> Tensor:
+        """An image a label: uint8 [N, C, H, W] on the CPU, for labels int64 [N]. It depends on the seed, its
+        position and its label alone, not on how many are drawn."""
+        raise AssertionError("a subclass draws")
