@@ -135,6 +135,7 @@ def test_f98_what_a_living_process_writes_and_what_is_not_ours_stays(tmp_path: P
     for other in others:
         other.write_bytes(b"")
     with replacing(path) as mine:
+        assert mine.name.startswith(f".grid.png.{here}.{os.getpid()}-")
         mine.write_bytes(b"first")
         write_bytes(path, b"second, while the first is written")
         assert mine.exists()

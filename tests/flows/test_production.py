@@ -400,7 +400,11 @@ def test_f67_f69_f70_a_day_in_production(
 ) -> None:
     """A run whose machine dies, the schedule, an outage of the worker; real but for the stages."""
     log = project / PRODUCTION / "worker.log"
+    (project / "README.md").write_text("not committed\n")
+    git(project, "add", "README.md")
+    capsys.readouterr()
     assert production.main(["deploy"]) == 0, "as often as you like"
+    assert "Not deployed, because they are not committed: README.md." in capsys.readouterr().out
     nightly = up.read_deployment_by_name("cgan/nightly")
     commit = git(project, "rev-parse", "--short", "HEAD")
     assert (nightly.version, nightly.tags) == (commit, ["cgan"])
@@ -408,13 +412,6 @@ def test_f67_f69_f70_a_day_in_production(
 
     def training(number: int) -> None:
         wait_until(lambda: log.read_text().count("train: step 1\n") == number)
-
-    with (project / "README.md").open("w") as file:
-        file.write("not committed\n")
-    git(project, "add", "README.md")
-    capsys.readouterr()
-    assert production.main(["deploy"]) == 0
-    assert "Not deployed, because they are not committed: README.md." in capsys.readouterr().out
 
     # SIGKILL to all of a run but the servers: Crashed by its heartbeats, and started again.
     up.create_flow_run_from_deployment(nightly.id)
