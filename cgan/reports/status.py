@@ -42,8 +42,8 @@ def require_verdict(root: Path, max_age: timedelta) -> None:
     age = datetime.now(UTC) - datetime.fromisoformat(last)
     if age < -timedelta(hours=1):
         raise CganError(
-            f"the last verdict of `cgan gate` lies in the future ({last}). Set the clocks of this machine and "
-            "of the one that ran the gate; the next verdict is right again."
+            f"the last verdict of `cgan gate` lies in the future ({last}). Set the clocks of this machine "
+            "and of the one that ran the gate; the next verdict is right again."
         )
     if age > max_age:
         raise CganError(
