@@ -35,15 +35,21 @@ class Check:
     def in_words(self) -> str:
         if self.why:
             return f"{self.what}: {self.why}"
-        interval = f" (95 %: {self._between()})" if self.interval else ""
-        expected = f"at {'most' if self.at_most else 'least'} {self.shown(self.limit or 0.0)}"
-        return f"{self.what}: {self.shown(self.value)}{interval}, expected {expected}"
+        limit = self.limit or 0.0
+        low, high = self.interval or (self.value, self.value)
+        decisive = self.shown(high if self.at_most else low)
+        found = f"between {self._between(' and ')} (95 %)" if self.interval else decisive
+        side = "above" if self.at_most else "below"
+        where = f"the limit is {self.shown(limit)}"
+        if not self.passed:
+            return f"{self.what}: {found}; {where}, and {decisive} is {side} it"
+        return f"{self.what}: {found}; {where}, and it is kept"
 
     def shown(self, value: float) -> str:
         return shown(self.name, value)
 
-    def _between(self) -> str:
-        return " to ".join(map(self.shown, self.interval or ()))
+    def _between(self, between: str = " to ") -> str:
+        return between.join(map(self.shown, self.interval or ()))
 
     def row(self) -> tuple[str, ...]:
         limit = f"{'≤' if self.at_most else '≥'} {self.shown(self.limit or 0.0)}"

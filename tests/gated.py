@@ -35,6 +35,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "gate": {
         "against_champion": "better",
         "max_drawn_shift": 1e6,
+        "max_outliers": 1.0,
         "min_judge_accuracy": 0.85,  # of 18 images a class
         "max_fid_over_floor": 1e6,
         "min_coverage_of_floor": 0.0,

@@ -260,6 +260,7 @@ class GateParams(Section):
     max_class_shift: float = Field(ge=0)
     max_agreement_drop: Share
     max_drawn_shift: float = Field(ge=0)
+    max_outliers: Share
     min_conditional_accuracy: Share
     min_worst_class_accuracy: Share
     max_fid_over_floor: float = Field(ge=0)

@@ -74,7 +74,9 @@ class Shift(NamedTuple):
 
 def furthest(moments: Moments, others: Moments, shape: Sequence[int] | None = None) -> list[Shift]:
     """Of each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
-    values, columns = _apart(moments, others, _least(shape, moments.means.shape[1])).max(dim=1)
+    values, columns = _apart(moments, others, least_deviations(shape, moments.means.shape[1])).max(
+        dim=1
+    )
     changes = (moments.means - others.means).gather(1, columns[:, None])[:, 0]
     worst = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
     return [
@@ -96,7 +98,8 @@ def _apart(moments: Moments, others: Moments, least: Tensor) -> Tensor:
     return apart.where(torch.minimum(n, m) >= ENOUGH, 0.0)
 
 
-def _least(shape: Sequence[int] | None, columns: int) -> Tensor:
+def least_deviations(shape: Sequence[int] | None, columns: int) -> Tensor:
+    """What is too little to speak of in each column: float64 [columns]."""
     if shape is None:
         return torch.full((columns,), LEAST_FEATURE, dtype=torch.float64)
     least = torch.full((columns,), LEAST_PIXEL, dtype=torch.float64)
@@ -119,8 +122,12 @@ def _in_words(column: int, change: float, shape: Sequence[int] | None) -> str:
     return f"{more if change > 0 else less} by {by.format(abs(change))}{where}"
 
 
+def looks_of(images: Tensor) -> Tensor:
+    """The row of each image: uint8 [N, C, H, W] → float32 [N, columns]; those of NAMED come first."""
+    return torch.cat([_looks(part) for part in images.split(AT_ONCE)])
+
+
 def _looks(images: Tensor) -> Tensor:
-    """uint8 [N, C, H, W] → float32 [N, columns]."""
     pixels = images.float()
     grey = pixels.mean(dim=1)
     height, width = grey.shape[1:]

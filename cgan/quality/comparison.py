@@ -203,7 +203,10 @@ class EvaluationSet:
 
     def judge_drawings(self, images: Tensor) -> Judged:
         """`images` uint8 [N, C, H, W] show the classes `asked`, in that order."""
-        seen = look(self.judge, images)
+        return self.judge_seen(look(self.judge, images))
+
+    def judge_seen(self, seen: Prediction) -> Judged:
+        """The same of drawings in the judge's eyes."""
         right, features = seen.classes == self.asked, seen.features[self.rows]
         accuracies = _accuracies(right, self.asked, self._weights["asked"], self.classes)
         return Judged(

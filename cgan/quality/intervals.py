@@ -8,10 +8,12 @@ No interval covers what another seed of the training would give, nor the judge's
 import math
 import statistics
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import torch
 from scipy.special import stdtrit  # scipy.stats takes two seconds to import
+from torch import Tensor
 
 from cgan.metric import Evaluation, Metric
 from cgan.quality.comparison import Estimate
@@ -84,3 +86,41 @@ def contexts_differ(a: Evaluation, b: Evaluation) -> dict[str, tuple[Any, Any]]:
     of_a, of_b = a["measurement_context"], b["measurement_context"]
     keys = sorted((of_a.keys() | of_b.keys()) - OWN)
     return {key: (of_a.get(key), of_b.get(key)) for key in keys if of_a.get(key) != of_b.get(key)}
+
+
+def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
+    """Which of several classes do not reach the share `limit`: bool [classes], of counts int64 [classes].
+
+    One that does not at the pessimistic end of its own 95 % interval, unless chance explains it: were all
+    classes as good as their mean, the worst of so many would have so few right (Fisher's exact test of the
+    class beside the others, Bonferroni). Nor does one that is below even at the optimistic end. So of equally
+    good classes, whatever their number, at most 5 % of generators are stopped; a class that is worse than the
+    others has to reach the limit itself. docs/log.md has the rates.
+    """
+    asked = total > 0
+    many = max(1, int(asked.sum()))
+    everything, all_right = int(total[asked].sum()), int(right[asked].sum())
+    z = NormalDist().inv_cdf(1 - 0.025 / many)
+    short = torch.zeros_like(asked)
+    for label in asked.nonzero()[:, 0].tolist():
+        hits, count = int(right[label]), int(total[label])
+        low, high = wilson_interval(hits, count)[0], wilson_interval(hits, count, z)[1]
+        if low < limit <= high and many > 1:
+            short[label] = _so_few(hits, count, all_right, everything) < 0.05 / many
+        else:
+            short[label] = low < limit
+    return short
+
+
+def _so_few(hits: int, count: int, all_right: int, everything: int) -> float:
+    """The probability of at most so many hits among `count` of `everything`, `all_right` of which are hits
+    (hypergeometric)."""
+    k = torch.arange(max(0, count + all_right - everything), hits + 1, dtype=torch.float64)
+
+    def log_choose(n: float, k: Tensor) -> Tensor:
+        whole = torch.full_like(k, n + 1).lgamma()
+        return whole - (k + 1).lgamma() - (n - k + 1).lgamma()
+
+    ways = log_choose(all_right, k) + log_choose(everything - all_right, count - k)
+    of_all = log_choose(everything, torch.tensor([float(count)], dtype=torch.float64))
+    return float((ways - of_all).exp().sum())

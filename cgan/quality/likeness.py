@@ -4,11 +4,12 @@ The distance of two images is the part of the first one's contrast (its standard
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
 best: 0 for a copy, 1 where they have nothing in common. It is √(1-r²), with r the largest correlation.
 
-Copies may be turned, zoomed or noisy too: with the nearest candidates an image is compared again so, and
-smoothed. What is near is known from real images that are not among the candidates.
+Copies may be turned, zoomed, slanted or noisy too: with the nearest candidates an image is compared again so,
+and smoothed. What is near is known from real images that are not among the candidates.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +21,12 @@ from cgan.model.hardware import available_threads, parts_on_threads
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 SIDE = 32  # pixels: larger images are made smaller
-AT_MOST = 2000  # drawings and held-out images that are compared with training images
+AT_MOST = 2000  # drawings and held-out images that are compared with training images; more where there are
+LEAST = 10  # … fewer of a class
 ENOUGH = 1000  # real images that show what is usual
-CANDIDATES = 5  # the nearest images, for which an image is turned (degrees) and zoomed
+CANDIDATES = 5  # the nearest images, for which an image is turned (degrees), zoomed and slanted
 TURNS, ZOOMS = (-8, -4, 0, 4, 8), (0.9, 1.0, 1.1)
+SHEARS = (-0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # along rows, and along columns
 FEW = 20  # images of a class: with less, all classes say what is usual
 _BLOCK = 2_000_000  # pixels that are floats at once
 
@@ -31,12 +34,13 @@ _BLOCK = 2_000_000  # pixels that are floats at once
 @dataclass(frozen=True)
 class Copies:
     """`closer`, bool [N], marks the drawings that are nearer to a training image of their class than real
-    images are, `floor` of which are that near. `heldout_median`: the distance of a held-out image to the
-    nearest one."""
+    images are, `floor` of which are that near; `labels`: their classes. `heldout_median`: the distance of a
+    held-out image to the nearest one."""
 
     closer: Tensor
     floor: float
     heldout_median: float
+    labels: Tensor
 
 
 def near_copies(
@@ -45,7 +49,8 @@ def near_copies(
     """How near the first drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` come to training images,
     beside as many held-out ones and, where these are few and would not show what is usual, some of the
     training images, each beside the others."""
-    drawn, drawn_labels = drawn[:AT_MOST], drawn_labels[:AT_MOST]
+    most = max(AT_MOST, LEAST * training.classes)
+    drawn, drawn_labels = drawn[:most], drawn_labels[:most]
     # A CSV can be sorted by class: a part of it is picked from all of it.
     random = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(training), generator=random)
@@ -59,7 +64,8 @@ def near_copies(
         labels = torch.cat([labels, some.labels])
     limits = _limits(usual, labels, training.classes)
     floor = (usual < limits[labels]).double().mean().item()
-    return Copies(near < limits[drawn_labels], floor, plain.median().item())
+    closer = near < limits[drawn_labels]
+    return Copies(closer, floor, plain.median().item(), drawn_labels)
 
 
 def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -79,7 +85,8 @@ def _closest(
     images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Dataset
 ) -> tuple[Tensor, Tensor]:
     """Of each image the distance to the nearest training image of its class, and that to the nearest of the
-    CANDIDATES nearest when the image is turned and zoomed and both are smoothed. `own_rows`: the images'."""
+    CANDIDATES nearest when the image is turned, zoomed or slanted and both are smoothed. `own_rows`: of the
+    images."""
     apart, rows = nearest(images, labels, training.images, training.labels, CANDIDATES + 1)
     if own_rows is not None:
         apart[rows == own_rows[:, None]] = math.inf
@@ -105,18 +112,26 @@ def _turned(images: Tensor, candidates: Tensor) -> Tensor:
     moved = moved.permute(0, 2, 3, 1, 4, 5)
     moved = _directions(moved.flatten(0, 2)).view(count, -1, moved[0, 0, 0].numel() + 1)
     middles = []
-    for turn in TURNS:
-        for zoom in ZOOMS:
-            cos, sin = math.cos(math.radians(turn)) / zoom, math.sin(math.radians(turn)) / zoom
-            move = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
-            grid = F.affine_grid(move, [1, 1, height, width], align_corners=False)
-            grid = grid.expand(count, -1, -1, -1)
-            turned = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-            middle = turned[:, :, down : down + rows : 2, right : right + columns : 2]
-            middles.append(_directions(middle))
+    for move in _moves(height, width):
+        grid = F.affine_grid(move, [1, 1, height, width], align_corners=False)
+        grid = grid.expand(count, -1, -1, -1)
+        turned = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        middle = turned[:, :, down : down + rows : 2, right : right + columns : 2]
+        middles.append(_directions(middle))
     likeness = moved @ torch.stack(middles, dim=2)
     best = likeness.amax(dim=2).view(count, -1, (2 * down + 1) * (2 * right + 1)).amax(dim=2)
     return _part(best)
+
+
+def _moves(height: int, width: int) -> Iterator[Tensor]:
+    """Each turn at each zoom, and each slant, as what `affine_grid` takes: [1, 2, 3]."""
+    for turn in TURNS:
+        for zoom in ZOOMS:
+            cos, sin = math.cos(math.radians(turn)) / zoom, math.sin(math.radians(turn)) / zoom
+            yield torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
+    for shear in SHEARS:
+        yield torch.tensor([[[1, shear * height / width, 0], [0.0, 1, 0]]])
+        yield torch.tensor([[[1.0, 0, 0], [shear * width / height, 1, 0]]])
 
 
 def nearest(

@@ -84,9 +84,9 @@ def accuracy_of_guesses(judged: Tensor, labels: Tensor, classes: int, tries: int
     return float(found.quantile(0.975, interpolation="higher"))
 
 
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """95 % interval of a proportion; stays within 0–1 and is honest near both ends."""
-    z = 1.959964
+def wilson_interval(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Interval of a proportion, 95 % unless `z` says otherwise; stays within 0–1 and is honest near both
+    ends."""
     centre = (right + z * z / 2) / (total + z * z)
     half = z / (total + z * z) * math.sqrt(right * (total - right) / total + z * z / 4)
     return max(0.0, centre - half), min(1.0, centre + half)

@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ DIGEST, RUN_NAME = "generator.digest", "run.name"
 VERDICT, SUMMARY = "gate.verdict", "gate.summary"
 SINCE, WHY = "champion.since", "champion.why"
 WHO, INSTEAD_OF = "champion.who", "champion.instead_of"
+ANCHOR = "champion.anchor"  # the last champion up to this one whose data a person accepted
+CLAIM = "champion.claim"  # of the model: the promotion that is at work, or was the last
 ROLLED_BACK = "registry.rolled_back"
 LAST_VERDICT = "gate.last"  # tag of the model: when the gate decided last, "unchanged" included
 GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
@@ -56,6 +59,13 @@ class Version:
     @property
     def verdict(self) -> str:
         return self.tags.get(VERDICT, "not judged")
+
+    @property
+    def anchor(self) -> int:
+        """The champion whose data a person accepted last, itself or one before it: itself, too, where an
+        older cgan or somebody in MLflow made it champion."""
+        anchor = self.tags.get(ANCHOR, "")
+        return int(anchor) if anchor.isdecimal() else self.number
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -125,8 +135,11 @@ class Registry:
 
     def last_verdict(self) -> str:
         """When the gate decided last, as `now` writes it; empty where it never did."""
+        return self._tag_of_model(LAST_VERDICT)
+
+    def _tag_of_model(self, key: str) -> str:
         models = self.client.search_registered_models(f"name = '{self.model}'")
-        return next((str(model.tags.get(LAST_VERDICT, "")) for model in models), "")
+        return next((str(model.tags.get(key, "")) for model in models), "")
 
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
@@ -161,8 +174,11 @@ class Registry:
         for key, value in tags.items():
             self.client.set_model_version_tag(self.model, str(number), key, value[:5000])
 
-    def promote(self, number: int, *, instead_of: int | None, why: str) -> None:
-        """Make a version the champion, if `instead_of` is it still (None: there is none).
+    def promote(
+        self, number: int, *, instead_of: int | None, why: str, by_person: bool = False
+    ) -> None:
+        """Make a version the champion, if `instead_of` is it still (None: there is none). A person accepts
+        its data, too: from then on data are compared with these.
 
         Raises ModelError when another promotion came first; then nothing is changed.
         """
@@ -172,14 +188,15 @@ class Registry:
                 return
             self.version(number)
             if champion != instead_of:
-                raise ModelError(
-                    f"version {number} of `{self.model}` was not promoted, because another promotion came "
-                    f"first (champion before: {numbered(instead_of)}, now: {numbered(champion)}). Run the "
-                    "command again."
-                )
+                raise self._outrun(number, instead_of, champion)
+            anchor = number if by_person or champion is None else self.version(champion).anchor
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
-            self.tag(number, {INSTEAD_OF: str(champion or "none")})
-            self._move(number, why)
+            self.tag(number, {INSTEAD_OF: str(champion or "none"), ANCHOR: str(anchor)})
+            self._move(number, why, instead_of)
+
+    def accept_data(self, number: int) -> None:
+        """What a person says of a champion that the gate made: later data are compared with its data."""
+        self.tag(number, {ANCHOR: str(number)})
 
     def rollback(self, why: str) -> tuple[int, int]:
         """Bring back the champion before this one: the numbers of both. Never to one that was left.
@@ -197,15 +214,30 @@ class Registry:
             former = line[-2].number
             # So that the next gate doesn't promote it again.
             self.tag(champion, {ROLLED_BACK: f"{now()}: {why}"})
-            self._move(former, f"brought back in place of version {champion}: {why}")
+            self._move(former, f"brought back in place of version {champion}: {why}", champion)
             return former, champion
 
-    def _move(self, number: int, why: str) -> None:
+    def _move(self, number: int, why: str, instead_of: int | None) -> None:
+        """Set the alias. MLflow has no call that sets it only if it is what it was, and other machines don't
+        see this one's lock: so a promotion claims the model, and looks at both before and after."""
+        claim = f"version {number} {uuid.uuid4().hex}"
+        self.client.set_registered_model_tag(self.model, CLAIM, claim)
         by = map(store.asked_by().get, ("mlflow.user", "prefect.flow_run_id"))
         self.tag(number, {SINCE: now(), WHY: why, WHO: ", flow run ".join(filter(None, by))})
         if self.aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
+        if (champion := self.champion()) != instead_of or self._tag_of_model(CLAIM) != claim:
+            raise self._outrun(number, instead_of, champion)
         self.client.set_registered_model_alias(self.model, CHAMPION, str(number))
+        if (champion := self.champion()) != number or self._tag_of_model(CLAIM) != claim:
+            raise self._outrun(number, instead_of, champion)
+
+    def _outrun(self, number: int, before: int | None, champion: int | None) -> ModelError:
+        return ModelError(
+            f"version {number} of `{self.model}` was not promoted, because another promotion came first, or "
+            f"at the same time on another machine (champion before: {numbered(before)}, now: "
+            f"{numbered(champion)}). `cgan registry list` shows who is champion. Run the command again."
+        )
 
 
 def now() -> str:

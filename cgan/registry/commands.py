@@ -66,20 +66,29 @@ def promote(
         typer.Option("--force", help="Promote it even if the gate blocked or never judged it."),
     ] = False,
 ) -> None:
-    """Make VERSION the champion, by your own decision."""
+    """Make VERSION the champion, by your own decision; from then on new data are compared with its data.
+
+    Of the present champion it says the latter alone: so you accept data that the gate let pass bit by bit.
+    """
     from cgan.registry.client import SUMMARY, numbered
 
     with _opened() as registry:
         wanted, champion = registry.version(version), registry.champion()
         if version == champion:
-            raise ModelError(f"version {version} of `{registry.model}` is already the champion.")
+            if wanted.anchor == version:
+                raise ModelError(
+                    f"version {version} of `{registry.model}` is already the champion."
+                )
+            registry.accept_data(version)
+            typer.echo(f"Version {version}, the champion: new data are compared with its data now.")
+            return
         if wanted.verdict != "passed" and not force:
             state = wanted.tags.get(SUMMARY) or "`cgan gate` has not judged it."
             raise ModelError(
                 f"version {version} of `{registry.model}` has not passed the gate: {state} "
                 "`--force` promotes it anyway."
             )
-        registry.promote(version, instead_of=champion, why=why)
+        registry.promote(version, instead_of=champion, why=why, by_person=True)
     typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why}")
 
 

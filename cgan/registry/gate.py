@@ -2,7 +2,7 @@
 
 It is not a DVC stage: the answer depends on the champion, which no file of the project names. It can be
 killed at any moment and started again: a generator has one version, a version is promoted once, and a
-verdict that still holds is repeated ("unchanged").
+verdict that still holds is repeated: "unchanged", or "blocked" again.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 AGAINST = "gate.against"
+STILL_BLOCKED = "nothing has changed since it was judged:"
 SUMMARIES = {
     "unchanged": "needs no new verdict",
     "blocked": "is blocked",
@@ -65,8 +66,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
         against = _against(number, params, files)
         if version and (why := _why_it_stands(version, number, against, params)):
             report = _report(version, champion, [why])
-            report.facts["standing"] = version.verdict  # for `cgan balance`
-            _conclude(report, version, "unchanged")
+            _conclude(report, version, "blocked" if why.startswith(STILL_BLOCKED) else "unchanged")
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.registry import judging
@@ -92,7 +92,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
                 registry.promote(version.number, instead_of=number, why=why)
                 _conclude(report, version, "promoted")
         registry.decided()
-    in_mlflow = report.verdict == "unchanged" and f"In MLflow, the page of version {version.number}"
+    in_mlflow = not report.facts["checks"] and f"In MLflow, the page of version {version.number}"
     report.say(say, in_mlflow or project.GATE_TEXT)
     return report
 
@@ -142,7 +142,11 @@ def _why_it_stands(version: Version, champion: int | None, against: str, params:
         )
     waits = version.verdict == "passed" and not params.gate.promote
     if version.tags.get(AGAINST) == against and (version.verdict == "blocked" or waits):
-        return f"it was judged before: {version.tags.get(SUMMARY, version.verdict)}"
+        summary = version.tags.get(SUMMARY, version.verdict)
+        if waits:
+            return f"it was judged before: {summary}"
+        start = f"Version {version.number} {SUMMARIES['blocked']}: "
+        return f"{STILL_BLOCKED} {summary.removeprefix(start)}"
     return ""
 
 

@@ -23,15 +23,25 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator, load_tensors, save_tensors
 from cgan.params.sections import GateParams, Params
 from cgan.project import GENERATOR, JUDGE
-from cgan.quality.class_shift import Moments, furthest
+from cgan.quality.class_shift import Moments, furthest, looks_of
 from cgan.quality.comparison import REPLICATES, EvaluationSet
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_context
 from cgan.quality.judge import Judge, load_judge, look
 from cgan.quality.likeness import near_copies
 from cgan.quality.metrics import conditional_accuracy
+from cgan.quality.outliers import Images, outliers
 from cgan.registry.client import GATE_FOLDER, Registry, Version, downloaded, generator_file
-from cgan.registry.decision import agreement, as_diverse, bars, compare, decide, mix, shifted
+from cgan.registry.decision import (
+    agreement,
+    as_diverse,
+    bars,
+    compare,
+    decide,
+    mix,
+    shifted,
+    unlike_real,
+)
 from cgan.verdict import Check, Report, table_of
 
 DATA = "training_data.safetensors"
@@ -86,14 +96,26 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
         f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
         "judge and hold-out, part of which the champion may have been trained on"
     )
-    try:
-        reference = Reference.of(registry, champion)
-    except ModelError as error:
-        raise ModelError(f"cannot tell whether the data are like the champion's: {error}") from None
-    checks = compared(reference, inputs, params.gate)
-    signs = "; ".join(check.in_words() for check in checks if not check.passed)
-    doubt = f"the images or labels are unlike the champion's ({signs})" if signs else ""
-    return Match(inputs, evaluation_set, model, doubt, note)
+    doubts = []
+    for version, whose in _accepted(registry, champion):
+        try:
+            reference = Reference.of(registry, version)
+        except ModelError as error:
+            raise ModelError(f"cannot tell whether the data are like {whose}: {error}") from None
+        checks = compared(reference, inputs, params.gate, whose)
+        if signs := "; ".join(check.in_words() for check in checks if not check.passed):
+            doubts.append(f"the images or labels are unlike {whose} ({signs})")
+    return Match(inputs, evaluation_set, model, doubts[0] if doubts else "", note)
+
+
+def _accepted(registry: Registry, champion: Version) -> list[tuple[Version, str]]:
+    """Whose data those of today have to be like: the champion's, so that no night brings much that is new;
+    and those that a person accepted last, so that many nights don't bring it bit by bit."""
+    found = [(champion, "the champion's")]
+    known = {version.number: version for version in registry.versions()}
+    if champion.anchor != champion.number and champion.anchor in known:
+        found.append((known[champion.anchor], f"version {champion.anchor}'s"))
+    return found
 
 
 def _what_it_draws(model: GenerativeModel, facts: Facts, *, named: bool) -> str:
@@ -106,21 +128,32 @@ def judge(report: Report, match: Match, params: Params) -> str:
     """Judge both generators with one judge on the same images: the verdict, `passed` or `blocked`. Reasons,
     numbers and tables go into the report."""
     inputs, limits, seed = match.inputs, params.gate, params.evaluate.seed
-    training, names = inputs.training, inputs.training.class_names
+    training, heldout, names = inputs.training, inputs.heldout, inputs.training.class_names
     evaluation_set = match.evaluation_set
     labels = evaluation_set.asked
     drawings = inputs.model.draw(labels, seed)
-    challenger = evaluation_set.judge_drawings(drawings)
+    seen = look(evaluation_set.judge, drawings)
+    challenger = evaluation_set.judge_seen(seen)
     diverse = diversity_by_class(drawings, labels, training)
-    near = near_copies(drawings, labels, training, inputs.heldout, seed)
+    near = near_copies(drawings, labels, training, heldout, seed)
     checks = bars(limits, challenger, near, evaluation_set.agreement, diverse, names)
-    shifts = furthest(
-        Moments.of_images(drawings, labels, training.classes),
-        Moments.of_images(training.images, training.labels, training.classes),
-        drawings.shape[1:],
+    drawn, real, unseen = (
+        Images(looks_of(pixels), features, its_labels)
+        for pixels, features, its_labels in (
+            (drawings, seen.features, labels),
+            (training.images, evaluation_set.floor, training.labels),
+            (heldout.images, evaluation_set.real.features, heldout.labels),
+        )
+    )
+    shape, classes = drawings.shape[1:], training.classes
+    of_drawn, of_real = (
+        Moments.of([images.looks], images.labels, classes) for images in (drawn, real)
     )
     what = "standard deviations by which a class's drawings differ from its training images"
+    shifts = furthest(of_drawn, of_real, shape)
     checks.append(shifted("drawn_shift", what, shifts, limits.max_drawn_shift, names))
+    found = outliers(drawn, real, evaluation_set.floor_labels, unseen, shape, classes)
+    checks.append(unlike_real(found, limits.max_outliers, names))
     comparison, praise = list[Check](), list[str]()
     if match.former:
         theirs = match.former.to(inputs.device).draw(labels, seed)
@@ -198,10 +231,13 @@ def keep_at_run(registry: Registry, version: Version, match: Match) -> None:
             registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
 
 
-def compared(reference: Reference, inputs: Inputs, limits: GateParams) -> list[Check]:
-    """Today's images and labels beside the champion's, class by class.
+def compared(
+    reference: Reference, inputs: Inputs, limits: GateParams, whose: str = "the champion's"
+) -> list[Check]:
+    """Today's images and labels beside those of the champion, or of the version that `whose` names, class by
+    class.
 
-    Images that the champion had, under the same label, are no news: the others are also looked at by
+    Images that it had, under the same label, are no news: the others are also looked at by
     themselves, so that few of them do not vanish among many, and its judge sees those alone."""
     images, labels = _whole(inputs)
     shape, classes, names = images.shape[1:], inputs.heldout.classes, inputs.heldout.class_names
@@ -216,8 +252,10 @@ def compared(reference: Reference, inputs: Inputs, limits: GateParams) -> list[C
         shifts += furthest(Moments.of([seen.features], labels[new], classes), reference.seen)
         confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
         total = reference.seen.counts.long()
-        checks += agreement(confusion, reference.right, total, limits.max_agreement_drop, names)
-    what = "standard deviations by which a class's images differ from the champion's"
+        checks += agreement(
+            confusion, reference.right, total, limits.max_agreement_drop, names, whose
+        )
+    what = f"standard deviations by which a class's images differ from {whose}"
     return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
 
 

@@ -94,7 +94,7 @@ def spoken_against(digest: str) -> str:
         with contextlib.suppress(CganError):
             facts = read_json(path)
             judged = facts.get("generator_digest") or (facts.get("challenger") or {}).get("digest")
-            if judged == digest and verdict in (facts.get("verdict"), facts.get("standing")):
+            if judged == digest and verdict == facts.get("verdict"):
                 return f"{words} {facts.get('summary')}"
     return ""
 

@@ -45,6 +45,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         "min_diversity_of_champion": 0.0,
         "min_worst_class_diversity": 0.0,
         "max_drawn_shift": 1e6,
+        "max_outliers": 1.0,
         "min_conditional_accuracy": 0.7,
         "min_worst_class_accuracy": 0.5,
         "min_judge_accuracy": 0.8,

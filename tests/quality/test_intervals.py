@@ -1,11 +1,13 @@
 """Intervals of metrics and of differences, against published or closed forms."""
 
 import pytest
+import torch
 
 from cgan.quality.intervals import (
     contexts_differ,
     difference,
     difference_of_means,
+    falls_short,
     share,
     student,
 )
@@ -50,3 +52,45 @@ def test_students_t_is_that_of_the_tables_at_any_level_and_for_several_means() -
         (100, 0.95, 5, 2.626),  # as one at 99 %
     ):
         assert student(freedom, level, many) == pytest.approx(expected, abs=5e-4)
+
+
+def stopped(accuracies: list[float], drawings: int, repeats: int = 100) -> float:
+    """How often a generator of such classes is stopped by a limit of .93."""
+    random = torch.Generator().manual_seed(0)
+    total = torch.full((len(accuracies),), drawings)
+    share = torch.tensor(accuracies, dtype=torch.float64).expand(repeats, -1)
+    rights = torch.binomial(share * 0 + drawings, share, generator=random).long()
+    return sum(bool(falls_short(right, total, 0.93).any()) for right in rights) / repeats
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 100])
+def test_of_good_classes_whatever_their_number_one_generator_in_twenty_is_stopped_at_most(
+    classes: int,
+) -> None:
+    assert stopped([0.995] * classes, 100) <= (0.05 if classes > 1 else 0.1)
+    assert stopped([0.97] * classes, 1000) <= 0.01
+
+
+@pytest.mark.parametrize(("classes", "drawings"), [(2, 100), (10, 1000), (100, 100)])
+def test_one_bad_class_is_stopped_among_good_ones_and_so_are_equally_bad_ones(
+    classes: int, drawings: int
+) -> None:
+    good = [0.995] * (classes - 1)
+    assert stopped([0.8, *good], drawings, 50) == 1
+    assert stopped([0.9, *good], drawings) >= 0.8
+    assert stopped([0.85] * classes, drawings, 50) >= (0.98 if drawings == 1000 else 0.5)
+
+
+def test_a_class_without_drawings_falls_short_of_nothing_and_one_alone_has_no_others() -> None:
+    assert falls_short(torch.tensor([0, 98]), torch.tensor([0, 100]), 0.93).tolist() == [
+        False,
+        True,
+    ]
+    assert falls_short(torch.tensor([99]), torch.tensor([100]), 0.93).tolist() == [False]
+    # As many wrong, by chance among 100 classes and beyond it among two.
+    many = torch.full((100,), 100)
+    assert not falls_short(many - 1 - (torch.arange(100) < 1).long() * 3, many, 0.93).any()
+    assert falls_short(torch.tensor([90, 100]), torch.tensor([100, 100]), 0.93).tolist() == [
+        True,
+        False,
+    ]

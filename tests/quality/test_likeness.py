@@ -115,6 +115,12 @@ def turned(images: Tensor, degrees: float, zoom: float) -> Tensor:
     return F.grid_sample(images.float(), grid, align_corners=False).round().byte()
 
 
+def slanted(images: Tensor, right: float, down: float) -> Tensor:
+    way = torch.tensor([[1, right, 0], [down, 1, 0]]).expand(len(images), 2, 3)
+    grid = F.affine_grid(way, list(images.shape), align_corners=False)
+    return F.grid_sample(images.float(), grid, align_corners=False).round().byte()
+
+
 @pytest.mark.parametrize(
     ("hide", "least"),
     [
@@ -127,9 +133,12 @@ def turned(images: Tensor, degrees: float, zoom: float) -> Tensor:
         (lambda images: turned(images, 0, 0.9), 0.6),
         (lambda images: turned(images, 5, 1.05), 0.5),
         (lambda images: noise(images, 40), 0.6),
+        (lambda images: slanted(images, 0.2, 0), 0.4),
+        (lambda images: slanted(images, -0.3, 0), 0.15),
+        (lambda images: slanted(images, 0, 0.2), 0.6),
     ],
 )
-def test_copies_are_found_also_where_moved_turned_zoomed_darkened_or_noisy(
+def test_copies_are_found_also_where_moved_turned_zoomed_slanted_darkened_or_noisy(
     hide: Callable[[Tensor], Tensor], least: float, digits: tuple[Dataset, Dataset]
 ) -> None:
     train, held = digits
@@ -149,6 +158,18 @@ def test_of_many_drawings_2000_are_looked_at_and_as_many_held_out_images_of_all_
     found = near_copies(images, labels, train, Dataset(held, labels, {}), seed=0)
     assert len(found.closer) == 2000
     assert found.floor == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_of_many_classes_ten_drawings_of_each_are_looked_at() -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (900, 1, 8, 4), dtype=torch.uint8, generator=random)
+    labels = torch.arange(900) % 300
+    train = Dataset(images[:600], labels[:600], {"classes": 300})
+    held = Dataset(images[600:], labels[600:], {"classes": 300})
+    drawn, asked = images[torch.arange(3600) % 300 + 300], torch.arange(3600) % 300
+    found = near_copies(drawn, asked, train, held, seed=0)
+    assert len(found.closer) == len(found.labels) == 3000 and found.closer.all()
+    assert torch.equal(found.labels, asked[:3000])
 
 
 def test_real_images_are_at_the_floor_of_copies(

@@ -71,6 +71,64 @@ def test_f72_of_two_promoters_one_wins_and_the_other_says_so(
     assert registry.champion() == winner
 
 
+@pytest.mark.parametrize("moment", ["claimed", "set before", "set after"])
+def test_f72_a_promotion_on_another_machine_in_the_same_moment_is_seen(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Its lock is elsewhere. One of the two is champion in the end, and the other says so."""
+    add_versions(registry, 3)
+    registry.promote(1, instead_of=None, why="good")
+    client = registry.client
+    set_tag, set_alias = client.set_registered_model_tag, client.set_registered_model_alias
+
+    def tagged(model: str, key: str, value: str) -> None:
+        set_tag(model, key, value)
+        if moment == "claimed":
+            set_tag(model, key, "version 3 of another machine")
+        elif moment == "set before":
+            set_alias(model, "champion", "3")
+
+    def moved(model: str, alias: str, number: str) -> None:
+        set_alias(model, alias, number)
+        if moment == "set after" and alias == "champion":
+            set_alias(model, alias, "3")
+
+    monkeypatch.setattr(client, "set_registered_model_tag", tagged)
+    monkeypatch.setattr(client, "set_registered_model_alias", moved)
+    with pytest.raises(
+        ModelError, match=r"version 2 of `cgan` was not promoted, .* another machine"
+    ):
+        registry.promote(2, instead_of=1, why="good")
+    assert registry.champion() == (1 if moment == "claimed" else 3)
+
+
+def test_data_are_compared_with_those_that_a_person_accepted_last(registry: Registry) -> None:
+    add_versions(registry, 5)
+
+    def anchors() -> list[int]:
+        return [version.anchor for version in reversed(registry.versions())]
+
+    registry.promote(1, instead_of=None, why="passed the gate: good")
+    registry.promote(2, instead_of=1, why="passed the gate: good")
+    registry.promote(3, instead_of=2, why="passed the gate: good")
+    assert anchors() == [1, 1, 1, 4, 5]
+    assert "new data are compared with its data now" in run(
+        "registry", "promote", "3", "--why", "new scanner"
+    )
+    assert anchors() == [1, 1, 3, 4, 5] and registry.champion() == 3
+    assert "is already the champion" in refusal("registry", "promote", "3", "--why", "again")
+    registry.promote(4, instead_of=3, why="passed the gate: good")
+    assert anchors() == [1, 1, 3, 3, 5]
+    run("registry", "promote", "5", "--why", "new scanner, and light")
+    assert anchors()[4] == 5
+    registry.rollback("too grey")
+    assert registry.champion() == 4 and anchors() == [1, 1, 3, 3, 5]
+    # Of an older cgan, or made champion in MLflow: its own data.
+    registry.client.delete_model_version_tag("cgan", "4", "champion.anchor")
+    registry.promote(2, instead_of=4, why="passed the gate: good")
+    assert anchors() == [1, 4, 3, 4, 5]
+
+
 def pixels(model: Path | str) -> bytes:
     return Generator.load(model).draw("2024", seed=7).tobytes()
 

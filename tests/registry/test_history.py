@@ -25,6 +25,7 @@ class InMemory:
     def __init__(self) -> None:
         self.left = -1
         self.aliases = {CHALLENGER: "3"}
+        self.model_tags: dict[str, str] = {}
         self.tags: dict[str, dict[str, str]] = {str(n): {} for n in range(1, VERSIONS + 1)}
 
     def written(self, of: dict[str, str]) -> dict[str, str]:
@@ -34,7 +35,10 @@ class InMemory:
         return of
 
     def search_registered_models(self, _: str) -> list[Any]:
-        return [SimpleNamespace(aliases=dict(self.aliases))]
+        return [SimpleNamespace(aliases=dict(self.aliases), tags=dict(self.model_tags))]
+
+    def set_registered_model_tag(self, _: str, key: str, value: str) -> None:
+        self.written(self.model_tags)[key] = value
 
     def search_model_versions(self, _: str) -> list[Any]:
         versions = self.tags.items()
@@ -95,7 +99,7 @@ def test_f72_history_is_a_stack_of_champions_whatever_is_killed(
     monkeypatch.setenv("CGAN_HOME", str(tmp_path))
     acts = range(VERSIONS + 1)
     for first, killed, then in itertools.product((0, 2), acts, acts):
-        for nth in range(7):
+        for nth in range(9):
             play([(1, -1), (first, -1), (3, -1), (killed, nth), (then, -1), (0, -1), (4, -1)])
 
 

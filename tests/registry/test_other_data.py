@@ -16,7 +16,8 @@ from gated import second as second
 from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
 from cgan.params.reading import load_params
-from cgan.registry.client import open_registry
+from cgan.registry import judging
+from cgan.registry.client import ANCHOR, Registry, Version, open_registry
 from cgan.registry.decision import agreement, mix
 from cgan.registry.judging import Reference, compared
 
@@ -153,6 +154,33 @@ def test_new_data_of_the_same_kind_are_no_sign_against_anything(second: Path) ->
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
     assert "on other data" in (reasons := str(report["reasons"])) and "unlike" not in reasons
+
+
+def test_f19_data_are_compared_with_the_champion_s_and_with_those_that_a_person_accepted() -> None:
+    tags = {1: {}, 2: {ANCHOR: "1"}, 3: {ANCHOR: "1"}, 4: {ANCHOR: "4"}, 5: {ANCHOR: "9"}}
+    known = {number: Version(number, "", dict(of)) for number, of in tags.items()}
+    registry = cast(Registry, SimpleNamespace(versions=lambda: list(known.values())))
+    for champion, numbers in ((1, [1]), (2, [2, 1]), (3, [3, 1]), (4, [4]), (5, [5])):
+        accepted = judging._accepted(registry, known[champion])
+        assert [version.number for version, _ in accepted] == numbers
+        assert [whose for _, whose in accepted] == ["the champion's", "version 1's"][: len(numbers)]
+
+
+@pytest.mark.slow
+def test_f19_what_drifts_a_little_each_night_is_compared_with_what_a_person_accepted(
+    second: Path,
+) -> None:
+    """Darker by a twentieth a night: like the champion's each time, and less and less like the first ones."""
+    for night, verdict in ((1, "promoted"), (2, "blocked")):
+        images, labels = digits(seed=4 + night)
+        new_data((images * 0.95**night).astype(np.uint8), labels)
+        limits = {"max_class_shift": 2.0, "min_judge_accuracy": 0.8}
+        write_params(second, gate={"against_champion": "not_worse", **limits})
+        train(second, f"night{night}", 60)
+        report, _ = gated()
+        assert report["verdict"] == verdict, report["reasons"]
+    assert "unlike version 1's (standard deviations by which" in report["summary"]
+    assert "unlike the champion's" not in report["summary"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""What a part of the drawings has, and no real image, is seen in its class; what chance does is not."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from synthetic import sample_digits
+from torch import Tensor
+
+from cgan.quality.class_shift import looks_of
+from cgan.quality.outliers import MARGINS, Excess, Images, _excesses, outliers
+
+DIGITS, LABELS = sample_digits()
+ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
+LIMIT = 0.02
+
+
+def rows(images: Tensor, labels: Tensor) -> Images:
+    """Not square; in place of what a judge sees, every fourth pixel."""
+    images = images[:, :, :, 2:26]
+    return Images(looks_of(images), images[:, 0, ::2, ::2].flatten(1).float(), labels)
+
+
+def found(drawn: Tensor, labels: Tensor, known: Tensor, heldout: Tensor) -> list[Excess]:
+    training = rows(DIGITS[known], LABELS[known])
+    others = rows(DIGITS[heldout], LABELS[heldout])
+    return outliers(rows(drawn, labels), training, training.labels, others, (1, 28, 24), 10)
+
+
+def in_part(change: Callable[[Tensor], Tensor], part: float, label: int | None) -> list[Excess]:
+    """2,000 real images in the drawings' place, a part of them, or of those of a class, changed."""
+    picked = ORDER[:2000]
+    images, labels = DIGITS[picked].clone(), LABELS[picked]
+    marked = torch.rand(2000, generator=torch.Generator().manual_seed(1)) < part
+    marked &= labels == label if label is not None else True
+    images[marked] = change(images[marked])
+    return found(images, labels, ORDER[2000:4500], ORDER[4500:])
+
+
+def square(images: Tensor) -> Tensor:
+    images[:, :, 2:6, 4:8] = 255
+    return images
+
+
+def frame(images: Tensor) -> Tensor:
+    images[:, :, [0, -1]] = 255
+    return images
+
+
+@pytest.mark.parametrize(
+    ("change", "part", "label", "kind"),
+    [
+        (square, 0.2, None, "pixels"),
+        (square, 0.3, 7, "numbers"),
+        (frame, 0.1, None, "pixels"),
+        (lambda images: images * 0, 0.1, None, "numbers"),
+        (lambda images: images // 2, 0.3, 4, "numbers"),
+        (lambda images: images.transpose(2, 3).flip(2), 0.2, None, "features"),
+    ],
+)
+def test_what_a_part_of_the_drawings_has_is_seen(
+    change: Callable[[Tensor], Tensor], part: float, label: int | None, kind: str
+) -> None:
+    seen = in_part(change, part, label)
+    assert seen[0].low > LIMIT and any(each.kind == kind and each.low > LIMIT for each in seen)
+    assert label is None or {each.label for each in seen if each.low > LIMIT} <= {label, None}
+    assert [each.low for each in seen] == sorted((each.low for each in seen), reverse=True)
+
+
+def test_real_images_that_nobody_has_seen_are_no_outliers() -> None:
+    for seed in range(4):
+        order = torch.randperm(5000, generator=torch.Generator().manual_seed(seed))
+        drawn, known, heldout = order.split([2000, 2600, 400])
+        assert found(DIGITS[drawn], LABELS[drawn], known, heldout)[0].low < LIMIT / 2
+
+
+def test_a_class_of_few_images_is_judged_only_where_that_says_something() -> None:
+    rare = LABELS[ORDER] == 2
+    known = torch.cat([ORDER[~rare][:2000], ORDER[rare][:9]])
+    drawn = ORDER[rare][100:]
+    assert found(DIGITS[drawn], LABELS[drawn], known, ORDER[-200:]) == []
+    known = torch.cat([ORDER[~rare][:2000], ORDER[rare][:20]])
+    assert found(DIGITS[drawn], LABELS[drawn], known, ORDER[-200:])[0].low < LIMIT
+
+
+def counted(drawn: Tensor, share: float, heldout_share: float) -> dict[str, Tensor]:
+    """Of 450 training, 1,000 drawn and 50 held-out images of ten classes, drawn int64 [10]."""
+    of = torch.tensor([450, 1000, 50]).expand(10, 3)
+    outside = torch.stack(
+        [
+            torch.full((10,), round(share * 450)),
+            drawn,
+            torch.full((10,), round(heldout_share * 50)),
+        ],
+        dim=1,
+    )
+    return dict.fromkeys(MARGINS, torch.stack([outside, of], dim=2))
+
+
+def test_what_the_judge_knows_by_heart_is_taken_off_the_features_alone() -> None:
+    """Ten times as many held-out images as training images are unusual in its eyes; drawings are as those."""
+    excesses = _excesses(counted(torch.full((10,), 100), 0.01, 0.1))
+    lows = {kind: max(e.low for e in excesses if e.kind == kind) for kind in MARGINS}
+    assert lows["features"] < 0 < LIMIT < lows["pixels"] == lows["numbers"]
+
+
+def test_of_honest_generators_one_in_twenty_has_a_class_with_more_outliers_at_most() -> None:
+    """Drawings have 1 % of them, as real images; all kinds and classes together, which vary independently."""
+    random, called = torch.Generator().manual_seed(0), 0
+    of = torch.tensor([450, 1000, 50]).expand(10, 3).double()
+    for _ in range(1000):
+        counts = {
+            kind: torch.stack(
+                [torch.binomial(of, torch.full_like(of, 0.01), generator=random), of], dim=2
+            ).long()
+            for kind in MARGINS
+        }
+        called += max(excess.low for excess in _excesses(counts)) > 0
+    assert called <= 50
