@@ -4,8 +4,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from cgan.params.sections import GateParams
-from cgan.quality.intervals import share
+from cgan.quality.intervals import falls_short, share
 
 GOOD, DOUBTFUL, POOR = "good", "doubtful", "poor"
 FEW_HELD_OUT = 20  # images: below, the accuracy of real images is known to ± 10 points or worse
@@ -43,11 +45,13 @@ NOT_DRAWN = "too few drawings were judged. Raise `evaluate.samples`."
 def add_states(classes: Sequence[dict[str, Any]], measurable: bool, limits: GateParams) -> None:
     """Give each class its `state` and `advice`: the first rule that applies is told."""
     few = max(FEW_IMAGES, RARE * statistics.median(facts["images"] for facts in classes))
-    for facts in classes:
+    right, asked = (torch.tensor([facts[key] for facts in classes]) for key in ("right", "asked"))
+    short = falls_short(right, asked, limits.min_worst_class_accuracy).tolist()
+    for facts, wrong_beyond_chance in zip(classes, short, strict=True):
         low, high, judge = (facts[key] for key in ("low", "high", "judge"))
         least, most = facts["diversity_interval"] or (1.0, 1.0)
         judged = low is not None
-        wrong = judged and low < limits.min_worst_class_accuracy
+        wrong = judged and wrong_beyond_chance
         alike = least < limits.min_worst_class_diversity
         clearly_less = judged and judge is not None and high < share(judge, facts["heldout"])[0]
         misread = (judge or 0) < limits.min_worst_class_accuracy and not clearly_less

@@ -54,6 +54,8 @@ def class_facts(report: Evaluation, counts: Sequence[int]) -> list[dict[str, Any
         "diversity": diversity["by_class"],
         "diversity_interval": diversity["interval_by_class"],
         "images": counts,
+        "asked": [sum(row) for row in report["confusion"]],
+        "right": [row[label] for label, row in enumerate(report["confusion"])],
     }
     rows = []
     for label in range(len(report["confusion"])):
