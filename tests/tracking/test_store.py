@@ -19,7 +19,15 @@ from cgan.files import sha256_of
 from cgan.hosts import without_credentials
 from cgan.registry.client import generator_file, open_registry
 from cgan.tracking.runs import flush
-from cgan.tracking.store import artifact_root, open_store, reason_of, store_uri
+from cgan.tracking.store import (
+    artifact_root,
+    asked_by,
+    experiment_id,
+    experiment_name,
+    open_store,
+    reason_of,
+    store_uri,
+)
 
 
 def test_store_and_files_are_in_the_project_unless_the_environment_names_other_places(
@@ -80,6 +88,43 @@ def test_f63_what_mlflow_says_of_a_store_that_is_none_is_shown_without_its_passw
             MlflowClient(address.replace("ours://", "ours://me:secret@host")).search_experiments()
         said = reason_of(caught.value)
         assert word in said and "secret" not in said
+
+
+def test_an_experiment_is_named_by_the_environment_first_and_is_one_of_trainings(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", " nights ")
+    assert experiment_name("cgan") == "nights"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", " ")
+    assert experiment_name("cgan") == "cgan"
+    client = open_store(store_uri(root))
+    made = client.get_experiment(experiment_id(client, "cgan"))
+    assert made.artifact_location == (root / "mlartifacts").as_uri()
+    assert made.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert experiment_id(client, "cgan") == made.experiment_id
+
+
+def test_who_asked_is_the_user_where_there_is_one_and_the_flow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"prefect.flow_run_id": 7}))
+    monkeypatch.setattr("getpass.getuser", lambda: "somebody")
+    assert asked_by() == {"prefect.flow_run_id": "7", "mlflow.user": "somebody"}
+
+    def unknown() -> str:
+        raise KeyError("uid 1234")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", "")
+    assert asked_by() == {}
+
+
+def test_the_reason_is_the_first_line_of_what_the_machine_said() -> None:
+    wrapped = RuntimeError("Max retries exceeded")
+    wrapped.__context__ = ConnectionRefusedError("refused\nat http://me:secret@host")
+    assert reason_of(wrapped) == "refused"
+    assert reason_of(RuntimeError("")) == "RuntimeError"
+    assert reason_of(RuntimeError("at http://me:secret@host")) == "at http://host"
 
 
 def test_a_package_that_a_store_lacks_is_named_with_the_extra_that_brings_it(
