@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from synthetic import sample_digits
+from synthetic import a_model, sample_digits
 from torch import Tensor
+from uneven import as_dataset, uneven
 
-from cgan.data.dataset import Dataset
+from cgan.data.dataset import Dataset, image_digests
 from cgan.errors import CganError, DataError
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, METHODS, adjusted, class_balanced
 from cgan.evidence.effect import DRAWN, Outcome, _of_class, effect, shared, worth
-from cgan.evidence.rounds import rounds_by_seed
+from cgan.evidence.rounds import folds_of, rounds_by_fold, rounds_by_seed
 from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated, thinned
 from cgan.model.hardware import choose_hardware
+from cgan.model.model_file import load_generator
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
@@ -80,6 +82,64 @@ def test_folds_keep_units_together_and_spread_each_class_evenly() -> None:
     assert (found == again).all() and (found != other).any()
     with pytest.raises(DataError, match=r"class c: all its distinct images are in one of 5 folds"):
         folds(labels, np.where(labels == 2, 260, np.arange(272)), 5, 3, ["a", "b", "c"])
+
+
+def test_rounds_of_folds_keep_groups_and_copies_on_one_side_and_each_has_its_seeds(
+    tmp_path: Path,
+) -> None:
+    params, data = load_params(ROOT / "params.yaml"), as_dataset(uneven())
+    groups = data.groups.numpy()  # type: ignore[union-attr]
+    fold_of = folds_of(data, 3, params)
+    rounds = rounds_by_fold(data, fold_of, params, 30, 0.0, [], tmp_path, CPU)
+    assert [each.name for each in rounds] == [f"fold {n} of 3" for n in (1, 2, 3)]
+    for fold, each in enumerate(rounds):
+        learnt, tested = (fold_of != fold).numpy(), (fold_of == fold).numpy()
+        assert torch.equal(each.training.images, data.images[learnt])
+        assert torch.equal(each.test.labels, data.labels[tested])
+        sides = [image_digests(data.images[side].numpy()) for side in (learnt, tested)]
+        assert not {*groups[learnt]} & {*groups[tested]} and not {*sides[0]} & {*sides[1]}
+        for group in {*groups[tested]}:
+            assert len(each.units[torch.from_numpy(groups[tested] == group)].unique()) == 1
+        assert each.recipe.seed == params.train_judge.seed + fold
+        assert each.lacking.bincount().tolist() == (30 - each.training.counts).tolist()
+        # A generator that lies there is used, with a seed for each fold.
+        path = a_model(
+            tmp_path / f"fold-{fold + 1}/generator.safetensors", "deconv", 3, 1, 8, 12, 4, 4
+        )
+        judge, seed = Judge(3, 1, 4).eval(), params.evaluate.seed + fold
+        expected = fill(load_generator(path)[0], judge, each.lacking, seed)[0]
+        assert torch.equal(each.drawn(judge), expected)
+    things = sum(len(each.units.unique()) for each in rounds)
+    assert things == len({*groups}) - 3, "of each class two groups have an image in common"
+    more = as_dataset(uneven(seed=9))
+    others = [more.at(more.labels == label) for label in (1, 2, 1)]
+    rounds = rounds_by_fold(data, fold_of, params, None, 0.0, others, tmp_path, CPU)
+    for each, theirs in zip(rounds, others, strict=True):
+        assert torch.equal(each.lacking, theirs.labels)
+        assert torch.equal(each.drawn(Judge(3, 1, 4)), theirs.images)
+    others[2] = data.at(fold_of == 2)
+    with pytest.raises(DataError, match="are images that are tested on"):
+        rounds_by_fold(data, fold_of, params, None, 0.0, others, tmp_path, CPU)
+
+
+def test_rounds_of_seeds_differ_by_the_seed_alone_and_groups_are_tested_as_one(
+    tmp_path: Path,
+) -> None:
+    params = load_params(ROOT / "params.yaml")
+    training, test, drawn = (as_dataset(uneven(seed=n)) for n in (1, 2, 3))
+    rounds = rounds_by_seed(training, drawn, test, params, 3, tmp_path, CPU)
+    seeds = [params.train_judge.seed + n for n in range(3)]
+    assert [each.recipe for each in rounds] == [
+        params.train_judge.model_copy(update={"seed": seed}) for seed in seeds
+    ]
+    assert [each.folder.name for each in rounds] == ["seed-1", "seed-2", "seed-3"]
+    assert test.groups is not None
+    for each in rounds:
+        assert torch.equal(each.drawn(Judge(3, 1, 4)), drawn.images)
+        assert torch.equal(each.lacking, drawn.labels)
+        assert len(each.units.unique()) == len(test.groups.unique()) - 3, "and copies, too"
+        together = torch.stack([test.groups, each.units]).unique(dim=1)
+        assert together.shape[1] == len(test.groups.unique())
 
 
 # --- the interval ---------------------------------------------------------------------------------
