@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
 from synthetic import csv_lines, make_images, write_csv
+from uneven import GROUP_IN_NAME, NAMES, uneven, write_uneven_folder
 
 from cgan.data import dataset
+from cgan.data.dataset import image_digests
 from cgan.data.parts import split
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of
@@ -302,3 +304,36 @@ def test_preprocess_without_a_report_says_which_stage_is_missing(project: Path) 
         report.write_text(content)
         with pytest.raises(CganError, match=r"Make it (with|again)"):
             preprocess.main()
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_each_image_keeps_its_class_group_and_side_through_the_stages(
+    uneven_project: Path, pictures: bool
+) -> None:
+    """Rows are in no order; of pictures the classes' names are sorted, and so are the files."""
+    data = uneven()
+    if pictures:
+        write_uneven_folder(uneven_project / "own", data)
+        write_params(uneven_project, data={"path": "own"}, preprocess={"group": GROUP_IN_NAME})
+        write_params(uneven_project, validate={"class_names": None})
+    for stage in (download, validate, preprocess):
+        stage.main()
+    rows = Rows.read()
+    assert rows.class_names == (sorted(NAMES) if pictures else NAMES)
+    assert rows.groups is not None and data.groups is not None
+    row_of, pairs = {image.tobytes(): row for row, image in enumerate(data.images)}, set()
+    for image, label, group in zip(rows.images.numpy(), rows.labels, rows.groups, strict=True):
+        row = row_of[image.tobytes()]
+        assert rows.class_names[label] == NAMES[data.labels[row]]
+        if (data.images == image).all((1, 2, 3)).sum() == 1:
+            pairs.add((int(group), int(data.groups[row])))
+    assert [len({*side}) for side in zip(*pairs, strict=True)] == [20, 20] and len(pairs) == 20
+    assert bool(rows.images.shape[2:] == (8, 12))
+    if not pictures:
+        assert np.array_equal(rows.images.numpy(), data.images)
+        assert rows.place(5) == {"row": 6, "line": 7}
+    held, learnt = (rows.at(part) for part in (rows.heldout, rows.training))
+    assert held.groups is not None and learnt.groups is not None
+    assert not np.isin(held.groups, learnt.groups).any()
+    digests = [image_digests(part.images.numpy()) for part in (held, learnt)]
+    assert not np.isin(*digests).any(), "equal images of two groups, too"
