@@ -74,7 +74,6 @@ class Watch:
             for label, (drawn, real) in enumerate(zip(varied, self.real_diversity, strict=True))
             if real > 0
         } or {0: 1.0}
-        self.relative = relative
         self.worst_class = min(relative, key=lambda label: relative[label])
         values = (
             (seen.classes == self.asked)[:DRAWINGS].double().mean().item(),

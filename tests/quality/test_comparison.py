@@ -123,6 +123,13 @@ def test_an_interval_holds_the_truth_in_nineteen_of_twenty_measurements() -> Non
     assert 0.04 < missed < 0.055  # by percentiles of 200 replicates: .06
 
 
+def test_a_part_of_nothing_passes_no_limit() -> None:
+    """Such as coverage, where that of real images is none: whatever the drawings have."""
+    some, none = Estimate(0.5, torch.full((9,), 0.5)), Estimate(0.0, torch.zeros(9))
+    assert (some / none).interval == (none / none).interval == (0.0, 0.0)
+    assert (some / some).interval == (1.0, 1.0)
+
+
 def called_different(other: Tensor, pairs: int, count: int = 400) -> tuple[int, int]:
     """How often B, which lies at `other`, is called worse and better than A, which lies at (0.3, 0, …)."""
     calls = []

@@ -9,9 +9,11 @@ import pytest
 import torch
 from gated import CLASSES, digits
 from recording import RecordingTracker
+from synthetic import sample_digits
 from test_training import DATA, digest, params_of, stop_after, straight
 from test_training import few_batches as few_batches
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware
@@ -158,6 +160,38 @@ def test_variety_is_compared_in_as_many_classes_as_can_be_and_a_collapse_of_all_
         chance = min(1.0, times / classes)
         probe = [0, late, chance, 0.0, 1.0, 1.0]
         assert bool(watch.problem([probe, probe], 60.0)) is by_chance, (times, chance)
+
+
+def numbers(classes: int, per_class: int = 12) -> Dataset:
+    """10 × 21: three handwritten digits side by side, the class as a number."""
+    images, labels = sample_digits()
+    small = adaptive_avg_pool2d(images[:, 0, 3:25, 4:24].float(), (10, 7)).byte()
+    random = torch.Generator().manual_seed(classes)
+    shown = torch.arange(classes).repeat_interleave(per_class)
+    shown = shown[torch.randperm(len(shown), generator=random)]
+    pick = torch.randint(
+        500, (len(shown), 3), generator=random
+    )  # the sample is sorted, 500 of each
+    digits = torch.stack([shown // 100, shown // 10 % 10, shown % 10], dim=1)
+    assert labels.equal(torch.arange(5000) // 500)
+    side_by_side = small[500 * digits + pick].permute(0, 2, 1, 3).flatten(2)
+    return Dataset(side_by_side[:, None], shown, {"classes": classes})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [501, 1000])
+def test_many_classes_are_trained_past_the_warm_up_and_drawn(classes: int) -> None:
+    data = numbers(classes)
+    recipe = JudgeParams(total_kimg=100.0, batch_size=64, peak_lr=0.2, width=12, seed=0)
+    judge = train_judge(data, recipe, torch.device("cpu"), torch.float32, augment=False)
+    params = params_of(
+        **{"generator_width": 16, "discriminator_width": 16, "latent_dim": 8, **LOSSES, **UPDATES},
+        **{**LENGTH, "total_kimg": 64.0, "probes": 8},
+    )
+    trained = train(data, params, watch=Watch(judge, data, 1))
+    *_, accuracy, _, diversity, worst = trained.probes[-1]
+    assert sum(row[1] > WARM_UP_KIMG for row in trained.probes) > 3
+    assert accuracy > 0.5 and diversity > 0.4 and worst > monitoring.LEAST_DIVERSITY
 
 
 def test_a_training_that_is_stopped_between_two_bad_probes_ends_at_the_second_all_the_same(
