@@ -22,6 +22,7 @@ from cgan.params.reading import load_params
 from cgan.registry.client import Registry
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.train import as_run, system_load
+from cgan.tracking import runs as tracking
 from cgan.tracking.records import runs
 from cgan.tracking.runs import Run, training_run
 from cgan.tracking.store import RUN_ID, experiment_id
@@ -40,6 +41,7 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tracking, "PATIENCE_S", 60.0)  # a busy machine's store is no slow one
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     (tmp_path / "dvc.yaml").touch()  # it is a project
     return tmp_path

@@ -49,7 +49,8 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
             np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
     else:
         write_csv(path, images, labels)
-    return f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
+    words = f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
+    return words + numbered(generator.class_names) * folder
 
 
 def write_csv(path: Path, images: Picture, labels: list[int], column: str = "label") -> None:
@@ -71,8 +72,13 @@ def write_folder(out: Path, images: Picture, names: Iterable[str]) -> None:
 
 def class_folders(names: list[str]) -> list[str]:
     """The classes' names, where all can be names of folders of pictures, else their numbers."""
-    plain = all(Path(name).name == name and not name.startswith(".") for name in names)
-    return names if plain else [str(label) for label in range(len(names))]
+    return [str(label) for label in range(len(names))] if numbered(names) else names
+
+
+def numbered(names: list[str]) -> str:
+    """Why folders have numbers in place of these names, in words; `` where they have not."""
+    wrong = [name for name in names if Path(name).name != name or name.startswith(".")]
+    return f"; folders have the classes' numbers, for none can be named {wrong[0]}" if wrong else ""
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cgan.data.dataset import Dataset, load_dataset
-from cgan.drawing.drawings import class_folders, new_folder, write_folder
+from cgan.drawing.drawings import class_folders, new_folder, numbered, write_folder
 from cgan.evidence.rounds import folds_of
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import Rows
@@ -25,7 +25,8 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
     ways = f"--folds {folds} --drawn" if folds else "--seeds 5 --drawn"
     train, place = ("each fold's `train`", "FOLD/CLASS/") if folds else ("`train`", "CLASS/")
     say(
-        f"{out}: written. Train a generator on {train} and save its drawings in FOLDER/{place}; then "
+        f"{out}: written{numbered(part.class_names)}. Train a generator on {train} and save its drawings in "
+        f"FOLDER/{place}; then "
         f"`cgan evidence {ways} FOLDER` says whether they help. Never look at the images for testing."
     )
 

@@ -44,6 +44,12 @@ def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) ->
     assert finished.read("models/mlflow_run.json")["run_id"] == run.info.run_id
 
 
+def test_a_training_begins_with_how_long_it_will_take(finished: Project) -> None:
+    said = finished.folder.with_suffix(".txt").read_text()
+    forecast = rf"^Training .*: {STEPS} steps of \d+, about \d+ (s|min)$"
+    assert re.search(forecast, said, re.MULTILINE), said
+
+
 def test_a_second_repro_runs_nothing_and_records_nothing(finished: Project) -> None:
     before = [run.to_dictionary() for run in finished.runs()]
     assert "Running stage" not in finished.run("dvc repro")

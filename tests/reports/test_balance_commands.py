@@ -12,7 +12,7 @@ from uneven import NAMES
 from cgan.data.album import find
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset
-from cgan.drawing.drawings import class_folders
+from cgan.drawing.drawings import class_folders, numbered
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.files import write_json
@@ -103,3 +103,4 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     assert all(Path("drawn/paths", file).is_file() for file in rows["file"])
     for names, folders in ((["b", "a"], ["b", "a"]), (["a", ".b"], ["0", "1"])):
         assert class_folders(names) == folders, "all are found again"
+    assert numbered(["b", "a"]) == "" and "none can be named a/b" in numbered(["c", "a/b"])
