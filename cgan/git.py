@@ -17,9 +17,9 @@ from cgan.errors import CganError
 # DVC's settings change no result, and may name a password.
 OURS = ("params.yaml", "dvc.yaml", "cgan/*.py", "flows/*.py")  # new files that are part of a patch
 LEFT_OUT = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
-# Not PWD alone, the working directory, nor AUTHOR, PATH and COMPASS.
+# Not PWD and OLDPWD, which are folders, nor AUTHOR, PATH and COMPASS.
 SECRET_NAME = re.compile(
-    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|WEBHOOK|COOKIE|CONNECTION_STRING|.PWD$|(API|ACCESS|PRIVATE)_?KEY"
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|WEBHOOK|COOKIE|CONNECTION_STRING|^(?!OLD).+PWD$|(API|ACCESS|PRIVATE)_?KEY"
     r"|_KEY$|^KEY|(^|_)(PASS|PAT|JWT|DSN|AUTH|BEARER)(_|$)",
     re.IGNORECASE,
 )
@@ -115,9 +115,12 @@ def secrets_in(content: bytes) -> str:
 
 
 def _stands_in(text: str, name: str, value: str) -> bool:
-    is_named = SECRET_NAME.search(name) and not Path(value).exists()  # else the place of a secret
-    found = [value] if is_named else []
-    for pattern in (IN_ADDRESS, *[USER_ALONE] * bool(is_named)):
+    is_place = False  # of a secret, such as SSH_AUTH_SOCK
+    with contextlib.suppress(OSError, ValueError):  # no path, for it is too long
+        is_place = Path(value).exists()
+    is_named = bool(SECRET_NAME.search(name)) and not is_place
+    found = [value] * is_named
+    for pattern in (IN_ADDRESS, *[USER_ALONE] * is_named):
         found += pattern.findall(value)
     # In an address, characters that it needs for itself stand as % and two digits.
     forms = {form for secret in found for form in (secret, unquote(secret), quote(secret, safe=""))}

@@ -7,6 +7,7 @@ See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-remembers.md.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import httpx
 from prefect import State, flow, runtime, task
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 from prefect.states import Cancelled, Completed, Failed
 
 from cgan.errors import CganError
@@ -88,7 +90,9 @@ STAGES = params, download, validate, preprocess, train_judge, train, evaluate, r
 @task(name="gate", description="May this generator be served?")
 def judge() -> State[Any]:
     """One at a time on all machines of a Prefect server, for the gate's own lock is of one machine."""
-    with get_client(sync_client=True) as client:
+    # Another gate may make it just now; a server may refuse, and then the registry's own check is left.
+    refused = contextlib.suppress(ObjectAlreadyExists, PrefectHTTPStatusError)
+    with refused, get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
     with concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False):
         state = run("cgan.cli", "gate", fine=(0, BLOCKED))

@@ -96,6 +96,7 @@ def test_a_secret_in_a_patch_is_known_by_its_variable_s_name_or_as_a_password_in
         ("DB_PASS", "pl@nt/ed-6", "pl%40nt%2Fed-6"),
         ("SENTRY_DSN", "https://planted7@sentry.example/1", "planted7"),
         ("DB_PASS", "training", "training"),
+        ("JWT", f"{'e' * 5000}-8", f"{'e' * 5000}-8"),  # no path has so long a name
     ]
     for name, value, secret in cases:
         with monkeypatch.context() as patch:
@@ -108,6 +109,7 @@ def test_a_secret_in_a_patch_is_known_by_its_variable_s_name_or_as_a_password_in
         ("PLACE", "http://me@host/db:x"),
         ("PLACE", "ssh://somebody@host"),
         ("PWD", "/work/a-project"),
+        ("OLDPWD", "/work/a-project"),
         ("GIT_AUTHOR_NAME", "Somebody Else"),
         ("PATH_OF_COMPASS", "a long word"),
         ("TOKEN_FILE", __file__),

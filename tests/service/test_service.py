@@ -110,6 +110,20 @@ def test_f74_a_request_without_sense_is_refused_with_the_reason(client: httpx.Cl
         assert "b'" not in answer.text and "{'" not in answer.text, "no Python"
 
 
+def test_an_answer_is_framed_by_nobody_kept_by_nobody_and_names_no_software(
+    client: httpx.Client,
+) -> None:
+    for path in ("/", "/draw?text=1", "/draw?text=x", "/healthz", "/nowhere"):
+        headers = client.get(path).headers
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+    for form in ("png", "json"):
+        kept = client.get(f"/draw?text=1&format={form}").headers["cache-control"]
+        assert kept == "no-store", "the next champion draws otherwise"
+
+
 def test_a_name_that_was_turned_to_this_machine_is_refused(client: httpx.Client) -> None:
     for path in ("/", "/draw?text=1", "/healthz", "/metrics"):
         for host in ("localhost", "127.0.0.1:1", "LOCALHOST:8000", "[::1]:8000"):
