@@ -105,7 +105,7 @@ def model_card(facts: Facts, report: Evaluation, reference: dict[str, Any], pict
     names = names_in(facts, classes) or list(map(str, range(classes)))
     data = facts.get("data") or reference.get("origin", {}).get("data", "not known")
     data, name = printable(data), printable(reference.get("run_name") or "conditional DCGAN")
-    sampled = a["kind"] == LOCAL_SCORE
+    sampled = a.get("kind") == LOCAL_SCORE
     pieces = SAMPLED if sampled else TRAINED
     shown = a["settings"] if sampled else {key: params[key] for key in PARAMS if key in params}
     made = {

@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from uneven import as_dataset, uneven
 
 from cgan.errors import ModelError
+from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.model_file import (
     digest_of,
+    load_discriminator,
     load_generator,
     load_tensors,
+    save_generator,
     save_network,
+    save_no_discriminator,
     save_tensors,
 )
 from cgan.model.networks import Architecture, build_generator
@@ -156,3 +162,75 @@ def test_f87_a_saved_checkpoint_s_name_is_on_the_disk_too_and_the_folders_made_f
     flushed.clear()
     save_tensors(target, "checkpoint", TENSORS, {"step": 8})
     assert flushed[1:] == [(tmp_path / "a/b", True)]
+
+
+SAMPLED = as_dataset(uneven(channels=3))
+SETTINGS = asdict(LocalScoreSettings(steps=3))
+
+
+def write_sampler(
+    path: Path, changes: dict[str, Any], settings: dict[str, Any], tensors: dict[str, Tensor]
+) -> Path:
+    """The file of a local score sampler, changed."""
+    sizes = {"classes": 3, "channels": 3, "height": 8, "width": 12}
+    claimed = {"kind": "local_score", **sizes, "settings": SETTINGS | settings} | changes
+    whole = {"images": SAMPLED.images, "labels": SAMPLED.labels} | tensors
+    save_tensors(path, "generator", whole, {"architecture": claimed})
+    return path
+
+
+def test_a_loaded_sampler_draws_what_the_saved_one_draws(tmp_path: Path) -> None:
+    sampler = LocalScoreSampler(SAMPLED.images, SAMPLED.labels, LocalScoreSettings(steps=3))
+    save_generator(tmp_path / "g", sampler, {"data_digest": "ab"})
+    loaded, facts = load_generator(tmp_path / "g")
+    asked = torch.tensor([2, 0, 1, 2])
+    assert torch.equal(loaded.draw(asked, 5), sampler.draw(asked, 5))
+    assert (loaded.classes, loaded.shape, facts["data_digest"]) == (3, (3, 8, 12), "ab")
+    same = load_generator(write_sampler(tmp_path / "same", {}, {}, {}))[0]
+    assert torch.equal(same.draw(asked, 5), sampler.draw(asked, 5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "tensors", "words"),
+    [
+        ({}, {"steps": 10**9}, {}, "steps 1000000000, expected 1 to"),
+        ({}, {"steps": 3.0}, {}, "steps 3.0"),
+        ({}, {"sources": True}, {}, "sources True"),
+        ({}, {"cap": 0.0}, {}, "cap 0.0"),
+        ({}, {"sigma_min": 30.0}, {}, "sigma_min is above"),
+        ({}, {"colour": 1}, {}, "colour"),
+        ({"settings": None}, {}, {}, ""),
+        ({"settings": {"steps": "3"}}, {}, {}, "steps '3'"),
+        ({"classes": 4}, {}, {}, "labels of other classes than 0 to 3"),
+        ({"classes": 2}, {}, {}, "labels of other classes than 0 to 1"),
+        ({"classes": "3"}, {}, {}, ""),
+        ({"height": 12, "width": 8}, {}, {}, "(56, 3, 8, 12)"),
+        ({}, {}, {"images": SAMPLED.images.float()}, "torch.float32"),
+        ({}, {}, {"images": SAMPLED.images[:-1]}, "(55, 3, 8, 12)"),
+        ({"channels": 2}, {}, {"images": SAMPLED.images[:, :2].contiguous()}, "(56, 2, 8, 12)"),
+        ({}, {}, {"labels": SAMPLED.labels.int()}, "torch.int32"),
+        ({}, {}, {"labels": SAMPLED.labels - 1}, "labels of other classes"),
+        ({}, {}, {"labels": SAMPLED.labels[:, None]}, "(56, 1)"),
+        ({}, {}, {"extra": torch.zeros(1)}, "tensors extra, images, labels"),
+    ],
+)
+def test_a_sampler_s_file_that_no_stage_writes_is_refused(
+    tmp_path: Path,
+    changes: dict[str, Any],
+    settings: dict[str, Any],
+    tensors: dict[str, Tensor],
+    words: str,
+) -> None:
+    path = write_sampler(tmp_path / "g.safetensors", changes, settings, tensors)
+    with pytest.raises(ModelError, match="not those of a local score sampler") as caught:
+        load_generator(path)
+    assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_no_discriminator_is_read_as_none_and_a_file_of_weights_never(tmp_path: Path) -> None:
+    path = tmp_path / "d.safetensors"
+    save_no_discriminator(path)
+    assert load_discriminator(path)[0] is None
+    save_tensors(path, "discriminator", {"w": torch.zeros(1)}, {"architecture": None})
+    with pytest.raises(ModelError, match="not those of a discriminator"):
+        load_discriminator(path)

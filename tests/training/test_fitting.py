@@ -4,9 +4,10 @@ import pytest
 import torch
 from conftest import ROOT
 from synthetic import sample_digits
+from uneven import as_dataset, uneven
 
 from cgan.data.dataset import Dataset
-from cgan.errors import percent
+from cgan.errors import DataError, percent
 from cgan.params.reading import load_params
 from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, fit_gan, nearest
 
@@ -134,3 +135,29 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     found = fit_gan(CHOICES.model_copy(update=demo), noise(28))
     assert found.params.class_logit_weight == 0
     assert "class_logit_weight 0.0, " in found.choice, "that one has no class logits"
+
+
+def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for() -> None:
+    photographs = as_dataset(uneven(times=2, channels=3))
+    found = fit(CHOICES, photographs)
+    assert found.settings and found.params.generator == "local_score"
+    assert found.choice.startswith("generator local_score (") and "training images" in found.advice
+    assert found.params.score_cap == found.settings.cap
+    assert fit(CHOICES, digits(5000)).params == fit_gan(CHOICES, digits(5000)).params
+    for asked in ({"total_kimg": 50.0}, {"generator": "upsample"}):
+        gan = fit(CHOICES.model_copy(update=asked), photographs)
+        assert gan.settings is None and gan.params.generator != "local_score"
+
+
+def test_what_params_yaml_says_of_a_sampler_stays_and_a_class_without_images_is_refused() -> None:
+    data = as_dataset(uneven(channels=3))
+    asked = {"generator": "local_score", "score_cap": 0.7, "score_sources": 5}
+    found = fit(CHOICES.model_copy(update=asked), data)
+    assert found.settings and (found.settings.cap, found.settings.sources) == (0.7, 5)
+    assert found.params.used() == asked | {"score_window_scale": found.settings.window_scale}
+    three = Dataset(
+        data.images, data.labels, data.metadata | {"classes": 4, "class_names": list("abcd")}
+    )
+    with pytest.raises(DataError, match="there are none of d"):
+        fit(CHOICES.model_copy(update=asked), three)
+    assert fit(CHOICES, three).settings is None, "auto takes what can draw"

@@ -1,0 +1,184 @@
+"""A run with `train.generator: local_score`: every stage, and what draws afterwards."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, write_params
+from mlflow import MlflowClient
+from PIL import Image
+from served import detail, running
+from typer.testing import CliRunner
+from uneven import PARAMS as UNEVEN
+from uneven import uneven, write_uneven_csv
+
+from cgan import project
+from cgan.cli import app
+from cgan.data.dataset import load_dataset
+from cgan.drawing.generator import ANSWER_S, Generator
+from cgan.errors import CganError, ModelError
+from cgan.files import read_json
+from cgan.model.local_score import LocalScoreSampler
+from cgan.page.assemble import data_of
+from cgan.quality import comparison
+from cgan.service.served import Keeper
+from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
+
+TEXT = ["pear", "fig", "fig"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """The folder of a project in which all stages but download have run."""
+    folder = tmp_path_factory.mktemp("sampled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(comparison, "REPLICATES", 20)
+        shutil.copy(empty_store, folder / "mlflow.db")
+        write_params(folder, **TINY)
+        validated = {**UNEVEN["validate"], "channels": 3}
+        write_params(
+            folder, validate=validated, train={"generator": "local_score", "score_cap": 0.5}
+        )
+        write_uneven_csv(project.CSV, uneven(channels=3))
+        for stage in (validate, preprocess, train_judge, train, evaluate, render, page, record):
+            stage.main()
+    torch.use_deterministic_algorithms(False)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def there(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+
+
+def test_its_file_is_the_training_images_and_says_what_made_it() -> None:
+    generator, data = Generator.load(project.GENERATOR), load_dataset(project.TRAIN_DATA)
+    assert isinstance(generator.model, LocalScoreSampler)
+    assert torch.equal(generator.model.images, data.images)
+    assert torch.equal(generator.model.labels, data.labels)
+    assert generator.model.settings.cap == generator.facts["params"]["score_cap"] == 0.5
+    assert set(generator.facts["params"]) == {
+        *("generator", "score_cap", "score_sources", "score_window_scale")
+    }
+    assert generator.facts["data_digest"] == data.metadata["digest"]
+    assert (generator.class_names, generator.shape) == (["pear", "apple", "fig"], (8, 12, 3))
+    assert repr(generator) == (
+        f"<Generator: 3 classes, 12×8 pixels, colour, local score sampler of {len(data)} training images, "
+        "from models/generator.safetensors>"
+    )
+
+
+def test_what_no_training_left_is_empty_and_every_picture_of_the_run_is_there() -> None:
+    for path in (project.LOSSES, project.PROBES):
+        header, *rows = csv.reader(path.read_text().splitlines())
+        assert header[:2] == ["step", "kimg"] and not rows
+    assert not list(project.PREVIEWS.iterdir())
+    pictures = [
+        *project.CURVES,
+        *project.DIAGRAMS,
+        project.LATENT_INTERPOLATION,
+        project.GRID,
+        project.FILM,
+    ]
+    for path in pictures:
+        with Image.open(path) as picture:
+            picture.load()
+
+
+def test_equal_seeds_draw_equal_images_by_every_door(tmp_path: Path) -> None:
+    generator, out = Generator.load(project.GENERATOR), tmp_path / "drawn.png"
+    alone = generator.draw(TEXT, seed=7)
+    assert np.array_equal(generator.draw([*TEXT, "apple"], seed=7)[:3], alone)
+    assert not np.array_equal(generator.draw(TEXT, seed=8), alone)
+    assert not np.array_equal(alone[1], alone[2]), "the position counts"
+    done = CliRunner().invoke(
+        app, ["draw", ",".join(TEXT), "--seed", "7", "--scale", "1", "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    drawn = np.asarray(Image.open(out))
+    assert np.array_equal(drawn, alone.transpose(1, 0, 2, 3).reshape(8, 36, 3))
+    with running(Keeper(str(project.GENERATOR))) as client:
+        answer = client.get("/draw", params={"text": ",".join(TEXT), "seed": 7, "scale": 1})
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), drawn)
+    done = CliRunner().invoke(app, ["draw", "--per-class", "2", "--out", str(tmp_path / "set.npz")])
+    assert done.exit_code == 0, done.output
+    with np.load(tmp_path / "set.npz") as written:
+        assert written["labels"].tolist() == [0, 1, 2, 0, 1, 2]
+        assert np.array_equal(written["images"], generator.draw([0, 1, 2] * 2))
+
+
+def test_the_service_says_the_price_draws_by_itself_and_bounds_what_it_takes() -> None:
+    with running(Keeper(str(project.GENERATOR))) as client:
+        front = client.get("/")
+        assert "its file is the training images" in front.text and 'action="draw"' in front.text
+        policy = front.headers["content-security-policy"]
+        assert "img-src data: 'self'" in policy and "form-action 'self'" in policy
+        assert "training images" in client.get("/healthz").json()["model"]["caution"]
+        generator = Generator.load(project.GENERATOR)
+        most = generator.most_in(ANSWER_S)
+        assert most and f'max="{most}"' in front.text
+        words = detail(client.get("/draw", params={"text": "pear", "count": most + 1}))
+        assert f"at most {most:,}" in words and "seeds" in words
+
+
+def test_the_page_shows_drawings_by_class_and_the_price_and_runs_no_network() -> None:
+    text = project.RUN_PAGE.read_text()
+    data, shown = data_of(text), re.findall(r'class="tile"[^>]* data-label="(\d)"', text)
+    assert (
+        "weights" not in data
+        and data["digest"] == Generator.load(project.GENERATOR).facts["digest"]
+    )
+    assert set(shown) == {"0", "1", "2"} and len(shown) >= 100 and shown == sorted(shown)
+    assert "its file is the training images" in text and "This generator was not trained" in text
+    assert len(text) < 4e6
+
+
+def test_its_run_in_mlflow_has_params_numbers_pictures_and_a_model_that_draws() -> None:
+    import mlflow.pyfunc
+    import pandas as pd
+
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    run = client.get_run(read_json(project.RUN_REFERENCE)["run_id"])
+    assert run.info.status == "FINISHED"
+    params = {key: value for key, value in run.data.params.items() if key.startswith("train.")}
+    assert params["train.generator"] == "local_score" and params["train.score_cap"] == "0.5"
+    assert "train.lr" not in params, "of a training"
+    assert run.data.metrics["quality/conditional_accuracy"] > 0.5
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"run.html", "grid.png", "images"} <= files
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    png = loaded.predict(pd.DataFrame({"label": [2]}), params={"seed": 7})["png_base64"][0]
+    assert len(png) > 100
+    assert "not trained" in project.CARD.read_text()
+
+
+def test_publishing_takes_a_flag_and_a_network_s_format_is_refused(tmp_path: Path) -> None:
+    def export(*options: str) -> Any:
+        return CliRunner().invoke(app, ["export", *options])
+
+    refused = export("--card", str(tmp_path / "card"))
+    assert isinstance(refused.exception, CganError) and not (tmp_path / "card").exists()
+    assert "--publish-training-images" in str(refused.exception)
+    assert export("--card", str(tmp_path / "card"), "--publish-training-images").exit_code == 0
+    card = (tmp_path / "card/README.md").read_text()
+    assert "its file is the training images" in card and "DCGAN" not in card and "None" not in card
+    copied = Generator.load(tmp_path / "card/generator.safetensors")
+    here = Generator.load(project.GENERATOR)
+    assert np.array_equal(copied.draw(TEXT, 7), here.draw(TEXT, 7))
+    onnx = export(str(tmp_path / "g.onnx"))
+    assert isinstance(onnx.exception, ModelError) and "no network" in str(onnx.exception)
+
+
+def test_its_evaluation_names_copies_and_how_many_were_drawn() -> None:
+    report = json.loads(project.EVALUATION.read_text())
+    assert report["copies"]["value"] is not None and report["conditional_accuracy"]["value"] > 0.5
+    assert report["measurement_context"]["drawn_images"] == 300, "100 of each class"
