@@ -26,6 +26,7 @@ from cgan.drawing.generator import ANSWER_S, Generator
 from cgan.errors import CganError, ModelError
 from cgan.files import read_json
 from cgan.model.local_score import LocalScoreSampler
+from cgan.page import drawn_facts
 from cgan.page.assemble import data_of
 from cgan.quality import comparison
 from cgan.service.served import Keeper
@@ -41,6 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(comparison, "REPLICATES", 20)
+        patch.setattr(drawn_facts, "DRAWN_S", 3.0)
         shutil.copy(empty_store, folder / "mlflow.db")
         write_params(folder, **TINY)
         validated = {**UNEVEN["validate"], "channels": 3}
@@ -136,7 +138,7 @@ def test_the_page_shows_drawings_by_class_and_the_price_and_runs_no_network() ->
         "weights" not in data
         and data["digest"] == Generator.load(project.GENERATOR).facts["digest"]
     )
-    assert set(shown) == {"0", "1", "2"} and len(shown) >= 100 and shown == sorted(shown)
+    assert set(shown) == {"0", "1", "2"} and len(shown) > 50 and shown == sorted(shown)
     assert "its file is the training images" in text and "This generator was not trained" in text
     assert len(text) < 4e6
 

@@ -87,7 +87,7 @@ def drawings_shown(model: GenerativeModel) -> int:
     """How many are drawn for a page."""
     count = min(DRAWINGS, VALUES // math.prod(model.shape))
     if model.seconds_per_drawing:
-        count = min(count, int(DRAWN_S / model.seconds_per_drawing))
+        count = min(count, GALLERY, int(DRAWN_S / model.seconds_per_drawing))
     return max(SHOWN, count)
 
 
