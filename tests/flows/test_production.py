@@ -444,7 +444,9 @@ def test_f67_f69_f70_a_day_in_production(
     # What the gate blocks is no error, nowhere.
     train = up.read_deployment_by_name("cgan/train").id
     blocked = up.create_flow_run_from_deployment(
-        train, parameters={"gate": True}, job_variables={"env": {"VERDICT": "blocked", "SLOW": ""}}
+        train,
+        parameters={"gate": True, "overrides": {"train.seed": 3}},
+        job_variables={"env": {"VERDICT": "blocked", "SLOW": ""}},
     )
     wait_until(lambda: runs(up, "train", "Blocked"))
     time.sleep(3)  # for the last of its logs
