@@ -90,6 +90,9 @@ def test_rounds_of_folds_keep_groups_and_copies_on_one_side_and_each_has_its_see
     params, data = load_params(ROOT / "params.yaml"), as_dataset(uneven())
     groups = data.groups.numpy()  # type: ignore[union-attr]
     fold_of = folds_of(data, 3, params)
+    preprocess = params.preprocess.model_copy(update={"seed": 9})
+    other = params.model_copy(update={"preprocess": preprocess})
+    assert not torch.equal(folds_of(data, 3, other), fold_of), "by the seed of the hold-out"
     rounds = rounds_by_fold(data, fold_of, params, 30, 0.0, [], tmp_path, CPU)
     assert [each.name for each in rounds] == [f"fold {n} of 3" for n in (1, 2, 3)]
     for fold, each in enumerate(rounds):

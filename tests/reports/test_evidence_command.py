@@ -22,7 +22,13 @@ from cgan.drawing.drawings import write_folder
 from cgan.errors import CganError
 from cgan.evidence.classifiers import PARTS
 from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome
-from cgan.evidence.rounds import folds_of, near_to_training, rounds_by_fold, units_of
+from cgan.evidence.rounds import (
+    folds_of,
+    near_to_training,
+    rounds_by_fold,
+    rounds_by_seed,
+    units_of,
+)
 from cgan.evidence.sets import default_per_class, fill, missing
 from cgan.files import locked, write_json
 from cgan.model.hardware import choose_hardware
@@ -327,6 +333,17 @@ def test_near_copies_of_tested_images_are_counted_and_named() -> None:
         counts[name] = near_to_training(rounds, folded=True)
     assert {looked for _, looked in counts.values()} == {len(data)}
     assert counts["ungrouped"][0] > 100 > 9 > max(counts["grouped"][0], counts["others"][0]), counts
+    # Three pictures of one that was learnt from, among others.
+    learnt, others = as_dataset(uneven(times=3)), as_dataset(uneven(seed=9))
+    thing = learnt.images[:1].int().repeat(3, 1, 1, 1) + torch.randint(9, (3, 1, 8, 12))
+    test = replace(
+        others,
+        images=torch.cat([others.images, thing.clamp(0, 255).byte()]),
+        labels=torch.cat([others.labels, learnt.labels[:1].repeat(3)]),
+        groups=None,
+    )
+    rounds = rounds_by_seed(learnt, others, test, params, 2, Path("x"), cpu)
+    assert near_to_training(rounds, folded=False) == (3, 59)
     change = Difference(0.5, 0.49, (-0.05, 0.03), (-0.06, 0.04), 90)
     effect = Effect("augmented", change, {0: change})
     for near, named in (((9, 90), True), ((4, 90), False), ((2, 9), False)):
