@@ -255,6 +255,12 @@ def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None
     save_dataset(TEST_DATA, others.images, others.labels, others.lines, part, others.groups)
     report, _ = found(seeds=2)
     assert report["tested_on"] == "the test set" and report["images"]["tested"] == 56  # type: ignore[index]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            command, "rounds_by_seed", lambda *_: pytest.fail("a test set makes no folds")
+        )
+        with pytest.raises(pytest.fail.Exception, match="no folds"):
+            found()
 
 
 @pytest.mark.usefixtures("uneven_project")
