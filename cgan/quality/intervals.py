@@ -93,23 +93,27 @@ def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
 
     One that does not at the pessimistic end of its own 95 % interval, unless chance explains it: were all
     classes as good as their mean, the worst of so many would have so few right (Fisher's exact test of the
-    class beside the others, Bonferroni). Nor does one that is below even at the optimistic end. So of equally
-    good classes, whatever their number, at most 5 % of generators are stopped; a class that is worse than the
-    others has to reach the limit itself. docs/log.md has the rates.
+    class beside the others, Bonferroni). And one that is `clearly_short`. So of equally good classes,
+    whatever their number, at most 5 % of generators are stopped; a class that is worse than the others has to
+    reach the limit itself. docs/log.md has the rates.
     """
+    short = clearly_short(right, total, limit)
     asked = total > 0
-    many = max(1, int(asked.sum()))
-    everything, all_right = int(total[asked].sum()), int(right[asked].sum())
-    z = NormalDist().inv_cdf(1 - 0.025 / many)
-    short = torch.zeros_like(asked)
-    for label in asked.nonzero()[:, 0].tolist():
+    many, everything, all_right = int(asked.sum()), int(total[asked].sum()), int(right[asked].sum())
+    for label in (asked & ~short).nonzero()[:, 0].tolist():
         hits, count = int(right[label]), int(total[label])
-        low, high = wilson_interval(hits, count)[0], wilson_interval(hits, count, z)[1]
-        if low < limit <= high and many > 1:
-            short[label] = _so_few(hits, count, all_right, everything) < 0.05 / many
-        else:
-            short[label] = low < limit
+        if wilson_interval(hits, count)[0] < limit:
+            by_chance = many > 1 and _so_few(hits, count, all_right, everything) >= 0.05 / many
+            short[label] = not by_chance
     return short
+
+
+def clearly_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
+    """Which of several classes are below the share `limit` even at the optimistic ends of intervals that are
+    at 95 % for all together: bool [classes]."""
+    z = NormalDist().inv_cdf(1 - 0.025 / max(1, int((total > 0).sum())))
+    pairs = zip(right.tolist(), total.tolist(), strict=True)
+    return torch.tensor([n > 0 and wilson_interval(hits, n, z)[1] < limit for hits, n in pairs])
 
 
 def _so_few(hits: int, count: int, all_right: int, everything: int) -> float:

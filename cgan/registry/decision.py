@@ -23,7 +23,7 @@ from cgan.metric import METRICS
 from cgan.params.sections import GateParams
 from cgan.quality.class_shift import ENOUGH, Shift
 from cgan.quality.comparison import Estimate, Judged
-from cgan.quality.intervals import falls_short, student
+from cgan.quality.intervals import clearly_short, falls_short, student
 from cgan.quality.likeness import Copies
 from cgan.quality.metrics import Accuracy, mean_share, wilson_interval
 from cgan.quality.outliers import SHOWN, Excess
@@ -41,7 +41,7 @@ COMPARED = {
     "coverage": 0.02,
 }
 
-AT_MOST = ("copies", "class_copies", "fid_over_floor")
+AT_MOST = ("copies", "fid_over_floor")
 BARS = {
     "conditional_accuracy": "drawings that show the class asked for, mean over classes",
     "worst_class_accuracy": "drawings of class {}, the worst, that show it",
@@ -78,22 +78,12 @@ def bars(
     accuracy = judged.accuracy
     most_copies = copies.floor + limits.max_copies_over_floor
     copied = _share(int(copies.closer.sum()), len(copies.closer))
-    shown_right = accuracy.confusion.diagonal()
-    originals, compared = (
-        labels.bincount(minlength=len(names))
-        for labels in (copies.labels[~copies.closer], copies.labels)
-    )
+    hits, asked = accuracy.confusion.diagonal(), accuracy.confusion.sum(dim=1)
     checks = [
         _bar("conditional_accuracy", accuracy, limits.min_conditional_accuracy),
-        _of_worst(
-            "worst_class_accuracy",
-            shown_right,
-            accuracy.confusion.sum(dim=1),
-            limits.min_worst_class_accuracy,
-            names,
-        ),
+        _of_worst(hits, asked, limits.min_worst_class_accuracy, names),
         _bar("copies", copied, most_copies),
-        _of_worst("class_copies", originals, compared, most_copies, names),
+        _copies_by_class(copies, most_copies, names),
         _bar("judge_accuracy", judge, limits.min_judge_accuracy),
         _bar("fid_over_floor", judged.fid_over_floor, limits.max_fid_over_floor),
         _bar("coverage_of_floor", judged.coverage_of_floor, limits.min_coverage_of_floor),
@@ -114,21 +104,31 @@ def _bar(name: str, measured: Accuracy | Estimate | Share, limit: float, whose: 
     return Check(name, what, measured.value, limit, passed, at_most, (low, high))
 
 
-def _of_worst(name: str, right: Tensor, total: Tensor, limit: float, names: Sequence[str]) -> Check:
-    """Of the class that has the smallest part right, of counts int64 [classes]: what chance explains among so
-    many classes speaks against none (`falls_short`). Of what may be `AT_MOST`, right is what is not it."""
-    at_most = name in AT_MOST
-    short = falls_short(right, total, 1 - limit if at_most else limit)
+def _of_worst(right: Tensor, total: Tensor, limit: float, names: Sequence[str]) -> Check:
+    """The accuracy of the class that has the smallest part right, of counts int64 [classes]: what chance
+    explains among so many classes speaks against none (`falls_short`)."""
+    name, short = "worst_class_accuracy", falls_short(right, total, limit)
     # There may be more classes than drawings.
-    parts = (right / total).nan_to_num(nan=2.0)
-    worst = int((parts - 2 * short.double()).argmin())
-    hits, count = int(right[worst]), int(total[worst])
-    share = _share(count - hits if at_most else hits, count)
+    worst = int(((right / total).nan_to_num(nan=2.0) - 2 * short.double()).argmin())
+    share = _share(int(right[worst]), int(total[worst]))
     what = BARS[name].format(names[worst])
     passed = not bool(short.any())
-    if passed and not _bar(name, share, limit).passed:
+    if passed and share.interval[0] < limit:
         what += f" (chance explains as much of one of {len(names)} classes)"
-    return Check(name, what, share.value, limit, passed, at_most, share.interval)
+    return Check(name, what, share.value, limit, passed, interval=share.interval)
+
+
+def _copies_by_class(copies: Copies, limit: float, names: Sequence[str]) -> Check:
+    """Few drawings of a class are compared, and classes differ: what counts is clearly above the limit."""
+    total = copies.labels.bincount(minlength=len(names))
+    copied = copies.labels[copies.closer].bincount(minlength=len(names))
+    over = clearly_short(total - copied, total, 1 - limit)
+    most = int(((copied / total).nan_to_num(nan=-1.0) + 2 * over.double()).argmax())
+    share = _share(int(copied[most]), int(total[most]))
+    many = f"{copied[most]} of {total[most]}; the limit is {percent(limit)}, and chance does not explain more"
+    what, passed = BARS["class_copies"].format(names[most]), not bool(over.any())
+    why = "" if passed else many
+    return Check("class_copies", what, share.value, limit, passed, True, share.interval, why)
 
 
 class Share(NamedTuple):
