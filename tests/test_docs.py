@@ -23,6 +23,7 @@ BY_OTHERS = {
     "facts.json",
     "hands-alphabets.jpg",
     "photographs-cifar.jpg",
+    "photographs-hands.jpg",
     "photographs-tiles.png",
 }
 SHOWN = re.compile(r"!\[([^\]]*)\]\((?:docs/)?images/([\w.-]+)\)")

@@ -35,6 +35,12 @@ VARIED = (  # 2026-11-27, how many different drawings; 2026-11-26
     "the drawings repeat themselves. Train longer (`train.total_kimg`), or lower `train.class_logit_weight`, "
     "which makes drawings more varied, but harder to recognise."
 )
+# Of a local score sampler, which has no training.
+SAMPLED_LEGIBLE = (
+    "the drawings are often taken for another class. Add images, or raise `train.score_window_scale`, which "
+    "makes them easier to recognise, but nearer to training images."
+)
+SAMPLED_VARIED = "the drawings repeat themselves. Lower `train.score_window_scale`, or add images."
 HOLD_OUT_MORE = (  # 2026-11-29, like is compared with like
     f"fewer than {FEW_HELD_OUT} images are held out, so the numbers say little. Raise "
     "`preprocess.holdout_fraction`, or add images."
@@ -42,8 +48,16 @@ HOLD_OUT_MORE = (  # 2026-11-29, like is compared with like
 NOT_DRAWN = "too few drawings were judged. Raise `evaluate.samples`."
 
 
-def add_states(classes: Sequence[dict[str, Any]], measurable: bool, limits: GateParams) -> None:
-    """Give each class its `state` and `advice`: the first rule that applies is told."""
+def add_states(
+    classes: Sequence[dict[str, Any]],
+    measurable: bool,
+    limits: GateParams,
+    *,
+    trained: bool = True,
+) -> None:
+    """Give each class its `state` and `advice`: the first rule that applies is told. `trained`: is the
+    generator?"""
+    legible, varied = (LEGIBLE, VARIED) if trained else (SAMPLED_LEGIBLE, SAMPLED_VARIED)
     few = max(FEW_IMAGES, RARE * statistics.median(facts["images"] for facts in classes))
     right, asked = (torch.tensor([facts[key] for facts in classes]) for key in ("right", "asked"))
     short = falls_short(right, asked, limits.min_worst_class_accuracy).tolist()
@@ -59,10 +73,10 @@ def add_states(classes: Sequence[dict[str, Any]], measurable: bool, limits: Gate
             (DOUBTFUL, not measurable, NOT_MEASURABLE),
             (POOR, wrong and misread, JUDGE_FAILS),
             (POOR, facts["images"] < few and (wrong or alike), MORE_IMAGES),
-            (POOR, wrong, LEGIBLE),
-            (POOR, alike, VARIED),
-            (DOUBTFUL, clearly_less, LEGIBLE),
-            (DOUBTFUL, most < LESS_DIVERSE, VARIED),
+            (POOR, wrong, legible),
+            (POOR, alike, varied),
+            (DOUBTFUL, clearly_less, legible),
+            (DOUBTFUL, most < LESS_DIVERSE, varied),
             (DOUBTFUL, facts["heldout"] < FEW_HELD_OUT, HOLD_OUT_MORE),
             (DOUBTFUL, not judged, NOT_DRAWN),
         )

@@ -75,7 +75,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     seed = report["measurement_context"]["seed"]
     first = generator.labels(examples(generator)[0])
     classes = class_facts(report, validation["class_counts"])
-    add_states(classes, not report["not_measurable"], params.gate)
+    trained = not generator.holds_training_images
+    add_states(classes, not report["not_measurable"], params.gate, trained=trained)
     by_state = {state: [row for row in classes if row["state"] == state] for state in STATES}
     in_order = list(itertools.chain(*by_state.values()))  # what needs a look comes first
     cards = in_order[:CARDS]
