@@ -26,12 +26,18 @@ def sample_digits() -> tuple[Tensor, Tensor]:
 
 
 def make_images(
-    per_class: int = 12, classes: int = 3, side: int = 8, channels: int = 1, seed: int = 0
+    per_class: int = 12,
+    classes: int = 3,
+    side: int = 8,
+    channels: int = 1,
+    seed: int = 0,
+    width: int | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Distinct images uint8 [N, C, side, side], a bright column a class, and shuffled labels [N]."""
+    """Distinct images uint8 [N, C, side, `width` or side], a bright column a class, and shuffled labels [N].
+    tests/uneven.py has images that hide less."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.repeat(np.arange(classes), per_class))
-    images = random.integers(0, 60, (len(labels), channels, side, side), dtype=np.uint8)
+    images = random.integers(0, 60, (len(labels), channels, side, width or side), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
         image[:, :, label % side] = 255
     return images, labels.astype(np.int64)

@@ -55,7 +55,7 @@ def judge(digits: Dataset) -> Judge:
 
 
 def tiny(side: int = 8, channels: int = 1) -> Dataset:
-    return dataset(*make_images(side=side, channels=channels), 3)
+    return dataset(*make_images(side=side, channels=channels, width=side + 4), 3)
 
 
 def test_judge_names_digits_that_it_never_saw_in_another_place_too(
