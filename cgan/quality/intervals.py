@@ -8,11 +8,10 @@ No interval covers what another seed of the training would give, nor the judge's
 import math
 import statistics
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any
 
 import torch
-from scipy.special import stdtrit  # scipy.stats takes two seconds to import
+from scipy.special import bdtr, stdtrit  # scipy.stats takes two seconds to import
 from torch import Tensor
 
 from cgan.metric import Evaluation, Metric
@@ -110,10 +109,9 @@ def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
 
 def clearly_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
     """Which of several classes are below the share `limit` even at the optimistic ends of intervals that are
-    at 95 % for all together: bool [classes]."""
-    z = NormalDist().inv_cdf(1 - 0.025 / max(1, int((total > 0).sum())))
-    pairs = zip(right.tolist(), total.tolist(), strict=True)
-    return torch.tensor([n > 0 and wilson_interval(hits, n, z)[1] < limit for hits, n in pairs])
+    at 95 % for all together (binomial, exact; Bonferroni): bool [classes]."""
+    so_few = torch.from_numpy(bdtr(right.numpy(), total.numpy(), limit))
+    return (total > 0) & (so_few < 0.025 / max(1, int((total > 0).sum())))
 
 
 def _so_few(hits: int, count: int, all_right: int, everything: int) -> float:

@@ -129,6 +129,15 @@ def test_data_are_compared_with_those_that_a_person_accepted_last(registry: Regi
     assert anchors() == [1, 4, 3, 4, 5]
 
 
+def test_a_promotion_ends_its_own_version_s_time_as_challenger_alone(registry: Registry) -> None:
+    add_versions(registry, 2)
+    registry.client.set_registered_model_alias("cgan", "challenger", "2")
+    registry.promote(1, instead_of=None, why="good")
+    assert registry.aliases() == {"champion": 1, "challenger": 2}
+    registry.promote(2, instead_of=1, why="better")
+    assert registry.aliases() == {"champion": 2}
+
+
 def pixels(model: Path | str) -> bytes:
     return Generator.load(model).draw("2024", seed=7).tobytes()
 

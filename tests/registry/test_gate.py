@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, run_python, write_params
 from gated import gated, of_store, train
 from gated import root as root
@@ -136,6 +138,29 @@ def test_of_an_equal_generator_every_difference_from_the_champion_is_exactly_not
     assert report.facts["measured"] == report.facts["champion_measured"]
 
 
+def test_f52_copies_of_training_images_are_counted_and_real_ones_nobody_trained_on_are_none(
+    second: Path,
+) -> None:
+    params = load_params()
+    with open_registry("cgan") as registry:
+        match = judging.prepare(registry, None, params)
+    copied = []
+    for part in (match.inputs.training, match.inputs.heldout):
+        rows = [(part.labels == label).nonzero()[:, 0] for label in range(part.classes)]
+        picked = torch.stack([rows[label][:15] for label in range(part.classes)], dim=1).flatten()
+        drawn = part.images[picked.repeat(len(match.evaluation_set.asked))]
+
+        class Memory:
+            def draw(self, labels: torch.Tensor, _seed: int, drawn: torch.Tensor = drawn) -> Any:
+                return drawn[: len(labels)]
+
+        inputs = replace(match.inputs, model=cast(Any, Memory()))
+        report = Report("", "", "", [], "")
+        judging.judge(report, replace(match, inputs=inputs), params)
+        copied += [row["value"] for row in report.facts["checks"] if "copies" in row["name"]]
+    assert min(copied[:2]) > 0.9 and max(copied[2:]) < 0.2
+
+
 def test_f89_better_generator_waits_or_becomes_champion_until_a_rollback(second: Path) -> None:
     train(second, "second", 150)
     write_params(second, gate={"promote": False})
@@ -174,6 +199,9 @@ def test_f89_worse_generator_is_blocked_and_judged_anew_under_other_bars_or_draw
     distances = [reports[n]["measured"]["fid_judge"] for n in (0, 2)]
     place = (reports[0]["challenger"]["run_id"], "gate/fid_judge", 0)
     assert [n[3] for n in numbers[2] if n[:3] == place] == distances and len({*distances}) == 2
+    assert not gated()[0]["checks"], "nothing has changed"
+    other_part("holdout", rows=-1)
+    assert gated()[0]["checks"], "another hold-out"
 
 
 # ------------------------------------------------------------- what does not belong, what is damaged

@@ -147,6 +147,27 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(second: Path, 
     assert [check.name for check in checks if check.why] == failed or failed == ["class_mix"]
 
 
+def test_f19_of_many_new_images_a_random_part_is_looked_at(
+    second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorted by class, as a folder of pictures is; the labels of the last class are wrong."""
+    monkeypatch.setattr(judging, "LOOKED_AT", 90)
+    images, labels = map(torch.from_numpy, digits(seed=5))
+    order = labels.argsort(stable=True)
+    labels = labels[order].where(labels[order] < 2, 1 - torch.arange(len(labels)) % 2)
+    parts = [Dataset(images[order], labels, {"classes": 3}) for _ in range(2)]
+    with open_registry("cgan") as registry:
+        reference = Reference.of(registry, registry.version(1))
+    inputs = SimpleNamespace(training=parts[0], heldout=parts[1].at(torch.arange(0)))
+    checks = compared(reference, cast(Any, inputs), LIMITS)
+    assert {"label_agreement", "class_agreement"} <= {c.name for c in checks if not c.passed}
+
+
+def test_what_a_generator_draws_is_told_as_height_by_width() -> None:
+    model = cast(Any, SimpleNamespace(classes=3, shape=(1, 8, 12)))
+    assert judging._what_it_draws(model, {}, named=True) == "3 classes of 8 × 12 × 1"
+
+
 def test_new_data_of_the_same_kind_are_no_sign_against_anything(second: Path) -> None:
     new_data(*digits(seed=5))
     write_params(second, gate={"min_judge_accuracy": 0.8})
