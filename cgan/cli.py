@@ -214,7 +214,10 @@ def validate(
         if here and isinstance(error, pictures.NoSize):
             from cgan.reports.foresight import prices
 
-            raise CganError(f"{error} {prices(file, here, error.sizes)}") from None
+            words = str(error)
+            with contextlib.suppress(CganError):  # other faults are said when there is a size
+                words += f" {prices(file, here, error.sizes)}"
+            raise CganError(words) from None
         if here or "params.yaml" not in str(error):
             raise
         raise CganError(f"{error} `cgan init FOLDER` makes a project with a params.yaml.") from None

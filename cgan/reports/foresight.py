@@ -83,7 +83,7 @@ def _held_out(held: Counts, tested: Counts, fraction: float, own_split: bool) ->
 def prices(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
     """How long a run takes with pictures of these widths and heights, in words. Takes some seconds."""
     found = []
-    for width, height in sizes:  # with other faults than their size, pictures raise those
+    for width, height in sizes:
         sized = params.data.model_copy(update={"height": height, "width": width})
         data, _ = read(file, sized, params.validation)
         names = data.class_names or [str(label) for label in range(data.classes)]

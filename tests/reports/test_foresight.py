@@ -54,20 +54,19 @@ def test_the_next_step_names_the_settings_that_lead_to_this_file() -> None:
 
 
 def test_pictures_without_a_size_get_two_proposals_with_their_time(project: Path) -> None:
-    for number in range(16):
-        path = project / f"own/{'ab'[number % 2]}/{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(number).integers(0, 255, (533, 400), np.uint8)
-        Image.fromarray(noise).save(path)
-    said = CliRunner().invoke(app, ["validate", "own"])
-    words = str(said.exception)
-    assert (
-        "`data.height: 32` and `data.width: 24` in params.yaml, or, to see more, 64 and 48" in words
-    )
-    times = re.search(
-        r"on this machine, about (.*) with 24 × 32 and about (.*) with 48 × 64\.$", words
-    )
-    assert times and all(re.fullmatch(r"\d+ (s|min)", time) for time in times.groups()), words
+    def words_for(count: int) -> str:
+        for number in range(count):
+            path = project / f"own/{'ab'[number % 2]}/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(number).integers(0, 255, (533, 400), np.uint8)
+            Image.fromarray(noise).save(path)
+        return str(CliRunner().invoke(app, ["validate", "own"]).exception)
+
+    sizes = "`data.height: 32` and `data.width: 24` in params.yaml, or, to see more, 64 and 48"
+    assert (words := words_for(6)).endswith("to cut off nothing.") and sizes in words, "too few"
+    words, time = words_for(40), r"about \d+ (s|min)"
+    assert sizes in words
+    assert re.search(rf" on this machine, {time} with 24 × 32 and {time} with 48 × 64\.$", words)
 
 
 def test_the_command_says_them_beside_a_params_file(project: Path) -> None:
