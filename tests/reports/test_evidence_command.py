@@ -203,14 +203,14 @@ def test_a_wide_interval_cannot_tell_and_a_pretrained_network_that_is_better_is_
     narrow = Difference(0.5, 0.49, (-0.05, 0.03), (-0.06, 0.04), 10)
     clear = Difference(0.5, 0.2, (-0.5, -0.1), (-0.55, -0.05), 10)
     assert [*map(_verdict, (wide, narrow, clear))] == ["cannot tell", "no difference", "harm"]
-    effect = Effect("augmented", narrow, {0: narrow, 1: narrow})
+    effect = Effect("augmented", narrow, {0: replace(narrow, tested=30), 1: narrow})
     for pretrained, named in ((0.9, True), (0.51, False), (None, False)):
         told = _doubts(effect, ["a", "b"], True, "each fold", pretrained)
         assert (
             any("pretrained network's features gets 90.0 % right" in line for line in told) is named
         )
         assert any("pretrained network" in line for line in told) is named
-        assert any("is tested on only 10 images" in line for line in told)
+        assert any("Class b is tested on only 10 images" in line for line in told)
     # A class that got no drawings shows nothing about them.
     table = _classes(effect, ["a", "b"], torch.tensor([9, 3]), torch.tensor([0, 6]))
     assert [row[-1] for row in table[2]] == ["no difference", "–"]
