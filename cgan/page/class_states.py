@@ -13,6 +13,8 @@ GOOD, DOUBTFUL, POOR = "good", "doubtful", "poor"
 FEW_HELD_OUT = 20  # images: below, the accuracy of real images is known to ± 10 points or worse
 FEW_IMAGES, RARE = 50, 0.5  # images of a class; as a part of what the median class has
 LESS_DIVERSE = 0.9  # than real images
+# By how much a distance exceeds that of real images, as a fraction of their variance (`excess_by_class`).
+UNLIKE, VERY_UNLIKE = 0.1, 0.3
 
 # After the names of the classes. What is advised was tried; docs/log.md has it under the day that is named.
 NOT_MEASURABLE = (  # 2026-11-29, unequal classes
@@ -27,6 +29,14 @@ MORE_IMAGES = (  # 2026-11-29, unequal classes; do drawings help
     "there are few images to learn from. Add more, which helps more than any param; showing the same few "
     "images more often gives copies. For a classifier, a class-balanced loss helps as much as drawings."
 )
+WEAK_JUDGE = (  # 2026-11-30, diversity of a class
+    "the judge misreads many real images of all classes, so it cannot say how well these are drawn. Compare "
+    "them with real images in `samples/beside_real.png`; add images, or larger ones."
+)
+LONGER = (  # 2026-11-29, photographs, another try
+    "the drawings are unlike real images. Train longer (`train.total_kimg`), and add images; photographs "
+    "need thousands per class."
+)
 LEGIBLE = (  # 2026-11-26, one pass for both networks
     "the drawings are often taken for another class. Train longer (`train.total_kimg`), or raise "
     "`train.class_logit_weight`, which makes drawings easier to recognise, but less varied."
@@ -36,6 +46,9 @@ VARIED = (  # 2026-11-27, how many different drawings; 2026-11-26
     "which makes drawings more varied, but harder to recognise."
 )
 # Of a local score sampler, which has no training.
+SAMPLED_UNLIKE = (
+    "the drawings are unlike real images. Add images: nothing is trained that could learn longer."
+)
 SAMPLED_LEGIBLE = (
     "the drawings are often taken for another class. Add images, or raise `train.score_window_scale`, which "
     "makes them easier to recognise, but nearer to training images."
@@ -51,19 +64,23 @@ NOT_DRAWN = "too few drawings were judged. Raise `evaluate.samples`."
 def add_states(
     classes: Sequence[dict[str, Any]],
     measurable: bool,
+    judge_accuracy: float | None,
     limits: GateParams,
     *,
     trained: bool = True,
 ) -> None:
-    """Give each class its `state` and `advice`: the first rule that applies is told. `trained`: is the
-    generator?"""
+    """Give each class its `state` and `advice`: the first rule that applies is told. `judge_accuracy`: on
+    real images of all classes. `trained`: is the generator?"""
     legible, varied = (LEGIBLE, VARIED) if trained else (SAMPLED_LEGIBLE, SAMPLED_VARIED)
+    unlike = LONGER if trained else SAMPLED_UNLIKE
     few = max(FEW_IMAGES, RARE * statistics.median(facts["images"] for facts in classes))
+    weak = judge_accuracy is not None and judge_accuracy < limits.min_judge_accuracy
     right, asked = (torch.tensor([facts[key] for facts in classes]) for key in ("right", "asked"))
     short = falls_short(right, asked, limits.min_worst_class_accuracy).tolist()
     for facts, wrong_beyond_chance in zip(classes, short, strict=True):
         low, high, judge = (facts[key] for key in ("low", "high", "judge"))
         least, most = facts["diversity_interval"] or (1.0, 1.0)
+        excess = (facts["excess_interval"] or (0.0, 0.0))[0]
         judged = low is not None
         wrong = judged and wrong_beyond_chance
         alike = least < limits.min_worst_class_diversity
@@ -71,10 +88,13 @@ def add_states(
         misread = (judge or 0) < limits.min_worst_class_accuracy and not clearly_less
         rules = (
             (DOUBTFUL, not measurable, NOT_MEASURABLE),
-            (POOR, wrong and misread, JUDGE_FAILS),
-            (POOR, facts["images"] < few and (wrong or alike), MORE_IMAGES),
-            (POOR, wrong, legible),
+            (POOR, wrong and misread and not weak, JUDGE_FAILS),
+            (POOR, facts["images"] < few and (wrong or alike or excess > VERY_UNLIKE), MORE_IMAGES),
+            (POOR, excess > VERY_UNLIKE, unlike),
+            (POOR, wrong and not misread, legible),
             (POOR, alike, varied),
+            (DOUBTFUL, excess > UNLIKE, unlike),
+            (DOUBTFUL, wrong, WEAK_JUDGE),
             (DOUBTFUL, clearly_less, legible),
             (DOUBTFUL, most < LESS_DIVERSE, varied),
             (DOUBTFUL, facts["heldout"] < FEW_HELD_OUT, HOLD_OUT_MORE),

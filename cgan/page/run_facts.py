@@ -29,7 +29,7 @@ def curve(path: Path) -> dict[str, Any]:
 def metrics_facts(report: Evaluation) -> list[dict[str, Any]]:
     rows = []
     for key, metric in METRICS.items():
-        if (value := metric.value(report)) is None:
+        if (value := metric.value(report)) is None or not metric.in_tables:
             continue
         low, high = (metric.interval(report) if math.isfinite(value) else None) or (None, None)
         meaning = f"{metric.meaning[0].upper()}{metric.meaning[1:]}. {metric.better.capitalize()} is better."
@@ -51,6 +51,7 @@ def class_facts(report: Evaluation, counts: Sequence[int]) -> list[dict[str, Any
         "heldout": report["heldout_by_class"],
         "distance": distance["by_class"],
         "distance_floor": distance["floor_by_class"],
+        "excess_interval": distance["excess_interval_by_class"],
         "diversity": diversity["by_class"],
         "diversity_interval": diversity["interval_by_class"],
         "images": counts,
@@ -60,7 +61,8 @@ def class_facts(report: Evaluation, counts: Sequence[int]) -> list[dict[str, Any
     rows = []
     for label in range(len(report["confusion"])):
         row = {"label": label} | {key: column[label] for key, column in columns.items()}
-        low, high = accuracy["interval_by_class"][label] or (None, None)
+        measured = row["accuracy"] is not None and math.isfinite(row["accuracy"])
+        low, high = (measured and accuracy["interval_by_class"][label]) or (None, None)
         rows.append(row | {"low": low, "high": high})
     return rows
 

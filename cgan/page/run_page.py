@@ -18,7 +18,16 @@ from cgan.page.assemble import (
     runs_in_page,
 )
 from cgan.page.charts import bundle
-from cgan.page.class_states import DOUBTFUL, FEW_HELD_OUT, GOOD, LESS_DIVERSE, POOR, add_states
+from cgan.page.class_states import (
+    DOUBTFUL,
+    FEW_HELD_OUT,
+    GOOD,
+    LESS_DIVERSE,
+    POOR,
+    UNLIKE,
+    VERY_UNLIKE,
+    add_states,
+)
 from cgan.page.data_facts import VALUES, Rows, data_facts
 from cgan.page.drawn_facts import CARDS, drawn_facts
 from cgan.page.run_facts import (
@@ -76,7 +85,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     first = generator.labels(examples(generator)[0])
     classes = class_facts(report, validation["class_counts"])
     trained = not generator.holds_training_images
-    add_states(classes, not report["not_measurable"], params.gate, trained=trained)
+    judge_accuracy = METRICS["conditional_accuracy"].floor(report)
+    add_states(classes, not report["not_measurable"], judge_accuracy, params.gate, trained=trained)
     by_state = {state: [row for row in classes if row["state"] == state] for state in STATES}
     in_order = list(itertools.chain(*by_state.values()))  # what needs a look comes first
     cards = in_order[:CARDS]
@@ -104,8 +114,10 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "advised": [row for row in advised if row["key"].startswith("train.")],
         "few_held_out": FEW_HELD_OUT,
         "less_diverse": LESS_DIVERSE,
+        "unlike": (UNLIKE, VERY_UNLIKE),
         "others": OTHERS,
-        "judge": METRICS["conditional_accuracy"].floor(report),
+        "judge": judge_accuracy,
+        "judge_on_test_set": report.get("judge_on_test_set"),
         "limits": params.gate.model_dump(include=LIMITS),
         "least_images": report["fid_judge"]["least_images"],
         "confusion": confusion_facts(report),

@@ -5,10 +5,10 @@ the held-out images, for drawings, held-out and training images alike; accuracie
 
 Every metric comes with bootstrap replicates (Efron & Tibshirani, An Introduction to the Bootstrap, 1993):
 drawings, held-out and training images are resampled with replacement, in up to 200 groups of neighbours,
-not image by image (neighbours of real images: those singly, drawings in blocks; the kernel distance: its
-subsets), and the metric is taken of each sample. So an interval covers the noise of *which* latents and
-*which* real images it was measured with. It doesn't cover what another seed of the training would give, nor
-the judge's errors.
+not image by image, and the metric is taken of each sample. Of the kernel distance, subsets are resampled;
+what neighbours or few images say has the noise of a jackknife. So an interval covers the noise of *which*
+latents and *which* real images it was measured with. It doesn't cover what another seed of the training would
+give, nor the judge's errors.
 
 Both generators see the same replicates: position by position the same latents, labels and real images.
 So the noise that they share drops out of a difference.
@@ -38,6 +38,7 @@ from cgan.quality.metrics import (
     in_mix,
     kernel_distances,
     manifold,
+    wilson_interval,
 )
 
 REPLICATES = 200
@@ -48,6 +49,7 @@ SPLITS = 8  # of the hold-out into halves, each of which is set beside the other
 LEAST_IN_HALF = 50
 SHARES = ("precision", "recall", "coverage")
 LEAST_FOR_DISTANCE = 50  # images of a class, drawn and real, for a distance of its own
+PARTS = 10  # of a class's images, each of which is left out once
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Judged:
 
     metrics: dict[str, Estimate]
     accuracy: Accuracy
-    distance_by_class: list[float | None]
+    distance_by_class: list[Estimate | None]
     floors: Judged | None = None  # of real images
 
     @property
@@ -148,7 +150,7 @@ class EvaluationSet:
         self.agreement = conditional_accuracy(self.real.classes, self.labels, self.classes)
         sizes = {"real": len(self.labels), "drawn": count, "asked": len(self.asked), "floor": count}
         groups = {kind: min(GROUPS, size) for kind, size in sizes.items()}
-        groups["block"] = self.block_images
+        groups |= {f"{kind} parts": PARTS for kind in ("real", "drawn", "floor")}
         self._weights = {kind: resampled(many, random) for kind, many in groups.items()}
 
     @cached_property
@@ -167,7 +169,15 @@ class EvaluationSet:
             less = estimate - heart if heart else estimate
             most = min(less.value, 1) if key in SHARES else less.value
             metrics[key] = Estimate.of(most, less.replicates)
-        return Judged(metrics, self.agreement, self._by_class(self.floor, self.floor_labels))
+        return Judged(
+            metrics, self.agreement, self._by_class(self.floor, self.floor_labels, "floor")
+        )
+
+    @cached_property
+    def variance_by_class(self) -> list[float]:
+        """The total variance of the features of each class's held-out images; nan of less than two."""
+        members = (self.real.features[self.labels == label] for label in range(self.classes))
+        return [float(member.double().var(dim=0).sum()) for member in members]
 
     @cached_property
     def by_heart(self) -> dict[str, Estimate]:
@@ -212,7 +222,7 @@ class EvaluationSet:
         return Judged(
             accuracies | self._compared(features, "drawn"),
             conditional_accuracy(seen.classes, self.asked, self.classes),
-            self._by_class(features[: self.distance_images], self.asked[self.rows]),
+            self._by_class(features[: self.distance_images], self.asked[self.rows], "drawn"),
             self.floors,
         )
 
@@ -236,41 +246,85 @@ class EvaluationSet:
         return {
             "fid_judge": self.distance(some, kind),
             "kid_judge": Estimate.of(subsets.mean().item(), replicates),
-            **self._neighbours(features),
+            **self._neighbours(features, kind),
         }
 
     def distance(self, features: Tensor, kind: str) -> Estimate:
         """The Fréchet distance to the hold-out (`metrics.frechet_distance`)."""
         real, covariances, roots = self._of_real
         means, others = _moments(features, self._weights[kind])
-        apart = (real - means).square().sum(dim=1)
-        traces = sum(cov.diagonal(dim1=1, dim2=2).sum(dim=1) for cov in (covariances, others))
-        values = _a_core_each(torch.linalg.eigvalsh, roots @ others @ roots)
-        overlap = values.clamp(min=0).sqrt().sum(dim=1)
-        distances = (apart + traces - 2 * overlap).clamp(min=0)
+        overlap = _a_core_each(torch.linalg.eigvalsh, roots @ others @ roots)
+        distances = _frechet(real, covariances, means, others, overlap)
         return Estimate.of(distances[0].item(), distances[1:])
 
-    def _by_class(self, features: Tensor, labels: Tensor) -> list[float | None]:
-        distances: list[float | None] = []
-        for label in range(self.classes):
-            real = self.real.features[self.labels == label]
-            mine = features[labels[: len(features)] == label]
-            enough = min(len(real), len(mine)) >= LEAST_FOR_DISTANCE
-            distances.append(frechet_distance(real, mine) if enough else None)
-        return distances
+    def _by_class(self, features: Tensor, labels: Tensor, kind: str) -> list[Estimate | None]:
+        """The Fréchet distance of each class to its held-out images.
 
-    def _neighbours(self, features: Tensor) -> dict[str, Estimate]:
-        """`metrics.manifold`'s, the mean over several blocks of as many drawings as real images."""
+        Replicates have the variance of the jackknife, which leaves out one of PARTS of either side: of as few
+        images as a class has, drawing with replacement raises a distance too much.
+        """
+
+        def of_class(label: int) -> Estimate | None:
+            real = self._real[self.labels[self._mixed] == label]
+            mine = features[labels[: len(features)] == label]
+            if min(len(real), len(mine)) < LEAST_FOR_DISTANCE:
+                return None
+            without = 1 - torch.eye(PARTS, dtype=torch.float64)
+            (means, covariances), others = _moments(real, without), _moments(mine, without)
+            roots, every = _root(covariances), torch.arange(1, PARTS + 1)
+            # All of both sides; all but a part of the real images; all but a part of the drawings.
+            left = torch.cat([torch.zeros(1).long(), every, torch.zeros(PARTS).long()])
+            right = torch.cat([torch.zeros(PARTS + 1).long(), every])
+            overlap = torch.linalg.eigvalsh(roots[left] @ others[1][right] @ roots[left])
+            distances = _frechet(
+                means[left], covariances[left], others[0][right], others[1][right], overlap
+            )
+            replicates = distances[:1].expand(REPLICATES).clone()
+            for side, left_out in (
+                ("real", distances[1 : PARTS + 1]),
+                (kind, distances[PARTS + 1 :]),
+            ):
+                seed = self.classes * ("real", "drawn", "floor").index(side) + label
+                picks = resampled(PARTS, torch.Generator().manual_seed(seed))
+                replicates += picks @ jackknifed(left_out)
+            return Estimate.of(distances[0].item(), replicates)
+
+        with parts_on_threads(available_threads()) as parallel:
+            return list(parallel(of_class, range(self.classes)))
+
+    def _neighbours(self, features: Tensor, kind: str) -> dict[str, Estimate]:
+        """`metrics.manifold`'s, the mean over several blocks of as many drawings as real images.
+
+        Replicates have the variance of the jackknife, which leaves out one of PARTS of either side (of the
+        drawings, of one block): an image that is drawn twice would be its own neighbour.
+        """
         count = self.block_images
         blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
-        by_block = [manifold(self._block, block) for block in blocks]
-        chosen = resampled(len(blocks), torch.Generator().manual_seed(self.seed))
+        by_block = _manifolds(self._block, blocks)
+        rest = [torch.arange(count) % PARTS != part for part in range(PARTS)]
+        without_real = [_manifolds(self._block[rows], blocks[:2]) for rows in rest]
+        without_drawn = [_manifolds(self._block, [blocks[0][rows]]) for rows in rest]
         estimates = {}
-        for key in by_block[0]:
-            values = torch.stack([metrics[key] for metrics in by_block])
-            replicates = ((chosen @ values) * self._weights["block"]).sum(dim=1) / values.numel()
-            estimates[key] = Estimate.of(values.mean().item(), replicates)
+        for key, values in by_block.items():
+            value = values.mean().item()
+            real, drawn = (
+                jackknifed(torch.stack([metrics[key].mean() for metrics in without]))
+                for without in (without_real, without_drawn)
+            )
+            replicates = self._weights["real parts"] @ real
+            replicates += self._weights[f"{kind} parts"] @ drawn / math.sqrt(len(blocks))
+            if key in SHARES and not replicates.std() > 0:  # all or none: Wilson's interval
+                low, high = wilson_interval(round(value * count), count)
+                reach = torch.linspace(-1, 1, REPLICATES, dtype=torch.float64)
+                replicates = (high - low) / 2 / reach.std() * reach
+            estimates[key] = Estimate.of(value, replicates)
         return estimates
+
+
+def _manifolds(real: Tensor, blocks: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Of each block, float64 [blocks]."""
+    by_block = [manifold(real, block) for block in blocks]
+    return {key: torch.stack([each[key].mean() for each in by_block]) for key in by_block[0]}
 
 
 def _accuracies(
@@ -317,6 +371,14 @@ def _beyond(real: Tensor, training: Tensor, others: Tensor) -> dict[str, float]:
     return {key: mine[key] - its[key] for key in mine}
 
 
+def jackknifed(left_out: Tensor) -> Tensor:
+    """What each part adds to a value, from the values without each of the parts, float64 [N]: replicates that
+    draw parts with replacement have the jackknife's variance then (Efron & Stein, Annals of Statistics 9,
+    1981: on average not too small)."""
+    count = len(left_out)
+    return (left_out.mean() - left_out) * math.sqrt((count - 1) / count)
+
+
 def resampled(count: int, random: torch.Generator) -> Tensor:
     """How often each of `count` things is drawn in each replicate: float64 [REPLICATES, count]."""
     picks = torch.randint(count, (REPLICATES, count), generator=random)
@@ -344,6 +406,15 @@ def _root(covariances: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariances)
     root: Tensor = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
     return root
+
+
+def _frechet(
+    means: Tensor, covariances: Tensor, others: Tensor, their_covariances: Tensor, overlap: Tensor
+) -> Tensor:
+    """Distances [B], from means [B, D], covariances [B, D, D] and the eigenvalues of their product [B, D]."""
+    apart = (means - others).square().sum(dim=1)
+    traces = sum(c.diagonal(dim1=1, dim2=2).sum(dim=1) for c in (covariances, their_covariances))
+    return (apart + traces - 2 * overlap.clamp(min=0).sqrt().sum(dim=1)).clamp(min=0)
 
 
 def _a_core_each(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:

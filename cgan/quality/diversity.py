@@ -6,7 +6,7 @@ is that of `likeness.distances`, by which a moved or brightened copy is at 0.
 
 Among more images the nearest is nearer. So each image always has equally many others, OTHERS: the mean is
 over all subsets of so many, and thereby unbiased whatever the counts (a U-statistic). Its noise is the
-jackknife's, on average not too small (Efron & Stein, Annals of Statistics 9, 1981).
+jackknife's.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.comparison import Estimate, resampled
+from cgan.quality.comparison import Estimate, jackknifed, resampled
 from cgan.quality.likeness import distances
 
 OTHERS = 24  # among which an image has its nearest; at most half of a class's images
@@ -49,10 +49,7 @@ def diversity_by_class(drawn: Tensor, labels: Tensor, training: Dataset) -> list
 def _estimate(images: Tensor, others: int, random: torch.Generator) -> Estimate:
     apart = distances(images, images)
     value, left_out = nearest_distance(torch.minimum(apart, apart.T), others)
-    count = len(images)
-    # Replicates with the jackknife's variance: what an image adds, as often as it is drawn.
-    added = math.sqrt(count * (count - 1)) * (left_out.mean() - left_out)
-    return Estimate.of(value, value + resampled(count, random) @ added / count)
+    return Estimate.of(value, resampled(len(images), random) @ jackknifed(left_out))
 
 
 def nearest_distance(apart: Tensor, others: int) -> tuple[float, Tensor]:

@@ -23,8 +23,8 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware, find_device
 from cgan.model.model_file import load_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
-from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet
+from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TEST_DATA, TRAIN_DATA
+from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet, Judged
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.intervals import share
 from cgan.quality.judge import Judge, Progress, load_judge, look, silent, train_judge
@@ -58,6 +58,7 @@ class Inputs:
     training: Dataset
     heldout: Dataset
     device: torch.device
+    test: Dataset | None = None  # the source's own test set, which nothing else here looks at
 
     @classmethod
     def load(cls, device: str = "auto") -> Inputs:
@@ -96,7 +97,8 @@ class Inputs:
             )
         found = find_device(device, "params.yaml: `train.device`")
         model, judge = model.to(found), judge.to(found)
-        return cls(model, facts, judge, judge_facts, training, heldout, found)
+        test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None
+        return cls(model, facts, judge, judge_facts, training, heldout, found, test)
 
 
 def evaluation_set_of(
@@ -170,6 +172,14 @@ def judge_generator(
     ]
     evaluation_set = evaluation_set_of(inputs, params)
     report = measured(inputs, params, evaluation_set, draws, progress)
+    if inputs.test:  # it may have no images
+        named = look(inputs.judge, inputs.test.images).classes
+        accuracy = conditional_accuracy(named, inputs.test.labels, inputs.training.classes)
+        report["judge_on_test_set"] = {
+            "value": accuracy.value,
+            "interval_95": list(accuracy.interval),
+            "images": len(inputs.test),
+        }
     if "class_names" in inputs.training.metadata:
         report["class_names"] = inputs.training.class_names
     context = measurement_context(inputs, params, evaluation_set)
@@ -221,8 +231,9 @@ def measured(
     del entries["worst_class_accuracy"]["interval_95"]
     entries["fid_judge"] |= {
         "deviation": statistics.stdev(distances) if len(distances) > 1 else 0.0,
-        "by_class": judged[0].distance_by_class,
-        "floor_by_class": evaluation_set.floors.distance_by_class,
+        "by_class": [each and each.value for each in judged[0].distance_by_class],
+        "floor_by_class": [each and each.value for each in evaluation_set.floors.distance_by_class],
+        "excess_interval_by_class": excess_by_class(judged[0], evaluation_set),
         "least_images": LEAST_FOR_DISTANCE,
     }
     if known := [estimate for estimate in diverse if estimate]:
@@ -269,6 +280,16 @@ def measured(
     }
 
 
+def excess_by_class(judged: Judged, evaluation_set: EvaluationSet) -> list[list[float] | None]:
+    """By how much the Fréchet distance of each class exceeds that of real images, as a fraction of these
+    images' variance, at 95 %: at 1 the drawings are as far off as one grey picture, whatever the features."""
+    floors, variances = evaluation_set.floors.distance_by_class, evaluation_set.variance_by_class
+    return [
+        [end / variance for end in (drawn - real).interval] if drawn and real else None
+        for drawn, real, variance in zip(judged.distance_by_class, floors, variances, strict=True)
+    ]
+
+
 def _entry(estimate: Estimate, floor: float) -> dict[str, Any]:
     replicates = estimate.replicates - estimate.replicates.mean()
     return {
@@ -290,7 +311,7 @@ def _unknown(entry: dict[str, Any]) -> dict[str, Any]:
     ]
     keys += ["floor"] * ("constant" in entry)
     blank = {key: entry[key] for key in keys if key in entry} | {"value": None}
-    for key in ("by_class", "interval_by_class"):
+    for key in ("by_class", "interval_by_class", "excess_interval_by_class"):
         if key in entry:
             blank[key] = [None] * len(entry[key])
     return blank

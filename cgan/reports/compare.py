@@ -99,7 +99,7 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
 def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
     """Of the metrics that both have."""
     changes = list[Change]()
-    for metric in METRICS.values():
+    for metric in filter(lambda metric: metric.in_tables, METRICS.values()):
         value_a, value_b = metric.value(a), metric.value(b)
         if value_a is not None and value_b is not None:
             interval = change(metric, a, b)

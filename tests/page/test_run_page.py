@@ -86,6 +86,7 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
         ("accuracy", accuracy["by_class"]),
         ("diversity", report["diversity"]["by_class"]),
         ("diversity_interval", report["diversity"]["interval_by_class"]),
+        ("excess_interval", report["fid_judge"]["excess_interval_by_class"]),
         ("judge", accuracy["floor_by_class"]),
         ("heldout", report["heldout_by_class"]),
     ):
@@ -120,8 +121,26 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
         ({"diversity_interval": [0.79, 0.95], "images": 99}, "poor", states.MORE_IMAGES),
         ({"diversity_interval": [0.81, 0.89]}, "doubtful", states.VARIED),
         ({"diversity_interval": [0.81, 0.91]}, "good", ""),
-        ({"diversity_interval": None}, "good", ""),
         ({"right": 95, "asked": 100}, "good", ""),  # chance explains it, beside 99 of 100
+        ({"diversity_interval": None, "excess_interval": None}, "good", ""),
+        # The distance beyond real images', at the low end.
+        ({"excess_interval": [0.09, 0.5]}, "good", ""),
+        ({"excess_interval": [0.11, 0.2]}, "doubtful", states.LONGER),
+        ({"excess_interval": [0.31, 0.5]}, "poor", states.LONGER),
+        ({"excess_interval": [0.31, 0.5], "images": 99}, "poor", states.MORE_IMAGES),
+        ({"excess_interval": [0.11, 0.2], "right": 930}, "poor", states.LEGIBLE),
+        # A judge that misreads every class says little of one: look at the drawings first.
+        ({"right": 930, "judge": 0.7, "weak": True}, "doubtful", states.WEAK_JUDGE),
+        (
+            {"right": 930, "judge": 0.7, "weak": True, "excess_interval": [0.11, 0.2]},
+            "doubtful",
+            states.LONGER,
+        ),
+        (
+            {"right": 930, "judge": 0.7, "weak": True, "excess_interval": [0.31, 0.4]},
+            "poor",
+            states.LONGER,
+        ),
         ({"low": 0.94, "high": 0.96, "heldout": 1000}, "doubtful", states.LEGIBLE),
         ({"low": 0.94, "high": 0.96, "heldout": 50}, "good", ""),
         ({"heldout": 19}, "doubtful", states.HOLD_OUT_MORE),
@@ -138,10 +157,12 @@ def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_
     """Limits: .93 right, beyond what chance explains; .8 of the diversity of real images, at the low end;
     clearly below .9 of it."""
     fine = {"low": 0.98, "high": 0.99, "judge": 1.0, "heldout": 50, "images": 200}
-    fine |= {"diversity_interval": [0.93, 0.99], "right": 985, "asked": 1000}
+    fine |= {"diversity_interval": [0.93, 0.99], "excess_interval": [-0.02, 0.08]}
+    fine |= {"right": 985, "asked": 1000}
     measurable = changes.get("measurable", True)
     classes = [fine | changes, dict(fine), dict(fine)]
-    states.add_states(classes, measurable, load_params(ROOT / "params.yaml").gate)
+    judge = 0.69 if changes.get("weak") else 0.98
+    states.add_states(classes, measurable, judge, load_params(ROOT / "params.yaml").gate)
     assert (classes[0]["state"], classes[0]["advice"]) == (state, advice)
     assert classes[1]["state"] == ("good" if measurable else "doubtful")
 

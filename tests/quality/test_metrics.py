@@ -417,6 +417,7 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
     assert leading(report) == {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
     table = quality_table(report)
+    assert not {"kernel distance", "density"} & {row[0] for row in table}, "of no use to a reader"
     assert table[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
     assert table[2][:5] == ["Fréchet distance", "0.1", "0.05 to 0.15", "0.01", "lower"]
     assert [row[2] for row in table if row[0] == "precision"] == ["0.0 % to 100.0 %"]
@@ -457,6 +458,36 @@ def test_a_line_of_quality_has_what_real_images_get_and_what_makes_it_doubtful()
     uncertain = accuracy | {"floor_interval_95": [0.7, 0.97]}
     words = quality_line({"conditional_accuracy": uncertain})
     assert "(real images 92.0 %, between 70 and 97 %)" in words
+    words = quality_line({"conditional_accuracy": uncertain | {"value": 0.93}})
+    assert "(real images 92.0 %, between 70 and 97 %: they are less typical, so harder)" in words
+
+
+def test_what_a_weak_judge_says_of_drawings_comes_last() -> None:
+    told: dict[str, Any] = {"conditional_accuracy": {"value": 0.828, "floor": 0.689}}
+    told |= {"recall": {"value": 0.3, "floor": 0.6}, "copies": {"value": 0.0, "floor": 0.0}}
+    last = (
+        "50 % as varied overall as real images, no near copies, by a weak judge, 82.8 % of the drawings show "
+        "the class asked for (real images 68.9 %: they are less typical, so harder)"
+    )
+    assert quality_line(told) == last
+    told["gan_train_accuracy"] = {"value": 0.52, "floor": 0.627}
+    first = "a classifier that learnt from drawings alone is right on 52.0 % of real images, one that learnt "
+    assert quality_line(told) == f"{first}from real images on 62.7 %, {last}"
+
+
+def test_the_judge_s_accuracy_on_the_test_set_stands_in_the_report() -> None:
+    """Half of its twelve images have another's label."""
+    inputs, params = tiny_inputs(), PARAMS.model_copy(update={"draws": 1})
+    test = tiny_data(4, 2)
+    labels = torch.where(torch.arange(12) % 2 == 0, test.labels, (test.labels + 1) % 3)
+    named = look(inputs.judge, test.images).classes
+    right = (named == labels).double().mean().item()
+    found = judge_generator(replace(inputs, test=replace(test, labels=labels)), params)
+    told = found["judge_on_test_set"]
+    assert told["images"] == 12 and told["value"] == pytest.approx(right, abs=0.1)
+    assert told["interval_95"][0] < right < told["interval_95"][1]
+    none = replace(inputs, test=test.at(torch.zeros(0).long()))
+    assert "judge_on_test_set" not in judge_generator(none, params)
 
 
 def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measured(

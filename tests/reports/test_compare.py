@@ -24,7 +24,7 @@ def finished(project: Path) -> Path:
 
 def better(report: dict[str, Any]) -> dict[str, Any]:
     report = copy.deepcopy(report)
-    for key, change in (("fid_judge", -100_000), ("kid_judge", 1e-3)):
+    for key, change in (("fid_judge", -100_000), ("recall", 1e-6)):
         entry = report[key]
         entry["value"] += change
         # Chance moves both alike, but for a little.
