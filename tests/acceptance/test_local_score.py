@@ -1,0 +1,39 @@
+"""A project whose generator is not trained: from params.yaml to the page, by commands and files."""
+
+from pathlib import Path
+
+import pytest
+from door import Project, many, new_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_a_run_without_training_draws_says_its_price_and_is_not_run_twice(tmp_path: Path) -> None:
+    project: Project = new_project(tmp_path / "project")
+    project.set(train={"generator": "local_score"})
+    said = project.run("cgan validate inbox/signs.csv")
+    assert "drawings" in said and "A GAN (`train.generator: deconv`) would train for" in said
+    assert "Its file holds the training images" in project.run("dvc repro")
+    (run,) = project.runs()
+    assert run.info.status == "FINISHED" and run.data.params["train.generator"] == "local_score"
+    assert project.read("reports/metrics.json")["quality"]["conditional_accuracy"] > 0.9
+    page = (project.folder / "reports/run.html").read_text()
+    assert "its file is the training images" in page and "gallery-class" in page
+    draw = ["draw", "ring, bar", "--seed", "5", "--out"]
+    calls = [
+        [*draw, "one.png"],
+        [*draw, "two.png"],
+        ["draw", "--per-class", "2", "--out", "set"],
+        ["report"],
+        ["export", "--card", "hub"],
+        ["export", "g.onnx"],
+        ["export", "--card", "hub", "--publish-training-images"],
+    ]
+    ended = many([(project.folder, call) for call in calls])
+    assert [code for code, _ in ended] == [0, 0, 0, 0, 1, 1, 0], ended
+    one, two = ((project.folder / name).read_bytes() for name in ("one.png", "two.png"))
+    assert one == two
+    assert len(list((project.folder / "set").rglob("*.png"))) == 6
+    assert "--publish-training-images" in ended[4][1] and "no network" in ended[5][1]
+    assert (project.folder / "hub/generator.safetensors").is_file()
+    assert "Running stage" not in project.run("dvc repro")
