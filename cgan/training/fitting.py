@@ -59,6 +59,8 @@ ADVICE_ON_LOCAL_SCORE = (
     "A local score sampler is not trained. Its file holds the training images, and its drawings hold pieces "
     "of them: where nobody may see the images, set `train.generator: upsample`, which trains a GAN."
 )
+# Of a core: `auto` takes no sampler whose drawings, as many as are judged at least, take longer.
+JUDGED_PER_CLASS, JUDGED_S = 100, 1200.0
 LOOKED_AT, COMPARED, AT_ONCE = 1000, 4000, 100  # images, at most
 COMPARED_SIDE = 32  # pixels: larger images are made smaller, so that 4,000 fit into memory
 LEAST_SIDE = 16  # pixels: in smaller images the moved edge is too much of the whole
@@ -107,7 +109,11 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
     ):
         suited, why = suits(data.images, data.labels)
         if suited and int(data.counts.min()):
-            return _fit_local_score(choices, data, why)
+            found = _fit_local_score(choices, data, why)
+            assert found.settings
+            each = sampler_of(data, found.settings).seconds_per_drawing
+            if JUDGED_PER_CLASS * data.classes * each <= JUDGED_S:
+                return found
     return fit_gan(choices, data)
 
 

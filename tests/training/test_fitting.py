@@ -9,6 +9,7 @@ from uneven import as_dataset, uneven
 from cgan.data.dataset import Dataset
 from cgan.errors import DataError, percent
 from cgan.params.reading import load_params
+from cgan.training import fitting
 from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, fit_gan, nearest
 
 CHOICES = load_params(ROOT / "params.yaml").train
@@ -137,7 +138,9 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     assert "class_logit_weight 0.0, " in found.choice, "that one has no class logits"
 
 
-def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for() -> None:
+def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for_or_drawing_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     photographs = as_dataset(uneven(times=2, channels=3))
     found = fit(CHOICES, photographs)
     assert found.settings and found.params.generator == "local_score"
@@ -147,6 +150,10 @@ def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for() -> None:
     for asked in ({"total_kimg": 50.0}, {"generator": "upsample"}):
         gan = fit(CHOICES.model_copy(update=asked), photographs)
         assert gan.settings is None and gan.params.generator != "local_score"
+    monkeypatch.setattr(fitting, "JUDGED_S", 1.0)
+    assert fit(CHOICES, photographs).settings is None
+    chosen = CHOICES.model_copy(update={"generator": "local_score"})
+    assert fit(chosen, photographs).settings, "who asks for it gets it"
 
 
 def test_what_params_yaml_says_of_a_sampler_stays_and_a_class_without_images_is_refused() -> None:
