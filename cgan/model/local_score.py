@@ -9,6 +9,7 @@ Every drawing is made by itself, on one thread, of noise and images that its own
 it depends on the seed, its position and its label alone.
 """
 
+import bisect
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import available_threads, parts_on_threads
@@ -30,6 +32,13 @@ CAP_ROUNDS, CANDIDATES, REFINEMENTS = 10, 33, 4
 NEGLIGIBLE = -12.0  # log weight; a source with less in all windows is left out
 BLOCK = 250_000  # pixels that are floats at once: on the CPU they stay in a core's cache
 BLOCK_ON_GPU = 50_000_000
+WINDOW_SCALES = (1.0, 1.15, 1.35, 1.6, 1.9, 2.3)
+NEARER = (
+    0.1  # what drawings may be nearer to training images; of 0.1, some 2 % more are near copies
+)
+TRIED, TRIED_AMONG = 80, 1000  # drawings; images of a class
+TRIED_SIDE, TRIED_STEPS, OUTLINE = 32, 18, 16  # pixels; steps; pixels
+PLAIN = 0.3  # of all pixels have one value: a ground (photographs of tiles .01, alphabets .86, digits .81)
 STEP_S, VALUE_S = 1.5e-3, 2.8e-9  # of a core, for a step, and for each value of a source in it
 
 
@@ -223,15 +232,96 @@ def _excess(lead: Tensor, cap: float) -> Tensor:
     return high
 
 
-def fitted_settings(images: Tensor, labels: Tensor) -> tuple[LocalScoreSettings, str]:
-    """Settings for training images uint8 [N, C, H, W] and their labels; in words, what was chosen and why."""
+# --- What suits given images ----------------------------------------------------------------------
+
+
+def fitted_settings(
+    images: Tensor, labels: Tensor, drawings: int = TRIED
+) -> tuple[LocalScoreSettings, str]:
+    """Settings for training images uint8 [N, C, H, W] and their labels; in words, what was chosen and why.
+
+    Large windows draw legible images, and copies: the largest are taken with which drawings are not much
+    nearer to training images than these are to one another.
+    """
     height, width = images.shape[2:]
-    side = math.sqrt(height * width)
-    settings = LocalScoreSettings(sigma_max=round(20 * max(1.0, side / REFERENCE_SIDE), 1))
-    narrow = window_side(settings.sigma_min, height, width, settings.window_scale)
-    return settings, f"windows down to {narrow} pixels, for images of {width} × {height}"
+
+    def at(scale: float) -> float:
+        return how_much_nearer(images, labels, scale, drawings)
+
+    allowed = bisect.bisect_right(WINDOW_SCALES, NEARER, key=at)
+    settings = LocalScoreSettings(
+        sigma_max=_sigma_max(height, width), window_scale=WINDOW_SCALES[max(0, allowed - 1)]
+    )
+    side = window_side(settings.sigma_min, height, width, settings.window_scale)
+    why = "the largest" if allowed else "the smallest, and still drawings are near training images"
+    return settings, f"windows × {settings.window_scale}, down to {side} pixels ({why})"
 
 
-def suits(images: Tensor, labels: Tensor) -> tuple[bool, str]:
-    """Is this sampler the better choice for such data, and why."""
-    return images.shape[1] == 3, "colour" if images.shape[1] == 3 else "grey"
+def suits(images: Tensor, labels: Tensor, drawings: int = TRIED) -> tuple[bool, str]:
+    """Is this sampler a better choice for such images than a GAN, and why. docs/log.md has the trials."""
+    if not photographs(images[:: math.ceil(len(images) / TRIED_AMONG)]):
+        return False, "no photographs"
+    nearer = how_much_nearer(images, labels, WINDOW_SCALES[0], drawings)
+    if nearer > NEARER:
+        return False, "drawings would be near copies of training images"
+    return True, "photographs"
+
+
+def photographs(images: Tensor) -> bool:
+    """In colour, or grey without a plain ground, which drawings and characters have."""
+    most = int(images.flatten().int().bincount().max())
+    return images.shape[1] == 3 or most < PLAIN * images.numel()
+
+
+def how_much_nearer(images: Tensor, labels: Tensor, scale: float, drawings: int = TRIED) -> float:
+    """How much nearer drawings with windows of this scale are to training images than these are to one
+    another, by the nearest tenth of both: the difference of the logarithms of their distances, each as a part
+    of the median of its class. Of images made smaller, and some drawings alone. -∞ where no class has two.
+    """
+    smaller = _made_smaller(images, TRIED_SIDE).round().to(torch.uint8)
+    settings = LocalScoreSettings(
+        sigma_max=_sigma_max(*smaller.shape[2:]), window_scale=scale, steps=TRIED_STEPS
+    )
+    counts = labels.bincount()
+    classes = (counts > 1).nonzero()[:, 0]
+    if not len(classes):
+        return -math.inf
+    random = torch.Generator().manual_seed(0)
+    order = classes[torch.randperm(len(classes), generator=random)]
+    asked = order[torch.arange(drawings) % len(order)]
+    drawn = _directions(LocalScoreSampler(smaller, labels, settings).draw(asked, seed=0))
+    near, real = list[Tensor](), list[Tensor]()
+    for label in asked.unique():
+        rows = (labels == label).nonzero()[:, 0]
+        rows = rows[torch.randperm(len(rows), generator=random)[:TRIED_AMONG]]
+        training = _directions(smaller[rows])
+        likeness = training @ training.T
+        usual = _log_distance(likeness.fill_diagonal_(-1))
+        real.append(usual - usual.median())
+        near.append(_log_distance(drawn[asked == label] @ training.T) - usual.median())
+    tenth, usual_tenth = (torch.cat(parts).quantile(0.1) for parts in (near, real))
+    return (usual_tenth - tenth).item()
+
+
+def _sigma_max(height: int, width: int) -> float:
+    return round(20 * max(1.0, math.sqrt(height * width) / REFERENCE_SIDE), 1)
+
+
+def _made_smaller(images: Tensor, side: int) -> Tensor:
+    height, width = (min(side, length) for length in images.shape[2:])
+    parts = images.split(1000)
+    return torch.cat([F.adaptive_avg_pool2d(part.float(), (height, width)) for part in parts])
+
+
+def _directions(images: Tensor) -> Tensor:
+    """Each image in rough outline, less its mean and of length 1, float [N, values]. One more value stands
+    for a grey level of contrast, so that images of one colour have a direction."""
+    flat = _made_smaller(images, OUTLINE).flatten(1)
+    flat = flat - flat.mean(dim=1, keepdim=True)
+    return F.normalize(F.pad(flat, (0, 1), value=math.sqrt(flat.shape[1])), dim=1)
+
+
+def _log_distance(likeness: Tensor) -> Tensor:
+    """Of each row to its nearest column, by their correlations."""
+    part: Tensor = (1 - likeness.amax(dim=1).square()).clamp(min=1e-6).sqrt()
+    return part.log()

@@ -7,14 +7,18 @@ import torch
 from torch import Tensor
 
 from cgan.model.local_score import (
+    NEARER,
+    WINDOW_SCALES,
     LocalScoreSampler,
     LocalScoreSettings,
     Windows,
     denoised,
     distances,
     fitted_settings,
+    how_much_nearer,
     sigmas,
     softmax_with_cap,
+    suits,
 )
 
 SETTINGS = LocalScoreSettings(steps=8, sigma_max=10.0)
@@ -170,11 +174,37 @@ def test_the_noise_falls_from_the_most_to_the_least() -> None:
     assert noises[3] == pytest.approx(middle)  # Karras et al., equation 5
 
 
-def test_settings_are_fitted_to_images_of_any_size_and_drawn_by() -> None:
-    for height, width, channels in [(8, 12, 1), (40, 28, 3), (256, 200, 3)]:
-        images = images_of(9, height, width, channels)
-        labels = torch.zeros(9, dtype=torch.long)
-        settings, why = fitted_settings(images, labels)
-        assert why
-        drawn = LocalScoreSampler(images, labels, replace(settings, steps=2)).draw(labels[:1], 1)
-        assert drawn.shape == (1, channels, height, width)
+def random_pictures(cells: int) -> tuple[Tensor, Tensor]:
+    """40 of two classes, uint8 [40, 3, 9, 12], of `cells` random cells down and across."""
+    random = torch.Generator().manual_seed(4)
+    coarse = torch.rand(40, 3, cells, cells, generator=random)
+    fine = torch.nn.functional.interpolate(coarse, (9, 12), mode="bilinear")
+    return (fine * 255).to(torch.uint8), torch.arange(40) % 2
+
+
+def test_drawings_are_nearer_to_training_images_where_windows_are_larger() -> None:
+    images, labels = random_pictures(6)
+    small, large = (how_much_nearer(images, labels, scale, 30) for scale in (0.6, 4.0))
+    assert small + 0.05 < large
+    assert large > 0.1
+    alone = torch.arange(40)  # no class has two images to compare
+    assert how_much_nearer(images, alone, 4.0, 30) == -torch.inf
+
+
+def test_settings_are_the_largest_windows_whose_drawings_are_no_copies() -> None:
+    images, labels = random_pictures(2)
+    settings, why = fitted_settings(images, labels, 20)
+    assert settings.window_scale in WINDOW_SCALES and "down to" in why
+    assert how_much_nearer(images, labels, settings.window_scale, 20) <= NEARER
+    assert suits(images, labels, 20)[1] != "no photographs"
+    characters = torch.zeros(20, 1, 16, 16, dtype=torch.uint8)
+    characters[:, :, 4:12, 7:9] = 255
+    assert suits(characters, torch.arange(20) % 2) == (False, "no photographs")
+
+
+def test_it_draws_large_images() -> None:
+    images = images_of(9, 256, 200)
+    sampler = LocalScoreSampler(
+        images, torch.zeros(9, dtype=torch.long), replace(SETTINGS, steps=2)
+    )
+    assert sampler.draw(torch.tensor([0]), 1).shape == (1, 3, 256, 200)
