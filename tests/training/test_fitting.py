@@ -114,7 +114,7 @@ def test_the_distance_is_0_for_copies_and_1_for_noise_whatever_contrast_and_size
 
 def test_what_does_not_go_with_one_pass_is_not_chosen_for_it() -> None:
     explicit = CHOICES.model_copy(update={"updates": "one_pass"})
-    found = fit(explicit, noise(32)).params
+    found = fit_gan(explicit, noise(32)).params
     assert (found.auxiliary_generator, found.class_logit_weight, found.total_kimg) == (0, 2.5, 240)
     asked = CHOICES.model_copy(update={"auxiliary_generator": 0.3})
     assert fit(asked, digits(5000)).params.updates == "two_passes"
@@ -141,7 +141,7 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
 def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for_or_drawing_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    photographs = as_dataset(uneven(times=2, channels=3))
+    photographs = noise(32)  # without a plain ground, and none like another
     found = fit(CHOICES, photographs)
     assert found.settings and found.params.generator == "local_score"
     assert found.choice.startswith("generator local_score (") and "training images" in found.advice
