@@ -26,7 +26,6 @@ BY_OTHERS = {
     "local-score-64.jpg",
     "local-score-96.jpg",
     "photographs-cifar.jpg",
-    "photographs-hands.jpg",
     "photographs-tiles.png",
 }
 SHOWN = re.compile(r"!\[([^\]]*)\]\((?:docs/)?images/([\w.-]+)\)")

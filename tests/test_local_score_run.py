@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, write_params
+from gated import settled
 from mlflow import MlflowClient
 from PIL import Image
 from served import detail, running
@@ -39,8 +40,7 @@ TEXT = ["pear", "fig", "fig"]
 def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """The folder of a project in which all stages but download have run."""
     folder = tmp_path_factory.mktemp("sampled")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with settled(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "REPLICATES", 20)
         patch.setattr(drawn_facts, "DRAWN_S", 3.0)
         shutil.copy(empty_store, folder / "mlflow.db")

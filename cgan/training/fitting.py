@@ -152,7 +152,7 @@ def _fit_local_score(choices: TrainChoices, data: Dataset, why: str) -> Fit:
             "params.yaml: `train.generator: local_score` draws from the images of a class, and there are "
             f"none of {listed(empty)}. Add some, lower `validate.classes`, or set `train.generator: deconv`."
         )
-    fitted, words = fitted_settings(data.images, data.labels)
+    fitted, words = fitted_settings(data.images)
     named = {
         "cap": choices.score_cap,
         "sources": choices.score_sources,

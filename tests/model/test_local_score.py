@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from cgan.model.local_score import (
-    NEARER,
-    WINDOW_SCALES,
+    LARGE,
+    SMALL,
     LocalScoreSampler,
     LocalScoreSettings,
     Windows,
@@ -191,12 +191,17 @@ def test_drawings_are_nearer_to_training_images_where_windows_are_larger() -> No
     assert how_much_nearer(images, alone, 4.0, 30) == -torch.inf
 
 
-def test_settings_are_the_largest_windows_whose_drawings_are_no_copies() -> None:
-    images, labels = random_pictures(2)
-    settings, why = fitted_settings(images, labels, 20)
-    assert settings.window_scale in WINDOW_SCALES and "down to" in why
-    assert how_much_nearer(images, labels, settings.window_scale, 20) <= NEARER
-    assert suits(images, labels, 20)[1] != "no photographs"
+def test_windows_are_larger_in_larger_images() -> None:
+    for side, scale in ((32, SMALL), (47, SMALL), (48, LARGE), (96, LARGE)):
+        settings, why = fitted_settings(torch.zeros(2, 3, side, side, dtype=torch.uint8))
+        assert settings.window_scale == scale
+        assert why.startswith(f"windows × {scale}, down to ")
+
+
+def test_it_suits_photographs_unless_drawings_would_be_copies() -> None:
+    plain, cells = random_pictures(1), random_pictures(3)
+    assert suits(*plain, 20) == (True, "photographs")
+    assert suits(*cells, 20) == (False, "drawings would be near copies of training images")
     characters = torch.zeros(20, 1, 16, 16, dtype=torch.uint8)
     characters[:, :, 4:12, 7:9] = 255
     assert suits(characters, torch.arange(20) % 2) == (False, "no photographs")

@@ -183,7 +183,8 @@ def test_real_images_are_at_the_floor_of_copies(
     back = near_copies(second.images, second.labels, train, first, seed=0)
     for each in (found, back):
         assert each.floor == pytest.approx(0.015, abs=0.01)
-        assert each.closer.double().mean() == pytest.approx(each.floor, abs=0.01)
+        # Of 500 images the share has a standard deviation of .006.
+        assert each.closer.double().mean() == pytest.approx(each.floor, abs=0.015)
     again = near_copies(held.images, held.labels, train, held, seed=0)
     assert again.closer.double().mean() == again.floor
 

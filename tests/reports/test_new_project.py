@@ -77,7 +77,9 @@ def test_a_folder_that_holds_something_is_refused_and_a_failure_leaves_none(
     git_alone.mkdir()
     found = shutil.which("git")
     assert found
-    (git_alone / "git").write_text(f'#!/bin/sh\n[ "$1" = add ] && exit 1\nexec {found} "$@"\n')
+    (git_alone / "git").write_text(
+        f'#!/bin/sh\ncase " $* " in *" add "*) exit 1;; esac\nexec {found} "$@"\n'
+    )
     (git_alone / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{git_alone.resolve()}:/usr/bin:/bin")
     with pytest.raises(CganError):
