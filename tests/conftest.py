@@ -152,6 +152,12 @@ def write_params(folder: Path, **changes: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
 
 
+@pytest.fixture(autouse=True)
+def no_store_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow writes the address that it was given last into the environment, for its children."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture
 def digits_csv(tmp_path: Path) -> Path:
     """36 images of 8 × 8 in 3 classes."""
