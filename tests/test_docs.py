@@ -26,6 +26,7 @@ BY_OTHERS = {
     "local-score-64.jpg",
     "local-score-96.jpg",
     "photographs-cifar.jpg",
+    "photographs-clothes.jpg",
     "photographs-tiles.png",
 }
 SHOWN = re.compile(r"!\[([^\]]*)\]\((?:docs/)?images/([\w.-]+)\)")
