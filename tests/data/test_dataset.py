@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from uneven import GROUP_IN_NAME, NAMES, uneven, write_uneven_folder
 
 from cgan.data import dataset
 from cgan.data.dataset import image_digests
-from cgan.data.parts import split
+from cgan.data.parts import divide, split
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of
 from cgan.model import file_facts
 from cgan.page.data_facts import Rows
 from cgan.params.reading import load_params
+from cgan.params.sections import PreprocessParams
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.stages import download, preprocess, validate
 from cgan.training.fitting import filled
@@ -337,3 +339,23 @@ def test_each_image_keeps_its_class_group_and_side_through_the_stages(
     assert not np.isin(held.groups, learnt.groups).any()
     digests = [image_digests(part.images.numpy()) for part in (held, learnt)]
     assert not np.isin(*digests).any(), "equal images of two groups, too"
+
+
+@pytest.mark.parametrize(("count", "refused"), [(5, True), (6, False)])
+def test_a_hold_out_that_no_metric_can_be_had_from_is_refused_before_anything_is_trained(
+    count: int, refused: bool
+) -> None:
+    data = uneven()
+    first_of_each = [int(np.flatnonzero(data.labels == label)[0]) for label in range(3)]
+    held = [*first_of_each, *np.flatnonzero(data.labels == 0)[5 : 2 + count].tolist()]
+    splits = np.isin(np.arange(len(data.labels)), held).astype(np.int64)
+    assert splits.sum() == count
+    parted = replace(data, splits=splits, groups=None)
+    params = PreprocessParams(holdout_fraction=0.1, group=None, seed=1)
+    if refused:
+        with pytest.raises(
+            DataError, match=r"^5 images are held out, expected at least 6: .*to val"
+        ):
+            divide(parted, NAMES, params)
+    else:
+        assert len(divide(parted, NAMES, params)[0][1]) == count
