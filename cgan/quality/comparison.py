@@ -322,8 +322,9 @@ class EvaluationSet:
 
 
 def _manifolds(real: Tensor, blocks: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Of each block, float64 [blocks]."""
-    by_block = [manifold(real, block) for block in blocks]
+    """Of each block, float64 [blocks]; by fewer neighbours where so few images are left."""
+    most = min(len(real), *map(len, blocks)) - 1
+    by_block = [manifold(real, block, min(NEIGHBOURS, most)) for block in blocks]
     return {key: torch.stack([each[key].mean() for each in by_block]) for key in by_block[0]}
 
 

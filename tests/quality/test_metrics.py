@@ -212,6 +212,15 @@ def report_of(inputs: Inputs, drawn: list[Tensor]) -> dict[str, Any]:
     return measured(inputs, PARAMS, evaluation_set_of(inputs, PARAMS), drawn)
 
 
+def test_six_held_out_images_are_enough_for_every_metric_and_its_interval() -> None:
+    evaluation_set = evaluation_set_of(tiny_inputs(held=2), PARAMS)
+    assert len(evaluation_set.labels) == 6
+    metrics = evaluation_set.judge_drawings(draws(0)[0]).metrics
+    for key in ("precision", "recall", "coverage", "density"):
+        low, high = metrics[key].interval
+        assert low <= metrics[key].value <= high and high > low
+
+
 def test_a_class_with_few_held_out_images_has_no_distance_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
