@@ -126,7 +126,7 @@ class LocalScoreSampler(GenerativeModel):
 
 def _generator(seed: int, position: int) -> torch.Generator:
     state = np.random.SeedSequence((seed % 2**64, position)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> 1))
+    return torch.Generator().manual_seed(int(state[0]) >> 1)
 
 
 def sigmas(settings: LocalScoreSettings) -> list[float]:
