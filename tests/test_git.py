@@ -108,8 +108,8 @@ def test_a_secret_in_a_patch_is_known_by_its_variable_s_name_or_as_a_password_in
         ("TOKEN", "seven-7"),  # it may stand there by chance
         ("PLACE", "http://me@host/db:x"),
         ("PLACE", "ssh://somebody@host"),
-        ("PWD", "/work/a-project"),
-        ("OLDPWD", "/work/a-project"),
+        ("PWD", "/home/me/a-project"),
+        ("OLDPWD", "/home/me/a-project"),
         ("GIT_AUTHOR_NAME", "Somebody Else"),
         ("PATH_OF_COMPASS", "a long word"),
         ("TOKEN_FILE", __file__),
