@@ -59,7 +59,7 @@ test: $(READY) ## Run the quick tests
 test-gpu: $(READY) ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-all: $(READY) ## Run the checks and all tests, also with oldest and newest versions (35 minutes on two cores); writes .cgan/test-all.json
+test-all: $(READY) ## Run the checks and all tests, also with oldest and newest versions (45 minutes on two cores); writes .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; began=$$(date +%s); commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
 	$(MAKE) --no-print-directory check test && $(PYTEST) -m 'slow and not gpu' && \
 	$(MAKE) --no-print-directory test-lowest test-newest && passed=true; \
