@@ -261,7 +261,8 @@ def suits(images: Tensor, labels: Tensor, drawings: int = TRIED) -> tuple[bool, 
 
 
 def photographs(images: Tensor) -> bool:
-    """In colour, or grey without a plain ground, which drawings and characters have."""
+    """In colour, or grey without a plain ground, which drawings and characters have: there the weave of a
+    GAN's transposed convolutions would show."""
     most = int(images.flatten().int().bincount().max())
     return images.shape[1] == 3 or most < PLAIN * images.numel()
 

@@ -19,7 +19,13 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from cgan.data.dataset import Dataset
 from cgan.errors import DataError, listed, percent
-from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings, fitted_settings, suits
+from cgan.model.local_score import (
+    LocalScoreSampler,
+    LocalScoreSettings,
+    fitted_settings,
+    photographs,
+    suits,
+)
 from cgan.params.sections import TrainChoices, TrainParams
 
 R1_GAMMA = 0.3
@@ -44,7 +50,6 @@ SHIFT = 0.07  # of the side, for hard data
 FINE = 0.39  # how much neighbouring pixels of digits differ; the range is 2
 FAR_APART = 0.53
 ALIKE = 0.5  # neighbours of another class, as a part of how many there are by chance
-PLAIN = 0.3  # of all pixels have one value: a ground (photographs of tiles .01, alphabets .86, digits .81)
 ADVICE = (
     "Such images take longer than digits. `train.total_kimg: 700` draws them better, in four times the time; "
     "60 gives a first impression in a third."
@@ -169,13 +174,6 @@ def _fit_local_score(choices: TrainChoices, data: Dataset, why: str) -> Fit:
 def sampler_of(data: Dataset, settings: LocalScoreSettings) -> LocalScoreSampler:
     """What takes the place of a training: it draws from these images."""
     return LocalScoreSampler(data.images, data.labels, settings)
-
-
-def photographs(images: Tensor) -> bool:
-    """In colour, or grey without a plain ground, which drawings and characters have: there the weave of
-    transposed convolutions would show."""
-    most = int(images.flatten().int().bincount().max())
-    return images.shape[1] == 3 or most < PLAIN * images.numel()
 
 
 def gamma(images: Tensor) -> float:
