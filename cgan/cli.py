@@ -146,38 +146,25 @@ def serve(
 
 
 @app.command(rich_help_panel=DRAW)
-def export(
-    out: Annotated[
-        Path | None, typer.Argument(help="The file to write: .onnx, or .pt2 for torch.export.")
-    ] = None,
-    card: Annotated[
-        Path | None,
-        typer.Option(help="Instead of OUT: a folder with a model card, for Hugging Face."),
-    ] = None,
+def card(
+    folder: Annotated[Path, typer.Argument(help="A new folder, to push to Hugging Face.")],
     publish_training_images: Annotated[
         bool,
         typer.Option(
             "--publish-training-images",
-            help="With --card: of a local score sampler, whose file is its training images.",
+            help="Allow it for a local score sampler, whose file is its training images.",
         ),
     ] = False,
     model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
 ) -> None:
-    """Export the generator to ONNX or torch.export, checked against torch, or to a folder to push."""
+    """Write FOLDER with the generator, a grid of drawings, and a model card with its numbers."""
     from cgan.drawing.generator import Generator, default_source
+    from cgan.reports.card import write_card_folder
 
     source, note = (model, "") if model else default_source()
-    if card and not out:
-        from cgan.reports.card import export_card
-
-        allowed = publish_training_images
-        typer.echo(export_card(Generator.load(source), card, training_images=allowed) + note)
-    elif out and not card:
-        from cgan.drawing.export import export
-
-        typer.echo(export(Generator.load(source), out) + note)
-    else:
-        raise CganError("say what to write: OUT, or --card FOLDER.")
+    generator = Generator.load(source)
+    words = write_card_folder(generator, folder, training_images=publish_training_images)
+    typer.echo(words + note)
 
 
 @app.command(rich_help_panel=DATA)

@@ -58,7 +58,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     run_python(code, tmp_path)
 
 
-ANYWHERE = {"draw", "serve", "export", "init", "validate"}
+ANYWHERE = {"draw", "serve", "card", "init", "validate"}
 ARGUMENTS = {
     "preset": ["fast"],
     "compare": ["a", "b"],

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, run
 from PIL import Image
+from synthetic import a_model
 
+from cgan import Generator
 from cgan.files import read_json
 
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
@@ -80,3 +83,39 @@ def test_the_notebook_runs_and_its_stored_outputs_are_those_of_today(tmp_path: P
                 ours, theirs = pixels(value), pixels(then["data"][kind])
                 assert ours.shape == theirs.shape and np.abs(ours - theirs).mean() < 1
     assert not list(tmp_path.iterdir())
+
+
+GENERATORS = [  # kind, classes, channels, height, width, width of the layers, latents
+    *[("deconv", 3, 3, 10, 14, 4, 6), ("upsample", 12, 1, 20, 9, 4, 5)],
+    *[("embed", 3, 1, 8, 8, 4, 2), ("demo", 10, 1, 28, 28, 8, 100)],
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of its own calls
+@pytest.mark.parametrize("architecture", GENERATORS, ids=[each[0] for each in GENERATORS])
+def test_the_lines_that_write_onnx_draw_the_same_pixels_in_batches_of_any_size(
+    architecture: tuple[str, int, int, int, int, int, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
+        pytest.skip("the lines are for torch 2.9 or newer, as the docs say")
+    import onnxruntime
+
+    (tmp_path / "models").mkdir()
+    path = a_model(tmp_path / "models/generator.safetensors", *architecture)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/service.md").read_text().partition("## Without Python")[2]
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
+    session = onnxruntime.InferenceSession("generator.onnx", providers=["CPUExecutionProvider"])
+    network = Generator.load(path).network
+    for count in (1, 2, 1000):
+        latents = torch.randn(count, network.architecture.latent_dim)
+        labels = torch.randint(network.classes, (count,))
+        inputs = {"latents": latents.numpy(), "labels": labels.numpy()}
+        with torch.no_grad():
+            expected = network(latents, labels).numpy()
+        (images,) = session.run(["images"], inputs)
+        assert images.shape == expected.shape and np.abs(images - expected).max() <= 1e-4

@@ -97,7 +97,7 @@ class Generator:
         if not isinstance(self.model, GeneratorNetwork):
             raise ModelError(
                 f"{self.source or 'this generator'}: a local score sampler has no network and no latents, "
-                "so it cannot be exported. Train a GAN for that (`train.generator: upsample`)."
+                "so there is nothing to export. Train a GAN for that (`train.generator: upsample`)."
             )
         return self.model
 

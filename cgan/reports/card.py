@@ -1,4 +1,4 @@
-"""`cgan export --card`: a folder with a generator, its model card and drawings, for Hugging Face."""
+"""`cgan card`: a folder with a generator, its model card and drawings, for Hugging Face."""
 
 import contextlib
 from pathlib import Path
@@ -15,12 +15,12 @@ from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
 from cgan.quality.table import stated
 
 
-def export_card(generator: Generator, folder: Path, *, training_images: bool = False) -> str:
+def write_card_folder(generator: Generator, folder: Path, *, training_images: bool = False) -> str:
     """Write the folder → what it holds, in words. Raises CganError where it holds something already, and
     where the generator's file is its training images and nobody said that these may be published."""
     if generator.holds_training_images and not training_images:
         raise CganError(
-            f"--card {folder}: not written. {generator.caution} If they may be published, add "
+            f"{folder}: not written. {generator.caution} If they may be published, add "
             "--publish-training-images."
         )
     report, reference = known(generator)

@@ -101,7 +101,7 @@ def test_drawing_needs_and_imports_none_of_the_packages_of_the_pipeline(tmp_path
     code = """
 from contextlib import suppress
 from cgan.cli import main
-for words in ("draw 2024", "export --card hub"):
+for words in ("draw 2024", "card hub"):
     sys.argv = ["cgan", *words.split()]
     with suppress(SystemExit):
         main()
