@@ -150,7 +150,7 @@ def left_out(facts: dict[str, Any], samples: int) -> list[str]:
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
         sentences.append(
             f"Looking for wrong labels, the judge saw {looked_at:,} of {data['rows']:,} rows, the "
-            f"held-out ones first ({VALUES:,} pixels are the limit). `cgan label-errors` looks at all."
+            f"held-out ones first ({VALUES:,} pixels are the limit)."
         )
     if (judged := context["drawn_images"]) < samples:
         sentences.append(

@@ -32,13 +32,12 @@ class Suspects:
 def doubtful_labels(
     probabilities: Probabilities,
     labels: Labels,
-    among: NDArray[np.bool_] | None = None,
     groups: Labels | None = None,
 ) -> Suspects:
-    """Of the rows `among` (bool [N]; all of them), those in which the likeliest class is not the label.
-    Probabilities [N, classes], labels [N]. Those of one of the `groups` [N] stand together."""
+    """The rows in which the likeliest class is not the label. Probabilities [N, classes], labels [N]. Rows of
+    one of the `groups` [N] stand together."""
     likeliest = probabilities.argmax(axis=1).astype(np.int64)
-    rows = np.flatnonzero((likeliest != labels) & (True if among is None else among))
+    rows = np.flatnonzero(likeliest != labels)
     margin = probabilities[rows, likeliest[rows]] - probabilities[rows, labels[rows]]
     order = np.argsort(-margin, kind="stable")
     if groups is not None:

@@ -30,25 +30,6 @@ def report() -> None:
 
 
 @made.command(rich_help_panel=JUDGE)
-def watch() -> None:
-    """Open the page of the training in progress, which shows drawings and curves as they come."""
-    root = require_project()
-    import sys
-    import webbrowser
-
-    from cgan.errors import CganError
-    from cgan.page.live import LIVE
-
-    page = root / LIVE
-    if not page.is_file():
-        raise CganError(
-            f"{page}: not found, because nothing was trained here. Start a training: `dvc repro`."
-        )
-    opened = sys.stdout.isatty() and webbrowser.open(page.as_uri())
-    typer.echo(f"{page}{'' if opened else ': open it in a browser.'}")
-
-
-@made.command(rich_help_panel=JUDGE)
 def compare(
     run_a: Annotated[
         str, typer.Argument(metavar="RUN_A", help="Id or alias in MLflow, or a project's folder.")
@@ -146,23 +127,6 @@ def reproduce(
 
     if not reproduce_run(run, typer.echo):
         raise typer.Exit(1)
-
-
-@made.command("label-errors", rich_help_panel=DATA)
-def label_errors(
-    folds: Annotated[
-        int, from_2_to_20("Number of folds; a judge trained on the others checks each.")
-    ] = 5,
-    out: Annotated[
-        Path, typer.Option(help="The .csv to write; a page with pictures goes beside it.")
-    ] = Path("reports/label_errors.csv"),
-) -> None:
-    """List labels that look wrong to judges that were not trained on them (minutes)."""
-    require_project()
-    from cgan.params.reading import load_params
-    from cgan.reports.label_errors import find_label_errors
-
-    find_label_errors(load_params(), folds, out, typer.echo)
 
 
 @made.command(rich_help_panel=DATA)

@@ -8,6 +8,7 @@ one is of the last step: whatever is killed before DVC knows the result, the nex
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -37,7 +38,6 @@ from cgan.model.file_facts import FORMAT
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_generator, save_network, save_no_discriminator
 from cgan.model.sampling import image_grid
-from cgan.page.live import LivePage
 from cgan.params.reading import load_params
 from cgan.params.sections import Params, TrainParams, flatten
 from cgan.project import (
@@ -113,14 +113,10 @@ def main() -> None:
         if fitting.advice:
             log.info(fitting.advice)
         watch = Watch(judge.to(hardware.device), data, fitted.seed)
-        live = LivePage(folder, run.info["run_name"], fitted.total_kimg)
-
-        def bar(steps: range) -> Iterator[int]:
-            return live.between(progress("training", steps, fitted.batch_size))
-
+        bar = functools.partial(progress, "training", images_a_step=fitted.batch_size)
+        log.info("Drawings and curves as they come: `cgan ui`, run %s.", run.info["run_name"])
         try:
-            with live.kept():
-                trained = train(data, fitted, run, folder, bar, lambda: bool(signals), watch)
+            trained = train(data, fitted, run, folder, bar, lambda: bool(signals), watch)
         except Diverged as error:
             raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
         made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}

@@ -31,7 +31,6 @@ CHANGES_NO_RESULT = {
     "cgan.tracking.store",
     "cgan.drawing.logged_model",
     "cgan.stages.origin",
-    "cgan.page.live",
     "cgan.drawing.mlflow_model",
     # Where MLflow keeps a generator: a stage loads a file.
     "cgan.registry.client",

@@ -1,0 +1,21 @@
+"""Labels that look wrong: their order, by the probabilities of a judge."""
+
+import numpy as np
+import pytest
+
+from cgan.quality.label_errors import doubtful_labels
+
+
+def test_the_label_that_is_the_least_likely_beside_the_likeliest_class_comes_first() -> None:
+    probabilities = np.array([[0.5, 0.49, 0.01], [0.6, 0.1, 0.3], [0, 0.2, 0.8]])
+    found = doubtful_labels(probabilities, np.array([1, 1, 2]))
+    assert (found.rows.tolist(), found.suggested.tolist()) == ([1, 0], [0, 0])
+    assert found.confidence == pytest.approx([0.5, 0.01])
+
+
+def test_doubtful_labels_of_a_group_stand_together_at_the_place_of_the_most_doubtful() -> None:
+    sure = np.array([0.7, 0.9, 0.6, 0.8, 0.65])
+    probabilities = np.stack([sure, 1 - sure], 1)
+    groups = np.array([4, 9, 4, 4, 9])
+    found = doubtful_labels(probabilities, np.ones(5, np.int64), groups)
+    assert found.rows.tolist() == [1, 4, 3, 0, 2]
