@@ -8,8 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cgan.drawing.class_names import Classes, names_in
 from cgan.errors import CganError, ModelError
+from cgan.files import require_writable
 from cgan.model.file_facts import CAUTION
 from cgan.project import GENERATOR
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 DIGITS = "digits"
 BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
 MAX_SEED = 2**63 - 1
+SHOWN = 20  # classes in a notebook
 ANSWER_S = 20.0  # of a core, which the drawings of one answer may take
 ALIASES = ("champion", "challenger")
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
@@ -53,6 +57,24 @@ class Generator:
             f"<Generator: {self.classes} classes, {width}×{height} pixels, "
             f"{'grey' if channels == 1 else 'colour'}, {self.model.kind}, from {self.source or 'memory'}>"
         )
+
+    def _repr_html_(self) -> str:
+        """For a notebook: what it is, and a drawing of each class, of the first where there are many."""
+        from cgan import notebook
+        from cgan.model.sampling import encode_png
+
+        names = self.class_names[:SHOWN]
+        png = encode_png(np.asarray(self.picture(list(range(len(names))))))
+        words = repr(self).strip("<>")
+        return notebook.paragraph(words) + notebook.picture(png, ", ".join(names))
+
+    def save(self, path: Path | str) -> None:
+        """Write a file that `load` reads: one safetensors file, no pickle, whole or not at all. The folder is
+        made where it is missing. Raises OSError where it cannot be written."""
+        from cgan.model.model_file import save_generator
+
+        require_writable(Path(path))
+        save_generator(path, self.model, self.facts)
 
     @classmethod
     def load(cls, source: Path | str = DIGITS, device: str = "cpu") -> Generator:

@@ -1,5 +1,7 @@
 """The generator that comes with the package, and drawing where nothing but its six packages is installed."""
 
+import base64
+import io
 import re
 import sys
 import tomllib
@@ -67,6 +69,17 @@ def test_without_an_argument_it_is_loaded_and_draws_what_cgan_draw_writes(tmp_pa
             assert picture.mode == file.mode
             assert np.array_equal(np.asarray(picture), np.asarray(file))
         assert picture._repr_png_()[:4] == b"\x89PNG", "a notebook shows it"
+
+
+def test_a_generator_is_saved_and_loaded_and_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+    generator, path = Generator.load(), tmp_path / "new" / "digits.safetensors"
+    generator.save(path)
+    assert path.read_bytes() == BUNDLED.read_bytes()
+    generator.facts["class_names"] = ["<zero>", *"123456789"]
+    shown = generator._repr_html_()
+    assert "10 classes, 28×28 pixels" in shown and 'alt="&lt;zero&gt;, 1, 2' in shown
+    with Image.open(io.BytesIO(base64.b64decode(shown.split("base64,")[1].split('"')[0]))) as png:
+        assert np.array_equal(np.asarray(png), np.asarray(generator.picture(list(range(10)))))
 
 
 def test_what_cannot_be_drawn_is_refused_in_words() -> None:
