@@ -123,3 +123,5 @@ METRICS = {
         ),
     )
 }
+
+RANKED_BY = "fid_judge"  # what says which of several runs is the best

@@ -93,7 +93,7 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         report = train(base, commit, study.study_name, trial.number, values)
         first = report | study.user_attrs
         study.set_user_attr("measurement_context", first["measurement_context"])
-        if differs := ", ".join(contexts_differ(first, report)):
+        if differs := ", ".join(contexts_differ(first, report, s.objective)):
             raise CganError(f"it was measured differently from the first trial: {differs}")
         say(f"trial {trial.number}: {s.objective} {report['quality'][s.objective]:.4g}")
         return float(report["quality"][s.objective])

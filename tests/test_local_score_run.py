@@ -29,7 +29,9 @@ from cgan.files import read_json
 from cgan.model.local_score import LocalScoreSampler
 from cgan.page import drawn_facts
 from cgan.page.assemble import data_of
+from cgan.params.editing import set_params
 from cgan.quality import comparison
+from cgan.reports.report import summary
 from cgan.service.served import Keeper
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
 
@@ -184,3 +186,9 @@ def test_its_evaluation_names_copies_and_how_many_were_drawn() -> None:
     report = json.loads(project.EVALUATION.read_text())
     assert report["copies"]["value"] is not None and report["conditional_accuracy"]["value"] > 0.5
     assert report["measurement_context"]["drawn_images"] == 300, "100 of each class"
+    assert "right on" in (shown := summary()) and "were judged, not" not in shown
+    params = Path("params.yaml").read_text()
+    set_params({"evaluate.samples": 5000})
+    shown = " ".join(summary().split())
+    Path("params.yaml").write_text(params)
+    assert "300 drawings were judged, not 5,000 (`evaluate.samples`), as each takes a part" in shown

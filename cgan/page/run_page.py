@@ -53,7 +53,7 @@ from cgan.project import (
 )
 from cgan.quality.diversity import OTHERS
 from cgan.quality.judge import load_judge
-from cgan.quality.table import quality_line
+from cgan.quality.table import fewer_judged, quality_line
 
 STATES = (POOR, DOUBTFUL, GOOD)
 # Of the gate, in dvc.yaml too.
@@ -144,7 +144,7 @@ def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows)
 
 def left_out(facts: dict[str, Any], samples: int) -> list[str]:
     """What a page of this run does not show, in sentences."""
-    data, context, sentences = facts["data"], facts["measurement_context"], []
+    data, sentences = facts["data"], list[str]()
     if facts["losses"]["every"] > 1:
         sentences.append(f"The curves show only one in {facts['losses']['every']} records.")
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
@@ -152,11 +152,8 @@ def left_out(facts: dict[str, Any], samples: int) -> list[str]:
             f"Looking for wrong labels, the judge saw {looked_at:,} of {data['rows']:,} rows, the "
             f"held-out ones first ({VALUES:,} pixels are the limit)."
         )
-    if (judged := context["drawn_images"]) < samples:
-        sentences.append(
-            f"{judged:,} drawings were judged, not {samples:,} (`evaluate.samples`), as each takes a part "
-            "of a second: the intervals are so much wider."
-        )
+    if fewer := fewer_judged(facts, samples):
+        sentences.append(fewer)
     if facts["confusion"]["matrix"] is None:
         sentences.append(
             "With this many classes, only the most frequent mistakes are shown, not the confusion matrix."

@@ -20,8 +20,13 @@ from cgan.quality.metrics import wilson_interval
 
 Interval = tuple[float, float]
 
-# The only key of a context that may differ.
-OWN = {"generator_digest"}
+# Keys of a context that may differ. Of fewer drawings intervals are wider, and say so.
+OWN = {"generator_digest", "drawn_images"}
+# How many images a metric is taken of, where its value depends on that (a Fréchet distance falls with it).
+COUNTS = {
+    "fid_judge": "distance_images",
+    **dict.fromkeys(("precision", "recall", "density", "coverage"), "neighbour_images"),
+}
 
 
 def change(metric: Metric, a: Evaluation, b: Evaluation) -> Interval | None:
@@ -80,10 +85,17 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     return change, (change - reach, change + reach)
 
 
-def contexts_differ(a: Evaluation, b: Evaluation) -> dict[str, tuple[Any, Any]]:
-    """What two evaluations' numbers depend on, where it differs; empty if they can be compared."""
-    of_a, of_b = a["measurement_context"], b["measurement_context"]
-    keys = sorted((of_a.keys() | of_b.keys()) - OWN)
+def context_of(report: Evaluation, metric: str = "") -> dict[str, Any]:
+    """What every number of an evaluation depends on; with a metric's key, what that depends on."""
+    left_out = OWN | (set(COUNTS.values()) - {COUNTS.get(metric)})
+    return {k: v for k, v in report["measurement_context"].items() if k not in left_out}
+
+
+def contexts_differ(a: Evaluation, b: Evaluation, metric: str = "") -> dict[str, tuple[Any, Any]]:
+    """Where the `context_of` two evaluations differs; empty if they, or this metric of theirs, can be
+    compared."""
+    of_a, of_b = context_of(a, metric), context_of(b, metric)
+    keys = sorted(of_a.keys() | of_b.keys())
     return {key: (of_a.get(key), of_b.get(key)) for key in keys if of_a.get(key) != of_b.get(key)}
 
 

@@ -109,6 +109,16 @@ def tracked(report: Evaluation) -> dict[str, float]:
     return {f"quality/{key}": value for key, value in headline(report).items() if key in METRICS}
 
 
+def fewer_judged(report: Evaluation, samples: int) -> str:
+    """Why fewer than `samples` drawings were judged, in a sentence; empty where they were not."""
+    if (judged := report["measurement_context"]["drawn_images"]) >= samples:
+        return ""
+    return (
+        f"{judged:,} drawings were judged, not {samples:,} (`evaluate.samples`), as each takes a part of a "
+        "second: the intervals are so much wider."
+    )
+
+
 def quality_table(report: Evaluation) -> list[list[str]]:
     """Each metric with its interval, what real images get and what it means, a header first."""
     rows = [["metric", "drawn", "95 % interval", "real images", "better", "meaning"]]

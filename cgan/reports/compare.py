@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from cgan.errors import CganError, printable
+from cgan.errors import CganError, listed, printable
 from cgan.files import write_text
 from cgan.markdown import table
 from cgan.metric import METRICS, Evaluation, Metric
@@ -34,17 +34,21 @@ Reference = dict[str, Any]
 
 @dataclass(frozen=True)
 class Change:
-    """A number of both runs. `interval`: at 95 %, of b - a, where it is known."""
+    """A number of both runs. `interval`: at 95 %, of b - a, where it is known; `alike`: measured on as many
+    images, where the value depends on it."""
 
     metric: Metric
     a: float
     b: float
     interval: Interval | None
     floor: float | None = None  # what real images get
+    alike: bool = True
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, `within chance`, or empty where no interval says it."""
+        """`better`, `worse`, `within chance`, `not compared`, or empty where no interval says it."""
+        if not self.alike:
+            return "not compared"
         if not self.interval:
             return ""
         low, high = self.interval
@@ -54,7 +58,8 @@ class Change:
 
     def cells(self) -> tuple[str, ...]:
         name = f"{self.metric.name} {ARROWS[self.metric.better]}"
-        numbers = map(number, (self.floor, self.a, self.b, self.b - self.a))
+        difference = self.b - self.a if self.alike else None
+        numbers = map(number, (self.floor, self.a, self.b, difference))
         interval = " to ".join(map(number, self.interval)) if self.interval else "–"
         return name, *numbers, interval, self.verdict
 
@@ -86,7 +91,7 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
     else:
         metrics = metric_changes(a, b)
         rows = [change.cells() for change in metrics]
-        parts = [f"**{in_words(metrics)}**", runs, "### Metrics"]
+        parts = [f"**{in_words(metrics)}**", _judged_by(a, b, metrics), runs, "### Metrics"]
         parts += [_table("↑: higher is better", COLUMNS, rows, numbers=5)]
     params_a, params_b = run_a["params"], run_b["params"]
     params = [(key, params_a.get(key, "–"), params_b.get(key, "–")) for key in params_a | params_b]
@@ -102,9 +107,25 @@ def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
     for metric in filter(lambda metric: metric.in_tables, METRICS.values()):
         value_a, value_b = metric.value(a), metric.value(b)
         if value_a is not None and value_b is not None:
-            interval = change(metric, a, b)
-            changes.append(Change(metric, value_a, value_b, interval, metric.floor(a)))
+            alike = not contexts_differ(a, b, metric.key)
+            interval, floor = (change(metric, a, b), metric.floor(a)) if alike else (None, None)
+            changes.append(Change(metric, value_a, value_b, interval, floor, alike))
     return changes
+
+
+def _judged_by(a: Evaluation, b: Evaluation, changes: Sequence[Change]) -> str:
+    """What a reader should know where the drawings judged differ in number; otherwise nothing."""
+    counts = [report["measurement_context"].get("drawn_images") for report in (a, b)]
+    if counts[0] == counts[1]:
+        return ""
+    text = "{:,} drawings of A were judged and {:,} of B: ".format(*counts)
+    text += "of fewer, intervals are wider, the worst class looks worse, and GAN-train learns less."
+    if names := listed([change.metric.name for change in changes if not change.alike]):
+        text += (
+            f" Not compared, as it depends on the number of images: {names}. `cgan gate` draws as many of "
+            "the champion as of the present generator."
+        )
+    return text
 
 
 def in_words(changes: Sequence[Change]) -> str:

@@ -2,13 +2,16 @@
 
 import contextlib
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError, percent
 from cgan.files import locked, read_json
 from cgan.hosts import is_server, run_page, without_credentials
-from cgan.metric import METRICS, Evaluation
+from cgan.metric import METRICS, RANKED_BY, Evaluation
+from cgan.model.file_facts import read_facts
+from cgan.params.reading import load_params
 from cgan.project import (
     BESIDE_REAL,
     EVALUATION,
@@ -21,13 +24,13 @@ from cgan.project import (
     project_root,
 )
 from cgan.quality.intervals import change, contexts_differ
-from cgan.quality.table import quality_line, quality_table
+from cgan.quality.table import fewer_judged, quality_line, quality_table
 from cgan.registry.client import evaluation_of, open_registry
 from cgan.tracking.runs import DISTANCE, MEASURED_WITH, WEIGHTS, measured_alike
 from cgan.tracking.store import store_uri
 
 UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
-METRIC = METRICS["fid_judge"]  # by which runs are ranked
+METRIC = METRICS[RANKED_BY]
 
 
 def summary() -> str:
@@ -60,6 +63,7 @@ def summary() -> str:
     return "\n".join(
         [
             *lines,
+            *_fewer(evaluation),
             "",
             f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
             f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}",
@@ -93,6 +97,15 @@ def _quality(evaluation: Evaluation, judge: dict[str, Any], run: dict[str, Any])
     ]
 
 
+def _fewer(evaluation: Evaluation) -> list[str]:
+    """Why fewer drawings of a sampler were judged than params.yaml asks for."""
+    with contextlib.suppress(CganError, KeyError):
+        if read_facts(GENERATOR, "generator")["params"]["generator"] == "local_score":
+            text = fewer_judged(evaluation, load_params().evaluate.samples)
+            return textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="  ")
+    return []
+
+
 def _among_runs(run: dict[str, Any]) -> list[str]:
     # There may be no store, or another version's numbers.
     with contextlib.suppress(CganError, KeyError, TypeError):
@@ -116,11 +129,13 @@ def rank(run_id: str) -> str:
         if weights_here not in peers or len(peers) < 2:
             return ""
         rival = peers[weights[0 if weights.index(weights_here) else 1]][0]
-        pair = [evaluation_of(registry, key) for key in (run_id, rival.info.run_id)]
+        report, of_rival = (evaluation_of(registry, key) for key in (run_id, rival.info.run_id))
     text = f"number {weights.index(weights_here) + 1} of {len(peers)} generators by {METRIC.name}, "
     text += f"{mine.data.metrics[DISTANCE]:.3g}; "
     text += f"{rival.info.run_name} has {rival.data.metrics[DISTANCE]:.3g}"
-    if all(pair) and not contexts_differ(*pair) and (interval := change(METRIC, *pair)):
+    if not report or not of_rival or contexts_differ(report, of_rival, RANKED_BY):
+        return text
+    if interval := change(METRIC, report, of_rival):
         low, high = interval
         text += f", and the difference is {'within' if low <= 0 <= high else 'more than'} chance"
     return text

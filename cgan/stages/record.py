@@ -18,9 +18,10 @@ from cgan.drawing.card import model_card
 from cgan.drawing.logged_model import NOTE, save_mlflow_model
 from cgan.errors import ModelError
 from cgan.files import read_json, write_json, write_text
-from cgan.metric import METRICS
+from cgan.metric import METRICS, RANKED_BY
 from cgan.model.file_facts import read_facts
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, STRIP
+from cgan.quality.intervals import context_of
 from cgan.quality.table import class_table, quality_table, tracked
 from cgan.stages.runner import log, run_stage
 from cgan.tracking.runs import MEASURED_WITH, reopen
@@ -45,8 +46,8 @@ def main() -> None:
             f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "
             "`dvc checkout`."
         )
-    # The same for numbers that can be compared.
-    measured_with = json.dumps(context | {"generator_digest": ""}, sort_keys=True)
+    # The same for distances that can be compared.
+    measured_with = json.dumps(context_of(report, RANKED_BY), sort_keys=True)
     numbers, note, recorded = tracked(report), headline(tracked(report)), "numbers and tables"
     files: Mapping[str, tuple[Path, ...]] = {"reports": (EVALUATION,)}
     if sys.argv[1:] != ["numbers"]:  # of a sweep's trial, which has no pictures

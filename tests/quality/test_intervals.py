@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cgan.metric import METRICS
 from cgan.quality.intervals import (
     contexts_differ,
     difference,
@@ -19,14 +20,31 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
     assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-4)
 
 
-def test_contexts_may_differ_in_the_generator_and_in_nothing_else() -> None:
-    context = {"draws": 3, "generator_digest": "a", "seed": 1}
+def test_contexts_may_differ_in_the_generator_and_in_how_many_drawings_and_in_nothing_else() -> (
+    None
+):
+    context = {"draws": 3, "generator_digest": "a", "seed": 1, "drawn_images": 9}
     for other, differ in (
-        (context | {"generator_digest": "b"}, {}),
+        (context | {"generator_digest": "b", "drawn_images": 8}, {}),
         ({"generator_digest": "b", "seed": 2}, {"seed": (1, 2), "draws": (3, None)}),
     ):
         pair = ({"measurement_context": each} for each in (context, other))
         assert contexts_differ(*pair) == differ
+
+
+def test_a_metric_whose_value_depends_on_how_many_images_it_is_taken_of_is_compared_with_as_many() -> (
+    None
+):
+    a, b = (
+        {"measurement_context": {"distance_images": n, "neighbour_images": 9}} for n in (300, 400)
+    )
+    assert contexts_differ(a, b, "fid_judge") == {"distance_images": (300, 400)}
+    assert not contexts_differ(a, b)
+    assert not contexts_differ(a, b, "recall") and not contexts_differ(a, b, "copies")
+    b["measurement_context"] = {"distance_images": 300, "neighbour_images": 8}
+    assert [key for key in METRICS if contexts_differ(a, b, key)] == [
+        *("coverage", "recall", "precision", "density")
+    ]
 
 
 def test_the_interval_of_a_difference_of_means_is_welchs() -> None:

@@ -77,7 +77,8 @@ def test_a_difference_that_chance_can_make_is_called_so(
 ) -> None:
     one = {key: {"value": 0.3, "interval_95": [0.25, 0.35], "floor": 0.1}}
     two = {key: {"value": (low + high) / 2, "interval_95": [low, high], "floor": 0.1}}
-    assert [each.verdict for each in metric_changes(one, two)] == [verdict]
+    pair = ({**report, "measurement_context": {}} for report in (one, two))
+    assert [each.verdict for each in metric_changes(*pair)] == [verdict]
 
 
 def test_numbers_of_different_contexts_are_not_compared_and_it_is_told_why(finished: Path) -> None:
@@ -88,6 +89,30 @@ def test_numbers_of_different_contexts_are_not_compared_and_it_is_told_why(finis
     assert "not compared" in markdown and "Fréchet distance" not in markdown
     assert row(markdown, "seed")[1:] == ["1001", "5 |"]
     assert row(markdown, r"reference\_digest")[2] == f"{'f' * 64} |"
+
+
+def test_where_fewer_drawings_were_judged_it_is_said_and_the_rest_is_compared(
+    finished: Path,
+) -> None:
+    """As of a GAN and of a sampler, which takes part of a second for a drawing."""
+    report, reference = recorded(str(finished))
+    other = better(report)
+    drawn = report["measurement_context"]["drawn_images"]
+    other["measurement_context"]["drawn_images"] = 10_000
+    markdown = comparison(report, reference, other, reference)
+    assert markdown.startswith("**B is better in Fréchet distance; the rest is within chance.**")
+    assert (
+        f"{drawn:,} drawings of A were judged and 10,000 of B: of fewer, intervals are" in markdown
+    )
+    assert "not compared" not in markdown.lower()
+    # The distance falls with the number of images.
+    other["measurement_context"]["distance_images"] += 1
+    markdown = comparison(report, reference, other, reference)
+    assert markdown.startswith("**The differences are within chance.**")
+    assert "as it depends on the number of images: Fréchet distance. `cgan gate`" in markdown
+    distance = row(markdown, "Fréchet distance ↓")
+    assert distance[1] == "–" and distance[4:] == ["–", "–", "not compared |"]
+    assert row(markdown, "recall ↑")[-1] == "within chance |"
 
 
 def test_the_terminal_shows_it_a_file_takes_it_and_a_foreign_name_commands_no_terminal(
