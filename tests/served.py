@@ -51,10 +51,11 @@ def running(keeper: Keeper) -> Iterator[httpx.Client]:
 
 @contextlib.contextmanager
 def command(
-    *arguments: str, folder: Path, files: int = 1024
+    *arguments: str, folder: Path, files: int = 1024, most: int = 1024
 ) -> Iterator[tuple[subprocess.Popen[str], Path, httpx.Client]]:
-    """`cgan serve …` in a process of its own, with the file that has its log."""
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files})); "
+    """`cgan serve …` in a process of its own, with the file that has its log. It may have so many files open,
+    and raise that to `most`."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {most})); "
     code, log = f"{limit}from cgan.cli import main; main()", folder / "log"
     with (
         log.open("w") as stderr,

@@ -52,7 +52,7 @@ BARS = {
     "coverage_of_floor": "coverage, as a fraction of that of real images",
     "diversity": "diversity of class {}, the least diverse, as a fraction of that of real images",
 }
-MAX_CLASS_MIX = 0.10  # part of the images that would need another class
+MAX_CLASS_MIX = 0.05  # part of the images that would need another class
 MAX_CLASS_LOSS = 0.05  # of a class's agreement
 
 
@@ -284,11 +284,14 @@ def agreement(
     ]
 
 
-def mix(counts: Tensor, past: Tensor) -> Check:
-    """How many images would need another class, less what chance explains: of counts [classes]."""
+def mix(counts: Tensor, past: Tensor, together: float = 1.0) -> Check:
+    """How many images would need another class, less what chance explains: of counts [classes]. `together`:
+    how many images a group has, for as many fewer things were chosen (Kish, Survey Sampling, 1965, 5.4)."""
     shares, past_shares = counts / counts.sum(), past / past.sum()
     z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(shares)))
-    spread = (counts + past) / (counts + past).sum() * (1 / counts.sum() + 1 / past.sum())
+    spread = (
+        (counts + past) / (counts + past).sum() * (1 / counts.sum() + 1 / past.sum()) * together
+    )
     value = float(((shares - past_shares).abs() - z * spread.sqrt()).clamp(min=0).sum() / 2)
     return _at_most("class_mix", "images that would need another class", value, MAX_CLASS_MIX)
 

@@ -243,7 +243,8 @@ def compared(
     shape, classes, names = images.shape[1:], inputs.heldout.classes, inputs.heldout.class_names
     new = (~torch.isin(_fingerprints(images, labels), reference.fingerprints)).nonzero()[:, 0]
     shifts = furthest(Moments.of_images(images, labels, classes), reference.looks, shape)
-    checks = [mix(labels.bincount(minlength=classes).double(), reference.looks.counts)]
+    counts = labels.bincount(minlength=classes).double()
+    checks = [mix(counts, reference.looks.counts, _images_of_a_group(inputs))]
     if len(new):
         fresh = Moments.of_images(images[new], labels[new], classes)
         new = new[torch.randperm(len(new), generator=torch.Generator().manual_seed(0))][:LOOKED_AT]
@@ -257,6 +258,14 @@ def compared(
         )
     what = f"standard deviations by which a class's images differ from {whose}"
     return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
+
+
+def _images_of_a_group(inputs: Inputs) -> float:
+    """How many images an image's group has, mean over the images; 1 without groups. One side of the split has
+    all of a group."""
+    groups = [part.groups for part in (inputs.training, inputs.heldout) if part.groups is not None]
+    sizes = [each.unique(return_counts=True)[1].double() for each in groups]
+    return float(torch.cat(sizes).square().sum() / torch.cat(sizes).sum()) if sizes else 1.0
 
 
 def _fingerprints(images: Tensor, labels: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ MAX_VALUES = 2**24  # pixels × colours of one answer
 THREADS = 8  # that draw; more at once would only take memory and keep each other waiting
 POLL_S = 2.0
 MAX_CONNECTIONS, OTHER_FILES = 1000, 100  # of the descriptors that a process may have
+ENOUGH_FILES = 4096  # for as many connections, and a queue that a burst does not fill
 IDLE_S = 60  # until a connection has to say something
 TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n"
@@ -67,6 +68,10 @@ def serve(model: str | None, host: str, port: int) -> None:
     for name in ("cgan", "uvicorn.access"):
         logging.getLogger(name).setLevel("INFO")
     require_free(host, port, "--port")
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= files < ENOUGH_FILES:  # a soft limit: 1,024, mostly, for programs that use select()
+        raised = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, most))
     # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.
     torch.set_num_threads(1)
     keeper = Keeper(model)

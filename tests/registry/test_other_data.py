@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -227,3 +228,43 @@ def test_agreement_falls_by_more_than_noise(
 def test_the_mix_is_off_by_half_of_what_the_shares_differ_by_beyond_chance() -> None:
     check = mix(torch.tensor([30_000, 10_000]), torch.tensor([20_000, 20_000]))
     assert check.value == pytest.approx(0.25 - 2.2414 * (0.005590 + 0.004330) / 2, abs=1e-5)
+
+
+def test_two_of_ten_classes_at_a_quarter_are_another_mix_and_chance_is_none() -> None:
+    dice, even = np.random.default_rng(0), np.full(10, 0.1)
+    rarer = np.where((np.arange(10) // 2) == 2, 0.025, 0.1)
+
+    def passed(shares: np.ndarray, images: int, of_group: int = 1) -> int:
+        """Of 200, beside others with equal shares."""
+        draws = (
+            dice.multinomial(images // of_group, p, 200) for p in (shares / shares.sum(), even)
+        )
+        pairs = zip(*(torch.from_numpy(each * of_group).double() for each in draws), strict=True)
+        return sum(mix(now, past, of_group).passed for now, past in pairs)
+
+    assert passed(rarer, 4500) < 10
+    assert passed(even, 270) == passed(even, 4500) == 200
+    assert passed(even, 270, of_group=10) == passed(even, 4500, of_group=30) == 200
+
+
+def test_f19_few_things_that_were_photographed_often_have_another_mix_by_chance(
+    second: Path,
+) -> None:
+    images, labels = map(torch.from_numpy, digits(seed=5))
+    fewer = torch.cat(
+        [(labels == label).nonzero()[:most, 0] for label, most in enumerate((6, 60, 60))]
+    )
+    part = Dataset(images[fewer], labels[fewer], {"classes": 3})
+    with open_registry("cgan") as registry:
+        reference = Reference.of(registry, registry.version(1))
+
+    def failed(groups: torch.Tensor | None) -> set[str]:
+        whole = replace(part, groups=groups)
+        heldout = whole.at(torch.arange(0))
+        checks = compared(
+            reference, cast(Any, SimpleNamespace(training=whole, heldout=heldout)), LIMITS
+        )
+        return {check.name for check in checks if not check.passed}
+
+    assert failed(None) == failed(torch.arange(126)) == {"class_mix"}
+    assert failed(torch.arange(126) // 6) == set()

@@ -251,7 +251,7 @@ def test_idle_connections_leave_neither_silence_nor_a_full_log(model: Path, tmp_
         return b""
 
     with (
-        command("--model", str(model), folder=tmp_path, files=200) as (_, log, client),
+        command("--model", str(model), folder=tmp_path, files=200, most=200) as (_, log, client),
         contextlib.ExitStack() as idle,
     ):
         place = urlsplit(str(client.base_url))
@@ -268,6 +268,18 @@ def test_idle_connections_leave_neither_silence_nor_a_full_log(model: Path, tmp_
         assert len(log.read_bytes()) < 2000
         idle.close()
         eventually(lambda: httpx.get(f"{client.base_url}/draw?text=1").status_code == 200)
+
+
+def test_a_soft_limit_of_files_limits_no_connections(model: Path, tmp_path: Path) -> None:
+    with (
+        command("--model", str(model), folder=tmp_path, files=110) as (_, _, client),
+        contextlib.ExitStack() as idle,
+    ):
+        place = str(client.base_url.host), client.base_url.port or 0
+        for _ in range(120):
+            idle.enter_context(socket.create_connection(place, 10))
+        for _ in range(5):
+            assert httpx.get(f"{client.base_url}/draw?text=1").status_code == 200
 
 
 def test_a_connection_that_says_nothing_is_closed(
