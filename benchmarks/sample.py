@@ -1,11 +1,13 @@
 """What small parts of the embedded sample make."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cgan.metric import METRICS, Evaluation
+from cgan.evaluation import Evaluation, Score
+from cgan.metric import METRICS
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
 from cgan.quality.evaluation import Inputs, classes_asked, evaluation_set_of, measured
@@ -34,7 +36,7 @@ def report(common: EvaluationSet, judge: Judge, drawn: Tensor) -> Evaluation:
 
 
 def cells(found: Evaluation, keys: tuple[str, ...], of: str = "value") -> list[str]:
-    values = (found[key].get(of) for key in keys)
+    values = (getattr(found.score(key), of) for key in keys)
     return ["–" if value is None else f"{value:.3f}" for value in values]
 
 
@@ -54,7 +56,7 @@ def small(scale: Scale) -> Result:
     )  # fmt: skip
     short = SHORT_RUN if scale.limit else {}
     choices = TrainChoices.model_validate(params.train.model_dump() | short)
-    reports: dict[str, Evaluation] = {}
+    reports: dict[str, Any] = {}
     for count in A_CLASS:
         of = common.training.labels
         rows = torch.cat([(of == label).nonzero()[:count, 0] for label in range(10)])
@@ -65,10 +67,11 @@ def small(scale: Scale) -> Result:
         near = near_copies(drawn, asked, some, common.heldout, params.evaluate.seed)
         pupil = accuracy(replace(common, training=some).judge, common.heldout)
         closer = near.closer.double().mean().item()
-        found |= {"pupil": {"value": pupil.value}, "copies": {"value": closer}}
-        reports[f"{len(some):,}"] = found
+        more = {"pupil": Score(value=pupil.value), "copies": Score(value=closer)}
+        found = replace(found, metrics={**found.metrics, **more})
+        reports[f"{len(some):,}"] = found.as_json()
         numbers = cells(found, (*OF_SMALL, "pupil", "copies"))
         table.add(f"{len(some):,}", f"{trained.wall_time_s:.0f}", *numbers)
         print(" ".join(table.rows[-1]), flush=True)
-    table.add("real images", "", *cells(found, OF_SMALL, "floor"), "", "0.010")
+    table.add("real images", "", *cells(found, OF_SMALL, "real"), "", "0.010")
     return Result([table], [], {"reports": reports})

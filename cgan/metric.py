@@ -3,12 +3,10 @@
 To add a metric, write a row here and an entry of its key in `cgan.quality.evaluation.measured`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cgan.errors import percent
-
-Evaluation = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,22 +28,12 @@ class Metric:
         """A value for readers: `98.6 %`, `0.3354`."""
         return percent(value) if self.is_share else f"{value:,.4g}"
 
-    def value(self, report: Evaluation) -> float | None:
-        """None where the report has none."""
-        value: float | None = report.get(self.key, {}).get("value")
-        return value
-
-    def floor(self, report: Evaluation) -> float | None:
-        """What real images get in place of drawings, where that is known."""
-        floor: float | None = report.get(self.key, {}).get("floor")
-        return floor
-
-    def interval(self, report: Evaluation) -> tuple[float, float] | None:
-        """At 95 %, where it is known. Of all metrics only the kernel distance can be below 0; a share is at
-        most 1."""
-        low, high = report.get(self.key, {}).get("interval_95") or (None, None)
-        if low is None or high is None:
+    def bounded(self, interval: Sequence[float] | None) -> tuple[float, float] | None:
+        """An interval within what the metric can be: of all metrics only the kernel distance can be below 0;
+        a share is at most 1."""
+        if interval is None:
             return None
+        low, high = interval
         most = 1.0 if self.is_share else high
         return (low if self.key == "kid_judge" else max(0.0, low), min(most, high))
 

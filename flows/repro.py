@@ -23,11 +23,12 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
+from cgan.evaluation import Evaluation
 from cgan.files import locked, read_json
 from cgan.hosts import beside_proxies, run_page, without_credentials
 from cgan.markdown import in_markdown, table
 from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_PAGE, RUN_REFERENCE
-from cgan.quality.table import quality_line, quality_table
+from cgan.quality.table import quality_line
 
 GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
@@ -196,9 +197,9 @@ def publish(judged: bool) -> str:
         text = GATE_TEXT.read_text(encoding="utf-8")
         summary = str(read_json(GATE_REPORT)["summary"])
     else:
-        report = read_json(EVALUATION)
-        head, *rows = quality_table(report)
-        text, summary = table(head, rows, 3), quality_line(report)
+        evaluation = Evaluation.read(EVALUATION)
+        head, *rows = evaluation.table()
+        text, summary = table(head, rows, 3), quality_line(evaluation)
     parts = [text, _mlflow_run(read_json(RUN_REFERENCE))]
     # With its bytes in it: a page would not find a file.
     grid = base64.b64encode(GRID.read_bytes()).decode()

@@ -27,12 +27,13 @@ import psutil
 
 from cgan import git
 from cgan.errors import CganError, listed
-from cgan.files import locked, read_json
+from cgan.evaluation import Evaluation
+from cgan.files import locked
 from cgan.metric import METRICS
 from cgan.params.editing import set_params
 from cgan.params.reading import check_params, load_params, parse_yaml
 from cgan.params.sections import Choices, Params, flatten
-from cgan.project import EVALUATION, METRICS_FILE, require_project
+from cgan.project import EVALUATION, require_project
 from cgan.quality.intervals import contexts_differ, difference_of_means
 from flows.checkout import checkout, environment
 from flows.repro import CONTEXT, in_session, say
@@ -45,7 +46,7 @@ NAME = "cgan.sweep"  # tag of the MLflow runs
 Values = dict[str, Any]  # of params, by their dotted keys
 
 
-def train(base: Path, commit: str, study: str, number: int, values: Values) -> dict[str, Any]:
+def train(base: Path, commit: str, study: str, number: int, values: Values) -> Evaluation:
     """The evaluation of a training by a commit's code, with these values in place of those of params.yaml.
     Raises CganError with the message of a stage that fails."""
     path = base / LOGS / f"{study.replace('/', '-')}-{number}.log"  # a branch may have a slash
@@ -55,8 +56,16 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> d
         told = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
         for module in (("dvc", "repro", "evaluate"), ("cgan.stages.record", "numbers")):
             in_session(*module, relay=partial(print, file=log), folder=folder, told=told)
-        report, numbers = read_json(folder / EVALUATION), read_json(folder / METRICS_FILE)
-        return report | {"quality": numbers["quality"]}
+        return Evaluation.read(folder / EVALUATION)
+
+
+def value_of(evaluation: Evaluation, key: str) -> float:
+    """Of the metric that is searched for. Raises CganError where it has none."""
+    value = evaluation.score(key).value
+    if value is None:
+        why = evaluation.not_measurable or "it was not asked for (params.yaml: `evaluate`)"
+        raise CganError(f"{key} has no value: {why}.")
+    return value
 
 
 def search(base: Path, commit: str, params: Params, args: argparse.Namespace) -> None:
@@ -90,13 +99,14 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         trial.set_user_attr("here", here)
         values = _suggested(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
-        report = train(base, commit, study.study_name, trial.number, values)
-        first = report | study.user_attrs
-        study.set_user_attr("measurement_context", first["measurement_context"])
-        if differs := ", ".join(contexts_differ(first, report, s.objective)):
+        evaluation = train(base, commit, study.study_name, trial.number, values)
+        first = study.user_attrs.get("measurement_context", evaluation.context)
+        study.set_user_attr("measurement_context", first)
+        if differs := ", ".join(contexts_differ(first, evaluation.context, s.objective)):
             raise CganError(f"it was measured differently from the first trial: {differs}")
-        say(f"trial {trial.number}: {s.objective} {report['quality'][s.objective]:.4g}")
-        return float(report["quality"][s.objective])
+        value = value_of(evaluation, s.objective)
+        say(f"trial {trial.number}: {s.objective} {value:.4g}")
+        return value
 
     def count(state: TrialState) -> int:
         return len(study.get_trials(deepcopy=False, states=(state,)))
@@ -136,9 +146,10 @@ def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -
 
     def measured(role: str, seed: int) -> float:
         study = f"seeds-{_study_name(base, commit, role, params)}"
-        report = train(base, commit, study, seed, {**roles[role], "train.seed": seed})
-        say(f"{role}, seed {seed}: {key} {report['quality'][key]:.4g}")
-        return float(report["quality"][key])
+        evaluation = train(base, commit, study, seed, {**roles[role], "train.seed": seed})
+        value = value_of(evaluation, key)
+        say(f"{role}, seed {seed}: {key} {value:.4g}")
+        return value
 
     pairs = list(itertools.product(roles, range(first, first + count)))
     values = [measured(*pairs[0])]  # it makes the data and the judge for all

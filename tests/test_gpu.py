@@ -16,6 +16,7 @@ from uneven import as_dataset, uneven
 
 from cgan.data.dataset import Dataset
 from cgan.errors import Interrupted
+from cgan.evaluation import Evaluation
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
@@ -115,16 +116,15 @@ def test_what_is_measured_is_what_the_cpu_measures() -> None:
     network, judge = build_generator(kind).eval(), judge_of()
     params = EvaluateParams(samples=900, draws=1, gan_train_kimg=0, seed=3)
 
-    def measured(device: torch.device) -> dict[str, Any]:
+    def measured(device: torch.device) -> Evaluation:
         facts = {"params": RECIPE.model_dump(), "digest": "0"}
         pair = network.to(device), {"digest": "0"}, judge.to(device), facts
         return judge_generator(Inputs(*pair, DATA, HELD, device), params)
 
     there, here = measured(choose_hardware(NAME, "float32").device), measured(torch.device("cpu"))
-    for key, entry in here.items():
-        if isinstance(entry, dict) and entry.get("value") is not None:
-            assert there[key]["value"] == pytest.approx(entry["value"], rel=0.02, abs=0.02), key
-    assert there["measurement_context"]["device"] == torch.device(NAME).type
+    for key, score in here.metrics.items():
+        assert there.score(key).value == pytest.approx(score.value, rel=0.02, abs=0.02), key
+    assert there.context["device"] == torch.device(NAME).type
 
 
 def test_a_probe_sees_what_the_cpu_sees() -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, write_params
+from finished_project import page_data
 from gated import settled
 from mlflow import MlflowClient
 from PIL import Image
@@ -25,10 +25,10 @@ from cgan.cli import app
 from cgan.data.dataset import load_dataset
 from cgan.drawing.generator import ANSWER_S, Generator
 from cgan.errors import CganError, ModelError
+from cgan.evaluation import Evaluation
 from cgan.files import read_json
 from cgan.model.local_score import LocalScoreSampler
 from cgan.page import drawn_facts
-from cgan.page.assemble import data_of
 from cgan.params.editing import set_params
 from cgan.quality import comparison
 from cgan.reports.report import summary
@@ -135,11 +135,8 @@ def test_the_service_says_the_price_draws_by_itself_and_bounds_what_it_takes() -
 
 def test_the_page_shows_drawings_by_class_and_the_price_and_runs_no_network() -> None:
     text = project.RUN_PAGE.read_text()
-    data, shown = data_of(text), re.findall(r'class="tile"[^>]* data-label="(\d)"', text)
-    assert (
-        "weights" not in data
-        and data["digest"] == Generator.load(project.GENERATOR).facts["digest"]
-    )
+    data, shown = page_data(text), re.findall(r'class="tile"[^>]* data-label="(\d)"', text)
+    assert "weights" not in data
     assert set(shown) == {"0", "1", "2"} and len(shown) > 50 and shown == sorted(shown)
     assert "its file is the training images" in text and "This generator was not trained" in text
     assert len(text) < 4e6
@@ -183,9 +180,10 @@ def test_publishing_takes_a_flag_and_there_is_no_network(tmp_path: Path) -> None
 
 
 def test_its_evaluation_names_copies_and_how_many_were_drawn() -> None:
-    report = json.loads(project.EVALUATION.read_text())
-    assert report["copies"]["value"] is not None and report["conditional_accuracy"]["value"] > 0.5
-    assert report["measurement_context"]["drawn_images"] == 300, "100 of each class"
+    found = Evaluation.read(project.EVALUATION)
+    accuracy = found.score("conditional_accuracy").value
+    assert found.score("copies").value is not None and accuracy is not None and accuracy > 0.5
+    assert found.context["drawn_images"] == 300, "100 of each class"
     assert "right on" in (shown := summary()) and "were judged, not" not in shown
     params = Path("params.yaml").read_text()
     set_params({"evaluate.samples": 5000})

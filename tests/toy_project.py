@@ -40,13 +40,14 @@ if os.environ.get("FAIL") == stage:
 for out in outs:
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    accuracy = {"value": 0.9941, "floor": 1.0}
-    found = {"conditional_accuracy": accuracy, "fid_judge": {"floor": 1.0}, "measurement_context": {}}
+    accuracy = {"value": 0.9941, "real": 1.0}
     train = yaml.safe_load(Path("params.yaml").read_text())["train"]
+    # The best rate is 3e-3, and seeds have luck.
+    distance = {"value": 1000 * abs(train["lr"] - 3e-3) + train["seed"] / 100, "real": 1.0}
+    metrics = {"conditional_accuracy": accuracy, "fid_judge": distance}
+    found = {"metrics": metrics, "context": {}}
     if stage == "train":
         found = train
-    if path.name == "metrics.json":  # the best rate is 3e-3, and seeds have luck
-        found = {"quality": {"fid_judge": 1000 * abs(train["lr"] - 3e-3) + train["seed"] / 100}}
     path.write_text(json.dumps(found))
 if stage == "train":
     origin = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT", "{}"))

@@ -4,12 +4,11 @@ Run it where `dvc repro` has ended, with the preset `best` on Kaggle's full CSV 
 what every generator's file says, this one says how good it was found to be and what it was trained on.
 """
 
-import json
 import sys
 from pathlib import Path
 
+from cgan.evaluation import Evaluation
 from cgan.files import sha256_of
-from cgan.metric import METRICS
 from cgan.model.model_file import load_generator, save_network
 from cgan.params.editing import recipe_in_words
 from cgan.params.reading import load_params
@@ -26,16 +25,17 @@ DATA = (
 
 def main() -> None:
     network, facts = load_generator(GENERATOR)
-    report = json.loads(EVALUATION.read_text(encoding="utf-8"))
-    if report["measurement_context"]["generator_digest"] != facts["digest"]:
+    evaluation = Evaluation.read(EVALUATION)
+    if evaluation.generator_digest != facts["digest"]:
         sys.exit(f"{EVALUATION} is of another generator than {GENERATOR}. Run `dvc repro`.")
-    floors = {key: metric.floor(report) for key, metric in METRICS.items()}
+    scores = evaluation.metrics
+    real = {key: score.real for key, score in scores.items()}
     quality = {
-        "metrics": headline(report),
-        "floors": {key: round(floor, 5) for key, floor in floors.items() if floor is not None},
-        "conditional_accuracy_interval_95": report["conditional_accuracy"]["interval_95"],
-        "fid_judge_deviation": report["fid_judge"]["deviation"],
-        "measurement_context": report["measurement_context"],
+        "metrics": headline(evaluation),
+        "floors": {key: round(score, 5) for key, score in real.items() if score is not None},
+        "conditional_accuracy_interval_95": scores["conditional_accuracy"].interval,
+        "fid_judge_deviation": scores["fid_judge"].details["deviation"],
+        "measurement_context": evaluation.context,
     }
     recipe = recipe_in_words(load_params().train)
     save_network(TARGET, network, {**facts, "recipe": recipe, "data": DATA, "quality": quality})

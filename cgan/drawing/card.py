@@ -10,10 +10,11 @@ from typing import Any
 from cgan import __version__
 from cgan.drawing.class_names import names_in
 from cgan.errors import percent, printable
+from cgan.evaluation import Evaluation
 from cgan.markdown import in_markdown, table
-from cgan.metric import METRICS, Evaluation
+from cgan.metric import METRICS
 from cgan.model.file_facts import CAUTION, LOCAL_SCORE, Facts
-from cgan.quality.table import quality_line, quality_table
+from cgan.quality.table import quality_line
 
 MOST_NAMES = 50
 PARAMS = (
@@ -97,9 +98,12 @@ SAMPLED = {
 }
 
 
-def model_card(facts: Facts, report: Evaluation, reference: dict[str, Any], picture: str) -> str:
-    """`facts`: of the generator's file. `report`: its evaluation; `reference`: what RUN_REFERENCE has of its
-    run; both are empty where they are not known. `picture`: where its drawings are, seen from the card."""
+def model_card(
+    facts: Facts, evaluation: Evaluation | None, reference: dict[str, Any], picture: str
+) -> str:
+    """`facts`: of the generator's file. `evaluation`: None where it is not known; `reference`: what
+    RUN_REFERENCE has of its run, empty where that is not known. `picture`: where its drawings are, seen from
+    the card."""
     a, params = facts["architecture"], facts.get("params", {})
     classes, colour = a["classes"], "grey" if a["channels"] == 1 else "colour"
     names = names_in(facts, classes) or list(map(str, range(classes)))
@@ -120,24 +124,25 @@ def model_card(facts: Facts, report: Evaluation, reference: dict[str, Any], pict
         picture=picture,
         pixels=f"{a['width']}×{a['height']} pixels, {colour}",
         names=", ".join(map(in_markdown, names[:MOST_NAMES])) + ", …" * (classes > MOST_NAMES),
-        quality=_quality(report) if report else "No evaluation of it is at hand.",
+        quality=_quality(evaluation) if evaluation else "No evaluation of it is at hand.",
         data=in_markdown(data),
         sha256=facts.get("data_sha256"),
         run=_run(reference, name),
-        worst=_worst(report, names),
+        worst=_worst(evaluation, names) if evaluation else "",
     )
     metadata = METADATA.format(tags="" if sampled else GAN_TAGS)
-    return f"---\n{metadata}{_results(report, name, data)}---\n\n{body}"
+    return f"---\n{metadata}{_results(evaluation, name, data) if evaluation else ''}---\n\n{body}"
 
 
-def _results(report: Evaluation, name: str, data: str) -> str:
+def _results(evaluation: Evaluation, name: str, data: str) -> str:
     """The metrics for the Hub, what real images get in their names; without those that are no numbers."""
     lines = []
     for key, metric in METRICS.items():
-        value, floor = metric.value(report), metric.floor(report)
-        if value is not None and math.isfinite(value):
-            words = metric.name + (f" (real images: {floor:.4g})" if floor is not None else "")
-            lines.append(f"    - {{type: {key}, name: {_quoted(words)}, value: {value:.5f}}}\n")
+        score = evaluation.score(key)
+        if score.value is not None and math.isfinite(score.value):
+            real = "" if score.real is None else f" (real images: {score.real:.4g})"
+            words = _quoted(metric.name + real)
+            lines.append(f"    - {{type: {key}, name: {words}, value: {score.value:.5f}}}\n")
     head = RESULTS.format(name=_quoted(name), data=_quoted(data))
     return head + "".join(lines) if lines else ""
 
@@ -147,19 +152,19 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _quality(report: Evaluation) -> str:
-    head, *rows = quality_table(report)
-    context = [
-        (key.replace("_", " "), value) for key, value in report["measurement_context"].items()
-    ]
+def _quality(evaluation: Evaluation) -> str:
+    head, *rows = evaluation.table()
+    context = [(key.replace("_", " "), value) for key, value in evaluation.context.items()]
     tables = table(head, rows, 3), table(("measured with", ""), context)
-    return "\n\n".join((f"**{in_markdown(quality_line(report))}**", *tables))
+    return "\n\n".join((f"**{in_markdown(quality_line(evaluation))}**", *tables))
 
 
-def _worst(report: Evaluation, names: list[str]) -> str:
-    by_class = report.get("conditional_accuracy", {}).get("by_class", [])
-    lowest = sorted(pair for pair in zip(by_class, names, strict=False) if pair[0] is not None)[:3]
-    worst = ", ".join(f"{in_markdown(name)} ({percent(value)})" for value, name in lowest)
+def _worst(evaluation: Evaluation, names: list[str]) -> str:
+    pairs = zip(evaluation.classes, names, strict=False)
+    known = [(row.accuracy, name) for row, name in pairs if row.accuracy is not None]
+    worst = ", ".join(
+        f"{in_markdown(name)} ({percent(value)})" for value, name in sorted(known)[:3]
+    )
     return f" Least often recognized: {worst}." if worst else ""
 
 

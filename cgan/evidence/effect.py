@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.quality.intervals import Interval, student
+from cgan.evaluation import Interval
+from cgan.quality.intervals import student
 
 DRAWN = "drawn"
 LEVEL, CLEARER = 0.95, 0.99  # of intervals

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -84,17 +83,6 @@ def document(template: str, scripts: Iterable[str], data: Mapping[str, Any], **s
     page = _environment().get_template(template)
     text = page.render(finite(shown), data=finite(data), script=joined(scripts))
     return text.encode(errors="replace").decode()  # half a character: UTF-8 has none
-
-
-def data_of(page: str) -> dict[str, Any]:
-    """What `document` gave to the scripts of a page. Raises ValueError where it is none."""
-    match = re.search(
-        r'<script type="application/json" id="page-data">(.*?)</script>', page, re.DOTALL
-    )
-    data = json.loads(match[1] if match else "")
-    if not isinstance(data, dict):
-        raise ValueError("the data of a page must be a JSON object")
-    return data
 
 
 def _environment() -> Environment:

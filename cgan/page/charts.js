@@ -98,7 +98,7 @@ const CHARTS = {
   },
 
   /** A bar a class; with intervals a point on each, for 0 is far away. */
-  bars({ unit, value, floor, ranged, least }) {
+  bars({ unit, value, real, ranged, least }) {
     const known = RUN.classes.filter((row) => row[least] !== null && row[value] !== null);
     const many = RUN.classes.length > MOST_CLASSES;
     if (many) known.sort((a, b) => a[least] - b[least]).splice(MOST_CLASSES);
@@ -111,7 +111,7 @@ const CHARTS = {
         tooltip: [
           { field: "name", title: "class" },
           { ...DIGITS3, field: value, title: unit },
-          ...(floor ? [{ ...DIGITS3, field: floor, title: "real images" }] : []),
+          ...(real ? [{ ...DIGITS3, field: real, title: "real images" }] : []),
         ],
       },
     };
@@ -119,14 +119,14 @@ const CHARTS = {
       mark: { type: "rule", strokeWidth: 2, color: "var(--series-1)" },
       encoding: { y: fieldOf("low", unit, scale), y2: { field: "high" } },
     };
-    const floors = floor && {
+    const ofReal = real && {
       mark: { type: "tick", thickness: 3, color: "var(--series-2)" },
-      encoding: { y: fieldOf(floor, unit, scale) },
+      encoding: { y: fieldOf(real, unit, scale) },
     };
     return {
       data: { values: known.map((row, n) => ({ ...row, n, name: names[n] })) },
       encoding: { x: classAxis("n", "class", names) },
-      layer: [shown, interval, floors].filter(Boolean),
+      layer: [shown, interval, ofReal].filter(Boolean),
     };
   },
 

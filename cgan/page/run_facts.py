@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cgan.metric import METRICS, Evaluation
+from cgan.evaluation import Evaluation
+from cgan.metric import METRICS
 from cgan.params.editing import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
 
@@ -26,50 +27,49 @@ def curve(path: Path) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "every": every}
 
 
-def metrics_facts(report: Evaluation) -> list[dict[str, Any]]:
+def metrics_facts(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows = []
     for key, metric in METRICS.items():
-        if (value := metric.value(report)) is None or not metric.in_tables:
+        score = evaluation.score(key)
+        if score.value is None or not metric.in_tables:
             continue
-        low, high = (metric.interval(report) if math.isfinite(value) else None) or (None, None)
+        low, high = (score.interval if math.isfinite(score.value) else None) or (None, None)
         meaning = f"{metric.meaning[0].upper()}{metric.meaning[1:]}. {metric.better.capitalize()} is better."
-        words = {"key": key, "name": metric.name, "meaning": meaning}
+        numbers = {"value": score.value, "low": low, "high": high, "real": score.real}
+        rows.append({"key": key, "name": metric.name, "meaning": meaning, **numbers})
+    return rows
+
+
+def class_facts(evaluation: Evaluation, counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Each class by itself, beside what its real images get. `counts`: of images."""
+    rows = []
+    for label, (row, seen) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):
+        measured = row.accuracy is not None and math.isfinite(row.accuracy)
+        low, high = (row.accuracy_interval if measured else None) or (None, None)
         rows.append(
-            words | {"value": value, "low": low, "high": high, "floor": metric.floor(report)}
+            {
+                "label": label,
+                "accuracy": row.accuracy,
+                "low": low,
+                "high": high,
+                "judge": row.real_accuracy,
+                "heldout": row.heldout,
+                "distance": row.distance,
+                "real_distance": row.real_distance,
+                "excess_interval": row.excess_interval,
+                "diversity": row.diversity,
+                "diversity_interval": row.diversity_interval,
+                "images": counts[label],
+                "asked": sum(seen),
+                "right": seen[label],
+            }
         )
     return rows
 
 
-def class_facts(report: Evaluation, counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Each class by itself, beside what its real images get. `counts`: of images."""
-    accuracy, distance, diversity = (
-        report[key] for key in ("conditional_accuracy", "fid_judge", "diversity")
-    )
-    columns = {
-        "accuracy": accuracy["by_class"],
-        "judge": accuracy["floor_by_class"],
-        "heldout": report["heldout_by_class"],
-        "distance": distance["by_class"],
-        "distance_floor": distance["floor_by_class"],
-        "excess_interval": distance["excess_interval_by_class"],
-        "diversity": diversity["by_class"],
-        "diversity_interval": diversity["interval_by_class"],
-        "images": counts,
-        "asked": [sum(row) for row in report["confusion"]],
-        "right": [row[label] for label, row in enumerate(report["confusion"])],
-    }
-    rows = []
-    for label in range(len(report["confusion"])):
-        row = {"label": label} | {key: column[label] for key, column in columns.items()}
-        measured = row["accuracy"] is not None and math.isfinite(row["accuracy"])
-        low, high = (measured and accuracy["interval_by_class"][label]) or (None, None)
-        rows.append(row | {"low": low, "high": high})
-    return rows
-
-
-def confusion_facts(report: Evaluation) -> dict[str, Any]:
+def confusion_facts(evaluation: Evaluation) -> dict[str, Any]:
     """The matrix, or where it is too large to look at, its largest values off the diagonal."""
-    matrix = report["confusion"]
+    matrix = evaluation.confusion
     mistakes = [
         (count, asked, seen)
         for asked, row in enumerate(matrix)

@@ -6,8 +6,8 @@ from typing import Any
 
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
+from cgan.evaluation import Evaluation
 from cgan.files import read_json, sha256_of
-from cgan.metric import METRICS
 from cgan.page.assemble import (
     EVIDENCE,
     GALLERY,
@@ -51,6 +51,7 @@ from cgan.project import (
     TRAIN_DATA,
     VALIDATION,
 )
+from cgan.quality.comparison import LEAST_FOR_DISTANCE
 from cgan.quality.diversity import OTHERS
 from cgan.quality.judge import load_judge
 from cgan.quality.table import fewer_judged, quality_line
@@ -67,7 +68,6 @@ def run_page(params: Params, cache: Path) -> str:
     generator = Generator.load(GENERATOR)
     run = run_facts(generator, params)
     data = play_data(generator, run["drawn"]["first_seed"]) | {key: run[key] for key in SCRIPTED}
-    data |= {"digest": generator.facts["digest"], "quality": run["verdict"]}  # for `cgan serve`
     data["charts"] = bundle(cache)
     scripts = (PLAY if runs_in_page(generator) else GALLERY) + EVIDENCE
     return document("run.html", scripts, data, run=run, names=generator.class_names)
@@ -75,18 +75,18 @@ def run_page(params: Params, cache: Path) -> str:
 
 def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     """All that the page shows, as plain JSON."""
-    report, validation = read_json(EVALUATION), read_json(VALIDATION)
+    evaluation, validation = Evaluation.read(EVALUATION), read_json(VALIDATION)
     judge, _ = load_judge(JUDGE)
     rows = Rows.read()
-    require_one_origin(generator, report, rows)
+    require_one_origin(generator, evaluation, rows)
     reference = read_json(RUN_REFERENCE)
     previews, smaller = film(PREVIEWS)
-    seed = report["measurement_context"]["seed"]
+    seed = evaluation.context["seed"]
     first = generator.labels(examples(generator)[0])
-    classes = class_facts(report, validation["class_counts"])
+    classes = class_facts(evaluation, validation["class_counts"])
     trained = not generator.holds_training_images
-    judge_accuracy = METRICS["conditional_accuracy"].floor(report)
-    add_states(classes, not report["not_measurable"], judge_accuracy, params.gate, trained=trained)
+    judge_accuracy = evaluation.score("conditional_accuracy").real
+    add_states(classes, not evaluation.not_measurable, judge_accuracy, params.gate, trained=trained)
     by_state = {state: [row for row in classes if row["state"] == state] for state in STATES}
     in_order = list(itertools.chain(*by_state.values()))  # what needs a look comes first
     cards = in_order[:CARDS]
@@ -98,15 +98,15 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     advised = [row for row in settings["rows"] if f"`{row['key']}`" in " ".join(advice)]
     facts = {
         "title": str(reference.get("run_name") or "cgan"),
-        "verdict": quality_line(report, reference.get("training_s")),
+        "verdict": quality_line(evaluation, reference.get("training_s")),
         "caution": generator.caution,
         "plays": runs_in_page(generator),
         "previews": previews,
         "losses": curve(LOSSES),
         "probes": curve(PROBES),
-        "metrics": metrics_facts(report),
-        "measurement_context": report["measurement_context"],
-        "usual_distance": report["copies"]["heldout_nearest_median"],
+        "metrics": metrics_facts(evaluation),
+        "measurement_context": evaluation.context,
+        "usual_distance": evaluation.score("copies").details["heldout_nearest_median"],
         "classes": classes,
         "states": {state: len(group) for state, group in by_state.items()},
         "cards": cards,
@@ -117,10 +117,10 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "unlike": (UNLIKE, VERY_UNLIKE),
         "others": OTHERS,
         "judge": judge_accuracy,
-        "judge_on_test_set": report.get("judge_on_test_set"),
+        "judge_on_test_set": evaluation.judge_on_test_set and vars(evaluation.judge_on_test_set),
         "limits": params.gate.model_dump(include=LIMITS),
-        "least_images": report["fid_judge"]["least_images"],
-        "confusion": confusion_facts(report),
+        "least_images": LEAST_FOR_DISTANCE,
+        "confusion": confusion_facts(evaluation),
         "drawn": drawn_facts(
             generator.model, judge, rows, seed, first, [row["label"] for row in cards]
         ),
@@ -129,20 +129,24 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "lineage": lineage_facts(reference, rows.metadata["csv_sha256"], sha256_of(GENERATOR)),
     }
     return facts | {
-        "left_out": [text for text in [smaller, *left_out(facts, params.evaluate.samples)] if text]
+        "left_out": [
+            text
+            for text in [smaller, *left_out(facts, evaluation, params.evaluate.samples)]
+            if text
+        ]
     }
 
 
-def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows) -> None:
+def require_one_origin(generator: Generator, evaluation: Evaluation, rows: Rows) -> None:
     """Are the generator, its evaluation and the data of one run? Raises ModelError."""
     again = "Run `dvc repro`, or restore all files with `dvc checkout`."
-    if report["measurement_context"]["generator_digest"] != generator.facts["digest"]:
+    if evaluation.generator_digest != generator.facts["digest"]:
         raise ModelError(f"{EVALUATION} is about another generator, not {GENERATOR}. {again}")
     if generator.facts.get("data_sha256") != rows.metadata["csv_sha256"]:
         raise ModelError(f"{GENERATOR} was trained on other data, not {TRAIN_DATA}. {again}")
 
 
-def left_out(facts: dict[str, Any], samples: int) -> list[str]:
+def left_out(facts: dict[str, Any], evaluation: Evaluation, samples: int) -> list[str]:
     """What a page of this run does not show, in sentences."""
     data, sentences = facts["data"], list[str]()
     if facts["losses"]["every"] > 1:
@@ -152,7 +156,7 @@ def left_out(facts: dict[str, Any], samples: int) -> list[str]:
             f"Looking for wrong labels, the judge saw {looked_at:,} of {data['rows']:,} rows, the "
             f"held-out ones first ({VALUES:,} pixels are the limit)."
         )
-    if fewer := fewer_judged(facts, samples):
+    if fewer := fewer_judged(evaluation, samples):
         sentences.append(fewer)
     if facts["confusion"]["matrix"] is None:
         sentences.append(

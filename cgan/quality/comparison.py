@@ -13,9 +13,9 @@ give, nor the judge's errors.
 Both generators see the same replicates: position by position the same latents, labels and real images.
 So the noise that they share drops out of a difference.
 
-A floor is what real images get that the judge has not seen. None are left for that, so training images take
-the drawings' place, and what the judge knows of them by heart is taken off: how they differ from held-out
-images, when both are set beside other held-out ones. Its noise is part of the floor's interval.
+The score of real images is what those get that the judge has not seen. None are left for that, so training
+images take the drawings' place, and what the judge knows of them by heart is taken off: how they differ from
+held-out images, when both are set beside other held-out ones. Its noise is part of the score's interval.
 """
 
 from __future__ import annotations
@@ -96,17 +96,17 @@ class Judged:
     metrics: dict[str, Estimate]
     accuracy: Accuracy
     distance_by_class: list[Estimate | None]
-    floors: Judged | None = None  # of real images
+    of_real: Judged | None = None
 
     @property
-    def fid_over_floor(self) -> Estimate:
-        assert self.floors
-        return self.metrics["fid_judge"] - self.floors.metrics["fid_judge"]
+    def fid_over_real(self) -> Estimate:
+        assert self.of_real
+        return self.metrics["fid_judge"] - self.of_real.metrics["fid_judge"]
 
     @property
-    def coverage_of_floor(self) -> Estimate:
-        assert self.floors
-        return self.metrics["coverage"] / self.floors.metrics["coverage"]
+    def coverage_of_real(self) -> Estimate:
+        assert self.of_real
+        return self.metrics["coverage"] / self.of_real.metrics["coverage"]
 
     def values(self) -> dict[str, float]:
         return {name: estimate.value for name, estimate in self.metrics.items()}
@@ -116,10 +116,10 @@ class Judged:
 class EvaluationSet:
     """What generators are judged on.
 
-    `real`, `labels`: the hold-out in the judge's eyes. `floor`, `floor_labels`: features of training images
-    [N, 128], real ones in place of drawings, in the hold-out's class mix. `asked`: the classes int64 [N] of
-    the drawings, about equally many of each; `rows` are those that have the hold-out's mix.
-    Distances compare the first `distance_images` of `rows` with the hold-out, as the floor does.
+    `real`, `labels`: the hold-out in the judge's eyes. `trained`, `trained_labels`: features of training
+    images [N, 128], real ones in place of drawings, in the hold-out's class mix. `asked`: the classes int64
+    [N] of the drawings, about equally many of each; `rows` are those that have the hold-out's mix.
+    Distances compare the first `distance_images` of `rows` with the hold-out, as `of_real` does.
 
     Raises ValueError where there are too few images for NEIGHBOURS.
     """
@@ -127,8 +127,8 @@ class EvaluationSet:
     judge: Judge
     real: Prediction
     labels: Tensor
-    floor: Tensor
-    floor_labels: Tensor
+    trained: Tensor
+    trained_labels: Tensor
     asked: Tensor
     seed: int
 
@@ -136,7 +136,7 @@ class EvaluationSet:
         self.classes = self.real.logits.shape[1]
         self.held = torch.bincount(self.labels, minlength=self.classes)
         self.rows = in_mix(self.asked, self.held)
-        count = self.distance_images = min(len(self.rows), len(self.floor))
+        count = self.distance_images = min(len(self.rows), len(self.trained))
         self.block_images = min(len(self.labels), MAX_BLOCK, count)
         if self.block_images <= NEIGHBOURS:
             raise ValueError(f"{self.block_images} images to compare")
@@ -145,32 +145,37 @@ class EvaluationSet:
         self._mixed = torch.randperm(len(self.labels), generator=random)
         self._real = self.real.features[self._mixed]
         self._block = self._real[in_mix(self.labels[self._mixed], self.held)][: self.block_images]
-        self.floor, self.floor_labels = self.floor[:count], self.floor_labels[:count]
+        self.trained, self.trained_labels = self.trained[:count], self.trained_labels[:count]
         # How often the judge names the label of a held-out image.
         self.agreement = conditional_accuracy(self.real.classes, self.labels, self.classes)
-        sizes = {"real": len(self.labels), "drawn": count, "asked": len(self.asked), "floor": count}
+        sizes = {
+            "real": len(self.labels),
+            "drawn": count,
+            "asked": len(self.asked),
+            "trained": count,
+        }
         groups = {kind: min(GROUPS, size) for kind, size in sizes.items()}
-        groups |= {f"{kind} parts": PARTS for kind in ("real", "drawn", "floor")}
+        groups |= {f"{kind} parts": PARTS for kind in ("real", "drawn", "trained")}
         self._weights = {kind: resampled(many, random) for kind, many in groups.items()}
 
     @cached_property
-    def _of_real(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _real_moments(self) -> tuple[Tensor, Tensor, Tensor]:
         """Means, covariances and their roots."""
         means, covariances = _moments(self._real, self._weights["real"])
         return means, covariances, _a_core_each(_root, covariances)
 
     @cached_property
-    def floors(self) -> Judged:
+    def of_real(self) -> Judged:
         """What real images get in place of drawings: training images, less `by_heart`. Accuracies are what
         the judge gets on the hold-out; distances by class, what training images get."""
         metrics = self.of_heldout(self.real.classes)
-        for key, estimate in self._compared(self.floor, "floor").items():
+        for key, estimate in self._compared(self.trained, "trained").items():
             heart = self.by_heart.get(key)
             less = estimate - heart if heart else estimate
             most = min(less.value, 1) if key in SHARES else less.value
             metrics[key] = Estimate.of(most, less.replicates)
         return Judged(
-            metrics, self.agreement, self._by_class(self.floor, self.floor_labels, "floor")
+            metrics, self.agreement, self._by_class(self.trained, self.trained_labels, "trained")
         )
 
     @cached_property
@@ -189,15 +194,15 @@ class EvaluationSet:
             mixed = torch.randperm(len(self.labels), generator=random)
             mixed = mixed[self.labels[mixed].argsort(stable=True)]
             halves = mixed[0::2][: len(mixed) // 2], mixed[1::2]
-            trained = torch.randperm(len(self.floor), generator=random)
+            trained = torch.randperm(len(self.trained), generator=random)
             for rows, others in (halves, halves[::-1]):
                 counts = torch.bincount(self.labels[others], minlength=self.classes)
-                picked = trained[_first(self.floor_labels[trained], counts)]
+                picked = trained[_first(self.trained_labels[trained], counts)]
                 if not LEAST_IN_HALF <= len(others) == len(picked):
                     return {}
                 order = torch.randperm(len(others), generator=random)  # all were sorted by class
                 real = self.real.features
-                sets.append((real[rows[order]], self.floor[picked[order]], real[others[order]]))
+                sets.append((real[rows[order]], self.trained[picked[order]], real[others[order]]))
                 trained = trained.flip(0)
         with parts_on_threads(available_threads()) as parallel:
             excesses = list(parallel(lambda three: _beyond(*three), sets))
@@ -223,7 +228,7 @@ class EvaluationSet:
             accuracies | self._compared(features, "drawn"),
             conditional_accuracy(seen.classes, self.asked, self.classes),
             self._by_class(features[: self.distance_images], self.asked[self.rows], "drawn"),
-            self.floors,
+            self.of_real,
         )
 
     def of_heldout(self, named: Tensor) -> dict[str, Estimate]:
@@ -251,7 +256,7 @@ class EvaluationSet:
 
     def distance(self, features: Tensor, kind: str) -> Estimate:
         """The Fréchet distance to the hold-out (`metrics.frechet_distance`)."""
-        real, covariances, roots = self._of_real
+        real, covariances, roots = self._real_moments
         means, others = _moments(features, self._weights[kind])
         overlap = _a_core_each(torch.linalg.eigvalsh, roots @ others @ roots)
         distances = _frechet(real, covariances, means, others, overlap)
@@ -284,7 +289,7 @@ class EvaluationSet:
                 ("real", distances[1 : PARTS + 1]),
                 (kind, distances[PARTS + 1 :]),
             ):
-                seed = self.classes * ("real", "drawn", "floor").index(side) + label
+                seed = self.classes * ("real", "drawn", "trained").index(side) + label
                 picks = resampled(PARTS, torch.Generator().manual_seed(seed))
                 replicates += picks @ jackknifed(left_out)
             return Estimate.of(distances[0].item(), replicates)

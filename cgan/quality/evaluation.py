@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import statistics
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,15 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.errors import DataError, percent
-from cgan.metric import METRICS, Evaluation
+from cgan.evaluation import ClassScores, Evaluation, Interval, Score
+from cgan.metric import METRICS
 from cgan.model.file_facts import Facts
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware, find_device
 from cgan.model.model_file import load_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TEST_DATA, TRAIN_DATA
-from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet, Judged
+from cgan.quality.comparison import Estimate, EvaluationSet, Judged
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.intervals import share
 from cgan.quality.judge import Judge, Progress, load_judge, look, silent, train_judge
@@ -114,11 +116,13 @@ def evaluation_set_of(
     asked = classes_asked(training.classes, params, seconds)
     # A CSV can be sorted by class: what takes the drawings' place is picked from all of it.
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(params.seed))
-    floor = training.at(order[in_mix(training.labels[order], heldout.counts)][: len(asked)])
+    trained = training.at(order[in_mix(training.labels[order], heldout.counts)][: len(asked)])
     judge = inputs.judge
-    seen, real = look(judge, floor.images).features, look(judge, heldout.images)
+    features, real = look(judge, trained.images).features, look(judge, heldout.images)
     try:
-        return EvaluationSet(judge, real, heldout.labels, seen, floor.labels, asked, params.seed)
+        return EvaluationSet(
+            judge, real, heldout.labels, features, trained.labels, asked, params.seed
+        )
     except ValueError:
         raise DataError(
             f"the hold-out has {len(heldout)} images and the training part {len(training)}, but precision "
@@ -171,20 +175,24 @@ def judge_generator(
         for n in progress("drawing", range(params.draws), len(labels))
     ]
     evaluation_set = evaluation_set_of(inputs, params)
-    report = measured(inputs, params, evaluation_set, draws, progress)
-    if inputs.test:  # it may have no images
-        named = look(inputs.judge, inputs.test.images).classes
-        accuracy = conditional_accuracy(named, inputs.test.labels, inputs.training.classes)
-        report["judge_on_test_set"] = {
-            "value": accuracy.value,
-            "interval_95": list(accuracy.interval),
-            "images": len(inputs.test),
-        }
-    if "class_names" in inputs.training.metadata:
-        report["class_names"] = inputs.training.class_names
+    evaluation = measured(inputs, params, evaluation_set, draws, progress)
     context = measurement_context(inputs, params, evaluation_set)
-    settings = {"draws": params.draws, "neighbours": NEIGHBOURS}
-    return report | {"measurement_context": context | settings}
+    return replace(
+        evaluation,
+        context=context | {"draws": params.draws, "neighbours": NEIGHBOURS},
+        class_names=inputs.training.metadata.get("class_names"),
+        judge_on_test_set=_on_test_set(inputs),
+    )
+
+
+def _on_test_set(inputs: Inputs) -> Score | None:
+    """How often the judge is right there; None without images."""
+    if not inputs.test:
+        return None
+    named = look(inputs.judge, inputs.test.images).classes
+    accuracy = conditional_accuracy(named, inputs.test.labels, inputs.training.classes)
+    details = {"images": len(inputs.test)}
+    return Score(value=accuracy.value, interval=accuracy.interval, details=details)
 
 
 def measured(
@@ -196,125 +204,131 @@ def measured(
 ) -> Evaluation:
     """Drawings (uint8 [N, C, H, W] each, of the classes that the set asks for) beside real images.
 
-    Each key of METRICS has an entry: `value`, and where there are such, `floor` (what real images get),
-    `interval_95`, `replicates` (less the value) and details; what was not asked for has none. With several
-    draws it is their mean. Where the judge may be no better than one that guesses, what is seen through it
-    has no value, and `not_measurable` says why.
+    With several draws a metric is their mean. Where the judge may be no better than one that guesses, what is
+    seen through it has no value, and `not_measurable` says why.
     """
     training, heldout, labels = inputs.training, inputs.heldout, evaluation_set.asked
-    agreement, constant = evaluation_set.agreement, 1 / training.classes
-    floors = evaluation_set.floors.metrics
+    agreement, of_real = evaluation_set.agreement, evaluation_set.of_real
     judged = [
         evaluation_set.judge_drawings(draws[n])
         for n in progress("judging", range(len(draws)), len(labels))
     ]
-    means = {
-        key: Estimate.mean([result.metrics[key] for result in judged]) for key in judged[0].metrics
+    metrics = {
+        key: _score(key, Estimate.mean([each.metrics[key] for each in judged]), real.value)
+        for key, real in of_real.metrics.items()
     }
-    accuracy = accuracy_of(torch.stack([result.accuracy.confusion for result in judged]).sum(dim=0))
-    distances = [result.metrics["fid_judge"].value for result in judged]
-    near = near_copies(draws[0], labels, training, heldout, params.seed)
-    diverse = diversity_by_class(draws[0], labels, training)
-    entries: dict[str, dict[str, Any]] = {
-        key: _entry(estimate, floors[key].value) for key, estimate in means.items()
-    }
-    entries["conditional_accuracy"] |= {
-        "interval_95": list(accuracy.interval),
-        "constant": constant,
-        "floor_interval_95": list(agreement.interval),
-        "by_class": accuracy.by_class,
-        "interval_by_class": accuracy.interval_by_class,
-        "floor_by_class": agreement.by_class,
-        "floor_interval_by_class": agreement.interval_by_class,
-    }
+    accuracy = accuracy_of(torch.stack([each.accuracy.confusion for each in judged]).sum(dim=0))
+    metrics["conditional_accuracy"] = replace(
+        metrics["conditional_accuracy"],
+        interval=accuracy.interval,
+        real_interval=agreement.interval,
+        details={"constant": 1 / training.classes},
+    )
     # Without an interval: it is the smallest of many, and that of a single class would lie too low.
-    del entries["worst_class_accuracy"]["interval_95"]
-    entries["fid_judge"] |= {
-        "deviation": statistics.stdev(distances) if len(distances) > 1 else 0.0,
-        "by_class": [each and each.value for each in judged[0].distance_by_class],
-        "floor_by_class": [each and each.value for each in evaluation_set.floors.distance_by_class],
-        "excess_interval_by_class": excess_by_class(judged[0], evaluation_set),
-        "least_images": LEAST_FOR_DISTANCE,
-    }
+    metrics["worst_class_accuracy"] = replace(metrics["worst_class_accuracy"], interval=None)
+    distances = [each.metrics["fid_judge"].value for each in judged]
+    deviation = statistics.stdev(distances) if len(distances) > 1 else 0.0
+    metrics["fid_judge"] = replace(metrics["fid_judge"], details={"deviation": deviation})
+    through_judge = [*metrics]
+    diverse = diversity_by_class(draws[0], labels, training)
     if known := [estimate for estimate in diverse if estimate]:
-        replicates = torch.stack([estimate.replicates for estimate in known])
-        values = torch.tensor([estimate.value for estimate in known], dtype=torch.float64)
-        least = Estimate.of(values.min().item(), replicates.amin(dim=0))
-        # Where every class is as diverse as real images, the noise of many makes one of them less so.
-        real = (replicates / values[:, None]).amin(dim=0).mean().item()
-        entries["worst_class_diversity"] = _entry(least, real)
-        del entries["worst_class_diversity"]["interval_95"]
+        metrics["worst_class_diversity"] = _least_diverse(known)
+    near = near_copies(draws[0], labels, training, heldout, params.seed)
     closer = evaluation_set.share(near.closer)
-    entries["copies"] = _entry(closer, near.floor) | {
-        "interval_95": list(share(closer.value, len(near.closer))),
-        "heldout_nearest_median": near.heldout_median,
-    }
-    reason = ""
-    guesses = accuracy_of_guesses(evaluation_set.real.classes, heldout.labels, training.classes)
-    if agreement.value <= guesses + 1e-9:
-        reason = (
-            f"the judge classifies {percent(agreement.value)} of the held-out images correctly (mean over "
-            f"the classes), and answers that have nothing to do with the images get up to {percent(guesses)}"
+    metrics["copies"] = replace(
+        _score("copies", closer, near.real),
+        interval=share(closer.value, len(near.closer)),
+        details={"heldout_nearest_median": near.heldout_median},
+    )
+    classes = [
+        ClassScores(
+            heldout=count,
+            accuracy=accuracy.by_class[label],
+            accuracy_interval=accuracy.interval_by_class[label],
+            real_accuracy=agreement.by_class[label],
+            real_accuracy_interval=agreement.interval_by_class[label],
+            distance=_value(judged[0].distance_by_class[label]),
+            real_distance=_value(of_real.distance_by_class[label]),
+            excess_interval=excess_interval(judged[0], evaluation_set, label),
+            diversity=_value(diversity),
+            diversity_interval=diversity.interval if diversity else None,
         )
-        for key in means:
-            entries[key] = _unknown(entries[key])
+        for label, (count, diversity) in enumerate(
+            zip(evaluation_set.held.tolist(), diverse, strict=True)
+        )
+    ]
+    reason = _why_not_measurable(evaluation_set)
+    if reason:
+        real = metrics["conditional_accuracy"]  # the judge's own accuracy stays
+        metrics |= dict.fromkeys(through_judge, Score())
+        metrics["conditional_accuracy"] = replace(real, value=None, interval=None, replicates=())
+        classes = [
+            replace(row, accuracy=None, accuracy_interval=None, distance=None, excess_interval=None)
+            for row in classes
+        ]
     elif params.gan_train_kimg != 0:
         rows = evaluation_set.rows
-        pupil = gan_train(draws[0][rows], labels[rows], inputs, params.gan_train_kimg, progress)
-        named = look(pupil, heldout.images).classes
-        mean = evaluation_set.of_heldout(named)["conditional_accuracy"]
-        interval = conditional_accuracy(named, heldout.labels, training.classes).interval
-        entries["gan_train_accuracy"] = _entry(mean, agreement.value) | {
-            "interval_95": list(interval),
-            "floor_interval_95": list(agreement.interval),
-        }
-    report: Evaluation = {key: entries[key] for key in METRICS if key in entries}
-    return report | {
-        "diversity": {
-            "by_class": [estimate and estimate.value for estimate in diverse],
-            "interval_by_class": [estimate and list(estimate.interval) for estimate in diverse],
-        },
-        "heldout_by_class": evaluation_set.held.tolist(),
-        "confusion": accuracy.confusion.tolist(),
-        "not_measurable": reason,
-    }
+        student = gan_train(draws[0][rows], labels[rows], inputs, params.gan_train_kimg, progress)
+        predicted = look(student, heldout.images).classes
+        mean = evaluation_set.of_heldout(predicted)["conditional_accuracy"]
+        metrics["gan_train_accuracy"] = replace(
+            _score("gan_train_accuracy", mean, agreement.value),
+            interval=conditional_accuracy(predicted, heldout.labels, training.classes).interval,
+            real_interval=agreement.interval,
+        )
+    return Evaluation(
+        metrics={key: metrics[key] for key in METRICS if key in metrics},
+        classes=classes,
+        confusion=accuracy.confusion.tolist(),
+        not_measurable=reason,
+    )
 
 
-def excess_by_class(judged: Judged, evaluation_set: EvaluationSet) -> list[list[float] | None]:
-    """By how much the Fréchet distance of each class exceeds that of real images, as a fraction of these
-    images' variance, at 95 %: at 1 the drawings are as far off as one grey picture, whatever the features."""
-    floors, variances = evaluation_set.floors.distance_by_class, evaluation_set.variance_by_class
-    return [
-        [end / variance for end in (drawn - real).interval] if drawn and real else None
-        for drawn, real, variance in zip(judged.distance_by_class, floors, variances, strict=True)
-    ]
-
-
-def _entry(estimate: Estimate, floor: float) -> dict[str, Any]:
+def _score(key: str, estimate: Estimate, real: float) -> Score:
     replicates = estimate.replicates - estimate.replicates.mean()
-    return {
-        "value": estimate.value,
-        "interval_95": list(estimate.interval),
-        "replicates": [round(value, 5) for value in replicates.tolist()],
-        "floor": floor,
-    }
+    return Score(
+        value=estimate.value,
+        real=real,
+        interval=METRICS[key].bounded(estimate.interval),
+        replicates=tuple(round(value, 5) for value in replicates.tolist()),
+    )
 
 
-def _unknown(entry: dict[str, Any]) -> dict[str, Any]:
-    """Without what was seen through the judge; its own accuracy stays."""
-    keys = [
-        "floor_by_class",
-        "floor_interval_by_class",
-        "floor_interval_95",
-        "constant",
-        "least_images",
-    ]
-    keys += ["floor"] * ("constant" in entry)
-    blank = {key: entry[key] for key in keys if key in entry} | {"value": None}
-    for key in ("by_class", "interval_by_class", "excess_interval_by_class"):
-        if key in entry:
-            blank[key] = [None] * len(entry[key])
-    return blank
+def _value(estimate: Estimate | None) -> float | None:
+    return estimate.value if estimate else None
+
+
+def _least_diverse(estimates: Sequence[Estimate]) -> Score:
+    """The diversity of the class that has least; without an interval, as it is the smallest of many."""
+    replicates = torch.stack([estimate.replicates for estimate in estimates])
+    values = torch.tensor([estimate.value for estimate in estimates], dtype=torch.float64)
+    least = Estimate.of(values.min().item(), replicates.amin(dim=0))
+    # Where every class is as diverse as real images, the noise of many makes one of them less so.
+    real = (replicates / values[:, None]).amin(dim=0).mean().item()
+    return replace(_score("worst_class_diversity", least, real), interval=None)
+
+
+def _why_not_measurable(evaluation_set: EvaluationSet) -> str:
+    agreement, classes = evaluation_set.agreement, evaluation_set.classes
+    guesses = accuracy_of_guesses(evaluation_set.real.classes, evaluation_set.labels, classes)
+    if agreement.value > guesses + 1e-9:
+        return ""
+    return (
+        f"the judge classifies {percent(agreement.value)} of the held-out images correctly (mean over the "
+        f"classes), and answers that have nothing to do with the images get up to {percent(guesses)}"
+    )
+
+
+def excess_interval(judged: Judged, evaluation_set: EvaluationSet, label: int) -> Interval | None:
+    """By how much the Fréchet distance of a class exceeds that of real images, as a fraction of these images'
+    variance, at 95 %: at 1 the drawings are as far off as one grey picture, whatever the features."""
+    drawn = judged.distance_by_class[label]
+    real = evaluation_set.of_real.distance_by_class[label]
+    if not drawn or not real:
+        return None
+    low, high = (drawn - real).interval
+    variance = evaluation_set.variance_by_class[label]
+    return low / variance, high / variance
 
 
 def gan_train(

@@ -7,18 +7,16 @@ No interval covers what another seed of the training would give, nor the judge's
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from scipy.special import bdtr, stdtrit  # scipy.stats takes two seconds to import
 from torch import Tensor
 
-from cgan.metric import Evaluation, Metric
+from cgan.evaluation import Evaluation, Interval
 from cgan.quality.comparison import Estimate
 from cgan.quality.metrics import wilson_interval
-
-Interval = tuple[float, float]
 
 # Keys of a context that may differ. Of fewer drawings intervals are wider, and say so.
 OWN = {"generator_digest", "drawn_images"}
@@ -29,22 +27,24 @@ COUNTS = {
 }
 
 
-def change(metric: Metric, a: Evaluation, b: Evaluation) -> Interval | None:
-    """Of b - a, for evaluations that were measured alike; None where it is not known.
+def change(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
+    """Of a metric of b less that of a, which both have and which were measured alike; None where it is not
+    known.
 
-    Where both have replicates (a report has their differences from the value), it is the gate's interval:
-    both had the same latents and real images, which were resampled alike. Elsewhere it is put together.
+    Where both have replicates, it is the gate's interval: both had the same latents and real images, which
+    were resampled alike. Elsewhere it is put together.
     """
-    entries = a[metric.key], b[metric.key]
-    value_a, value_b = (entry["value"] for entry in entries)
-    if all("replicates" in entry for entry in entries):
-        of_a, of_b = (
-            torch.tensor(e["replicates"], dtype=torch.float64) + e["value"] for e in entries
+    of_a, of_b = a.metrics[key], b.metrics[key]
+    assert of_a.value is not None and of_b.value is not None
+    if of_a.replicates and of_b.replicates:
+        estimates = (
+            Estimate(value, torch.tensor(replicates, dtype=torch.float64) + value)
+            for value, replicates in ((of_a.value, of_a.replicates), (of_b.value, of_b.replicates))
         )
-        return (Estimate(value_b, of_b) - Estimate(value_a, of_a)).interval
-    interval_a, interval_b = metric.interval(a), metric.interval(b)
-    if interval_a and interval_b:
-        return difference(value_a, interval_a, value_b, interval_b)
+        less, more = estimates
+        return (more - less).interval
+    if of_a.interval and of_b.interval:
+        return difference(of_a.value, of_a.interval, of_b.value, of_b.interval)
     return None
 
 
@@ -85,18 +85,21 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     return change, (change - reach, change + reach)
 
 
-def context_of(report: Evaluation, metric: str = "") -> dict[str, Any]:
-    """What every number of an evaluation depends on; with a metric's key, what that depends on."""
-    left_out = OWN | (set(COUNTS.values()) - {COUNTS.get(metric)})
-    return {k: v for k, v in report["measurement_context"].items() if k not in left_out}
+def comparable(context: Mapping[str, Any], key: str = "") -> dict[str, Any]:
+    """The part of an evaluation's context that has to be equal where two are compared; with a metric's key,
+    where this metric is."""
+    left_out = OWN | (set(COUNTS.values()) - {COUNTS.get(key)})
+    return {name: value for name, value in context.items() if name not in left_out}
 
 
-def contexts_differ(a: Evaluation, b: Evaluation, metric: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where the `context_of` two evaluations differs; empty if they, or this metric of theirs, can be
-    compared."""
-    of_a, of_b = context_of(a, metric), context_of(b, metric)
-    keys = sorted(of_a.keys() | of_b.keys())
-    return {key: (of_a.get(key), of_b.get(key)) for key in keys if of_a.get(key) != of_b.get(key)}
+def contexts_differ(
+    a: Mapping[str, Any], b: Mapping[str, Any], key: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Where the `comparable` parts of two contexts differ; empty if the evaluations, or this metric of
+    theirs, can be compared."""
+    of_a, of_b = comparable(a, key), comparable(b, key)
+    names = sorted(of_a.keys() | of_b.keys())
+    return {n: (of_a.get(n), of_b.get(n)) for n in names if of_a.get(n) != of_b.get(n)}
 
 
 def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:

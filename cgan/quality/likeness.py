@@ -34,11 +34,11 @@ _BLOCK = 2_000_000  # pixels that are floats at once
 @dataclass(frozen=True)
 class Copies:
     """`closer`, bool [N], marks the drawings that are nearer to a training image of their class than real
-    images are, `floor` of which are that near; `labels`: their classes. `heldout_median`: the distance of a
-    held-out image to the nearest one."""
+    images are; of real images the share `real` is that near; `labels`: their classes. `heldout_median`: the
+    distance of a held-out image to the nearest one."""
 
     closer: Tensor
-    floor: float
+    real: float
     heldout_median: float
     labels: Tensor
 
@@ -63,9 +63,9 @@ def near_copies(
         usual = torch.cat([usual, _closest(some.images, some.labels, left_out, training)[1]])
         labels = torch.cat([labels, some.labels])
     limits = _limits(usual, labels, training.classes)
-    floor = (usual < limits[labels]).double().mean().item()
+    real_share = (usual < limits[labels]).double().mean().item()
     closer = near < limits[drawn_labels]
-    return Copies(closer, floor, plain.median().item(), drawn_labels)
+    return Copies(closer, real_share, plain.median().item(), drawn_labels)
 
 
 def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -1,117 +1,120 @@
-"""An evaluation's report, read: its headline numbers, what real images get, its tables."""
+"""An evaluation in words and in rows: the line that says how good the drawings are, numbers for DVC and
+MLflow, the table of the classes."""
 
 import math
 from typing import Any
 
 from cgan.errors import percent
-from cgan.metric import METRICS, Evaluation
+from cgan.evaluation import Evaluation, Score
+from cgan.metric import METRICS
 
 WIDE = 0.05
 WEAK = 0.9  # a judge that is right on fewer real images says little of drawings
 
 
-def quality_line(report: Evaluation, training_s: float | None = None) -> str:
+def quality_line(evaluation: Evaluation, training_s: float | None = None) -> str:
     """`99.4 % of the drawings show the class asked for (real images 98.6 %: they are less typical, so
     harder), 96 % as varied overall as real images, weakest class: 9 (94 % as diverse as real images), no near
     copies, trained in 24 s`. What a weak judge says comes last."""
-    parts, reason = [], report.get("not_measurable")
+    parts, reason = [], evaluation.not_measurable
     if reason:
         parts.append(f"what the drawings are worth is not measurable: {reason}")
-    accuracy = _beside_real(report, "conditional_accuracy")
+    accuracy = _beside_real(evaluation, "conditional_accuracy")
     weak = accuracy is not None and accuracy[1] < WEAK
     if accuracy and not weak:
-        parts.append(_accuracy_in_words(report, *accuracy))
-    if weak and (pair := _beside_real(report, "gan_train_accuracy")):
+        parts.append(_accuracy_in_words(evaluation.score("conditional_accuracy"), *accuracy))
+    if weak and (pair := _beside_real(evaluation, "gan_train_accuracy")):
         learnt, taught = map(percent, pair)
         part = f"a classifier that learnt from drawings alone is right on {learnt} of real images"
         parts.append(f"{part}, one that learnt from real images on {taught}")
-    if (pair := _beside_real(report, "recall")) and pair[1]:
+    if (pair := _beside_real(evaluation, "recall")) and pair[1]:
         value, real = pair
         part = f"{percent(value / real, 0)} " * (value < 0.995 * real)
         parts.append(f"{part}as varied overall as real images")
-    if not reason and (weakest := weakest_class(report)):
+    if not reason and (weakest := weakest_class(evaluation)):
         parts.append(f"weakest class: {weakest}")
-    if pair := _beside_real(report, "copies"):
+    if pair := _beside_real(evaluation, "copies"):
         value, real = pair
         near = f"{percent(value)} near copies (real images {percent(real)})"
         parts.append(near if value else "no near copies")
     if accuracy and weak:
-        parts.append(f"by a weak judge, {_accuracy_in_words(report, *accuracy)}")
+        words = _accuracy_in_words(evaluation.score("conditional_accuracy"), *accuracy)
+        parts.append(f"by a weak judge, {words}")
     if training_s:
         parts.append(f"trained in {training_s:,.0f} s")
     return ", ".join(parts)
 
 
-def _accuracy_in_words(report: Evaluation, value: float, real: float) -> str:
-    entry = report["conditional_accuracy"]
-    low, high = entry.get("floor_interval_95", (0, 0))
+def _accuracy_in_words(score: Score, value: float, real: float) -> str:
+    low, high = score.real_interval or (0, 0)
     # Few held-out images say little of what real ones get.
     between = f", between {100 * low:.0f} and {percent(high, 0)}" * (high - low > WIDE)
     easier = ": they are less typical, so harder" * (value > real)
     words = f"{percent(value)} of the drawings show the class asked for "
     words += f"(real images {percent(real)}{between}{easier})"
-    if value and (constant := entry.get("constant", 0.0)) > value / 2:
+    if value and (constant := score.details.get("constant", 0.0)) > value / 2:
         words += f" (the same answer for all: {percent(constant, 0)})"
     return words
 
 
-def _beside_real(report: Evaluation, key: str) -> tuple[float, float] | None:
+def _beside_real(evaluation: Evaluation, key: str) -> tuple[float, float] | None:
     """A metric, and what real images get; None where one of them is not known."""
-    value, real = METRICS[key].value(report), METRICS[key].floor(report)
-    if value is None or real is None or not math.isfinite(value):
+    score = evaluation.score(key)
+    if score.value is None or score.real is None or not math.isfinite(score.value):
         return None
-    return value, real
+    return score.value, score.real
 
 
-def weakest_class(report: Evaluation) -> str:
+def weakest_class(evaluation: Evaluation) -> str:
     """The class that is furthest behind real images, in accuracy or diversity, at the near ends of the
     intervals; empty where none is clearly behind, or known."""
-    accuracy, diversity = (report.get(key, {}) for key in ("conditional_accuracy", "diversity"))
-    of_real, held = accuracy.get("floor_by_class", ()), report.get("heldout_by_class", ())
-    intervals = (accuracy.get(key, ()) for key in ("interval_by_class", "floor_interval_by_class"))
-    rows = zip(accuracy.get("by_class", ()), of_real, held, *intervals, strict=False)
     behind = []
-    for label, (value, real, count, interval, real_interval) in enumerate(rows):
+    for label, row in enumerate(evaluation.classes):
+        interval, real_interval = row.accuracy_interval, row.real_accuracy_interval
         if interval and real_interval and real_interval[0]:
-            words = f"{percent(value)} right, its {count:,} held-out images {percent(real)}"
+            value, real = (percent(number or 0.0) for number in (row.accuracy, row.real_accuracy))
+            words = f"{value} right, its {row.heldout:,} held-out images {real}"
             behind.append((interval[1] / real_interval[0], label, words))
-    pairs = (diversity.get(key, ()) for key in ("by_class", "interval_by_class"))
-    for label, (value, interval) in enumerate(zip(*pairs, strict=False)):
-        if interval:
-            behind.append((interval[1], label, f"{percent(value, 0)} as diverse as real images"))
+    for label, row in enumerate(evaluation.classes):
+        if row.diversity_interval:
+            words = f"{percent(row.diversity or 0.0, 0)} as diverse as real images"
+            behind.append((row.diversity_interval[1], label, words))
     part, label, text = min(behind, default=(1.0, 0, ""))
     if part >= 1:
         return ""
-    names = report.get("class_names")
+    names = evaluation.class_names
     return f"{names[label] if names else label} ({text})"
 
 
-def headline(report: Evaluation) -> dict[str, float]:
-    """A number for each metric; the distance has its floor behind it."""
+def headline(evaluation: Evaluation) -> dict[str, float]:
+    """A number for each metric; behind the distance, that of real images."""
     flat: dict[str, float] = {}
-    for key, metric in METRICS.items():
-        if (value := metric.value(report)) is not None:
-            flat[key] = round(value, 5)
-            if key == "fid_judge":
-                flat["fid_judge_floor"] = round(report[key]["floor"], 5)
+    for key in METRICS:
+        score = evaluation.score(key)
+        if score.value is not None:
+            flat[key] = round(score.value, 5)
+            if key == "fid_judge" and score.real is not None:
+                flat["fid_judge_floor"] = round(score.real, 5)
     return flat
 
 
-def leading(report: Evaluation) -> dict[str, float]:
+def leading(evaluation: Evaluation) -> dict[str, float]:
     """The three numbers that `dvc metrics diff` shows. `dvc exp show` has room for no more beside a param."""
-    numbers = headline(report)
+    numbers = headline(evaluation)
     leads = [key for key, metric in METRICS.items() if metric.headline and key in numbers]
     return {key: numbers[key] for key in leads[:3]}
 
 
-def tracked(report: Evaluation) -> dict[str, float]:
+def tracked(evaluation: Evaluation) -> dict[str, float]:
     """The metrics of the run's page, `quality/…`: one number each. The rest is in the tables."""
-    return {f"quality/{key}": value for key, value in headline(report).items() if key in METRICS}
+    return {
+        f"quality/{key}": value for key, value in headline(evaluation).items() if key in METRICS
+    }
 
 
-def fewer_judged(report: Evaluation, samples: int) -> str:
+def fewer_judged(evaluation: Evaluation, samples: int) -> str:
     """Why fewer than `samples` drawings were judged, in a sentence; empty where they were not."""
-    if (judged := report["measurement_context"]["drawn_images"]) >= samples:
+    if (judged := evaluation.context["drawn_images"]) >= samples:
         return ""
     return (
         f"{judged:,} drawings were judged, not {samples:,} (`evaluate.samples`), as each takes a part of a "
@@ -119,46 +122,33 @@ def fewer_judged(report: Evaluation, samples: int) -> str:
     )
 
 
-def quality_table(report: Evaluation) -> list[list[str]]:
-    """Each metric with its interval, what real images get and what it means, a header first."""
-    rows = [["metric", "drawn", "95 % interval", "real images", "better", "meaning"]]
-    for metric in METRICS.values():
-        value, floor = metric.value(report), metric.floor(report)
-        if metric.in_tables and value is not None:
-            interval = " to ".join(map(metric.shown, metric.interval(report) or ()))
-            real = "" if floor is None else metric.shown(floor)
-            rows.append(
-                [metric.name, metric.shown(value), interval, real, metric.better, metric.meaning]
-            )
-    return rows
-
-
-def stated(facts: dict[str, Any]) -> Evaluation:
-    """What a file says of its quality, as the package's own does; empty where it says nothing."""
+def stated(facts: dict[str, Any]) -> Evaluation | None:
+    """What a file says of its quality, as the package's own does; None where it says nothing."""
     if not (quality := facts.get("quality")):
-        return {}
-    floors = quality["floors"]
-    report = {k: {"value": v, "floor": floors.get(k)} for k, v in quality["metrics"].items()}
-    report["conditional_accuracy"]["interval_95"] = quality["conditional_accuracy_interval_95"]
-    return report | {"measurement_context": quality["measurement_context"]}
+        return None
+    intervals = {"conditional_accuracy": tuple(quality["conditional_accuracy_interval_95"])}
+    metrics = {
+        key: Score(value=value, real=quality["floors"].get(key), interval=intervals.get(key))
+        for key, value in quality["metrics"].items()
+        if key in METRICS
+    }
+    return Evaluation(metrics=metrics, context=quality["measurement_context"])
 
 
-def class_table(report: Evaluation) -> list[list[Any]]:
+def class_table(evaluation: Evaluation) -> list[list[Any]]:
     """Each class by itself, beside real images; a header first. Empty cells where nothing is known: a
     distance takes `comparison.LEAST_FOR_DISTANCE` held-out images of the class."""
-    accuracy, distance, diversity = (
-        report[key] for key in ("conditional_accuracy", "fid_judge", "diversity")
-    )
     columns = {
-        "class": report.get("class_names") or range(len(accuracy["by_class"])),
-        "accuracy": accuracy["by_class"],
-        "judge on real images": accuracy["floor_by_class"],
-        "held-out images": report["heldout_by_class"],
-        "diversity, as a fraction of real images'": diversity["by_class"],
-        "Fréchet distance": distance["by_class"],
-        "Fréchet distance of real images": distance["floor_by_class"],
+        "accuracy": "accuracy",
+        "judge on real images": "real_accuracy",
+        "held-out images": "heldout",
+        "diversity, as a fraction of real images'": "diversity",
+        "Fréchet distance": "distance",
+        "Fréchet distance of real images": "real_distance",
     }
-    rows: list[list[Any]] = [list(columns)]
-    for name, *values in zip(*columns.values(), strict=True):
+    rows: list[list[Any]] = [["class", *columns]]
+    names = evaluation.class_names or range(len(evaluation.classes))
+    for name, row in zip(names, evaluation.classes, strict=True):
+        values = (getattr(row, column) for column in columns.values())
         rows.append([name, *("" if value is None else round(value, 5) for value in values)])
     return rows

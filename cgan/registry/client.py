@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
-from cgan.files import read_json
+from cgan.evaluation import Evaluation
 from cgan.hosts import without_credentials
-from cgan.metric import Evaluation
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
 from cgan.tracking import store
 from cgan.tracking.runs import model_of
@@ -344,16 +343,9 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
         yield path
 
 
-def evaluation_of(registry: Registry, run_id: str) -> Evaluation:
-    """Of the generator that a run trained; empty where the run has none, or one that cannot be read."""
+def evaluation_of(registry: Registry, run_id: str) -> Evaluation | None:
+    """Of the generator that a run trained; None where the run has none, or one that cannot be read."""
     address = f"runs:/{run_id}/{EVALUATION}"
     with contextlib.suppress(CganError), downloaded(registry, address, "") as path:
-        return read_json(path)
-    return {}
-
-
-def text_of(registry: Registry, address: str) -> str | None:
-    """The text of a file of the store; None where it has none."""
-    with contextlib.suppress(CganError, UnicodeError), downloaded(registry, address, "") as path:
-        return path.read_text(encoding="utf-8")
+        return Evaluation.read(path)
     return None

@@ -76,7 +76,7 @@ def bars(
     `judge`: how often the judge names a held-out label. `diversity`: of each class; `names` of the classes.
     """
     accuracy = judged.accuracy
-    most_copies = copies.floor + limits.max_copies_over_floor
+    most_copies = copies.real + limits.max_copies_over_floor
     copied = _share(int(copies.closer.sum()), len(copies.closer))
     hits, asked = accuracy.confusion.diagonal(), accuracy.confusion.sum(dim=1)
     checks = [
@@ -85,8 +85,8 @@ def bars(
         _bar("copies", copied, most_copies),
         _copies_by_class(copies, most_copies, names),
         _bar("judge_accuracy", judge, limits.min_judge_accuracy),
-        _bar("fid_over_floor", judged.fid_over_floor, limits.max_fid_over_floor),
-        _bar("coverage_of_floor", judged.coverage_of_floor, limits.min_coverage_of_floor),
+        _bar("fid_over_floor", judged.fid_over_real, limits.max_fid_over_floor),
+        _bar("coverage_of_floor", judged.coverage_of_real, limits.min_coverage_of_floor),
     ]
     if known := [(each.interval, n, each) for n, each in enumerate(diversity) if each]:
         _, label, least = min(known, key=lambda three: three[:2])

@@ -141,7 +141,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
         Images(looks_of(pixels), features, its_labels)
         for pixels, features, its_labels in (
             (drawings, seen.features, labels),
-            (training.images, evaluation_set.floor, training.labels),
+            (training.images, evaluation_set.trained, training.labels),
             (heldout.images, evaluation_set.real.features, heldout.labels),
         )
     )
@@ -152,7 +152,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
     what = "standard deviations by which a class's drawings differ from its training images"
     shifts = furthest(of_drawn, of_real, shape)
     checks.append(shifted("drawn_shift", what, shifts, limits.max_drawn_shift, names))
-    found = outliers(drawn, real, evaluation_set.floor_labels, unseen, shape, classes)
+    found = outliers(drawn, real, evaluation_set.trained_labels, unseen, shape, classes)
     checks.append(unlike_real(found, limits.max_outliers, names))
     comparison, praise = list[Check](), list[str]()
     if match.former:

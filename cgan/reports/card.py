@@ -8,8 +8,8 @@ from cgan.drawing.card import model_card
 from cgan.drawing.drawings import new_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
+from cgan.evaluation import Evaluation
 from cgan.files import read_json, write_text
-from cgan.metric import Evaluation
 from cgan.model.model_file import save_generator
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
 from cgan.quality.table import stated
@@ -23,27 +23,27 @@ def write_card_folder(generator: Generator, folder: Path, *, training_images: bo
             f"{folder}: not written. {generator.caution} If they may be published, add "
             "--publish-training-images."
         )
-    report, reference = known(generator)
+    evaluation, reference = known(generator)
     labels = list(range(min(generator.classes, 10)))
     with new_folder(folder) as new:
         save_generator(new / GENERATOR.name, generator.model, generator.facts)
         generator.picture(labels, rows=4).save(new / GRID.name)
-        write_text(new / CARD.name, model_card(generator.facts, report, reference, GRID.name))
-    note = "" if report else "; this generator has no evaluation, so the card has no numbers"
+        write_text(new / CARD.name, model_card(generator.facts, evaluation, reference, GRID.name))
+    note = "" if evaluation else "; this generator has no evaluation, so the card has no numbers"
     return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
 
 
-def known(generator: Generator) -> tuple[Evaluation, dict[str, Any]]:
-    """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them."""
-    report, reference = stated(generator.facts), dict[str, Any]()
+def known(generator: Generator) -> tuple[Evaluation | None, dict[str, Any]]:
+    """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them;
+    None and empty where none of them is about these weights."""
+    evaluation, reference = stated(generator.facts), dict[str, Any]()
     with contextlib.suppress(CganError):
-        if not report and Path(generator.source).is_file():
-            report, reference = read_json(EVALUATION), read_json(RUN_REFERENCE)
-        elif not report:  # where only what drawing needs is installed, this cannot be imported
+        if not evaluation and Path(generator.source).is_file():
+            evaluation, reference = Evaluation.read(EVALUATION), read_json(RUN_REFERENCE)
+        elif not evaluation:  # where only what drawing needs is installed, this cannot be imported
             from cgan.reports.recorded_run import recorded
 
-            report, reference = recorded(generator.source)
-    same = (
-        report.get("measurement_context", {}).get("generator_digest") == generator.facts["digest"]
-    )
-    return (report, reference) if same else ({}, {})
+            evaluation, reference = recorded(generator.source)
+    if evaluation and evaluation.generator_digest == generator.facts["digest"]:
+        return evaluation, reference
+    return None, {}

@@ -9,13 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from cgan.errors import CganError, listed, printable
+from cgan.errors import listed, printable
+from cgan.evaluation import Evaluation, Interval
 from cgan.files import write_text
 from cgan.markdown import table
-from cgan.metric import METRICS, Evaluation, Metric
+from cgan.metric import METRICS, Metric
 from cgan.page.assemble import number
-from cgan.project import EVALUATION
-from cgan.quality.intervals import Interval, change, contexts_differ
+from cgan.quality.intervals import change, contexts_differ
 from cgan.quality.table import quality_line
 from cgan.reports.recorded_run import recorded
 
@@ -41,7 +41,7 @@ class Change:
     a: float
     b: float
     interval: Interval | None
-    floor: float | None = None  # what real images get
+    real: float | None = None  # what real images get
     alike: bool = True
 
     @property
@@ -59,21 +59,15 @@ class Change:
     def cells(self) -> tuple[str, ...]:
         name = f"{self.metric.name} {ARROWS[self.metric.better]}"
         difference = self.b - self.a if self.alike else None
-        numbers = map(number, (self.floor, self.a, self.b, difference))
+        numbers = map(number, (self.real, self.a, self.b, difference))
         interval = " to ".join(map(number, self.interval)) if self.interval else "–"
         return name, *numbers, interval, self.verdict
 
 
 def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
     """Show how two runs differ, or write it to MARKDOWN. Each is what `recorded` takes."""
-    (report_a, run_a), (report_b, run_b) = recorded(a), recorded(b)
-    try:
-        text = printable(comparison(report_a, run_a, report_b, run_b), keep="\n")
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise CganError(
-            f"One of the two runs has an {EVALUATION} that this version cannot read. In that run's project, "
-            "write it again: `dvc repro --force evaluate`."
-        ) from None
+    (evaluation_a, run_a), (evaluation_b, run_b) = recorded(a), recorded(b)
+    text = printable(comparison(evaluation_a, run_a, evaluation_b, run_b), keep="\n")
     if markdown:
         write_text(MARKDOWN, text)
         say(f"{MARKDOWN}: for a pull request.")
@@ -85,7 +79,7 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
     """Markdown; numbers only where both were measured alike."""
     names = [run.get("run_name") or "" for run in (run_a, run_b)]
     runs = _table("", ("A", "B"), [("run", *names), ("in short", quality_line(a), quality_line(b))])
-    if context := contexts_differ(a, b):
+    if context := contexts_differ(a.context, b.context):
         rows = [(key, *map(str, pair)) for key, pair in context.items()]
         parts = [NOT_ALIKE, runs, _table("measured with", ("A", "B"), rows)]
     else:
@@ -104,18 +98,18 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
 def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
     """Of the metrics that both have."""
     changes = list[Change]()
-    for metric in filter(lambda metric: metric.in_tables, METRICS.values()):
-        value_a, value_b = metric.value(a), metric.value(b)
-        if value_a is not None and value_b is not None:
-            alike = not contexts_differ(a, b, metric.key)
-            interval, floor = (change(metric, a, b), metric.floor(a)) if alike else (None, None)
-            changes.append(Change(metric, value_a, value_b, interval, floor, alike))
+    for key, metric in METRICS.items():
+        of_a, of_b = a.score(key), b.score(key)
+        if metric.in_tables and of_a.value is not None and of_b.value is not None:
+            alike = not contexts_differ(a.context, b.context, key)
+            interval, real = (change(key, a, b), of_a.real) if alike else (None, None)
+            changes.append(Change(metric, of_a.value, of_b.value, interval, real, alike))
     return changes
 
 
 def _judged_by(a: Evaluation, b: Evaluation, changes: Sequence[Change]) -> str:
     """What a reader should know where the drawings judged differ in number; otherwise nothing."""
-    counts = [report["measurement_context"].get("drawn_images") for report in (a, b)]
+    counts = [each.context.get("drawn_images") for each in (a, b)]
     if counts[0] == counts[1]:
         return ""
     text = "{:,} drawings of A were judged and {:,} of B: ".format(*counts)

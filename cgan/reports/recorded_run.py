@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
+from cgan.evaluation import Evaluation
 from cgan.files import read_json
-from cgan.metric import Evaluation
 from cgan.model.file_facts import read_facts
 from cgan.params.reading import read_yaml
 from cgan.params.sections import flatten
@@ -24,22 +24,23 @@ def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
     Raises CganError where there is none.
     """
     if (folder := Path(what)).is_dir():
-        report, reference = read_json(folder / EVALUATION), read_json(folder / RUN_REFERENCE)
+        evaluation = Evaluation.read(folder / EVALUATION)
+        reference = read_json(folder / RUN_REFERENCE)
         params = dict(read_yaml(folder / "params.yaml"))  # another version may have other keys
         params["train"] = read_facts(folder / GENERATOR, "generator")["params"]
         sections = {key: section for key, section in params.items() if key not in AFTERWARDS}
-        return report, reference | {"params": {k: str(v) for k, v in flatten(sections).items()}}
+        return evaluation, reference | {"params": {k: str(v) for k, v in flatten(sections).items()}}
     run_id = find_run_id(what)
     with open_registry() as registry:
-        report, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)
-        if not report:
+        found, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)
+        if not found:
             raise CganError(
                 f"run {run_id} has no evaluation in {registry.shown}: the stage `record` was not run for it. "
                 "`dvc repro` records the project's present run."
             )
     origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
     reference = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
-    return report, reference | {"params": dict(run.data.params)}
+    return found, reference | {"params": dict(run.data.params)}
 
 
 def find_run_id(what: str) -> str:

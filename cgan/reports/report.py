@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError, percent
+from cgan.evaluation import Evaluation
 from cgan.files import locked, read_json
 from cgan.hosts import is_server, run_page, without_credentials
-from cgan.metric import METRICS, RANKED_BY, Evaluation
+from cgan.metric import METRICS, RANKED_BY
 from cgan.model.file_facts import read_facts
 from cgan.params.reading import load_params
 from cgan.project import (
@@ -24,13 +25,12 @@ from cgan.project import (
     project_root,
 )
 from cgan.quality.intervals import change, contexts_differ
-from cgan.quality.table import fewer_judged, quality_line, quality_table
+from cgan.quality.table import fewer_judged, quality_line
 from cgan.registry.client import evaluation_of, open_registry
 from cgan.tracking.runs import DISTANCE, MEASURED_WITH, WEIGHTS, measured_alike
 from cgan.tracking.store import store_uri
 
 UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
-METRIC = METRICS[RANKED_BY]
 
 
 def summary() -> str:
@@ -45,7 +45,7 @@ def summary() -> str:
             f"{EVALUATION} is about a generator that is gone: {GENERATOR} does not exist. `dvc checkout` "
             "restores both; `dvc repro` trains another."
         )
-    evaluation, judge = read_json(EVALUATION), read_json(JUDGE_METRICS)
+    evaluation, judge = Evaluation.read(EVALUATION), read_json(JUDGE_METRICS)
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):
         run = read_json(RUN_REFERENCE)
@@ -56,8 +56,8 @@ def summary() -> str:
             f"{EVALUATION} or {JUDGE_METRICS}: this version cannot read one of them. Write both again: "
             "`dvc repro --force train_judge evaluate`."
         ) from None
-    numbers = "2024" if len(evaluation.get("heldout_by_class", ())) == 10 else "0,1"
-    classes = ", ".join((evaluation.get("class_names") or [numbers])[:3])
+    numbers = "2024" if len(evaluation.classes) == 10 else "0,1"
+    classes = ", ".join((evaluation.class_names or [numbers])[:3])
     here = Path(".venv/bin/cgan")  # of `make`: it may be on nobody's PATH
     command = here if here.is_file() else "cgan"
     return "\n".join(
@@ -84,7 +84,7 @@ def _trains_now() -> bool:
 
 
 def _quality(evaluation: Evaluation, judge: dict[str, Any], run: dict[str, Any]) -> list[str]:
-    context, rows = evaluation["measurement_context"], quality_table(evaluation)
+    context, rows = evaluation.context, evaluation.table()
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         f"{run.get('run_name', 'This generator')}: {quality_line(evaluation, run.get('training_s'))}",
@@ -129,13 +129,13 @@ def rank(run_id: str) -> str:
         if weights_here not in peers or len(peers) < 2:
             return ""
         rival = peers[weights[0 if weights.index(weights_here) else 1]][0]
-        report, of_rival = (evaluation_of(registry, key) for key in (run_id, rival.info.run_id))
-    text = f"number {weights.index(weights_here) + 1} of {len(peers)} generators by {METRIC.name}, "
-    text += f"{mine.data.metrics[DISTANCE]:.3g}; "
+        here, there = (evaluation_of(registry, key) for key in (run_id, rival.info.run_id))
+    text = f"number {weights.index(weights_here) + 1} of {len(peers)} generators by "
+    text += f"{METRICS[RANKED_BY].name}, {mine.data.metrics[DISTANCE]:.3g}; "
     text += f"{rival.info.run_name} has {rival.data.metrics[DISTANCE]:.3g}"
-    if not report or not of_rival or contexts_differ(report, of_rival, RANKED_BY):
+    if not here or not there or contexts_differ(here.context, there.context, RANKED_BY):
         return text
-    if interval := change(METRIC, report, of_rival):
+    if interval := change(RANKED_BY, here, there):
         low, high = interval
         text += f", and the difference is {'within' if low <= 0 <= high else 'more than'} chance"
     return text

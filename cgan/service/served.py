@@ -19,8 +19,8 @@ from typing import Any
 
 from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
-from cgan.page.assemble import data_of
-from cgan.project import RUN_PAGE, project_root
+from cgan.evaluation import Evaluation
+from cgan.project import EVALUATION, project_root
 from cgan.quality.table import quality_line, stated
 from cgan.registry.client import CHAMPION, now
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
@@ -35,19 +35,18 @@ class Served:
     generator: Generator
     version: int | None = None  # of the registered model
     quality: str = ""
-    seed: int = 0  # with which its page opens
     since: str = field(default_factory=now)
 
     @classmethod
-    def load(cls, source: str, version: int | None = None, page: str | None = None) -> Served:
-        """With the quality and the seed of the page of its run; without one that is about these weights, with
-        the quality that the file states, as the package's own does. Raises ModelError."""
+    def load(
+        cls, source: str, version: int | None = None, evaluation: Evaluation | None = None
+    ) -> Served:
+        """With the quality by the evaluation of its run; without one that is about these weights, by what the
+        file states, as the package's own does. Raises ModelError."""
         generator = Generator.load(source)
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            data = data_of(page or "")
-            if data["digest"] == generator.facts["digest"]:
-                return cls(generator, version, str(data["quality"]), int(data["seed"]))
-        return cls(generator, version, quality_line(stated(generator.facts)))
+        if not evaluation or evaluation.generator_digest != generator.facts["digest"]:
+            evaluation = stated(generator.facts)
+        return cls(generator, version, quality_line(evaluation) if evaluation else "")
 
     @cached_property
     def page(self) -> tuple[str, str]:
@@ -56,7 +55,7 @@ class Served:
         service's own drawings where no browser can make them."""
         from cgan.page.assemble import play_page, runs_in_page
 
-        page = play_page(self.generator, self.quality, self.named, self.seed)
+        page = play_page(self.generator, self.quality, self.named)
         scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
         hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
         allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
@@ -128,7 +127,7 @@ class Keeper:
         self.problem = problem
 
     def _follow(self, alias: str) -> None:
-        from cgan.registry.client import model_name, open_registry, text_of
+        from cgan.registry.client import evaluation_of, model_name, open_registry
 
         with open_registry(model_name()) as registry:
             number = registry.aliases().get(alias)
@@ -138,9 +137,10 @@ class Keeper:
                     self.current = _of_file(default_source()[0])
                 raise ModelError(f"`{registry.model}` has no {alias} in {registry.shown}.")
             if self.current is None or number != self.current.version:
-                page = text_of(registry, f"runs:/{registry.version(number).run_id}/{RUN_PAGE.name}")
+                evaluation = evaluation_of(registry, registry.version(number).run_id)
+                source = f"models:/{registry.model}/{number}"
                 try:
-                    self.current = Served.load(f"models:/{registry.model}/{number}", number, page)
+                    self.current = Served.load(source, number, evaluation)
                 except ModelError as error:
                     raise ModelError(
                         f"the {alias}, version {number} of `{registry.model}`, cannot be loaded: {error}"
@@ -149,9 +149,11 @@ class Keeper:
 
 
 def _of_file(source: str) -> Served:
-    """With the page of the project's run, where there is one."""
-    page = RUN_PAGE.read_text(encoding="utf-8") if RUN_PAGE.is_file() else None
-    return Served.load(source, page=page)
+    """With the project's evaluation, where there is one."""
+    evaluation = None
+    with contextlib.suppress(CganError):
+        evaluation = Evaluation.read(EVALUATION)
+    return Served.load(source, evaluation=evaluation)
 
 
 def _has_registry() -> bool:

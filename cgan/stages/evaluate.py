@@ -1,4 +1,4 @@
-"""Stage evaluate: the drawings against held-out reals, each number with its floor and measurement context."""
+"""Stage evaluate: the drawings against held-out reals, with what real images score."""
 
 from cgan.files import write_json
 from cgan.model.hardware import compute_deterministically
@@ -15,12 +15,12 @@ def main() -> None:
     compute_deterministically()
     params = load_params()
     inputs = Inputs.load(params.train.device)
-    report = judge_generator(inputs, params.evaluate, progress)
-    write_json(EVALUATION, report)
-    write_json(METRICS_FILE, {"quality": headline(report)})
-    write_json(DVC_METRICS, leading(report))
-    save_png(CONFUSION, confusion_matrix_image(report["confusion"], inputs.training.class_names))
-    log.info(quality_line(report))
+    evaluation = judge_generator(inputs, params.evaluate, progress)
+    evaluation.write(EVALUATION)
+    write_json(METRICS_FILE, {"quality": headline(evaluation)})
+    write_json(DVC_METRICS, leading(evaluation))
+    save_png(CONFUSION, confusion_matrix_image(evaluation.confusion, inputs.training.class_names))
+    log.info(quality_line(evaluation))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from cgan import project
 from cgan.drawing.card import model_card
 from cgan.drawing.logged_model import NOTE, save_mlflow_model
 from cgan.errors import ModelError
+from cgan.evaluation import Evaluation
 from cgan.files import read_json, write_json, write_text
 from cgan.metric import METRICS, RANKED_BY
 from cgan.model.file_facts import read_facts
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, STRIP
-from cgan.quality.intervals import context_of
-from cgan.quality.table import class_table, quality_table, tracked
+from cgan.quality.intervals import comparable
+from cgan.quality.table import class_table, tracked
 from cgan.stages.runner import log, run_stage
 from cgan.tracking.runs import MEASURED_WITH, reopen
 from cgan.tracking.store import PICTURE
@@ -39,31 +40,32 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def main() -> None:
-    report, facts = read_json(EVALUATION), read_facts(GENERATOR, "generator")
-    context = report.get("measurement_context", {})
-    if context.get("generator_digest") != facts["digest"]:
+    evaluation, facts = Evaluation.read(EVALUATION), read_facts(GENERATOR, "generator")
+    if evaluation.generator_digest != facts["digest"]:
         raise ModelError(
             f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "
             "`dvc checkout`."
         )
     # The same for distances that can be compared.
-    measured_with = json.dumps(context_of(report, RANKED_BY), sort_keys=True)
-    numbers, note, recorded = tracked(report), headline(tracked(report)), "numbers and tables"
+    measured_with = json.dumps(comparable(evaluation.context, RANKED_BY), sort_keys=True)
+    numbers, recorded = tracked(evaluation), "numbers and tables"
+    note = headline(numbers)
     files: Mapping[str, tuple[Path, ...]] = {"reports": (EVALUATION,)}
     if sys.argv[1:] != ["numbers"]:  # of a sweep's trial, which has no pictures
         files, recorded = FILES, "numbers, tables and pictures"
         note += f"\n\n{PICTURE}"
     with reopen() as tracker:
         reference = read_json(project.RUN_REFERENCE)
-        write_text(CARD, model_card(facts, report, reference, f"../{GRID}"))
+        write_text(CARD, model_card(facts, evaluation, reference, f"../{GRID}"))
         tracker.log_file(CARD)
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
         tracker.log_metrics(numbers, 0)
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-            for name, rows in {"quality": quality_table, "quality_by_class": class_table}.items():
+            tables = {"quality": evaluation.table(), "quality_by_class": class_table(evaluation)}
+            for name, rows in tables.items():
                 table = Path(folder) / f"{name}.csv"
                 with table.open("w", newline="", encoding="utf-8") as file:
-                    csv.writer(file).writerows(rows(report))
+                    csv.writer(file).writerows(rows)
                 tracker.log_file(table)
         for place, paths in files.items():
             for path in paths:

@@ -15,6 +15,7 @@ from test_pipeline import python
 from toy_project import commit, git
 
 from cgan.errors import CganError
+from cgan.evaluation import Evaluation, Score
 from cgan.params.editing import set_params
 from cgan.params.reading import check_params, load_params
 from flows import sweep
@@ -203,11 +204,11 @@ def test_a_trial_that_fails_or_was_measured_otherwise_is_left_out_and_the_search
     numbers = iter([3.0, None, 0.1, 2.0])
     contexts = iter([1, 1, 2, 1])
 
-    def train(_base: Path, _commit: str, _study: str, _number: int, _values: Any) -> dict[str, Any]:
+    def train(_base: Path, _commit: str, _study: str, _number: int, _values: Any) -> Evaluation:
         number, seed = next(numbers), next(contexts)
         if number is None:
             raise CganError("classes collapse")
-        return {"quality": {"fid_judge": number}, "measurement_context": {"seed": seed}}
+        return Evaluation(metrics={"fid_judge": Score(value=number)}, context={"seed": seed})
 
     monkeypatch.setattr(sweep, "train", train)
     assert sweep.main(["--trials", "4", "--parallel", "1"]) == 0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ParamsError
+from cgan.evaluation import Evaluation
 from cgan.model import hardware
 from cgan.model.hardware import Hardware, compute_deterministically, find_device
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
@@ -103,7 +104,7 @@ def test_judging_and_drawing_compute_on_one_device(monkeypatch: pytest.MonkeyPat
     ).eval()
     params = EvaluateParams(samples=300, draws=1, gan_train_kimg=0.2, seed=3)
 
-    def evaluated(device: torch.device) -> dict[str, Any]:
+    def evaluated(device: torch.device) -> Evaluation:
         judge = train_judge(DATA, RECIPE, CPU, torch.float32).to(device)
         facts = {"params": RECIPE.model_dump(), "digest": "0"}
         return judge_generator(
@@ -114,13 +115,11 @@ def test_judging_and_drawing_compute_on_one_device(monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patched, SecondDevice():
         patched.setattr(hardware, "find_device", lambda *_: DEVICE)
         there = evaluated(DEVICE)
-    contexts = [report.pop("measurement_context") for report in (here, there)]
-    assert [context["device"] for context in contexts] == ["cpu", "meta"]
-    del here["gan_train_accuracy"], there["gan_train_accuracy"]  # in parts on the CPU
-    for key, entry in here.items():
-        if isinstance(entry, dict) and "value" in entry:
-            assert there[key]["value"] == pytest.approx(entry["value"], rel=1e-5, abs=1e-5), key
-    assert there["confusion"] == here["confusion"]
+    assert [each.context["device"] for each in (here, there)] == ["cpu", "meta"]
+    for key in here.metrics.keys() - {"gan_train_accuracy"}:  # in parts on the CPU
+        value = here.score(key).value
+        assert there.score(key).value == pytest.approx(value, rel=1e-5, abs=1e-5), key
+    assert there.confusion == here.confusion
 
 
 def test_the_local_score_sampler_draws_on_one_device() -> None:

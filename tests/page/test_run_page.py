@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from visitor import page as page
 from cgan.data.dataset import load_dataset
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
+from cgan.evaluation import Evaluation
 from cgan.files import read_json, sha256_of, write_json
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
@@ -64,42 +66,42 @@ def finished(project: Path, digits_csv: Path) -> None:
     page_made()
 
 
-def test_cgan_serve_opens_on_the_seed_of_the_runs_page_and_says_its_verdict() -> None:
-    served, data = Keeper(str(GENERATOR)).current, page_data(RUN_PAGE.read_text(encoding="utf-8"))
-    assert served and (served.seed, served.quality) == (data["seed"], data["quality"])
-    assert page_data(served.page[0])["seed"] == data["seed"]
-    RUN_PAGE.unlink()
-    served = Keeper(str(GENERATOR)).current
-    assert served and (served.seed, served.quality) == (0, "")
+def test_cgan_serve_says_how_good_the_project_s_generator_is_if_its_evaluation_is_about_it() -> (
+    None
+):
+    served, evaluation = Keeper(str(GENERATOR)).current, Evaluation.read(EVALUATION)
+    assert served and served.quality == quality_line(evaluation)
+    another = replace(evaluation, context={**evaluation.context, "generator_digest": "0"})
+    for spoil in (lambda: another.write(EVALUATION), EVALUATION.unlink):
+        spoil()
+        served = Keeper(str(GENERATOR)).current
+        assert served and served.quality == ""
 
 
-def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_context() -> None:
-    run, report = facts(), read_json(EVALUATION)
+def test_the_page_holds_every_number_of_the_evaluation_with_interval_real_images_and_context() -> (
+    None
+):
+    run, evaluation = facts(), Evaluation.read(EVALUATION)
     metrics = {row["key"]: row for row in run["metrics"]}
-    accuracy = report["conditional_accuracy"]
+    accuracy = evaluation.score("conditional_accuracy")
     found = metrics["conditional_accuracy"]
-    assert (found["value"], found["floor"]) == (accuracy["value"], accuracy["floor"])
-    assert [found["low"], found["high"]] == pytest.approx(accuracy["interval_95"])
+    assert (found["value"], found["real"]) == (accuracy.value, accuracy.real)
+    assert (found["low"], found["high"]) == pytest.approx(accuracy.interval)
     assert metrics["worst_class_accuracy"]["low"] is None, "the smallest of many"
-    assert run["measurement_context"] == report["measurement_context"]
-    for column, values in (
-        ("accuracy", accuracy["by_class"]),
-        ("diversity", report["diversity"]["by_class"]),
-        ("diversity_interval", report["diversity"]["interval_by_class"]),
-        ("excess_interval", report["fid_judge"]["excess_interval_by_class"]),
-        ("judge", accuracy["floor_by_class"]),
-        ("heldout", report["heldout_by_class"]),
-    ):
-        assert [row[column] for row in run["classes"]] == values, column
-    for row, seen in zip(run["classes"], report["confusion"], strict=True):
+    assert run["measurement_context"] == evaluation.context
+    for row, scores in zip(run["classes"], evaluation.classes, strict=True):
+        same = ("accuracy", "diversity", "diversity_interval", "excess_interval", "heldout")
+        assert [row[name] for name in same] == [getattr(scores, name) for name in same]
+        assert row["judge"] == scores.real_accuracy is not None
+    for row, seen in zip(run["classes"], evaluation.confusion, strict=True):
         interval = wilson_interval(seen[row["label"]], sum(seen))
         assert (row["low"], row["high"]) == pytest.approx(interval)
-    assert run["confusion"]["matrix"] == report["confusion"]
+    assert run["confusion"]["matrix"] == evaluation.confusion
     assert [preview["step"] for preview in run["previews"]] == list(STEPS)
     assert [row[0] for row in run["losses"]["rows"]] == list(STEPS)
     assert "probe/fid_judge" in run["probes"]["columns"]
     text = RUN_PAGE.read_text(encoding="utf-8")
-    assert run["verdict"] == quality_line(report)
+    assert run["verdict"] == quality_line(evaluation)
     assert f'<p class="verdict">{run["verdict"]}<' in text
     assert page_data(text)["losses"] == run["losses"]
 
@@ -168,9 +170,9 @@ def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_
 
 
 def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_for_all() -> None:
-    report = read_json(EVALUATION)
-    report["conditional_accuracy"]["floor_by_class"] = [1.0] * 3
-    write_json(EVALUATION, report)
+    evaluation = Evaluation.read(EVALUATION)
+    classes = [replace(row, real_accuracy=1.0) for row in evaluation.classes]
+    replace(evaluation, classes=classes).write(EVALUATION)
     page_made()
     run, text = facts(), RUN_PAGE.read_text(encoding="utf-8")
     told = [each["state"] for each in run["cards"]]
@@ -232,8 +234,8 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     cells[1][at], cells[2][at] = "nan", "inf"
     PROBES.write_text("\n".join(map(",".join, [columns, *cells])) + "\n")
     report = read_json(EVALUATION)
-    report["conditional_accuracy"]["value"] = float("nan")
-    report["conditional_accuracy"]["by_class"][1] = float("nan")
+    report["metrics"]["conditional_accuracy"]["value"] = float("nan")
+    report["classes"][1]["accuracy"] = float("nan")
     EVALUATION.write_text(json.dumps(report))
     page_made()
     unfold(page)
@@ -271,12 +273,12 @@ def test_what_differs_from_the_preset_is_told() -> None:
 
 
 def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
-    report = read_json(EVALUATION)
-    whole = report["measurement_context"] | {"generator_digest": "0" * 64}
-    write_json(EVALUATION, report | {"measurement_context": whole})
+    evaluation = Evaluation.read(EVALUATION)
+    context = {**evaluation.context, "generator_digest": "0" * 64}
+    replace(evaluation, context=context).write(EVALUATION)
     with pytest.raises(ModelError, match="about another generator, not"):
         run_page(load_params(), CACHE)
-    write_json(EVALUATION, report)
+    evaluation.write(EVALUATION)
     change_facts(data_sha256="0" * 64)
     with pytest.raises(ModelError, match=f"{GENERATOR} was trained on other data"):
         run_page(load_params(), CACHE)

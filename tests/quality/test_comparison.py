@@ -46,8 +46,8 @@ def test_what_the_judge_knows_by_heart_is_taken_off_the_floor() -> None:
         for known, told in ((training, False), (0.9 * training, True)):
             evaluation_set = evaluation_set_of(real, known, asked, seed)
             metrics = evaluation_set._compared(unseen, "drawn")
-            floors = evaluation_set.floors.metrics
-            alone = evaluation_set._compared(evaluation_set.floor, "floor")
+            floors = evaluation_set.of_real.metrics
+            alone = evaluation_set._compared(evaluation_set.trained, "trained")
             for key, found in metrics.items():
                 low, high = (found - floors[key]).interval
                 off.append(not low <= 0 <= high)
@@ -60,9 +60,9 @@ def test_what_the_judge_knows_by_heart_is_taken_off_the_floor() -> None:
 def test_a_floor_of_too_few_images_is_what_training_images_get(count: tuple[int, int]) -> None:
     evaluation_set = evaluation_set_of(*(points(n, n) for n in count), torch.arange(60) % 3)
     assert evaluation_set.by_heart == {}
-    alone = evaluation_set._compared(evaluation_set.floor, "floor")
+    alone = evaluation_set._compared(evaluation_set.trained, "trained")
     for key, found in alone.items():
-        assert evaluation_set.floors.metrics[key].value == found.value
+        assert evaluation_set.of_real.metrics[key].value == found.value
 
 
 def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alone(
@@ -196,7 +196,7 @@ def test_the_distance_of_a_class_comes_with_the_noise_of_other_images() -> None:
         evaluation_set = evaluation_set_of(real, points(900, 1000 + seed, 8), asked, seed)
         ours = evaluation_set._by_class(drawn, asked, "drawn")
         theirs = evaluation_set._by_class(
-            evaluation_set.floor, evaluation_set.floor_labels, "floor"
+            evaluation_set.trained, evaluation_set.trained_labels, "trained"
         )
         found.append([a - b for a, b in zip(ours, theirs, strict=True) if a and b])
     clear = [[each.interval[0] > 0 for each in seed] for seed in found]

@@ -28,20 +28,17 @@ def test_contexts_may_differ_in_the_generator_and_in_how_many_drawings_and_in_no
         (context | {"generator_digest": "b", "drawn_images": 8}, {}),
         ({"generator_digest": "b", "seed": 2}, {"seed": (1, 2), "draws": (3, None)}),
     ):
-        pair = ({"measurement_context": each} for each in (context, other))
-        assert contexts_differ(*pair) == differ
+        assert contexts_differ(context, other) == differ
 
 
 def test_a_metric_whose_value_depends_on_how_many_images_it_is_taken_of_is_compared_with_as_many() -> (
     None
 ):
-    a, b = (
-        {"measurement_context": {"distance_images": n, "neighbour_images": 9}} for n in (300, 400)
-    )
+    a, b = ({"distance_images": n, "neighbour_images": 9} for n in (300, 400))
     assert contexts_differ(a, b, "fid_judge") == {"distance_images": (300, 400)}
     assert not contexts_differ(a, b)
     assert not contexts_differ(a, b, "recall") and not contexts_differ(a, b, "copies")
-    b["measurement_context"] = {"distance_images": 300, "neighbour_images": 8}
+    b = {"distance_images": 300, "neighbour_images": 8}
     assert [key for key in METRICS if contexts_differ(a, b, key)] == [
         *("coverage", "recall", "precision", "density")
     ]

@@ -144,7 +144,7 @@ def test_copies_are_found_also_where_moved_turned_zoomed_slanted_darkened_or_noi
     train, held = digits
     found = near_copies(hide(drawings(train, 100)), ASKED, train, held, seed=0)
     assert found.closer.double().mean() > least
-    assert found.floor < 0.03
+    assert found.real < 0.03
 
 
 def test_of_many_drawings_2000_are_looked_at_and_as_many_held_out_images_of_all_classes() -> None:
@@ -157,7 +157,7 @@ def test_of_many_drawings_2000_are_looked_at_and_as_many_held_out_images_of_all_
     held[:1600] = train.images.repeat_interleave(40, dim=0)[:1600]
     found = near_copies(images, labels, train, Dataset(held, labels, {}), seed=0)
     assert len(found.closer) == 2000
-    assert found.floor == pytest.approx(2 / 3, abs=0.05)
+    assert found.real == pytest.approx(2 / 3, abs=0.05)
 
 
 def test_of_many_classes_ten_drawings_of_each_are_looked_at() -> None:
@@ -182,11 +182,11 @@ def test_real_images_are_at_the_floor_of_copies(
     monkeypatch.setattr(likeness, "ENOUGH", 500)  # the held-out ones alone
     back = near_copies(second.images, second.labels, train, first, seed=0)
     for each in (found, back):
-        assert each.floor == pytest.approx(0.015, abs=0.01)
+        assert each.real == pytest.approx(0.015, abs=0.01)
         # Of 500 images the share has a standard deviation of .006.
-        assert each.closer.double().mean() == pytest.approx(each.floor, abs=0.015)
+        assert each.closer.double().mean() == pytest.approx(each.real, abs=0.015)
     again = near_copies(held.images, held.labels, train, held, seed=0)
-    assert again.closer.double().mean() == again.floor
+    assert again.closer.double().mean() == again.real
 
 
 def test_twins_across_the_split_are_counted_and_hide_no_copies(
@@ -200,7 +200,7 @@ def test_twins_across_the_split_are_counted_and_hide_no_copies(
         twins[row] = train.images[train.labels == held.labels[row]][int(row) % 100]
     spoilt = Dataset(twins, held.labels, {})
     found = near_copies(drawings(train, 100), ASKED, train, spoilt, seed=0)
-    assert found.closer.all() and found.floor == pytest.approx(0.05, abs=0.01)
+    assert found.closer.all() and found.real == pytest.approx(0.05, abs=0.01)
     honest = near_copies(drawings(held, 100), ASKED, train, spoilt, seed=0)
     assert honest.closer.double().mean() < 0.03
 

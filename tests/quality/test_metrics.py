@@ -17,6 +17,7 @@ from torch import Tensor
 from cgan import project
 from cgan.data.dataset import Dataset, load_dataset, save_dataset
 from cgan.errors import DataError
+from cgan.evaluation import Evaluation
 from cgan.metric import METRICS
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import digest_of, save_network
@@ -54,13 +55,13 @@ from cgan.quality.table import (
     headline,
     leading,
     quality_line,
-    quality_table,
     weakest_class,
 )
 
 CPU = torch.device("cpu")
 
 RECIPE = JudgeParams(total_kimg=6.0, batch_size=64, peak_lr=0.1, width=8, seed=1)
+of_json = Evaluation.of_json
 PARAMS = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.0, seed=1)
 
 
@@ -208,7 +209,7 @@ def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
     assert not torch.equal(same, other)
 
 
-def report_of(inputs: Inputs, drawn: list[Tensor]) -> dict[str, Any]:
+def evaluation_of(inputs: Inputs, drawn: list[Tensor]) -> Evaluation:
     return measured(inputs, PARAMS, evaluation_set_of(inputs, PARAMS), drawn)
 
 
@@ -226,17 +227,17 @@ def test_a_class_with_few_held_out_images_has_no_distance_of_its_own(
 ) -> None:
     monkeypatch.setattr(comparison, "LEAST_FOR_DISTANCE", 4)
     few = held_out(tiny_inputs(12, 4), torch.tensor([0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11]))
-    report = report_of(few, draws(5))
-    assert [each is None for each in report["fid_judge"]["by_class"]] == [False, True, False]
-    json.dumps(report, allow_nan=False)
-    assert [row[6] == "" for row in class_table(report)[1:]] == [False, True, False]
-    assert [row[3] for row in class_table(report)[1:]] == [4, 3, 4]
+    found = evaluation_of(few, draws(5))
+    assert [row.distance is None for row in found.classes] == [False, True, False]
+    json.dumps(found.as_json(), allow_nan=False)
+    assert [row[6] == "" for row in class_table(found)[1:]] == [False, True, False]
+    assert [row[3] for row in class_table(found)[1:]] == [4, 3, 4]
 
 
 def test_a_hold_out_too_small_for_neighbours_is_refused_with_advice() -> None:
     few = held_out(tiny_inputs(), torch.arange(NEIGHBOURS))
     with pytest.raises(DataError, match=r"Raise `preprocess.holdout_fra"):
-        report_of(few, draws(5))
+        evaluation_of(few, draws(5))
 
 
 def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
@@ -244,17 +245,15 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     inputs = tiny_inputs()
     inputs.judge.head.weight.zero_()
     inputs.judge.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
-    report = report_of(inputs, draws(5))
-    assert {key for key in METRICS if key in headline(report)} == {
-        "worst_class_diversity",
-        "copies",
-    }
+    found = evaluation_of(inputs, draws(5))
+    assert headline(found).keys() == {"worst_class_diversity", "copies"}
     words = "not measurable: the judge classifies 33.3 % of the held-out images correctly"
-    assert words in quality_line(report) and "show the class" not in quality_line(report)
-    assert "weakest class" not in quality_line(report)
-    assert report["conditional_accuracy"]["floor"] == pytest.approx(1 / 3)
-    json.dumps(report, allow_nan=False)
-    assert [row[1] for row in class_table(report)[1:]] == ["", "", ""]
+    assert words in quality_line(found) and "show the class" not in quality_line(found)
+    assert "weakest class" not in quality_line(found)
+    assert found.score("conditional_accuracy").real == pytest.approx(1 / 3)
+    json.dumps(found.as_json(), allow_nan=False)
+    assert [row[1] for row in class_table(found)[1:]] == ["", "", ""]
+    assert "Not measurable: the judge classifies 33.3 %" in found._repr_html_()
 
 
 @pytest.mark.parametrize("per_class", [[1] * 300, [50, 3, 20, 7], [2] * 1000])
@@ -313,7 +312,7 @@ def test_real_images_that_the_judge_has_not_seen_get_the_floor_at_the_asked_coun
     """Each metric within the interval of the difference; what the judge knows by heart is not nothing."""
     inputs, drawn = digits_known_by_heart()
     evaluation_set = evaluation_set_of(inputs, PARAMS.model_copy(update={"samples": 1000}))
-    perfect, floors = evaluation_set.judge_drawings(drawn), evaluation_set.floors
+    perfect, floors = evaluation_set.judge_drawings(drawn), evaluation_set.of_real
     assert len(drawn) == len(evaluation_set.asked) == 1000
     mix = torch.bincount(evaluation_set.asked[evaluation_set.rows]) / len(evaluation_set.rows)
     held = torch.bincount(inputs.heldout.labels) / len(inputs.heldout)
@@ -338,66 +337,67 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     training, heldout, judge = inputs.training, inputs.heldout, inputs.judge
     asked = classes_asked(3, PARAMS)
     count = min(len(asked), len(training))
-    report = report_of(inputs, drawn)
+    evaluation = evaluation_of(inputs, drawn)
+    metrics, rows = evaluation.metrics, evaluation.classes
 
     random = torch.Generator().manual_seed(PARAMS.seed)
     order = torch.randperm(len(training), generator=random)
     some = order[in_mix(training.labels[order], torch.ones(3, dtype=torch.int64))][:count]
     images = (heldout.images, training.images[some], *drawn)
-    real, floor, first, second = (look(judge, each) for each in images)
+    real, trained, first, second = (look(judge, each) for each in images)
 
     right = torch.cat([first.classes == asked, second.classes == asked]).double().mean().item()
-    found = report["conditional_accuracy"]
-    assert found["value"] == pytest.approx(right)
-    assert found["floor"] == accuracy(judge, heldout).value
+    found = metrics["conditional_accuracy"]
+    assert found.value == pytest.approx(right)
+    assert found.real == accuracy(judge, heldout).value
     both = torch.cat([first.classes, second.classes])
-    assert found["interval_95"] == list(conditional_accuracy(both, asked.repeat(2), 3).interval)
-    assert found["floor_by_class"] == accuracy(judge, heldout).by_class
-    assert sum(map(sum, report["confusion"])) == 600
+    assert found.interval == conditional_accuracy(both, asked.repeat(2), 3).interval
+    assert [row.real_accuracy for row in rows] == accuracy(judge, heldout).by_class
+    assert sum(map(sum, evaluation.confusion)) == 600
     worst = [min(conditional_accuracy(each.classes, asked, 3).by_class) for each in (first, second)]
-    assert report["worst_class_accuracy"]["value"] == pytest.approx(sum(worst) / 2)
+    assert metrics["worst_class_accuracy"].value == pytest.approx(sum(worst) / 2)
 
-    fid = report["fid_judge"]
+    fid = metrics["fid_judge"]
     distances = [frechet_distance(real.features, v.features[:count]) for v in (first, second)]
-    assert fid["value"] == pytest.approx(sum(distances) / 2)
+    assert fid.value == pytest.approx(sum(distances) / 2)
     apart = abs(distances[0] - distances[1])
-    assert fid["deviation"] == pytest.approx(apart / math.sqrt(2), rel=1e-4)
+    assert fid.details["deviation"] == pytest.approx(apart / math.sqrt(2), rel=1e-4)
     heart = dict.fromkeys(METRICS, 0.0)
     heart |= {key: v.value for key, v in evaluation_set_of(inputs, PARAMS).by_heart.items()}
-    of_real = frechet_distance(real.features, floor.features) - heart["fid_judge"]
-    assert fid["floor"] == pytest.approx(of_real, abs=1e-5)
-    assert fid["interval_95"][0] < fid["value"] < fid["interval_95"][1]
-    for key in METRICS.keys() & report.keys():
-        assert sum(report[key]["replicates"]) == pytest.approx(0, abs=0.01)
+    of_real = frechet_distance(real.features, trained.features) - heart["fid_judge"]
+    assert fid.real == pytest.approx(of_real, abs=1e-5)
+    assert fid.value is not None and fid.interval and fid.interval[0] < fid.value < fid.interval[1]
+    for score in metrics.values():
+        assert sum(score.replicates) == pytest.approx(0, abs=0.01)
     for label in range(3) if held > LEAST_FOR_DISTANCE else ():
         mine = first.features[:count][asked[:count] == label]
         theirs = real.features[heldout.labels == label]
-        assert fid["by_class"][label] == pytest.approx(frechet_distance(theirs, mine))
+        assert rows[label].distance == pytest.approx(frechet_distance(theirs, mine))
     kernel = [kernel_distances(real.features, v.features[:count], 1) for v in (first, second)]
-    assert report["kid_judge"]["value"] == pytest.approx(torch.stack(kernel).mean().item())
+    assert metrics["kid_judge"].value == pytest.approx(torch.stack(kernel).mean().item())
     equal = min(count, len(heldout))
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(PARAMS.seed))
     block = shuffled[in_mix(heldout.labels[shuffled], torch.ones(3, dtype=torch.int64))][:equal]
     for key in ("precision", "recall", "density", "coverage"):
         values = []
-        for features in (first.features, second.features, floor.features):
+        for features in (first.features, second.features, trained.features):
             blocks = [each for each in features.split(equal) if len(each) == equal][:MAX_BLOCKS]
             by_block = [means(real.features[block], each)[key] for each in blocks]
             values.append(sum(by_block) / len(by_block))
-        assert report[key]["value"] == pytest.approx((values[0] + values[1]) / 2)
+        assert metrics[key].value == pytest.approx((values[0] + values[1]) / 2)
         most = math.inf if key == "density" else 1
-        assert report[key]["floor"] == pytest.approx(min(most, values[2] - heart[key]))
+        assert metrics[key].real == pytest.approx(min(most, values[2] - heart[key]))
     by_hand = near_copies(drawn[0], asked, training, heldout, PARAMS.seed)
-    assert len(by_hand.closer) == 30 and report["copies"]["floor"] == by_hand.floor
-    assert report["copies"]["value"] == by_hand.closer.double().mean()
-    assert report["copies"]["heldout_nearest_median"] == by_hand.heldout_median
-    assert "gan_train_accuracy" not in report, "0 kimg: it is not asked for"
+    assert len(by_hand.closer) == 30 and metrics["copies"].real == by_hand.real
+    assert metrics["copies"].value == by_hand.closer.double().mean()
+    assert metrics["copies"].details == {"heldout_nearest_median": by_hand.heldout_median}
+    assert "gan_train_accuracy" not in metrics, "0 kimg: it is not asked for"
     diverse = [each for each in diversity_by_class(drawn[0], asked, training) if each]
     fractions = [each.value for each in diverse]
-    assert report["diversity"]["by_class"] == fractions and len(fractions) == 3
-    assert report["diversity"]["interval_by_class"] == [list(each.interval) for each in diverse]
-    assert report["worst_class_diversity"]["value"] == min(fractions)
-    assert 0.5 < report["worst_class_diversity"]["floor"] < 1, "the least of three, by chance"
+    assert [row.diversity for row in rows] == fractions and len(fractions) == 3
+    assert [row.diversity_interval for row in rows] == [each.interval for each in diverse]
+    assert metrics["worst_class_diversity"].value == min(fractions)
+    assert 0.5 < (metrics["worst_class_diversity"].real or 0) < 1, "the least of three, by chance"
 
 
 def test_distances_and_copies_are_better_lower_and_all_others_higher() -> None:
@@ -408,6 +408,7 @@ def test_distances_and_copies_are_better_lower_and_all_others_higher() -> None:
 
 
 def test_headline_and_tables_take_each_number_from_its_row() -> None:
+    """In the form that earlier versions wrote, which is read too."""
     report: dict[str, Any] = {
         key: {"value": n / 10 + 1e-7, "floor": n / 100} for n, key in enumerate(METRICS)
     }
@@ -420,53 +421,56 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     report["heldout_by_class"] = [7, 50]
     report["conditional_accuracy"]["interval_by_class"] = [[0.86, 0.97], [0.51, 0.7]]
     report["conditional_accuracy"]["floor_interval_by_class"] = [[0.65, 1.0], [0.79, 0.96]]
-    flat = headline(report)
+    flat = headline(of_json(report))
     assert flat.keys() == METRICS.keys() - {"gan_train_accuracy"} | {"fid_judge_floor"}
     assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
-    assert leading(report) == {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
-    table = quality_table(report)
+    assert leading(of_json(report)) == {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
+    table = of_json(report).table()
     assert not {"kernel distance", "density"} & {row[0] for row in table}, "of no use to a reader"
     assert table[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
     assert table[2][:5] == ["Fréchet distance", "0.1", "0.05 to 0.15", "0.01", "lower"]
     assert [row[2] for row in table if row[0] == "precision"] == ["0.0 % to 100.0 %"]
     assert table[5][:5] == ["accuracy of the worst class", "40.0 %", "", "", "higher"]
     report["class_names"] = ["<b>", "no"]
-    assert class_table(report)[1] == ["<b>", 0.93, 1.0, 7, 0.72, 12.0, 2.0]
+    assert class_table(of_json(report))[1] == ["<b>", 0.93, 1.0, 7, 0.72, 12.0, 2.0]
     # At the near ends of the intervals: .74 of the diversity; of the accuracy .70 of .79 or more.
-    assert weakest_class(report) == "<b> (72 % as diverse as real images)"
+    assert weakest_class(of_json(report)) == "<b> (72 % as diverse as real images)"
     report["diversity"]["interval_by_class"][0] = [0.54, 0.9]
     del report["class_names"]
-    assert weakest_class(report) == "1 (70 % as diverse as real images)"
+    assert weakest_class(of_json(report)) == "1 (70 % as diverse as real images)"
     report["diversity"]["interval_by_class"] = [None, None]
     report["diversity"]["by_class"] = [None, None]
-    assert weakest_class(report) == "1 (61.0 % right, its 50 held-out images 90.0 %)"
+    assert weakest_class(of_json(report)) == "1 (61.0 % right, its 50 held-out images 90.0 %)"
     report["conditional_accuracy"] |= {
         "by_class": [0.5, 0.9],
         "interval_by_class": [[0.4, 0.6], None],
     }
-    assert weakest_class(report) == "0 (50.0 % right, its 7 held-out images 100.0 %)"
+    assert weakest_class(of_json(report)) == "0 (50.0 % right, its 7 held-out images 100.0 %)"
     report["conditional_accuracy"]["interval_by_class"] = [[0.6, 0.7], [0.84, 0.95]]
-    assert weakest_class(report) == "", "seven real images, all right: 65 % or more"
+    assert weakest_class(of_json(report)) == "", "seven real images, all right: 65 % or more"
 
 
 def test_a_line_of_quality_has_what_real_images_get_and_what_makes_it_doubtful() -> None:
     accuracy = {"value": 0.91, "floor": 0.92}
-    told = {"conditional_accuracy": accuracy, "recall": {"value": 0.32, "floor": 0.42}}
+    told: dict[str, Any] = {
+        "conditional_accuracy": accuracy,
+        "recall": {"value": 0.32, "floor": 0.42},
+    }
     told["copies"] = {"value": 0.015, "floor": 0.01}
-    assert quality_line(told, 68.4) == (
+    assert quality_line(of_json(told), 68.4) == (
         "91.0 % of the drawings show the class asked for (real images 92.0 %), 76 % as varied overall "
         "as real images, 1.5 % near copies (real images 1.0 %), trained in 68 s"
     )
     told["copies"]["value"] = 0.0
     accuracy["constant"] = 0.5
-    assert "real images 92.0 %) (the same answer for all: 50 %)," in quality_line(told)
-    assert quality_line(told).endswith("as varied overall as real images, no near copies")
+    assert "real images 92.0 %) (the same answer for all: 50 %)," in quality_line(of_json(told))
+    assert quality_line(of_json(told)).endswith("as varied overall as real images, no near copies")
     told |= {"copies": {"value": 0.3, "floor": 0.0}, "recall": {"value": 0.0, "floor": 0.0}}
-    assert quality_line(told).endswith("50 %), 30.0 % near copies (real images 0.0 %)")
+    assert quality_line(of_json(told)).endswith("50 %), 30.0 % near copies (real images 0.0 %)")
     uncertain = accuracy | {"floor_interval_95": [0.7, 0.97]}
-    words = quality_line({"conditional_accuracy": uncertain})
+    words = quality_line(of_json({"conditional_accuracy": uncertain}))
     assert "(real images 92.0 %, between 70 and 97 %)" in words
-    words = quality_line({"conditional_accuracy": uncertain | {"value": 0.93}})
+    words = quality_line(of_json({"conditional_accuracy": uncertain | {"value": 0.93}}))
     assert "(real images 92.0 %, between 70 and 97 %: they are less typical, so harder)" in words
 
 
@@ -477,10 +481,10 @@ def test_what_a_weak_judge_says_of_drawings_comes_last() -> None:
         "50 % as varied overall as real images, no near copies, by a weak judge, 82.8 % of the drawings show "
         "the class asked for (real images 68.9 %: they are less typical, so harder)"
     )
-    assert quality_line(told) == last
+    assert quality_line(of_json(told)) == last
     told["gan_train_accuracy"] = {"value": 0.52, "floor": 0.627}
     first = "a classifier that learnt from drawings alone is right on 52.0 % of real images, one that learnt "
-    assert quality_line(told) == f"{first}from real images on 62.7 %, {last}"
+    assert quality_line(of_json(told)) == f"{first}from real images on 62.7 %, {last}"
 
 
 def test_the_judge_s_accuracy_on_the_test_set_stands_in_the_report() -> None:
@@ -490,12 +494,13 @@ def test_the_judge_s_accuracy_on_the_test_set_stands_in_the_report() -> None:
     labels = torch.where(torch.arange(12) % 2 == 0, test.labels, (test.labels + 1) % 3)
     named = look(inputs.judge, test.images).classes
     right = (named == labels).double().mean().item()
-    found = judge_generator(replace(inputs, test=replace(test, labels=labels)), params)
-    told = found["judge_on_test_set"]
-    assert told["images"] == 12 and told["value"] == pytest.approx(right, abs=0.1)
-    assert told["interval_95"][0] < right < told["interval_95"][1]
+    told = judge_generator(
+        replace(inputs, test=replace(test, labels=labels)), params
+    ).judge_on_test_set
+    assert told and told.details == {"images": 12} and told.value == pytest.approx(right, abs=0.1)
+    assert told.interval and told.interval[0] < right < told.interval[1]
     none = replace(inputs, test=test.at(torch.zeros(0).long()))
-    assert "judge_on_test_set" not in judge_generator(none, params)
+    assert judge_generator(none, params).judge_on_test_set is None
 
 
 def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measured(
@@ -518,13 +523,18 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
         return iter(steps)
 
     inputs = Inputs.load()
-    report = judge_generator(inputs, params, progress)
-    assert told == [600, 600, 256] and report.keys() >= METRICS.keys()
-    assert report["gan_train_accuracy"]["floor"] == accuracy(inputs.judge, inputs.heldout).value
+    found = judge_generator(inputs, params, progress)
+    assert told == [600, 600, 256] and found.metrics.keys() == METRICS.keys()
+    right = accuracy(inputs.judge, inputs.heldout).value
+    assert found.score("gan_train_accuracy").real == right
     drawn = [draw(saved.model, torch.arange(300) % 3, seed) for seed in (3, 4)]
     by_hand = measured(inputs, params, evaluation_set_of(inputs, params), drawn)
-    assert {key: report[key] for key in by_hand} == by_hand, "its progress changes no number"
-    context = report["measurement_context"]
+    assert (found.metrics, found.classes) == (by_hand.metrics, by_hand.classes), (
+        "no matter who asks"
+    )
+    found.write(project.EVALUATION)
+    assert Evaluation.read(project.EVALUATION) == found
+    context = found.context
     assert context["generator_digest"] == digest_of(saved.model.state_dict())
     assert context["extractor_digest"] == digest_of(saved.judge.state_dict())
     assert context["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]

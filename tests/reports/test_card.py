@@ -1,6 +1,7 @@
 """A generator's model card, as the Hub reads it, and the folder of `cgan card`."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cgan.cli import app
 from cgan.drawing.card import model_card
 from cgan.drawing.class_names import names_in
 from cgan.errors import CganError
-from cgan.files import read_json, write_json
+from cgan.evaluation import Evaluation
 from cgan.project import EVALUATION, GENERATOR
 from cgan.quality.table import tracked
 
@@ -42,7 +43,9 @@ def card_of(names: list[str], data: str, run: str) -> str:
     origin = {"data": data, "commit": "c" * 40}
     facts = {"architecture": shape, "class_names": names}
     report = REPORT | {"class_names": names_in(facts, 3), "heldout_by_class": [9, 9, 9]}
-    return model_card(facts, report, {"run_name": run, "origin": origin}, "grid.png")
+    return model_card(
+        facts, Evaluation.of_json(report), {"run_name": run, "origin": origin}, "grid.png"
+    )
 
 
 def read(card: str) -> tuple[dict[str, Any], tuple[str, str], list[str], str]:
@@ -89,7 +92,8 @@ def test_the_three_classes_that_are_least_often_recognized_are_named_the_worst_f
     shares = [0.9, 0.99, 0.3, None, 0.98, 0.97, 0.4, 0.96, 0.95, 0.2]
     facts = {"architecture": {"classes": 10, "channels": 1, "height": 8, "width": 8}}
     report = REPORT | {"conditional_accuracy": {"value": 0.7, "by_class": shares}}
-    assert "recognized: 9 (20.0 %), 2 (30.0 %), 6 (40.0 %).\n" in model_card(facts, report, {}, "")
+    card = model_card(facts, Evaluation.of_json(report), {}, "")
+    assert "recognized: 9 (20.0 %), 2 (30.0 %), 6 (40.0 %).\n" in card
 
 
 def card(*words: str) -> str:
@@ -100,12 +104,12 @@ def test_the_folder_holds_generator_card_and_picture_and_numbers_of_no_other(pro
     finish(project / "inbox/digits.csv")
     assert card("hub") == "hub: README.md, generator.safetensors, grid.png\n"
     assert Path("hub", GENERATOR.name).read_bytes() == GENERATOR.read_bytes()
-    report = read_json(EVALUATION)
+    evaluation = Evaluation.read(EVALUATION)
     metrics = read(Path("hub/README.md").read_text())[0]["model-index"][0]["results"][0]["metrics"]
-    assert {f"quality/{each['type']}": each["value"] for each in metrics} == tracked(report)
+    assert {f"quality/{each['type']}": each["value"] for each in metrics} == tracked(evaluation)
     assert Path("hub/grid.png").read_bytes()[:4] == b"\x89PNG"
-    report["measurement_context"]["generator_digest"] = "another"
-    write_json(EVALUATION, report)
+    context = {**evaluation.context, "generator_digest": "another"}
+    replace(evaluation, context=context).write(EVALUATION)
     assert "the card has no numbers" in card("other")
     assert "model-index" not in Path("other/README.md").read_text()
     with pytest.raises(CganError, match="not empty"):

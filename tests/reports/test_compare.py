@@ -1,15 +1,15 @@
 """`cgan compare`: two runs beside each other, and numbers only where both were measured alike."""
 
-import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from finished_project import finish
 
 from cgan.errors import CganError
+from cgan.evaluation import Evaluation, Score
 from cgan.project import EVALUATION, RUN_REFERENCE
 from cgan.reports import compare as command
 from cgan.reports.compare import code_in_words, comparison, metric_changes
@@ -22,14 +22,14 @@ def finished(project: Path) -> Path:
     return project
 
 
-def better(report: dict[str, Any]) -> dict[str, Any]:
-    report = copy.deepcopy(report)
+def better(evaluation: Evaluation) -> Evaluation:
+    metrics = dict(evaluation.metrics)
     for key, change in (("fid_judge", -100_000), ("recall", 1e-6)):
-        entry = report[key]
-        entry["value"] += change
+        score = metrics[key]
         # Chance moves both alike, but for a little.
-        entry["replicates"] = [each + n % 7 - 3 for n, each in enumerate(entry["replicates"])]
-    return report
+        replicates = [each + n % 7 - 3 for n, each in enumerate(score.replicates)]
+        metrics[key] = replace(score, value=(score.value or 0) + change, replicates=replicates)
+    return replace(evaluation, metrics=metrics)
 
 
 def row(markdown: str, first: str) -> list[str]:
@@ -75,16 +75,17 @@ def test_the_code_of_two_runs_is_what_git_shows() -> None:
 def test_a_difference_that_chance_can_make_is_called_so(
     key: str, low: float, high: float, verdict: str
 ) -> None:
-    one = {key: {"value": 0.3, "interval_95": [0.25, 0.35], "floor": 0.1}}
-    two = {key: {"value": (low + high) / 2, "interval_95": [low, high], "floor": 0.1}}
-    pair = ({**report, "measurement_context": {}} for report in (one, two))
+    one = Score(value=0.3, interval=(0.25, 0.35), real=0.1)
+    two = Score(value=(low + high) / 2, interval=(low, high), real=0.1)
+    pair = (Evaluation(metrics={key: score}) for score in (one, two))
     assert [each.verdict for each in metric_changes(*pair)] == [verdict]
 
 
 def test_numbers_of_different_contexts_are_not_compared_and_it_is_told_why(finished: Path) -> None:
     report, reference = recorded(str(finished))
     other = better(report)
-    other["measurement_context"] |= {"reference_digest": "f" * 64, "seed": 5}
+    differ = {"reference_digest": "f" * 64, "seed": 5}
+    other = replace(other, context={**other.context, **differ})
     markdown = comparison(report, reference, other, reference)
     assert "not compared" in markdown and "Fréchet distance" not in markdown
     assert row(markdown, "seed")[1:] == ["1001", "5 |"]
@@ -97,8 +98,8 @@ def test_where_fewer_drawings_were_judged_it_is_said_and_the_rest_is_compared(
     """As of a GAN and of a sampler, which takes part of a second for a drawing."""
     report, reference = recorded(str(finished))
     other = better(report)
-    drawn = report["measurement_context"]["drawn_images"]
-    other["measurement_context"]["drawn_images"] = 10_000
+    drawn = report.context["drawn_images"]
+    other = replace(other, context={**report.context, "drawn_images": 10_000})
     markdown = comparison(report, reference, other, reference)
     assert markdown.startswith("**B is better in Fréchet distance; the rest is within chance.**")
     assert (
@@ -106,7 +107,8 @@ def test_where_fewer_drawings_were_judged_it_is_said_and_the_rest_is_compared(
     )
     assert "not compared" not in markdown.lower()
     # The distance falls with the number of images.
-    other["measurement_context"]["distance_images"] += 1
+    context = {**other.context, "distance_images": other.context["distance_images"] + 1}
+    other = replace(other, context=context)
     markdown = comparison(report, reference, other, reference)
     assert markdown.startswith("**The differences are within chance.**")
     assert "as it depends on the number of images: Fréchet distance. `cgan gate`" in markdown

@@ -20,8 +20,6 @@ from cgan.errors import ModelError
 from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import encode_png
-from cgan.page.assemble import document
-from cgan.project import RUN_PAGE
 from cgan.registry.client import Registry, open_registry
 from cgan.reports.card import known
 from cgan.service.served import Keeper
@@ -124,26 +122,32 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_healthz_says_s
     assert caplog.text.count("Served for now") == 1, "logged once"
 
 
-def test_the_page_opens_with_seed_and_quality_of_its_runs_page(registry: Registry) -> None:
-    kept = {"quality": "all are <legible>", "seed": 13}
-    kept["digest"] = read_facts(Path("version-1.safetensors"), "generator")["digest"]
-    for each in registry.versions():  # on the page of the second it stands by mistake
-        registry.client.log_text(each.run_id, document("page.html", (), kept), RUN_PAGE.name)
+@pytest.mark.parametrize("earlier", [False, True], ids=["today's", "of an earlier version"])
+def test_page_and_health_have_the_quality_by_the_evaluation_of_the_champion_s_run(
+    registry: Registry, earlier: bool
+) -> None:
+    digest = read_facts(Path("version-1.safetensors"), "generator")["digest"]
+    copies = {"value": 0.25, "floor" if earlier else "real": 0.01}
+    context = {"generator_digest": digest}
+    form: dict[str, Any] = {"copies": copies, "measurement_context": context}
+    for each in registry.versions():  # at the run of the second it stands by mistake
+        report = form if earlier else {"metrics": {"copies": copies}, "context": context}
+        registry.client.log_dict(each.run_id, report, "reports/evaluation.json")
     promote(registry, 1)
     keeper = following()
     with running(keeper) as client:
-        page = client.get("/").text
-        assert '"seed":13' in page and "seed=13" in page and "All are &lt;legible&gt;." in page
-        assert client.get("/healthz").json()["model"]["quality"] == kept["quality"]
+        words = "25.0 % near copies (real images 1.0 %)"
+        assert words in client.get("/").text
+        assert client.get("/healthz").json()["model"]["quality"] == words
         promote(registry, 2)
         keeper.look()
-        assert '"seed":0' in client.get("/").text
+        assert client.get("/healthz").json()["model"]["quality"] is None
 
 
 def test_a_model_card_of_the_champion_has_the_evaluation_of_its_run(registry: Registry) -> None:
     promote(registry, 2)
-    report, reference = known(Generator.load("champion"))
-    assert report["fid_judge"]["value"] == 0.2
+    evaluation, reference = known(Generator.load("champion"))
+    assert evaluation and evaluation.score("fid_judge").value == 0.2
     assert reference["run_id"] == registry.version(2).run_id
 
 

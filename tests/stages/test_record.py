@@ -8,7 +8,7 @@ from finished_project import finish
 from recording import RecordingTracker, reopened
 
 from cgan.errors import CganError, percent
-from cgan.files import read_json
+from cgan.evaluation import Evaluation
 from cgan.project import CARD, EVALUATION
 from cgan.quality.table import tracked
 from cgan.stages import record
@@ -25,18 +25,19 @@ def tracker(project: Path, digits_csv: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_numbers_tables_and_pictures_are_recorded(tracker: RecordingTracker) -> None:
-    report = read_json(EVALUATION)
+    evaluation = Evaluation.read(EVALUATION)
     record.main()
-    assert tracker.metrics == [(0, tracked(report))], "a later step would be a chart of one dot"
-    note, right = tracker.tags["mlflow.note.content"], report["conditional_accuracy"]
-    assert note.startswith(f"accuracy ↑ **{percent(right['value'])}** · distance ↓ **")
+    assert tracker.metrics == [(0, tracked(evaluation))], "a later step would be a chart of one dot"
+    note, right = tracker.tags["mlflow.note.content"], evaluation.score("conditional_accuracy")
+    assert note.startswith(f"accuracy ↑ **{percent(right.value or 0)}** · distance ↓ **")
     assert "(get-artifact?path=strip.png&run_uuid={run_id})" in note
     assert tracker.models == ["model"]
     files = {("", "quality.csv"), ("", "quality_by_class.csv"), ("", "strip.png")}
     assert files | {("reports", "generator.png")} < set(tracker.files)
     card = CARD.read_text()
     assert ("", "README.md") in tracker.files and '- name: "a run"' in card
-    assert f" ({percent(min(right['by_class']))})" in card.partition("Least often recognized: ")[2]
+    worst = min(row.accuracy or 0 for row in evaluation.classes)
+    assert f" ({percent(worst)})" in card.partition("Least often recognized: ")[2]
     assert (CARD.parent / re.findall(r"!\[Drawings\]\((.+)\)", card)[0]).is_file()
 
 

@@ -1,0 +1,204 @@
+"""How good a generator's drawings are: what `evaluate` measured, in memory and as evaluation.json.
+
+Whoever shows a number (page, card, tables, gate, service) reads it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from cgan import notebook
+from cgan.errors import CganError
+from cgan.files import read_json, write_json
+from cgan.metric import METRICS
+
+Interval = tuple[float, float]  # at 95 %
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A metric's `value`, and `real`: what real images get in place of drawings. None: not known.
+
+    `interval` and `real_interval`: at 95 %. `replicates`: of the bootstrap, less the value; generators that
+    were measured alike had the same latents and images, which were resampled alike. `details`: other numbers,
+    such as the standard deviation over several sets of drawings.
+    """
+
+    value: float | None = None
+    real: float | None = None
+    interval: Interval | None = None
+    real_interval: Interval | None = None
+    replicates: Sequence[float] = ()
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """A class by itself; None where too few images show it. `heldout`: its held-out images.
+
+    `accuracy`: share of the drawings asked for that the judge takes for it; `real_accuracy`: of its held-out
+    images. `distance`: its Fréchet distance, `excess_interval`: by how much that exceeds that of real images,
+    as a fraction of these images' variance. `diversity`: as a fraction of that of its training images.
+    """
+
+    heldout: int = 0
+    accuracy: float | None = None
+    accuracy_interval: Interval | None = None
+    real_accuracy: float | None = None
+    real_accuracy_interval: Interval | None = None
+    distance: float | None = None
+    real_distance: float | None = None
+    excess_interval: Interval | None = None
+    diversity: float | None = None
+    diversity_interval: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was measured of a generator's drawings, beside real images.
+
+    `metrics`: by the keys of `METRICS`; `classes`: a row each, in the order of the labels. `confusion`:
+    drawings by the class asked for and the one that the judge sees. `context`: what every number depends on;
+    two evaluations can be compared where all of it but `generator_digest` is equal. `not_measurable`: why
+    metrics have no value, where the judge may be no better than one that guesses. `judge_on_test_set`: how
+    often the judge is right on the data's own test set, where there is one.
+    """
+
+    metrics: Mapping[str, Score]
+    classes: Sequence[ClassScores] = ()
+    confusion: Sequence[Sequence[int]] = ()
+    context: Mapping[str, Any] = field(default_factory=dict)
+    not_measurable: str = ""
+    class_names: Sequence[str] | None = None
+    judge_on_test_set: Score | None = None
+
+    def score(self, key: str) -> Score:
+        """Of a metric; without a value where it was not measured."""
+        return self.metrics.get(key, Score())
+
+    @property
+    def generator_digest(self) -> str | None:
+        """Names the generator."""
+        return self.context.get("generator_digest")
+
+    def table(self) -> list[list[str]]:
+        """Each metric with its interval, what real images get and what it means; a header first."""
+        rows = [["metric", "drawn", "95 % interval", "real images", "better", "meaning"]]
+        for key, metric in METRICS.items():
+            score = self.score(key)
+            if metric.in_tables and score.value is not None:
+                value, real = (
+                    "" if number is None else metric.shown(number)
+                    for number in (score.value, score.real)
+                )
+                interval = " to ".join(map(metric.shown, score.interval or ()))
+                rows.append([metric.name, value, interval, real, metric.better, metric.meaning])
+        return rows
+
+    def _repr_html_(self) -> str:
+        """For a notebook."""
+        reason = notebook.paragraph(f"Not measurable: {self.not_measurable}.")
+        return notebook.table(self.table()) + reason * bool(self.not_measurable)
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        write_json(path, self.as_json())
+
+    @classmethod
+    def read(cls, path: Path) -> Evaluation:
+        """Raises CganError for a file that is absent, damaged, or that this version cannot read."""
+        facts = read_json(path)
+        try:
+            return cls.of_json(facts)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise CganError(
+                f"{path}: this version cannot read the evaluation in it. Write it again: `dvc repro --force "
+                "evaluate`."
+            ) from None
+
+    def as_json(self) -> dict[str, Any]:
+        """What `of_json` reads."""
+        rows = {
+            "metrics": {key: _without_defaults(score) for key, score in self.metrics.items()},
+            "classes": [_without_defaults(row) for row in self.classes],
+        }
+        tested = self.judge_on_test_set
+        rows |= {"judge_on_test_set": _without_defaults(tested)} if tested else {}
+        return _without_defaults(self) | rows
+
+    @classmethod
+    def of_json(cls, facts: dict[str, Any]) -> Evaluation:
+        """Also of the form that earlier versions wrote. Raises KeyError, TypeError, ValueError or
+        AttributeError for anything else."""
+        facts = dict(facts if "metrics" in facts else _of_earlier_form(facts))
+        if not facts["metrics"]:
+            raise ValueError("no metrics")
+        tested = facts.pop("judge_on_test_set", None)
+        return cls(
+            metrics={key: Score(**_tuples(row)) for key, row in facts.pop("metrics").items()},
+            classes=[ClassScores(**_tuples(row)) for row in facts.pop("classes", ())],
+            context=dict(facts.pop("context", {})),
+            judge_on_test_set=Score(**_tuples(tested)) if tested else None,
+            **facts,
+        )
+
+
+def _without_defaults(row: Any) -> dict[str, Any]:
+    """Its fields by name, except for those that say nothing."""
+    values = {each.name: getattr(row, each.name) for each in fields(row)}
+    return {
+        name: value for name, value in values.items() if value is not None and value not in ((), {})
+    }
+
+
+def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+
+
+def _of_earlier_form(report: dict[str, Any]) -> dict[str, Any]:
+    """Until version 0.1.0 a metric had its own key, and classes were lists in it."""
+    metrics = {}
+    for key, metric in METRICS.items():
+        if key in report:
+            entry = report[key]
+            details = ("constant", "deviation", "heldout_nearest_median")
+            metrics[key] = {
+                "value": entry.get("value"),
+                "real": entry.get("floor"),
+                "interval": metric.bounded(entry.get("interval_95")),
+                "real_interval": entry.get("floor_interval_95"),
+                "replicates": entry.get("replicates", ()),
+                "details": {name: entry[name] for name in details if name in entry},
+            }
+    accuracy, distance, diversity = (
+        report.get(key, {}) for key in ("conditional_accuracy", "fid_judge", "diversity")
+    )
+    columns = {
+        "heldout": report.get("heldout_by_class"),
+        "accuracy": accuracy.get("by_class"),
+        "accuracy_interval": accuracy.get("interval_by_class"),
+        "real_accuracy": accuracy.get("floor_by_class"),
+        "real_accuracy_interval": accuracy.get("floor_interval_by_class"),
+        "distance": distance.get("by_class"),
+        "real_distance": distance.get("floor_by_class"),
+        "excess_interval": distance.get("excess_interval_by_class"),
+        "diversity": diversity.get("by_class"),
+        "diversity_interval": diversity.get("interval_by_class"),
+    }
+    known = {name: column for name, column in columns.items() if column}
+    count = max(map(len, known.values()), default=0)
+    same = ("confusion", "not_measurable", "class_names")
+    tested = report.get("judge_on_test_set")
+    if tested:
+        images = {"images": tested["images"]}
+        tested = {"value": tested["value"], "interval": tested["interval_95"], "details": images}
+    return {
+        "metrics": metrics,
+        "classes": [{name: column[n] for name, column in known.items()} for n in range(count)],
+        "context": report.get("measurement_context", {}),
+        "judge_on_test_set": tested,
+        **{key: report[key] for key in same if key in report},
+    }
