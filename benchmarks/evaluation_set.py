@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from cgan.data.parts import split
 from cgan.data.sources import fetch
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
-from cgan.params.editing import preset_params
+from cgan.params.presets import preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
 from cgan.quality.judge import Judge, Prediction, look, train_judge
@@ -42,8 +41,7 @@ def all_params() -> Params:
 
 def preset(name: str, **changes: Any) -> TrainParams:
     """`train` of params.yaml under the preset `name`, with changes, as it is for many images."""
-    with contextlib.chdir(ROOT):
-        values = all_params().train.model_dump() | preset_params(name) | changes
+    values = all_params().train.model_dump() | preset_params(name) | changes
     return filled(TrainChoices.model_validate(values))
 
 

@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgan.data.csv_reader import DEFAULTS, read_csv
+from cgan.data.csv_reader import read_csv
 from cgan.evidence.classifiers import COST_NOTHING
 from cgan.evidence.effect import DRAWN, Difference, Outcome, effect
 from cgan.evidence.rounds import folds_of, rounds_by_fold
 from cgan.evidence.sets import folds
 from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.params.sections import ValidateParams
 from cgan.quality.judge import look, silent
 
 from .evaluation_set import all_params, as_dataset, csv_file, preset
@@ -138,7 +139,7 @@ def smallest_gain(per_class: int, repetitions: int, random: np.random.Generator)
 
 def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Difference]:
     """The difference that drawings make, the true one, and that between classifiers which learnt alike."""
-    images = read_csv(csv_file()[0], DEFAULTS)
+    images = read_csv(csv_file()[0], ValidateParams())
     order = np.random.default_rng(repetition).permutation(len(images.labels))
     labels, rows = images.labels[order], list[int]()
     for label in range(10):

@@ -15,7 +15,7 @@ from cgan.git import GitError, git
 
 ROOT = Path(__file__).resolve().parent.parent
 BUSY = 0.15  # part of the CPU that others may take before figures are marked
-MEASURED = ("cgan", "benchmarks", "presets", "params.yaml")
+MEASURED = ("cgan", "benchmarks", "params.yaml")
 
 
 def facts(device: str = "cpu") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from cgan.errors import CganError
 from cgan.git import clone_at
-from cgan.params.reading import read_yaml
+from cgan.params.presets import preset_params
 
 from .evaluation_set import kaggle_zip
 from .machine import ROOT
@@ -129,7 +129,7 @@ def repro(
         clone = Path(folder) / "clone"
         clone_at(ROOT, commit, clone)
         if preset:
-            changes = {**changes, "train": read_yaml(clone / f"presets/{preset}.yaml")}
+            changes = {**changes, "train": preset_params(preset)}
         change_params(clone / "params.yaml", changes)
         if timed:
             stages = clone / "dvc.yaml"

@@ -169,7 +169,7 @@ def card(
 
 @app.command(rich_help_panel=DATA)
 def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
-    """Make a project in FOLDER that `dvc repro` can run: params.yaml, dvc.yaml, presets, git and DVC."""
+    """Make a project in FOLDER that `dvc repro` can run: params.yaml, dvc.yaml, git and DVC."""
     from cgan.reports.new_project import make_project
 
     make_project(folder, typer.echo)
@@ -186,10 +186,11 @@ def validate(
 
     In a project, it also says what a run with these images will do, and how long it takes here.
     """
-    from cgan.data import csv_reader, csv_report, pictures, sources
+    from cgan.data import csv_report, pictures, sources
     from cgan.files import write_json
+    from cgan.params.sections import DataParams, ValidateParams
 
-    here, params, source = None, csv_reader.DEFAULTS, sources.DEFAULTS
+    here, params, source = None, ValidateParams(), DataParams()
     if Path("params.yaml").is_file():
         from cgan.params.reading import load_params
 
@@ -223,9 +224,16 @@ def validate(
 
 @app.command(rich_help_panel=DATA)
 def preset(
-    name: Annotated[str, typer.Argument(help="fast, default, best or demo (the R/MXNet demo).")],
+    name: Annotated[str | None, typer.Argument(help="Without one, lists them.")] = None,
 ) -> None:
     """Write a preset into the section `train` of params.yaml; then run `dvc repro`."""
+    from cgan.params.presets import PRESETS
+
+    if name is None:
+        width = max(map(len, PRESETS))
+        for known, preset in PRESETS.items():
+            typer.echo(f"{known:<{width}}  {preset.description}")
+        return
     require_project()
     from cgan.params.editing import apply_preset
 

@@ -30,8 +30,9 @@ from cgan.errors import CganError, listed
 from cgan.evaluation import Evaluation
 from cgan.files import locked
 from cgan.metric import METRICS
+from cgan.params.checks import check_params
 from cgan.params.editing import set_params
-from cgan.params.reading import check_params, load_params, parse_yaml
+from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import Choices, Params, flatten
 from cgan.project import EVALUATION, require_project
 from cgan.quality.intervals import contexts_differ, difference_of_means

@@ -30,12 +30,6 @@ BLOCK_VALUES = 1_000_000  # parsed at once
 SHOWN = 5  # faults spelt out in a message
 MAX_COUNTED = 1000  # faults counted before the search stops
 
-DEFAULTS = ValidateParams(
-    label_column="label", classes=None, class_names=None, channels=1, height=None, width=None,
-    min_per_class=10, max_imbalance=10.0
-)  # fmt: skip
-"""The values of params.yaml, for a CSV that is validated where there is no params.yaml."""
-
 _SIGNS = b"0123456789,\r\n \t+-"
 _WHOLE_NUMBER = re.compile(rb"\+?0*\d{1,9}|-0+")
 _QUOTED_NUMBER = re.compile(rb'(?<![^,\n])"([ \t]*\d+[ \t]*)"(?=[,\r\n]|$)')

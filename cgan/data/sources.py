@@ -29,12 +29,6 @@ from cgan.project import CSV, CSV_SOURCE, PICTURES
 CHUNK_BYTES = 1 << 20
 ZIPS, GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # how an archive begins
 
-DEFAULTS = DataParams(
-    source="file", path="data/inbox", kaggle="digit-recognizer", member="train.csv", height=None,
-    width=None, fit="crop", max_megabytes=2000
-)  # fmt: skip
-"""The values of params.yaml, where there is none."""
-
 
 def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
     """Write what `params.source` has: a CSV to `destination`, or pictures beside it; atomically. → what is

@@ -8,7 +8,7 @@ from typing import Any
 
 from cgan.evaluation import Evaluation
 from cgan.metric import METRICS
-from cgan.params.editing import nearest_preset, preset_params
+from cgan.params.presets import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
 
 POINTS = 600  # of a curve
@@ -85,8 +85,8 @@ def confusion_facts(evaluation: Evaluation) -> dict[str, Any]:
 def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
     """Every param that the run's stages read. `fitted`: the params that the training really had."""
     preset, differing = nearest_preset(params.train)
-    governed = preset_params(preset) if preset else {}
-    others = {f"train.{name}": governed[name] for name in differing}
+    values = preset_params(preset)
+    others = {f"train.{name}": values[name] for name in differing}
     chosen = {f"train.{name}": value for name, value in fitted.items() if value != "auto"}
     rows = [
         {

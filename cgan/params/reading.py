@@ -1,23 +1,19 @@
-"""params.yaml → `Params`, or one message that names every problem in it.
+"""params.yaml → `Params`. `cgan.params.checks` says what is wrong with its values.
 
 YAML is read as DVC reads it: version 1.2, by ruamel.yaml. Only DVC overrides a value
 (`dvc exp run -S`): it rewrites params.yaml before a stage reads it.
 """
 
-import difflib
-import reprlib
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from cgan.errors import ParamsError
-from cgan.params.sections import Params, names_of_params
+from cgan.params.checks import check_params
+from cgan.params.sections import Params
 
 MAX_BYTES = 1_000_000  # ruamel.yaml takes a second for 1.5 MB
-ELSEWHERE = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}  # others' names
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
@@ -59,59 +55,3 @@ def parse_yaml(text: str, name: Path | str) -> Any:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
         raise ParamsError(f"{name}{where}: not valid YAML: {problem}.") from None
-
-
-def check_params(document: Any, name: Path | str) -> Params:
-    """The params in a YAML document. Raises ParamsError that lists all problems at once."""
-    if not isinstance(document, dict):
-        raise ParamsError(
-            f"{name}: expected sections with keys, found {reprlib.repr(document)}. Restore it from git: "
-            f"`git checkout {name}`."
-        )
-    try:
-        return Params.model_validate(document)
-    except ValidationError as error:
-        # What is neither a number nor `auto` has two errors of one key, one after the other.
-        by_key = groupby(error.errors(include_url=False), lambda problem: _key(problem["loc"]))
-        problems = [_in_words(key, list(errors)) for key, errors in by_key]
-    if len(problems) == 1:
-        raise ParamsError(f"{name}: {problems[0]}")
-    lines = "".join(f"\n  - {problem}" for problem in problems)
-    raise ParamsError(f"{name}: {len(problems):,} problems:{lines}")
-
-
-def _key(place: tuple[int | str, ...]) -> str:
-    """`train.lr`, `validate.class_names.3`, `sweep.space.train.lr.low`: pydantic's place without the types
-    among which a value has to be."""
-    depth = 2
-    if place[:2] == ("sweep", "space"):
-        place, depth = place[:3] + place[4:], 4
-    items = [part for part in place[depth:] if isinstance(part, int)]
-    return ".".join(str(part) for part in [*place[:depth], *items] if part != "[key]")
-
-
-def _in_words(key: str, problems: list[Any]) -> str:
-    kind, value = problems[0]["type"], problems[0]["input"]
-    if kind == "extra_forbidden":
-        return f"unknown key `{key}`; {_suggestion(key)}"
-    if kind == "missing":
-        return f"`{key}` is missing. Add it, or restore params.yaml from git."
-    words = ", or ".join(problem["msg"].removeprefix("Value error, ") for problem in problems)
-    if kind != "value_error":  # our own says what was found
-        words += f", found {reprlib.repr(value)}"
-    return f"`{key}`: {words}." if key else f"{words}."
-
-
-def _suggestion(key: str) -> str:
-    """What was probably meant by a key that does not exist: one of its section, or this one of another."""
-    section, _, name = key.rpartition(".")
-    names = names_of_params()
-    if key in names:  # at the top, as `dvc exp run -S` has it
-        return f"write `{name}` under `{section}:`."
-    meant = {param.rpartition(".")[2]: param for param in names if param.startswith(f"{section}.")}
-    meant |= {word: meant[ours] for word, ours in ELSEWHERE.items() if ours in meant}
-    meant = meant or {param.partition(".")[0]: param.partition(".")[0] for param in names}
-    for close in difflib.get_close_matches(name, meant, n=1, cutoff=0.5):
-        return f"did you mean `{meant[close]}`?"
-    others = [param for param in names if param.endswith(f".{name}")]
-    return f"did you mean `{others[0]}`?" if others else "remove it."

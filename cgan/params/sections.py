@@ -1,6 +1,7 @@
-"""The sections of params.yaml as frozen models: every key, its type and its limits.
+"""The params as frozen models, a section each: every key with its type, its limits and its default.
 
-There are no defaults: each value stands in params.yaml. `cgan.params.reading` reads the file.
+params.yaml shows the same defaults with comments, and a test keeps the two equal. `TrainChoices()` and the
+others are built without a file; `cgan.params.reading` reads one.
 """
 
 import re
@@ -77,8 +78,8 @@ ExperimentName = Annotated[str, Field(min_length=1, max_length=500), _Printable,
 
 
 class _Sized(Section):
-    height: Side | None
-    width: Side | None
+    height: Side | None = None
+    width: Side | None = None
 
     @model_validator(mode="after")
     def _both_sides(self) -> Self:
@@ -90,23 +91,23 @@ class _Sized(Section):
 class DataParams(_Sized):
     """Stage download: where the CSV or the pictures come from, and of which size they are made."""
 
-    source: Literal["sample", "file", "kaggle"]
-    path: PrintableText
-    kaggle: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
-    member: RelativeName
-    fit: Literal["crop", "pad", "stretch"]
-    max_megabytes: int = Field(gt=0)
+    source: Literal["sample", "file", "kaggle"] = "sample"
+    path: PrintableText = "data/inbox"
+    kaggle: str = Field("digit-recognizer", pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+    member: RelativeName = "train.csv"
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    max_megabytes: int = Field(2000, gt=0)
 
 
 class ValidateParams(_Sized):
     """Stages validate and preprocess: what the CSV's columns hold, and how many images a class needs."""
 
-    label_column: PrintableText
-    classes: int | None = Field(ge=2, le=1000)
-    class_names: list[ClassName] | None
-    channels: Literal[1, 3]
-    min_per_class: int = Field(ge=2)
-    max_imbalance: float = Field(ge=1)
+    label_column: PrintableText = "label"
+    classes: int | None = Field(None, ge=2, le=1000)
+    class_names: list[ClassName] | None = None
+    channels: Literal[1, 3] = 1
+    min_per_class: int = Field(10, ge=2)
+    max_imbalance: float = Field(10.0, ge=1)
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -125,64 +126,64 @@ class ValidateParams(_Sized):
 class PreprocessParams(Section):
     """Stage preprocess: the part of the images that is held out of the training."""
 
-    holdout_fraction: float = Field(gt=0, lt=1)
-    group: Annotated[PrintableText, AfterValidator(_check_pattern)] | None
-    seed: Seed
+    holdout_fraction: float = Field(0.1, gt=0, lt=1)
+    group: Annotated[PrintableText, AfterValidator(_check_pattern)] | None = None
+    seed: Seed = 1
 
 
 class JudgeParams(Section):
     """Stage train_judge: the class network behind the metrics."""
 
-    total_kimg: Kimg
-    batch_size: int = Field(ge=2, le=1_000_000)
-    peak_lr: float = Field(gt=0, le=10)
-    width: int = Field(ge=4, le=512)
-    seed: Seed
+    total_kimg: Kimg = 40.0
+    batch_size: int = Field(128, ge=2, le=1_000_000)
+    peak_lr: float = Field(0.2, gt=0, le=10)
+    width: int = Field(32, ge=4, le=512)
+    seed: Seed = 1
 
 
 class TrainChoices(Section):
     """Stage train: networks, losses, optimizers, length and records of the training.
 
-    What is `auto` depends on the data: `cgan.training.fitting` says what it is there.
+    What is `auto` depends on the images: `cgan.training.auto` chooses it.
     """
 
-    generator: Literal[Auto, GeneratorKind]
-    score_cap: Annotated[float, Field(gt=0, le=1)] | Auto
-    score_sources: Annotated[int, Field(gt=0, le=100_000)] | Auto
-    score_window_scale: Annotated[float, Field(ge=0.1, le=10)] | Auto
-    discriminator: Literal["projection", "demo"]
-    latent_dim: int = Field(gt=0, le=4096)
-    generator_width: int = Field(gt=0, le=1024)
-    discriminator_width: int = Field(gt=0, le=1024)
-    max_width: int = Field(gt=0, le=4096)
-    objective: Literal["logistic", "least_squares"]
-    auxiliary_discriminator: Weight
-    auxiliary_generator: Weight | Auto
-    class_logit_weight: Weight | Auto
-    max_shift: Annotated[int, Field(ge=0, le=64)] | Auto
-    r1_gamma: Weight | Auto
-    r1_every: int = Field(gt=0, le=1_000_000)
-    updates: Literal[Auto, Updates]
-    optimizer: Literal["adam", "adadelta"]
-    lr: float = Field(gt=0, le=1000)
-    adam_beta1: float = Field(ge=0, lt=1)
-    adam_beta2: float = Field(ge=0, lt=1)
-    adadelta_rho: float = Field(gt=0, lt=1)
-    adadelta_eps: float = Field(gt=0, le=1)
-    gradient_clip: float = Field(ge=0, le=1_000_000)
-    decay_from: Share
-    final_lr_fraction: Share
-    batch_size: int = Field(ge=2, le=1_000_000)
-    cpu_parts: int = Field(ge=1, le=64)
-    total_kimg: Kimg | Auto
-    ema_half_life_kimg: float = Field(ge=0)
-    seed: Seed
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")]
-    precision: Literal["auto", "float32", "bfloat16"]
-    log_every: int = Field(gt=0, le=10_000)  # so many latents are prepared at once
-    save_every: int = Field(gt=0)
-    probes: int = Field(ge=0, le=1000)
-    previews: int = Field(ge=0, le=1000)
+    generator: Literal[Auto, GeneratorKind] = "auto"
+    score_cap: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    score_sources: Annotated[int, Field(gt=0, le=100_000)] | Auto = "auto"
+    score_window_scale: Annotated[float, Field(ge=0.1, le=10)] | Auto = "auto"
+    discriminator: Literal["projection", "demo"] = "projection"
+    latent_dim: int = Field(64, gt=0, le=4096)
+    generator_width: int = Field(16, gt=0, le=1024)
+    discriminator_width: int = Field(16, gt=0, le=1024)
+    max_width: int = Field(512, gt=0, le=4096)
+    objective: Literal["logistic", "least_squares"] = "logistic"
+    auxiliary_discriminator: Weight = 2.0
+    auxiliary_generator: Weight | Auto = "auto"
+    class_logit_weight: Weight | Auto = "auto"
+    max_shift: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"
+    r1_gamma: Weight | Auto = "auto"
+    r1_every: int = Field(16, gt=0, le=1_000_000)
+    updates: Literal[Auto, Updates] = "auto"
+    optimizer: Literal["adam", "adadelta"] = "adam"
+    lr: float = Field(0.0045, gt=0, le=1000)
+    adam_beta1: float = Field(0.0, ge=0, lt=1)
+    adam_beta2: float = Field(0.95, ge=0, lt=1)
+    adadelta_rho: float = Field(0.92, gt=0, lt=1)
+    adadelta_eps: float = Field(1e-6, gt=0, le=1)
+    gradient_clip: float = Field(0.0, ge=0, le=1_000_000)
+    decay_from: Share = 0.4
+    final_lr_fraction: Share = 0.02
+    batch_size: int = Field(96, ge=2, le=1_000_000)
+    cpu_parts: int = Field(2, ge=1, le=64)
+    total_kimg: Kimg | Auto = "auto"
+    ema_half_life_kimg: float = Field(10.0, ge=0)
+    seed: Seed = 1
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    log_every: int = Field(50, gt=0, le=10_000)  # so many latents are prepared at once
+    save_every: int = Field(250, gt=0)
+    probes: int = Field(8, ge=0, le=1000)
+    previews: int = Field(12, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -237,38 +238,38 @@ class TrainParams(TrainChoices):
 class EvaluateParams(Section):
     """Stage evaluate, and the gate: how many drawings are judged, and how often."""
 
-    samples: int = Field(ge=100, le=1_000_000)
-    draws: int = Field(ge=1, le=100)
-    gan_train_kimg: float | None = Field(ge=0, le=1_000_000)
-    seed: Seed
+    samples: int = Field(10_000, ge=100, le=1_000_000)
+    draws: int = Field(1, ge=1, le=100)
+    gan_train_kimg: float | None = Field(None, ge=0, le=1_000_000)
+    seed: Seed = 1001
 
 
 class RenderParams(Section):
     """Stage render: sizes of the pictures."""
 
-    columns: int = Field(gt=0, le=100)
-    steps: int = Field(ge=2, le=100)
-    seed: Seed
+    columns: int = Field(10, gt=0, le=100)
+    steps: int = Field(10, ge=2, le=100)
+    seed: Seed = 7
 
 
 class GateParams(Section):
     """`cgan gate`: the limits that a generator must keep to be promoted."""
 
-    model: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
-    promote: bool
-    against_champion: Literal["better", "not_worse"]
-    max_class_shift: float = Field(ge=0)
-    max_agreement_drop: Share
-    max_drawn_shift: float = Field(ge=0)
-    max_outliers: Share
-    min_conditional_accuracy: Share
-    min_worst_class_accuracy: Share
-    max_fid_over_floor: float = Field(ge=0)
-    min_coverage_of_floor: Share
-    max_copies_over_floor: Share
-    min_worst_class_diversity: Share
-    min_diversity_of_champion: Share
-    min_judge_accuracy: Share
+    model: str = Field("cgan", max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
+    promote: bool = True
+    against_champion: Literal["better", "not_worse"] = "better"
+    max_class_shift: float = Field(0.5, ge=0)
+    max_agreement_drop: Share = 0.03
+    max_drawn_shift: float = Field(0.5, ge=0)
+    max_outliers: Share = 0.02
+    min_conditional_accuracy: Share = 0.95
+    min_worst_class_accuracy: Share = 0.93
+    max_fid_over_floor: float = Field(0.6, ge=0)
+    min_coverage_of_floor: Share = 0.80
+    max_copies_over_floor: Share = 0.02
+    min_worst_class_diversity: Share = 0.80
+    min_diversity_of_champion: Share = 0.9
+    min_judge_accuracy: Share = 0.90
 
 
 class Range(Section):
@@ -320,30 +321,39 @@ def _check_searched(key: str) -> str:
 class SweepParams(Section):
     """`python -m flows.sweep`: a search for better values of the section `train`."""
 
-    objective: Annotated[str, _Metric]
-    space: dict[Annotated[str, AfterValidator(_check_searched)], Space] = Field(min_length=1)
+    objective: Annotated[str, _Metric] = "fid_judge"
+    space: dict[Annotated[str, AfterValidator(_check_searched)], Space] = Field(
+        {
+            "train.lr": Range(low=1.5e-3, high=1.2e-2, log=True),
+            "train.generator_width": Choices(choices=[8, 12, 16, 24]),
+            "train.discriminator_width": Choices(choices=[8, 12, 16, 24]),
+            "train.auxiliary_discriminator": Range(low=0.5, high=4.0),
+            "train.ema_half_life_kimg": Range(low=2.0, high=30.0, log=True),
+        },
+        min_length=1,
+    )
 
 
 class TrackingParams(Section):
     """What is sent to MLflow."""
 
-    experiment: ExperimentName
-    system_metrics: bool
+    experiment: ExperimentName = "cgan"
+    system_metrics: bool = True
 
 
 class Params(Section):
     """The whole file, a field a section."""
 
-    data: DataParams
-    validation: ValidateParams = Field(alias="validate")
-    preprocess: PreprocessParams
-    train_judge: JudgeParams
-    train: TrainChoices
-    evaluate: EvaluateParams
-    render: RenderParams
-    gate: GateParams
-    sweep: SweepParams
-    tracking: TrackingParams
+    data: DataParams = DataParams()
+    validation: ValidateParams = Field(ValidateParams(), alias="validate")
+    preprocess: PreprocessParams = PreprocessParams()
+    train_judge: JudgeParams = JudgeParams()
+    train: TrainChoices = TrainChoices()
+    evaluate: EvaluateParams = EvaluateParams()
+    render: RenderParams = RenderParams()
+    gate: GateParams = GateParams()
+    sweep: SweepParams = SweepParams()
+    tracking: TrackingParams = TrackingParams()
 
 
 def flatten(value: BaseModel | dict[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,7 @@ from cgan.git import GitError, git
 from cgan.project import PACKAGE_PARENT
 
 # The wheel holds them too: `data-files` in pyproject.toml.
-FILES = (
-    *("params.yaml", "dvc.yaml", "presets/*.yaml", "data/inbox/README.md"),
-    *(".gitignore", ".dvcignore"),
-)
+FILES = ("params.yaml", "dvc.yaml", "data/inbox/README.md", ".gitignore", ".dvcignore")
 DVC_SETTINGS = "[core]\n    analytics = false\n    check_update = false\n    autostage = true\n"
 FIRST_COMMIT = "A cgan project"
 HEADER = f"""\
@@ -42,8 +39,8 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
         raise CganError(f"{out}: you are in that folder. Name a folder that does not exist yet.")
     source, quoted = _origin(), shlex.quote(str(out))
     with new_folder(out) as folder:
-        for file in itertools.chain.from_iterable(source.glob(pattern) for pattern in FILES):
-            write_text(folder / file.relative_to(source), file.read_text(encoding="utf-8"))
+        for name in FILES:
+            write_text(folder / name, (source / name).read_text(encoding="utf-8"))
         stages = (source / "dvc.yaml").read_text(encoding="utf-8")
         write_text(folder / "dvc.yaml", without_code(stages))
         git("init", "--quiet", folder=folder)

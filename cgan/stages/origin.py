@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cgan import git
-from cgan.params.editing import recipe_in_words
+from cgan.params.presets import recipe_in_words
 from cgan.params.sections import TrainChoices
 from cgan.stages.runner import log
 from cgan.tracking.runs import PATCH, SOURCE, Run

@@ -1,14 +1,50 @@
-"""Stage params: is all of params.yaml valid? The first stage, so that a wrong value costs no output."""
+"""Stage params: is all of params.yaml valid? The first stage, so that a wrong value costs no output.
 
+A key that the file lacks has its default. DVC sees no change of a default, so this stage's output names those
+that are in use, and every stage that reads params depends on it. What dvc.yaml names must stand in the file:
+DVC removes outputs before it says that a key is missing.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cgan.errors import ParamsError
 from cgan.files import write_json
-from cgan.params.reading import load_params
+from cgan.params.reading import load_params, read_yaml
+from cgan.params.sections import flatten
 from cgan.project import PARAMS_CHECKED
 from cgan.stages.runner import run_stage
 
+PARAMS, STAGES = Path("params.yaml"), Path("dvc.yaml")
+
 
 def main() -> None:
-    load_params()
-    write_json(PARAMS_CHECKED, {"valid": True})
+    params = load_params(PARAMS)
+    values, in_file = flatten(params.model_dump(by_alias=True)), flatten(params)
+    # The ranges of a sweep are no params of their own.
+    defaults = {
+        key: value
+        for key, value in values.items()
+        if key not in in_file and not key.startswith("sweep.space.")
+    }
+    if STAGES.is_file():
+        require_named(read_yaml(STAGES), in_file, values)
+    write_json(PARAMS_CHECKED, {"valid": True} | ({"defaults": defaults} if defaults else {}))
+
+
+def require_named(stages: Any, in_file: dict[str, Any], values: dict[str, Any]) -> None:
+    """Raise ParamsError for a section or key that a stage has under `params` and params.yaml lacks."""
+    named = {name for stage in stages["stages"].values() for name in stage.get("params", ())}
+    for name in sorted(named):
+        if any(f"{key}.".startswith(f"{name}.") for key in in_file):
+            continue
+        section, _, key = name.partition(".")
+        key = key or next(k for k in values if k.startswith(f"{section}.")).partition(".")[2]
+        raise ParamsError(
+            f"{PARAMS}: `{name}` is missing, and {STAGES} names it, so DVC needs it there. Under "
+            f"`{section}:` add `{key}: {json.dumps(values[f'{section}.{key}'])}`, which is the default."
+        )
 
 
 if __name__ == "__main__":

@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from conftest import ROOT, peak_bytes
+from conftest import peak_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import csv_lines, make_images
 
 from cgan.data import csv_reader, csv_report, sources
-from cgan.data.csv_reader import DEFAULTS, read_csv
+from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import LabelledImages
 from cgan.errors import DataError, SourceError
-from cgan.params.reading import load_params
+from cgan.params.sections import DataParams, ValidateParams
 
 IMAGES, LABELS = make_images()
 LINES = csv_lines(IMAGES, LABELS)
+DEFAULTS = ValidateParams()
 
 
 def accepts(folder: Path, content: str | list[str], **params: Any) -> LabelledImages:
@@ -53,7 +54,6 @@ def with_field(row: int, column: int, text: str) -> list[str]:
 def test_images_and_labels_are_those_that_were_written_in_the_shape_of_the_data_or_the_params(
     tmp_path: Path, digits_csv: Path
 ) -> None:
-    assert load_params(ROOT / "params.yaml").validation == DEFAULTS
     table = read_csv(digits_csv, DEFAULTS)
     assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
     assert table.images.dtype == np.uint8 and table.labels.dtype == np.int64
@@ -179,9 +179,10 @@ def test_f83_rows_with_other_faults_are_not_to_be_renumbered(tmp_path: Path) -> 
 )
 def test_f17_field_of_megabytes_is_refused_in_bounded_memory(tmp_path: Path, field: str) -> None:
     (tmp_path / "train.csv").write_text("\n".join(with_field(17, 13, field)))
-    imports = "import pandas; from cgan.data import csv_reader; from cgan.errors import DataError"
+    imports = "import pandas; from cgan.data import csv_reader; from cgan.errors import DataError\n"
+    imports += "from cgan.params.sections import ValidateParams"
     code = (
-        "try: csv_reader.read_csv('train.csv', csv_reader.DEFAULTS)\n"
+        "try: csv_reader.read_csv('train.csv', ValidateParams())\n"
         "except DataError as error: assert 'row 17 (line 18)' in str(error)\n"
         "else: raise AssertionError"
     )
@@ -193,7 +194,7 @@ def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None
     with path.open("wb") as file:
         file.truncate(5_000_000_000_000)  # sparse: takes no room, and hours to read
     with pytest.raises(SourceError, match=r"more than 2,000 MB.*`data.max_megabytes`"):
-        sources.read(path, sources.DEFAULTS, DEFAULTS)
+        sources.read(path, DataParams(), DEFAULTS)
 
 
 @pytest.mark.parametrize("added", [1, 500, -1])  # -1: all are gone

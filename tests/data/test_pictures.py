@@ -14,13 +14,14 @@ from conftest import write_params
 from PIL import Image
 from synthetic import csv_lines, make_images, zip_of
 
-from cgan.data import csv_reader, csv_report, parts, pictures
+from cgan.data import csv_report, parts, pictures
 from cgan.data.dataset import LabelledImages, load_dataset
-from cgan.data.sources import DEFAULTS, read
+from cgan.data.sources import read
 from cgan.errors import CganError, DataError
 from cgan.files import read_json
 from cgan.page.data_facts import Rows
 from cgan.params.reading import load_params
+from cgan.params.sections import DataParams, ValidateParams
 from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
 from cgan.stages import download, preprocess, validate
 
@@ -63,8 +64,8 @@ def write(files: Files, root: str = "own") -> None:
 
 
 def opened(path: str = "own", **changes: Any) -> LabelledImages:
-    params = DEFAULTS.model_copy(update={"path": path, **changes})
-    return read(Path(path), params, csv_reader.DEFAULTS)[0]
+    params = DataParams().model_copy(update={"path": path, **changes})
+    return read(Path(path), params, ValidateParams())[0]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from kaggle_server import KEY, Answer, KaggleServer
 from kaggle_server import kaggle as kaggle
 from synthetic import csv_lines, make_images, zip_of
@@ -19,12 +18,12 @@ from synthetic import csv_lines, make_images, zip_of
 from cgan.data import csv_reader, sources
 from cgan.data import kaggle as kaggle_module
 from cgan.errors import SourceError
-from cgan.params.reading import load_params
+from cgan.params.sections import DataParams, ValidateParams
 
 CSV = ("\n".join(csv_lines(*make_images())) + "\n").encode()
 GOOD = b"label,pixel0\n0,1\n"
 TARGET = Path("data/raw/train.csv")
-DEFAULTS = load_params(ROOT / "params.yaml").data
+DEFAULTS = DataParams()
 Start = Callable[..., KaggleServer]
 
 
@@ -56,7 +55,7 @@ def refuses(**changes: Any) -> str:
 
 def test_sample_is_a_valid_shuffled_csv_and_always_the_same() -> None:
     info = fetch()
-    table = csv_reader.read_csv(TARGET, csv_reader.DEFAULTS)
+    table = csv_reader.read_csv(TARGET, ValidateParams())
     assert table.images.shape == (5000, 1, 28, 28)
     assert np.bincount(table.labels).tolist() == [500] * 10
     assert (np.diff(table.labels) != 0).mean() > 0.8

@@ -7,8 +7,10 @@ import pytest
 from conftest import ROOT
 
 from cgan.errors import ParamsError
-from cgan.params.editing import apply_preset, preset_params, recipe_in_words, set_params
+from cgan.params.editing import apply_preset, set_params
+from cgan.params.presets import PRESETS, preset_params, recipe_in_words
 from cgan.params.reading import load_params
+from cgan.params.sections import TrainChoices
 
 TEXT = (ROOT / "params.yaml").read_text()
 
@@ -61,11 +63,16 @@ def test_f31_a_wrong_override_changes_nothing(path: Path) -> None:
         assert path.read_text() == TEXT
 
 
-def test_a_preset_is_written_and_says_what_it_changed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_value_is_written_where_the_file_lacks_the_key_and_its_default_is_what_it_was(
+    path: Path,
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    for name in ("best", "demo"):
+    path.write_text(TEXT.replace("  max_width: 512", "#"))
+    assert set_params({"train.max_width": 512}, path) == {"train.max_width": (512, 512)}
+    assert "max_width: 512" in path.read_text()
+
+
+def test_a_preset_is_written_and_says_what_it_changed(path: Path) -> None:
+    for name in set(PRESETS) - {"default"}:
         changed = apply_preset(name, path)
         assert changed and all(key.startswith("train.") for key in changed)
         assert len(differing(path)) == len(changed)
@@ -74,10 +81,7 @@ def test_a_preset_is_written_and_says_what_it_changed(
     assert apply_preset("default", path) == {}
 
 
-def test_the_demo_has_the_numbers_of_the_r_program_that_it_stands_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(ROOT)
+def test_the_demo_has_the_numbers_of_the_r_program_that_it_stands_for() -> None:
     numbers = {"latent_dim": 96, "generator_width": 96, "batch_size": 64, "total_kimg": 153.6}
     numbers |= {"lr": 1.0, "adadelta_rho": 0.92, "adadelta_eps": 1e-6, "gradient_clip": 1.0}
     numbers |= {"decay_from": 1.0, "cpu_parts": 1}
@@ -89,19 +93,14 @@ def test_the_demo_has_the_numbers_of_the_r_program_that_it_stands_for(
     assert {**numbers, **dict.fromkeys(absent, 0), **kinds}.items() <= found.items()
 
 
-def test_a_recipe_is_named_by_its_preset_and_what_differs_and_elsewhere_by_its_network(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(ROOT)
-    train = load_params().train
+def test_a_recipe_is_named_by_its_preset_and_what_differs() -> None:
+    train = TrainChoices()
     four = {"lr": 0.001, "adam_beta2": 0.9, "batch_size": 64, "r1_gamma": 1.0}
     for changes, words in [
         ({}, "default"),
         ({"lr": 0.001}, "lr 0.001 · default"),
         ({"seed": 5, "log_every": 7}, "default"),
         (four, "r1_gamma 1.0, lr 0.001, 2 more · default"),
-        *((preset_params(name), name) for name in ("fast", "best", "demo")),
+        *((preset_params(name), name) for name in PRESETS),
     ]:
         assert recipe_in_words(train.model_copy(update=changes)) == words
-    monkeypatch.chdir(tmp_path)
-    assert recipe_in_words(train) == f"{train.generator} {train.total_kimg} kimg"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
@@ -20,7 +21,8 @@ from pydantic import ValidationError
 
 from cgan.errors import ParamsError
 from cgan.params import reading
-from cgan.params.reading import check_params, load_params, parse_yaml
+from cgan.params.checks import check_params, check_train
+from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import Params, TrainChoices, flatten, names_of_params
 from cgan.training.fitting import filled
 
@@ -58,6 +60,33 @@ def test_the_repository_has_valid_params_with_every_field_and_nothing_else() -> 
     keys = [f"{section}.{key}" for section in DOCUMENT for key in DOCUMENT[section]]
     assert sorted(keys) == sorted(names_of_params())
     assert flatten(params) == flatten(DOCUMENT)
+    assert flatten(params.model_dump()) == flatten(Params().model_dump()), "the defaults in code"
+    for field in Params.model_fields.values():
+        assert all(not f.is_required() for f in field.annotation.model_fields.values())  # type: ignore[union-attr]
+
+
+def test_a_key_or_section_that_a_file_lacks_has_its_default(load: Load) -> None:
+    shortened = re.sub(r"\n  (lr|max_width|classes): .*", "", TEXT)
+    shortened = re.sub(r"\nrender:\n(  .*\n)+", "\n", shortened)
+    assert flatten(load(text=shortened).model_dump()) == flatten(load().model_dump())
+    assert "did you mean `train.lr`" in refusal(
+        load, text=shortened.replace("  lo", "  lrr: 1\n  lo", 1)
+    )
+
+
+def test_params_by_name_are_checked_as_those_of_a_file_without_naming_a_section() -> None:
+    found = check_train({"lr": np.float64(0.25), "seed": np.int64(7)}, "fit()")
+    assert found == TrainChoices(lr=0.25, seed=7) and type(found.lr) is float
+    for values, words in (
+        ({"bacth": 2}, "fit(): unknown key `bacth`; did you mean `batch_size`?"),
+        ({"epochs": 2}, "fit(): unknown key `epochs`; did you mean `total_kimg`?"),
+        ({"lr": "fast"}, "fit(): `lr`: Input should be a valid number, found 'fast'."),
+        ({"save_every": 70}, "fit(): `save_every` (70) must be a multiple of `log_every` (50)"),
+        ({"lr": 0, "batch_size": 1}, "fit(): 2 problems:\n  - `lr`: "),
+    ):
+        with pytest.raises(ParamsError) as caught:
+            check_train(values, "fit()")
+        assert str(caught.value).startswith(words)
 
 
 def test_length_is_counted_in_images_and_is_at_least_a_step(load: Load) -> None:

@@ -16,13 +16,15 @@ from conftest import ROOT, write_params
 from imports import closure, source_of
 
 from cgan import project
+from cgan.errors import ParamsError
 from cgan.page.run_facts import SHOWN_SECTIONS
+from cgan.stages import params as params_stage
 
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 
-CHECKS = {"cgan.params.sections", "cgan.params.reading"}
+CHECKS = {"cgan.params.sections", "cgan.params.checks", "cgan.params.reading"}
 CHANGES_NO_RESULT = {
     # Tracking: tells of a result, and may change at any time without a new training.
     "cgan.tracking.tracker",
@@ -41,8 +43,9 @@ CHANGES_NO_RESULT = {
     "cgan.project",
     # Words for the user.
     "cgan.errors",
-    # Knows no defaults: params.yaml holds each value, and those are under `params`. A check of it
-    # refuses a value or lets it pass. As a dependency, each new knob would repeat every stage.
+    # The values of params.yaml are under `params`, and the defaults of keys that it lacks are in what the
+    # stage params makes. A check refuses a value or lets it pass. As a dependency, each new param would
+    # repeat every stage.
     *CHECKS,
     # How bytes get to the disk, not which.
     "cgan.files",
@@ -89,9 +92,11 @@ def test_a_stage_depends_on_what_other_stages_made_that_its_code_names(stage: st
     declared = {*entries(stage, "deps")}
     made = {out for other in STAGES if other != stage for out in outputs(other)}
     differing = {out for out in made if overlaps(out, named) != overlaps(out, declared)}
-    # A training tells where its data came from; a download waits until the params are checked.
-    expected = {"train": {"data/raw"}, "download": {"reports/params.json"}}
-    assert differing == expected.get(stage, set())
+    # A training tells where its data came from; defaults that are in use are in reports/params.json.
+    expected = {"data/raw"} if stage == "train" else set()
+    if entries(stage, "params"):
+        expected |= {"reports/params.json"}
+    assert differing == expected
 
 
 def test_the_training_depends_on_no_module_that_it_does_not_import() -> None:
@@ -137,7 +142,7 @@ def reproduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, by
     """A DVC repository with this dvc.yaml, in which every output is there; the working directory. Its files
     that stages made."""
     monkeypatch.chdir(tmp_path)
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", "cgan", "presets"):
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", "cgan"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     dvc("init", "--no-scm", "--quiet")
@@ -172,6 +177,32 @@ def test_a_wrong_param_ends_the_first_stage_before_any_output_is_removed_and_a_r
     edit_params(gate={"promote": False})
     assert re.findall("Running stage '(.*)'", dvc("repro").stdout) == ["params"]
     assert json.loads(dvc("status", "--json").stdout) == {}, "what Python left is no change"
+
+
+def test_defaults_that_are_in_use_are_named_for_dvc_and_what_it_names_itself_has_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    text = (ROOT / "params.yaml").read_text()
+    for lacking, expected in (
+        (r"", {"valid": True}),
+        (
+            r"\n  (lr|max_width): .*",
+            {"valid": True, "defaults": {"train.max_width": 512, "train.lr": 0.0045}},
+        ),
+    ):
+        Path("params.yaml").write_text(re.sub(lacking, "", text))
+        params_stage.main()
+        assert json.loads(Path("reports/params.json").read_text()) == expected
+    for lacking, words in (
+        (r"\n  device: .*", '`train.device` is missing.*Under `train:` add `device: "auto"`'),
+        (r"\n  min_judge_accuracy: .*", "Under `gate:` add `min_judge_accuracy: 0.9`"),
+        (r"\nrender:\n(  .*\n)+", "`render` is missing.*Under `render:` add `columns: 10`"),
+    ):
+        Path("params.yaml").write_text(re.sub(lacking, "\n", text))
+        with pytest.raises(ParamsError, match=words):
+            params_stage.main()
 
 
 def test_every_output_stays_in_the_cache_and_no_stage_is_frozen_or_always_changed() -> None:

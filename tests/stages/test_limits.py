@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, peak_bytes, write_params
+from conftest import TINY, peak_bytes, write_params
 from PIL import Image
 from synthetic import make_images, write_csv
 from toy_project import STAGES
@@ -67,7 +67,6 @@ def test_f88_every_stage_on_60_000_rows_takes_bounded_memory(
 ) -> None:
     """As `python -m benchmarks large` measures a million."""
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    shutil.copytree(ROOT / "presets", tmp_path / "presets")
     csv = write_large_csv(tmp_path / "large.csv", 60_000)
     write_params(tmp_path, **TINY)
     evaluate = {"samples": 2000, "draws": 1, "gan_train_kimg": 0.0}
