@@ -93,21 +93,23 @@ class DataParams(_Sized):
 
     source: Literal["sample", "file", "kaggle"] = "sample"
     path: PrintableText = "data/inbox"
-    kaggle: str = Field("digit-recognizer", pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+    kaggle: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")] = (
+        "digit-recognizer"
+    )
     member: RelativeName = "train.csv"
     fit: Literal["crop", "pad", "stretch"] = "crop"
-    max_megabytes: int = Field(2000, gt=0)
+    max_megabytes: Annotated[int, Field(gt=0)] = 2000
 
 
 class ValidateParams(_Sized):
     """Stages validate and preprocess: what the CSV's columns hold, and how many images a class needs."""
 
     label_column: PrintableText = "label"
-    classes: int | None = Field(None, ge=2, le=1000)
+    classes: Annotated[int | None, Field(ge=2, le=1000)] = None
     class_names: list[ClassName] | None = None
     channels: Literal[1, 3] = 1
-    min_per_class: int = Field(10, ge=2)
-    max_imbalance: float = Field(10.0, ge=1)
+    min_per_class: Annotated[int, Field(ge=2)] = 10
+    max_imbalance: Annotated[float, Field(ge=1)] = 10.0
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -126,7 +128,7 @@ class ValidateParams(_Sized):
 class PreprocessParams(Section):
     """Stage preprocess: the part of the images that is held out of the training."""
 
-    holdout_fraction: float = Field(0.1, gt=0, lt=1)
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     group: Annotated[PrintableText, AfterValidator(_check_pattern)] | None = None
     seed: Seed = 1
 
@@ -135,9 +137,9 @@ class JudgeParams(Section):
     """Stage train_judge: the class network behind the metrics."""
 
     total_kimg: Kimg = 40.0
-    batch_size: int = Field(128, ge=2, le=1_000_000)
-    peak_lr: float = Field(0.2, gt=0, le=10)
-    width: int = Field(32, ge=4, le=512)
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
+    peak_lr: Annotated[float, Field(gt=0, le=10)] = 0.2
+    width: Annotated[int, Field(ge=4, le=512)] = 32
     seed: Seed = 1
 
 
@@ -152,38 +154,38 @@ class TrainChoices(Section):
     score_sources: Annotated[int, Field(gt=0, le=100_000)] | Auto = "auto"
     score_window_scale: Annotated[float, Field(ge=0.1, le=10)] | Auto = "auto"
     discriminator: Literal["projection", "demo"] = "projection"
-    latent_dim: int = Field(64, gt=0, le=4096)
-    generator_width: int = Field(16, gt=0, le=1024)
-    discriminator_width: int = Field(16, gt=0, le=1024)
-    max_width: int = Field(512, gt=0, le=4096)
+    latent_dim: Annotated[int, Field(gt=0, le=4096)] = 64
+    generator_width: Annotated[int, Field(gt=0, le=1024)] = 16
+    discriminator_width: Annotated[int, Field(gt=0, le=1024)] = 16
+    max_width: Annotated[int, Field(gt=0, le=4096)] = 512
     objective: Literal["logistic", "least_squares"] = "logistic"
     auxiliary_discriminator: Weight = 2.0
     auxiliary_generator: Weight | Auto = "auto"
     class_logit_weight: Weight | Auto = "auto"
     max_shift: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"
     r1_gamma: Weight | Auto = "auto"
-    r1_every: int = Field(16, gt=0, le=1_000_000)
+    r1_every: Annotated[int, Field(gt=0, le=1_000_000)] = 16
     updates: Literal[Auto, Updates] = "auto"
     optimizer: Literal["adam", "adadelta"] = "adam"
-    lr: float = Field(0.0045, gt=0, le=1000)
-    adam_beta1: float = Field(0.0, ge=0, lt=1)
-    adam_beta2: float = Field(0.95, ge=0, lt=1)
-    adadelta_rho: float = Field(0.92, gt=0, lt=1)
-    adadelta_eps: float = Field(1e-6, gt=0, le=1)
-    gradient_clip: float = Field(0.0, ge=0, le=1_000_000)
+    lr: Annotated[float, Field(gt=0, le=1000)] = 0.0045
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    adadelta_rho: Annotated[float, Field(gt=0, lt=1)] = 0.92
+    adadelta_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    gradient_clip: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     decay_from: Share = 0.4
     final_lr_fraction: Share = 0.02
-    batch_size: int = Field(96, ge=2, le=1_000_000)
-    cpu_parts: int = Field(2, ge=1, le=64)
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 96
+    cpu_parts: Annotated[int, Field(ge=1, le=64)] = 2
     total_kimg: Kimg | Auto = "auto"
-    ema_half_life_kimg: float = Field(10.0, ge=0)
+    ema_half_life_kimg: Annotated[float, Field(ge=0)] = 10.0
     seed: Seed = 1
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    log_every: int = Field(50, gt=0, le=10_000)  # so many latents are prepared at once
-    save_every: int = Field(250, gt=0)
-    probes: int = Field(8, ge=0, le=1000)
-    previews: int = Field(12, ge=0, le=1000)
+    log_every: Annotated[int, Field(gt=0, le=10_000)] = 50  # so many latents are prepared at once
+    save_every: Annotated[int, Field(gt=0)] = 250
+    probes: Annotated[int, Field(ge=0, le=1000)] = 8
+    previews: Annotated[int, Field(ge=0, le=1000)] = 12
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -218,7 +220,7 @@ class TrainParams(TrainChoices):
     generator: GeneratorKind
     auxiliary_generator: Weight
     class_logit_weight: Weight
-    max_shift: int = Field(ge=0, le=64)
+    max_shift: Annotated[int, Field(ge=0, le=64)]
     r1_gamma: Weight
     updates: Updates
     total_kimg: Kimg
@@ -238,33 +240,33 @@ class TrainParams(TrainChoices):
 class EvaluateParams(Section):
     """Stage evaluate, and the gate: how many drawings are judged, and how often."""
 
-    samples: int = Field(10_000, ge=100, le=1_000_000)
-    draws: int = Field(1, ge=1, le=100)
-    gan_train_kimg: float | None = Field(None, ge=0, le=1_000_000)
+    samples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    draws: Annotated[int, Field(ge=1, le=100)] = 1
+    gan_train_kimg: Annotated[float | None, Field(ge=0, le=1_000_000)] = None
     seed: Seed = 1001
 
 
 class RenderParams(Section):
     """Stage render: sizes of the pictures."""
 
-    columns: int = Field(10, gt=0, le=100)
-    steps: int = Field(10, ge=2, le=100)
+    columns: Annotated[int, Field(gt=0, le=100)] = 10
+    steps: Annotated[int, Field(ge=2, le=100)] = 10
     seed: Seed = 7
 
 
 class GateParams(Section):
     """`cgan gate`: the limits that a generator must keep to be promoted."""
 
-    model: str = Field("cgan", max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
+    model: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")] = "cgan"
     promote: bool = True
     against_champion: Literal["better", "not_worse"] = "better"
-    max_class_shift: float = Field(0.5, ge=0)
+    max_class_shift: Annotated[float, Field(ge=0)] = 0.5
     max_agreement_drop: Share = 0.03
-    max_drawn_shift: float = Field(0.5, ge=0)
+    max_drawn_shift: Annotated[float, Field(ge=0)] = 0.5
     max_outliers: Share = 0.02
     min_conditional_accuracy: Share = 0.95
     min_worst_class_accuracy: Share = 0.93
-    max_fid_over_floor: float = Field(0.6, ge=0)
+    max_fid_over_floor: Annotated[float, Field(ge=0)] = 0.6
     min_coverage_of_floor: Share = 0.80
     max_copies_over_floor: Share = 0.02
     min_worst_class_diversity: Share = 0.80
@@ -322,16 +324,15 @@ class SweepParams(Section):
     """`python -m flows.sweep`: a search for better values of the section `train`."""
 
     objective: Annotated[str, _Metric] = "fid_judge"
-    space: dict[Annotated[str, AfterValidator(_check_searched)], Space] = Field(
-        {
-            "train.lr": Range(low=1.5e-3, high=1.2e-2, log=True),
-            "train.generator_width": Choices(choices=[8, 12, 16, 24]),
-            "train.discriminator_width": Choices(choices=[8, 12, 16, 24]),
-            "train.auxiliary_discriminator": Range(low=0.5, high=4.0),
-            "train.ema_half_life_kimg": Range(low=2.0, high=30.0, log=True),
-        },
-        min_length=1,
-    )
+    space: Annotated[
+        dict[Annotated[str, AfterValidator(_check_searched)], Space], Field(min_length=1)
+    ] = {  # noqa: RUF012 - pydantic copies it
+        "train.lr": Range(low=1.5e-3, high=1.2e-2, log=True),
+        "train.generator_width": Choices(choices=[8, 12, 16, 24]),
+        "train.discriminator_width": Choices(choices=[8, 12, 16, 24]),
+        "train.auxiliary_discriminator": Range(low=0.5, high=4.0),
+        "train.ema_half_life_kimg": Range(low=2.0, high=30.0, log=True),
+    }
 
 
 class TrackingParams(Section):
@@ -345,7 +346,7 @@ class Params(Section):
     """The whole file, a field a section."""
 
     data: DataParams = DataParams()
-    validation: ValidateParams = Field(ValidateParams(), alias="validate")
+    validation: ValidateParams = Field(default=ValidateParams(), alias="validate")
     preprocess: PreprocessParams = PreprocessParams()
     train_judge: JudgeParams = JudgeParams()
     train: TrainChoices = TrainChoices()
