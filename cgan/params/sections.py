@@ -326,7 +326,7 @@ class SweepParams(Section):
     objective: Annotated[str, _Metric] = "fid_judge"
     space: Annotated[
         dict[Annotated[str, AfterValidator(_check_searched)], Space], Field(min_length=1)
-    ] = {  # noqa: RUF012 - pydantic copies it
+    ] = {
         "train.lr": Range(low=1.5e-3, high=1.2e-2, log=True),
         "train.generator_width": Choices(choices=[8, 12, 16, 24]),
         "train.discriminator_width": Choices(choices=[8, 12, 16, 24]),

@@ -41,8 +41,9 @@ CHANGES_NO_RESULT = {
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     "cgan.stages.runner",
     "cgan.project",
-    # Words for the user.
+    # Words for the user, and how a notebook shows an object.
     "cgan.errors",
+    "cgan.notebook",
     # The values of params.yaml are under `params`, and the defaults of keys that it lacks are in what the
     # stage params makes. A check refuses a value or lets it pass. As a dependency, each new param would
     # repeat every stage.
