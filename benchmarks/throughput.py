@@ -22,7 +22,7 @@ from cgan.params.sections import TrainParams
 from cgan.training.batches import Feed
 from cgan.training.loop import record
 from cgan.training.state import TrainState, estimate_batch_norm
-from cgan.training.updates import train_step
+from cgan.training.update import train_step
 
 from .evaluation_set import EvaluationSet, preset
 from .scale import Scale

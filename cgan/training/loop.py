@@ -26,7 +26,7 @@ from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 from cgan.training.monitoring import WARM_UP_KIMG, Watch, kept_previews, preview, preview_steps
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm
-from cgan.training.updates import train_step
+from cgan.training.update import train_step
 
 PINNED = 0.995  # of both the reals and the fakes told apart, in every one of the last records
 PINNED_RECORDS = 10

@@ -2,8 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +12,10 @@ from cgan.model.networks import (
     Architecture,
     DiscriminatorNetwork,
     GeneratorNetwork,
-    ProjectionDiscriminator,
     build_discriminator,
     build_generator,
 )
 from cgan.params.sections import TrainParams
-from cgan.training.batches import Batch, shift
-from cgan.training.losses import (
-    discriminator_fake_loss,
-    discriminator_real_loss,
-    generator_loss,
-)
 
 # What is measured in every step, and the columns of a record: means of these over an interval.
 STATS = (
@@ -47,60 +38,6 @@ def weights_of(optimizer: Optimizer) -> list[Tensor]:
     """The weights that the optimizer updates."""
     weights: list[Tensor] = optimizer.param_groups[0]["params"]
     return weights
-
-
-@dataclass
-class Part:
-    """A part of a batch, with networks that share the weights and have batch-norm state of their own."""
-
-    generator: GeneratorNetwork
-    discriminator: DiscriminatorNetwork
-    hardware: Hardware
-    penalise: bool
-    batch: Batch
-    maps: Tensor = field(init=False)  # the discriminator's first, of fakes and reals [2B, …]
-    # What the discriminator said in this step: float32 [B] each, without a graph.
-    said_of_real: Tensor = field(init=False)
-    said_of_fake: Tensor = field(init=False)
-    said_to_generator: Tensor = field(init=False)
-
-    @property
-    def projection(self) -> ProjectionDiscriminator:
-        """The discriminator, for updates that TrainParams allows with this kind only."""
-        assert isinstance(self.discriminator, ProjectionDiscriminator)
-        return self.discriminator
-
-    @cached_property
-    def fakes(self) -> Tensor:
-        """[B, C, H, W] float32 in [-1, 1], with the generator's graph behind them. Drawn once a step."""
-        with self.hardware.autocast():
-            fakes: Tensor = self.generator(self.batch.latents, self.batch.labels)
-        return fakes.float()
-
-    def as_seen(self) -> Tensor:
-        """The fakes as the discriminator sees them: shifted, where `train.max_shift` says so."""
-        return shift(self.fakes, self.batch.fake_shifts)
-
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits float32 [B] and class logits [B, classes], or None where the network has none."""
-        with self.hardware.autocast():
-            scores: tuple[Tensor, Tensor | None] = self.discriminator(images, self.batch.labels)
-        return scores
-
-    def stats(self, objective: str) -> Tensor:
-        """STATS. The losses are the adversarial ones: class losses would hide who is ahead."""
-        real, fake = self.said_of_real, self.said_of_fake
-        # Above it, the discriminator says `real`.
-        threshold = 0.0 if objective == "logistic" else 0.5
-        values = (
-            discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
-            generator_loss(objective, self.said_to_generator),
-            real.mean(),
-            fake.mean(),
-            (real > threshold).float().mean(),
-            (fake <= threshold).float().mean(),
-        )
-        return torch.stack(values)
 
 
 class TrainState:
@@ -158,11 +95,6 @@ class TrainState:
         return without_compiler(torch.optim.Adam)(
             weights, rate, betas, fused=True, capturable=on_cuda
         )
-
-    def split(self, batch: Batch, penalise: bool) -> list[Part]:
-        """A batch → its parts, each with networks that share the weights."""
-        pieces = zip(self.networks, batch.split(self.parts), strict=True)
-        return [Part(*pair, self.hardware, penalise, piece) for pair, piece in pieces]
 
     @property
     def kimg(self) -> float:

@@ -23,7 +23,7 @@ from cgan.training import batches
 from cgan.training.loop import train
 from cgan.training.monitoring import Watch
 from cgan.training.state import TrainState
-from cgan.training.updates import train_step
+from cgan.training.update import train_step
 
 CPU = torch.device("cpu")
 RECIPE = JudgeParams(total_kimg=0.15, batch_size=16, peak_lr=0.05, width=4, seed=1)

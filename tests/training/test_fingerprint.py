@@ -106,7 +106,7 @@ def test_a_change_of_a_module_that_computes_changes_the_fingerprint(
     package = tmp_path / "cgan"
     monkeypatch.setattr(stage, "PACKAGE", package)
     assert fingerprint_of()[0] == FINGERPRINT, "the same text, elsewhere"
-    for name in ("training/updates", "model/networks"):
+    for name in ("training/update", "model/networks"):
         with (package / f"{name}.py").open("a") as source:
             source.write("# a comment included\n")
         assert differing(fingerprint_of()[1]) == {"code"}

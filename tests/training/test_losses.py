@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from cgan.model.networks import Architecture, build_discriminator
-from cgan.training.losses import discriminator_fake_loss as fake_loss
-from cgan.training.losses import discriminator_real_loss as real_loss
-from cgan.training.losses import generator_loss, r1_penalty, slope_ratio
+from cgan.training.update import fake_loss, generator_loss, r1_penalty, real_loss, slope_ratio
 
 LOGITS = [-3.0, 0.0, 0.5, 2.0]
 

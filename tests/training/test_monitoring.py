@@ -20,7 +20,7 @@ from cgan.model.hardware import Hardware
 from cgan.model.networks import Architecture, GeneratorNetwork
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, train_judge
-from cgan.training import monitoring, updates
+from cgan.training import monitoring, update
 from cgan.training.loop import Diverged, Interrupted, train
 from cgan.training.monitoring import PROBE, WARM_UP_KIMG, Watch
 from cgan.training.state import TrainState
@@ -51,7 +51,7 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
     data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That others are not stopped, acceptance tests show."""
-    apply = updates.apply
+    apply = update.apply
 
     def discriminator_only(state: TrainState, optimizer: Any, by_part: Any) -> None:
         gradients = list(by_part)  # computed all the same, and with them the losses
@@ -59,7 +59,7 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
             apply(state, optimizer, gradients)
 
     params = params_of(**STRONG, **LENGTH, probes=8)
-    monkeypatch.setattr(updates, "apply", discriminator_only)
+    monkeypatch.setattr(update, "apply", discriminator_only)
     with pytest.raises(Diverged, match=r"chance alone gives 33|tells fakes from reals") as caught:
         train(data, params, watch=Watch(judge, data, 1))
     step = re.search(r"at step (\d+)", str(caught.value))

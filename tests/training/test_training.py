@@ -29,13 +29,12 @@ from cgan.params.presets import PRESETS, preset_params
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.project import AT_THE_END, BY_STEP
 from cgan.quality.judge import Judge
-from cgan.training import loop, losses
+from cgan.training import loop, update
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.fitting import filled
 from cgan.training.loop import Diverged, Interrupted, Trained, train
 from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm, labels_in_mix
-from cgan.training.updates import UPDATES
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 TINY_TRAIN = {**TINY["train"], "cpu_parts": 2, "r1_every": 3, "previews": 3}  # 10 steps
@@ -409,21 +408,21 @@ def losses_by_hand(
 
     def on_fakes() -> Tensor:
         said["fake"] = discriminator(fakes.detach(), labels)[0]
-        return losses.discriminator_fake_loss(params.objective, said["fake"])
+        return update.fake_loss(params.objective, said["fake"])
 
     def on_reals() -> Tensor:
         logits, class_logits = discriminator(real.requires_grad_(), labels)
         said["real"] = logits
-        loss = losses.discriminator_real_loss(params.objective, logits)
+        loss = update.real_loss(params.objective, logits)
         loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, labels)
         if penalise:
-            loss = loss + params.r1_gamma * params.r1_every * losses.r1_penalty(logits, real)
+            loss = loss + params.r1_gamma * params.r1_every * update.r1_penalty(logits, real)
         return loss
 
     def of_generator() -> Tensor:
         logits, class_logits = discriminator(fakes, labels)
         said["fake in the generator's update"] = logits
-        loss = losses.generator_loss(params.objective, logits)
+        loss = update.generator_loss(params.objective, logits)
         return loss + params.auxiliary_generator * cross_entropy(class_logits, labels)
 
     if params.updates == "one_pass":  # while the discriminator is the old one
@@ -441,9 +440,8 @@ def stats_by_hand(objective: str, said: dict[str, Tensor]) -> Tensor:
     """Of one step. Without class losses and penalties: those would hide who is ahead."""
     real, fake, half = said["real"], said["fake"], 0.0 if objective == "logistic" else 0.5
     values = (
-        losses.discriminator_fake_loss(objective, fake)
-        + losses.discriminator_real_loss(objective, real),
-        losses.generator_loss(objective, said["fake in the generator's update"]),
+        update.fake_loss(objective, fake) + update.real_loss(objective, real),
+        update.generator_loss(objective, said["fake in the generator's update"]),
         real.mean(),
         fake.mean(),
         (real > half).float().mean(),
@@ -541,7 +539,7 @@ def test_every_variant_trains_as_by_hand_and_not_as_if_ignored(changes: dict[str
     assert not changes or max(differences) > 0.02, "this test would not see it"
 
 
-@pytest.mark.parametrize("updates", UPDATES)
+@pytest.mark.parametrize("updates", update.UPDATES)
 def test_in_low_precision_layers_compute_low_weights_and_losses_stay_float32(updates: str) -> None:
     state = TrainState(DATA, params_of(updates=updates), choose_hardware("cpu", "bfloat16"))
     seen: set[torch.dtype] = set()
@@ -549,12 +547,12 @@ def test_in_low_precision_layers_compute_low_weights_and_losses_stay_float32(upd
         for layer in (generator.linear, generator.layers[2], discriminator.linear):
             layer.register_forward_hook(lambda *call: seen.add(call[2].dtype))
     (batch,) = batches(state.params, 2, range(1))
-    parts = state.split(batch, penalise=True)
-    UPDATES[updates](state, parts)
+    parts = update.parts_of(state, batch, penalise=True)
+    update.UPDATES[updates](state, parts)
     assert seen == {torch.bfloat16}
     weights = [*state.generator.parameters(), *state.discriminator.parameters()]
     assert all(w.dtype == w.grad.dtype == torch.float32 for w in weights if w.grad is not None)
-    for stats in (part.stats("logistic") for part in parts):
+    for stats in (part.stats() for part in parts):
         assert stats.dtype == torch.float32 and stats.isfinite().all()
 
 
