@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import TINY, write_params
@@ -22,6 +23,7 @@ from uneven import uneven, write_uneven_csv
 
 from cgan import project
 from cgan.cli import app
+from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset
 from cgan.drawing.generator import ANSWER_S, Generator
 from cgan.errors import CganError, ModelError
@@ -30,8 +32,12 @@ from cgan.files import read_json
 from cgan.model.local_score import LocalScoreSampler
 from cgan.page import drawn_facts
 from cgan.params.editing import set_params
+from cgan.params.reading import load_params
 from cgan.quality import comparison
-from cgan.reports.report import summary
+from cgan.reports import evidence
+from cgan.reports.balance import balance
+from cgan.reports.compare import compare
+from cgan.reports.report import rank, summary
 from cgan.service.served import Keeper
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
 
@@ -190,3 +196,59 @@ def test_its_evaluation_names_copies_and_how_many_were_drawn() -> None:
     shown = " ".join(summary().split())
     Path("params.yaml").write_text(params)
     assert "300 drawings were judged, not 5,000 (`evaluate.samples`), as each takes a part" in shown
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, to change."""
+    folder = shutil.copytree(finished, tmp_path / "copied")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("copied")
+def test_a_sampler_and_a_gan_are_compared_and_ranked_though_fewer_drawings_were_judged_of_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampled = read_json(project.RUN_REFERENCE)["run_id"]
+    monkeypatch.setattr(comparison, "REPLICATES", 20)
+    set_params({"train.generator": "deconv", "evaluate.samples": 400})
+    for stage in (train, evaluate, render, page, record):
+        stage.main()
+    trained = read_json(project.RUN_REFERENCE)["run_id"]
+    ranks = [rank(run_id) for run_id in (sampled, trained)]
+    assert sorted(text.split(" by ")[0] for text in ranks) == [
+        "number 1 of 2 generators",
+        "number 2 of 2 generators",
+    ]
+    assert all("chance" in text for text in ranks)
+    monkeypatch.setenv("COLUMNS", "500")
+    compare(sampled, trained, print)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "300 drawings of A were judged and 400 of B" in shown
+    assert "train.generator" in shown and "local_score" in shown
+    assert "worse in conditional accuracy" in shown and "ot compared" not in shown
+
+
+@pytest.mark.usefixtures("copied")
+def test_its_drawings_fill_up_small_classes_and_are_judged_by_fold_without_a_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    balance(str(project.GENERATOR), None, 0.0, 1, "drawn/all.csv", said.append)
+    rows, validated = pd.read_csv("drawn/all.rows.csv"), load_params().validation
+    drawn = rows["part"] == "drawn"
+    assert rows["label"].value_counts().tolist() == [24, 24, 24] and drawn.sum() == 16
+    images = read_csv("drawn/all.csv", validated).images[drawn.to_numpy()]
+    labels = rows["label"][drawn].tolist()
+    assert np.array_equal(
+        images.transpose(0, 2, 3, 1), Generator.load(project.GENERATOR).draw(labels, seed=1)
+    )
+
+    monkeypatch.setattr("cgan.evidence.probe.is_installed", lambda: False)
+    set_params({"train_judge.total_kimg": 0.1})
+    evidence.find_evidence(load_params(), evidence.Options(), said.append)
+    assert any("5 rounds: 40 classifiers to train" in line for line in said), said
+    found = read_json(project.EVIDENCE)
+    assert found["rounds"] == {"count": 5, "folds": True} and found["images"]["tested"] == 56
+    assert not list(Path(".cgan/evidence").rglob("generator.safetensors")), "nothing was trained"
