@@ -13,7 +13,7 @@ from torch import Tensor
 from cgan.data.dataset import Dataset
 from cgan.evidence.effect import DRAWN, Outcome
 from cgan.evidence.probe import PROBE
-from cgan.evidence.sets import repeated, thinned
+from cgan.evidence.sets import repeated
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, Progress, load_judge, look, save_judge, silent, train_judge
@@ -23,18 +23,15 @@ MIXED = 0.2  # of both parameters of mixup's beta distribution (Zhang et al., ar
 
 @dataclass(frozen=True)
 class Method:
-    """`what` it is in words. `filled`: what fills up the classes. `part`: how many of the images of these
-    classes are learnt from."""
+    """`what` it is in words. `filled`: what fills up the classes."""
 
     what: str
     filled: Literal["", "repeated", "drawn"] = ""
     augment: bool = True
     balanced: bool = False
     mixup: float = 0.0
-    part: float = 1.0
 
 
-# The last two and "repeated" show how accuracy rises with more images of the classes that are filled up.
 METHODS = {
     "real": Method("real images as they are", augment=False),
     "augmented": Method("real images, augmented"),
@@ -42,12 +39,9 @@ METHODS = {
     "repeated": Method("oversampled to equal counts, augmented", "repeated"),
     "mixup": Method("oversampled, augmented, with mixup", "repeated", mixup=MIXED),
     DRAWN: Method("filled up with drawings, augmented", "drawn"),
-    "quarter": Method("repeated, of a quarter of their images", "repeated", part=0.25),
-    "half": Method("repeated, of half of their images", "repeated", part=0.5),
 }
-PARTS = {name: METHODS[name].part for name in ("quarter", "half", "repeated")}
 LOGIT_ADJUSTED = "logit_adjusted"
-WORDS = {name: method.what for name, method in METHODS.items() if method.part == 1} | {
+WORDS = {name: method.what for name, method in METHODS.items()} | {
     LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
     PROBE: "logistic regression on a pretrained network's features",
 }
@@ -102,12 +96,6 @@ class Round:
 
     def _data(self, method: Method) -> Dataset:
         data, lacking = self.training, self.lacking
-        if method.part < 1:
-            rows = thinned(data.labels, lacking.unique(), method.part, self.recipe.seed)
-            data = data.at(rows)
-            # As many images in all as with all of them.
-            fewer = torch.repeat_interleave(self.training.counts - data.counts)
-            lacking = torch.cat([lacking, fewer])
         if not method.filled:
             return data
         if method.filled == "drawn":

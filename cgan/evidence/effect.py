@@ -1,4 +1,4 @@
-"""What the classifiers' answers tell: the difference that drawings make, with its interval, and their worth.
+"""What the classifiers' answers tell: the difference that drawings make, with its interval.
 
 A mean over the classes counts each class alike. The interval has two parts: which images happened to be
 tested (their spread within each class, by unit), and which images, generator and seeds a round was trained
@@ -172,32 +172,3 @@ def _difference(
 def shared(rounds: int, folded: bool) -> float:
     """The variance of the mean of so many rounds, as a part of that of one."""
     return 1 / rounds + (1 / (rounds - 1) if folded else 0.0)
-
-
-def worth(
-    curve: Mapping[float, Sequence[float]], drawn: Sequence[float], folded: bool
-) -> tuple[float, Interval] | None:
-    """How many times the images of these classes would do as much as the drawings; with a 95 % interval.
-
-    `curve`: by the part of the images that a classifier learnt from (up to 1), its accuracy in each round;
-    `drawn`: the accuracy with drawings. Along the curve accuracy is taken to rise by as much each time that
-    the images double. None where the curve does not surely rise: then no number can be given (Fieller's
-    interval has no end).
-    """
-    doublings = np.log2(list(curve))
-    accuracies = np.array(list(curve.values()), dtype=np.float64)  # [parts, rounds]
-    centred = doublings - doublings.mean()
-    slopes = centred @ accuracies / (centred**2).sum()
-    gains = np.array(drawn) - accuracies[int(doublings.argmax())]
-    share, t = shared(len(gains), folded), student(len(gains) - 1)
-    (of_gain, both), (_, of_slope) = np.cov(np.stack([gains, slopes])) * share * t**2
-    gain, slope = float(gains.mean()), float(slopes.mean())
-    end = slope**2 - of_slope
-    if slope <= 0 or end <= 0:
-        return None
-    middle = gain * slope - both
-    reach = math.sqrt(max(0.0, middle**2 - end * (gain**2 - of_gain)))
-    low, high = (middle - reach) / end, (middle + reach) / end
-    if max(abs(low), abs(high)) > math.log2(1000):  # far beyond the curve
-        return None
-    return 2 ** (gain / slope), (2**low, 2**high)

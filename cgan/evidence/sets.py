@@ -87,16 +87,6 @@ def repeated(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
     return turns
 
 
-def thinned(labels: Tensor, classes: Tensor, part: float, seed: int) -> Tensor:
-    """Rows that keep `part` of the images of some classes, at least one, and all of the others; ascending."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    keep = torch.ones(len(labels), dtype=torch.bool)
-    for label in classes.tolist():
-        rows = order[labels[order] == label]
-        keep[rows[max(1, round(part * len(rows))) :]] = False
-    return keep.nonzero()[:, 0]
-
-
 def folds(labels: Rows, units: Rows, count: int, seed: int, names: list[str]) -> Rows:
     """The fold of each image, int64 [N], 0 to `count` - 1.
 

@@ -1,6 +1,5 @@
 """What was found of drawings, in a sentence, in reasons and in tables."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,8 +8,8 @@ import torch
 
 from cgan.data.parts import NEAR_COPIES
 from cgan.errors import percent
-from cgan.evidence.classifiers import PARTS, WORDS, Round
-from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, together, worth
+from cgan.evidence.classifiers import WORDS, Round
+from cgan.evidence.effect import Difference, Effect, Outcome, together
 from cgan.evidence.probe import PROBE
 from cgan.markdown import table
 from cgan.quality.metrics import mean_share
@@ -53,10 +52,7 @@ def report_on(
         title="Do drawn images help a classifier?",
         verdict=effect.overall.verdict,
         summary=_sentence(effect),
-        reasons=[
-            _worth(outcomes, rounds[0].lacking.unique().tolist(), folded, learnt[0], names),
-            *_doubts(effect, names, folded, tested_on, pretrained, near),
-        ],
+        reasons=_doubts(effect, names, folded, tested_on, pretrained, near),
         time=now(),
         facts={
             "effect": {"compared_with": effect.base, **_as_json(effect.overall)},
@@ -83,45 +79,6 @@ def _sentence(effect: Effect) -> str:
         f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
         f"without them {percent(overall.without)} ({WORDS[effect.base]}{instead}). The difference is "
         f"{_points(overall)} (95 % interval {_interval(overall)}), as a mean over the classes."
-    )
-
-
-def _worth(
-    outcomes: Sequence[Outcome],
-    filled: list[int],
-    folded: bool,
-    learnt: torch.Tensor,
-    names: list[str],
-) -> str:
-    """How many photographs the drawings are worth, or that no number can be given."""
-
-    def accuracies(method: str) -> list[float]:
-        by_round = [outcome.by_class(method) for outcome in outcomes]
-        return [statistics.fmean(of[n] for n in filled if n in of) for of in by_round]
-
-    curve = {part: accuracies(method) for method, part in PARTS.items()}
-    what = "the classes that were filled up"
-    rises = (f"{percent(statistics.fmean(curve[part]))} with {percent(part, 0)}" for part in curve)
-    measured = (
-        f"Trained on a part of their real images, oversampled, {what} are recognised this often: "
-        f"{' · '.join(rises)}."
-    )
-    factor = worth(curve, accuracies(DRAWN), folded)
-    if factor is None:
-        return (
-            "How many photographs the drawings are worth cannot be said, because it is not certain that more "
-            f"real images make the classifier better. {measured}"
-        )
-    middle, (low, high) = factor
-    if low <= 1:
-        are = "are not" if high <= 1 else "may not be"
-        return f"The drawings {are} worth any photograph. {measured}"
-    rarest = min(filled, key=lambda label: int(learnt[label]))
-    more = [int(learnt[rarest]) * (times - 1) for times in (middle, low, high)]
-    return (
-        f"Compared with oversampling, the drawings do as much as {middle:.1f} times the photographs of "
-        f"{what} would (95 % interval {low:.1f} to {high:.1f}): of {names[rarest]} that is {more[0]:.0f} "
-        f"photographs more ({more[1]:.0f} to {more[2]:.0f}). {measured}"
     )
 
 

@@ -16,9 +16,9 @@ from cgan.data.dataset import Dataset, image_digests
 from cgan.errors import CganError, DataError
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, METHODS, adjusted, class_balanced
-from cgan.evidence.effect import DRAWN, Outcome, _of_class, effect, shared, worth
+from cgan.evidence.effect import DRAWN, Outcome, _of_class, effect, shared
 from cgan.evidence.rounds import folds_of, rounds_by_fold, rounds_by_seed
-from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated, thinned
+from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
 from cgan.model.networks import Architecture, build_generator
@@ -38,15 +38,13 @@ def test_classes_are_filled_up_to_the_largest_or_to_twice_that_if_all_are_alike(
         missing(torch.tensor([6, 5]), 4)
 
 
-def test_images_are_repeated_in_turn_and_thinned_in_the_classes_that_are_asked_for() -> None:
+def test_images_are_repeated_in_turn_in_the_classes_that_are_asked_for() -> None:
     labels = torch.tensor([0, 1, 0, 1, 0])
     rows = repeated(labels, torch.tensor([1] * 4 + [0] * 6), seed=3)
     assert Counter(rows.tolist()) == {1: 2, 3: 2, 0: 2, 2: 2, 4: 2}
     labels = torch.arange(90) % 3
     once, again = (repeated(labels, labels[:40], seed=3) for _ in range(2))
     assert once.equal(again), "by the seed alone"
-    kept = labels[thinned(labels, torch.tensor([0, 2]), 0.25, seed=4)]
-    assert kept.bincount().tolist() == [8, 30, 8]
 
 
 def test_what_the_judge_does_not_believe_is_drawn_again_or_refused() -> None:
@@ -230,18 +228,6 @@ def test_a_class_of_few_images_shows_nothing_and_each_class_counts_alike() -> No
     assert effect(rounds, ["real"], folded=False).classes[0].verdict == "no difference"
 
 
-def test_what_drawings_are_worth_is_read_off_the_curve_or_not_said() -> None:
-    noise = torch.tensor([0.001, -0.001, 0.0005, -0.0005, 0.0]).tolist()
-    curve = {part: [0.8 + 0.05 * np.log2(part) + each for each in noise] for part in (0.25, 0.5, 1)}
-    found = worth(curve, [0.85 + each / 2 for each in noise[::-1]], folded=True)
-    assert found and found[0] == pytest.approx(2, rel=0.01)
-    assert 1.8 < found[1][0] < 2 < found[1][1] < 2.2
-    flat = {part: [0.8 + each for each in np.roll(noise, n)] for n, part in enumerate(curve)}
-    assert worth(flat, [0.85] * 5, folded=True) is None, "no end"
-    falling = {part: [0.8 - 0.05 * np.log2(part)] * 5 for part in curve}
-    assert worth(falling, [0.85] * 5, folded=True) is None
-
-
 # --- the classifiers ------------------------------------------------------------------------------
 
 
@@ -283,17 +269,17 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
     assert [each.name for each in rounds] == [f"seed {n} of 3" for n in (1, 2, 3)]
     found = rounds[0].outcome(progress)  # type: ignore[arg-type]
     assert set(found.right) == {*METHODS, *COST_NOTHING} and len(steps) == len(METHODS)
-    assert steps[0] == "seed 1 of 3, classifier 1 of 8"
-    said = look(rounds[0].classifier("half", partial(silent, "")), test.images).classes
+    assert steps[0] == "seed 1 of 3, classifier 1 of 6"
+    said = look(rounds[0].classifier("repeated", partial(silent, "")), test.images).classes
     right = [
         float((said == test.labels)[rows].double().mean()) for rows in (slice(10), slice(10, 14))
     ]
-    assert found.mean("half") == pytest.approx(sum(right) / 2)
+    assert found.mean("repeated") == pytest.approx(sum(right) / 2)
     (tmp_path / "seed-1/drawn.safetensors").unlink()
     again = rounds[0].outcome(progress)  # type: ignore[arg-type]
     assert len(steps) == len(METHODS) + 1
     assert all(torch.equal(found.right[name], again.right[name]) for name in found.right)
-    for name in ("quarter", "half", "repeated", DRAWN):
+    for name in ("repeated", DRAWN):
         counts = rounds[0]._data(METHODS[name]).labels.bincount().tolist()
         assert counts == [20, 20], name
 
