@@ -1,4 +1,4 @@
-"""The page of a run in a browser: from opening to the first digit, from typing to the picture, a thousand."""
+"""The page of a run in a browser: from opening to the first digit, from typing to the picture."""
 
 import shutil
 import statistics
@@ -18,7 +18,6 @@ from .tables import Check, Result, Table
 PROMISES = (
     ("opening → the first digits", "first_s", "s", 1),
     ("typing → ten digits", "typing_ms", "ms", 50),
-    ("1,000 samples, painted", "thousand_s", "s", 3),
 )
 TEXTS = ("3141592653", "2718281828")  # no digit stands in the same place of both
 DRAWN = "document.getElementById('play-picture').getAttribute('aria-busy') === 'false'"
@@ -32,15 +31,6 @@ TYPE = """(() => {
   const look = () => DRAWN ? globalThis.took = performance.now() - began : setTimeout(look);
   look();
 })()""".replace("DRAWN", DRAWN)
-THOUSAND = """(() => {
-  const done = document.getElementById("play-csv");
-  globalThis.took = 0;
-  const began = performance.now();
-  new MutationObserver(() => {
-    if (!done.disabled) globalThis.took = performance.now() - began;
-  }).observe(done, { attributes: true });
-  document.getElementById("play-draw").click();
-})()"""
 
 
 def measure(scale: Scale) -> Result:
@@ -65,7 +55,6 @@ def measure(scale: Scale) -> Result:
             found["first_s"].append(page.run(mark) / 1000)
             for text in TEXTS:
                 found["typing_ms"].append(_time(page, TYPE % text))
-            found["thousand_s"].append(_time(page, THOUSAND) / 1000)
     table.note = (
         f"Headless Chromium without a GPU, the page from disk ({len(html) / 1e6:.2f} MB), preset `default`, "
         f"{len(found['first_s'])} openings. Opening: from navigation to the end of the script."

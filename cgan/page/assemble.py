@@ -28,7 +28,6 @@ PLAY = (
     "play_state.js",
     "play_pictures.js",
     "play_latents.js",
-    "play_samples.js",
     "play.js",
 )
 GALLERY = ("page_data.js", "play_text.js", "gallery.js")

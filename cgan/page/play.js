@@ -5,14 +5,20 @@ import { DIGITS, NAMES, parseText, valid } from "./play_text.js";
 import { freshState, hashOf, keepInLink, MAX_SEED, stateFrom } from "./play_state.js";
 import { balanced, downloadPng, fileName, imageOf, pictureOf, resize } from "./play_pictures.js";
 import { latentsOf } from "./play_latents.js";
-import { drawSample, on, part, showSamples } from "./play_samples.js";
 
 const MOST_IN_LINE = 20; // as in `cgan draw`
 const SLICE_MS = 24;
 const CELL_REM = { least: 3.5, most: 17 };
 
-/** What the picture, the morph and the samples are drawn from. Only `change` writes it. */
+/** What the picture and the morph are drawn from. Only `change` writes it. */
 let state = stateFrom(location.hash) ?? freshState();
+
+const part = (name) => document.getElementById(`play-${name}`);
+
+/** Do something with a control's value when something happens to it. */
+function on(name, event, act) {
+  part(name).addEventListener(event, () => act(part(name).value));
+}
 
 const say = (text) => part("said").textContent = text;
 
@@ -122,13 +128,13 @@ function startOrStopFilm(running) {
 
 let working = false;
 
-/** Draw what is due, in slices, so that the page goes on answering; samples come last. */
+/** Draw what is due, in slices, so that the page goes on answering. */
 async function wake() {
   if (working) return;
   working = true;
   try {
     let began = performance.now();
-    while (drawCell() || drawMorph() || drawSample()) {
+    while (drawCell() || drawMorph()) {
       if (performance.now() - began < SLICE_MS) continue;
       await new Promise((go) => setTimeout(go));
       began = performance.now();
@@ -156,7 +162,6 @@ function showState() {
   }
   part("seed-fault").textContent = "";
   part("seed").setAttribute("aria-invalid", "false");
-  part("of").value = state.of ?? "";
   part("dot").style.setProperty("--x", state.x);
   part("dot").style.setProperty("--y", state.y);
 }
@@ -189,11 +194,6 @@ function listen() {
   listenToPad();
   for (const key of ["from", "to"]) on(key, "change", (label) => change({ [key]: Number(label) }));
   on("run", "click", () => startOrStopFilm(!filmFrame));
-  on("of", "change", (label) => change({ of: label === "" ? null : Number(label) }));
-  on("draw", "click", () => {
-    showSamples(state.seed, state.of);
-    wake();
-  });
   on("png", "click", downloadPicture);
   on("copy", "click", copyLink);
   if (location.protocol === "file:") part("copy").textContent = "Copy command";
@@ -262,7 +262,7 @@ async function copyLink() {
 
 function fillChoices() {
   const option = (name, value) => Object.assign(new Option(), { textContent: name, value });
-  for (const name of ["from", "to", "of", "add"]) {
+  for (const name of ["from", "to", "add"]) {
     part(name).append(...NAMES.map((text, label) => option(text, label)));
   }
   part("add").prepend(option("a class", ""));

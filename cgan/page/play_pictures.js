@@ -37,7 +37,7 @@ export function resize(canvas, width, height) {
 const oneDrawing = document.createElement("canvas");
 
 /** Paint a drawing into a box of another size, alone, so that it does not shine into its neighbours. */
-export function paintScaled(context, drawing, x, y, width, height, smooth) {
+function paintScaled(context, drawing, x, y, width, height, smooth) {
   resize(oneDrawing, SHAPE.width, SHAPE.height);
   oneDrawing.getContext("2d").putImageData(imageOf(drawing), 0, 0);
   context.imageSmoothingEnabled = smooth;
@@ -65,14 +65,7 @@ export async function downloadPng(canvas, name) {
   download(await new Promise((found) => canvas.toBlob(found, "image/png")), name);
 }
 
-/** Kaggle's form: the label, then the pixels row by row; colours plane by plane. */
-export function csvOf(drawings, labels) {
-  const header = ["label", ...Array.from(drawings[0], (_, i) => `pixel${i}`)].join(",");
-  const lines = drawings.map((drawing, i) => `${labels[i]},${drawing.join(",")}\n`);
-  return new Blob([`${header}\n`, ...lines], { type: "text/csv" });
-}
-
-export function download(blob, name) {
+function download(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;

@@ -7,12 +7,12 @@ const LINK_PAUSE_MS = 250; // browsers limit how often the address may change
 
 /**
  * `x` and `y`, -1 to 1: the place in the latent space. `from`, `to`: labels; `mix`, 0 to 1: how much of the
- * second. `of`: the label of the samples, or null for all.
+ * second.
  */
 export function freshState() {
   const to = SHAPE.classes > 8 ? 8 : SHAPE.classes - 1;
   const [text] = RUN.examples;
-  return { text, seed: RUN.seed, x: 0, y: 0, from: to > 3 ? 3 : 0, to, mix: 0, of: null };
+  return { text, seed: RUN.seed, x: 0, y: 0, from: to > 3 ? 3 : 0, to, mix: 0 };
 }
 
 /** The state that a link's hash holds, or null where it holds none. What makes no sense in it is left out. */
@@ -31,13 +31,14 @@ export function stateFrom(hash) {
   within("x", -1, 1);
   within("y", -1, 1);
   within("mix", 0, 1);
-  for (const key of ["from", "to", "of"]) within(key, 0, SHAPE.classes - 1, true);
+  for (const key of ["from", "to"]) within(key, 0, SHAPE.classes - 1, true);
   return state;
 }
 
 export function hashOf(state) {
-  const pairs = Object.entries(state).filter(([, value]) => value !== null);
-  return `#${new URLSearchParams(pairs.map(([key, value]) => [key, String(value)]))}`;
+  return `#${new URLSearchParams(
+    Object.entries(state).map(([key, value]) => [key, String(value)]),
+  )}`;
 }
 
 let linkTimer = 0;

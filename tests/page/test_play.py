@@ -12,7 +12,6 @@ from visitor import LATENT, Visitor, assert_alike, generator_of, side_by_side
 from visitor import browser as browser
 from visitor import page as page
 
-from cgan.drawing.drawings import write_set
 from cgan.drawing.generator import MAX_SEED
 from cgan.model.networks import GENERATORS
 from cgan.model.sampling import class_interpolation, draw_latents, render
@@ -185,19 +184,19 @@ def test_zeros_of_a_link_count_and_the_number_of_classes_is_none(
     page: Visitor, tmp_path: Path
 ) -> None:
     generator = generator_of()
-    zeros = "seed=0&x=0&y=0&from=0&to=0&mix=0&of=0"
+    zeros = "seed=0&x=0&y=0&from=0&to=0&mix=0"
     page.show(generator, tmp_path, f"#text=0&{zeros}", seed=7)
     assert page.label() == "0, drawn with seed 0"
-    assert page.label("morph") == "0 % of the way from 0 to 0" and page.value("of") == "0"
+    assert page.label("morph") == "0 % of the way from 0 to 0"
     page.set_text("1")
     page.until(f"location.hash === '#text=1&{zeros}'")
-    page.show(generator, tmp_path, "#from=10&to=10&of=10")
-    assert [page.value(name) for name in ("from", "to", "of")] == ["3", "8", ""]
+    page.show(generator, tmp_path, "#from=10&to=10")
+    assert [page.value(name) for name in ("from", "to")] == ["3", "8"]
 
 
 def test_a_bad_link_breaks_nothing(page: Visitor, tmp_path: Path) -> None:
     for link in (
-        "#seed=-1&x=2&y=no&from=__proto__&to=1.5&mix=NaN&of=x",
+        "#seed=-1&x=2&y=no&from=__proto__&to=1.5&mix=NaN",
         "#%E0%A4%A&=&&text",
         "#text=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E" + "A" * 10_000,
     ):
@@ -224,7 +223,7 @@ def test_everything_is_reached_and_done_by_keyboard_alone(page: Visitor, tmp_pat
                 page.write("42")  # all of it is marked
             case "play-seed":
                 page.press("ArrowUp")
-            case "play-another" | "play-draw" | "31415926":
+            case "play-another" | "31415926":
                 page.press("Enter")
             case "play-x" | "play-y" | "play-mix":
                 page.press("ArrowRight")
@@ -232,10 +231,10 @@ def test_everything_is_reached_and_done_by_keyboard_alone(page: Visitor, tmp_pat
                 page.press("Space")
             case "play-from":
                 page.press("ArrowDown")
-    before, after = "text seed another", "scale smooth png copy x y centre from to mix run of draw"
+    before, after = "text seed another", "scale smooth png copy x y centre from to mix run"
     chips = ["2024", "31415926", "0123456789"]
     named = [[f"play-{name}" for name in part.split()] for part in (before, after)]
-    assert reached[:19] == [*named[0], *chips, *named[1]]
+    assert reached[:17] == [*named[0], *chips, *named[1]]
     page.idle()
     assert page.label() == "31415926, drawn with seed 2, moved to 0.01, 0.01"
     assert page.label("morph") == "1 % of the way from 4 to 8"
@@ -243,7 +242,6 @@ def test_everything_is_reached_and_done_by_keyboard_alone(page: Visitor, tmp_pat
         page.run("getComputedStyle(document.getElementById('play-picture')).imageRendering")
         == "pixelated"
     )
-    page.until("document.getElementById('play-samples-said').textContent.startsWith('1,000 s')")
     named = page.run(
         "Array.from(document.querySelectorAll('#play input, #play select, #play button'),"
         " (e) => e.labels?.length || e.textContent.trim().length)"
@@ -251,52 +249,7 @@ def test_everything_is_reached_and_done_by_keyboard_alone(page: Visitor, tmp_pat
     assert all(named)
 
 
-# -- Samples and files -------------------------------------------------------------------------------
-
-
-def test_a_thousand_samples_are_those_of_cgan_as_csv_and_png(page: Visitor, tmp_path: Path) -> None:
-    generator = generator_of(channels=3, height=12, width=9)
-    page.show(generator, tmp_path, "#seed=7")
-    page.click("#play-draw")
-    page.until("!document.getElementById('play-csv').disabled")
-    assert page.words("samples-said") == "1,000 samples, seed 7."
-    assert page.label("samples") == "1000 samples of all classes in turn, seed 7"
-    page.click("#play-csv")
-    found = page.downloaded(tmp_path / "samples-seed-7.csv").read_text()
-    write_set(str(tmp_path / "expected.csv"), generator, per_class=100, seed=7)
-    expected = (tmp_path / "expected.csv").read_text()
-    assert found.splitlines()[0] == expected.splitlines()[0] and found.endswith("\n")
-    tables = [
-        np.loadtxt(csv.splitlines(), int, delimiter=",", skiprows=1) for csv in (found, expected)
-    ]
-    assert (tables[0][:, 0] == tables[1][:, 0]).all()
-    assert_alike(tables[0][:, 1:], tables[1][:, 1:])
-    page.click("#play-samples-png")
-    with Image.open(page.downloaded(tmp_path / "samples-seed-7.png")) as grid:
-        array = np.asarray(grid.convert("RGB"))
-    columns = array.shape[1] // 9
-    first = tables[0][:columns, 1:].reshape(columns, 3, 12, 9).transpose(0, 2, 3, 1)
-    assert_alike(array[:12], side_by_side(first))
-
-
-def test_samples_of_a_class_are_labelled_and_can_be_stopped(page: Visitor, tmp_path: Path) -> None:
-    names = ("up & down", "left", "right")
-    page.show(generator_of(names=names, classes=3, height=64, width=64), tmp_path, "#of=0")
-    page.click("#play-draw")
-    page.click("#play-draw")
-    assert page.words("samples-said").startswith("Stopped after ")
-    assert page.label("samples").endswith(" samples of up & down, seed 0")
-    page.click("#play-csv")
-    lines = page.downloaded(tmp_path / "samples-up-down-seed-0.csv").read_text().splitlines()
-    assert 1 < len(lines) < 1001 and {line.split(",")[0] for line in lines[1:]} == {"0"}
-
-
-def test_the_page_answers_while_it_draws_a_thousand(page: Visitor, tmp_path: Path) -> None:
-    page.show(generator_of(features=16), tmp_path)
-    page.click("#play-draw")
-    page.set_text("8")
-    assert page.label() == "8, drawn with seed 0"
-    assert page.of("progress", "hidden") is False
+# -- Files -------------------------------------------------------------------------------------------
 
 
 def test_a_downloaded_picture_has_the_pixels_asked_for(page: Visitor, tmp_path: Path) -> None:
