@@ -55,7 +55,8 @@ class LocalScoreSettings:
     rho: float = 7.0
     """Of the steps' noise (Karras et al., arXiv:2206.00364, equation 5)."""
     cap: float = 0.3
-    """At most this part of a drawing may come from one image; more where a class has less than five."""
+    """At most this part of a drawing's `contrast` may come from one image; more where a class has less than
+    five."""
     sources: int = 250
     """Images of the class, drawn at random, that one drawing is made from."""
     window_scale: float = 1.35
@@ -116,10 +117,10 @@ class LocalScoreSampler(GenerativeModel):
         noise = torch.randn(self.shape, generator=random).to(device)
         some = torch.randperm(len(rows), generator=random)[: self.settings.sources]
         sources = self.images[rows[some.to(device)]]
-        image = noise * self.settings.sigma_max
+        image, differences = noise * self.settings.sigma_max, contrast(sources)
         noises = sigmas(self.settings)
         for sigma, less in zip(noises, [*noises[1:], 0.0], strict=True):
-            clean = denoised(image, sources, sigma, self.settings)
+            clean = denoised(image, sources, differences, sigma, self.settings)
             image = torch.lerp(clean, image, less / sigma)
         return to_uint8(image).cpu()
 
@@ -145,8 +146,22 @@ def window_side(sigma: float, height: int, width: int, scale: float) -> int:
     return max(1, 2 * round((part * side - 1) / 2) + 1)
 
 
-def denoised(noisy: Tensor, sources: Tensor, sigma: float, settings: LocalScoreSettings) -> Tensor:
-    """What `noisy` [C, H, W] of noise `sigma` was, by windows of the sources uint8 [N, C, H, W].
+def contrast(sources: Tensor) -> Tensor:
+    """By how much sources uint8 [N, C, H, W] differ at each pixel: their variance, float32 [H, W]; 1 where
+    none differ. A plain ground that all share has none: counted by area, one image could own all else."""
+    variance = sources.float().var(dim=0, correction=0).sum(dim=0)
+    return variance if variance.any() else torch.ones_like(variance)
+
+
+def denoised(
+    noisy: Tensor,
+    sources: Tensor,
+    differences: Tensor,
+    sigma: float,
+    settings: LocalScoreSettings,
+) -> Tensor:
+    """What `noisy` [C, H, W] of noise `sigma` was, by windows of the sources uint8 [N, C, H, W], whose
+    `contrast` is `differences`.
 
     Each window has a weight for each source, a softmax of minus the squared distance over 2σ². A pixel is the
     mean of the sources' pixels there, by the mean weights of the windows in whose middle it lies. Where whole
@@ -156,7 +171,8 @@ def denoised(noisy: Tensor, sources: Tensor, sigma: float, settings: LocalScoreS
     side = window_side(sigma, height, width, settings.window_scale)
     down, across = (Windows(length, side, noisy.device) for length in (height, width))
     logits = distances(noisy, sources, down.seen, across.seen).div_(-2 * sigma**2)
-    rows, weights = softmax_with_cap(logits, settings.cap)
+    parts = down.blended @ differences @ across.blended.T
+    rows, weights = softmax_with_cap(logits, settings.cap, parts / parts.sum())
     total = torch.zeros_like(noisy)
     size = _block(noisy)
     for block, some in zip(rows.split(size), weights.split(size), strict=True):
@@ -193,9 +209,9 @@ def _block(image: Tensor) -> int:
     return max(1, pixels // image.numel())
 
 
-def softmax_with_cap(logits: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+def softmax_with_cap(logits: Tensor, cap: float, parts: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of the sources that have weight, and their weights: the softmax over N sources of `logits`
-    [N, h, w], which are overwritten.
+    [N, h, w], which are overwritten. `parts` [h, w], whose sum is 1: how much each window counts.
 
     From the logits of a source that would have more than the part `cap` of all weight a constant is taken, so
     that it has that part. Of less than five sources one may have more: 1.5 times its fair part.
@@ -203,14 +219,14 @@ def softmax_with_cap(logits: Tensor, cap: float) -> tuple[Tensor, Tensor]:
     cap = min(1.0, max(cap, 1.5 / len(logits)))
     for _ in range(CAP_ROUNDS):
         rows, weights, _ = _softmax(logits)
-        share, most = weights.flatten(1).mean(dim=1).max(dim=0)
+        share, most = (weights.flatten(1) @ parts.flatten()).max(dim=0)
         if share <= cap * 1.02:
             break
         source = rows[most]
         own = logits[source].clone()
         logits[source] = -math.inf
         others = _softmax(logits)[2]
-        logits[source] = own - _excess((own - others).flatten(), cap)
+        logits[source] = own - _excess(own - others, cap, parts)
     return rows, weights
 
 
@@ -224,12 +240,13 @@ def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows, weights.div_(total), most + total.log()
 
 
-def _excess(lead: Tensor, cap: float) -> Tensor:
-    """What has to be taken from logits for their sigmoids to have the mean `cap`."""
+def _excess(lead: Tensor, cap: float, parts: Tensor) -> Tensor:
+    """What has to be taken from logits for their sigmoids to have the mean `cap`, weighted by `parts`."""
+    lead, parts = lead.flatten(), parts.flatten()
     low, high = torch.zeros_like(lead[0]), lead.max().clamp(min=0) + 20
     for _ in range(REFINEMENTS):
         steps = torch.linspace(0, 1, CANDIDATES, device=lead.device) * (high - low) + low
-        over = (lead - steps[:, None]).sigmoid().mean(dim=1) > cap
+        over = (lead - steps[:, None]).sigmoid() @ parts > cap
         last = over.sum().clamp(1, CANDIDATES - 1)
         low, high = steps[last - 1], steps[last]
     return high

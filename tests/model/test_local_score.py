@@ -12,6 +12,7 @@ from cgan.model.local_score import (
     LocalScoreSampler,
     LocalScoreSettings,
     Windows,
+    contrast,
     denoised,
     distances,
     fitted_settings,
@@ -51,7 +52,10 @@ def test_with_windows_that_see_all_it_is_the_mean_of_the_posterior() -> None:
     assert 0.05 < weights.max() < 0.95, "no case in point"
     expected = (weights[:, None, None, None] * pixels).sum(dim=0)
     torch.testing.assert_close(
-        denoised(noisy.float(), sources, sigma, WHOLE), expected.float(), atol=2e-4, rtol=0
+        denoised(noisy.float(), sources, contrast(sources), sigma, WHOLE),
+        expected.float(),
+        atol=2e-4,
+        rtol=0,
     )
 
 
@@ -142,11 +146,11 @@ def test_classes_of_one_two_and_five_images_are_drawn_from_their_own_images() ->
 def test_no_image_makes_more_of_a_drawing_than_the_cap(count: int, allowed: float) -> None:
     """The noisy image is a source itself: without a cap it is given back."""
     sources = images_of(count, 24, 20)
-    noisy = sources[0] / 127.5 - 1
+    noisy, even = sources[0] / 127.5 - 1, torch.ones(24, 20)
     settings = replace(SETTINGS, window_scale=1.0)
 
     def part_of_first(cap: float) -> float:
-        clean = denoised(noisy, sources, 0.03, replace(settings, cap=cap))
+        clean = denoised(noisy, sources, even, 0.03, replace(settings, cap=cap))
         return ((clean - noisy).abs().amax(dim=0) < 2e-3).double().mean().item()
 
     assert part_of_first(1.0) == 1
@@ -154,15 +158,34 @@ def test_no_image_makes_more_of_a_drawing_than_the_cap(count: int, allowed: floa
     random = torch.Generator().manual_seed(count)
     logits = 40 * torch.randn(count, 6, 5, generator=random)
     logits[0] += 60
-    rows, weights = softmax_with_cap(logits, 0.3)
-    assert weights.flatten(1).mean(dim=1).max() <= allowed * 1.03
+    parts = torch.rand(6, 5, generator=random)
+    parts /= parts.sum()
+    rows, weights = softmax_with_cap(logits, 0.3, parts)
+    assert (weights * parts).sum(dim=(1, 2)).max() <= allowed * 1.03
     assert len(rows) <= count
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(6, 5))
 
 
+def test_the_cap_counts_by_how_much_images_differ_and_not_a_ground_that_all_share() -> None:
+    """Ink in a fifth of the picture: by area its image could own all of it."""
+    sources = torch.full((30, 3, 24, 20), 17, dtype=torch.uint8)
+    sources[:, :, 6:14, 5:17] = images_of(30, 8, 12)
+    noisy = sources[0] / 127.5 - 1
+    settings = replace(SETTINGS, window_scale=1.0, cap=0.3)
+
+    def part_of_ink(differences: Tensor) -> float:
+        clean = denoised(noisy, sources, differences, 0.03, settings)
+        ink = (clean - noisy)[:, 6:14, 5:17].abs().amax(dim=0)
+        return (ink < 2e-3).double().mean().item()
+
+    assert part_of_ink(torch.ones(24, 20)) > 0.6
+    assert part_of_ink(contrast(sources)) < 0.35
+    assert contrast(sources)[0, 0] == 0 and (contrast(sources[:1]) == 1).all()
+
+
 def test_below_the_cap_nothing_is_taken() -> None:
     logits = torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0))
-    rows, weights = softmax_with_cap(logits.clone(), 0.3)
+    rows, weights = softmax_with_cap(logits.clone(), 0.3, torch.full((3, 4), 1 / 12))
     torch.testing.assert_close(weights, logits.softmax(dim=0)[rows])
 
 
