@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgan.data import csv_reader
-from cgan.data.dataset import Dataset
 from cgan.data.parts import split
 from cgan.data.sources import fetch
+from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.params.presets import preset_params
@@ -75,18 +74,16 @@ def csv_file(sample: bool = False) -> tuple[Path, str]:
     return path, about
 
 
-def as_dataset(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int) -> Dataset:
-    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-    facts = {"classes": classes, "digest": digest, "csv_sha256": digest, "count": len(labels)}
-    return Dataset(torch.from_numpy(images), torch.from_numpy(labels), facts)
+def as_dataset(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int) -> Images:
+    return Images(images, labels, [str(label) for label in range(classes)])
 
 
 @dataclass
 class EvaluationSet:
     """`training` is what contenders may see, `heldout` what their drawings are compared with."""
 
-    training: Dataset
-    heldout: Dataset
+    training: Images
+    heldout: Images
     about: str
     judge_kimg: float | None = None  # None: as params.yaml has it
 
@@ -100,7 +97,7 @@ class EvaluationSet:
         params = all_params()
         path, about = csv_file(sample)
         table = csv_reader.read_csv(path, params.validation)
-        images, labels = table.images[:limit], table.labels[:limit]
+        images, labels = table.pixels[:limit], table.labels[:limit]
         own = (params.preprocess.holdout_fraction, params.preprocess.seed)
         training, heldout = (
             as_dataset(images[rows], labels[rows], table.classes)
@@ -119,7 +116,7 @@ class EvaluationSet:
 
     @cached_property
     def real(self) -> Prediction:
-        return look(self.judge, self.heldout.images)
+        return look(self.judge, self.heldout.tensors.pixels)
 
     @cached_property
     def floor(self) -> tuple[float, float]:
@@ -128,13 +125,13 @@ class EvaluationSet:
         order = torch.randperm(
             len(self.training), generator=torch.Generator().manual_seed(DRAW_SEED)
         )
-        others = look(self.judge, self.training.images[order[: len(self.heldout)]])
-        accuracy = (self.real.classes == self.heldout.labels).double().mean().item()
+        others = look(self.judge, self.training.tensors.pixels[order[: len(self.heldout)]])
+        accuracy = (self.real.classes == self.heldout.tensors.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, others.features)
 
     def score(self, drawn: Tensor) -> tuple[float, float]:
         """(accuracy, Fréchet distance) of uint8 drawings of the hold-out's classes, one drawing an image, so
         that a difference in the mix of classes is not taken for one in the drawings."""
         seen = look(self.judge, drawn)
-        accuracy = (seen.classes == self.heldout.labels).double().mean().item()
+        accuracy = (seen.classes == self.heldout.tensors.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, seen.features)

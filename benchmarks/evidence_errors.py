@@ -146,8 +146,8 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
         count = PER_RARE_CLASS if label in RARE else PER_CLASS
         rows += np.flatnonzero(labels == label)[:count].tolist()
     chosen, others = order[rows], np.delete(order, rows)[:OTHERS]
-    data = as_dataset(images.images[chosen], images.labels[chosen], 10)
-    unseen = as_dataset(images.images[others], images.labels[others], 10)
+    data = as_dataset(images.pixels[chosen], images.labels[chosen], 10)
+    unseen = as_dataset(images.pixels[others], images.labels[others], 10)
 
     project, seed = all_params(), 100 * repetition
     judge = {"seed": seed, "total_kimg": JUDGE_KIMG}
@@ -168,7 +168,9 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
         truth.append(there.mean(DRAWN) - there.mean(found.base))
         recipe = each.recipe.model_copy(update={"seed": each.recipe.seed + 50})
         again = replace(each, recipe=recipe, folder=each.folder / "again")
-        second = look(again.classifier("repeated", partial(silent, "again")), each.test.images)
+        second = look(
+            again.classifier("repeated", partial(silent, "again")), each.test.tensors.pixels
+        )
         both = {"repeated": here.right["repeated"], DRAWN: second.classes == here.labels}
         alike.append(replace(here, right=both))
     return found.overall, fmean(truth), effect(alike, ["repeated"], folded=True).overall

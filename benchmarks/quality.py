@@ -41,7 +41,7 @@ def follow(common: EvaluationSet, trained: Ours, run: Run, threads: int) -> list
         while state.step < last_step and seconds < last_second:
             wall, cpu = trained.train(min(chunk, params.total_steps - state.step), threads)
             seconds, cpu_seconds = seconds + wall, cpu_seconds + cpu
-        accuracy, distance = common.score(trained.draw(common.heldout.labels, DRAW_SEED))
+        accuracy, distance = common.score(trained.draw(common.heldout.tensors.labels, DRAW_SEED))
         probe = {"step": state.step, "kimg": state.step * trained.batch / 1000}
         probe |= {"seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
         probes.append(probe | {"accuracy": accuracy, "distance": distance})

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,8 +44,8 @@ def cells(found: Evaluation, keys: tuple[str, ...], of: str = "value") -> list[s
 def small(scale: Scale) -> Result:
     """Trained by params.yaml on as many images of each class; all else is alike for all sizes."""
     common, params = EvaluationSet.prepare(None, scale.judge_kimg, sample=True), all_params()
-    pairs = ((part.images, part.labels) for part in (common.training, common.heldout))
-    images, labels = (torch.cat(each).numpy() for each in zip(*pairs, strict=True))
+    pairs = ((part.pixels, part.labels) for part in (common.training, common.heldout))
+    images, labels = map(np.concatenate, zip(*pairs, strict=True))
     judge = replace(common, training=as_dataset(images, labels, 10)).judge
     asked = classes_asked(10, params.evaluate)[: scale.limit]
     table = Table(
@@ -59,8 +60,8 @@ def small(scale: Scale) -> Result:
     reports: dict[str, Any] = {}
     for count in A_CLASS:
         of = common.training.labels
-        rows = torch.cat([(of == label).nonzero()[:count, 0] for label in range(10)])
-        some = as_dataset(common.training.images[rows].numpy(), of[rows].numpy(), 10)
+        rows = [np.flatnonzero(of == label)[:count] for label in range(10)]
+        some = common.training.at(np.concatenate(rows))
         trained = train(some, fit(choices, some).params)
         drawn = draw(trained.generator, asked, params.evaluate.seed)
         found = report(common, judge, drawn)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.model.hardware import (
     choose_hardware,
     compute_deterministically,
@@ -37,7 +37,7 @@ Rates = dict[str, list[float]]  # of each contender, one a round
 class Ours:
     """A preset: the step, feed and records of `cgan.training.loop.train`, without files and previews."""
 
-    def __init__(self, data: Dataset, params: TrainParams) -> None:
+    def __init__(self, data: Images, params: TrainParams) -> None:
         self.batch, self.params = params.batch_size, params
         hardware = choose_hardware(params.device, params.precision)
         self.state = TrainState(data, params, hardware)
@@ -75,7 +75,7 @@ class Ours:
         return draw(network, labels, seed, self.state.hardware.device)
 
 
-def contenders(data: Dataset, device: str) -> dict[str, Ours]:
+def contenders(data: Images, device: str) -> dict[str, Ours]:
     """Two presets and the demo's port; on a GPU the presets in batches of several sizes."""
     chosen: dict[str, tuple[str, dict[str, int]]] = {PORT: ("demo", {})}
     for name in ("fast", "default"):

@@ -216,8 +216,7 @@ def validate(
     if here:
         from cgan.reports.foresight import foresee, next_step
 
-        names = facts["params"]["class_names"] or [str(label) for label in range(images.classes)]
-        for line in foresee(images, names, here):  # some take seconds
+        for line in foresee(images, here):  # some take seconds
             typer.echo(line)
         typer.echo(next_step(file, here.data))
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cgan.data.dataset import load_dataset
 from cgan.files import write_bytes, write_json, write_text
+from cgan.images import load_images
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png, image_grid
@@ -49,18 +49,20 @@ def finish_uneven(**facts: Any) -> None:
 
 
 def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
-    data = load_dataset(TRAIN_DATA)
-    _, channels, height, width = data.images.shape
+    data = load_images(TRAIN_DATA)
+    channels, height, width = data.shape
     network = build_generator(Architecture("deconv", data.classes, channels, height, width, 4, 4))
     made = {
-        "data_sha256": data.metadata["csv_sha256"],
-        "data_digest": data.metadata["digest"],
-        "class_names": data.metadata.get("class_names"),
+        "data_sha256": data.source_sha256,
+        "data_digest": data.digest,
+        "class_names": data.class_names if data.is_named else None,
         "params": load_params().train.model_dump(),
     }
     save_network(GENERATOR, network, made | facts)
     for step in STEPS:
-        picture = image_grid(data.images[step : step + 6].view(2, 3, channels, height, width))
+        picture = image_grid(
+            data.tensors.pixels[step : step + 6].view(2, 3, channels, height, width)
+        )
         write_bytes(PREVIEWS / f"step-{step:06d}.png", encode_png(picture))
     names = [name.removeprefix("progress/") for name in COLUMNS]
     for path, columns in ((LOSSES, names), (PROBES, ["step", "kimg", *PROBE])):

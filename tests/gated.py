@@ -15,9 +15,9 @@ import torch
 from conftest import write_params
 from synthetic import write_csv
 
-from cgan.data.dataset import load_dataset
 from cgan.drawing.logged_model import save_mlflow_model
 from cgan.files import sha256_of, write_json
+from cgan.images import load_images
 from cgan.model.model_file import load_tensors, save_network
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.params.reading import load_params
@@ -73,12 +73,14 @@ def make_project(root: Path, data: tuple[np.ndarray, np.ndarray] | None = None) 
 @functools.cache
 def fitted(path: Path, digest: str, steps: int) -> GeneratorNetwork:
     """A generator that tends to the mean image of each class, closer with each step."""
-    data = load_dataset(path)
+    data = load_images(path)
     torch.manual_seed(0)
     network = build_generator(Architecture("deconv", CLASSES, 1, SIDE, SIDE, LATENTS, 4)).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     labels = torch.arange(12 * CLASSES) % CLASSES
-    classes = [data.images[data.labels == label].float() for label in range(CLASSES)]
+    classes = [
+        data.tensors.pixels[data.tensors.labels == label].float() for label in range(CLASSES)
+    ]
     real = torch.stack([images.mean(dim=0) for images in classes])[labels] / 127.5 - 1
     for _ in range(steps):
         drawn = network(torch.randn(len(real), LATENTS), labels)
@@ -91,9 +93,9 @@ def fitted(path: Path, digest: str, steps: int) -> GeneratorNetwork:
 def train(root: Path, key: str, steps: int) -> None:
     """What the stage train leaves: generator, reference, and records that nobody sent yet."""
     parts, path = Path("data/processed/train.safetensors"), root / "models/generator.safetensors"
-    data = load_dataset(root / parts).metadata
-    facts = {"data_sha256": data["csv_sha256"], "data_digest": data["digest"], "steps": steps}
-    save_network(path, fitted(parts, data["digest"], steps), facts)
+    data = load_images(root / parts)
+    facts = {"data_sha256": data.source_sha256, "data_digest": data.digest, "steps": steps}
+    save_network(path, fitted(parts, data.digest, steps), facts)
     store = f"sqlite:///{root / 'mlflow.db'}"
     info = {"run_key": key, "run_name": f"fit of {steps} steps", "experiment": "cgan"}
     tracker = Run(runs() / key, {**info, "tracking_uri": store})

@@ -14,8 +14,8 @@ from benchmarks import evaluation_set, quality, sample, service, throughput
 from benchmarks.evaluation_set import as_dataset, preset
 from benchmarks.scale import SCALES
 from benchmarks.throughput import PORT, Ours
-from cgan.data.dataset import Dataset
 from cgan.errors import CganError
+from cgan.images import Images
 from cgan.model.sampling import draw
 from cgan.training import loop as training
 from cgan.training.loop import train
@@ -26,7 +26,7 @@ SHORT: dict[str, Any] = {"total_kimg": 0.16, "batch_size": 16, "device": "cpu", 
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
+def digits() -> Images:
     """200 random pictures of 28 × 28 in ten classes."""
     random = np.random.default_rng(0)
     images = random.integers(0, 255, (200, 1, 28, 28), dtype=np.uint8)
@@ -34,7 +34,7 @@ def digits() -> Dataset:
 
 
 def test_what_is_timed_is_the_training_that_the_pipeline_runs(
-    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+    digits: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (throughput, training):
         monkeypatch.setattr(module, "estimate_batch_norm", partial(estimate_batch_norm, batches=2))

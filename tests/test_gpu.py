@@ -12,11 +12,11 @@ import pytest
 import torch
 from test_training import params_of
 from torch import Tensor
-from uneven import as_dataset, uneven
+from uneven import uneven
 
-from cgan.data.dataset import Dataset
 from cgan.errors import Interrupted
 from cgan.evaluation import Evaluation
+from cgan.images import Images
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.gpu
 
 NAME = os.environ.get("CGAN_TEST_DEVICE", "cuda")
 STEPS = 200
-DATA, HELD = (as_dataset(uneven(times, channels=3, seed=times)) for times in (5, 3))
+DATA, HELD = (uneven(times, channels=3, seed=times) for times in (5, 3))
 RECIPE = JudgeParams(total_kimg=8.0, batch_size=32, peak_lr=0.1, width=8, seed=1)
 MEGABYTES = (
     1500  # that the preset `default` may take on 28 × 28 images: it takes a quarter on the CPU
@@ -80,8 +80,10 @@ def test_the_demos_networks_train() -> None:
         "class_logit_weight": 0.0,
     }
     params = chosen(updates="in_turn", objective="least_squares", lr=1.0, **networks, **weights)
-    large = torch.nn.functional.interpolate(DATA.images[:, :1], (28, 28))  # all that they take
-    data = Dataset(large, DATA.labels, DATA.metadata)
+    large = torch.nn.functional.interpolate(
+        DATA.tensors.pixels[:, :1], (28, 28)
+    )  # all that they take
+    data = Images(large, DATA.tensors.labels, DATA.class_names)
     first, second = (train(data, params) for _ in range(2))
     assert torch.equal(flat(first.generator), flat(second.generator))
 
@@ -112,7 +114,7 @@ def test_a_judge_has_equal_bytes_with_everything_that_evidence_asks_for() -> Non
 
 def test_what_is_measured_is_what_the_cpu_measures() -> None:
     torch.manual_seed(0)
-    kind = Architecture("upsample", 3, 3, *DATA.images.shape[2:], features=8, latent_dim=4)
+    kind = Architecture("upsample", 3, 3, *DATA.tensors.pixels.shape[2:], features=8, latent_dim=4)
     network, judge = build_generator(kind).eval(), judge_of()
     params = EvaluateParams(samples=900, draws=1, gan_train_kimg=0, seed=3)
 
@@ -132,12 +134,12 @@ def test_a_probe_sees_what_the_cpu_sees() -> None:
     judge = judge_of()
     there = train(DATA, params, watch=Watch(judge, DATA, 1)).probes
     assert len(there) == 3 and torch.tensor(there).isfinite().all()
-    seen = [look(where, HELD.images).features for where in (judge, judge.cpu())]
+    seen = [look(where, HELD.tensors.pixels).features for where in (judge, judge.cpu())]
     torch.testing.assert_close(*seen, rtol=1e-3, atol=1e-3)
 
 
 def test_the_local_score_sampler_draws_what_the_cpu_draws() -> None:
-    sampler = LocalScoreSampler(DATA.images, DATA.labels, LocalScoreSettings())
+    sampler = LocalScoreSampler(DATA.tensors.pixels, DATA.tensors.labels, LocalScoreSettings())
     labels = torch.arange(12) % 3
     here = sampler.draw(labels, 5)
     there = sampler.to(choose_hardware(NAME, "float32").device).draw(labels, 5)
@@ -149,7 +151,7 @@ def test_the_local_score_sampler_draws_what_the_cpu_draws() -> None:
 @pytest.mark.skipif(NAME == "cpu", reason="torch counts a card's memory only")
 def test_the_default_preset_takes_little_memory() -> None:
     images = torch.randint(0, 256, (4500, 1, 28, 28), dtype=torch.uint8)
-    data = Dataset(images, torch.arange(4500) % 10, {"classes": 10})
+    data = Images(images, torch.arange(4500) % 10)
     torch.cuda.reset_peak_memory_stats()
     train(data, chosen(batch_size=96, generator_width=16, discriminator_width=16, latent_dim=64))
     assert torch.cuda.max_memory_allocated() < MEGABYTES * 1e6

@@ -24,11 +24,11 @@ from uneven import uneven, write_uneven_csv
 from cgan import project
 from cgan.cli import app
 from cgan.data.csv_reader import read_csv
-from cgan.data.dataset import load_dataset
 from cgan.drawing.generator import ANSWER_S, Generator
 from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json
+from cgan.images import load_images
 from cgan.model.local_score import LocalScoreSampler
 from cgan.page import drawn_facts
 from cgan.params.editing import set_params
@@ -70,15 +70,15 @@ def there(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_its_file_is_the_training_images_and_says_what_made_it() -> None:
-    generator, data = Generator.load(project.GENERATOR), load_dataset(project.TRAIN_DATA)
+    generator, data = Generator.load(project.GENERATOR), load_images(project.TRAIN_DATA)
     assert isinstance(generator.model, LocalScoreSampler)
-    assert torch.equal(generator.model.images, data.images)
-    assert torch.equal(generator.model.labels, data.labels)
+    assert torch.equal(generator.model.images, data.tensors.pixels)
+    assert torch.equal(generator.model.labels, data.tensors.labels)
     assert generator.model.settings.cap == generator.facts["params"]["score_cap"] == 0.5
     assert set(generator.facts["params"]) == {
         *("generator", "score_cap", "score_sources", "score_window_scale")
     }
-    assert generator.facts["data_digest"] == data.metadata["digest"]
+    assert generator.facts["data_digest"] == data.digest
     assert (generator.class_names, generator.shape) == (["pear", "apple", "fig"], (8, 12, 3))
     assert repr(generator) == (
         f"<Generator: 3 classes, 12×8 pixels, colour, local score sampler of {len(data)} training images, "
@@ -239,7 +239,7 @@ def test_its_drawings_fill_up_small_classes_and_are_judged_by_fold_without_a_tra
     rows, validated = pd.read_csv("drawn/all.rows.csv"), load_params().validation
     drawn = rows["part"] == "drawn"
     assert rows["label"].value_counts().tolist() == [24, 24, 24] and drawn.sum() == 16
-    images = read_csv("drawn/all.csv", validated).images[drawn.to_numpy()]
+    images = read_csv("drawn/all.csv", validated).pixels[drawn.to_numpy()]
     labels = rows["label"][drawn].tolist()
     assert np.array_equal(
         images.transpose(0, 2, 3, 1), Generator.load(project.GENERATOR).draw(labels, seed=1)

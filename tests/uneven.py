@@ -8,11 +8,10 @@ Drawings of three things, 8 pixels high and 12 wide, which a small judge tells a
   so that these two groups belong together, too;
 - with `channels=3`, three planes that differ.
 
-    data = uneven()                  # LabelledImages: 56 images; also times=3, channels=3, seed=1
+    data = uneven()                  # Images: 56 images; also times=3, channels=3, seed=1
     write_uneven_csv(path, data)     # label, group, pixels; PARAMS has what is needed to read it
     write_uneven_folder(path, data)  # CLASS/g<group>-<row>.png: here classes get their numbers in another
                                      # order than NAMES; GROUP_IN_NAME is for `preprocess.group`
-    as_dataset(data)                 # a Dataset with names, digest and groups, as `preprocess` saves it
 
 The fixture `uneven_project` (conftest) is a working directory with small params and this data as its CSV.
 """
@@ -22,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from cgan.data.dataset import Dataset, LabelledImages, digest_of
+from cgan.images import Images, digest_of
 from cgan.model.sampling import encode_png
 
 HEIGHT, WIDTH = 8, 12
@@ -39,7 +37,7 @@ PARAMS: dict[str, dict[str, Any]] = {
 """Changes to params.yaml by which the CSV is read."""
 
 
-def uneven(times: int = 1, channels: int = 1, seed: int = 0) -> LabelledImages:
+def uneven(times: int = 1, channels: int = 1, seed: int = 0) -> Images:
     """`times` COUNTS images. Other seeds give other images, in another order, in groups of other numbers."""
     random = np.random.default_rng(seed)
     labels, groups = list[int](), list[int]()
@@ -55,17 +53,14 @@ def uneven(times: int = 1, channels: int = 1, seed: int = 0) -> LabelledImages:
             start
         ]  # the one of the second group, one of the first
     order, numbers = random.permutation(len(labels)), random.permutation(max(groups) + 1)
-    data = LabelledImages(
+    data = Images(
         images[order],
         np.array(labels)[order],
-        np.arange(len(labels)) + 2,
-        len(NAMES),
-        "",
-        images.nbytes,
-        class_names=list(NAMES),
-        groups=numbers[groups][order],
+        NAMES,
+        numbers[groups][order],
+        lines=np.arange(len(labels)) + 2,
     )
-    return replace(data, sha256=digest_of(data.images, data.labels, data.groups))
+    return replace(data, source_sha256=digest_of(data.pixels, data.labels, data.groups))
 
 
 def _drawing(label: int, channels: int, random: np.random.Generator) -> NDArray[np.uint8]:
@@ -78,40 +73,27 @@ def _drawing(label: int, channels: int, random: np.random.Generator) -> NDArray[
     return np.clip(planes + random.normal(0, 40, planes.shape), 0, 255).astype(np.uint8)
 
 
-def uneven_csv_lines(data: LabelledImages, *, grouped: bool = True) -> list[str]:
+def uneven_csv_lines(data: Images, *, grouped: bool = True) -> list[str]:
     """Header and rows in Kaggle's form, with a column of groups, which have names; no line ends."""
-    flat = data.images.reshape(len(data.images), -1)
+    flat = data.pixels.reshape(len(data.pixels), -1)
     columns = ["label", *["group"] * grouped, *(f"pixel{i}" for i in range(flat.shape[1]))]
     rows = zip(data.labels.tolist(), data.groups.tolist(), flat.tolist(), strict=True)
     lines = [[label, *[f"g{group}"] * grouped, *pixels] for label, group, pixels in rows]
     return [",".join(map(str, line)) for line in [columns, *lines]]
 
 
-def write_uneven_csv(path: Path, data: LabelledImages, *, grouped: bool = True) -> Path:
+def write_uneven_csv(path: Path, data: Images, *, grouped: bool = True) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(uneven_csv_lines(data, grouped=grouped)) + "\n")
     return path
 
 
-def write_uneven_folder(path: Path, data: LabelledImages) -> Path:
+def write_uneven_folder(path: Path, data: Images) -> Path:
     """A folder a class. Rows are numbered, so that the files' order is that of the rows within a class."""
     for row, (label, group) in enumerate(zip(data.labels, data.groups, strict=True)):
         file = path / NAMES[label] / f"g{group}-{row:04d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        planes = data.images[row]
+        planes = data.pixels[row]
         picture = planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
         file.write_bytes(encode_png(picture))
     return path
-
-
-def as_dataset(data: LabelledImages, part: str = "train") -> Dataset:
-    facts = {
-        "classes": data.classes,
-        "class_names": data.class_names,
-        "csv_sha256": data.sha256,
-        "part": part,
-        "digest": digest_of(data.images, data.labels),
-    }
-    arrays = (data.images, data.labels, data.lines, data.groups)
-    images, labels, lines, groups = map(torch.from_numpy, arrays)
-    return Dataset(images, labels, facts, lines, groups)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from cgan.images import IntArray
+
 COLUMNS, CLASSES = 10, 50
 SIDE = 48  # pixels, at least, to which an image is enlarged
 GAP = 2
@@ -16,13 +18,12 @@ BACKGROUND = 72
 MAX_NAME_WIDTH = 160
 
 Pixels = NDArray[np.uint8]
-Rows = NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 
 
 def contact_sheet(
-    images: Pixels, labels: Rows, rows: Rows, names: Sequence[str], seed: int
+    images: Pixels, labels: IntArray, rows: IntArray, names: Sequence[str], seed: int
 ) -> Image.Image:
     """Of the images at `rows`, ten of each class (the first 50), drawn by the seed; a row a class."""
     order = rows[np.random.default_rng(seed).permutation(len(rows))]
@@ -30,7 +31,7 @@ def contact_sheet(
     return Image.fromarray(with_names(in_rows(images, labels, order, shown), names[:shown]))
 
 
-def in_rows(images: Pixels, labels: Rows, order: Rows, shown: int) -> Pixels:
+def in_rows(images: Pixels, labels: IntArray, order: IntArray, shown: int) -> Pixels:
     """A row for each of the first `shown` classes, of its first ten images in `order`; uint8 [H, W] or
     [H, W, 3]."""
     _, channels, *sides = images.shape

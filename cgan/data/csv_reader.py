@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.data.dataset import LabelledImages
 from cgan.errors import DataError
 from cgan.files import WEB_PAGE, looks_like_web_page, sha256_of
+from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, Images, IntArray
 from cgan.params.sections import ValidateParams
 
-MIN_SIDE, MAX_SIDE, MAX_CLASSES = 8, 256, 1000
 MAX_HEADER_BYTES = 4_000_000
 BYTES_PER_VALUE = 24  # three digits, a separator, and ample room for quotes and padding
 BLOCK_VALUES = 1_000_000  # parsed at once
@@ -37,9 +36,7 @@ _QUOTED_NUMBER = re.compile(rb'(?<![^,\n])"([ \t]*\d+[ \t]*)"(?=[,\r\n]|$)')
 Shape = tuple[int, int, int]  # channels, height, width
 
 
-def read_csv(
-    path: Path | str, params: ValidateParams, *, name: str | None = None
-) -> LabelledImages:
+def read_csv(path: Path | str, params: ValidateParams, *, name: str | None = None) -> Images:
     """The images and labels of a CSV, every value checked. `name` stands for the path in messages.
 
     Raises DataError for what is no CSV of images; it names row and column of the first faults, and says how
@@ -56,7 +53,7 @@ def read_csv(
         raise DataError(f"{name or path}: {error}") from None
 
 
-def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> LabelledImages:
+def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> Images:
     if looks_like_web_page(file.peek(512)):
         raise DataError(WEB_PAGE)
     columns, grouped, shape = _header(file.readline(MAX_HEADER_BYTES), params)
@@ -93,16 +90,23 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> Labelled
         raise DataError("0 rows after the header. Download or export it again.")
     warning = "The last line has no line end: make sure that the file is complete."
     keys = [group or f"\0{row}" for row, group in enumerate(groups)]  # blank: of its own
-    return LabelledImages(
+    return Images(
         images[:rows],
         labels[:rows],
-        numbers[:rows],
-        params.classes or int(labels[:rows].max()) + 1,
-        sha256,
-        size,
-        () if last.endswith(b"\n") else (warning,),
-        groups=np.unique(keys, return_inverse=True)[1] if grouped else None,
+        _class_names(labels[:rows], params),
+        np.unique(keys, return_inverse=True)[1] if grouped else None,
+        lines=numbers[:rows],
+        source_sha256=sha256,
+        notes=() if last.endswith(b"\n") else (warning,),
     )
+
+
+def _class_names(labels: IntArray, params: ValidateParams) -> list[str]:
+    classes = params.classes or int(labels.max()) + 1
+    names = params.class_names or [str(label) for label in range(classes)]
+    if len(names) != classes:
+        raise DataError(other_names(classes, len(names)))
+    return names
 
 
 def _lines(file: BufferedReader, limit: int) -> Iterator[tuple[int, bytes]]:
@@ -281,6 +285,14 @@ def _examples(faults: list[str]) -> list[str]:
         rows.setdefault(row, fault)
     chosen = [*dict.fromkeys([*kinds.values(), *rows.values(), *faults])][:SHOWN]
     return sorted(chosen, key=faults.index)
+
+
+def other_names(classes: int, names: int) -> str:
+    """Of how many classes `validate.class_names` are, in words."""
+    return (
+        f"{classes} classes, with labels from 0 to {classes - 1}, and `validate.class_names` has {names} "
+        "names. Give each class one name, in the order of the labels, or set it to null."
+    )
 
 
 def renumbering_advice(params: ValidateParams) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from cgan.data.csv_reader import renumbering_advice
-from cgan.data.dataset import SPLITS, LabelledImages, Rows, first_copies, image_digests
 from cgan.errors import DataError, listed
+from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.params.sections import ValidateParams
 
 FEW = 50  # images of a class: warn
@@ -17,13 +17,13 @@ UNSCALED = 16  # the highest value of scikit-learn's digits
 SHOWN = 20  # classes
 
 
-def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[str, Any]:
+def report_on(data: Images, params: ValidateParams, name: str) -> dict[str, Any]:
     """The validation report: plain JSON, a function of the data and `params` alone. What the source names a
     test set is only counted.
 
     Raises DataError for no training set: a class too small, a wrong scale.
     """
-    params, test = _completed(params, data), SPLITS.index("test")
+    test = SPLITS.index("test")
     split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
     if split_sizes.any() and not split_sizes[0]:
         raise DataError(
@@ -32,12 +32,10 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
         )
     if split_sizes[test]:
         data = data.at(np.flatnonzero(data.splits != test))
-    images, labels = data.images, data.labels
-    flat = images.reshape(len(images), -1)
+    labels, names, counts = data.labels, data.class_names, data.counts
+    flat = data.pixels.reshape(len(data), -1)
     group_sizes = np.unique([] if data.groups is None else data.groups, return_counts=True)[1]
-    counts = np.bincount(labels, minlength=data.classes)
-    names = params.class_names or [str(label) for label in range(len(counts))]
-    _check_counts(counts, names, params, name, data)
+    _check_counts(counts, params, name, data)
     darkest, brightest = flat.min(axis=1), flat.max(axis=1)
     top = int(brightest.max())
     if top <= 1:
@@ -45,22 +43,19 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
             f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
             "to 0–1 (multiply them by 255), 8 bits in files of 16 (save them as 8), or all images are blank."
         )
-    firsts = first_copies(image_digests(images))
+    firsts = first_copies(image_digests(data.pixels))
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
     conflicts = copies[labels[copies] != labels[firsts[copies]]]
     constant = np.flatnonzero(darkest == brightest).tolist()
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
-    given = [f"{a} is {b}" for a, b in zip(data.class_names or names, names, strict=True) if a != b]
     alike = _look_alike(names)
     few = {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}
 
-    def repeats(indices: Rows) -> str:
+    def repeats(indices: IntArray) -> str:
         return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in indices])
 
     warnings = {
-        f"Renamed by `validate.class_names`: {listed(given)}. Set it to null to keep "
-        "the folders' names.": given,
         f"Names that look alike: {listed(alike)}. If they are one class, give it one name.": alike,
         f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times fewer "
         f"(`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less "
@@ -80,19 +75,18 @@ def report_on(data: LabelledImages, params: ValidateParams, name: str) -> dict[s
     }
     said = [words for words, applies in warnings.items() if applies]
     return {
-        "csv": {"sha256": data.sha256, "bytes": data.size_bytes},
+        "source_sha256": data.source_sha256,
         "rows": len(labels),
         "classes": data.classes,
         "class_counts": counts.tolist(),
-        "shape": _shape(data),
+        "shape": dict(zip(("channels", "height", "width"), data.shape, strict=True)),
         "groups": len(group_sizes),
         "largest_group": int(group_sizes.max(initial=0)),
         "splits": dict(zip(SPLITS, split_sizes.tolist(), strict=True)),
         "duplicates": len(copies),
         "conflicting_labels": len(conflicts),
         "constant_images": len(constant),
-        "params": params.model_dump(),
-        "warnings": [*data.warnings, *said],
+        "warnings": [*data.notes, *said],
     }
 
 
@@ -106,10 +100,6 @@ def _look_alike(names: Sequence[str]) -> list[str]:
     return [" and ".join(map(shown, kind)) for kind in kinds.values() if len(kind) > 1]
 
 
-def _shape(data: LabelledImages) -> dict[str, int]:
-    return dict(zip(("channels", "height", "width"), data.images.shape[1:], strict=True))
-
-
 def of_each(counts: Mapping[str, int]) -> str:
     """`540 of cats, 54 of dogs`, by the class's name."""
     if len(counts) > 1 and len(set(counts.values())) == 1:
@@ -117,34 +107,13 @@ def of_each(counts: Mapping[str, int]) -> str:
     return listed([f"{count:,} of {name}" for name, count in counts.items()], SHOWN)
 
 
-def _completed(params: ValidateParams, data: LabelledImages) -> ValidateParams:
-    """`params` with the names and the shape that pictures have of themselves.
-
-    Raises DataError where `validate.classes` contradicts them.
-    """
-    if not data.files:
-        return params
-    if params.classes not in (None, data.classes):
-        raise DataError(
-            f"`validate.classes` is {params.classes}, the pictures have {data.classes} classes. Set it to "
-            "null."
-        )
-    names, declared = data.class_names, params.class_names
-    if not declared or set(declared) == set(names or ()):  # in another order they would be wrong
-        declared = names
-    return params.model_copy(update={"class_names": declared, **_shape(data)})
-
-
-def _check_counts(
-    counts: Rows, names: list[str], params: ValidateParams, name: str, data: LabelledImages
-) -> None:
+def _check_counts(counts: IntArray, params: ValidateParams, name: str, data: Images) -> None:
     """Raises DataError when a class has no image, or too few; it also says what was left out."""
     present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
     few = [label for label in present if counts[label] < params.min_per_class]
     declared = f" (`validate.classes` is {params.classes})" * bool(params.classes)
     if len(present) < 2:
-        name_of = [*names, *map(str, present)][present[0]]
-        problem = f"all labels are {name_of}; expected at least 2 classes."
+        problem = f"all labels are {data.class_names[present[0]]}; expected at least 2 classes."
         if data.files:
             problem += " Give each class a folder of its own, or list all in a CSV `path,label`."
     elif missing:
@@ -152,13 +121,8 @@ def _check_counts(
             f"no image of class {listed(missing)}{declared}; {len(present):,} are found: {listed(present)}. "
             f"Add images; or, as labels must count from 0 without a gap, {renumbering_advice(params)}"
         )
-    elif len(names) != len(counts):
-        problem = (
-            f"{len(counts)} classes, with labels from 0 to {len(counts) - 1}, and `validate.class_names` has "
-            f"{len(names)} names. Give each class one name, in the order of the labels, or set it to null."
-        )
     elif few:
-        shown = listed([f"class {names[label]} has {counts[label]:,}" for label in few])
+        shown = listed([f"class {data.class_names[label]} has {counts[label]:,}" for label in few])
         problem = (
             f"{len(few):,} of {len(present):,} classes have fewer than {params.min_per_class} images: "
             f"{shown}. Add images, lower `validate.min_per_class` (to {max(2, counts[few].min())}), or "
@@ -168,7 +132,7 @@ def _check_counts(
         return
     if len(present) > 1 and not params.classes and not data.files:
         problem += " Is a label a mistake? Set `validate.classes`, and its rows are named."
-    raise DataError("\n".join([f"{name}: {problem}", *data.warnings]))
+    raise DataError("\n".join([f"{name}: {problem}", *data.notes]))
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -188,16 +152,3 @@ def summary(report: dict[str, Any]) -> str:
         *(f"Warning: {warning}" for warning in report["warnings"]),
     ]
     return "\n".join(lines)
-
-
-def validated_params(report: Any, name: str) -> ValidateParams:
-    """The params that a report's data was validated with: by them it is read alike again.
-
-    Raises DataError for a report of another version.
-    """
-    try:
-        return ValidateParams.model_validate(report["params"])
-    except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{name}: not a report of this version. Make it again: `dvc repro --force validate`."
-        ) from None

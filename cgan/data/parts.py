@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.data.dataset import SPLITS, LabelledImages, Rows, first_copies, image_digests
 from cgan.errors import DataError, listed
+from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.params.sections import PreprocessParams
 from cgan.project import CSV
 
@@ -23,8 +23,8 @@ ALL_COMPARED = 20_000  # images of a class
 
 
 def divide(
-    data: LabelledImages, names: Sequence[str], params: PreprocessParams
-) -> tuple[tuple[Rows, Rows, Rows], Rows | None, list[str]]:
+    data: Images, names: Sequence[str], params: PreprocessParams
+) -> tuple[tuple[IntArray, IntArray, IntArray], IntArray | None, list[str]]:
     """Rows to train on, held out, and to test on: as the source says, or by `params`; int64 [N], equal for
     images that belong together (None where nothing says so); and what a reader should know of it.
 
@@ -35,11 +35,11 @@ def divide(
     train, holdout, test = (np.flatnonzero(splits == n) for n in range(len(SPLITS)))
     if of_train := not len(holdout):
         train_groups = None if groups is None else groups[train]
-        images, labels = data.images[train], data.labels[train]
+        images, labels = data.pixels[train], data.labels[train]
         halves = split(images, labels, params.holdout_fraction, params.seed, train_groups, names)
         train, holdout = (train[rows] for rows in halves)
     if data.splits is not None:
-        together = units(data.images, groups)
+        together = units(data.pixels, groups)
         for name, rows in (("val", holdout), ("test", test)):
             leaked = rows[np.isin(together[rows], together[train])]
             if len(leaked):
@@ -64,7 +64,7 @@ def divide(
     return (train, holdout, test), groups, notes
 
 
-def _groups_of(data: LabelledImages, pattern: str | None) -> tuple[Rows | None, list[str]]:
+def _groups_of(data: Images, pattern: str | None) -> tuple[IntArray | None, list[str]]:
     """Equal where the pattern finds the same in the files, where images look alike (`auto`), or as the source
     says."""
     if pattern is None:
@@ -78,7 +78,7 @@ def _groups_of(data: LabelledImages, pattern: str | None) -> tuple[Rows | None, 
                 f"{ALL_COMPARED:,}; one class has {most:,}. "
                 "Set a regular expression, or null and add a column `group`."
             )
-        alike = near_copies(data.images, data.labels, every, every, NEARER_OF_GROUPS)
+        alike = near_copies(data.pixels, data.labels, every, every, NEARER_OF_GROUPS)
         groups = joined(len(every), alike)
     else:
         matches = {file: re.search(pattern, file) for file in data.files}
@@ -108,12 +108,12 @@ def _groups_of(data: LabelledImages, pattern: str | None) -> tuple[Rows | None, 
     return groups, notes
 
 
-def _near_copies_in_words(data: LabelledImages, train: Rows, holdout: Rows) -> list[str]:
+def _near_copies_in_words(data: Images, train: IntArray, holdout: IntArray) -> list[str]:
     """A line where many held-out images have a near copy in the training part."""
     random = np.random.default_rng(0)
     looked = np.sort(random.permutation(holdout)[:LOOKED_AT])
     among = np.sort(random.permutation(train)[:AMONG])
-    near = near_copies(data.images, data.labels, looked, among)
+    near = near_copies(data.pixels, data.labels, looked, among)
     rows, firsts = np.unique(near[:, 0], return_index=True)
     if len(rows) <= max(2, NEAR_COPIES * len(looked)):
         return []
@@ -133,12 +133,12 @@ def _near_copies_in_words(data: LabelledImages, train: Rows, holdout: Rows) -> l
 
 def split(
     images: NDArray[np.uint8],
-    labels: Rows,
+    labels: IntArray,
     holdout_fraction: float,
     seed: int,
-    groups: Rows | None = None,
+    groups: IntArray | None = None,
     names: Sequence[str] | None = None,
-) -> tuple[Rows, Rows]:
+) -> tuple[IntArray, IntArray]:
     """Indices of the training part and of the hold-out, each ascending; together all images.
 
     Stratified: each class gives `holdout_fraction` of its images, or as near to it as its groups allow; at
@@ -163,8 +163,8 @@ def split(
 
 
 def _first_that_fit(
-    firsts: Rows, labels: Rows, order: NDArray[np.float64], holdout_fraction: float
-) -> Rows:
+    firsts: IntArray, labels: IntArray, order: NDArray[np.float64], holdout_fraction: float
+) -> IntArray:
     """The units to hold out where a unit is an image and its few copies."""
     sizes, held = np.bincount(firsts, minlength=len(labels)), list[int]()
     rarest = np.argsort(np.bincount(labels), kind="stable")
@@ -180,8 +180,8 @@ def _first_that_fit(
 
 
 def _nearest(
-    firsts: Rows, labels: Rows, order: NDArray[np.float64], holdout_fraction: float
-) -> Rows:
+    firsts: IntArray, labels: IntArray, order: NDArray[np.float64], holdout_fraction: float
+) -> IntArray:
     """The units to hold out where they can be large and of several classes: one after another, each for which
     all its classes have room; and a last one, where classes come nearer with it or one has none."""
     counts = np.bincount(labels)
@@ -190,7 +190,7 @@ def _nearest(
     quotas = np.clip(np.round(counts * holdout_fraction), 1, counts - 1).astype(np.int64)
     room, held = quotas.copy(), set[int]()
 
-    def members(unit: int) -> tuple[Rows, Rows]:
+    def members(unit: int) -> tuple[IntArray, IntArray]:
         """Its classes, and how many images it has of each."""
         part = slice(*np.searchsorted(unit_of, (unit, unit + 1)))
         return label_of[part], images[part]
@@ -224,7 +224,7 @@ def _nearest(
     return np.array([*held], np.int64)
 
 
-def units(images: NDArray[np.uint8], groups: Rows | None = None) -> Rows:
+def units(images: NDArray[np.uint8], groups: IntArray | None = None) -> IntArray:
     """For each image the index of the first one that belongs on its side of any split: of its copies, and of
     those in its group, and of theirs; int64 [N]."""
     firsts = first_copies(image_digests(images))
@@ -235,7 +235,7 @@ def units(images: NDArray[np.uint8], groups: Rows | None = None) -> Rows:
     return joined(len(groups), np.concatenate(pairs))
 
 
-def joined(count: int, pairs: Rows) -> Rows:
+def joined(count: int, pairs: IntArray) -> IntArray:
     """For each of `count` things the first that it hangs together with, by `pairs` int64 [M, 2]."""
     first = np.arange(count)
     while True:
@@ -249,8 +249,12 @@ def joined(count: int, pairs: Rows) -> Rows:
 
 
 def near_copies(
-    images: NDArray[np.uint8], labels: Rows, rows: Rows, among: Rows, nearer: float = NEARER
-) -> Rows:
+    images: NDArray[np.uint8],
+    labels: IntArray,
+    rows: IntArray,
+    among: IntArray,
+    nearer: float = NEARER,
+) -> IntArray:
     """Each of the images at `rows` with every near copy of its class at `among`: pairs of rows, int64 [M, 2].
 
     A near copy correlates with it, as a small grey picture, and far better than others do: digits of one
@@ -271,7 +275,7 @@ def near_copies(
     return np.concatenate(pairs)
 
 
-def _thumbnails(images: NDArray[np.uint8], rows: Rows) -> NDArray[np.float32]:
+def _thumbnails(images: NDArray[np.uint8], rows: IntArray) -> NDArray[np.float32]:
     """[N, THUMBNAIL²], each of mean 0 and length 1, so that a product of two is their correlation."""
     height, width = images.shape[2:]
     down, across = ((np.arange(THUMBNAIL + 1) * side // THUMBNAIL)[:-1] for side in (height, width))

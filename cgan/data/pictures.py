@@ -11,9 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import TypeAdapter, ValidationError
 
 from cgan.data.album import NO_PICTURE, Album, Entry, first_line, is_picture
-from cgan.data.csv_reader import MAX_CLASSES, MAX_SIDE, MIN_SIDE
-from cgan.data.dataset import SPLITS, LabelledImages, digest_of
 from cgan.errors import SourceError, listed, percent
+from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, SPLITS, Images, digest_of
 from cgan.params.sections import ClassName, DataParams
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
@@ -46,7 +45,7 @@ class NoSize(SourceError):  # noqa: N818 - reads like what is missing
         self.sizes = sizes
 
 
-def read_album(album: Album, params: DataParams) -> LabelledImages:
+def read_album(album: Album, params: DataParams) -> Images:
     """The pictures as arrays, grey if all are grey, each fitted to `data.height` × `data.width`.
 
     Raises SourceError that names all damaged files at once; for pictures of different sizes where no size is
@@ -95,18 +94,18 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
         splits = np.array([SPLITS.index(entry.split) for entry in read], np.uint8)
     if any(entry.group for entry in read):
         groups = np.unique([entry.group for entry in read], return_inverse=True)[1]
-    return LabelledImages(
+    return Images(
         images,
         labels,
-        np.arange(1, len(labels) + 1),
-        len(names),
-        digest_of(images, labels, *(array for array in (splits, groups) if array is not None)),
-        images.nbytes,
-        tuple(notes),
-        files=[f"{album.root}/{entry.name}" for entry in read],
-        class_names=None if names == [str(n) for n in range(len(names))] else names,
+        names,
+        groups,
         splits=splits,
-        groups=groups,
+        lines=np.arange(1, len(labels) + 1),
+        files=[f"{album.root}/{entry.name}" for entry in read],
+        source_sha256=digest_of(
+            images, labels, *(array for array in (splits, groups) if array is not None)
+        ),
+        notes=notes,
     )
 
 

@@ -10,6 +10,7 @@ import importlib.resources
 import io
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 
 from cgan.data import kaggle
 from cgan.data.album import ARCHIVES, find, first_line, refuse_hostile
-from cgan.data.csv_reader import read_csv
-from cgan.data.dataset import LabelledImages, load_pictures, save_pictures
+from cgan.data.csv_reader import other_names, read_csv
 from cgan.data.pictures import read_album
-from cgan.errors import CganError, SourceError, listed
+from cgan.errors import CganError, DataError, SourceError, listed
 from cgan.files import WEB_PAGE, looks_like_web_page, read_json, replacing, sha256_of, write_bytes
+from cgan.images import Images, load_images, save_images
 from cgan.params.sections import DataParams, ValidateParams
 from cgan.project import CSV, CSV_SOURCE, PICTURES
 
@@ -43,10 +44,10 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
             origin = str(path)
             if album:
                 images = read_album(album, params)
-                save_pictures(pictures, images)
+                save_images(pictures, images)
                 destination.unlink(missing_ok=True)
-                facts = {"source": "file", "origin": origin, "sha256": images.sha256}
-                size = {"rows": len(images.labels), "bytes": pictures.stat().st_size}
+                facts = {"source": "file", "origin": origin, "sha256": images.source_sha256}
+                size = {"rows": len(images), "bytes": pictures.stat().st_size}
                 return facts | size | {"files": images.files}
         unpack(path, destination, params, origin)
     elif params.source == "sample":
@@ -66,12 +67,12 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
     return facts | {"rows": max(0, lines - 1), "bytes": destination.stat().st_size}
 
 
-def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[LabelledImages, str]:
+def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Images, str]:
     """The images that a file, archive or folder holds, and its name for messages. Raises SourceError for
     what cannot be had, DataError for a CSV that is none of images."""
     with find(path) as (source, album):
         if album:
-            return read_album(album, params), str(source)
+            return renamed(read_album(album, params), expected, str(source)), str(source)
     if not packing(source):
         _check_size(source.stat().st_size, params, str(source))
         return read_csv(source, expected), str(source)
@@ -81,14 +82,38 @@ def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Labe
         return read_csv(csv, expected, name=name), name
 
 
-def load_raw(params: ValidateParams) -> LabelledImages:
+def load_raw(params: ValidateParams) -> Images:
     """The images of the CSV, checked as `read_csv` does, or the pictures.
 
     Raises DataError for a CSV that is none, ModelError for a damaged file of pictures.
     """
     if PICTURES.is_file():
-        return load_pictures(PICTURES, read_json(CSV_SOURCE)["files"])
+        pictures = replace(load_images(PICTURES), files=read_json(CSV_SOURCE)["files"])
+        return renamed(pictures, params, str(PICTURES))
     return read_csv(CSV, params)
+
+
+def renamed(pictures: Images, params: ValidateParams, name: str) -> Images:
+    """Pictures whose classes are called as `params.class_names` says, if it does. `name` stands in messages.
+
+    Raises DataError where `params` are of other classes.
+    """
+    if params.classes not in (None, pictures.classes):
+        raise DataError(
+            f"`validate.classes` is {params.classes}, the pictures have {pictures.classes} classes. Set it "
+            "to null."
+        )
+    before, names = pictures.class_names, params.class_names
+    if not names or {*names} == {*before}:  # in another order they would be wrong
+        return pictures
+    if len(names) != len(before):
+        message = f"{name}: {other_names(len(before), len(names))}"
+        raise DataError("\n".join([message, *pictures.notes]))
+    changed = [f"{a} is {b}" for a, b in zip(before, names, strict=True) if a != b]
+    note = f"Renamed by `validate.class_names`: {listed(changed)}. Set it to null to keep the folders' names."
+    return replace(
+        pictures, class_names=names, notes=(*pictures.notes, *[note] * pictures.is_named)
+    )
 
 
 # --- the sample ---------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cgan.data.dataset import Dataset
 from cgan.evidence.effect import DRAWN, Outcome
 from cgan.evidence.probe import PROBE
 from cgan.evidence.sets import repeated
+from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, Progress, load_judge, look, save_judge, silent, train_judge
@@ -58,24 +58,24 @@ class Round:
     trained again. `units` int64 [N]: equal ones of the images to test on belong together."""
 
     name: str
-    training: Dataset
+    training: Images
     lacking: Tensor  # the label of each image that the classes lack
     drawn: Drawn
     recipe: JudgeParams
     folder: Path
     hardware: Hardware
-    test: Dataset
+    test: Images
     units: Tensor
 
     def outcome(self, progress: Progress = silent) -> Outcome:
         """Train what is not trained yet, and ask."""
-        right, labels = {}, self.test.labels
+        right, labels = {}, self.test.tensors.labels
         for number, name in enumerate(METHODS, start=1):
             bar = partial(progress, f"{self.name}, classifier {number} of {len(METHODS)}")
-            logits = look(self.classifier(name, bar), self.test.images).logits
+            logits = look(self.classifier(name, bar), self.test.tensors.pixels).logits
             right[name] = logits.argmax(dim=1) == labels
             if name == "augmented":
-                likeliest = adjusted(logits, self.training.labels).argmax(dim=1)
+                likeliest = adjusted(logits, self.training.tensors.labels).argmax(dim=1)
                 right[LOGIT_ADJUSTED] = likeliest == labels
         return Outcome(labels, self.units, right)
 
@@ -94,16 +94,19 @@ class Round:
             save_judge(path, trained, {"method": name})
         return load_judge(path)[0].to(self.hardware.device)
 
-    def _data(self, method: Method) -> Dataset:
+    def _data(self, method: Method) -> Images:
         data, lacking = self.training, self.lacking
         if not method.filled:
             return data
         if method.filled == "drawn":
             more = self.drawn(self.classifier("augmented", partial(silent, "")))
         else:
-            more = data.images[repeated(data.labels, lacking, self.recipe.seed)]
-        images, labels = torch.cat([data.images, more]), torch.cat([data.labels, lacking])
-        return Dataset(images, labels, data.metadata)
+            more = data.tensors.pixels[repeated(data.tensors.labels, lacking, self.recipe.seed)]
+        images, labels = (
+            torch.cat([data.tensors.pixels, more]),
+            torch.cat([data.tensors.labels, lacking]),
+        )
+        return Images(images, labels, data.class_names)
 
 
 def adjusted(logits: Tensor, labels: Tensor) -> Tensor:
@@ -113,10 +116,10 @@ def adjusted(logits: Tensor, labels: Tensor) -> Tensor:
     return logits - frequency.log()
 
 
-def class_balanced(data: Dataset) -> Tensor:
+def class_balanced(data: Images) -> Tensor:
     """The weight of each class in the loss, float32 [classes], of mean 1: by the effective number of its
     images (Cui et al., arXiv:1901.05555, β = 1 - 1/N)."""
-    counts = data.counts.double()
+    counts = data.tensors.counts.double()
     beta = 1 - 1 / len(data)
     weights = torch.where(counts > 0, (1 - beta) / (1 - beta ** counts.clamp(min=1)), 0.0)
     return (weights / weights[counts > 0].mean()).float()

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.data.dataset import Dataset, image_digests
 from cgan.data.parts import AMONG, LOOKED_AT, near_copies, units
 from cgan.evidence import probe
 from cgan.evidence.classifiers import Round
 from cgan.evidence.effect import Outcome
 from cgan.evidence.sets import fill, folds, missing, require_unseen
+from cgan.images import Images, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_network
@@ -25,27 +25,26 @@ from cgan.training.fitting import fit, sampler_of
 from cgan.training.loop import train
 
 
-def units_of(data: Dataset) -> Tensor:
+def units_of(data: Images) -> Tensor:
     """Equal for images that belong together: copies, and groups."""
-    groups = None if data.groups is None else data.groups.numpy()
-    return torch.from_numpy(units(data.images.numpy(), groups))
+    return torch.from_numpy(units(data.pixels, data.groups))
 
 
-def folds_of(data: Dataset, count: int, params: Params) -> Tensor:
+def folds_of(data: Images, count: int, params: Params) -> Tensor:
     """The fold of each image, int64 [N]: the same for the command that writes folds and for the one that
     tests on them."""
     seed, names = params.preprocess.seed, data.class_names
-    fold_of = folds(data.labels.numpy(), units_of(data).numpy(), count, seed, names)
+    fold_of = folds(data.labels, units_of(data).numpy(), count, seed, names)
     return torch.from_numpy(fold_of)
 
 
 def rounds_by_fold(
-    data: Dataset,
+    data: Images,
     fold_of: Tensor,
     params: Params,
     per_class: int | None,
     believed: float,
-    others: Sequence[Dataset],
+    others: Sequence[Images],
     folder: Path,
     hardware: Hardware,
     progress: Progress = silent,
@@ -58,11 +57,13 @@ def rounds_by_fold(
         tested, place = fold_of == fold, folder / f"fold-{fold + 1}"
         training, name = data.at(fold_of != fold), f"fold {fold + 1} of {count}"
         theirs = others[fold] if others else None
-        lacking = missing(training.counts, per_class) if theirs is None else theirs.labels
+        lacking = (
+            missing(training.tensors.counts, per_class) if theirs is None else theirs.tensors.labels
+        )
 
         def drawn(judge: Judge) -> Tensor:
             if theirs is not None:
-                return theirs.images
+                return theirs.tensors.pixels
             bar = partial(progress, f"{name}, generator")
             network = fold_generator(training, params.train, fold, place, bar)
             seed, names = params.evaluate.seed + fold, training.class_names
@@ -70,23 +71,23 @@ def rounds_by_fold(
 
         recipe, test, its = _seeded(params, fold), data.at(tested), unit_of[tested]
         if theirs:
-            require_unseen(theirs.images, test.images)
+            require_unseen(theirs.tensors.pixels, test.tensors.pixels)
         return Round(name, training, lacking, drawn, recipe, place, hardware, test, its)
 
     return [round_of(fold) for fold in range(count)]
 
 
 def rounds_by_seed(
-    training: Dataset,
-    drawn: Dataset,
-    test: Dataset,
+    training: Images,
+    drawn: Images,
+    test: Images,
     params: Params,
     count: int,
     folder: Path,
     hardware: Hardware,
 ) -> list[Round]:
     """Classifiers with other seeds, and everything else the same."""
-    unit_of, images, lacking = units_of(test), drawn.images, drawn.labels
+    unit_of, images, lacking = units_of(test), drawn.tensors.pixels, drawn.tensors.labels
 
     def round_of(seed: int) -> Round:
         name, recipe = f"seed {seed + 1} of {count}", _seeded(params, seed)
@@ -105,8 +106,7 @@ def near_to_training(rounds: Sequence[Round], folded: bool) -> tuple[int, int]:
     for this in rounds:
         parts = this.training, this.test
         images, labels = (
-            torch.cat([getattr(part, name) for part in parts]).numpy()
-            for name in ("images", "labels")
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("pixels", "labels")
         )
         learnt, tested = np.split(np.arange(len(labels)), [len(this.training)])
         tested = random.permutation(tested)[: LOOKED_AT // len(rounds)]
@@ -121,16 +121,16 @@ def with_probe(
 ) -> list[Outcome]:
     """The outcomes, with the answers of the pretrained network's probe, which learnt from real images."""
     first = rounds[0]  # what it learns from and is tested on are all images that there are
-    images = torch.cat([first.training.images, first.test.images])
+    images = torch.cat([part.tensors.pixels for part in (first.training, first.test)])
     digests, rows = np.unique(image_digests(images.numpy()), return_index=True)
     features = probe.features(images[rows], progress)
 
-    def features_of(part: Dataset) -> Tensor:
-        return features[np.searchsorted(digests, image_digests(part.images.numpy()))]
+    def features_of(part: Images) -> Tensor:
+        return features[np.searchsorted(digests, image_digests(part.pixels))]
 
     probed = []
     for this, outcome in zip(rounds, outcomes, strict=True):
-        learnt = features_of(this.training), this.training.labels
+        learnt = features_of(this.training), this.training.tensors.labels
         predicted = probe.answers(*learnt, features_of(this.test))
         right = {**outcome.right, probe.PROBE: predicted == outcome.labels}
         probed.append(replace(outcome, right=right))
@@ -138,7 +138,7 @@ def with_probe(
 
 
 def fold_generator(
-    data: Dataset, choices: TrainChoices, fold: int, folder: Path, progress: Progress = silent
+    data: Images, choices: TrainChoices, fold: int, folder: Path, progress: Progress = silent
 ) -> GenerativeModel:
     """A generator trained on `data` by the project's params, with a seed of its own; from `folder` if it was
     trained before. A training that was cut off goes on from its checkpoint."""

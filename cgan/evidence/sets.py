@@ -4,15 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from cgan.data.dataset import image_digests
 from cgan.errors import CganError, DataError
+from cgan.images import IntArray, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.quality.judge import Judge, look
-
-Rows = NDArray[np.int64]
 
 ROUNDS = 20  # of drawing anew what the judge did not believe
 ABOUT_EQUAL = 1.25  # the largest class by the smallest: there is nothing to fill up
@@ -87,10 +84,10 @@ def repeated(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
     return turns
 
 
-def folds(labels: Rows, units: Rows, count: int, seed: int, names: list[str]) -> Rows:
+def folds(labels: IntArray, units: IntArray, count: int, seed: int, names: list[str]) -> IntArray:
     """The fold of each image, int64 [N], 0 to `count` - 1.
 
-    Images of one unit (`cgan.data.dataset.units`) share a fold, and each class is spread as evenly as its
+    Images of one unit (`cgan.data.parts.units`) share a fold, and each class is spread as evenly as its
     units allow, the rarest class first. Raises DataError where some fold would leave a class without an image
     to train on.
     """

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cgan.images import Images
 from cgan.model.generative import GenerativeModel
-from cgan.page.data_facts import Rows
+from cgan.page.data_facts import place, rows_of
 from cgan.page.tiles import photograph, tile
 from cgan.quality.judge import Judge, look
 from cgan.quality.likeness import nearest
@@ -27,14 +28,14 @@ GALLERY, GALLERY_SIDE = 300, 64  # drawings, of a generator that no browser runs
 def drawn_facts(
     model: GenerativeModel,
     judge: Judge,
-    rows: Rows,
+    data: Images,
     seed: int,
     first: list[int],
     cards: list[int],
 ) -> dict[str, Any]:
     """`first`: labels of the page's first picture, for which a good seed is looked for. `cards`: labels whose
     first drawings are shown."""
-    images, labels, training = rows.images, rows.labels, torch.from_numpy(rows.training)
+    (images, labels, _), training = data.tensors, torch.from_numpy(rows_of(data, "train"))
     classes, count, seconds = model.classes, drawings_shown(model), model.seconds_per_drawing
     asked = torch.arange(count) % classes
     if classes > count:  # more classes than drawings: some of the classes, at random
@@ -58,7 +59,7 @@ def drawn_facts(
                     {
                         "src": tile(images[i], SIDE),
                         "label": int(labels[i]),
-                        **rows.place(i),
+                        **place(data, i),
                         "distance": distance,
                     }
                     for distance, i in zip(far.tolist(), places.tolist(), strict=True)

@@ -8,6 +8,7 @@ from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, sha256_of
+from cgan.images import Images
 from cgan.page.assemble import (
     EVIDENCE,
     GALLERY,
@@ -28,7 +29,7 @@ from cgan.page.class_states import (
     VERY_UNLIKE,
     add_states,
 )
-from cgan.page.data_facts import VALUES, Rows, data_facts
+from cgan.page.data_facts import VALUES, data_facts, whole_data
 from cgan.page.drawn_facts import CARDS, drawn_facts
 from cgan.page.run_facts import (
     class_facts,
@@ -77,8 +78,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     """All that the page shows, as plain JSON."""
     evaluation, validation = Evaluation.read(EVALUATION), read_json(VALIDATION)
     judge, _ = load_judge(JUDGE)
-    rows = Rows.read()
-    require_one_origin(generator, evaluation, rows)
+    data = whole_data()
+    require_one_origin(generator, evaluation, data)
     reference = read_json(RUN_REFERENCE)
     previews, smaller = film(PREVIEWS)
     seed = evaluation.context["seed"]
@@ -122,11 +123,11 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "least_images": LEAST_FOR_DISTANCE,
         "confusion": confusion_facts(evaluation),
         "drawn": drawn_facts(
-            generator.model, judge, rows, seed, first, [row["label"] for row in cards]
+            generator.model, judge, data, seed, first, [row["label"] for row in cards]
         ),
-        "data": data_facts(rows, judge, validation),
+        "data": data_facts(data, judge, validation),
         "params": settings,
-        "lineage": lineage_facts(reference, rows.metadata["csv_sha256"], sha256_of(GENERATOR)),
+        "lineage": lineage_facts(reference, data.source_sha256, sha256_of(GENERATOR)),
     }
     return facts | {
         "left_out": [
@@ -137,12 +138,12 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     }
 
 
-def require_one_origin(generator: Generator, evaluation: Evaluation, rows: Rows) -> None:
+def require_one_origin(generator: Generator, evaluation: Evaluation, data: Images) -> None:
     """Are the generator, its evaluation and the data of one run? Raises ModelError."""
     again = "Run `dvc repro`, or restore all files with `dvc checkout`."
     if evaluation.generator_digest != generator.facts["digest"]:
         raise ModelError(f"{EVALUATION} is about another generator, not {GENERATOR}. {again}")
-    if generator.facts.get("data_sha256") != rows.metadata["csv_sha256"]:
+    if generator.facts.get("data_sha256") != data.source_sha256:
         raise ModelError(f"{GENERATOR} was trained on other data, not {TRAIN_DATA}. {again}")
 
 

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.quality.comparison import Estimate, jackknifed, resampled
 from cgan.quality.likeness import distances
@@ -23,7 +23,7 @@ OTHERS = 24  # among which an image has its nearest; at most half of a class's i
 COMPARED = 250  # images of a class, at most, drawn and real
 
 
-def diversity_by_class(drawn: Tensor, labels: Tensor, training: Dataset) -> list[Estimate | None]:
+def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[Estimate | None]:
     """The mean distance of a drawing to the nearest of OTHERS of its class, as a fraction of that of training
     images: around 1 for real images. `drawn` uint8 [N, C, H, W] of the classes `labels`.
 
@@ -33,7 +33,8 @@ def diversity_by_class(drawn: Tensor, labels: Tensor, training: Dataset) -> list
 
     def of_class(label: int) -> Estimate | None:
         random = torch.Generator().manual_seed(label)
-        real = training.images[training.labels == label].unique(dim=0)  # a CSV can hold one twice
+        mine = training.tensors.pixels[training.tensors.labels == label]
+        real = mine.unique(dim=0)  # a CSV can hold one twice
         real = real[torch.randperm(len(real), generator=random)[:COMPARED]]
         mine = drawn[labels == label][:COMPARED]
         others = min(OTHERS, min(len(real), len(mine)) // 2 - 1)

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.errors import DataError, percent
 from cgan.evaluation import ClassScores, Evaluation, Interval, Score
+from cgan.images import Images, image_digests, load_images
 from cgan.metric import METRICS
 from cgan.model.file_facts import Facts
 from cgan.model.generative import GenerativeModel
@@ -29,7 +29,7 @@ from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TEST_DATA, TRAIN_DATA
 from cgan.quality.comparison import Estimate, EvaluationSet, Judged
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.intervals import share
-from cgan.quality.judge import Judge, Progress, load_judge, look, silent, train_judge
+from cgan.quality.judge import Judge, Progress, accuracy, load_judge, look, silent, train_judge
 from cgan.quality.likeness import MAX_SHIFT, near_copies
 from cgan.quality.metrics import (
     NEIGHBOURS,
@@ -57,10 +57,10 @@ class Inputs:
     facts: Facts
     judge: Judge
     judge_facts: Facts
-    training: Dataset
-    heldout: Dataset
+    training: Images
+    heldout: Images
     device: torch.device
-    test: Dataset | None = None  # the source's own test set, which nothing else here looks at
+    test: Images | None = None  # the source's own test set, which nothing else here looks at
 
     @classmethod
     def load(cls, device: str = "auto") -> Inputs:
@@ -70,18 +70,18 @@ class Inputs:
         would show it."""
         model, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)
-        training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
+        training, heldout = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
 
         def begin(facts: Facts, key: str) -> str:
             return str(facts.get(key))[:12]
 
-        digest, csv = (begin(training.metadata, key) for key in ("digest", "csv_sha256"))
-        kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in (training, heldout))
+        digest, source = training.digest[:12], training.source_sha256[:12]
+        kind, its_kind = ((part.classes, *part.shape) for part in (training, heldout))
         images = "made of other images (classes, channels, height, width)"
         for path, what, expected, actual in (
             (GENERATOR, "trained on other data", digest, begin(facts, "data_digest")),
             (JUDGE, "trained on other data", digest, begin(judge_facts, "data_digest")),
-            (HOLDOUT_DATA, "made from other data", csv, begin(heldout.metadata, "csv_sha256")),
+            (HOLDOUT_DATA, "made from other data", source, heldout.source_sha256[:12]),
             (HOLDOUT_DATA, images, kind, its_kind),
         ):
             if actual != expected:
@@ -89,7 +89,7 @@ class Inputs:
                     f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {actual}. "
                     "Run `dvc repro`, or restore all files with `dvc checkout`."
                 )
-        held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
+        held, trained = (image_digests(part.pixels) for part in (heldout, training))
         if shared := int(np.isin(held, trained).sum()):
             raise DataError(
                 f"{HOLDOUT_DATA}: {shared:,} of its {len(heldout):,} images are also in {TRAIN_DATA}, "
@@ -99,7 +99,7 @@ class Inputs:
             )
         found = find_device(device, "params.yaml: `train.device`")
         model, judge = model.to(found), judge.to(found)
-        test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None
+        test = load_images(TEST_DATA) if TEST_DATA.is_file() else None
         return cls(model, facts, judge, judge_facts, training, heldout, found, test)
 
 
@@ -116,13 +116,12 @@ def evaluation_set_of(
     asked = classes_asked(training.classes, params, seconds)
     # A CSV can be sorted by class: what takes the drawings' place is picked from all of it.
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(params.seed))
-    trained = training.at(order[in_mix(training.labels[order], heldout.counts)][: len(asked)])
-    judge = inputs.judge
-    features, real = look(judge, trained.images).features, look(judge, heldout.images)
+    alike = in_mix(training.tensors.labels[order], heldout.tensors.counts)
+    trained = training.at(order[alike][: len(asked)]).tensors
+    judge, (pixels, labels, _) = inputs.judge, heldout.tensors
+    features, real = look(judge, trained.pixels).features, look(judge, pixels)
     try:
-        return EvaluationSet(
-            judge, real, heldout.labels, features, trained.labels, asked, params.seed
-        )
+        return EvaluationSet(judge, real, labels, features, trained.labels, asked, params.seed)
     except ValueError:
         raise DataError(
             f"the hold-out has {len(heldout)} images and the training part {len(training)}, but precision "
@@ -140,7 +139,7 @@ def measurement_context(
         "extractor": "judge, 128 features after ReLU",
         "extractor_digest": inputs.judge_facts["digest"],
         "reference": "held-out images",
-        "reference_digest": inputs.heldout.metadata["digest"],
+        "reference_digest": inputs.heldout.digest,
         "reference_images": len(inputs.heldout),
         "class_mix": "of the held-out images; accuracies are means over classes",
         "floor": KNOWN_BY_HEART[bool(evaluation_set.by_heart)],
@@ -180,7 +179,7 @@ def judge_generator(
     return replace(
         evaluation,
         context=context | {"draws": params.draws, "neighbours": NEIGHBOURS},
-        class_names=inputs.training.metadata.get("class_names"),
+        class_names=inputs.training.class_names if inputs.training.is_named else None,
         judge_on_test_set=_on_test_set(inputs),
     )
 
@@ -189,10 +188,9 @@ def _on_test_set(inputs: Inputs) -> Score | None:
     """How often the judge is right there; None without images."""
     if not inputs.test:
         return None
-    named = look(inputs.judge, inputs.test.images).classes
-    accuracy = conditional_accuracy(named, inputs.test.labels, inputs.training.classes)
+    right = accuracy(inputs.judge, inputs.test)
     details = {"images": len(inputs.test)}
-    return Score(value=accuracy.value, interval=accuracy.interval, details=details)
+    return Score(value=right.value, interval=right.interval, details=details)
 
 
 def measured(
@@ -269,11 +267,13 @@ def measured(
     elif params.gan_train_kimg != 0:
         rows = evaluation_set.rows
         student = gan_train(draws[0][rows], labels[rows], inputs, params.gan_train_kimg, progress)
-        predicted = look(student, heldout.images).classes
+        predicted = look(student, heldout.tensors.pixels).classes
         mean = evaluation_set.of_heldout(predicted)["conditional_accuracy"]
         metrics["gan_train_accuracy"] = replace(
             _score("gan_train_accuracy", mean, agreement.value),
-            interval=conditional_accuracy(predicted, heldout.labels, training.classes).interval,
+            interval=conditional_accuracy(
+                predicted, heldout.tensors.labels, training.classes
+            ).interval,
             real_interval=agreement.interval,
         )
     return Evaluation(
@@ -343,7 +343,7 @@ def gan_train(
     if kimg is not None:
         recipe = recipe.model_copy(update={"total_kimg": kimg})
     hardware = choose_hardware(str(inputs.device), "auto")
-    data = Dataset(drawn, labels, inputs.training.metadata)
+    data = Images(drawn, labels, inputs.training.class_names)
     batch = min(recipe.batch_size, len(data))
     bar = functools.partial(progress, "GAN-train, on drawings", images_a_step=batch)
     return train_judge(data, recipe, hardware.device, hardware.precision, bar)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.data.dataset import Dataset
 from cgan.errors import TrainingError
+from cgan.images import Images
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import (
     Hardware,
@@ -139,9 +139,10 @@ def look(judge: Judge, images: Tensor, batch: int = LOOK_AT) -> Prediction:
     return Prediction(features, logits)
 
 
-def accuracy(judge: Judge, data: Dataset) -> Accuracy:
+def accuracy(judge: Judge, data: Images) -> Accuracy:
     """How often the judge names an image's label."""
-    return conditional_accuracy(look(judge, data.images).classes, data.labels, data.classes)
+    pixels, labels, _ = data.tensors
+    return conditional_accuracy(look(judge, pixels).classes, labels, data.classes)
 
 
 def _scaled(images: Tensor) -> Tensor:
@@ -149,7 +150,7 @@ def _scaled(images: Tensor) -> Tensor:
 
 
 def train_judge(
-    data: Dataset,
+    data: Images,
     params: JudgeParams,
     device: torch.device,
     precision: torch.dtype,
@@ -166,11 +167,11 @@ def train_judge(
     Length is counted in images, so a small data set is seen more often than a large one.
     Deterministic for a seed. Raises TrainingError when it diverges.
     """
-    batch = min(params.batch_size, len(data.labels))
+    batch = min(params.batch_size, len(data))
     steps = max(1, round(params.total_kimg * 1000 / batch))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
-        judge = Judge(data.classes, data.images.shape[1], params.width)
+        judge = Judge(data.classes, data.shape[0], params.width)
     channels_last(judge.to(device=device))
     random = torch.Generator().manual_seed(params.seed)
     weights = list(judge.parameters())
@@ -182,8 +183,9 @@ def train_judge(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, params.peak_lr, total_steps=total, pct_start=0.2, cycle_momentum=False
     )
-    images = data.images.to(device) if fits(data.images, device) else data.images
-    hardware, labels = Hardware(device, precision), data.labels.to(device)
+    images, labels, _ = data.tensors
+    images = images.to(device) if fits(images, device) else images
+    hardware, labels = Hardware(device, precision), labels.to(device)
     order = torch.empty(0, dtype=torch.int64)
     # Batch norm needs two images at least.
     parts = PARTS if device.type == "cpu" and batch >= 2 * PARTS else 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.data.dataset import first_copies
+from cgan.images import first_copies
 
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
@@ -44,7 +44,7 @@ class Copies:
 
 
 def near_copies(
-    drawn: Tensor, drawn_labels: Tensor, training: Dataset, heldout: Dataset, seed: int
+    drawn: Tensor, drawn_labels: Tensor, training: Images, heldout: Images, seed: int
 ) -> Copies:
     """How near the first drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` come to training images,
     beside as many held-out ones and, where these are few and would not show what is usual, some of the
@@ -55,13 +55,15 @@ def near_copies(
     random = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(training), generator=random)
     real = heldout.at(torch.randperm(len(heldout), generator=random)[:AT_MOST])
-    labels, left_out = real.labels, order[: max(0, ENOUGH - len(real))]
+    labels, left_out = real.tensors.labels, order[: max(0, ENOUGH - len(real))]
     _, near = _closest(drawn, drawn_labels, None, training)
-    plain, usual = _closest(real.images, labels, None, training)
+    plain, usual = _closest(real.tensors.pixels, labels, None, training)
     if len(left_out):
         some = training.at(left_out)
-        usual = torch.cat([usual, _closest(some.images, some.labels, left_out, training)[1]])
-        labels = torch.cat([labels, some.labels])
+        usual = torch.cat(
+            [usual, _closest(some.tensors.pixels, some.tensors.labels, left_out, training)[1]]
+        )
+        labels = torch.cat([labels, some.tensors.labels])
     limits = _limits(usual, labels, training.classes)
     real_share = (usual < limits[labels]).double().mean().item()
     closer = near < limits[drawn_labels]
@@ -82,12 +84,14 @@ def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def _closest(
-    images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Dataset
+    images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Images
 ) -> tuple[Tensor, Tensor]:
     """Of each image the distance to the nearest training image of its class, and that to the nearest of the
     CANDIDATES nearest when the image is turned, zoomed or slanted and both are smoothed. `own_rows`: of the
     images."""
-    apart, rows = nearest(images, labels, training.images, training.labels, CANDIDATES + 1)
+    apart, rows = nearest(
+        images, labels, training.tensors.pixels, training.tensors.labels, CANDIDATES + 1
+    )
     if own_rows is not None:
         apart[rows == own_rows[:, None]] = math.inf
     apart, order = apart.topk(CANDIDATES, dim=1, largest=False)
@@ -95,7 +99,7 @@ def _closest(
     size = max(1, _BLOCK // (CANDIDATES * (2 * MAX_SHIFT + 1) ** 2 * images[0].numel()))
     with parts_on_threads(available_threads()) as parallel:
         pieces = parallel(
-            lambda piece: _turned(piece[0], training.images[piece[1].flatten()]),
+            lambda piece: _turned(piece[0], training.tensors.pixels[piece[1].flatten()]),
             zip(images.split(size), rows.split(size), strict=True),
         )
         turned = torch.cat(list(pieces))

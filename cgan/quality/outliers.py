@@ -42,7 +42,7 @@ FEWEST = 10  # training images of a class: of less nothing is said
 
 
 @dataclass(frozen=True)
-class Images:
+class Samples:
     """Of N images: `looks` float [N, columns] (`class_shift.looks_of`), `features` [N, 128], labels [N]."""
 
     looks: Tensor
@@ -68,10 +68,10 @@ class Excess(NamedTuple):
 
 
 def outliers(
-    drawn: Images,
-    training: Images,
+    drawn: Samples,
+    training: Samples,
     seen_labels: Tensor,
-    heldout: Images,
+    heldout: Samples,
     shape: Sequence[int],
     classes: int,
 ) -> list[Excess]:

@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_conte
 from cgan.quality.judge import Judge, load_judge, look
 from cgan.quality.likeness import near_copies
 from cgan.quality.metrics import conditional_accuracy
-from cgan.quality.outliers import Images, outliers
+from cgan.quality.outliers import Samples, outliers
 from cgan.registry.client import GATE_FOLDER, Registry, Version, downloaded, generator_file
 from cgan.registry.decision import (
     agreement,
@@ -138,11 +139,11 @@ def judge(report: Report, match: Match, params: Params) -> str:
     near = near_copies(drawings, labels, training, heldout, seed)
     checks = bars(limits, challenger, near, evaluation_set.agreement, diverse, names)
     drawn, real, unseen = (
-        Images(looks_of(pixels), features, its_labels)
+        Samples(looks_of(pixels), features, its_labels)
         for pixels, features, its_labels in (
             (drawings, seen.features, labels),
-            (training.images, evaluation_set.trained, training.labels),
-            (heldout.images, evaluation_set.real.features, heldout.labels),
+            (training.tensors.pixels, evaluation_set.trained, training.tensors.labels),
+            (heldout.tensors.pixels, evaluation_set.real.features, heldout.tensors.labels),
         )
     )
     shape, classes = drawings.shape[1:], training.classes
@@ -218,7 +219,7 @@ def keep_at_run(registry: Registry, version: Version, match: Match) -> None:
     (images, labels), heldout = _whole(match.inputs), match.inputs.heldout
     real = match.evaluation_set.real
     looks = Moments.of_images(images, labels, heldout.classes)
-    seen = Moments.of([real.features], heldout.labels, heldout.classes)
+    seen = Moments.of([real.features], heldout.tensors.labels, heldout.classes)
     tensors = {
         **{f"looks.{key}": value for key, value in vars(looks).items()},
         **{f"seen.{key}": value for key, value in vars(seen).items()},
@@ -264,8 +265,8 @@ def _images_of_a_group(inputs: Inputs) -> float:
     """How many images an image's group has, mean over the images; 1 without groups. One side of the split has
     all of a group."""
     groups = [part.groups for part in (inputs.training, inputs.heldout) if part.groups is not None]
-    sizes = [each.unique(return_counts=True)[1].double() for each in groups]
-    return float(torch.cat(sizes).square().sum() / torch.cat(sizes).sum()) if sizes else 1.0
+    sizes = [np.unique(each, return_counts=True)[1] for each in groups]
+    return float(np.square(np.concatenate(sizes)).sum() / sum(map(np.sum, sizes))) if sizes else 1.0
 
 
 def _fingerprints(images: Tensor, labels: Tensor) -> Tensor:
@@ -281,4 +282,5 @@ def _fingerprints(images: Tensor, labels: Tensor) -> Tensor:
 def _whole(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """All images and labels of the CSV."""
     parts = (inputs.training, inputs.heldout)
-    return torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+    pixels, labels, _ = zip(*(part.tensors for part in parts), strict=True)
+    return torch.cat(pixels), torch.cat(labels)

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cgan.data.csv_report import validated_params
 from cgan.drawing.drawings import class_folders, write_csv, write_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
@@ -20,8 +19,9 @@ from cgan.evidence.sets import fill, missing
 from cgan.files import read_json, write_text
 from cgan.markdown import in_spreadsheet
 from cgan.model.sampling import picture_of
-from cgan.page.data_facts import Rows
-from cgan.project import EVIDENCE, EVIDENCE_TEXT, GATE_REPORT, GATE_TEXT, JUDGE, VALIDATION
+from cgan.page.data_facts import rows_of, whole_data
+from cgan.params.reading import load_params
+from cgan.project import EVIDENCE, EVIDENCE_TEXT, GATE_REPORT, GATE_TEXT, JUDGE
 from cgan.quality.judge import load_judge
 
 
@@ -40,8 +40,8 @@ def balance(
     path = Path(out)
     if path.suffix not in ("", ".csv"):
         raise CganError(f"--out {out}: expected a file name that ends in .csv, or a folder name.")
-    rows, generator = Rows.read(), Generator.load(source)
-    classes, (count, *shape) = rows.classes, rows.images.shape
+    data, generator = whole_data(), Generator.load(source)
+    classes, (count, *shape) = data.classes, data.pixels.shape
     expected = (classes, *shape[1:], *([3] if shape[0] == 3 else []))
     if (generator.classes, *generator.shape) != expected:
         raise CganError(
@@ -51,27 +51,27 @@ def balance(
     if (reason := spoken_against(str(generator.facts["digest"]))) and not anyway:
         raise CganError(f"{reason} To write the data anyway, add --anyway.")
     judge, facts = load_judge(JUDGE)
-    if facts.get("data_digest") != rows.metadata["digest"]:
+    if facts.get("data_digest") != data.at(rows_of(data, "train")).digest:
         raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
-    lacking = missing(rows.counts, per_class)
+    lacking = missing(data.tensors.counts, per_class)
     drawn, sure = fill(generator.model, judge, lacking, seed, believed, generator.class_names)
 
-    pictures = picture_of(torch.cat([rows.images, drawn]))
-    labels = torch.cat([rows.labels, lacking]).numpy()
+    pictures = picture_of(torch.cat([data.tensors.pixels, drawn]))
+    labels = torch.cat([data.tensors.labels, lacking]).numpy()
     part = np.full(len(labels), "drawn", dtype=object)
-    part[rows.training], part[rows.heldout] = "train", "holdout"
+    part[rows_of(data, "train")], part[rows_of(data, "val")] = "train", "holdout"
     names = np.array(generator.class_names, object)[labels]
     numbers = np.arange(len(labels)) + 1
     listed = pd.DataFrame({"row": numbers, "label": labels, "class": names, "part": part})
-    if rows.files:
-        listed["original"] = [*rows.files, *[None] * len(lacking)]
+    if data.files:
+        listed["original"] = [*data.files, *[None] * len(lacking)]
     listed["judge"] = np.concatenate([np.full(count, np.nan), sure.numpy()])
     if path.suffix == ".csv":
-        column = validated_params(read_json(VALIDATION), str(VALIDATION)).label_column
+        column = load_params().validation.label_column
         write_csv(path, pictures, labels.tolist(), column)
     else:
         folders = np.array(class_folders(generator.class_names), object)
-        listed["file"] = _picture_names(folders[labels], rows.files, listed)
+        listed["file"] = _picture_names(folders[labels], data.files, listed)
         write_folder(path, pictures, listed["file"])
     for column, before in (("class", "'"), ("original", "./"), ("file", "./")):
         if column in listed:

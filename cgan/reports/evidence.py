@@ -6,14 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from cgan.data.csv_report import validated_params
-from cgan.data.dataset import Dataset, digest_of, image_digests, load_dataset
 from cgan.data.sources import read
 from cgan.errors import CganError, DataError, listed, percent
 from cgan.evidence import probe
@@ -27,11 +25,12 @@ from cgan.evidence.rounds import (
     with_probe,
 )
 from cgan.evidence.sets import fill, missing, require_unseen
-from cgan.files import locked, read_json, require_writable, sha256_of, write_text
+from cgan.files import locked, require_writable, sha256_of, write_text
+from cgan.images import Images, image_digests, load_images
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.model.model_file import load_generator
 from cgan.page.assemble import document
-from cgan.page.data_facts import Rows
+from cgan.page.data_facts import whole_data
 from cgan.params.sections import Params
 from cgan.project import (
     EVIDENCE,
@@ -43,7 +42,6 @@ from cgan.project import (
     RUN_REFERENCE,
     TEST_DATA,
     TRAIN_DATA,
-    VALIDATION,
     home,
 )
 from cgan.quality.evaluation import Inputs
@@ -93,7 +91,7 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
     require_writable(EVIDENCE)
     compute_deterministically()
     hardware = choose_hardware(params.train.device, "auto")
-    training, progress = load_dataset(TRAIN_DATA), functools.partial(runner.progress, say=say)
+    training, progress = load_images(TRAIN_DATA), functools.partial(runner.progress, say=say)
     test, tested_on = _test_set(params, options, training, say)
     few = tested_on == HOLD_OUT and int(test.counts.min()) < HELD_OUT
     count = options.folds or (ROUNDS if few and not options.seeds else 0)
@@ -102,7 +100,7 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tidy(folder)
         if count:
-            tested_on, data = f"each of {count} folds", Rows.read()
+            tested_on, data = f"each of {count} folds", whole_data()
             fold_of, drawn = folds_of(data, count, params), options.drawn
             others = _by_fold(drawn, count, params, data, say) if drawn else []
             filling = options.per_class, options.believed, others
@@ -110,7 +108,7 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
         else:
             filled, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
             if options.drawn:
-                require_unseen(filled.images, test.images)
+                require_unseen(filled.tensors.pixels, test.tensors.pixels)
             rounds = rounds_by_seed(training, filled, test, params, seeds, folder, hardware)
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
@@ -136,15 +134,15 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
 # --- what is tested on, and what fills up the classes --------------------------------------------
 
 
-def _test_set(params: Params, options: Options, training: Dataset, say: Say) -> tuple[Dataset, str]:
+def _test_set(params: Params, options: Options, training: Images, say: Say) -> tuple[Images, str]:
     """The images of `--test` that are not in the training part, or the data's own test set, or the hold-out;
     and which it is."""
     path = options.test
     if not path:
-        test = load_dataset(TEST_DATA) if TEST_DATA.is_file() else None  # empty if there is none
-        return (test, "the test set") if test else (load_dataset(HOLDOUT_DATA), HOLD_OUT)
+        test = load_images(TEST_DATA) if TEST_DATA.is_file() else None  # empty if there is none
+        return (test, "the test set") if test else (load_images(HOLDOUT_DATA), HOLD_OUT)
     data = labelled(path, params, training)
-    trained_on, digests = (image_digests(part.images.numpy()) for part in (training, data))
+    trained_on, digests = (image_digests(part.pixels) for part in (training, data))
     new = ~np.isin(digests, trained_on)
     if not new.all():
         say(f"{path}: {(~new).sum():,} images are in the training part too and are left out.")
@@ -155,17 +153,19 @@ def _test_set(params: Params, options: Options, training: Dataset, say: Say) -> 
     return data.at(np.flatnonzero(new)), str(path)
 
 
-def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
+def labelled(path: Path, params: Params, data: Images) -> Images:
     """The images of a CSV, archive or folder, with the labels that `data` has for their classes.
 
     Raises DataError where shape or classes are others.
     """
-    validated = validated_params(read_json(VALIDATION), str(VALIDATION))
-    source, _ = read(path, params.data, validated)
-    if source.images.shape[1:] != data.images.shape[1:] or source.classes > data.classes:
+    channels, height, width = data.shape
+    like_data = {"channels": channels, "height": height, "width": width}
+    expected = params.validation.model_copy(update=like_data)
+    source, _ = read(path, params.data, expected)
+    if source.shape != data.shape or source.classes > data.classes:
         raise DataError(
-            f"{path}: {source.classes} classes of shape {source.images.shape[1:]}; expected at most "
-            f"{data.classes} of {tuple(data.images.shape[1:])} (channels, height, width). Give such images."
+            f"{path}: {source.classes} classes of shape {source.shape}; expected at most "
+            f"{data.classes} of {data.shape} (channels, height, width). Give such images."
         )
     labels, classes = source.labels, data.class_names
     if names := source.class_names:  # of folders, which are in an order of their own
@@ -176,21 +176,19 @@ def labelled(path: Path, params: Params, data: Dataset) -> Dataset:
             )
         labels = np.array([classes.index(name) for name in names])[labels]
     order = np.argsort(labels, kind="stable")  # by class, as a generator is asked for them
-    images, numbers = (torch.from_numpy(array[order]) for array in (source.images, labels))
-    groups = None if source.groups is None else torch.from_numpy(source.groups[order])
-    return Dataset(images, numbers, data.metadata, groups=groups)
+    return replace(source, labels=labels, class_names=data.class_names).at(order)
 
 
-def _others(folder: Path, params: Params, data: Dataset, say: Say) -> Dataset:
+def _others(folder: Path, params: Params, data: Images, say: Say) -> Images:
     """Somebody else's drawings; says of which classes there are none."""
     drawn = labelled(folder, params, data)
     without = (data.counts < data.counts.max()) & (drawn.counts == 0)
-    if names := [data.class_names[n] for n in without.nonzero()[:, 0]]:
+    if names := [data.class_names[n] for n in np.flatnonzero(without)]:
         say(f"{folder}: no drawings of {listed(names)}, so nothing is added to these classes.")
     return drawn
 
 
-def _by_fold(folder: Path, count: int, params: Params, data: Dataset, say: Say) -> list[Dataset]:
+def _by_fold(folder: Path, count: int, params: Params, data: Images, say: Say) -> list[Images]:
     names = [folder / f"fold-{fold + 1}" for fold in range(count)]
     if absent := [name for name in names if not name.is_dir()]:
         raise DataError(
@@ -201,13 +199,16 @@ def _by_fold(folder: Path, count: int, params: Params, data: Dataset, say: Say) 
     return [_others(name, params, data, say) for name in names]
 
 
-def _drawings(params: Params, options: Options, training: Dataset, say: Say) -> Dataset:
+def _drawings(params: Params, options: Options, training: Images, say: Say) -> Images:
     if options.drawn:
         return _others(options.drawn, params, training, say)
-    inputs, lacking = Inputs.load(params.train.device), missing(training.counts, options.per_class)
+    inputs, lacking = (
+        Inputs.load(params.train.device),
+        missing(training.tensors.counts, options.per_class),
+    )
     seed, names = params.evaluate.seed, training.class_names
     images, _ = fill(inputs.model, inputs.judge, lacking, seed, options.believed, names)
-    return Dataset(images, lacking, training.metadata)
+    return Images(images, lacking, training.class_names)
 
 
 def _digest() -> str:
@@ -218,7 +219,7 @@ def _digest() -> str:
 # --- carrying it out -----------------------------------------------------------------------------
 
 
-def _key(params: Params, options: Options, parts: tuple[Dataset, ...], hardware: Hardware) -> str:
+def _key(params: Params, options: Options, parts: tuple[Images, ...], hardware: Hardware) -> str:
     """Names everything that the answer depends on."""
     files = [file for name in CODE for file in sorted(PACKAGE.glob(name))]
     drawn = options.drawn.rglob("*") if options.drawn else ()
@@ -226,9 +227,9 @@ def _key(params: Params, options: Options, parts: tuple[Dataset, ...], hardware:
         "code": [sha256_of(path) for path in files],
         "options": {name: str(value) for name, value in asdict(options).items()},
         "params": [params.train.model_dump(), params.train_judge.model_dump()],
-        "split": [params.preprocess.model_dump(), parts[0].metadata["csv_sha256"]],
+        "split": [params.preprocess.model_dump(), parts[0].source_sha256],
         "seed": params.evaluate.seed,
-        "data": [digest_of(part.images.numpy(), part.labels.numpy()) for part in parts],
+        "data": [part.digest for part in parts],
         "drawn": [sha256_of(path) for path in sorted(drawn) if path.is_file()],
         "generator": _digest(),
         "torch": [torch.__version__, str(hardware.device), str(hardware.precision)],

@@ -41,7 +41,7 @@ def report_on(
     """The report, and its tables as a page has them. `near`: how many of the tested images look much like one
     that was learnt from, and of how many that were looked at."""
     answers, names = together(outcomes), rounds[0].test.class_names
-    learnt = torch.stack([round_.training.counts for round_ in rounds])
+    learnt = torch.stack([round_.training.tensors.counts for round_ in rounds])
     added = torch.stack([round_.lacking.bincount(minlength=len(names)) for round_ in rounds])
     tables = [
         _classes(effect, names, learnt.double().mean(dim=0), added.double().mean(dim=0)),

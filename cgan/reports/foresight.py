@@ -10,10 +10,10 @@ import torch
 
 from cgan.data.contact_sheet import COLUMNS
 from cgan.data.csv_report import of_each
-from cgan.data.dataset import Dataset, LabelledImages, Rows
 from cgan.data.parts import divide
 from cgan.data.sources import read
 from cgan.errors import listed
+from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.local_score import LocalScoreSettings
 from cgan.page.drawn_facts import drawings_shown
@@ -35,9 +35,10 @@ REST_S = (
 Counts = dict[str, int]  # by the class's name
 
 
-def foresee(data: LabelledImages, names: list[str], params: Params) -> Iterator[str]:
+def foresee(data: Images, params: Params) -> Iterator[str]:
     """Four lines: classes, the hold-out, `auto` and the time; before them what `preprocess` will say. Takes
     some seconds, for it trains a few steps."""
+    names = data.class_names
     parts, _, notes = divide(data, names, params.preprocess)
     trained, held, tested = (
         dict(zip(names, np.bincount(data.labels[p], minlength=len(names)).tolist(), strict=True))
@@ -47,7 +48,7 @@ def foresee(data: LabelledImages, names: list[str], params: Params) -> Iterator[
     yield f"To train on: {of_each(trained)}."
     own_split = data.splits is not None and bool((data.splits == 1).any())
     yield _held_out(held, tested, params.preprocess.holdout_fraction, own_split)
-    training = _training_part(data, names, parts[0])
+    training = data.at(parts[0])
     fitting = fit(params.train, training)
     yield f"Chosen for these images: {fitting.choice or 'nothing, as `train` has no `auto`'}."
     if fitting.advice:
@@ -86,19 +87,13 @@ def prices(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
     for width, height in sizes:
         sized = params.data.model_copy(update={"height": height, "width": width})
         data, _ = read(file, sized, params.validation)
-        names = data.class_names or [str(label) for label in range(data.classes)]
-        training = _training_part(data, names, divide(data, names, params.preprocess)[0][0])
+        training = data.at(divide(data, data.class_names, params.preprocess)[0][0])
         seconds = sum(_seconds(training, params, fit(params.train, training)))
         found.append(f"about {duration(seconds)} with {width} × {height}")
     return f"A run takes, on this machine, {' and '.join(found)}."
 
 
-def _training_part(data: LabelledImages, names: list[str], rows: Rows) -> Dataset:
-    images, labels = (torch.from_numpy(array[rows]) for array in (data.images, data.labels))
-    return Dataset(images, labels, {"classes": len(names), "class_names": names})
-
-
-def _how_long(training: Dataset, params: Params, fitting: Fit) -> str:
+def _how_long(training: Images, params: Params, fitting: Fit) -> str:
     hardware = choose_hardware(fitting.params.device, fitting.params.precision)
     taken, judging, rest = _seconds(training, params, fitting)
     of_what, instead = (
@@ -119,7 +114,7 @@ def _how_long(training: Dataset, params: Params, fitting: Fit) -> str:
     )
 
 
-def _seconds(training: Dataset, params: Params, fitting: Fit) -> tuple[float, float, float]:
+def _seconds(training: Images, params: Params, fitting: Fit) -> tuple[float, float, float]:
     """Of the generator's training, or of a sampler's drawings; of judges', and of the rest."""
     hardware = choose_hardware(fitting.params.device, fitting.params.precision)
     kimg, gan_train = params.train_judge.total_kimg, params.evaluate.gan_train_kimg
@@ -135,7 +130,7 @@ def _seconds(training: Dataset, params: Params, fitting: Fit) -> tuple[float, fl
     return seconds_of_training(training, fitting.params), judging, REST_S
 
 
-def drawings_of_a_run(training: Dataset, params: Params, settings: LocalScoreSettings) -> int:
+def drawings_of_a_run(training: Images, params: Params, settings: LocalScoreSettings) -> int:
     """How many drawings evaluation, page and pictures take."""
     sampler = sampler_of(training, settings)
     judged = classes_asked(training.classes, params.evaluate, sampler.seconds_per_drawing)
@@ -143,7 +138,7 @@ def drawings_of_a_run(training: Dataset, params: Params, settings: LocalScoreSet
     return params.evaluate.draws * len(judged) + drawings_shown(sampler) + sheets
 
 
-def seconds_of_judge(data: Dataset, recipe: JudgeParams, hardware: Hardware) -> float:
+def seconds_of_judge(data: Images, recipe: JudgeParams, hardware: Hardware) -> float:
     where = hardware.device, hardware.precision
     a_step = seconds_a_step(lambda steps: train_judge(data, recipe, *where, steps))
     return a_step * recipe.total_kimg * 1000 / min(recipe.batch_size, len(data))

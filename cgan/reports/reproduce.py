@@ -14,10 +14,9 @@ from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError, TrainingError
-from cgan.files import sha256_of
-from cgan.model.file_facts import read_facts
+from cgan.files import read_json, sha256_of
 from cgan.params.reading import load_params
-from cgan.project import CSV, GENERATOR, PICTURES, project_root
+from cgan.project import CSV_SOURCE, GENERATOR, project_root
 from cgan.registry.client import open_registry
 from cgan.reports.recorded_run import find_run_id
 from cgan.tracking.runs import SOURCE, WEIGHTS
@@ -50,9 +49,7 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
         shutil.copyfile(params, tree / "params.yaml")
         bring_data(root, tree)
         repeat(tree)
-        pictures = tree / PICTURES
-        facts = read_facts(pictures, "pictures") if pictures.is_file() else {}
-        if (facts.get("digest") or sha256_of(tree / CSV)) != tags.get("cgan.csv_sha256"):
+        if read_json(tree / CSV_SOURCE)["sha256"] != tags.get("cgan.csv_sha256"):
             say("The data differ from those of the run.")
         then, now = tags[WEIGHTS], sha256_of(tree / GENERATOR)
     say(f"the same bytes: {now}" if now == then else f"NOT the same bytes: {then} then, {now} now")

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cgan.data.dataset import Dataset, load_dataset
 from cgan.drawing.drawings import class_folders, new_folder, numbered, write_folder
 from cgan.evidence.rounds import folds_of
+from cgan.images import Images, load_images
 from cgan.model.sampling import picture_of
-from cgan.page.data_facts import Rows
+from cgan.page.data_facts import whole_data
 from cgan.params.sections import Params
 from cgan.project import HOLDOUT_DATA, TEST_DATA, TRAIN_DATA
 
@@ -19,7 +19,7 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
     """
     with new_folder(out) as new:
         for name, part in _parts(params, folds):
-            pictures, folders = picture_of(part.images), class_folders(part.class_names)
+            pictures, folders = picture_of(part.tensors.pixels), class_folders(part.class_names)
             files = (f"{folders[n]}/{i:06d}.png" for i, n in enumerate(part.labels.tolist(), 1))
             write_folder(new / name, pictures, files)
     ways = f"--folds {folds} --drawn" if folds else "--seeds 5 --drawn"
@@ -31,13 +31,13 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
     )
 
 
-def _parts(params: Params, folds: int | None) -> Iterator[tuple[str, Dataset]]:
+def _parts(params: Params, folds: int | None) -> Iterator[tuple[str, Images]]:
     if not folds:
         for name, path in (("train", TRAIN_DATA), ("val", HOLDOUT_DATA), ("test", TEST_DATA)):
-            if part := load_dataset(path):  # without images if the data have no test set
+            if part := load_images(path):  # without images if the data have no test set
                 yield name, part
         return
-    data = Rows.read()
+    data = whole_data()
     fold_of = folds_of(data, folds, params)
     for fold in range(folds):
         yield f"fold-{fold + 1}/train", data.at(fold_of != fold)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.model.hardware import wait_for_device
 from cgan.params.sections import TrainParams
 from cgan.training.loop import train
@@ -16,9 +16,9 @@ WARM, TIMED, MOST_S = 2, 6, 10.0  # steps; seconds
 PIXELS = 64 * 64  # of an image; with larger ones fewer are in a step, which would take many seconds
 
 
-def seconds_of_training(data: Dataset, params: TrainParams) -> float:
+def seconds_of_training(data: Images, params: TrainParams) -> float:
     """Of the steps alone. It takes less than ten seconds, whatever the size of the images."""
-    parts, area = params.cpu_parts, data.images.shape[2] * data.images.shape[3]
+    parts, area = params.cpu_parts, data.shape[1] * data.shape[2]
     batch = max(1, params.batch_size * PIXELS // max(PIXELS, area) // parts) * parts
     batch = min(params.batch_size, max(batch, 2 * parts))  # batch norm needs two
     quick = params.model_copy(update={"batch_size": batch})

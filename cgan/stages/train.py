@@ -23,7 +23,6 @@ import torch
 
 from cgan import project
 from cgan.data.contact_sheet import with_names
-from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import Interrupted, TrainingError
 from cgan.files import (
     locked,
@@ -34,6 +33,7 @@ from cgan.files import (
     write_bytes,
     write_text,
 )
+from cgan.images import Images, load_images
 from cgan.model.file_facts import FORMAT
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_generator, save_network, save_no_discriminator
@@ -67,7 +67,7 @@ COMPUTING = ("model", "training")  # packages: a change of the rest cannot chang
 
 def main() -> None:
     params = load_params()
-    data = load_dataset(TRAIN_DATA)
+    data = load_images(TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
     fitting = fit(params.train, data)
     fitted = fitting.params
@@ -128,15 +128,15 @@ def main() -> None:
 
 
 def result_facts(
-    params: TrainParams, data: Dataset, hardware: Hardware, judge: str
+    params: TrainParams, data: Images, hardware: Hardware, judge: str
 ) -> dict[str, Any]:
     """Everything that determines the trained weights, what their file says, and the probes, by the digest of
     their judge; as plain JSON."""
-    sources = {"data_sha256": "csv_sha256", "data_digest": "digest", "class_names": "class_names"}
+    names = {"class_names": data.class_names} if data.is_named else {}
     return {
         "format": FORMAT,
         "params": params.used(),
-        "data": {k: data.metadata[name] for k, name in sources.items() if name in data.metadata},
+        "data": {"data_sha256": data.source_sha256, "data_digest": data.digest} | names,
         "judge": judge,
         "classes": data.classes,  # by `validate.classes` there can be more than the data shows
         "code": {
@@ -161,16 +161,16 @@ def fingerprint(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def dataset_facts(data: Dataset) -> dict[str, Any]:
+def dataset_facts(data: Images) -> dict[str, Any]:
     source = read_json(project.CSV_SOURCE) if project.CSV_SOURCE.is_file() else {}
     return {
         "name": f"{source.get('source', 'csv')}: {Path(str(source.get('origin', 'train.csv'))).name}",
         "path": str(project.PICTURES if project.PICTURES.is_file() else project.CSV),
-        "sha256": data.metadata["csv_sha256"],
+        "sha256": data.source_sha256,
         "rows": source.get("rows", len(data)),
         "training_images": len(data),
         "classes": data.classes,
-        "shape": list(data.images.shape[1:]),
+        "shape": list(data.shape),
     }
 
 
@@ -213,7 +213,7 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
     write_text(PROBES, _table((*COLUMNS[:2], *PROBE), trained.probes))
 
 
-def keep_sampler(run: Run, fitting: Fit, data: Dataset, facts: dict[str, Any]) -> None:
+def keep_sampler(run: Run, fitting: Fit, data: Images, facts: dict[str, Any]) -> None:
     """In place of a training: a file of the images that a sampler draws from, empty tables, and drawings for
     MLflow."""
     assert fitting.settings

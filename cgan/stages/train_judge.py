@@ -5,9 +5,9 @@ import time
 
 import torch
 
-from cgan.data.dataset import load_dataset
 from cgan.errors import percent
 from cgan.files import require_writable, write_json
+from cgan.images import load_images
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.reading import load_params
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
@@ -18,7 +18,7 @@ from cgan.stages.runner import log, progress, run_stage
 def main() -> None:
     params = load_params()
     require_writable(JUDGE, JUDGE_METRICS)
-    data, holdout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
+    data, holdout = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
     hardware = choose_hardware(params.train.device, "auto")
     compute_deterministically()
     log.info("Training the judge on %d images (%s) …", len(data), hardware.device)
@@ -30,7 +30,7 @@ def main() -> None:
     right, (low, high) = estimate.value, estimate.interval
     facts = {
         "params": params.train_judge.model_dump(),
-        "data_digest": data.metadata["digest"],
+        "data_digest": data.digest,
         "torch": torch.__version__,
     }
     save_judge(JUDGE, judge, facts)

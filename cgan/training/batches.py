@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cgan.data.dataset import Dataset
 from cgan.errors import ParamsError
+from cgan.images import Images
 from cgan.model.hardware import fits, rows_on
 from cgan.params.sections import TrainParams
 
@@ -50,17 +50,16 @@ class Feed:
     `chunk` steps are prepared at once: on a GPU one copy to the device for all of them.
     """
 
-    def __init__(
-        self, data: Dataset, params: TrainParams, device: torch.device, chunk: int
-    ) -> None:
-        if params.batch_size > len(data.labels):
+    def __init__(self, data: Images, params: TrainParams, device: torch.device, chunk: int) -> None:
+        if params.batch_size > len(data):
             raise ParamsError(
                 f"params.yaml: `train.batch_size` is {params.batch_size}, but the training part has only "
-                f"{len(data.labels)} images. Set it to {len(data.labels)} or less."
+                f"{len(data)} images. Set it to {len(data)} or less."
             )
         self.params, self.device, self.chunk = params, device, chunk
-        self.labels = data.labels.to(device)
-        self.images = data.images.to(device) if fits(data.images, device) else data.images
+        images, labels, _ = data.tensors
+        self.labels = labels.to(device)
+        self.images = images.to(device) if fits(images, device) else images
         self._prepared = -1
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 

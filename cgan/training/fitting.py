@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from cgan.data.dataset import Dataset
 from cgan.errors import DataError, listed, percent
+from cgan.images import Images
 from cgan.model.local_score import (
     LocalScoreSampler,
     LocalScoreSettings,
@@ -101,7 +101,7 @@ class Fit(NamedTuple):
     """Of a local score sampler, which is not trained; None: of a GAN, which is."""
 
 
-def fit(choices: TrainChoices, data: Dataset) -> Fit:
+def fit(choices: TrainChoices, data: Images) -> Fit:
     """A value for each `auto`; what params.yaml says itself stays. Raises DataError for a class that a local
     score sampler could not draw."""
     if choices.generator == "local_score":
@@ -112,7 +112,7 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
         "auto",
         "projection",
     ):
-        suited, why = suits(data.images, data.labels)
+        suited, why = suits(*data.tensors[:2])
         if suited and int(data.counts.min()):
             found = _fit_local_score(choices, data, why)
             assert found.settings
@@ -122,15 +122,16 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
     return fit_gan(choices, data)
 
 
-def fit_gan(choices: TrainChoices, data: Dataset) -> Fit:
+def fit_gan(choices: TrainChoices, data: Images) -> Fit:
     """The same of a GAN alone, whatever else suits the data."""
     near = nearest(data)
     rules: Mapping[str, Any] = NEAR
     advice = ADVICE if near.hard and choices.total_kimg == "auto" else ""
     if near.hard:
-        side = min(data.images.shape[2:])
+        side = min(data.shape[1:])
         rules = NEAR | HARD | {"max_shift": round(SHIFT * side) if side >= LEAST_SIDE else 0}
-        some = data.images[:: math.ceil(len(data) / COMPARED)]  # not the first: a CSV can be sorted
+        # Not the first: a CSV can be sorted.
+        some = data.tensors.pixels[:: math.ceil(len(data) / COMPARED)]
         if photographs(some):
             rules |= {"generator": "upsample"}
             if near.classes_alike:
@@ -146,7 +147,7 @@ def fit_gan(choices: TrainChoices, data: Dataset) -> Fit:
     return Fit(params, f"{words} ({why})" if words else "", advice)
 
 
-def _fit_local_score(choices: TrainChoices, data: Dataset, why: str) -> Fit:
+def _fit_local_score(choices: TrainChoices, data: Images, why: str) -> Fit:
     """`why`: what speaks for it in these data; nothing where params.yaml asks for it."""
     if empty := [
         name
@@ -157,7 +158,7 @@ def _fit_local_score(choices: TrainChoices, data: Dataset, why: str) -> Fit:
             "params.yaml: `train.generator: local_score` draws from the images of a class, and there are "
             f"none of {listed(empty)}. Add some, lower `validate.classes`, or set `train.generator: deconv`."
         )
-    fitted, words = fitted_settings(data.images)
+    fitted, words = fitted_settings(data.tensors.pixels)
     named = {
         "cap": choices.score_cap,
         "sources": choices.score_sources,
@@ -171,9 +172,9 @@ def _fit_local_score(choices: TrainChoices, data: Dataset, why: str) -> Fit:
     return Fit(params, generator + words, ADVICE_ON_LOCAL_SCORE, settings)
 
 
-def sampler_of(data: Dataset, settings: LocalScoreSettings) -> LocalScoreSampler:
+def sampler_of(data: Images, settings: LocalScoreSettings) -> LocalScoreSampler:
     """What takes the place of a training: it draws from these images."""
-    return LocalScoreSampler(data.images, data.labels, settings)
+    return LocalScoreSampler(*data.tensors[:2], settings)
 
 
 def gamma(images: Tensor) -> float:
@@ -195,14 +196,14 @@ def filled(choices: TrainChoices, rules: Mapping[str, Any] = NEAR) -> TrainParam
     return TrainParams(**values | {n: rule for n, rule in rules.items() if values[n] == "auto"})
 
 
-def nearest(data: Dataset) -> Nearest:
+def nearest(data: Images) -> Nearest:
     """How near the images lie to others, by their pixels. A large set is judged by a sample, drawn by a seed
     of its own."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:COMPARED]
-    height, width = (min(side, COMPARED_SIDE) for side in data.images.shape[2:])
-    pieces = (data.images[rows].float() for rows in order.split(AT_ONCE))
+    height, width = (min(side, COMPARED_SIDE) for side in data.shape[1:])
+    pieces = (data.tensors.pixels[rows].float() for rows in order.split(AT_ONCE))
     pixels = torch.cat([adaptive_avg_pool2d(piece, (height, width)).flatten(1) for piece in pieces])
-    labels = data.labels[order]
+    labels = data.tensors.labels[order]
     distances = torch.cdist(pixels[:LOOKED_AT], pixels)
     distances.fill_diagonal_(math.inf)
     closest = distances.min(dim=1)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from cgan.data.dataset import Dataset
 from cgan.errors import Interrupted, TrainingError, percent
 from cgan.files import write_bytes
+from cgan.images import Images
 from cgan.model.hardware import (
     choose_hardware,
     compute_deterministically,
@@ -58,7 +58,7 @@ class Diverged(TrainingError):  # noqa: N818 - reads like what happened
 
 
 def train(
-    data: Dataset,
+    data: Images,
     params: TrainParams,
     tracker: Tracker | None = None,
     folder: Path | None = None,
@@ -127,7 +127,7 @@ def train(
                 saved = "a checkpoint was saved" if folder else "nothing was saved"
                 raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
         wall_time_s = time.perf_counter() - started
-        counts = data.labels.bincount(minlength=data.classes)
+        counts = data.tensors.counts
         estimate_batch_norm(state.average, counts, params.seed)
     return Trained(
         state.average.cpu(),

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from cgan.data.contact_sheet import with_names
-from cgan.data.dataset import Dataset
 from cgan.errors import percent
+from cgan.images import Images
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import Picture, draw, image_grid, to_uint8
 from cgan.quality.judge import Judge, look
@@ -42,10 +42,10 @@ class Watch:
     Of more than COMPARED classes the variety of so many is compared, always of the same ones.
     """
 
-    def __init__(self, judge: Judge, data: Dataset, seed: int) -> None:
+    def __init__(self, judge: Judge, data: Images, seed: int) -> None:
         random = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data), generator=random)
-        present, several = ((data.counts > least).nonzero()[:, 0] for least in (0, 1))
+        present, several = ((data.tensors.counts > least).nonzero()[:, 0] for least in (0, 1))
         compared = several[torch.randperm(len(several), generator=random)[:COMPARED]]
         self.judge, self.names, self.seed, self.classes = (
             judge,
@@ -56,11 +56,13 @@ class Watch:
         self.asked = present[torch.arange(DRAWINGS) % len(present)]
         if len(present) > COMPARED:
             self.asked = torch.cat([self.asked, compared.repeat(DRAWINGS // COMPARED)])
-        self.real = look(judge, data.images[order[: 2 * DRAWINGS]]).features
+        self.real = look(judge, data.tensors.pixels[order[: 2 * DRAWINGS]]).features
         each = 2 * DRAWINGS // max(1, len(compared))
-        rows = torch.cat([order[:0], *(order[data.labels[order] == n][:each] for n in compared)])
-        real = look(judge, data.images[rows]).features
-        self.real_diversity = diversity(real, data.labels[rows], data.classes)
+        rows = torch.cat(
+            [order[:0], *(order[data.tensors.labels[order] == n][:each] for n in compared)]
+        )
+        real = look(judge, data.tensors.pixels[rows]).features
+        self.real_diversity = diversity(real, data.tensors.labels[rows], data.classes)
         self.worst_class = 0  # of the last probe: the least varied one
 
     def probe(self, generator: GeneratorNetwork) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.model.hardware import Hardware, Map, sharing_weights, without_compiler
 from cgan.model.networks import (
     Architecture,
@@ -43,8 +43,8 @@ def weights_of(optimizer: Optimizer) -> list[Tensor]:
 class TrainState:
     """Both networks, the averaged generator, both optimizers, and what was recorded so far."""
 
-    def __init__(self, data: Dataset, params: TrainParams, hardware: Hardware) -> None:
-        p, device, (_, channels, height, width) = params, hardware.device, data.images.shape
+    def __init__(self, data: Images, params: TrainParams, hardware: Hardware) -> None:
+        p, device, (_, channels, height, width) = params, hardware.device, data.pixels.shape
         shape = (data.classes, channels, height, width)
         of_generator = Architecture(
             p.generator, *shape, p.generator_width, p.latent_dim, p.max_width

@@ -14,8 +14,8 @@ from synthetic import csv_lines, make_images
 
 from cgan.data import csv_reader, csv_report, sources
 from cgan.data.csv_reader import read_csv
-from cgan.data.dataset import LabelledImages
 from cgan.errors import DataError, SourceError
+from cgan.images import Images
 from cgan.params.sections import DataParams, ValidateParams
 
 IMAGES, LABELS = make_images()
@@ -23,7 +23,7 @@ LINES = csv_lines(IMAGES, LABELS)
 DEFAULTS = ValidateParams()
 
 
-def accepts(folder: Path, content: str | list[str], **params: Any) -> LabelledImages:
+def accepts(folder: Path, content: str | list[str], **params: Any) -> Images:
     path = folder / "train.csv"
     path.write_text(content if isinstance(content, str) else "\n".join(content) + "\n", newline="")
     return read_csv(path, DEFAULTS.model_copy(update=params))
@@ -55,16 +55,16 @@ def test_images_and_labels_are_those_that_were_written_in_the_shape_of_the_data_
     tmp_path: Path, digits_csv: Path
 ) -> None:
     table = read_csv(digits_csv, DEFAULTS)
-    assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
-    assert table.images.dtype == np.uint8 and table.labels.dtype == np.int64
-    assert table.classes == 3 and table.warnings == ()
+    assert np.array_equal(table.pixels, IMAGES) and np.array_equal(table.labels, LABELS)
+    assert table.pixels.dtype == np.uint8 and table.labels.dtype == np.int64
+    assert table.classes == 3 and table.notes == ()
     images, labels = make_images(channels=3)
     table = accepts(tmp_path, csv_lines(images, labels), channels=3)
-    assert np.array_equal(table.images, images)
+    assert np.array_equal(table.pixels, images)
     table = accepts(tmp_path, csv_lines(images[:, :2], labels), height=16, width=8)
-    assert np.array_equal(table.images[:, 0], images[:, :2].reshape(-1, 16, 8))
+    assert np.array_equal(table.pixels[:, 0], images[:, :2].reshape(-1, 16, 8))
     table = accepts(tmp_path, "\n".join(with_field(1, 0, "300")))
-    assert table.labels[0] == 300 and "last line has no line end" in table.warnings[0]
+    assert table.labels[0] == 300 and "last line has no line end" in table.notes[0]
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 35, 1000])
@@ -74,7 +74,7 @@ def test_f88_rows_are_parsed_in_blocks_and_it_changes_nothing(
     report = report_of(tmp_path, LINES)
     monkeypatch.setattr(csv_reader, "BLOCK_VALUES", 65 * rows_at_once)
     table = accepts(tmp_path, LINES)
-    assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
+    assert np.array_equal(table.pixels, IMAGES) and np.array_equal(table.labels, LABELS)
     assert report_of(tmp_path, LINES) == report
     fault = refuses(tmp_path, with_field(36, 64, "256"))
     assert "row 36 (line 37), column pixel63: 256 is outside" in fault
@@ -84,14 +84,14 @@ def test_f88_shortest_rows_find_room(tmp_path: Path) -> None:
     lines = [LINES[0], *("0" + ",7" * 64 for _ in range(9))]
     for end in ("", "\n", "\r\n\r\n"):
         table = accepts(tmp_path, "\n".join(lines) + end)
-        assert len(table.labels) == 9 and (table.images == 7).all()
+        assert len(table.labels) == 9 and (table.pixels == 7).all()
 
 
 def test_a_column_of_groups_may_stand_between_label_and_pixels(tmp_path: Path) -> None:
     groups = ["group", *["tile 1", '"tile 2"', ""] * 12]
     lines = [line.replace(",", f",{g},", 1) for line, g in zip(LINES, groups, strict=True)]
     table = accepts(tmp_path, lines)
-    assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
+    assert np.array_equal(table.pixels, IMAGES) and np.array_equal(table.labels, LABELS)
     assert table.groups is not None and len(np.unique(table.groups)) == 2 + 12
     assert (table.groups[::3] == table.groups[0]).all() and table.groups[1] != table.groups[0]
     lines[2] = ",".join([*lines[2].split(",")[:5], "256", *lines[2].split(",")[6:]])
@@ -164,7 +164,7 @@ def test_f83_the_advice_for_labels_that_do_not_count_from_0_makes_a_valid_csv(
     path = tmp_path / "train.csv"
     exec(advice[1], {"pandas": pandas, "old": path, "new": path})
     table = read_csv(path, DEFAULTS.model_copy(update=column))
-    assert np.array_equal(table.labels, LABELS) and np.array_equal(table.images, IMAGES)
+    assert np.array_equal(table.labels, LABELS) and np.array_equal(table.pixels, IMAGES)
 
 
 def test_f83_rows_with_other_faults_are_not_to_be_renumbered(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_reader_is_exact_or_refuses_whatever_the_bytes(tmp_path: Path, data: st.
     except DataError as error:
         assert str(error).startswith("fuzzed.csv") and len(str(error)) < 1500
     else:
-        rows = np.column_stack([table.labels, table.images.reshape(len(table.labels), -1)])
+        rows = np.column_stack([table.labels, table.pixels.reshape(len(table.labels), -1)])
         assert rows.tolist() == strict_values(bytes(content))
 
 

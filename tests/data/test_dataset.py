@@ -16,13 +16,12 @@ from safetensors.numpy import save_file
 from synthetic import csv_lines, make_images, write_csv
 from uneven import GROUP_IN_NAME, NAMES, uneven, write_uneven_folder
 
-from cgan.data import dataset
-from cgan.data.dataset import image_digests
 from cgan.data.parts import divide, split
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of
+from cgan.images import Images, digest_of, image_digests, load_images, save_images
 from cgan.model import file_facts
-from cgan.page.data_facts import Rows
+from cgan.page.data_facts import place, rows_of, whole_data
 from cgan.params.reading import load_params
 from cgan.params.sections import PreprocessParams
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
@@ -32,35 +31,37 @@ from cgan.training.loop import train
 
 IMAGES, LABELS = make_images(per_class=20)
 LINES = np.arange(2, 62)
-FACTS = {"part": "train", "classes": 3, "csv_sha256": "ab"}
 
 
 def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "train.safetensors"
-    dataset.save_dataset(path, IMAGES, LABELS, LINES, FACTS)
-    loaded = dataset.load_dataset(path)
-    assert loaded.images.dtype == torch.uint8 and loaded.labels.dtype == torch.int64
-    assert np.array_equal(loaded.images.numpy(), IMAGES)
-    assert np.array_equal(loaded.labels.numpy(), LABELS)
-    assert loaded.lines is not None and loaded.lines.tolist() == LINES.tolist()
-    assert len(loaded) == loaded.metadata["count"] == 60 and loaded.classes == 3
-    assert loaded.metadata["shape"] == [1, 8, 8] and loaded.metadata["csv_sha256"] == "ab"
+    save_images(path, Images(IMAGES, LABELS, lines=LINES, source_sha256="ab"), part="train")
+    loaded = load_images(path)
+    assert loaded.tensors.pixels.dtype == torch.uint8
+    assert loaded.tensors.labels.dtype == torch.int64
+    assert np.array_equal(loaded.tensors.pixels, IMAGES)
+    assert np.array_equal(loaded.labels, LABELS)
+    assert loaded.lines.tolist() == LINES.tolist()
+    assert len(loaded) == 60 and loaded.classes == 3 and not loaded.is_named
+    assert loaded.shape == (1, 8, 8) and loaded.source_sha256 == "ab"
+    facts = file_facts.read_facts(path, "dataset")
+    assert (facts["part"], facts["count"], facts["shape"]) == ("train", 60, [1, 8, 8])
     path.write_bytes(b"\0" * path.stat().st_size)
-    loaded.images[0] = 7  # writable, and no part of the file
-    assert np.array_equal(loaded.images.numpy()[1:], IMAGES[1:])
+    loaded.tensors.pixels[0] = 7  # writable, and no part of the file
+    assert np.array_equal(loaded.pixels[1:], IMAGES[1:])
 
 
 @pytest.mark.parametrize("damage", ["images", "labels", "shape"])
 def test_a_dataset_that_does_not_fit_its_digest_is_refused(tmp_path: Path, damage: str) -> None:
     tensors = {"images": IMAGES.copy(), "labels": LABELS.copy()}
-    facts = {"kind": "dataset", "classes": 3, "digest": dataset.digest_of(IMAGES, LABELS)}
+    facts = {"kind": "dataset", "classes": 3, "digest": digest_of(IMAGES, LABELS)}
     if damage == "shape":
         tensors["images"] = IMAGES.reshape(60, 1, 4, 16)
     else:
         tensors[damage].flat[0] ^= 1
     save_file(tensors, tmp_path / "x", file_facts.metadata_of(facts))
     with pytest.raises(ModelError, match=rf"{tmp_path / 'x'}: the file is damaged"):
-        dataset.load_dataset(tmp_path / "x")
+        load_images(tmp_path / "x")
 
 
 # --- the hold-out -------------------------------------------------------------------------------
@@ -222,11 +223,10 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
     images, labels = make_images()
     rows = split(images, labels, params["holdout_fraction"], params["seed"])
     for name, mine in zip(("train", "holdout"), rows, strict=True):
-        part = dataset.load_dataset(f"data/processed/{name}.safetensors")
-        assert np.array_equal(part.images.numpy(), images[mine])
-        assert np.array_equal(part.labels.numpy(), labels[mine])
-        assert part.metadata["part"] == name
-        assert part.metadata["csv_sha256"] == sha256_of("data/raw/train.csv")
+        part = load_images(f"data/processed/{name}.safetensors")
+        assert np.array_equal(part.pixels, images[mine])
+        assert np.array_equal(part.labels, labels[mine])
+        assert part.source_sha256 == sha256_of("data/raw/train.csv")
     with Image.open("reports/real_samples.png") as sheet:
         assert sheet.mode == "L" and sheet.height == 3 * (6 * 8 + 2) + 2
         shown = np.asarray(sheet)[2:50, -500:-452][::6, ::6]
@@ -258,16 +258,16 @@ def test_groups_of_a_csv_stay_with_their_images_whatever_the_order_of_its_lines(
     write_params(project, validate={"height": 9, "width": 11}, preprocess={"seed": 3})
     for stage in (download, validate, preprocess):
         stage.main()
-    parts = [dataset.load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
-    for part in (*parts, Rows.read()):
-        assert part.groups is not None and part.lines is not None
-        pixels = part.images[:, 0, 0].long()
-        assert part.labels.equal(pixels[:, 1])
+    parts = [load_images(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
+    for part in (*parts, whole_data()):
+        assert part.groups is not None
+        pixels = part.pixels[:, 0, 0].astype(np.int64)
+        assert np.array_equal(part.labels, pixels[:, 1])
         assert [*pixels[:, 0]] == [groups[line - 2] for line in part.lines]
         assert len({*zip(part.groups.tolist(), pixels[:, 0].tolist(), strict=True)}) == len(
-            part.groups.unique()
+            np.unique(part.groups)
         ), "one number a group"
-    trained, held = ({*part.images[:, 0, 0, 0].tolist()} for part in parts)
+    trained, held = ({*part.pixels[:, 0, 0, 0].tolist()} for part in parts)
     assert not trained & held and len(trained | held) == len(np.unique(groups))
     share = parts[1].counts / np.bincount(labels)
     assert share.min() > 0.2 and share.max() < 0.3
@@ -282,7 +282,7 @@ def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: P
     with Image.open("reports/real_samples.png") as sheet:
         assert sheet.height == (6 * 8 + 2) * 50 + 2
     chosen = filled(load_params().train.model_copy(update={"previews": 1}))
-    previews = train(dataset.load_dataset("data/processed/train.safetensors"), chosen).previews
+    previews = train(load_images("data/processed/train.safetensors"), chosen).previews
     with Image.open(io.BytesIO(previews[0])) as picture:
         assert picture.height == 50 * 9 + 1 and picture.width > 8 * 9 + 1
 
@@ -302,7 +302,7 @@ def test_preprocess_without_a_report_says_which_stage_is_missing(project: Path) 
         preprocess.main()
     report = Path("reports/validation.json")
     report.parent.mkdir()
-    for content in ("{", "[]", '{"format": 1}', '{"params": {"classes": "x"}, "csv": {}}'):
+    for content in ("{", "[]", '{"format": 1}', '{"csv": {"sha256": "x"}}'):
         report.write_text(content)
         with pytest.raises(CganError, match=r"Make it (with|again)"):
             preprocess.main()
@@ -320,24 +320,24 @@ def test_each_image_keeps_its_class_group_and_side_through_the_stages(
         write_params(uneven_project, validate={"class_names": None})
     for stage in (download, validate, preprocess):
         stage.main()
-    rows = Rows.read()
+    rows = whole_data()
     assert rows.class_names == (sorted(NAMES) if pictures else NAMES)
     assert rows.groups is not None and data.groups is not None
-    row_of, pairs = {image.tobytes(): row for row, image in enumerate(data.images)}, set()
-    for image, label, group in zip(rows.images.numpy(), rows.labels, rows.groups, strict=True):
+    row_of, pairs = {image.tobytes(): row for row, image in enumerate(data.pixels)}, set()
+    for image, label, group in zip(rows.pixels, rows.labels, rows.groups, strict=True):
         row = row_of[image.tobytes()]
         assert rows.class_names[label] == NAMES[data.labels[row]]
-        if (data.images == image).all((1, 2, 3)).sum() == 1:
+        if (data.pixels == image).all((1, 2, 3)).sum() == 1:
             pairs.add((int(group), int(data.groups[row])))
     assert [len({*side}) for side in zip(*pairs, strict=True)] == [20, 20] and len(pairs) == 20
-    assert bool(rows.images.shape[2:] == (8, 12))
+    assert rows.shape == (1, 8, 12)
     if not pictures:
-        assert np.array_equal(rows.images.numpy(), data.images)
-        assert rows.place(5) == {"row": 6, "line": 7}
-    held, learnt = (rows.at(part) for part in (rows.heldout, rows.training))
+        assert np.array_equal(rows.pixels, data.pixels)
+        assert place(rows, 5) == {"row": 6, "line": 7}
+    held, learnt = (rows.at(rows_of(rows, split)) for split in ("val", "train"))
     assert held.groups is not None and learnt.groups is not None
     assert not np.isin(held.groups, learnt.groups).any()
-    digests = [image_digests(part.images.numpy()) for part in (held, learnt)]
+    digests = [image_digests(part.pixels) for part in (held, learnt)]
     assert not np.isin(*digests).any(), "equal images of two groups, too"
 
 

@@ -15,11 +15,11 @@ from PIL import Image
 from synthetic import csv_lines, make_images, zip_of
 
 from cgan.data import csv_report, parts, pictures
-from cgan.data.dataset import LabelledImages, load_dataset
 from cgan.data.sources import read
 from cgan.errors import CganError, DataError
 from cgan.files import read_json
-from cgan.page.data_facts import Rows
+from cgan.images import Images, load_images
+from cgan.page.data_facts import whole_data
 from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, ValidateParams
 from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
@@ -63,7 +63,7 @@ def write(files: Files, root: str = "own") -> None:
             path.write_bytes(content)
 
 
-def opened(path: str = "own", **changes: Any) -> LabelledImages:
+def opened(path: str = "own", **changes: Any) -> Images:
     params = DataParams().model_copy(update={"path": path, **changes})
     return read(Path(path), params, ValidateParams())[0]
 
@@ -206,7 +206,7 @@ def test_f27_f28_f99_f100_what_is_wrong_with_a_folder_is_said_by_name_with_the_r
     except CganError as error:
         said = [f"refused: {error}"]
     else:
-        said = [*found.warnings]
+        said = [*found.notes]
         assert len(found.labels) >= 4
     assert len(said) == 1 + (name == "a class of notes"), said
     assert re.match(words, "\n".join(said), re.DOTALL), said
@@ -228,17 +228,17 @@ def test_pictures_are_arrays_with_their_names_in_whatever_folder_around(packed: 
     if packed:
         shutil.make_archive("a", "zip", ".", "a")
     found = opened("a.zip" if packed else "a")
-    values = found.images[:, 0, 5, 5].tolist()
-    assert found.class_names == ["apple", "cat"] and "2.jfif. If" in "".join(found.warnings)
+    values = found.pixels[:, 0, 5, 5].tolist()
+    assert found.class_names == ["apple", "cat"] and "2.jfif. If" in "".join(found.notes)
     assert sorted(zip(found.labels.tolist(), values, strict=True)) == [
         (0, 20), (0, 21), (1, 10), *([(1, 10)] * (not packed)), (1, 11), (1, 12), (1, 13)
     ]  # fmt: skip
-    assert found.files[0].endswith("b/apple/0.png") and found.images.shape[1:] == (1, 10, 10)
+    assert found.files[0].endswith("b/apple/0.png") and found.pixels.shape[1:] == (1, 10, 10)
 
 
 def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its_pictures() -> None:
     write(GOOD | {"README.md": b"ours"}, "inbox")
-    assert opened("inbox").warnings == ()
+    assert opened("inbox").notes == ()
     write(GOOD | {"loose.png": picture(), "sizes.csv": b"name,size\na,1\n"})
     assert len(opened().labels) == 4
     Path("own/sizes.csv").unlink()
@@ -249,14 +249,14 @@ def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its
     write({"labels.csv": by_r, "far/away.png": picture()})
     found = opened()
     assert found.class_names == ["a", "b"]
-    assert re.match(r"Left out: 2\. Not .*: cat/1\.png\. A column .*: no name\.$", *found.warnings)
-    assert opened("own/labels.csv").warnings[-1].startswith("Not watched")
+    assert re.match(r"Left out: 2\. Not .*: cat/1\.png\. A column .*: no name\.$", *found.notes)
+    assert opened("own/labels.csv").notes[-1].startswith("Not watched")
 
 
 def test_numbers_stand_in_their_order_and_names_may_begin_with_underscores() -> None:
     write({f"{n}/a.png": picture(n) for n in range(11)}, "digits")
     found = opened("digits")
-    assert found.class_names is None and found.images[:, 0, 0, 0].tolist() == [*range(11)]
+    assert not found.is_named and found.pixels[:, 0, 0, 0].tolist() == [*range(11)]
     assert np.array_equal(found.labels, np.arange(11))
     write({f"{name}/0.PGM": picture(kind="PPM") for name in ("__a", "b")}, "names")
     assert opened("names").class_names == ["__a", "b"]
@@ -280,7 +280,7 @@ def test_numbers_stand_in_their_order_and_names_may_begin_with_underscores() -> 
 )
 def test_each_kind_of_picture_has_its_values(content: bytes, expected: Any) -> None:
     write({"a/0.png": content, "b/0.png": picture(3)})
-    assert opened().images[0, :, 5, 5].tolist() == np.atleast_1d(expected).tolist()
+    assert opened().pixels[0, :, 5, 5].tolist() == np.atleast_1d(expected).tolist()
 
 
 def test_other_shapes_are_cropped_padded_or_stretched_and_what_is_lost_is_said() -> None:
@@ -288,26 +288,26 @@ def test_other_shapes_are_cropped_padded_or_stretched_and_what_is_lost_is_said()
     write({f"{name}/0.png": picture(ramp) for name in "ab"})
     how = {"height": 10, "width": 10}
     cropped, padded, stretched = (opened(**how, fit=fit) for fit in ("crop", "pad", "stretch"))
-    rows = [found.images[0, 0, 5].astype(int) for found in (cropped, padded, stretched)]
+    rows = [found.pixels[0, 0, 5].astype(int) for found in (cropped, padded, stretched)]
     assert 90 < rows[0][0] < rows[0][-1] < 165 and rows[2][0] < 20 < 230 < rows[2][-1]
-    assert np.ptp(padded.images[0, 0, 5]) > 200 and np.ptp(padded.images[0, 0, 0]) == 0
+    assert np.ptp(padded.pixels[0, 0, 5]) > 200 and np.ptp(padded.pixels[0, 0, 0]) == 0
     bright = np.zeros((3, 10), np.uint8)  # at its edges, more than half: so is what is added
     bright[0, 5:] = bright[2] = bright[1, 9] = 200
     write({"a/0.png": picture(bright), "b/0.png": picture(bright)})
-    assert (opened(**how, fit="pad").images[:, 0, [0, 9]] == 200).all()
-    (warning,) = cropped.warnings
+    assert (opened(**how, fit="pad").pixels[:, 0, [0, 9]] == 200).all()
+    (warning,) = cropped.notes
     assert re.search(
         r"fit 10 × 10.*a 75 % \(at most 75 %; over.*1 of 1\), b 75 %.*`data\.fit: pad`", warning
     )
-    assert padded.warnings == stretched.warnings == ()
-    assert "fit 9 × 8, " in opened(height=8, width=9).warnings[0]
+    assert padded.notes == stretched.notes == ()
+    assert "fit 9 × 8, " in opened(height=8, width=9).notes[0]
 
 
 def test_how_many_pictures_of_a_class_lose_much_is_said_the_worst_class_first() -> None:
     wide, square, tall = ((w, h) for w, h in ((20, 10), (10, 10), (9, 10)))
     write({f"all/{n}.png": picture(n, tall) for n in range(4)})
     write({f"some/{n}.png": picture(n, wide if n < 2 else square) for n in range(7)})
-    (warning,) = opened(height=10, width=10).warnings
+    (warning,) = opened(height=10, width=10).notes
     assert "some 0 % (at most 50 %; over a quarter in 2 of 7), all 10 % (at most 10 %). " in warning
 
 
@@ -316,7 +316,7 @@ def test_photographs_stand_upright() -> None:
     upright[:3, :3], upright[:3, -3:], exif[0x0112] = 250, 120, 6  # no two corners are alike
     photo = picture(np.ascontiguousarray(np.rot90(upright)), exif=exif)
     write({"a/0.png": photo, "b/0.png": photo})
-    assert (opened().images == upright).all()
+    assert (opened().pixels == upright).all()
 
 
 # --- through the stages -------------------------------------------------------------------------
@@ -333,12 +333,12 @@ def run(how: dict[str, Any] | None = None, **validated: Any) -> dict[str, Any]:
 
 
 def sizes() -> list[int]:
-    return [len(load_dataset(path)) for path in (TRAIN_DATA, HOLDOUT_DATA, TEST_DATA)]
+    return [len(load_images(path)) for path in (TRAIN_DATA, HOLDOUT_DATA, TEST_DATA)]
 
 
 def groups() -> list[int]:
     """Of the images to train on and of those held out, which share none."""
-    train, held = (load_dataset(path).groups for path in (TRAIN_DATA, HOLDOUT_DATA))
+    train, held = (load_images(path).groups for path in (TRAIN_DATA, HOLDOUT_DATA))
     assert train is not None and held is not None and not np.isin(train, held).any()
     return [*train.tolist(), *held.tolist()]
 
@@ -356,7 +356,7 @@ def test_torchvisions_layout_is_kept_and_equal_images_are_left_out(
     assert sizes() == [8, 8, 8] and report["rows"] == 16
     assert report["splits"] == {"train": 8, "val": 8, "test": 9}
     assert re.search(r"Left out of test: 1 \(.*dog/known\.png\)\. Train has a copy", caplog.text)
-    test = load_dataset(TEST_DATA)
+    test = load_images(TEST_DATA)
     assert test.class_names == ["cat", "dog"] and test.labels.tolist() == [0] * 4 + [1] * 4
     shutil.rmtree("own/val")
     run()
@@ -410,7 +410,7 @@ def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_
             pixels = (seen + random.integers(-5, 5, (10, 10))).astype(np.uint8)
             write({f"{'ab'[tile % 2]}/tile{tile}-{shot}.png": picture(pixels)})
     run()
-    (told,) = Rows.read().notes
+    (told,) = whole_data().notes
     assert re.match(r"Near copies: 12 of 12 .*tile\d+-\d\.png like .*`preprocess\.group`", told)
     assert told in caplog.text
     caplog.clear()
@@ -429,7 +429,8 @@ def test_pictures_take_the_place_of_a_csv_and_the_names_are_those_of_the_folders
     write({f"{label}/{n}.png": noise(n + 9 * (label == "b")) for label in "ab" for n in range(4)})
     report = run({"holdout_fraction": 0.25}, class_names=["b", "a"])
     assert PICTURES.is_file() and not CSV.exists()
-    assert report["params"]["class_names"] == ["a", "b"], "in the order of the folders"
+    named = load_images(TRAIN_DATA).class_names
+    assert named == ["a", "b"], "in the order of the folders"
     assert report["shape"] == {"channels": 1, "height": 10, "width": 10}
     assert (
         "names`: a is x. " in run({"holdout_fraction": 0.25}, class_names=["x", "b"])["warnings"][0]

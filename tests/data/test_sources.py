@@ -56,10 +56,10 @@ def refuses(**changes: Any) -> str:
 def test_sample_is_a_valid_shuffled_csv_and_always_the_same() -> None:
     info = fetch()
     table = csv_reader.read_csv(TARGET, ValidateParams())
-    assert table.images.shape == (5000, 1, 28, 28)
+    assert table.pixels.shape == (5000, 1, 28, 28)
     assert np.bincount(table.labels).tolist() == [500] * 10
     assert (np.diff(table.labels) != 0).mean() > 0.8
-    assert info["sha256"] == table.sha256
+    assert info["sha256"] == table.source_sha256
     assert info == fetch()
 
 

@@ -10,15 +10,15 @@ import torch
 from conftest import ROOT
 from synthetic import a_model, sample_digits
 from torch import Tensor
-from uneven import as_dataset, uneven
+from uneven import uneven
 
-from cgan.data.dataset import Dataset, image_digests
 from cgan.errors import CganError, DataError
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, METHODS, adjusted, class_balanced
 from cgan.evidence.effect import DRAWN, Outcome, _of_class, effect, shared
 from cgan.evidence.rounds import folds_of, rounds_by_fold, rounds_by_seed
 from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated
+from cgan.images import Images, image_digests
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
 from cgan.model.networks import Architecture, build_generator
@@ -85,8 +85,8 @@ def test_folds_keep_units_together_and_spread_each_class_evenly() -> None:
 def test_rounds_of_folds_keep_groups_and_copies_on_one_side_and_each_has_its_seeds(
     tmp_path: Path,
 ) -> None:
-    params, data = load_params(ROOT / "params.yaml"), as_dataset(uneven())
-    groups = data.groups.numpy()  # type: ignore[union-attr]
+    params, data = load_params(ROOT / "params.yaml"), uneven()
+    groups = data.groups  # type: ignore[union-attr]
     fold_of = folds_of(data, 3, params)
     preprocess = params.preprocess.model_copy(update={"seed": 9})
     other = params.model_copy(update={"preprocess": preprocess})
@@ -95,9 +95,9 @@ def test_rounds_of_folds_keep_groups_and_copies_on_one_side_and_each_has_its_see
     assert [each.name for each in rounds] == [f"fold {n} of 3" for n in (1, 2, 3)]
     for fold, each in enumerate(rounds):
         learnt, tested = (fold_of != fold).numpy(), (fold_of == fold).numpy()
-        assert torch.equal(each.training.images, data.images[learnt])
-        assert torch.equal(each.test.labels, data.labels[tested])
-        sides = [image_digests(data.images[side].numpy()) for side in (learnt, tested)]
+        assert torch.equal(each.training.tensors.pixels, data.tensors.pixels[learnt])
+        assert torch.equal(each.test.tensors.labels, data.tensors.labels[tested])
+        sides = [image_digests(data.tensors.pixels[side].numpy()) for side in (learnt, tested)]
         assert not {*groups[learnt]} & {*groups[tested]} and not {*sides[0]} & {*sides[1]}
         for group in {*groups[tested]}:
             assert len(each.units[torch.from_numpy(groups[tested] == group)].unique()) == 1
@@ -112,12 +112,12 @@ def test_rounds_of_folds_keep_groups_and_copies_on_one_side_and_each_has_its_see
         assert torch.equal(each.drawn(judge), expected)
     things = sum(len(each.units.unique()) for each in rounds)
     assert things == len({*groups}) - 3, "of each class two groups have an image in common"
-    more = as_dataset(uneven(seed=9))
+    more = uneven(seed=9)
     others = [more.at(more.labels == label) for label in (1, 2, 1)]
     rounds = rounds_by_fold(data, fold_of, params, None, 0.0, others, tmp_path, CPU)
     for each, theirs in zip(rounds, others, strict=True):
-        assert torch.equal(each.lacking, theirs.labels)
-        assert torch.equal(each.drawn(Judge(3, 1, 4)), theirs.images)
+        assert torch.equal(each.lacking, theirs.tensors.labels)
+        assert torch.equal(each.drawn(Judge(3, 1, 4)), theirs.tensors.pixels)
     others[2] = data.at(fold_of == 2)
     with pytest.raises(DataError, match="are images that are tested on"):
         rounds_by_fold(data, fold_of, params, None, 0.0, others, tmp_path, CPU)
@@ -127,7 +127,7 @@ def test_rounds_of_seeds_differ_by_the_seed_alone_and_groups_are_tested_as_one(
     tmp_path: Path,
 ) -> None:
     params = load_params(ROOT / "params.yaml")
-    training, test, drawn = (as_dataset(uneven(seed=n)) for n in (1, 2, 3))
+    training, test, drawn = (uneven(seed=n) for n in (1, 2, 3))
     rounds = rounds_by_seed(training, drawn, test, params, 3, tmp_path, CPU)
     seeds = [params.train_judge.seed + n for n in range(3)]
     assert [each.recipe for each in rounds] == [
@@ -136,11 +136,11 @@ def test_rounds_of_seeds_differ_by_the_seed_alone_and_groups_are_tested_as_one(
     assert [each.folder.name for each in rounds] == ["seed-1", "seed-2", "seed-3"]
     assert test.groups is not None
     for each in rounds:
-        assert torch.equal(each.drawn(Judge(3, 1, 4)), drawn.images)
-        assert torch.equal(each.lacking, drawn.labels)
-        assert len(each.units.unique()) == len(test.groups.unique()) - 3, "and copies, too"
-        together = torch.stack([test.groups, each.units]).unique(dim=1)
-        assert together.shape[1] == len(test.groups.unique())
+        assert torch.equal(each.drawn(Judge(3, 1, 4)), drawn.tensors.pixels)
+        assert torch.equal(each.lacking, drawn.tensors.labels)
+        assert len(each.units.unique()) == len(np.unique(test.groups)) - 3, "and copies, too"
+        together = np.unique([test.groups, each.units.numpy()], axis=1)
+        assert together.shape[1] == len(np.unique(test.groups))
 
 
 # --- the interval ---------------------------------------------------------------------------------
@@ -236,17 +236,17 @@ def test_logits_are_adjusted_and_losses_weighed_by_how_frequent_a_class_is() -> 
     found = adjusted(torch.zeros(1, 2), labels)
     torch.testing.assert_close(found[0, 1] - found[0, 0], torch.tensor(9.0).log())
     assert [name for name, method in METHODS.items() if method.balanced] == ["balanced_loss"]
-    data = Dataset(torch.zeros(100, 1, 8, 8, dtype=torch.uint8), labels, {"classes": 3})
+    data = Images(torch.zeros(100, 1, 8, 8, dtype=torch.uint8), labels, list("abc"))
     weights = class_balanced(data)
     assert float(weights[:2].mean()) == pytest.approx(1) and float(weights[2]) == 0
     # The effective number of 90 of 100 is 59.5, that of 10 is 9.6.
     assert float(weights[1] / weights[0]) == pytest.approx(59.5 / 9.6, rel=0.01)
 
 
-def digits(*rows: Tensor) -> Dataset:
+def digits(*rows: Tensor) -> Images:
     """One class for each list of rows of the sample."""
     names = torch.cat([torch.full((len(part),), n) for n, part in enumerate(rows)])
-    return Dataset(sample_digits()[0][torch.cat(rows)], names, {"classes": len(rows)})
+    return Images(sample_digits()[0][torch.cat(rows)], names)
 
 
 def rows_of(digit: int) -> Tensor:
@@ -263,16 +263,17 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
         steps.append(what)
         return planned
 
-    drawn = Dataset(digits(rows_of(1)[30:42]).images, torch.ones(12, dtype=torch.int64), {})
+    drawn = Images(digits(rows_of(1)[30:42]).pixels, np.ones(12, np.int64))
     test = digits(rows_of(0)[50:60], rows_of(1)[50:54])
     rounds = rounds_by_seed(training, drawn, test, params, 3, tmp_path, CPU)
     assert [each.name for each in rounds] == [f"seed {n} of 3" for n in (1, 2, 3)]
     found = rounds[0].outcome(progress)  # type: ignore[arg-type]
     assert set(found.right) == {*METHODS, *COST_NOTHING} and len(steps) == len(METHODS)
     assert steps[0] == "seed 1 of 3, classifier 1 of 6"
-    said = look(rounds[0].classifier("repeated", partial(silent, "")), test.images).classes
+    said = look(rounds[0].classifier("repeated", partial(silent, "")), test.tensors.pixels).classes
     right = [
-        float((said == test.labels)[rows].double().mean()) for rows in (slice(10), slice(10, 14))
+        float((said == test.tensors.labels)[rows].double().mean())
+        for rows in (slice(10), slice(10, 14))
     ]
     assert found.mean("repeated") == pytest.approx(sum(right) / 2)
     (tmp_path / "seed-1/drawn.safetensors").unlink()
@@ -280,7 +281,7 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
     assert len(steps) == len(METHODS) + 1
     assert all(torch.equal(found.right[name], again.right[name]) for name in found.right)
     for name in ("repeated", DRAWN):
-        counts = rounds[0]._data(METHODS[name]).labels.bincount().tolist()
+        counts = rounds[0]._data(METHODS[name]).counts.tolist()
         assert counts == [20, 20], name
 
 
@@ -292,12 +293,12 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
     random = torch.Generator().manual_seed(1)
     params = load_params(ROOT / "params.yaml").model_copy(update={"train_judge": RECIPE})
     for images, verdicts in (
-        (digits(of[2][5:100]).images, ["help"]),
-        (digits(of[0][100:195]).images, ["harm"]),
+        (digits(of[2][5:100]).tensors.pixels, ["help"]),
+        (digits(of[0][100:195]).tensors.pixels, ["harm"]),
         (torch.randint(0, 256, (95, 1, 28, 28), generator=random).byte(), ["harm"]),
-        (training.images[-1:].expand(95, -1, -1, -1).clone(), ["harm", "no difference"]),
+        (training.tensors.pixels[-1:].expand(95, -1, -1, -1).clone(), ["harm", "no difference"]),
     ):
-        drawn = Dataset(images, asked, {})
+        drawn = Images(images, asked)
         rounds = rounds_by_seed(training, drawn, test, params, 5, tmp_path, CPU)
         for path in tmp_path.glob("*/drawn.safetensors"):
             path.unlink()
@@ -311,7 +312,7 @@ def test_the_probe_of_a_pretrained_network_learns_from_few_images() -> None:
     learnt, asked = (
         digits(*(rows_of(n)[where] for n in range(10))) for where in (slice(20), slice(20, 40))
     )
-    seen = probe.features(torch.cat([learnt.images, asked.images]))
+    seen = probe.features(torch.cat([learnt.tensors.pixels, asked.tensors.pixels]))
     assert seen.shape == (400, 1280)
-    said = probe.answers(seen[:200], learnt.labels, seen[200:])
-    assert float((said == asked.labels).double().mean()) > 0.75
+    said = probe.answers(seen[:200], learnt.tensors.labels, seen[200:])
+    assert float((said == asked.tensors.labels).double().mean()) > 0.75

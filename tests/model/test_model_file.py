@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from uneven import as_dataset, uneven
+from uneven import uneven
 
 from cgan.errors import ModelError
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
@@ -164,7 +164,7 @@ def test_f87_a_saved_checkpoint_s_name_is_on_the_disk_too_and_the_folders_made_f
     assert flushed[1:] == [(tmp_path / "a/b", True)]
 
 
-SAMPLED = as_dataset(uneven(channels=3))
+SAMPLED = uneven(channels=3).tensors
 SETTINGS = asdict(LocalScoreSettings(steps=3))
 
 
@@ -174,13 +174,13 @@ def write_sampler(
     """The file of a local score sampler, changed."""
     sizes = {"classes": 3, "channels": 3, "height": 8, "width": 12}
     claimed = {"kind": "local_score", **sizes, "settings": SETTINGS | settings} | changes
-    whole = {"images": SAMPLED.images, "labels": SAMPLED.labels} | tensors
+    whole = {"images": SAMPLED.pixels, "labels": SAMPLED.labels} | tensors
     save_tensors(path, "generator", whole, {"architecture": claimed})
     return path
 
 
 def test_a_loaded_sampler_draws_what_the_saved_one_draws(tmp_path: Path) -> None:
-    sampler = LocalScoreSampler(SAMPLED.images, SAMPLED.labels, LocalScoreSettings(steps=3))
+    sampler = LocalScoreSampler(SAMPLED.pixels, SAMPLED.labels, LocalScoreSettings(steps=3))
     save_generator(tmp_path / "g", sampler, {"data_digest": "ab"})
     loaded, facts = load_generator(tmp_path / "g")
     asked = torch.tensor([2, 0, 1, 2])
@@ -205,9 +205,9 @@ def test_a_loaded_sampler_draws_what_the_saved_one_draws(tmp_path: Path) -> None
         ({"classes": 2}, {}, {}, "labels of other classes than 0 to 1"),
         ({"classes": "3"}, {}, {}, ""),
         ({"height": 12, "width": 8}, {}, {}, "(56, 3, 8, 12)"),
-        ({}, {}, {"images": SAMPLED.images.float()}, "torch.float32"),
-        ({}, {}, {"images": SAMPLED.images[:-1]}, "(55, 3, 8, 12)"),
-        ({"channels": 2}, {}, {"images": SAMPLED.images[:, :2].contiguous()}, "(56, 2, 8, 12)"),
+        ({}, {}, {"images": SAMPLED.pixels.float()}, "torch.float32"),
+        ({}, {}, {"images": SAMPLED.pixels[:-1]}, "(55, 3, 8, 12)"),
+        ({"channels": 2}, {}, {"images": SAMPLED.pixels[:, :2].contiguous()}, "(56, 2, 8, 12)"),
         ({}, {}, {"labels": SAMPLED.labels.int()}, "torch.int32"),
         ({}, {}, {"labels": SAMPLED.labels - 1}, "labels of other classes"),
         ({}, {}, {"labels": SAMPLED.labels[:, None]}, "(56, 1)"),

@@ -9,9 +9,9 @@ from second_device import DEVICE, SecondDevice
 from test_training import params_of
 from torch import Tensor
 
-from cgan.data.dataset import Dataset
 from cgan.errors import ParamsError
 from cgan.evaluation import Evaluation
+from cgan.images import Images
 from cgan.model import hardware
 from cgan.model.hardware import Hardware, compute_deterministically, find_device
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
@@ -29,14 +29,14 @@ CPU = torch.device("cpu")
 RECIPE = JudgeParams(total_kimg=0.15, batch_size=16, peak_lr=0.05, width=4, seed=1)
 
 
-def images_of(per_class: tuple[int, ...], seed: int) -> Dataset:
+def images_of(per_class: tuple[int, ...], seed: int) -> Images:
     """Colour, not square, in no order, classes unequal."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.arange(len(per_class)).repeat_interleave(torch.tensor(per_class))
     labels = labels[torch.randperm(len(labels), generator=random)]
     images = torch.randint(0, 90, (len(labels), 3, 12, 8), generator=random, dtype=torch.uint8)
     images[torch.arange(len(labels)), labels, 3:9] += 140
-    return Dataset(images, labels, {"classes": len(per_class), "digest": "0"})
+    return Images(images, labels)
 
 
 DATA, HELD = images_of((40, 25, 30), 0), images_of((26, 22, 28), 1)
@@ -94,7 +94,7 @@ def test_images_that_do_not_fit_on_a_card_are_fed_from_the_hosts_memory(
     fed = []
     monkeypatch.setattr(batches, "fits", lambda images, _: fed.append(images.nbytes))
     monkeypatch.setattr("cgan.quality.judge.fits", lambda *_: False)
-    assert torch.equal(trained_on(DEVICE), fitting) and fed == [DATA.images.nbytes]
+    assert torch.equal(trained_on(DEVICE), fitting) and fed == [DATA.tensors.pixels.nbytes]
 
 
 def test_judging_and_drawing_compute_on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,10 +124,10 @@ def test_judging_and_drawing_compute_on_one_device(monkeypatch: pytest.MonkeyPat
 
 def test_the_local_score_sampler_draws_on_one_device() -> None:
     settings, labels = LocalScoreSettings(steps=4, sources=20), torch.tensor([2, 0, 1])
-    here = LocalScoreSampler(DATA.images, DATA.labels, settings).draw(labels, 5)
+    here = LocalScoreSampler(DATA.tensors.pixels, DATA.tensors.labels, settings).draw(labels, 5)
     compute_deterministically()
     with SecondDevice():
-        sampler = LocalScoreSampler(DATA.images, DATA.labels, settings).to(DEVICE)
+        sampler = LocalScoreSampler(DATA.tensors.pixels, DATA.tensors.labels, settings).to(DEVICE)
         assert torch.equal(sampler.draw(labels, 5), here)
 
 
@@ -138,14 +138,14 @@ def a_step_with_labels_on_the_host() -> None:
     hardware_there = Hardware(DEVICE, torch.float32)
     state = TrainState(DATA, params_of(), hardware_there)
     feed = batches.Feed(DATA, params_of(), DEVICE, 10)
-    feed.labels = DATA.labels
+    feed.labels = DATA.tensors.labels
     train_step(state, feed)
 
 
 def a_judge_that_was_left_behind() -> None:
     judge = train_judge(DATA, RECIPE, DEVICE, torch.float32)
     judge.head.to(CPU)
-    look(judge, HELD.images)
+    look(judge, HELD.tensors.pixels)
 
 
 def latents_of_the_hosts_generator() -> None:
@@ -219,7 +219,13 @@ def test_cublas_gets_its_workspace_wherever_it_has_to_be_deterministic(
 def test_a_card_whose_memory_is_mostly_taken_keeps_no_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * DATA.images.nbytes, 10**9))
-    assert hardware.fits(DATA.images, torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * DATA.images.nbytes - 1, 10**9))
-    assert not hardware.fits(DATA.images, torch.device("cuda")) and hardware.fits(DATA.images, CPU)
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda _: (2 * DATA.tensors.pixels.nbytes, 10**9)
+    )
+    assert hardware.fits(DATA.tensors.pixels, torch.device("cuda"))
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda _: (2 * DATA.tensors.pixels.nbytes - 1, 10**9)
+    )
+    assert not hardware.fits(DATA.tensors.pixels, torch.device("cuda")) and hardware.fits(
+        DATA.tensors.pixels, CPU
+    )

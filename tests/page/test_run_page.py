@@ -16,11 +16,11 @@ from finished_project import STEPS, finish, page_data
 from visitor import browser as browser
 from visitor import page as page
 
-from cgan.data.dataset import load_dataset
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, sha256_of, write_json
+from cgan.images import load_images
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
 from cgan.page import class_states as states
@@ -214,10 +214,10 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
     assert worst == sorted(worst) and max(worst) <= max(random)
     shown = [*drawn["random"], *drawn["worst"]]
     lines = CSV.read_text().splitlines()
-    data = load_dataset(TRAIN_DATA)
+    data = load_images(TRAIN_DATA)
     asked = torch.arange(drawn["drawings"]) % data.classes
     images = draw(load_generator(GENERATOR)[0], asked, drawn["seed"])
-    by, _ = nearest(images, asked, data.images, data.labels, NEIGHBOURS)
+    by, _ = nearest(images, asked, data.tensors.pixels, data.tensors.labels, NEIGHBOURS)
     for one in shown:
         distances = [other["distance"] for other in one["near"]]
         assert distances == sorted(distances)

@@ -8,7 +8,7 @@ from synthetic import sample_digits
 from test_likeness import trifling
 from torch import Tensor
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.quality.comparison import Estimate
 from cgan.quality.diversity import diversity_by_class, nearest_distance
 
@@ -26,9 +26,7 @@ def digits() -> dict[int, Tensor]:
 
 def of_one_class(drawn: Tensor, real: Tensor) -> Estimate:
     labels = torch.zeros(len(drawn), dtype=torch.int64)
-    [found] = diversity_by_class(
-        drawn, labels, Dataset(real, torch.zeros(len(real)).long(), {"classes": 1})
-    )
+    [found] = diversity_by_class(drawn, labels, Images(real, torch.zeros(len(real)).long()))
     assert found
     return found
 
@@ -91,7 +89,7 @@ def test_a_class_is_measured_by_itself_and_one_without_enough_images_not_at_all(
     """Class 1 repeats ten pictures; 2 has three real images, 3 a thousand times the same; 4 no drawing."""
     real = [digits[0][:100], digits[1][:60], digits[2][:3], digits[3][:1].repeat(9, 1, 1, 1)]
     labels = torch.arange(5).repeat_interleave(torch.tensor([100, 60, 3, 9, 50]))
-    training = Dataset(torch.cat([*real, digits[4][:50]]), labels, {"classes": 5})
+    training = Images(torch.cat([*real, digits[4][:50]]), labels)
     drawn = [
         digits[0][100:150],
         digits[1][60:70].repeat(5, 1, 1, 1),

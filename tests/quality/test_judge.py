@@ -10,10 +10,10 @@ import torch
 from scipy.ndimage import affine_transform
 from synthetic import make_images, sample_digits
 from torch.nn import functional as F  # noqa: N812
-from uneven import as_dataset, uneven
+from uneven import uneven
 
-from cgan.data.dataset import Dataset
 from cgan.errors import ModelError, TrainingError
+from cgan.images import Images
 from cgan.model.model_file import digest_of, save_tensors
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import (
@@ -35,12 +35,12 @@ def params_of(**changes: Any) -> JudgeParams:
     return JudgeParams(**{**tiny, **changes})
 
 
-def dataset(images: Any, labels: Any, classes: int) -> Dataset:
-    return Dataset(torch.as_tensor(images), torch.as_tensor(labels), {"classes": classes})
+def dataset(images: Any, labels: Any, classes: int) -> Images:
+    return Images(torch.as_tensor(images), torch.as_tensor(labels))
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
+def digits() -> Images:
     """The 5,000 digits of the embedded sample, mixed."""
     images, labels = sample_digits()
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
@@ -48,34 +48,36 @@ def digits() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def judge(digits: Dataset) -> Judge:
-    seen = dataset(digits.images[:1500], digits.labels[:1500], 10)
+def judge(digits: Images) -> Judge:
+    seen = dataset(digits.tensors.pixels[:1500], digits.tensors.labels[:1500], 10)
     recipe = params_of(total_kimg=10.0, batch_size=64, peak_lr=0.1, width=8)
     return train_judge(seen, recipe, CPU, torch.float32)
 
 
-def tiny(side: int = 8, channels: int = 1) -> Dataset:
+def tiny(side: int = 8, channels: int = 1) -> Images:
     return dataset(*make_images(side=side, channels=channels, width=side + 4), 3)
 
 
 def test_judge_names_digits_that_it_never_saw_in_another_place_too(
-    judge: Judge, digits: Dataset
+    judge: Judge, digits: Images
 ) -> None:
-    others = dataset(digits.images[3000:], digits.labels[3000:], 10)
+    others = dataset(digits.tensors.pixels[3000:], digits.tensors.labels[3000:], 10)
     assert accuracy(judge, others).value > 0.9
-    wrong = dataset(others.images, (others.labels + 1) % 10, 10)
+    wrong = dataset(others.tensors.pixels, (others.tensors.labels + 1) % 10, 10)
     assert accuracy(judge, wrong).value < 0.05
     # Three pixels down and right: without the moves in its training 59 % are named, with them 86 %.
-    moved = dataset(digits.images[3000:].roll((3, 3), dims=(2, 3)), digits.labels[3000:], 10)
+    moved = dataset(
+        digits.tensors.pixels[3000:].roll((3, 3), dims=(2, 3)), digits.tensors.labels[3000:], 10
+    )
     assert accuracy(judge, moved).value > 0.75
 
 
 def test_verdicts_are_of_what_the_head_reads_and_do_not_depend_on_the_company(
-    judge: Judge, digits: Dataset
+    judge: Judge, digits: Images
 ) -> None:
-    images = digits.images[:70].clone()
+    images = digits.tensors.pixels[:70].clone()
     verdict, apart = look(judge, images), look(judge, images, batch=9)
-    assert torch.equal(images, digits.images[:70])
+    assert torch.equal(images, digits.tensors.pixels[:70])
     assert verdict.features.shape == (70, FEATURES) and verdict.features.min() >= 0
     with torch.no_grad():
         assert torch.allclose(judge.head(verdict.features), verdict.logits, atol=1e-4)
@@ -101,9 +103,9 @@ def test_equal_seeds_train_equal_judges_whatever_the_threads_and_global_generato
 def test_every_image_size_and_number_can_be_judged() -> None:
     for side, channels, images in ((33, 3, 36), (64, 1, 36), (8, 1, 2)):
         data = tiny(side, channels)
-        few = dataset(data.images[:images], data.labels[:images], 3)
+        few = dataset(data.tensors.pixels[:images], data.tensors.labels[:images], 3)
         judge = train_judge(few, params_of(total_kimg=0.032), CPU, torch.float32)
-        assert look(judge, few.images).logits.isfinite().all()
+        assert look(judge, few.tensors.pixels).logits.isfinite().all()
 
 
 def test_bfloat16_trains_float32_weights_and_is_no_float32() -> None:
@@ -149,7 +151,7 @@ def test_a_judge_trains_as_by_hand(evidence: bool) -> None:
     """In plain PyTorch: SGD, a one-cycle rate, smoothed labels, each epoch in an order of its own. With
     `evidence`: classes weigh differently, and images are mixed, but not moved."""
     # 15 steps; at a higher rate rounding grows to .7 % on some CPUs.
-    data, params = as_dataset(uneven()), params_of(total_kimg=0.36, batch_size=24, peak_lr=0.02)
+    data, params = uneven(), params_of(total_kimg=0.36, batch_size=24, peak_lr=0.02)
     weights = torch.tensor([0.5, 2.0, 1.0]) if evidence else None
     torch.manual_seed(params.seed)
     judge = Judge(3, 1, params.width)
@@ -168,11 +170,11 @@ def test_a_judge_trains_as_by_hand(evidence: bool) -> None:
         if step % 2 == 0:  # 56 images give two batches of 24
             order = torch.randperm(56, generator=random)
         rows = order[step % 2 * 24 :][:24]
-        images, drawn = data.images[rows].float() / 127.5 - 1, moves(24, random)
+        images, drawn = data.tensors.pixels[rows].float() / 127.5 - 1, moves(24, random)
         share = shares.beta(0.3, 0.3) if evidence else 1.0
         optimizer.zero_grad()
         for half in (slice(12), slice(12, 24)):  # two halves, two batch norms
-            labels = data.labels[rows][half]
+            labels = data.tensors.labels[rows][half]
             seen = images[half] if evidence else _augmented(images[half], drawn[half])
             logits = judge(share * seen + (1 - share) * seen.flip(0))
             for part, asked in ((share, labels), (1 - share, labels.flip(0))):

@@ -9,7 +9,7 @@ from synthetic import sample_digits
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.quality import likeness
 from cgan.quality.likeness import distances, near_copies, nearest
 
@@ -17,17 +17,19 @@ ASKED = torch.arange(1000) % 10
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Dataset, Dataset]:
+def digits() -> tuple[Images, Images]:
     """Training part and hold-out, 2,000 and 1,000 digits, sorted by class."""
     images, classes = sample_digits()
     place = torch.arange(5000) % 500  # within the class
-    known = Dataset(images, classes, {"classes": 10})
+    known = Images(images, classes)
     return known.at(place < 200), known.at(place >= 400)
 
 
-def drawings(data: Dataset, per_class: int) -> Tensor:
+def drawings(data: Images, per_class: int) -> Tensor:
     """Of the classes ASKED: the first `per_class` images of each, again and again."""
-    by_class = [data.images[data.labels == label][:per_class] for label in range(10)]
+    by_class = [
+        data.tensors.pixels[data.tensors.labels == label][:per_class] for label in range(10)
+    ]
     return torch.stack([by_class[n % 10][n // 10 % per_class] for n in range(len(ASKED))])
 
 
@@ -139,7 +141,7 @@ def slanted(images: Tensor, right: float, down: float) -> Tensor:
     ],
 )
 def test_copies_are_found_also_where_moved_turned_zoomed_slanted_darkened_or_noisy(
-    hide: Callable[[Tensor], Tensor], least: float, digits: tuple[Dataset, Dataset]
+    hide: Callable[[Tensor], Tensor], least: float, digits: tuple[Images, Images]
 ) -> None:
     train, held = digits
     found = near_copies(hide(drawings(train, 100)), ASKED, train, held, seed=0)
@@ -152,20 +154,20 @@ def test_of_many_drawings_2000_are_looked_at_and_as_many_held_out_images_of_all_
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2400, 1, 8, 8), dtype=torch.uint8, generator=random)
     labels = torch.arange(2400) // 800
-    train = Dataset(images[::40], labels[::40], {"classes": 3})
+    train = Images(images[::40], labels[::40])
     held = images.clone()
-    held[:1600] = train.images.repeat_interleave(40, dim=0)[:1600]
-    found = near_copies(images, labels, train, Dataset(held, labels, {}), seed=0)
+    held[:1600] = train.tensors.pixels.repeat_interleave(40, dim=0)[:1600]
+    found = near_copies(images, labels, train, Images(held, labels), seed=0)
     assert len(found.closer) == 2000
     assert found.real == pytest.approx(2 / 3, abs=0.05)
 
 
 def test_of_many_classes_ten_drawings_of_each_are_looked_at() -> None:
     random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (900, 1, 8, 4), dtype=torch.uint8, generator=random)
+    images = torch.randint(0, 256, (900, 1, 8, 9), dtype=torch.uint8, generator=random)
     labels = torch.arange(900) % 300
-    train = Dataset(images[:600], labels[:600], {"classes": 300})
-    held = Dataset(images[600:], labels[600:], {"classes": 300})
+    train = Images(images[:600], labels[:600])
+    held = Images(images[600:], labels[600:])
     drawn, asked = images[torch.arange(3600) % 300 + 300], torch.arange(3600) % 300
     found = near_copies(drawn, asked, train, held, seed=0)
     assert len(found.closer) == len(found.labels) == 3000 and found.closer.all()
@@ -173,32 +175,34 @@ def test_of_many_classes_ten_drawings_of_each_are_looked_at() -> None:
 
 
 def test_real_images_are_at_the_floor_of_copies(
-    digits: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+    digits: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, held = digits
     random = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     first, second = map(held.at, random.split(500))
-    found = near_copies(first.images, first.labels, train, second, seed=1)
+    found = near_copies(first.tensors.pixels, first.tensors.labels, train, second, seed=1)
     monkeypatch.setattr(likeness, "ENOUGH", 500)  # the held-out ones alone
-    back = near_copies(second.images, second.labels, train, first, seed=0)
+    back = near_copies(second.tensors.pixels, second.tensors.labels, train, first, seed=0)
     for each in (found, back):
         assert each.real == pytest.approx(0.015, abs=0.01)
         # Of 500 images the share has a standard deviation of .006.
         assert each.closer.double().mean() == pytest.approx(each.real, abs=0.015)
-    again = near_copies(held.images, held.labels, train, held, seed=0)
+    again = near_copies(*held.tensors[:2], train, held, seed=0)
     assert again.closer.double().mean() == again.real
 
 
 def test_twins_across_the_split_are_counted_and_hide_no_copies(
-    digits: tuple[Dataset, Dataset],
+    digits: tuple[Images, Images],
 ) -> None:
     """Four in a hundred of the held-out images are also in the training part."""
     train, held = digits
-    twins = held.images.clone()
+    twins = held.tensors.pixels.clone()
     rows = torch.arange(0, 1000, 25)
     for row in rows:
-        twins[row] = train.images[train.labels == held.labels[row]][int(row) % 100]
-    spoilt = Dataset(twins, held.labels, {})
+        twins[row] = train.tensors.pixels[train.tensors.labels == held.tensors.labels[row]][
+            int(row) % 100
+        ]
+    spoilt = Images(twins, held.tensors.labels)
     found = near_copies(drawings(train, 100), ASKED, train, spoilt, seed=0)
     assert found.closer.all() and found.real == pytest.approx(0.05, abs=0.01)
     honest = near_copies(drawings(held, 100), ASKED, train, spoilt, seed=0)
@@ -206,10 +210,10 @@ def test_twins_across_the_split_are_counted_and_hide_no_copies(
 
 
 def test_a_class_of_few_images_is_judged_by_what_is_usual_in_all(
-    digits: tuple[Dataset, Dataset],
+    digits: tuple[Images, Images],
 ) -> None:
     train, held = digits
-    some = held.at((held.labels != 3) | (torch.arange(1000) % 100 < 3))
+    some = held.at((held.tensors.labels != 3) | (torch.arange(1000) % 100 < 3))
     found, unseen = (
         near_copies(drawings(part, 100), ASKED, train, some, seed=0).closer
         for part in (train, held)

@@ -8,16 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from synthetic import make_images, sample_digits
 from torch import Tensor
 
 from cgan import project
-from cgan.data.dataset import Dataset, load_dataset, save_dataset
 from cgan.errors import DataError
 from cgan.evaluation import Evaluation
+from cgan.images import Images, load_images, save_images
 from cgan.metric import METRICS
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import digest_of, save_network
@@ -171,10 +170,10 @@ def test_diversity_is_the_total_deviation_of_each_class() -> None:
 # -- The report ----------------------------------------------------------------------------------------
 
 
-def tiny_data(per_class: int, seed: int) -> Dataset:
+def tiny_data(per_class: int, seed: int) -> Images:
     """Sorted by class, as a CSV can be."""
     images, labels = (torch.from_numpy(array) for array in make_images(per_class, seed=seed))
-    return Dataset(images, labels, {"classes": 3, "digest": "0"}).at(labels.argsort(stable=True))
+    return Images(images, labels).at(labels.argsort(stable=True))
 
 
 def tiny_inputs(per_class: int = 40, held: int = 40) -> Inputs:
@@ -203,7 +202,10 @@ def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
     hardware = choose_hardware("auto", "auto")
     first = train_judge(training, recipe, hardware.device, hardware.precision)
     # The training images in the drawings' place: the second judge is the first.
-    pupils = (gan_train(training.images, training.labels, inputs, kimg) for kimg in (None, 0.016))
+    pupils = (
+        gan_train(training.tensors.pixels, training.tensors.labels, inputs, kimg)
+        for kimg in (None, 0.016)
+    )
     same, other = (accuracy(judge, inputs.heldout).confusion for judge in pupils)
     assert torch.equal(same, accuracy(first, inputs.heldout).confusion)
     assert not torch.equal(same, other)
@@ -299,7 +301,7 @@ def digits_known_by_heart() -> tuple[Inputs, Tensor]:
         drawn.append(mine[:100])
         held.append(mine[100 : 102 if label in rare else 190])
         train.append(mine[190 : 208 if label in rare else 500])
-    digits = Dataset(images, labels, {"classes": 10, "digest": "0"})
+    digits = Images(images, labels)
     training = digits.at(torch.cat(train))
     recipe = JudgeParams(total_kimg=40.0, batch_size=128, peak_lr=0.2, width=16, seed=1)
     judge = train_judge(training, recipe, CPU, torch.float32, augment=False)
@@ -315,7 +317,7 @@ def test_real_images_that_the_judge_has_not_seen_get_the_floor_at_the_asked_coun
     perfect, floors = evaluation_set.judge_drawings(drawn), evaluation_set.of_real
     assert len(drawn) == len(evaluation_set.asked) == 1000
     mix = torch.bincount(evaluation_set.asked[evaluation_set.rows]) / len(evaluation_set.rows)
-    held = torch.bincount(inputs.heldout.labels) / len(inputs.heldout)
+    held = torch.bincount(inputs.heldout.tensors.labels) / len(inputs.heldout)
     assert torch.allclose(mix, held, atol=0.01)
     off, by_heart = [], []
     for key, heart in evaluation_set.by_heart.items():
@@ -342,8 +344,8 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
 
     random = torch.Generator().manual_seed(PARAMS.seed)
     order = torch.randperm(len(training), generator=random)
-    some = order[in_mix(training.labels[order], torch.ones(3, dtype=torch.int64))][:count]
-    images = (heldout.images, training.images[some], *drawn)
+    some = order[in_mix(training.tensors.labels[order], torch.ones(3, dtype=torch.int64))][:count]
+    images = (heldout.tensors.pixels, training.tensors.pixels[some], *drawn)
     real, trained, first, second = (look(judge, each) for each in images)
 
     right = torch.cat([first.classes == asked, second.classes == asked]).double().mean().item()
@@ -371,13 +373,15 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
         assert sum(score.replicates) == pytest.approx(0, abs=0.01)
     for label in range(3) if held > LEAST_FOR_DISTANCE else ():
         mine = first.features[:count][asked[:count] == label]
-        theirs = real.features[heldout.labels == label]
+        theirs = real.features[heldout.tensors.labels == label]
         assert rows[label].distance == pytest.approx(frechet_distance(theirs, mine))
     kernel = [kernel_distances(real.features, v.features[:count], 1) for v in (first, second)]
     assert metrics["kid_judge"].value == pytest.approx(torch.stack(kernel).mean().item())
     equal = min(count, len(heldout))
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(PARAMS.seed))
-    block = shuffled[in_mix(heldout.labels[shuffled], torch.ones(3, dtype=torch.int64))][:equal]
+    block = shuffled[in_mix(heldout.tensors.labels[shuffled], torch.ones(3, dtype=torch.int64))][
+        :equal
+    ]
     for key in ("precision", "recall", "density", "coverage"):
         values = []
         for features in (first.features, second.features, trained.features):
@@ -491,8 +495,10 @@ def test_the_judge_s_accuracy_on_the_test_set_stands_in_the_report() -> None:
     """Half of its twelve images have another's label."""
     inputs, params = tiny_inputs(), PARAMS.model_copy(update={"draws": 1})
     test = tiny_data(4, 2)
-    labels = torch.where(torch.arange(12) % 2 == 0, test.labels, (test.labels + 1) % 3)
-    named = look(inputs.judge, test.images).classes
+    labels = torch.where(
+        torch.arange(12) % 2 == 0, test.tensors.labels, (test.tensors.labels + 1) % 3
+    )
+    named = look(inputs.judge, test.tensors.pixels).classes
     right = (named == labels).double().mean().item()
     told = judge_generator(
         replace(inputs, test=replace(test, labels=labels)), params
@@ -509,9 +515,8 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     monkeypatch.chdir(tmp_path)
     for path, per_class, seed in ((project.TRAIN_DATA, 20, 0), (project.HOLDOUT_DATA, 4, 1)):
         images, labels = make_images(per_class, seed=seed)
-        facts = {"classes": 3, "csv_sha256": "aa"}
-        save_dataset(path, images, labels, np.arange(len(labels)), facts)
-    made_from = {"data_digest": load_dataset(project.TRAIN_DATA).metadata["digest"]}
+        save_images(path, Images(images, labels, source_sha256="aa"))
+    made_from = {"data_digest": load_images(project.TRAIN_DATA).digest}
     saved = tiny_inputs()
     save_judge(project.JUDGE, saved.judge, made_from | {"params": saved.judge_facts["params"]})
     save_network(project.GENERATOR, saved.model, {"steps": 77, **made_from})
@@ -537,6 +542,6 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     context = found.context
     assert context["generator_digest"] == digest_of(saved.model.state_dict())
     assert context["extractor_digest"] == digest_of(saved.judge.state_dict())
-    assert context["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]
+    assert context["reference_digest"] == load_images(project.HOLDOUT_DATA).digest
     counts = ("reference_images", "drawn_images", "distance_images", "draws", "seed")
     assert [context[name] for name in counts] == [12, 300, 60, 2, 3], "100 of each class at least"

@@ -8,17 +8,17 @@ from synthetic import sample_digits
 from torch import Tensor
 
 from cgan.quality.class_shift import looks_of
-from cgan.quality.outliers import MARGINS, Excess, Images, _excesses, outliers
+from cgan.quality.outliers import MARGINS, Excess, Samples, _excesses, outliers
 
 DIGITS, LABELS = sample_digits()
 ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
 LIMIT = 0.02
 
 
-def rows(images: Tensor, labels: Tensor) -> Images:
+def rows(images: Tensor, labels: Tensor) -> Samples:
     """Not square; in place of what a judge sees, every fourth pixel."""
     images = images[:, :, :, 2:26]
-    return Images(looks_of(images), images[:, 0, ::2, ::2].flatten(1).float(), labels)
+    return Samples(looks_of(images), images[:, 0, ::2, ::2].flatten(1).float(), labels)
 
 
 def found(drawn: Tensor, labels: Tensor, known: Tensor, heldout: Tensor) -> list[Excess]:

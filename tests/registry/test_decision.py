@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
+from cgan.images import Images
 from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
 from cgan.quality.class_shift import Moments, furthest, looks_of
@@ -19,8 +19,7 @@ from cgan.quality.diversity import diversity_by_class
 from cgan.quality.judge import look, train_judge
 from cgan.quality.likeness import Copies, near_copies
 from cgan.quality.metrics import Accuracy, accuracy_of
-from cgan.quality.outliers import Excess, outliers
-from cgan.quality.outliers import Images as Rows
+from cgan.quality.outliers import Excess, Samples, outliers
 from cgan.registry.decision import COMPARED, as_diverse, bars, compare, decide, shifted, unlike_real
 from cgan.verdict import Check, Report, table_of
 
@@ -57,7 +56,7 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
     images = torch.from_numpy(pixels[order].reshape(-1, 1, 28, 28))
     labels = torch.from_numpy(classes.astype(np.int64)[order])
     whole, training, heldout = (
-        Dataset(images[part], labels[part], {"classes": 10})
+        Images(images[part], labels[part])
         for part in (slice(None), slice(0, 1500), slice(1500, 2000))
     )
     # Trained on all of them: what is tested is the decision, which must not hang on how a kind of CPU
@@ -65,10 +64,12 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
     # the lower end.
     recipe = JudgeParams(total_kimg=24.0, batch_size=64, peak_lr=0.1, width=8, seed=0)
     judge = train_judge(whole, recipe, torch.device("cpu"), torch.float32)
-    floor, asked = look(judge, training.images).features, labels[:1500]
-    seen = look(judge, heldout.images)
-    against = EvaluationSet(judge, seen, heldout.labels, floor, training.labels, asked, seed=1)
-    known = Moments.of_images(training.images, training.labels, 10)
+    floor, asked = look(judge, training.tensors.pixels).features, labels[:1500]
+    seen = look(judge, heldout.tensors.pixels)
+    against = EvaluationSet(
+        judge, seen, heldout.tensors.labels, floor, training.tensors.labels, asked, seed=1
+    )
+    known = Moments.of_images(training.tensors.pixels, training.tensors.labels, 10)
 
     good = images[2000:3500]
     noisy, patched, repeated = good.clone(), good.clone(), good.clone()
@@ -81,7 +82,7 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
         (good, set()),  # reach every bar
         (good[torch.from_numpy(random.permutation(1500))], {*wrong, "drawn_shift", "outliers"}),
         (noisy, {*wrong, "fid_over_floor", "drawn_shift", "outliers"}),
-        (training.images, {"copies", "class_copies"}),
+        (training.tensors.pixels, {"copies", "class_copies"}),
         (patched, {"drawn_shift", "outliers"}),
         (repeated, {"diversity"}),
     ):
@@ -94,10 +95,12 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
             shifted("drawn_shift", "", shifts, LIMITS.max_drawn_shift, NAMES),
             unlike_real(
                 outliers(
-                    Rows(looks_of(drawn), eyes.features, asked),
-                    Rows(looks_of(training.images), floor, training.labels),
-                    training.labels,
-                    Rows(looks_of(heldout.images), seen.features, heldout.labels),
+                    Samples(looks_of(drawn), eyes.features, asked),
+                    Samples(looks_of(training.tensors.pixels), floor, training.tensors.labels),
+                    training.tensors.labels,
+                    Samples(
+                        looks_of(heldout.tensors.pixels), seen.features, heldout.tensors.labels
+                    ),
                     drawn.shape[1:],
                     10,
                 ),

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_python, write_params
@@ -22,9 +21,9 @@ from gated import second as second
 from mlflow import MlflowClient
 from tracked import Store
 
-from cgan.data.dataset import load_dataset, save_dataset
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
+from cgan.images import load_images, save_images
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png
@@ -146,9 +145,9 @@ def test_f52_copies_of_training_images_are_counted_and_real_ones_nobody_trained_
         match = judging.prepare(registry, None, params)
     copied = []
     for part in (match.inputs.training, match.inputs.heldout):
-        rows = [(part.labels == label).nonzero()[:, 0] for label in range(part.classes)]
+        rows = [(part.tensors.labels == label).nonzero()[:, 0] for label in range(part.classes)]
         picked = torch.stack([rows[label][:15] for label in range(part.classes)], dim=1).flatten()
-        drawn = part.images[picked.repeat(len(match.evaluation_set.asked))]
+        drawn = part.tensors.pixels[picked.repeat(len(match.evaluation_set.asked))]
 
         class Memory:
             def draw(self, labels: torch.Tensor, _seed: int, drawn: torch.Tensor = drawn) -> Any:
@@ -210,10 +209,8 @@ def test_f89_worse_generator_is_blocked_and_judged_anew_under_other_bars_or_draw
 def other_part(name: str, of: str = "", rows: int | None = None, **facts: Any) -> None:
     """Write a part of the data anew: of the first rows, and with other facts."""
     paths = [Path(f"data/processed/{part}.safetensors") for part in (of or name, name)]
-    data = load_dataset(paths[0])
-    images, labels = data.images[:rows].numpy(), data.labels[:rows].numpy()
-    facts = {"classes": 3, "part": name, "csv_sha256": data.metadata["csv_sha256"]} | facts
-    save_dataset(paths[1], images, labels, np.arange(len(labels)), facts)
+    data = load_images(paths[0])
+    save_images(paths[1], data.at(slice(rows)), **({"part": name} | facts))
 
 
 def other_judge() -> None:

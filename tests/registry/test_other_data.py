@@ -14,8 +14,8 @@ from conftest import ROOT, write_params
 from gated import digits, gated, make_project, of_store, train
 from gated import second as second
 
-from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
+from cgan.images import Images
 from cgan.params.reading import load_params
 from cgan.registry import judging
 from cgan.registry.client import ANCHOR, Registry, Version, open_registry
@@ -135,8 +135,9 @@ CASES: dict[str, tuple[Callable[..., tuple[np.ndarray, np.ndarray]], list[str], 
 def test_f19_data_are_compared_with_the_champion_s_class_by_class(second: Path, name: str) -> None:
     change, failed, words = CASES[name]
     images, labels = map(torch.from_numpy, change(*digits(seed=5)))
-    facts = {"classes": 3}
-    parts = [Dataset(images[part], labels[part], facts) for part in (slice(20, None), slice(20))]
+    parts = [
+        Images(images[part], labels[part], list("012")) for part in (slice(20, None), slice(20))
+    ]
     with open_registry("cgan") as registry:
         champion = registry.version(1)
         reference = Reference.of(registry, champion)
@@ -156,7 +157,7 @@ def test_f19_of_many_new_images_a_random_part_is_looked_at(
     images, labels = map(torch.from_numpy, digits(seed=5))
     order = labels.argsort(stable=True)
     labels = labels[order].where(labels[order] < 2, 1 - torch.arange(len(labels)) % 2)
-    parts = [Dataset(images[order], labels, {"classes": 3}) for _ in range(2)]
+    parts = [Images(images[order], labels, list("012")) for _ in range(2)]
     with open_registry("cgan") as registry:
         reference = Reference.of(registry, registry.version(1))
     inputs = SimpleNamespace(training=parts[0], heldout=parts[1].at(torch.arange(0)))
@@ -254,7 +255,7 @@ def test_f19_few_things_that_were_photographed_often_have_another_mix_by_chance(
     fewer = torch.cat(
         [(labels == label).nonzero()[:most, 0] for label, most in enumerate((6, 60, 60))]
     )
-    part = Dataset(images[fewer], labels[fewer], {"classes": 3})
+    part = Images(images[fewer], labels[fewer])
     with open_registry("cgan") as registry:
         reference = Reference.of(registry, registry.version(1))
 

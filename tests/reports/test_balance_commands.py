@@ -11,11 +11,11 @@ from uneven import NAMES
 
 from cgan.data.album import find
 from cgan.data.csv_reader import read_csv
-from cgan.data.dataset import load_dataset
 from cgan.drawing.drawings import class_folders, numbered
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.files import write_json
+from cgan.images import load_images
 from cgan.model.model_file import load_generator, save_network
 from cgan.params.reading import load_params
 from cgan.project import CSV, CSV_SOURCE, EVIDENCE, GATE_REPORT, GENERATOR, TRAIN_DATA
@@ -43,10 +43,10 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     params = load_params().validation
     real, found = read_csv(CSV, params), read_csv("drawn/all.csv", params)
     assert np.bincount(found.labels).tolist() == [24, 24, 24]
-    assert (found.images[:56] == real.images).all() and (found.labels[:56] == real.labels).all()
+    assert (found.pixels[:56] == real.pixels).all() and (found.labels[:56] == real.labels).all()
     rows = pd.read_csv("drawn/all.rows.csv")
     assert [NAMES[label] for label in rows["label"]] == rows["class"].tolist()
-    training = load_dataset(TRAIN_DATA)
+    training = load_images(TRAIN_DATA)
     assert training.lines is not None
     assert np.flatnonzero(rows["part"] == "train").tolist() == (training.lines - 2).tolist()
     held = 56 - len(training)
@@ -59,7 +59,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
         assert album and Counter(e.label for e in album.entries) == dict.fromkeys(NAMES, 30)
     assert len(list(Path("drawn/folder").glob("apple/drawn_*.png"))) == 18
     files = [f"own/{'deep' * (n < 2)}/{'same' if n < 2 else n}.jpg" for n in range(56)]
-    digest = load_dataset(TRAIN_DATA).metadata["csv_sha256"]
+    digest = load_images(TRAIN_DATA).source_sha256
     of_test = ["own/test/0.jpg", "own/test/1.jpg"]  # in neither part; lines count them, too
     write_json(CSV_SOURCE, {"sha256": digest, "files": [of_test[0], *files, of_test[1]]})
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/named", said.append)

@@ -14,10 +14,9 @@ import torch
 from finished_project import finish_uneven
 from recording import RecordingTracker, reopened
 from synthetic import a_model, write_csv
-from uneven import NAMES, as_dataset, uneven, write_uneven_csv, write_uneven_folder
+from uneven import NAMES, uneven, write_uneven_csv, write_uneven_folder
 
 from cgan.data.csv_reader import read_csv
-from cgan.data.dataset import Dataset, first_copies, image_digests, load_dataset, save_dataset
 from cgan.drawing.drawings import write_folder
 from cgan.errors import CganError
 from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome
@@ -29,10 +28,11 @@ from cgan.evidence.rounds import (
     units_of,
 )
 from cgan.evidence.sets import default_per_class, fill, missing
-from cgan.files import locked, write_json
+from cgan.files import locked
+from cgan.images import Images, first_copies, image_digests, load_images, save_images
 from cgan.model.hardware import choose_hardware
 from cgan.model.sampling import picture_of
-from cgan.page.data_facts import Rows
+from cgan.page.data_facts import whole_data
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
@@ -45,7 +45,6 @@ from cgan.project import (
     HOLDOUT_DATA,
     TEST_DATA,
     TRAIN_DATA,
-    VALIDATION,
 )
 from cgan.quality.evaluation import Inputs
 from cgan.reports import evidence as command
@@ -81,8 +80,8 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
 ) -> None:
     report, said = found()
     assert report["rounds"] == {"count": 5, "folds": True}, "few are held out"
-    first = Rows.read().at(folds_of(Rows.read(), 5, load_params()) != 0)
-    drawn = len(missing(first.counts))
+    first = whole_data().at(folds_of(whole_data(), 5, load_params()) != 0)
+    drawn = len(missing(first.tensors.counts))
     assert report["images"] == {"training": len(first), "drawn": drawn, "tested": 56}
     assert "5 generators and 30 classifiers" in said[0] and said[1].startswith("Fold 1 of 5: ")
     assert len(said) >= 7 and str(EVIDENCE_PAGE) in said[-1]
@@ -143,7 +142,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
             patch.setattr(f"cgan.{module}.fill", lambda *given: pytest.fail(f"believed {given[4]}"))
             with pytest.raises(pytest.fail.Exception, match=r"believed 0\.99"):
                 found(believed=0.99, **options)
-    asked = missing(counts := torch.bincount(inputs.training.labels), default_per_class(counts))
+    asked = missing(counts := inputs.training.tensors.counts, default_per_class(counts))
     images, _ = fill(inputs.model, inputs.judge, asked, params.evaluate.seed)
     pictures = picture_of(images)
     names = [f"{NAMES[label]}/{n:03d}.png" for n, label in enumerate(asked.tolist())]
@@ -160,11 +159,11 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
 def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_judged() -> None:
     said: list[str] = []
     write_split(load_params(), 3, Path("parts"), said.append)
-    data, fold_of = Rows.read(), folds_of(Rows.read(), 3, load_params())
+    data, fold_of = whole_data(), folds_of(whole_data(), 3, load_params()).numpy()
     assert data.groups is not None
-    for units in (data.groups, torch.from_numpy(first_copies(image_digests(data.images.numpy())))):
-        pairs = torch.stack([units, fold_of]).unique(dim=1)
-        assert len(pairs[0]) == len(units.unique()), "groups, and equal images, are in one fold"
+    for units in (data.groups, first_copies(image_digests(data.pixels))):
+        pairs = {*zip(units.tolist(), fold_of.tolist(), strict=True)}
+        assert len(pairs) == len(np.unique(units)), "groups, and equal images, are in one fold"
     for fold in range(3):
         place = Path(f"parts/fold-{fold + 1}")
         counts = [len(list(place.glob(f"{part}/apple/*.png"))) for part in ("train", "test")]
@@ -173,7 +172,7 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     assert "cgan evidence --folds 3 --drawn" in said[0]
     write_split(load_params(), None, Path("once"), said.append)
     sizes = {path.name: len([*path.rglob("*.png")]) for path in Path("once").iterdir()}
-    assert sizes == {"train": len(load_dataset(TRAIN_DATA)), "val": len(load_dataset(HOLDOUT_DATA))}
+    assert sizes == {"train": len(load_images(TRAIN_DATA)), "val": len(load_images(HOLDOUT_DATA))}
     with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
         found(folds=3, drawn=Path("theirs"))
     for way, place in (({"folds": 3}, Path("parts")), ({"seeds": 2}, Path("parts/fold-1"))):
@@ -184,7 +183,7 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     more = uneven(seed=9)
     rows = np.flatnonzero(more.labels == 1)[:10].tolist() * 3
     names = [f"fold-{n // 10 + 1}/apple/{n % 10}.png" for n in range(30)]
-    write_folder(Path("theirs"), more.images[rows][:, 0], names)
+    write_folder(Path("theirs"), more.pixels[rows][:, 0], names)
     report, said = found(folds=3, drawn=Path("theirs"))
     assert sum("no drawings of fig, so" in line for line in said) == 3, "in each fold"
     learnt = int((fold_of != 0).sum())
@@ -226,10 +225,10 @@ def test_intervals_over_the_tested_images_count_an_image_once() -> None:
 def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None:
     own, others = read_csv(CSV, load_params().validation), uneven(seed=9)
     both = [
-        np.concatenate([getattr(each, n) for each in (own, others)]) for n in ("images", "labels")
+        np.concatenate([getattr(each, n) for each in (own, others)]) for n in ("pixels", "labels")
     ]
     more = write_csv(Path("more.csv"), *both)
-    trained, held = (len(load_dataset(path)) for path in (TRAIN_DATA, HOLDOUT_DATA))
+    trained, held = (len(load_images(path)) for path in (TRAIN_DATA, HOLDOUT_DATA))
     report, said = found(seeds=2, test=more)
     # The training part of `more` is left out; the hold-out may be tested on.
     assert report["images"]["tested"] == held + len(others.labels)  # type: ignore[index]
@@ -243,14 +242,13 @@ def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None
     Path("more/fig").rename(Path("more/figs"))
     with pytest.raises(CganError, match=r"the project's classes, pear, apple, fig; found 'figs'"):
         found(test=Path("more"))
-    known = load_dataset(TRAIN_DATA)
-    few = write_csv(Path("few.csv"), known.images.numpy(), known.labels.numpy())
+    known = load_images(TRAIN_DATA)
+    few = write_csv(Path("few.csv"), known.pixels, known.labels)
     with pytest.raises(CganError, match=r"few\.csv: all images are in the training part"):
         found(test=few)
     with pytest.raises(CganError, match=r"--folds .*excludes --seeds and --test"):
         found(folds=5, test=few)
-    part = as_dataset(others, "test").metadata | {"csv_sha256": known.metadata["csv_sha256"]}
-    save_dataset(TEST_DATA, others.images, others.labels, others.lines, part, others.groups)
+    save_images(TEST_DATA, replace(others, source_sha256=known.source_sha256), part="test")
     report, _ = found(seeds=2)
     assert report["tested_on"] == "the test set" and report["images"]["tested"] == 56  # type: ignore[index]
     with pytest.MonkeyPatch.context() as patch:
@@ -263,17 +261,16 @@ def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None
 
 @pytest.mark.usefixtures("uneven_project")
 def test_labelled_images_keep_their_classes_and_groups_whatever_order_their_source_has() -> None:
-    data, others = as_dataset(uneven()), uneven(channels=1, seed=9)
+    data, others = uneven(), uneven(channels=1, seed=9)
     write_uneven_folder(Path("pictures"), others)
     write_uneven_csv(Path("images.csv"), others)
-    write_json(VALIDATION, {"params": load_params().validation.model_dump()})
     for source in ("pictures", "images.csv"):
         found = command.labelled(Path(source), load_params(), data)
         assert found.class_names == NAMES and found.labels.tolist() == sorted(others.labels)
-        expected = image_digests(others.images)
-        digests = image_digests(found.images.numpy())
+        expected = image_digests(others.pixels)
+        digests = image_digests(found.pixels)
         for label in range(3):
-            of_class = digests[found.labels.numpy() == label]
+            of_class = digests[found.labels == label]
             assert sorted(of_class) == sorted(expected[others.labels == label]), NAMES[label]
         if source == "images.csv":
             assert found.groups is not None and found.at(torch.arange(9)).groups is not None
@@ -288,11 +285,11 @@ def test_labelled_images_keep_their_classes_and_groups_whatever_order_their_sour
 def test_whatever_decides_an_answer_names_its_classifiers_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    params, data, other = load_params(), as_dataset(uneven()), as_dataset(uneven(seed=9))
+    params, data, other = load_params(), uneven(), uneven(seed=9)
     a_model(GENERATOR, "deconv", 3, 1, 8, 12, 4, 4, seed=1)
 
     def key(
-        given: Params = params, parts: tuple[Dataset, Dataset] = (data, other), **how: Any
+        given: Params = params, parts: tuple[Images, Images] = (data, other), **how: Any
     ) -> str:
         return command._key(given, Options(**how), parts, choose_hardware("cpu", "float32"))
 
@@ -306,7 +303,7 @@ def test_whatever_decides_an_answer_names_its_classifiers_folder(
             ("preprocess", "seed", 9),
         )
     ]
-    relabelled = replace(other, labels=other.labels.flip(0))
+    relabelled = replace(other, labels=other.labels[::-1])
     Path("theirs").mkdir()
     Path("theirs/a.png").write_bytes(b"a")
     keys = [key(), *map(key, changed), key(parts=(other, data)), key(parts=(data, relabelled))]
@@ -323,11 +320,11 @@ def test_whatever_decides_an_answer_names_its_classifiers_folder(
 @pytest.mark.usefixtures("uneven_project")
 def test_near_copies_of_tested_images_are_counted_and_named() -> None:
     """Each group of `uneven` becomes pictures of one thing, and folds do not know the groups."""
-    data, random = as_dataset(uneven(times=3)), np.random.default_rng(1)
-    groups = data.groups.numpy()  # type: ignore[union-attr]
-    firsts = data.images.numpy()[first_copies(groups)].astype(int)
+    data, random = uneven(times=3), np.random.default_rng(1)
+    groups = data.groups
+    firsts = data.pixels[first_copies(groups)].astype(int)
     near = np.clip(firsts + random.integers(-9, 10, firsts.shape), 0, 255).astype(np.uint8)
-    alike = replace(data, images=torch.from_numpy(near))
+    alike = replace(data, pixels=near)
     params, cpu = load_params(), choose_hardware("cpu", "float32")
     ungrouped, counts = replace(alike, groups=None), {}
     for name, images in (("grouped", alike), ("ungrouped", ungrouped), ("others", data)):
@@ -338,13 +335,12 @@ def test_near_copies_of_tested_images_are_counted_and_named() -> None:
     assert {looked for _, looked in counts.values()} == {len(data)}
     assert counts["ungrouped"][0] > 100 > 9 > max(counts["grouped"][0], counts["others"][0]), counts
     # Three pictures of one that was learnt from, among others.
-    learnt, others = as_dataset(uneven(times=3)), as_dataset(uneven(seed=9))
-    thing = learnt.images[:1].int().repeat(3, 1, 1, 1) + torch.randint(9, (3, 1, 8, 12))
-    test = replace(
-        others,
-        images=torch.cat([others.images, thing.clamp(0, 255).byte()]),
-        labels=torch.cat([others.labels, learnt.labels[:1].repeat(3)]),
-        groups=None,
+    learnt, others = uneven(times=3), uneven(seed=9)
+    thing = learnt.pixels[:1].astype(int) + random.integers(0, 9, (3, 1, 8, 12))
+    test = Images(
+        np.concatenate([others.pixels, thing.clip(0, 255).astype(np.uint8)]),
+        np.concatenate([others.labels, learnt.labels[:1].repeat(3)]),
+        NAMES,
     )
     rounds = rounds_by_seed(learnt, others, test, params, 2, Path("x"), cpu)
     assert near_to_training(rounds, folded=False) == (3, 59)

@@ -11,14 +11,14 @@ from synthetic import make_images
 from typer.testing import CliRunner
 
 from cgan.cli import app
-from cgan.data.dataset import LabelledImages
+from cgan.images import Images
 from cgan.params.reading import load_params
 from cgan.reports.foresight import foresee, next_step
 
 
-def found(per_class: int = 30) -> LabelledImages:
+def found(per_class: int = 30) -> Images:
     images, labels = make_images(per_class=per_class)
-    return LabelledImages(images, labels, np.arange(len(labels)), 3, "0" * 64, 1)
+    return Images(images, labels, list("abc"))
 
 
 @pytest.mark.usefixtures("project")
@@ -26,7 +26,7 @@ def test_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_too_f
     params = load_params()
     preprocess = params.preprocess.model_copy(update={"holdout_fraction": 0.1})
     params = params.model_copy(update={"preprocess": preprocess})
-    lines = [*foresee(found(), ["a", "b", "c"], params)]
+    lines = [*foresee(found(), params)]
     assert lines[0] == "To train on: 27 of each of 3 classes."
     assert lines[1].startswith(
         "Held out: 3 of each of 3 classes. 3 or fewer say nothing about a class (a, b, c)"
@@ -36,12 +36,12 @@ def test_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_too_f
     assert re.match(r"Time on this machine \(cpu, \d+ cores\): about \d+ (s|min|h): \d", lines[3])
     many = found(60)
     splits = (np.arange(len(many.labels)) % 3).astype(np.uint8)
-    lines = [*foresee(replace(many, splits=splits), ["a", "b", "c"], params)]
+    lines = [*foresee(replace(many, splits=splits), params)]
     assert lines[1] == (
         "Held out: 21 of a, 21 of b, 18 of c. For `cgan evidence` to test on: 19 of a, 21 of b, 20 of c."
     )
     unequal = np.delete(np.arange(len(many.labels)), np.flatnonzero(many.labels == 1)[:20])
-    lines = [*foresee(many.at(unequal), ["a", "b", "c"], params)]
+    lines = [*foresee(many.at(unequal), params)]
     assert lines[0] == "To train on: 54 of a, 36 of b, 54 of c."
 
 

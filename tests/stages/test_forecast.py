@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_training import params_of  # of tests/training
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.params.sections import TrainParams
 from cgan.stages import forecast
 
@@ -19,7 +19,7 @@ def test_a_step_of_large_images_is_timed_with_few_of_them(
 ) -> None:
     clock, batches = [0.0], list[int]()
 
-    def train(_: Dataset, params: TrainParams, progress: Callable[[range], Iterator[int]]) -> None:
+    def train(_: Images, params: TrainParams, progress: Callable[[range], Iterator[int]]) -> None:
         batches.append(params.batch_size)
         for step in progress(range(params.total_steps)):
             clock[0] += params.batch_size * IMAGE_S[side] * (9 if step == 0 else 1)
@@ -27,7 +27,7 @@ def test_a_step_of_large_images_is_timed_with_few_of_them(
     monkeypatch.setattr(forecast, "train", train)
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: clock[0])
     pixels = torch.zeros((200, 1, side, side + 1), dtype=torch.uint8)[..., :-1]
-    data = Dataset(pixels, torch.arange(200) % 3, {"classes": 3})
+    data = Images(pixels, torch.arange(200) % 3)
     params = params_of(batch_size=96, cpu_parts=2, total_kimg=96.0)
     seconds = forecast.seconds_of_training(data, params)
     assert batches == [images]

@@ -9,7 +9,7 @@ from conftest import ROOT
 from imports import closure
 from toy_project import copy_code
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.reading import load_params
 from cgan.params.sections import TrainParams
@@ -18,11 +18,10 @@ from cgan.training.fitting import filled
 
 TRAIN = filled(load_params(ROOT / "params.yaml").train)
 CPU = Hardware(torch.device("cpu"), torch.float32)
-METADATA: dict[str, Any] = {"classes": 3, "csv_sha256": "aa", "digest": "bb"}
 
 CHANGES_NO_WEIGHT = {
     # What it reads is compared with its digest, and the digest is in the fingerprint.
-    "cgan.data.dataset",
+    "cgan.images",
     # Probes look at the averaged generator; `test_probes_come_at_their_steps…` in test_monitoring.py.
     "cgan.quality.judge",
     "cgan.quality.metrics",
@@ -43,10 +42,10 @@ CHANGES_NO_WEIGHT = {
 
 
 def fingerprint_of(
-    params: TrainParams = TRAIN, hardware: Hardware = CPU, judge: str = "ee", **metadata: Any
+    params: TrainParams = TRAIN, hardware: Hardware = CPU, judge: str = "ee", **facts: Any
 ) -> tuple[str, dict[str, Any]]:
-    images, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
-    data = Dataset(images, labels, METADATA | metadata)
+    pixels, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
+    data = Images(**({"pixels": pixels, "labels": labels, "source_sha256": "aa"} | facts))
     facts = stage.result_facts(params, data, hardware, judge)
     return stage.fingerprint(facts), facts
 
@@ -79,11 +78,11 @@ def test_whatever_else_determines_the_result_changes_the_fingerprint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = [
-        ({"data"}, fingerprint_of(csv_sha256="cc")),
-        ({"data"}, fingerprint_of(digest="cc")),
+        ({"data"}, fingerprint_of(source_sha256="cc")),
+        ({"data"}, fingerprint_of(pixels=torch.ones(6, 1, 8, 8).byte())),
         ({"data"}, fingerprint_of(class_names=["a", "b", "c"])),
         # `validate.classes: 4` makes a class that has no image yet: same data, larger networks.
-        ({"classes"}, fingerprint_of(classes=4)),
+        ({"classes"}, fingerprint_of(class_names=["0", "1", "2", "3"])),
         ({"judge"}, fingerprint_of(judge="ff")),  # else probes.csv could be of two judges
         ({"device"}, fingerprint_of(hardware=Hardware(torch.device("cuda"), torch.float32))),
         ({"precision"}, fingerprint_of(hardware=Hardware(torch.device("cpu"), torch.bfloat16))),

@@ -4,10 +4,10 @@ import pytest
 import torch
 from conftest import ROOT
 from synthetic import sample_digits
-from uneven import as_dataset, uneven
+from uneven import uneven
 
-from cgan.data.dataset import Dataset
 from cgan.errors import DataError, percent
+from cgan.images import Images
 from cgan.params.reading import load_params
 from cgan.training import fitting
 from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, fit_gan, nearest
@@ -21,20 +21,20 @@ NEAR = ("one_pass", "deconv", 0.0, 1.25, 0, 0.3, 160.0)
 HARD = ("two_passes", "deconv", 0.5, 1.0, 2, 0.3, 190.0)
 
 
-def digits(count: int) -> Dataset:
+def digits(count: int) -> Images:
     images, labels = sample_digits()
     rows = torch.randperm(5000, generator=torch.Generator().manual_seed(0))[:count]
-    return Dataset(images[rows], labels[rows], {"classes": 10})
+    return Images(images[rows], labels[rows])
 
 
-def noise(side: int, count: int = 60) -> Dataset:
+def noise(side: int, count: int = 60) -> Images:
     """No image is nearer to another than chance has it."""
     random = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, 1, side, side), dtype=torch.uint8, generator=random)
-    return Dataset(images, torch.arange(count) % 3, {"classes": 3})
+    return Images(images, torch.arange(count) % 3)
 
 
-def chosen(data: Dataset) -> tuple[float | str, ...]:
+def chosen(data: Images) -> tuple[float | str, ...]:
     params = fit_gan(CHOICES, data).params
     return tuple(getattr(params, name) for name in AUTO)
 
@@ -50,12 +50,14 @@ def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
 def test_what_is_chosen_does_not_depend_on_the_order_of_the_images() -> None:
     """A CSV can be sorted by class, and 4,000 images, at most, are looked at."""
     mixed = digits(5000)
-    order = mixed.labels.argsort()
-    found = nearest(Dataset(mixed.images[order], mixed.labels[order], mixed.metadata))
+    order = mixed.tensors.labels.argsort()
+    found = nearest(
+        Images(mixed.tensors.pixels[order], mixed.tensors.labels[order], mixed.class_names)
+    )
     assert found == pytest.approx(nearest(mixed), abs=0.02)
     many, plain = noise(8, COMPARED), torch.zeros(COMPARED, 1, 8, 8, dtype=torch.uint8)
-    for images in ([many.images, plain], [plain, many.images]):
-        both = Dataset(torch.cat(images), many.labels.repeat(2), {"classes": 3})
+    for images in ([many.tensors.pixels, plain], [plain, many.tensors.pixels]):
+        both = Images(torch.cat(images), many.tensors.labels.repeat(2))
         assert fit_gan(CHOICES, both).params.generator == "deconv"
 
 
@@ -63,15 +65,17 @@ def test_classes_that_look_alike_get_help_however_near_and_photographs_of_them_a
     data = digits(5000)
     assert nearest(data).same_class > 0.9
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
-    mixed = Dataset(data.images, data.labels[order], data.metadata)
+    mixed = Images(data.tensors.pixels, data.tensors.labels[order], data.class_names)
     found = nearest(mixed)
     assert found.same_class == pytest.approx(found.chance, abs=0.05)
     assert chosen(mixed) == HARD
-    colour = Dataset(mixed.images.expand(-1, 3, -1, -1), mixed.labels, mixed.metadata)
+    colour = Images(
+        mixed.tensors.pixels.expand(-1, 3, -1, -1), mixed.tensors.labels, mixed.class_names
+    )
     assert chosen(colour) == (HARD[0], "upsample", *HARD[2:])
     told = ["--drawn FOLDER" in fit_gan(CHOICES, each).advice for each in (data, mixed, colour)]
     assert told == [False, False, True]
-    one = Dataset(data.images, torch.zeros_like(data.labels), data.metadata)
+    one = Images(data.tensors.pixels, torch.zeros_like(data.tensors.labels), data.class_names)
     assert chosen(one) == NEAR, "a single class cannot be mistaken"
 
 
@@ -82,7 +86,7 @@ def test_the_gradient_penalty_falls_with_the_square_of_the_finest_contrast(
     stripes = torch.zeros(60, 1, 16, 16)
     stripes[..., ::2] = 127.5 * 0.39 * contrast
     random = torch.rand(60, 1, 16, 1, generator=torch.Generator().manual_seed(0)) * 200
-    data = Dataset((stripes + random).round().byte(), torch.arange(60) % 3, {"classes": 3})
+    data = Images((stripes + random).round().byte(), torch.arange(60) % 3)
     assert fit_gan(CHOICES, data).params.r1_gamma == pytest.approx(gamma, rel=0.3)
 
 
@@ -96,18 +100,20 @@ def test_the_distance_is_0_for_copies_and_1_for_noise_whatever_contrast_and_size
     data = noise(16)
     apart = nearest(data).distance
     assert apart == pytest.approx(1, abs=0.1)
-    faint = Dataset(data.images // 8, data.labels, data.metadata)
+    faint = Images(data.tensors.pixels // 8, data.tensors.labels, data.class_names)
     assert nearest(faint).distance == pytest.approx(apart, abs=0.02)
-    twice = Dataset(data.images.repeat(2, 1, 1, 1), data.labels.repeat(2), data.metadata)
+    twice = Images(
+        data.tensors.pixels.repeat(2, 1, 1, 1), data.tensors.labels.repeat(2), data.class_names
+    )
     assert nearest(twice).distance < 0.01
     assert nearest(twice).same_class == 1
-    blank = Dataset(torch.zeros_like(data.images), data.labels, data.metadata)
+    blank = Images(torch.zeros_like(data.tensors.pixels), data.tensors.labels, data.class_names)
     assert nearest(blank).distance == 0
     data = noise(16, 61)
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    few_copies = Dataset(data.images.clone(), data.labels, data.metadata)
-    few_copies.images[:20] = few_copies.images[20]
+    few_copies = Images(data.tensors.pixels.clone(), data.tensors.labels, data.class_names)
+    few_copies.tensors.pixels[:20] = few_copies.tensors.pixels[20]
     assert nearest(few_copies).distance > 0.9
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -157,14 +163,12 @@ def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for_or_drawing_tak
 
 
 def test_what_params_yaml_says_of_a_sampler_stays_and_a_class_without_images_is_refused() -> None:
-    data = as_dataset(uneven(channels=3))
+    data = uneven(channels=3)
     asked = {"generator": "local_score", "score_cap": 0.7, "score_sources": 5}
     found = fit(CHOICES.model_copy(update=asked), data)
     assert found.settings and (found.settings.cap, found.settings.sources) == (0.7, 5)
     assert found.params.used() == asked | {"score_window_scale": found.settings.window_scale}
-    three = Dataset(
-        data.images, data.labels, data.metadata | {"classes": 4, "class_names": list("abcd")}
-    )
+    three = Images(data.pixels, data.labels, list("abcd"))
     with pytest.raises(DataError, match="there are none of d"):
         fit(CHOICES.model_copy(update=asked), three)
     assert fit(CHOICES, three).settings is None, "auto takes what can draw"

@@ -15,7 +15,7 @@ from test_training import few_batches as few_batches
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.model.networks import Architecture, GeneratorNetwork
 from cgan.params.sections import JudgeParams
@@ -35,20 +35,20 @@ LENGTH = {"total_kimg": 51.2, "ema_half_life_kimg": 2.0, "r1_every": 8, **RECORD
 
 
 @pytest.fixture(scope="module")
-def data() -> Dataset:
+def data() -> Images:
     images, labels = digits(per_class=100)
-    return Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": CLASSES})
+    return Images(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 @pytest.fixture(scope="module")
-def judge(data: Dataset) -> Judge:
+def judge(data: Images) -> Judge:
     recipe = JudgeParams(total_kimg=9.0, batch_size=32, peak_lr=0.1, width=4, seed=0)
     return train_judge(data, recipe, torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.slow
 def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
-    data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch
+    data: Images, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That others are not stopped, acceptance tests show."""
     apply = update.apply
@@ -69,11 +69,13 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
 class Copier(GeneratorNetwork):
     """Draws the images of the data, any of the class that is asked for; of those in `same` always one."""
 
-    def __init__(self, data: Dataset, *same: int) -> None:
-        super().__init__(Architecture("deconv", data.classes, *data.images.shape[1:], 4, 4))
-        self.same, images = same, data.images.float() / 127.5 - 1
+    def __init__(self, data: Images, *same: int) -> None:
+        super().__init__(Architecture("deconv", data.classes, *data.tensors.pixels.shape[1:], 4, 4))
+        self.same, images = same, data.tensors.pixels.float() / 127.5 - 1
         self.images = torch.nn.Parameter(images, requires_grad=False)
-        self.rows = [(data.labels == label).nonzero().flatten() for label in range(data.classes)]
+        self.rows = [
+            (data.tensors.labels == label).nonzero().flatten() for label in range(data.classes)
+        ]
 
     def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
         labels = condition.argmax(dim=1).tolist()
@@ -86,7 +88,7 @@ class Copier(GeneratorNetwork):
 
 
 def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
-    data: Dataset, judge: Judge
+    data: Images, judge: Judge
 ) -> None:
     watch = Watch(judge, data, 1)
     faithful, narrow = (watch.probe(Copier(data, *same).eval()) for same in ((), (2,)))
@@ -97,9 +99,9 @@ def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
     assert narrow["probe/diversity_worst_class"] == pytest.approx(0, abs=1e-3)
     assert narrow["probe/diversity_mean"] == pytest.approx(2 / 3, abs=0.1)
     assert faithful["probe/fid_judge"] < 0.1 * narrow["probe/fid_judge"]
-    rare = data.labels == 2
+    rare = data.tensors.labels == 2
     rare[rare.nonzero()[0]] = False
-    kept = Dataset(data.images[~rare], data.labels[~rare], data.metadata)
+    kept = Images(data.tensors.pixels[~rare], data.tensors.labels[~rare], data.class_names)
     of_kept = Watch(judge, kept, 1)
     found = of_kept.probe(Copier(data, 2).eval())
     assert of_kept.worst_class != 2, "with no two real images it is not compared"
@@ -107,7 +109,7 @@ def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
 
 
 def test_f52_one_picture_a_class_or_chance_in_the_second_half_is_told_by_a_second_probe_in_a_row(
-    data: Dataset, judge: Judge
+    data: Images, judge: Judge
 ) -> None:
     watch = Watch(judge, data, 1)
     watch.names = ["a", "b", "c"]
@@ -141,9 +143,7 @@ def test_variety_is_compared_in_as_many_classes_as_can_be_and_a_collapse_of_all_
     labels = random.permutation(np.repeat(np.arange(classes), random.integers(2, 12, classes)))
     images = random.integers(0, 256, (len(labels), 1, 8, 12), dtype=np.uint8)
     images += (labels % 7).astype(np.uint8)[:, None, None, None] * 20
-    data = Dataset(
-        torch.from_numpy(images), torch.from_numpy(labels), {"classes": max(2, classes + 1)}
-    )
+    data = Images(images, labels, [str(label) for label in range(max(2, classes + 1))])
     torch.manual_seed(0)
     watch = Watch(Judge(data.classes, 1, 4).eval(), data, 1)
     assert len(watch.asked) == (1000 if classes <= 50 else 2000), "at a bounded cost"
@@ -162,7 +162,7 @@ def test_variety_is_compared_in_as_many_classes_as_can_be_and_a_collapse_of_all_
         assert bool(watch.problem([probe, probe], 60.0)) is by_chance, (times, chance)
 
 
-def numbers(classes: int, per_class: int = 12) -> Dataset:
+def numbers(classes: int, per_class: int = 12) -> Images:
     """10 × 21: three handwritten digits side by side, the class as a number."""
     images, labels = sample_digits()
     small = adaptive_avg_pool2d(images[:, 0, 3:25, 4:24].float(), (10, 7)).byte()
@@ -175,7 +175,7 @@ def numbers(classes: int, per_class: int = 12) -> Dataset:
     digits = torch.stack([shown // 100, shown // 10 % 10, shown % 10], dim=1)
     assert labels.equal(torch.arange(5000) // 500)
     side_by_side = small[500 * digits + pick].permute(0, 2, 1, 3).flatten(2)
-    return Dataset(side_by_side[:, None], shown, {"classes": classes})
+    return Images(side_by_side[:, None], shown)
 
 
 @pytest.mark.slow

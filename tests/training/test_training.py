@@ -20,8 +20,8 @@ from synthetic import make_images
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cgan.data.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
+from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import digest_of
 from cgan.model.networks import Architecture, build_generator
@@ -50,9 +50,9 @@ def diverging(**changes: Any) -> TrainParams:
     return params_of(**changes).model_copy(update={"lr": 1e30})
 
 
-def data_of(side: int = 8, channels: int = 1, per_class: int = 12) -> Dataset:
+def data_of(side: int = 8, channels: int = 1, per_class: int = 12) -> Images:
     images, labels = make_images(per_class, side=side, channels=channels)
-    return Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
+    return Images(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 DATA = data_of()
@@ -321,7 +321,7 @@ def test_previews_are_rows_of_a_class_by_the_averaged_generator_at_their_steps()
         assert np.array_equal(png, image) and image.shape[0] == 3 * 9 + 1
     drawn = [image[:, -(8 * 9 + 1) :] for *_, image in tracker.images]
     assert len({each.tobytes() for each in drawn}) == len(steps)
-    named = replace(DATA, metadata=DATA.metadata | {"class_names": ["cat", "a red dog", "eel"]})
+    named = replace(DATA, class_names=["cat", "a red dog", "eel"])
     picture = np.asarray(Image.open(io.BytesIO(train(named, params_of()).previews[10])))
     assert np.array_equal(picture[:, -drawn[-1].shape[1] :], drawn[-1])
     assert picture.shape[1] > image.shape[1] + 20, "names stand beside the rows"
@@ -578,7 +578,7 @@ def test_no_stage_that_trains_imports_torchs_compiler() -> None:
     """It takes longer than the whole of some stages."""
     script = """
 import sys, torch
-from cgan.data.dataset import Dataset
+from cgan.images import Images
 from cgan.model.hardware import compute_deterministically
 from cgan.params.reading import load_params
 from cgan.quality.judge import train_judge
@@ -586,7 +586,7 @@ from cgan.training.fitting import filled
 from cgan.training.loop import train
 params = load_params()
 images = torch.randint(255, (96, 1, 8, 8), dtype=torch.uint8)
-data = Dataset(images, torch.arange(96) % 3, {"classes": 3})
+data = Images(images, torch.arange(96) % 3)
 compute_deterministically()
 recipe = params.train_judge.model_copy(update={"total_kimg": 0.3, "width": 4})
 train_judge(data, recipe, torch.device("cpu"), torch.float32)

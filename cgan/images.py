@@ -1,0 +1,339 @@
+"""Labelled images: one type from the reader to the judge, and the file in which stages keep it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import save_file
+
+from cgan.errors import DataError, listed
+from cgan.files import replacing
+from cgan.model import file_facts
+
+if TYPE_CHECKING:
+    import torch
+
+MIN_SIDE, MAX_SIDE, MAX_CLASSES = 8, 256, 1000
+SPLITS = ("train", "val", "test")
+CHANNELS = (1, 3)
+
+IntArray = NDArray[np.int64]
+
+
+class Tensors(NamedTuple):
+    """torch's view of an `Images`, on the CPU: `pixels` uint8 [N, C, H, W], `labels` int64 [N] and `counts`
+    int64 [classes]."""
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    counts: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Images:
+    """Labelled images of one size.
+
+    The fields are numpy arrays; `tensors` are the same memory as torch's, made when first asked for. So
+    nothing that only reads, checks or writes images imports torch.
+
+    `pixels`: uint8, [N, H, W], [N, H, W, C] or [N, C, H, W], with 1 or 3 channels (grey or RGB) and sides of
+    8 to 256; as the sides are longer than 3, the axis of length 1 or 3 is that of the channels. The field is
+    [N, C, H, W]. `labels` [N]: integers from 0, or the classes' names; the field is int64. `class_names`: one
+    a class, in the order of the labels; if left out, the sorted names among the labels, or 0, 1, …. `groups`
+    [N]: equal ones, integers or texts, stay on one side of any split, as photographs of one thing should;
+    None where nothing is known; the field is int64. Arrays may be numpy's or torch's, and are copied only
+    where they have another type or order.
+
+    From a file there is more. `splits` uint8 [N]: index of SPLITS, None where the source names none. `lines`
+    int64 [N]: the line in the CSV (the header is line 1), or the number of the picture; of arrays the index.
+    `files`: of each picture, else empty. `source_sha256`: of the CSV's bytes, or of the pictures' arrays.
+    `notes`: what a reader should know of these images.
+
+    Raises DataError for arrays that do not fit.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: IntArray
+    class_names: list[str]
+    groups: IntArray | None
+    splits: NDArray[np.uint8] | None
+    lines: IntArray
+    files: list[str]
+    source_sha256: str
+    notes: tuple[str, ...]
+
+    def __init__(
+        self,
+        pixels: ArrayLike | torch.Tensor,
+        labels: ArrayLike | torch.Tensor,
+        class_names: Sequence[str] | None = None,
+        groups: ArrayLike | torch.Tensor | None = None,
+        *,
+        splits: NDArray[np.uint8] | None = None,
+        lines: IntArray | None = None,
+        files: Sequence[str] = (),
+        source_sha256: str = "",
+        notes: Sequence[str] = (),
+    ) -> None:
+        planes = _planes(_as_numpy(pixels, "pixels"))
+        numbers, names = _numbered(_as_numpy(labels, "labels"), class_names)
+        _require_length("labels", len(numbers), len(planes))
+        kinds = None if groups is None else _grouped(_as_numpy(groups, "groups"))
+        _require_length("groups", len(planes) if kinds is None else len(kinds), len(planes))
+        values = {
+            "pixels": planes,
+            "labels": numbers,
+            "class_names": names,
+            "groups": kinds,
+            "splits": splits,
+            "lines": np.arange(len(planes)) if lines is None else lines,
+            "files": [*files],
+            "source_sha256": source_sha256,
+            "notes": tuple(notes),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        colour = " in colour" * (channels == 3)
+        return f"Images({len(self):,} of {height} × {width} pixels{colour}, {self.classes} classes)"
+
+    @property
+    def classes(self) -> int:
+        """How many there are; some may have no image here."""
+        return len(self.class_names)
+
+    @property
+    def is_named(self) -> bool:
+        """Have the classes names other than 0, 1, …?"""
+        return self.class_names != _numbers(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    @property
+    def counts(self) -> IntArray:
+        """Images of each class, int64 [classes]."""
+        return np.bincount(self.labels, minlength=self.classes)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 of pixels and labels."""
+        return digest_of(self.pixels, self.labels)
+
+    @functools.cached_property
+    def tensors(self) -> Tensors:
+        """torch's view of the same memory."""
+        import torch
+
+        return Tensors(*map(torch.from_numpy, (self.pixels, self.labels, self.counts)))
+
+    def at(self, rows: ArrayLike | torch.Tensor | slice) -> Images:
+        """Some of the images: by their indices, or bool [N]."""
+        index: Any = rows if isinstance(rows, slice) else np.asarray(rows)
+        if not isinstance(index, slice) and not index.size:
+            index = slice(0)  # numpy takes an empty list for fractions
+        chosen = np.arange(len(self))[index]
+        arrays: dict[str, Any] = {
+            name: None if (array := getattr(self, name)) is None else array[chosen]
+            for name in ("pixels", "labels", "groups", "splits", "lines")
+        }
+        return replace(
+            self, **arrays, files=[self.files[row] for row in chosen] if self.files else []
+        )
+
+    def place(self, row: int) -> str:
+        """Where a reader finds an image."""
+        if self.files:
+            return self.files[row]
+        line = int(self.lines[row])
+        return f"row {row + 1} (line {line})" if self.source_sha256 else f"image {line}"
+
+
+def _numbers(count: int) -> list[str]:
+    """The names of classes that have none."""
+    return [str(label) for label in range(count)]
+
+
+def _as_numpy(values: Any, name: str) -> NDArray[Any]:
+    if hasattr(values, "detach"):  # torch's, on any device
+        values = values.detach().cpu().numpy()
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise DataError(
+            f"{name}: expected one array, found parts of different shapes. Give all images the same height, "
+            "width and channels."
+        ) from None
+
+
+def _require_length(name: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise DataError(
+            f"{name}: expected {expected:,}, one an image; found {found:,}. Give each image one."
+        )
+
+
+def _planes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """uint8 [N, C, H, W], contiguous and writable, as torch wants it."""
+    shape = pixels.shape
+    if len(shape) == 3:
+        pixels = pixels[:, None]
+    elif len(shape) == 4 and shape[1] not in CHANNELS and shape[3] in CHANNELS:
+        pixels = pixels.transpose(0, 3, 1, 2)
+    fits = pixels.ndim == 4 and pixels.shape[1] in CHANNELS
+    if not fits or not all(MIN_SIDE <= side <= MAX_SIDE for side in pixels.shape[2:]):
+        advice = " Reshape rows of pixels: `pixels.reshape(-1, height, width)`." * (len(shape) == 2)
+        raise DataError(
+            f"pixels: expected [N, H, W], [N, H, W, C] or [N, C, H, W] with sides of {MIN_SIDE} to "
+            f"{MAX_SIDE} and 1 or 3 channels; found {[*shape]}. Scale or crop the images.{advice}"
+        )
+    if pixels.dtype != np.uint8:
+        pixels = _as_bytes(pixels)
+    return np.require(pixels, np.uint8, ["C", "W"])
+
+
+def _as_bytes(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers from 0 to 255, of whatever type. Raises DataError for others, and for fractions."""
+    found = f"found {pixels.dtype}"
+    if pixels.size and pixels.dtype.kind in "iuf":
+        low, high = pixels.min(), pixels.max()
+        found += f" from {low:g} to {high:g}"
+        if pixels.dtype.kind in "iu" and low >= 0 and high <= 255:
+            return pixels
+    elif not pixels.size and pixels.dtype.kind in "iu":
+        return pixels
+    else:
+        low, high = 0, 1
+    scaled = "pixels"
+    if high <= 1:
+        scaled = "(pixels * 255)" if low >= 0 else "((pixels + 1) * 127.5)"
+    raise DataError(
+        f"pixels: expected whole numbers from 0 to 255 as uint8, {found}. Convert them: "
+        f'`{scaled}.round().clip(0, 255).astype("uint8")`.'
+    )
+
+
+def _numbered(
+    labels: NDArray[Any], class_names: Sequence[str] | None
+) -> tuple[IntArray, list[str]]:
+    """Labels as int64 [N], and the name of each class."""
+    names = None if class_names is None else [str(name) for name in class_names]
+    if labels.ndim != 1:
+        raise DataError(
+            f"labels: expected one an image, [N]; found {[*labels.shape]}. Of one-hot labels take "
+            "`labels.argmax(axis=1)`."
+        )
+    if names and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(
+            f"class_names: {twice!r} is there twice. Give each class a name of its own."
+        )
+    if labels.dtype.kind in "UO" and all(isinstance(label, str) for label in labels):
+        kinds = sorted({*labels.tolist()})
+        if names is None:
+            names = sorted(kinds, key=int) if all(map(str.isdecimal, kinds)) else kinds
+        elif unknown := [kind for kind in kinds if kind not in names]:
+            raise DataError(
+                f"labels: expected the class_names, {listed(names)}; found {listed(unknown)}. Correct the "
+                "labels, or add these names."
+            )
+        number_of = {name: number for number, name in enumerate(names)}
+        return np.array([number_of[label] for label in labels], np.int64), names
+    if labels.dtype.kind not in "iu" and labels.size:
+        raise DataError(
+            f"labels: expected integers from 0, or the classes' names; found {labels.dtype}. Convert them: "
+            '`labels.astype("int64")`.'
+        )
+    lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
+    if lowest < 0 or highest >= (MAX_CLASSES if names is None else len(names)):
+        last = (MAX_CLASSES if names is None else len(names)) - 1
+        raise DataError(
+            f"labels: expected integers from 0 to {last}; found {lowest} to {highest}. Number the classes in "
+            "order: `names, labels = numpy.unique(labels, return_inverse=True)`."
+        )
+    return np.require(labels, np.int64, ["C", "W"]), names or _numbers(highest + 1)
+
+
+def _grouped(groups: NDArray[Any]) -> IntArray:
+    """int64 [N]. A blank text is a group of its own."""
+    if groups.dtype.kind in "iu":
+        return groups.astype(np.int64, copy=False)
+    keys = [str(group) or f"\0{row}" for row, group in enumerate(groups.tolist())]
+    return np.unique(keys, return_inverse=True)[1]
+
+
+# --- the same, and the same file -------------------------------------------------------------------
+
+
+def digest_of(pixels: NDArray[np.uint8], *more: NDArray[Any]) -> str:
+    """sha256 of images and what belongs to them, such as labels."""
+    digest = hashlib.sha256(f"{pixels.shape}".encode())
+    for array in (pixels, *more):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def image_digests(pixels: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """16 bytes an image, [N]. Equal images have equal ones."""
+    digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels)
+    return np.fromiter(digests, "S16", len(pixels))
+
+
+def first_copies(values: NDArray[Any]) -> IntArray:
+    """For each value, such as an image's digest, the index of the first one equal to it; int64 [N]."""
+    _, firsts, kinds = np.unique(values, return_index=True, return_inverse=True)
+    return np.asarray(firsts[kinds])
+
+
+def save_images(path: Path | str, images: Images, **facts: Any) -> None:
+    """Write all but the files' names, atomically; equal images and `facts`, plain JSON, give equal bytes."""
+    known: dict[str, Any] = {"kind": "dataset", "count": len(images), "shape": images.shape}
+    known |= {
+        "digest": images.digest,
+        "classes": images.classes,
+        "csv_sha256": images.source_sha256,
+    }
+    known |= {"class_names": images.class_names} if images.is_named else {}
+    known |= {"notes": images.notes} if images.notes else {}
+    arrays = {"images": images.pixels, "labels": images.labels, "lines": images.lines}
+    arrays |= {name: getattr(images, name) for name in ("groups", "splits")}
+    present = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
+    with replacing(path) as temporary:
+        save_file(present, temporary, file_facts.metadata_of(known | facts))
+
+
+def load_images(path: Path | str) -> Images:
+    """Read and check a file of `save_images`. Raises as `cgan.model.file_facts.opened` does."""
+    path = Path(path)
+    with file_facts.opened(path, "dataset", "np") as (file, facts):
+        # As copies: pages of the file would count as memory of ours, and change with it.
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    try:
+        images = Images(
+            arrays.pop("images"),
+            arrays.pop("labels"),
+            facts.get("class_names") or _numbers(facts["classes"]),
+            **arrays,
+            source_sha256=facts.get("csv_sha256", ""),
+            notes=facts.get("notes", ()),
+        )
+    except (DataError, KeyError, TypeError):
+        raise file_facts.damaged(path) from None
+    if images.digest != facts["digest"]:
+        raise file_facts.damaged(path)
+    return images
