@@ -124,9 +124,13 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     optimize(n_trials=min(missing(), count(TrialState.WAITING)), catch=CganError)
     optimize(n_trials=missing(), n_jobs=args.parallel, catch=CganError)
     best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
+    trained = params.train.generator != "local_score"
+    test = "HEAD:", "python -m flows.sweep --seeds 5"
+    if not trained:
+        test = "an earlier run, RUN in MLflow:", "cgan compare RUN ."
     say(
         f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Train with it, and test whether it "
-        f"is better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
+        f"is better than {test[0]}\n  dvc exp run {best}\n  {test[1]}"
     )
 
 
@@ -139,7 +143,15 @@ def storage_at(url: str) -> Any:
 
 
 def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -> None:
-    """Train with seeds by which no params were chosen; and so with what `--against` has else in `train`."""
+    """Train with seeds by which no params were chosen; and so with what `--against` has else in `train`.
+
+    Raises CganError for a sampler, which no seed changes: a difference would always look certain."""
+    if params.train.generator == "local_score":
+        raise CganError(
+            "--seeds compares trainings, and params.yaml has `train.generator: local_score`, which is not "
+            "trained: every seed gives the same drawings. `cgan compare RUN .` compares this run with RUN, "
+            "an earlier one in MLflow."
+        )
     name, key, count = args.against or "HEAD", params.sweep.objective, args.seeds
     others, first = _other_params(base, params, name), params.train.seed + 1
     roles: dict[str, Values] = {"present": {}, **({name: others} if others else {})}
@@ -168,7 +180,10 @@ def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -
 def verdict(key: str, name: str, others: list[float], present: list[float]) -> str:
     """Are the present params better than the others, by more than the luck of seeds?"""
     change, (low, high) = difference_of_means(others, present)
-    words = f"{key} differs by {change:+.3g} (95 %: {low:+.3g} to {high:+.3g})"
+    words = f"{key} differs by {change:+.3g}"
+    if change and low == high:  # of a sampler, which `auto` chose
+        return f"{words}, whatever the seed. `cgan compare` says whether that is chance."
+    words += f" (95 %: {low:+.3g} to {high:+.3g})"
     if low <= 0 <= high:
         return f"No difference from {name} that {len(present)} seeds can show: {words}."
     rises = METRICS[key].better == "higher"

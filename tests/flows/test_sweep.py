@@ -66,6 +66,24 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     assert len(study.trials) == 4 and "measurement_context" in study.user_attrs
 
 
+def test_a_sampler_s_windows_and_cap_are_searched_and_its_seeds_are_not(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both are `auto` in params.yaml, so the first trial is Optuna's choice."""
+    space = {"train.score_window_scale": {"low": 0.8, "high": 2.0}}
+    space |= {"train.score_cap": {"low": 0.2, "high": 0.5}}
+    text = Path("params.yaml").read_text().replace(str(SPACE), str(space))
+    Path("params.yaml").write_text(text)
+    set_params({"train.generator": "local_score"})
+    assert sweep.main(["--trials", "2", "--parallel", "1"]) == 0
+    found = study_of(base).trials
+    assert all(set(trial.params) == {*space} for trial in found) and len(found) == 2
+    told = capsys.readouterr().out
+    assert "is better than an earlier run" in told and "cgan compare RUN ." in told
+    assert sweep.main(["--seeds", "2"]) == 1
+    assert "is not trained: every seed gives the same drawings" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_same_command_goes_on_with_a_sweep_that_was_interrupted(base: Path) -> None:
     """Killed: tests/acceptance."""
@@ -126,6 +144,8 @@ def test_seeds_say_whether_params_yaml_is_better_than_a_commit(
         ("fid_judge", [2.0, 2.1, 1.9], [3.0, 3.1, 2.9], "is worse than HEAD"),
         ("conditional_accuracy", [0.8, 0.81], [0.9, 0.91], "is better than HEAD"),
         ("fid_judge", [2.0, 2.5, 3.0], [2.1, 2.4, 2.9], "No difference from HEAD that 3 seeds"),
+        ("fid_judge", [2.0, 2.0], [2.1, 2.1], "whatever the seed. `cgan compare` says whether"),
+        ("fid_judge", [2.0, 2.0], [2.0, 2.0], "No difference from HEAD that 2 seeds"),
     ],
 )
 def test_only_a_clear_difference_in_the_metric_s_direction_is_better(
