@@ -243,7 +243,7 @@ def keep_sampler(run: Run, fitting: Fit, data: Images, facts: dict[str, Any]) ->
 
 def record(run: Run, trained: Trained) -> None:
     """What the training made, for MLflow."""
-    for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
+    for path in (LOSSES, PROBES, GENERATOR):
         run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
     log_generator(run, trained.wall_time_s)
     if not trained.resumed_from:

@@ -49,7 +49,7 @@ DIGITS, SHOWN = 6, 256  # of a metric: what float32 has; pixels that MLflow's pa
 MODEL_NAME, JUDGED, DISTANCE = "generator", "quality/", "quality/fid_judge"
 # Tags: the hash of the generator's file; of all else that a run's numbers depend on; why it is the best.
 RUN_KEY_TAG, WEIGHTS = "cgan.run_key", "cgan.generator_sha256"
-MEASURED_WITH, BEST = "cgan.measured_with", "best"
+MEASURED_WITH = "cgan.measured_with"
 
 Save = Callable[[Path], Any]
 
@@ -270,8 +270,6 @@ def _deliver(client: MlflowClient, folder: Path, info: RunInfo, until: float) ->
     judged = any(key.startswith(JUDGED) for record in unsent for key in record.get("metrics", ()))
     model = model_of(client, run) if judged else None
     client.log_batch(run_id, list(_metrics(before, unsent, run, model)))
-    if alike := tags.get(MEASURED_WITH):
-        _mark_best(client, experiment, alike)
     records.append(folder, records.SENT, offset=offset)
     return run
 
@@ -344,19 +342,6 @@ def _send_model(client: MlflowClient, run_id: str, folder: Path, record: Record)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, record["step"])])
     client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
-
-
-def _mark_best(client: MlflowClient, experiment: str, alike: str) -> None:
-    """Say at the best of the runs that were measured alike why it is, and at no other."""
-    ranked = [*measured_alike(client, experiment, alike).values()]
-    values = [f"{runs[0].data.metrics[DISTANCE]:.3g}" for runs in ranked]
-    why = f"lowest Fréchet distance of {len(values)} generators with these data and this judge: "
-    why += ", the next ".join(values[:2])
-    for run in [run for runs in ranked for run in runs]:
-        if run is ranked[0][0] and len(values) > 1:
-            client.set_tag(run.info.run_id, BEST, why)
-        elif BEST in run.data.tags:
-            client.delete_tag(run.info.run_id, BEST)
 
 
 def measured_alike(client: MlflowClient, experiment: str, alike: str) -> dict[str, list[MlflowRun]]:

@@ -37,6 +37,8 @@ def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) ->
     assert len(probes) >= 2 and probes[-1].step == STEPS
     pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
     assert {*map(int, re.findall(r"step\+(\d+)", "\n".join(pictures)))} >= {0, STEPS}
+    networks = [file.path for file in client.list_artifacts(run.info.run_id, "networks")]
+    assert networks == ["networks/generator.safetensors"], "the discriminator stays on the machine"
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"run.html", "grid.png", "confusion_matrix.png"} <= files
     (model,) = client.search_logged_models([run.info.experiment_id])

@@ -35,7 +35,7 @@ from tracked import root as root
 from cgan.errors import TrackingError
 from cgan.tracking import runs as tracking
 from cgan.tracking.records import RECORDS, read_records, runs
-from cgan.tracking.runs import BEST, MEASURED_WITH, WEIGHTS, Run, flush, reopen, send
+from cgan.tracking.runs import Run, flush, reopen, send
 from cgan.tracking.store import RUN_ID, open_store, store_uri
 
 PROMISED_S = 5  # that an outage may cost a training
@@ -68,23 +68,6 @@ def pictures(root: Path) -> list[str]:
 
 
 # ------------------------------------------------------------------------------ what a run holds
-
-
-def test_the_best_of_the_runs_that_were_measured_alike_says_why_it_is(root: Path) -> None:
-    best: list[dict[str, str]] = []
-    for key, weights, alike, distance in (
-        *(("a", "1", "x", 0.5), ("second", "2", "x", 0.25), ("c", "3", "x", 0.75)),
-        *(("otherdata", "4", "y", 0.01), ("e", "3", "x", 0.75)),
-    ):
-        tracker = Run(waiting_run(root, key), {})
-        tracker.log_metrics({"quality/fid_judge": distance}, 0)
-        tracker.set_tags({MEASURED_WITH: alike, WEIGHTS: weights, "mlflow.runName": key})
-        send(tracker.folder)
-        found = open_store(store_uri(root)).search_runs(["1"])
-        best.append({r.info.run_name: r.data.tags[BEST] for r in found if BEST in r.data.tags})
-    words = "lowest Fréchet distance of {} generators with these data and this judge: 0.25, the next 0.5"
-    three = {"second": words.format(3)}
-    assert best == [{}, {"second": words.format(2)}, three, three, three]
 
 
 def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
