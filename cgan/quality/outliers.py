@@ -1,12 +1,13 @@
 """How many drawings of each class lie outside what the real images of the class do.
 
-What a tenth of the drawings have moves no mean. So each image gets three outlier scores, each a distance from
+What a tenth of the drawings have moves no mean. So each image gets four outlier scores, each a distance from
 the training images of its class, as in statistical process control:
 
 - *numbers*: the Mahalanobis distance of brightness, contrast, place and edges (Hotelling's T; `class_shift`);
 - *pixels*: what the principal components of the class leave of the image made small (squared prediction
   error; Jackson & Mudholkar, Technometrics 21, 1979);
-- *features*: the same of the judge's features.
+- *features*: the same of the judge's features;
+- *tones*: how near the image comes to having two grey levels alone, in standard deviations above the mean.
 
 A drawing is an outlier where its score is above what all but 1 % of the training images keep, by a margin.
 Training images are scored by models that were fitted without them (cross-fitting). The judge knows them by
@@ -24,34 +25,43 @@ import torch
 from torch import Tensor
 
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.class_shift import NAMED, least_deviations
+from cgan.quality.class_shift import AT_ONCE, NAMED, least_deviations, looks_of
 
 # Above the limit of real images, so that what is hardly unusual is no outlier: of an honest generator's
 # drawings some 3 % have edges a little softer or harder than those of any real image.
-MARGINS = {"numbers": 1.4, "pixels": 1.2, "features": 1.2}
+MARGINS = {"numbers": 1.4, "pixels": 1.2, "features": 1.2, "tones": 1.4}
 SHOWN = {
     "numbers": "in brightness, contrast, place or edges",
     "pixels": "in their pixels",
     "features": "in the judge's features",
+    "tones": "in having hardly more than two grey levels",
 }
 FOLDS = 5
 MOST = 500  # training images of a class that are looked at
 USUAL = 0.99  # of the real images
 EXPLAINED, COMPONENTS = 0.95, 60  # of the variance, and how many components at most
 FEWEST = 10  # training images of a class: of less nothing is said
+LEAST_TONES = 1.0  # percent: no standard deviation is less
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Of N images: `looks` float [N, columns] (`class_shift.looks_of`), `features` [N, 128], labels [N]."""
+    """Of N images: `looks` float [N, columns] (`class_shift.looks_of`), `features` [N, 128], `tones` [N, 1]
+    (`tones_of`), labels [N]."""
 
     looks: Tensor
     features: Tensor
+    tones: Tensor
     labels: Tensor
 
+    @classmethod
+    def of(cls, images: Tensor, features: Tensor, labels: Tensor) -> Samples:
+        """Of images uint8 [N, C, H, W]."""
+        return cls(looks_of(images), features, tones_of(images), labels)
+
     def rows(self, kind: str) -> Tensor:
-        if kind == "features":
-            return self.features
+        if kind in ("features", "tones"):
+            return Tensor(getattr(self, kind))
         return self.looks[:, : len(NAMED)] if kind == "numbers" else self.looks[:, len(NAMED) :]
 
 
@@ -81,7 +91,7 @@ def outliers(
     counts = {}
     for kind, margin in MARGINS.items():
         labels = seen_labels if kind == "features" else training.labels
-        fit = _numbers(least) if kind == "numbers" else _remainder
+        fit = {"numbers": _numbers(least), "tones": _towards_two_levels}.get(kind, _remainder)
         sets = (
             (training.rows(kind), labels),
             *((each.rows(kind), each.labels) for each in (drawn, heldout)),
@@ -93,6 +103,21 @@ def outliers(
         with parts_on_threads(available_threads()) as parallel:
             counts[kind] = torch.tensor(list(parallel(of_class, range(classes))))
     return sorted(_excesses(counts), key=lambda excess: -excess.low)
+
+
+def tones_of(images: Tensor) -> Tensor:
+    """How much of the variance that its brightness would have with two grey levels, the lightest and the
+    darkest, an image has: in percent, [N, 1]. With mean m of brightness from 0 to 1 these have m (1 − m)."""
+    return torch.cat([_tones(part) for part in images.split(AT_ONCE)])
+
+
+def _tones(images: Tensor) -> Tensor:
+    grey = images.float().mean(dim=1).flatten(1)
+    least, most = grey.aminmax(dim=1, keepdim=True)
+    brightness = (grey - least) / (most - least).clamp(min=1)
+    mean = brightness.mean(dim=1, keepdim=True)
+    variance = brightness.var(dim=1, correction=0, keepdim=True)
+    return 100 * variance / (mean * (1 - mean)).clamp(min=1e-3)
 
 
 Score = Callable[[Tensor], Tensor]
@@ -112,6 +137,12 @@ def _numbers(least: Tensor) -> Fit:
         return score
 
     return fit
+
+
+def _towards_two_levels(rows: Tensor) -> Score:
+    mean, deviation = rows.mean(), rows.std().clamp(min=LEAST_TONES)
+    # Softer drawings are what a short training makes, and have other signs.
+    return lambda others: ((others[:, 0] - mean) / deviation).clamp(min=0)
 
 
 def _remainder(rows: Tensor) -> Score:

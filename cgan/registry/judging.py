@@ -24,7 +24,7 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator, load_tensors, save_tensors
 from cgan.params.sections import GateParams, Params
 from cgan.project import GENERATOR, JUDGE
-from cgan.quality.class_shift import Moments, furthest, looks_of
+from cgan.quality.class_shift import Moments, furthest
 from cgan.quality.comparison import REPLICATES, EvaluationSet
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_context
@@ -139,7 +139,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
     near = near_copies(drawings, labels, training, heldout, seed)
     checks = bars(limits, challenger, near, evaluation_set.agreement, diverse, names)
     drawn, real, unseen = (
-        Samples(looks_of(pixels), features, its_labels)
+        Samples.of(pixels, features, its_labels)
         for pixels, features, its_labels in (
             (drawings, seen.features, labels),
             (training.tensors.pixels, evaluation_set.trained, training.tensors.labels),

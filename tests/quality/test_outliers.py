@@ -7,8 +7,7 @@ import torch
 from synthetic import sample_digits
 from torch import Tensor
 
-from cgan.quality.class_shift import looks_of
-from cgan.quality.outliers import MARGINS, Excess, Samples, _excesses, outliers
+from cgan.quality.outliers import MARGINS, Excess, Samples, _excesses, outliers, tones_of
 
 DIGITS, LABELS = sample_digits()
 ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
@@ -18,7 +17,7 @@ LIMIT = 0.02
 def rows(images: Tensor, labels: Tensor) -> Samples:
     """Not square; in place of what a judge sees, every fourth pixel."""
     images = images[:, :, :, 2:26]
-    return Samples(looks_of(images), images[:, 0, ::2, ::2].flatten(1).float(), labels)
+    return Samples.of(images, images[:, 0, ::2, ::2].flatten(1).float(), labels)
 
 
 def found(drawn: Tensor, labels: Tensor, known: Tensor, heldout: Tensor) -> list[Excess]:
@@ -42,6 +41,10 @@ def square(images: Tensor) -> Tensor:
     return images
 
 
+def two_levels(images: Tensor) -> Tensor:
+    return torch.where(images > 127, 255, 0).to(torch.uint8)
+
+
 def frame(images: Tensor) -> Tensor:
     images[:, :, [0, -1]] = 255
     return images
@@ -53,6 +56,8 @@ def frame(images: Tensor) -> Tensor:
         (square, 0.2, None, "pixels"),
         (square, 0.3, 7, "numbers"),
         (frame, 0.1, None, "pixels"),
+        (two_levels, 0.1, None, "tones"),
+        (two_levels, 0.3, 7, "tones"),
         (lambda images: images * 0, 0.1, None, "numbers"),
         (lambda images: images // 2, 0.3, 4, "numbers"),
         (lambda images: images.transpose(2, 3).flip(2), 0.2, None, "features"),
@@ -65,6 +70,15 @@ def test_what_a_part_of_the_drawings_has_is_seen(
     assert seen[0].low > LIMIT and any(each.kind == kind and each.low > LIMIT for each in seen)
     assert label is None or {each.label for each in seen if each.low > LIMIT} <= {label, None}
     assert [each.low for each in seen] == sorted((each.low for each in seen), reverse=True)
+
+
+def test_of_two_grey_levels_an_image_has_all_the_variance_of_others_less_and_one_level_none() -> (
+    None
+):
+    images = torch.zeros(4, 3, 2, 6, dtype=torch.uint8)
+    images[0, :, 0, :5], images[1, :, 1, 0] = 200, 9  # whatever levels these are, and in what parts
+    images[2] = torch.tensor([0, 100, 200, 0, 100, 200])
+    assert tones_of(images)[:, 0].tolist() == pytest.approx([100, 100, 100 * 2 / 3, 0], abs=1e-3)
 
 
 def test_real_images_that_nobody_has_seen_are_no_outliers() -> None:
