@@ -14,6 +14,8 @@ import httpx
 import pytest
 from conftest import ROOT, answers, free_port, wait_until
 
+from cgan import __version__
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # Without the clone on the path.
@@ -36,6 +38,7 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(
     wheel: Path, tmp_path: Path
 ) -> None:
     names = zipfile.ZipFile(wheel).namelist()
+    assert wheel.name.split("-")[1] == __version__
     assert {"cgan/py.typed", "cgan/drawing/digits.safetensors"} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"cgan"}
     promised = re.search(r"builds a ([\d.]+) MB wheel", (ROOT / "README.md").read_text())
