@@ -28,7 +28,7 @@ from cgan.params.editing import set_params
 from cgan.params.sections import flatten
 from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
 from flows.checkout import CHECKOUT
-from flows.repro import Work, alone, dvc, publish, relay, repro, require_prefect, run
+from flows.repro import Work, alone, dvc, has_remote, publish, relay, repro, require_prefect, run
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
 WITHOUT_CHANGE = "Judged"  # for a moment, the state of a run that becomes Blocked
@@ -138,7 +138,7 @@ def pipeline(
     here = os.environ.get(CHECKOUT)
     with alone(relay):
         try:
-            remote = bool(here) and "core.remote=" in dvc("config", "--list")
+            remote = bool(here) and has_remote()
             work = Work([stage.name for stage in STAGES], refresh, remote)
             if overrides:
                 dvc("status")  # while a stage runs, params.yaml must not change

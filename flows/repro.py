@@ -168,6 +168,11 @@ def dvc(*arguments: str, folder: Path | None = None) -> str:
     return output_of(sys.executable, "-m", "dvc", *arguments, folder=folder)
 
 
+def has_remote(folder: Path | None = None) -> bool:
+    """Whether DVC has a default remote there."""
+    return "core.remote=" in dvc("config", "--list", folder=folder)
+
+
 def require_prefect() -> None:
     """Start Prefect's temporary server, if none is configured. Raises CganError where neither answers."""
     # Ctrl-C goes to every process of the group, and that server has to live on for a moment to record how the

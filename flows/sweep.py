@@ -37,7 +37,7 @@ from cgan.params.sections import Choices, Params, flatten
 from cgan.project import EVALUATION, require_project
 from cgan.quality.intervals import contexts_differ, difference_of_means
 from flows.checkout import checkout, environment
-from flows.repro import CONTEXT, in_session, say
+from flows.repro import CONTEXT, has_remote, in_session, say
 
 CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
 NOT_PART = ("sweep", "gate", "tracking")  # sections that change no result
@@ -55,7 +55,8 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> E
     with log, checkout(base, commit, base / "params.yaml") as folder:
         set_params(values, folder / "params.yaml")
         told = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
-        for module in (("dvc", "repro", "evaluate"), ("cgan.stages.record", "numbers")):
+        pull = ["--pull"] * has_remote(folder)  # data and judge may be there
+        for module in (("dvc", "repro", *pull, "evaluate"), ("cgan.stages.record", "numbers")):
             in_session(*module, relay=partial(print, file=log), folder=folder, told=told)
         return Evaluation.read(folder / EVALUATION)
 
@@ -84,8 +85,12 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         load_if_exists=True,
     )
     # With the same seed again, a second driver would repeat the first.
+    # Optuna 4 and 5 have other defaults: set, a seed means the same.
     study.sampler = optuna.samplers.TPESampler(
-        seed=1 + len(study.trials), n_startup_trials=len(s.space) + 2, constant_liar=True
+        seed=1 + len(study.trials),
+        n_startup_trials=len(s.space) + 2,
+        multivariate=True,
+        constant_liar=True,
     )
     if not study.trials:
         now = flatten(params)

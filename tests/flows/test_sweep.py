@@ -2,14 +2,16 @@
 
 import os
 import re
+import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
 import pytest
-from conftest import wait_until
+from conftest import run, wait_until
 from optuna.trial import TrialState
 from test_pipeline import python
 from toy_project import commit, git
@@ -64,6 +66,21 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     assert sweep.main(["--trials", "4"]) == 0
     study = study_of(base)
     assert len(study.trials) == 4 and "measurement_context" in study.user_attrs
+
+
+def test_a_trial_takes_from_the_remote_what_is_not_in_the_cache(base: Path) -> None:
+    def dvc(*arguments: str) -> None:
+        run(sys.executable, "-m", "dvc", *arguments, cwd=base)
+
+    dvc("remote", "add", "--quiet", "--default", "storage", str(base.parent / "storage"))
+    commit(base)
+    dvc("repro", "--quiet", "evaluate")
+    dvc("push", "--quiet", "--run-cache")
+    shutil.rmtree(base / ".dvc/cache")
+    assert sweep.main(["--trials", "2", "--parallel", "1"]) == 0
+    first, second = (path.read_text() for path in sorted(base.glob(".cgan/sweeps/*.log")))
+    assert "train_judge: process" not in first + second
+    assert "train: process" not in first and "train: process" in second, "of other params"
 
 
 def test_a_sampler_s_windows_and_cap_are_searched_and_its_seeds_are_not(
