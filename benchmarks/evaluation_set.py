@@ -24,7 +24,7 @@ from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
 from cgan.quality.judge import Judge, Prediction, look, train_judge
 from cgan.quality.metrics import frechet_distance
-from cgan.training.fitting import filled
+from cgan.training.auto import resolve
 
 from .machine import ROOT
 
@@ -41,7 +41,7 @@ def all_params() -> Params:
 def preset(name: str, **changes: Any) -> TrainParams:
     """`train` of params.yaml under the preset `name`, with changes, as it is for many images."""
     values = all_params().train.model_dump() | preset_params(name) | changes
-    return filled(TrainChoices.model_validate(values))
+    return resolve(TrainChoices.model_validate(values))
 
 
 def fresh_generator(name: str) -> GeneratorNetwork:

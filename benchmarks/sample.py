@@ -14,7 +14,7 @@ from cgan.params.sections import TrainChoices
 from cgan.quality.evaluation import Inputs, classes_asked, evaluation_set_of, measured
 from cgan.quality.judge import Judge, accuracy
 from cgan.quality.likeness import near_copies
-from cgan.training.fitting import fit
+from cgan.training.auto import choose
 from cgan.training.loop import train
 
 from .evaluation_set import EvaluationSet, all_params, as_dataset, fresh_generator
@@ -62,7 +62,7 @@ def small(scale: Scale) -> Result:
         of = common.training.labels
         rows = [np.flatnonzero(of == label)[:count] for label in range(10)]
         some = common.training.at(np.concatenate(rows))
-        trained = train(some, fit(choices, some).params)
+        trained = train(some, choose(choices, some).params)
         drawn = draw(trained.generator, asked, params.evaluate.seed)
         found = report(common, judge, drawn)
         near = near_copies(drawn, asked, some, common.heldout, params.evaluate.seed)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
+    from cgan.fitting import Run, fit
 
 __version__ = "0.2.0"
-__all__ = ["Generator", "__version__"]
+__all__ = ["Generator", "Run", "__version__", "fit"]
+_MODULES = {"Generator": "cgan.drawing.generator", "Run": "cgan.fitting", "fit": "cgan.fitting"}
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: `import cgan` must not wait for torch.
-    if name == "Generator":
-        from cgan.drawing.generator import Generator
-
-        return Generator
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

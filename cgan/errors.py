@@ -52,6 +52,13 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def listed(names: Sequence[object], most: int = 5) -> str:
     """`a, b, c and 12 more`, of names as they are in files."""
     shown = ", ".join(str(name)[:200].replace("\n", "\\n") for name in names[:most])

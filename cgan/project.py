@@ -55,9 +55,6 @@ CURVES = Path("reports/losses.png"), Path("reports/logits.png")
 DIAGRAMS = Path("reports/generator.png"), Path("reports/discriminator.png")
 PREVIEWS = Path("samples/previews")  # of a training
 RUN_PAGE = Path("reports/run.html")
-# Pictures of a training in its MLflow run, which sorts its panels by name: these come first.
-FIRST_LOOK = "A first look"
-AT_THE_END, BY_STEP = f"{FIRST_LOOK}/at the end", f"{FIRST_LOOK}/by step"
 TRAIN_LOCK = Path(".cgan/train.lock")  # held by a training in this folder
 PRODUCTION = Path(".cgan/production")  # of `make up` and `make deploy`
 

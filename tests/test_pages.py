@@ -18,10 +18,11 @@ from tracked import log_steps, mlflow_server, training
 from tracked import root as root
 
 from cgan.hosts import run_page
-from cgan.project import AT_THE_END, BY_STEP, STRIP
+from cgan.project import STRIP
 from cgan.stages.record import NOTE_TAG
 from cgan.tracking.runs import reopen
 from cgan.tracking.store import PICTURE
+from cgan.training.monitoring import AT_THE_END, BY_STEP
 from flows import production
 
 pytestmark = pytest.mark.slow

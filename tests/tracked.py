@@ -26,10 +26,10 @@ from cgan.tracking import runs as tracking
 from cgan.tracking.records import runs
 from cgan.tracking.runs import Run, training_run
 from cgan.tracking.store import RUN_ID, experiment_id
-from cgan.training.fitting import filled
+from cgan.training.auto import resolve
 
 PARAMS = load_params(ROOT / "params.yaml")
-FITTED = filled(PARAMS.train)
+FITTED = resolve(PARAMS.train)
 DATASET = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
 STEPS = list(range(50, 501, 50))
 

@@ -18,10 +18,10 @@ from cgan.evidence.sets import fill, folds, missing, require_unseen
 from cgan.images import Images, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import Hardware
-from cgan.model.model_file import load_generator, save_network
+from cgan.model.model_file import load_generator, save_generator
 from cgan.params.sections import JudgeParams, Params, TrainChoices
 from cgan.quality.judge import Judge, Progress, silent
-from cgan.training.fitting import fit, sampler_of
+from cgan.training.auto import choose, sampler_of
 from cgan.training.loop import train
 
 
@@ -145,13 +145,13 @@ def fold_generator(
     path, checkpoints = folder / "generator.safetensors", folder / "training"
     if not path.is_file():
         seeded = {"seed": choices.seed + fold, "probes": 0, "previews": 0}
-        fitting = fit(choices.model_copy(update=seeded), data)
-        if fitting.settings:
-            return sampler_of(data, fitting.settings)
-        params = fitting.params
+        choice = choose(choices.model_copy(update=seeded), data)
+        if choice.sampler:
+            return sampler_of(data, choice)
+        params = choice.params
         bar = partial(progress, images_a_step=params.batch_size)
         trained = train(data, params, folder=checkpoints, progress=bar)
-        save_network(path, trained.generator, {"params": params.used(), "fold": fold + 1})
+        save_generator(path, trained.generator, {"params": params.used(), "fold": fold + 1})
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_generator(path)[0]
 

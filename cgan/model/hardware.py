@@ -53,7 +53,7 @@ class Hardware:
 
 def choose_hardware(device: str, precision: str) -> Hardware:
     """Resolve `auto` of `train.device` and `train.precision`. Raises ParamsError as `find_device` does."""
-    chosen = find_device(device, "params.yaml: `train.device`")
+    chosen = find_device(device, "`train.device`")
     if precision == "auto":
         fast = {"cpu": _cpu_has_bfloat16, "cuda": _card_has_bfloat16}.get(chosen.type)
         precision = "bfloat16" if fast and fast() else "float32"
@@ -115,6 +115,19 @@ def compute_deterministically() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """`compute_deterministically` for a while; then all operators of the process compute as before."""
+    mode = torch.get_deterministic_debug_mode()
+    filled: bool = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    compute_deterministically()
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
 def exact_floats() -> contextlib.AbstractContextManager[None]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cgan.errors import CganError, ModelError
 from cgan.files import replacing
-from cgan.model.file_facts import LOCAL_SCORE, Facts, damaged, metadata_of, opened
+from cgan.model.file_facts import FORMAT, LOCAL_SCORE, Facts, damaged, metadata_of, opened
 from cgan.model.generative import GenerativeModel
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import (
@@ -55,7 +55,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 def save_tensors(path: Path | str, kind: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Write atomically; `facts` must be plain JSON."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = metadata_of({"kind": kind, "digest": digest_of(plain), **facts})
+    metadata = metadata_of({**facts, "kind": kind, "digest": digest_of(plain)})
     with replacing(path) as temporary:
         # Not safetensors' `save_file`: its error isn't an OSError when the disk is full.
         temporary.write_bytes(serialized(plain, metadata))
@@ -84,17 +84,29 @@ def save_network(
 
 def save_generator(path: Path | str, model: GenerativeModel, facts: Facts) -> None:
     """Write what `load_generator` reads: a network, or the images that a sampler draws from."""
+    tensors, architecture = _stored(model)
+    facts = {"architecture": architecture, "torch": torch.__version__, **facts}
+    save_tensors(path, "generator", tensors, facts)
+
+
+def generator_facts(model: GenerativeModel, facts: Facts) -> Facts:
+    """All the facts that `load_generator` finds in a file which `save_generator` made with these."""
+    tensors, architecture = _stored(model)
+    head = {"format": FORMAT, "kind": "generator", "digest": digest_of(tensors)}
+    return {**head, "architecture": architecture, "torch": torch.__version__, **facts}
+
+
+def _stored(model: GenerativeModel) -> tuple[dict[str, Tensor], Facts]:
+    """The tensors that a generator's file holds, and its architecture."""
     if isinstance(model, GeneratorNetwork):
-        save_network(path, model, facts)
-    elif isinstance(model, LocalScoreSampler):
+        return model.state_dict(), asdict(model.architecture)
+    if isinstance(model, LocalScoreSampler):
         channels, height, width = model.shape
         sizes = {"classes": model.classes, "channels": channels, "height": height, "width": width}
         settings = asdict(model.settings)
         architecture = {"kind": LOCAL_SCORE, **sizes, "settings": settings}
-        facts = {"architecture": architecture, "torch": torch.__version__, **facts}
-        save_tensors(path, "generator", {"images": model.images, "labels": model.labels}, facts)
-    else:
-        raise AssertionError(f"nothing stores a {type(model).__name__}")
+        return {"images": model.images, "labels": model.labels}, architecture
+    raise AssertionError(f"nothing stores a {type(model).__name__}")
 
 
 def load_generator(path: Path | str) -> tuple[GenerativeModel, Facts]:

@@ -294,7 +294,7 @@ class DemoDiscriminator(DiscriminatorNetwork):
 def _require_demo_size(a: Architecture) -> None:
     if (a.height, a.width) != (28, 28):
         raise ParamsError(
-            f"params.yaml: the network `demo` needs 28×28 images, found {a.height}×{a.width}. "
+            f"the network `demo` needs 28×28 images, found {a.height}×{a.width}. "
             "Set `train.generator` to `deconv` and `train.discriminator` to `projection`."
         )
 

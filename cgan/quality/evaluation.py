@@ -97,7 +97,7 @@ class Inputs:
                 "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
                 "then `dvc repro`."
             )
-        found = find_device(device, "params.yaml: `train.device`")
+        found = find_device(device, "`train.device`")
         model, judge = model.to(found), judge.to(found)
         test = load_images(TEST_DATA) if TEST_DATA.is_file() else None
         return cls(model, facts, judge, judge_facts, training, heldout, found, test)

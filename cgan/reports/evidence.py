@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cgan.data.sources import read
-from cgan.errors import CganError, DataError, listed, percent
+from cgan.errors import CganError, DataError, duration, listed, percent
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, METHODS, Round
 from cgan.evidence.effect import DRAWN, Outcome, effect
@@ -50,9 +50,8 @@ from cgan.reports.evidence_report import report_on
 from cgan.reports.foresight import seconds_of_judge
 from cgan.stages import runner
 from cgan.stages.forecast import seconds_of_training
-from cgan.stages.runner import duration
 from cgan.tracking.runs import reopen
-from cgan.training.fitting import fit, sampler_of
+from cgan.training.auto import choose, sampler_of
 
 Say = Callable[[str], None]
 HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
@@ -248,13 +247,13 @@ def _carried_out(
     first, recipe, count = rounds[0].training, params.train_judge, len(rounds) * len(METHODS)
     seconds = count * seconds_of_judge(first, recipe, hardware)
     if generators:
-        fitting = fit(params.train, first)
-        if fitting.settings:  # nothing to train, but each drawing takes its time
-            each = sampler_of(first, fitting.settings).seconds_per_drawing
+        choice = choose(params.train, first)
+        if choice.sampler:  # nothing to train, but each drawing takes its time
+            each = sampler_of(first, choice).seconds_per_drawing
             seconds += sum(len(this.lacking) for this in rounds) * each
             generators = 0
         else:
-            seconds += generators * seconds_of_training(first, fitting.params)
+            seconds += generators * seconds_of_training(first, choice.params)
     of_generators = f"{generators} generators and " * bool(generators)
     say(
         f"{len(rounds)} rounds: {of_generators}{count} classifiers to train on some {len(first):,} real "

@@ -12,18 +12,16 @@ from cgan.data.contact_sheet import COLUMNS
 from cgan.data.csv_report import of_each
 from cgan.data.parts import divide
 from cgan.data.sources import read
-from cgan.errors import listed
+from cgan.errors import duration, listed
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware
-from cgan.model.local_score import LocalScoreSettings
 from cgan.page.drawn_facts import drawings_shown
 from cgan.params.sections import DataParams, JudgeParams, Params
 from cgan.project import RUN_PAGE
 from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import train_judge
 from cgan.stages.forecast import seconds_a_step, seconds_of_training
-from cgan.stages.runner import duration
-from cgan.training.fitting import Fit, fit, fit_gan, sampler_of
+from cgan.training.auto import Choice, choose, choose_gan, sampler_of
 
 TOO_FEW = 3  # held-out images: they say nothing of a class
 WANTED = 10
@@ -49,11 +47,11 @@ def foresee(data: Images, params: Params) -> Iterator[str]:
     own_split = data.splits is not None and bool((data.splits == 1).any())
     yield _held_out(held, tested, params.preprocess.holdout_fraction, own_split)
     training = data.at(parts[0])
-    fitting = fit(params.train, training)
-    yield f"Chosen for these images: {fitting.choice or 'nothing, as `train` has no `auto`'}."
-    if fitting.advice:
-        yield fitting.advice
-    yield _how_long(training, params, fitting)
+    choice = choose(params.train, training)
+    yield f"Chosen for these images: {choice.chosen or 'nothing, as `train` has no `auto`'}."
+    if choice.advice:
+        yield choice.advice
+    yield _how_long(training, params, choice)
 
 
 def next_step(file: Path, params: DataParams) -> str:
@@ -88,21 +86,21 @@ def prices(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
         sized = params.data.model_copy(update={"height": height, "width": width})
         data, _ = read(file, sized, params.validation)
         training = data.at(divide(data, data.class_names, params.preprocess)[0][0])
-        seconds = sum(_seconds(training, params, fit(params.train, training)))
+        seconds = sum(_seconds(training, params, choose(params.train, training)))
         found.append(f"about {duration(seconds)} with {width} × {height}")
     return f"A run takes, on this machine, {' and '.join(found)}."
 
 
-def _how_long(training: Images, params: Params, fitting: Fit) -> str:
-    hardware = choose_hardware(fitting.params.device, fitting.params.precision)
-    taken, judging, rest = _seconds(training, params, fitting)
+def _how_long(training: Images, params: Params, choice: Choice) -> str:
+    hardware = choose_hardware(choice.params.device, choice.params.precision)
+    taken, judging, rest = _seconds(training, params, choice)
     of_what, instead = (
-        f"{fitting.params.total_kimg:g} kimg of the generator's training (`train.total_kimg`)",
+        f"{choice.params.total_kimg:g} kimg of the generator's training (`train.total_kimg`)",
         "",
     )
-    if fitting.settings:
-        of_what = f"some {drawings_of_a_run(training, params, fitting.settings):,} drawings"
-        gan = fit_gan(params.train.model_copy(update={"generator": "auto"}), training).params
+    if choice.sampler:
+        of_what = f"some {drawings_of_a_run(training, params, choice):,} drawings"
+        gan = choose_gan(params.train.model_copy(update={"generator": "auto"}), training).params
         instead = (
             f" A GAN (`train.generator: {gan.generator}`) would train for "
             f"{duration(seconds_of_training(training, gan))}, and draw at once."
@@ -114,25 +112,25 @@ def _how_long(training: Images, params: Params, fitting: Fit) -> str:
     )
 
 
-def _seconds(training: Images, params: Params, fitting: Fit) -> tuple[float, float, float]:
+def _seconds(training: Images, params: Params, choice: Choice) -> tuple[float, float, float]:
     """Of the generator's training, or of a sampler's drawings; of judges', and of the rest."""
-    hardware = choose_hardware(fitting.params.device, fitting.params.precision)
+    hardware = choose_hardware(choice.params.device, choice.params.precision)
     kimg, gan_train = params.train_judge.total_kimg, params.evaluate.gan_train_kimg
     times = 1 + (1 if gan_train is None else gan_train / kimg)
     judging = times * seconds_of_judge(training, params.train_judge, hardware)
-    if fitting.settings:
-        sampler = sampler_of(training, fitting.settings)
+    if choice.sampler:
+        sampler = sampler_of(training, choice)
         labels = torch.arange(TRIED) % training.classes
         began = time.perf_counter()
         sampler.draw(labels, params.render.seed)
         each = (time.perf_counter() - began) / len(labels)
-        return each * drawings_of_a_run(training, params, fitting.settings), judging, REST_S
-    return seconds_of_training(training, fitting.params), judging, REST_S
+        return each * drawings_of_a_run(training, params, choice), judging, REST_S
+    return seconds_of_training(training, choice.params), judging, REST_S
 
 
-def drawings_of_a_run(training: Images, params: Params, settings: LocalScoreSettings) -> int:
+def drawings_of_a_run(training: Images, params: Params, choice: Choice) -> int:
     """How many drawings evaluation, page and pictures take."""
-    sampler = sampler_of(training, settings)
+    sampler = sampler_of(training, choice)
     judged = classes_asked(training.classes, params.evaluate, sampler.seconds_per_drawing)
     sheets = training.classes * (params.render.columns + COLUMNS)
     return params.evaluate.draws * len(judged) + drawings_shown(sampler) + sheets

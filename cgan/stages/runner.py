@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from cgan.errors import CganError, ensure_streams
+from cgan.errors import CganError, duration, ensure_streams
 from cgan.project import PACKAGE
 
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
@@ -120,9 +120,3 @@ def progress(
             speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
             left = duration((steps.stop - step - 1) / rate)
             say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

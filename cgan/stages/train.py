@@ -9,21 +9,15 @@ one is of the last step: whatever is killed before DVC knows the result, the nex
 
 import contextlib
 import functools
-import hashlib
-import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cgan import project
-from cgan.data.contact_sheet import with_names
-from cgan.errors import Interrupted, TrainingError
+from cgan.errors import Interrupted, TrainingError, duration
 from cgan.files import (
     locked,
     md5_of,
@@ -34,18 +28,14 @@ from cgan.files import (
     write_text,
 )
 from cgan.images import Images, load_images
-from cgan.model.file_facts import FORMAT
-from cgan.model.hardware import Hardware, choose_hardware
+from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import save_generator, save_network, save_no_discriminator
-from cgan.model.sampling import image_grid
 from cgan.params.reading import load_params
 from cgan.params.sections import Params, TrainParams, flatten
 from cgan.project import (
-    AT_THE_END,
     DISCRIMINATOR,
     GENERATOR,
     LOSSES,
-    PACKAGE,
     PREVIEWS,
     PROBES,
     TRAIN_DATA,
@@ -53,42 +43,40 @@ from cgan.project import (
 from cgan.quality.judge import load_judge
 from cgan.stages.forecast import seconds_of_training
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
-from cgan.stages.runner import duration, log, progress, run_stage
+from cgan.stages.runner import log, progress, run_stage
 from cgan.tracking.records import runs, training_lock
 from cgan.tracking.runs import WEIGHTS, Run, training_run
-from cgan.training.fitting import Fit, fit, sampler_of
-from cgan.training.loop import Diverged, Trained, train
-from cgan.training.monitoring import PROBE, Watch
+from cgan.training.auto import choose
+from cgan.training.fingerprint import fingerprint, result_facts
+from cgan.training.generator import file_facts, train_generator
+from cgan.training.loop import Diverged, Trained
+from cgan.training.monitoring import PROBE
 from cgan.training.state import COLUMNS
-
-PREVIEW_COLUMNS, PREVIEW_CLASSES = 4, 20
-COMPUTING = ("model", "training")  # packages: a change of the rest cannot change the result
 
 
 def main() -> None:
     params = load_params()
     data = load_images(TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
-    fitting = fit(params.train, data)
-    fitted = fitting.params
+    choice = choose(params.train, data)
+    p = choice.params
     judge, judge_facts = load_judge(project.JUDGE)
-    facts = result_facts(fitted, data, hardware, judge_facts["digest"])
-    folder = runs() / fingerprint(facts)
+    folder = runs() / fingerprint(result_facts(p, data, hardware, judge_facts["digest"]))
     dataset, source = dataset_facts(data), source_of_here()
     tags = {
         **facts_of_here(dataset, source),
-        "cgan.chosen_for_the_data": fitting.choice or "nothing",
+        "cgan.chosen_for_the_data": choice.chosen or "nothing",
         "cgan.device": str(hardware.device),
         "cgan.precision": str(hardware.precision).removeprefix("torch."),
         "cgan.fingerprint": folder.name,
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
     require_writable(GENERATOR, PREVIEWS, LOSSES)
-    if not fitting.settings:
+    if not choice.sampler:
         log.info(
-            f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
-            f"({hardware.device}, {tags['cgan.precision']}): {fitted.total_steps:,} steps of "
-            f"{fitted.batch_size}, about {duration(seconds_of_training(data, fitted))}"
+            f"Training {p.generator} against {p.discriminator} on {len(data):,} images "
+            f"({hardware.device}, {tags['cgan.precision']}): {p.total_steps:,} steps of "
+            f"{p.batch_size}, about {duration(seconds_of_training(data, p))}"
         )
     with (
         only_training(folder),
@@ -97,7 +85,7 @@ def main() -> None:
             folder,
             run_name(params.train),
             params.tracking.experiment,
-            params=as_run(params, fitted),
+            params=as_run(params, p),
             tags=tags,
             dataset=dataset,
             origin=origin(dataset, source),
@@ -105,49 +93,28 @@ def main() -> None:
     ):
         run.load = system_load if params.tracking.system_metrics else None
         log_source(run, source)
-        if fitting.settings:
-            keep_sampler(run, fitting, data, facts)
-            return
-        if fitting.choice:
-            log.info("Chosen for these images: %s", fitting.choice)
-        if fitting.advice:
-            log.info(fitting.advice)
-        watch = Watch(judge.to(hardware.device), data, fitted.seed)
-        bar = functools.partial(progress, "training", images_a_step=fitted.batch_size)
         log.info("Drawings and curves as they come: `cgan ui`, run %s.", run.info["run_name"])
         try:
-            trained = train(data, fitted, run, folder, bar, lambda: bool(signals), watch)
+            trained = train_generator(
+                data,
+                choice,
+                judge=judge,
+                tracker=run,
+                folder=folder,
+                progress=functools.partial(progress, "training", images_a_step=p.batch_size),
+                stopping=lambda: bool(signals),
+            )
         except Diverged as error:
             raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
-        made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
-        write_outputs(trained, made_by)
+        write_outputs(trained, file_facts(trained, choice, data))
         record(run, trained)
-    done, seconds = fitted.total_steps - trained.resumed_from, trained.wall_time_s
-    rate = done * fitted.batch_size / max(seconds, 1e-9)
+    if choice.sampler:
+        each = trained.generator.seconds_per_drawing
+        log.info(f"{GENERATOR}: {trained.generator.kind}; {each:.2g} s of a core for a drawing")
+        return
+    done, seconds = trained.step - trained.resumed_from, trained.wall_time_s
+    rate = done * p.batch_size / max(seconds, 1e-9)
     log.info(f"Trained {done:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}")
-
-
-def result_facts(
-    params: TrainParams, data: Images, hardware: Hardware, judge: str
-) -> dict[str, Any]:
-    """Everything that determines the trained weights, what their file says, and the probes, by the digest of
-    their judge; as plain JSON."""
-    names = {"class_names": data.class_names} if data.is_named else {}
-    return {
-        "format": FORMAT,
-        "params": params.used(),
-        "data": {"data_sha256": data.source_sha256, "data_digest": data.digest} | names,
-        "judge": judge,
-        "classes": data.classes,  # by `validate.classes` there can be more than the data shows
-        "code": {
-            f"{package}/{path.name}": sha256_of(path)
-            for package in COMPUTING
-            for path in sorted((PACKAGE / package).glob("*.py"))
-        },
-        "torch": torch.__version__,
-        "device": str(hardware.device),
-        "precision": str(hardware.precision),
-    }
 
 
 def as_run(params: Params, fitted: TrainParams) -> dict[str, Any]:
@@ -155,10 +122,6 @@ def as_run(params: Params, fitted: TrainParams) -> dict[str, Any]:
     change before it is resumed, and MLflow refuses that."""
     recorded = params.model_dump(by_alias=True, exclude={"gate", "sweep", "tracking"})
     return flatten(recorded | {"train": fitted.used() | {"seed": fitted.seed}})
-
-
-def fingerprint(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def dataset_facts(data: Images) -> dict[str, Any]:
@@ -205,45 +168,21 @@ def system_load() -> dict[str, float]:
 def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
     """The files that the stage leaves, the reference to its run aside."""
     save_generator(GENERATOR, trained.generator, facts)
-    save_network(DISCRIMINATOR, trained.discriminator, facts)
+    if trained.discriminator:
+        save_network(DISCRIMINATOR, trained.discriminator, facts)
+    else:
+        save_no_discriminator(DISCRIMINATOR)
     PREVIEWS.mkdir(parents=True, exist_ok=True)
     for step, png in trained.previews.items():
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
-    write_text(LOSSES, _table(COLUMNS, trained.history))
-    write_text(PROBES, _table((*COLUMNS[:2], *PROBE), trained.probes))
-
-
-def keep_sampler(run: Run, fitting: Fit, data: Images, facts: dict[str, Any]) -> None:
-    """In place of a training: a file of the images that a sampler draws from, empty tables, and drawings for
-    MLflow."""
-    assert fitting.settings
-    began = time.perf_counter()
-    log.info(
-        f"Nothing to train: drawings are put together from pieces of the {len(data):,} training images."
-    )
-    log.info("Chosen for these images: %s", fitting.choice)
-    log.info(fitting.advice)
-    sampler = sampler_of(data, fitting.settings)
-    save_generator(GENERATOR, sampler, {"params": facts["params"], **facts["data"]})
-    save_no_discriminator(DISCRIMINATOR)
-    PREVIEWS.mkdir(parents=True, exist_ok=True)
-    write_text(LOSSES, _table(COLUMNS, []))
-    write_text(PROBES, _table((*COLUMNS[:2], *PROBE), []))
-    seconds = time.perf_counter() - began
-    names = data.class_names[:PREVIEW_CLASSES]
-    labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)
-    images = sampler.draw(labels, fitting.params.seed).unflatten(0, (len(names), -1))
-    run.log_image(AT_THE_END, with_names(image_grid(images), names), 0)
-    run.log_file(GENERATOR, "networks")
-    log_generator(run, seconds)
-    log.info(
-        f"{GENERATOR}: {sampler.kind}; {sampler.seconds_per_drawing:.2g} s of a core for a drawing"
-    )
+    write_text(LOSSES, csv_of(COLUMNS, trained.history))
+    write_text(PROBES, csv_of((*COLUMNS[:2], *PROBE), trained.probes))
 
 
 def record(run: Run, trained: Trained) -> None:
     """What the training made, for MLflow."""
-    for path in (LOSSES, PROBES, GENERATOR):
+    of_gan = (LOSSES, PROBES) if trained.discriminator else ()
+    for path in (GENERATOR, *of_gan):
         run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
     log_generator(run, trained.wall_time_s)
     if not trained.resumed_from:
@@ -256,7 +195,7 @@ def log_generator(run: Run, seconds: float) -> None:
     run.log_metrics({"time/training_s": seconds}, 0)
 
 
-def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
+def csv_of(columns: tuple[str, ...], rows: list[list[float]]) -> str:
     """Records as CSV, the step a whole number."""
     lines = [[name.removeprefix("progress/") for name in columns]]
     lines += [[f"{step:.0f}", *(f"{value:.6g}" for value in values)] for step, *values in rows]

@@ -53,8 +53,8 @@ class Feed:
     def __init__(self, data: Images, params: TrainParams, device: torch.device, chunk: int) -> None:
         if params.batch_size > len(data):
             raise ParamsError(
-                f"params.yaml: `train.batch_size` is {params.batch_size}, but the training part has only "
-                f"{len(data)} images. Set it to {len(data)} or less."
+                f"`train.batch_size` is {params.batch_size}, and there are only {len(data)} "
+                f"images to train on. Set it to {len(data)} or less."
             )
         self.params, self.device, self.chunk = params, device, chunk
         images, labels, _ = data.tensors

@@ -11,20 +11,28 @@ import torch
 from cgan.errors import Interrupted, TrainingError, percent
 from cgan.files import write_bytes
 from cgan.images import Images
+from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import (
     choose_hardware,
     compute_deterministically,
     keep_freed_memory,
     parts_on_threads,
 )
-from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
+from cgan.model.networks import DiscriminatorNetwork
 from cgan.model.sampling import encode_png
 from cgan.params.sections import TrainParams
-from cgan.project import AT_THE_END, BY_STEP
 from cgan.tracking.tracker import Tracker
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
-from cgan.training.monitoring import WARM_UP_KIMG, Watch, kept_previews, preview, preview_steps
+from cgan.training.monitoring import (
+    AT_THE_END,
+    BY_STEP,
+    WARM_UP_KIMG,
+    Watch,
+    kept_previews,
+    preview,
+    preview_steps,
+)
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm
 from cgan.training.update import train_step
 
@@ -36,14 +44,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Trained:
-    """What a training leaves: networks in eval mode on the CPU, records, previews by their steps as PNG."""
+    """What a training leaves: networks in eval mode on the CPU, records, previews by their steps as PNG.
 
-    generator: GeneratorNetwork
-    discriminator: DiscriminatorNetwork
+    `step`: the last one; `resumed_from`: the one before the first of this process, 0 in a whole training.
+    """
+
+    generator: GenerativeModel
+    discriminator: DiscriminatorNetwork | None
     history: list[list[float]]
     probes: list[list[float]]
     previews: dict[int, bytes]
     wall_time_s: float
+    step: int
     resumed_from: int
 
 
@@ -65,15 +77,17 @@ def train(
     progress: Callable[[range], Iterator[int]] = iter,
     stopping: Callable[[], bool] = lambda: False,
     watch: Watch | None = None,
+    keep_partial: bool = False,
 ) -> Trained:
     """Train a conditional GAN on `data` (uint8 images, int64 labels).
 
     `folder` holds checkpoints and previews. A training goes on from the checkpoint that it finds there;
     without a folder it saves none. `stopping` is asked after every step; `watch` probes quality.
 
-    Raises Interrupted when `stopping` says so (after a checkpoint), ParamsError when params and data
-    don't fit, and Diverged when a loss is not a finite number, the discriminator wins for good or a
-    class collapses; then nothing of that interval is saved.
+    When `stopping` says so, it saves a checkpoint and raises Interrupted, or with `keep_partial` returns
+    what was trained so far. Raises ParamsError when params and data don't fit, and Diverged when a loss is
+    not a finite number, the discriminator wins for good or a class collapses; then nothing of that interval
+    is saved.
     """
     tracker = tracker or Tracker()
     hardware = choose_hardware(params.device, params.precision)
@@ -123,6 +137,8 @@ def train(
             if folder and (step % params.save_every == 0 or stop or last):
                 check_finite(state)
                 save_checkpoint(folder, step, state.tensors())
+            if stop and keep_partial:
+                break
             if stop and not last:
                 saved = "a checkpoint was saved" if folder else "nothing was saved"
                 raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
@@ -136,6 +152,7 @@ def train(
         state.probes,
         previews,
         wall_time_s,
+        state.step,
         start,
     )
 

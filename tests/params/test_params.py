@@ -24,7 +24,7 @@ from cgan.params import reading
 from cgan.params.checks import check_params, check_train
 from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import Params, TrainChoices, flatten, names_of_params
-from cgan.training.fitting import filled
+from cgan.training.auto import resolve
 
 Load = Callable[..., Params]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -92,7 +92,7 @@ def test_params_by_name_are_checked_as_those_of_a_file_without_naming_a_section(
 def test_length_is_counted_in_images_and_is_at_least_a_step(load: Load) -> None:
     for batch_size, total_kimg, steps in ((64, 160.0, 2500), (100, 0.16, 2), (64, 0.001, 1)):
         train = load({"train.batch_size": batch_size, "train.total_kimg": total_kimg}).train
-        assert filled(train).total_steps == steps
+        assert resolve(train).total_steps == steps
 
 
 NAMES = "validate.class_names"

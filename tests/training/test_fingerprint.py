@@ -5,18 +5,16 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from conftest import ROOT
 from imports import closure
 from toy_project import copy_code
 
 from cgan.images import Images
 from cgan.model.hardware import Hardware
-from cgan.params.reading import load_params
-from cgan.params.sections import TrainParams
-from cgan.stages import train as stage
-from cgan.training.fitting import filled
+from cgan.params.sections import TrainChoices, TrainParams
+from cgan.training import fingerprint as fingerprints
+from cgan.training.auto import resolve
 
-TRAIN = filled(load_params(ROOT / "params.yaml").train)
+TRAIN = resolve(TrainChoices())
 CPU = Hardware(torch.device("cpu"), torch.float32)
 
 CHANGES_NO_WEIGHT = {
@@ -46,8 +44,8 @@ def fingerprint_of(
 ) -> tuple[str, dict[str, Any]]:
     pixels, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
     data = Images(**({"pixels": pixels, "labels": labels, "source_sha256": "aa"} | facts))
-    facts = stage.result_facts(params, data, hardware, judge)
-    return stage.fingerprint(facts), facts
+    facts = fingerprints.result_facts(params, data, hardware, judge)
+    return fingerprints.fingerprint(facts), facts
 
 
 FINGERPRINT, FACTS = fingerprint_of()
@@ -87,7 +85,7 @@ def test_whatever_else_determines_the_result_changes_the_fingerprint(
         ({"device"}, fingerprint_of(hardware=Hardware(torch.device("cuda"), torch.float32))),
         ({"precision"}, fingerprint_of(hardware=Hardware(torch.device("cpu"), torch.bfloat16))),
     ]
-    monkeypatch.setattr(stage, "FORMAT", stage.FORMAT + 1)
+    monkeypatch.setattr(fingerprints, "FORMAT", fingerprints.FORMAT + 1)
     found.append(({"format"}, fingerprint_of()))
     monkeypatch.undo()
     monkeypatch.setattr(torch, "__version__", "9.9")
@@ -103,7 +101,7 @@ def test_a_change_of_a_module_that_computes_changes_the_fingerprint(
 ) -> None:
     copy_code(tmp_path)
     package = tmp_path / "cgan"
-    monkeypatch.setattr(stage, "PACKAGE", package)
+    monkeypatch.setattr(fingerprints, "PACKAGE", package)
     assert fingerprint_of()[0] == FINGERPRINT, "the same text, elsewhere"
     for name in ("training/update", "model/networks"):
         with (package / f"{name}.py").open("a") as source:
@@ -113,5 +111,5 @@ def test_a_change_of_a_module_that_computes_changes_the_fingerprint(
 
 def test_every_module_a_training_imports_is_in_the_fingerprint_or_has_a_reason_not_to_be() -> None:
     seen = closure("cgan.training.loop")
-    computing = {name for name in seen if name.split(".")[1] in stage.COMPUTING}
+    computing = {name for name in seen if name.split(".")[1] in fingerprints.COMPUTING}
     assert seen - computing == CHANGES_NO_WEIGHT

@@ -27,18 +27,17 @@ from cgan.model.model_file import digest_of
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.presets import PRESETS, preset_params
 from cgan.params.sections import TrainChoices, TrainParams
-from cgan.project import AT_THE_END, BY_STEP
 from cgan.quality.judge import Judge
 from cgan.training import loop, update
+from cgan.training.auto import resolve
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
-from cgan.training.fitting import filled
 from cgan.training.loop import Diverged, Interrupted, Trained, train
-from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
+from cgan.training.monitoring import AT_THE_END, BY_STEP, WARM_UP_KIMG, Watch, preview_steps
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm, labels_in_mix
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 TINY_TRAIN = {**TINY["train"], "cpu_parts": 2, "r1_every": 3, "previews": 3}  # 10 steps
-DEFAULTS = filled(TrainChoices()).model_dump()
+DEFAULTS = resolve(TrainChoices()).model_dump()
 
 
 def params_of(**changes: Any) -> TrainParams:
@@ -150,7 +149,7 @@ def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -
 
 
 def test_f34_batch_larger_than_the_data_is_refused() -> None:
-    words = r"`train.batch_size` is 38, but the training part has only 36 im"
+    words = r"`train.batch_size` is 38, and there are only 36 images"
     with pytest.raises(ParamsError, match=words):
         train(DATA, params_of(batch_size=38))
     assert len(batches(params_of(batch_size=36), 2, range(1))) == 1, "as large as the data"
@@ -570,7 +569,7 @@ def test_networks_are_built_as_the_params_say() -> None:
 def test_presets_train(name: str) -> None:
     sizes = {"batch_size": 8, "total_kimg": 0.016, "generator_width": 4, "discriminator_width": 4}
     choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
-    assert np.isfinite(train(data_of(side=28), filled(choices)).history).all()
+    assert np.isfinite(train(data_of(side=28), resolve(choices)).history).all()
 
 
 @pytest.mark.slow
@@ -582,7 +581,7 @@ from cgan.images import Images
 from cgan.model.hardware import compute_deterministically
 from cgan.params.reading import load_params
 from cgan.quality.judge import train_judge
-from cgan.training.fitting import filled
+from cgan.training.auto import resolve
 from cgan.training.loop import train
 params = load_params()
 images = torch.randint(255, (96, 1, 8, 8), dtype=torch.uint8)
@@ -591,7 +590,7 @@ compute_deterministically()
 recipe = params.train_judge.model_copy(update={"total_kimg": 0.3, "width": 4})
 train_judge(data, recipe, torch.device("cpu"), torch.float32)
 small = {"total_kimg": 0.3, "generator_width": 4, "discriminator_width": 4, "previews": 0}
-train(data, filled(params.train.model_copy(update={**small, "device": "cpu"})))
+train(data, resolve(params.train.model_copy(update={**small, "device": "cpu"})))
 assert torch.are_deterministic_algorithms_enabled()
 print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
 """

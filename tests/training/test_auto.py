@@ -2,22 +2,28 @@
 
 import pytest
 import torch
-from conftest import ROOT
 from synthetic import sample_digits
 from uneven import uneven
 
 from cgan.errors import DataError, percent
 from cgan.images import Images
-from cgan.params.reading import load_params
-from cgan.training import fitting
-from cgan.training.fitting import COMPARED, FAR_APART, filled, fit, fit_gan, nearest
+from cgan.params.sections import TrainChoices
+from cgan.training import auto
+from cgan.training.auto import (
+    MAX_DISTANCE_OF_EASY,
+    SAMPLE,
+    choose,
+    choose_gan,
+    neighbours,
+    resolve,
+)
 
-CHOICES = load_params(ROOT / "params.yaml").train
+CHOICES = TrainChoices()
 AUTO = (
     *("updates", "generator", "auxiliary_generator", "class_logit_weight", "max_shift"),
     *("r1_gamma", "total_kimg"),
 )
-NEAR = ("one_pass", "deconv", 0.0, 1.25, 0, 0.3, 160.0)
+EASY = ("one_pass", "deconv", 0.0, 1.25, 0, 0.3, 160.0)
 HARD = ("two_passes", "deconv", 0.5, 1.0, 2, 0.3, 190.0)
 
 
@@ -35,48 +41,48 @@ def noise(side: int, count: int = 60) -> Images:
 
 
 def chosen(data: Images) -> tuple[float | str, ...]:
-    params = fit_gan(CHOICES, data).params
+    params = choose_gan(CHOICES, data).params
     return tuple(getattr(params, name) for name in AUTO)
 
 
 def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
     many, few = digits(5000), digits(1000)
-    assert chosen(many) == NEAR and chosen(few) == HARD
-    assert not fit_gan(CHOICES, many).advice and "700" in fit_gan(CHOICES, few).advice
-    apart = [nearest(data).distance for data in (many, few)]
-    assert apart[0] < FAR_APART - 0.01 < FAR_APART + 0.01 < apart[1]
+    assert chosen(many) == EASY and chosen(few) == HARD
+    assert not choose_gan(CHOICES, many).advice and "700" in choose_gan(CHOICES, few).advice
+    apart = [neighbours(data).distance for data in (many, few)]
+    assert apart[0] < MAX_DISTANCE_OF_EASY - 0.01 < MAX_DISTANCE_OF_EASY + 0.01 < apart[1]
 
 
 def test_what_is_chosen_does_not_depend_on_the_order_of_the_images() -> None:
     """A CSV can be sorted by class, and 4,000 images, at most, are looked at."""
     mixed = digits(5000)
     order = mixed.tensors.labels.argsort()
-    found = nearest(
+    found = neighbours(
         Images(mixed.tensors.pixels[order], mixed.tensors.labels[order], mixed.class_names)
     )
-    assert found == pytest.approx(nearest(mixed), abs=0.02)
-    many, plain = noise(8, COMPARED), torch.zeros(COMPARED, 1, 8, 8, dtype=torch.uint8)
+    assert found == pytest.approx(neighbours(mixed), abs=0.02)
+    many, plain = noise(8, SAMPLE), torch.zeros(SAMPLE, 1, 8, 8, dtype=torch.uint8)
     for images in ([many.tensors.pixels, plain], [plain, many.tensors.pixels]):
         both = Images(torch.cat(images), many.tensors.labels.repeat(2))
-        assert fit_gan(CHOICES, both).params.generator == "deconv"
+        assert choose_gan(CHOICES, both).params.generator == "deconv"
 
 
 def test_classes_that_look_alike_get_help_however_near_and_photographs_of_them_are_hard() -> None:
     data = digits(5000)
-    assert nearest(data).same_class > 0.9
+    assert neighbours(data).same_class > 0.9
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
     mixed = Images(data.tensors.pixels, data.tensors.labels[order], data.class_names)
-    found = nearest(mixed)
+    found = neighbours(mixed)
     assert found.same_class == pytest.approx(found.chance, abs=0.05)
     assert chosen(mixed) == HARD
     colour = Images(
         mixed.tensors.pixels.expand(-1, 3, -1, -1), mixed.tensors.labels, mixed.class_names
     )
     assert chosen(colour) == (HARD[0], "upsample", *HARD[2:])
-    told = ["--drawn FOLDER" in fit_gan(CHOICES, each).advice for each in (data, mixed, colour)]
+    told = ["--drawn FOLDER" in choose_gan(CHOICES, each).advice for each in (data, mixed, colour)]
     assert told == [False, False, True]
     one = Images(data.tensors.pixels, torch.zeros_like(data.tensors.labels), data.class_names)
-    assert chosen(one) == NEAR, "a single class cannot be mistaken"
+    assert chosen(one) == EASY, "a single class cannot be mistaken"
 
 
 @pytest.mark.parametrize(("contrast", "gamma"), [(1, 0.3), (0.5, 0.07), (0.25, 0.02), (0, 0.003)])
@@ -87,7 +93,7 @@ def test_the_gradient_penalty_falls_with_the_square_of_the_finest_contrast(
     stripes[..., ::2] = 127.5 * 0.39 * contrast
     random = torch.rand(60, 1, 16, 1, generator=torch.Generator().manual_seed(0)) * 200
     data = Images((stripes + random).round().byte(), torch.arange(60) % 3)
-    assert fit_gan(CHOICES, data).params.r1_gamma == pytest.approx(gamma, rel=0.3)
+    assert choose_gan(CHOICES, data).params.r1_gamma == pytest.approx(gamma, rel=0.3)
 
 
 @pytest.mark.parametrize(("side", "shift"), [(8, 0), (15, 0), (16, 1), (32, 2), (64, 4)])
@@ -98,77 +104,77 @@ def test_a_shift_goes_with_the_side_and_small_images_are_not_moved(side: int, sh
 
 def test_the_distance_is_0_for_copies_and_1_for_noise_whatever_contrast_and_size() -> None:
     data = noise(16)
-    apart = nearest(data).distance
+    apart = neighbours(data).distance
     assert apart == pytest.approx(1, abs=0.1)
     faint = Images(data.tensors.pixels // 8, data.tensors.labels, data.class_names)
-    assert nearest(faint).distance == pytest.approx(apart, abs=0.02)
+    assert neighbours(faint).distance == pytest.approx(apart, abs=0.02)
     twice = Images(
         data.tensors.pixels.repeat(2, 1, 1, 1), data.tensors.labels.repeat(2), data.class_names
     )
-    assert nearest(twice).distance < 0.01
-    assert nearest(twice).same_class == 1
+    assert neighbours(twice).distance < 0.01
+    assert neighbours(twice).same_class == 1
     blank = Images(torch.zeros_like(data.tensors.pixels), data.tensors.labels, data.class_names)
-    assert nearest(blank).distance == 0
+    assert neighbours(blank).distance == 0
     data = noise(16, 61)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     few_copies = Images(data.tensors.pixels.clone(), data.tensors.labels, data.class_names)
     few_copies.tensors.pixels[:20] = few_copies.tensors.pixels[20]
-    assert nearest(few_copies).distance > 0.9
+    assert neighbours(few_copies).distance > 0.9
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_does_not_go_with_one_pass_is_not_chosen_for_it() -> None:
     explicit = CHOICES.model_copy(update={"updates": "one_pass"})
-    found = fit_gan(explicit, noise(32)).params
+    found = choose_gan(explicit, noise(32)).params
     assert (found.auxiliary_generator, found.class_logit_weight, found.total_kimg) == (0, 2.5, 240)
     asked = CHOICES.model_copy(update={"auxiliary_generator": 0.3})
-    assert fit(asked, digits(5000)).params.updates == "two_passes"
+    assert choose(asked, digits(5000)).params.updates == "two_passes"
 
 
 def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() -> None:
     choices = CHOICES.model_copy(update={"max_shift": 1, "total_kimg": 7.0})
-    found = fit(choices, noise(32))
+    found = choose(choices, noise(32))
     assert (found.params.max_shift, found.params.total_kimg) == (1, 7.0)
     assert found.params.class_logit_weight == 1 and "700" not in found.advice
-    same = percent(nearest(noise(32)).same_class, 0)
-    assert found.choice == (
+    same = percent(neighbours(noise(32)).same_class, 0)
+    assert found.chosen == (
         "generator upsample, auxiliary_generator 0.5, class_logit_weight 1.0, r1_gamma 0.3, updates "
         f"two_passes (nearest other image: distance 0.96, same class {same})"
     )
-    assert fit(filled(CHOICES), noise(32)).choice == ""
-    assert fit(filled(CHOICES), noise(32)).params == filled(CHOICES)
+    assert choose(resolve(CHOICES), noise(32)).chosen == ""
+    assert choose(resolve(CHOICES), noise(32)).params == resolve(CHOICES)
     demo = {"discriminator": "demo", "updates": "in_turn", "auxiliary_discriminator": 0.0}
-    found = fit_gan(CHOICES.model_copy(update=demo), noise(28))
+    found = choose_gan(CHOICES.model_copy(update=demo), noise(28))
     assert found.params.class_logit_weight == 0
-    assert "class_logit_weight 0.0, " in found.choice, "that one has no class logits"
+    assert "class_logit_weight 0.0, " in found.chosen, "that one has no class logits"
 
 
 def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for_or_drawing_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     photographs = noise(32)  # without a plain ground, and none like another
-    found = fit(CHOICES, photographs)
-    assert found.settings and found.params.generator == "local_score"
-    assert found.choice.startswith("generator local_score (") and "training images" in found.advice
-    assert found.params.score_cap == found.settings.cap
-    assert fit(CHOICES, digits(5000)).params == fit_gan(CHOICES, digits(5000)).params
+    found = choose(CHOICES, photographs)
+    assert found.sampler and found.params.generator == "local_score"
+    assert found.chosen.startswith("generator local_score (") and "training images" in found.advice
+    assert found.params.score_cap == found.sampler.cap
+    assert choose(CHOICES, digits(5000)).params == choose_gan(CHOICES, digits(5000)).params
     for asked in ({"total_kimg": 50.0}, {"generator": "upsample"}):
-        gan = fit(CHOICES.model_copy(update=asked), photographs)
-        assert gan.settings is None and gan.params.generator != "local_score"
-    monkeypatch.setattr(fitting, "JUDGED_S", 1.0)
-    assert fit(CHOICES, photographs).settings is None
+        gan = choose(CHOICES.model_copy(update=asked), photographs)
+        assert gan.sampler is None and gan.params.generator != "local_score"
+    monkeypatch.setattr(auto, "MAX_JUDGED_S", 1.0)
+    assert choose(CHOICES, photographs).sampler is None
     chosen = CHOICES.model_copy(update={"generator": "local_score"})
-    assert fit(chosen, photographs).settings, "who asks for it gets it"
+    assert choose(chosen, photographs).sampler, "who asks for it gets it"
 
 
 def test_what_params_yaml_says_of_a_sampler_stays_and_a_class_without_images_is_refused() -> None:
     data = uneven(channels=3)
     asked = {"generator": "local_score", "score_cap": 0.7, "score_sources": 5}
-    found = fit(CHOICES.model_copy(update=asked), data)
-    assert found.settings and (found.settings.cap, found.settings.sources) == (0.7, 5)
-    assert found.params.used() == asked | {"score_window_scale": found.settings.window_scale}
+    found = choose(CHOICES.model_copy(update=asked), data)
+    assert found.sampler and (found.sampler.cap, found.sampler.sources) == (0.7, 5)
+    assert found.params.used() == asked | {"score_window_scale": found.sampler.window_scale}
     three = Images(data.pixels, data.labels, list("abcd"))
     with pytest.raises(DataError, match="there are none of d"):
-        fit(CHOICES.model_copy(update=asked), three)
-    assert fit(CHOICES, three).settings is None, "auto takes what can draw"
+        choose(CHOICES.model_copy(update=asked), three)
+    assert choose(CHOICES, three).sampler is None, "auto takes what can draw"

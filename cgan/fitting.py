@@ -1,0 +1,227 @@
+"""`cgan.fit`: from images to a generator in one call, and what comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cgan import notebook
+from cgan.drawing.generator import Generator
+from cgan.errors import CganError, duration
+from cgan.images import Images
+from cgan.model.hardware import choose_hardware, deterministic
+from cgan.model.model_file import digest_of, generator_facts
+from cgan.model.networks import DiscriminatorNetwork
+from cgan.model.sampling import encode_png
+from cgan.params.checks import check_train
+from cgan.params.presets import preset_params
+from cgan.params.sections import TrainParams
+from cgan.quality.judge import Judge
+from cgan.training.auto import Choice, choose
+from cgan.training.fingerprint import fingerprint, result_facts
+from cgan.training.generator import file_facts, train_generator
+from cgan.training.loop import Trained
+from cgan.training.monitoring import PROBE
+from cgan.training.state import COLUMNS
+
+CLASSES = 20  # that are shown where there is no preview
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A training and its result. A notebook shows it as a table with the last preview."""
+
+    generator: Generator
+    """Draws images of the classes; `run.generator.save("digits.safetensors")` keeps it."""
+    choice: Choice
+    """The params with a value for each `auto`, and what in the images decided it."""
+    history: pd.DataFrame
+    """The mean losses and logits between two records: a row a record, by `step` and `kimg` (thousands of
+    images shown so far). Empty for a sampler, which is not trained."""
+    probes: pd.DataFrame
+    """Quality during the training, by the judge: a row a probe. Empty without a judge."""
+    previews: dict[int, bytes]
+    """Drawings during the training, as PNG by step: a row a class, a column a latent (always the same)."""
+    seconds: float
+    """Of the training, since it was last resumed."""
+    step: int
+    """The number of updates of each network."""
+    discriminator: DiscriminatorNetwork | None = None
+    """It tells which images were in the training data: keep it to yourself."""
+
+    @property
+    def params(self) -> TrainParams:
+        """Of the training, with a value for each `auto`."""
+        return self.choice.params
+
+    @property
+    def finished(self) -> bool:
+        """False where the training was stopped before its last step."""
+        return self.choice.sampler is not None or self.step >= self.params.total_steps
+
+    @property
+    def preview(self) -> bytes:
+        """The last preview as PNG; where there is none, a drawing of each of the first classes."""
+        if self.previews:
+            return self.previews[max(self.previews)]
+        shown = list(range(min(self.generator.classes, CLASSES)))
+        return encode_png(np.asarray(self.generator.picture(shown)))
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        return f"<Run: {rows['Generator']}; {rows['Training']}; seed {self.params.seed}>"
+
+    def _rows(self) -> dict[str, str]:
+        p, steps = self.params, self.params.total_steps
+        done = f"{self.step:,} of {steps:,} steps" if not self.finished else f"{steps:,} steps"
+        training = f"{done} of {p.batch_size} images in {duration(self.seconds)}"
+        if self.choice.sampler:
+            training = "none: its file is the training images"
+        rows = {"Generator": p.generator, "Training": training, "Seed": str(p.seed)}
+        rows |= {"Chosen for these images": self.choice.chosen, "Advice": self.choice.advice}
+        for name, table in (("Last losses", self.history), ("Last probe", self.probes)):
+            if len(table):
+                last = table.iloc[-1].drop(["step", "kimg", "learning_rate"], errors="ignore")
+                values = (
+                    f"{str(key).partition('/')[2]} {value:.3g}" for key, value in last.items()
+                )
+                rows[name] = ", ".join(values)
+        return {name: text for name, text in rows.items() if text}
+
+    def _repr_html_(self) -> str:
+        rows = notebook.table([("A training", ""), *self._rows().items()])
+        return rows + notebook.picture(self.preview, ", ".join(self.generator.class_names))
+
+
+def fit(
+    images: Images,
+    preset: str = "default",
+    seed: int = 1,
+    folder: Path | str | None = None,
+    *,
+    judge: Judge | None = None,
+    progress: bool = True,
+    **params: Any,
+) -> Run:
+    """Train a generator on images, which draws any of their classes. A minute for digits on two cores.
+
+    >>> run = cgan.fit(images, preset="fast", seed=1)
+    >>> run.generator.picture("2024")
+
+    `preset`: default, fast, best, gpu, demo or local_score (`cgan.params.presets`). `params`: any param of a
+    training by its name, such as `total_kimg=320.0` or `device="cuda"`; `TrainChoices` in
+    `cgan.params.sections` has them all, with defaults and limits. Where one is `auto`, the images decide:
+    `run.choice` says what, and why. With the same images, params and torch on one kind of machine, the same
+    seed gives the same bytes, in `dvc repro`, too.
+
+    `folder` keeps checkpoints: after a crash the same call goes on from the last one, and a finished one
+    returns at once. `judge`, trained on the same images, probes the quality during the training, and stops
+    one that has collapsed; without one nothing is probed. `progress=False` shows no bar.
+
+    Ctrl-C, or a notebook's stop button, ends the training after this step: the run has the generator so far,
+    and `run.finished` is False. A second one raises KeyboardInterrupt.
+
+    Raises ParamsError for a param that does not exist or does not fit, DataError for images that a sampler
+    cannot draw from, and TrainingError where the training diverges.
+    """
+    if not isinstance(images, Images):
+        raise CganError(
+            f"cgan.fit: expected labelled images, found {type(images).__name__}. Make them with "
+            "`cgan.read(path)` or `cgan.Images(pixels, labels)`."
+        )
+    choices = check_train(preset_params(preset) | {"seed": seed} | params, "cgan.fit")
+    choice = choose(choices, images)
+    p = choice.params
+    if folder is not None:
+        hardware = choose_hardware(p.device, p.precision)
+        digest = digest_of(judge.state_dict()) if judge else ""
+        folder = Path(folder) / fingerprint(result_facts(p, images, hardware, digest))
+    bar = partial(progress_bar, batch_size=p.batch_size) if progress else iter
+    with deterministic(), stopping_at_ctrl_c() as stopping:
+        trained = train_generator(
+            images,
+            choice,
+            judge=judge,
+            folder=folder,
+            progress=bar,
+            stopping=stopping,
+            keep_partial=True,
+        )
+    return run_of(trained, choice, images)
+
+
+def run_of(trained: Trained, choice: Choice, images: Images) -> Run:
+    """The tables and the public class in place of lists and a network."""
+    facts = generator_facts(trained.generator, file_facts(trained, choice, images))
+    return Run(
+        Generator(trained.generator, facts),
+        choice,
+        table(COLUMNS, trained.history),
+        table((*COLUMNS[:2], *PROBE), trained.probes),
+        trained.previews,
+        trained.wall_time_s,
+        trained.step,
+        trained.discriminator,
+    )
+
+
+def table(columns: Sequence[str], rows: list[list[float]]) -> pd.DataFrame:
+    """Records as a table, the step a whole number."""
+    names = [name.removeprefix("progress/") for name in columns]
+    return pd.DataFrame(np.reshape(rows, (-1, len(names))), columns=names).astype({"step": int})
+
+
+def progress_bar(steps: range, batch_size: int) -> Iterator[int]:
+    """Yield the steps beside a bar, in a terminal or a notebook; in neither, without one."""
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # a notebook without ipywidgets gets a bar of text
+        from tqdm.auto import tqdm
+    hidden = not (in_notebook() or sys.stderr.isatty())
+    with tqdm(
+        desc="training",
+        total=steps.stop * batch_size,
+        initial=steps.start * batch_size,
+        unit=" images",
+        unit_scale=True,
+        disable=hidden,
+    ) as bar:
+        for step in steps:
+            yield step
+            bar.update(batch_size)
+
+
+def in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+@contextlib.contextmanager
+def stopping_at_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C was pressed. A second one does what the first did before."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield lambda: False
+        return
+    pressed = threading.Event()
+
+    def remember(*_: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

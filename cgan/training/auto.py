@@ -1,0 +1,223 @@
+"""What `auto` becomes in the params of a training: the rules by which it suits its images, all of them.
+
+In most sets an image lies near others of its class. Then one pass a step is enough. Two kinds of images need
+help: those far apart, for a discriminator knows them one by one, and classes that are hard to tell apart,
+such as photographs. There the discriminator sees each image shifted, and the generator learns from the
+classes itself. For images like digits that would cost variety for nothing. Distances tell this better than
+how many images there are: 5,000 digits need no help, and 2,000 characters of three alphabets do, though each
+alphabet has more images than each digit. docs/log.md has the trials.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from cgan.errors import DataError, listed, percent
+from cgan.images import Images
+from cgan.model.local_score import (
+    LocalScoreSampler,
+    LocalScoreSettings,
+    fitted_settings,
+    photographs,
+    suits,
+)
+from cgan.params.sections import TrainChoices, TrainParams
+
+R1_GAMMA = 0.3
+EASY_IMAGES = {
+    "generator": "deconv",
+    "auxiliary_generator": 0.0,
+    "class_logit_weight": 1.25,
+    "max_shift": 0,
+    "r1_gamma": R1_GAMMA,
+    "updates": "one_pass",
+    "total_kimg": 160.0,
+}
+HARD_IMAGES = {
+    "auxiliary_generator": 0.5,
+    "class_logit_weight": 1.0,
+    "updates": "two_passes",
+    "total_kimg": 190.0,
+}
+# Takes the same time; what it draws is less legible.
+HARD_IMAGES_IN_ONE_PASS = {"class_logit_weight": 2.5, "total_kimg": 240.0}
+SHIFT_FRACTION = 0.07  # of the side: `max_shift` for hard images
+MIN_SIDE_TO_SHIFT = 16  # pixels: in smaller images the shifted edge is too much of the whole
+CONTRAST_OF_DIGITS = (
+    0.39  # root mean square of the difference of neighbouring pixels, of a range of 2
+)
+MAX_DISTANCE_OF_EASY = 0.53
+# Of the neighbours of another class that there are by chance: with more, classes are hard to tell apart.
+MAX_OTHER_CLASS_OF_EASY = 0.5
+ADVICE_ON_HARD_IMAGES = (
+    "Such images take longer than digits. `train.total_kimg: 700` draws them better, in four times the time; "
+    "60 gives a first impression in a third."
+)
+ADVICE_ON_PHOTOGRAPHS = (
+    "Photographs of classes that look alike are hard. In minutes on a CPU, drawings show their colours and "
+    "textures and little else. Better drawings need thousands of images a class and a GPU "
+    "(`train.total_kimg: 5000` or more), no training (`train.generator: local_score`), or a pretrained "
+    "generator from elsewhere: `cgan evidence --drawn FOLDER` says whether its drawings help."
+)
+ADVICE_ON_LOCAL_SCORE = (
+    "A local score sampler is not trained. Its file holds the training images, and its drawings hold pieces "
+    "of them: where nobody may see the images, set `train.generator: upsample`, which trains a GAN."
+)
+# Of a core: `auto` takes no sampler whose drawings, as many as are judged at least, take longer.
+JUDGED_PER_CLASS, MAX_JUDGED_S = 100, 1200.0
+QUERIES, SAMPLE, CHUNK = 1000, 4000, 100  # images, at most
+MAX_SIDE = 32  # pixels: larger images are made smaller, so that 4,000 fit into memory
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The params of a training with a value for each `auto`, and why these."""
+
+    params: TrainParams
+    chosen: str
+    """In words: what took the place of `auto`, and what in the images decided it; "" without any `auto`."""
+    advice: str
+    """What to know or do about such images; "" where there is nothing to say."""
+    sampler: LocalScoreSettings | None = None
+    """Of a local score sampler, which is not trained; None: a GAN is trained."""
+
+    def __str__(self) -> str:
+        return self.chosen
+
+
+def choose(params: TrainChoices, images: Images) -> Choice:
+    """A value for each `auto`; what `params` says itself stays. Raises DataError for a class that a local
+    score sampler could not draw."""
+    if params.generator == "local_score":
+        return _choose_sampler(params, images, "")
+    # Who says how long to train, or against which discriminator, asks for a GAN.
+    asks_for_gan = params.total_kimg != "auto" or params.discriminator != "projection"
+    if params.generator == "auto" and not asks_for_gan and int(images.counts.min()):
+        suited, why = suits(*images.tensors[:2])
+        if suited:
+            found = _choose_sampler(params, images, why)
+            each = sampler_of(images, found).seconds_per_drawing
+            if JUDGED_PER_CLASS * images.classes * each <= MAX_JUDGED_S:
+                return found
+    return choose_gan(params, images)
+
+
+def choose_gan(params: TrainChoices, images: Images) -> Choice:
+    """The same of a GAN alone, whatever else suits the images."""
+    found = neighbours(images)
+    rules: Mapping[str, Any] = EASY_IMAGES
+    advice = ADVICE_ON_HARD_IMAGES if found.hard and params.total_kimg == "auto" else ""
+    if found.hard:
+        side = min(images.shape[1:])
+        shift = round(SHIFT_FRACTION * side) if side >= MIN_SIDE_TO_SHIFT else 0
+        rules = EASY_IMAGES | HARD_IMAGES | {"max_shift": shift}
+        some = images.tensors.pixels[
+            :: math.ceil(len(images) / SAMPLE)
+        ]  # not the first: a CSV can be sorted
+        if photographs(some):
+            rules |= {"generator": "upsample"}
+            if found.classes_alike:
+                rules |= {"r1_gamma": r1_gamma(some)}
+                advice = ADVICE_ON_PHOTOGRAPHS
+        if params.updates == "one_pass":
+            rules |= HARD_IMAGES_IN_ONE_PASS
+    resolved = resolve(params, rules)
+    words = ", ".join(
+        f"{name} {getattr(resolved, name)}" for name in rules if getattr(params, name) == "auto"
+    )
+    why = f"nearest other image: distance {found.distance:.2f}, same class {percent(found.same_class, 0)}"
+    return Choice(resolved, f"{words} ({why})" if words else "", advice)
+
+
+def _choose_sampler(params: TrainChoices, images: Images, why: str) -> Choice:
+    """`why`: what speaks for it in these images; nothing where the params ask for it."""
+    if empty := [
+        name
+        for name, count in zip(images.class_names, images.counts.tolist(), strict=True)
+        if not count
+    ]:
+        raise DataError(
+            "`train.generator: local_score` draws from the images of a class, and there are none of "
+            f"{listed(empty)}. Add some, lower `validate.classes`, or set `train.generator: deconv`."
+        )
+    fitted, words = fitted_settings(images.tensors.pixels)
+    named = {
+        "cap": params.score_cap,
+        "sources": params.score_sources,
+        "window_scale": params.score_window_scale,
+    }
+    chosen: dict[str, Any] = {key: value for key, value in named.items() if value != "auto"}
+    settings = replace(fitted, **chosen)
+    score = {f"score_{key}": getattr(settings, key) for key in named}
+    resolved = resolve(params.model_copy(update={"generator": "local_score"}), EASY_IMAGES | score)
+    generator = f"generator local_score ({why}), " if params.generator == "auto" else ""
+    return Choice(resolved, generator + words, ADVICE_ON_LOCAL_SCORE, settings)
+
+
+def sampler_of(images: Images, choice: Choice) -> LocalScoreSampler:
+    """What takes the place of a training where `choice` is a sampler: it draws from these images."""
+    assert choice.sampler
+    return LocalScoreSampler(*images.tensors[:2], choice.sampler)
+
+
+def r1_gamma(images: Tensor) -> float:
+    """The weight of R1, which keeps a discriminator from being steep. To see details of half the contrast, it
+    has to be twice as steep: the weight falls with the square of the contrast of neighbouring pixels."""
+    contrast = (images.float() * 2 / 255).diff(dim=3).square().mean().sqrt().item()
+    relative = min(1.0, max(0.1, contrast / CONTRAST_OF_DIGITS))
+    return float(f"{R1_GAMMA * relative**2:.1g}")
+
+
+def resolve(params: TrainChoices, rules: Mapping[str, Any] = EASY_IMAGES) -> TrainParams:
+    """The params, with one of the rules in the place of each `auto`."""
+    values, rules = params.model_dump(), dict(rules)
+    if params.discriminator == "demo":  # it has no class logits
+        rules |= {"class_logit_weight": 0.0, "auxiliary_generator": 0.0}
+    if params.updates == "one_pass":  # it has no loss of the generator's own
+        rules["auxiliary_generator"] = 0.0
+    elif params.auxiliary_generator not in (0, "auto"):
+        rules["updates"] = "two_passes"
+    return TrainParams(**values | {n: rule for n, rule in rules.items() if values[n] == "auto"})
+
+
+class Neighbours(NamedTuple):
+    """Of images and the nearest other image of each, by their pixels."""
+
+    distance: float
+    """The median, over √2 standard deviations of all images, which is about how far two lie apart by chance.
+    0: copies; 1: no image is like another."""
+    same_class: float
+    """The share of neighbours of the same class."""
+    chance: float
+    """The share of any two images that have the same class."""
+
+    @property
+    def classes_alike(self) -> bool:
+        return 1 - self.same_class > MAX_OTHER_CLASS_OF_EASY * (1 - self.chance)
+
+    @property
+    def hard(self) -> bool:
+        return self.distance > MAX_DISTANCE_OF_EASY or self.classes_alike
+
+
+def neighbours(images: Images) -> Neighbours:
+    """How near the images lie to others. A large set is judged by a sample, drawn by a seed of its own."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:SAMPLE]
+    height, width = (min(side, MAX_SIDE) for side in images.shape[1:])
+    pieces = (images.tensors.pixels[rows].float() for rows in order.split(CHUNK))
+    pixels = torch.cat([adaptive_avg_pool2d(piece, (height, width)).flatten(1) for piece in pieces])
+    labels = images.tensors.labels[order]
+    distances = torch.cdist(pixels[:QUERIES], pixels)
+    distances.fill_diagonal_(math.inf)
+    closest = distances.min(dim=1)
+    typical: float = math.sqrt(2) * pixels.std(dim=0).norm().item()
+    return Neighbours(
+        closest.values.median().item() / max(typical, 1e-9),
+        (labels[closest.indices] == labels[:QUERIES]).double().mean().item(),
+        (labels.bincount() / len(labels)).square().sum().item(),
+    )

@@ -1,0 +1,49 @@
+"""What determines the bytes of a training's result, and a hash of it, under which checkpoints are kept."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cgan.files import sha256_of
+from cgan.images import Images
+from cgan.model.file_facts import FORMAT
+from cgan.model.hardware import Hardware
+from cgan.params.sections import TrainParams
+
+PACKAGE = Path(__file__).resolve().parent.parent
+COMPUTING = ("model", "training")  # packages: a change of the rest cannot change the result
+
+
+def result_facts(
+    params: TrainParams, images: Images, hardware: Hardware, judge: str
+) -> dict[str, Any]:
+    """Everything that determines the trained weights, what their file says, and the probes, by the digest of
+    their judge ("" without one); as plain JSON."""
+    return {
+        "format": FORMAT,
+        "params": params.used(),
+        "data": data_facts(images),
+        "judge": judge,
+        "classes": images.classes,  # by `validate.classes` there can be more than the images show
+        "code": {
+            f"{package}/{path.name}": sha256_of(path)
+            for package in COMPUTING
+            for path in sorted((PACKAGE / package).glob("*.py"))
+        },
+        "torch": torch.__version__,
+        "device": str(hardware.device),
+        "precision": str(hardware.precision),
+    }
+
+
+def data_facts(images: Images) -> dict[str, Any]:
+    """What the generator's file says of the images that it was trained on."""
+    names = {"class_names": images.class_names} if images.is_named else {}
+    return {"data_sha256": images.source_sha256, "data_digest": images.digest} | names
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
