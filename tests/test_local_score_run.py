@@ -248,7 +248,7 @@ def test_its_drawings_fill_up_small_classes_and_are_judged_by_fold_without_a_tra
     monkeypatch.setattr("cgan.evidence.probe.is_installed", lambda: False)
     set_params({"train_judge.total_kimg": 0.1})
     evidence.find_evidence(load_params(), evidence.Options(), said.append)
-    assert any("5 rounds: 40 classifiers to train" in line for line in said), said
+    assert any(re.match(r"5 rounds: \d+ classifiers to train", line) for line in said), said
     found = read_json(project.EVIDENCE)
     assert found["rounds"] == {"count": 5, "folds": True} and found["images"]["tested"] == 56
     assert not list(Path(".cgan/evidence").rglob("generator.safetensors")), "nothing was trained"

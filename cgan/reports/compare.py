@@ -113,7 +113,7 @@ def _judged_by(a: Evaluation, b: Evaluation, changes: Sequence[Change]) -> str:
     if counts[0] == counts[1]:
         return ""
     text = "{:,} drawings of A were judged and {:,} of B: ".format(*counts)
-    text += "of fewer, intervals are wider, the worst class looks worse, and GAN-train learns less."
+    text += "where there are fewer, intervals are wider, and GAN-train has less to learn from."
     if names := listed([change.metric.name for change in changes if not change.alike]):
         text += (
             f" Not compared, as it depends on the number of images: {names}. `cgan gate` draws as many of "

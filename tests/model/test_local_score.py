@@ -224,7 +224,7 @@ def test_windows_are_larger_in_larger_images() -> None:
 def test_it_suits_photographs_unless_drawings_would_be_copies() -> None:
     plain, cells = random_pictures(1), random_pictures(3)
     assert suits(*plain, 20) == (True, "photographs")
-    assert suits(*cells, 20) == (False, "drawings would be near copies of training images")
+    assert suits(*cells, 20) == (False, "drawings would lie near training images")
     characters = torch.zeros(20, 1, 16, 16, dtype=torch.uint8)
     characters[:, :, 4:12, 7:9] = 255
     assert suits(characters, torch.arange(20) % 2) == (False, "no photographs")

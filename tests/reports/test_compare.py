@@ -103,7 +103,7 @@ def test_where_fewer_drawings_were_judged_it_is_said_and_the_rest_is_compared(
     markdown = comparison(report, reference, other, reference)
     assert markdown.startswith("**B is better in Fréchet distance; the rest is within chance.**")
     assert (
-        f"{drawn:,} drawings of A were judged and 10,000 of B: of fewer, intervals are" in markdown
+        f"{drawn:,} drawings of A were judged and 10,000 of B: where there are fewer, i" in markdown
     )
     assert "not compared" not in markdown.lower()
     # The distance falls with the number of images.
