@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgan.data import csv_reader
-from cgan.data.parts import split
 from cgan.data.sources import fetch
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware
@@ -24,6 +23,7 @@ from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
 from cgan.quality.judge import Judge, Prediction, look, train_judge
 from cgan.quality.metrics import frechet_distance
+from cgan.splitting import split
 from cgan.training.auto import resolve
 
 from .machine import ROOT
@@ -70,7 +70,11 @@ def csv_file(sample: bool = False) -> tuple[Path, str]:
             "(CGAN_KAGGLE_ZIP): distances are higher with fewer images, don't compare them"
         )
     path = CACHE / f"{changes['source']}.csv"
-    fetch(DataParams.model_validate(all_params().data.model_dump() | changes), path)
+    fetch(
+        DataParams.model_validate(all_params().data.model_dump() | changes),
+        path,
+        path.with_suffix(".safetensors"),
+    )
     return path, about
 
 

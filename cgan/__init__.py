@@ -1,4 +1,4 @@
-"""Class-conditional DCGAN on labelled image CSVs."""
+"""Class-conditional DCGAN on labelled images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cgan.data.sources import read
     from cgan.drawing.generator import Generator
     from cgan.fitting import Run, fit
+    from cgan.images import Images
 
 __version__ = "0.2.0"
-__all__ = ["Generator", "Run", "__version__", "fit"]
-_MODULES = {"Generator": "cgan.drawing.generator", "Run": "cgan.fitting", "fit": "cgan.fitting"}
+__all__ = ["Generator", "Images", "Run", "__version__", "fit", "read"]
+_MODULES = {
+    "Generator": "cgan.drawing.generator",
+    "Images": "cgan.images",
+    "Run": "cgan.fitting",
+    "fit": "cgan.fitting",
+    "read": "cgan.data.sources",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -197,7 +197,7 @@ def validate(
         here = load_params()
         params, source = here.validation, here.data
     try:
-        images, name = sources.read(file, source, params)
+        images, name = sources.read_by(file, source, params)
     except CganError as error:
         if here and isinstance(error, pictures.NoSize):
             from cgan.reports.foresight import prices

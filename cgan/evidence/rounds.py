@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.data.parts import AMONG, LOOKED_AT, near_copies, units
 from cgan.evidence import probe
 from cgan.evidence.classifiers import Round
 from cgan.evidence.effect import Outcome
@@ -21,6 +20,7 @@ from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_generator
 from cgan.params.sections import JudgeParams, Params, TrainChoices
 from cgan.quality.judge import Judge, Progress, silent
+from cgan.splitting import AMONG, LOOKED_AT, near_copies, units
 from cgan.training.auto import choose, sampler_of
 from cgan.training.loop import train
 

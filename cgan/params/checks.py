@@ -5,14 +5,15 @@ import reprlib
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
 
 from cgan.errors import ParamsError
-from cgan.params.sections import Params, TrainChoices, names_of_params
+from cgan.params.sections import Params, Section, TrainChoices, names_of_params
 
+S = TypeVar("S", bound=Section)
 ELSEWHERE = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}  # others' names
 
 
@@ -30,15 +31,20 @@ def check_params(document: Any, name: Path | str) -> Params:
 
 
 def check_train(values: Mapping[str, Any], name: str) -> TrainChoices:
-    """The params of a training by their names; those that are left out take their defaults. NumPy's numbers
+    """The params of a training by their names, checked as `check_section` does."""
+    return check_section(TrainChoices, "train", values, name)
+
+
+def check_section(kind: type[S], section: str, values: Mapping[str, Any], name: str) -> S:
+    """The params of a section by their names; those that are left out take their defaults. NumPy's numbers
     count as Python's. Raises ParamsError that lists all problems at once; `name` stands in front of it."""
     plain = {
         key: item.item() if isinstance(item, np.generic) else item for key, item in values.items()
     }
     try:
-        return TrainChoices.model_validate(plain)
+        return kind.model_validate(plain)
     except ValidationError as error:
-        raise _all_problems(error, name, "train") from None
+        raise _all_problems(error, name, section) from None
 
 
 def _all_problems(error: ValidationError, name: str, section: str = "") -> ParamsError:

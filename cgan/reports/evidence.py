@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgan.data.sources import read
+from cgan.data.sources import read_by
 from cgan.errors import CganError, DataError, duration, listed, percent
 from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, METHODS, Round
@@ -60,7 +60,7 @@ ROUNDS = 5
 PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
 KEPT = 3  # answers, the one at hand among them, whose classifiers stay
 # The code that decides an answer.
-CODE = ("data/parts.py", "evidence/*.py", "model/*.py", "quality/judge.py", "training/*.py")
+CODE = ("splitting.py", "evidence/*.py", "model/*.py", "quality/judge.py", "training/*.py")
 
 
 @dataclass(frozen=True)
@@ -158,16 +158,18 @@ def labelled(path: Path, params: Params, data: Images) -> Images:
     Raises DataError where shape or classes are others.
     """
     channels, height, width = data.shape
-    like_data = {"channels": channels, "height": height, "width": width}
-    expected = params.validation.model_copy(update=like_data)
-    source, _ = read(path, params.data, expected)
+    # Classes and names are compared below: a folder may lack some.
+    known = {"channels": channels, "height": height, "width": width}
+    expected = params.validation.model_copy(update={**known, "classes": None, "class_names": None})
+    source, _ = read_by(path, params.data, expected)
     if source.shape != data.shape or source.classes > data.classes:
         raise DataError(
             f"{path}: {source.classes} classes of shape {source.shape}; expected at most "
             f"{data.classes} of {data.shape} (channels, height, width). Give such images."
         )
     labels, classes = source.labels, data.class_names
-    if names := source.class_names:  # of folders, which are in an order of their own
+    if source.is_named:  # of folders, which are in an order of their own
+        names = source.class_names
         if unknown := [name for name in names if name not in classes]:
             raise DataError(
                 f"{path}: expected the project's classes, {listed(classes)}; found {unknown[0]!r}. Rename or "

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from cgan.data.parts import NEAR_COPIES
 from cgan.errors import percent
 from cgan.evidence.classifiers import WORDS, Round
 from cgan.evidence.effect import Difference, Effect, Outcome, together
@@ -14,6 +13,7 @@ from cgan.evidence.probe import PROBE
 from cgan.markdown import table
 from cgan.quality.metrics import mean_share
 from cgan.registry.client import now
+from cgan.splitting import NEAR_COPIES
 from cgan.verdict import Report
 
 # Title, header, rows, and what is drawn of them: name, number, low, value and high, shares all three.

@@ -3,15 +3,14 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from cgan.data.contact_sheet import COLUMNS
+from cgan.contact_sheet import COLUMNS
 from cgan.data.csv_report import of_each
-from cgan.data.parts import divide
-from cgan.data.sources import read
+from cgan.data.sources import read_by
 from cgan.errors import duration, listed
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware
@@ -20,6 +19,7 @@ from cgan.params.sections import DataParams, JudgeParams, Params
 from cgan.project import RUN_PAGE
 from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import train_judge
+from cgan.splitting import divide
 from cgan.stages.forecast import seconds_a_step, seconds_of_training
 from cgan.training.auto import Choice, choose, choose_gan, sampler_of
 
@@ -36,17 +36,17 @@ Counts = dict[str, int]  # by the class's name
 def foresee(data: Images, params: Params) -> Iterator[str]:
     """Four lines: classes, the hold-out, `auto` and the time; before them what `preprocess` will say. Takes
     some seconds, for it trains a few steps."""
-    names = data.class_names
-    parts, _, notes = divide(data, names, params.preprocess)
+    recipe = params.preprocess
+    fraction = recipe.holdout_fraction
+    parts = divide(replace(data, notes=()), fraction, recipe.seed, recipe.group)
+    training, heldout, _ = parts
     trained, held, tested = (
-        dict(zip(names, np.bincount(data.labels[p], minlength=len(names)).tolist(), strict=True))
-        for p in parts
+        dict(zip(part.class_names, part.counts.tolist(), strict=True)) for part in parts
     )
-    yield from notes
+    yield from heldout.notes
     yield f"To train on: {of_each(trained)}."
     own_split = data.splits is not None and bool((data.splits == 1).any())
-    yield _held_out(held, tested, params.preprocess.holdout_fraction, own_split)
-    training = data.at(parts[0])
+    yield _held_out(held, tested, fraction, own_split)
     choice = choose(params.train, training)
     yield f"Chosen for these images: {choice.chosen or 'nothing, as `train` has no `auto`'}."
     if choice.advice:
@@ -84,8 +84,9 @@ def prices(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
     found = []
     for width, height in sizes:
         sized = params.data.model_copy(update={"height": height, "width": width})
-        data, _ = read(file, sized, params.validation)
-        training = data.at(divide(data, data.class_names, params.preprocess)[0][0])
+        data, _ = read_by(file, sized, params.validation)
+        recipe = params.preprocess
+        training, *_ = divide(data, recipe.holdout_fraction, recipe.seed, recipe.group)
         seconds = sum(_seconds(training, params, choose(params.train, training)))
         found.append(f"about {duration(seconds)} with {width} × {height}")
     return f"A run takes, on this machine, {' and '.join(found)}."

@@ -3,12 +3,12 @@
 from cgan.data.sources import fetch
 from cgan.files import write_json
 from cgan.params.reading import load_params
-from cgan.project import CSV_SOURCE
+from cgan.project import CSV, CSV_SOURCE, PICTURES
 from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:
-    info = fetch(load_params().data)
+    info = fetch(load_params().data, CSV, PICTURES)
     write_json(CSV_SOURCE, info)
     log.info("%s images from %s: %s", f"{info['rows']:,}", info["source"], info["origin"])
 

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from cgan import project
-from cgan.data.contact_sheet import contact_sheet
-from cgan.data.parts import divide
-from cgan.data.sources import load_raw
+from cgan.contact_sheet import contact_sheet
 from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.images import save_images
 from cgan.params.reading import load_params
 from cgan.project import CSV, PICTURES, REAL_SAMPLES, VALIDATION
+from cgan.splitting import divide
+from cgan.stages.raw import load_raw
 from cgan.stages.runner import log, run_stage
 
 
@@ -26,17 +26,14 @@ def main() -> None:
             f"{PICTURES if data.files else CSV}: changed since {VALIDATION} was written. Run `dvc repro`, "
             "which validates it again."
         )
-    names = data.class_names
-    (train, holdout, test), groups, notes = divide(data, names, params)
-    for line in notes:
-        log.warning(line)
-    sheet = contact_sheet(data.pixels, data.labels, train, names, params.seed)
-    with replacing(REAL_SAMPLES) as temporary:
-        sheet.save(temporary, format="PNG")
-    data = replace(data, groups=groups, notes=())
-    parts = [data.at(rows) for rows in (train, holdout, test)]
-    parts[1] = replace(parts[1], notes=tuple(notes))
+    data = replace(data, notes=())  # the validation report has them
+    parts = divide(data, params.holdout_fraction, params.seed, params.group)
+    train, holdout, test = parts
     del data  # to write a part takes its memory once more
+    for line in holdout.notes:
+        log.warning(line)
+    with replacing(REAL_SAMPLES) as temporary:
+        contact_sheet(train, params.seed).save(temporary, format="PNG")
     paths = project.TRAIN_DATA, project.HOLDOUT_DATA, project.TEST_DATA
     for path, part in zip(paths, parts, strict=True):
         save_images(path, replace(part, splits=None), part=path.stem)

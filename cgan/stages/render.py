@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from cgan import project
-from cgan.data.contact_sheet import CLASSES, COLUMNS, MAX_NAME_WIDTH, in_rows, with_names
+from cgan.contact_sheet import CLASSES, COLUMNS, MAX_NAME_WIDTH, in_rows, with_names
 from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
 from cgan.files import replacing

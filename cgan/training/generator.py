@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cgan.data.contact_sheet import with_names
+from cgan.contact_sheet import with_names
 from cgan.images import Images
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgan.data.contact_sheet import with_names
+from cgan.contact_sheet import with_names
 from cgan.errors import percent
 from cgan.images import Images
 from cgan.model.networks import GeneratorNetwork

@@ -194,7 +194,7 @@ def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None
     with path.open("wb") as file:
         file.truncate(5_000_000_000_000)  # sparse: takes no room, and hours to read
     with pytest.raises(SourceError, match=r"more than 2,000 MB.*`data.max_megabytes`"):
-        sources.read(path, DataParams(), DEFAULTS)
+        sources.read_by(path, DataParams(), DEFAULTS)
 
 
 @pytest.mark.parametrize("added", [1, 500, -1])  # -1: all are gone

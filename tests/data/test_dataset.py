@@ -16,15 +16,14 @@ from safetensors.numpy import save_file
 from synthetic import csv_lines, make_images, write_csv
 from uneven import GROUP_IN_NAME, NAMES, uneven, write_uneven_folder
 
-from cgan.data.parts import divide, split
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of
 from cgan.images import Images, digest_of, image_digests, load_images, save_images
 from cgan.model import file_facts
 from cgan.page.data_facts import place, rows_of, whole_data
 from cgan.params.reading import load_params
-from cgan.params.sections import PreprocessParams
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
+from cgan.splitting import divide, split
 from cgan.stages import download, preprocess, validate
 from cgan.training.auto import resolve
 from cgan.training.loop import train
@@ -351,11 +350,10 @@ def test_a_hold_out_that_no_metric_can_be_had_from_is_refused_before_anything_is
     splits = np.isin(np.arange(len(data.labels)), held).astype(np.int64)
     assert splits.sum() == count
     parted = replace(data, splits=splits, groups=None)
-    params = PreprocessParams(holdout_fraction=0.1, group=None, seed=1)
     if refused:
         with pytest.raises(
             DataError, match=r"^5 images are held out, expected at least 6: .*to val"
         ):
-            divide(parted, NAMES, params)
+            divide(parted, 0.1, 1)
     else:
-        assert len(divide(parted, NAMES, params)[0][1]) == count
+        assert len(divide(parted, 0.1, 1)[1]) == count

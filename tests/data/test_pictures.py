@@ -14,8 +14,9 @@ from conftest import write_params
 from PIL import Image
 from synthetic import csv_lines, make_images, zip_of
 
-from cgan.data import csv_report, parts, pictures
-from cgan.data.sources import read
+from cgan import splitting
+from cgan.data import csv_report, pictures
+from cgan.data.sources import read_by
 from cgan.errors import CganError, DataError
 from cgan.files import read_json
 from cgan.images import Images, load_images
@@ -65,13 +66,13 @@ def write(files: Files, root: str = "own") -> None:
 
 def opened(path: str = "own", **changes: Any) -> Images:
     params = DataParams().model_copy(update={"path": path, **changes})
-    return read(Path(path), params, ValidateParams())[0]
+    return read_by(Path(path), params, ValidateParams())[0]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a hold-out of two pictures is enough."""
-    monkeypatch.setattr(parts, "LEAST_HELD_OUT", 2)
+    monkeypatch.setattr(splitting, "LEAST_HELD_OUT", 2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -28,7 +28,9 @@ Start = Callable[..., KaggleServer]
 
 
 def fetch(**changes: Any) -> dict[str, Any]:
-    return sources.fetch(DEFAULTS.model_copy(update=changes), TARGET)
+    return sources.fetch(
+        DEFAULTS.model_copy(update=changes), TARGET, TARGET.with_name("pictures.safetensors")
+    )
 
 
 @pytest.fixture(autouse=True)

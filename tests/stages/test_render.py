@@ -12,7 +12,8 @@ from conftest import ROOT
 from matplotlib import font_manager
 from PIL import Image
 
-from cgan.data.contact_sheet import contact_sheet, font_with, with_names
+from cgan.contact_sheet import contact_sheet, font_with, with_names
+from cgan.images import Images
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.model.sampling import draw, encode_png
@@ -45,7 +46,7 @@ def trained(project: Path) -> Path:
         preview = encode_png(np.full((20, 30), grey, np.uint8))
         (PREVIEWS / f"step-{step:06d}.png").write_bytes(preview)
     images, labels = np.full((4, 1, 8, 8), 200, np.uint8), np.arange(4)
-    contact_sheet(images, labels, labels, ["cat", "dog", "eel", "fox"], 0).save(REAL_SAMPLES)
+    contact_sheet(Images(images, labels, ["cat", "dog", "eel", "fox"]), 0).save(REAL_SAMPLES)
     return project
 
 

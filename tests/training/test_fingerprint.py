@@ -24,7 +24,7 @@ CHANGES_NO_WEIGHT = {
     "cgan.quality.judge",
     "cgan.quality.metrics",
     # Previews are drawn by the averaged generator, without a say in its weights.
-    "cgan.data.contact_sheet",
+    "cgan.contact_sheet",
     # The values are in the fingerprint. What is computed from them there, `total_steps`, has a test
     # in test_params.py that another formula would fail.
     "cgan.params.sections",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from cgan.images import IntArray
+from cgan.images import Images, IntArray
 
 COLUMNS, CLASSES = 10, 50
 SIDE = 48  # pixels, at least, to which an image is enlarged
@@ -22,13 +22,13 @@ Pixels = NDArray[np.uint8]
 log = logging.getLogger(__name__)
 
 
-def contact_sheet(
-    images: Pixels, labels: IntArray, rows: IntArray, names: Sequence[str], seed: int
-) -> Image.Image:
-    """Of the images at `rows`, ten of each class (the first 50), drawn by the seed; a row a class."""
-    order = rows[np.random.default_rng(seed).permutation(len(rows))]
-    shown = min(len(names), CLASSES)
-    return Image.fromarray(with_names(in_rows(images, labels, order, shown), names[:shown]))
+def contact_sheet(images: Images, seed: int) -> Image.Image:
+    """Ten images of each class (the first 50), drawn by the seed; a row a class."""
+    order = np.random.default_rng(seed).permutation(len(images))
+    names = images.class_names[:CLASSES]
+    return Image.fromarray(
+        with_names(in_rows(images.pixels, images.labels, order, len(names)), names)
+    )
 
 
 def in_rows(images: Pixels, labels: IntArray, order: IntArray, shown: int) -> Pixels:

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgan.errors import DataError, listed
 from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
-from cgan.params.sections import PreprocessParams
-from cgan.project import CSV
 
 LEAST_HELD_OUT = 6  # more than NEIGHBOURS of quality.metrics
 THUMBNAIL = 16  # pixels a side
@@ -23,72 +22,79 @@ ALL_COMPARED = 20_000  # images of a class
 
 
 def divide(
-    data: Images, names: Sequence[str], params: PreprocessParams
-) -> tuple[tuple[IntArray, IntArray, IntArray], IntArray | None, list[str]]:
-    """Rows to train on, held out, and to test on: as the source says, or by `params`; int64 [N], equal for
-    images that belong together (None where nothing says so); and what a reader should know of it.
+    images: Images, fraction: float, seed: int, group: str | None = None
+) -> tuple[Images, Images, Images]:
+    """Images to train on, held out, and to test on: as the source says, or by `fraction` and `seed`, as
+    `split` does; with the groups of `grouped`, if `group` is given. `notes` of those held out are what a
+    reader should know.
 
-    Raises DataError where a class cannot be held out, or `params.group` does not fit the data.
+    Raises DataError where a class cannot be held out, or `group` does not fit the images.
     """
-    groups, notes = _groups_of(data, params.group)
-    splits = np.zeros(len(data.labels)) if data.splits is None else data.splits
-    train, holdout, test = (np.flatnonzero(splits == n) for n in range(len(SPLITS)))
-    if of_train := not len(holdout):
-        train_groups = None if groups is None else groups[train]
-        images, labels = data.pixels[train], data.labels[train]
-        halves = split(images, labels, params.holdout_fraction, params.seed, train_groups, names)
-        train, holdout = (train[rows] for rows in halves)
-    if data.splits is not None:
-        together = units(data.pixels, groups)
-        for name, rows in (("val", holdout), ("test", test)):
+    if group:
+        images = grouped(images, group)
+    if not 0 < fraction < 1:
+        raise DataError(f"expected a fraction above 0 and below 1 to hold out, found {fraction}.")
+    notes = [*images.notes]
+    splits = np.zeros(len(images)) if images.splits is None else images.splits
+    train, heldout, test = (np.flatnonzero(splits == n) for n in range(len(SPLITS)))
+    if of_train := not len(heldout):
+        some = images if len(train) == len(images) else images.at(train)
+        halves = split(some.pixels, some.labels, fraction, seed, some.groups, images.class_names)
+        train, heldout = (train[rows] for rows in halves)
+    if images.splits is not None:
+        together = units(images.pixels, images.groups)
+        for name, rows in (("val", heldout), ("test", test)):
             leaked = rows[np.isin(together[rows], together[train])]
             if len(leaked):
                 notes.append(
-                    f"Left out of {name}: {len(leaked):,} ({listed([data.place(row) for row in leaked])}). "
+                    f"Left out of {name}: {len(leaked):,} ({listed([images.place(row) for row in leaked])}). "
                     "Train has a copy of each, or another image of its group."
                 )
-                holdout, test = np.setdiff1d(holdout, leaked), np.setdiff1d(test, leaked)
-        if len(missing := np.setdiff1d(data.labels[train], data.labels[holdout])):
+                heldout, test = np.setdiff1d(heldout, leaked), np.setdiff1d(test, leaked)
+        if len(missing := np.setdiff1d(images.labels[train], images.labels[heldout])):
+            names = [images.class_names[label] for label in missing]
             raise DataError(
-                f"val has no image of class {listed([names[label] for label in missing])}, or none that is "
-                "not in train too. Add some, or remove val: a part of train is held out then."
+                f"val has no image of class {listed(names)}, or none that is not in train too. Add some, or "
+                "remove val: a part of train is held out then."
             )
-    if len(holdout) < LEAST_HELD_OUT:
+    if len(heldout) < LEAST_HELD_OUT:
         more = "raise `preprocess.holdout_fraction`" if of_train else "add some to val"
         raise DataError(
-            f"{len(holdout)} images are held out, expected at least {LEAST_HELD_OUT}: from fewer no metric "
+            f"{len(heldout)} images are held out, expected at least {LEAST_HELD_OUT}: from fewer no metric "
             f"can be had. Add images, or {more}."
         )
-    if params.group != "auto":  # by which all is done that can be
-        notes += _near_copies_in_words(data, train, holdout)
-    return (train, holdout, test), groups, notes
+    if group != "auto":  # by which all is done that can be
+        notes += _near_copies_in_words(images, train, heldout)
+    plain = replace(images, notes=())
+    return plain.at(train), replace(plain.at(heldout), notes=tuple(notes)), plain.at(test)
 
 
-def _groups_of(data: Images, pattern: str | None) -> tuple[IntArray | None, list[str]]:
-    """Equal where the pattern finds the same in the files, where images look alike (`auto`), or as the source
-    says."""
-    if pattern is None:
-        return data.groups, []
-    notes, every = list[str](), np.arange(len(data.labels))
-    if pattern == "auto":
-        most = int(np.bincount(data.labels).max())
+def grouped(images: Images, by: str) -> Images:
+    """With a group for each image: `auto` joins what looks alike, a regular expression what it finds in the
+    files' names: its first group, or all. `notes` say what came of it.
+
+    Raises DataError where `by` does not fit the images.
+    """
+    notes, every = [*images.notes], np.arange(len(images))
+    if by == "auto":
+        most = int(images.counts.max())
         if most > ALL_COMPARED:
             raise DataError(
                 f"`preprocess.group: auto` compares all images of a class, which may be at most "
                 f"{ALL_COMPARED:,}; one class has {most:,}. "
                 "Set a regular expression, or null and add a column `group`."
             )
-        alike = near_copies(data.pixels, data.labels, every, every, NEARER_OF_GROUPS)
+        alike = near_copies(images.pixels, images.labels, every, every, NEARER_OF_GROUPS)
         groups = joined(len(every), alike)
     else:
-        matches = {file: re.search(pattern, file) for file in data.files}
+        matches = {file: re.search(by, file) for file in images.files}
         without = [file for file, match in matches.items() if not match]
         if len(without) == len(matches):  # of a CSV both are empty
             raise DataError(
-                f"`preprocess.group`: {pattern!r} is found in no file, such as {without[0]}. Correct it."
+                f"`preprocess.group`: {by!r} is found in no file, such as {without[0]}. Correct it."
                 if without
-                else f"`preprocess.group`: {pattern!r} looks for files, and the rows of {CSV} have none. Set "
-                "auto, or null and add a column `group` after the label."
+                else f"`preprocess.group`: {by!r} looks for files, and rows of a CSV have none. Set auto, or "
+                "null and add a column `group` after the label."
             )
         keys = [
             (match.re.groups and match[1]) or match[0] if match else f"/{file}"
@@ -103,26 +109,26 @@ def _groups_of(data: Images, pattern: str | None) -> tuple[IntArray | None, list
     sizes = np.unique(groups, return_counts=True)[1]
     notes.append(
         f"Groups: {len(sizes):,} of {len(every):,} images, the largest of {sizes.max():,} "
-        f"(`preprocess.group: {pattern}`)."
+        f"(`preprocess.group: {by}`)."
     )
-    return groups, notes
+    return replace(images, groups=groups, notes=tuple(notes))
 
 
-def _near_copies_in_words(data: Images, train: IntArray, holdout: IntArray) -> list[str]:
+def _near_copies_in_words(images: Images, train: IntArray, holdout: IntArray) -> list[str]:
     """A line where many held-out images have a near copy in the training part."""
     random = np.random.default_rng(0)
     looked = np.sort(random.permutation(holdout)[:LOOKED_AT])
     among = np.sort(random.permutation(train)[:AMONG])
-    near = near_copies(data.pixels, data.labels, looked, among)
+    near = near_copies(images.pixels, images.labels, looked, among)
     rows, firsts = np.unique(near[:, 0], return_index=True)
     if len(rows) <= max(2, NEAR_COPIES * len(looked)):
         return []
     advice = (
         "Set `preprocess.group` to a regular expression for what the names of such files have in common,"
-        if data.files
+        if images.files
         else "Add a column `group` after the label,"
     )
-    pairs = [f"{data.place(a)} like {data.place(b)}" for a, b in near[firsts]]
+    pairs = [f"{images.place(a)} like {images.place(b)}" for a, b in near[firsts]]
     return [
         f"Near copies: {len(rows):,} of {len(looked):,} held-out images look much like one to train on: "
         f"{listed(pairs, 3)}. If one thing was photographed several times, every number about held-out "

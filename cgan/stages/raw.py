@@ -1,0 +1,21 @@
+"""What the stage download left, for the stages that read it."""
+
+from dataclasses import replace
+
+from cgan.data.csv_reader import read_csv
+from cgan.data.sources import renamed
+from cgan.files import read_json
+from cgan.images import Images, load_images
+from cgan.params.sections import ValidateParams
+from cgan.project import CSV, CSV_SOURCE, PICTURES
+
+
+def load_raw(params: ValidateParams) -> Images:
+    """The images of the CSV, checked as `read_csv` does, or the pictures.
+
+    Raises DataError for a CSV that is none, ModelError for a damaged file of pictures.
+    """
+    if not PICTURES.is_file():
+        return read_csv(CSV, params)
+    pictures = replace(load_images(PICTURES), files=read_json(CSV_SOURCE)["files"])
+    return renamed(pictures, params, str(PICTURES))

@@ -1,0 +1,247 @@
+"""The public type: arrays in, checked; and what `cgan.read` and `split` make of files as of arrays."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, write_params
+from synthetic import zip_of
+from uneven import (
+    GROUP_IN_NAME,
+    HEIGHT,
+    NAMES,
+    WIDTH,
+    uneven,
+    write_uneven_csv,
+    write_uneven_folder,
+)
+
+import cgan
+from cgan.errors import DataError, ParamsError, SourceError
+from cgan.images import load_images
+from cgan.project import HOLDOUT_DATA, TRAIN_DATA
+from cgan.stages import download, preprocess, validate
+
+COLOUR = uneven(channels=3)
+SIDES = {"height": HEIGHT, "width": WIDTH}
+
+
+def test_arrays_are_taken_in_each_order_of_axes_and_copied_only_where_they_must_be() -> None:
+    planes, labels = COLOUR.pixels, COLOUR.labels
+    last = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    given = [
+        planes,
+        last,
+        torch.from_numpy(planes),
+        torch.from_numpy(last),
+        planes.astype(np.int64),
+    ]
+    for pixels in given:
+        images = cgan.Images(pixels, torch.from_numpy(labels), NAMES)
+        assert np.array_equal(images.pixels, planes) and images.shape == (3, HEIGHT, WIDTH)
+        assert images.pixels.dtype == np.uint8 and images.pixels.flags.c_contiguous
+        assert images.digest == COLOUR.digest and images.counts.tolist() == [24, 12, 20]
+    grey = cgan.Images(planes[:, 0], labels)
+    assert np.array_equal(grey.pixels, planes[:, :1]) and grey.class_names == ["0", "1", "2"]
+    assert not grey.is_named and COLOUR.is_named
+    images = cgan.Images(planes, labels)
+    assert np.shares_memory(images.pixels, planes) and np.shares_memory(images.labels, labels)
+    images.tensors.pixels[5, 2, 1, 7] ^= 255
+    assert (
+        images.pixels[5, 2, 1, 7] == COLOUR.pixels[5, 2, 1, 7] == images.tensors.pixels[5, 2, 1, 7]
+    )
+    images.tensors.pixels[5, 2, 1, 7] ^= 255
+    frozen = planes.copy()
+    frozen.flags.writeable = False  # torch would warn
+    assert cgan.Images(frozen, labels).tensors.pixels.equal(images.tensors.pixels)
+
+
+def test_labels_are_numbers_or_names_and_groups_numbers_or_texts() -> None:
+    pixels, texts = COLOUR.pixels, np.array(NAMES)[COLOUR.labels]
+    for labels in (texts, texts.tolist(), texts.astype(object)):
+        images = cgan.Images(pixels, labels)
+        assert images.class_names == sorted(NAMES), "sorted"
+        assert [images.class_names[n] for n in images.labels] == texts.tolist()
+        assert np.array_equal(cgan.Images(pixels, labels, NAMES).labels, COLOUR.labels)
+    numbers = np.array(["10", "9", "111"])[COLOUR.labels]
+    assert cgan.Images(pixels, numbers).class_names == ["9", "10", "111"], "as numbers"
+    assert cgan.Images(pixels, COLOUR.labels, [*NAMES, "kiwi"]).counts.tolist() == [24, 12, 20, 0]
+    groups = [f"g{number}" * bool(number > 2) for number in COLOUR.groups]
+    found = cgan.Images(pixels, COLOUR.labels, groups=groups).groups
+    assert found is not None and len(np.unique(found)) == len({*groups}) - 1 + groups.count("")
+
+
+PIXELS, LABELS = COLOUR.pixels, COLOUR.labels
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "fractions": (
+        {"pixels": PIXELS / 255},
+        r"found float64 from 0 to 1\. .*\(pixels \* 255\)\.round",
+    ),
+    "signed fractions": ({"pixels": PIXELS / 127.5 - 1}, r"\(\(pixels \+ 1\) \* 127\.5\)"),
+    "floats": (
+        {"pixels": PIXELS.astype(float)},
+        r"from 0 to 255\. Convert them: `pixels\.round\(\)",
+    ),
+    "16 bits": ({"pixels": PIXELS.astype(int) * 257}, r"from 0 to 65535\. .*pixels / pixels\.max"),
+    "bools": ({"pixels": PIXELS > 99}, r"found bool from 0 to 1\. .*\(pixels \* 255\)"),
+    "rows": (
+        {"pixels": PIXELS.reshape(56, -1)},
+        r"found \[56, 288\].*reshape\(-1, height, width\)",
+    ),
+    "two channels": ({"pixels": PIXELS[:, :2]}, r"1 or 3 channels; found \[56, 2, 8, 12\]"),
+    "tiny": ({"pixels": PIXELS[:, :, :7]}, r"sides of 8 to 256 .* found \[56, 3, 7, 12\]"),
+    "ragged": ({"pixels": [PIXELS[0], PIXELS[1][:, 1:]]}, "parts of different shapes"),
+    "a label too few": ({"labels": LABELS[1:]}, "labels: expected 56, one an image; found 55"),
+    "a group too many": ({"groups": [*LABELS, 1]}, "groups: expected 56, .* found 57"),
+    "one-hot": ({"labels": np.eye(3)[LABELS]}, r"found \[56, 3\].*argmax"),
+    "float labels": ({"labels": LABELS / 1}, r"found float64\. .*astype"),
+    "negative": ({"labels": LABELS - 1}, "from 0 to 999; found -1 to 1"),
+    "without a name": ({"class_names": NAMES[:2]}, "from 0 to 1; found 0 to 2"),
+    "unknown": ({"labels": [*"ab" * 28], "class_names": ["a", "c"]}, "a, c; found b"),
+    "doubled": ({"class_names": ["a", "b", "a"]}, "class_names: 'a' is there twice"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_arrays_that_do_not_fit_are_refused_with_what_was_found_and_what_to_do(kind: str) -> None:
+    changes, words = REFUSED[kind]
+    with pytest.raises(DataError, match=words):
+        cgan.Images(**{"pixels": PIXELS, "labels": LABELS, **changes})
+
+
+@pytest.mark.parametrize(
+    "rows", [[5, 0, 7], torch.tensor([5, 0, 7]), COLOUR.labels == 1, slice(3, 20, 4), []]
+)
+def test_some_of_the_images_keep_all_that_is_known_of_them(rows: Any) -> None:
+    splits, files = (LABELS % 2).astype(np.uint8), [f"{n}.png" for n in range(56)]
+    known = {"splits": splits, "files": files, "source_sha256": "ab", "notes": ("dark",)}
+    images = cgan.Images(PIXELS, LABELS, NAMES, COLOUR.groups, lines=COLOUR.lines, **known)  # type: ignore[arg-type]
+    index = rows if isinstance(rows, slice) else np.array(rows, bool if len(rows) == 56 else int)
+    some, chosen = images.at(rows), np.arange(56)[index]
+    for name in ("pixels", "labels", "groups", "splits", "lines"):
+        assert np.array_equal(getattr(some, name), getattr(images, name)[chosen]), name
+    assert some.files == [files[row] for row in chosen] and len(some) == len(chosen)
+    assert (some.class_names, some.source_sha256, some.notes) == (NAMES, "ab", ("dark",))
+    if len(some):
+        assert some.place(0) == files[chosen[0]]
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_what_is_read_and_split_is_what_the_stages_make(
+    uneven_project: Path, pictures: bool
+) -> None:
+    data, path = uneven(), "inbox/digits.csv"
+    options: dict[str, Any] = {**SIDES, "class_names": NAMES}
+    if pictures:
+        write_uneven_folder(uneven_project / "own", data)
+        write_params(uneven_project, data={"path": "own"}, preprocess={"group": GROUP_IN_NAME})
+        write_params(uneven_project, validate={"class_names": None})
+        path, options = "own", {"group": GROUP_IN_NAME}
+    write_params(uneven_project, preprocess={"holdout_fraction": 0.3, "seed": 4})
+    for stage in (download, validate, preprocess):
+        stage.main()
+    images = cgan.read(path, **options)
+    parts = images.split(0.3, seed=4)
+    for part, stored in zip(parts, map(load_images, (TRAIN_DATA, HOLDOUT_DATA)), strict=True):
+        assert part.digest == stored.digest and part.class_names == stored.class_names
+        assert np.array_equal(part.lines, stored.lines)
+        assert part.groups is not None and np.array_equal(part.groups, stored.groups)  # type: ignore[arg-type]
+    assert parts[1].notes == images.notes and not parts[0].notes
+    assert any(note.startswith("Groups: 23 of 56") for note in images.notes) == pictures
+    assert len(parts[0]) + len(parts[1]) == 56
+
+
+def test_arrays_are_divided_by_groups_and_copies_and_the_seed_decides() -> None:
+    data = uneven()
+    plain = cgan.Images(data.pixels, data.labels, data.class_names, data.groups)
+    train, held = plain.split(0.25, seed=2)
+    assert not {*train.groups.tolist()} & {*held.groups.tolist()}  # type: ignore[union-attr]
+    assert not {image.tobytes() for image in train.pixels} & {
+        image.tobytes() for image in held.pixels
+    }
+    assert sorted([*train.lines, *held.lines]) == [*range(56)], "indices of the arrays"
+    assert train.place(0) == f"image {train.lines[0]}"
+    again, other = plain.split(0.25, seed=2)[1], plain.split(0.25, seed=3)[1]
+    assert again.digest == held.digest != other.digest
+    for fraction in (0, 1, -0.1, 30):
+        with pytest.raises(DataError, match=f"above 0 and below 1 to hold out, found {fraction}"):
+            plain.split(fraction)
+    with pytest.raises(DataError, match="images are held out, expected at least 6"):
+        plain.split(0.01)
+
+
+def test_a_source_s_own_split_is_kept_and_its_test_part_left_aside(tmp_path: Path) -> None:
+    data = uneven()
+    for row, (label, part) in enumerate(zip(data.labels, [*"aab" * 18, "c", "c"], strict=True)):
+        where = {"a": "train", "b": "val", "c": "test"}[part]
+        one = cgan.Images(data.pixels[[row]], [int(label)], NAMES, [row])
+        write_uneven_folder(tmp_path / "own" / where, one)
+    images = cgan.read(tmp_path / "own", min_per_class=2)
+    train, held = images.split()
+    assert len(images) == 56 and len(train) == 36 and len(held) <= 18
+    assert all("/train/" in file for file in train.files) and all("/val/" in f for f in held.files)
+    assert ("Left out of val" in held.notes[0]) == (len(held) < 18)
+
+
+def test_read_takes_a_csv_a_zip_and_a_folder_and_says_what_is_odd(tmp_path: Path) -> None:
+    data = uneven()
+    table = write_uneven_csv(tmp_path / "a.csv", data)
+    zipped = tmp_path / "a.zip"
+    zipped.write_bytes(zip_of({"b/fruit.csv": table.read_bytes()}))
+    for images in (
+        cgan.read(table, **SIDES, class_names=NAMES),  # type: ignore[misc]
+        cgan.read(str(zipped), **SIDES, class_names=NAMES, member="fruit.csv"),  # type: ignore[misc]
+    ):
+        assert np.array_equal(images.pixels, data.pixels) and images.class_names == NAMES
+        assert images.place(3) == "row 4 (line 5)"
+        assert images.notes[0].startswith("Few images: 12 of apple, 20 of fig, 24 of pear")
+    write_uneven_folder(tmp_path / "own", data)
+    (tmp_path / "own/apple/notes.txt").touch()
+    images = cgan.read(tmp_path / "own", height=16, width=24, fit="stretch")
+    assert images.shape == (1, 16, 24) and images.class_names == sorted(NAMES)
+    assert "Left out: 1. No PNG" in images.notes[0]
+    for path, options, error, words in (
+        ("gone", {}, SourceError, "gone does not exist"),
+        ("a.csv", {}, DataError, r"a\.csv: 96 pixel columns, expected channels"),
+        ("a.zip", SIDES, SourceError, "expected one file named `train.csv`.*fruit.csv"),
+        ("own", {"min_per_class": 13}, DataError, "fewer than 13 images: class apple has 12"),
+        (
+            "own",
+            {"heigth": 16},
+            ParamsError,
+            r"^cgan\.read: unknown key `heigth`; did you mean `height`",
+        ),
+        ("own", {"height": 4, "width": 9}, ParamsError, "^cgan.read: `height`: .*found 4"),
+        ("own", {"group": "("}, ParamsError, "no regular expression"),
+        ("own", {"group": "x+"}, DataError, "'x.' is found in no file"),
+    ):
+        with pytest.raises(error, match=words):
+            cgan.read(tmp_path / path, **options)  # type: ignore[arg-type]
+
+
+def test_the_import_is_light_and_images_are_read_and_divided_without_torch(tmp_path: Path) -> None:
+    table = write_uneven_csv(tmp_path / "a.csv", uneven())
+    code = f"""
+import sys
+import cgan
+assert not {{"torch", "pandas", "numpy"}} & {{*sys.modules}}
+images = cgan.read({str(table)!r}, height=8, width=12)
+train, held = images.split(0.2)
+assert isinstance(train, cgan.Images) and len(train) + len(held) == 56
+assert "torch" not in sys.modules
+assert [getattr(cgan, name) for name in cgan.__all__]
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_notebook_shows_counts_pictures_and_notes_with_every_name_escaped() -> None:
+    images = cgan.Images(PIXELS, LABELS, ["a <b>", "c", "d"], notes=("5 > 4",))
+    html = images._repr_html_()
+    assert "a &lt;b&gt;" in html and "<b>" not in html and "<td>24</td>" in html
+    assert "data:image/png;base64," in html and "5 &gt; 4" in html
+    assert repr(images) == "Images(56 of 8 × 12 pixels in colour, 3 classes)"
+    assert "base64" not in images.at([])._repr_html_()
