@@ -10,7 +10,7 @@ MOVED := --clear
 .PHONY: $(READY)
 endif
 endif
-ALL := pipeline,serve,pretrained,kaggle,postgres,sweep,dev
+ALL := pipeline,train,serve,pretrained,kaggle,postgres,sweep,dev
 INSTALL := -m pip install --quiet --disable-pip-version-check
 # pip resolves neither for the oldest versions nor for other Pythons, and finds no build of torch for the CPU.
 UV = .cgan/uv/bin/uv pip install --quiet $(if $(TORCH),--torch-backend $(TORCH)) --python $(BIN)/python

@@ -25,7 +25,13 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: `import cgan` must not wait for torch.
     if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
+        try:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "cgan").startswith("cgan"):
+                raise
+            advice = f"cgan.{name} needs {error.name}: install it with `pip install 'cgan[train]'`."
+            raise ModuleNotFoundError(advice, name=error.name) from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+# What brings data and models that others made; DVC doesn't say how to begin.
+DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://host/folder`, docs/storage.md)"
+
 PACKAGES = {  # what is imported of a distribution, where that has another name
     "nvidia-ml-py": "pynvml",
     "psycopg2-binary": "psycopg2",

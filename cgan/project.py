@@ -13,9 +13,6 @@ PACKAGE = Path(__file__).resolve().parent
 # For PYTHONPATH: a child runs this code, whatever package is installed.
 PACKAGE_PARENT = str(PACKAGE.parent)
 
-# What brings data and models that others made; DVC doesn't say how to begin.
-DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://host/folder`, docs/storage.md)"
-
 # A training anew, and what follows from it; --force alone would fetch the data again.
 TRAIN_AGAIN = "`dvc repro --force --downstream train`"
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from cgan.errors import ModelError
-from cgan.project import DVC_PULL
+from cgan.errors import DVC_PULL, ModelError
 
 FORMAT = 1
 LOCAL_SCORE = "local_score"  # of generators the kind that is no network
