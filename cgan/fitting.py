@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import threading
@@ -37,8 +38,10 @@ from cgan.training.state import COLUMNS
 
 CLASSES = 20  # that are shown where there is no preview
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, repr=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A training and its result. A notebook shows it as a table with the last preview."""
 
@@ -158,7 +161,13 @@ def fit(
             stopping=stopping,
             keep_partial=True,
         )
-    return run_of(trained, choice, images)
+    run = run_of(trained, choice, images)
+    if not run.finished:
+        rest = "nothing was saved" if folder is None else "the same call goes on from there"
+        log.warning(
+            f"Stopped at step {run.step:,} of {p.total_steps:,}: the run has the generator so far; {rest}."
+        )
+    return run
 
 
 def run_of(trained: Trained, choice: Choice, images: Images) -> Run:

@@ -89,7 +89,10 @@ def stop_after(steps: int) -> Any:
 
 
 def test_ctrl_c_leaves_the_generator_so_far_and_with_a_folder_the_same_call_goes_on(
-    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     whole, before = fit(images), signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(fitting, "progress_bar", stop_after(3))
@@ -97,8 +100,9 @@ def test_ctrl_c_leaves_the_generator_so_far_and_with_a_folder_the_same_call_goes
     assert (alone.step, alone.finished, "3 of 10 steps" in repr(alone)) == (3, False, True)
     assert alone.generator.draw(["apple"]).shape == (1, 8, 12)
     assert alone.generator.facts["steps"] == 3 and signal.getsignal(signal.SIGINT) is before
+    assert "Stopped at step 3 of 10: the run has the generator so far; nothing" in caplog.text
     kept = fit(images, progress=True, folder=tmp_path)
-    assert kept.step == 3
+    assert kept.step == 3 and "so far; the same call goes on from there." in caplog.text
     monkeypatch.undo()
     other = fit(images, folder=tmp_path, seed=2)
     rest = fit(images, folder=tmp_path)
