@@ -195,6 +195,7 @@ def retake(page: Page, project: Project, hands: Path | None) -> dict[str, Any]:
             with opened(hands, "rb") as file:
                 (project.folder / "data/inbox/hands.csv").write_bytes(file.read())
             changes = {"source: sample": "source: file", "channels: 1": "channels: 3"}
+            changes |= {"generator: auto": "generator: upsample"}  # which a browser runs
             facts["hands"] = project.train(changes)
             facts["hands"]["verdict"] = page_of_the_run(page, project, "run-page-hands")
         mlflow_pages(page, project, sample["run_id"], fast["run_id"])
