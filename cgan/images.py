@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 
-from cgan.errors import DataError, listed
+from cgan.errors import DataError, keywords_for_params, listed, naming_keywords
 from cgan.files import replacing
 from cgan.model import file_facts
 
@@ -168,7 +168,10 @@ class Images:
         """
         from cgan.splitting import divide
 
-        return divide(self, fraction, seed)[:2]
+        with naming_keywords():
+            train, heldout, _ = divide(self, fraction, seed)
+        notes = tuple(map(keywords_for_params, heldout.notes))
+        return train, replace(heldout, notes=notes)
 
     def at(self, rows: ArrayLike | torch.Tensor | slice) -> Images:
         """Some of the images: by their indices, or bool [N]."""

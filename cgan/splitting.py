@@ -58,7 +58,11 @@ def divide(
                 "remove val: a part of train is held out then."
             )
     if len(heldout) < LEAST_HELD_OUT:
-        more = "raise `preprocess.holdout_fraction`" if of_train else "add some to val"
+        more = (
+            "hold out a larger fraction (`preprocess.holdout_fraction`)"
+            if of_train
+            else "add some to val"
+        )
         raise DataError(
             f"{len(heldout)} images are held out, expected at least {LEAST_HELD_OUT}: from fewer no metric "
             f"can be had. Add images, or {more}."

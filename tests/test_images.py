@@ -170,7 +170,7 @@ def test_arrays_are_divided_by_groups_and_copies_and_the_seed_decides() -> None:
     for fraction in (0, 1, -0.1, 30):
         with pytest.raises(DataError, match=f"above 0 and below 1 to hold out, found {fraction}"):
             plain.split(fraction)
-    with pytest.raises(DataError, match="images are held out, expected at least 6"):
+    with pytest.raises(DataError, match=r"expected at least 6: .* larger fraction \(`fraction`\)"):
         plain.split(0.01)
 
 
@@ -206,9 +206,14 @@ def test_read_takes_a_csv_a_zip_and_a_folder_and_says_what_is_odd(tmp_path: Path
     assert "Left out: 1. No PNG" in images.notes[0]
     for path, options, error, words in (
         ("gone", {}, SourceError, "gone does not exist"),
-        ("a.csv", {}, DataError, r"a\.csv: 96 pixel columns, expected channels"),
+        (
+            "a.csv",
+            {},
+            DataError,
+            r"a\.csv: 96 pixel columns, .*too many; or set `channels=3` for colour",
+        ),
         ("a.zip", SIDES, SourceError, "expected one file named `train.csv`.*fruit.csv"),
-        ("own", {"min_per_class": 13}, DataError, "fewer than 13 images: class apple has 12"),
+        ("own", {"min_per_class": 13}, DataError, "class apple has 12. .*lower `min_per_class`"),
         (
             "own",
             {"heigth": 16},

@@ -22,7 +22,14 @@ from cgan.data.album import ARCHIVES, find, first_line, refuse_hostile
 from cgan.data.csv_reader import other_names, read_csv
 from cgan.data.csv_report import report_on
 from cgan.data.pictures import read_album
-from cgan.errors import CganError, DataError, SourceError, listed
+from cgan.errors import (
+    CganError,
+    DataError,
+    SourceError,
+    keywords_for_params,
+    listed,
+    naming_keywords,
+)
 from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
 from cgan.images import Images, save_images
 from cgan.params.checks import check_section
@@ -81,9 +88,11 @@ def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     source = check_section(DataParams, "data", of_source, "cgan.read")
     expected = check_section(ValidateParams, "validate", given["validate"], "cgan.read")
     by = check_section(PreprocessParams, "preprocess", given["preprocess"], "cgan.read").group
-    images, name = read_by(Path(path), source, expected)
-    images = replace(images, notes=tuple(report_on(images, expected, name)["warnings"]))
-    return grouped(images, by) if by else images
+    with naming_keywords():
+        images, name = read_by(Path(path), source, expected)
+        notes = report_on(images, expected, name)["warnings"]
+        images = replace(images, notes=tuple(map(keywords_for_params, notes)))
+        return grouped(images, by) if by else images
 
 
 def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
