@@ -1,13 +1,16 @@
 """The page of a run: what it holds, that it is a function of its inputs, and how it behaves in a browser."""
 
 import base64
+import io
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from browser import Page
@@ -25,12 +28,24 @@ from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
 from cgan.page import class_states as states
 from cgan.page.assemble import FOLDER, document
-from cgan.page.drawn_facts import NEIGHBOURS
+from cgan.page.data_facts import whole_data
+from cgan.page.drawn_facts import CARD_SIDE, NEIGHBOURS, drawn_facts
 from cgan.page.run_facts import POINTS, curve
 from cgan.page.run_page import run_facts, run_page
+from cgan.page.tiles import film, tile
 from cgan.params.presets import PRESETS
 from cgan.params.reading import load_params
-from cgan.project import CSV, EVALUATION, GENERATOR, PROBES, RUN_PAGE, RUN_REFERENCE, TRAIN_DATA
+from cgan.project import (
+    CSV,
+    EVALUATION,
+    GENERATOR,
+    JUDGE,
+    PROBES,
+    RUN_PAGE,
+    RUN_REFERENCE,
+    TRAIN_DATA,
+)
+from cgan.quality.judge import load_judge
 from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
@@ -147,6 +162,10 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_real_images
         ({"low": 0.94, "high": 0.96, "heldout": 1000}, "doubtful", states.LEGIBLE),
         ({"low": 0.94, "high": 0.96, "heldout": 50}, "good", ""),
         ({"heldout": 19}, "doubtful", states.HOLD_OUT_MORE),
+        # A sampler can be trained no longer.
+        ({"right": 930, "trained": False}, "poor", states.SAMPLED_LEGIBLE),
+        ({"diversity_interval": [0.79, 0.95], "trained": False}, "poor", states.SAMPLED_VARIED),
+        ({"excess_interval": [0.31, 0.5], "trained": False}, "poor", states.SAMPLED_UNLIKE),
         (
             dict.fromkeys(("low", "high", "judge", "diversity_interval")),
             "doubtful",
@@ -165,7 +184,8 @@ def test_a_class_is_judged_by_the_gates_limits_and_beside_real_images_with_what_
     measurable = changes.get("measurable", True)
     classes = [fine | changes, dict(fine), dict(fine)]
     judge = 0.69 if changes.get("weak") else 0.98
-    states.add_states(classes, measurable, judge, load_params(ROOT / "params.yaml").gate)
+    limits, trained = load_params(ROOT / "params.yaml").gate, changes.get("trained", True)
+    states.add_states(classes, measurable, judge, limits, trained=trained)
     assert (classes[0]["state"], classes[0]["advice"]) == (state, advice)
     assert classes[1]["state"] == ("good" if measurable else "doubtful")
 
@@ -225,6 +245,37 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
         for other in one["near"]:
             assert other["label"] == one["asked"]
             assert int(lines[other["line"] - 1].split(",")[0]) == other["label"]
+    cards = {n: [tile(image, CARD_SIDE) for image in images[asked == n][:4]] for n in range(3)}
+    assert drawn["by_class"] == cards, "on a class's card are drawings of it"
+
+
+def test_the_first_picture_is_of_the_seed_whose_drawings_are_most_like_their_classes() -> None:
+    """One that draws noise with every other seed."""
+    data, (judge, _) = whole_data(), load_judge(JUDGE)
+    pixels, labels, _ = data.tensors
+
+    def drawn(asked: torch.Tensor, seed: int) -> torch.Tensor:
+        own = torch.stack([pixels[labels == n][0] for n in asked])
+        noise = torch.randint(0, 256, own.shape, generator=torch.Generator().manual_seed(seed))
+        return own if seed == 13 else noise.to(torch.uint8)
+
+    model = SimpleNamespace(classes=3, shape=data.shape, seconds_per_drawing=0.0, draw=drawn)
+    assert drawn_facts(cast(Any, model), judge, data, 5, [2, 0, 2, 1], [0])["first_seed"] == 13
+
+
+def test_previews_that_are_large_together_are_made_smaller_and_the_page_says_so(
+    tmp_path: Path,
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (500, 1000, 3), dtype=np.uint8)
+    for step in (100, 5):
+        PIL.Image.fromarray(noise).save(tmp_path / f"step-{step:06d}.png")
+    frames, words = film(tmp_path)
+    assert [frame["step"] for frame in frames] == [5, 100] and "reduced here" in words
+    for frame in frames:
+        kind, _, content = frame["src"].partition(";base64,")
+        assert kind == "data:image/webp"
+        with PIL.Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+            assert picture.size == (720, 360)
 
 
 def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
@@ -270,6 +321,12 @@ def test_what_differs_from_the_preset_is_told() -> None:
     assert params["preset"] in PRESETS
     assert rows["train.batch_size"]["value"] == 8 and rows["train.batch_size"]["preset"] != 8
     assert not rows["train.seed"]["preset"] and not any(k.startswith("gate.") for k in rows)
+    known = load_params().train.model_dump()
+    automatic = [key for key, value in known.items() if value == "auto"]
+    change_facts(params=known | {automatic[0]: 0.25, "batch_size": 9})
+    rows = {row["key"]: row for row in facts()["params"]["rows"]}
+    assert rows[f"train.{automatic[0]}"]["chosen"] == 0.25, "in place of auto"
+    assert not any(rows[f"train.{key}"]["chosen"] for key in ("batch_size", *automatic[1:]))
 
 
 def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:

@@ -81,6 +81,15 @@ def test_a_difference_that_chance_can_make_is_called_so(
     assert [each.verdict for each in metric_changes(*pair)] == [verdict]
 
 
+def test_a_metric_that_one_run_alone_has_is_left_out() -> None:
+    """As GAN-train, which a run may leave out."""
+    both = Score(value=0.3, interval=(0.25, 0.35))
+    a, b = ({"fid_judge": both}, {"fid_judge": both, "gan_train_accuracy": both})
+    for pair in ((a, b), (b, a)):
+        changes = metric_changes(*(Evaluation(metrics=metrics) for metrics in pair))
+        assert [each.metric.name for each in changes] == ["Fréchet distance"]
+
+
 def test_numbers_of_different_contexts_are_not_compared_and_it_is_told_why(finished: Path) -> None:
     report, reference = recorded(str(finished))
     other = better(report)

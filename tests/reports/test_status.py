@@ -104,7 +104,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(ro
     trained("second run", "blocked", "Version 2 is blocked: worse.")
     third = trained("third run")
     text = screen(root)
-    assert "Verdict Version 2 is blocked: worse." in text
+    assert "Verdict Version 2 is blocked: worse." in text and text.count("Verdict") == 1
     assert "third run · FINISHED · trained " in text and "commit abcdef01 with changes" in text
     assert f"run {third}, not judged yet: `cgan gate`" in text
     assert "not evaluated yet: `dvc repro` does it" in text, "it has no numbers of another run"
