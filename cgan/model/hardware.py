@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from cgan.errors import ParamsError
 
 _Network = TypeVar("_Network", bound=nn.Module)
-_Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _outside: int | None = None
@@ -158,21 +157,6 @@ def rows_on(device: torch.device, images: Tensor, rows: Tensor) -> Tensor:
     if some.device == device:
         return some
     return (some.pin_memory() if device.type == "cuda" else some).to(device, non_blocking=True)
-
-
-def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:
-    """The same optimizer, which does not import torch's compiler to keep out of its way: 1.2 CPU seconds a
-    process, and nothing here is compiled.
-
-    torch keeps the plain functions under `__wrapped__`; where it does not, its own are used.
-    """
-
-    def plain(name: str) -> Any:
-        method = getattr(optimizer, name)
-        return getattr(method, "__wrapped__", method)
-
-    methods = {"add_param_group": plain("add_param_group"), "step": torch.no_grad()(plain("step"))}
-    return type(optimizer.__name__, (optimizer,), methods)
 
 
 # -- Work in parts ----------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ from cgan.model.hardware import (
     rows_on,
     set_gradients,
     sharing_weights,
-    without_compiler,
 )
 from cgan.model.model_file import load_network, save_tensors
 from cgan.model.networks import channels_last
@@ -175,7 +174,7 @@ def train_judge(
     channels_last(judge.to(device=device))
     random = torch.Generator().manual_seed(params.seed)
     weights = list(judge.parameters())
-    optimizer = without_compiler(torch.optim.SGD)(
+    optimizer = torch.optim.SGD(
         weights, lr=params.peak_lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
     )
     # It cannot rise and fall in less than some ten steps: a shorter training sees its beginning.

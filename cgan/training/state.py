@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.images import Images
-from cgan.model.hardware import Hardware, Map, sharing_weights, without_compiler
+from cgan.model.hardware import Hardware, Map, sharing_weights
 from cgan.model.networks import (
     Architecture,
     DiscriminatorNetwork,
@@ -87,14 +87,12 @@ class TrainState:
         weights = [w for w in network.parameters() if w.requires_grad]
         on_cuda = device.type == "cuda"
         if p.optimizer == "adadelta":
-            return without_compiler(torch.optim.Adadelta)(
+            return torch.optim.Adadelta(
                 weights, p.lr, p.adadelta_rho, p.adadelta_eps, capturable=on_cuda
             )
         # On the device, like all that a step reads: it waits for nothing.
         rate, betas = torch.tensor(p.lr, device=device), (p.adam_beta1, p.adam_beta2)
-        return without_compiler(torch.optim.Adam)(
-            weights, rate, betas, fused=True, capturable=on_cuda
-        )
+        return torch.optim.Adam(weights, rate, betas, fused=True, capturable=on_cuda)
 
     @property
     def kimg(self) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, run_python
+from conftest import TINY
 from PIL import Image
 from recording import RecordingTracker
 from synthetic import make_images
@@ -570,28 +570,3 @@ def test_presets_train(name: str) -> None:
     sizes = {"batch_size": 8, "total_kimg": 0.016, "generator_width": 4, "discriminator_width": 4}
     choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
     assert np.isfinite(train(data_of(side=28), resolve(choices)).history).all()
-
-
-@pytest.mark.slow
-def test_no_stage_that_trains_imports_torchs_compiler() -> None:
-    """It takes longer than the whole of some stages."""
-    script = """
-import sys, torch
-from cgan.images import Images
-from cgan.model.hardware import compute_deterministically
-from cgan.params.reading import load_params
-from cgan.quality.judge import train_judge
-from cgan.training.auto import resolve
-from cgan.training.loop import train
-params = load_params()
-images = torch.randint(255, (96, 1, 8, 8), dtype=torch.uint8)
-data = Images(images, torch.arange(96) % 3)
-compute_deterministically()
-recipe = params.train_judge.model_copy(update={"total_kimg": 0.3, "width": 4})
-train_judge(data, recipe, torch.device("cpu"), torch.float32)
-small = {"total_kimg": 0.3, "generator_width": 4, "discriminator_width": 4, "previews": 0}
-train(data, resolve(params.train.model_copy(update={**small, "device": "cpu"})))
-assert torch.are_deterministic_algorithms_enabled()
-print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
-"""
-    assert run_python(script, ROOT).splitlines()[-1] == "[]"
