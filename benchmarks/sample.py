@@ -4,14 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cgan.evaluation import Evaluation, Score
 from cgan.metric import METRICS
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
-from cgan.quality.evaluation import Inputs, classes_asked, evaluation_set_of, measured
+from cgan.quality.evaluation import Conditions, classes_asked
 from cgan.quality.judge import Judge, accuracy
 from cgan.quality.likeness import near_copies
 from cgan.training.auto import choose
@@ -28,12 +27,12 @@ A_CLASS = (10, 20, 30, 100, None)  # images; None: all
 def report(common: EvaluationSet, judge: Judge, drawn: Tensor) -> Evaluation:
     """As the stage evaluate has it."""
     params = all_params()
-    facts = {"params": params.train_judge.model_dump()}
     network = fresh_generator("default")  # nobody asks it for anything
-    inputs = Inputs(network, {}, judge, facts, common.training, common.heldout, torch.device("cpu"))
     changes = {"samples": len(drawn), "gan_train_kimg": common.judge_kimg}
     evaluate = params.evaluate.model_copy(update=changes)
-    return measured(inputs, evaluate, evaluation_set_of(inputs, evaluate), [drawn])
+    judge.recipe = params.train_judge
+    parts = judge, common.training, common.heldout
+    return Conditions.of(*parts, evaluate, [network]).measure([drawn])
 
 
 def cells(found: Evaluation, keys: tuple[str, ...], of: str = "value") -> list[str]:

@@ -8,17 +8,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cgan.data.sources import read
     from cgan.drawing.generator import Generator
+    from cgan.evaluation import Evaluation
     from cgan.fitting import Run, fit
     from cgan.images import Images
+    from cgan.page.run_page import write_page
+    from cgan.quality.evaluation import evaluate
 
 __version__ = "0.2.0"
-__all__ = ["Generator", "Images", "Run", "__version__", "fit", "read"]
+__all__ = [
+    "Evaluation",
+    "Generator",
+    "Images",
+    "Run",
+    "__version__",
+    "evaluate",
+    "fit",
+    "read",
+    "write_page",
+]
 _MODULES = {
+    "Evaluation": "cgan.evaluation",
     "Generator": "cgan.drawing.generator",
     "Images": "cgan.images",
     "Run": "cgan.fitting",
+    "evaluate": "cgan.quality.evaluation",
     "fit": "cgan.fitting",
     "read": "cgan.data.sources",
+    "write_page": "cgan.page.run_page",
 }
 
 

@@ -16,15 +16,22 @@ from cgan.files import read_json, write_json
 from cgan.metric import METRICS
 
 Interval = tuple[float, float]  # at 95 %
+# Keys of a context that may differ. Of fewer drawings intervals are wider, and say so.
+OWN = {"generator_digest", "drawn_images"}
+# How many images a metric is taken of, where its value depends on that (a Fréchet distance falls with it).
+COUNTS = {
+    "fid_judge": "distance_images",
+    **dict.fromkeys(("precision", "recall", "density", "coverage"), "neighbour_images"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """A metric's `value`, and `real`: what real images get in place of drawings. None: not known.
 
-    `interval` and `real_interval`: at 95 %. `replicates`: of the bootstrap, less the value; generators that
-    were measured alike had the same latents and images, which were resampled alike. `details`: other numbers,
-    such as the standard deviation over several sets of drawings.
+    `interval` and `real_interval`: at 95 %. `replicates` and `real_replicates`: of the bootstrap, less the
+    value; generators that were measured alike had the same latents and images, which were resampled alike.
+    `details`: other numbers, such as the standard deviation over several sets of drawings.
     """
 
     value: float | None = None
@@ -32,6 +39,7 @@ class Score:
     interval: Interval | None = None
     real_interval: Interval | None = None
     replicates: Sequence[float] = ()
+    real_replicates: Sequence[float] = ()
     details: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -42,6 +50,7 @@ class ClassScores:
     `accuracy`: share of the drawings asked for that the judge takes for it; `real_accuracy`: of its held-out
     images. `distance`: its Fréchet distance, `excess_interval`: by how much that exceeds that of real images,
     as a fraction of these images' variance. `diversity`: as a fraction of that of its training images.
+    `copies`: how many of `compared` drawings are nearer to a training image than real images are.
     """
 
     heldout: int = 0
@@ -54,6 +63,9 @@ class ClassScores:
     excess_interval: Interval | None = None
     diversity: float | None = None
     diversity_interval: Interval | None = None
+    diversity_replicates: Sequence[float] = ()
+    copies: int = 0
+    compared: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +90,11 @@ class Evaluation:
     def score(self, key: str) -> Score:
         """Of a metric; without a value where it was not measured."""
         return self.metrics.get(key, Score())
+
+    @property
+    def names(self) -> list[str]:
+        """Of the classes; their numbers where they have no names."""
+        return [*(self.class_names or map(str, range(len(self.classes))))]
 
     @property
     def generator_digest(self) -> str | None:
@@ -146,6 +163,23 @@ class Evaluation:
         )
 
 
+def comparable(context: Mapping[str, Any], key: str = "") -> dict[str, Any]:
+    """The part of an evaluation's context that has to be equal where two are compared; with a metric's key,
+    where this metric is."""
+    left_out = OWN | (set(COUNTS.values()) - {COUNTS.get(key)})
+    return {name: value for name, value in context.items() if name not in left_out}
+
+
+def contexts_differ(
+    a: Mapping[str, Any], b: Mapping[str, Any], key: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Where the `comparable` parts of two contexts differ; empty if the evaluations, or this metric of
+    theirs, can be compared."""
+    of_a, of_b = comparable(a, key), comparable(b, key)
+    names = sorted(of_a.keys() | of_b.keys())
+    return {n: (of_a.get(n), of_b.get(n)) for n in names if of_a.get(n) != of_b.get(n)}
+
+
 def _without_defaults(row: Any) -> dict[str, Any]:
     """Its fields by name, except for those that say nothing."""
     values = {each.name: getattr(row, each.name) for each in fields(row)}
@@ -159,7 +193,7 @@ def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_earlier_form(report: dict[str, Any]) -> dict[str, Any]:
-    """Until version 0.1.0 a metric had its own key, and classes were lists in it."""
+    """Until version 0.2.0 a metric had its own key, and classes were lists in it."""
     metrics = {}
     for key, metric in METRICS.items():
         if key in report:

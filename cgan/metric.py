@@ -1,6 +1,6 @@
 """The metrics: a row each, from which pages, tables, the gate and sweeps have names and directions.
 
-To add a metric, write a row here and an entry of its key in `cgan.quality.evaluation.measured`.
+To add a metric, write a row here and an entry of its key in `cgan.quality.evaluation.Conditions.measure`.
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ import psutil
 
 from cgan import git
 from cgan.errors import CganError, listed
-from cgan.evaluation import Evaluation
+from cgan.evaluation import Evaluation, contexts_differ
 from cgan.files import locked
 from cgan.metric import METRICS
 from cgan.params.checks import check_params
@@ -35,7 +35,7 @@ from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import Choices, Params, flatten
 from cgan.project import EVALUATION, require_project
-from cgan.quality.intervals import contexts_differ, difference_of_means
+from cgan.quality.intervals import difference_of_means
 from flows.checkout import checkout, environment
 from flows.repro import CONTEXT, has_remote, in_session, say
 

@@ -21,7 +21,7 @@ from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams, TrainParams
-from cgan.quality.evaluation import Inputs, judge_generator
+from cgan.quality.evaluation import evaluate
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.training.loop import train
 from cgan.training.monitoring import Watch
@@ -119,9 +119,7 @@ def test_what_is_measured_is_what_the_cpu_measures() -> None:
     params = EvaluateParams(samples=900, draws=1, gan_train_kimg=0, seed=3)
 
     def measured(device: torch.device) -> Evaluation:
-        facts = {"params": RECIPE.model_dump(), "digest": "0"}
-        pair = network.to(device), {"digest": "0"}, judge.to(device), facts
-        return judge_generator(Inputs(*pair, DATA, HELD, device), params)
+        return evaluate(network.to(device), DATA, HELD, judge=judge.to(device), params=params)
 
     there, here = measured(choose_hardware(NAME, "float32").device), measured(torch.device("cpu"))
     for key, score in here.metrics.items():

@@ -6,6 +6,7 @@ unpacks it when the first chart comes into sight.
 """
 
 import base64
+import functools
 import gzip
 import importlib.metadata
 import logging
@@ -18,14 +19,21 @@ SNIPPET = "window.vegaEmbed = vegaEmbed;"
 log = logging.getLogger(__name__)
 
 
-def bundle(cache: Path) -> str:
-    """gzip in base64, to be unpacked and run as a script. `cache`: a folder."""
+def bundle(cache: Path | None) -> str:
+    """gzip in base64, to be unpacked and run as a script. `cache`: a folder that keeps it; None: this process
+    does."""
+    if cache is None:
+        return base64.b64encode(_compressed()).decode()
     version = importlib.metadata.version("vl-convert-python")
     script_file = cache / f"charts-{version}.js.gz"
     if not script_file.is_file():
-        import vl_convert
-
         log.info("Preparing the chart library (vl-convert-python %s); this is done once.", version)
-        script = str(vl_convert.javascript_bundle(SNIPPET))
-        write_bytes(script_file, gzip.compress(script.encode(), mtime=0))
+        write_bytes(script_file, _compressed())
     return base64.b64encode(script_file.read_bytes()).decode()
+
+
+@functools.cache
+def _compressed() -> bytes:
+    import vl_convert
+
+    return gzip.compress(str(vl_convert.javascript_bundle(SNIPPET)).encode(), mtime=0)

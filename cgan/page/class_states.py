@@ -73,7 +73,8 @@ def add_states(
     real images of all classes. `trained`: is the generator?"""
     legible, varied = (LEGIBLE, VARIED) if trained else (SAMPLED_LEGIBLE, SAMPLED_VARIED)
     unlike = LONGER if trained else SAMPLED_UNLIKE
-    few = max(FEW_IMAGES, RARE * statistics.median(facts["images"] for facts in classes))
+    counts = [facts["images"] for facts in classes]
+    few = 0 if None in counts else max(FEW_IMAGES, RARE * statistics.median(counts))
     weak = judge_accuracy is not None and judge_accuracy < limits.min_judge_accuracy
     right, asked = (torch.tensor([facts[key] for facts in classes]) for key in ("right", "asked"))
     short = falls_short(right, asked, limits.min_worst_class_accuracy).tolist()
@@ -81,6 +82,7 @@ def add_states(
         low, high, judge = (facts[key] for key in ("low", "high", "judge"))
         least, most = facts["diversity_interval"] or (1.0, 1.0)
         excess = (facts["excess_interval"] or (0.0, 0.0))[0]
+        rare = bool(few) and facts["images"] < few
         judged = low is not None
         wrong = judged and wrong_beyond_chance
         alike = least < limits.min_worst_class_diversity
@@ -89,7 +91,7 @@ def add_states(
         rules = (
             (DOUBTFUL, not measurable, NOT_MEASURABLE),
             (POOR, wrong and misread and not weak, JUDGE_FAILS),
-            (POOR, facts["images"] < few and (wrong or alike or excess > VERY_UNLIKE), MORE_IMAGES),
+            (POOR, rare and (wrong or alike or excess > VERY_UNLIKE), MORE_IMAGES),
             (POOR, excess > VERY_UNLIKE, unlike),
             (POOR, wrong and not misread, legible),
             (POOR, alike, varied),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -68,17 +69,20 @@ def place(data: Images, row: int) -> dict[str, Any]:
     return where | ({"file": data.files[row]} if data.files else {})
 
 
-def data_facts(data: Images, judge: Judge, report: dict[str, Any]) -> dict[str, Any]:
-    """`report`: of the stage validate."""
+def data_facts(
+    data: Images, judge: Judge | None, warnings: Sequence[str] = (), tested: int = 0
+) -> dict[str, Any]:
+    """`warnings`: of the stage validate; `tested`: images of the test set. Without a judge no label is
+    doubted."""
     return {
         "rows": len(data),
         "training": len(rows_of(data, "train")),
         "heldout": len(rows_of(data, "val")),
-        "tested": report.get("splits", {}).get("test", 0),
-        "shape": report["shape"],
-        "warnings": report["warnings"],
+        "tested": tested,
+        "shape": dict(zip(("channels", "height", "width"), data.shape, strict=True)),
+        "warnings": [*warnings],
         "notes": [*data.notes],
-        "suspects": _suspects(data, judge),
+        "suspects": _suspects(data, judge) if judge else None,
     }
 
 

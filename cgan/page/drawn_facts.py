@@ -27,20 +27,34 @@ GALLERY, GALLERY_SIDE = 300, 64  # drawings, of a generator that no browser runs
 
 def drawn_facts(
     model: GenerativeModel,
-    judge: Judge,
-    data: Images,
     seed: int,
     first: list[int],
     cards: list[int],
+    data: Images | None = None,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """`first`: labels of the page's first picture, for which a good seed is looked for. `cards`: labels whose
-    first drawings are shown."""
-    (images, labels, _), training = data.tensors, torch.from_numpy(rows_of(data, "train"))
+    first drawings are shown. Without data or judge none are set beside training images."""
     classes, count, seconds = model.classes, drawings_shown(model), model.seconds_per_drawing
     asked = torch.arange(count) % classes
     if classes > count:  # more classes than drawings: some of the classes, at random
         asked = torch.randperm(classes, generator=_random(seed))[:count]
     drawn = model.draw(asked, seed)
+    facts = {
+        "drawings": count,
+        "seed": seed,
+        "first_seed": 0,
+        "gallery": gallery(drawn, asked) if seconds else [],
+        "random": [],
+        "worst": [],
+        "by_class": {
+            label: [tile(image, CARD_SIDE) for image in drawn[asked == label][:ON_A_CARD]]
+            for label in cards
+        },
+    }
+    if not data or not judge:
+        return facts
+    (images, labels, _), training = data.tensors, torch.from_numpy(rows_of(data, "train"))
     certain = look(judge, drawn).logits.double().softmax(dim=1)
     right = certain[torch.arange(count), asked]
     seen = certain.argmax(dim=1)
@@ -70,18 +84,11 @@ def drawn_facts(
         ]
 
     some = training[torch.randperm(len(training), generator=_random(seed))[:LOOKED_AT]]
-    return {
-        "drawings": count,
-        "seed": seed,
-        "first_seed": 0 if seconds else good_seed(model, judge, first, images[some], labels[some]),
-        "gallery": gallery(drawn, asked) if seconds else [],
-        "random": beside(torch.randperm(count, generator=_random(seed + 1))[:SHOWN]),
-        "worst": beside(right.argsort(stable=True)[:SHOWN]),
-        "by_class": {
-            label: [tile(image, CARD_SIDE) for image in drawn[asked == label][:ON_A_CARD]]
-            for label in cards
-        },
-    }
+    if not seconds:
+        facts["first_seed"] = good_seed(model, judge, first, images[some], labels[some])
+    facts["random"] = beside(torch.randperm(count, generator=_random(seed + 1))[:SHOWN])
+    facts["worst"] = beside(right.argsort(stable=True)[:SHOWN])
+    return facts
 
 
 def drawings_shown(model: GenerativeModel) -> int:

@@ -1,9 +1,7 @@
 """What a page shows of the run: curves, metrics, classes, params, and where all of it comes from."""
 
-import csv
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cgan.evaluation import Evaluation
@@ -17,14 +15,11 @@ MISTAKES = 60
 SHOWN_SECTIONS = ("data", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
 
 
-def curve(path: Path) -> dict[str, Any]:
-    """A CSV of numbers by step, every n-th row of a long one."""
-    with path.open(encoding="utf-8", newline="") as file:
-        columns, *lines = csv.reader(file)
-    every = -(-len(lines) // POINTS) or 1
-    shown = lines[(len(lines) - 1) % every :: every]  # the last is among them
-    rows = [[float(value) for value in line] for line in shown]
-    return {"columns": columns, "rows": rows, "every": every}
+def curve(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Numbers by step, every n-th row of a long table."""
+    every = -(-len(rows) // POINTS) or 1
+    shown = rows[(len(rows) - 1) % every :: every]  # the last is among them
+    return {"columns": columns, "rows": shown, "every": every}
 
 
 def metrics_facts(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -40,8 +35,8 @@ def metrics_facts(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
-def class_facts(evaluation: Evaluation, counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Each class by itself, beside what its real images get. `counts`: of images."""
+def class_facts(evaluation: Evaluation, counts: Sequence[int] | None) -> list[dict[str, Any]]:
+    """Each class by itself, beside what its real images get. `counts`: of images, where they are known."""
     rows = []
     for label, (row, seen) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):
         measured = row.accuracy is not None and math.isfinite(row.accuracy)
@@ -59,7 +54,7 @@ def class_facts(evaluation: Evaluation, counts: Sequence[int]) -> list[dict[str,
                 "excess_interval": row.excess_interval,
                 "diversity": row.diversity,
                 "diversity_interval": row.diversity_interval,
-                "images": counts[label],
+                "images": counts[label] if counts else None,
                 "asked": sum(seen),
                 "right": seen[label],
             }

@@ -1,14 +1,21 @@
-"""The page of a run, out of what the stages left: the generator to play with, and all there is to believe."""
+"""The page of a run: the generator to play with, and all there is to believe."""
+
+from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from cgan.drawing.generator import Generator
-from cgan.errors import ModelError
+from cgan.errors import DataError
 from cgan.evaluation import Evaluation
-from cgan.files import read_json, sha256_of
-from cgan.images import Images
+from cgan.files import write_text
+from cgan.images import SPLITS, Images
+from cgan.model.generative import GenerativeModel
 from cgan.page.assemble import (
     EVIDENCE,
     GALLERY,
@@ -29,33 +36,18 @@ from cgan.page.class_states import (
     VERY_UNLIKE,
     add_states,
 )
-from cgan.page.data_facts import VALUES, data_facts, whole_data
+from cgan.page.data_facts import VALUES, data_facts
 from cgan.page.drawn_facts import CARDS, drawn_facts
-from cgan.page.run_facts import (
-    class_facts,
-    confusion_facts,
-    curve,
-    lineage_facts,
-    metrics_facts,
-    params_facts,
-)
+from cgan.page.run_facts import class_facts, confusion_facts, curve, metrics_facts
 from cgan.page.tiles import film
-from cgan.params.sections import Params
-from cgan.project import (
-    EVALUATION,
-    GENERATOR,
-    JUDGE,
-    LOSSES,
-    PREVIEWS,
-    PROBES,
-    RUN_REFERENCE,
-    TRAIN_DATA,
-    VALIDATION,
-)
+from cgan.params.sections import GateParams
 from cgan.quality.comparison import LEAST_FOR_DISTANCE
 from cgan.quality.diversity import OTHERS
-from cgan.quality.judge import load_judge
+from cgan.quality.judge import Judge
 from cgan.quality.table import fewer_judged, quality_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STATES = (POOR, DOUBTFUL, GOOD)
 # Of the gate, in dvc.yaml too.
@@ -63,31 +55,137 @@ LIMITS = {"min_worst_class_accuracy", "min_worst_class_diversity", "min_judge_ac
 # What the scripts show; the template has the rest.
 SCRIPTED = ("previews", "losses", "probes", "classes", "confusion")
 
+Table = tuple[Sequence[str], Sequence[Sequence[float]]]  # columns and rows of numbers
+EMPTY: Table = ((), ())
 
-def run_page(params: Params, cache: Path) -> str:
-    """HTML. `cache`: a folder for the chart library. Raises CganError for what doesn't belong together."""
-    generator = Generator.load(GENERATOR)
-    run = run_facts(generator, params)
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a page is made of. It leaves out what is not given.
+
+    `losses`, `probes`, `previews` (PNG by step), `seconds`: of the training. `data`: all images, `splits` of
+    which say what was trained on (train) and held out (val); with `judge`, which has learnt from these, the
+    page shows drawings beside the training images that they resemble, and labels that look wrong. `warnings`:
+    about the data; `tested`: images of its test set. `settings`, `lineage`: `params_facts`, `lineage_facts`.
+    `samples`: drawings that were to be judged. `cache`: a folder for the chart library.
+    """
+
+    generator: Generator
+    evaluation: Evaluation
+    title: str = "cgan"
+    losses: Table = EMPTY
+    probes: Table = EMPTY
+    previews: Mapping[int, bytes]
+    seconds: float | None = None
+    limits: GateParams
+    data: Images | None = None
+    judge: Judge | None = None
+    warnings: Sequence[str] = ()
+    tested: int = 0
+    settings: dict[str, Any] | None = None
+    lineage: dict[str, Any] | None = None
+    samples: int = 0
+    cache: Path | None = None
+
+
+class Trained(Protocol):
+    """As `cgan.Run`."""
+
+    @property
+    def generator(self) -> Generator: ...
+    @property
+    def history(self) -> pd.DataFrame: ...
+    @property
+    def probes(self) -> pd.DataFrame: ...
+    @property
+    def previews(self) -> Mapping[int, bytes]: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+def write_page(
+    path: Path | str,
+    run: Trained,
+    evaluation: Evaluation,
+    *,
+    train: Images | None = None,
+    held_out: Images | None = None,
+    judge: Judge | None = None,
+    title: str = "cgan",
+    cache: Path | None = None,
+) -> None:
+    """Write the page of a run: one HTML file that any browser opens, offline. The generator draws in it.
+
+    `run`: of `cgan.fit`; `evaluation`: of its generator, by `cgan.evaluate`. With `train` and `held_out`, the
+    images of both, the page has a section on the data; with a `judge` that was trained on `train`, too, one
+    on random and worst drawings beside the training images that they resemble, and one on labels that look
+    wrong. `title`: its heading. `cache`: a folder that keeps the chart library, which takes seconds to put
+    together.
+
+    Raises DataError where the evaluation is about another generator, or one part of the images is missing.
+    """
+    if (train is None) != (held_out is None):
+        raise DataError(
+            "write_page: expected both `train` and `held_out`, found one. Give both, or none."
+        )
+    digest = run.generator.facts.get("digest")
+    if evaluation.generator_digest != digest:
+        raise DataError(
+            "write_page: the evaluation is about another generator than the run's. Evaluate it: "
+            "`cgan.evaluate(run.generator, train, held_out)`."
+        )
+    contents = Contents(
+        generator=run.generator,
+        evaluation=evaluation,
+        title=title,
+        losses=([*run.history.columns], run.history.to_numpy(float).tolist()),
+        probes=([*run.probes.columns], run.probes.to_numpy(float).tolist()),
+        previews=run.previews,
+        seconds=run.seconds,
+        limits=GateParams(),
+        data=_joined(train, held_out) if train and held_out else None,
+        judge=judge,
+        cache=cache,
+    )
+    write_text(path, page_of(contents))
+
+
+def _joined(train: Images, held_out: Images) -> Images:
+    """Both, with what they are for."""
+    groups = None
+    if train.groups is not None and held_out.groups is not None:
+        groups = np.concatenate([train.groups, held_out.groups])
+    return Images(
+        np.concatenate([train.pixels, held_out.pixels]),
+        np.concatenate([train.labels, held_out.labels]),
+        train.class_names,
+        groups,
+        splits=np.repeat(
+            [SPLITS.index("train"), SPLITS.index("val")], [len(train), len(held_out)]
+        ).astype(np.uint8),
+        notes=held_out.notes,
+    )
+
+
+def page_of(contents: Contents) -> str:
+    """HTML."""
+    generator, run = contents.generator, run_facts(contents)
     data = play_data(generator, run["drawn"]["first_seed"]) | {key: run[key] for key in SCRIPTED}
-    data["charts"] = bundle(cache)
+    data["charts"] = bundle(contents.cache)
     scripts = (PLAY if runs_in_page(generator) else GALLERY) + EVIDENCE
     return document("run.html", scripts, data, run=run, names=generator.class_names)
 
 
-def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
+def run_facts(contents: Contents) -> dict[str, Any]:
     """All that the page shows, as plain JSON."""
-    evaluation, validation = Evaluation.read(EVALUATION), read_json(VALIDATION)
-    judge, _ = load_judge(JUDGE)
-    data = whole_data()
-    require_one_origin(generator, evaluation, data)
-    reference = read_json(RUN_REFERENCE)
-    previews, smaller = film(PREVIEWS)
-    seed = evaluation.context["seed"]
-    first = generator.labels(examples(generator)[0])
-    classes = class_facts(evaluation, validation["class_counts"])
+    generator, evaluation = contents.generator, contents.evaluation
+    previews, smaller = film(contents.previews)
+    data, tested = contents.data, evaluation.judge_on_test_set
+    classes = class_facts(evaluation, data.counts.tolist() if data else None)
     trained = not generator.holds_training_images
     judge_accuracy = evaluation.score("conditional_accuracy").real
-    add_states(classes, not evaluation.not_measurable, judge_accuracy, params.gate, trained=trained)
+    limits, measurable = contents.limits, not evaluation.not_measurable
+    add_states(classes, measurable, judge_accuracy, limits, trained=trained)
     by_state = {state: [row for row in classes if row["state"] == state] for state in STATES}
     in_order = list(itertools.chain(*by_state.values()))  # what needs a look comes first
     cards = in_order[:CARDS]
@@ -95,16 +193,16 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     for row in in_order:
         advice.setdefault(row["advice"], []).append(row["label"])
     advice.pop("", None)
-    settings = params_facts(params, generator.facts.get("params") or {})
+    settings = contents.settings or {"preset": None, "rows": []}
     advised = [row for row in settings["rows"] if f"`{row['key']}`" in " ".join(advice)]
     facts = {
-        "title": str(reference.get("run_name") or "cgan"),
-        "verdict": quality_line(evaluation, reference.get("training_s")),
+        "title": contents.title,
+        "verdict": quality_line(evaluation, contents.seconds),
         "caution": generator.caution,
         "plays": runs_in_page(generator),
         "previews": previews,
-        "losses": curve(LOSSES),
-        "probes": curve(PROBES),
+        "losses": curve(*contents.losses),
+        "probes": curve(*contents.probes),
         "metrics": metrics_facts(evaluation),
         "measurement_context": evaluation.context,
         "usual_distance": evaluation.score("copies").details["heldout_nearest_median"],
@@ -118,41 +216,34 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "unlike": (UNLIKE, VERY_UNLIKE),
         "others": OTHERS,
         "judge": judge_accuracy,
-        "judge_on_test_set": evaluation.judge_on_test_set and vars(evaluation.judge_on_test_set),
-        "limits": params.gate.model_dump(include=LIMITS),
+        "judge_on_test_set": tested and vars(tested),
+        "limits": limits.model_dump(include=LIMITS),
         "least_images": LEAST_FOR_DISTANCE,
         "confusion": confusion_facts(evaluation),
-        "drawn": drawn_facts(
-            generator.model, judge, data, seed, first, [row["label"] for row in cards]
-        ),
-        "data": data_facts(data, judge, validation),
+        "drawn": _drawn(contents, [row["label"] for row in cards]),
+        "data": data and data_facts(data, contents.judge, contents.warnings, contents.tested),
         "params": settings,
-        "lineage": lineage_facts(reference, data.source_sha256, sha256_of(GENERATOR)),
+        "lineage": contents.lineage,
     }
-    return facts | {
-        "left_out": [
-            text
-            for text in [smaller, *left_out(facts, evaluation, params.evaluate.samples)]
-            if text
-        ]
-    }
+    sentences = [smaller, *left_out(facts, evaluation, contents.samples)]
+    return facts | {"left_out": [text for text in sentences if text]}
 
 
-def require_one_origin(generator: Generator, evaluation: Evaluation, data: Images) -> None:
-    """Are the generator, its evaluation and the data of one run? Raises ModelError."""
-    again = "Run `dvc repro`, or restore all files with `dvc checkout`."
-    if evaluation.generator_digest != generator.facts["digest"]:
-        raise ModelError(f"{EVALUATION} is about another generator, not {GENERATOR}. {again}")
-    if generator.facts.get("data_sha256") != data.source_sha256:
-        raise ModelError(f"{GENERATOR} was trained on other data, not {TRAIN_DATA}. {again}")
+def _drawn(contents: Contents, cards: list[int]) -> dict[str, Any]:
+    generator: Generator = contents.generator
+    model: GenerativeModel = generator.model
+    first = generator.labels(examples(generator)[0])
+    seed = contents.evaluation.context["seed"]
+    return drawn_facts(model, seed, first, cards, contents.data, contents.judge)
 
 
 def left_out(facts: dict[str, Any], evaluation: Evaluation, samples: int) -> list[str]:
     """What a page of this run does not show, in sentences."""
     data, sentences = facts["data"], list[str]()
+    suspects = data and data["suspects"]
     if facts["losses"]["every"] > 1:
         sentences.append(f"The curves show only one in {facts['losses']['every']} records.")
-    if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
+    if suspects and (looked_at := suspects["looked_at"]) < data["rows"]:
         sentences.append(
             f"Looking for wrong labels, the judge saw {looked_at:,} of {data['rows']:,} rows, the "
             f"held-out ones first ({VALUES:,} pixels are the limit)."

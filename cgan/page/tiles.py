@@ -2,7 +2,7 @@
 
 import base64
 import io
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,20 +39,19 @@ def _within(image: Tensor, side: int) -> Tensor:
     return image
 
 
-def film(folder: Path) -> tuple[list[dict[str, Any]], str]:
-    """The previews of a training by step, and what was left out of them, in words."""
-    files = {int(path.stem.removeprefix("step-")): path for path in folder.glob("step-*.png")}
-    large = sum(path.stat().st_size for path in files.values()) > MAX_FILM_BYTES
+def film(previews: Mapping[int, bytes]) -> tuple[list[dict[str, Any]], str]:
+    """The previews of a training, PNG by step, for a page, and what was left out of them, in words."""
+    large = sum(map(len, previews.values())) > MAX_FILM_BYTES
     frames = [
-        {"step": step, "src": _webp(path) if large else _uri("png", path.read_bytes())}
-        for step, path in sorted(files.items())
+        {"step": step, "src": _webp(png) if large else _uri("png", png)}
+        for step, png in sorted(previews.items())
     ]
     return frames, "The previews are reduced here; samples/previews has them in full size." * large
 
 
-def _webp(path: Path) -> str:
+def _webp(png: bytes) -> str:
     buffer = io.BytesIO()
-    with Image.open(path) as picture:
+    with Image.open(io.BytesIO(png)) as picture:
         width = min(FILM_WIDTH, picture.width)
         height = max(1, round(picture.height * width / picture.width))
         picture.convert("RGB").resize((width, height)).save(buffer, "WEBP", quality=75)

@@ -65,6 +65,11 @@ class Estimate:
     def of(cls, value: float, replicates: Tensor) -> Estimate:
         return cls(value, replicates - replicates.mean() + value)
 
+    @classmethod
+    def centred(cls, value: float, replicates: Sequence[float]) -> Estimate:
+        """Of replicates less the value, as an evaluation has them."""
+        return cls(value, torch.tensor(replicates, dtype=torch.float64) + value)
+
     @property
     def interval(self) -> tuple[float, float]:
         """95 %: 2 standard deviations to each side; percentiles of so few replicates lie too near."""
@@ -96,20 +101,6 @@ class Judged:
     metrics: dict[str, Estimate]
     accuracy: Accuracy
     distance_by_class: list[Estimate | None]
-    of_real: Judged | None = None
-
-    @property
-    def fid_over_real(self) -> Estimate:
-        assert self.of_real
-        return self.metrics["fid_judge"] - self.of_real.metrics["fid_judge"]
-
-    @property
-    def coverage_of_real(self) -> Estimate:
-        assert self.of_real
-        return self.metrics["coverage"] / self.of_real.metrics["coverage"]
-
-    def values(self) -> dict[str, float]:
-        return {name: estimate.value for name, estimate in self.metrics.items()}
 
 
 @dataclass(eq=False)
@@ -228,7 +219,6 @@ class EvaluationSet:
             accuracies | self._compared(features, "drawn"),
             conditional_accuracy(seen.classes, self.asked, self.classes),
             self._by_class(features[: self.distance_images], self.asked[self.rows], "drawn"),
-            self.of_real,
         )
 
     def of_heldout(self, named: Tensor) -> dict[str, Estimate]:

@@ -7,8 +7,7 @@ No interval covers what another seed of the training would give, nor the judge's
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from scipy.special import bdtr, stdtrit  # scipy.stats takes two seconds to import
@@ -17,14 +16,6 @@ from torch import Tensor
 from cgan.evaluation import Evaluation, Interval
 from cgan.quality.comparison import Estimate
 from cgan.quality.metrics import wilson_interval
-
-# Keys of a context that may differ. Of fewer drawings intervals are wider, and say so.
-OWN = {"generator_digest", "drawn_images"}
-# How many images a metric is taken of, where its value depends on that (a Fréchet distance falls with it).
-COUNTS = {
-    "fid_judge": "distance_images",
-    **dict.fromkeys(("precision", "recall", "density", "coverage"), "neighbour_images"),
-}
 
 
 def change(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
@@ -37,11 +28,8 @@ def change(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
     of_a, of_b = a.metrics[key], b.metrics[key]
     assert of_a.value is not None and of_b.value is not None
     if of_a.replicates and of_b.replicates:
-        estimates = (
-            Estimate(value, torch.tensor(replicates, dtype=torch.float64) + value)
-            for value, replicates in ((of_a.value, of_a.replicates), (of_b.value, of_b.replicates))
-        )
-        less, more = estimates
+        pairs = ((of_b.value, of_b.replicates), (of_a.value, of_a.replicates))
+        more, less = (Estimate.centred(*pair) for pair in pairs)
         return (more - less).interval
     if of_a.interval and of_b.interval:
         return difference(of_a.value, of_a.interval, of_b.value, of_b.interval)
@@ -83,23 +71,6 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     )
     reach = student(freedom) * math.sqrt(sum(parts))
     return change, (change - reach, change + reach)
-
-
-def comparable(context: Mapping[str, Any], key: str = "") -> dict[str, Any]:
-    """The part of an evaluation's context that has to be equal where two are compared; with a metric's key,
-    where this metric is."""
-    left_out = OWN | (set(COUNTS.values()) - {COUNTS.get(key)})
-    return {name: value for name, value in context.items() if name not in left_out}
-
-
-def contexts_differ(
-    a: Mapping[str, Any], b: Mapping[str, Any], key: str = ""
-) -> dict[str, tuple[Any, Any]]:
-    """Where the `comparable` parts of two contexts differ; empty if the evaluations, or this metric of
-    theirs, can be compared."""
-    of_a, of_b = comparable(a, key), comparable(b, key)
-    names = sorted(of_a.keys() | of_b.keys())
-    return {n: (of_a.get(n), of_b.get(n)) for n in names if of_a.get(n) != of_b.get(n)}
 
 
 def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:

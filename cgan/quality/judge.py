@@ -85,6 +85,7 @@ class Judge(nn.Module):
         super().__init__()
         sizes = {"classes": classes, "channels": channels, "width": width}
         self.facts: Facts = {**sizes, "version": VERSION}
+        self.recipe: JudgeParams | None = None  # by which it was trained
         w = width
         self.layers = nn.Sequential(
             *_convolution(channels, w, 5, stride=2),
@@ -227,6 +228,7 @@ def train_judge(
         raise TrainingError(
             "the judge's training diverged. Lower `train_judge.peak_lr` in params.yaml, and run again."
         )
+    judge.recipe = params
     return judge.eval().requires_grad_(False)
 
 
@@ -249,7 +251,10 @@ def save_judge(path: Path | str, judge: Judge, facts: Facts) -> None:
 
 def load_judge(path: Path | str) -> tuple[Judge, Facts]:
     """A judge in eval mode on the CPU, and its file's facts: their `digest` names it in contexts."""
-    return load_network(path, "judge", _judge_of)
+    judge, facts = load_network(path, "judge", _judge_of)
+    if "params" in facts:
+        judge.recipe = JudgeParams(**facts["params"])
+    return judge, facts
 
 
 def _judge_of(facts: Facts) -> Judge:

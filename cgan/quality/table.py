@@ -82,8 +82,7 @@ def weakest_class(evaluation: Evaluation) -> str:
     part, label, text = min(behind, default=(1.0, 0, ""))
     if part >= 1:
         return ""
-    names = evaluation.class_names
-    return f"{names[label] if names else label} ({text})"
+    return f"{evaluation.names[label]} ({text})"
 
 
 def headline(evaluation: Evaluation) -> dict[str, float]:
@@ -147,8 +146,7 @@ def class_table(evaluation: Evaluation) -> list[list[Any]]:
         "Fréchet distance of real images": "real_distance",
     }
     rows: list[list[Any]] = [["class", *columns]]
-    names = evaluation.class_names or range(len(evaluation.classes))
-    for name, row in zip(names, evaluation.classes, strict=True):
+    for name, row in zip(evaluation.names, evaluation.classes, strict=True):
         values = (getattr(row, column) for column in columns.values())
         rows.append([name, *("" if value is None else round(value, 5) for value in values)])
     return rows

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
-from cgan.evaluation import Evaluation
 from cgan.hosts import without_credentials
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
 from cgan.tracking import store
@@ -31,6 +30,8 @@ from cgan.tracking.runs import model_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+    from cgan.evaluation import Evaluation
 
 MODEL = "cgan"  # outside a project, and for questions about runs, which are of no registered model
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -345,6 +346,8 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
 
 def evaluation_of(registry: Registry, run_id: str) -> Evaluation | None:
     """Of the generator that a run trained; None where the run has none, or one that cannot be read."""
+    from cgan.evaluation import Evaluation
+
     address = f"runs:/{run_id}/{EVALUATION}"
     with contextlib.suppress(CganError), downloaded(registry, address, "") as path:
         return Evaluation.read(path)

@@ -1,5 +1,5 @@
-"""May this generator be served, and are today's data like the champion's? Numbers in, checks and reasons out;
-no store, no files.
+"""May this generator be served, and are today's data like the champion's? A function of two evaluations, of
+how drawings and data look, and of the limits: no store, no files, no images.
 
 Limits are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
 shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
@@ -11,23 +11,22 @@ docs/log.md has what clean and spoilt data get.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cgan.errors import listed, percent
+from cgan.evaluation import ClassScores, Evaluation, Interval, Score
 from cgan.metric import METRICS
 from cgan.params.sections import GateParams
 from cgan.quality.class_shift import ENOUGH, Shift
-from cgan.quality.comparison import Estimate, Judged
+from cgan.quality.comparison import Estimate
 from cgan.quality.intervals import clearly_short, falls_short, student
-from cgan.quality.likeness import Copies
-from cgan.quality.metrics import Accuracy, mean_share, wilson_interval
+from cgan.quality.metrics import mean_share, wilson_interval
 from cgan.quality.outliers import SHOWN, Excess
-from cgan.verdict import Check, Interval, shown
+from cgan.verdict import Check, shown
 
 # In one of these a challenger has to be clearly better: how near drawings come to real images, and how many
 # of the real images they come near. Drawings that are spoilt raise neither.
@@ -42,7 +41,7 @@ COMPARED = {
 }
 
 AT_MOST = ("copies", "fid_over_floor")
-BARS = {
+LIMITED = {
     "conditional_accuracy": "drawings that show the class asked for, mean over classes",
     "worst_class_accuracy": "drawings of class {}, the worst, that show it",
     "copies": "drawings closer to a training image than real images are, even if turned, zoomed or slanted",
@@ -56,88 +55,139 @@ MAX_CLASS_MIX = 0.05  # part of the images that would need another class
 MAX_CLASS_LOSS = 0.05  # of a class's agreement
 
 
-def decide(checks: Sequence[Check], praise: Sequence[str] = ()) -> tuple[str, list[str]]:
-    """`passed` and what speaks for it, or `blocked` and all that speaks against it."""
-    if failed := [check.in_words() for check in checks if not check.passed]:
-        return "blocked", failed
-    return "passed", [*praise, "every limit is met, even at the pessimistic end of its interval"]
+@dataclass(frozen=True)
+class DrawingsLook:
+    """How drawings look beside real images, whatever the judge sees: of each class the column that is
+    furthest off (`class_shift.furthest`), and the shares that lie outside (`outliers.outliers`)."""
+
+    shifts: Sequence[Shift]
+    outliers: Sequence[Excess]
 
 
-def bars(
-    limits: GateParams,
-    judged: Judged,
-    copies: Copies,
-    judge: Accuracy,
-    diversity: Sequence[Estimate | None],
-    names: Sequence[str],
-) -> list[Check]:
-    """Each limit, at the pessimistic end of the interval.
+@dataclass(frozen=True)
+class Decision:
+    """`passed` or `blocked`, and what speaks for it, or all that speaks against it."""
 
-    `judge`: how often the judge names a held-out label. `diversity`: of each class; `names` of the classes.
-    """
-    accuracy = judged.accuracy
-    most_copies = copies.real + limits.max_copies_over_floor
-    copied = _share(int(copies.closer.sum()), len(copies.closer))
-    hits, asked = accuracy.confusion.diagonal(), accuracy.confusion.sum(dim=1)
+    verdict: str
+    reasons: list[str]
+    checks: list[Check]
+    comparison: list[Check]
+
+
+def decide(
+    challenger: Evaluation, champion: Evaluation | None, look: DrawingsLook, limits: GateParams
+) -> Decision:
+    """May the challenger be served? `look`: of its drawings. Both were measured alike."""
+    names = challenger.names
+    what = "standard deviations by which a class's drawings differ from its training images"
     checks = [
-        _bar("conditional_accuracy", accuracy, limits.min_conditional_accuracy),
-        _of_worst(hits, asked, limits.min_worst_class_accuracy, names),
-        _bar("copies", copied, most_copies),
-        _copies_by_class(copies, most_copies, names),
-        _bar("judge_accuracy", judge, limits.min_judge_accuracy),
-        _bar("fid_over_floor", judged.fid_over_real, limits.max_fid_over_floor),
-        _bar("coverage_of_floor", judged.coverage_of_real, limits.min_coverage_of_floor),
+        *check_limits(challenger, limits),
+        shifted("drawn_shift", what, look.shifts, limits.max_drawn_shift, names),
+        unlike_real(look.outliers, limits.max_outliers, names),
     ]
-    if known := [(each.interval, n, each) for n, each in enumerate(diversity) if each]:
-        _, label, least = min(known, key=lambda three: three[:2])
-        limit = limits.min_worst_class_diversity
-        checks.append(_bar("diversity", least, limit, names[label]))
+    comparison, praise = list[Check](), list[str]()
+    if champion:
+        comparison, praise = compare(challenger, champion, limits.against_champion)
+        comparison += as_diverse(challenger, champion, limits.min_diversity_of_champion)
+    failed = [check.in_words() for check in (*checks, *comparison) if not check.passed]
+    kept = "every limit is met, even at the pessimistic end of its interval"
+    verdict, reasons = ("blocked", failed) if failed else ("passed", [*praise, kept])
+    return Decision(verdict, reasons, checks, comparison)
+
+
+def check_limits(evaluation: Evaluation, limits: GateParams) -> list[Check]:
+    """Each limit, at the pessimistic end of the interval."""
+    judge, copies = evaluation.score("conditional_accuracy"), evaluation.score("copies")
+    most_copies = (copies.real or 0.0) + limits.max_copies_over_floor
+    checks = []
+    if reason := evaluation.not_measurable:
+        what = "what the drawings are worth, which is not measurable"
+        checks.append(Check("measurable", what, 0.0, None, False, why=reason))
+    else:
+        checks += [
+            _check(
+                "conditional_accuracy", judge.value, judge.interval, limits.min_conditional_accuracy
+            ),
+            _of_worst(evaluation, limits.min_worst_class_accuracy),
+        ]
+    checks += [
+        _check("copies", copies.value, copies.interval, most_copies),
+        _copies_by_class(evaluation, most_copies),
+        _check("judge_accuracy", judge.real, judge.real_interval, limits.min_judge_accuracy),
+    ]
+    if not evaluation.not_measurable:
+        over, part = over_real(evaluation.score("fid_judge")), of_real(evaluation.score("coverage"))
+        checks += [
+            _check("fid_over_floor", over.value, over.interval, limits.max_fid_over_floor),
+            _check("coverage_of_floor", part.value, part.interval, limits.min_coverage_of_floor),
+        ]
+    rows = enumerate(evaluation.classes)
+    if known := [(row.diversity_interval, n, row) for n, row in rows if row.diversity_interval]:
+        interval, label, least = min(known, key=lambda three: three[:2])
+        limit, name = limits.min_worst_class_diversity, evaluation.names[label]
+        checks.append(_check("diversity", least.diversity, interval, limit, name))
     return checks
 
 
-def _bar(name: str, measured: Accuracy | Estimate | Share, limit: float, whose: str = "") -> Check:
-    at_most, (low, high) = name in AT_MOST, measured.interval
+def over_real(score: Score) -> Estimate:
+    """By how much a metric exceeds what real images get."""
+    return _estimate(score) - _estimate_of_real(score)
+
+
+def of_real(score: Score) -> Estimate:
+    """A metric as a fraction of what real images get."""
+    return _estimate(score) / _estimate_of_real(score)
+
+
+def _estimate(score: Score) -> Estimate:
+    assert score.value is not None
+    return Estimate.centred(score.value, score.replicates)
+
+
+def _estimate_of_real(score: Score) -> Estimate:
+    assert score.real is not None
+    return Estimate.centred(score.real, score.real_replicates)
+
+
+def _check(
+    name: str, value: float | None, interval: Interval | None, limit: float, class_name: str = ""
+) -> Check:
+    assert value is not None and interval
+    at_most, (low, high) = name in AT_MOST, interval
     if not at_most:
         low = max(low, 0.0)  # the bootstrap can go below what a share can be
     passed = high <= limit if at_most else low >= limit
-    what = BARS[name].format(whose)
-    return Check(name, what, measured.value, limit, passed, at_most, (low, high))
+    what = LIMITED[name].format(class_name)
+    return Check(name, what, value, limit, passed, at_most, (low, high))
 
 
-def _of_worst(right: Tensor, total: Tensor, limit: float, names: Sequence[str]) -> Check:
-    """The accuracy of the class that has the smallest part right, of counts int64 [classes]: what chance
-    explains among so many classes speaks against none (`falls_short`)."""
+def _of_worst(evaluation: Evaluation, limit: float) -> Check:
+    """The accuracy of the class that has the smallest part right: what chance explains among so many classes
+    speaks against none (`falls_short`)."""
+    confusion = torch.tensor(evaluation.confusion)
+    right, total = confusion.diagonal(), confusion.sum(dim=1)
     name, short = "worst_class_accuracy", falls_short(right, total, limit)
     # There may be more classes than drawings.
     worst = int(((right / total).nan_to_num(nan=2.0) - 2 * short.double()).argmin())
-    share = _share(int(right[worst]), int(total[worst]))
-    what = BARS[name].format(names[worst])
+    hits, asked = int(right[worst]), int(total[worst])
+    what, interval = LIMITED[name].format(evaluation.names[worst]), wilson_interval(hits, asked)
     passed = not bool(short.any())
-    if passed and share.interval[0] < limit:
-        what += f" (chance explains as much of one of {len(names)} classes)"
-    return Check(name, what, share.value, limit, passed, interval=share.interval)
+    if passed and interval[0] < limit:
+        what += f" (chance explains as much of one of {len(total)} classes)"
+    return Check(name, what, hits / asked, limit, passed, interval=interval)
 
 
-def _copies_by_class(copies: Copies, limit: float, names: Sequence[str]) -> Check:
+def _copies_by_class(evaluation: Evaluation, limit: float) -> Check:
     """Few drawings of a class are compared, and classes differ: what counts is clearly above the limit."""
-    total = copies.labels.bincount(minlength=len(names))
-    copied = copies.labels[copies.closer].bincount(minlength=len(names))
+    pairs = [(row.copies, row.compared) for row in evaluation.classes]
+    copied, total = torch.tensor(pairs).unbind(dim=1)
     over = clearly_short(total - copied, total, 1 - limit)
     most = int(((copied / total).nan_to_num(nan=-1.0) + 2 * over.double()).argmax())
-    share = _share(int(copied[most]), int(total[most]))
-    many = f"{copied[most]} of {total[most]}; the limit is {percent(limit)}, and chance does not explain more"
-    what, passed = BARS["class_copies"].format(names[most]), not bool(over.any())
-    why = "" if passed else many
-    return Check("class_copies", what, share.value, limit, passed, True, share.interval, why)
-
-
-class Share(NamedTuple):
-    value: float
-    interval: Interval
-
-
-def _share(count: int, total: int) -> Share:
-    return Share(count / total, wilson_interval(count, total))
+    count, compared = pairs[most]
+    many = f"{count} of {compared}; the limit is {percent(limit)}, and chance does not explain more"
+    what, passed = LIMITED["class_copies"].format(evaluation.names[most]), not bool(over.any())
+    why, interval = "" if passed else many, wilson_interval(count, compared)
+    return Check("class_copies", what, count / compared, limit, passed, True, interval, why)
 
 
 def shifted(
@@ -172,24 +222,25 @@ def unlike_real(found: Sequence[Excess], limit: float, names: Sequence[str]) -> 
 
 
 def compare(
-    challenger: Judged, champion: Judged, against_champion: str
+    challenger: Evaluation, champion: Evaluation, against_champion: str
 ) -> tuple[list[Check], list[str]]:
-    """The difference of each metric, judged with the same replicates; and in words what is clearly better.
+    """The difference of each metric, by the same replicates; and in words what is clearly better.
 
     Nothing may be clearly worse, by more than COMPARED tolerates; `against_champion` "better" asks for
     one of GAINS. The intervals are at 95 % for all metrics together (Bonferroni).
     """
     checks, praise, gained = [], [], False
+    if challenger.not_measurable:
+        return [], []
     for name, less in COMPARED.items():
-        metric, ours, theirs = METRICS[name], challenger.metrics[name], champion.metrics[name]
-        difference, lower = ours - theirs, metric.better == "lower"
+        metric = METRICS[name]
+        new, old = (_estimate(each.score(name)) for each in (challenger, champion))
+        difference, lower = new - old, metric.better == "lower"
         low, high = _between(difference, len(COMPARED))
         better, worse = (high < 0, low > less) if lower else (low > 0, high < -less)
         words = "better than" if better else "worse than" if worse else "not clearly different from"
-        mine, its, change, least, most = (
-            shown(name, value) for value in (ours.value, theirs.value, difference.value, low, high)
-        )
-        what = f"{metric.name} {mine}, {words} the champion's {its}"
+        what = f"{metric.name} {shown(name, new.value)}, {words} the champion's {shown(name, old.value)}"
+        change, least, most = (shown(name, value) for value in (difference.value, low, high))
         why = f"difference {change}; between {least} and {most} (95 % for all metrics)"
         check = Check(name, what, difference.value, None, not worse, lower, (low, high), why)
         checks.append(check)
@@ -212,18 +263,16 @@ def _between(estimate: Estimate, many: int) -> Interval:
     return estimate.value - reach, estimate.value + reach
 
 
-def as_diverse(
-    challenger: Sequence[Estimate | None],
-    champion: Sequence[Estimate | None],
-    least: float,
-    names: Sequence[str],
-) -> list[Check]:
+def as_diverse(challenger: Evaluation, champion: Evaluation, least: float) -> list[Check]:
     """No class may clearly have less than the part `least` of the champion's diversity."""
-    both = zip(names, challenger, champion, strict=False)
-    classes = [(name, ours, its) for name, ours, its in both if ours and its]
+    pairs = zip(challenger.names, challenger.classes, champion.classes, strict=True)
+    classes = [
+        (name, new_diversity / old_diversity)
+        for name, new, old in pairs
+        if (new_diversity := _diversity(new)) and (old_diversity := _diversity(old))
+    ]
     checks = []
-    for name, ours, its in classes:
-        part = ours / its
+    for name, part in classes:
         low, high = _between(part, len(classes))
         what = f"diversity of class {name}, as a fraction of the champion's"
         check = Check(
@@ -231,6 +280,12 @@ def as_diverse(
         )
         checks.append(check)
     return sorted(checks, key=lambda check: (check.passed, check.value))[:1]
+
+
+def _diversity(row: ClassScores) -> Estimate | None:
+    if row.diversity is None:
+        return None
+    return Estimate.centred(row.diversity, row.diversity_replicates)
 
 
 # -- Today's data beside the champion's ----------------------------------------------------------------

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from cgan.errors import CganError, ModelError
+from cgan.evaluation import Evaluation
+from cgan.inputs import Inputs
 from cgan.markdown import table
 from cgan.model.file_facts import Facts
 from cgan.model.generative import GenerativeModel
@@ -25,24 +27,13 @@ from cgan.model.model_file import load_generator, load_tensors, save_tensors
 from cgan.params.sections import GateParams, Params
 from cgan.project import GENERATOR, JUDGE
 from cgan.quality.class_shift import Moments, furthest
-from cgan.quality.comparison import REPLICATES, EvaluationSet
-from cgan.quality.diversity import diversity_by_class
-from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_context
+from cgan.quality.comparison import REPLICATES
+from cgan.quality.evaluation import Conditions
 from cgan.quality.judge import Judge, load_judge, look
-from cgan.quality.likeness import near_copies
 from cgan.quality.metrics import conditional_accuracy
 from cgan.quality.outliers import Samples, outliers
 from cgan.registry.client import GATE_FOLDER, Registry, Version, downloaded, generator_file
-from cgan.registry.decision import (
-    agreement,
-    as_diverse,
-    bars,
-    compare,
-    decide,
-    mix,
-    shifted,
-    unlike_real,
-)
+from cgan.registry.decision import DrawingsLook, agreement, decide, mix, shifted
 from cgan.verdict import Check, Report, table_of
 
 DATA = "training_data.safetensors"
@@ -58,7 +49,7 @@ class Match:
     """What is judged, and beside what."""
 
     inputs: Inputs
-    evaluation_set: EvaluationSet
+    conditions: Conditions
     former: GenerativeModel | None = None  # the champion's
     doubt: str = ""  # what speaks against today's data
     note: str = ""  # what a reader should know of a champion of other data
@@ -70,7 +61,7 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     compute_deterministically()
     inputs = Inputs.load(params.train.device)
     if champion is None:
-        return Match(inputs, evaluation_set_of(inputs, params.evaluate))
+        return Match(inputs, _conditions(inputs, params))
     name = f"the champion of `{registry.model}`, version {champion.number},"
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
@@ -90,9 +81,10 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
             f"{GENERATOR} draws {ours}, but {name} draws {theirs}. Generators of different classes or sizes "
             "cannot share a model's name: set `gate.model` in params.yaml to another name."
         )
-    evaluation_set = evaluation_set_of(inputs, params.evaluate, model)
+    model = model.to(inputs.model.device)
+    conditions = _conditions(inputs, params, model)
     if not other_data:
-        return Match(inputs, evaluation_set, model)
+        return Match(inputs, conditions, model)
     note = (
         f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
         "judge and hold-out, part of which the champion may have been trained on"
@@ -106,7 +98,16 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
         checks = compared(reference, inputs, params.gate, whose)
         if signs := "; ".join(check.in_words() for check in checks if not check.passed):
             doubts.append(f"the images or labels are unlike {whose} ({signs})")
-    return Match(inputs, evaluation_set, model, doubts[0] if doubts else "", note)
+    return Match(inputs, conditions, model, doubts[0] if doubts else "", note)
+
+
+def _conditions(
+    inputs: Inputs, params: Params, former: GenerativeModel | None = None
+) -> Conditions:
+    """Those of the stage's first set of drawings, but for how many are drawn where a drawing takes long."""
+    once = params.evaluate.model_copy(update={"draws": 1, "gan_train_kimg": 0.0})
+    models = [inputs.model, former] if former else [inputs.model]
+    return Conditions.of(inputs.judge, inputs.train, inputs.held_out, once, models)
 
 
 def _accepted(registry: Registry, champion: Version) -> list[tuple[Version, str]]:
@@ -126,59 +127,52 @@ def _what_it_draws(model: GenerativeModel, facts: Facts, *, named: bool) -> str:
 
 
 def judge(report: Report, match: Match, params: Params) -> str:
-    """Judge both generators with one judge on the same images: the verdict, `passed` or `blocked`. Reasons,
+    """Evaluate both generators under the same conditions: the verdict, `passed` or `blocked`. Reasons,
     numbers and tables go into the report."""
-    inputs, limits, seed = match.inputs, params.gate, params.evaluate.seed
-    training, heldout, names = inputs.training, inputs.heldout, inputs.training.class_names
-    evaluation_set = match.evaluation_set
-    labels = evaluation_set.asked
-    drawings = inputs.model.draw(labels, seed)
-    seen = look(evaluation_set.judge, drawings)
-    challenger = evaluation_set.judge_seen(seen)
-    diverse = diversity_by_class(drawings, labels, training)
-    near = near_copies(drawings, labels, training, heldout, seed)
-    checks = bars(limits, challenger, near, evaluation_set.agreement, diverse, names)
-    drawn, real, unseen = (
-        Samples.of(pixels, features, its_labels)
-        for pixels, features, its_labels in (
-            (drawings, seen.features, labels),
-            (training.tensors.pixels, evaluation_set.trained, training.tensors.labels),
-            (heldout.tensors.pixels, evaluation_set.real.features, heldout.tensors.labels),
-        )
-    )
-    shape, classes = drawings.shape[1:], training.classes
-    of_drawn, of_real = (
-        Moments.of([images.looks], images.labels, classes) for images in (drawn, real)
-    )
-    what = "standard deviations by which a class's drawings differ from its training images"
-    shifts = furthest(of_drawn, of_real, shape)
-    checks.append(shifted("drawn_shift", what, shifts, limits.max_drawn_shift, names))
-    found = outliers(drawn, real, evaluation_set.trained_labels, unseen, shape, classes)
-    checks.append(unlike_real(found, limits.max_outliers, names))
-    comparison, praise = list[Check](), list[str]()
+    conditions = match.conditions
+    drawn = match.inputs.model.draw(conditions.asked, conditions.params.seed)
+    seen = look(conditions.judge, drawn)
+    challenger, champion = conditions.measure([drawn], seen=[seen]), None
     if match.former:
-        theirs = match.former.to(inputs.device).draw(labels, seed)
-        champion, its = (
-            evaluation_set.judge_drawings(theirs),
-            diversity_by_class(theirs, labels, training),
-        )
-        comparison, praise = compare(challenger, champion, limits.against_champion)
-        comparison += as_diverse(diverse, its, limits.min_diversity_of_champion, names)
-        report.sections["Beside the champion"] = table_of(comparison)
-        report.facts["champion_measured"] = champion.values()
-    context = measurement_context(inputs, params.evaluate, evaluation_set)
-    context["replicates"] = REPLICATES
+        drawn_before = match.former.draw(conditions.asked, conditions.params.seed)
+        champion = conditions.measure([drawn_before])
+        report.facts["champion_measured"] = _values(champion)
+    looks = drawings_look(drawn, seen.features, conditions)
+    decision = decide(challenger, champion, looks, params.gate)
+    context = conditions.context(str(match.inputs.facts["digest"])) | {"replicates": REPLICATES}
     report.facts |= {
-        "checks": [asdict(check) for check in checks],
-        "comparison": [asdict(check) for check in comparison],
-        "measured": challenger.values(),
+        "checks": [asdict(check) for check in decision.checks],
+        "comparison": [asdict(check) for check in decision.comparison],
+        "measured": _values(challenger),
         "measurement_context": context,
     }
-    report.sections["Limits"] = table_of(checks)
+    if champion:
+        report.sections["Beside the champion"] = table_of(decision.comparison)
+    report.sections["Limits"] = table_of(decision.checks)
     report.sections["Measured with"] = table(("", ""), context.items())
-    verdict, reasons = decide([*checks, *comparison], praise)
-    report.reasons = [*reasons, *report.reasons]
-    return verdict
+    report.reasons = [*decision.reasons, *report.reasons]
+    return decision.verdict
+
+
+def _values(evaluation: Evaluation) -> dict[str, float]:
+    return {
+        key: score.value for key, score in evaluation.metrics.items() if score.value is not None
+    }
+
+
+def drawings_look(drawn: Tensor, features: Tensor, conditions: Conditions) -> DrawingsLook:
+    """How drawings uint8 [N, C, H, W] of the classes `asked` look beside real images; `features` [N, 128]: in
+    the judge's eyes."""
+    against, shape, classes = conditions.against, drawn.shape[1:], conditions.train.classes
+    (pixels, labels, _), held_out = conditions.train.tensors, conditions.held_out.tensors
+    drawings = Samples.of(drawn, features, conditions.asked)
+    real = Samples.of(pixels, against.trained, labels)
+    unseen = Samples.of(held_out.pixels, against.real.features, held_out.labels)
+    of_drawn, of_real = (
+        Moments.of([each.looks], each.labels, classes) for each in (drawings, real)
+    )
+    found = outliers(drawings, real, against.trained_labels, unseen, shape, classes)
+    return DrawingsLook(furthest(of_drawn, of_real, shape), found)
 
 
 # -- What is kept of a version to compare later data with ----------------------------------------------
@@ -216,14 +210,15 @@ class Reference:
 
 def keep_at_run(registry: Registry, version: Version, match: Match) -> None:
     """Store at the run what `Reference.of` reads."""
-    (images, labels), heldout = _whole(match.inputs), match.inputs.heldout
-    real = match.evaluation_set.real
+    (images, labels), heldout = _whole(match.inputs), match.inputs.held_out
+    against = match.conditions.against
+    real = against.real
     looks = Moments.of_images(images, labels, heldout.classes)
     seen = Moments.of([real.features], heldout.tensors.labels, heldout.classes)
     tensors = {
         **{f"looks.{key}": value for key, value in vars(looks).items()},
         **{f"seen.{key}": value for key, value in vars(seen).items()},
-        "right": match.evaluation_set.agreement.confusion.diagonal(),
+        "right": against.agreement.confusion.diagonal(),
         "fingerprints": _fingerprints(images, labels),
     }
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
@@ -241,7 +236,7 @@ def compared(
     Images that it had, under the same label, are no news: the others are also looked at by
     themselves, so that few of them do not vanish among many, and its judge sees those alone."""
     images, labels = _whole(inputs)
-    shape, classes, names = images.shape[1:], inputs.heldout.classes, inputs.heldout.class_names
+    shape, classes, names = images.shape[1:], inputs.held_out.classes, inputs.held_out.class_names
     new = (~torch.isin(_fingerprints(images, labels), reference.fingerprints)).nonzero()[:, 0]
     shifts = furthest(Moments.of_images(images, labels, classes), reference.looks, shape)
     counts = labels.bincount(minlength=classes).double()
@@ -264,7 +259,7 @@ def compared(
 def _images_of_a_group(inputs: Inputs) -> float:
     """How many images an image's group has, mean over the images; 1 without groups. One side of the split has
     all of a group."""
-    groups = [part.groups for part in (inputs.training, inputs.heldout) if part.groups is not None]
+    groups = [part.groups for part in (inputs.train, inputs.held_out) if part.groups is not None]
     sizes = [np.unique(each, return_counts=True)[1] for each in groups]
     return float(np.square(np.concatenate(sizes)).sum() / sum(map(np.sum, sizes))) if sizes else 1.0
 
@@ -281,6 +276,6 @@ def _fingerprints(images: Tensor, labels: Tensor) -> Tensor:
 
 def _whole(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """All images and labels of the CSV."""
-    parts = (inputs.training, inputs.heldout)
+    parts = (inputs.train, inputs.held_out)
     pixels, labels, _ = zip(*(part.tensors for part in parts), strict=True)
     return torch.cat(pixels), torch.cat(labels)

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from cgan.errors import listed, printable
-from cgan.evaluation import Evaluation, Interval
+from cgan.evaluation import Evaluation, Interval, contexts_differ
 from cgan.files import write_text
 from cgan.markdown import table
 from cgan.metric import METRICS, Metric
 from cgan.page.assemble import number
-from cgan.quality.intervals import change, contexts_differ
+from cgan.quality.intervals import change
 from cgan.quality.table import quality_line
 from cgan.reports.recorded_run import recorded
 

@@ -27,6 +27,7 @@ from cgan.evidence.rounds import (
 from cgan.evidence.sets import fill, missing, require_unseen
 from cgan.files import locked, require_writable, sha256_of, write_text
 from cgan.images import Images, image_digests, load_images
+from cgan.inputs import Inputs
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.model.model_file import load_generator
 from cgan.page.assemble import document
@@ -44,7 +45,6 @@ from cgan.project import (
     TRAIN_DATA,
     home,
 )
-from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Progress
 from cgan.reports.evidence_report import report_on
 from cgan.reports.foresight import seconds_of_judge

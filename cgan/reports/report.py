@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError, percent
-from cgan.evaluation import Evaluation
+from cgan.evaluation import Evaluation, contexts_differ
 from cgan.files import locked, read_json
 from cgan.hosts import is_server, run_page, without_credentials
 from cgan.metric import METRICS, RANKED_BY
@@ -24,7 +24,7 @@ from cgan.project import (
     TRAIN_LOCK,
     project_root,
 )
-from cgan.quality.intervals import change, contexts_differ
+from cgan.quality.intervals import change
 from cgan.quality.table import fewer_judged, quality_line
 from cgan.registry.client import evaluation_of, open_registry
 from cgan.tracking.runs import DISTANCE, MEASURED_WITH, WEIGHTS, measured_alike

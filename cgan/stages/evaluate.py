@@ -1,12 +1,13 @@
 """Stage evaluate: the drawings against held-out reals, with what real images score."""
 
 from cgan.files import write_json
+from cgan.inputs import Inputs
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
 from cgan.params.reading import load_params
 from cgan.pictures.plots import confusion_matrix_image
 from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS_FILE
-from cgan.quality.evaluation import Inputs, judge_generator
+from cgan.quality.evaluation import evaluate
 from cgan.quality.table import headline, leading, quality_line
 from cgan.stages.runner import log, progress, run_stage
 
@@ -15,11 +16,19 @@ def main() -> None:
     compute_deterministically()
     params = load_params()
     inputs = Inputs.load(params.train.device)
-    evaluation = judge_generator(inputs, params.evaluate, progress)
+    evaluation = evaluate(
+        inputs.model,
+        inputs.train,
+        inputs.held_out,
+        judge=inputs.judge,
+        test=inputs.test,
+        params=params.evaluate,
+        progress=progress,
+    )
     evaluation.write(EVALUATION)
     write_json(METRICS_FILE, {"quality": headline(evaluation)})
     write_json(DVC_METRICS, leading(evaluation))
-    save_png(CONFUSION, confusion_matrix_image(evaluation.confusion, inputs.training.class_names))
+    save_png(CONFUSION, confusion_matrix_image(evaluation.confusion, inputs.train.class_names))
     log.info(quality_line(evaluation))
 
 

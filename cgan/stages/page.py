@@ -1,18 +1,87 @@
 """Stage page: the run as one HTML file, with the generator in it."""
 
-from cgan.files import write_text
+import csv
+from pathlib import Path
+
+from cgan.drawing.generator import Generator
+from cgan.errors import ModelError
+from cgan.evaluation import Evaluation
+from cgan.files import read_json, sha256_of, write_text
+from cgan.images import Images
 from cgan.model.hardware import compute_deterministically
-from cgan.page.run_page import run_page
+from cgan.page.data_facts import whole_data
+from cgan.page.run_facts import lineage_facts, params_facts
+from cgan.page.run_page import Contents, Table, page_of
 from cgan.params.reading import load_params
-from cgan.project import RUN_PAGE, home
+from cgan.params.sections import Params
+from cgan.project import (
+    EVALUATION,
+    GENERATOR,
+    JUDGE,
+    LOSSES,
+    PREVIEWS,
+    PROBES,
+    RUN_PAGE,
+    RUN_REFERENCE,
+    TRAIN_DATA,
+    VALIDATION,
+    home,
+)
+from cgan.quality.judge import load_judge
 from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:
     compute_deterministically()
-    page = run_page(load_params(), home())
+    page = page_of(contents_of(load_params(), home()))
     write_text(RUN_PAGE, page)
     log.info("%s: %.1f MB; it opens in any browser, offline.", RUN_PAGE, len(page.encode()) / 1e6)
+
+
+def contents_of(params: Params, cache: Path) -> Contents:
+    """What the stages left. `cache`: a folder for the chart library. Raises CganError for what doesn't
+    belong together."""
+    generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
+    judge, _ = load_judge(JUDGE)
+    data, validation, reference = whole_data(), read_json(VALIDATION), read_json(RUN_REFERENCE)
+    _require_one_origin(generator, evaluation, data)
+    return Contents(
+        generator=generator,
+        evaluation=evaluation,
+        title=str(reference.get("run_name") or "cgan"),
+        losses=read_table(LOSSES),
+        probes=read_table(PROBES),
+        previews={
+            int(path.stem.removeprefix("step-")): path.read_bytes()
+            for path in PREVIEWS.glob("step-*.png")
+        },
+        seconds=reference.get("training_s"),
+        limits=params.gate,
+        data=data,
+        judge=judge,
+        warnings=validation["warnings"],
+        tested=validation.get("splits", {}).get("test", 0),
+        settings=params_facts(params, generator.facts.get("params") or {}),
+        lineage=lineage_facts(reference, data.source_sha256, sha256_of(GENERATOR)),
+        samples=params.evaluate.samples,
+        cache=cache,
+    )
+
+
+def read_table(path: Path) -> Table:
+    """A CSV of numbers."""
+    with path.open(encoding="utf-8", newline="") as file:
+        columns, *lines = csv.reader(file)
+    return columns, [[float(value) for value in line] for line in lines]
+
+
+def _require_one_origin(generator: Generator, evaluation: Evaluation, data: Images) -> None:
+    """Are the generator, its evaluation and the data of one run? Raises ModelError."""
+    again = "Run `dvc repro`, or restore all files with `dvc checkout`."
+    if evaluation.generator_digest != generator.facts["digest"]:
+        raise ModelError(f"{EVALUATION} is about another generator, not {GENERATOR}. {again}")
+    if generator.facts.get("data_sha256") != data.source_sha256:
+        raise ModelError(f"{GENERATOR} was trained on other data, not {TRAIN_DATA}. {again}")
 
 
 if __name__ == "__main__":

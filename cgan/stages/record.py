@@ -17,12 +17,11 @@ from cgan import project
 from cgan.drawing.card import model_card
 from cgan.drawing.logged_model import NOTE, save_mlflow_model
 from cgan.errors import ModelError
-from cgan.evaluation import Evaluation
+from cgan.evaluation import Evaluation, comparable
 from cgan.files import read_json, write_json, write_text
 from cgan.metric import METRICS, RANKED_BY
 from cgan.model.file_facts import read_facts
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, STRIP
-from cgan.quality.intervals import comparable
 from cgan.quality.table import class_table, tracked
 from cgan.stages.runner import log, run_stage
 from cgan.tracking.runs import MEASURED_WITH, reopen

@@ -17,7 +17,7 @@ from cgan.model.hardware import Hardware, compute_deterministically, find_device
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.quality.evaluation import Inputs, judge_generator
+from cgan.quality.evaluation import evaluate
 from cgan.quality.judge import look, train_judge
 from cgan.training import batches
 from cgan.training.loop import train
@@ -106,10 +106,7 @@ def test_judging_and_drawing_compute_on_one_device(monkeypatch: pytest.MonkeyPat
 
     def evaluated(device: torch.device) -> Evaluation:
         judge = train_judge(DATA, RECIPE, CPU, torch.float32).to(device)
-        facts = {"params": RECIPE.model_dump(), "digest": "0"}
-        return judge_generator(
-            Inputs(network.to(device), {"digest": "0"}, judge, facts, DATA, HELD, device), params
-        )
+        return evaluate(network.to(device), DATA, HELD, judge=judge, params=params)
 
     here = evaluated(CPU)
     with monkeypatch.context() as patched, SecondDevice():

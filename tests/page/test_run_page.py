@@ -7,9 +7,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 import torch
@@ -20,18 +21,18 @@ from visitor import browser as browser
 from visitor import page as page
 
 from cgan.drawing.generator import Generator
-from cgan.errors import ModelError
+from cgan.errors import DataError, ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, sha256_of, write_json
 from cgan.images import load_images
 from cgan.model.model_file import load_generator, save_network
-from cgan.model.sampling import draw
+from cgan.model.sampling import draw, encode_png
 from cgan.page import class_states as states
 from cgan.page.assemble import FOLDER, document
 from cgan.page.data_facts import whole_data
 from cgan.page.drawn_facts import CARD_SIDE, NEIGHBOURS, drawn_facts
 from cgan.page.run_facts import POINTS, curve
-from cgan.page.run_page import run_facts, run_page
+from cgan.page.run_page import page_of, run_facts, write_page
 from cgan.page.tiles import film, tile
 from cgan.params.presets import PRESETS
 from cgan.params.reading import load_params
@@ -39,7 +40,9 @@ from cgan.project import (
     CSV,
     EVALUATION,
     GENERATOR,
+    HOLDOUT_DATA,
     JUDGE,
+    LOSSES,
     PROBES,
     RUN_PAGE,
     RUN_REFERENCE,
@@ -50,8 +53,10 @@ from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
 from cgan.service.served import Keeper
+from cgan.stages.page import contents_of, read_table
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
+PNG = encode_png(torch.zeros(8, 8, dtype=torch.uint8).numpy())
 HOSTILE = (
     "<script>document.title='hacked'</script>",
     "</script><img src=x onerror=\"document.title='hacked'\">",
@@ -61,12 +66,12 @@ HOSTILE = (
 
 def page_made() -> None:
     """Write the page of what lies in the working directory."""
-    RUN_PAGE.write_text(run_page(load_params(), CACHE), encoding="utf-8")
+    RUN_PAGE.write_text(page_of(contents_of(load_params(), CACHE)), encoding="utf-8")
 
 
 def facts() -> dict[str, Any]:
     """All that the page shows."""
-    return run_facts(Generator.load(GENERATOR), load_params())
+    return run_facts(contents_of(load_params(), CACHE))
 
 
 def change_facts(**facts: Any) -> None:
@@ -214,13 +219,13 @@ def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_
 def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
     path.write_text("step,loss\n" + "".join(f"{n},0.5\n" for n in range(count)))
-    rows = curve(path)["rows"]
+    rows = curve(*read_table(path))["rows"]
     assert rows[-1] == [count - 1, 0.5] and min(count, POINTS / 2) <= len(rows) <= POINTS
 
 
 def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None:
     first = RUN_PAGE.read_text()
-    assert run_page(load_params(), CACHE) == first
+    assert page_of(contents_of(load_params(), CACHE)) == first
     # What a page can ask for stands in its markup or style: there is nothing but data in both.
     markup = re.sub(r"<script.*?</script>", "", first, flags=re.DOTALL)
     asked = re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", markup)
@@ -260,16 +265,13 @@ def test_the_first_picture_is_of_the_seed_whose_drawings_are_most_like_their_cla
         return own if seed == 13 else noise.to(torch.uint8)
 
     model = SimpleNamespace(classes=3, shape=data.shape, seconds_per_drawing=0.0, draw=drawn)
-    assert drawn_facts(cast(Any, model), judge, data, 5, [2, 0, 2, 1], [0])["first_seed"] == 13
+    facts = drawn_facts(cast(Any, model), 5, [2, 0, 2, 1], [0], data, judge)
+    assert facts["first_seed"] == 13
 
 
-def test_previews_that_are_large_together_are_made_smaller_and_the_page_says_so(
-    tmp_path: Path,
-) -> None:
+def test_previews_that_are_large_together_are_made_smaller_and_the_page_says_so() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (500, 1000, 3), dtype=np.uint8)
-    for step in (100, 5):
-        PIL.Image.fromarray(noise).save(tmp_path / f"step-{step:06d}.png")
-    frames, words = film(tmp_path)
+    frames, words = film(dict.fromkeys((100, 5), encode_png(noise)))
     assert [frame["step"] for frame in frames] == [5, 100] and "reduced here" in words
     for frame in frames:
         kind, _, content = frame["src"].partition(";base64,")
@@ -334,11 +336,50 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     context = {**evaluation.context, "generator_digest": "0" * 64}
     replace(evaluation, context=context).write(EVALUATION)
     with pytest.raises(ModelError, match="about another generator, not"):
-        run_page(load_params(), CACHE)
+        page_of(contents_of(load_params(), CACHE))
     evaluation.write(EVALUATION)
     change_facts(data_sha256="0" * 64)
     with pytest.raises(ModelError, match=f"{GENERATOR} was trained on other data"):
-        run_page(load_params(), CACHE)
+        page_of(contents_of(load_params(), CACHE))
+
+
+class Trained(NamedTuple):
+    """As `cgan.fit` gives it."""
+
+    generator: Generator
+    history: pd.DataFrame
+    probes: pd.DataFrame
+    previews: dict[int, bytes]
+    seconds: float = 24.0
+
+
+def test_a_page_is_written_of_a_run_in_memory_and_has_more_where_images_and_judge_are_given(
+    page: Page,
+) -> None:
+    """Without a project, an empty table of probes and no previews; a browser finds no error in either."""
+    generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
+    train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
+    judge, history = load_judge(JUDGE)[0], pd.read_csv(LOSSES)
+    bare = Trained(generator, history, pd.DataFrame(columns=["step"]), {})
+    write_page(RUN_PAGE, bare, evaluation, cache=CACHE)
+    text = RUN_PAGE.read_text(encoding="utf-8")
+    assert f'<p class="verdict">{quality_line(evaluation, 24.0)}<' in text
+    absent = ("data", "labels", "drawings", "params", "lineage")
+    assert not [part for part in absent if f'id="{part}"' in text] and "dvc" not in text
+    assert page_data(text)["losses"]["rows"] == history.to_numpy(float).tolist()
+    unfold(page)
+    whole = Trained(generator, history, pd.read_csv(PROBES), {5: PNG})
+    images = {"train": train, "held_out": held_out}
+    write_page(RUN_PAGE, whole, evaluation, **images, judge=judge, title="<mine>", cache=CACHE)
+    text = RUN_PAGE.read_text(encoding="utf-8")
+    assert [part for part in absent if f'id="{part}"' in text] == ["data", "labels", "drawings"]
+    assert "<h1>&lt;mine&gt;</h1>" in text and page_data(text)["previews"][0]["step"] == 5
+    unfold(page)
+    another = replace(evaluation, context={**evaluation.context, "generator_digest": "0"})
+    with pytest.raises(DataError, match=r"another generator.*cgan\.evaluate"):
+        write_page(RUN_PAGE, whole, another)
+    with pytest.raises(DataError, match="expected both `train` and `held_out`"):
+        write_page(RUN_PAGE, whole, evaluation, train=train)
 
 
 def test_no_script_makes_markup_of_text() -> None:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from cgan.evaluation import contexts_differ
 from cgan.metric import METRICS
 from cgan.quality.intervals import (
-    contexts_differ,
     difference,
     difference_of_means,
     falls_short,

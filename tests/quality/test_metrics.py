@@ -8,32 +8,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from synthetic import make_images, sample_digits
 from torch import Tensor
 
+import cgan
 from cgan import project
+from cgan.drawing.generator import Generator
 from cgan.errors import DataError
 from cgan.evaluation import Evaluation
 from cgan.images import Images, load_images, save_images
+from cgan.inputs import Inputs
 from cgan.metric import METRICS
 from cgan.model.hardware import choose_hardware
+from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.model_file import digest_of, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.quality import comparison, likeness, metrics
+from cgan.quality import comparison, evaluation, likeness, metrics
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, MAX_BLOCKS
 from cgan.quality.diversity import diversity_by_class
-from cgan.quality.evaluation import (
-    Inputs,
-    classes_asked,
-    evaluation_set_of,
-    gan_train,
-    judge_generator,
-    measured,
-)
+from cgan.quality.evaluation import Conditions, classes_asked, evaluate, gan_train
 from cgan.quality.intervals import difference
 from cgan.quality.judge import accuracy, look, save_judge, train_judge
 from cgan.quality.likeness import near_copies
@@ -180,11 +178,11 @@ def tiny_inputs(per_class: int = 40, held: int = 40) -> Inputs:
     """What the stage would load, with a short recipe of the judge's."""
     torch.manual_seed(0)
     recipe = RECIPE.model_copy(update={"total_kimg": 0.5, "batch_size": 16})
-    facts = {"params": recipe.model_dump(), "digest": "0"}
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
     parts = tiny_data(per_class, 0), tiny_data(held, 1)
     judge = train_judge(parts[0], RECIPE, CPU, torch.float32)
-    return Inputs(generator, {"digest": "0"}, judge, facts, *parts, CPU)
+    judge.recipe = recipe
+    return Inputs(generator, {}, judge, *parts)
 
 
 def draws(*seeds: int) -> list[Tensor]:
@@ -193,30 +191,37 @@ def draws(*seeds: int) -> list[Tensor]:
 
 def held_out(inputs: Inputs, rows: Tensor) -> Inputs:
     """The same with these rows of the hold-out alone."""
-    return replace(inputs, heldout=inputs.heldout.at(rows))
+    return replace(inputs, held_out=inputs.held_out.at(rows))
 
 
 def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
     inputs = tiny_inputs()
-    training, recipe = inputs.training, JudgeParams(**inputs.judge_facts["params"])
-    hardware = choose_hardware("auto", "auto")
+    training, recipe, hardware = inputs.train, inputs.judge.recipe, choose_hardware("auto", "auto")
+    assert recipe
     first = train_judge(training, recipe, hardware.device, hardware.precision)
     # The training images in the drawings' place: the second judge is the first.
-    pupils = (
-        gan_train(training.tensors.pixels, training.tensors.labels, inputs, kimg)
-        for kimg in (None, 0.016)
-    )
-    same, other = (accuracy(judge, inputs.heldout).confusion for judge in pupils)
-    assert torch.equal(same, accuracy(first, inputs.heldout).confusion)
+    students = (gan_train(training, inputs.judge, kimg) for kimg in (None, 0.016))
+    same, other = (accuracy(judge, inputs.held_out).confusion for judge in students)
+    assert torch.equal(same, accuracy(first, inputs.held_out).confusion)
     assert not torch.equal(same, other)
 
 
 def evaluation_of(inputs: Inputs, drawn: list[Tensor]) -> Evaluation:
-    return measured(inputs, PARAMS, evaluation_set_of(inputs, PARAMS), drawn)
+    return conditions_of(inputs).measure(drawn)
+
+
+def conditions_of(inputs: Inputs, params: EvaluateParams = PARAMS) -> Conditions:
+    return Conditions.of(inputs.judge, inputs.train, inputs.held_out, params, [inputs.model])
+
+
+def evaluation_of_all(inputs: Inputs, params: EvaluateParams, **others: Any) -> Evaluation:
+    """As the stage does."""
+    parts = inputs.model, inputs.train, inputs.held_out
+    return evaluate(*parts, judge=inputs.judge, params=params, **others)
 
 
 def test_six_held_out_images_are_enough_for_every_metric_and_its_interval() -> None:
-    evaluation_set = evaluation_set_of(tiny_inputs(held=2), PARAMS)
+    evaluation_set = conditions_of(tiny_inputs(held=2)).against
     assert len(evaluation_set.labels) == 6
     metrics = evaluation_set.judge_drawings(draws(0)[0]).metrics
     for key in ("precision", "recall", "coverage", "density"):
@@ -305,19 +310,19 @@ def digits_known_by_heart() -> tuple[Inputs, Tensor]:
     training = digits.at(torch.cat(train))
     recipe = JudgeParams(total_kimg=40.0, batch_size=128, peak_lr=0.2, width=16, seed=1)
     judge = train_judge(training, recipe, CPU, torch.float32, augment=False)
-    inputs = replace(tiny_inputs(), judge=judge, training=training)
+    inputs = replace(tiny_inputs(), judge=judge, train=training)
     of_perfect = images[torch.stack(drawn, dim=1).flatten()]
-    return replace(inputs, heldout=digits.at(torch.cat(held))), of_perfect
+    return replace(inputs, held_out=digits.at(torch.cat(held))), of_perfect
 
 
 def test_real_images_that_the_judge_has_not_seen_get_the_floor_at_the_asked_counts() -> None:
     """Each metric within the interval of the difference; what the judge knows by heart is not nothing."""
     inputs, drawn = digits_known_by_heart()
-    evaluation_set = evaluation_set_of(inputs, PARAMS.model_copy(update={"samples": 1000}))
+    evaluation_set = conditions_of(inputs, PARAMS.model_copy(update={"samples": 1000})).against
     perfect, floors = evaluation_set.judge_drawings(drawn), evaluation_set.of_real
     assert len(drawn) == len(evaluation_set.asked) == 1000
     mix = torch.bincount(evaluation_set.asked[evaluation_set.rows]) / len(evaluation_set.rows)
-    held = torch.bincount(inputs.heldout.tensors.labels) / len(inputs.heldout)
+    held = torch.bincount(inputs.held_out.tensors.labels) / len(inputs.held_out)
     assert torch.allclose(mix, held, atol=0.01)
     off, by_heart = [], []
     for key, heart in evaluation_set.by_heart.items():
@@ -336,7 +341,7 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
 ) -> None:
     """With more drawings than real images, and with fewer than were held out."""
     inputs, drawn = tiny_inputs(per_class, held), draws(5, 6)
-    training, heldout, judge = inputs.training, inputs.heldout, inputs.judge
+    training, heldout, judge = inputs.train, inputs.held_out, inputs.judge
     asked = classes_asked(3, PARAMS)
     count = min(len(asked), len(training))
     evaluation = evaluation_of(inputs, drawn)
@@ -365,7 +370,7 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     apart = abs(distances[0] - distances[1])
     assert fid.details["deviation"] == pytest.approx(apart / math.sqrt(2), rel=1e-4)
     heart = dict.fromkeys(METRICS, 0.0)
-    heart |= {key: v.value for key, v in evaluation_set_of(inputs, PARAMS).by_heart.items()}
+    heart |= {key: v.value for key, v in conditions_of(inputs).against.by_heart.items()}
     of_real = frechet_distance(real.features, trained.features) - heart["fid_judge"]
     assert fid.real == pytest.approx(of_real, abs=1e-5)
     assert fid.value is not None and fid.interval and fid.interval[0] < fid.value < fid.interval[1]
@@ -500,13 +505,12 @@ def test_the_judge_s_accuracy_on_the_test_set_stands_in_the_report() -> None:
     )
     named = look(inputs.judge, test.tensors.pixels).classes
     right = (named == labels).double().mean().item()
-    told = judge_generator(
-        replace(inputs, test=replace(test, labels=labels)), params
-    ).judge_on_test_set
+    wrong = replace(test, labels=labels)
+    told = evaluation_of_all(inputs, params, test=wrong).judge_on_test_set
     assert told and told.details == {"images": 12} and told.value == pytest.approx(right, abs=0.1)
     assert told.interval and told.interval[0] < right < told.interval[1]
-    none = replace(inputs, test=test.at(torch.zeros(0).long()))
-    assert judge_generator(none, params).judge_on_test_set is None
+    none = test.at(torch.zeros(0).long())
+    assert evaluation_of_all(inputs, params, test=none).judge_on_test_set is None
 
 
 def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measured(
@@ -518,7 +522,8 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
         save_images(path, Images(images, labels, source_sha256="aa"))
     made_from = {"data_digest": load_images(project.TRAIN_DATA).digest}
     saved = tiny_inputs()
-    save_judge(project.JUDGE, saved.judge, made_from | {"params": saved.judge_facts["params"]})
+    assert saved.judge.recipe
+    save_judge(project.JUDGE, saved.judge, made_from | {"params": saved.judge.recipe.model_dump()})
     save_network(project.GENERATOR, saved.model, {"steps": 77, **made_from})
     params = EvaluateParams(samples=100, draws=2, gan_train_kimg=0.256, seed=3)
     told: list[int] = []
@@ -528,12 +533,12 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
         return iter(steps)
 
     inputs = Inputs.load()
-    found = judge_generator(inputs, params, progress)
+    found = evaluation_of_all(inputs, params, progress=progress)
     assert told == [600, 600, 256] and found.metrics.keys() == METRICS.keys()
-    right = accuracy(inputs.judge, inputs.heldout).value
+    right = accuracy(inputs.judge, inputs.held_out).value
     assert found.score("gan_train_accuracy").real == right
     drawn = [draw(saved.model, torch.arange(300) % 3, seed) for seed in (3, 4)]
-    by_hand = measured(inputs, params, evaluation_set_of(inputs, params), drawn)
+    by_hand = conditions_of(inputs, params).measure(drawn)
     assert (found.metrics, found.classes) == (by_hand.metrics, by_hand.classes), (
         "no matter who asks"
     )
@@ -545,3 +550,38 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     assert context["reference_digest"] == load_images(project.HOLDOUT_DATA).digest
     counts = ("reference_images", "drawn_images", "distance_images", "draws", "seed")
     assert [context[name] for name in counts] == [12, 300, 60, 2, 3], "100 of each class at least"
+
+
+def test_anybody_s_arrays_are_evaluated_with_a_judge_of_their_own_and_no_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In colour, not square, in two named classes of unequal counts; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "JudgeParams", lambda: RECIPE)
+    random = np.random.default_rng(0)
+
+    def images(*counts: int) -> Images:
+        labels = np.repeat(["left", "right"], counts)
+        pixels = random.integers(60, size=(len(labels), 9, 14, 3), dtype=np.uint8)
+        pixels[labels == "left", :, :7] += 150
+        pixels[labels == "right", :, 7:] += 150
+        return Images(pixels, labels)
+
+    train, held_out = images(70, 30), images(12, 9)
+    generator = Generator(LocalScoreSampler(*train.tensors[:2], LocalScoreSettings(steps=2)), {})
+    params = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.1, seed=5)
+    found = cgan.evaluate(generator, train, held_out, params=params)
+    assert found.metrics.keys() == METRICS.keys() and found.names == ["left", "right"]
+    assert (found.score("conditional_accuracy").real or 0) > 0.8, "a judge was trained"
+    assert found == cgan.evaluate(generator, train, held_out, params=params)
+    assert cgan.Evaluation.of_json(json.loads(json.dumps(found.as_json()))) == found
+    assert "<th>real images</th>" in found._repr_html_() and not list(tmp_path.iterdir())
+    for part, words in (
+        (train.at(slice(20)), "20 of 20 are training images too.*`Images.split`"),
+        (
+            Images(held_out.pixels[:, :, :8], held_out.labels),
+            "the held-out images: .*expected those of",
+        ),
+    ):
+        with pytest.raises(DataError, match=words):
+            cgan.evaluate(generator, train, part, params=params)

@@ -1,6 +1,9 @@
 """The gate's decision: what it lets pass, what it blocks and why, and how sure its numbers are."""
 
+import itertools
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +13,39 @@ import torch
 from conftest import ROOT
 
 from cgan.data.sources import mnist_sample
+from cgan.evaluation import ClassScores, Evaluation, Score
 from cgan.images import Images
+from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
-from cgan.params.sections import JudgeParams
-from cgan.quality.class_shift import Moments, furthest, looks_of
-from cgan.quality.comparison import REPLICATES, Estimate, EvaluationSet, Judged
-from cgan.quality.diversity import diversity_by_class
+from cgan.params.sections import EvaluateParams, JudgeParams
+from cgan.quality.class_shift import Shift
+from cgan.quality.comparison import REPLICATES, Estimate
+from cgan.quality.evaluation import Conditions
 from cgan.quality.judge import look, train_judge
-from cgan.quality.likeness import Copies, near_copies
-from cgan.quality.metrics import Accuracy, accuracy_of
-from cgan.quality.outliers import Excess, Samples, outliers
-from cgan.registry.decision import COMPARED, as_diverse, bars, compare, decide, shifted, unlike_real
+from cgan.quality.metrics import Accuracy, accuracy_of, wilson_interval
+from cgan.quality.outliers import Excess
+from cgan.registry.decision import (
+    COMPARED,
+    DrawingsLook,
+    as_diverse,
+    check_limits,
+    compare,
+    decide,
+    unlike_real,
+)
+from cgan.registry.judging import drawings_look
 from cgan.verdict import Check, Report, table_of
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 NAMES = [f"n{label}" for label in range(10)]
 
 
-def near(copies: int, of: int = 1000, floor: float = 0.01) -> Copies:
-    """Of two classes in turn."""
-    return Copies(torch.arange(of) < copies, floor, 0.5, torch.arange(of) % 2)
+Counts = list[tuple[int, int]]  # so many of so many, by class
+
+
+def near(copies: int, of: int = 1000) -> Counts:
+    """Copies among drawings of two classes in turn."""
+    return [(-(-copies // 2), of // 2), (copies // 2, of // 2)]
 
 
 def right(hits: list[int], asked: list[int]) -> Accuracy:
@@ -41,8 +57,10 @@ def right(hits: list[int], asked: list[int]) -> Accuracy:
     return accuracy_of(confusion)
 
 
+ALL_RIGHT = right([1000, 1000], [1000, 1000])
 JUDGE = right([245, 245], [250, 250])
-FEW_COPIES = near(10)
+FEW_COPIES, NO_COPIES = near(10), near(0)
+NO_LOOK = DrawingsLook([Shift(0, 0.0, "")], [])
 
 
 @pytest.mark.slow
@@ -64,12 +82,11 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
     # the lower end.
     recipe = JudgeParams(total_kimg=24.0, batch_size=64, peak_lr=0.1, width=8, seed=0)
     judge = train_judge(whole, recipe, torch.device("cpu"), torch.float32)
-    floor, asked = look(judge, training.tensors.pixels).features, labels[:1500]
-    seen = look(judge, heldout.tensors.pixels)
-    against = EvaluationSet(
-        judge, seen, heldout.tensors.labels, floor, training.tensors.labels, asked, seed=1
-    )
-    known = Moments.of_images(training.tensors.pixels, training.tensors.labels, 10)
+    # Nobody asks it for anything.
+    model = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 4))
+    params = EvaluateParams(samples=1500, draws=1, gan_train_kimg=0.0, seed=1)
+    conditions, asked = Conditions.of(judge, training, heldout, params, [model]), labels[:1500]
+    assert torch.equal(conditions.asked, asked)
 
     good = images[2000:3500]
     noisy, patched, repeated = good.clone(), good.clone(), good.clone()
@@ -86,36 +103,17 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
         (patched, {"drawn_shift", "outliers"}),
         (repeated, {"diversity"}),
     ):
-        eyes, diverse = look(judge, drawn), diversity_by_class(drawn, asked, training)
-        judged = against.judge_seen(eyes)
-        found = near_copies(drawn, asked, training, heldout, seed=1)
-        shifts = furthest(Moments.of_images(drawn, asked, 10), known, drawn.shape[1:])
-        checks = [
-            *bars(LIMITS, judged, found, JUDGE, diverse, NAMES),
-            shifted("drawn_shift", "", shifts, LIMITS.max_drawn_shift, NAMES),
-            unlike_real(
-                outliers(
-                    Samples(looks_of(drawn), eyes.features, asked),
-                    Samples(looks_of(training.tensors.pixels), floor, training.tensors.labels),
-                    training.tensors.labels,
-                    Samples(
-                        looks_of(heldout.tensors.pixels), seen.features, heldout.tensors.labels
-                    ),
-                    drawn.shape[1:],
-                    10,
-                ),
-                LIMITS.max_outliers,
-                NAMES,
-            ),
-        ]
-        verdict, reasons = decide(checks)
-        assert verdict == ("blocked" if names else "passed") and len(checks) == 10
+        eyes = look(judge, drawn)
+        found = conditions.measure([drawn], seen=[eyes])
+        decision = decide(found, None, drawings_look(drawn, eyes.features, conditions), LIMITS)
+        checks, reasons = decision.checks, decision.reasons
+        assert decision.verdict == ("blocked" if names else "passed") and len(checks) == 10
         missed = {check.name for check in checks if not check.passed}
         # The judge may see more in noise, and less of fewer images.
         assert missed >= names if drawn is noisy else missed == names
-        assert drawn is not noisy or any("class n3, the worst" in reason for reason in reasons)
-        assert drawn is not patched or "class n5 is brighter by 255 grey levels" in reasons[0]
-        assert drawn is not repeated or "diversity of class n8" in reasons[0]
+        assert drawn is not noisy or any("class 3, the worst" in reason for reason in reasons)
+        assert drawn is not patched or "class 5 is brighter by 255 grey levels" in reasons[0]
+        assert drawn is not repeated or "diversity of class 8" in reasons[0]
 
 
 # ------------------------------------------------------------------------------------ the champion
@@ -124,10 +122,9 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
 def test_f76_html_and_markdown_of_others_are_shown_as_text(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> | [x](javascript:alert(2)) ![y](http://z) \n# big"
     bad = Check("copies", "copies", 0.0, 1.0, False, why=evil)
-    checks = [*bars(LIMITS, by_hand(), FEW_COPIES, JUDGE, [], NAMES), bad]
-    verdict, reasons = decide(checks)
-    report = Report("Gate", verdict, evil, reasons, "2026-01-01T00:00:00Z")
-    report.sections["Bars"] = table_of(checks)
+    checks = [*check_limits(by_hand(copies=FEW_COPIES), LIMITS), bad]
+    report = Report("Gate", "blocked", evil, [bad.in_words()], "2026-01-01T00:00:00Z")
+    report.sections["Limits"] = table_of(checks)
     report.write(tmp_path / "gate.json", tmp_path / "gate.md")
     page = (tmp_path / "gate.md").read_text()
     assert page.startswith("# Gate: blocked\n\n&lt;script&gt;")
@@ -145,12 +142,60 @@ def flat(value: float, half: float = 0.0) -> Estimate:
     return Estimate(value, value + spread / (2 * spread.std() / half if half else 1))
 
 
-def by_hand(accuracy: Accuracy | None = None, **metrics: Estimate) -> Judged:
+def score(estimate: Estimate, real: Estimate | None = None, **others: Any) -> Score:
+    return Score(
+        value=estimate.value,
+        replicates=(estimate.replicates - estimate.value).tolist(),
+        real=real and real.value,
+        real_replicates=(real.replicates - real.value).tolist() if real else (),
+        **others,
+    )
+
+
+def by_hand(
+    accuracy: Accuracy = ALL_RIGHT,
+    copies: Counts = NO_COPIES,
+    real_copies: float = 0.01,
+    judge: Accuracy = JUDGE,
+    diversity: Sequence[Estimate | None] = (),
+    **metrics: Estimate,
+) -> Evaluation:
+    """Of classes n0, n1, …. `accuracy`: of the drawings; `metrics` beside what real images get."""
     values = {"fid_judge": 3.0, "conditional_accuracy": 0.9}
     values |= {"worst_class_accuracy": 0.8, "coverage": 0.7}
-    known, real = ({name: flat(value) for name, value in values.items()} for _ in range(2))
-    floors = Judged(real, JUDGE, [], None)
-    return Judged(known | metrics, accuracy or right([1000, 1000], [1000, 1000]), [], floors)
+    scores = {
+        key: score(metrics.get(key, flat(value)), flat(value)) for key, value in values.items()
+    }
+    scores["conditional_accuracy"] = replace(
+        scores["conditional_accuracy"],
+        interval=accuracy.interval,
+        real=judge.value,
+        real_interval=judge.interval,
+    )
+    copied, compared = (sum(column) for column in zip(*copies, strict=True))
+    interval = wilson_interval(copied, compared)
+    scores["copies"] = Score(value=copied / compared, real=real_copies, interval=interval)
+    confusion, count = accuracy.confusion.tolist(), len(accuracy.confusion)
+    rows = itertools.zip_longest(copies, diversity, range(count), fillvalue=None)
+    return Evaluation(
+        metrics=scores,
+        classes=[class_scores(pair or (0, 0), diverse) for pair, diverse, _ in rows],
+        confusion=confusion,
+        class_names=[f"n{label}" for label in range(max(count, len(copies)))],
+    )
+
+
+def class_scores(copies: tuple[int, int], diverse: Estimate | None) -> ClassScores:
+    copied, compared = copies
+    if diverse is None:
+        return ClassScores(copies=copied, compared=compared)
+    return ClassScores(
+        copies=copied,
+        compared=compared,
+        diversity=diverse.value,
+        diversity_interval=diverse.interval,
+        diversity_replicates=(diverse.replicates - diverse.value).tolist(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,11 +221,13 @@ def test_a_difference_counts_when_its_interval_is_clear_of_what_nobody_would_not
     wider = 2.52 / 2  # deviations of 95 % for four together, in place of one
     challenger = by_hand(**{metric: flat(value, half / wider)})
     checks, praise = compare(challenger, champion, "not_worse")
-    row, theirs = next(row for row in checks if row.name == metric), champion.values()[metric]
-    ours, its = (f"{v:g}" if metric == "fid_judge" else f"{100 * v:.4g} %" for v in (value, theirs))
-    assert f" {ours}, {words} the champion's {its}" in row.what
+    row, before = next(row for row in checks if row.name == metric), champion.score(metric).value
+    assert before is not None
+    is_distance = metric == "fid_judge"
+    new, old = (f"{v:g}" if is_distance else f"{100 * v:.4g} %" for v in (value, before))
+    assert f" {new}, {words} the champion's {old}" in row.what
     assert (row.passed, len(praise)) == (words != "worse than", words == "better than")
-    assert row.value == pytest.approx(value - theirs)
+    assert row.value == pytest.approx(value - before)
     assert row.interval == pytest.approx((row.value - half, row.value + half), rel=0.01)
 
 
@@ -220,8 +267,10 @@ def test_a_challenger_passes_that_is_clearly_better_and_nowhere_worse(
     against: str, metrics: dict[str, float], verdict: str, reasons: list[str]
 ) -> None:
     challenger = by_hand(**{name: flat(value) for name, value in metrics.items()})
-    decided, found = decide(*compare(challenger, by_hand(), against))
-    assert decided == verdict
+    limits = LIMITS.model_copy(update={"against_champion": against})
+    decision = decide(challenger, by_hand(), NO_LOOK, limits)
+    found = decision.reasons
+    assert decision.verdict == verdict
     assert all(map(str.startswith, found, reasons)) and len(found) == len(reasons), found
 
 
@@ -233,11 +282,12 @@ def test_a_class_clearly_below_nine_tenths_of_the_champion_s_diversity_blocks() 
         ([flat(0.7), flat(0.9)], [flat(0.8, 0.005), flat(0.9)], False),
         ([flat(1.0), None], [flat(0.9), flat(0.9)], True),
     ):
-        [check] = as_diverse(challenger, champion, LIMITS.min_diversity_of_champion, NAMES)
+        pair = (by_hand(diversity=each) for each in (challenger, champion))
+        [check] = as_diverse(*pair, LIMITS.min_diversity_of_champion)
         assert check.passed is passed
         assert passed or "class n0" in check.what
     assert check.value == pytest.approx(10 / 9)
-    assert as_diverse([None], [flat(0.9)], 0.9, NAMES) == []
+    assert as_diverse(by_hand(diversity=[None]), by_hand(diversity=[flat(0.9)]), 0.9) == []
 
 
 ZERO = LIMITS.model_copy(update={"min_coverage_of_floor": 0.0, "max_copies_over_floor": 0.02})
@@ -256,8 +306,8 @@ PART = 0.7 * LIMITS.min_coverage_of_floor  # of what real images get, .7
         ("coverage_of_floor", {"coverage": flat(PART - 1e-6)}, False),
         ("coverage_of_floor", {"coverage": flat(PART, 0.01)}, False),
         # A share has Wilson's interval: 4 of 200 are 0.02, and 0.050 at the upper end.
-        ("copies", {"copies": near(4, 200, floor=0.01), "limits": ZERO}, False),
-        ("copies", {"copies": near(4, 200, floor=0.04), "limits": ZERO}, True),
+        ("copies", {"copies": near(4, 200), "real_copies": 0.01}, False),
+        ("copies", {"copies": near(4, 200), "real_copies": 0.04}, True),
         ("judge_accuracy", {"judge": right([245, 245], [250, 250])}, True),
         ("judge_accuracy", {"judge": right([220, 220], [250, 250])}, False),
         # Of class 1, the lowest at the pessimistic end.
@@ -266,19 +316,17 @@ PART = 0.7 * LIMITS.min_coverage_of_floor  # of what real images get, .7
         ("diversity", {"diversity": [flat(0.97), flat(LEAST + 0.02, 0.03)]}, False),
     ],
 )
-def test_f52_a_bar_is_checked_at_the_pessimistic_end_of_its_interval(
+def test_f52_a_limit_is_checked_at_the_pessimistic_end_of_its_interval(
     name: str, measured: dict[str, Any], passed: bool
 ) -> None:
-    given = {"limits": LIMITS, "copies": near(0), "judge": JUDGE, "diversity": [], "names": NAMES}
-    judged = by_hand(**{k: value for k, value in measured.items() if k in by_hand().metrics})
-    given |= {key: value for key, value in measured.items() if key in given}
-    [found] = [check for check in bars(judged=judged, **given) if check.name == name]
+    checks = check_limits(by_hand(**measured), ZERO if "real_copies" in measured else LIMITS)
+    [found] = [check for check in checks if check.name == name]
     assert found.passed is passed and found.interval and found.interval[0] >= 0
     assert name != "diversity" or "of class n1," in found.what
 
 
-def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
-    found = bars(LIMITS, by_hand(), near(0, floor=0.015), JUDGE, [None, flat(0.9)], NAMES)
+def test_each_check_has_the_limit_that_params_yaml_names() -> None:
+    found = check_limits(by_hand(real_copies=0.015, diversity=[None, flat(0.9)]), LIMITS)
     assert {check.name: check.limit for check in found} == {
         "conditional_accuracy": LIMITS.min_conditional_accuracy,
         "worst_class_accuracy": LIMITS.min_worst_class_accuracy,
@@ -318,8 +366,7 @@ def test_the_worst_class_is_the_one_with_the_smallest_part_right() -> None:
         ([*many[:5], 6, *many[6:]], many, 5, False),
         ([*many[:5], 9, *many[6:]], many, 5, True),
     ):
-        names = [f"n{label}" for label in range(len(hits))]
-        checks = bars(LIMITS, by_hand(right(hits, asked)), near(0), JUDGE, [], names)
+        checks = check_limits(by_hand(right(hits, asked)), LIMITS)
         found = next(check for check in checks if check.name == "worst_class_accuracy")
         assert found.what.startswith(f"drawings of class n{worst}, the worst, that show it")
         assert found.value == hits[worst] / asked[worst] and found.passed is passed
@@ -340,9 +387,9 @@ def test_copies_of_one_class_are_seen_among_many_classes_and_a_few_of_each_are_n
         labels = torch.arange(max(2000, 10 * classes)) % classes
         first = labels.eq(1).cumsum(0) <= copied
         usual = torch.arange(len(labels)) % 303 == 0  # as of an honest generator
-        found = Copies((labels.eq(1) & first) | usual, 0.01, 0.5, labels)
-        names = [f"n{label}" for label in range(classes)]
-        checks = bars(LIMITS, by_hand(), found, JUDGE, [], names)
+        closer = (labels.eq(1) & first) | usual
+        counts = (each.bincount(minlength=classes).tolist() for each in (labels[closer], labels))
+        checks = check_limits(by_hand(copies=[*zip(*counts, strict=True)]), LIMITS)
         of_all, of_class = (
             next(check for check in checks if check.name == name)
             for name in ("copies", "class_copies")
@@ -363,13 +410,27 @@ def test_outliers_are_told_by_class_in_words_and_a_limit_is_at_most_reached() ->
 
 def test_a_reason_says_which_end_of_the_interval_is_beyond_the_limit() -> None:
     worse = by_hand(fid_judge=flat(3.525, 0.205))
-    checks = {check.name: check for check in bars(LIMITS, worse, near(0), JUDGE, [], NAMES)}
+    checks = {check.name: check for check in check_limits(worse, LIMITS)}
     assert checks["fid_over_floor"].in_words() == (
         "Fréchet distance above that of real images: between 0.32 and 0.73 (95 %); the limit is 0.6, and "
         "0.73 is above it"
     )
     poor = by_hand(right([940, 940], [1000, 1000]))
-    checks = {check.name: check for check in bars(LIMITS, poor, near(0), JUDGE, [], NAMES)}
+    checks = {check.name: check for check in check_limits(poor, LIMITS)}
     assert re.search(
         r"the limit is 95 %, and 9[23]\S* % is below it", checks["conditional_accuracy"].in_words()
     )
+
+
+def test_what_is_not_measurable_is_blocked_and_the_judge_s_accuracy_says_why() -> None:
+    """Its metrics have no value; copies and diversity are seen without the judge."""
+    poor = by_hand(judge=right([120, 120], [250, 250]), diversity=[flat(0.9)])
+    blank = {key: Score() for key in ("fid_judge", "coverage", "worst_class_accuracy")}
+    accuracy = replace(poor.score("conditional_accuracy"), value=None, interval=None)
+    metrics = {**poor.metrics, **blank, "conditional_accuracy": accuracy}
+    evaluation = replace(poor, metrics=metrics, not_measurable="the judge guesses")
+    decision = decide(evaluation, by_hand(), NO_LOOK, LIMITS)
+    missed = [check.name for check in decision.checks if not check.passed]
+    assert decision.verdict == "blocked" and missed == ["measurable", "judge_accuracy"]
+    assert decision.reasons[0].endswith("not measurable: the judge guesses")
+    assert decision.comparison == [], "the champion's diversity is not known"

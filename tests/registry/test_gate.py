@@ -31,7 +31,7 @@ from cgan.params.reading import load_params
 from cgan.quality.judge import load_judge, save_judge
 from cgan.registry import judging
 from cgan.registry.client import LAST_VERDICT, Registry, open_registry
-from cgan.registry.decision import BARS, COMPARED
+from cgan.registry.decision import COMPARED, LIMITED
 from cgan.registry.gate import _against
 from cgan.tracking.records import RECORDS, runs
 from cgan.tracking.runs import Run, flush
@@ -67,7 +67,7 @@ def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(secon
     report = json.loads((second / "reports/gate.json").read_text())
     assert (report["verdict"], report["champion"]) == ("promoted", None)
     passed = {check["name"]: check["passed"] for check in report["checks"]}
-    assert passed == dict.fromkeys([*BARS, "drawn_shift", "outliers"], True)
+    assert passed == dict.fromkeys([*LIMITED, "drawn_shift", "outliers"], True)
     assert f"PROMOTED: {report['summary']}" in (second / "said.txt").read_text()
     client = client_of(second)
     version = client.get_model_version_by_alias("cgan", "champion")
@@ -144,10 +144,10 @@ def test_f52_copies_of_training_images_are_counted_and_real_ones_nobody_trained_
     with open_registry("cgan") as registry:
         match = judging.prepare(registry, None, params)
     copied = []
-    for part in (match.inputs.training, match.inputs.heldout):
+    for part in (match.inputs.train, match.inputs.held_out):
         rows = [(part.tensors.labels == label).nonzero()[:, 0] for label in range(part.classes)]
         picked = torch.stack([rows[label][:15] for label in range(part.classes)], dim=1).flatten()
-        drawn = part.tensors.pixels[picked.repeat(len(match.evaluation_set.asked))]
+        drawn = part.tensors.pixels[picked.repeat(len(match.conditions.asked))]
 
         class Memory:
             def draw(self, labels: torch.Tensor, _seed: int, drawn: torch.Tensor = drawn) -> Any:
@@ -336,7 +336,7 @@ def test_f89_f97_gate_killed_at_any_point_is_finished_by_the_next_and_tells_once
             gated()
     assert aliases()["champion"] == 1
     gated()
-    assert len(gate_numbers(second)) == 16  # of either version
+    assert len(gate_numbers(second)) == 20  # of either version
     assert versions() == [(2, "passed"), (1, "passed")]
     assert aliases() == {"champion": 2}
     version = client_of(second).get_model_version_by_alias("cgan", "champion")

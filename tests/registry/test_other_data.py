@@ -142,7 +142,7 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(second: Path, 
         champion = registry.version(1)
         reference = Reference.of(registry, champion)
     # Only the data are looked at.
-    inputs = SimpleNamespace(training=parts[0], heldout=parts[1])
+    inputs = SimpleNamespace(train=parts[0], held_out=parts[1])
     checks = compared(reference, cast(Any, inputs), LIMITS)
     assert [check.name for check in checks if not check.passed] == failed
     assert words in "; ".join(check.why for check in checks)
@@ -160,7 +160,7 @@ def test_f19_of_many_new_images_a_random_part_is_looked_at(
     parts = [Images(images[order], labels, list("012")) for _ in range(2)]
     with open_registry("cgan") as registry:
         reference = Reference.of(registry, registry.version(1))
-    inputs = SimpleNamespace(training=parts[0], heldout=parts[1].at(torch.arange(0)))
+    inputs = SimpleNamespace(train=parts[0], held_out=parts[1].at(torch.arange(0)))
     checks = compared(reference, cast(Any, inputs), LIMITS)
     assert {"label_agreement", "class_agreement"} <= {c.name for c in checks if not c.passed}
 
@@ -263,7 +263,7 @@ def test_f19_few_things_that_were_photographed_often_have_another_mix_by_chance(
         whole = replace(part, groups=groups)
         heldout = whole.at(torch.arange(0))
         checks = compared(
-            reference, cast(Any, SimpleNamespace(training=whole, heldout=heldout)), LIMITS
+            reference, cast(Any, SimpleNamespace(train=whole, held_out=heldout)), LIMITS
         )
         return {check.name for check in checks if not check.passed}
 

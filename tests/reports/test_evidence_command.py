@@ -30,6 +30,7 @@ from cgan.evidence.rounds import (
 from cgan.evidence.sets import default_per_class, fill, missing
 from cgan.files import locked
 from cgan.images import Images, first_copies, image_digests, load_images, save_images
+from cgan.inputs import Inputs
 from cgan.model.hardware import choose_hardware
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import whole_data
@@ -46,7 +47,6 @@ from cgan.project import (
     TEST_DATA,
     TRAIN_DATA,
 )
-from cgan.quality.evaluation import Inputs
 from cgan.reports import evidence as command
 from cgan.reports.evidence import Options, find_evidence
 from cgan.reports.evidence_report import _classes, _doubts, _methods, _verdict
@@ -142,7 +142,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
             patch.setattr(f"cgan.{module}.fill", lambda *given: pytest.fail(f"believed {given[4]}"))
             with pytest.raises(pytest.fail.Exception, match=r"believed 0\.99"):
                 found(believed=0.99, **options)
-    asked = missing(counts := inputs.training.tensors.counts, default_per_class(counts))
+    asked = missing(counts := inputs.train.tensors.counts, default_per_class(counts))
     images, _ = fill(inputs.model, inputs.judge, asked, params.evaluate.seed)
     pictures = picture_of(images)
     names = [f"{NAMES[label]}/{n:03d}.png" for n, label in enumerate(asked.tolist())]

@@ -1,0 +1,65 @@
+"""What the stages left in the project: generator, judge and both parts of the data, of one origin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cgan.errors import DataError
+from cgan.images import Images, load_images
+from cgan.model.file_facts import Facts
+from cgan.model.generative import GenerativeModel
+from cgan.model.hardware import find_device
+from cgan.model.model_file import load_generator
+from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TEST_DATA, TRAIN_DATA
+from cgan.quality.evaluation import shared_images
+from cgan.quality.judge import Judge, load_judge
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`facts`: of the generator's file. `test`: the source's own test set, where there is one."""
+
+    model: GenerativeModel
+    facts: Facts
+    judge: Judge
+    train: Images
+    held_out: Images
+    test: Images | None = None
+
+    @classmethod
+    def load(cls, device: str = "auto") -> Inputs:
+        """With both models on the device that `train.device` names. Raises DataError or ModelError for a
+        file that is absent or damaged, and where generator, judge and hold-out were not made from this
+        training part, and from one split: then every number would be of something else, and none of them
+        would show it."""
+        model, facts = load_generator(GENERATOR)
+        judge, judge_facts = load_judge(JUDGE)
+        train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
+
+        def begin(facts: Facts, key: str) -> str:
+            return str(facts.get(key))[:12]
+
+        digest, source = train.digest[:12], train.source_sha256[:12]
+        expected_kind, found_kind = ((part.classes, *part.shape) for part in (train, held_out))
+        images = "made of other images (classes, channels, height, width)"
+        for path, what, expected, actual in (
+            (GENERATOR, "trained on other data", digest, begin(facts, "data_digest")),
+            (JUDGE, "trained on other data", digest, begin(judge_facts, "data_digest")),
+            (HOLDOUT_DATA, "made from other data", source, held_out.source_sha256[:12]),
+            (HOLDOUT_DATA, images, expected_kind, found_kind),
+        ):
+            if actual != expected:
+                raise DataError(
+                    f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {actual}. "
+                    "Run `dvc repro`, or restore all files with `dvc checkout`."
+                )
+        if shared := shared_images(train, held_out):
+            raise DataError(
+                f"{HOLDOUT_DATA}: {shared:,} of its {len(held_out):,} images are also in {TRAIN_DATA}, "
+                "expected none: they come from different splits (`preprocess.seed` or "
+                "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
+                "then `dvc repro`."
+            )
+        found = find_device(device, "`train.device`")
+        test = load_images(TEST_DATA) if TEST_DATA.is_file() else None
+        return cls(model.to(found), facts, judge.to(found), train, held_out, test)
