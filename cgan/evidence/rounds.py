@@ -69,7 +69,7 @@ def rounds_by_fold(
             seed, names = params.evaluate.seed + fold, training.class_names
             return fill(network.to(hardware.device), judge, lacking, seed, believed, names)[0]
 
-        recipe, test, its = _seeded(params, fold), data.at(tested), unit_of[tested]
+        recipe, test, its = _seeded(params.train_judge, fold), data.at(tested), unit_of[tested]
         if theirs:
             require_unseen(theirs.tensors.pixels, test.tensors.pixels)
         return Round(name, training, lacking, drawn, recipe, place, hardware, test, its)
@@ -81,7 +81,7 @@ def rounds_by_seed(
     training: Images,
     drawn: Images,
     test: Images,
-    params: Params,
+    recipe: JudgeParams,
     count: int,
     folder: Path,
     hardware: Hardware,
@@ -90,10 +90,10 @@ def rounds_by_seed(
     unit_of, images, lacking = units_of(test), drawn.tensors.pixels, drawn.tensors.labels
 
     def round_of(seed: int) -> Round:
-        name, recipe = f"seed {seed + 1} of {count}", _seeded(params, seed)
-        place = folder / f"seed-{seed + 1}"
+        name, place = f"seed {seed + 1} of {count}", folder / f"seed-{seed + 1}"
+        of_seed = _seeded(recipe, seed)
         return Round(
-            name, training, lacking, lambda _: images, recipe, place, hardware, test, unit_of
+            name, training, lacking, lambda _: images, of_seed, place, hardware, test, unit_of
         )
 
     return [round_of(seed) for seed in range(count)]
@@ -156,6 +156,5 @@ def fold_generator(
     return load_generator(path)[0]
 
 
-def _seeded(params: Params, number: int) -> JudgeParams:
-    recipe = params.train_judge
+def _seeded(recipe: JudgeParams, number: int) -> JudgeParams:
     return recipe.model_copy(update={"seed": recipe.seed + number})

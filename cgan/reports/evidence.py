@@ -108,7 +108,9 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
             filled, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
             if options.drawn:
                 require_unseen(filled.tensors.pixels, test.tensors.pixels)
-            rounds = rounds_by_seed(training, filled, test, params, seeds, folder, hardware)
+            rounds = rounds_by_seed(
+                training, filled, test, params.train_judge, seeds, folder, hardware
+            )
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
         if probe.is_installed() and len(training) <= PROBED:

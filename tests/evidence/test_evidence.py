@@ -1,6 +1,7 @@
 """Do drawings help a classifier? The sets, the folds, the interval, and verdicts whose answer is known."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,15 +11,18 @@ import torch
 from conftest import ROOT
 from synthetic import a_model, sample_digits
 from torch import Tensor
-from uneven import uneven
+from uneven import NAMES, uneven
 
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
 from cgan.evidence import probe
+from cgan.evidence.answer import evidence
 from cgan.evidence.classifiers import COST_NOTHING, METHODS, adjusted, class_balanced
 from cgan.evidence.effect import DRAWN, Outcome, _of_class, effect, shared
 from cgan.evidence.rounds import folds_of, rounds_by_fold, rounds_by_seed
 from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated
 from cgan.images import Images, image_digests
+from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
 from cgan.model.networks import Architecture, build_generator
@@ -128,7 +132,7 @@ def test_rounds_of_seeds_differ_by_the_seed_alone_and_groups_are_tested_as_one(
 ) -> None:
     params = load_params(ROOT / "params.yaml")
     training, test, drawn = (uneven(seed=n) for n in (1, 2, 3))
-    rounds = rounds_by_seed(training, drawn, test, params, 3, tmp_path, CPU)
+    rounds = rounds_by_seed(training, drawn, test, params.train_judge, 3, tmp_path, CPU)
     seeds = [params.train_judge.seed + n for n in range(3)]
     assert [each.recipe for each in rounds] == [
         params.train_judge.model_copy(update={"seed": seed}) for seed in seeds
@@ -265,7 +269,7 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
 
     drawn = Images(digits(rows_of(1)[30:42]).pixels, np.ones(12, np.int64))
     test = digits(rows_of(0)[50:60], rows_of(1)[50:54])
-    rounds = rounds_by_seed(training, drawn, test, params, 3, tmp_path, CPU)
+    rounds = rounds_by_seed(training, drawn, test, params.train_judge, 3, tmp_path, CPU)
     assert [each.name for each in rounds] == [f"seed {n} of 3" for n in (1, 2, 3)]
     found = rounds[0].outcome(progress)  # type: ignore[arg-type]
     assert set(found.right) == {*METHODS, *COST_NOTHING} and len(steps) == len(METHODS)
@@ -285,6 +289,70 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
         assert counts == [20, 20], name
 
 
+class Pool(GenerativeModel):
+    """Draws images of `images` in turn, whatever is asked for by the seed; of `drawn_as`, if given, all the
+    time."""
+
+    def __init__(self, images: Images, drawn_as: int | None = None) -> None:
+        super().__init__()
+        self.images, self.drawn_as = images, drawn_as
+
+    @property
+    def classes(self) -> int:
+        return self.images.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.images.shape
+
+    @property
+    def kind(self) -> str:
+        return "a pool"
+
+    def draw(self, labels: Tensor, seed: int) -> Tensor:
+        asked = labels if self.drawn_as is None else torch.full_like(labels, self.drawn_as)
+        return self.images.tensors.pixels[repeated(self.images.tensors.labels, asked, seed)]
+
+
+def test_in_python_evidence_is_that_of_rounds_by_seed_and_keeps_its_classifiers(
+    tmp_path: Path,
+) -> None:
+    train, held_out, pool = (uneven(times=2, seed=n) for n in (1, 2, 3))
+    train, held_out = replace(train, class_names=["<b>", "apple", "fig"]), held_out
+    generator = Generator(Pool(pool), {})
+    recipe = RECIPE.model_copy(update={"total_kimg": 0.2})
+    found = evidence(train, held_out, generator, recipe=recipe, seeds=2, folder=tmp_path, seed=4)
+    lacking = missing(train.tensors.counts)
+    drawn = Images(generator.model.draw(lacking, 4), lacking, NAMES)
+    hardware = choose_hardware("cpu", "auto")
+    rounds = rounds_by_seed(train, drawn, held_out, recipe, 2, tmp_path / "again", hardware)
+    expected = effect([each.outcome() for each in rounds], COST_NOTHING, folded=False)
+    assert found.effect == expected and found.verdict == expected.overall.verdict
+    assert found.gain == expected.overall.gain and found.interval == expected.overall.interval
+    assert len(found.accuracies) == len(COST_NOTHING) + 1
+    shown = found._repr_html_()
+    assert found.verdict in shown and "<b>" not in shown and "&lt;b&gt;" in shown
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("seed-*/*.safetensors")}
+    assert len(files) == 2 * len(METHODS)
+    again = evidence(train, held_out, generator, recipe=recipe, seeds=2, folder=tmp_path, seed=4)
+    assert again == found
+    assert {path: path.stat().st_mtime_ns for path in files} == files, "none is trained again"
+
+
+def test_evidence_in_python_refuses_what_does_not_belong_together() -> None:
+    train, held_out = uneven(seed=1), uneven(seed=2)
+    generator = Generator(Pool(train), {})
+    leak = held_out.at(range(5)), train.at(range(3))
+    mixed = Images(
+        *(np.concatenate([getattr(part, n) for part in leak]) for n in ("pixels", "labels")), NAMES
+    )
+    for part, kind in ((mixed, "3 that are"), (uneven(channels=3), r"\(3, 3, 8, 12\)")):
+        with pytest.raises(DataError, match=f"held_out: expected.*found.*{kind}"):
+            evidence(train, part, generator)
+    with pytest.raises(CganError, match="seeds is 1, expected at least 2"):
+        evidence(train, held_out, generator, seeds=1)
+
+
 @pytest.mark.slow
 def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Path) -> None:
     of = [rows_of(digit) for digit in (3, 5, 8)]
@@ -299,7 +367,7 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
         (training.tensors.pixels[-1:].expand(95, -1, -1, -1).clone(), ["harm", "no difference"]),
     ):
         drawn = Images(images, asked)
-        rounds = rounds_by_seed(training, drawn, test, params, 5, tmp_path, CPU)
+        rounds = rounds_by_seed(training, drawn, test, params.train_judge, 5, tmp_path, CPU)
         for path in tmp_path.glob("*/drawn.safetensors"):
             path.unlink()
         outcomes = [each.outcome() for each in rounds]

@@ -342,7 +342,7 @@ def test_near_copies_of_tested_images_are_counted_and_named() -> None:
         np.concatenate([others.labels, learnt.labels[:1].repeat(3)]),
         NAMES,
     )
-    rounds = rounds_by_seed(learnt, others, test, params, 2, Path("x"), cpu)
+    rounds = rounds_by_seed(learnt, others, test, params.train_judge, 2, Path("x"), cpu)
     assert near_to_training(rounds, folded=False) == (3, 59)
     change = Difference(0.5, 0.49, (-0.05, 0.03), (-0.06, 0.04), 90)
     effect = Effect("augmented", change, {0: change})
