@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 
 from cgan.data.csv_reader import read_csv
-from cgan.evidence.classifiers import COST_NOTHING
-from cgan.evidence.effect import DRAWN, Difference, Outcome, effect
-from cgan.evidence.rounds import folds_of, rounds_by_fold
-from cgan.evidence.sets import folds
+from cgan.downstream.classifiers import COST_NOTHING
+from cgan.downstream.effect import DRAWN, Difference, Outcome, effect
+from cgan.downstream.rounds import folds_of, rounds_by_fold
+from cgan.downstream.sets import folds
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.sections import ValidateParams
 from cgan.quality.judge import look, silent

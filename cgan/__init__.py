@@ -13,25 +13,30 @@ if TYPE_CHECKING:
     from cgan.images import Images
     from cgan.page.run_page import write_page
     from cgan.quality.evaluation import evaluate
+    from cgan.usefulness import Evidence, evidence
 
 __version__ = "0.2.0"
 __all__ = [
     "Evaluation",
+    "Evidence",
     "Generator",
     "Images",
     "Run",
     "__version__",
     "evaluate",
+    "evidence",
     "fit",
     "read",
     "write_page",
 ]
 _MODULES = {
     "Evaluation": "cgan.evaluation",
+    "Evidence": "cgan.usefulness",
     "Generator": "cgan.drawing.generator",
     "Images": "cgan.images",
     "Run": "cgan.fitting",
     "evaluate": "cgan.quality.evaluation",
+    "evidence": "cgan.usefulness",
     "fit": "cgan.fitting",
     "read": "cgan.data.sources",
     "write_page": "cgan.page.run_page",

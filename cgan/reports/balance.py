@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cgan.downstream.sets import fill, missing
 from cgan.drawing.drawings import class_folders, write_csv, write_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
-from cgan.evidence.sets import fill, missing
 from cgan.files import read_json, write_text
 from cgan.markdown import in_spreadsheet
 from cgan.model.sampling import picture_of

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 
 from cgan.data.sources import read_by
-from cgan.errors import CganError, DataError, duration, listed, percent
-from cgan.evidence import probe
-from cgan.evidence.classifiers import COST_NOTHING, METHODS, Round
-from cgan.evidence.effect import DRAWN, Outcome, effect
-from cgan.evidence.rounds import (
+from cgan.downstream import probe
+from cgan.downstream.classifiers import COST_NOTHING, METHODS, Round
+from cgan.downstream.effect import DRAWN, Outcome, effect
+from cgan.downstream.rounds import (
     folds_of,
     near_to_training,
     rounds_by_fold,
     rounds_by_seed,
     with_probe,
 )
-from cgan.evidence.sets import fill, missing, require_unseen
+from cgan.downstream.sets import fill, missing, require_unseen
+from cgan.errors import CganError, DataError, duration, listed, percent
 from cgan.files import locked, require_writable, sha256_of, write_text
 from cgan.images import Images, image_digests, load_images
 from cgan.inputs import Inputs
@@ -60,7 +60,7 @@ ROUNDS = 5
 PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
 KEPT = 3  # answers, the one at hand among them, whose classifiers stay
 # The code that decides an answer.
-CODE = ("splitting.py", "evidence/*.py", "model/*.py", "quality/judge.py", "training/*.py")
+CODE = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py", "training/*.py")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from cgan.downstream.classifiers import WORDS, Round
+from cgan.downstream.effect import Difference, Effect, Outcome, together
+from cgan.downstream.probe import PROBE
 from cgan.errors import percent
-from cgan.evidence.classifiers import WORDS, Round
-from cgan.evidence.effect import Difference, Effect, Outcome, together
-from cgan.evidence.probe import PROBE
 from cgan.markdown import table
 from cgan.quality.metrics import mean_share
 from cgan.registry.client import now

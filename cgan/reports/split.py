@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cgan.downstream.rounds import folds_of
 from cgan.drawing.drawings import class_folders, new_folder, numbered, write_folder
-from cgan.evidence.rounds import folds_of
 from cgan.images import Images, load_images
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import whole_data

@@ -17,17 +17,17 @@ from synthetic import a_model, write_csv
 from uneven import NAMES, uneven, write_uneven_csv, write_uneven_folder
 
 from cgan.data.csv_reader import read_csv
-from cgan.drawing.drawings import write_folder
-from cgan.errors import CganError
-from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome
-from cgan.evidence.rounds import (
+from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome
+from cgan.downstream.rounds import (
     folds_of,
     near_to_training,
     rounds_by_fold,
     rounds_by_seed,
     units_of,
 )
-from cgan.evidence.sets import default_per_class, fill, missing
+from cgan.downstream.sets import default_per_class, fill, missing
+from cgan.drawing.drawings import write_folder
+from cgan.errors import CganError
 from cgan.files import locked
 from cgan.images import Images, first_copies, image_digests, load_images, save_images
 from cgan.inputs import Inputs
@@ -64,7 +64,7 @@ def rare(uneven_project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTrac
 @pytest.fixture
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """One test with the pretrained network is enough: it takes a second."""
-    monkeypatch.setattr("cgan.evidence.probe.is_installed", lambda: False)
+    monkeypatch.setattr("cgan.downstream.probe.is_installed", lambda: False)
 
 
 def found(**options: object) -> tuple[dict[str, object], list[str]]:
@@ -101,7 +101,7 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     generators = {(place / "generator.safetensors").read_bytes() for place in places}
     assert len(generators) == 5, "each has its own images and its own seed"
 
-    monkeypatch.setattr("cgan.evidence.classifiers.train_judge", lambda *_, **__: pytest.fail())
+    monkeypatch.setattr("cgan.downstream.classifiers.train_judge", lambda *_, **__: pytest.fail())
     again, _ = found()
     assert {**again, "time": ""} == {**report, "time": ""}
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.evidence import probe
-from cgan.evidence.classifiers import Round
-from cgan.evidence.effect import Outcome
-from cgan.evidence.sets import fill, folds, missing, require_unseen
+from cgan.downstream import probe
+from cgan.downstream.classifiers import Round
+from cgan.downstream.effect import Outcome
+from cgan.downstream.sets import fill, folds, missing, require_unseen
 from cgan.images import Images, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import Hardware

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgan import notebook
+from cgan.downstream.classifiers import COST_NOTHING, WORDS
+from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome, effect
+from cgan.downstream.rounds import rounds_by_seed
+from cgan.downstream.sets import missing
 from cgan.errors import CganError, DataError, percent
-from cgan.evidence.classifiers import COST_NOTHING, WORDS
-from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, effect
-from cgan.evidence.rounds import rounds_by_seed
-from cgan.evidence.sets import missing
 from cgan.images import Images, image_digests
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.params.sections import JudgeParams

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cgan.evidence.effect import DRAWN, Outcome
-from cgan.evidence.probe import PROBE
-from cgan.evidence.sets import repeated
+from cgan.downstream.effect import DRAWN, Outcome
+from cgan.downstream.probe import PROBE
+from cgan.downstream.sets import repeated
 from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams

@@ -13,14 +13,13 @@ from synthetic import a_model, sample_digits
 from torch import Tensor
 from uneven import NAMES, uneven
 
+from cgan.downstream import probe
+from cgan.downstream.classifiers import COST_NOTHING, METHODS, adjusted, class_balanced
+from cgan.downstream.effect import DRAWN, Outcome, _of_class, effect, shared
+from cgan.downstream.rounds import folds_of, rounds_by_fold, rounds_by_seed
+from cgan.downstream.sets import default_per_class, fill, folds, missing, repeated
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
-from cgan.evidence import probe
-from cgan.evidence.answer import evidence
-from cgan.evidence.classifiers import COST_NOTHING, METHODS, adjusted, class_balanced
-from cgan.evidence.effect import DRAWN, Outcome, _of_class, effect, shared
-from cgan.evidence.rounds import folds_of, rounds_by_fold, rounds_by_seed
-from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated
 from cgan.images import Images, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware
@@ -29,6 +28,7 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, look, silent
+from cgan.usefulness import evidence
 
 RECIPE = JudgeParams(total_kimg=2.0, batch_size=32, peak_lr=0.2, width=8, seed=1)
 CPU = choose_hardware("cpu", "float32")
