@@ -69,8 +69,10 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
 
 
 def test_a_trial_takes_from_the_remote_what_is_not_in_the_cache(base: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # of an activated environment
+
     def dvc(*arguments: str) -> None:
-        run(sys.executable, "-m", "dvc", *arguments, cwd=base)
+        run(sys.executable, "-m", "dvc", *arguments, cwd=base, PATH=path)
 
     dvc("remote", "add", "--quiet", "--default", "storage", str(base.parent / "storage"))
     commit(base)
