@@ -35,7 +35,6 @@ CHANGES_NO_WEIGHT = {
     # How bytes get to the disk, not which; words for the user.
     "cgan.files",
     "cgan.errors",
-    "cgan.project",
 }
 
 
