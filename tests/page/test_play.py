@@ -73,7 +73,7 @@ def test_half_a_morph_is_the_mean_of_two_conditions(page: Visitor, tmp_path: Pat
 
 
 def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Visitor, tmp_path: Path) -> None:
-    generator = generator_of(height=12, width=12)
+    generator = generator_of(height=12, width=9)
     page.show(generator, tmp_path)
     assert page.value("text") == "2024" and page.words("fault") == ""
     page.set_text("31415926")
@@ -90,8 +90,8 @@ def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Visitor, tmp_
     page.set_text(f"{long}7")
     assert page.label().startswith(f"{long},") and "first 200 of 201" in page.words("fault")
     found = page.pixels()
-    rows, columns = (size // 12 for size in found.shape[:2])
-    cells = found.reshape(rows, 12, columns, 12, 3).swapaxes(1, 2).reshape(-1, 12, 12, 3)[:200]
+    rows, columns = found.shape[0] // 12, found.shape[1] // 9
+    cells = found.reshape(rows, 12, columns, 9, 3).swapaxes(1, 2).reshape(-1, 12, 9, 3)[:200]
     assert_alike(side_by_side(cells), side_by_side(generator.draw(long)))
 
 

@@ -13,7 +13,7 @@ from cgan.evaluation import Evaluation, Score
 from cgan.project import EVALUATION, RUN_REFERENCE
 from cgan.reports import compare as command
 from cgan.reports.compare import code_in_words, comparison, metric_changes
-from cgan.reports.recorded_run import recorded
+from cgan.reports.recorded_run import find_run_id, recorded
 
 
 @pytest.fixture
@@ -52,6 +52,11 @@ def test_numbers_stand_side_by_side_with_the_difference_and_what_it_means(finish
     same = comparison(report, reference, report, reference)
     assert same.startswith("**B does not differ from A.**")
     assert "Params that differ: 1" in markdown and "Both runs have the same commit." in markdown
+
+
+def test_a_run_is_named_by_its_id_with_or_without_mlflow_s_address() -> None:
+    run_id = "0123456789abcdef" * 2
+    assert find_run_id(run_id) == find_run_id(f"runs:/{run_id}/model") == run_id
 
 
 def test_the_code_of_two_runs_is_what_git_shows() -> None:

@@ -3,9 +3,12 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from synthetic import make_images
 from typer.testing import CliRunner
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 from cgan.cli import app
 from cgan.images import Images
 from cgan.params.reading import load_params
+from cgan.reports import foresight
 from cgan.reports.foresight import foresee, next_step
 
 
@@ -43,6 +47,23 @@ def test_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_too_f
     unequal = np.delete(np.arange(len(many.labels)), np.flatnonzero(many.labels == 1)[:20])
     lines = [*foresee(many.at(unequal), params)]
     assert lines[0] == "To train on: 54 of a, 36 of b, 54 of c."
+
+
+@pytest.mark.usefixtures("project")
+def test_the_time_of_a_sampler_is_that_of_all_its_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def draw(labels: torch.Tensor, _seed: int) -> None:
+        clock[0] += 0.5 * len(labels)
+
+    sampler = SimpleNamespace(draw=draw, seconds_per_drawing=0.5, shape=(1, 8, 8), classes=3)
+    monkeypatch.setattr(foresight, "sampler_of", lambda *_: sampler)
+    monkeypatch.setattr(foresight, "seconds_of_judge", lambda *_: 0.0)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    params = load_params()
+    choice = cast(Any, SimpleNamespace(params=params.train, sampler=sampler))
+    count = foresight.drawings_of_a_run(found(), params, choice)
+    assert foresight._seconds(found(), params, choice)[0] == 0.5 * count > 30
 
 
 @pytest.mark.usefixtures("project")
