@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgan.data import csv_reader
-from cgan.data.sources import fetch
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
@@ -23,6 +21,8 @@ from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
 from cgan.quality.judge import Judge, Prediction, look, train_judge
 from cgan.quality.metrics import frechet_distance
+from cgan.readers import csv_reader
+from cgan.readers.sources import fetch
 from cgan.splitting import split
 from cgan.training.auto import resolve
 

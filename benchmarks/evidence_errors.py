@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgan.data.csv_reader import read_csv
 from cgan.downstream.classifiers import COST_NOTHING
 from cgan.downstream.effect import DRAWN, Difference, Outcome, effect
 from cgan.downstream.rounds import folds_of, rounds_by_fold
@@ -31,6 +30,7 @@ from cgan.downstream.sets import folds
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.sections import ValidateParams
 from cgan.quality.judge import look, silent
+from cgan.readers.csv_reader import read_csv
 
 from .evaluation_set import all_params, as_dataset, csv_file, preset
 

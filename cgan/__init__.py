@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgan.data.sources import read
     from cgan.drawing.generator import Generator
     from cgan.evaluation import Evaluation
     from cgan.fitting import Run, fit
     from cgan.images import Images
     from cgan.page.run_page import write_page
     from cgan.quality.evaluation import evaluate
+    from cgan.readers.sources import read
     from cgan.usefulness import Evidence, evidence
 
 __version__ = "0.2.0"
@@ -38,7 +38,7 @@ _MODULES = {
     "evaluate": "cgan.quality.evaluation",
     "evidence": "cgan.usefulness",
     "fit": "cgan.fitting",
-    "read": "cgan.data.sources",
+    "read": "cgan.readers.sources",
     "write_page": "cgan.page.run_page",
 }
 

@@ -186,9 +186,9 @@ def validate(
 
     In a project, it also says what a run with these images will do, and how long it takes here.
     """
-    from cgan.data import csv_report, pictures, sources
     from cgan.files import write_json
     from cgan.params.sections import DataParams, ValidateParams
+    from cgan.readers import csv_report, pictures, sources
 
     here, params, source = None, ValidateParams(), DataParams()
     if Path("params.yaml").is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import on_a_thread
 
-from cgan.data import kaggle as kaggle_module
+from cgan.readers import kaggle as kaggle_module
 
 KEY = "5ecre7-5ecre7-5ecre7"
 JSON = {"Content-Type": "application/json"}

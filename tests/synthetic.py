@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgan.data.sources import mnist_sample
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
+from cgan.readers.sources import mnist_sample
 
 
 @functools.cache

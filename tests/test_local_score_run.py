@@ -23,7 +23,6 @@ from uneven import uneven, write_uneven_csv
 
 from cgan import project
 from cgan.cli import app
-from cgan.data.csv_reader import read_csv
 from cgan.drawing.generator import ANSWER_S, Generator
 from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation
@@ -34,6 +33,7 @@ from cgan.page import drawn_facts
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params
 from cgan.quality import comparison
+from cgan.readers.csv_reader import read_csv
 from cgan.reports import evidence
 from cgan.reports.balance import balance
 from cgan.reports.compare import compare

@@ -19,9 +19,9 @@ from toy_project import commit
 from tracked import Store, log_model, log_steps, training
 from tracked import root as root
 
-from cgan.data import sources
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams
+from cgan.readers import sources
 from cgan.tracking.runs import flush
 
 MARK = f"planted-{uuid.uuid4().hex}"

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgan.data.sources import read_by
 from cgan.downstream import probe
 from cgan.downstream.classifiers import COST_NOTHING, METHODS, Round
 from cgan.downstream.effect import DRAWN, Outcome, effect
@@ -46,6 +45,7 @@ from cgan.project import (
     home,
 )
 from cgan.quality.judge import Progress
+from cgan.readers.sources import read_by
 from cgan.reports.evidence_report import report_on
 from cgan.reports.foresight import seconds_of_judge
 from cgan.stages import runner

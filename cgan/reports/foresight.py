@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 
 from cgan.contact_sheet import COLUMNS
-from cgan.data.csv_report import of_each
-from cgan.data.sources import read_by
 from cgan.errors import duration, listed
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware
@@ -19,6 +17,8 @@ from cgan.params.sections import DataParams, JudgeParams, Params
 from cgan.project import RUN_PAGE
 from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import train_judge
+from cgan.readers.csv_report import of_each
+from cgan.readers.sources import read_by
 from cgan.splitting import divide
 from cgan.stages.forecast import seconds_a_step, seconds_of_training
 from cgan.training.auto import Choice, choose, choose_gan, sampler_of

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from cgan.data.csv_reader import read_csv
-from cgan.data.sources import renamed
 from cgan.files import read_json
 from cgan.images import Images, load_images
 from cgan.params.sections import ValidateParams
 from cgan.project import CSV, CSV_SOURCE, PICTURES
+from cgan.readers.csv_reader import read_csv
+from cgan.readers.sources import renamed
 
 
 def load_raw(params: ValidateParams) -> Images:

@@ -1,9 +1,9 @@
 """Stage validate: is the data what it should be? Stops with row and column, or the file, if not."""
 
-from cgan.data import csv_report
 from cgan.files import write_json
 from cgan.params.reading import load_params
 from cgan.project import CSV, PICTURES, VALIDATION
+from cgan.readers import csv_report
 from cgan.stages.raw import load_raw
 from cgan.stages.runner import log, run_stage
 

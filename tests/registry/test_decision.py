@@ -12,7 +12,6 @@ import pytest
 import torch
 from conftest import ROOT
 
-from cgan.data.sources import mnist_sample
 from cgan.evaluation import ClassScores, Evaluation, Score
 from cgan.images import Images
 from cgan.model.networks import Architecture, build_generator
@@ -24,6 +23,7 @@ from cgan.quality.evaluation import Conditions
 from cgan.quality.judge import look, train_judge
 from cgan.quality.metrics import Accuracy, accuracy_of, wilson_interval
 from cgan.quality.outliers import Excess
+from cgan.readers.sources import mnist_sample
 from cgan.registry.decision import (
     COMPARED,
     DrawingsLook,

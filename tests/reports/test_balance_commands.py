@@ -9,8 +9,6 @@ import pytest
 from finished_project import finish_uneven
 from uneven import NAMES
 
-from cgan.data.album import find
-from cgan.data.csv_reader import read_csv
 from cgan.drawing.drawings import class_folders, numbered
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
@@ -19,6 +17,8 @@ from cgan.images import load_images
 from cgan.model.model_file import load_generator, save_network
 from cgan.params.reading import load_params
 from cgan.project import CSV, CSV_SOURCE, EVIDENCE, GATE_REPORT, GENERATOR, TRAIN_DATA
+from cgan.readers.album import find
+from cgan.readers.csv_reader import read_csv
 from cgan.reports.balance import balance
 
 

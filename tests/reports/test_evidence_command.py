@@ -16,7 +16,6 @@ from recording import RecordingTracker, reopened
 from synthetic import a_model, write_csv
 from uneven import NAMES, uneven, write_uneven_csv, write_uneven_folder
 
-from cgan.data.csv_reader import read_csv
 from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome
 from cgan.downstream.rounds import (
     folds_of,
@@ -47,6 +46,7 @@ from cgan.project import (
     TEST_DATA,
     TRAIN_DATA,
 )
+from cgan.readers.csv_reader import read_csv
 from cgan.reports import evidence as command
 from cgan.reports.evidence import Options, find_evidence
 from cgan.reports.evidence_report import _classes, _doubts, _methods, _verdict

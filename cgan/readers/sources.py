@@ -17,11 +17,6 @@ from typing import IO, Any, Literal, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.data import kaggle
-from cgan.data.album import ARCHIVES, find, first_line, refuse_hostile
-from cgan.data.csv_reader import other_names, read_csv
-from cgan.data.csv_report import report_on
-from cgan.data.pictures import read_album
 from cgan.errors import (
     CganError,
     DataError,
@@ -34,6 +29,11 @@ from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, writ
 from cgan.images import Images, save_images
 from cgan.params.checks import check_section
 from cgan.params.sections import DataParams, PreprocessParams, Section, ValidateParams
+from cgan.readers import kaggle
+from cgan.readers.album import ARCHIVES, find, first_line, refuse_hostile
+from cgan.readers.csv_reader import other_names, read_csv
+from cgan.readers.csv_report import report_on
+from cgan.readers.pictures import read_album
 from cgan.splitting import grouped
 
 CHUNK_BYTES = 1 << 20

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cgan.data.csv_reader import renumbering_advice
 from cgan.errors import DataError, listed
 from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.params.sections import ValidateParams
+from cgan.readers.csv_reader import renumbering_advice
 
 FEW = 50  # images of a class: warn
 UNSCALED = 16  # the highest value of scikit-learn's digits

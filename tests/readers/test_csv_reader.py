@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import csv_lines, make_images
 
-from cgan.data import csv_reader, csv_report, sources
-from cgan.data.csv_reader import read_csv
 from cgan.errors import DataError, SourceError
 from cgan.images import Images
 from cgan.params.sections import DataParams, ValidateParams
+from cgan.readers import csv_reader, csv_report, sources
+from cgan.readers.csv_reader import read_csv
 
 IMAGES, LABELS = make_images()
 LINES = csv_lines(IMAGES, LABELS)
@@ -179,7 +179,9 @@ def test_f83_rows_with_other_faults_are_not_to_be_renumbered(tmp_path: Path) -> 
 )
 def test_f17_field_of_megabytes_is_refused_in_bounded_memory(tmp_path: Path, field: str) -> None:
     (tmp_path / "train.csv").write_text("\n".join(with_field(17, 13, field)))
-    imports = "import pandas; from cgan.data import csv_reader; from cgan.errors import DataError\n"
+    imports = (
+        "import pandas; from cgan.readers import csv_reader; from cgan.errors import DataError\n"
+    )
     imports += "from cgan.params.sections import ValidateParams"
     code = (
         "try: csv_reader.read_csv('train.csv', ValidateParams())\n"
@@ -220,13 +222,14 @@ def test_f20_file_that_changes_while_it_is_read_is_refused(
 
 
 def strict_values(data: bytes) -> list[list[int]] | None:
-    """The reader's meaning in the plainest words: None where a value is not 0–255."""
+    """The reader's meaning in the plainest words: None where a pixel is not 0–255, or a label not 0–999."""
     field = re.compile(rb'[ \t]*(?:"\s*)?(\+?\d+|-0+)(?:\s*")?[ \t\r]*')
     lines = [line.split(b",") for line in data.split(b"\n")[1:] if line.strip()]
     if any(len(line) != 65 or not all(map(field.fullmatch, line)) for line in lines):
         return None
     rows = [[int(field.sub(rb"\1", value)) for value in line] for line in lines]
-    return rows if rows and max(map(max, rows)) <= 255 else None
+    inside = all(label <= 999 and max(pixels) <= 255 for label, *pixels in rows)
+    return rows if rows and inside else None
 
 
 @given(data=st.data())

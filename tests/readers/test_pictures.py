@@ -15,8 +15,6 @@ from PIL import Image
 from synthetic import csv_lines, make_images, zip_of
 
 from cgan import splitting
-from cgan.data import csv_report, pictures
-from cgan.data.sources import read_by
 from cgan.errors import CganError, DataError
 from cgan.files import read_json
 from cgan.images import Images, load_images
@@ -24,6 +22,8 @@ from cgan.page.data_facts import whole_data
 from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, ValidateParams
 from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
+from cgan.readers import csv_report, pictures
+from cgan.readers.sources import read_by
 from cgan.stages import download, preprocess, validate
 
 Files = dict[str, Any]  # name → bytes; a link's target; None: a folder

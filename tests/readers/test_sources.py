@@ -15,10 +15,10 @@ from kaggle_server import KEY, Answer, KaggleServer
 from kaggle_server import kaggle as kaggle
 from synthetic import csv_lines, make_images, zip_of
 
-from cgan.data import csv_reader, sources
-from cgan.data import kaggle as kaggle_module
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams, ValidateParams
+from cgan.readers import csv_reader, sources
+from cgan.readers import kaggle as kaggle_module
 
 CSV = ("\n".join(csv_lines(*make_images())) + "\n").encode()
 GOOD = b"label,pixel0\n0,1\n"
