@@ -257,19 +257,6 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     raise typer.Exit(serve_ui(root, port, experiment_name(experiment)))
 
 
-track = typer.Typer(no_args_is_help=True, help="Send records that MLflow has not received yet.")
-app.add_typer(track, name="track", rich_help_panel=PRODUCTION)
-
-
-@track.command()
-def flush() -> None:
-    """Send the records that are waiting because MLflow could not be reached."""
-    require_project()
-    from cgan.tracking.runs import flush
-
-    typer.echo("\n".join(flush()) or "Nothing waits.")
-
-
 @app.command(rich_help_panel=PRODUCTION)
 def gate() -> None:
     """Compare what `dvc repro` trained with the champion, and promote it or block it (exit code 3)."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,11 @@ def locked(path: Path, *, wait: bool = True, inherited: bool = False) -> Iterato
                 "would write at once. Mount it with locks, or use a project and CGAN_HOME on a local disk."
             ) from None
         yield True
+
+
+def remove(folder: Path) -> None:
+    """Never half of it: whoever looks there finds all or nothing."""
+    shutil.rmtree(folder.rename(f"{folder}-{secrets.token_hex(4)}-removed"))
 
 
 def md5_of(path: Path | str) -> str:

@@ -28,7 +28,12 @@ GENERATOR = Path("models/generator.safetensors")
 DISCRIMINATOR = Path("models/discriminator.safetensors")
 BLOCKED = 3  # exit code of `cgan gate`
 LOCK = Path("dvc.lock")
-RUN_REFERENCE = Path("models/mlflow_run.json")
+TRAINING = Path("models/training.json")  # what its run is called, and what it was made from
+SOURCE = Path(
+    "models/source"
+)  # of a training: params.yaml, dvc.yaml, dvc.lock, uncommitted changes
+BEGUN = "run.json"  # in the folder of a training in progress: what TRAINING is going to say
+RUN_REFERENCE = Path("models/mlflow_run.json")  # where MLflow has the run
 CARD = Path("models/README.md")  # the generator's model card
 EVALUATION = Path("reports/evaluation.json")
 METRICS_FILE = Path("reports/metrics.json")
@@ -73,6 +78,16 @@ def require_project() -> Path:
 
 
 def home(root: Path | None = None) -> Path:
-    """What outlives a checkout: runs in progress, records not yet sent, the chart library, locks, and DVC's
-    cache of checkouts. CGAN_HOME, by default `.cgan` in the project's folder."""
+    """What outlives a checkout: trainings in progress, the chart library, locks, and DVC's cache of
+    checkouts. CGAN_HOME, by default `.cgan` in the project's folder."""
     return Path(os.environ.get("CGAN_HOME") or (root or project_root()) / ".cgan").resolve()
+
+
+def training_folder(fingerprint: str) -> Path:
+    """Of a training in progress: its checkpoints, previews, and what its run is called."""
+    return home() / "runs" / fingerprint
+
+
+def training_lock(folder: Path) -> Path:
+    """Held by the training of that folder, in whichever checkout it works."""
+    return folder.with_suffix(".lock")

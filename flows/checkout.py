@@ -1,7 +1,7 @@
 """Where a run works that is not at the engineer's terminal: in a fresh clone at a commit, its checkout.
 
 `enter` is the pull step of prefect.yaml: Prefect calls it in the run's process before it loads the flow. The
-next one removes what has ended. Results, checkpoints and unsent records are in DVC's cache and in the Home of
+next one removes what has ended. Results and checkpoints are in DVC's cache and in the Home of
 the project that it belongs to, so a run that was cut off goes on in another checkout.
 """
 

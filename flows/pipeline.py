@@ -143,19 +143,29 @@ def pipeline(
             if overrides:
                 dvc("status")  # while a stage runs, params.yaml must not change
                 relay(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
-            for stage in STAGES:
+            for stage in STAGES[:-1]:
                 _require(stage(work), f"Stage `{stage.name}`: ")
+            recorded = record(work)
+            if (
+                recorded.is_failed()
+            ):  # MLflow is away: the training is kept, and the next run records it
+                _keep(work, str(recorded.message))
+            _require(recorded, "Stage `record`: ")
             judged = _require(judge(), "Gate: ") if gate else None
             message = publish(judged is not None)
-            if here:  # the next checkout begins with these results
-                write_bytes(home() / LOCK, LOCK.read_bytes())
-            if work.remote:
-                note = f"\nThe results are in this machine's cache.\n{message}"
-                _require(push(), "dvc push: ", note)
+            _keep(work, message)
         except CganError as error:
             return Failed(message=str(error))
     name = judged.name if judged else "Completed"
     return Completed(name=WITHOUT_CHANGE if name == "Blocked" else name, message=message)
+
+
+def _keep(work: Work, message: str) -> None:
+    """The results, for the checkouts of later runs, here and on other machines."""
+    if os.environ.get(CHECKOUT):  # the next one begins with these results
+        write_bytes(home() / LOCK, LOCK.read_bytes())
+    if work.remote:
+        _require(push(), "dvc push: ", f"\nThe results are in this machine's cache.\n{message}")
 
 
 def _require(state: State[Any], where: str, note: str = "") -> State[Any]:

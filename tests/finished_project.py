@@ -12,7 +12,18 @@ from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png, image_grid
 from cgan.params.reading import load_params
-from cgan.project import CSV, GENERATOR, LOSSES, PREVIEWS, PROBES, RUN_REFERENCE, TRAIN_DATA
+from cgan.params.sections import flatten
+from cgan.project import (
+    CSV,
+    GENERATOR,
+    LOSSES,
+    PREVIEWS,
+    PROBES,
+    RUN_REFERENCE,
+    SOURCE,
+    TRAIN_DATA,
+    TRAINING,
+)
 from cgan.quality import comparison
 from cgan.stages import evaluate, preprocess, train_judge, validate
 from cgan.training.monitoring import PROBE
@@ -69,8 +80,16 @@ def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
         rows = [[step, *(0.1 * step + n for n in range(len(columns) - 1))] for step in STEPS]
         lines = [columns, *(map(str, row) for row in rows)]
         write_text(path, "".join(",".join(line) + "\n" for line in lines))
-    known = {"run_key": "k", "run_name": "a run", "experiment": "cgan", "run_id": "0" * 32}
-    write_json(RUN_REFERENCE, {**known, **reference})
+    write_bytes(SOURCE / "params.yaml", Path("params.yaml").read_bytes())
+    run = {"run_key": "k", "run_name": "a run", "experiment": "cgan", "run_id": "0" * 32}
+    data_facts = {"name": "file: digits.csv", "path": str(CSV), "sha256": made["data_sha256"]}
+    about = {
+        **{"began_ms": 1_000_000, "ended_ms": 1_010_000, "numbers": {"time/training_s": 2.5}},
+        **{"params": flatten(load_params()), "dataset": data_facts},
+        "tags": {"cgan.fingerprint": "f" * 16, "data": "digits"},
+    }
+    write_json(TRAINING, {**run, **about, **reference})
+    write_json(RUN_REFERENCE, {**run, **reference})
 
 
 def page_data(page: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `cgan gate` finds in a project: a CSV, its parts, a judge, a trained generator and its records."""
+"""What `cgan gate` finds in a project: a CSV, its parts, a judge, a trained generator and its run."""
 
 import contextlib
 import functools
@@ -24,8 +24,7 @@ from cgan.params.reading import load_params
 from cgan.quality import comparison
 from cgan.registry.gate import gate
 from cgan.stages import preprocess, train_judge, validate
-from cgan.tracking.records import runs
-from cgan.tracking.runs import Run
+from cgan.tracking.run import open_run
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
 PARAMS: dict[str, dict[str, Any]] = {
@@ -91,20 +90,24 @@ def fitted(path: Path, digest: str, steps: int) -> GeneratorNetwork:
 
 
 def train(root: Path, key: str, steps: int) -> None:
-    """What the stage train leaves: generator, reference, and records that nobody sent yet."""
+    """What the stages train and record leave: a generator and its run in MLflow."""
     parts, path = Path("data/processed/train.safetensors"), root / "models/generator.safetensors"
     data = load_images(root / parts)
     facts = {"data_sha256": data.source_sha256, "data_digest": data.digest, "steps": steps}
     save_network(path, fitted(parts, data.digest, steps), facts)
-    store = f"sqlite:///{root / 'mlflow.db'}"
-    info = {"run_key": key, "run_name": f"fit of {steps} steps", "experiment": "cgan"}
-    tracker = Run(runs() / key, {**info, "tracking_uri": store})
-    tags = {"cgan.generator_sha256": sha256_of(path)}
-    tracker.write("start", tags=tags)
-    save = functools.partial(save_mlflow_model, path)
-    tracker.log_model(save, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})
-    tracker.write("end", status="FINISHED")
-    write_json(root / "models/mlflow_run.json", tracker.info)
+    about = {
+        "run_key": key,
+        "run_name": f"fit of {steps} steps",
+        "experiment": "cgan",
+        "began_ms": 1,
+    }
+    with open_run(about) as run:
+        run.set_tags({"cgan.generator_sha256": sha256_of(path)})
+        tags = {"digest": load_tensors(path, "generator")[1]["digest"]}
+        run.log_model(functools.partial(save_mlflow_model, path), steps, tags)
+        run.client.set_terminated(run.run_id, "FINISHED", 2000)
+        place = {"run_id": run.run_id, "tracking_uri": str(run.client.tracking_uri)}
+    write_json(root / "models/mlflow_run.json", about | place)
 
 
 def of_store(pattern: str) -> Path:

@@ -11,28 +11,6 @@ import pytest
 
 from cgan.errors import CganError
 from cgan.files import locked, replacing, sync_folder, write_bytes, write_json
-from cgan.tracking.records import RECORDS
-from cgan.tracking.runs import Run
-
-
-def test_a_record_is_on_the_disk_when_it_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A name whose content is still in memory is an empty file after a power cut. Files of one write:
-    `test_f87_*`."""
-    flushed: dict[int, int] = {}
-    fsync = os.fsync
-
-    def noted(descriptor: int) -> None:
-        status = os.fstat(descriptor)
-        flushed[status.st_ino] = status.st_size
-        fsync(descriptor)
-
-    run = Run(tmp_path, {"run_key": "k"})
-    monkeypatch.setattr(os, "fsync", noted)
-    run.write("end", status="FINISHED")
-    written = (tmp_path / RECORDS).stat()
-    assert flushed[written.st_ino] == written.st_size > 0
 
 
 def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from door import Project, environment, new_project
 from tracked import Store
 
 from cgan.files import sha256_of
-from cgan.tracking.runs import RUN_KEY_TAG
+from cgan.tracking.run import RUN_KEY_TAG
 
 KILLS = int(os.environ.get("CGAN_KILLS", "4"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
@@ -52,7 +52,15 @@ def results(project: Project) -> dict[Path, str]:
     """What the stages made, but for what names run and time."""
     folders = ("models", "samples", "data", "reports")
     found = [path for name in folders for path in project.folder.glob(f"{name}/**/*")]
-    named = ("mlflow_run.json", "gate.json", "gate.md", "run.html", "README.md")
+    named = (
+        "mlflow_run.json",
+        "training.json",
+        "dvc.lock",
+        "gate.json",
+        "gate.md",
+        "run.html",
+        "README.md",
+    )
     # DVC's own copies, which it leaves where it was killed: a dot, 22 characters and `.tmp`, never ours.
     found = [path for path in found if not re.fullmatch(r"\.[\w-]{22}\.tmp", path.name)]
     files = [path for path in found if path.is_file() and path.name not in named]
@@ -106,9 +114,8 @@ def assert_undisturbed(project: Project, expected: dict[Path, str]) -> None:
     assert results(project) == expected
     ((run_id, status),) = rows("select run_uuid, status from runs")
     assert status == "FINISHED"
-    # Its key finds the run; its id isn't known where nothing could be sent.
     reference = project.read("models/mlflow_run.json")
-    assert reference["run_id"] in (None, run_id)
+    assert reference["run_id"] == run_id
     assert reference["run_key"] and "</html>" in (project.folder / "reports/run.html").read_text()
     keys = rows(f"select value from tags where key = '{RUN_KEY_TAG}'")
     assert keys == [(reference["run_key"],)]

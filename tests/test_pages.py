@@ -1,6 +1,5 @@
 """The pages that people open, in a real browser: they ask this machine alone, and fit on its screen."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -17,12 +16,13 @@ from toy_project import commit
 from tracked import log_steps, mlflow_server, training
 from tracked import root as root
 
+from cgan.files import read_json
 from cgan.hosts import run_page
-from cgan.project import STRIP
+from cgan.project import STRIP, TRAINING
 from cgan.stages.record import NOTE_TAG
-from cgan.tracking.runs import reopen
+from cgan.tracking.run import open_run
 from cgan.tracking.store import PICTURE
-from cgan.training.monitoring import AT_THE_END, BY_STEP
+from cgan.training.tracker import AT_THE_END, BY_STEP
 from flows import production
 
 pytestmark = pytest.mark.slow
@@ -91,19 +91,19 @@ def test_the_pages_of_our_servers_ask_no_other_host(
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(root: Path) -> None:
     """From the address that `make ui` prints."""
-    with training(root) as tracker:
+    with training() as tracker:
         log_steps(tracker)
         for step in (0, 500):
             tracker.log_image(BY_STEP, np.full((240, 300), step % 251, np.uint8), step)
         tracker.log_image(AT_THE_END, np.full((240, 300), 200, np.uint8), 500)
-    with reopen() as later:
+    known = read_json(TRAINING)
+    with open_run(known) as run:
         numbers = {"quality/conditional_accuracy": 0.98765, "quality/fid_judge": 1.5}
-        later.log_metrics(numbers, 0)
-        later.set_tags({NOTE_TAG: PICTURE})
+        run.log_metrics((*number, 0, known["ended_ms"]) for number in numbers.items())
+        run.set_tags({NOTE_TAG: PICTURE})
         Image.fromarray(np.full((58, 580), 90, np.uint8)).save(root / STRIP.name)
-        later.log_file(root / STRIP.name)
-    known = json.loads((root / "models/mlflow_run.json").read_text())
-    place = known["experiment_id"], known["run_id"]
+        run.log_files([root / STRIP.name])
+        place = run.was.info.experiment_id, run.run_id
     pictures = """[...document.images]
         .filter(i => i.src.includes("get-artifact") && i.naturalWidth > 200).length"""
     with (

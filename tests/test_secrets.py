@@ -1,28 +1,28 @@
 """Keys planted in the environment, looked for afterwards in everything that was written or said."""
 
 import base64
-import contextlib
-import http.server
 import json
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, free_port, on_a_thread
+from conftest import ROOT, free_port
 from kaggle_server import JSON, Answer
 from kaggle_server import kaggle as kaggle
 from toy_project import commit
-from tracked import Store, log_model, log_steps, training
+from tracked import Store, log_model, log_steps, refusing, training
 from tracked import root as root
 
-from cgan.errors import SourceError
+from cgan.errors import SourceError, TrackingError
+from cgan.files import read_json
 from cgan.params.sections import DataParams
+from cgan.project import SOURCE, TRAINING
 from cgan.readers import sources
-from cgan.tracking.runs import flush
+from cgan.tracking.run import open_run
 
 MARK = f"planted-{uuid.uuid4().hex}"
 
@@ -89,26 +89,6 @@ def test_f30_key_is_nowhere_after_downloads_that_fail(
     assert holding(tmp_path) == []
 
 
-@contextlib.contextmanager
-def refusing() -> Iterator[str]:
-    """A server that answers 500 and says back what it was sent."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            body = f"{self.path} {self.headers}".encode()
-            self.send_response(500)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = do_PUT = do_PATCH = answer  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with on_a_thread(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
-        yield f"127.0.0.1:{server.server_port}"
-
-
 def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
     said: Callable[[], str], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,13 +105,15 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
         with path.open("a") as file:
             file.write(f"# {MARK}\n")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@127.0.0.1:{free_port()}")
-    with pytest.raises(RuntimeError), training(root, "failed"):
+    with pytest.raises(RuntimeError), training("failed"):
         raise RuntimeError("the training failed")
     with refusing() as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@{address}")
-        with training(root, "finished") as tracker:
+        with training("finished") as tracker:
             log_steps(tracker)
-            log_model(tracker, root)
+        about = read_json(TRAINING)
+        with pytest.raises(TrackingError, match=f"MLflow at http://{address}"), open_run(about):
+            pass
     sent = root / "sent"
     sent.write_bytes(FORMS[1])
     expected = sorted(map(str, [written, sent, *logged]))
@@ -140,8 +122,11 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
         path.unlink()
     assert holding(root) == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
-    assert len(flush()) == 2, "both waited"
-    assert len(Store(root / "mlflow.db").runs()) == 2, "both delivered"
+    with open_run(about) as run:
+        run.describe({})
+        run.log_files(sorted(SOURCE.glob("*")), SOURCE.name)
+        log_model(run, root)
+    assert len(Store(root / "mlflow.db").runs()) == 1
     words = said()
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
         assert f"{name} is not kept with the run, as it contains the value of KAGGLE_KEY" in words

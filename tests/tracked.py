@@ -1,7 +1,7 @@
 """A small training that is recorded, and a look into the database at what arrived."""
 
 import contextlib
-import functools
+import http.server
 import os
 import shutil
 import signal
@@ -14,18 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, answers, wait_until
+from conftest import ROOT, answers, on_a_thread, wait_until
 from synthetic import a_model
 
 from cgan.drawing.logged_model import save_mlflow_model
 from cgan.params.reading import load_params
+from cgan.project import training_folder
 from cgan.registry.client import Registry
-from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
+from cgan.stages.origin import facts_of_here, keep_source, origin, run_name, source_of_here
 from cgan.stages.train import as_run, system_load
-from cgan.tracking import runs as tracking
-from cgan.tracking.records import runs
-from cgan.tracking.runs import Run, training_run
-from cgan.tracking.store import RUN_ID, experiment_id
+from cgan.stages.train import tracked as tracked_training
+from cgan.tracking import live as tracking
+from cgan.tracking.live import Live
+from cgan.tracking.run import Run
+from cgan.tracking.store import RUN_ID, experiment_id, experiment_name
 from cgan.training.auto import resolve
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -42,40 +44,42 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking, "PATIENCE_S", 60.0)  # a busy machine's store is no slow one
+    monkeypatch.setattr(tracking, "TOGETHER_S", 0.05)
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     (tmp_path / "dvc.yaml").touch()  # it is a project
     return tmp_path
 
 
 @contextlib.contextmanager
-def training(root: Path, key: str = "k1", experiment: str = "cgan") -> Iterator[Run]:
-    """As the stage train records it."""
+def training(key: str = "k1", experiment: str = "cgan") -> Iterator[Live]:
+    """As the stage train does it, in the working directory."""
     source = source_of_here()
-    with training_run(
-        runs() / key,
-        run_name(PARAMS.train),
-        experiment,
-        params=as_run(PARAMS, FITTED),
-        tags={**facts_of_here(DATASET, source), "cgan.device": "cpu"},
-        dataset=DATASET,
-        origin=origin(DATASET, source),
-    ) as run:
-        run.load = system_load
-        log_source(run, source)
-        yield run
+    about = {
+        "run_name": run_name(PARAMS.train),
+        "experiment": experiment_name(experiment),
+        "params": as_run(PARAMS, FITTED),
+        "tags": {**facts_of_here(DATASET, source), "cgan.device": "cpu", "cgan.fingerprint": key},
+        "dataset": DATASET,
+        "origin": origin(DATASET, source),
+    }
+    keep_source(source)
+    with tracked_training(training_folder(key), about, system_load) as live:
+        yield live
+        about["numbers"] = {"time/training_s": 2.5}
 
 
-def log_steps(tracker: Run, steps: list[int] = STEPS) -> None:
+def log_steps(live: Live, steps: list[int] = STEPS) -> None:
     for step in steps:
-        tracker.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
-    tracker.log_image("previews", np.full((28, 56), 9, np.uint8), steps[-1])
-    tracker.send(steps[-1])
+        live.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
+    live.log_metrics({"probe/fid_judge": 100 / steps[-1]}, steps[-1])
+    live.log_image("previews", np.full((28, 56), 9, np.uint8), steps[-1])
 
 
-def log_model(tracker: Run, root: Path) -> None:
+def log_model(run: Run, root: Path) -> None:
     """As the stage record does."""
-    save = functools.partial(save_mlflow_model, a_model(root / "generator.safetensors"))
-    tracker.log_model(save, STEPS[-1], {"digest": "d", "load": f"runs:/{RUN_ID}/generator"})
+    generator = a_model(root / "generator.safetensors")
+    tags = {"digest": "d", "load": f"runs:/{RUN_ID}/generator"}
+    run.log_model(lambda to: save_mlflow_model(generator, to), STEPS[-1], tags)
 
 
 def add_version(registry: Registry, seed: int, **tags: str) -> str:
@@ -103,6 +107,11 @@ class Store:
         query = "select step from metrics where key = ? order by step"
         return [step for (step,) in self.rows(query, key)]
 
+    def pictures(self) -> list[str]:
+        """Key and step of each that is kept beside it in full size."""
+        found = (self.path.parent / "mlartifacts").rglob("images/*.png")
+        return sorted(path.name.partition("+timestamp")[0] for path in found)
+
     def runs(self) -> list[tuple[str, str, str]]:
         return self.rows("select run_uuid, name, status from runs order by start_time")
 
@@ -111,6 +120,26 @@ class Store:
 
     def params(self, run_id: str) -> dict[str, str]:
         return dict(self.rows("select key, value from params where run_uuid = ?", run_id))
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[str]:
+    """A server that answers 500 and says back what it was sent."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = f"{self.path} {self.headers}".encode()
+            self.send_response(500)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PUT = do_PATCH = answer  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with on_a_thread(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"127.0.0.1:{server.server_port}"
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ def model_card(
     facts: Facts, evaluation: Evaluation | None, reference: dict[str, Any], picture: str
 ) -> str:
     """`facts`: of the generator's file. `evaluation`: None where it is not known; `reference`: what
-    RUN_REFERENCE has of its run, empty where that is not known. `picture`: where its drawings are, seen from
+    TRAINING says of its run, empty where that is not known. `picture`: where its drawings are, seen from
     the card."""
     a, params = facts["architecture"], facts.get("params", {})
     classes, colour = a["classes"], "grey" if a["channels"] == 1 else "colour"

@@ -99,7 +99,7 @@ def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
 def lineage_facts(
     reference: dict[str, Any], csv_sha256: str, generator_sha256: str
 ) -> dict[str, Any]:
-    """`reference`: what the stage train wrote of its run. The hashes are those of `cgan reproduce`."""
+    """`reference`: TRAINING. The hashes are those of `cgan reproduce`."""
     origin = {str(key): str(value) for key, value in (reference.get("origin") or {}).items()}
     run = {key: reference.get(key) for key in ("run_id", "run_name", "experiment")}
     hashes = {"csv_sha256": csv_sha256, "generator_sha256": generator_sha256}

@@ -25,7 +25,7 @@ from cgan.errors import CganError, ModelError, TrackingError
 from cgan.hosts import without_credentials
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
 from cgan.tracking import store
-from cgan.tracking.runs import model_of
+from cgan.tracking.run import model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cgan import project
 from cgan.errors import ModelError
-from cgan.files import sha256_of
+from cgan.files import read_json, sha256_of
 from cgan.markdown import spaced, table
 from cgan.model.file_facts import Facts, read_facts
 from cgan.params.sections import Params
@@ -29,8 +29,7 @@ from cgan.registry.client import (
     numbered,
     open_registry,
 )
-from cgan.tracking.records import RunInfo, folder_of, read_info
-from cgan.tracking.runs import RUN_KEY_TAG, WEIGHTS, send
+from cgan.tracking.run import RUN_KEY_TAG, WEIGHTS
 from cgan.tracking.store import EVERY, PICTURE, RUN_ID, refuse_trash
 from cgan.verdict import Report
 
@@ -57,8 +56,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
     digest = str(read_facts(project.GENERATOR, "generator")["digest"])
     files = [read_facts(project.JUDGE, "judge")]
     files += [read_facts(path, "dataset") for path in (project.TRAIN_DATA, project.HOLDOUT_DATA)]
-    trained = read_info(project.RUN_REFERENCE)
-    send(folder_of(trained["run_key"]))
+    trained = read_json(project.RUN_REFERENCE)
     with open_registry(params.gate.model) as registry:
         run, number = _run_of(registry, trained), registry.champion()
         champion = None if number is None else registry.version(number)
@@ -97,7 +95,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
     return report
 
 
-def _run_of(registry: Registry, trained: RunInfo) -> Run:
+def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together,
     TrackingError where somebody deleted it."""
     experiment = registry.client.get_experiment_by_name(trained["experiment"])

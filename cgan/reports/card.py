@@ -11,7 +11,7 @@ from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, write_text
 from cgan.model.model_file import save_generator
-from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
+from cgan.project import CARD, EVALUATION, GENERATOR, GRID, TRAINING
 from cgan.quality.table import stated
 
 
@@ -39,7 +39,7 @@ def known(generator: Generator) -> tuple[Evaluation | None, dict[str, Any]]:
     evaluation, reference = stated(generator.facts), dict[str, Any]()
     with contextlib.suppress(CganError):
         if not evaluation and Path(generator.source).is_file():
-            evaluation, reference = Evaluation.read(EVALUATION), read_json(RUN_REFERENCE)
+            evaluation, reference = Evaluation.read(EVALUATION), read_json(TRAINING)
         elif not evaluation:  # where only what drawing needs is installed, this cannot be imported
             from cgan.reports.recorded_run import recorded
 

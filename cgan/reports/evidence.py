@@ -23,8 +23,8 @@ from cgan.downstream.rounds import (
     with_probe,
 )
 from cgan.downstream.sets import fill, missing, require_unseen
-from cgan.errors import CganError, DataError, duration, listed, percent
-from cgan.files import locked, require_writable, sha256_of, write_text
+from cgan.errors import CganError, DataError, TrackingError, duration, listed, percent
+from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.images import Images, image_digests, load_images
 from cgan.inputs import Inputs
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
@@ -39,9 +39,9 @@ from cgan.project import (
     GENERATOR,
     HOLDOUT_DATA,
     PACKAGE,
-    RUN_REFERENCE,
     TEST_DATA,
     TRAIN_DATA,
+    TRAINING,
     home,
 )
 from cgan.quality.judge import Progress
@@ -50,7 +50,7 @@ from cgan.reports.evidence_report import report_on
 from cgan.reports.foresight import seconds_of_judge
 from cgan.stages import runner
 from cgan.stages.forecast import seconds_of_training
-from cgan.tracking.runs import reopen
+from cgan.tracking.run import open_run
 from cgan.training.auto import choose, sampler_of
 
 Say = Callable[[str], None]
@@ -126,10 +126,12 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
     report.write(facts, text)
     write_text(page, document("evidence.html", (), {}, report=report, tables=tables))
     report.say(say, page)
-    if RUN_REFERENCE.is_file():
-        with reopen() as tracker:
-            for path in (facts, text, page):
-                tracker.log_file(path)
+    if TRAINING.is_file():
+        try:
+            with open_run(read_json(TRAINING), "cgan evidence") as run:
+                run.log_files((facts, text, page))
+        except TrackingError as error:
+            say(f"WARNING: {error}")
 
 
 # --- what is tested on, and what fills up the classes --------------------------------------------

@@ -7,14 +7,10 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json
-from cgan.model.file_facts import read_facts
-from cgan.params.reading import read_yaml
-from cgan.params.sections import flatten
-from cgan.project import EVALUATION, GENERATOR, RUN_REFERENCE
+from cgan.project import EVALUATION, TRAINING
 from cgan.registry.client import evaluation_of, model_name, open_registry
 
 ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
-AFTERWARDS = ("gate", "sweep", "tracking")  # sections that change no generator
 
 
 def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
@@ -24,12 +20,9 @@ def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
     Raises CganError where there is none.
     """
     if (folder := Path(what)).is_dir():
-        evaluation = Evaluation.read(folder / EVALUATION)
-        reference = read_json(folder / RUN_REFERENCE)
-        params = dict(read_yaml(folder / "params.yaml"))  # another version may have other keys
-        params["train"] = read_facts(folder / GENERATOR, "generator")["params"]
-        sections = {key: section for key, section in params.items() if key not in AFTERWARDS}
-        return evaluation, reference | {"params": {k: str(v) for k, v in flatten(sections).items()}}
+        evaluation, about = Evaluation.read(folder / EVALUATION), read_json(folder / TRAINING)
+        params = {key: str(value) for key, value in about["params"].items()}
+        return evaluation, about | {"params": params}
     run_id = find_run_id(what)
     with open_registry() as registry:
         found, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)

@@ -22,14 +22,16 @@ from cgan.project import (
     RUN_PAGE,
     RUN_REFERENCE,
     TRAIN_LOCK,
+    TRAINING,
     project_root,
 )
 from cgan.quality.intervals import change
 from cgan.quality.table import fewer_judged, quality_line
 from cgan.registry.client import evaluation_of, open_registry
-from cgan.tracking.runs import DISTANCE, MEASURED_WITH, WEIGHTS, measured_alike
+from cgan.tracking.run import MEASURED_WITH, WEIGHTS
 from cgan.tracking.store import store_uri
 
+DISTANCE = "quality/fid_judge"
 UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
 
 
@@ -48,7 +50,8 @@ def summary() -> str:
     evaluation, judge = Evaluation.read(EVALUATION), read_json(JUDGE_METRICS)
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):
-        run = read_json(RUN_REFERENCE)
+        run = read_json(TRAINING) | {"run_id": None}
+        run |= read_json(RUN_REFERENCE)
     try:
         lines = _quality(evaluation, judge["judge"], run)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -141,10 +144,20 @@ def rank(run_id: str) -> str:
     return text
 
 
+def measured_alike(client: Any, experiment: str, alike: str) -> dict[str, list[Any]]:
+    """The runs of each generator, the best first, by the hash of its file: equal params train it again."""
+    wanted = f"tags.`{MEASURED_WITH}` = '{alike}'"
+    runs: dict[str, list[Any]] = {}
+    for run in client.search_runs([experiment], wanted, order_by=[f"metrics.`{DISTANCE}` ASC"]):
+        if DISTANCE in run.data.metrics:
+            runs.setdefault(run.data.tags.get(WEIGHTS, run.info.run_id), []).append(run)
+    return runs
+
+
 def _in_mlflow(run: dict[str, Any], command: Path | str) -> str:
     """Where the page of a run is."""
     if not run.get("run_id"):
-        return f"not delivered yet: {command} track flush"
+        return "not recorded yet: dvc repro"
     uri = store_uri(project_root())
     place = without_credentials(uri) if is_server(uri) else UI
     page = run_page(place, str(run.get("experiment_id") or 0), run["run_id"])

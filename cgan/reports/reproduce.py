@@ -16,10 +16,10 @@ from cgan import git
 from cgan.errors import CganError, TrainingError
 from cgan.files import read_json, sha256_of
 from cgan.params.reading import load_params
-from cgan.project import CSV_SOURCE, GENERATOR, project_root
+from cgan.project import CSV_SOURCE, GENERATOR, SOURCE, project_root
 from cgan.registry.client import open_registry
 from cgan.reports.recorded_run import find_run_id
-from cgan.tracking.runs import SOURCE, WEIGHTS
+from cgan.tracking.run import WEIGHTS
 
 COMMIT = "mlflow.source.git.commit"  # tag of a run
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
@@ -41,11 +41,11 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
             raise CganError(
                 f"run {run_id} was made with changes that are not in commit {tags[COMMIT][:10]} "
                 f"({tags['git.changed_files']}), and only a commit can be repeated. MLflow has the changes "
-                f"as the run's `{SOURCE}/patch.diff`: `git apply` that file, commit, and train again."
+                f"as the run's `{SOURCE.name}/patch.diff`: `git apply` that file, commit, and train again."
             )
         say(f"run {run_id} · commit {tags[COMMIT][:10]}")
         git.clone_at(root, tags[COMMIT], tree)
-        params = registry.client.download_artifacts(run_id, f"{SOURCE}/params.yaml", tmp)
+        params = registry.client.download_artifacts(run_id, f"{SOURCE.name}/params.yaml", tmp)
         shutil.copyfile(params, tree / "params.yaml")
         bring_data(root, tree)
         repeat(tree)

@@ -12,9 +12,8 @@ from cgan.errors import CganError, printable
 from cgan.files import locked, read_json
 from cgan.metric import METRICS
 from cgan.params.reading import load_params
-from cgan.project import CSV_SOURCE
+from cgan.project import CSV_SOURCE, training_folder, training_lock
 from cgan.registry.client import SUMMARY, open_registry
-from cgan.tracking.records import runs, training_lock
 from cgan.tracking.store import experiment_name, refuse_trash
 
 ANSWER_S = 3  # that a server may take
@@ -101,7 +100,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
 
 def _is_cut_off(run: Any) -> bool:
     """Was it killed on this machine? MLflow learns of that when the training resumes."""
-    folder = runs() / run.data.tags.get("cgan.fingerprint", "none")
+    folder = training_folder(run.data.tags.get("cgan.fingerprint", "none"))
     if not folder.is_dir():
         return False
     with locked(training_lock(folder), wait=False) as is_free:

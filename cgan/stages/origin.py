@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 import torch
 
 from cgan import git
+from cgan.files import write_bytes
 from cgan.params.presets import recipe_in_words
 from cgan.params.sections import TrainChoices
+from cgan.project import SOURCE
 from cgan.stages.runner import log
-from cgan.tracking.runs import PATCH, SOURCE, Run
 from cgan.tracking.store import asked_by
+
+PATCH = "patch.diff"  # in SOURCE, the uncommitted changes
 
 
 def source_of_here() -> git.Source | None:
@@ -81,24 +85,18 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def log_source(run: Run, source: git.Source | None) -> None:
-    """The project's files that the commit may not have, and the changes after it; not where they hold the
-    value of a secret."""
-    for path in map(Path, ("params.yaml", "dvc.yaml", "dvc.lock")):
-        if not path.is_file():
-            continue
-        if secrets := git.secrets_in(path.read_bytes()):
+def keep_source(source: git.Source | None) -> None:
+    """Write to SOURCE the project's files that the commit may not have, and the changes after it; not where
+    they hold the value of a secret."""
+    files = {name: Path(name) for name in ("params.yaml", "dvc.yaml", "dvc.lock")}
+    contents = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+    if source and source.patch:
+        contents[PATCH] = source.patch
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    SOURCE.mkdir(parents=True)
+    for name, content in contents.items():
+        if secrets := git.secrets_in(content):
             words = "%s is not kept with the run, as it contains the value of %s."
-            log.warning(words, path, secrets)
+            log.warning(words, name, secrets)
         else:
-            run.log_file(path, SOURCE)
-    if not source or not source.patch:
-        return
-    if source.secrets:
-        log.warning(
-            "The changes since commit %.10s are not kept with the run, as they contain the value of %s.",
-            *(source.commit, source.secrets),
-        )
-    else:
-        patch = source.patch
-        run.write("file", lambda to: to.write_bytes(patch), PATCH, folder=SOURCE)
+            write_bytes(SOURCE / name, content)

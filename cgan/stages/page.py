@@ -22,8 +22,8 @@ from cgan.project import (
     PREVIEWS,
     PROBES,
     RUN_PAGE,
-    RUN_REFERENCE,
     TRAIN_DATA,
+    TRAINING,
     VALIDATION,
     home,
 )
@@ -43,7 +43,7 @@ def contents_of(params: Params, cache: Path) -> Contents:
     belong together."""
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
     judge, _ = load_judge(JUDGE)
-    data, validation, reference = whole_data(), read_json(VALIDATION), read_json(RUN_REFERENCE)
+    data, validation, reference = whole_data(), read_json(VALIDATION), read_json(TRAINING)
     _require_one_origin(generator, evaluation, data)
     return Contents(
         generator=generator,

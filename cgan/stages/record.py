@@ -1,38 +1,49 @@
-"""Stage record: what the stages made of a training, on the page of its MLflow run; the model card.
+"""Stage record: the MLflow run of a training, completed from what the stages left; the model card.
 
-It depends on the file that names the run. So a new run gets numbers and pictures also where DVC restored
-them from its cache, and neither evaluate nor render ran.
+Whatever of it MLflow has already, from the training or from a record that was killed, is not sent again. If
+MLflow is away, the stage fails; so it is stale, and the next `dvc repro` runs it.
 """
 
+import contextlib
 import csv
 import functools
 import hashlib
 import json
-import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from cgan import project
 from cgan.drawing.card import model_card
 from cgan.drawing.logged_model import NOTE, save_mlflow_model
-from cgan.errors import ModelError
+from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation, comparable
-from cgan.files import read_json, write_json, write_text
+from cgan.files import locked, md5_of, read_json, remove, sha256_of, write_json, write_text
 from cgan.metric import METRICS, RANKED_BY
-from cgan.model.file_facts import read_facts
-from cgan.project import CARD, EVALUATION, GENERATOR, GRID, STRIP
+from cgan.model.file_facts import Facts, read_facts
+from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE, STRIP
 from cgan.quality.table import class_table, tracked
 from cgan.stages.runner import log, run_stage
-from cgan.tracking.runs import MEASURED_WITH, reopen
+from cgan.tracking.run import MEASURED_WITH, WEIGHTS, Run, open_run
 from cgan.tracking.store import PICTURE
+from cgan.training.tracker import AT_THE_END, BY_STEP
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
     "": (STRIP, GRID, project.BESIDE_REAL, project.FILM, project.CONFUSION, project.RUN_PAGE),
     "samples": (project.NINE, project.LATENT_INTERPOLATION, project.CLASS_INTERPOLATION),
-    "reports": (EVALUATION, project.METRICS_FILE, *project.CURVES, *project.DIAGRAMS),
+    "reports": (
+        *(EVALUATION, project.METRICS_FILE, project.LOSSES, project.PROBES),
+        *(*project.CURVES, *project.DIAGRAMS),
+    ),
+    "networks": (GENERATOR,),
 }
+KEPT = ("run_key", "run_name", "experiment")  # of TRAINING, in RUN_REFERENCE
 
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -40,42 +51,100 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 def main() -> None:
     evaluation, facts = Evaluation.read(EVALUATION), read_facts(GENERATOR, "generator")
+    about = read_json(project.TRAINING)
     if evaluation.generator_digest != facts["digest"]:
         raise ModelError(
             f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "
             "`dvc checkout`."
         )
+    remove_checkpoints(about)
+    numbers = tracked(evaluation)
+    with open_run(about) as run:
+        send_training(run, int(facts.get("steps", 0)))
+        send_results(run, evaluation, facts, numbers)
+    write_json(project.RUN_REFERENCE, {key: about[key] for key in KEPT} | run.place)
+    write_json(project.RECORDED, numbers)
+    log.info(
+        "Recorded for the run's page in MLflow: %d numbers, tables and pictures.", len(numbers)
+    )
+
+
+def remove_checkpoints(about: Mapping[str, Any]) -> None:
+    """Of the training, as DVC has its result; not those of another, or of one that goes on."""
+    folder = project.training_folder(about["tags"]["cgan.fingerprint"])
+    lock = locked(project.training_lock(folder), wait=False)
+    with contextlib.suppress(CganError), lock as is_free:  # there may be none
+        if is_free and read_json(folder / project.BEGUN).get("run_key") == about["run_key"]:
+            remove(folder)
+
+
+def send_training(run: Run, steps: int) -> None:
+    """What a training sends while MLflow answers. A step's time is known at the begin and the end alone."""
+    began_ms, ended_ms = run.about["began_ms"], run.about["ended_ms"]
+
+    def time_of(step: int) -> int:
+        return int(began_ms + (ended_ms - began_ms) * step / max(1, steps))
+
+    run.describe({"dvc.generator_md5": md5_of(GENERATOR), WEIGHTS: sha256_of(GENERATOR)})
+    run.log_files(sorted(SOURCE.glob("*")), SOURCE.name)
+    run.log_metrics(
+        (name, value, step, time_of(step))
+        for path in (project.PROBES, project.LOSSES)
+        for step, values in rows_of(path)
+        for name, value in values.items()
+    )
+    run.log_metrics((*each, 0, ended_ms) for each in run.about["numbers"].items())
+    pictures = {
+        int(path.stem.removeprefix("step-")): path
+        for path in sorted(project.PREVIEWS.glob("step-*.png"))
+    }
+    for step, path in pictures.items():
+        run.log_image(BY_STEP, np.asarray(Image.open(path)), step, time_of(step))
+    if final := pictures.get(steps) or (
+        GRID if GRID.is_file() else None
+    ):  # a sampler has no previews
+        run.log_image(AT_THE_END, np.asarray(Image.open(final)), steps, ended_ms)
+    if run.was.info.status != "FINISHED":
+        run.client.set_terminated(run.run_id, "FINISHED", ended_ms)
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """Step and metrics of each row of a table of the training; of a probe's only what is measured there."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            step, kimg = int(row.pop("step")), row.pop("kimg")
+            if path == project.LOSSES:
+                rate = row.pop("learning_rate")
+                row = {"progress/kimg": kimg, "progress/learning_rate": rate, **row}
+            yield step, {name: float(value) for name, value in row.items()}
+
+
+def send_results(
+    run: Run, evaluation: Evaluation, facts: Facts, numbers: Mapping[str, float]
+) -> None:
+    """Files, the model, and what was measured of it. Of a sweep's trial there are fewer files."""
+    write_text(
+        CARD, model_card(facts, evaluation, {**run.about, "run_id": run.run_id}, f"../{GRID}")
+    )
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        tables = {"quality": evaluation.table(), "quality_by_class": class_table(evaluation)}
+        for name, rows in tables.items():
+            with Path(folder, f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(rows)
+        run.log_files([*Path(folder).iterdir(), CARD])
+    for place, paths in FILES.items():
+        run.log_files([path for path in paths if path.is_file()], place)
+    save = functools.partial(save_mlflow_model, GENERATOR)
+    tags = {"digest": facts["digest"], NOTE_TAG: NOTE}
+    run.log_model(save, int(facts.get("steps", 0)), tags)
+    # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
+    now_ms = time.time_ns() // 1_000_000
+    run.log_metrics((name, value, 0, now_ms) for name, value in numbers.items())
     # The same for distances that can be compared.
     measured_with = json.dumps(comparable(evaluation.context, RANKED_BY), sort_keys=True)
-    numbers, recorded = tracked(evaluation), "numbers and tables"
-    note = headline(numbers)
-    files: Mapping[str, tuple[Path, ...]] = {"reports": (EVALUATION,)}
-    if sys.argv[1:] != ["numbers"]:  # of a sweep's trial, which has no pictures
-        files, recorded = FILES, "numbers, tables and pictures"
-        note += f"\n\n{PICTURE}"
-    with reopen() as tracker:
-        reference = read_json(project.RUN_REFERENCE)
-        write_text(CARD, model_card(facts, evaluation, reference, f"../{GRID}"))
-        tracker.log_file(CARD)
-        # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
-        tracker.log_metrics(numbers, 0)
-        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-            tables = {"quality": evaluation.table(), "quality_by_class": class_table(evaluation)}
-            for name, rows in tables.items():
-                table = Path(folder) / f"{name}.csv"
-                with table.open("w", newline="", encoding="utf-8") as file:
-                    csv.writer(file).writerows(rows)
-                tracker.log_file(table)
-        for place, paths in files.items():
-            for path in paths:
-                tracker.log_file(path, place)
-        save = functools.partial(save_mlflow_model, GENERATOR)
-        tags = {"digest": facts["digest"], NOTE_TAG: NOTE}
-        tracker.log_model(save, int(facts.get("steps", 0)), tags)
-        digest = hashlib.sha256(measured_with.encode()).hexdigest()[:16]
-        tracker.set_tags({NOTE_TAG: note, MEASURED_WITH: digest})
-    write_json(project.RECORDED, numbers)
-    log.info("Recorded for the run's page in MLflow: %d %s.", len(numbers), recorded)
+    digest = hashlib.sha256(measured_with.encode()).hexdigest()[:16]
+    note = headline(numbers) + f"\n\n{PICTURE}" * STRIP.is_file()
+    run.set_tags({NOTE_TAG: note, MEASURED_WITH: digest})
 
 
 def headline(numbers: Mapping[str, float]) -> str:

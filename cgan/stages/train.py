@@ -2,9 +2,9 @@
 
 An interrupted training goes on where its checkpoint is.
 
-Checkpoints lie in the run's folder, `.cgan/runs/<fingerprint>`; the fingerprint is a hash of everything that
-determines the result. They are no outputs of DVC's, because DVC deletes those before a stage starts. The last
-one is of the last step: whatever is killed before DVC knows the result, the next start goes on from there.
+Checkpoints lie in the training's folder, `.cgan/runs/<fingerprint>`; the fingerprint is a hash of everything
+that determines the result. They are no outputs of DVC's, because DVC deletes those before a stage starts. The
+last one is of the last step: whatever is killed before DVC knows the result, the next start goes on there.
 """
 
 import contextlib
@@ -12,19 +12,22 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cgan import project
-from cgan.errors import Interrupted, TrainingError, duration
+from cgan.errors import CganError, Interrupted, TrainingError, duration
 from cgan.files import (
     locked,
     md5_of,
     read_json,
+    remove,
     require_writable,
-    sha256_of,
     write_bytes,
+    write_json,
     write_text,
 )
 from cgan.images import Images, load_images
@@ -33,25 +36,33 @@ from cgan.model.model_file import save_generator, save_network, save_no_discrimi
 from cgan.params.reading import load_params
 from cgan.params.sections import Params, TrainParams, flatten
 from cgan.project import (
+    BEGUN,
     DISCRIMINATOR,
     GENERATOR,
+    LOCK,
     LOSSES,
     PREVIEWS,
     PROBES,
     TRAIN_DATA,
+    TRAINING,
+    training_folder,
+    training_lock,
 )
 from cgan.quality.judge import load_judge
 from cgan.stages.forecast import seconds_of_training
-from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
+from cgan.stages.origin import facts_of_here, keep_source, origin, run_name, source_of_here
 from cgan.stages.runner import log, progress, run_stage
-from cgan.tracking.records import runs, training_lock
-from cgan.tracking.runs import WEIGHTS, Run, training_run
+from cgan.tracking import store
+from cgan.tracking.live import Live, live_run
 from cgan.training.auto import choose
 from cgan.training.fingerprint import fingerprint, result_facts
 from cgan.training.generator import file_facts, train_generator
 from cgan.training.loop import Diverged, Trained
 from cgan.training.monitoring import PROBE
 from cgan.training.state import COLUMNS
+
+# What a training that is resumed is called and took, whatever has changed since.
+STAYS = ("run_key", "run_name", "experiment", "began_ms", "numbers", "training_s")
 
 
 def main() -> None:
@@ -61,7 +72,7 @@ def main() -> None:
     choice = choose(params.train, data)
     p = choice.params
     judge, judge_facts = load_judge(project.JUDGE)
-    folder = runs() / fingerprint(result_facts(p, data, hardware, judge_facts["digest"]))
+    folder = training_folder(fingerprint(result_facts(p, data, hardware, judge_facts["digest"])))
     dataset, source = dataset_facts(data), source_of_here()
     tags = {
         **facts_of_here(dataset, source),
@@ -78,43 +89,70 @@ def main() -> None:
             f"({hardware.device}, {tags['cgan.precision']}): {p.total_steps:,} steps of "
             f"{p.batch_size}, about {duration(seconds_of_training(data, p))}"
         )
-    with (
-        only_training(folder),
-        asked_to_stop() as signals,
-        training_run(
-            folder,
-            run_name(params.train),
-            params.tracking.experiment,
-            params=as_run(params, p),
-            tags=tags,
-            dataset=dataset,
-            origin=origin(dataset, source),
-        ) as run,
-    ):
-        run.load = system_load if params.tracking.system_metrics else None
-        log_source(run, source)
-        log.info("Drawings and curves as they come: `cgan ui`, run %s.", run.info["run_name"])
-        try:
-            trained = train_generator(
-                data,
-                choice,
-                judge=judge,
-                tracker=run,
-                folder=folder,
-                progress=functools.partial(progress, "training", images_a_step=p.batch_size),
-                stopping=lambda: bool(signals),
-            )
-        except Diverged as error:
-            raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
-        write_outputs(trained, file_facts(trained, choice, data))
-        record(run, trained)
+    about: dict[str, Any] = {
+        "run_name": run_name(params.train),
+        "experiment": store.experiment_name(params.tracking.experiment),
+        "params": as_run(params, p),
+        "tags": tags,
+        "dataset": dataset,
+        "origin": origin(dataset, source),
+    }
+    load = system_load if params.tracking.system_metrics else dict[str, float]
+    with only_training(folder), asked_to_stop() as signals:
+        keep_source(source)
+        with tracked(folder, about, load) as live:
+            log.info("Drawings and curves as they come: `cgan ui`, run %s.", about["run_name"])
+            try:
+                trained = train_generator(
+                    data,
+                    choice,
+                    judge=judge,
+                    tracker=live,
+                    folder=folder,
+                    progress=functools.partial(progress, "training", images_a_step=p.batch_size),
+                    stopping=lambda: bool(signals),
+                )
+            except Diverged as error:
+                raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
+            write_outputs(trained, file_facts(trained, choice, data))
+            done, seconds = trained.step - trained.resumed_from, trained.wall_time_s
+            if done or "numbers" not in about:
+                about["numbers"] = {"time/training_s": seconds}
+            if not trained.resumed_from:
+                about["training_s"] = round(seconds, 1)
     if choice.sampler:
         each = trained.generator.seconds_per_drawing
         log.info(f"{GENERATOR}: {trained.generator.kind}; {each:.2g} s of a core for a drawing")
         return
-    done, seconds = trained.step - trained.resumed_from, trained.wall_time_s
     rate = done * p.batch_size / max(seconds, 1e-9)
     log.info(f"Trained {done:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}")
+
+
+@contextlib.contextmanager
+def tracked(
+    folder: Path, about: dict[str, Any], load: Callable[[], Mapping[str, float]]
+) -> Iterator[Live]:
+    """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
+    `about`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one. Of a
+    training that was interrupted, key, name and begin are those with which it began."""
+    note = folder / BEGUN
+    # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
+    # and the training is taken up at its last step. One that it knows is trained anew on purpose.
+    if note.is_file() and LOCK.is_file() and md5_of(note) in LOCK.read_text(encoding="utf-8"):
+        remove(folder)
+    with contextlib.suppress(CganError):  # none yet, or damaged
+        if str((begun := read_json(note)).get("run_key")).isalnum():
+            about |= {key: begun[key] for key in STAYS if key in begun}
+            about["tags"] |= {"cgan.resumed": "true"}
+    if "run_key" not in about:
+        about |= {"run_key": uuid.uuid4().hex, "began_ms": time.time_ns() // 1_000_000}
+        write_json(note, about)
+    with live_run(about, load) as live:
+        yield live
+    about["ended_ms"] = max(about["began_ms"], time.time_ns() // 1_000_000)
+    about["run_id"] = live.run_id
+    for path in (TRAINING, note):  # of which DVC keeps one
+        write_json(path, about)
 
 
 def as_run(params: Params, fitted: TrainParams) -> dict[str, Any]:
@@ -166,7 +204,7 @@ def system_load() -> dict[str, float]:
 
 
 def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
-    """The files that the stage leaves, the reference to its run aside."""
+    """The files that the stage leaves, TRAINING and SOURCE aside."""
     save_generator(GENERATOR, trained.generator, facts)
     if trained.discriminator:
         save_network(DISCRIMINATOR, trained.discriminator, facts)
@@ -177,22 +215,6 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
     write_text(LOSSES, csv_of(COLUMNS, trained.history))
     write_text(PROBES, csv_of((*COLUMNS[:2], *PROBE), trained.probes))
-
-
-def record(run: Run, trained: Trained) -> None:
-    """What the training made, for MLflow."""
-    of_gan = (LOSSES, PROBES) if trained.discriminator else ()
-    for path in (GENERATOR, *of_gan):
-        run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
-    log_generator(run, trained.wall_time_s)
-    if not trained.resumed_from:
-        run.info["training_s"] = round(trained.wall_time_s, 1)
-
-
-def log_generator(run: Run, seconds: float) -> None:
-    run.set_tags({"dvc.generator_md5": md5_of(GENERATOR), WEIGHTS: sha256_of(GENERATOR)})
-    # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
-    run.log_metrics({"time/training_s": seconds}, 0)
 
 
 def csv_of(columns: tuple[str, ...], rows: list[list[float]]) -> str:

@@ -1,4 +1,4 @@
-"""A training in MLflow: its folder of records, and how they get there.
+"""A training's run in MLflow: live while it goes on, then completed from what the stages left.
 
-May import: params and what lies below it. `mlflow` is imported in functions; the core knows the Tracker only.
+May import: params and what lies below it. `mlflow` is imported in functions.
 """

@@ -25,9 +25,8 @@ BACKEND = "MLFLOW_BACKEND_STORE_URI"  # of MLflow's server: what it keeps the ru
 TIMEOUT, LONG_ANSWER_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", 10
 SQLITE = "sqlite:///"
 RUN_ID = "{run_id}"  # stands for it in a tag that is recorded before the run has one
-# No second try: MLflow's own client asks for four minutes.
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -79,11 +78,22 @@ def artifact_root(uri: str, root: Path) -> str:
     return configured or (folder / "mlartifacts").as_uri()
 
 
+def set_up(answer_s: int = LONG_ANSWER_S) -> None:
+    """The environment, which MLflow reads at each call. Its own client would ask for four minutes: no second
+    try, unless the user wants one."""
+    given = {RETRIES: "0", TIMEOUT: str(answer_s), **os.environ}
+    wanted = {
+        **{key: given[key] for key in (RETRIES, TIMEOUT)},
+        **SETTINGS,
+        **beside_proxies(os.environ),
+    }
+    os.environ.update({key: value for key, value in wanted.items() if os.environ.get(key) != value})
+
+
 def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
     """A client. All that takes seconds the first time and waits for no server: import MLflow, make a sqlite
     store. Raises TrackingError for one that this user may not read."""
-    # Which MLflow reads at each call.
-    os.environ.update({**SETTINGS, **beside_proxies(os.environ), TIMEOUT: str(answer_s)})
+    set_up(answer_s)
     from mlflow import MlflowClient
 
     for noisy in ("mlflow", "alembic"):  # no tracebacks: we give the reason
@@ -156,6 +166,12 @@ def reason_of(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return re.sub(r"://\S*@", "://", text)[-520:]  # an address in it may have a password
+
+
+def unusable(uri: str, error: BaseException) -> str:
+    return (
+        f"MLflow at {without_credentials(uri)} cannot be used now ({reason_of(error).rstrip('.')})"
+    )
 
 
 def asked_by() -> dict[str, str]:

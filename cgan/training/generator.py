@@ -17,11 +17,11 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware
 from cgan.model.sampling import Picture, image_grid
 from cgan.quality.judge import Judge
-from cgan.tracking.tracker import Tracker
 from cgan.training.auto import Choice, sampler_of
 from cgan.training.fingerprint import data_facts
 from cgan.training.loop import Trained, train
-from cgan.training.monitoring import AT_THE_END, Watch
+from cgan.training.monitoring import Watch
+from cgan.training.tracker import AT_THE_END, Tracker
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 4, 20  # of a sampler
 

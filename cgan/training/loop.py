@@ -21,12 +21,9 @@ from cgan.model.hardware import (
 from cgan.model.networks import DiscriminatorNetwork
 from cgan.model.sampling import encode_png
 from cgan.params.sections import TrainParams
-from cgan.tracking.tracker import Tracker
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 from cgan.training.monitoring import (
-    AT_THE_END,
-    BY_STEP,
     WARM_UP_KIMG,
     Watch,
     kept_previews,
@@ -34,6 +31,7 @@ from cgan.training.monitoring import (
     preview_steps,
 )
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm
+from cgan.training.tracker import AT_THE_END, BY_STEP, Silent, Tracker
 from cgan.training.update import train_step
 
 PINNED = 0.995  # of both the reals and the fakes told apart, in every one of the last records
@@ -89,7 +87,7 @@ def train(
     not a finite number, the discriminator wins for good or a class collapses; then nothing of that interval
     is saved.
     """
-    tracker = tracker or Tracker()
+    tracker = tracker or Silent()
     hardware = choose_hardware(params.device, params.precision)
     compute_deterministically()
     keep_freed_memory()
@@ -119,7 +117,6 @@ def train(
                 tracker.log_image(AT_THE_END, picture, step)
         if watch and step in probe_steps:
             tracker.log_metrics(probe(state, watch), step)
-            tracker.send(step)
 
     if state.step == 0:  # what is logged first MLflow compares two runs by first: the probe
         look()

@@ -20,9 +20,6 @@ from cgan.quality.judge import Judge, look
 from cgan.quality.metrics import diversity, frechet_distance, wilson_interval
 from cgan.training.state import TrainState
 
-# The previews' names. MLflow sorts the panels of a run by name: these come first.
-FIRST_LOOK = "A first look"
-AT_THE_END, BY_STEP = f"{FIRST_LOOK}/at the end", f"{FIRST_LOOK}/by step"
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
 DRAWINGS = 1000
 COMPARED = 50  # classes at most whose variety is compared, with 20 drawings at least of each

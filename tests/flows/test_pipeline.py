@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, wait_until
+from conftest import ROOT, run, wait_until
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -110,6 +110,27 @@ def test_the_verdict_is_the_run_s_state_and_what_is_not_stale_ends_at_once(
     monkeypatch.setenv("VERDICT", "away")
     state = pipeline(return_state=True)
     assert state.is_failed() and state.message == "Gate: Error: the store is away. Start it."
+
+
+def test_f79_a_night_whose_record_finds_no_mlflow_keeps_its_results_and_the_next_one_records(
+    prefect: None, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CGAN_CHECKOUT", str(repo))
+    monkeypatch.setenv("CGAN_HOME", str(tmp_path / "home"))
+    remote = ("remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    run(sys.executable, "-m", "dvc", *remote, cwd=repo)
+    monkeypatch.setenv("FAIL", "record")
+    state = pipeline(return_state=True)
+    assert state.is_failed() and str(state.message).startswith("Stage `record`: Error: ")
+    assert has_tasks(
+        state, dict.fromkeys(STAGES, "Completed") | {"record": "Failed", "push": "Completed"}
+    )
+    kept = (tmp_path / "home/dvc.lock").read_text()
+    assert "  train:" in kept and "  record:" not in kept
+    assert any((tmp_path / "remote").rglob("*"))
+    monkeypatch.delenv("FAIL")
+    assert pipeline(return_state=True).name == "Promoted"
+    assert attempts() == [*STAGES, "record"]
 
 
 def test_a_gate_waits_for_that_of_another_machine(prefect: None, repo: Path) -> None:

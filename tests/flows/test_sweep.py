@@ -85,6 +85,17 @@ def test_a_trial_takes_from_the_remote_what_is_not_in_the_cache(base: Path) -> N
     assert "train: process" not in first and "train: process" in second, "of other params"
 
 
+def test_f79_a_trial_whose_run_mlflow_does_not_take_counts_and_says_so(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "Error: MLflow at http://nowhere cannot be used now"
+    (base / "cgan/stages/record.py").write_text(f"import sys; sys.exit({words!r})")
+    commit(base)
+    assert sweep.main(["--trials", "1"]) == 0
+    assert [trial.state for trial in study_of(base).trials] == [TrialState.COMPLETE]
+    assert f"-0: its run is not complete in MLflow. {words}" in capsys.readouterr().out
+
+
 def test_a_sampler_s_windows_and_cap_are_searched_and_its_seeds_are_not(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,8 +45,8 @@ from cgan.project import (
     LOSSES,
     PROBES,
     RUN_PAGE,
-    RUN_REFERENCE,
     TRAIN_DATA,
+    TRAINING,
 )
 from cgan.quality.judge import load_judge
 from cgan.quality.likeness import nearest
@@ -491,12 +491,12 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     names = [HOSTILE[1], "אבג' \" & ${1} \\u003c {{ 7 }}", "__proto__"]  # printable, as names are
     write_params(Path(), data={"path": HOSTILE[1]})
     change_facts(class_names=names)
-    reference = read_json(RUN_REFERENCE) | {
+    reference = read_json(TRAINING) | {
         "run_name": HOSTILE[0],
         "experiment": HOSTILE[2],
         "origin": {HOSTILE[1]: HOSTILE[0], "commit": HOSTILE[2], "__proto__": "odd"},
     }
-    write_json(RUN_REFERENCE, reference)
+    write_json(TRAINING, reference)
     page_made()
     unfold(page)
     told = hovered(page, ".chart[data-kind=matrix]", " .mark-rect path")
@@ -507,10 +507,10 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     assert all(words in text for words in (*HOSTILE, *names))
 
 
-def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it() -> None:
-    write_json(RUN_REFERENCE, read_json(RUN_REFERENCE) | {"run_id": None})
+def test_a_run_that_has_not_reached_mlflow_is_told_with_what_shows_it_later() -> None:
+    write_json(TRAINING, read_json(TRAINING) | {"run_id": None})
     page_made()
     text = RUN_PAGE.read_text(encoding="utf-8")
-    assert "<code>cgan track flush</code>" in text and "cgan reproduce" not in text
+    assert "<code>cgan report</code> shows where it is" in text and "cgan reproduce" not in text
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(set(ids)) == len(ids), "an id is one element's"

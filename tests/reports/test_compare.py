@@ -10,7 +10,7 @@ from finished_project import finish
 
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation, Score
-from cgan.project import EVALUATION, RUN_REFERENCE
+from cgan.project import EVALUATION, TRAINING
 from cgan.reports import compare as command
 from cgan.reports.compare import code_in_words, comparison, metric_changes
 from cgan.reports.recorded_run import find_run_id, recorded
@@ -136,9 +136,7 @@ def test_the_terminal_shows_it_a_file_takes_it_and_a_foreign_name_commands_no_te
 ) -> None:
     other = shutil.copytree(finished, finished / "other")
     name = "\x1b[2Jevil\u202e\nError: fake" + "x" * 1000
-    (other / RUN_REFERENCE).write_text(json.dumps({"run_name": name}))
-    with (other / "params.yaml").open("a") as file:
-        file.write("newer: {key: 1}\n")  # of another version
+    (other / TRAINING).write_text(json.dumps({"run_name": name, "params": {"newer.key": 1}}))
     command.compare(".", "other", print)
     shown = capsys.readouterr().out
     for words in ("Fréchet", "B does not differ from A.", "newer.key", "\\x1b[2J"):

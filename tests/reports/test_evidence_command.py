@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from finished_project import finish_uneven
-from recording import RecordingTracker, reopened
 from synthetic import a_model, write_csv
 from uneven import NAMES, uneven, write_uneven_csv, write_uneven_folder
 
@@ -54,11 +54,13 @@ from cgan.reports.split import write_split
 
 
 @pytest.fixture
-def rare(uneven_project: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
-    """In a finished project whose class 1, `apple`, is rare: what goes to MLflow."""
+def rare(uneven_project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished project whose class 1, `apple`, is rare."""
     finish_uneven()
     set_params({"train_judge.total_kimg": 0.1})  # of the classifiers; the judge has learnt
-    return reopened(command, monkeypatch)
+    shutil.copyfile(empty_store, "mlflow.db")
+    monkeypatch.setenv("DVC_ROOT", str(uneven_project))
+    return uneven_project
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def found(**options: object) -> tuple[dict[str, object], list[str]]:
 
 
 def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
-    rare: RecordingTracker, monkeypatch: pytest.MonkeyPatch
+    rare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report, said = found()
     assert report["rounds"] == {"count": 5, "folds": True}, "few are held out"
@@ -95,7 +97,8 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     assert about == "apple (10 images)" and "points (95 %: " in words and len(methods) >= 7
     for start, length, value in (map(float, each) for each in (drawn, *(m[2:] for m in methods))):
         assert -0.01 <= start <= value <= start + length + 0.01 <= 100.02
-    assert [name for _, name in rare.files] == ["evidence.json", "evidence.md", "evidence.html"]
+    sent = {path.name for path in (rare / "mlartifacts").rglob("evidence.*")}
+    assert sent == {"evidence.json", "evidence.md", "evidence.html"}
     places = list(Path(".cgan/evidence").glob("*/fold-*"))
     assert len(places) == 5 and not list(Path(".cgan/evidence").glob("*/*/training"))
     generators = {(place / "generator.safetensors").read_bytes() for place in places}

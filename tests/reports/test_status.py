@@ -24,7 +24,7 @@ from cgan.project import TRAIN_LOCK, project_root
 from cgan.registry.client import LAST_VERDICT, open_registry
 from cgan.reports.report import rank, summary
 from cgan.reports.status import status
-from cgan.tracking.runs import MEASURED_WITH, WEIGHTS
+from cgan.tracking.run import MEASURED_WITH, WEIGHTS
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 
@@ -236,6 +236,8 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     assert METRICS["conditional_accuracy"].meaning in shown and "  cgan draw 0,1 --seed" in shown
     measured["class_names"] = ["a red dog", "cat", "eel", "owl"]
     write(Path("reports/evaluation.json"), measured)
+    write(Path("models/training.json"), {"run_name": "a run"})
+    assert "  in MLflow     not recorded yet: dvc repro" in summary()
     write(Path("models/mlflow_run.json"), {"run_id": "77"})
     shown = summary()
     assert "  cgan draw 'a red dog, cat, eel' --seed" in shown and " cgan ui, then http:" in shown

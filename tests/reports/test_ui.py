@@ -23,7 +23,7 @@ from cgan.reports.ui import serve_ui
 
 @pytest.mark.slow
 def test_the_ui_says_where_the_runs_are_and_ends_with_all_that_it_started(root: Path) -> None:
-    with training(root) as tracker:
+    with training() as tracker:
         log_steps(tracker)
     port = free_port()
     command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]

@@ -27,9 +27,8 @@ PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 CHECKS = {"cgan.params.sections", "cgan.params.checks", "cgan.params.reading"}
 CHANGES_NO_RESULT = {
     # Tracking: tells of a result, and may change at any time without a new training.
-    "cgan.tracking.tracker",
-    "cgan.tracking.records",
-    "cgan.tracking.runs",
+    "cgan.tracking.live",
+    "cgan.tracking.run",
     "cgan.tracking.store",
     "cgan.drawing.logged_model",
     "cgan.stages.origin",

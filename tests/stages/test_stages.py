@@ -87,8 +87,8 @@ def test_f94_words_that_nobody_can_read_end_nothing_and_no_traceback_is_left(
 def test_f94_no_memory_at_the_command_line_is_one_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cgan.tracking.runs.flush", Mock(side_effect=MemoryError))
-    monkeypatch.setattr("sys.argv", ["cgan", "track", "flush"])
+    monkeypatch.setattr("cgan.reports.report.summary", Mock(side_effect=MemoryError))
+    monkeypatch.setattr("sys.argv", ["cgan", "report"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     said = capsys.readouterr()

@@ -5,6 +5,9 @@ import http.server
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +18,11 @@ from tracked import Store, log_model, log_steps, mlflow_server, training
 from tracked import root as root
 
 from cgan.errors import TrackingError
-from cgan.files import sha256_of
+from cgan.files import read_json, sha256_of
 from cgan.hosts import without_credentials
+from cgan.project import TRAINING
 from cgan.registry.client import generator_file, open_registry
-from cgan.tracking.runs import flush
+from cgan.tracking.run import open_run
 from cgan.tracking.store import (
     artifact_root,
     asked_by,
@@ -153,28 +157,77 @@ def test_f105_a_store_of_another_user_is_refused_at_once(
 
 
 def test_f93_a_store_lies_in_its_project_whatever_its_name_and_a_link_helps_one_that_was_moved(
-    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = root / "100% ä'b\"c#d&e=f;g", root / "new"
+    about = {"run_key": "k", "run_name": "a run", "experiment": "cgan", "began_ms": 1}
     old.mkdir()
     shutil.copyfile(root / "mlflow.db", old / "mlflow.db")
     monkeypatch.setenv("DVC_ROOT", str(old))
-    with training(old) as tracker:
-        log_steps(tracker)
+    with open_run(about) as run:
+        run.log_files([Path(__file__)])
     assert len(Store(old / "mlflow.db").runs()) == 1
-    assert len(list((old / "mlartifacts").rglob("images/*.png"))) == 1
+    assert len(list((old / "mlartifacts").rglob(Path(__file__).name))) == 1
     old.rename(new)
     monkeypatch.setenv("DVC_ROOT", str(new))
-    with training(new, "k2") as tracker:
-        log_steps(tracker)
     link = f"ln -s {new} {old}"
-    assert "MLflow keeps absolute addresses" in caplog.text and link in caplog.text
-    with pytest.raises(TrackingError, match=re.escape(link)):
-        flush()
+    with pytest.raises(TrackingError, match=re.escape(link)) as caught, open_run(about):
+        pass
+    assert "MLflow keeps absolute addresses" in str(caught.value)
     assert not old.exists(), "nothing is written where the project was"
     old.symlink_to(new)
-    flush()
-    assert flush() == [] and len(list((new / "mlartifacts").rglob("images/*.png"))) == 2
+    with open_run(about) as run:
+        run.log_files([root / "dvc.yaml"])
+    assert len(Store(new / "mlflow.db").runs()) == 1
+    assert len(list((new / "mlartifacts").rglob("dvc.yaml"))) == 1
+
+
+MIGRATION = """
+import os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from cgan.tracking.store import open_store
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *_):
+    if statement.startswith("ALTER TABLE"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+open_store("sqlite:///" + sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_f95_a_kill_within_the_making_of_a_store_leaves_none(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    command = [sys.executable, "-c", MIGRATION, str(path)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert not path.exists()
+    open_store(f"sqlite:///{path}")
+    assert Store(path).rows("select count(*) from experiments") == [(1,)]
+
+
+FIRST = """
+from cgan.tracking.run import open_run
+import sys
+with open_run({"run_key": sys.argv[1], "run_name": "a", "experiment": "cgan", "began_ms": 1}) as run:
+    run.log_metrics([("loss/generator", 1.0, 5, 1)])
+"""
+
+
+@pytest.mark.slow
+def test_f62_two_first_contacts_at_once_make_one_store_and_of_a_training_one_run(
+    root: Path,
+) -> None:
+    (root / "mlflow.db").unlink()
+    command = [sys.executable, "-c", FIRST]
+    all_three = [subprocess.Popen([*command, key], stderr=subprocess.PIPE) for key in "aab"]
+    for process in all_three:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    store = Store(root / "mlflow.db")
+    assert len(store.runs()) == 2
+    assert store.rows("select name from experiments where name = 'cgan'") == [("cgan",)]
 
 
 # ------------------------------------------------------------------------------ MLflow's server
@@ -225,11 +278,11 @@ def test_runs_of_before_open_and_new_experiments_keep_files_behind_the_server(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def recorded(key: str, experiment: str) -> str:
-        with training(root, key, experiment=experiment) as tracker:
-            log_steps(tracker)
-            log_model(tracker, root)
-        flush()
-        return str(json.loads((root / "models/mlflow_run.json").read_text())["run_id"])
+        with training(key, experiment) as live:
+            log_steps(live)
+        with open_run(read_json(TRAINING)) as run:
+            log_model(run, root)
+            return run.run_id
 
     made = [recorded("k1", "former")]
     with mlflow_server(root, free_port()) as site:

@@ -30,8 +30,6 @@ CHANGES_NO_WEIGHT = {
     "cgan.params.sections",
     # What is measured of a generator.
     "cgan.metric",
-    # Tells of the training.
-    "cgan.tracking.tracker",
     # How bytes get to the disk, not which; words for the user.
     "cgan.files",
     "cgan.errors",

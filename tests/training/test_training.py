@@ -32,8 +32,9 @@ from cgan.training import loop, update
 from cgan.training.auto import resolve
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.loop import Diverged, Interrupted, Trained, train
-from cgan.training.monitoring import AT_THE_END, BY_STEP, WARM_UP_KIMG, Watch, preview_steps
+from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm, labels_in_mix
+from cgan.training.tracker import AT_THE_END, BY_STEP
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 TINY_TRAIN = {**TINY["train"], "cpu_parts": 2, "r1_every": 3, "previews": 3}  # 10 steps

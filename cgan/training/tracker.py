@@ -1,0 +1,31 @@
+"""What a training tells while it goes on, to whoever wants to know."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Names of pictures. MLflow sorts its panels by them: these come first.
+FIRST_LOOK = "A first look"
+AT_THE_END, BY_STEP = f"{FIRST_LOOK}/at the end", f"{FIRST_LOOK}/by step"
+
+
+class Tracker(Protocol):
+    """Neither method may raise, or wait for a server."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Values at a step (one generator update)."""
+
+    def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
+        """A picture uint8 [H, W] or [H, W, 3] at a step."""
+
+
+class Silent:
+    """The tracker of who wants to know nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        pass
+
+    def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
+        pass

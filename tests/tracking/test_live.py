@@ -1,0 +1,247 @@
+"""A training in MLflow while it goes on: what arrives, and that nobody waits long for it."""
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tracked
+from conftest import free_port, wait_until
+from PIL import Image
+from tracked import PARAMS, STEPS, Store, log_steps, refusing, training
+from tracked import root as root
+
+from cgan.files import read_json
+from cgan.project import TRAINING, training_folder
+from cgan.tracking import live as tracking
+from cgan.tracking.run import open_run
+
+PROMISED_S = 5  # that an outage may cost a training
+SAID = "cannot be used now"
+
+
+def test_f64_a_run_can_be_watched_is_one_and_says_what_made_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "tasty-bole")
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", '{"prefect.flow_run_id": "f-1"}')
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    store = Store(root / "mlflow.db")
+    with training() as live:
+        log_steps(live, STEPS[:5])
+        wait_until(lambda: store.steps("loss/generator") == STEPS[:5])
+        assert [status for _, _, status in store.runs()] == ["RUNNING"]
+        log_steps(live, STEPS[5:])
+    assert os.environ["MLFLOW_RUN_ID"] == "0" * 32 and "MLFLOW_TRACKING_URI" not in os.environ
+    ((run_id, name, status),) = store.runs()
+    about = read_json(TRAINING)
+    assert run_id == about["run_id"] != "0" * 32, "MLFLOW_RUN_ID is somebody else's"
+    assert status == "FINISHED" and name == about["run_name"]
+    assert name.startswith(f"seed {PARAMS.train.seed} · ") and " · tasty-bole · " in name
+    for key in ("loss/generator", "progress/kimg"):
+        assert store.steps(key) == STEPS
+    assert store.steps("system/cpu_utilization_percentage") == [STEPS[4], STEPS[-1]]
+    query = "select e.name from experiments e join runs using (experiment_id)"
+    assert store.rows(query) == [("mine",)]
+    assert store.pictures() == ["previews+step+250", "previews+step+500"]
+    assert store.rows("select name, digest from datasets") == [("sample", "ab" * 6)]
+    logged = store.params(run_id)
+    assert logged["train.lr"] == str(PARAMS.train.lr) and "tracking.experiment" not in logged
+    made_by = {"cgan.device": "cpu", "dvc.exp_name": "tasty-bole", "data": "MNIST sample"}
+    made_by |= {"prefect.flow_run_id": "f-1", "cgan.run_key": about["run_key"]}
+    assert made_by.items() <= store.tags(run_id).items()
+    assert list((root / "mlartifacts").rglob("source/dvc.yaml"))
+
+
+def test_a_failed_training_resumes_in_its_run_in_another_checkout_and_with_other_params_of_the_gate(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(root / "mlflow.db")
+    with pytest.raises(ZeroDivisionError), training() as live:
+        log_steps(live, STEPS[:5])
+        raise ZeroDivisionError("loss at step 500")
+    ((run_id, name, status),) = store.runs()
+    assert status == "FAILED" and not TRAINING.exists()
+    assert store.tags(run_id)["cgan.ended_by"] == "ZeroDivisionError: loss at step 500"
+    gate = PARAMS.gate.model_copy(update={"promote": not PARAMS.gate.promote})
+    monkeypatch.setattr(tracked, "PARAMS", PARAMS.model_copy(update={"gate": gate}))
+    checkout = root / "checkout"
+    checkout.mkdir()
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("DVC_ROOT", str(checkout))
+    monkeypatch.setenv("CGAN_HOME", str(root / ".cgan"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    with training() as live:
+        log_steps(live, STEPS[3:])  # from its last checkpoint
+        wait_until(lambda: [status for _, _, status in store.runs()] == ["RUNNING"])
+    assert store.runs() == [(run_id, name, "FINISHED")]
+    assert store.steps("loss/generator") == STEPS
+    assert store.tags(run_id)["cgan.resumed"] == "true"
+
+
+def test_a_training_that_dvc_knows_is_trained_anew_in_another_run(root: Path) -> None:
+    for _ in range(2):
+        with training() as live:
+            log_steps(live)
+        (training_folder("k1") / "step-1.safetensors").touch()
+        md5 = hashlib.md5(TRAINING.read_bytes(), usedforsecurity=False).hexdigest()
+        (root / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{md5: {md5}}}]}}}}")
+    store = Store(root / "mlflow.db")
+    assert len(store.runs()) == 2 and store.steps("loss/generator") == sorted(2 * STEPS)
+    with training():
+        assert not (training_folder("k1") / "step-1.safetensors").exists(), "nothing is resumed"
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"run_key": "../k"}', '{"run_ke', None])
+def test_f80_what_a_training_noted_at_its_begin_is_written_anew_where_it_is_damaged(
+    root: Path, damage: str | None
+) -> None:
+    note = training_folder("k1") / "run.json"
+    note.parent.mkdir(parents=True)
+    if damage:
+        note.write_text(damage)
+    with training() as live:
+        log_steps(live)
+    assert note.read_bytes() == TRAINING.read_bytes()
+    assert read_json(TRAINING)["run_key"].isalnum()
+
+
+def test_f102_where_the_clock_is_set_back_the_times_of_a_run_stand_still_until_it_has_caught_up(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = [9, 12, 10, 13]
+    with training() as live:
+        began = live._now_ms
+        for step, hour in enumerate(hours):
+            monkeypatch.setattr("time.time_ns", lambda hour=hour: (began + hour) * 1_000_000)
+            live.log_metrics({"loss/generator": 1.0}, step)
+    times = Store(root / "mlflow.db").rows(
+        "select timestamp from metrics where key = 'loss/generator' order by step"
+    )
+    assert [time - began for (time,) in times] == [9, 12, 12, 13]
+    assert read_json(TRAINING)["ended_ms"] >= began + 13
+
+
+def test_f51_value_that_is_not_finite_becomes_a_tag(root: Path) -> None:
+    with training() as live:
+        live.log_metrics({"loss/generator": float("nan"), "progress/kimg": 3.2}, 50)
+    store = Store(root / "mlflow.db")
+    ((run_id, _, _),) = store.runs()
+    assert store.tags(run_id)["not_finite.loss/generator"] == "nan at step 50"
+    assert store.steps("loss/generator") == [] and store.steps("progress/kimg") == [50]
+
+
+# ------------------------------------------------------------------------------ MLflow in trouble
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """A server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["away", "silent", "error 500"])
+def test_f60_without_mlflow_a_training_waits_for_nothing_ends_in_time_and_says_so_once(
+    root: Path,
+    hanging: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(tracking, "PATIENCE_S", 1.0)
+    with refusing() as refused:
+        addresses = {"silent": hanging, "error 500": f"http://{refused}"}
+        address = addresses.get(kind, f"http://127.0.0.1:{free_port()}")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with training() as live:
+            live._is_loaded.wait()
+            began = time.monotonic()
+            log_steps(live)
+        waited = time.monotonic() - began
+    assert waited < 1.0 + PROMISED_S, "a busy machine takes its time"
+    (message,) = [text for text in caplog.messages if SAID in text]
+    assert message.startswith(f"MLflow at {address} {SAID} (")
+    assert message.endswith("The training goes on, and the stage record sends its run.")
+    about = read_json(TRAINING)
+    assert about["run_id"] is None and about["numbers"]
+
+
+def test_f60_what_an_outage_may_cost_is_within_the_promise() -> None:
+    code = "from cgan.tracking.live import PATIENCE_S; print(PATIENCE_S)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert float(done.stdout) < PROMISED_S
+
+
+@pytest.mark.parametrize("trouble", ["slow", "dead"])
+def test_f60_f61_an_mlflow_that_gets_slow_or_dies_in_mid_run_costs_no_more_than_one_that_is_away(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    from mlflow import MlflowClient
+
+    plain, store = MlflowClient.log_batch, Store(root / "mlflow.db")
+
+    def troubled(*args: Any, **options: Any) -> Any:
+        if store.steps("loss/generator"):
+            if trouble == "dead":
+                raise ConnectionError("refused")
+            time.sleep(0.5)
+        return plain(*args, **options)
+
+    monkeypatch.setattr(tracking, "PATIENCE_S", 0.5 if trouble == "slow" else 60)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", troubled)
+        with training() as live:
+            for step in range(1, 20):
+                log_steps(live, [step])
+                time.sleep(0.1)
+        thread = live._thread
+    words = "no answer in time" if trouble == "slow" else "refused"
+    assert caplog.text.count(f"{SAID} ({words})") == 1
+    assert store.steps("loss/generator")[0] == 1
+    wait_until(lambda: not thread.is_alive())
+
+
+def test_f91_where_there_is_no_memory_for_a_thread_the_training_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    with training() as live:
+        log_steps(live)
+    assert caplog.text.count(f"{SAID} (can't start new thread)") == 1
+    assert TRAINING.exists()
+
+
+def test_timeouts_and_retries_that_the_user_sets_are_kept_and_else_there_is_one_try(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"MLFLOW_HTTP_REQUEST_{name}" for name in ("TIMEOUT", "MAX_RETRIES")]
+    about = {"run_key": "k", "run_name": "a run", "experiment": "cgan", "began_ms": 1}
+    for given, meant in ((["77", "3"], ["77", "3"]), (None, ["10", "0"])):
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+            if given:
+                monkeypatch.setenv(name, given[names.index(name)])
+        with open_run(about):
+            assert [os.environ[name] for name in names] == meant
+
+
+def test_images_are_kept_as_they_were_when_they_were_logged(root: Path) -> None:
+    image = np.full((28, 28), 7, np.uint8)
+    with training() as live:
+        live.log_image("previews", image, 3)
+        image[:] = 255
+    [path] = (root / "mlartifacts").rglob("images/*.png")
+    assert np.unique(np.asarray(Image.open(path))).tolist() == [7]
