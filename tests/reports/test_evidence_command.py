@@ -140,7 +140,10 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
     assert "<code>--folds 5</code> tests on all images" in EVIDENCE_PAGE.read_text()
     places = Path(".cgan/evidence").glob("*/*/augmented.safetensors")
     assert len({path.read_bytes() for path in places}) == 2, "each has its own seed"
-    for options, module in (({"seeds": 2}, "reports.evidence"), ({"folds": 2}, "downstream.rounds")):
+    for options, module in (
+        ({"seeds": 2}, "reports.evidence"),
+        ({"folds": 2}, "downstream.rounds"),
+    ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(f"cgan.{module}.fill", lambda *given: pytest.fail(f"believed {given[4]}"))
             with pytest.raises(pytest.fail.Exception, match=r"believed 0\.99"):
