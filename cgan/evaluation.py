@@ -68,7 +68,7 @@ class ClassScores:
     compared: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
     """What was measured of a generator's drawings, beside real images.
 
@@ -114,6 +114,14 @@ class Evaluation:
                 interval = " to ".join(map(metric.shown, score.interval or ()))
                 rows.append([metric.name, value, interval, real, metric.better, metric.meaning])
         return rows
+
+    def __repr__(self) -> str:
+        """For a terminal: each metric on a line."""
+        lines = [
+            f"{name}: {value}{f' ({interval})' * bool(interval)}{f', real images {real}' * bool(real)}"
+            for name, value, interval, real, *_ in self.table()[1:]
+        ]
+        return "\n".join(lines) or f"<Evaluation: {self.not_measurable or 'nothing was measured'}>"
 
     def _repr_html_(self) -> str:
         """For a notebook."""

@@ -15,9 +15,10 @@ def table(rows: Iterable[Sequence[object]], caption: str = "") -> str:
 
 
 def picture(png: bytes, text: str) -> str:
-    """A PNG in the page itself; `text`: for those who do not see it."""
+    """A PNG in the page itself, small ones enlarged; `text`: for those who do not see it."""
     data = base64.b64encode(png).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(text)}">'
+    style = "min-width: 24em; image-rendering: pixelated"
+    return f'<img src="data:image/png;base64,{data}" style="{style}" alt="{html.escape(text)}">'
 
 
 def paragraph(text: str) -> str:

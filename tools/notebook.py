@@ -40,6 +40,8 @@ def run(code: str, names: dict[str, Any]) -> dict[str, str] | None:
     value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
     if hasattr(value, "_repr_png_"):
         return {"image/png": base64.b64encode(value._repr_png_()).decode()}
+    if hasattr(value, "_repr_html_"):
+        return {"text/html": value._repr_html_()}
     return {"text/plain": repr(value)}
 
 
