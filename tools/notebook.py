@@ -38,6 +38,8 @@ def run(code: str, names: dict[str, Any]) -> dict[str, str] | None:
     if last is None:
         return None
     value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+    if value is None:
+        return None
     if hasattr(value, "_repr_png_"):
         return {"image/png": base64.b64encode(value._repr_png_()).decode()}
     if hasattr(value, "_repr_html_"):
