@@ -566,7 +566,7 @@ def test_networks_are_built_as_the_params_say() -> None:
     )
 
 
-@pytest.mark.parametrize("name", set(PRESETS) - {"default", "local_score"})
+@pytest.mark.parametrize("name", sorted({*PRESETS} - {"default", "local_score"}))
 def test_presets_train(name: str) -> None:
     sizes = {"batch_size": 8, "total_kimg": 0.016, "generator_width": 4, "discriminator_width": 4}
     choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
