@@ -295,10 +295,15 @@ def _numbered(
 
 
 def _grouped(groups: NDArray[Any]) -> IntArray:
-    """int64 [N]. A blank text is a group of its own."""
+    """int64 [N]. Without one, blank, None or NaN, an image is a group of its own."""
+    if groups.ndim != 1:
+        raise DataError(f"groups: expected one an image, [N]; found {[*groups.shape]}.")
     if groups.dtype.kind in "iu":
         return groups.astype(np.int64, copy=False)
-    keys = [str(group) or f"\0{row}" for row, group in enumerate(groups.tolist())]
+    keys = [
+        f"\0{row}" if group in (None, "") or group != group else str(group)
+        for row, group in enumerate(groups.tolist())
+    ]
     return np.unique(keys, return_inverse=True)[1]
 
 

@@ -69,7 +69,7 @@ def divide(
         )
     if group != "auto":  # by which all is done that can be
         notes += _near_copies_in_words(images, train, heldout)
-    plain = replace(images, notes=())
+    plain = replace(images, notes=(), splits=None)  # so that a part can be divided again
     return plain.at(train), replace(plain.at(heldout), notes=tuple(notes)), plain.at(test)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+import torch
 
 from cgan import notebook
 from cgan.downstream.classifiers import COST_NOTHING, WORDS
@@ -16,9 +18,10 @@ from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome, effect
 from cgan.downstream.rounds import rounds_by_seed
 from cgan.downstream.sets import missing
 from cgan.errors import CganError, DataError, percent
-from cgan.images import Images, image_digests
-from cgan.model.hardware import choose_hardware, deterministic
+from cgan.images import Images
+from cgan.model.hardware import Hardware, choose_hardware, deterministic
 from cgan.params.sections import JudgeParams
+from cgan.quality.evaluation import require_same_classes, shared_images
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
@@ -92,6 +95,7 @@ def evidence(
     adjusted logits. `recipe`: network and length of each classifier's training; `seed` of the drawings.
 
     `folder` keeps the classifiers: after an interruption the same call trains only those that are missing.
+    Other images, drawings or recipes have classifiers of their own there.
 
     Where a class has fewer than 50 held-out images, the interval is wide; `cgan evidence` of a project then
     tests on all images, in folds with a generator each.
@@ -104,7 +108,7 @@ def evidence(
     pixels = generator.model.draw(lacking, seed)
     drawn = Images(pixels, lacking, train.class_names)
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        place = Path(folder or temporary)
+        place = Path(folder or temporary, _key(train, drawn, recipe, hardware))
         rounds = rounds_by_seed(train, drawn, held_out, recipe, seeds, place, hardware)
         outcomes = [each.outcome() for each in rounds]
     result = effect(outcomes, COST_NOTHING, folded=False)
@@ -124,11 +128,18 @@ def _check(train: Images, held_out: Images, generator: Generator, seeds: int) ->
                 f"{name}: expected the generator's classes, channels, height and width, {expected}; found "
                 f"{found}. Give the images it was trained on, and others of the same kind."
             )
-    if shared := int(np.isin(image_digests(held_out.pixels), image_digests(train.pixels)).sum()):
+    require_same_classes(train, held_out=held_out)
+    if shared := shared_images(train, held_out):
         raise DataError(
             f"held_out: expected images that are not in train; found {shared:,} that are. Make both with "
             "`train, held_out = images.split(0.1)`."
         )
+
+
+def _key(train: Images, drawn: Images, recipe: JudgeParams, hardware: Hardware) -> str:
+    """Names what the classifiers are trained on, and how."""
+    facts = train.digest, drawn.digest, recipe.model_dump(), torch.__version__, str(hardware)
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _accuracies(outcomes: Sequence[Outcome]) -> dict[str, float]:

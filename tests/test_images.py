@@ -22,7 +22,7 @@ from uneven import (
 
 import cgan
 from cgan.errors import DataError, ParamsError, SourceError
-from cgan.images import load_images
+from cgan.images import first_copies, load_images
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.stages import download, preprocess, validate
 
@@ -73,6 +73,12 @@ def test_labels_are_numbers_or_names_and_groups_numbers_or_texts() -> None:
     groups = [f"g{number}" * bool(number > 2) for number in COLOUR.groups]
     found = cgan.Images(pixels, COLOUR.labels, groups=groups).groups
     assert found is not None and len(np.unique(found)) == len({*groups}) - 1 + groups.count("")
+    for nothing in (None, float("nan")):
+        gaps = [float(text[1:]) if text else nothing for text in groups]
+        assert np.array_equal(
+            first_copies(found),
+            first_copies(cgan.Images(pixels, COLOUR.labels, groups=gaps).groups),
+        )
 
 
 PIXELS, LABELS = COLOUR.pixels, COLOUR.labels
@@ -97,6 +103,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "ragged": ({"pixels": [PIXELS[0], PIXELS[1][:, 1:]]}, "parts of different shapes"),
     "a label too few": ({"labels": LABELS[1:]}, "labels: expected 56, one an image; found 55"),
     "a group too many": ({"groups": [*LABELS, 1]}, "groups: expected 56, .* found 57"),
+    "a table of groups": ({"groups": np.eye(56, dtype=int)}, r"groups: .* found \[56, 56\]"),
     "one-hot": ({"labels": np.eye(3)[LABELS]}, r"found \[56, 3\].*argmax"),
     "float labels": ({"labels": LABELS / 1}, r"found float64\. .*astype"),
     "negative": ({"labels": LABELS - 1}, "from 0 to 999; found -1 to 1"),
@@ -185,6 +192,8 @@ def test_a_source_s_own_split_is_kept_and_its_test_part_left_aside(tmp_path: Pat
     assert len(images) == 56 and len(train) == 36 and len(held) <= 18
     assert all("/train/" in file for file in train.files) and all("/val/" in f for f in held.files)
     assert ("Left out of val" in held.notes[0]) == (len(held) < 18)
+    first, second = held.split(0.5)
+    assert len(first) + len(second) == len(held) and min(len(first), len(second)) >= 6
 
 
 def test_read_takes_a_csv_a_zip_and_a_folder_and_says_what_is_odd(tmp_path: Path) -> None:
@@ -220,6 +229,8 @@ def test_read_takes_a_csv_a_zip_and_a_folder_and_says_what_is_odd(tmp_path: Path
             ParamsError,
             r"^cgan\.read: unknown key `heigth`; did you mean `height`",
         ),
+        ("own", {"seed": 4}, ParamsError, "`seed` is a param of a project"),
+        ("own", {"source": "kaggle"}, ParamsError, "`source` is a param of a project"),
         ("own", {"height": 4, "width": 9}, ParamsError, "^cgan.read: `height`: .*found 4"),
         ("own", {"group": "("}, ParamsError, "no regular expression"),
         ("own", {"group": "x+"}, DataError, "'x.' is found in no file"),

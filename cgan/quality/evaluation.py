@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.errors import DataError, percent
+from cgan.errors import DataError, listed, percent
 from cgan.evaluation import ClassScores, Evaluation, Interval, Score
 from cgan.images import Images, image_digests
 from cgan.metric import METRICS
@@ -67,14 +67,14 @@ def evaluate(
     `train`: the images that it learnt from; `held_out`: others of the same classes and size, which neither
     it nor the judge has seen. `judge`: a network that was trained to name the classes of `train`
     (`cgan.quality.judge.train_judge`); without one, one is trained first, which takes seconds to minutes.
-    `test`: further images, on which only the judge is tested. `params`: how many drawings, how often, with
-    which seed. Equal arguments give equal numbers on one machine with one version of torch.
+    `test`: further images of these classes, on which only the judge is tested. `params`: how many drawings,
+    how often, with which seed. Equal arguments give equal numbers on one machine with one version of torch.
 
     Raises DataError where the images are not of one kind, or too few.
     """
     model = generator if isinstance(generator, GenerativeModel) else generator.model
     params = params or EvaluateParams()
-    _require_alike(model, train, held_out)
+    _require_alike(model, train, held_out, test)
     if judge is None:
         judge = _default_judge(train, model, progress)
     conditions = Conditions.of(judge.to(model.device), train, held_out, params, [model])
@@ -91,12 +91,16 @@ def evaluate(
     )
 
 
-def _require_alike(model: GenerativeModel, train: Images, held_out: Images) -> None:
+def _require_alike(
+    model: GenerativeModel, train: Images, held_out: Images, test: Images | None
+) -> None:
     """Raises DataError where generator and images don't fit together."""
     kinds = {
         "the generator": (model.classes, *model.shape),
         "the held-out images": (held_out.classes, *held_out.shape),
     }
+    if test:
+        kinds["the test images"] = (test.classes, *test.shape)
     expected = (train.classes, *train.shape)
     for name, kind in kinds.items():
         if kind != expected:
@@ -104,11 +108,22 @@ def _require_alike(model: GenerativeModel, train: Images, held_out: Images) -> N
                 f"{name}: {_in_words(kind)}; expected those of the training images, {_in_words(expected)}. "
                 "Give images and a generator of the same classes and size."
             )
+    require_same_classes(train, held_out=held_out, **({"test": test} if test else {}))
     if shared := shared_images(train, held_out):
         raise DataError(
             f"the held-out images: {shared:,} of {len(held_out):,} are training images too, expected none. "
             "Divide the images with `Images.split`, which keeps copies together."
         )
+
+
+def require_same_classes(train: Images, **others: Images) -> None:
+    """Raises DataError where a label means another class in one of `others`, which are named as arguments."""
+    for name, images in others.items():
+        if images.is_named and train.is_named and images.class_names != train.class_names:
+            raise DataError(
+                f"{name}: expected the classes of train in its order, {listed(train.class_names)}; found "
+                f"{listed(images.class_names)}. Make both by `Images.split`, or with one `class_names`."
+            )
 
 
 def _in_words(kind: tuple[int, ...]) -> str:

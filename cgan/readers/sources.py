@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cgan.errors import (
     CganError,
     DataError,
+    ParamsError,
     SourceError,
     keywords_for_params,
     listed,
@@ -82,6 +83,10 @@ def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     given: dict[str, dict[str, Any]] = {section: {} for section in kinds}
     for key, value in options.items():
         known = [section for section, kind in kinds.items() if key in kind.model_fields]
+        if known and key not in ReadOptions.__annotations__:  # such as `source`, which `path` says
+            raise ParamsError(
+                f"cgan.read: `{key}` is a param of a project, and no option of `read`. Remove it."
+            )
         for section in known or ["data"]:
             given[section][key] = value
     of_source = {"source": "file", "path": str(path)} | given["data"]

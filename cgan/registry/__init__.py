@@ -1,4 +1,4 @@
 """Who is champion: the registry in MLflow, the gate that decides, its look at new data.
 
-May import: everything except drawing, stages, runs and the command line.
+May import: everything except drawing, stages and the command line.
 """

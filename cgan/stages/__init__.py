@@ -1,6 +1,6 @@
 """One thin module a DVC stage: read params, read inputs, call the core, write outputs.
 
-May import: everything but runs and the command line. dvc.yaml lists what each stage imports.
+May import: everything but reports, the registry and the command line. dvc.yaml lists what each stage imports.
 """
 
 import importlib.util

@@ -36,7 +36,7 @@ def main() -> None:
         contact_sheet(train, params.seed).save(temporary, format="PNG")
     paths = project.TRAIN_DATA, project.HOLDOUT_DATA, project.TEST_DATA
     for path, part in zip(paths, parts, strict=True):
-        save_images(path, replace(part, splits=None), part=path.stem)
+        save_images(path, part, part=path.stem)
     beside = f", {len(test):,} to test on" * bool(len(test))
     log.info(f"{len(train):,} images for training, {len(holdout):,} held out{beside}")
 

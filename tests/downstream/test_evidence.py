@@ -318,10 +318,13 @@ def test_in_python_evidence_is_that_of_rounds_by_seed_and_keeps_its_classifiers(
     tmp_path: Path,
 ) -> None:
     train, held_out, pool = (uneven(times=2, seed=n) for n in (1, 2, 3))
-    train, held_out = replace(train, class_names=["<b>", "apple", "fig"]), held_out
+    train, held_out = (
+        replace(part, class_names=["<b>", "apple", "fig"]) for part in (train, held_out)
+    )
     generator = Generator(Pool(pool), {})
     recipe = RECIPE.model_copy(update={"total_kimg": 0.2})
-    found = evidence(train, held_out, generator, recipe=recipe, seeds=2, folder=tmp_path, seed=4)
+    kept = tmp_path / "kept"
+    found = evidence(train, held_out, generator, recipe=recipe, seeds=2, folder=kept, seed=4)
     lacking = missing(train.tensors.counts)
     drawn = Images(generator.model.draw(lacking, 4), lacking, NAMES)
     hardware = choose_hardware("cpu", "auto")
@@ -332,11 +335,15 @@ def test_in_python_evidence_is_that_of_rounds_by_seed_and_keeps_its_classifiers(
     assert len(found.accuracies) == len(COST_NOTHING) + 1
     shown = found._repr_html_()
     assert found.verdict in shown and "<b>" not in shown and "&lt;b&gt;" in shown
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("seed-*/*.safetensors")}
+    files = {path: path.stat().st_mtime_ns for path in kept.glob("*/seed-*/*.safetensors")}
     assert len(files) == 2 * len(METHODS)
-    again = evidence(train, held_out, generator, recipe=recipe, seeds=2, folder=tmp_path, seed=4)
+    again = evidence(train, held_out, generator, recipe=recipe, seeds=2, folder=kept, seed=4)
     assert again == found
     assert {path: path.stat().st_mtime_ns for path in files} == files, "none is trained again"
+    wrong = Generator(Pool(pool, drawn_as=1), {})
+    other = evidence(train, held_out, wrong, recipe=recipe, seeds=2, folder=kept, seed=4)
+    assert other.effect.overall.with_drawings != found.effect.overall.with_drawings
+    assert other == evidence(train, held_out, wrong, recipe=recipe, seeds=2, seed=4)
 
 
 def test_evidence_in_python_refuses_what_does_not_belong_together() -> None:
@@ -349,6 +356,11 @@ def test_evidence_in_python_refuses_what_does_not_belong_together() -> None:
     for part, kind in ((mixed, "3 that are"), (uneven(channels=3), r"\(3, 3, 8, 12\)")):
         with pytest.raises(DataError, match=f"held_out: expected.*found.*{kind}"):
             evidence(train, part, generator)
+    renamed = replace(held_out, class_names=["apple", "pear", "fig"])
+    with pytest.raises(
+        DataError, match=r"^held_out: .* train in its order, pear, apple, fig; found"
+    ):
+        evidence(train, renamed, generator)
     with pytest.raises(CganError, match="seeds is 1, expected at least 2"):
         evidence(train, held_out, generator, seeds=1)
 

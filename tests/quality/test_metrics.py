@@ -582,6 +582,13 @@ def test_anybody_s_arrays_are_evaluated_with_a_judge_of_their_own_and_no_project
             Images(held_out.pixels[:, :, :8], held_out.labels),
             "the held-out images: .*expected those of",
         ),
+        (
+            replace(held_out, class_names=["right", "left"]),
+            "^held_out: .* train in its order, left, right; found right, left",
+        ),
     ):
         with pytest.raises(DataError, match=words):
             cgan.evaluate(generator, train, part, params=params)
+    third = Images(held_out.pixels, held_out.labels, ["left", "right", "above"])
+    with pytest.raises(DataError, match="the test images: 3 classes"):
+        cgan.evaluate(generator, train, held_out, test=third, params=params)
