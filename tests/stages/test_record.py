@@ -54,6 +54,7 @@ def root(
         path.touch()
     RUN_REFERENCE.unlink()  # it is made here
     shutil.copyfile(empty_store, project / "mlflow.db")
+    (project / "dvc.yaml").touch()  # it is a project
     return project
 
 
