@@ -15,7 +15,10 @@ from cgan.tracking.store import SETTINGS
 log = logging.getLogger(__name__)
 
 # `mlflow_model` and all that it imports, except the registry. A test compares.
-DRAWING_CODE = "__init__.py", "errors.py", "files.py", "project.py", "model/*.py", "drawing/*.py"
+DRAWING_CODE = (
+    *("__init__.py", "errors.py", "files.py", "notebook.py", "project.py"),
+    *("model/*.py", "drawing/*.py"),
+)
 REQUIRED = "torch", "numpy", "pandas", "pillow", "safetensors"
 NOTE = """\
 The trained generator. It draws the classes that it is asked for:

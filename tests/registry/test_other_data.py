@@ -46,8 +46,8 @@ def refused_for(words: str) -> None:
 def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_says_so(
     second: Path,
 ) -> None:
-    train(second, "second", 60)  # good enough by the bars alone
     path = of_store("models/*/artifacts/**/generator.safetensors")
+    train(second, "second", 60)  # good enough by the bars alone
     path.write_bytes(b"damaged")
     refused_for("the champion of `cgan`, version 1, cannot be read, .*: models:/cgan/1/")
     shutil.rmtree(path.parents[1])
