@@ -19,7 +19,7 @@ import pandas as pd
 
 from cgan import notebook
 from cgan.drawing.generator import Generator
-from cgan.errors import CganError, duration
+from cgan.errors import CganError, DataError, duration
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.model.model_file import digest_of, generator_facts
@@ -28,7 +28,7 @@ from cgan.model.sampling import encode_png
 from cgan.params.checks import check_train
 from cgan.params.presets import preset_params
 from cgan.params.sections import TrainParams
-from cgan.quality.judge import Judge
+from cgan.quality.judge import Judge, require_judge_of
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import fingerprint, result_facts
 from cgan.training.generator import file_facts, train_generator
@@ -135,14 +135,18 @@ def fit(
     Ctrl-C, or a notebook's stop button, ends the training after this step: the run has the generator so far,
     and `run.finished` is False. A second one raises KeyboardInterrupt.
 
-    Raises ParamsError for a param that does not exist or does not fit, DataError for images that a sampler
-    cannot draw from, and TrainingError where the training diverges.
+    Raises ParamsError for a param that does not exist or does not fit, DataError for no images, a judge of
+    others and images that a sampler cannot draw from, and TrainingError where the training diverges.
     """
     if not isinstance(images, Images):
         raise CganError(
             f"cgan.fit: expected labelled images, found {type(images).__name__}. Make them with "
             "`cgan.read(path)` or `cgan.Images(pixels, labels)`."
         )
+    if not len(images):
+        raise DataError("cgan.fit: expected images to train on, found none.")
+    if judge:
+        require_judge_of(judge, images)
     choices = check_train(preset_params(preset) | {"seed": seed} | params, "cgan.fit")
     choice = choose(choices, images)
     p = choice.params

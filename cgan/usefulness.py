@@ -21,7 +21,7 @@ from cgan.errors import CganError, DataError, percent
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware, deterministic
 from cgan.params.sections import JudgeParams
-from cgan.quality.evaluation import require_same_classes, shared_images
+from cgan.quality.evaluation import require_kind, require_same_classes, shared_images
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
@@ -120,14 +120,7 @@ def _check(train: Images, held_out: Images, generator: Generator, seeds: int) ->
         raise CganError(
             f"seeds is {seeds}, expected at least {MIN_SEEDS}: their spread is part of the interval."
         )
-    channels, height, width = generator.model.shape
-    expected = generator.classes, channels, height, width
-    for name, images in (("train", train), ("held_out", held_out)):
-        if (found := (images.classes, *images.shape)) != expected:
-            raise DataError(
-                f"{name}: expected the generator's classes, channels, height and width, {expected}; found "
-                f"{found}. Give the images it was trained on, and others of the same kind."
-            )
+    require_kind(generator.model, train=train, held_out=held_out)
     require_same_classes(train, held_out=held_out)
     if shared := shared_images(train, held_out):
         raise DataError(

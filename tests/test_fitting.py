@@ -17,7 +17,7 @@ from cgan import fitting, project
 from cgan.errors import CganError, DataError, ParamsError
 from cgan.files import sha256_of
 from cgan.images import Images, load_images
-from cgan.quality.judge import load_judge
+from cgan.quality.judge import Judge, load_judge
 from cgan.stages import preprocess, train, train_judge, validate
 
 SHORT = TINY["train"]  # 10 steps
@@ -144,6 +144,8 @@ def test_what_cannot_be_trained_is_said_in_words_before_anything_is_written(
         (images, {"preset": "quick"}, ParamsError, "no preset `quick`. There are: default, fast, "),
         (images, {"batch_size": 64}, ParamsError, "there are only 56 images"),
         (images.pixels, {}, CganError, "expected labelled images, found ndarray"),
+        (images.at([]), {}, DataError, "expected images to train on, found none"),
+        (images, {"judge": Judge(2, 1, 8)}, DataError, "channels, (3, 1); found (2, 1). Give one"),
         (empty, {"preset": "local_score"}, DataError, "there are none of d"),
     ]
     for given, changes, kind, words in cases:

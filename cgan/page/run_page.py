@@ -43,7 +43,8 @@ from cgan.page.tiles import film
 from cgan.params.sections import GateParams
 from cgan.quality.comparison import LEAST_FOR_DISTANCE
 from cgan.quality.diversity import OTHERS
-from cgan.quality.judge import Judge
+from cgan.quality.evaluation import require_kind
+from cgan.quality.judge import Judge, require_judge_of
 from cgan.quality.table import fewer_judged, quality_line
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def write_page(
     wrong. `title`: its heading. `cache`: a folder that keeps the chart library, which takes seconds to put
     together.
 
-    Raises DataError where the evaluation is about another generator, or one part of the images is missing.
+    Raises DataError where the evaluation is about another generator, one part of the images is missing, or
+    images or judge are of other classes or of another size.
     """
     if (train is None) != (held_out is None):
         raise DataError(
@@ -134,6 +136,10 @@ def write_page(
             "write_page: the evaluation is about another generator than the run's. Evaluate it: "
             "`cgan.evaluate(run.generator, train, held_out)`."
         )
+    if train is not None and held_out is not None:
+        require_kind(run.generator.model, train=train, held_out=held_out)
+        if judge:
+            require_judge_of(judge, train)
     contents = Contents(
         generator=run.generator,
         evaluation=evaluation,

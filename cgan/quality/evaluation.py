@@ -24,7 +24,16 @@ from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.comparison import Estimate, EvaluationSet, Judged
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.intervals import share
-from cgan.quality.judge import Judge, Prediction, Progress, accuracy, look, silent, train_judge
+from cgan.quality.judge import (
+    Judge,
+    Prediction,
+    Progress,
+    accuracy,
+    look,
+    require_judge_of,
+    silent,
+    train_judge,
+)
 from cgan.quality.likeness import MAX_SHIFT, near_copies
 from cgan.quality.metrics import (
     NEIGHBOURS,
@@ -77,6 +86,7 @@ def evaluate(
     _require_alike(model, train, held_out, test)
     if judge is None:
         judge = _default_judge(train, model, progress)
+    require_judge_of(judge, train)
     conditions = Conditions.of(judge.to(model.device), train, held_out, params, [model])
     draws = [
         model.draw(conditions.asked, params.seed + n)
@@ -114,6 +124,17 @@ def _require_alike(
             f"the held-out images: {shared:,} of {len(held_out):,} are training images too, expected none. "
             "Divide the images with `Images.split`, which keeps copies together."
         )
+
+
+def require_kind(model: GenerativeModel, **parts: Images) -> None:
+    """Raises DataError where one of `parts`, which are named as arguments, is not of the generator's kind."""
+    expected = model.classes, *model.shape
+    for name, images in parts.items():
+        if (found := (images.classes, *images.shape)) != expected:
+            raise DataError(
+                f"{name}: expected the generator's classes, channels, height and width, {expected}; found "
+                f"{found}. Give the images it was trained on, and others of the same kind."
+            )
 
 
 def require_same_classes(train: Images, **others: Images) -> None:

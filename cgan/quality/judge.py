@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.errors import TrainingError
+from cgan.errors import DataError, TrainingError
 from cgan.images import Images
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import (
@@ -137,6 +137,16 @@ def look(judge: Judge, images: Tensor, batch: int = LOOK_AT) -> Prediction:
         seen = list(parallel(see, images.split(batch)))
     features, logits = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
     return Prediction(features, logits)
+
+
+def require_judge_of(judge: Judge, images: Images) -> None:
+    """Raises DataError where the judge was trained on images of another number of classes or channels."""
+    expected = images.classes, images.shape[0]
+    if (found := (judge.facts["classes"], judge.facts["channels"])) != expected:
+        raise DataError(
+            f"the judge: expected one of the images' classes and channels, {expected}; found {found}. Give "
+            "one that was trained on them."
+        )
 
 
 def accuracy(judge: Judge, data: Images) -> Accuracy:

@@ -380,6 +380,9 @@ def test_a_page_is_written_of_a_run_in_memory_and_has_more_where_images_and_judg
         write_page(RUN_PAGE, whole, another)
     with pytest.raises(DataError, match="expected both `train` and `held_out`"):
         write_page(RUN_PAGE, whole, evaluation, train=train)
+    images["held_out"] = replace(held_out, pixels=held_out.pixels.repeat(2, axis=2))
+    with pytest.raises(DataError, match=r"^held_out: expected the generator's .* found \("):
+        write_page(RUN_PAGE, whole, evaluation, **images)
 
 
 def test_no_script_makes_markup_of_text() -> None:

@@ -33,7 +33,7 @@ from cgan.quality.comparison import LEAST_FOR_DISTANCE, MAX_BLOCKS
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluation import Conditions, classes_asked, evaluate, gan_train
 from cgan.quality.intervals import difference
-from cgan.quality.judge import accuracy, look, save_judge, train_judge
+from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
 from cgan.quality.likeness import near_copies
 from cgan.quality.metrics import (
     NEIGHBOURS,
@@ -589,6 +589,8 @@ def test_anybody_s_arrays_are_evaluated_with_a_judge_of_their_own_and_no_project
     ):
         with pytest.raises(DataError, match=words):
             cgan.evaluate(generator, train, part, params=params)
+    with pytest.raises(DataError, match=r"the judge: expected .*, \(2, 3\); found \(3, 3\)"):
+        cgan.evaluate(generator, train, held_out, judge=Judge(3, 3, 8), params=params)
     third = Images(held_out.pixels, held_out.labels, ["left", "right", "above"])
     with pytest.raises(DataError, match="the test images: 3 classes"):
         cgan.evaluate(generator, train, held_out, test=third, params=params)
