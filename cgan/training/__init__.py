@@ -1,4 +1,4 @@
-"""The adversarial training: the loop, its state, what one update is, the losses, checkpoints, monitoring.
+"""The adversarial training: what `auto` becomes, the loop, one update, checkpoints, monitoring.
 
-May import: params, data, model, quality (probes look through the judge) and the tracker's protocol.
+May import: params, images, model, quality (probes look through the judge).
 """
