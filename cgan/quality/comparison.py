@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.judge import Judge, Prediction, look
+from cgan.quality.judge import Judge, Prediction
 from cgan.quality.metrics import (
     NEIGHBOURS,
     Accuracy,
@@ -207,12 +207,8 @@ class EvaluationSet:
             estimates[key] = Estimate.of(values.mean().item(), part * values[picks])
         return estimates
 
-    def judge_drawings(self, images: Tensor) -> Judged:
-        """`images` uint8 [N, C, H, W] show the classes `asked`, in that order."""
-        return self.judge_seen(look(self.judge, images))
-
     def judge_seen(self, seen: Prediction) -> Judged:
-        """The same of drawings in the judge's eyes."""
+        """Drawings of the classes `asked`, in that order, in the judge's eyes."""
         right, features = seen.classes == self.asked, seen.features[self.rows]
         accuracies = _accuracies(right, self.asked, self._weights["asked"], self.classes)
         return Judged(

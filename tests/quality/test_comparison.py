@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from cgan.quality import comparison
 from cgan.quality.comparison import REPLICATES, Estimate, EvaluationSet, Judged
 from cgan.quality.judge import Judge, Prediction
 from cgan.quality.metrics import frechet_distance
@@ -27,13 +26,10 @@ def evaluation_set_of(real: Tensor, floor: Tensor, asked: Tensor, seed: int = 1)
     return EvaluationSet(cast(Judge, None), seen, labels, floor, of_floor, asked, seed)
 
 
-def judged(
-    evaluation_set: EvaluationSet, features: Tensor, right: Tensor, patch: pytest.MonkeyPatch
-) -> Judged:
+def judged(evaluation_set: EvaluationSet, features: Tensor, right: Tensor) -> Judged:
     """As if the judge saw these features, and named the class where `right` says so."""
     logits = torch.eye(3)[(evaluation_set.asked + ~right) % 3]
-    patch.setattr(comparison, "look", lambda *_, **__: Prediction(features, logits))
-    return evaluation_set.judge_drawings(torch.zeros(len(features), 1, 8, 8, dtype=torch.uint8))
+    return evaluation_set.judge_seen(Prediction(features, logits))
 
 
 def test_what_the_judge_knows_by_heart_is_taken_off_the_floor() -> None:
@@ -65,16 +61,13 @@ def test_a_floor_of_too_few_images_is_what_training_images_get(count: tuple[int,
         assert evaluation_set.of_real.metrics[key].value == found.value
 
 
-def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alone() -> None:
     """A share p of 600: by √(p(1-p)/n). A distance: as that of other samples of the same two populations."""
     asked, right = torch.arange(600) % 3, points(600, 7)[:, 0] > -0.8
     share = right.double().mean().item()
     real, floor, drawn = (points(600, seed, mean=seed / 4) for seed in (0, 1, 2))
     one, same, other = (
-        judged(evaluation_set_of(real, floor, asked, seed), drawn, right, monkeypatch)
-        for seed in (1, 1, 2)
+        judged(evaluation_set_of(real, floor, asked, seed), drawn, right) for seed in (1, 1, 2)
     )
     again = torch.tensor(
         [frechet_distance(points(600, 2 * n), points(600, 2 * n + 1, mean=0.5)) for n in range(200)]

@@ -223,7 +223,7 @@ def evaluation_of_all(inputs: Inputs, params: EvaluateParams, **others: Any) -> 
 def test_six_held_out_images_are_enough_for_every_metric_and_its_interval() -> None:
     evaluation_set = conditions_of(tiny_inputs(held=2)).against
     assert len(evaluation_set.labels) == 6
-    metrics = evaluation_set.judge_drawings(draws(0)[0]).metrics
+    metrics = evaluation_set.judge_seen(look(evaluation_set.judge, draws(0)[0])).metrics
     for key in ("precision", "recall", "coverage", "density"):
         low, high = metrics[key].interval
         assert low <= metrics[key].value <= high and high > low
@@ -319,7 +319,10 @@ def test_real_images_that_the_judge_has_not_seen_get_the_floor_at_the_asked_coun
     """Each metric within the interval of the difference; what the judge knows by heart is not nothing."""
     inputs, drawn = digits_known_by_heart()
     evaluation_set = conditions_of(inputs, PARAMS.model_copy(update={"samples": 1000})).against
-    perfect, floors = evaluation_set.judge_drawings(drawn), evaluation_set.of_real
+    perfect, floors = (
+        evaluation_set.judge_seen(look(evaluation_set.judge, drawn)),
+        evaluation_set.of_real,
+    )
     assert len(drawn) == len(evaluation_set.asked) == 1000
     mix = torch.bincount(evaluation_set.asked[evaluation_set.rows]) / len(evaluation_set.rows)
     held = torch.bincount(inputs.held_out.tensors.labels) / len(inputs.held_out)
