@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cgan.errors import Interrupted
 from cgan.project import SOURCE, project_root
 from cgan.tracking import store
-from cgan.tracking.run import Point, Run
+from cgan.tracking.run import ENDED_BY, Point, Run
 
 TOGETHER_S = 1.0  # what comes within this time is sent in one call
 PATIENCE_S = 4.5  # for what is still to be sent at the end
@@ -72,7 +72,7 @@ class Live:
                 self._send_what_waits(run)
             self._send_what_waits(run)
             if self._ended_by:
-                client.set_tag(run.run_id, "cgan.ended_by", self._ended_by)
+                client.set_tag(run.run_id, ENDED_BY, self._ended_by)
             client.set_terminated(run.run_id, self._status, self._time_ms())
         except Exception as error:  # of MLflow, of what it imports, of a machine that is full
             self._fail(error)

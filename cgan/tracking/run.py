@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # Tags: the run's key; the hash of the generator's file; of all else that a run's numbers depend on.
 RUN_KEY_TAG, WEIGHTS, MEASURED_WITH = "cgan.run_key", "cgan.generator_sha256", "cgan.measured_with"
+ENDED_BY = "cgan.ended_by"  # why a training did not finish
 MODEL_NAME, JUDGED = "generator", "quality/"
 DIGITS, SHOWN = 6, 256  # of a metric: what float32 has; pixels that MLflow's page has for a picture
 AT_ONCE = 1000  # metrics that MLflow takes in one call
@@ -63,6 +64,10 @@ class Run:
         new = [Param(key, str(value)) for key, value in given if key not in known]
         self.client.log_batch(self.run_id, params=new)
         self.set_tags(self.about["tags"] | tags)
+        if (
+            ENDED_BY in self.was.data.tags
+        ):  # of a failure or a stop, after which the training went on
+            self.client.delete_tag(self.run_id, ENDED_BY)
         facts = self.about["dataset"]
         source, profile = json.dumps({"uri": facts["path"]}), json.dumps(facts)
         data = Dataset(facts["name"], facts["sha256"][:12], "local", source, profile=profile)
