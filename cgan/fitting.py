@@ -56,8 +56,8 @@ class Run:
     """Quality during the training, by the judge: a row a probe. Empty without a judge."""
     previews: dict[int, bytes]
     """Drawings during the training, as PNG by step: a row a class, a column a latent (always the same)."""
-    seconds: float
-    """Of the training, since it was last resumed."""
+    seconds: float | None
+    """Of the training; None for one that was resumed, of which only the last part is known."""
     step: int
     """The number of updates of each network."""
     discriminator: DiscriminatorNetwork | None = None
@@ -88,7 +88,9 @@ class Run:
     def _rows(self) -> dict[str, str]:
         p, steps = self.params, self.params.total_steps
         done = f"{self.step:,} of {steps:,} steps" if not self.finished else f"{steps:,} steps"
-        training = f"{done} of {p.batch_size} images in {duration(self.seconds)}"
+        training = f"{done} of {p.batch_size} images"
+        if self.seconds is not None:
+            training += f" in {duration(self.seconds)}"
         if self.choice.sampler:
             training = "none: its file is the training images"
         rows = {"Generator": p.generator, "Training": training, "Seed": str(p.seed)}
@@ -183,7 +185,7 @@ def run_of(trained: Trained, choice: Choice, images: Images) -> Run:
         table(COLUMNS, trained.history),
         table((*COLUMNS[:2], *PROBE), trained.probes),
         trained.previews,
-        trained.wall_time_s,
+        None if trained.resumed_from else trained.wall_time_s,
         trained.step,
         trained.discriminator,
     )

@@ -106,6 +106,9 @@ def test_ctrl_c_leaves_the_generator_so_far_and_with_a_folder_the_same_call_goes
     monkeypatch.undo()
     other = fit(images, folder=tmp_path, seed=2)
     rest = fit(images, folder=tmp_path)
+    assert kept.seconds and rest.seconds is None and " images; seed" in repr(rest), (
+        "a part is unknown"
+    )
     assert other.step == rest.step == STEPS and len(list(tmp_path.iterdir())) == 2
     assert rest.generator.facts == whole.generator.facts != other.generator.facts
     assert rest.history.equals(whole.history) and rest.previews == whole.previews
