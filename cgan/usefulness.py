@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MIN_SEEDS = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evidence:
     """Whether classifiers gain by drawings. A notebook shows it as a table.
 
@@ -56,7 +56,7 @@ class Evidence:
         """Of the gain, at 95 %."""
         return self.effect.overall.interval
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         overall = self.effect.overall
         return (
             f"{self.verdict}: {percent(overall.with_drawings)} with drawings, {percent(overall.without)} "

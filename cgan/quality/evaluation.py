@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.errors import DataError, listed, percent
+from cgan.errors import CganError, DataError, listed, percent
 from cgan.evaluation import ClassScores, Evaluation, Interval, Score
 from cgan.images import Images, image_digests
 from cgan.metric import METRICS
@@ -81,7 +81,12 @@ def evaluate(
 
     Raises DataError where the images are not of one kind, or too few.
     """
-    model = generator if isinstance(generator, GenerativeModel) else generator.model
+    model = getattr(generator, "model", generator)
+    if not isinstance(model, GenerativeModel):
+        raise CganError(
+            f"cgan.evaluate: expected a generator first, found {type(generator).__name__}. Give "
+            "`run.generator` or `cgan.Generator.load(path)`; then the images to train on, and those held out."
+        )
     params = params or EvaluateParams()
     _require_alike(model, train, held_out, test)
     if judge is None:

@@ -17,7 +17,7 @@ from torch import Tensor
 import cgan
 from cgan import project
 from cgan.drawing.generator import Generator
-from cgan.errors import DataError
+from cgan.errors import CganError, DataError
 from cgan.evaluation import Evaluation
 from cgan.images import Images, load_images, save_images
 from cgan.inputs import Inputs
@@ -597,3 +597,7 @@ def test_anybody_s_arrays_are_evaluated_with_a_judge_of_their_own_and_no_project
     third = Images(held_out.pixels, held_out.labels, ["left", "right", "above"])
     with pytest.raises(DataError, match="the test images: 3 classes"):
         cgan.evaluate(generator, train, held_out, test=third, params=params)
+    with pytest.raises(
+        CganError, match=r"expected a generator first, found str\. Give `run.generator`"
+    ):
+        cgan.evaluate("generator.safetensors", train, held_out)  # type: ignore[arg-type]
