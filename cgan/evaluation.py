@@ -38,8 +38,8 @@ class Score:
     real: float | None = None
     interval: Interval | None = None
     real_interval: Interval | None = None
-    replicates: Sequence[float] = ()
-    real_replicates: Sequence[float] = ()
+    replicates: Sequence[float] = field(default=(), repr=False)
+    real_replicates: Sequence[float] = field(default=(), repr=False)
     details: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ class ClassScores:
     excess_interval: Interval | None = None
     diversity: float | None = None
     diversity_interval: Interval | None = None
-    diversity_replicates: Sequence[float] = ()
+    diversity_replicates: Sequence[float] = field(default=(), repr=False)
     copies: int = 0
     compared: int = 0
 
@@ -74,7 +74,7 @@ class Evaluation:
 
     `metrics`: by the keys of `METRICS`; `classes`: a row each, in the order of the labels. `confusion`:
     drawings by the class asked for and the one that the judge sees. `context`: what every number depends on;
-    two evaluations can be compared where all of it but `generator_digest` is equal. `not_measurable`: why
+    `comparable` says of two evaluations whether they can be compared. `not_measurable`: why
     metrics have no value, where the judge may be no better than one that guesses. `judge_on_test_set`: how
     often the judge is right on the data's own test set, where there is one.
     """

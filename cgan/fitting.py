@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +17,13 @@ import pandas as pd
 
 from cgan import notebook
 from cgan.drawing.generator import Generator
-from cgan.errors import CganError, DataError, duration
+from cgan.errors import CganError, DataError, duration, listed
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.model.model_file import digest_of, generator_facts
 from cgan.model.networks import DiscriminatorNetwork
 from cgan.model.sampling import encode_png
+from cgan.notebook import progress_bar
 from cgan.params.checks import check_train
 from cgan.params.presets import preset_params
 from cgan.params.sections import TrainParams
@@ -137,8 +136,8 @@ def fit(
     Ctrl-C, or a notebook's stop button, ends the training after this step: the run has the generator so far,
     and `run.finished` is False. A second one raises KeyboardInterrupt.
 
-    Raises ParamsError for a param that does not exist or does not fit, DataError for no images, a judge of
-    others and images that a sampler cannot draw from, and TrainingError where the training diverges.
+    Raises ParamsError for a param that does not exist or does not fit, DataError for no images, none of
+    some class, or a judge of others, and TrainingError where the training diverges.
     """
     if not isinstance(images, Images):
         raise CganError(
@@ -147,6 +146,14 @@ def fit(
         )
     if not len(images):
         raise DataError("cgan.fit: expected images to train on, found none.")
+    if not images.counts.all():
+        absent = [
+            name for name, count in zip(images.class_names, images.counts, strict=True) if not count
+        ]
+        raise DataError(
+            f"cgan.fit: expected images of every class, found none of {listed(absent)}. Add some, or number "
+            "the classes without gaps: `names, labels = numpy.unique(labels, return_inverse=True)`."
+        )
     if judge:
         require_judge_of(judge, images)
     choices = check_train(preset_params(preset) | {"seed": seed} | params, "cgan.fit")
@@ -156,7 +163,7 @@ def fit(
         hardware = choose_hardware(p.device, p.precision)
         digest = digest_of(judge.state_dict()) if judge else ""
         folder = Path(folder) / fingerprint(result_facts(p, images, hardware, digest))
-    bar = partial(progress_bar, batch_size=p.batch_size) if progress else iter
+    bar = partial(progress_bar, "training", images_a_step=p.batch_size) if progress else iter
     with deterministic(), stopping_at_ctrl_c() as stopping:
         trained = train_generator(
             images,
@@ -195,31 +202,6 @@ def table(columns: Sequence[str], rows: list[list[float]]) -> pd.DataFrame:
     """Records as a table, the step a whole number."""
     names = [name.removeprefix("progress/") for name in columns]
     return pd.DataFrame(np.reshape(rows, (-1, len(names))), columns=names).astype({"step": int})
-
-
-def progress_bar(steps: range, batch_size: int) -> Iterator[int]:
-    """Yield the steps beside a bar, in a terminal or a notebook; in neither, without one."""
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # a notebook without ipywidgets gets a bar of text
-        from tqdm.auto import tqdm
-    hidden = not (in_notebook() or sys.stderr.isatty())
-    with tqdm(
-        desc="training",
-        total=steps.stop * batch_size,
-        initial=steps.start * batch_size,
-        unit=" images",
-        unit_scale=True,
-        disable=hidden,
-    ) as bar:
-        for step in steps:
-            yield step
-            bar.update(batch_size)
-
-
-def in_notebook() -> bool:
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return hasattr(shell, "kernel")
 
 
 @contextlib.contextmanager

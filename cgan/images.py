@@ -228,10 +228,14 @@ def _planes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
         pixels = pixels.transpose(0, 3, 1, 2)
     fits = pixels.ndim == 4 and pixels.shape[1] in CHANNELS
     if not fits or not all(MIN_SIDE <= side <= MAX_SIDE for side in pixels.shape[2:]):
-        advice = " Reshape rows of pixels: `pixels.reshape(-1, height, width)`." * (len(shape) == 2)
+        advice = "Scale or crop the images."
+        if len(shape) == 2:
+            advice = "Reshape rows of pixels: `pixels.reshape(-1, height, width)`."
+        elif len(shape) == 4 and shape[3] == 4:
+            advice = "Drop the alpha channel: `pixels[..., :3]`."
         raise DataError(
             f"pixels: expected [N, H, W], [N, H, W, C] or [N, C, H, W] with sides of {MIN_SIDE} to "
-            f"{MAX_SIDE} and 1 or 3 channels; found {[*shape]}. Scale or crop the images.{advice}"
+            f"{MAX_SIDE} and 1 or 3 channels; found {[*shape]}. {advice}"
         )
     if pixels.dtype != np.uint8:
         pixels = _as_bytes(pixels)

@@ -1,13 +1,18 @@
-"""How a notebook shows our objects: tables and pictures as HTML, everything in them escaped."""
+"""How a notebook shows our objects: tables and pictures as HTML, everything in them escaped; and a bar."""
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def table(rows: Iterable[Sequence[object]], caption: str = "") -> str:
     """A table, the header first."""
-    head, *body = ([html.escape(str(cell)) for cell in row] for row in rows)
+    # A number and its sign stay on one line.
+    head, *body = (
+        [html.escape(str(cell)).replace(" %", "\u00a0%") for cell in row] for row in rows
+    )
     title = f"<caption>{html.escape(caption)}</caption>" * bool(caption)
     lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
@@ -23,3 +28,27 @@ def picture(png: bytes, text: str) -> str:
 
 def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
+
+
+def progress_bar(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+    """Yield the steps beside a bar, in a terminal or a notebook; in neither, without one."""
+    with warnings.catch_warnings(action="ignore"):  # without ipywidgets there is a bar of text
+        from tqdm.auto import tqdm
+    each = images_a_step or 1
+    with tqdm(
+        desc=what,
+        total=steps.stop * each,
+        initial=steps.start * each,
+        unit=" images" if images_a_step else " steps",
+        unit_scale=True,
+        leave=False,
+        disable=not (in_notebook() or sys.stderr.isatty()),
+    ) as bar:
+        for step in steps:
+            yield step
+            bar.update(each)
+
+
+def in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")

@@ -20,8 +20,10 @@ from cgan.downstream.sets import missing
 from cgan.errors import CganError, DataError, percent
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware, deterministic
+from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluation import require_kind, require_same_classes, shared_images
+from cgan.quality.judge import Progress
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
@@ -43,7 +45,7 @@ class Evidence:
 
     @property
     def verdict(self) -> str:
-        """`help`, `harm` or `no difference` (that so many tested images could show)."""
+        """`help`, `harm` or `no difference`: none that so many tested images could show."""
         return self.effect.overall.verdict
 
     @property
@@ -57,9 +59,11 @@ class Evidence:
         return self.effect.overall.interval
 
     def __repr__(self) -> str:
-        overall = self.effect.overall
+        overall, verdict = self.effect.overall, self.verdict
+        if verdict == "no difference":
+            verdict += f" that {overall.tested:,} tested images could show"
         return (
-            f"{self.verdict}: {percent(overall.with_drawings)} with drawings, {percent(overall.without)} "
+            f"{verdict}: {percent(overall.with_drawings)} with drawings, {percent(overall.without)} "
             f"without ({WORDS[self.effect.base]}), a difference of {_points(overall)}"
         )
 
@@ -71,7 +75,7 @@ class Evidence:
             shares = percent(of_class.without), percent(of_class.with_drawings)
             name = self.class_names[label]
             classes.append((name, f"{of_class.tested:,}", *shares, _points(of_class)))
-        return notebook.paragraph(str(self)) + notebook.table(accuracies) + notebook.table(classes)
+        return notebook.paragraph(f"{self}.") + notebook.table(accuracies) + notebook.table(classes)
 
 
 def evidence(
@@ -85,6 +89,7 @@ def evidence(
     folder: Path | str | None = None,
     device: str = "auto",
     seed: int = 1,
+    progress: Progress = progress_bar,
 ) -> Evidence:
     """Train classifiers with and without drawings, and test them on images that neither they nor the
     generator have seen. Takes minutes: six classifiers a seed, each as long as a judge.
@@ -110,7 +115,7 @@ def evidence(
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         place = Path(folder or temporary, _key(train, drawn, recipe, hardware))
         rounds = rounds_by_seed(train, drawn, held_out, recipe, seeds, place, hardware)
-        outcomes = [each.outcome() for each in rounds]
+        outcomes = [each.outcome(progress) for each in rounds]
     result = effect(outcomes, COST_NOTHING, folded=False)
     return Evidence(result, _accuracies(outcomes), train.class_names)
 

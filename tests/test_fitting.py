@@ -79,7 +79,7 @@ def test_what_needs_no_training_is_a_run_too() -> None:
 def stop_after(steps: int) -> Any:
     """A bar during which Ctrl-C is pressed."""
 
-    def bar(planned: range, batch_size: int) -> Iterator[int]:
+    def bar(what: str, planned: range, images_a_step: int) -> Iterator[int]:
         for step in planned:
             if step == steps - 1:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_the_generator_so_far_and_with_a_folder_the_same_call_goes
 
 
 def test_a_second_ctrl_c_ends_it_at_once(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    def impatient(planned: range, batch_size: int) -> Iterator[int]:
+    def impatient(what: str, planned: range, images_a_step: int) -> Iterator[int]:
         for step in planned:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
@@ -149,7 +149,7 @@ def test_what_cannot_be_trained_is_said_in_words_before_anything_is_written(
         (images.pixels, {}, CganError, "expected labelled images, found ndarray"),
         (images.at([]), {}, DataError, "expected images to train on, found none"),
         (images, {"judge": Judge(2, 1, 8)}, DataError, "channels, (3, 1); found (2, 1). Give one"),
-        (empty, {"preset": "local_score"}, DataError, "there are none of d"),
+        (empty, {}, DataError, "expected images of every class, found none of d. Add some"),
     ]
     for given, changes, kind, words in cases:
         with pytest.raises(kind) as caught:
@@ -161,11 +161,11 @@ def test_what_cannot_be_trained_is_said_in_words_before_anything_is_written(
 def test_a_bar_in_a_terminal_and_in_a_notebook_and_none_elsewhere(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert list(fitting.progress_bar(range(2, 5), 8)) == [2, 3, 4]
+    assert list(fitting.progress_bar("training", range(2, 5), 8)) == [2, 3, 4]
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert list(fitting.progress_bar(range(2, 5), 8)) == [2, 3, 4]
-    assert "training: 100%" in (shown := capsys.readouterr().err) and "40.0/40.0" in shown
+    assert list(fitting.progress_bar("training", range(2, 5), 8)) == [2, 3, 4]
+    assert "training:  40%" in (shown := capsys.readouterr().err) and "16.0/40.0" in shown
 
 
 def test_importing_the_package_imports_no_torch_and_offers_its_names(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ class Generator:
         channels, height, width = self.model.shape
         return (height, width) if channels == 1 else (height, width, channels)
 
-    def draw(self, what: str | Sequence[int | str], seed: int = 0) -> Picture:
+    def draw(self, what: str | int | Sequence[int | str], seed: int = 0) -> Picture:
         """uint8 [N, *shape]: an image for each class in a text ("2024"), or in a list of labels or names.
 
         Equal seeds draw equal images, position by position, however many are asked for. Raises
@@ -184,7 +184,7 @@ class Generator:
 
     def picture(
         self,
-        what: str | Sequence[int | str] | None = None,
+        what: str | int | Sequence[int | str] | None = None,
         seed: int = 0,
         *,
         rows: int = 1,
@@ -204,11 +204,13 @@ class Generator:
 
         return Image.fromarray(compose(self.model, labels, rows, seed, scale, smooth)[1])
 
-    def labels(self, what: str | Sequence[int | str]) -> list[int]:
+    def labels(self, what: str | int | Sequence[int | str]) -> list[int]:
         """The classes that `what` asks for, checked: a text is read as `cgan.drawing.class_names` says."""
         classes = Classes(self.classes, names_in(self.facts, self.classes))
         if isinstance(what, str):
             return classes.labels(what)
+        if isinstance(what, int):
+            what = [what]
         labels = [classes.label(position, item) for position, item in enumerate(what)]
         if not labels:
             raise CganError("no labels to draw. Give at least one.")

@@ -246,7 +246,7 @@ async function copyLink() {
     : location.href.split("#")[0] + hashOf(state);
   const isHere = /^(localhost$|127\.)/.test(location.hostname);
   const told = isFile
-    ? `This page is a file, so a link to it opens only on this computer. In the project's folder this command draws the same picture${
+    ? `This page is a file, so a link to it opens only on this computer. In the project's folder, or with --model and the generator's file, this command draws the same picture${
       x || y ? ", without the move" : ""
     }:`
     : `The link opens this picture${isHere ? " on this computer" : ""}:`;

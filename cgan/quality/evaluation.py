@@ -20,6 +20,7 @@ from cgan.metric import METRICS
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import digest_of
+from cgan.notebook import progress_bar
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.comparison import Estimate, EvaluationSet, Judged
 from cgan.quality.diversity import diversity_by_class
@@ -69,7 +70,7 @@ def evaluate(
     judge: Judge | None = None,
     test: Images | None = None,
     params: EvaluateParams | None = None,
-    progress: Progress = silent,
+    progress: Progress = progress_bar,
 ) -> Evaluation:
     """How good a generator's drawings are, beside real images.
 

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from cgan.errors import TrackingError, extras_with
@@ -177,7 +177,11 @@ def unusable(uri: str, error: BaseException) -> str:
 def asked_by() -> dict[str, str]:
     """Who runs this, as tags: the user, if the container's passwd knows one, and MLFLOW_RUN_CONTEXT, in which
     the flow names itself (`prefect.flow_run_id` and others)."""
-    facts = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
+    facts = dict[str, Any]()
+    with contextlib.suppress(
+        ValueError, TypeError
+    ):  # as MLflow, which takes nothing else than an object
+        facts |= json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
     with contextlib.suppress(OSError, KeyError):
         facts["mlflow.user"] = getpass.getuser()
     return {key: str(value) for key, value in facts.items()}

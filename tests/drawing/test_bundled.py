@@ -75,6 +75,7 @@ def test_a_generator_is_saved_and_loaded_and_shows_itself_in_a_notebook(tmp_path
     generator, path = Generator.load(), tmp_path / "new" / "digits.safetensors"
     generator.save(path)
     assert path.read_bytes() == BUNDLED.read_bytes()
+    assert np.array_equal(generator.draw(3, seed=5), generator.draw([3], seed=5))
     generator.facts["class_names"] = ["<zero>", *"123456789"]
     shown = generator._repr_html_()
     assert "10 classes, 28×28 pixels" in shown and 'alt="&lt;zero&gt;, 1, 2' in shown

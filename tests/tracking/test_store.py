@@ -119,8 +119,9 @@ def test_who_asked_is_the_user_where_there_is_one_and_the_flow(
         raise KeyError("uid 1234")
 
     monkeypatch.setattr("getpass.getuser", unknown)
-    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", "")
-    assert asked_by() == {}
+    for nothing in ("", "no JSON", "[1]", "7"):
+        monkeypatch.setenv("MLFLOW_RUN_CONTEXT", nothing)
+        assert asked_by() == {}
 
 
 def test_the_reason_is_the_first_line_of_what_the_machine_said() -> None:
