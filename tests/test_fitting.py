@@ -1,6 +1,5 @@
 """`cgan.fit`: from images to a generator in one call, with the bytes of the pipeline."""
 
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -82,7 +81,7 @@ def stop_after(steps: int) -> Any:
     def bar(what: str, planned: range, images_a_step: int) -> Iterator[int]:
         for step in planned:
             if step == steps - 1:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             yield step
 
     return bar
@@ -117,8 +116,8 @@ def test_ctrl_c_leaves_the_generator_so_far_and_with_a_folder_the_same_call_goes
 def test_a_second_ctrl_c_ends_it_at_once(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     def impatient(what: str, planned: range, images_a_step: int) -> Iterator[int]:
         for step in planned:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             yield step
 
     monkeypatch.setattr(fitting, "progress_bar", impatient)
