@@ -75,6 +75,14 @@ def test_what_needs_no_training_is_a_run_too() -> None:
     assert "its file is the training images" in repr(run) and "base64" in run._repr_html_()
 
 
+@pytest.fixture(autouse=True)
+def a_terminal_s_handler() -> Iterator[None]:
+    """What Ctrl-C does in a fresh process, whatever other tests of this one have left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def stop_after(steps: int) -> Any:
     """A bar during which Ctrl-C is pressed."""
 
