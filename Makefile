@@ -110,10 +110,10 @@ test-lowest: .cgan/uv/.ready ## Run the quick tests with the oldest versions tha
 	$(OTHERS) test VENV=.cgan/lowest WITH='$$(UV) --resolution lowest-direct'
 	rm -rf .cgan/lowest
 
-# Each Python that is here, on the PATH or pyenv's. Twice, for what is left to the garbage collector (of which Python
+# Each Python that is here, on the PATH or of pyenv. Twice, for what is left to the garbage collector (of which Python
 # warns since 3.13) is found in whichever test it comes; and at once, which leaves no core idle.
 PYTHONS = $(foreach version,3.11 3.12 3.13,$(shell for python in python$(version) \
-  $(wildcard $(HOME)/.pyenv/versions/$(version).*/bin/python); do \
+  $(wildcard $(shell pyenv root 2> /dev/null)/versions/$(version).*/bin/python); do \
   $$python -m ensurepip --version > /dev/null 2>&1 && echo $$python && break; done))
 NEWEST = VENV=.cgan/newest WITH='$$(UV)' PROCESSES=2
 test-newest: .cgan/uv/.ready ## Run the quick tests twice on each Python that is here, with the newest versions of everything
