@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from cgan import __version__
-from cgan.errors import CganError, ensure_streams, extras_with
+from cgan.errors import CganError
+from cgan.extras import extras_with
 from cgan.project import require_project
 from cgan.registry.commands import app as registry
 from cgan.reports.commands import DATA, JUDGE, PRODUCTION, made
+from cgan.text import ensure_streams
 
 DRAW = "Draw: cgan draw 2024 --seed 7"
 WORTH_SAYING_S = 20.0

@@ -17,7 +17,7 @@ import pandas as pd
 
 from cgan import notebook
 from cgan.drawing.generator import Generator
-from cgan.errors import CganError, DataError, duration, listed
+from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.model.model_file import digest_of, generator_facts
@@ -28,6 +28,7 @@ from cgan.params.checks import check_train
 from cgan.params.presets import preset_params
 from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge, require_judge_of
+from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import fingerprint, result_facts
 from cgan.training.generator import file_facts, train_generator

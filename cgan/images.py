@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 
-from cgan.errors import DataError, keywords_for_params, listed, naming_keywords
+from cgan.errors import DataError, keywords_for_params, naming_keywords
 from cgan.files import replacing
 from cgan.model import file_facts
+from cgan.text import listed
 
 if TYPE_CHECKING:
     import torch

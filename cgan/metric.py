@@ -6,7 +6,7 @@ To add a metric, write a row here and an entry of its key in `cgan.quality.evalu
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cgan.errors import percent
+from cgan.text import percent
 
 
 @dataclass(frozen=True)

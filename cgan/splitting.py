@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.errors import DataError, listed
+from cgan.errors import DataError
 from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
+from cgan.text import listed
 
 LEAST_HELD_OUT = 6  # more than NEIGHBOURS of quality.metrics
 THUMBNAIL = 16  # pixels a side

@@ -17,13 +17,14 @@ from cgan.downstream.classifiers import COST_NOTHING, WORDS
 from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome, effect
 from cgan.downstream.rounds import rounds_by_seed
 from cgan.downstream.sets import missing
-from cgan.errors import CganError, DataError, percent
+from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware, deterministic
 from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluation import require_kind, require_same_classes, shared_images
 from cgan.quality.judge import Progress
+from cgan.text import percent
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator

@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from cgan import git
-from cgan.errors import CganError, listed
+from cgan.errors import CganError
 from cgan.evaluation import Evaluation, contexts_differ
 from cgan.files import locked
 from cgan.metric import METRICS
@@ -36,6 +36,7 @@ from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import Choices, Params, flatten
 from cgan.project import EVALUATION, require_project
 from cgan.quality.intervals import difference_of_means
+from cgan.text import listed
 from flows.checkout import checkout, environment
 from flows.repro import CONTEXT, has_remote, in_session, say
 

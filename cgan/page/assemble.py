@@ -12,9 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cgan.drawing.class_names import names_in
 from cgan.drawing.generator import ANSWER_S
-from cgan.errors import percent
 from cgan.page.weights import packed
 from cgan.project import PACKAGE
+from cgan.text import percent
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator

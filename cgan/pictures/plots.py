@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cgan.errors import DataError, percent
+from cgan.errors import DataError
+from cgan.text import percent
 
 Picture = NDArray[np.uint8]
 MOST_NUMBERS = 24  # classes whose cells have room for one

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.errors import CganError, DataError, listed, percent
+from cgan.errors import CganError, DataError
 from cgan.evaluation import ClassScores, Evaluation, Interval, Score
 from cgan.images import Images, image_digests
 from cgan.metric import METRICS
@@ -43,6 +43,7 @@ from cgan.quality.metrics import (
     conditional_accuracy,
     in_mix,
 )
+from cgan.text import listed, percent
 
 KNOWN_BY_HEART = (
     "training images; too few are held out to know what the judge knows of them by heart",

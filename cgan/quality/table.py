@@ -4,9 +4,9 @@ MLflow, the table of the classes."""
 import math
 from typing import Any
 
-from cgan.errors import percent
 from cgan.evaluation import Evaluation, Score
 from cgan.metric import METRICS
+from cgan.text import percent
 
 WIDE = 0.05
 WEAK = 0.9  # a judge that is right on fewer real images says little of drawings

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from cgan.errors import SourceError, listed
+from cgan.errors import SourceError
 from cgan.images import SPLITS
+from cgan.text import listed
 
 PICTURES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"

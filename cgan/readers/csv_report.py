@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from cgan.errors import DataError, listed
+from cgan.errors import DataError
 from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.params.sections import ValidateParams
 from cgan.readers.csv_reader import renumbering_advice
+from cgan.text import listed
 
 FEW = 50  # images of a class: warn
 UNSCALED = 16  # the highest value of scikit-learn's digits

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import TypeAdapter, ValidationError
 
-from cgan.errors import SourceError, listed, percent
+from cgan.errors import SourceError
 from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, SPLITS, Images, digest_of
 from cgan.params.sections import ClassName, DataParams
 from cgan.readers.album import NO_PICTURE, Album, Entry, first_line, is_picture
+from cgan.text import listed, percent
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_BYTES = 500_000_000  # of a picture's file

@@ -23,7 +23,6 @@ from cgan.errors import (
     ParamsError,
     SourceError,
     keywords_for_params,
-    listed,
     naming_keywords,
 )
 from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
@@ -36,6 +35,7 @@ from cgan.readers.csv_reader import other_names, read_csv
 from cgan.readers.csv_report import report_on
 from cgan.readers.pictures import read_album
 from cgan.splitting import grouped
+from cgan.text import listed
 
 CHUNK_BYTES = 1 << 20
 ZIPS, GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # how an archive begins

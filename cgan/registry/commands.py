@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cgan.errors import CganError, ModelError, printable
+from cgan.errors import CganError, ModelError
+from cgan.text import printable
 
 if TYPE_CHECKING:
     from cgan.registry.client import Registry

@@ -17,7 +17,6 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from cgan.errors import listed, percent
 from cgan.evaluation import ClassScores, Evaluation, Interval, Score
 from cgan.metric import METRICS
 from cgan.params.sections import GateParams
@@ -26,6 +25,7 @@ from cgan.quality.comparison import Estimate
 from cgan.quality.intervals import clearly_short, falls_short, student
 from cgan.quality.metrics import mean_share, wilson_interval
 from cgan.quality.outliers import SHOWN, Excess
+from cgan.text import listed, percent
 from cgan.verdict import Check, shown
 
 # In one of these a challenger has to be clearly better: how near drawings come to real images, and how many

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from cgan.errors import listed, printable
 from cgan.evaluation import Evaluation, Interval, contexts_differ
 from cgan.files import write_text
 from cgan.markdown import table
@@ -18,6 +17,7 @@ from cgan.page.assemble import number
 from cgan.quality.intervals import change
 from cgan.quality.table import quality_line
 from cgan.reports.recorded_run import recorded
+from cgan.text import listed, printable
 
 MARKDOWN = Path("reports/compare.md")
 LONGEST_CELL = 300  # characters: a line of quality is not cut

@@ -23,7 +23,7 @@ from cgan.downstream.rounds import (
     with_probe,
 )
 from cgan.downstream.sets import fill, missing, require_unseen
-from cgan.errors import CganError, DataError, TrackingError, duration, listed, percent
+from cgan.errors import CganError, DataError, TrackingError
 from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.images import Images, image_digests, load_images
 from cgan.inputs import Inputs
@@ -50,6 +50,7 @@ from cgan.reports.evidence_report import report_on
 from cgan.reports.foresight import seconds_of_judge
 from cgan.stages import runner
 from cgan.stages.forecast import seconds_of_training
+from cgan.text import duration, listed, percent
 from cgan.tracking.run import open_run
 from cgan.training.auto import choose, sampler_of
 

@@ -9,11 +9,11 @@ import torch
 from cgan.downstream.classifiers import WORDS, Round
 from cgan.downstream.effect import Difference, Effect, Outcome, together
 from cgan.downstream.probe import PROBE
-from cgan.errors import percent
 from cgan.markdown import table
 from cgan.quality.metrics import mean_share
 from cgan.registry.client import now
 from cgan.splitting import NEAR_COPIES
+from cgan.text import percent
 from cgan.verdict import Report
 
 # Title, header, rows, and what is drawn of them: name, number, low, value and high, shares all three.

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from cgan.contact_sheet import COLUMNS
-from cgan.errors import duration, listed
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.page.drawn_facts import drawings_shown
@@ -21,6 +20,7 @@ from cgan.readers.csv_report import of_each
 from cgan.readers.sources import read_by
 from cgan.splitting import divide
 from cgan.stages.forecast import seconds_a_step, seconds_of_training
+from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose, choose_gan, sampler_of
 
 TOO_FEW = 3  # held-out images: they say nothing of a class

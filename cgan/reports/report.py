@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cgan.errors import CganError, percent
+from cgan.errors import CganError
 from cgan.evaluation import Evaluation, contexts_differ
 from cgan.files import locked, read_json
 from cgan.hosts import is_server, run_page, without_credentials
@@ -28,6 +28,7 @@ from cgan.project import (
 from cgan.quality.intervals import change
 from cgan.quality.table import fewer_judged, quality_line
 from cgan.registry.client import evaluation_of, open_registry
+from cgan.text import percent
 from cgan.tracking.run import MEASURED_WITH, WEIGHTS
 from cgan.tracking.store import store_uri
 

@@ -8,12 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cgan.errors import CganError, printable
+from cgan.errors import CganError
 from cgan.files import locked, read_json
 from cgan.metric import METRICS
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE, training_folder, training_lock
 from cgan.registry.client import SUMMARY, open_registry
+from cgan.text import printable
 from cgan.tracking.store import experiment_name, refuse_trash
 
 ANSWER_S = 3  # that a server may take

@@ -28,10 +28,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from cgan import __version__
 from cgan.drawing.generator import ANSWER_S, MAX_SEED
 from cgan.drawing.picture import MAX_SCALE, compose
-from cgan.errors import CganError, listed
+from cgan.errors import CganError
 from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
 from cgan.model.sampling import encode_png
 from cgan.service.served import Keeper, Served
+from cgan.text import listed
 
 MAX_DRAWINGS = 10_000
 MAX_VALUES = 2**24  # pixels × colours of one answer

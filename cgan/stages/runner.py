@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from cgan.errors import CganError, duration, ensure_streams
+from cgan.errors import CganError
 from cgan.project import PACKAGE
+from cgan.text import duration, ensure_streams
 
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
 NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")

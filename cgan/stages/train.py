@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cgan import project
-from cgan.errors import CganError, Interrupted, TrainingError, duration
+from cgan.errors import CganError, Interrupted, TrainingError
 from cgan.files import (
     locked,
     md5_of,
@@ -52,6 +52,7 @@ from cgan.quality.judge import load_judge
 from cgan.stages.forecast import seconds_of_training
 from cgan.stages.origin import facts_of_here, keep_source, origin, run_name, source_of_here
 from cgan.stages.runner import log, progress, run_stage
+from cgan.text import duration
 from cgan.tracking import store
 from cgan.tracking.live import Live, live_run
 from cgan.training.auto import choose

@@ -5,7 +5,6 @@ import time
 
 import torch
 
-from cgan.errors import percent
 from cgan.files import require_writable, write_json
 from cgan.images import load_images
 from cgan.model.hardware import choose_hardware, compute_deterministically
@@ -13,6 +12,7 @@ from cgan.params.reading import load_params
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
 from cgan.quality.judge import accuracy, save_judge, train_judge
 from cgan.stages.runner import log, progress, run_stage
+from cgan.text import percent
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from cgan.errors import TrackingError, extras_with
+from cgan.errors import TrackingError
+from cgan.extras import extras_with
 from cgan.files import locked, replacing
 from cgan.hosts import beside_proxies, is_server, without_credentials
 from cgan.project import STRIP, home, project_root

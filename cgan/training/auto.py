@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from cgan.errors import DataError, listed, percent
+from cgan.errors import DataError
 from cgan.images import Images
 from cgan.model.local_score import (
     LocalScoreSampler,
@@ -27,6 +27,7 @@ from cgan.model.local_score import (
     suits,
 )
 from cgan.params.sections import TrainChoices, TrainParams
+from cgan.text import listed, percent
 
 R1_GAMMA = 0.3
 EASY_IMAGES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cgan.errors import Interrupted, TrainingError, percent
+from cgan.errors import Interrupted, TrainingError
 from cgan.files import write_bytes
 from cgan.images import Images
 from cgan.model.generative import GenerativeModel
@@ -21,6 +21,7 @@ from cgan.model.hardware import (
 from cgan.model.networks import DiscriminatorNetwork
 from cgan.model.sampling import encode_png
 from cgan.params.sections import TrainParams
+from cgan.text import percent
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 from cgan.training.monitoring import (

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from cgan.contact_sheet import with_names
-from cgan.errors import percent
 from cgan.images import Images
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import Picture, draw, image_grid, to_uint8
 from cgan.quality.judge import Judge, look
 from cgan.quality.metrics import diversity, frechet_distance, wilson_interval
+from cgan.text import percent
 from cgan.training.state import TrainState
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 import cgan
 from cgan.cli import app
 from cgan.drawing.generator import BUNDLED, Generator
-from cgan.errors import PACKAGES, CganError, extras_with
+from cgan.errors import CganError
+from cgan.extras import PACKAGES, extras_with
 from cgan.model.model_file import load_generator
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

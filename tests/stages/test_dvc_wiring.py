@@ -42,7 +42,9 @@ CHANGES_NO_RESULT = {
     "cgan.project",
     # Words for the user, and how a notebook shows an object.
     "cgan.errors",
+    "cgan.extras",
     "cgan.notebook",
+    "cgan.text",
     # The values of params.yaml are under `params`, and the defaults of keys that it lacks are in what the
     # stage params makes. A check refuses a value or lets it pass. As a dependency, each new param would
     # repeat every stage.

@@ -17,7 +17,7 @@ from conftest import free_port
 from finished_project import STEPS, finish
 from tracked import Store, mlflow_server, refusing
 
-from cgan.errors import CganError, TrackingError, percent
+from cgan.errors import CganError, TrackingError
 from cgan.evaluation import Evaluation
 from cgan.files import locked, read_json, write_bytes, write_json
 from cgan.project import (
@@ -33,6 +33,7 @@ from cgan.project import (
 )
 from cgan.quality.table import tracked
 from cgan.stages import record
+from cgan.text import percent
 from cgan.tracking.store import open_store, store_uri
 
 SERIES = ("loss/generator", "progress/kimg", "probe/fid_judge")

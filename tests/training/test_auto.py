@@ -5,9 +5,10 @@ import torch
 from synthetic import sample_digits
 from uneven import uneven
 
-from cgan.errors import DataError, percent
+from cgan.errors import DataError
 from cgan.images import Images
 from cgan.params.sections import TrainChoices
+from cgan.text import percent
 from cgan.training import auto
 from cgan.training.auto import (
     MAX_DISTANCE_OF_EASY,

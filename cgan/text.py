@@ -1,0 +1,45 @@
+"""Text for people: how shares, times and names are written, and streams that take any character."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """`98.6 %`: how a share is written everywhere."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def listed(names: Sequence[object], most: int = 5) -> str:
+    """`a, b, c and 12 more`, of names as they are in files; `an empty text` for one."""
+    shown = ", ".join(
+        str(name)[:200].replace("\n", "\\n") or "an empty text" for name in names[:most]
+    )
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Characters that cannot be shown as escapes: a file's name or content must not command the terminal."""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def ensure_streams() -> None:
+    """Give the process streams that cannot end it: where stdout or stderr is closed, output goes nowhere, and
+    a character that the locale lacks is shown as `?`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
