@@ -26,7 +26,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all test-lowest test-newest once again constraints check types lint audit sbom bench bench-all bench-gpu test-gpu format ui up deploy down clean
+.PHONY: help env draw repro test test-all test-lowest test-newest once again constraints check types lint audit sbom bench bench-all bench-gpu test-gpu format ui up deploy down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,13 +36,17 @@ env: $(READY) ## Make the environment (.venv) if it is missing or pyproject.toml
 $(READY): pyproject.toml constraints.txt $(if $(TORCH),.cgan/uv/.ready)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "cgan needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	@echo "Making the environment in $(VENV), once: two to five minutes, mostly downloads."
+	@echo "Making the environment in $(VENV), once: $(if $(ALL),two to five minutes,a minute or two), mostly downloads."
 	@command -v nvidia-smi > /dev/null || [ "$(TORCH)" ] || \
-	  echo "6.5 GB, for pip takes torch with CUDA on Linux. No NVIDIA driver is here. For 2.1 GB: make $(or $(MAKECMDGOALS),env) TORCH=cpu"
+	  echo "pip takes torch with CUDA on Linux, 4.4 GB more. No NVIDIA driver is here. Without: make $(or $(GOAL),$(MAKECMDGOALS),env) TORCH=cpu"
 	$(PYTHON) -m venv $(MOVED) $(VENV)
-	$(WITH) -e '.[$(ALL)]'
+	$(WITH) -e '.$(if $(ALL),[$(ALL)])'
 	@$(COMPILE)
 	@touch $@
+
+draw: ## Draw 2024 with the embedded generator, in an environment of six packages (.cgan/draw)
+	@$(MAKE) --silent --no-print-directory env VENV=.cgan/draw ALL= COMPILE=: GOAL=draw
+	@.cgan/draw/bin/cgan draw $(or $(TEXT),2024)
 
 repro: $(READY) ## Run the stages that are stale; print the metrics, and where to find pictures and runs
 	dvc repro
