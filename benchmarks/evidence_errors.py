@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgan.downstream.classifiers import COST_NOTHING
+from cgan.downstream.classifiers import BASELINES
 from cgan.downstream.effect import DRAWN, Difference, Outcome, effect
 from cgan.downstream.rounds import folds_of, rounds_by_fold
 from cgan.downstream.sets import folds
@@ -93,14 +93,14 @@ def once(counts: list[int], better: float, random: np.random.Generator) -> tuple
     for fold in range(FOLDS):
         learn, test = fold_of != fold, np.flatnonzero(fold_of == fold)
         own = world.images[learn], world.labels[learn]
-        known = {name: world.learnt(*own) for name in COST_NOTHING}
+        known = {name: world.learnt(*own) for name in BASELINES}
         known[DRAWN] = world.learnt(*world.filled(*own, better))
-        without = np.mean([accuracy(known[name]) for name in COST_NOTHING])
+        without = np.mean([accuracy(known[name]) for name in BASELINES])
         gains.append(accuracy(known[DRAWN]) - without)
         labels = world.labels[test]
         right = {n: taken_for(each, world.images[test]) == labels for n, each in known.items()}
         rounds.append(outcome(test, labels, right))
-    found = effect(rounds, COST_NOTHING, folded=True).overall
+    found = effect(rounds, BASELINES, folded=True).overall
     low, high = found.interval
     return low <= np.mean(gains) <= high, found.verdict, float(np.mean(gains))
 
@@ -161,11 +161,11 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
     fold_of = folds_of(data, FOLDS, params)
     rounds = rounds_by_fold(data, fold_of, params, None, 0.0, [], folder, hardware)
     outcomes = [each.outcome() for each in rounds]
-    found = effect(outcomes, COST_NOTHING, folded=True)
+    found = effect(outcomes, BASELINES, folded=True)
     truth, alike = list[float](), list[Outcome]()
     for each, here in zip(rounds, outcomes, strict=True):
         there = replace(each, test=unseen, units=torch.arange(len(unseen))).outcome()
-        truth.append(there.mean(DRAWN) - there.mean(found.base))
+        truth.append(there.mean_accuracy(DRAWN) - there.mean_accuracy(found.baseline))
         recipe = each.recipe.model_copy(update={"seed": each.recipe.seed + 50})
         again = replace(each, recipe=recipe, folder=each.folder / "again")
         second = look(

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cgan.evaluation import Evaluation, Score
-from cgan.metric import METRICS
+from cgan.evaluation import METRICS, Evaluation, Score
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
 from cgan.quality.evaluation import Conditions, classes_asked
 from cgan.quality.judge import Judge, accuracy
-from cgan.quality.likeness import near_copies
+from cgan.quality.likeness import find_replicas
 from cgan.training.auto import choose
 from cgan.training.loop import train
 
@@ -64,9 +63,9 @@ def small(scale: Scale) -> Result:
         trained = train(some, choose(choices, some).params)
         drawn = draw(trained.generator, asked, params.evaluate.seed)
         found = report(common, judge, drawn)
-        near = near_copies(drawn, asked, some, common.heldout, params.evaluate.seed)
+        near = find_replicas(drawn, asked, some, common.heldout, params.evaluate.seed)
         pupil = accuracy(replace(common, training=some).judge, common.heldout)
-        closer = near.closer.double().mean().item()
+        closer = near.is_replica.double().mean().item()
         more = {"pupil": Score(value=pupil.value), "copies": Score(value=closer)}
         found = replace(found, metrics={**found.metrics, **more})
         reports[f"{len(some):,}"] = found.as_json()

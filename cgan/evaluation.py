@@ -13,7 +13,7 @@ from typing import Any
 from cgan import notebook
 from cgan.errors import CganError
 from cgan.files import read_json, write_json
-from cgan.metric import METRICS
+from cgan.text import percent
 
 Interval = tuple[float, float]  # at 95 %
 # Keys of a context that may differ. Of fewer drawings intervals are wider, and say so.
@@ -23,6 +23,112 @@ COUNTS = {
     "fid_judge": "distance_images",
     **dict.fromkeys(("precision", "recall", "density", "coverage"), "neighbour_images"),
 }
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`key`: of metrics.json, and of MLflow after `quality/`. `on_screen`: shown where there is room for a
+    few only. `in_tables`: shown in tables. `short_name`: of those
+    that stand where there is room for few numbers. `is_share`: of all drawings or images, between 0 and 1."""
+
+    key: str
+    name: str
+    meaning: str
+    better: str = "higher"  # or "lower"
+    on_screen: bool = True
+    in_tables: bool = True
+    short_name: str = ""
+    is_share: bool = True
+
+    def shown(self, value: float) -> str:
+        """A value for readers: `98.6 %`, `0.3354`."""
+        return percent(value) if self.is_share else f"{value:,.4g}"
+
+    def bounded(self, interval: Sequence[float] | None) -> tuple[float, float] | None:
+        """An interval within what the metric can be: of all metrics only the kernel distance can be below 0;
+        a share is at most 1."""
+        if interval is None:
+            return None
+        low, high = interval
+        most = 1.0 if self.is_share else high
+        return (low if self.key == "kid_judge" else max(0.0, low), min(most, high))
+
+
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric(
+            "conditional_accuracy",
+            "conditional accuracy",
+            "share of drawings that show the class asked for, mean over classes",
+            short_name="accuracy",
+        ),
+        Metric(
+            "fid_judge",
+            "Fréchet distance",
+            "how far the drawings are from held-out real images, in the judge's features",
+            "lower",
+            short_name="distance",
+            is_share=False,
+        ),
+        Metric("coverage", "coverage", "share of real images with a drawing near them"),
+        Metric(
+            "recall",
+            "recall",
+            "share of real images that look like some drawing",
+            short_name="recall",
+        ),
+        Metric(
+            "worst_class_accuracy",
+            "accuracy of the worst class",
+            "conditional accuracy of the class that fares worst",
+        ),
+        Metric(
+            "worst_class_diversity",
+            "diversity of the worst class",
+            "how far a drawing is from the most similar of 24 others, moved ones included, in the class that "
+            "fares worst; 1 is like real",
+            is_share=False,
+        ),
+        Metric(
+            "gan_train_accuracy",
+            "GAN-train accuracy",
+            "on real images, of a classifier that was trained on drawings alone; mean over classes",
+            short_name="GAN-train",
+        ),
+        Metric(
+            "copies",
+            "copies",
+            "drawings nearer to a training image than unseen real images are, even if moved, turned or noisy",
+            "lower",
+        ),
+        Metric(
+            "kid_judge",
+            "kernel distance",
+            "unbiased MMD²: about 0 between real images, slightly less where their class mixes are equal",
+            "lower",
+            on_screen=False,
+            in_tables=False,
+            is_share=False,
+        ),
+        Metric(
+            "precision",
+            "precision",
+            "share of drawings that look like some real image",
+            on_screen=False,
+        ),
+        Metric(
+            "density",
+            "density",
+            "how densely real images surround the drawings; 1 is like real",
+            on_screen=False,
+            in_tables=False,
+            is_share=False,
+        ),
+    )
+}
+
+RANKED_BY = "fid_judge"  # what says which of several runs is the best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +284,7 @@ def comparable(context: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     return {name: value for name, value in context.items() if name not in left_out}
 
 
-def contexts_differ(
+def context_differences(
     a: Mapping[str, Any], b: Mapping[str, Any], key: str = ""
 ) -> dict[str, tuple[Any, Any]]:
     """Where the `comparable` parts of two contexts differ; empty if the evaluations, or this metric of

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from cgan import notebook
-from cgan.downstream.classifiers import COST_NOTHING, WORDS
+from cgan.downstream.classifiers import BASELINES, METHOD_NAMES
 from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome, effect
 from cgan.downstream.rounds import rounds_by_seed
-from cgan.downstream.sets import missing
+from cgan.downstream.sets import missing_labels
 from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware, deterministic
@@ -65,7 +65,7 @@ class Evidence:
             verdict += f" that {overall.tested:,} tested images could show"
         return (
             f"{verdict}: {percent(overall.with_drawings)} with drawings, {percent(overall.without)} "
-            f"without ({WORDS[self.effect.base]}), a difference of {_points(overall)}"
+            f"without ({METHOD_NAMES[self.effect.baseline]}), a difference of {_points(overall)}"
         )
 
     def _repr_html_(self) -> str:
@@ -110,14 +110,14 @@ def evidence(
     """
     _check(train, held_out, generator, seeds)
     hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
-    lacking = missing(train.tensors.counts, per_class)
+    lacking = missing_labels(train.tensors.counts, per_class)
     pixels = generator.model.draw(lacking, seed)
     drawn = Images(pixels, lacking, train.class_names)
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         place = Path(folder or temporary, _key(train, drawn, recipe, hardware))
         rounds = rounds_by_seed(train, drawn, held_out, recipe, seeds, place, hardware)
         outcomes = [each.outcome(progress) for each in rounds]
-    result = effect(outcomes, COST_NOTHING, folded=False)
+    result = effect(outcomes, BASELINES, folded=False)
     return Evidence(result, _accuracies(outcomes), train.class_names)
 
 
@@ -142,9 +142,9 @@ def _key(train: Images, drawn: Images, recipe: JudgeParams, hardware: Hardware) 
 
 
 def _accuracies(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    methods = (*COST_NOTHING, DRAWN)
+    methods = (*BASELINES, DRAWN)
     return {
-        WORDS[name]: sum(outcome.mean(name) for outcome in outcomes) / len(outcomes)
+        METHOD_NAMES[name]: sum(outcome.mean_accuracy(name) for outcome in outcomes) / len(outcomes)
         for name in methods
     }
 

@@ -27,9 +27,8 @@ import psutil
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.evaluation import Evaluation, contexts_differ
+from cgan.evaluation import METRICS, Evaluation, context_differences
 from cgan.files import locked
-from cgan.metric import METRICS
 from cgan.params.checks import check_params
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
@@ -113,7 +112,7 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         evaluation = train(base, commit, study.study_name, trial.number, values)
         first = study.user_attrs.get("measurement_context", evaluation.context)
         study.set_user_attr("measurement_context", first)
-        if differs := ", ".join(contexts_differ(first, evaluation.context, s.objective)):
+        if differs := ", ".join(context_differences(first, evaluation.context, s.objective)):
             raise CganError(f"it was measured differently from the first trial: {differs}")
         value = value_of(evaluation, s.objective)
         say(f"trial {trial.number}: {s.objective} {value:.4g}")

@@ -245,7 +245,7 @@ def test_its_drawings_fill_up_small_classes_and_are_judged_by_fold_without_a_tra
         images.transpose(0, 2, 3, 1), Generator.load(project.GENERATOR).draw(labels, seed=1)
     )
 
-    monkeypatch.setattr("cgan.downstream.probe.is_installed", lambda: False)
+    monkeypatch.setattr("cgan.downstream.pretrained.is_installed", lambda: False)
     set_params({"train_judge.total_kimg": 0.1})
     evidence.find_evidence(load_params(), evidence.Options(), said.append)
     assert any(re.match(r"5 rounds: \d+ classifiers to train", line) for line in said), said

@@ -13,7 +13,7 @@ from cgan.model.model_file import load_generator, save_network
 from cgan.params.presets import recipe_in_words
 from cgan.params.reading import load_params
 from cgan.project import EVALUATION, GENERATOR
-from cgan.quality.table import headline
+from cgan.quality.table import metric_values
 
 TARGET = Path(__file__).parents[1] / "cgan" / "drawing" / "digits.safetensors"
 MAX_BYTES = 600_000
@@ -31,7 +31,7 @@ def main() -> None:
     scores = evaluation.metrics
     real = {key: score.real for key, score in scores.items()}
     quality = {
-        "metrics": headline(evaluation),
+        "metrics": metric_values(evaluation),
         "floors": {key: round(score, 5) for key, score in real.items() if score is not None},
         "conditional_accuracy_interval_95": scores["conditional_accuracy"].interval,
         "fid_judge_deviation": scores["fid_judge"].details["deviation"],

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cgan.downstream.effect import DRAWN, Outcome
-from cgan.downstream.probe import PROBE
+from cgan.downstream.pretrained import PRETRAINED
 from cgan.downstream.sets import repeated
 from cgan.images import Images
 from cgan.model.hardware import Hardware
@@ -41,11 +41,11 @@ METHODS = {
     DRAWN: Method("filled up with drawings, augmented", "drawn"),
 }
 LOGIT_ADJUSTED = "logit_adjusted"
-WORDS = {name: method.what for name, method in METHODS.items()} | {
+METHOD_NAMES = {name: method.what for name, method in METHODS.items()} | {
     LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
-    PROBE: "logistic regression on a pretrained network's features",
+    PRETRAINED: "logistic regression on a pretrained network's features",
 }
-COST_NOTHING = ("real", "augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated", "mixup")
+BASELINES = ("real", "augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated", "mixup")
 
 Drawn = Callable[[Judge], Tensor]
 """A drawing of each label that lacks, uint8 [M, C, H, W], given a judge that has seen the training images

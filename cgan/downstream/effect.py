@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cgan.evaluation import Interval
-from cgan.quality.intervals import student
+from cgan.quality.intervals import critical_t
 
 DRAWN = "drawn"
 LEVEL, CLEARER = 0.95, 0.99  # of intervals
@@ -35,17 +35,17 @@ class Outcome:
     units: Tensor
     right: Mapping[str, Tensor]
 
-    def by_class(self, method: str) -> dict[int, float]:
+    def accuracies(self, method: str) -> dict[int, float]:
         """The accuracy of each class that is tested."""
         right = self.right[method].double()
         return {n: float(right[self.labels == n].mean()) for n in self.labels.unique().tolist()}
 
-    def mean(self, method: str) -> float:
+    def mean_accuracy(self, method: str) -> float:
         """Of the classes' accuracies."""
-        return statistics.fmean(self.by_class(method).values())
+        return statistics.fmean(self.accuracies(method).values())
 
 
-def together(rounds: Sequence[Outcome]) -> Outcome:
+def pooled(rounds: Sequence[Outcome]) -> Outcome:
     """The answers of all rounds."""
     labels, units = (
         torch.cat([getattr(outcome, n) for outcome in rounds]) for n in ("labels", "units")
@@ -63,7 +63,7 @@ class Difference:
     without: float
     with_drawings: float
     interval: Interval
-    clearer: Interval
+    wider_interval: Interval
     tested: int
 
     @property
@@ -75,14 +75,14 @@ class Difference:
         """Harm has to be clearer: the best of several methods was a little lucky."""
         if self.interval[0] > 0:
             return "help"
-        return "harm" if self.clearer[1] < 0 else "no difference"
+        return "harm" if self.wider_interval[1] < 0 else "no difference"
 
 
 @dataclass(frozen=True)
 class Effect:
     """Drawings beside the best of the methods that cost nothing: the mean over classes, and each class."""
 
-    base: str  # that method
+    baseline: str  # that method
     overall: Difference
     classes: dict[int, Difference]
 
@@ -95,8 +95,8 @@ def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> E
     round by the others is no way out: what is best in all folds but one is worse in that one, for together
     they are the same images.
     """
-    images = together(rounds) if folded else _mean(rounds)
-    base = max(methods, key=images.mean)
+    images = pooled(rounds) if folded else _mean(rounds)
+    base = max(methods, key=images.mean_accuracy)
     classes = {label: _of_class(images, base, label) for label in images.labels.unique().tolist()}
     return Effect(
         base,
@@ -161,7 +161,10 @@ def _difference(
     gain = with_drawings - without
 
     def interval(level: float) -> Interval:
-        normal, t = NormalDist().inv_cdf((1 + level) / 2), student(max(1, len(by_round) - 1), level)
+        normal, t = (
+            NormalDist().inv_cdf((1 + level) / 2),
+            critical_t(max(1, len(by_round) - 1), level),
+        )
         reach = math.hypot(normal * of_images, t * of_rounds)
         return max(-1.0, gain - reach), min(1.0, gain + reach)
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.downstream import probe
+from cgan.downstream import pretrained
 from cgan.downstream.classifiers import Round
 from cgan.downstream.effect import Outcome
-from cgan.downstream.sets import fill, folds, missing, require_unseen
+from cgan.downstream.sets import fill_classes, folds, missing_labels, require_unseen
 from cgan.images import Images, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import Hardware
@@ -58,7 +58,9 @@ def rounds_by_fold(
         training, name = data.at(fold_of != fold), f"fold {fold + 1} of {count}"
         theirs = others[fold] if others else None
         lacking = (
-            missing(training.tensors.counts, per_class) if theirs is None else theirs.tensors.labels
+            missing_labels(training.tensors.counts, per_class)
+            if theirs is None
+            else theirs.tensors.labels
         )
 
         def drawn(judge: Judge) -> Tensor:
@@ -67,7 +69,9 @@ def rounds_by_fold(
             bar = partial(progress, f"{name}, generator")
             network = fold_generator(training, params.train, fold, place, bar)
             seed, names = params.evaluate.seed + fold, training.class_names
-            return fill(network.to(hardware.device), judge, lacking, seed, believed, names)[0]
+            return fill_classes(network.to(hardware.device), judge, lacking, seed, believed, names)[
+                0
+            ]
 
         recipe, test, its = _seeded(params.train_judge, fold), data.at(tested), unit_of[tested]
         if theirs:
@@ -116,14 +120,14 @@ def near_to_training(rounds: Sequence[Round], folded: bool) -> tuple[int, int]:
     return near, looked
 
 
-def with_probe(
+def with_pretrained(
     rounds: list[Round], outcomes: list[Outcome], progress: Progress = silent
 ) -> list[Outcome]:
     """The outcomes, with the answers of the pretrained network's probe, which learnt from real images."""
     first = rounds[0]  # what it learns from and is tested on are all images that there are
     images = torch.cat([part.tensors.pixels for part in (first.training, first.test)])
     digests, rows = np.unique(image_digests(images.numpy()), return_index=True)
-    features = probe.features(images[rows], progress)
+    features = pretrained.features(images[rows], progress)
 
     def features_of(part: Images) -> Tensor:
         return features[np.searchsorted(digests, image_digests(part.pixels))]
@@ -131,8 +135,8 @@ def with_probe(
     probed = []
     for this, outcome in zip(rounds, outcomes, strict=True):
         learnt = features_of(this.training), this.training.tensors.labels
-        predicted = probe.answers(*learnt, features_of(this.test))
-        right = {**outcome.right, probe.PROBE: predicted == outcome.labels}
+        predicted = pretrained.predict(*learnt, features_of(this.test))
+        right = {**outcome.right, pretrained.PRETRAINED: predicted == outcome.labels}
         probed.append(replace(outcome, right=right))
     return probed
 

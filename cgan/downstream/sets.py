@@ -21,7 +21,7 @@ def default_per_class(counts: Tensor) -> int:
     return most if most > ABOUT_EQUAL * int(counts.min()) else 2 * most
 
 
-def missing(counts: Tensor, per_class: int | None = None) -> Tensor:
+def missing_labels(counts: Tensor, per_class: int | None = None) -> Tensor:
     """The labels int64 [M] of what the classes lack, but for those without an image, of which nobody learnt
     anything. Raises CganError where none lacks any."""
     per_class = per_class or default_per_class(counts)
@@ -35,7 +35,7 @@ def missing(counts: Tensor, per_class: int | None = None) -> Tensor:
     return labels
 
 
-def fill(
+def fill_classes(
     model: GenerativeModel,
     judge: Judge,
     labels: Tensor,

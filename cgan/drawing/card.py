@@ -9,9 +9,8 @@ from typing import Any
 
 from cgan import __version__
 from cgan.drawing.class_names import names_in
-from cgan.evaluation import Evaluation
+from cgan.evaluation import METRICS, Evaluation
 from cgan.markdown import in_markdown, table
-from cgan.metric import METRICS
 from cgan.model.file_facts import CAUTION, LOCAL_SCORE, Facts
 from cgan.quality.table import quality_line
 from cgan.text import percent, printable

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cgan.params.sections import GateParams
-from cgan.quality.intervals import falls_short, share
+from cgan.quality.intervals import falls_short, proportion_interval
 
 GOOD, DOUBTFUL, POOR = "good", "doubtful", "poor"
 FEW_HELD_OUT = 20  # images: below, the accuracy of real images is known to ± 10 points or worse
@@ -86,7 +86,9 @@ def add_states(
         judged = low is not None
         wrong = judged and wrong_beyond_chance
         alike = least < limits.min_worst_class_diversity
-        clearly_less = judged and judge is not None and high < share(judge, facts["heldout"])[0]
+        clearly_less = (
+            judged and judge is not None and high < proportion_interval(judge, facts["heldout"])[0]
+        )
         misread = (judge or 0) < limits.min_worst_class_accuracy and not clearly_less
         rules = (
             (DOUBTFUL, not measurable, NOT_MEASURABLE),

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cgan.evaluation import Evaluation
-from cgan.metric import METRICS
+from cgan.evaluation import METRICS, Evaluation
 from cgan.params.presets import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
 

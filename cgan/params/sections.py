@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from cgan.metric import METRICS
+from cgan.evaluation import METRICS
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Side = Annotated[int, Field(ge=8, le=256)]  # of an image, in pixels

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.quality.intervals import student
+from cgan.quality.intervals import critical_t
 
 SIDE = 16  # of the small image
 GREY, PIXELS = "{:.0f} grey levels", "{:.1f} pixels"
@@ -72,7 +72,9 @@ class Shift(NamedTuple):
     words: str
 
 
-def furthest(moments: Moments, others: Moments, shape: Sequence[int] | None = None) -> list[Shift]:
+def largest_shifts(
+    moments: Moments, others: Moments, shape: Sequence[int] | None = None
+) -> list[Shift]:
     """Of each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
     values, columns = _apart(moments, others, least_deviations(shape, moments.means.shape[1])).max(
         dim=1
@@ -92,7 +94,7 @@ def _apart(moments: Moments, others: Moments, least: Tensor) -> Tensor:
     freedom = (n + m - 2).clamp(min=1)
     pooled = (n * moments.variances + m * others.variances) / freedom
     apart = (moments.means - others.means).abs() / pooled.sqrt().maximum(least)
-    t = [student(each, many=apart.numel()) for each in freedom[:, 0].tolist()]
+    t = [critical_t(each, many=apart.numel()) for each in freedom[:, 0].tolist()]
     reach = torch.tensor(t, dtype=torch.float64)[:, None] * (1 / n + 1 / m).sqrt()
     apart = (apart - reach).clamp(min=0)
     return apart.where(torch.minimum(n, m) >= ENOUGH, 0.0)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from cgan.errors import CganError, DataError
-from cgan.evaluation import ClassScores, Evaluation, Interval, Score
+from cgan.evaluation import METRICS, ClassScores, Evaluation, Interval, Score
 from cgan.images import Images, image_digests
-from cgan.metric import METRICS
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import digest_of
@@ -24,7 +23,7 @@ from cgan.notebook import progress_bar
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.comparison import Estimate, EvaluationSet, Judged
 from cgan.quality.diversity import diversity_by_class
-from cgan.quality.intervals import share
+from cgan.quality.intervals import proportion_interval
 from cgan.quality.judge import (
     Judge,
     Prediction,
@@ -35,7 +34,7 @@ from cgan.quality.judge import (
     silent,
     train_judge,
 )
-from cgan.quality.likeness import MAX_SHIFT, near_copies
+from cgan.quality.likeness import MAX_SHIFT, find_replicas
 from cgan.quality.metrics import (
     NEIGHBOURS,
     accuracy_of,
@@ -291,15 +290,15 @@ class Conditions:
         diverse = diversity_by_class(draws[0], labels, train)
         if known := [estimate for estimate in diverse if estimate]:
             metrics["worst_class_diversity"] = _least_diverse(known)
-        near = near_copies(draws[0], labels, train, held_out, self.params.seed)
-        closer = evaluation_set.share(near.closer)
+        near = find_replicas(draws[0], labels, train, held_out, self.params.seed)
+        closer = evaluation_set.share(near.is_replica)
         copied, compared = (
             each.bincount(minlength=train.classes).tolist()
-            for each in (near.labels[near.closer], near.labels)
+            for each in (near.labels[near.is_replica], near.labels)
         )
         metrics["copies"] = replace(
             _score("copies", closer, near.real),
-            interval=share(closer.value, len(near.closer)),
+            interval=proportion_interval(closer.value, len(near.is_replica)),
             details={"heldout_nearest_median": near.heldout_median},
         )
         classes = [

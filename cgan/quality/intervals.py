@@ -18,7 +18,7 @@ from cgan.quality.comparison import Estimate
 from cgan.quality.metrics import wilson_interval
 
 
-def change(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
+def change_interval(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
     """Of a metric of b less that of a, which both have and which were measured alike; None where it is not
     known.
 
@@ -32,16 +32,16 @@ def change(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
         more, less = (Estimate.centred(*pair) for pair in pairs)
         return (more - less).interval
     if of_a.interval and of_b.interval:
-        return difference(of_a.value, of_a.interval, of_b.value, of_b.interval)
+        return difference_interval(of_a.value, of_a.interval, of_b.value, of_b.interval)
     return None
 
 
-def share(value: float, count: int) -> Interval:
+def proportion_interval(value: float, count: int) -> Interval:
     """Of a share of `count` images."""
     return wilson_interval(round(value * count), count)
 
 
-def difference(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
+def difference_interval(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
     """Of b - a, from the intervals of both (Newcombe, Statistics in Medicine 17, 1998, method 10).
 
     It takes them for independent. Here both were measured with the same latents and the same real images,
@@ -53,7 +53,7 @@ def difference(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
     return low, high
 
 
-def student(freedom: float, level: float = 0.95, many: int = 1) -> float:
+def critical_t(freedom: float, level: float = 0.95, many: int = 1) -> float:
     """Half the width of an interval, in standard errors, that is at `level` for `many` means together
     (Bonferroni): Student's t with so many degrees of freedom."""
     return float(stdtrit(freedom, 1 - (1 - level) / (2 * many)))
@@ -69,7 +69,7 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     freedom = sum(parts) ** 2 / sum(
         part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True)
     )
-    reach = student(freedom) * math.sqrt(sum(parts))
+    reach = critical_t(freedom) * math.sqrt(sum(parts))
     return change, (change - reach, change + reach)
 
 

@@ -32,20 +32,20 @@ _BLOCK = 2_000_000  # pixels that are floats at once
 
 
 @dataclass(frozen=True)
-class Copies:
-    """`closer`, bool [N], marks the drawings that are nearer to a training image of their class than real
+class Replicas:
+    """`is_replica`, bool [N], marks the drawings that are nearer to a training image of their class than real
     images are; of real images the share `real` is that near; `labels`: their classes. `heldout_median`: the
     distance of a held-out image to the nearest one."""
 
-    closer: Tensor
+    is_replica: Tensor
     real: float
     heldout_median: float
     labels: Tensor
 
 
-def near_copies(
+def find_replicas(
     drawn: Tensor, drawn_labels: Tensor, training: Images, heldout: Images, seed: int
-) -> Copies:
+) -> Replicas:
     """How near the first drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` come to training images,
     beside as many held-out ones and, where these are few and would not show what is usual, some of the
     training images, each beside the others."""
@@ -66,8 +66,8 @@ def near_copies(
         labels = torch.cat([labels, some.tensors.labels])
     limits = _limits(usual, labels, training.classes)
     real_share = (usual < limits[labels]).double().mean().item()
-    closer = near < limits[drawn_labels]
-    return Copies(closer, real_share, plain.median().item(), drawn_labels)
+    is_replica = near < limits[drawn_labels]
+    return Replicas(is_replica, real_share, plain.median().item(), drawn_labels)
 
 
 def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -4,8 +4,7 @@ MLflow, the table of the classes."""
 import math
 from typing import Any
 
-from cgan.evaluation import Evaluation, Score
-from cgan.metric import METRICS
+from cgan.evaluation import METRICS, Evaluation, Score
 from cgan.text import percent
 
 WIDE = 0.05
@@ -85,7 +84,7 @@ def weakest_class(evaluation: Evaluation) -> str:
     return f"{evaluation.names[label]} ({text})"
 
 
-def headline(evaluation: Evaluation) -> dict[str, float]:
+def metric_values(evaluation: Evaluation) -> dict[str, float]:
     """A number for each metric; behind the distance, that of real images."""
     flat: dict[str, float] = {}
     for key in METRICS:
@@ -97,17 +96,19 @@ def headline(evaluation: Evaluation) -> dict[str, float]:
     return flat
 
 
-def leading(evaluation: Evaluation) -> dict[str, float]:
+def leading_values(evaluation: Evaluation) -> dict[str, float]:
     """The three numbers that `dvc metrics diff` shows. `dvc exp show` has room for no more beside a param."""
-    numbers = headline(evaluation)
-    leads = [key for key, metric in METRICS.items() if metric.headline and key in numbers]
+    numbers = metric_values(evaluation)
+    leads = [key for key, metric in METRICS.items() if metric.short_name and key in numbers]
     return {key: numbers[key] for key in leads[:3]}
 
 
-def tracked(evaluation: Evaluation) -> dict[str, float]:
+def tracked_values(evaluation: Evaluation) -> dict[str, float]:
     """The metrics of the run's page, `quality/…`: one number each. The rest is in the tables."""
     return {
-        f"quality/{key}": value for key, value in headline(evaluation).items() if key in METRICS
+        f"quality/{key}": value
+        for key, value in metric_values(evaluation).items()
+        if key in METRICS
     }
 
 
@@ -121,7 +122,7 @@ def fewer_judged(evaluation: Evaluation, samples: int) -> str:
     )
 
 
-def stated(facts: dict[str, Any]) -> Evaluation | None:
+def stated_evaluation(facts: dict[str, Any]) -> Evaluation | None:
     """What a file says of its quality, as the package's own does; None where it says nothing."""
     if not (quality := facts.get("quality")):
         return None

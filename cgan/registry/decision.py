@@ -17,12 +17,11 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from cgan.evaluation import ClassScores, Evaluation, Interval, Score
-from cgan.metric import METRICS
+from cgan.evaluation import METRICS, ClassScores, Evaluation, Interval, Score
 from cgan.params.sections import GateParams
 from cgan.quality.class_shift import ENOUGH, Shift
 from cgan.quality.comparison import Estimate
-from cgan.quality.intervals import clearly_short, falls_short, student
+from cgan.quality.intervals import clearly_short, critical_t, falls_short
 from cgan.quality.metrics import mean_share, wilson_interval
 from cgan.quality.outliers import SHOWN, Excess
 from cgan.text import listed, percent
@@ -58,7 +57,7 @@ MAX_CLASS_LOSS = 0.05  # of a class's agreement
 @dataclass(frozen=True)
 class DrawingsLook:
     """How drawings look beside real images, whatever the judge sees: of each class the column that is
-    furthest off (`class_shift.furthest`), and the shares that lie outside (`outliers.outliers`)."""
+    furthest off (`class_shift.largest_shifts`), and the shares that lie outside (`outliers.outliers`)."""
 
     shifts: Sequence[Shift]
     outliers: Sequence[Excess]
@@ -259,7 +258,7 @@ def compare(
 def _between(estimate: Estimate, many: int) -> Interval:
     """Its interval, at 95 % for so many together."""
     replicates = estimate.replicates
-    reach = student(len(replicates) - 1, many=many) * float(replicates.std())
+    reach = critical_t(len(replicates) - 1, many=many) * float(replicates.std())
     return estimate.value - reach, estimate.value + reach
 
 
@@ -300,7 +299,7 @@ def agreement(
     whose: str = "the champion's",
 ) -> list[Check]:
     """How much less a champion's judge agrees with labels than with those of its own hold-out: in all, and
-    in the class where it fell furthest, as a part of what it was.
+    in the class where it fell largest_shifts, as a part of what it was.
 
     `confusion` int64 [classes, classes]: images by label and by what the judge sees. `right` of `total`,
     int64 [classes]: what it was.

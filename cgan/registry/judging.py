@@ -26,7 +26,7 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator, load_tensors, save_tensors
 from cgan.params.sections import GateParams, Params
 from cgan.project import GENERATOR, JUDGE
-from cgan.quality.class_shift import Moments, furthest
+from cgan.quality.class_shift import Moments, largest_shifts
 from cgan.quality.comparison import REPLICATES
 from cgan.quality.evaluation import Conditions
 from cgan.quality.judge import Judge, load_judge, look
@@ -172,7 +172,7 @@ def drawings_look(drawn: Tensor, features: Tensor, conditions: Conditions) -> Dr
         Moments.of([each.looks], each.labels, classes) for each in (drawings, real)
     )
     found = outliers(drawings, real, against.trained_labels, unseen, shape, classes)
-    return DrawingsLook(furthest(of_drawn, of_real, shape), found)
+    return DrawingsLook(largest_shifts(of_drawn, of_real, shape), found)
 
 
 # -- What is kept of a version to compare later data with ----------------------------------------------
@@ -238,15 +238,15 @@ def compared(
     images, labels = _whole(inputs)
     shape, classes, names = images.shape[1:], inputs.held_out.classes, inputs.held_out.class_names
     new = (~torch.isin(_fingerprints(images, labels), reference.fingerprints)).nonzero()[:, 0]
-    shifts = furthest(Moments.of_images(images, labels, classes), reference.looks, shape)
+    shifts = largest_shifts(Moments.of_images(images, labels, classes), reference.looks, shape)
     counts = labels.bincount(minlength=classes).double()
     checks = [mix(counts, reference.looks.counts, _images_of_a_group(inputs))]
     if len(new):
         fresh = Moments.of_images(images[new], labels[new], classes)
         new = new[torch.randperm(len(new), generator=torch.Generator().manual_seed(0))][:LOOKED_AT]
         seen = look(reference.judge, images[new])
-        shifts += furthest(fresh, reference.looks, shape)
-        shifts += furthest(Moments.of([seen.features], labels[new], classes), reference.seen)
+        shifts += largest_shifts(fresh, reference.looks, shape)
+        shifts += largest_shifts(Moments.of([seen.features], labels[new], classes), reference.seen)
         confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
         total = reference.seen.counts.long()
         checks += agreement(

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cgan.downstream.sets import fill, missing
+from cgan.downstream.sets import fill_classes, missing_labels
 from cgan.drawing.drawings import class_folders, write_csv, write_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
@@ -53,8 +53,10 @@ def balance(
     judge, facts = load_judge(JUDGE)
     if facts.get("data_digest") != data.at(rows_of(data, "train")).digest:
         raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
-    lacking = missing(data.tensors.counts, per_class)
-    drawn, sure = fill(generator.model, judge, lacking, seed, believed, generator.class_names)
+    lacking = missing_labels(data.tensors.counts, per_class)
+    drawn, sure = fill_classes(
+        generator.model, judge, lacking, seed, believed, generator.class_names
+    )
 
     pictures = picture_of(torch.cat([data.tensors.pixels, drawn]))
     labels = torch.cat([data.tensors.labels, lacking]).numpy()

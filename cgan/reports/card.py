@@ -12,7 +12,7 @@ from cgan.evaluation import Evaluation
 from cgan.files import read_json, write_text
 from cgan.model.model_file import save_generator
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, TRAINING
-from cgan.quality.table import stated
+from cgan.quality.table import stated_evaluation
 
 
 def write_card_folder(generator: Generator, folder: Path, *, training_images: bool = False) -> str:
@@ -36,7 +36,7 @@ def write_card_folder(generator: Generator, folder: Path, *, training_images: bo
 def known(generator: Generator) -> tuple[Evaluation | None, dict[str, Any]]:
     """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them;
     None and empty where none of them is about these weights."""
-    evaluation, reference = stated(generator.facts), dict[str, Any]()
+    evaluation, reference = stated_evaluation(generator.facts), dict[str, Any]()
     with contextlib.suppress(CganError):
         if not evaluation and Path(generator.source).is_file():
             evaluation, reference = Evaluation.read(EVALUATION), read_json(TRAINING)

@@ -9,12 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from cgan.evaluation import Evaluation, Interval, contexts_differ
+from cgan.evaluation import METRICS, Evaluation, Interval, Metric, context_differences
 from cgan.files import write_text
 from cgan.markdown import table
-from cgan.metric import METRICS, Metric
 from cgan.page.assemble import number
-from cgan.quality.intervals import change
+from cgan.quality.intervals import change_interval
 from cgan.quality.table import quality_line
 from cgan.reports.recorded_run import recorded
 from cgan.text import listed, printable
@@ -79,7 +78,7 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
     """Markdown; numbers only where both were measured alike."""
     names = [run.get("run_name") or "" for run in (run_a, run_b)]
     runs = _table("", ("A", "B"), [("run", *names), ("in short", quality_line(a), quality_line(b))])
-    if context := contexts_differ(a.context, b.context):
+    if context := context_differences(a.context, b.context):
         rows = [(key, *map(str, pair)) for key, pair in context.items()]
         parts = [NOT_ALIKE, runs, _table("measured with", ("A", "B"), rows)]
     else:
@@ -101,8 +100,8 @@ def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
     for key, metric in METRICS.items():
         of_a, of_b = a.score(key), b.score(key)
         if metric.in_tables and of_a.value is not None and of_b.value is not None:
-            alike = not contexts_differ(a.context, b.context, key)
-            interval, real = (change(key, a, b), of_a.real) if alike else (None, None)
+            alike = not context_differences(a.context, b.context, key)
+            interval, real = (change_interval(key, a, b), of_a.real) if alike else (None, None)
             changes.append(Change(metric, of_a.value, of_b.value, interval, real, alike))
     return changes
 

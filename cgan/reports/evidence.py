@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgan.downstream import probe
-from cgan.downstream.classifiers import COST_NOTHING, METHODS, Round
+from cgan.downstream import pretrained
+from cgan.downstream.classifiers import BASELINES, METHODS, Round
 from cgan.downstream.effect import DRAWN, Outcome, effect
 from cgan.downstream.rounds import (
     folds_of,
     near_to_training,
     rounds_by_fold,
     rounds_by_seed,
-    with_probe,
+    with_pretrained,
 )
-from cgan.downstream.sets import fill, missing, require_unseen
+from cgan.downstream.sets import fill_classes, missing_labels, require_unseen
 from cgan.errors import CganError, DataError, TrackingError
 from cgan.files import locked, read_json, require_writable, sha256_of, write_text
 from cgan.images import Images, image_digests, load_images
@@ -114,9 +114,9 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
             )
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
-        if probe.is_installed() and len(training) <= PROBED:
-            outcomes = with_probe(rounds, outcomes, progress)
-    result = effect(outcomes, COST_NOTHING, folded=bool(count))
+        if pretrained.is_installed() and len(training) <= PROBED:
+            outcomes = with_pretrained(rounds, outcomes, progress)
+    result = effect(outcomes, BASELINES, folded=bool(count))
     near = near_to_training(rounds, folded=bool(count))
     report, tables = report_on(result, outcomes, rounds, bool(count), tested_on, near)
     report.facts["generator_digest"] = "" if options.drawn else _digest()
@@ -210,10 +210,10 @@ def _drawings(params: Params, options: Options, training: Images, say: Say) -> I
         return _others(options.drawn, params, training, say)
     inputs, lacking = (
         Inputs.load(params.train.device),
-        missing(training.tensors.counts, options.per_class),
+        missing_labels(training.tensors.counts, options.per_class),
     )
     seed, names = params.evaluate.seed, training.class_names
-    images, _ = fill(inputs.model, inputs.judge, lacking, seed, options.believed, names)
+    images, _ = fill_classes(inputs.model, inputs.judge, lacking, seed, options.believed, names)
     return Images(images, lacking, training.class_names)
 
 
@@ -273,8 +273,9 @@ def _carried_out(
         outcomes.append(outcome)
         remaining = (time.monotonic() - began) / number * (len(rounds) - number)
         say(
-            f"{this.name[0].upper()}{this.name[1:]}: {percent(outcome.mean(DRAWN))} right with drawings, "
-            f"{percent(max(map(outcome.mean, COST_NOTHING)))} without; {duration(remaining)} left."
+            f"{this.name[0].upper()}{this.name[1:]}: {percent(outcome.mean_accuracy(DRAWN))} right with "
+            f"drawings, {percent(max(map(outcome.mean_accuracy, BASELINES)))} without; "
+            f"{duration(remaining)} left."
         )
     return outcomes
 

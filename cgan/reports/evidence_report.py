@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from cgan.downstream.classifiers import WORDS, Round
-from cgan.downstream.effect import Difference, Effect, Outcome, together
-from cgan.downstream.probe import PROBE
+from cgan.downstream.classifiers import METHOD_NAMES, Round
+from cgan.downstream.effect import Difference, Effect, Outcome, pooled
+from cgan.downstream.pretrained import PRETRAINED
 from cgan.markdown import table
 from cgan.quality.metrics import mean_share
 from cgan.registry.client import now
@@ -40,14 +40,14 @@ def report_on(
 ) -> tuple[Report, list[Table]]:
     """The report, and its tables as a page has them. `near`: how many of the tested images look much like one
     that was learnt from, and of how many that were looked at."""
-    answers, names = together(outcomes), rounds[0].test.class_names
+    answers, names = pooled(outcomes), rounds[0].test.class_names
     learnt = torch.stack([round_.training.tensors.counts for round_ in rounds])
     added = torch.stack([round_.lacking.bincount(minlength=len(names)) for round_ in rounds])
     tables = [
         _classes(effect, names, learnt.double().mean(dim=0), added.double().mean(dim=0)),
         _methods(answers, 1 if folded else len(rounds), names),
     ]
-    pretrained = answers.mean(PROBE) if PROBE in answers.right else None
+    pretrained = answers.mean_accuracy(PRETRAINED) if PRETRAINED in answers.right else None
     report = Report(
         title="Do drawn images help a classifier?",
         verdict=effect.overall.verdict,
@@ -55,7 +55,7 @@ def report_on(
         reasons=_doubts(effect, names, folded, tested_on, pretrained, near),
         time=now(),
         facts={
-            "effect": {"compared_with": effect.base, **_as_json(effect.overall)},
+            "effect": {"compared_with": effect.baseline, **_as_json(effect.overall)},
             "classes": {names[label]: _as_json(change) for label, change in effect.classes.items()},
             "rounds": {"count": len(rounds), "folds": folded},
             "tested_on": tested_on,
@@ -77,8 +77,8 @@ def _sentence(effect: Effect) -> str:
     instead = ": do that instead" * (overall.verdict == "harm")
     return (
         f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
-        f"without them {percent(overall.without)} ({WORDS[effect.base]}{instead}). The difference is "
-        f"{_points(overall)} (95 % interval {_interval(overall)}), as a mean over the classes."
+        f"without them {percent(overall.without)} ({METHOD_NAMES[effect.baseline]}{instead}). The difference "
+        f"is {_points(overall)} (95 % interval {_interval(overall)}), as a mean over the classes."
     )
 
 
@@ -151,16 +151,21 @@ def _methods(answers: Outcome, times: int, names: list[str]) -> Table:
     """Each class counted alike; the interval is by the tested images alone, of which each was tested so many
     times."""
     counts, rows, drawn = (answers.labels.bincount() // times).tolist(), [], []
-    for name in (name for name in WORDS if name in answers.right):
-        shares = answers.by_class(name)
-        worst, mean = min(shares, key=lambda n: shares[n]), answers.mean(name)
+    for name in (name for name in METHOD_NAMES if name in answers.right):
+        shares = answers.accuracies(name)
+        worst, mean = min(shares, key=lambda n: shares[n]), answers.mean_accuracy(name)
         middle, ends = mean_share([(round(shares[n] * counts[n]), counts[n]) for n in shares])
         low, high = (min(1.0, max(0.0, mean + end - middle)) for end in ends)
         interval = f"{100 * low:.1f} to {percent(high)}"
         rows.append(
-            [WORDS[name], percent(mean), interval, f"{percent(shares[worst])}, {names[worst]}"]
+            [
+                METHOD_NAMES[name],
+                percent(mean),
+                interval,
+                f"{percent(shares[worst])}, {names[worst]}",
+            ]
         )
-        drawn.append((WORDS[name], percent(mean), low, mean, high))
+        drawn.append((METHOD_NAMES[name], percent(mean), low, mean, high))
     head = ["", "right, mean over the classes", "95 % interval over the tested images"]
     head += ["worst class"]
     return "What a classifier learns from", head, rows, drawn

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
-from cgan.evaluation import Evaluation, contexts_differ
+from cgan.evaluation import METRICS, RANKED_BY, Evaluation, context_differences
 from cgan.files import locked, read_json
 from cgan.hosts import is_server, run_page, without_credentials
-from cgan.metric import METRICS, RANKED_BY
 from cgan.model.file_facts import read_facts
 from cgan.params.reading import load_params
 from cgan.project import (
@@ -25,7 +24,7 @@ from cgan.project import (
     TRAINING,
     project_root,
 )
-from cgan.quality.intervals import change
+from cgan.quality.intervals import change_interval
 from cgan.quality.table import fewer_judged, quality_line
 from cgan.registry.client import evaluation_of, open_registry
 from cgan.text import percent
@@ -137,9 +136,9 @@ def rank(run_id: str) -> str:
     text = f"number {weights.index(weights_here) + 1} of {len(peers)} generators by "
     text += f"{METRICS[RANKED_BY].name}, {mine.data.metrics[DISTANCE]:.3g}; "
     text += f"{rival.info.run_name} has {rival.data.metrics[DISTANCE]:.3g}"
-    if not here or not there or contexts_differ(here.context, there.context, RANKED_BY):
+    if not here or not there or context_differences(here.context, there.context, RANKED_BY):
         return text
-    if interval := change(RANKED_BY, here, there):
+    if interval := change_interval(RANKED_BY, here, there):
         low, high = interval
         text += f", and the difference is {'within' if low <= 0 <= high else 'more than'} chance"
     return text

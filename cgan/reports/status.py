@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from cgan.errors import CganError
+from cgan.evaluation import METRICS
 from cgan.files import locked, read_json
-from cgan.metric import METRICS
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE, training_folder, training_lock
 from cgan.registry.client import SUMMARY, open_registry

@@ -21,7 +21,7 @@ from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation
 from cgan.project import EVALUATION, project_root
-from cgan.quality.table import quality_line, stated
+from cgan.quality.table import quality_line, stated_evaluation
 from cgan.registry.client import CHAMPION, now
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
 
@@ -45,7 +45,7 @@ class Served:
         file states, as the package's own does. Raises ModelError."""
         generator = Generator.load(source)
         if not evaluation or evaluation.generator_digest != generator.facts["digest"]:
-            evaluation = stated(generator.facts)
+            evaluation = stated_evaluation(generator.facts)
         return cls(generator, version, quality_line(evaluation) if evaluation else "")
 
     @cached_property

@@ -8,7 +8,7 @@ from cgan.params.reading import load_params
 from cgan.pictures.plots import confusion_matrix_image
 from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS_FILE
 from cgan.quality.evaluation import evaluate
-from cgan.quality.table import headline, leading, quality_line
+from cgan.quality.table import leading_values, metric_values, quality_line
 from cgan.stages.runner import log, progress, run_stage
 
 
@@ -26,8 +26,8 @@ def main() -> None:
         progress=progress,
     )
     evaluation.write(EVALUATION)
-    write_json(METRICS_FILE, {"quality": headline(evaluation)})
-    write_json(DVC_METRICS, leading(evaluation))
+    write_json(METRICS_FILE, {"quality": metric_values(evaluation)})
+    write_json(DVC_METRICS, leading_values(evaluation))
     save_png(CONFUSION, confusion_matrix_image(evaluation.confusion, inputs.train.class_names))
     log.info(quality_line(evaluation))
 

@@ -22,12 +22,11 @@ from cgan import project
 from cgan.drawing.card import model_card
 from cgan.drawing.logged_model import NOTE, save_mlflow_model
 from cgan.errors import CganError, ModelError
-from cgan.evaluation import Evaluation, comparable
+from cgan.evaluation import METRICS, RANKED_BY, Evaluation, comparable
 from cgan.files import locked, md5_of, read_json, remove, sha256_of, write_json, write_text
-from cgan.metric import METRICS, RANKED_BY
 from cgan.model.file_facts import Facts, read_facts
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE, STRIP
-from cgan.quality.table import class_table, tracked
+from cgan.quality.table import class_table, tracked_values
 from cgan.stages.runner import log, run_stage
 from cgan.tracking.run import MEASURED_WITH, WEIGHTS, Run, open_run
 from cgan.tracking.store import PICTURE
@@ -58,7 +57,7 @@ def main() -> None:
             "`dvc checkout`."
         )
     remove_checkpoints(about)
-    numbers = tracked(evaluation)
+    numbers = tracked_values(evaluation)
     with open_run(about) as run:
         send_training(run, int(facts.get("steps", 0)))
         send_results(run, evaluation, facts, numbers)
@@ -150,9 +149,9 @@ def send_results(
 def headline(numbers: Mapping[str, float]) -> str:
     """The numbers that lead a run's page."""
     return " · ".join(
-        f"{row.headline} {ARROWS[row.better]} **{row.shown(numbers[f'quality/{key}'])}**"
+        f"{row.short_name} {ARROWS[row.better]} **{row.shown(numbers[f'quality/{key}'])}**"
         for key, row in METRICS.items()
-        if row.headline and f"quality/{key}" in numbers
+        if row.short_name and f"quality/{key}" in numbers
     )
 
 

@@ -13,11 +13,11 @@ from synthetic import a_model, sample_digits
 from torch import Tensor
 from uneven import NAMES, uneven
 
-from cgan.downstream import probe
-from cgan.downstream.classifiers import COST_NOTHING, METHODS, adjusted, class_balanced
+from cgan.downstream import pretrained
+from cgan.downstream.classifiers import BASELINES, METHODS, adjusted, class_balanced
 from cgan.downstream.effect import DRAWN, Outcome, _of_class, effect, shared
 from cgan.downstream.rounds import folds_of, rounds_by_fold, rounds_by_seed
-from cgan.downstream.sets import default_per_class, fill, folds, missing, repeated
+from cgan.downstream.sets import default_per_class, fill_classes, folds, missing_labels, repeated
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
 from cgan.images import Images, image_digests
@@ -37,9 +37,9 @@ CPU = choose_hardware("cpu", "float32")
 def test_classes_are_filled_up_to_the_largest_or_to_twice_that_if_all_are_alike() -> None:
     assert default_per_class(torch.tensor([50, 20, 45])) == 50
     assert default_per_class(torch.tensor([50, 45, 48])) == 100
-    assert missing(torch.tensor([3, 1, 5, 0]), 4).tolist() == [0, 1, 1, 1]
+    assert missing_labels(torch.tensor([3, 1, 5, 0]), 4).tolist() == [0, 1, 1, 1]
     with pytest.raises(CganError, match=r"--per-class 4.*smallest has 5"):
-        missing(torch.tensor([6, 5]), 4)
+        missing_labels(torch.tensor([6, 5]), 4)
 
 
 def test_images_are_repeated_in_turn_in_the_classes_that_are_asked_for() -> None:
@@ -56,16 +56,16 @@ def test_what_the_judge_does_not_believe_is_drawn_again_or_refused() -> None:
     network = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
     judge = Judge(3, 1, 4).eval().requires_grad_(False)
     asked = torch.arange(30) % 3
-    images, sure = fill(network, judge, asked, seed=5)
+    images, sure = fill_classes(network, judge, asked, seed=5)
     seen = look(judge, images).logits.softmax(dim=1)[torch.arange(30), asked]
     torch.testing.assert_close(sure, seen)
     limit = min(float(sure[asked == label].median()) for label in range(3))
     assert bool((sure < limit).any())
-    again, sure_now = fill(network, judge, asked, seed=5, believed=limit)
+    again, sure_now = fill_classes(network, judge, asked, seed=5, believed=limit)
     kept = sure >= limit
     assert bool((sure_now >= limit).all()) and torch.equal(again[kept], images[kept])
     with pytest.raises(CganError, match=r"--believed 0\.99: of class \d, \d+ drawings"):
-        fill(network, judge, asked, seed=5, believed=0.99)
+        fill_classes(network, judge, asked, seed=5, believed=0.99)
 
 
 def test_folds_keep_units_together_and_spread_each_class_evenly() -> None:
@@ -112,7 +112,7 @@ def test_rounds_of_folds_keep_groups_and_copies_on_one_side_and_each_has_its_see
             tmp_path / f"fold-{fold + 1}/generator.safetensors", "deconv", 3, 1, 8, 12, 4, 4
         )
         judge, seed = Judge(3, 1, 4).eval(), params.evaluate.seed + fold
-        expected = fill(load_generator(path)[0], judge, each.lacking, seed)[0]
+        expected = fill_classes(load_generator(path)[0], judge, each.lacking, seed)[0]
         assert torch.equal(each.drawn(judge), expected)
     things = sum(len(each.units.unique()) for each in rounds)
     assert things == len({*groups}) - 3, "of each class two groups have an image in common"
@@ -175,7 +175,9 @@ def test_equal_classifiers_are_called_different_in_at_most_one_of_twenty(folded:
     rates = {"real": 0.8, "repeated": 0.9, "mixup": 0.9, "augmented": 0.9, DRAWN: 0.9}
     names = [name for name in rates if name != DRAWN]
     found = [effect(outcomes(rates, 1000, 5, random, folded), names, folded) for _ in range(200)]
-    assert {each.base for each in found} == {"repeated", "mixup", "augmented"}, "never the worst"
+    assert {each.baseline for each in found} == {"repeated", "mixup", "augmented"}, (
+        "never the worst"
+    )
     assert sum(each.overall.verdict == "no difference" for each in found) >= 190
     for better, verdict in ((0.06, "help"), (-0.06, "harm")):
         planted = outcomes(rates | {DRAWN: 0.9 + better}, 2000, 5, random, folded)
@@ -204,7 +206,7 @@ def test_the_interval_is_the_closed_form_and_folds_widen_it_for_what_they_share(
         # Quantiles of the normal distribution and of Student's t with 4 degrees of freedom.
         for (low, high), normal, t in (
             (found.interval, 1.96, 2.776),
-            (found.clearer, 2.576, 4.604),
+            (found.wider_interval, 2.576, 4.604),
         ):
             wide = normal**2 * of_images / tested + t**2 * (spread - luck) * part
             assert (high - low) / 2 == pytest.approx(np.sqrt(wide), rel=2e-3)
@@ -272,14 +274,14 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
     rounds = rounds_by_seed(training, drawn, test, params.train_judge, 3, tmp_path, CPU)
     assert [each.name for each in rounds] == [f"seed {n} of 3" for n in (1, 2, 3)]
     found = rounds[0].outcome(progress)  # type: ignore[arg-type]
-    assert set(found.right) == {*METHODS, *COST_NOTHING} and len(steps) == len(METHODS)
+    assert set(found.right) == {*METHODS, *BASELINES} and len(steps) == len(METHODS)
     assert steps[0] == "seed 1 of 3, classifier 1 of 6"
     said = look(rounds[0].classifier("repeated", partial(silent, "")), test.tensors.pixels).classes
     right = [
         float((said == test.tensors.labels)[rows].double().mean())
         for rows in (slice(10), slice(10, 14))
     ]
-    assert found.mean("repeated") == pytest.approx(sum(right) / 2)
+    assert found.mean_accuracy("repeated") == pytest.approx(sum(right) / 2)
     (tmp_path / "seed-1/drawn.safetensors").unlink()
     again = rounds[0].outcome(progress)  # type: ignore[arg-type]
     assert len(steps) == len(METHODS) + 1
@@ -325,14 +327,14 @@ def test_in_python_evidence_is_that_of_rounds_by_seed_and_keeps_its_classifiers(
     recipe = RECIPE.model_copy(update={"total_kimg": 0.2})
     kept = tmp_path / "kept"
     found = evidence(train, held_out, generator, recipe=recipe, seeds=2, folder=kept, seed=4)
-    lacking = missing(train.tensors.counts)
+    lacking = missing_labels(train.tensors.counts)
     drawn = Images(generator.model.draw(lacking, 4), lacking, NAMES)
     hardware = choose_hardware("cpu", "auto")
     rounds = rounds_by_seed(train, drawn, held_out, recipe, 2, tmp_path / "again", hardware)
-    expected = effect([each.outcome() for each in rounds], COST_NOTHING, folded=False)
+    expected = effect([each.outcome() for each in rounds], BASELINES, folded=False)
     assert found.effect == expected and found.verdict == expected.overall.verdict
     assert found.gain == expected.overall.gain and found.interval == expected.overall.interval
-    assert len(found.accuracies) == len(COST_NOTHING) + 1
+    assert len(found.accuracies) == len(BASELINES) + 1
     shown = found._repr_html_()
     assert found.verdict in shown and "<b>" not in shown and "&lt;b&gt;" in shown
     files = {path: path.stat().st_mtime_ns for path in kept.glob("*/seed-*/*.safetensors")}
@@ -383,7 +385,7 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
         for path in tmp_path.glob("*/drawn.safetensors"):
             path.unlink()
         outcomes = [each.outcome() for each in rounds]
-        assert effect(outcomes, COST_NOTHING, folded=False).overall.verdict in verdicts
+        assert effect(outcomes, BASELINES, folded=False).overall.verdict in verdicts
 
 
 @pytest.mark.slow
@@ -392,7 +394,7 @@ def test_the_probe_of_a_pretrained_network_learns_from_few_images() -> None:
     learnt, asked = (
         digits(*(rows_of(n)[where] for n in range(10))) for where in (slice(20), slice(20, 40))
     )
-    seen = probe.features(torch.cat([learnt.tensors.pixels, asked.tensors.pixels]))
+    seen = pretrained.features(torch.cat([learnt.tensors.pixels, asked.tensors.pixels]))
     assert seen.shape == (400, 1280)
-    said = probe.answers(seen[:200], learnt.tensors.labels, seen[200:])
+    said = pretrained.predict(seen[:200], learnt.tensors.labels, seen[200:])
     assert float((said == asked.tensors.labels).double().mean()) > 0.75

@@ -8,7 +8,7 @@ from synthetic import sample_digits
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.quality.class_shift import ENOUGH, Moments, furthest
+from cgan.quality.class_shift import ENOUGH, Moments, largest_shifts
 
 IMAGES, LABELS = sample_digits()
 ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
@@ -47,10 +47,10 @@ def noisy(images: Tensor) -> Tensor:
 def test_a_change_of_one_class_is_named_and_the_others_are_as_they_were(
     change: Callable[[Tensor], Tensor], words: str
 ) -> None:
-    found = furthest(moments(NEW, change), moments(KNOWN), (1, 28, 28))
+    found = largest_shifts(moments(NEW, change), moments(KNOWN), (1, 28, 28))
     assert found[3].deviations > 1 and words in found[3].words
     assert max(each.deviations for each in found if each.label != 3) < 0.1
-    back = furthest(moments(KNOWN), moments(NEW, change), (1, 28, 28))
+    back = largest_shifts(moments(KNOWN), moments(NEW, change), (1, 28, 28))
     assert back[3].deviations == pytest.approx(found[3].deviations)
     assert back[3].words != found[3].words
 
@@ -62,7 +62,7 @@ def test_parts_of_one_data_set_differ_by_chance_alone(per_class: int, most: floa
         order = torch.randperm(5000, generator=random)
         rows = [order[LABELS[order] == label][: 2 * per_class] for label in range(10)]
         halves = (torch.cat([some[half::2] for some in rows]) for half in (0, 1))
-        found = furthest(*map(moments, halves), (1, 28, 28))
+        found = largest_shifts(*map(moments, halves), (1, 28, 28))
         assert max(each.deviations for each in found) < most
 
 
@@ -76,7 +76,7 @@ def test_a_patch_in_photographs_of_any_brightness_is_seen_by_its_edge() -> None:
     parts = photographs[:90], photographs[90:].clone()
     parts[1][labels[90:] == 1, :, 2:6, 2:6] = 255
     found, known = (Moments.of_images(part, labels[:90], 3) for part in parts[::-1])
-    shifts = furthest(found, known, (1, 40, 40))
+    shifts = largest_shifts(found, known, (1, 40, 40))
     assert shifts[1].deviations > 1 and "at the hardest edge" in shifts[1].words
     assert shifts[0].deviations == shifts[2].deviations == 0
 
@@ -84,7 +84,9 @@ def test_a_patch_in_photographs_of_any_brightness_is_seen_by_its_edge() -> None:
 def test_fewer_images_than_show_anything_show_nothing() -> None:
     for few, seen in ((ENOUGH - 1, False), (ENOUGH, True)):
         rows = (LABELS == 3).nonzero()[:few, 0]
-        found = furthest(moments(rows, lambda images: 255 - images), moments(KNOWN), (1, 28, 28))
+        found = largest_shifts(
+            moments(rows, lambda images: 255 - images), moments(KNOWN), (1, 28, 28)
+        )
         assert bool(found[3].deviations) is seen and not found[4].deviations
 
 
@@ -95,5 +97,5 @@ def test_a_mean_is_off_by_its_standard_deviations_less_what_chance_explains() ->
     moved = rows + 3.0 * labels[:, None]
     known, found = (Moments.of(each.split(7000), labels, 2) for each in (rows, moved))
     # 2 columns: Student's t is 2.24 normal deviations, and a difference of two means has 1/100 of one.
-    shifts = [each.deviations for each in furthest(found, known)]
+    shifts = [each.deviations for each in largest_shifts(found, known)]
     assert shifts == [0, pytest.approx(3 - 0.0224, abs=0.001)]

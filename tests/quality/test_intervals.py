@@ -3,20 +3,21 @@
 import pytest
 import torch
 
-from cgan.evaluation import contexts_differ
-from cgan.metric import METRICS
+from cgan.evaluation import METRICS, context_differences
 from cgan.quality.intervals import (
-    difference,
+    critical_t,
+    difference_interval,
     difference_of_means,
     falls_short,
-    share,
-    student,
+    proportion_interval,
 )
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:
     """56 of 70 and 48 of 80: method 10 of the paper, table II, case (a): 0.0524 to 0.3339."""
-    low, high = difference(48 / 80, share(48 / 80, 80), 56 / 70, share(56 / 70, 70))
+    low, high = difference_interval(
+        48 / 80, proportion_interval(48 / 80, 80), 56 / 70, proportion_interval(56 / 70, 70)
+    )
     assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-4)
 
 
@@ -28,18 +29,18 @@ def test_contexts_may_differ_in_the_generator_and_in_how_many_drawings_and_in_no
         (context | {"generator_digest": "b", "drawn_images": 8}, {}),
         ({"generator_digest": "b", "seed": 2}, {"seed": (1, 2), "draws": (3, None)}),
     ):
-        assert contexts_differ(context, other) == differ
+        assert context_differences(context, other) == differ
 
 
 def test_a_metric_whose_value_depends_on_how_many_images_it_is_taken_of_is_compared_with_as_many() -> (
     None
 ):
     a, b = ({"distance_images": n, "neighbour_images": 9} for n in (300, 400))
-    assert contexts_differ(a, b, "fid_judge") == {"distance_images": (300, 400)}
-    assert not contexts_differ(a, b)
-    assert not contexts_differ(a, b, "recall") and not contexts_differ(a, b, "copies")
+    assert context_differences(a, b, "fid_judge") == {"distance_images": (300, 400)}
+    assert not context_differences(a, b)
+    assert not context_differences(a, b, "recall") and not context_differences(a, b, "copies")
     b = {"distance_images": 300, "neighbour_images": 8}
-    assert [key for key in METRICS if contexts_differ(a, b, key)] == [
+    assert [key for key in METRICS if context_differences(a, b, key)] == [
         *("coverage", "recall", "precision", "density")
     ]
 
@@ -66,7 +67,7 @@ def test_students_t_is_that_of_the_tables_at_any_level_and_for_several_means() -
         (30, 0.95, 1, 2.042),
         (100, 0.95, 5, 2.626),  # as one at 99 %
     ):
-        assert student(freedom, level, many) == pytest.approx(expected, abs=5e-4)
+        assert critical_t(freedom, level, many) == pytest.approx(expected, abs=5e-4)
 
 
 def stopped(accuracies: list[float], drawings: int, repeats: int = 100) -> float:

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.images import Images
 from cgan.quality import likeness
-from cgan.quality.likeness import distances, near_copies, nearest
+from cgan.quality.likeness import distances, find_replicas, nearest
 
 ASKED = torch.arange(1000) % 10
 
@@ -144,8 +144,8 @@ def test_copies_are_found_also_where_moved_turned_zoomed_slanted_darkened_or_noi
     hide: Callable[[Tensor], Tensor], least: float, digits: tuple[Images, Images]
 ) -> None:
     train, held = digits
-    found = near_copies(hide(drawings(train, 100)), ASKED, train, held, seed=0)
-    assert found.closer.double().mean() > least
+    found = find_replicas(hide(drawings(train, 100)), ASKED, train, held, seed=0)
+    assert found.is_replica.double().mean() > least
     assert found.real < 0.03
 
 
@@ -157,8 +157,8 @@ def test_of_many_drawings_2000_are_looked_at_and_as_many_held_out_images_of_all_
     train = Images(images[::40], labels[::40])
     held = images.clone()
     held[:1600] = train.tensors.pixels.repeat_interleave(40, dim=0)[:1600]
-    found = near_copies(images, labels, train, Images(held, labels), seed=0)
-    assert len(found.closer) == 2000
+    found = find_replicas(images, labels, train, Images(held, labels), seed=0)
+    assert len(found.is_replica) == 2000
     assert found.real == pytest.approx(2 / 3, abs=0.05)
 
 
@@ -169,8 +169,8 @@ def test_of_many_classes_ten_drawings_of_each_are_looked_at() -> None:
     train = Images(images[:600], labels[:600])
     held = Images(images[600:], labels[600:])
     drawn, asked = images[torch.arange(3600) % 300 + 300], torch.arange(3600) % 300
-    found = near_copies(drawn, asked, train, held, seed=0)
-    assert len(found.closer) == len(found.labels) == 3000 and found.closer.all()
+    found = find_replicas(drawn, asked, train, held, seed=0)
+    assert len(found.is_replica) == len(found.labels) == 3000 and found.is_replica.all()
     assert torch.equal(found.labels, asked[:3000])
 
 
@@ -180,15 +180,15 @@ def test_real_images_are_at_the_floor_of_copies(
     train, held = digits
     random = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     first, second = map(held.at, random.split(500))
-    found = near_copies(first.tensors.pixels, first.tensors.labels, train, second, seed=1)
+    found = find_replicas(first.tensors.pixels, first.tensors.labels, train, second, seed=1)
     monkeypatch.setattr(likeness, "ENOUGH", 500)  # the held-out ones alone
-    back = near_copies(second.tensors.pixels, second.tensors.labels, train, first, seed=0)
+    back = find_replicas(second.tensors.pixels, second.tensors.labels, train, first, seed=0)
     for each in (found, back):
         assert each.real == pytest.approx(0.015, abs=0.01)
         # Of 500 images the share has a standard deviation of .006.
-        assert each.closer.double().mean() == pytest.approx(each.real, abs=0.015)
-    again = near_copies(*held.tensors[:2], train, held, seed=0)
-    assert again.closer.double().mean() == again.real
+        assert each.is_replica.double().mean() == pytest.approx(each.real, abs=0.015)
+    again = find_replicas(*held.tensors[:2], train, held, seed=0)
+    assert again.is_replica.double().mean() == again.real
 
 
 def test_twins_across_the_split_are_counted_and_hide_no_copies(
@@ -203,10 +203,10 @@ def test_twins_across_the_split_are_counted_and_hide_no_copies(
             int(row) % 100
         ]
     spoilt = Images(twins, held.tensors.labels)
-    found = near_copies(drawings(train, 100), ASKED, train, spoilt, seed=0)
-    assert found.closer.all() and found.real == pytest.approx(0.05, abs=0.01)
-    honest = near_copies(drawings(held, 100), ASKED, train, spoilt, seed=0)
-    assert honest.closer.double().mean() < 0.03
+    found = find_replicas(drawings(train, 100), ASKED, train, spoilt, seed=0)
+    assert found.is_replica.all() and found.real == pytest.approx(0.05, abs=0.01)
+    honest = find_replicas(drawings(held, 100), ASKED, train, spoilt, seed=0)
+    assert honest.is_replica.double().mean() < 0.03
 
 
 def test_a_class_of_few_images_is_judged_by_what_is_usual_in_all(
@@ -215,7 +215,7 @@ def test_a_class_of_few_images_is_judged_by_what_is_usual_in_all(
     train, held = digits
     some = held.at((held.tensors.labels != 3) | (torch.arange(1000) % 100 < 3))
     found, unseen = (
-        near_copies(drawings(part, 100), ASKED, train, some, seed=0).closer
+        find_replicas(drawings(part, 100), ASKED, train, some, seed=0).is_replica
         for part in (train, held)
     )
     assert found.all() and unseen[ASKED == 3].double().mean() < 0.05

@@ -18,10 +18,9 @@ import cgan
 from cgan import project
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
-from cgan.evaluation import Evaluation
+from cgan.evaluation import METRICS, Evaluation
 from cgan.images import Images, load_images, save_images
 from cgan.inputs import Inputs
-from cgan.metric import METRICS
 from cgan.model.hardware import choose_hardware
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.model_file import digest_of, save_network
@@ -34,7 +33,7 @@ from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluation import Conditions, classes_asked, evaluate, gan_train
 from cgan.quality.intervals import difference
 from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
-from cgan.quality.likeness import near_copies
+from cgan.quality.likeness import find_replicas
 from cgan.quality.metrics import (
     NEIGHBOURS,
     accuracy_of_guesses,
@@ -49,8 +48,8 @@ from cgan.quality.metrics import (
 )
 from cgan.quality.table import (
     class_table,
-    headline,
-    leading,
+    leading_values,
+    metric_values,
     quality_line,
     weakest_class,
 )
@@ -253,7 +252,7 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     inputs.judge.head.weight.zero_()
     inputs.judge.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     found = evaluation_of(inputs, draws(5))
-    assert headline(found).keys() == {"worst_class_diversity", "copies"}
+    assert metric_values(found).keys() == {"worst_class_diversity", "copies"}
     words = "not measurable: the judge classifies 33.3 % of the held-out images correctly"
     assert words in quality_line(found) and "show the class" not in quality_line(found)
     assert "weakest class" not in quality_line(found)
@@ -399,9 +398,9 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
         assert metrics[key].value == pytest.approx((values[0] + values[1]) / 2)
         most = math.inf if key == "density" else 1
         assert metrics[key].real == pytest.approx(min(most, values[2] - heart[key]))
-    by_hand = near_copies(drawn[0], asked, training, heldout, PARAMS.seed)
-    assert len(by_hand.closer) == 30 and metrics["copies"].real == by_hand.real
-    assert metrics["copies"].value == by_hand.closer.double().mean()
+    by_hand = find_replicas(drawn[0], asked, training, heldout, PARAMS.seed)
+    assert len(by_hand.is_replica) == 30 and metrics["copies"].real == by_hand.real
+    assert metrics["copies"].value == by_hand.is_replica.double().mean()
     assert metrics["copies"].details == {"heldout_nearest_median": by_hand.heldout_median}
     assert "gan_train_accuracy" not in metrics, "0 kimg: it is not asked for"
     diverse = [each for each in diversity_by_class(drawn[0], asked, training) if each]
@@ -433,10 +432,14 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     report["heldout_by_class"] = [7, 50]
     report["conditional_accuracy"]["interval_by_class"] = [[0.86, 0.97], [0.51, 0.7]]
     report["conditional_accuracy"]["floor_interval_by_class"] = [[0.65, 1.0], [0.79, 0.96]]
-    flat = headline(of_json(report))
+    flat = metric_values(of_json(report))
     assert flat.keys() == METRICS.keys() - {"gan_train_accuracy"} | {"fid_judge_floor"}
     assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
-    assert leading(of_json(report)) == {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
+    assert leading_values(of_json(report)) == {
+        "conditional_accuracy": 0,
+        "fid_judge": 0.1,
+        "recall": 0.3,
+    }
     table = of_json(report).table()
     assert not {"kernel distance", "density"} & {row[0] for row in table}, "of no use to a reader"
     assert table[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]

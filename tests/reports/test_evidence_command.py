@@ -24,7 +24,7 @@ from cgan.downstream.rounds import (
     rounds_by_seed,
     units_of,
 )
-from cgan.downstream.sets import default_per_class, fill, missing
+from cgan.downstream.sets import default_per_class, fill_classes, missing_labels
 from cgan.drawing.drawings import write_folder
 from cgan.errors import CganError
 from cgan.files import locked
@@ -66,7 +66,7 @@ def rare(uneven_project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """One test with the pretrained network is enough: it takes a second."""
-    monkeypatch.setattr("cgan.downstream.probe.is_installed", lambda: False)
+    monkeypatch.setattr("cgan.downstream.pretrained.is_installed", lambda: False)
 
 
 def found(**options: object) -> tuple[dict[str, object], list[str]]:
@@ -83,7 +83,7 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     report, said = found()
     assert report["rounds"] == {"count": 5, "folds": True}, "few are held out"
     first = whole_data().at(folds_of(whole_data(), 5, load_params()) != 0)
-    drawn = len(missing(first.tensors.counts))
+    drawn = len(missing_labels(first.tensors.counts))
     assert report["images"] == {"training": len(first), "drawn": drawn, "tested": 56}
     assert "5 generators and 30 classifiers" in said[0] and said[1].startswith("Fold 1 of 5: ")
     assert len(said) >= 7 and str(EVIDENCE_PAGE) in said[-1]
@@ -148,8 +148,8 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
             patch.setattr(f"cgan.{module}.fill", lambda *given: pytest.fail(f"believed {given[4]}"))
             with pytest.raises(pytest.fail.Exception, match=r"believed 0\.99"):
                 found(believed=0.99, **options)
-    asked = missing(counts := inputs.train.tensors.counts, default_per_class(counts))
-    images, _ = fill(inputs.model, inputs.judge, asked, params.evaluate.seed)
+    asked = missing_labels(counts := inputs.train.tensors.counts, default_per_class(counts))
+    images, _ = fill_classes(inputs.model, inputs.judge, asked, params.evaluate.seed)
     pictures = picture_of(images)
     names = [f"{NAMES[label]}/{n:03d}.png" for n, label in enumerate(asked.tolist())]
     write_folder(Path("theirs"), pictures, names)

@@ -18,8 +18,8 @@ from tracked import root as root
 
 from cgan.cli import main
 from cgan.errors import CganError
+from cgan.evaluation import METRICS
 from cgan.files import locked
-from cgan.metric import METRICS
 from cgan.project import TRAIN_LOCK, project_root
 from cgan.registry.client import LAST_VERDICT, open_registry
 from cgan.reports.report import rank, summary

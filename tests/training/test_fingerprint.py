@@ -29,7 +29,7 @@ CHANGES_NO_WEIGHT = {
     # in test_params.py that another formula would fail.
     "cgan.params.sections",
     # What is measured of a generator.
-    "cgan.metric",
+    "cgan.evaluation",
     # How bytes get to the disk, not which; words for the user.
     "cgan.files",
     "cgan.errors",

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.quality.judge import Progress, silent
 
-PROBE = "probe"
+PRETRAINED = "probe"
 SIDE = 96  # pixels; docs/log.md has the trials
 AT_ONCE = 100
 REGULARISATION = 0.01  # scikit-learn's C, of standardised features
@@ -49,7 +49,7 @@ def features(images: Tensor, progress: Progress = silent) -> Tensor:
     return torch.cat([features_of(parts[n]) for n in bar(range(len(parts)))])
 
 
-def answers(learnt: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+def predict(learnt: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
     """Features to learn from [M, D], their labels int64 [M], features asked about [N, D] → int64 [N]."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
