@@ -17,8 +17,8 @@ from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.params.presets import preset_params
-from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
+from cgan.pipeline.params_file import load_params
 from cgan.quality.judge import Judge, Prediction, look, train_judge
 from cgan.quality.metrics import frechet_distance
 from cgan.readers import csv_reader

@@ -1,6 +1,5 @@
 """The `cgan` command. Heavy imports stay inside the commands that need them: `cgan --help` is instant."""
 
-import contextlib
 import re
 import sys
 from pathlib import Path
@@ -11,9 +10,12 @@ import typer
 from cgan import __version__
 from cgan.errors import CganError
 from cgan.extras import extras_with
-from cgan.project import require_project
-from cgan.registry.commands import app as registry
-from cgan.reports.commands import DATA, JUDGE, PRODUCTION, made
+from cgan.pipeline.data import commands as data
+from cgan.pipeline.evidence import commands as evidence
+from cgan.pipeline.options import PRODUCTION
+from cgan.pipeline.project import commands as project
+from cgan.pipeline.registry import commands as registry
+from cgan.pipeline.runs import commands as runs
 from cgan.text import ensure_streams
 
 DRAW = "Draw: cgan draw 2024 --seed 7"
@@ -161,7 +163,7 @@ def card(
 ) -> None:
     """Write FOLDER with the generator, a grid of drawings, and a model card with its numbers."""
     from cgan.drawing.generator import Generator, default_source
-    from cgan.reports.card import write_card_folder
+    from cgan.pipeline.runs.card import write_card_folder
 
     source, note = (model, "") if model else default_source()
     generator = Generator.load(source)
@@ -169,110 +171,9 @@ def card(
     typer.echo(words + note)
 
 
-@app.command(rich_help_panel=DATA)
-def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
-    """Make a project in FOLDER that `dvc repro` can run: params.yaml, dvc.yaml, git and DVC."""
-    from cgan.reports.new_project import make_project
-
-    make_project(folder, typer.echo)
-
-
-@app.command(rich_help_panel=DATA)
-def validate(
-    file: Annotated[
-        Path, typer.Argument(help="A .csv, .csv.gz or .zip, or a folder with one or with pictures.")
-    ],
-    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
-) -> None:
-    """Check whether FILE holds valid labelled images; if not, say which row, column or file is wrong.
-
-    In a project, it also says what a run with these images will do, and how long it takes here.
-    """
-    from cgan.files import write_json
-    from cgan.params.sections import DataParams, ValidateParams
-    from cgan.readers import csv_report, pictures, sources
-
-    here, params, source = None, ValidateParams(), DataParams()
-    if Path("params.yaml").is_file():
-        from cgan.params.reading import load_params
-
-        here = load_params()
-        params, source = here.validation, here.data
-    try:
-        images, name = sources.read_by(file, source, params)
-    except CganError as error:
-        if here and isinstance(error, pictures.NoSize):
-            from cgan.reports.foresight import prices
-
-            words = str(error)
-            with contextlib.suppress(CganError):  # other faults are said when there is a size
-                words += f" {prices(file, here, error.sizes)}"
-            raise CganError(words) from None
-        if here or "params.yaml" not in str(error):
-            raise
-        raise CganError(f"{error} `cgan init FOLDER` makes a project with a params.yaml.") from None
-    facts = csv_report.report_on(images, params, name)
-    if report is not None:
-        write_json(report, facts)
-    typer.echo(f"{name} is valid: {csv_report.summary(facts)}")
-    if here:
-        from cgan.reports.foresight import foresee, next_step
-
-        for line in foresee(images, here):  # some take seconds
-            typer.echo(line)
-        typer.echo(next_step(file, here.data))
-
-
-@app.command(rich_help_panel=DATA)
-def preset(
-    name: Annotated[str | None, typer.Argument(help="Without one, lists them.")] = None,
-) -> None:
-    """Write a preset into the section `train` of params.yaml; then run `dvc repro`."""
-    from cgan.params.presets import PRESETS
-
-    if name is None:
-        width = max(map(len, PRESETS))
-        for known, preset in PRESETS.items():
-            typer.echo(f"{known:<{width}}  {preset.description}")
-        return
-    require_project()
-    from cgan.params.editing import apply_preset
-
-    changed = apply_preset(name)
-    for key, (before, after) in changed.items():
-        typer.echo(f"{key}: {before} → {after}")
-    words = f"holds preset {name}." if changed else f"held {name} already."
-    typer.echo(f"params.yaml {words}")
-
-
-@app.command(rich_help_panel=JUDGE)
-def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
-    """Browse the runs in MLflow's pages, served on this machine until Ctrl-C."""
-    root = require_project()
-    from cgan.params.reading import load_params
-    from cgan.reports.ui import serve_ui
-    from cgan.tracking.store import experiment_name
-
-    experiment = "cgan"
-    with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
-        experiment = load_params().tracking.experiment
-    raise typer.Exit(serve_ui(root, port, experiment_name(experiment)))
-
-
-@app.command(rich_help_panel=PRODUCTION)
-def gate() -> None:
-    """Compare what `dvc repro` trained with the champion, and promote it or block it (exit code 3)."""
-    require_project()
-    from cgan.params.reading import load_params
-    from cgan.project import BLOCKED
-    from cgan.registry.gate import gate
-
-    report = gate(load_params(), typer.echo)
-    raise typer.Exit(BLOCKED if report.verdict == "blocked" else 0)
-
-
-app.add_typer(registry, name="registry", rich_help_panel=PRODUCTION)
-app.add_typer(made)
+for commands in (project, data, runs, evidence, registry):
+    app.add_typer(commands.app)
+app.add_typer(registry.versions, name="registry", rich_help_panel=PRODUCTION)
 
 
 def main() -> None:

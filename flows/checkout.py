@@ -16,9 +16,9 @@ from pathlib import Path
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
+from cgan.pipeline.tracking.store import STORE, store_uri
 from cgan.project import home
-from cgan.tracking.store import STORE, store_uri
 from flows.repro import dvc
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder

@@ -24,8 +24,8 @@ from prefect.states import Cancelled, Completed, Failed
 from cgan.errors import CganError
 from cgan.files import read_json, write_bytes
 from cgan.hosts import beside_proxies
-from cgan.params.editing import set_params
 from cgan.params.sections import flatten
+from cgan.pipeline.params_file import set_params
 from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
 from flows.checkout import CHECKOUT
 from flows.repro import Work, alone, dvc, has_remote, publish, relay, repro, require_prefect, run

@@ -32,9 +32,9 @@ from cgan.hosts import (
     site_of,
     without_credentials,
 )
+from cgan.pipeline.tracking.store import BACKEND, STORE, store_uri
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION, home, require_project
-from cgan.tracking.store import BACKEND, STORE, store_uri
 from flows.checkout import SOURCE, clone
 from flows.repro import output_of, say
 

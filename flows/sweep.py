@@ -30,9 +30,8 @@ from cgan.errors import CganError
 from cgan.evaluation import METRICS, Evaluation, context_differences
 from cgan.files import locked
 from cgan.params.checks import check_params
-from cgan.params.editing import set_params
-from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import Choices, Params, flatten
+from cgan.pipeline.params_file import load_params, parse_yaml, set_params
 from cgan.project import EVALUATION, require_project
 from cgan.quality.intervals import difference_of_means
 from cgan.text import listed

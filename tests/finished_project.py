@@ -11,8 +11,8 @@ from cgan.images import load_images
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png, image_grid
-from cgan.params.reading import load_params
 from cgan.params.sections import flatten
+from cgan.pipeline.params_file import load_params
 from cgan.project import (
     CSV,
     GENERATOR,

@@ -15,16 +15,16 @@ import torch
 from conftest import write_params
 from synthetic import write_csv
 
-from cgan.drawing.logged_model import save_mlflow_model
 from cgan.files import sha256_of, write_json
 from cgan.images import load_images
 from cgan.model.model_file import load_tensors, save_network
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
+from cgan.pipeline.registry.gate import gate
+from cgan.pipeline.tracking.logged_model import save_mlflow_model
+from cgan.pipeline.tracking.run import open_run
 from cgan.quality import comparison
-from cgan.registry.gate import gate
 from cgan.stages import preprocess, train_judge, validate
-from cgan.tracking.run import open_run
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
 PARAMS: dict[str, dict[str, Any]] = {

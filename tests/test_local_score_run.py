@@ -30,14 +30,13 @@ from cgan.files import read_json
 from cgan.images import load_images
 from cgan.model.local_score import LocalScoreSampler
 from cgan.page import drawn_facts
-from cgan.params.editing import set_params
-from cgan.params.reading import load_params
+from cgan.pipeline.data.balance import balance
+from cgan.pipeline.evidence import answer as evidence
+from cgan.pipeline.params_file import load_params, set_params
+from cgan.pipeline.runs.compare import compare
+from cgan.pipeline.runs.report import rank, summary
 from cgan.quality import comparison
 from cgan.readers.csv_reader import read_csv
-from cgan.reports import evidence
-from cgan.reports.balance import balance
-from cgan.reports.compare import compare
-from cgan.reports.report import rank, summary
 from cgan.service.served import Keeper
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
 

@@ -18,10 +18,10 @@ from tracked import root as root
 
 from cgan.files import read_json
 from cgan.hosts import run_page
+from cgan.pipeline.tracking.run import open_run
+from cgan.pipeline.tracking.store import PICTURE
 from cgan.project import STRIP, TRAINING
 from cgan.stages.record import NOTE_TAG
-from cgan.tracking.run import open_run
-from cgan.tracking.store import PICTURE
 from cgan.training.tracker import AT_THE_END, BY_STEP
 from flows import production
 

@@ -12,7 +12,7 @@ from tracked import root as root
 
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
-from cgan.registry.client import generator_file, open_registry
+from cgan.pipeline.registry.client import generator_file, open_registry
 from cgan.training.checkpoints import load_checkpoint
 
 # What bandit, in `make check`, lets pass or takes for a small matter.

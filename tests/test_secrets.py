@@ -20,9 +20,9 @@ from tracked import root as root
 from cgan.errors import SourceError, TrackingError
 from cgan.files import read_json
 from cgan.params.sections import DataParams
+from cgan.pipeline.tracking.run import open_run
 from cgan.project import SOURCE, TRAINING
 from cgan.readers import sources
-from cgan.tracking.run import open_run
 
 MARK = f"planted-{uuid.uuid4().hex}"
 

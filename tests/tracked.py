@@ -17,17 +17,17 @@ import pytest
 from conftest import ROOT, answers, on_a_thread, wait_until
 from synthetic import a_model
 
-from cgan.drawing.logged_model import save_mlflow_model
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
+from cgan.pipeline.registry.client import Registry
+from cgan.pipeline.tracking import live as tracking
+from cgan.pipeline.tracking.live import Live
+from cgan.pipeline.tracking.logged_model import save_mlflow_model
+from cgan.pipeline.tracking.run import Run
+from cgan.pipeline.tracking.store import RUN_ID, experiment_id, experiment_name
 from cgan.project import training_folder
-from cgan.registry.client import Registry
 from cgan.stages.origin import facts_of_here, keep_source, origin, run_name, source_of_here
 from cgan.stages.train import as_run, system_load
 from cgan.stages.train import tracked as tracked_training
-from cgan.tracking import live as tracking
-from cgan.tracking.live import Live
-from cgan.tracking.run import Run
-from cgan.tracking.store import RUN_ID, experiment_id, experiment_name
 from cgan.training.auto import resolve
 
 PARAMS = load_params(ROOT / "params.yaml")

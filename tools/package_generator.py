@@ -11,7 +11,7 @@ from cgan.evaluation import Evaluation
 from cgan.files import sha256_of
 from cgan.model.model_file import load_generator, save_network
 from cgan.params.presets import recipe_in_words
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
 from cgan.project import EVALUATION, GENERATOR
 from cgan.quality.table import metric_values
 

@@ -90,11 +90,11 @@ class Generator:
         from cgan.model.model_file import load_generator
 
         if source in ALIASES:
-            from cgan.registry.client import address_of
+            from cgan.pipeline.registry.client import address_of
 
             source = address_of(str(source))
         if isinstance(source, str) and _MLFLOW_URI.match(source):
-            from cgan.registry.client import generator_file
+            from cgan.pipeline.registry.client import generator_file
 
             with generator_file(source) as path:
                 model, facts = load_generator(path)

@@ -1,4 +1,4 @@
-"""params.yaml: its sections and their limits, how it is read, and what writes into it.
+"""What can be set: the sections of params, their defaults and limits, and presets.
 
 May import: errors and files. Everything else may import it.
 """

@@ -1,7 +1,7 @@
 """The params as frozen models, a section each: every key with its type, its limits and its default.
 
 params.yaml shows the same defaults with comments, and a test keeps the two equal. `TrainChoices()` and the
-others are built without a file; `cgan.params.reading` reads one.
+others are built without a file; `cgan.pipeline.params_file` reads one.
 """
 
 import re

@@ -20,10 +20,10 @@ from typing import Any
 from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation
+from cgan.pipeline.registry.client import CHAMPION, now
+from cgan.pipeline.tracking.store import BACKEND, STORE, is_absent, store_uri
 from cgan.project import EVALUATION, project_root
 from cgan.quality.table import quality_line, stated_evaluation
-from cgan.registry.client import CHAMPION, now
-from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Keeper:
         self.problem = problem
 
     def _follow(self, alias: str) -> None:
-        from cgan.registry.client import evaluation_of, model_name, open_registry
+        from cgan.pipeline.registry.client import evaluation_of, model_name, open_registry
 
         with open_registry(model_name()) as registry:
             number = registry.aliases().get(alias)

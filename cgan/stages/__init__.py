@@ -1,6 +1,7 @@
-"""One thin module a DVC stage: read params, read inputs, call the core, write outputs.
+"""The stages of the pipeline, as DVC starts them: a thin module each, around calls of the library.
 
-May import: everything but reports, the registry and the command line. dvc.yaml lists what each stage imports.
+dvc.yaml calls them by their modules, and lists what each imports. May import: everything but the command
+line.
 """
 
 import importlib.util

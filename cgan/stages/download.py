@@ -1,7 +1,7 @@
 """Stage download: a CSV or pictures, from the embedded sample, a local file or Kaggle."""
 
 from cgan.files import write_json
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, CSV_SOURCE, PICTURES
 from cgan.readers.sources import fetch
 from cgan.stages.runner import log, run_stage

@@ -1,15 +1,16 @@
 """Stage evaluate: the drawings against held-out reals, with what real images score."""
 
 from cgan.files import write_json
-from cgan.inputs import Inputs
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
-from cgan.params.reading import load_params
 from cgan.pictures.plots import confusion_matrix_image
+from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.params_file import load_params
+from cgan.pipeline.progress import progress
 from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS_FILE
 from cgan.quality.evaluation import evaluate
 from cgan.quality.table import leading_values, metric_values, quality_line
-from cgan.stages.runner import log, progress, run_stage
+from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:

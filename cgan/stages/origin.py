@@ -15,9 +15,9 @@ from cgan import git
 from cgan.files import write_bytes
 from cgan.params.presets import recipe_in_words
 from cgan.params.sections import TrainChoices
+from cgan.pipeline.tracking.store import asked_by
 from cgan.project import SOURCE
 from cgan.stages.runner import log
-from cgan.tracking.store import asked_by
 
 PATCH = "patch.diff"  # in SOURCE, the uncommitted changes
 

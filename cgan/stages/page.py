@@ -12,8 +12,8 @@ from cgan.model.hardware import compute_deterministically
 from cgan.page.data_facts import whole_data
 from cgan.page.run_facts import lineage_facts, params_facts
 from cgan.page.run_page import Contents, Table, page_of
-from cgan.params.reading import load_params
 from cgan.params.sections import Params
+from cgan.pipeline.params_file import load_params
 from cgan.project import (
     EVALUATION,
     GENERATOR,

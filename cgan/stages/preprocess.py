@@ -7,7 +7,7 @@ from cgan.contact_sheet import contact_sheet
 from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.images import save_images
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, PICTURES, REAL_SAMPLES, VALIDATION
 from cgan.splitting import divide
 from cgan.stages.raw import load_raw

@@ -20,16 +20,16 @@ from PIL import Image
 
 from cgan import project
 from cgan.drawing.card import model_card
-from cgan.drawing.logged_model import NOTE, save_mlflow_model
 from cgan.errors import CganError, ModelError
 from cgan.evaluation import METRICS, RANKED_BY, Evaluation, comparable
 from cgan.files import locked, md5_of, read_json, remove, sha256_of, write_json, write_text
 from cgan.model.file_facts import Facts, read_facts
+from cgan.pipeline.tracking.logged_model import NOTE, save_mlflow_model
+from cgan.pipeline.tracking.run import MEASURED_WITH, WEIGHTS, Run, open_run
+from cgan.pipeline.tracking.store import PICTURE
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE, STRIP
 from cgan.quality.table import class_table, tracked_values
 from cgan.stages.runner import log, run_stage
-from cgan.tracking.run import MEASURED_WITH, WEIGHTS, Run, open_run
-from cgan.tracking.store import PICTURE
 from cgan.training.tracker import AT_THE_END, BY_STEP
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.

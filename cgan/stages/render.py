@@ -25,10 +25,10 @@ from cgan.model.sampling import (
     render,
     save_png,
 )
-from cgan.params.reading import load_params
 from cgan.params.sections import RenderParams
 from cgan.pictures.network_diagram import diagram
 from cgan.pictures.plots import sheet_with, training_curves
+from cgan.pipeline.params_file import load_params
 from cgan.stages.runner import log, run_stage
 
 WIDTH = 880  # pixels that a README shows

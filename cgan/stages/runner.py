@@ -1,4 +1,4 @@
-"""How a stage runs: errors in words, sources unchanged, progress shown."""
+"""How a stage runs: errors in words, sources unchanged."""
 
 import errno
 import hashlib
@@ -6,18 +6,16 @@ import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
 from cgan.errors import CganError
 from cgan.project import PACKAGE
-from cgan.text import duration, ensure_streams
+from cgan.text import ensure_streams
 
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
 NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FIRST_LINE_S, LINE_EVERY_S = 5.0, 10.0
 
 log = logging.getLogger(__name__)
 
@@ -101,23 +99,3 @@ def _refuse_changes(before: dict[Path, str]) -> None:
             f"{', '.join(changed)} changed while the stage ran, so its results belong to the earlier "
             "version. Run `dvc repro` again. To edit during a run, use a separate clone."
         )
-
-
-def progress(
-    what: str, steps: range, images_a_step: int = 0, say: Callable[[str], None] = log.info
-) -> Generator[int, None, None]:
-    """Yield the steps; say after five seconds, and then every ten, how far they are, with time left and the
-    rate since then. The first step counts for neither: it also prepares memory and threads."""
-    shown, shown_at = steps.start, time.perf_counter()
-    due = shown_at + FIRST_LINE_S
-    for step in steps:
-        yield step
-        now, done = time.perf_counter(), step + 1 - shown
-        if step == steps.start:
-            shown, shown_at = step + 1, now
-        elif now >= due:
-            rate = done / (now - shown_at)
-            shown, shown_at, due = step + 1, now, now + LINE_EVERY_S
-            speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
-            left = duration((steps.stop - step - 1) / rate)
-            say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")

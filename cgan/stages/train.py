@@ -33,8 +33,11 @@ from cgan.files import (
 from cgan.images import Images, load_images
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import save_generator, save_network, save_no_discriminator
-from cgan.params.reading import load_params
 from cgan.params.sections import Params, TrainParams, flatten
+from cgan.pipeline.params_file import load_params
+from cgan.pipeline.progress import progress, seconds_of_training
+from cgan.pipeline.tracking import store
+from cgan.pipeline.tracking.live import Live, live_run
 from cgan.project import (
     BEGUN,
     DISCRIMINATOR,
@@ -49,12 +52,9 @@ from cgan.project import (
     training_lock,
 )
 from cgan.quality.judge import load_judge
-from cgan.stages.forecast import seconds_of_training
 from cgan.stages.origin import facts_of_here, keep_source, origin, run_name, source_of_here
-from cgan.stages.runner import log, progress, run_stage
+from cgan.stages.runner import log, run_stage
 from cgan.text import duration
-from cgan.tracking import store
-from cgan.tracking.live import Live, live_run
 from cgan.training.auto import choose
 from cgan.training.fingerprint import fingerprint, result_facts
 from cgan.training.generator import file_facts, train_generator

@@ -8,10 +8,11 @@ import torch
 from cgan.files import require_writable, write_json
 from cgan.images import load_images
 from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
+from cgan.pipeline.progress import progress
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
 from cgan.quality.judge import accuracy, save_judge, train_judge
-from cgan.stages.runner import log, progress, run_stage
+from cgan.stages.runner import log, run_stage
 from cgan.text import percent
 
 

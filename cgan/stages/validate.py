@@ -1,7 +1,7 @@
 """Stage validate: is the data what it should be? Stops with row and column, or the file, if not."""
 
 from cgan.files import write_json
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, PICTURES, VALIDATION
 from cgan.readers import csv_report
 from cgan.stages.raw import load_raw

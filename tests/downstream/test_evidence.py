@@ -25,8 +25,8 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
 from cgan.model.networks import Architecture, build_generator
-from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
+from cgan.pipeline.params_file import load_params
 from cgan.quality.judge import Judge, look, silent
 from cgan.usefulness import evidence
 

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from synthetic import a_model
 
-from cgan.drawing.logged_model import DRAWING_CODE, save_mlflow_model
+from cgan.pipeline.tracking.logged_model import DRAWING_CODE, save_mlflow_model
 from cgan.project import PACKAGE
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def test_f74_question_without_sense_or_bound_is_a_client_error_with_the_reason(
 
 def test_a_model_carries_the_code_that_it_draws_with() -> None:
     # The registry is for names of versions, not for a model's file.
-    seen = closure("cgan.drawing.mlflow_model", {"cgan.registry.client"})
+    seen = closure("cgan.drawing.mlflow_model", {"cgan.pipeline.registry.client"})
     files = {str(source_of(name)).removeprefix("cgan/") for name in seen}
     carried = {path for name in DRAWING_CODE for path in PACKAGE.glob(name)}
     assert files < {str(path.relative_to(PACKAGE)) for path in carried}

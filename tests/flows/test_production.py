@@ -44,7 +44,7 @@ from test_pipeline import python
 from toy_project import CLI, commit, copy_code, git
 
 from cgan.files import write_json
-from cgan.params.reading import read_yaml
+from cgan.pipeline.params_file import read_yaml
 from cgan.processes import STATE, running, supervisor
 from cgan.project import PRODUCTION
 from flows import production

@@ -19,8 +19,7 @@ from toy_project import commit, git
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation, Score
 from cgan.params.checks import check_params
-from cgan.params.editing import set_params
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params, set_params
 from flows import sweep
 
 # Optuna 4 warns of the sampler that does not propose twice what runs.

@@ -35,7 +35,7 @@ from cgan.page.run_facts import POINTS, curve
 from cgan.page.run_page import page_of, run_facts, write_page
 from cgan.page.tiles import film, tile
 from cgan.params.presets import PRESETS
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
 from cgan.project import (
     CSV,
     EVALUATION,

@@ -7,10 +7,9 @@ import pytest
 from conftest import ROOT
 
 from cgan.errors import ParamsError
-from cgan.params.editing import apply_preset, set_params
 from cgan.params.presets import PRESETS, preset_params, recipe_in_words
-from cgan.params.reading import load_params
 from cgan.params.sections import TrainChoices
+from cgan.pipeline.params_file import apply_preset, load_params, set_params
 
 TEXT = (ROOT / "params.yaml").read_text()
 

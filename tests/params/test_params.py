@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cgan.errors import ParamsError
-from cgan.params import reading
 from cgan.params.checks import check_params, check_train
-from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import Params, TrainChoices, flatten, names_of_params
+from cgan.pipeline import params_file
+from cgan.pipeline.params_file import load_params, parse_yaml
 from cgan.training.auto import resolve
 
 Load = Callable[..., Params]
@@ -271,7 +271,7 @@ def test_a_file_of_more_than_a_megabyte_is_refused_by_its_size_before_it_is_pars
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load(text=TEXT + "#" * (999_000 - len(TEXT.encode())))
-    monkeypatch.setattr(reading, "YAML", None)
+    monkeypatch.setattr(params_file, "YAML", None)
     words = "104.9 MB, and 1 MB is read at most. Restore it from git: `git checkout "
     assert words in refusal(load, text="x" * 104_857_600)
 

@@ -20,13 +20,13 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
 from cgan.evaluation import METRICS, Evaluation
 from cgan.images import Images, load_images, save_images
-from cgan.inputs import Inputs
 from cgan.model.hardware import choose_hardware
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.model_file import digest_of, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
+from cgan.pipeline.inputs import Inputs
 from cgan.quality import comparison, evaluation, likeness, metrics
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, MAX_BLOCKS
 from cgan.quality.diversity import diversity_by_class

@@ -21,7 +21,7 @@ from cgan.files import sha256_of
 from cgan.images import Images, digest_of, image_digests, load_images, save_images
 from cgan.model import file_facts
 from cgan.page.data_facts import place, rows_of, whole_data
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.splitting import divide, split
 from cgan.stages import download, preprocess, validate

@@ -15,16 +15,9 @@ from conftest import ROOT
 from cgan.evaluation import ClassScores, Evaluation, Score
 from cgan.images import Images
 from cgan.model.networks import Architecture, build_generator
-from cgan.params.reading import load_params
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.quality.class_shift import Shift
-from cgan.quality.comparison import REPLICATES, Estimate
-from cgan.quality.evaluation import Conditions
-from cgan.quality.judge import look, train_judge
-from cgan.quality.metrics import Accuracy, accuracy_of, wilson_interval
-from cgan.quality.outliers import Excess
-from cgan.readers.sources import mnist_sample
-from cgan.registry.decision import (
+from cgan.pipeline.params_file import load_params
+from cgan.pipeline.registry.decision import (
     COMPARED,
     DrawingsLook,
     as_diverse,
@@ -33,7 +26,14 @@ from cgan.registry.decision import (
     decide,
     unlike_real,
 )
-from cgan.registry.judging import drawings_look
+from cgan.pipeline.registry.judging import drawings_look
+from cgan.quality.class_shift import Shift
+from cgan.quality.comparison import REPLICATES, Estimate
+from cgan.quality.evaluation import Conditions
+from cgan.quality.judge import look, train_judge
+from cgan.quality.metrics import Accuracy, accuracy_of, wilson_interval
+from cgan.quality.outliers import Excess
+from cgan.readers.sources import mnist_sample
 from cgan.verdict import Check, Report, table_of
 
 LIMITS = load_params(ROOT / "params.yaml").gate

@@ -27,12 +27,12 @@ from cgan.images import load_images, save_images
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
+from cgan.pipeline.registry import judging
+from cgan.pipeline.registry.client import LAST_VERDICT, Registry, open_registry
+from cgan.pipeline.registry.decision import COMPARED, LIMITED
+from cgan.pipeline.registry.gate import _against
 from cgan.quality.judge import load_judge, save_judge
-from cgan.registry import judging
-from cgan.registry.client import LAST_VERDICT, Registry, open_registry
-from cgan.registry.decision import COMPARED, LIMITED
-from cgan.registry.gate import _against
 from cgan.verdict import Report
 
 
@@ -98,7 +98,7 @@ def test_equal_weights_are_registered_once_whoever_trained_them(second: Path) ->
 def test_a_verdict_that_stands_is_found_without_torch_and_the_gate_needs_few_modules(
     second: Path,
 ) -> None:
-    code = "import sys, cgan.registry.gate; print([m for m in sys.modules if m[:4] == 'cgan']); "
+    code = "import sys, cgan.pipeline.registry.gate; print([m for m in sys.modules if m[:4] == 'cgan']); "
     code += "from cgan.cli import app; app(['gate'], standalone_mode=False); "
     needed, said = run_python(code + "assert 'torch' not in sys.modules", second).split("\n", 1)
     assert said.startswith("UNCHANGED: Version 1") and len(ast.literal_eval(needed)) <= 22

@@ -9,7 +9,14 @@ import pytest
 from mlflow import MlflowClient
 
 from cgan.errors import ModelError
-from cgan.registry.client import CHALLENGER, INSTEAD_OF, ROLLED_BACK, Registry, Version, lineage
+from cgan.pipeline.registry.client import (
+    CHALLENGER,
+    INSTEAD_OF,
+    ROLLED_BACK,
+    Registry,
+    Version,
+    lineage,
+)
 
 VERSIONS = 4
 

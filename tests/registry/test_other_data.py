@@ -16,11 +16,11 @@ from gated import second as second
 
 from cgan.errors import ModelError
 from cgan.images import Images
-from cgan.params.reading import load_params
-from cgan.registry import judging
-from cgan.registry.client import ANCHOR, Registry, Version, open_registry
-from cgan.registry.decision import agreement, mix
-from cgan.registry.judging import Reference, compared
+from cgan.pipeline.params_file import load_params
+from cgan.pipeline.registry import judging
+from cgan.pipeline.registry.client import ANCHOR, Registry, Version, open_registry
+from cgan.pipeline.registry.decision import agreement, mix
+from cgan.pipeline.registry.judging import Reference, compared
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 

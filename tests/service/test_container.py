@@ -5,7 +5,7 @@ import tomllib
 
 from conftest import ROOT
 
-from cgan.params.reading import read_yaml
+from cgan.pipeline.params_file import read_yaml
 
 FOLDER = ROOT / "deploy/service"
 COMPOSE = read_yaml(FOLDER / "compose.yaml")

@@ -20,8 +20,8 @@ from cgan.errors import ModelError
 from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import encode_png
-from cgan.registry.client import Registry, open_registry
-from cgan.reports.card import known
+from cgan.pipeline.registry.client import Registry, open_registry
+from cgan.pipeline.runs.card import known
 from cgan.service.served import Keeper
 
 

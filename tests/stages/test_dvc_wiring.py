@@ -24,19 +24,19 @@ DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 
-CHECKS = {"cgan.params.sections", "cgan.params.checks", "cgan.params.reading"}
+CHECKS = {"cgan.params.sections", "cgan.params.checks", "cgan.pipeline.params_file"}
 CHANGES_NO_RESULT = {
     # Tracking: tells of a result, and may change at any time without a new training.
-    "cgan.tracking.live",
-    "cgan.tracking.run",
-    "cgan.tracking.store",
-    "cgan.drawing.logged_model",
+    "cgan.pipeline.tracking.live",
+    "cgan.pipeline.tracking.run",
+    "cgan.pipeline.tracking.store",
+    "cgan.pipeline.tracking.logged_model",
     "cgan.stages.origin",
     "cgan.drawing.mlflow_model",
     # Where MLflow keeps a generator: a stage loads a file.
-    "cgan.registry.client",
+    "cgan.pipeline.registry.client",
     # How long it will take.
-    "cgan.stages.forecast",
+    "cgan.pipeline.progress",
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     "cgan.stages.runner",
     "cgan.project",

@@ -20,6 +20,7 @@ from tracked import Store, mlflow_server, refusing
 from cgan.errors import CganError, TrackingError
 from cgan.evaluation import Evaluation
 from cgan.files import locked, read_json, write_bytes, write_json
+from cgan.pipeline.tracking.store import open_store, store_uri
 from cgan.project import (
     CARD,
     EVALUATION,
@@ -34,7 +35,6 @@ from cgan.project import (
 from cgan.quality.table import tracked
 from cgan.stages import record
 from cgan.text import percent
-from cgan.tracking.store import open_store, store_uri
 
 SERIES = ("loss/generator", "progress/kimg", "probe/fid_judge")
 AT_THE_END = f"A first look~at the end+step+{STEPS[-1]}"

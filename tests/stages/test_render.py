@@ -17,7 +17,7 @@ from cgan.images import Images
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.model.sampling import draw, encode_png
-from cgan.params.reading import load_params
+from cgan.pipeline.params_file import load_params
 from cgan.project import BESIDE_REAL, DISCRIMINATOR, FILM, GENERATOR, LOSSES, PREVIEWS, REAL_SAMPLES
 from cgan.stages import render
 

@@ -13,7 +13,6 @@ import pytest
 from conftest import ROOT
 
 from cgan import cli
-from cgan.stages import runner
 
 HEAD = """
 import logging, os, signal, sys
@@ -87,7 +86,7 @@ def test_f94_words_that_nobody_can_read_end_nothing_and_no_traceback_is_left(
 def test_f94_no_memory_at_the_command_line_is_one_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cgan.reports.report.summary", Mock(side_effect=MemoryError))
+    monkeypatch.setattr("cgan.pipeline.runs.report.summary", Mock(side_effect=MemoryError))
     monkeypatch.setattr("sys.argv", ["cgan", "report"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -156,38 +155,3 @@ def test_f49_a_text_that_changes_under_a_running_stage_fails_it_unless_it_concer
     assert done.returncode == bool(name)
     assert done.stderr.startswith(f"Error: {name} changed while the stage ran" if name else "")
     assert name or not done.stderr
-
-
-# -- Progress: a line now and then, and the work as it would be without -------------------------------
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that the runner reads; tests set it."""
-    now = [0.0]
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
-    return now
-
-
-def lines_of(clock: list[float], steps: range, seconds: float, images: int = 0) -> list[str]:
-    """What is said by a progress whose steps take so long."""
-    said: list[str] = []
-    for _ in runner.progress("judge", steps, images, said.append):
-        clock[0] += seconds
-    return said
-
-
-def test_the_first_line_comes_after_five_seconds_and_knows_nothing_of_a_slow_first_step(
-    clock: list[float],
-) -> None:
-    said = lines_of(clock, range(100), 2.5, 64)
-    assert said[0] == "judge: step 2 of 100 · 26 images/s · 4 min left"
-    assert len(said) == 25 and said[1].startswith("judge: step 6 of 100"), "then every ten"
-    assert said[-1] == "judge: step 98 of 100 · 26 images/s · 5 s left"
-    said = ["judge: step 1,002 of 1,004 · 12 s left", "judge: step 1,004 of 1,004 · 0 s left"]
-    assert lines_of(clock, range(1000, 1004), 6) == said, "a resumed one counts from there"
-    assert lines_of(clock, range(9), 0.5) == [], "what is soon done says nothing"
-    said = []
-    for step in runner.progress("judge", range(1000), 0, said.append):
-        clock[0] += 30 if step == 0 else 1
-    assert said[0] == "judge: step 2 of 1,000 · 17 min left" and len(said) == 100

@@ -20,9 +20,9 @@ from tracked import PARAMS, STEPS, Store, log_steps, refusing, training
 from tracked import root as root
 
 from cgan.files import read_json
+from cgan.pipeline.tracking import live as tracking
+from cgan.pipeline.tracking.run import open_run
 from cgan.project import TRAINING, training_folder
-from cgan.tracking import live as tracking
-from cgan.tracking.run import open_run
 
 PROMISED_S = 5  # that an outage may cost a training
 SAID = "cannot be used now"
@@ -178,7 +178,7 @@ def test_f60_without_mlflow_a_training_waits_for_nothing_ends_in_time_and_says_s
 
 
 def test_f60_what_an_outage_may_cost_is_within_the_promise() -> None:
-    code = "from cgan.tracking.live import PATIENCE_S; print(PATIENCE_S)"
+    code = "from cgan.pipeline.tracking.live import PATIENCE_S; print(PATIENCE_S)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert float(done.stdout) < PROMISED_S
 

@@ -16,9 +16,9 @@ from tracked import STEPS, log_model, log_steps, training
 from tracked import root as root
 
 from cgan.files import read_json, sha256_of
+from cgan.pipeline.registry.client import generator_file, open_registry
+from cgan.pipeline.tracking.run import open_run
 from cgan.project import TRAINING
-from cgan.registry.client import generator_file, open_registry
-from cgan.tracking.run import open_run
 
 pytestmark = pytest.mark.slow
 PASSWORD = f"p@ss/w:{uuid.uuid4().hex}"

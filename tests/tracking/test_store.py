@@ -20,10 +20,9 @@ from tracked import root as root
 from cgan.errors import TrackingError
 from cgan.files import read_json, sha256_of
 from cgan.hosts import without_credentials
-from cgan.project import TRAINING
-from cgan.registry.client import generator_file, open_registry
-from cgan.tracking.run import open_run
-from cgan.tracking.store import (
+from cgan.pipeline.registry.client import generator_file, open_registry
+from cgan.pipeline.tracking.run import open_run
+from cgan.pipeline.tracking.store import (
     artifact_root,
     asked_by,
     experiment_id,
@@ -32,6 +31,7 @@ from cgan.tracking.store import (
     reason_of,
     store_uri,
 )
+from cgan.project import TRAINING
 
 
 def test_store_and_files_are_in_the_project_unless_the_environment_names_other_places(
@@ -136,7 +136,7 @@ def test_a_package_that_a_store_lacks_is_named_with_the_extra_that_brings_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "cgan.tracking.store.extras_with", lambda module: ["s3"] * (module == "boto3")
+        "cgan.pipeline.tracking.store.extras_with", lambda module: ["s3"] * (module == "boto3")
     )
     wrapped = RuntimeError("upload failed")
     wrapped.__cause__ = ModuleNotFoundError("No module named 'boto3'", name="boto3")
@@ -187,7 +187,7 @@ MIGRATION = """
 import os, signal, sys
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from cgan.tracking.store import open_store
+from cgan.pipeline.tracking.store import open_store
 
 @event.listens_for(Engine, "after_cursor_execute")
 def die(connection, cursor, statement, *_):
@@ -209,7 +209,7 @@ def test_f95_a_kill_within_the_making_of_a_store_leaves_none(tmp_path: Path) -> 
 
 
 FIRST = """
-from cgan.tracking.run import open_run
+from cgan.pipeline.tracking.run import open_run
 import sys
 with open_run({"run_key": sys.argv[1], "run_name": "a", "experiment": "cgan", "began_ms": 1}) as run:
     run.log_metrics([("loss/generator", 1.0, 5, 1)])

@@ -1,0 +1,113 @@
+"""`cgan balance`: the data, filled up with drawings until every class has as many images."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cgan.downstream.sets import fill_classes, missing_labels
+from cgan.drawing.drawings import class_folders, write_csv, write_folder
+from cgan.drawing.generator import Generator
+from cgan.errors import CganError
+from cgan.files import read_json, write_text
+from cgan.markdown import in_spreadsheet
+from cgan.model.sampling import picture_of
+from cgan.page.data_facts import rows_of, whole_data
+from cgan.pipeline.params_file import load_params
+from cgan.project import EVIDENCE, EVIDENCE_TEXT, GATE_REPORT, GATE_TEXT, JUDGE
+from cgan.quality.judge import load_judge
+
+
+def balance(
+    source: str,
+    per_class: int | None,
+    believed: float,
+    seed: int,
+    out: str,
+    say: Callable[[str], None],
+    *,
+    anyway: bool = False,
+) -> None:
+    """Write the data and then the drawings: a CSV, or a folder of pictures by class; and beside it which rows
+    are drawn. `anyway`: also with drawings that were found to be harmful or blocked."""
+    path = Path(out)
+    if path.suffix not in ("", ".csv"):
+        raise CganError(f"--out {out}: expected a file name that ends in .csv, or a folder name.")
+    data, generator = whole_data(), Generator.load(source)
+    classes, (count, *shape) = data.classes, data.pixels.shape
+    expected = (classes, *shape[1:], *([3] if shape[0] == 3 else []))
+    if (generator.classes, *generator.shape) != expected:
+        raise CganError(
+            f"--model {source} draws {generator.classes} classes of shape {generator.shape}, but the "
+            f"project's data has {classes} of shape {expected[1:]}. Train another generator: `dvc repro`."
+        )
+    if (reason := spoken_against(str(generator.facts["digest"]))) and not anyway:
+        raise CganError(f"{reason} To write the data anyway, add --anyway.")
+    judge, facts = load_judge(JUDGE)
+    if facts.get("data_digest") != data.at(rows_of(data, "train")).digest:
+        raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
+    lacking = missing_labels(data.tensors.counts, per_class)
+    drawn, sure = fill_classes(
+        generator.model, judge, lacking, seed, believed, generator.class_names
+    )
+
+    pictures = picture_of(torch.cat([data.tensors.pixels, drawn]))
+    labels = torch.cat([data.tensors.labels, lacking]).numpy()
+    part = np.full(len(labels), "drawn", dtype=object)
+    part[rows_of(data, "train")], part[rows_of(data, "val")] = "train", "holdout"
+    names = np.array(generator.class_names, object)[labels]
+    numbers = np.arange(len(labels)) + 1
+    listed = pd.DataFrame({"row": numbers, "label": labels, "class": names, "part": part})
+    if data.files:
+        listed["original"] = [*data.files, *[None] * len(lacking)]
+    listed["judge"] = np.concatenate([np.full(count, np.nan), sure.numpy()])
+    if path.suffix == ".csv":
+        column = load_params().validation.label_column
+        write_csv(path, pictures, labels.tolist(), column)
+    else:
+        folders = np.array(class_folders(generator.class_names), object)
+        listed["file"] = _picture_names(folders[labels], data.files, listed)
+        write_folder(path, pictures, listed["file"])
+    for column, before in (("class", "'"), ("original", "./"), ("file", "./")):
+        if column in listed:
+            plain = partial(in_spreadsheet, before=before)
+            listed[column] = listed[column].map(plain, na_action="ignore")
+    beside = path.with_name(f"{path.stem}.rows.csv")
+    write_text(beside, listed.to_csv(index=False, float_format="%.4f"))
+    say(
+        f"{out}: {count:,} real images and {len(lacking):,} drawn ones; {beside} says which is "
+        "which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they help."
+    )
+
+
+def spoken_against(digest: str) -> str:
+    """What `cgan evidence` or the gate found against this generator's drawings; empty where nothing is."""
+    for path, verdict, words in (
+        (EVIDENCE, "harm", f"{EVIDENCE_TEXT}: these drawings harm a classifier."),
+        (GATE_REPORT, "blocked", f"{GATE_TEXT}: the gate blocked this generator."),
+    ):
+        with contextlib.suppress(CganError):
+            facts = read_json(path)
+            judged = facts.get("generator_digest") or (facts.get("challenger") or {}).get("digest")
+            if judged == digest and verdict == facts.get("verdict"):
+                return f"{words} {facts.get('summary')}"
+    return ""
+
+
+def _picture_names(
+    folders: NDArray[np.object_], files: Sequence[str], listed: pd.DataFrame
+) -> pd.Series[str]:
+    """`<class>/<name>.png` of each row: an original keeps its name; the row's number tells equal ones apart,
+    and is all that rows of a CSV and drawings have."""
+    number = listed["row"].map("_{:06d}".format)
+    names = listed["part"] + number
+    names[: len(files)] = [Path(file).stem for file in files]
+    path: pd.Series[str] = folders + "/" + names
+    return path.where(~path.duplicated(keep=False), path + number) + ".png"

@@ -1,0 +1,99 @@
+"""The commands about data: `validate`, `split`, `balance`."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cgan.errors import CganError
+from cgan.pipeline.options import DATA, Believed, PerClass, from_2_to_20
+from cgan.project import require_project
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=DATA)
+def validate(
+    file: Annotated[
+        Path, typer.Argument(help="A .csv, .csv.gz or .zip, or a folder with one or with pictures.")
+    ],
+    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
+) -> None:
+    """Check whether FILE holds valid labelled images; if not, say which row, column or file is wrong.
+
+    In a project, it also says what a run with these images will do, and how long it takes here.
+    """
+    from cgan.files import write_json
+    from cgan.params.sections import DataParams, ValidateParams
+    from cgan.readers import csv_report, pictures, sources
+
+    here, params, source = None, ValidateParams(), DataParams()
+    if Path("params.yaml").is_file():
+        from cgan.pipeline.params_file import load_params
+
+        here = load_params()
+        params, source = here.validation, here.data
+    try:
+        images, name = sources.read_by(file, source, params)
+    except CganError as error:
+        if here and isinstance(error, pictures.NoSize):
+            from cgan.pipeline.data.foresight import prices
+
+            words = str(error)
+            with contextlib.suppress(CganError):  # other faults are said when there is a size
+                words += f" {prices(file, here, error.sizes)}"
+            raise CganError(words) from None
+        if here or "params.yaml" not in str(error):
+            raise
+        raise CganError(f"{error} `cgan init FOLDER` makes a project with a params.yaml.") from None
+    facts = csv_report.report_on(images, params, name)
+    if report is not None:
+        write_json(report, facts)
+    typer.echo(f"{name} is valid: {csv_report.summary(facts)}")
+    if here:
+        from cgan.pipeline.data.foresight import foresee, next_step
+
+        for line in foresee(images, here):  # some take seconds
+            typer.echo(line)
+        typer.echo(next_step(file, here.data))
+
+
+@app.command(rich_help_panel=DATA)
+def split(
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    folds: Annotated[
+        int | None, from_2_to_20("Write this many folds, each with a train and a test part.")
+    ] = None,
+) -> None:
+    """Write folders of pictures: what a generator may learn from, and what `cgan evidence` tests on."""
+    require_project()
+    from cgan.pipeline.data.split import write_split
+    from cgan.pipeline.params_file import load_params
+
+    write_split(load_params(), folds, out, typer.echo)
+
+
+@app.command(rich_help_panel=DATA)
+def balance(
+    per_class: PerClass = None,
+    believed: Believed = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Same seed, same drawings.")] = 0,
+    out: Annotated[
+        str, typer.Option(help="The .csv or the folder to write.")
+    ] = "drawn/balanced.csv",
+    model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
+    anyway: Annotated[
+        bool,
+        typer.Option(
+            "--anyway", help="Write it even if `cgan evidence` found harm or the gate blocked."
+        ),
+    ] = False,
+) -> None:
+    """Write the data, with drawings added until all classes have the same number of images."""
+    require_project()
+    from cgan.pipeline.data.balance import balance
+    from cgan.project import GENERATOR
+
+    source = model or str(GENERATOR)
+    balance(source, per_class, believed, seed, out, typer.echo, anyway=anyway)

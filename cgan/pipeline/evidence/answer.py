@@ -1,0 +1,290 @@
+"""`cgan evidence`: does a classifier gain by drawings? A report and a page, which go to the run in MLflow."""
+
+import functools
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cgan.downstream import pretrained
+from cgan.downstream.classifiers import BASELINES, METHODS, Round
+from cgan.downstream.effect import DRAWN, Outcome, effect
+from cgan.downstream.rounds import (
+    folds_of,
+    near_to_training,
+    rounds_by_fold,
+    rounds_by_seed,
+    with_pretrained,
+)
+from cgan.downstream.sets import fill_classes, missing_labels, require_unseen
+from cgan.errors import CganError, DataError, TrackingError
+from cgan.files import locked, read_json, require_writable, sha256_of, write_text
+from cgan.images import Images, image_digests, load_images
+from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
+from cgan.model.model_file import load_generator
+from cgan.page.assemble import document
+from cgan.page.data_facts import whole_data
+from cgan.params.sections import Params
+from cgan.pipeline.data.foresight import seconds_of_judge
+from cgan.pipeline.evidence.report import report_on
+from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.progress import progress as progress_of
+from cgan.pipeline.progress import seconds_of_training
+from cgan.pipeline.tracking.run import open_run
+from cgan.project import (
+    EVIDENCE,
+    EVIDENCE_PAGE,
+    EVIDENCE_TEXT,
+    GENERATOR,
+    HOLDOUT_DATA,
+    PACKAGE,
+    TEST_DATA,
+    TRAIN_DATA,
+    TRAINING,
+    home,
+)
+from cgan.quality.judge import Progress
+from cgan.readers.sources import read_by
+from cgan.text import duration, listed, percent
+from cgan.training.auto import choose, sampler_of
+
+Say = Callable[[str], None]
+HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
+HOLD_OUT = "the hold-out"
+ROUNDS = 5
+PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
+KEPT = 3  # answers, the one at hand among them, whose classifiers stay
+# The code that decides an answer.
+CODE = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py", "training/*.py")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of the command. `folds` or `seeds`: how many rounds, None for what fits the data; `test`: labelled
+    images to be tested on; `drawn`: a folder of drawings in place of the generator's."""
+
+    per_class: int | None = None
+    believed: float = 0.0
+    folds: int | None = None
+    seeds: int | None = None
+    test: Path | None = None
+    drawn: Path | None = None
+
+
+def find_evidence(params: Params, options: Options, say: Say) -> None:
+    """Train the classifiers, write and show the report.
+
+    Raises DataError or CganError where images, drawings or options do not fit.
+    """
+    if options.folds and (options.seeds or options.test):
+        raise CganError(
+            "--folds tests on all images, so it excludes --seeds and --test. Leave out --folds or the others."
+        )
+    if options.drawn and (options.per_class or options.believed):
+        raise CganError("--drawn takes all drawings: leave out --per-class and --believed.")
+    require_writable(EVIDENCE)
+    compute_deterministically()
+    hardware = choose_hardware(params.train.device, "auto")
+    training, progress = load_images(TRAIN_DATA), functools.partial(progress_of, say=say)
+    test, tested_on = _test_set(params, options, training, say)
+    few = tested_on == HOLD_OUT and int(test.counts.min()) < HELD_OUT
+    count = options.folds or (ROUNDS if few and not options.seeds else 0)
+    folder = home() / "evidence" / _key(params, options, (training, test), hardware)
+    with locked(folder.with_suffix(".lock")):
+        folder.mkdir(parents=True, exist_ok=True)
+        tidy(folder)
+        if count:
+            tested_on, data = f"each of {count} folds", whole_data()
+            fold_of, drawn = folds_of(data, count, params), options.drawn
+            others = _by_fold(drawn, count, params, data, say) if drawn else []
+            filling = options.per_class, options.believed, others
+            rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
+        else:
+            filled, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
+            if options.drawn:
+                require_unseen(filled.tensors.pixels, test.tensors.pixels)
+            rounds = rounds_by_seed(
+                training, filled, test, params.train_judge, seeds, folder, hardware
+            )
+        generators = 0 if options.drawn else count
+        outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
+        if pretrained.is_installed() and len(training) <= PROBED:
+            outcomes = with_pretrained(rounds, outcomes, progress)
+    result = effect(outcomes, BASELINES, folded=bool(count))
+    near = near_to_training(rounds, folded=bool(count))
+    report, tables = report_on(result, outcomes, rounds, bool(count), tested_on, near)
+    report.facts["generator_digest"] = "" if options.drawn else _digest()
+    facts, text, page = EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE
+    if options.drawn:  # what was found of the project's own drawings stays
+        facts, text, page = (p.with_stem(f"{p.stem}-drawn") for p in (facts, text, page))
+        report.reasons.append(f"The drawings are those in {options.drawn}.")
+    report.write(facts, text)
+    write_text(page, document("evidence.html", (), {}, report=report, tables=tables))
+    report.say(say, page)
+    if TRAINING.is_file():
+        try:
+            with open_run(read_json(TRAINING), "cgan evidence") as run:
+                run.log_files((facts, text, page))
+        except TrackingError as error:
+            say(f"WARNING: {error}")
+
+
+# --- what is tested on, and what fills up the classes --------------------------------------------
+
+
+def _test_set(params: Params, options: Options, training: Images, say: Say) -> tuple[Images, str]:
+    """The images of `--test` that are not in the training part, or the data's own test set, or the hold-out;
+    and which it is."""
+    path = options.test
+    if not path:
+        test = load_images(TEST_DATA) if TEST_DATA.is_file() else None  # empty if there is none
+        return (test, "the test set") if test else (load_images(HOLDOUT_DATA), HOLD_OUT)
+    data = labelled(path, params, training)
+    trained_on, digests = (image_digests(part.pixels) for part in (training, data))
+    new = ~np.isin(digests, trained_on)
+    if not new.all():
+        say(f"{path}: {(~new).sum():,} images are in the training part too and are left out.")
+    if not new.any():
+        raise DataError(
+            f"{path}: all images are in the training part too. Give other images to test on."
+        )
+    return data.at(np.flatnonzero(new)), str(path)
+
+
+def labelled(path: Path, params: Params, data: Images) -> Images:
+    """The images of a CSV, archive or folder, with the labels that `data` has for their classes.
+
+    Raises DataError where shape or classes are others.
+    """
+    channels, height, width = data.shape
+    # Classes and names are compared below: a folder may lack some.
+    known = {"channels": channels, "height": height, "width": width}
+    expected = params.validation.model_copy(update={**known, "classes": None, "class_names": None})
+    source, _ = read_by(path, params.data, expected)
+    if source.shape != data.shape or source.classes > data.classes:
+        raise DataError(
+            f"{path}: {source.classes} classes of shape {source.shape}; expected at most "
+            f"{data.classes} of {data.shape} (channels, height, width). Give such images."
+        )
+    labels, classes = source.labels, data.class_names
+    if source.is_named:  # of folders, which are in an order of their own
+        names = source.class_names
+        if unknown := [name for name in names if name not in classes]:
+            raise DataError(
+                f"{path}: expected the project's classes, {listed(classes)}; found {unknown[0]!r}. Rename or "
+                "remove that class."
+            )
+        labels = np.array([classes.index(name) for name in names])[labels]
+    order = np.argsort(labels, kind="stable")  # by class, as a generator is asked for them
+    return replace(source, labels=labels, class_names=data.class_names).at(order)
+
+
+def _others(folder: Path, params: Params, data: Images, say: Say) -> Images:
+    """Somebody else's drawings; says of which classes there are none."""
+    drawn = labelled(folder, params, data)
+    without = (data.counts < data.counts.max()) & (drawn.counts == 0)
+    if names := [data.class_names[n] for n in np.flatnonzero(without)]:
+        say(f"{folder}: no drawings of {listed(names)}, so nothing is added to these classes.")
+    return drawn
+
+
+def _by_fold(folder: Path, count: int, params: Params, data: Images, say: Say) -> list[Images]:
+    names = [folder / f"fold-{fold + 1}" for fold in range(count)]
+    if absent := [name for name in names if not name.is_dir()]:
+        raise DataError(
+            f"{absent[0]}: not found. Each fold needs drawings by a generator that has not seen its test "
+            f"images; `cgan split --folds {count}` writes the images to train these generators on. If one "
+            "generator learnt from the project's training part, use --seeds 5 instead of --folds."
+        )
+    return [_others(name, params, data, say) for name in names]
+
+
+def _drawings(params: Params, options: Options, training: Images, say: Say) -> Images:
+    if options.drawn:
+        return _others(options.drawn, params, training, say)
+    inputs, lacking = (
+        Inputs.load(params.train.device),
+        missing_labels(training.tensors.counts, options.per_class),
+    )
+    seed, names = params.evaluate.seed, training.class_names
+    images, _ = fill_classes(inputs.model, inputs.judge, lacking, seed, options.believed, names)
+    return Images(images, lacking, training.class_names)
+
+
+def _digest() -> str:
+    """Of the project's generator, whose drawings `cgan balance` then does not use unasked."""
+    return str(load_generator(GENERATOR)[1]["digest"]) if GENERATOR.is_file() else ""
+
+
+# --- carrying it out -----------------------------------------------------------------------------
+
+
+def _key(params: Params, options: Options, parts: tuple[Images, ...], hardware: Hardware) -> str:
+    """Names everything that the answer depends on."""
+    files = [file for name in CODE for file in sorted(PACKAGE.glob(name))]
+    drawn = options.drawn.rglob("*") if options.drawn else ()
+    facts = {
+        "code": [sha256_of(path) for path in files],
+        "options": {name: str(value) for name, value in asdict(options).items()},
+        "params": [params.train.model_dump(), params.train_judge.model_dump()],
+        "split": [params.preprocess.model_dump(), parts[0].source_sha256],
+        "seed": params.evaluate.seed,
+        "data": [part.digest for part in parts],
+        "drawn": [sha256_of(path) for path in sorted(drawn) if path.is_file()],
+        "generator": _digest(),
+        "torch": [torch.__version__, str(hardware.device), str(hardware.precision)],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _carried_out(
+    rounds: list[Round],
+    generators: int,
+    params: Params,
+    hardware: Hardware,
+    say: Say,
+    progress: Progress,
+) -> list[Outcome]:
+    first, recipe, count = rounds[0].training, params.train_judge, len(rounds) * len(METHODS)
+    seconds = count * seconds_of_judge(first, recipe, hardware)
+    if generators:
+        choice = choose(params.train, first)
+        if choice.sampler:  # nothing to train, but each drawing takes its time
+            each = sampler_of(first, choice).seconds_per_drawing
+            seconds += sum(len(this.lacking) for this in rounds) * each
+            generators = 0
+        else:
+            seconds += generators * seconds_of_training(first, choice.params)
+    of_generators = f"{generators} generators and " * bool(generators)
+    say(
+        f"{len(rounds)} rounds: {of_generators}{count} classifiers to train on some {len(first):,} real "
+        f"images, about {duration(seconds)} on this machine ({hardware.device}). If this is interrupted, run "
+        "the command again, and it continues."
+    )
+    began, outcomes = time.monotonic(), list[Outcome]()
+    for number, this in enumerate(rounds, start=1):
+        outcome = this.outcome(progress)
+        outcomes.append(outcome)
+        remaining = (time.monotonic() - began) / number * (len(rounds) - number)
+        say(
+            f"{this.name[0].upper()}{this.name[1:]}: {percent(outcome.mean_accuracy(DRAWN))} right with "
+            f"drawings, {percent(max(map(outcome.mean_accuracy, BASELINES)))} without; "
+            f"{duration(remaining)} left."
+        )
+    return outcomes
+
+
+def tidy(folder: Path) -> None:
+    """Remove the classifiers of answers before the last few, but for those that a command is at. Empty locks
+    stay: somebody may wait for one."""
+    folders = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
+    for old in sorted(folders, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
+        with locked(old.with_suffix(".lock"), wait=False) as is_idle:
+            if is_idle:
+                shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,51 @@
+"""The command `cgan evidence`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cgan.pipeline.options import JUDGE, Believed, PerClass, from_2_to_20
+from cgan.project import require_project
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=JUDGE)
+def evidence(
+    per_class: PerClass = None,
+    believed: Believed = 0.0,
+    folds: Annotated[
+        int | None,
+        from_2_to_20(
+            "Test on all images, in this many folds, each with its own generator.  \\[default: 5 if a class "
+            "has fewer than 50 held-out images]"
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        from_2_to_20(
+            "Train the classifiers with this many seeds, for one generator.  \\[default: 5]"
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled images to test on: a CSV, .zip or folder.  \\[default: the data's own test "
+            "set, or the hold-out]"
+        ),
+    ] = None,
+    drawn: Annotated[
+        Path | None,
+        typer.Option(
+            help="Drawings by another generator, one folder per class; with --folds, in fold-1, fold-2, …"
+        ),
+    ] = None,
+) -> None:
+    """Say whether drawings make a classifier better, by training it with and without them (minutes)."""
+    require_project()
+    from cgan.pipeline.evidence.answer import Options, find_evidence
+    from cgan.pipeline.params_file import load_params
+
+    options = Options(per_class, believed, folds, seeds, test, drawn)
+    find_evidence(load_params(), options, typer.echo)

@@ -1,0 +1,111 @@
+"""params.yaml, read → `Params`, and written: single values, and presets.
+
+`cgan.params.checks` says what is wrong with its values. YAML is read as DVC reads it: version 1.2, by
+ruamel.yaml. Only DVC overrides a value (`dvc exp run -S`): it rewrites params.yaml before a stage reads it.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from cgan.errors import ParamsError
+from cgan.files import write_text
+from cgan.params.checks import check_params
+from cgan.params.presets import preset_params
+from cgan.params.sections import Params, flatten
+
+MAX_BYTES = 1_000_000  # ruamel.yaml takes a second for 1.5 MB
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check every parameter. Raises ParamsError that lists all problems at once."""
+    return check_params(read_yaml(path), path)
+
+
+def read_yaml(path: Path | str) -> Any:
+    """The YAML document in `path`. Raises ParamsError with line and column where it is not valid."""
+    return parse_yaml(read_text(path), path)
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file. Raises ParamsError when it is missing, larger than 1 MB or not UTF-8."""
+    try:
+        if (size := Path(path).stat().st_size) > MAX_BYTES:
+            raise ParamsError(
+                f"{path}: {size / 1e6:,.1f} MB, and 1 MB is read at most. Restore it from git: "
+                f"`git checkout {path}`."
+            )
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path}: not found in {Path.cwd()}. Run from the project's top folder."
+        ) from None
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise ParamsError(f"{path}: not UTF-8 text. Save it as UTF-8.") from None
+
+
+def parse_yaml(text: str, name: Path | str) -> Any:
+    """The YAML document in `text`; `name` stands for the file in the message of a ParamsError."""
+    try:
+        # Plain values: no tags of other types, no duplicate keys.
+        return YAML(typ="safe", pure=True).load(text)
+    except Exception as error:  # ruamel.yaml lets through whatever it stumbles over
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
+        raise ParamsError(f"{name}{where}: not valid YAML: {problem}.") from None
+
+
+def apply_preset(name: str, path: Path | str = "params.yaml") -> dict[str, tuple[Any, Any]]:
+    """Write preset `name` into `path` as `set_params` does → {"train.lr": (before, after)}."""
+    return set_params({"train": preset_params(name)}, path, f"preset {name}")
+
+
+def set_params(
+    changes: Mapping[str, Any], path: Path | str = "params.yaml", source: str = "overrides"
+) -> dict[str, tuple[Any, Any]]:
+    """Write values into params.yaml, atomically → {"train.lr": (before, after)} of what changed.
+
+    `changes` is flat (`{"train.lr": 0.001}`) or nested. Comments and layout stay. Nothing is written unless
+    the result passes every check of `cgan.params.checks`; raises ParamsError that lists all problems, of
+    `source`. A key that the file lacked had its default before.
+    """
+    params = load_params(path)
+    in_file, defaults = flatten(params), flatten(params.model_dump(by_alias=True))
+    wanted = flatten(dict(changes))
+    changed = {key: value for key, value in wanted.items() if in_file.get(key, ...) != value}
+    document = _layout().load(read_text(path))
+    for key, value in changed.items():
+        section, dot, name = key.partition(".")
+        place = document.setdefault(section, {}) if dot else document
+        place[name or section] = value
+    result = io.StringIO()
+    _layout().dump(document, result)
+    check_params(parse_yaml(result.getvalue(), source), source)
+    if changed:
+        write_text(path, result.getvalue())
+    return {key: (defaults.get(key), value) for key, value in changed.items()}
+
+
+def _layout() -> YAML:
+    """ruamel.yaml's reader and writer that keeps comments, quotes and the form of numbers."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.Representer = _Representer
+    return yaml
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes `null`, which ruamel.yaml leaves out."""
+
+
+_Representer.add_representer(
+    type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+)

@@ -1,0 +1,1 @@
+"""A new project, and which preset its params.yaml has."""

@@ -1,0 +1,354 @@
+"""Versions of the generator in MLflow's registry, their files, and which of them is served.
+
+The alias `champion` alone says which one is served, and the call that sets it is the last of a promotion:
+one that was killed before it has changed nothing that is read, and is done by running it again. A version's
+tags say since when, why and in whose place it became champion; they are read from the champion backwards.
+See docs/adr/0015-one-alias-says-who-is-served.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from cgan.errors import CganError, ModelError, TrackingError
+from cgan.hosts import without_credentials
+from cgan.pipeline.tracking import store
+from cgan.pipeline.tracking.run import model_of
+from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from cgan.evaluation import Evaluation
+
+MODEL = "cgan"  # outside a project, and for questions about runs, which are of no registered model
+CHAMPION, CHALLENGER = "champion", "challenger"
+# Tags of a version: what it is, how it was judged, and of one that became champion since when, why, by whom,
+# and the number of the champion before.
+DIGEST, RUN_NAME = "generator.digest", "run.name"
+VERDICT, SUMMARY = "gate.verdict", "gate.summary"
+SINCE, WHY = "champion.since", "champion.why"
+WHO, INSTEAD_OF = "champion.who", "champion.instead_of"
+ANCHOR = "champion.anchor"  # the last champion up to this one whose data a person accepted
+CLAIM = "champion.claim"  # of the model: the promotion that is at work, or was the last
+ROLLED_BACK = "registry.rolled_back"
+LAST_VERDICT = "gate.last"  # tag of the model: when the gate decided last, "unchanged" included
+GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version: one trained generator."""
+
+    number: int
+    run_id: str
+    tags: dict[str, str]
+
+    @property
+    def verdict(self) -> str:
+        return self.tags.get(VERDICT, "not judged")
+
+    @property
+    def anchor(self) -> int:
+        """The champion whose data a person accepted last, itself or one before it: itself, too, where an
+        older cgan or somebody in MLflow made it champion."""
+        anchor = self.tags.get(ANCHOR, "")
+        return int(anchor) if anchor.isdecimal() else self.number
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As a report has it."""
+        names = {"run_name": self.tags.get(RUN_NAME, ""), "digest": self.tags.get(DIGEST, "")}
+        return {"version": self.number, "run_id": self.run_id, **names}
+
+    @property
+    def reign(self) -> str:
+        """Since when, why and by whom it is or was champion, in a line."""
+        if SINCE not in self.tags:
+            return f"version {self.number}, made champion by hand in MLflow"
+        since, why, who = (self.tags[tag] for tag in (SINCE, WHY, WHO))
+        return f"version {self.number}, since {since}: {why} ({who})"
+
+
+def lineage(versions: Sequence[Version], champion: int | None) -> list[Version]:
+    """The champions that a rollback goes back through, oldest first, the present one last.
+
+    Each names the one before it. Those that were rolled back are passed over.
+    """
+    unseen = {version.number: version for version in versions}
+    line, number = [], champion
+    while number in unseen:
+        version = unseen.pop(number)  # so that two which name each other end
+        if number == champion or ROLLED_BACK not in version.tags:
+            line.append(version)
+        before = version.tags.get(INSTEAD_OF, "")
+        number = int(before) if before.isdecimal() else None
+    return line[::-1]
+
+
+class Registry:
+    """The registered model `model` in the project's store; made by `open_registry`."""
+
+    def __init__(self, model: str, client: MlflowClient, shown: str) -> None:
+        self.model, self.client, self.shown = model, client, shown
+
+    def versions(self) -> list[Version]:
+        """Newest first."""
+        entities = self.client.search_model_versions(f"name = '{self.model}'")
+        versions = [Version(int(v.version), v.run_id or "", dict(v.tags)) for v in entities]
+        return sorted(versions, key=lambda version: -version.number)
+
+    def version(self, number: int) -> Version:
+        for version in self.versions():
+            if version.number == number:
+                return version
+        raise ModelError(f"`{self.model}` has no version {number}. See `cgan registry list`.")
+
+    def aliases(self) -> dict[str, int]:
+        models = self.client.search_registered_models(f"name = '{self.model}'")
+        # What answers everything with `{}` is no MLflow, whose first experiment is there even if deleted.
+        if not models and not self.client.search_experiments(store.EVERY, max_results=1):
+            raise TrackingError(
+                f"what answers at {self.shown} is no MLflow: it has no experiments, not even MLflow's first. "
+                "Set MLFLOW_TRACKING_URI to the address of MLflow's server."
+            )
+        return {alias: int(number) for model in models for alias, number in model.aliases.items()}
+
+    def champion(self) -> int | None:
+        return self.aliases().get(CHAMPION)
+
+    def decided(self) -> None:
+        """Note that the gate has just decided, whatever it was: `cgan status --max-age` asks for that."""
+        self.client.set_registered_model_tag(self.model, LAST_VERDICT, now())
+
+    def last_verdict(self) -> str:
+        """When the gate decided last, as `now` writes it; empty where it never did."""
+        return self._tag_of_model(LAST_VERDICT)
+
+    def _tag_of_model(self, key: str) -> str:
+        models = self.client.search_registered_models(f"name = '{self.model}'")
+        return next((str(model.tags.get(key, "")) for model in models), "")
+
+    def find(self, run_id: str, digest: str) -> Version | None:
+        """The version of a run, or of equal weights that another run trained."""
+        equal = (v for v in self.versions() if run_id == v.run_id or digest == v.tags.get(DIGEST))
+        return next(equal, None)
+
+    def register(self, run: Run, digest: str) -> Version:
+        """The version of the run's generator, made where there is none. Equal weights have one version.
+
+        Raises ModelError when the run has no complete generator in the store.
+        """
+        import mlflow
+
+        with store.store_locked():
+            if version := self.find(run.info.run_id, digest):
+                return version
+            model = model_of(self.client, run)
+            if model is None or model.status != "READY":
+                raise ModelError(
+                    f"run {run.info.run_id} has no complete generator in {self.shown}. Record it with `dvc "
+                    "repro` (if nothing is stale, with `dvc repro --force --single-item record`), then run "
+                    "`cgan gate` again."
+                )
+            with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
+                address = f"models:/{model.model_id}"
+                tags = {DIGEST: digest, RUN_NAME: str(run.info.run_name)}
+                number = mlflow.register_model(address, self.model, tags=tags).version
+            self.client.set_registered_model_alias(self.model, CHALLENGER, str(number))
+            return self.version(int(number))
+
+    def tag(self, number: int, tags: dict[str, str]) -> None:
+        for key, value in tags.items():
+            self.client.set_model_version_tag(self.model, str(number), key, value[:5000])
+
+    def promote(
+        self, number: int, *, instead_of: int | None, why: str, by_person: bool = False
+    ) -> None:
+        """Make a version the champion, if `instead_of` is it still (None: there is none). A person accepts
+        its data, too: from then on data are compared with these.
+
+        Raises ModelError when another promotion came first; then nothing is changed.
+        """
+        with store.store_locked():
+            champion = self.champion()
+            if champion == number:
+                return
+            self.version(number)
+            if champion != instead_of:
+                raise self._outrun(number, instead_of, champion)
+            anchor = number if by_person or champion is None else self.version(champion).anchor
+            self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
+            self.tag(number, {INSTEAD_OF: str(champion or "none"), ANCHOR: str(anchor)})
+            self._move(number, why, instead_of)
+
+    def accept_data(self, number: int) -> None:
+        """What a person says of a champion that the gate made: later data are compared with its data."""
+        self.tag(number, {ANCHOR: str(number)})
+
+    def rollback(self, why: str) -> tuple[int, int]:
+        """Bring back the champion before this one: the numbers of both. Never to one that was left.
+
+        Raises ModelError when there is none before.
+        """
+        with store.store_locked():
+            champion = self.champion()
+            line = lineage(self.versions(), champion)
+            if champion is None or len(line) < 2:
+                raise ModelError(
+                    f"`{self.model}` has no champion to go back to (now: {numbered(champion)}). "
+                    "`cgan registry promote VERSION --why …` makes any version the champion."
+                )
+            former = line[-2].number
+            # So that the next gate doesn't promote it again.
+            self.tag(champion, {ROLLED_BACK: f"{now()}: {why}"})
+            self._move(former, f"brought back in place of version {champion}: {why}", champion)
+            return former, champion
+
+    def _move(self, number: int, why: str, instead_of: int | None) -> None:
+        """Set the alias. MLflow has no call that sets it only if it is what it was, and other machines don't
+        see this one's lock: so a promotion claims the model, and looks at both before and after."""
+        claim = f"version {number} {uuid.uuid4().hex}"
+        self.client.set_registered_model_tag(self.model, CLAIM, claim)
+        by = map(store.asked_by().get, ("mlflow.user", "prefect.flow_run_id"))
+        self.tag(number, {SINCE: now(), WHY: why, WHO: ", flow run ".join(filter(None, by))})
+        if self.aliases().get(CHALLENGER) == number:
+            self.client.delete_registered_model_alias(self.model, CHALLENGER)
+        if (champion := self.champion()) != instead_of or self._tag_of_model(CLAIM) != claim:
+            raise self._outrun(number, instead_of, champion)
+        self.client.set_registered_model_alias(self.model, CHAMPION, str(number))
+        if (champion := self.champion()) != number or self._tag_of_model(CLAIM) != claim:
+            raise self._outrun(number, instead_of, champion)
+
+    def _outrun(self, number: int, before: int | None, champion: int | None) -> ModelError:
+        return ModelError(
+            f"version {number} of `{self.model}` was not promoted, because another promotion came first, or "
+            f"at the same time on another machine (champion before: {numbered(before)}, now: "
+            f"{numbered(champion)}). `cgan registry list` shows who is champion. Run the command again."
+        )
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def numbered(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"
+
+
+def model_name() -> str:
+    """`gate.model` of params.yaml, where there is one."""
+    from cgan.pipeline.params_file import load_params
+
+    return load_params().gate.model if Path("params.yaml").is_file() else MODEL
+
+
+@contextlib.contextmanager
+def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> Iterator[Registry]:
+    """The project's registry, with MLflow set to its store: models:/ addresses heed the global setting only.
+
+    Raises TrackingError when there is no store or it is away.
+    """
+    uri = store.store_uri(project_root())
+    shown = without_credentials(uri)
+    if store.is_absent(uri):
+        raise TrackingError(
+            f"there is no MLflow store {shown}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if the "
+            f"runs are elsewhere. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, "
+            f"train again: {TRAIN_AGAIN}."
+        )
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
+
+    previous = os.environ.get(store.STORE)
+    mlflow.set_tracking_uri(uri)  # which sets the variable too
+    try:
+        yield Registry(model, store.open_store(uri, answer_s), shown)
+    except (ModuleNotFoundError, MlflowException, SQLAlchemyError) as error:  # no driver
+        absent = getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+        trouble = "does not have that" if absent else "cannot be used"
+        advice = "`cgan ui` shows what it has" if absent else "Try again when it answers"
+        raise TrackingError(
+            f"the MLflow store {shown} {trouble}: {store.reason_of(error).rstrip('.')}. {advice}, or set "
+            "MLFLOW_TRACKING_URI to another store."
+        ) from None
+    finally:
+        if previous != uri:  # else another, perhaps on another thread, set it and goes on
+            mlflow.set_tracking_uri(previous)  # type: ignore[arg-type]
+
+
+# -- Files ---------------------------------------------------------------------------------------------
+
+
+def address_of(alias: str) -> str:
+    """The address of the version of the project's model that is champion or challenger. Raises ModelError
+    where there is none."""
+    with open_registry(model_name()) as registry:
+        number = registry.aliases().get(alias)
+        if number is None:
+            raise ModelError(
+                f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
+                "versions; `cgan gate` makes the first champion."
+            )
+        return f"models:/{registry.model}/{number}"
+
+
+@contextlib.contextmanager
+def generator_file(uri: str) -> Iterator[Path]:
+    """A local copy, while the context lasts, of the generator that an MLflow URI leads to.
+
+    `runs:/<run id>/generator`, `models:/<name>@champion`, `models:/<name>/3`, or an artifact's URI.
+    The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store cannot give it.
+    """
+    advice = (
+        "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` of the store at MLFLOW_TRACKING_URI."
+    )
+    if ".." in re.split(r"[\\/]", unquote(unquote(uri))):
+        raise ModelError(f"{uri[:200]}: leads outside the store. {advice}")
+    with open_registry() as registry, downloaded(registry, uri, advice) as path:
+        files = [path] if path.is_file() else sorted(path.rglob("generator.safetensors"))
+        if not files:
+            raise ModelError(f"{uri}: contains no generator.safetensors. {advice}")
+        try:
+            yield files[0]
+        except ModelError as error:  # about the copy
+            raise ModelError(str(error).replace(str(path), uri)) from None
+
+
+@contextlib.contextmanager
+def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
+    """A local copy of a file or folder of the store."""
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        try:
+            path = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+        except Exception as error:  # the stores let through what their clients raise
+            reason = store.reason_of(error)
+            raise ModelError(
+                f"{uri}: cannot be loaded from the MLflow store {registry.shown} ({reason}). {advice}"
+            ) from None
+        yield path
+
+
+def evaluation_of(registry: Registry, run_id: str) -> Evaluation | None:
+    """Of the generator that a run trained; None where the run has none, or one that cannot be read."""
+    from cgan.evaluation import Evaluation
+
+    address = f"runs:/{run_id}/{EVALUATION}"
+    with contextlib.suppress(CganError), downloaded(registry, address, "") as path:
+        return Evaluation.read(path)
+    return None

@@ -1,0 +1,151 @@
+"""The commands `cgan gate`, `cgan status` and `cgan registry …`."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cgan.errors import CganError, ModelError
+from cgan.pipeline.options import PRODUCTION
+from cgan.project import require_project
+from cgan.text import printable
+
+if TYPE_CHECKING:
+    from cgan.pipeline.registry.client import Registry
+
+app = typer.Typer()
+versions = typer.Typer(no_args_is_help=True, help="Versions of the generator, and which is served.")
+Number = Annotated[int, typer.Argument(help="The number of the version.")]
+
+
+def _in_a_line(why: str) -> str:
+    """Printable: an argument may hold bytes that the locale cannot read, and no store takes."""
+    if not why.strip():
+        raise CganError("--why: give the reason in a few words, for the history.")
+    return printable(" ".join(why.split()))[:500]
+
+
+Why = Annotated[
+    str, typer.Option("--why", callback=_in_a_line, help="The reason, for the history.")
+]
+
+
+def _opened() -> AbstractContextManager[Registry]:
+    from cgan.pipeline.registry.client import model_name, open_registry
+
+    require_project()
+    return open_registry(model_name())
+
+
+@versions.command("list")
+def list_() -> None:
+    """List all versions with their verdicts, and all champions: since when, why and by whom."""
+    from cgan.pipeline.registry.client import CHAMPION, ROLLED_BACK, RUN_NAME, lineage
+
+    with _opened() as registry:
+        versions, numbers = registry.versions(), registry.aliases()
+    if not versions:
+        typer.echo(f"`{registry.model}` has no versions yet. Run `dvc repro`, then `cgan gate`.")
+        return
+    typer.echo(f"Versions of `{registry.model}` in {registry.shown}:")
+    for version in versions:
+        state = "rolled back" if ROLLED_BACK in version.tags else version.verdict
+        name = version.tags.get(RUN_NAME, version.run_id)
+        aliases = ", ".join(n for n in numbers if numbers[n] == version.number) or "-"
+        typer.echo(f"  {version.number:3}  {aliases:10}  {state:11}  {name}")
+    typer.echo("\nChampions, the latest first:")
+    reigns = [f"  {version.reign}" for version in lineage(versions, numbers.get(CHAMPION))]
+    typer.echo("\n".join(reversed(reigns or ["  none yet"])))
+
+
+@versions.command()
+def promote(
+    version: Number,
+    why: Why,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Promote it even if the gate blocked or never judged it."),
+    ] = False,
+) -> None:
+    """Make VERSION the champion, by your own decision; from then on new data are compared with its data.
+
+    Of the present champion it says the latter alone: so you accept data that the gate let pass bit by bit.
+    """
+    from cgan.pipeline.registry.client import SUMMARY, numbered
+
+    with _opened() as registry:
+        wanted, champion = registry.version(version), registry.champion()
+        if version == champion:
+            if wanted.anchor == version:
+                raise ModelError(
+                    f"version {version} of `{registry.model}` is already the champion."
+                )
+            registry.accept_data(version)
+            typer.echo(f"Version {version}, the champion: new data are compared with its data now.")
+            return
+        if wanted.verdict != "passed" and not force:
+            state = wanted.tags.get(SUMMARY) or "`cgan gate` has not judged it."
+            raise ModelError(
+                f"version {version} of `{registry.model}` has not passed the gate: {state} "
+                "`--force` promotes it anyway."
+            )
+        registry.promote(version, instead_of=champion, why=why, by_person=True)
+    typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why}")
+
+
+@versions.command()
+def rollback(why: Why) -> None:
+    """Bring back the previous champion; the gate doesn't undo that."""
+    with _opened() as registry:
+        champion, replaced = registry.rollback(why)
+    typer.echo(f"Version {champion} is champion again, in place of version {replaced}.")
+
+
+@app.command(rich_help_panel=PRODUCTION)
+def gate() -> None:
+    """Compare what `dvc repro` trained with the champion, and promote it or block it (exit code 3)."""
+    require_project()
+    from cgan.pipeline.params_file import load_params
+    from cgan.pipeline.registry.gate import gate
+    from cgan.project import BLOCKED
+
+    report = gate(load_params(), typer.echo)
+    raise typer.Exit(BLOCKED if report.verdict == "blocked" else 0)
+
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def _age(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([mhd])", text.strip())
+    if not match:
+        raise typer.BadParameter("expected a number and m, h or d, such as 26h")
+    return timedelta(**{UNITS[match[2]]: float(match[1])})
+
+
+@app.command(rich_help_panel=PRODUCTION)
+def status(
+    max_age: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_age,
+            metavar="26h",
+            help="For a monitor: exit with 0 and no words if the gate has decided within this time (m, h or "
+            "d), else with 1 and a sentence.",
+        ),
+    ] = None,
+) -> None:
+    """Show who is champion, what the gate decided last and why, and what was trained last."""
+    root = require_project()
+    from cgan.pipeline.registry.status import require_verdict, status
+
+    if max_age is not None:
+        require_verdict(root, max_age)
+        return
+    from rich.console import Console
+
+    status(root, Console(highlight=False))

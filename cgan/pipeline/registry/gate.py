@@ -1,0 +1,177 @@
+"""`cgan gate`: register the trained generator, judge it beside the champion, promote or block it.
+
+It is not a DVC stage: the answer depends on the champion, which no file of the project names. It can be
+killed at any moment and started again: a generator has one version, a version is promoted once, and a
+verdict that still holds is repeated: "unchanged", or "blocked" again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cgan import project
+from cgan.errors import ModelError
+from cgan.files import read_json, sha256_of
+from cgan.markdown import spaced, table
+from cgan.model.file_facts import Facts, read_facts
+from cgan.params.sections import Params
+from cgan.pipeline.registry.client import (
+    GATE_FOLDER,
+    ROLLED_BACK,
+    SUMMARY,
+    VERDICT,
+    Registry,
+    Version,
+    now,
+    numbered,
+    open_registry,
+)
+from cgan.pipeline.tracking.run import RUN_KEY_TAG, WEIGHTS
+from cgan.pipeline.tracking.store import EVERY, PICTURE, RUN_ID, refuse_trash
+from cgan.verdict import Report
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+AGAINST = "gate.against"
+STILL_BLOCKED = "nothing has changed since it was judged:"
+SUMMARIES = {
+    "unchanged": "needs no new verdict",
+    "blocked": "is blocked",
+    "passed": "is good enough to be champion",
+    "promoted": "is the new champion",
+}
+
+
+def gate(params: Params, say: Callable[[str], None]) -> Report:
+    """Judge what the stages made; returns the report, also in reports/gate.json and .md.
+
+    Raises CganError when nothing could be decided: nothing trained, the store away, a champion that cannot be
+    read or that draws something else, another promotion in between. Then nothing is promoted, and a second
+    call goes on from there.
+    """
+    digest = str(read_facts(project.GENERATOR, "generator")["digest"])
+    files = [read_facts(project.JUDGE, "judge")]
+    files += [read_facts(path, "dataset") for path in (project.TRAIN_DATA, project.HOLDOUT_DATA)]
+    trained = read_json(project.RUN_REFERENCE)
+    with open_registry(params.gate.model) as registry:
+        run, number = _run_of(registry, trained), registry.champion()
+        champion = None if number is None else registry.version(number)
+        version = registry.find(run.info.run_id, digest)
+        against = _against(number, params, files)
+        if version and (why := _why_it_stands(version, number, against, params)):
+            report = _report(version, champion, [why])
+            _conclude(report, version, "blocked" if why.startswith(STILL_BLOCKED) else "unchanged")
+        else:
+            # Two seconds of imports, for which a night with nothing new does not wait.
+            from cgan.pipeline.registry import judging
+
+            match = judging.prepare(registry, champion, params)
+            version = registry.register(run, digest)
+            say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
+            judging.keep_at_run(registry, version, match)
+            report = _report(version, champion, [match.note] if match.note else [])
+            if match.doubt:
+                verdict = "blocked"
+                report.reasons = [
+                    f"{match.doubt}. Check the data. If they are right, promote the version yourself: `cgan "
+                    f"registry promote {version.number} --force --why …`. If they are another data set, give "
+                    "its models their own name in `gate.model`"
+                ]
+            else:
+                verdict = judging.judge(report, match, params)
+            _conclude(report, version, verdict)
+            _record(registry, version, report, against)
+            if verdict == "passed" and params.gate.promote:
+                why = f"passed the gate: {report.reasons[0]}"
+                registry.promote(version.number, instead_of=number, why=why)
+                _conclude(report, version, "promoted")
+        registry.decided()
+    in_mlflow = not report.facts["checks"] and f"In MLflow, the page of version {version.number}"
+    report.say(say, in_mlflow or project.GATE_TEXT)
+    return report
+
+
+def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
+    """The run that trained what lies in models/. Raises ModelError when they don't belong together,
+    TrackingError where somebody deleted it."""
+    experiment = registry.client.get_experiment_by_name(trained["experiment"])
+    wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
+    wanted += f" AND tags.`{WEIGHTS}` = '{sha256_of(project.GENERATOR)}'"
+    runs: list[Run] = []
+    if experiment:
+        place = experiment.experiment_id
+        refuse_trash(experiment.lifecycle_stage, "experiment", experiment.name, place)
+        runs = registry.client.search_runs([place], wanted, run_view_type=EVERY)
+    if not runs:
+        raise ModelError(
+            f"the MLflow store {registry.shown} has no run with the key {trained['run_key']} that trained "
+            f"{project.GENERATOR}; the run was recorded in {trained['tracking_uri']}. Restore what belongs "
+            "together (`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the run is "
+            f"elsewhere, or train again: {project.TRAIN_AGAIN}."
+        )
+    run = min(runs, key=lambda run: run.info.lifecycle_stage != "active")
+    refuse_trash(run.info.lifecycle_stage, "run", str(run.info.run_name), run.info.run_id)
+    return run
+
+
+def _against(champion: int | None, params: Params, files: list[Facts]) -> str:
+    """What a verdict holds for: this champion, and a hash of all else that it depends on."""
+    depends_on = (
+        params.gate.model_dump(exclude={"model", "promote"}),
+        params.evaluate.model_dump(),
+        [facts["digest"] for facts in files],
+    )
+    digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{numbered(champion)} · {digest}"
+
+
+def _why_it_stands(version: Version, champion: int | None, against: str, params: Params) -> str:
+    """Why an earlier verdict still holds; empty when the version has to be judged."""
+    if champion == version.number:
+        return "it is the champion already"
+    if ROLLED_BACK in version.tags:
+        return (
+            f"it was rolled back ({version.tags[ROLLED_BACK]}); only `cgan registry promote "
+            f"{version.number} --why …` makes it champion again"
+        )
+    waits = version.verdict == "passed" and not params.gate.promote
+    if version.tags.get(AGAINST) == against and (version.verdict == "blocked" or waits):
+        summary = version.tags.get(SUMMARY, version.verdict)
+        if waits:
+            return f"it was judged before: {summary}"
+        start = f"Version {version.number} {SUMMARIES['blocked']}: "
+        return f"{STILL_BLOCKED} {summary.removeprefix(start)}"
+    return ""
+
+
+def _report(version: Version, champion: Version | None, reasons: list[str]) -> Report:
+    facts: Facts = {"challenger": version.facts, "champion": champion and champion.facts}
+    facts |= {"checks": [], "comparison": []}
+    tables = {"The version": table(("", ""), version.facts.items())}
+    return Report("Gate", "", "", reasons, now(), facts, tables)
+
+
+def _conclude(report: Report, version: Version, verdict: str) -> None:
+    reason = report.reasons[0].rstrip(".")
+    report.verdict = verdict
+    report.summary = f"Version {version.number} {SUMMARIES[verdict]}: {reason}."
+    report.write(project.GATE_REPORT, project.GATE_TEXT)
+
+
+def _record(registry: Registry, version: Version, report: Report, against: str) -> None:
+    """The verdict where MLflow shows it: the version's tags and page, the run's numbers, the reports."""
+    client, run_id = registry.client, version.run_id
+    for path in (project.GATE_REPORT, project.GATE_TEXT):
+        client.log_artifact(run_id, str(path), GATE_FOLDER)
+    metrics = client.get_run(run_id).data.metrics
+    for name, value in report.facts.get("measured", {}).items():
+        if metrics.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
+            client.log_metric(run_id, f"gate/{name}", value)
+    page = spaced(report.body(PICTURE.replace(RUN_ID, run_id)))
+    client.update_model_version(registry.model, str(version.number), page)
+    tags = {VERDICT: report.verdict, SUMMARY: report.summary, AGAINST: against}
+    registry.tag(version.number, tags)

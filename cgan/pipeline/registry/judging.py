@@ -1,0 +1,281 @@
+"""Both generators before one judge; and today's data beside those that the champion learnt from.
+
+Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good
+champion bad. So data are measured by what was kept when the champion was registered: how the images of each
+class looked, its own judge, and what that saw in its hold-out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgan.errors import CganError, ModelError
+from cgan.evaluation import Evaluation
+from cgan.markdown import table
+from cgan.model.file_facts import Facts
+from cgan.model.generative import GenerativeModel
+from cgan.model.hardware import compute_deterministically
+from cgan.model.model_file import load_generator, load_tensors, save_tensors
+from cgan.params.sections import GateParams, Params
+from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.registry.client import GATE_FOLDER, Registry, Version, downloaded, generator_file
+from cgan.pipeline.registry.decision import DrawingsLook, agreement, decide, mix, shifted
+from cgan.project import GENERATOR, JUDGE
+from cgan.quality.class_shift import Moments, largest_shifts
+from cgan.quality.comparison import REPLICATES
+from cgan.quality.evaluation import Conditions
+from cgan.quality.judge import Judge, load_judge, look
+from cgan.quality.metrics import conditional_accuracy
+from cgan.quality.outliers import Samples, outliers
+from cgan.verdict import Check, Report, table_of
+
+DATA = "training_data.safetensors"
+ANOTHER_CHAMPION = (
+    "bring back the previous champion (`cgan registry rollback --why …`), or delete the alias `champion` in "
+    "MLflow, so that the next `cgan gate` chooses a first champion"
+)
+LOOKED_AT = 5000  # images, at most, that the champion's judge sees
+
+
+@dataclass(frozen=True)
+class Match:
+    """What is judged, and beside what."""
+
+    inputs: Inputs
+    conditions: Conditions
+    former: GenerativeModel | None = None  # the champion's
+    doubt: str = ""  # what speaks against today's data
+    note: str = ""  # what a reader should know of a champion of other data
+
+
+def prepare(registry: Registry, champion: Version | None, params: Params) -> Match:
+    """Raises DataError or ModelError for a file that is damaged or of another training, and for a champion
+    that cannot be read, or draws something else than what was trained now."""
+    compute_deterministically()
+    inputs = Inputs.load(params.train.device)
+    if champion is None:
+        return Match(inputs, _conditions(inputs, params))
+    name = f"the champion of `{registry.model}`, version {champion.number},"
+    try:
+        with generator_file(f"models:/{registry.model}/{champion.number}") as path:
+            model, facts = load_generator(path)
+    except ModelError as error:
+        raise ModelError(
+            f"{name} cannot be read, so nothing was promoted in its place: {error} If its file is lost, "
+            f"{ANOTHER_CHAMPION}."
+        ) from None
+    other_data = facts.get("data_digest") != inputs.facts["data_digest"]
+    ours, theirs = (
+        _what_it_draws(*pair, named=other_data)
+        for pair in ((inputs.model, inputs.facts), (model, facts))
+    )
+    if ours != theirs:
+        raise ModelError(
+            f"{GENERATOR} draws {ours}, but {name} draws {theirs}. Generators of different classes or sizes "
+            "cannot share a model's name: set `gate.model` in params.yaml to another name."
+        )
+    model = model.to(inputs.model.device)
+    conditions = _conditions(inputs, params, model)
+    if not other_data:
+        return Match(inputs, conditions, model)
+    note = (
+        f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
+        "judge and hold-out, part of which the champion may have been trained on"
+    )
+    doubts = []
+    for version, whose in _accepted(registry, champion):
+        try:
+            reference = Reference.of(registry, version)
+        except ModelError as error:
+            raise ModelError(f"cannot tell whether the data are like {whose}: {error}") from None
+        checks = compared(reference, inputs, params.gate, whose)
+        if signs := "; ".join(check.in_words() for check in checks if not check.passed):
+            doubts.append(f"the images or labels are unlike {whose} ({signs})")
+    return Match(inputs, conditions, model, doubts[0] if doubts else "", note)
+
+
+def _conditions(
+    inputs: Inputs, params: Params, former: GenerativeModel | None = None
+) -> Conditions:
+    """Those of the stage's first set of drawings, but for how many are drawn where a drawing takes long."""
+    once = params.evaluate.model_copy(update={"draws": 1, "gan_train_kimg": 0.0})
+    models = [inputs.model, former] if former else [inputs.model]
+    return Conditions.of(inputs.judge, inputs.train, inputs.held_out, once, models)
+
+
+def _accepted(registry: Registry, champion: Version) -> list[tuple[Version, str]]:
+    """Whose data those of today have to be like: the champion's, so that no night brings much that is new;
+    and those that a person accepted last, so that many nights don't bring it bit by bit."""
+    found = [(champion, "the champion's")]
+    known = {version.number: version for version in registry.versions()}
+    if champion.anchor != champion.number and champion.anchor in known:
+        found.append((known[champion.anchor], f"version {champion.anchor}'s"))
+    return found
+
+
+def _what_it_draws(model: GenerativeModel, facts: Facts, *, named: bool) -> str:
+    (channels, height, width), names = model.shape, facts.get("class_names") if named else None
+    words = f"{model.classes} classes of {height} × {width} × {channels}"
+    return f"{words} ({', '.join(names)})" if names else words
+
+
+def judge(report: Report, match: Match, params: Params) -> str:
+    """Evaluate both generators under the same conditions: the verdict, `passed` or `blocked`. Reasons,
+    numbers and tables go into the report."""
+    conditions = match.conditions
+    drawn = match.inputs.model.draw(conditions.asked, conditions.params.seed)
+    seen = look(conditions.judge, drawn)
+    challenger, champion = conditions.measure([drawn], seen=[seen]), None
+    if match.former:
+        drawn_before = match.former.draw(conditions.asked, conditions.params.seed)
+        champion = conditions.measure([drawn_before])
+        report.facts["champion_measured"] = _values(champion)
+    looks = drawings_look(drawn, seen.features, conditions)
+    decision = decide(challenger, champion, looks, params.gate)
+    context = conditions.context(str(match.inputs.facts["digest"])) | {"replicates": REPLICATES}
+    report.facts |= {
+        "checks": [asdict(check) for check in decision.checks],
+        "comparison": [asdict(check) for check in decision.comparison],
+        "measured": _values(challenger),
+        "measurement_context": context,
+    }
+    if champion:
+        report.sections["Beside the champion"] = table_of(decision.comparison)
+    report.sections["Limits"] = table_of(decision.checks)
+    report.sections["Measured with"] = table(("", ""), context.items())
+    report.reasons = [*decision.reasons, *report.reasons]
+    return decision.verdict
+
+
+def _values(evaluation: Evaluation) -> dict[str, float]:
+    return {
+        key: score.value for key, score in evaluation.metrics.items() if score.value is not None
+    }
+
+
+def drawings_look(drawn: Tensor, features: Tensor, conditions: Conditions) -> DrawingsLook:
+    """How drawings uint8 [N, C, H, W] of the classes `asked` look beside real images; `features` [N, 128]: in
+    the judge's eyes."""
+    against, shape, classes = conditions.against, drawn.shape[1:], conditions.train.classes
+    (pixels, labels, _), held_out = conditions.train.tensors, conditions.held_out.tensors
+    drawings = Samples.of(drawn, features, conditions.asked)
+    real = Samples.of(pixels, against.trained, labels)
+    unseen = Samples.of(held_out.pixels, against.real.features, held_out.labels)
+    of_drawn, of_real = (
+        Moments.of([each.looks], each.labels, classes) for each in (drawings, real)
+    )
+    found = outliers(drawings, real, against.trained_labels, unseen, shape, classes)
+    return DrawingsLook(largest_shifts(of_drawn, of_real, shape), found)
+
+
+# -- What is kept of a version to compare later data with ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How the images of a version's CSV looked, its judge and what that saw in the hold-out, and the
+    fingerprints int64 [N] of those images."""
+
+    looks: Moments
+    seen: Moments
+    right: Tensor  # int64 [classes]: held-out images whose label the judge named
+    fingerprints: Tensor
+    judge: Judge
+
+    @classmethod
+    def of(cls, registry: Registry, version: Version) -> Reference:
+        """Raises ModelError when it is gone, damaged or of an older cgan, or the store cannot give it."""
+        address = f"runs:/{version.run_id}/{GATE_FOLDER}"
+        advice = f"If the store's files are lost, {ANOTHER_CHAMPION}."
+        with downloaded(registry, address, advice) as folder:
+            try:
+                judge, _ = load_judge(folder / JUDGE.name)
+                kept, _ = load_tensors(folder / DATA, "training_data")
+                looks, seen = (
+                    Moments(*(kept[f"{name}.{key}"] for key in ("counts", "means", "variances")))
+                    for name in ("looks", "seen")
+                )
+                return cls(looks, seen, kept["right"], kept["fingerprints"], judge)
+            except (CganError, KeyError) as error:  # its advice fits a file of the project only
+                reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
+                raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None
+
+
+def keep_at_run(registry: Registry, version: Version, match: Match) -> None:
+    """Store at the run what `Reference.of` reads."""
+    (images, labels), heldout = _whole(match.inputs), match.inputs.held_out
+    against = match.conditions.against
+    real = against.real
+    looks = Moments.of_images(images, labels, heldout.classes)
+    seen = Moments.of([real.features], heldout.tensors.labels, heldout.classes)
+    tensors = {
+        **{f"looks.{key}": value for key, value in vars(looks).items()},
+        **{f"seen.{key}": value for key, value in vars(seen).items()},
+        "right": against.agreement.confusion.diagonal(),
+        "fingerprints": _fingerprints(images, labels),
+    }
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        save_tensors(Path(folder) / DATA, "training_data", tensors, {})
+        for path in (JUDGE, Path(folder) / DATA):
+            registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
+
+
+def compared(
+    reference: Reference, inputs: Inputs, limits: GateParams, whose: str = "the champion's"
+) -> list[Check]:
+    """Today's images and labels beside those of the champion, or of the version that `whose` names, class by
+    class.
+
+    Images that it had, under the same label, are no news: the others are also looked at by
+    themselves, so that few of them do not vanish among many, and its judge sees those alone."""
+    images, labels = _whole(inputs)
+    shape, classes, names = images.shape[1:], inputs.held_out.classes, inputs.held_out.class_names
+    new = (~torch.isin(_fingerprints(images, labels), reference.fingerprints)).nonzero()[:, 0]
+    shifts = largest_shifts(Moments.of_images(images, labels, classes), reference.looks, shape)
+    counts = labels.bincount(minlength=classes).double()
+    checks = [mix(counts, reference.looks.counts, _images_of_a_group(inputs))]
+    if len(new):
+        fresh = Moments.of_images(images[new], labels[new], classes)
+        new = new[torch.randperm(len(new), generator=torch.Generator().manual_seed(0))][:LOOKED_AT]
+        seen = look(reference.judge, images[new])
+        shifts += largest_shifts(fresh, reference.looks, shape)
+        shifts += largest_shifts(Moments.of([seen.features], labels[new], classes), reference.seen)
+        confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
+        total = reference.seen.counts.long()
+        checks += agreement(
+            confusion, reference.right, total, limits.max_agreement_drop, names, whose
+        )
+    what = f"standard deviations by which a class's images differ from {whose}"
+    return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
+
+
+def _images_of_a_group(inputs: Inputs) -> float:
+    """How many images an image's group has, mean over the images; 1 without groups. One side of the split has
+    all of a group."""
+    groups = [part.groups for part in (inputs.train, inputs.held_out) if part.groups is not None]
+    sizes = [np.unique(each, return_counts=True)[1] for each in groups]
+    return float(np.square(np.concatenate(sizes)).sum() / sum(map(np.sum, sizes))) if sizes else 1.0
+
+
+def _fingerprints(images: Tensor, labels: Tensor) -> Tensor:
+    """64 bits an image with its label: int64 [N]. Equal ones have equal ones."""
+    pairs = zip(images.numpy(), labels.tolist(), strict=True)
+    digests = (
+        hashlib.blake2b(image.tobytes(), digest_size=8, salt=b"%d" % label).digest()
+        for image, label in pairs
+    )
+    return torch.tensor([int.from_bytes(d, signed=True) for d in digests], dtype=torch.int64)
+
+
+def _whole(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """All images and labels of the CSV."""
+    parts = (inputs.train, inputs.held_out)
+    pixels, labels, _ = zip(*(part.tensors for part in parts), strict=True)
+    return torch.cat(pixels), torch.cat(labels)

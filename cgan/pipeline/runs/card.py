@@ -1,0 +1,49 @@
+"""`cgan card`: a folder with a generator, its model card and drawings, for Hugging Face."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from cgan.drawing.card import model_card
+from cgan.drawing.drawings import new_folder
+from cgan.drawing.generator import Generator
+from cgan.errors import CganError
+from cgan.evaluation import Evaluation
+from cgan.files import read_json, write_text
+from cgan.model.model_file import save_generator
+from cgan.project import CARD, EVALUATION, GENERATOR, GRID, TRAINING
+from cgan.quality.table import stated_evaluation
+
+
+def write_card_folder(generator: Generator, folder: Path, *, training_images: bool = False) -> str:
+    """Write the folder → what it holds, in words. Raises CganError where it holds something already, and
+    where the generator's file is its training images and nobody said that these may be published."""
+    if generator.holds_training_images and not training_images:
+        raise CganError(
+            f"{folder}: not written. {generator.caution} If they may be published, add "
+            "--publish-training-images."
+        )
+    evaluation, reference = known(generator)
+    labels = list(range(min(generator.classes, 10)))
+    with new_folder(folder) as new:
+        save_generator(new / GENERATOR.name, generator.model, generator.facts)
+        generator.picture(labels, rows=4).save(new / GRID.name)
+        write_text(new / CARD.name, model_card(generator.facts, evaluation, reference, GRID.name))
+    note = "" if evaluation else "; this generator has no evaluation, so the card has no numbers"
+    return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
+
+
+def known(generator: Generator) -> tuple[Evaluation | None, dict[str, Any]]:
+    """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them;
+    None and empty where none of them is about these weights."""
+    evaluation, reference = stated_evaluation(generator.facts), dict[str, Any]()
+    with contextlib.suppress(CganError):
+        if not evaluation and Path(generator.source).is_file():
+            evaluation, reference = Evaluation.read(EVALUATION), read_json(TRAINING)
+        elif not evaluation:  # where only what drawing needs is installed, this cannot be imported
+            from cgan.pipeline.runs.recorded_run import recorded
+
+            evaluation, reference = recorded(generator.source)
+    if evaluation and evaluation.generator_digest == generator.facts["digest"]:
+        return evaluation, reference
+    return None, {}

@@ -1,0 +1,70 @@
+"""The commands about runs: `report`, `compare`, `reproduce`, `ui`."""
+
+import contextlib
+from typing import Annotated
+
+import typer
+
+from cgan.errors import CganError
+from cgan.pipeline.options import JUDGE
+from cgan.project import require_project
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=JUDGE)
+def report() -> None:
+    """Show how good the trained generator is, and where its pictures and its run are."""
+    require_project()
+    from cgan.pipeline.runs.report import summary
+
+    typer.echo(summary())
+
+
+@app.command(rich_help_panel=JUDGE)
+def compare(
+    run_a: Annotated[
+        str, typer.Argument(metavar="RUN_A", help="Id or alias in MLflow, or a project's folder.")
+    ],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Write reports/compare.md for a pull request.")
+    ] = False,
+) -> None:
+    """Compare two runs: metrics, with the interval of each difference, params and code."""
+    require_project()
+    from cgan.pipeline.runs.compare import compare
+
+    compare(run_a, run_b, typer.echo, markdown)
+
+
+@app.command(rich_help_panel=JUDGE)
+def reproduce(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN_ID", help="Id in MLflow, or champion, or models:/NAME@ALIAS."),
+    ],
+) -> None:
+    """Repeat a training from its commit, params and data, and say whether the bytes are the same.
+
+    Runs the code of its commit in a temporary clone. Exit code 0 if they are equal, else 1.
+    """
+    require_project()
+    from cgan.pipeline.runs.reproduce import reproduce_run
+
+    if not reproduce_run(run, typer.echo):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=JUDGE)
+def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+    """Browse the runs in MLflow's pages, served on this machine until Ctrl-C."""
+    root = require_project()
+    from cgan.pipeline.params_file import load_params
+    from cgan.pipeline.runs.ui import serve_ui
+    from cgan.pipeline.tracking.store import experiment_name
+
+    experiment = "cgan"
+    with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
+        experiment = load_params().tracking.experiment
+    raise typer.Exit(serve_ui(root, port, experiment_name(experiment)))

@@ -1,0 +1,163 @@
+"""`cgan compare`: how two runs differ: metrics with intervals of the difference, params, code."""
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from cgan.evaluation import METRICS, Evaluation, Interval, Metric, context_differences
+from cgan.files import write_text
+from cgan.markdown import table
+from cgan.page.assemble import number
+from cgan.pipeline.runs.recorded_run import recorded
+from cgan.quality.intervals import change_interval
+from cgan.quality.table import quality_line
+from cgan.text import listed, printable
+
+MARKDOWN = Path("reports/compare.md")
+LONGEST_CELL = 300  # characters: a line of quality is not cut
+COLUMNS = ("real images", "A", "B", "B less A", "95 % interval", "B is")
+ARROWS = {"higher": "↑", "lower": "↓"}
+NOT_ALIKE = (
+    "**The numbers are not compared, because the two runs were measured differently.** To compare them, "
+    "evaluate both with one judge, one hold-out and the same params of `evaluate`. `cgan gate` does that for "
+    "the champion and the present generator."
+)
+
+Reference = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A number of both runs. `interval`: at 95 %, of b - a, where it is known; `alike`: measured on as many
+    images, where the value depends on it."""
+
+    metric: Metric
+    a: float
+    b: float
+    interval: Interval | None
+    real: float | None = None  # what real images get
+    alike: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, `within chance`, `not compared`, or empty where no interval says it."""
+        if not self.alike:
+            return "not compared"
+        if not self.interval:
+            return ""
+        low, high = self.interval
+        if low <= 0 <= high:
+            return "within chance"
+        return "better" if (low > 0) == (self.metric.better == "higher") else "worse"
+
+    def cells(self) -> tuple[str, ...]:
+        name = f"{self.metric.name} {ARROWS[self.metric.better]}"
+        difference = self.b - self.a if self.alike else None
+        numbers = map(number, (self.real, self.a, self.b, difference))
+        interval = " to ".join(map(number, self.interval)) if self.interval else "–"
+        return name, *numbers, interval, self.verdict
+
+
+def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
+    """Show how two runs differ, or write it to MARKDOWN. Each is what `recorded` takes."""
+    (evaluation_a, run_a), (evaluation_b, run_b) = recorded(a), recorded(b)
+    text = printable(comparison(evaluation_a, run_a, evaluation_b, run_b), keep="\n")
+    if markdown:
+        write_text(MARKDOWN, text)
+        say(f"{MARKDOWN}: for a pull request.")
+    else:
+        Console().print(Markdown(text))
+
+
+def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference) -> str:
+    """Markdown; numbers only where both were measured alike."""
+    names = [run.get("run_name") or "" for run in (run_a, run_b)]
+    runs = _table("", ("A", "B"), [("run", *names), ("in short", quality_line(a), quality_line(b))])
+    if context := context_differences(a.context, b.context):
+        rows = [(key, *map(str, pair)) for key, pair in context.items()]
+        parts = [NOT_ALIKE, runs, _table("measured with", ("A", "B"), rows)]
+    else:
+        metrics = metric_changes(a, b)
+        rows = [change.cells() for change in metrics]
+        parts = [f"**{in_words(metrics)}**", _judged_by(a, b, metrics), runs, "### Metrics"]
+        parts += [_table("↑: higher is better", COLUMNS, rows, numbers=5)]
+    params_a, params_b = run_a["params"], run_b["params"]
+    params = [(key, params_a.get(key, "–"), params_b.get(key, "–")) for key in params_a | params_b]
+    differ = [(key, its_a, its_b) for key, its_a, its_b in params if its_a != its_b]
+    parts += [f"### Params that differ: {len(differ) or 'none'}", _table("", ("A", "B"), differ)]
+    parts += ["### Code", code_in_words(*(run.get("origin") or {} for run in (run_a, run_b)))]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
+    """Of the metrics that both have."""
+    changes = list[Change]()
+    for key, metric in METRICS.items():
+        of_a, of_b = a.score(key), b.score(key)
+        if metric.in_tables and of_a.value is not None and of_b.value is not None:
+            alike = not context_differences(a.context, b.context, key)
+            interval, real = (change_interval(key, a, b), of_a.real) if alike else (None, None)
+            changes.append(Change(metric, of_a.value, of_b.value, interval, real, alike))
+    return changes
+
+
+def _judged_by(a: Evaluation, b: Evaluation, changes: Sequence[Change]) -> str:
+    """What a reader should know where the drawings judged differ in number; otherwise nothing."""
+    counts = [each.context.get("drawn_images") for each in (a, b)]
+    if counts[0] == counts[1]:
+        return ""
+    text = "{:,} drawings of A were judged and {:,} of B: ".format(*counts)
+    text += "where there are fewer, intervals are wider, and GAN-train has less to learn from."
+    if names := listed([change.metric.name for change in changes if not change.alike]):
+        text += (
+            f" Not compared, as it depends on the number of images: {names}. `cgan gate` draws as many of "
+            "the champion as of the present generator."
+        )
+    return text
+
+
+def in_words(changes: Sequence[Change]) -> str:
+    """`B is better in recall, worse in copies; the rest is within chance.` A difference without an interval
+    is named: of it nothing is known."""
+
+    def named(verdict: str) -> str:
+        names = [c.metric.name for c in changes if c.a != c.b and c.verdict == verdict]
+        return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+    clear = [f"{word} in {names}" for word in ("better", "worse") if (names := named(word))]
+    sentences = [f"B is {', '.join(clear)}"] if clear else []
+    if named("within chance"):
+        sentences.append(
+            "the rest is within chance" if clear else "the differences are within chance"
+        )
+    if unknown := named(""):
+        sentences.append(f"of {unknown}, chance is not known")
+    words = "; ".join(sentences) or "B does not differ from A"
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def code_in_words(a: Mapping[str, str], b: Mapping[str, str]) -> str:
+    """What shows how the code of two runs differs. `a`, `b`: what each was made from."""
+    commits = [origin.get("commit", "") for origin in (a, b)]
+    if not all(commits):
+        return "One of the two runs was made outside of git."
+    text = "Both runs have the same commit."
+    if commits[0] != commits[1]:
+        text = f"`git diff {' '.join(commit[:12] for commit in commits)} -- cgan flows dvc.yaml`"
+    dirty = [name for name, origin in (("A", a), ("B", b)) if origin.get("dirty") == "true"]
+    if dirty:
+        text += f" {' and '.join(dirty)} had uncommitted changes: `source/patch.diff` of the run in MLflow."
+    return text
+
+
+def _table(
+    first: str, heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0
+) -> str:
+    """Nothing where there is no row."""
+    cut = [[textwrap.shorten(c, LONGEST_CELL, placeholder="…") for c in row] for row in rows]
+    return table((first, *heads), cut, numbers) if rows else ""

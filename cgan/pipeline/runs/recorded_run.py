@@ -1,0 +1,52 @@
+"""What is known of a run: its evaluation and what made it, out of a project's folder or of MLflow."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from cgan.errors import CganError
+from cgan.evaluation import Evaluation
+from cgan.files import read_json
+from cgan.pipeline.registry.client import evaluation_of, model_name, open_registry
+from cgan.project import EVALUATION, TRAINING
+
+ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
+
+
+def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
+    """The evaluation of a project's folder, or of what `find_run_id` takes; and `run_name`, `origin` (data,
+    commit, dirty) and `params` of the training, flat and as text, with what was chosen for `auto`.
+
+    Raises CganError where there is none.
+    """
+    if (folder := Path(what)).is_dir():
+        evaluation, about = Evaluation.read(folder / EVALUATION), read_json(folder / TRAINING)
+        params = {key: str(value) for key, value in about["params"].items()}
+        return evaluation, about | {"params": params}
+    run_id = find_run_id(what)
+    with open_registry() as registry:
+        found, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)
+        if not found:
+            raise CganError(
+                f"run {run_id} has no evaluation in {registry.shown}: the stage `record` was not run for it. "
+                "`dvc repro` records the project's present run."
+            )
+    origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
+    reference = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
+    return found, reference | {"params": dict(run.data.params)}
+
+
+def find_run_id(what: str) -> str:
+    """The run of an id, of an alias or of `models:/NAME@ALIAS`. Raises CganError."""
+    if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?", what):
+        return match[1]
+    version = re.fullmatch(r"models:/([\w.-]+)(?:@([^@/]+)|/(\d+))", what)
+    with open_registry(version[1] if version else model_name()) as registry:
+        alias = version[2] or version[3] if version else what
+        number = int(alias) if version and version[3] else registry.aliases().get(alias)
+        if number is None:
+            raise CganError(
+                f"{what!r} names no run: expected a run's id in MLflow, an alias like `champion`, or "
+                "`models:/NAME@ALIAS`. `cgan registry list` shows the aliases."
+            )
+        return registry.version(number).run_id

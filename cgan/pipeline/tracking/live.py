@@ -1,0 +1,119 @@
+"""A training in MLflow while it goes on: sent by a thread of its own, which ends at the first failure."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgan.errors import Interrupted
+from cgan.pipeline.tracking import store
+from cgan.pipeline.tracking.run import ENDED_BY, Point, Run
+from cgan.project import SOURCE, project_root
+
+TOGETHER_S = 1.0  # what comes within this time is sent in one call
+PATIENCE_S = 4.5  # for what is still to be sent at the end
+
+log = logging.getLogger(__name__)
+
+
+class Live:
+    """A tracker of a training, which waits for MLflow at its end only, and then no longer than PATIENCE_S.
+    `about` is `Run`'s; `load` measures the machine's load, for each probe."""
+
+    def __init__(self, about: Mapping[str, Any], load: Callable[[], Mapping[str, float]]) -> None:
+        self.run_id: str | None = None  # once MLflow has given one
+        self._about, self._load, self._now_ms = about, load, int(about["began_ms"])
+        self._numbers: SimpleQueue[tuple[dict[str, float], int, int]] = SimpleQueue()
+        self._images: SimpleQueue[tuple[str, NDArray[np.uint8], int, int]] = SimpleQueue()
+        self._uri, self._status, self._ended_by = store.store_uri(project_root()), "RUNNING", ""
+        self._has_failed, self._is_over, self._is_loaded = (
+            False,
+            threading.Event(),
+            threading.Event(),
+        )
+        store.set_up()  # here: on a thread it would change the environment while torch reads it
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no memory
+            self._fail(error)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        if not self._has_failed:
+            self._numbers.put((dict(metrics), step, self._time_ms()))
+
+    def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
+        if not self._has_failed:
+            self._images.put((name, image.copy(), step, self._time_ms()))
+
+    def _time_ms(self) -> int:
+        """Now; where the clock is set back, it stands still until it has caught up."""
+        self._now_ms = max(self._now_ms, time.time_ns() // 1_000_000)
+        return self._now_ms
+
+    def _send(self) -> None:
+        try:
+            client = store.open_store(self._uri)
+            self._is_loaded.set()
+            run = Run(client, self._about)
+            client.update_run(run.run_id, status="RUNNING")
+            run.describe({})
+            run.log_files(sorted(SOURCE.glob("*")), SOURCE.name)
+            self.run_id = run.run_id
+            while not self._is_over.wait(TOGETHER_S):
+                self._send_what_waits(run)
+            self._send_what_waits(run)
+            if self._ended_by:
+                client.set_tag(run.run_id, ENDED_BY, self._ended_by)
+            client.set_terminated(run.run_id, self._status, self._time_ms())
+        except Exception as error:  # of MLflow, of what it imports, of a machine that is full
+            self._fail(error)
+
+    def _send_what_waits(self, run: Run) -> None:
+        points = list[Point]()
+        while not self._numbers.empty():
+            metrics, step, time_ms = self._numbers.get()
+            if any(key.startswith("probe/") for key in metrics):
+                metrics |= self._load()
+            points += [(key, value, step, time_ms) for key, value in metrics.items()]
+        run.log_metrics(points)
+        while not self._images.empty():
+            run.log_image(*self._images.get())
+
+    def end(self, status: str, ended_by: str) -> None:
+        self._status, self._ended_by = status, ended_by
+        self._is_over.set()
+        self._is_loaded.wait()  # for MLflow's import, and for no server
+        if not self._has_failed:
+            self._thread.join(PATIENCE_S)
+            if self._thread.is_alive():
+                self._fail(TimeoutError("no answer in time"))
+
+    def _fail(self, error: Exception) -> None:
+        if not self._has_failed:
+            words = "%s. The training goes on, and the stage record sends its run."
+            log.warning(words, store.unusable(self._uri, error))
+        self._has_failed = True
+        self._is_loaded.set()
+
+
+@contextlib.contextmanager
+def live_run(about: Mapping[str, Any], load: Callable[[], Mapping[str, float]]) -> Iterator[Live]:
+    """The run of a training, from its begin to its end."""
+    live, status, ended_by = Live(about, load), "FINISHED", ""
+    try:
+        yield live
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
+        ended_by = f"{type(error).__name__}: {error}"[:1000]
+        raise
+    finally:
+        live.end(status, ended_by)

@@ -1,0 +1,166 @@
+"""The MLflow run of a training: found by its key or made, and completed.
+
+What the run has is asked for first, so that nothing is in it twice, whatever was killed at whatever moment:
+the steps of a metric, the names of pictures, the model. A file takes the place of itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cgan.errors import TrackingError
+from cgan.hosts import without_credentials
+from cgan.pipeline.tracking import store
+from cgan.project import project_root
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities import Run as MlflowRun
+
+# Tags: the run's key; the hash of the generator's file; of all else that a run's numbers depend on.
+RUN_KEY_TAG, WEIGHTS, MEASURED_WITH = "cgan.run_key", "cgan.generator_sha256", "cgan.measured_with"
+ENDED_BY = "cgan.ended_by"  # why a training did not finish
+MODEL_NAME, JUDGED = "generator", "quality/"
+DIGITS, SHOWN = 6, 256  # of a metric: what float32 has; pixels that MLflow's page has for a picture
+AT_ONCE = 1000  # metrics that MLflow takes in one call
+
+Point = tuple[str, float, int, int]  # of a metric: name, value, step, time in ms
+
+
+class Run:
+    """`about`: run_key, run_name, experiment, began_ms, params (flat), tags, dataset (at least name, path and
+    sha256). All methods raise whatever MLflow raises."""
+
+    def __init__(self, client: MlflowClient, about: Mapping[str, Any]) -> None:
+        experiment, key = store.experiment_id(client, about["experiment"]), about["run_key"]
+        with store.store_locked():  # two at once find one run
+            found = client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{key}'")
+            named = {RUN_KEY_TAG: key}, about["run_name"]
+            run = found[0] if found else client.create_run(experiment, about["began_ms"], *named)
+        self.client, self.about, self.was, self.run_id = client, about, run, run.info.run_id
+        uri = without_credentials(str(client.tracking_uri))
+        experiment = run.info.experiment_id
+        self.place = {"run_id": self.run_id, "experiment_id": experiment, "tracking_uri": uri}
+        self._steps: dict[str, set[int]] = {}
+        self._pictures: list[str] | None = None
+
+    def describe(self, tags: Mapping[str, str]) -> None:
+        """Params, tags, more of them, and the dataset."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+        known, given = self.was.data.params, self.about["params"].items()
+        # Another value is refused; one on which no result depends can have changed since.
+        new = [Param(key, str(value)) for key, value in given if key not in known]
+        self.client.log_batch(self.run_id, params=new)
+        self.set_tags(self.about["tags"] | tags)
+        if (
+            ENDED_BY in self.was.data.tags
+        ):  # of a failure or a stop, after which the training went on
+            self.client.delete_tag(self.run_id, ENDED_BY)
+        facts = self.about["dataset"]
+        source, profile = json.dumps({"uri": facts["path"]}), json.dumps(facts)
+        data = Dataset(facts["name"], facts["sha256"][:12], "local", source, profile=profile)
+        context = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(self.run_id, [DatasetInput(data, [context])])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        named = [RunTag(*tag) for tag in self._named(tags).items()]
+        self.client.log_batch(self.run_id, tags=named)
+
+    def _named(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """RUN_ID in a tag becomes the run's id."""
+        return {key: value.replace(store.RUN_ID, self.run_id) for key, value in tags.items()}
+
+    def log_metrics(self, points: Iterable[Point]) -> None:
+        """Each step of a series once, and numbers of an evaluation where they have changed, for the model's
+        page too. A value that is not finite becomes a tag, since charts cannot show it."""
+        from mlflow.entities import Metric
+
+        metrics, model = list[Metric](), model_of(self.client, self.was)
+        for key, value, step, time_ms in points:
+            value = float(f"{value:.{DIGITS}g}")
+            if not math.isfinite(value):
+                self.client.set_tag(self.run_id, f"not_finite.{key}", f"{value} at step {step}")
+            elif self._lacks(key, value, step):
+                model_id = model.model_id if model and key.startswith(JUDGED) else None
+                metrics.append(Metric(key, value, time_ms, step, model_id=model_id))
+        for start in range(0, len(metrics), AT_ONCE):
+            self.client.log_batch(self.run_id, metrics[start : start + AT_ONCE])
+
+    def _lacks(self, key: str, value: float, step: int) -> bool:
+        latest = self.was.data.metrics.get(key)
+        if key.startswith(JUDGED):
+            return latest != value
+        if key not in self._steps:
+            points = [] if latest is None else self.client.get_metric_history(self.run_id, key)
+            self._steps[key] = {point.step for point in points}
+        before = len(self._steps[key])
+        self._steps[key].add(step)
+        return len(self._steps[key]) > before
+
+    def log_image(self, name: str, image: NDArray[np.uint8], step: int, time_ms: int) -> None:
+        """uint8 [H, W] or [H, W, 3]; a small one is enlarged."""
+        if self._pictures is None:
+            self._pictures = [
+                found.path for found in self.client.list_artifacts(self.run_id, "images")
+            ]
+        mark = f"{name.rpartition('/')[2]}+step+{step}+"  # MLflow ends the name of each at random
+        if not any(mark in path for path in self._pictures):
+            scale = max(1, SHOWN // max(image.shape[:2]))
+            shown = Image.fromarray(image.repeat(scale, 0).repeat(scale, 1))
+            self.client.log_image(self.run_id, shown, None, name, step, time_ms)
+
+    def log_files(self, paths: Iterable[Path], folder: str = "") -> None:
+        for path in paths:
+            self.client.log_artifact(self.run_id, str(path), folder or None)
+
+    def log_model(self, save: Callable[[Path], Any], step: int, tags: Mapping[str, str]) -> None:
+        """`save` writes the folder that MLflow is to keep as the run's model."""
+        from mlflow.entities import LoggedModelOutput
+
+        run = self.client.get_run(self.run_id)
+        model = model_of(self.client, run) or self.client.create_logged_model(
+            *(run.info.experiment_id, MODEL_NAME, self.run_id, self._named(tags), run.data.params),
+            model_type="generator",
+        )
+        if model.status == "READY":
+            return
+        outputs = run.outputs.model_outputs if run.outputs else []
+        if not any(output.model_id == model.model_id for output in outputs):  # MLflow takes it once
+            self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step)])
+        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+            save(Path(folder, "model"))
+            self.client.log_model_artifacts(model.model_id, f"{folder}/model")
+        self.client.finalize_logged_model(model.model_id, "READY")
+
+
+def model_of(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
+    """The run's, once there is one."""
+    made_by = f"source_run_id = '{run.info.run_id}' AND name = '{MODEL_NAME}'"
+    return next(iter(client.search_logged_models([run.info.experiment_id], made_by)), None)
+
+
+@contextlib.contextmanager
+def open_run(about: Mapping[str, Any], command: str = "dvc repro") -> Iterator[Run]:
+    """Raises TrackingError where MLflow fails, here or while `command` adds to the run."""
+    uri = store.store_uri(project_root())
+    try:
+        yield Run(store.open_store(uri), about)
+    except Exception as error:  # of MLflow, of what it imports, of a machine that is full
+        raise TrackingError(
+            f"{store.unusable(uri, error)}, so run `{about['run_name']}` is not complete there. Start it, "
+            f"or set {store.STORE} to another store, then run `{command}` again: it sends what is missing."
+        ) from None

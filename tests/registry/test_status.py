@@ -1,0 +1,256 @@
+"""`cgan status` on a real store, and `cgan report` on damaged files."""
+
+import contextlib
+import io
+import json
+import shutil
+import socket
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from rich.console import Console
+from tracked import root as root
+
+from cgan.cli import main
+from cgan.errors import CganError
+from cgan.evaluation import METRICS
+from cgan.files import locked
+from cgan.pipeline.registry.client import LAST_VERDICT, open_registry
+from cgan.pipeline.registry.status import status
+from cgan.pipeline.runs.report import rank, summary
+from cgan.pipeline.tracking.run import MEASURED_WITH, WEIGHTS
+from cgan.project import TRAIN_LOCK, project_root
+
+EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
+
+
+@pytest.fixture(autouse=True)
+def clone(root: Path) -> None:
+    """The files of git that the screen reads, and an empty store; nothing made yet."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, root)
+
+
+def screen(root: Path) -> str:
+    output = io.StringIO()
+    status(root, Console(file=output, width=20, highlight=False))  # no line is broken
+    text = output.getvalue()
+    assert "\x1b" not in text and "\x07" not in text, "foreign text commands no terminal"
+    return " ".join(text.split())
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def trained(
+    name: str,
+    verdict: str = "",
+    summary: str = "",
+    *,
+    status: str = "FINISHED",
+    fingerprint: str = "elsewhere",
+    **metrics: float,
+) -> str:
+    """A training in the store, and its version where the gate has judged it; the run's id."""
+    with open_registry("cgan") as registry:
+        client = registry.client
+        known = client.get_experiment_by_name("cgan")
+        experiment_id = known.experiment_id if known else client.create_experiment("cgan")
+        tags = {"mlflow.source.name": "cgan.stages.train", "git.dirty": "true"}
+        tags |= {"mlflow.source.git.commit": "abcdef0123456789", "cgan.fingerprint": fingerprint}
+        run_id = str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
+        for key, value in metrics.items():
+            client.log_metric(run_id, f"quality/{key}", value)
+        if status != "RUNNING":
+            client.set_terminated(run_id, status)
+        if verdict:
+            if not registry.versions():
+                client.create_registered_model("cgan")
+            tags = {"gate.verdict": verdict, "gate.summary": summary}
+            client.create_model_version("cgan", "file:///x", run_id, tags=tags)
+        return run_id
+
+
+def test_an_empty_clone_says_what_to_do_and_makes_nothing_itself(root: Path) -> None:
+    (root / "mlflow.db").unlink()
+    before = sorted(root.rglob("*"))
+    text = screen(root)
+    assert "Data not fetched yet: `make repro`" in text and "there is no MLflow store" in text
+    assert sorted(root.rglob("*")) == before
+
+
+def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(root: Path) -> None:
+    assert "Champion none yet" in screen(root)
+    with open_registry("cgan") as registry:
+        trash = registry.client.create_experiment("cgan")
+        registry.client.delete_experiment(trash)
+        assert f"restore --experiment-id {trash}`" in screen(root)
+        registry.client.restore_experiment(trash)
+    numbers = {"conditional_accuracy": 0.991, "fid_judge": 1.25}
+    trained(f"{EVIL} run", "promoted", f"{EVIL} is the first champion.", **numbers)
+    with open_registry("cgan") as registry:
+        registry.promote(1, instead_of=None, why="the first")
+    text = screen(root)
+    assert "version 1, since " in text and "[red]deconv[/red] run · FINISHED" in text
+    assert "conditional accuracy 99.1 % · Fréchet distance 1.25" in text
+    assert "[red]deconv[/red] is the first champion." in text
+    trained("second run", "blocked", "Version 2 is blocked: worse.")
+    third = trained("third run")
+    text = screen(root)
+    assert "Verdict Version 2 is blocked: worse." in text and text.count("Verdict") == 1
+    assert "third run · FINISHED · trained " in text and "commit abcdef01 with changes" in text
+    assert f"run {third}, not judged yet: `cgan gate`" in text
+    assert "not evaluated yet: `dvc repro` does it" in text, "it has no numbers of another run"
+
+
+def test_a_run_has_its_rank_among_those_on_the_same_data_measured_alike(root: Path) -> None:
+    runs = {}
+    # The same bytes twice: luck has nothing to do with it.
+    measured = {"best": (0.30, 0.01), "best again": (0.30, 0.01), "close": (0.31, 0.1)}
+    measured |= {"worst": (0.9, 0.01), "other data": (0.1, 0.1)}
+    for name, (distance, spread) in measured.items():
+        runs[name] = run_id = trained(name, fid_judge=distance)
+        with open_registry("cgan") as registry:
+            registry.client.set_tag(run_id, MEASURED_WITH, "de"[name == "other data"])
+            registry.client.set_tag(run_id, WEIGHTS, name.removesuffix(" again"))
+            entry = {"value": distance, "replicates": [-spread, spread, 0.0]}
+            report = {"fid_judge": entry, "measurement_context": {"seed": 1}}
+            registry.client.log_dict(run_id, report, "reports/evaluation.json")
+    by = "of 3 generators by Fréchet distance"
+    for name in ("best", "best again"):
+        assert rank(runs[name]) == (
+            f"number 1 {by}, 0.3; close has 0.31, and the difference is within chance"
+        )
+    assert rank(runs["worst"]) in [
+        f"number 3 {by}, 0.9; {twin} has 0.3, and the difference is more than chance"
+        for twin in ("best", "best again")
+    ]
+    assert rank(runs["other data"]) == rank(trained("without a tag", fid_judge=0.1)) == ""
+
+
+def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(root: Path) -> None:
+    trained("good")
+    trained("cancelled", status="KILLED")
+    (root / ".cgan/runs/killed").mkdir(parents=True)
+    assert "Cut off" not in screen(root)
+    trained("killed", status="RUNNING", fingerprint="killed")  # nobody holds its lock
+    text = screen(root)
+    assert "Last training good · FINISHED" in text and "Trains now" not in text
+    assert "Cut off killed · its process is gone, though MLflow says RUNNING" in text
+    (root / ".cgan/runs/alive").mkdir()
+    trained("alive", status="RUNNING", fingerprint="alive")
+    with locked(root / ".cgan/runs/alive.lock"):
+        assert "Trains now alive · RUNNING" in screen(root) and "good" not in screen(root)
+    trained("far away", status="RUNNING")
+    assert "Trains now far away" in screen(root)
+
+
+def test_a_monitor_hears_of_a_verdict_that_is_too_old_and_of_a_store_that_is_away(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From outside: what watches for dead runs in Prefect's server can fail, and says nothing then."""
+
+    def asked(age: str) -> tuple[int, str]:
+        with monkeypatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+            patch.setattr(sys, "argv", ["cgan", "status", "--max-age", age])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return int(ended.value.code or 0), said.getvalue()
+
+    code, words = asked("26h")
+    assert code == 1 and "`cgan gate` has not decided anything yet in the MLflow store" in words
+    trained("a run", "blocked", "Version 1 is blocked: worse.")
+    with open_registry("cgan") as registry:
+        registry.decided()
+        assert asked("1m") == (0, ""), "silence is good"
+        past = datetime.now(UTC) - timedelta(hours=25.5)
+        tag = f"{past:%Y-%m-%dT%H:%M:%SZ}"
+        registry.client.set_registered_model_tag("cgan", LAST_VERDICT, tag)
+    assert asked("26h") == asked("2d") == asked("1531m") == (0, "")
+    code, words = asked("25h")
+    assert code == 1 and words.startswith(
+        f"Error: the last verdict of `cgan gate` is 25.5 h old ({tag}), expected at most 25 h"
+    )
+    assert words.count("\n") == 1, "one line for cron's mail"
+    assert asked("1529m")[0] == 1 and asked("26")[0] == 2 and asked("h")[0] == 2
+    with open_registry(
+        "cgan"
+    ) as registry:  # a clock that was set forward would say that all is well
+        registry.client.set_registered_model_tag("cgan", LAST_VERDICT, "2999-01-01T00:00:00Z")
+    code, words = asked("26h")
+    assert code == 1 and "lies in the future (2999-01-01T00:00:00Z)" in words
+    (root / "mlflow.db").unlink()
+    code, words = asked("26h")
+    assert code == 1 and "there is no MLflow store" in words
+
+
+def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path) -> None:
+    write(root / "data/raw/source.json", {"rows": "x"})
+    text = screen(root)
+    assert "unknown: " in text and "Champion none yet" in text
+
+
+def test_a_server_that_says_nothing_costs_seconds_and_shows_no_password(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@{address}")
+        began = time.monotonic()
+        text = screen(root)
+        assert time.monotonic() - began < 15
+    assert f"unknown: the MLflow store http://{address} cannot be used" in text
+    assert "secret" not in text
+
+
+def test_report_says_that_the_first_training_is_not_done_yet() -> None:
+    with pytest.raises(CganError, match="Run the pipeline first"):
+        summary()
+    lock = project_root() / TRAIN_LOCK
+    assert not lock.parent.exists(), "nothing is made"
+    with locked(lock), pytest.raises(CganError, match=r"A training runs here now.*`cgan status`"):
+        summary()
+    with pytest.raises(CganError, match="Run the pipeline first"):
+        summary()
+
+
+def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message() -> None:
+    write(Path("models/generator.safetensors"), {})
+    measured: dict[str, Any] = {
+        key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")
+    }
+    measured["measurement_context"] = {"drawn_images": 100, "draws": 3}
+    judge = {"judge": {"accuracy": 0.9, "heldout_images": 50}}
+    write(Path("reports/judge.json"), judge)
+    write(Path("reports/evaluation.json"), measured)
+    shown = summary()
+    first = shown.splitlines()[0]
+    assert "90.0 % of the drawings show the class asked for (real images 50.0 %" in first
+    assert METRICS["conditional_accuracy"].meaning in shown and "  cgan draw 0,1 --seed" in shown
+    measured["class_names"] = ["a red dog", "cat", "eel", "owl"]
+    write(Path("reports/evaluation.json"), measured)
+    write(Path("models/training.json"), {"run_name": "a run"})
+    assert "  in MLflow     not recorded yet: dvc repro" in summary()
+    write(Path("models/mlflow_run.json"), {"run_id": "77"})
+    shown = summary()
+    assert "  cgan draw 'a red dog, cat, eel' --seed" in shown and " cgan ui, then http:" in shown
+    for name, content, good in (
+        ("judge", "[1]", judge),
+        ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}', judge),
+        ("evaluation", '{"measurement_context": {}}', measured),
+        ("evaluation", "{", measured),
+    ):
+        Path(f"reports/{name}.json").write_text(content)
+        with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):
+            summary()
+        write(Path(f"reports/{name}.json"), good)
+    Path("models/generator.safetensors").unlink()
+    with pytest.raises(CganError, match=r"is about a generator that is gone.*dvc checkout"):
+        summary()

@@ -1,0 +1,101 @@
+"""`cgan ui`: MLflow's server on the project's store."""
+
+import contextlib
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, free_port, listens, wait_until
+from tracked import log_steps, training
+from tracked import root as root
+
+from cgan.cli import main
+from cgan.errors import CganError
+from cgan.hosts import answers, beside_proxies, require_free, run_page, site_of
+from cgan.pipeline.runs.ui import serve_ui
+
+
+@pytest.mark.slow
+def test_the_ui_says_where_the_runs_are_and_ends_with_all_that_it_started(root: Path) -> None:
+    with training() as tracker:
+        log_steps(tracker)
+    port = free_port()
+    command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert listens(port)
+        process.send_signal(signal.SIGTERM)
+    place = f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
+    assert line == f"MLflow: {place} (Ctrl-C ends it)\n"
+    wait_until(lambda: not listens(port), 30)
+
+
+def test_a_server_is_not_served_again_and_an_address_must_be_of_this_machine(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for host in ("203.0.113.9", "nobody.invalid", "a b"):
+        with pytest.raises(CganError, match=r"give an address of this machine"):
+            require_free(host, 0, "--port")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
+    with pytest.raises(CganError, match=r"is http://host, a server"):
+        serve_ui(root, free_port(), "cgan")
+
+
+def test_a_store_of_another_version_is_refused_in_words(root: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, root / "mlflow.db")
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as store, store:
+        store.execute("update alembic_version set version_num = 'ffffffffffff'")
+    with pytest.raises(CganError, match=r"mlflow\.db cannot be shown.*ffffffffffff.*newer MLflow"):
+        serve_ui(root, free_port(), "cgan")
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_DEFAULT_ARTIFACT_ROOT"])
+def test_a_bucket_without_its_package_is_told_before_anything_is_sent_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "s3://bucket/runs")
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.setattr("cgan.cli.extras_with", lambda module: ["s3"] * (module == "boto3"))
+    monkeypatch.setattr(sys, "argv", ["cgan", "ui", "--port", str(free_port())])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "this needs the extra `s3`: there is no package boto3 here" in said
+    assert (
+        "boto3" in (ROOT / "pyproject.toml").read_text().partition("\ns3 = [")[2].partition("]")[0]
+    )
+
+
+def test_a_port_that_takes_connections_and_says_nothing_is_no_server_yet() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        threading.Timer(0.2, silent.close).start()
+        assert not answers(silent.getsockname()[1])
+
+
+def test_a_proxy_is_not_asked_for_this_machine() -> None:
+    assert beside_proxies({"PATH": "/bin", "HTTP_PROXY": ""}) == {}, "the system's settings count"
+    for name in ("HTTP_PROXY", "https_proxy", "all_proxy"):
+        found = beside_proxies(
+            {name: "http://proxy:8", "NO_PROXY": "a.example, .b", "no_proxy": ".b"}
+        )
+        assert found == dict.fromkeys(
+            ("NO_PROXY", "no_proxy"), ".b,a.example,127.0.0.1,localhost,::1"
+        )
+
+
+def test_addresses_lead_to_where_a_server_listens_and_to_the_view_for_trainings() -> None:
+    assert site_of("10.0.0.1", 5) == "http://10.0.0.1:5"
+    assert site_of("0.0.0.0", 5) == site_of("::", 5) == "http://127.0.0.1:5"
+    assert site_of("fd00::1", 5) == "http://[fd00::1]:5"
+    training = "workflowType=machine_learning"
+    place = "http://mlflow.example/#/experiments/3/runs"
+    assert run_page("http://mlflow.example/", "3", "ab") == f"{place}/ab?{training}"
+    assert run_page("http://mlflow.example", "3") == f"{place}?{training}"
