@@ -31,7 +31,7 @@ from cgan.quality import comparison, evaluation, likeness, metrics
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, MAX_BLOCKS
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluation import Conditions, classes_asked, evaluate, gan_train
-from cgan.quality.intervals import difference
+from cgan.quality.intervals import difference_interval
 from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
 from cgan.quality.likeness import find_replicas
 from cgan.quality.metrics import (
@@ -333,7 +333,7 @@ def test_real_images_that_the_judge_has_not_seen_get_the_floor_at_the_asked_coun
         by_heart += [] if heart.interval[0] <= 0 <= heart.interval[1] else [key]
     assert not off and by_heart, (off, by_heart)
     known, its = evaluation_set.agreement, perfect.accuracy
-    low, high = difference(its.value, its.interval, known.value, known.interval)
+    low, high = difference_interval(its.value, its.interval, known.value, known.interval)
     assert low <= 0 <= high
 
 

@@ -19,7 +19,7 @@ from cgan.drawing.class_names import names_in
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.project import EVALUATION, GENERATOR
-from cgan.quality.table import tracked
+from cgan.quality.table import tracked_values
 
 HEAD = re.compile(r"^---\n([\S\s]*?)\n---[ \t]*\n")  # as the Hub's server finds it
 REPORT: dict[str, Any] = {
@@ -106,7 +106,9 @@ def test_the_folder_holds_generator_card_and_picture_and_numbers_of_no_other(pro
     assert Path("hub", GENERATOR.name).read_bytes() == GENERATOR.read_bytes()
     evaluation = Evaluation.read(EVALUATION)
     metrics = read(Path("hub/README.md").read_text())[0]["model-index"][0]["results"][0]["metrics"]
-    assert {f"quality/{each['type']}": each["value"] for each in metrics} == tracked(evaluation)
+    assert {f"quality/{each['type']}": each["value"] for each in metrics} == tracked_values(
+        evaluation
+    )
     assert Path("hub/grid.png").read_bytes()[:4] == b"\x89PNG"
     context = {**evaluation.context, "generator_digest": "another"}
     replace(evaluation, context=context).write(EVALUATION)

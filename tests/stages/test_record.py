@@ -32,7 +32,7 @@ from cgan.project import (
     training_folder,
     training_lock,
 )
-from cgan.quality.table import tracked
+from cgan.quality.table import tracked_values
 from cgan.stages import record
 from cgan.text import percent
 
@@ -63,7 +63,7 @@ def assert_complete(root: Path, store: Path | None = None) -> Store:
     """One finished run with all that the stages left, each point, picture and model once."""
     held = Store(store or root / "mlflow.db")
     ((run_id, name, status),) = held.runs()
-    about, numbers = read_json(TRAINING), tracked(Evaluation.read(EVALUATION))
+    about, numbers = read_json(TRAINING), tracked_values(Evaluation.read(EVALUATION))
     assert (name, status) == ("a run", "FINISHED")
     assert read_json(RUN_REFERENCE)["run_id"] == run_id
     for key in SERIES:
