@@ -16,6 +16,7 @@ from cgan.pipeline.options import PRODUCTION
 from cgan.pipeline.project import commands as project
 from cgan.pipeline.registry import commands as registry
 from cgan.pipeline.runs import commands as runs
+from cgan.project import GENERATOR
 from cgan.text import ensure_streams
 
 DRAW = "Draw: cgan draw 2024 --seed 7"
@@ -103,7 +104,7 @@ def draw(
     from cgan.drawing.screen import show as show_drawings
     from cgan.model.sampling import save_png
 
-    model, note = (model, "") if model else default_source()
+    model, note = (model, "") if model else default_source(GENERATOR)
     generator = Generator.load(model)
     if per_class is not None:
         expected = generator.model.seconds_per_drawing * per_class * generator.classes
@@ -165,7 +166,7 @@ def card(
     from cgan.drawing.generator import Generator, default_source
     from cgan.pipeline.runs.card import write_card_folder
 
-    source, note = (model, "") if model else default_source()
+    source, note = (model, "") if model else default_source(GENERATOR)
     generator = Generator.load(source)
     words = write_card_folder(generator, folder, training_images=publish_training_images)
     typer.echo(words + note)

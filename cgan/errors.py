@@ -1,15 +1,9 @@
-"""User errors. Every message says where, what was expected, what was found and what to do;
+"""The errors that a user can mend. Each message says where, what was expected, what was found and what to do;
 `cgan.cli` and the stages print it without a traceback and exit with 1."""
 
-import contextlib
-import json
 import re
-from collections.abc import Iterator
 
 from cgan.text import printable
-
-# What brings data and models that others made; DVC doesn't say how to begin.
-DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://host/folder`, docs/storage.md)"
 
 
 class CganError(Exception):
@@ -18,28 +12,6 @@ class CganError(Exception):
     def __str__(self) -> str:
         """One paragraph, of printable characters."""
         return printable(re.sub(r"\n{2,}", "\n", super().__str__()), keep="\n")
-
-
-@contextlib.contextmanager
-def naming_keywords() -> Iterator[None]:
-    """Errors inside name keywords, which a notebook gives, where those of a stage name params."""
-    try:
-        yield
-    except CganError as error:
-        error.args = (keywords_for_params(str(error.args[0])),)
-        raise
-
-
-def keywords_for_params(text: str) -> str:
-    """`Set `data.fit: pad` in params.yaml` → `Set `fit="pad"``."""
-    text = re.sub(r",? in (the section `\w+` of )?params\.yaml,?", "", text)
-    text = re.sub(
-        r"`(?:(?:data|validate|preprocess)\.)?([a-z_]+): ([\w-]+)`",
-        lambda found: f"`{found[1]}={found[2] if found[2].isdecimal() else json.dumps(found[2])}`",
-        text,
-    )
-    text = re.sub(r"`(?:data|validate|preprocess)\.(\w+)`", r"`\1`", text)
-    return text.replace("`holdout_fraction`", "`fraction`")
 
 
 class ParamsError(CganError):

@@ -135,7 +135,7 @@ def locked(path: Path, *, wait: bool = True, inherited: bool = False) -> Iterato
                 raise
             raise CganError(
                 f"{path}: this file system has no locks ({error.strerror}), and without them two processes "
-                "would write at once. Mount it with locks, or use a project and CGAN_HOME on a local disk."
+                "would write at once. Mount it with locks, or use a local disk (and a local CGAN_HOME)."
             ) from None
         yield True
 

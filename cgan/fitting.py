@@ -18,6 +18,7 @@ import pandas as pd
 from cgan import notebook
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
+from cgan.files import locked, require_writable
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.model.model_file import digest_of, generator_facts
@@ -28,15 +29,16 @@ from cgan.params.checks import check_train
 from cgan.params.presets import preset_params
 from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge, require_judge_of
+from cgan.settings import as_keywords
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
+from cgan.training.batches import require_batch
 from cgan.training.fingerprint import fingerprint, result_facts
-from cgan.training.generator import file_facts, train_generator
-from cgan.training.loop import Trained
+from cgan.training.loop import TrainingResult, file_facts, train_generator
 from cgan.training.monitoring import PROBE
 from cgan.training.state import COLUMNS
 
-CLASSES = 20  # that are shown where there is no preview
+PREVIEW_CLASSES = 20  # where there is no preview of the training's own
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class Run:
         """The last preview as PNG; where there is none, a drawing of each of the first classes."""
         if self.previews:
             return self.previews[max(self.previews)]
-        shown = list(range(min(self.generator.classes, CLASSES)))
+        shown = list(range(min(self.generator.classes, PREVIEW_CLASSES)))
         return encode_png(np.asarray(self.generator.picture(shown)))
 
     def __repr__(self) -> str:
@@ -109,6 +111,7 @@ class Run:
         return rows + notebook.picture(self.preview, ", ".join(self.generator.class_names))
 
 
+@as_keywords()
 def fit(
     images: Images,
     preset: str = "default",
@@ -127,18 +130,21 @@ def fit(
     `preset`: default, fast, best, gpu, demo or local_score (`cgan.params.presets`). `params`: any param of a
     training by its name, such as `total_kimg=320.0` or `device="cuda"`; `TrainChoices` in
     `cgan.params.sections` has them all, with defaults and limits. Where one is `auto`, the images decide:
-    `run.choice` says what, and why. With the same images, params and torch on one kind of machine, the same
-    seed gives the same bytes, in `dvc repro`, too.
+    `run.choice` says what, and why. Of fewer images than a preset's batch, all are a batch. With the same
+    images, params and torch on one kind of machine, the same seed gives the same bytes, in `dvc repro`, too.
 
     `folder` keeps checkpoints: after a crash the same call goes on from the last one, and a finished one
-    returns at once. `judge`, trained on the same images, probes the quality during the training, and stops
-    one that has collapsed; without one nothing is probed. `progress=False` shows no bar.
+    returns at once. While one call trains there, the same call elsewhere is refused.
+
+    `judge`, trained on the same images, probes the quality during the training, and stops one that has
+    collapsed; without one nothing is probed. `progress=False` shows no bar.
 
     Ctrl-C, or a notebook's stop button, ends the training after this step: the run has the generator so far,
     and `run.finished` is False. A second one raises KeyboardInterrupt.
 
     Raises ParamsError for a param that does not exist or does not fit, DataError for no images, none of
-    some class, or a judge of others, and TrainingError where the training diverges.
+    some class, or a judge of others, CganError for a folder that cannot be used or is in use, and
+    TrainingError where the training diverges.
     """
     if not isinstance(images, Images):
         raise CganError(
@@ -147,35 +153,37 @@ def fit(
         )
     if not len(images):
         raise DataError("cgan.fit: expected images to train on, found none.")
-    if not images.counts.all():
-        absent = [
-            name for name, count in zip(images.class_names, images.counts, strict=True) if not count
-        ]
+    if absent := images.classes_without_images:
         raise DataError(
             f"cgan.fit: expected images of every class, found none of {listed(absent)}. Add some, or number "
             "the classes without gaps: `names, labels = numpy.unique(labels, return_inverse=True)`."
         )
     if judge:
         require_judge_of(judge, images)
-    choices = check_train(preset_params(preset) | {"seed": seed} | params, "cgan.fit")
-    choice = choose(choices, images)
+    values = preset_params(preset)
+    if len(images) < values["batch_size"]:
+        values["batch_size"] = "auto"
+    choice = choose(check_train(values | {"seed": seed} | params, "cgan.fit"), images)
     p = choice.params
+    if not choice.sampler:
+        require_batch(images, p)
+    checkpoints = None
     if folder is not None:
         hardware = choose_hardware(p.device, p.precision)
         digest = digest_of(judge.state_dict()) if judge else ""
-        folder = Path(folder) / fingerprint(result_facts(p, images, hardware, digest))
+        checkpoints = Path(folder) / fingerprint(result_facts(p, images, hardware, digest))
     bar = partial(progress_bar, "training", images_a_step=p.batch_size) if progress else iter
-    with deterministic(), stopping_at_ctrl_c() as stopping:
-        trained = train_generator(
+    with only_fit_in(checkpoints), deterministic(), catch_ctrl_c() as stopping:
+        result = train_generator(
             images,
             choice,
             judge=judge,
-            folder=folder,
+            folder=checkpoints,
             progress=bar,
             stopping=stopping,
             keep_partial=True,
         )
-    run = run_of(trained, choice, images)
+    run = run_of(result, choice, images)
     if not run.finished:
         rest = "nothing was saved" if folder is None else "the same call goes on from there"
         log.warning(
@@ -184,18 +192,42 @@ def fit(
     return run
 
 
-def run_of(trained: Trained, choice: Choice, images: Images) -> Run:
+@contextlib.contextmanager
+def only_fit_in(checkpoints: Path | None) -> Iterator[None]:
+    """Hold the folder of a training; a kill lets go of it. Raises CganError where it cannot be made, or where
+    another process or thread trains there."""
+    if checkpoints is None:
+        yield
+        return
+    folder = checkpoints.parent
+    try:
+        require_writable(checkpoints / "lock")
+    except OSError as error:
+        raise CganError(
+            f"cgan.fit: expected a folder for checkpoints, and {folder} cannot be one ({error.strerror}). "
+            "Give another `folder`."
+        ) from None
+    with locked(checkpoints / "lock", wait=False) as is_ours:
+        if not is_ours:
+            raise CganError(
+                f"cgan.fit: another call with these arguments is training in {folder}. Wait until it has "
+                "ended, end it, or give another `folder` or `seed`."
+            )
+        yield
+
+
+def run_of(result: TrainingResult, choice: Choice, images: Images) -> Run:
     """The tables and the public class in place of lists and a network."""
-    facts = generator_facts(trained.generator, file_facts(trained, choice, images))
+    facts = generator_facts(result.generator, file_facts(result, choice, images))
     return Run(
-        Generator(trained.generator, facts),
+        Generator(result.generator, facts),
         choice,
-        table(COLUMNS, trained.history),
-        table((*COLUMNS[:2], *PROBE), trained.probes),
-        trained.previews,
-        None if trained.resumed_from else trained.wall_time_s,
-        trained.step,
-        trained.discriminator,
+        table(COLUMNS, result.history),
+        table((*COLUMNS[:2], *PROBE), result.probes),
+        result.previews,
+        None if result.resumed_from else result.wall_time_s,
+        result.step,
+        result.discriminator,
     )
 
 
@@ -206,7 +238,7 @@ def table(columns: Sequence[str], rows: list[list[float]]) -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def stopping_at_ctrl_c() -> Iterator[Callable[[], bool]]:
+def catch_ctrl_c() -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether Ctrl-C was pressed. A second one does what the first did before."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):

@@ -15,21 +15,26 @@ from cgan.errors import CganError
 
 # A rewritten dvc.lock is what a training on another kind of machine leaves behind; it travels by itself.
 # DVC's settings change no result, and may name a password.
-OURS = ("params.yaml", "dvc.yaml", "cgan/*.py", "flows/*.py")  # new files that are part of a patch
-LEFT_OUT = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
+NEW_FILES = (
+    "params.yaml",
+    "dvc.yaml",
+    "cgan/*.py",
+    "flows/*.py",
+)  # new files that are part of a patch
+EXCLUDED = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
 # Not PWD and OLDPWD, which are folders, nor AUTHOR, PATH and COMPASS.
 SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|WEBHOOK|COOKIE|CONNECTION_STRING|^(?!OLD).+PWD$|(API|ACCESS|PRIVATE)_?KEY"
     r"|_KEY$|^KEY|(^|_)(PASS|PAT|JWT|DSN|AUTH|BEARER)(_|$)",
     re.IGNORECASE,
 )
-IN_ADDRESS = re.compile(r"://[^:/@\s]*:(.+)@")  # a database's or a server's password
-USER_ALONE = re.compile(
+PASSWORD_IN_URL = re.compile(r"://[^:/@\s]*:(.+)@")  # a database's or a server's password
+USER_IN_URL = re.compile(
     r"://([^:/@\s]+)@"
 )  # a secret where the variable's name says so, as of SENTRY_DSN
 # What leads to another repository, as inside a git hook, or changes what a command means; the rest, such as
 # GIT_CONFIG_COUNT, GIT_ASKPASS and GIT_SSH_COMMAND, is how somebody set git up.
-ELSEWHERE = frozenset(
+REDIRECTIONS = frozenset(
     f"GIT_{name}"
     for name in (
         *("DIR", "WORK_TREE", "INDEX_FILE", "COMMON_DIR", "PREFIX", "NAMESPACE", "SHALLOW_FILE"),
@@ -72,7 +77,7 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
 
     The repository is the one of `folder`, also inside a git hook, which points to its own.
     """
-    env = {key: value for key, value in os.environ.items() if key not in ELSEWHERE}
+    env = {key: value for key, value in os.environ.items() if key not in REDIRECTIONS}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **environment}
     # By the protocol of version 0, which somebody may have set, no server gives a commit that is no branch's.
     command = ["git", "-c", "protocol.version=2", *map(str, arguments)]
@@ -87,8 +92,8 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
 
 def source(folder: Path | None = None) -> Source:
     """What the tree around `folder` (default: the working directory) holds. Raises GitError."""
-    asked = ("HEAD", "--git-path", "index", "--abbrev-ref", "HEAD")
-    commit, real, branch = git("rev-parse", *asked, folder=folder).decode().splitlines()
+    wanted = ("HEAD", "--git-path", "index", "--abbrev-ref", "HEAD")
+    commit, real, branch = git("rev-parse", *wanted, folder=folder).decode().splitlines()
     with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         # New files are part of a diff once an index knows of them: not the engineer's, a copy of it. With
         # its time: git compares a file's content if the file isn't older than the index.
@@ -96,12 +101,12 @@ def source(folder: Path | None = None) -> Source:
         with contextlib.suppress(FileNotFoundError):
             shutil.copy2((folder or Path()) / real, index)
         on_copy = partial(git, folder=folder, GIT_INDEX_FILE=str(index))
-        new = on_copy("ls-files", "--others", "--exclude-standard", "-z", "--", *OURS)
+        new = on_copy("ls-files", "--others", "--exclude-standard", "-z", "--", *NEW_FILES)
         on_copy("add", "--intent-to-add", "--", *new.decode().split("\0")[:-1])
         on_copy("update-index", "-q", "--unmerged", "--refresh")
         # Other than `git diff`, it heeds no settings of the engineer's.
         names, patch = (
-            on_copy("diff-index", *form, "HEAD", "--", ":/", *LEFT_OUT)
+            on_copy("diff-index", *form, "HEAD", "--", ":/", *EXCLUDED)
             for form in (("--name-only", "-z"), ("-p", "--binary", "--full-index"))
         )
     changed = names.decode(errors="replace").split("\0")[:-1]
@@ -111,16 +116,16 @@ def source(folder: Path | None = None) -> Source:
 def secrets_in(content: bytes) -> str:
     """The names of environment variables whose secret values stand in `content`."""
     text = content.decode(errors="replace")
-    return ", ".join(name for name, value in os.environ.items() if _stands_in(text, name, value))
+    return ", ".join(name for name, value in os.environ.items() if _has_secret(text, name, value))
 
 
-def _stands_in(text: str, name: str, value: str) -> bool:
+def _has_secret(text: str, name: str, value: str) -> bool:
     is_place = False  # of a secret, such as SSH_AUTH_SOCK
     with contextlib.suppress(OSError, ValueError):  # no path, for it is too long
         is_place = Path(value).exists()
     is_named = bool(SECRET_NAME.search(name)) and not is_place
     found = [value] * is_named
-    for pattern in (IN_ADDRESS, *[USER_ALONE] * is_named):
+    for pattern in (PASSWORD_IN_URL, *[USER_IN_URL] * is_named):
         found += pattern.findall(value)
     # In an address, characters that it needs for itself stand as % and two digits.
     forms = {form for secret in found for form in (secret, unquote(secret), quote(secret, safe=""))}

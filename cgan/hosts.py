@@ -1,4 +1,4 @@
-"""Addresses: where servers of ours listen, what may be shown of one."""
+"""Addresses of servers: where ours listen, whether one answers, and how one is written without a password."""
 
 import errno
 import ipaddress
@@ -82,10 +82,12 @@ def is_server(uri: str) -> bool:
     return uri.lower().startswith(("http:", "https:"))
 
 
-def run_page(site: str, experiment_id: str, run_id: str = "", artifact: str = "") -> str:
-    """Of a run in MLflow, or of one of its artifacts there; without a run, of the table of all."""
+def mlflow_page(site: str, experiment_id: str, run_id: str = "", artifact: str = "") -> str:
+    """The address of a run in MLflow, or of one of its artifacts; without a run, of the table of all runs."""
     run = f"/{quote(run_id, safe='')}" if run_id else ""
     place = f"/artifacts/{quote(artifact)}" if artifact else ""
-    # Without the question a new browser gets MLflow's pages for GenAI.
-    question = "?workflowType=machine_learning"
-    return f"{site.rstrip('/')}/#/experiments/{quote(experiment_id, safe='')}/runs{run}{place}{question}"
+    # Without the query a new browser gets MLflow's pages for GenAI.
+    query = "?workflowType=machine_learning"
+    return (
+        f"{site.rstrip('/')}/#/experiments/{quote(experiment_id, safe='')}/runs{run}{place}{query}"
+    )

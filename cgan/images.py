@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 
-from cgan.errors import DataError, keywords_for_params, naming_keywords
+from cgan.errors import DataError
 from cgan.files import replacing
 from cgan.model import file_facts
+from cgan.settings import as_keywords
 from cgan.text import listed
 
 if TYPE_CHECKING:
@@ -84,10 +85,10 @@ class Images:
         source_sha256: str = "",
         notes: Sequence[str] = (),
     ) -> None:
-        planes = _planes(_as_numpy(pixels, "pixels"))
-        numbers, names = _numbered(_as_numpy(labels, "labels"), class_names)
+        planes = _as_nchw(_as_numpy(pixels, "pixels"))
+        numbers, names = _labels_and_names(_as_numpy(labels, "labels"), class_names)
         _require_length("labels", len(numbers), len(planes))
-        kinds = None if groups is None else _grouped(_as_numpy(groups, "groups"))
+        kinds = None if groups is None else _group_numbers(_as_numpy(groups, "groups"))
         _require_length("groups", len(planes) if kinds is None else len(kinds), len(planes))
         values = {
             "pixels": planes,
@@ -133,7 +134,7 @@ class Images:
     @property
     def is_named(self) -> bool:
         """Have the classes names other than 0, 1, …?"""
-        return self.class_names != _numbers(self.classes)
+        return self.class_names != _default_names(self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -145,6 +146,11 @@ class Images:
     def counts(self) -> IntArray:
         """Images of each class, int64 [classes]."""
         return np.bincount(self.labels, minlength=self.classes)
+
+    @property
+    def classes_without_images(self) -> list[str]:
+        """Their names."""
+        return [self.class_names[label] for label in np.flatnonzero(self.counts == 0)]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -169,10 +175,9 @@ class Images:
         """
         from cgan.splitting import divide
 
-        with naming_keywords():
-            train, heldout, _ = divide(self, fraction, seed)
-        notes = tuple(map(keywords_for_params, heldout.notes))
-        return train, replace(heldout, notes=notes)
+        with as_keywords():
+            train, held_out, _ = divide(self, fraction, seed)
+        return train, held_out
 
     def at(self, rows: ArrayLike | torch.Tensor | slice) -> Images:
         """Some of the images: by their indices, or bool [N]."""
@@ -196,7 +201,7 @@ class Images:
         return f"row {row + 1} (line {line})" if self.source_sha256 else f"image {line}"
 
 
-def _numbers(count: int) -> list[str]:
+def _default_names(count: int) -> list[str]:
     """The names of classes that have none."""
     return [str(label) for label in range(count)]
 
@@ -220,7 +225,7 @@ def _require_length(name: str, found: int, expected: int) -> None:
         )
 
 
-def _planes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """uint8 [N, C, H, W], contiguous and writable, as torch wants it."""
     shape = pixels.shape
     if len(shape) == 3:
@@ -258,7 +263,7 @@ def _as_bytes(pixels: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-def _numbered(
+def _labels_and_names(
     labels: NDArray[Any], class_names: Sequence[str] | None
 ) -> tuple[IntArray, list[str]]:
     """Labels as int64 [N], and the name of each class."""
@@ -296,10 +301,10 @@ def _numbered(
             f"labels: expected integers from 0 to {last}; found {lowest} to {highest}. Number the classes in "
             "order: `names, labels = numpy.unique(labels, return_inverse=True)`."
         )
-    return np.require(labels, np.int64, ["C", "W"]), names or _numbers(highest + 1)
+    return np.require(labels, np.int64, ["C", "W"]), names or _default_names(highest + 1)
 
 
-def _grouped(groups: NDArray[Any]) -> IntArray:
+def _group_numbers(groups: NDArray[Any]) -> IntArray:
     """int64 [N]. Without one, blank, None or NaN, an image is a group of its own."""
     if groups.ndim != 1:
         raise DataError(f"groups: expected one an image, [N]; found {[*groups.shape]}.")
@@ -353,22 +358,22 @@ def save_images(path: Path | str, images: Images, **facts: Any) -> None:
 
 
 def load_images(path: Path | str) -> Images:
-    """Read and check a file of `save_images`. Raises as `cgan.model.file_facts.opened` does."""
+    """Read and check a file of `save_images`. Raises as `cgan.model.file_facts.open_tensors` does."""
     path = Path(path)
-    with file_facts.opened(path, "dataset", "np") as (file, facts):
+    with file_facts.open_tensors(path, "dataset", "np") as (file, facts):
         # As copies: pages of the file would count as memory of ours, and change with it.
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     try:
         images = Images(
             arrays.pop("images"),
             arrays.pop("labels"),
-            facts.get("class_names") or _numbers(facts["classes"]),
+            facts.get("class_names") or _default_names(facts["classes"]),
             **arrays,
             source_sha256=facts.get("csv_sha256", ""),
             notes=facts.get("notes", ()),
         )
     except (DataError, KeyError, TypeError):
-        raise file_facts.damaged(path) from None
+        raise file_facts.damage_error(path) from None
     if images.digest != facts["digest"]:
-        raise file_facts.damaged(path)
+        raise file_facts.damage_error(path)
     return images

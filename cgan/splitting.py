@@ -1,4 +1,5 @@
-"""Which images are trained on, held out, or tested on; which belong on one side, and which look as if."""
+"""How images are divided into those to train on, held out, and to test on: what belongs together, or looks so
+alike that it may, stays on one side."""
 
 import re
 from collections.abc import Sequence
@@ -9,14 +10,17 @@ from numpy.typing import NDArray
 
 from cgan.errors import DataError
 from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
+from cgan.settings import setting
 from cgan.text import listed
 
 LEAST_HELD_OUT = 6  # more than NEIGHBOURS of quality.metrics
+# A near copy correlates by more than MIN_CORRELATION, and its distance from 1 is less than MAX_DISTANCE_RATIO
+# times that of the image that is USUAL_RANK-th in likeness.
 THUMBNAIL = 16  # pixels a side
-NEAR = 0.9  # correlation
-USUAL = 10  # the how-maniest best of an image is no near copy
-NEARER = 0.3  # 1 - the correlation, as a part of that of the usual
-NEARER_OF_GROUPS = 0.4  # wider, for among the training part alone the usual is less alike
+MIN_CORRELATION = 0.9
+USUAL_RANK = 10
+MAX_DISTANCE_RATIO = 0.3
+MAX_DISTANCE_RATIO_OF_GROUPS = 0.4  # within one set the usual image is less alike
 NEAR_COPIES = 0.05  # of the held-out images, from which they are worth a word
 LOOKED_AT, AMONG = 5_000, 100_000  # images, held out and of the training part
 ALL_COMPARED = 20_000  # images of a class
@@ -26,22 +30,27 @@ def divide(
     images: Images, fraction: float, seed: int, group: str | None = None
 ) -> tuple[Images, Images, Images]:
     """Images to train on, held out, and to test on: as the source says, or by `fraction` and `seed`, as
-    `split` does; with the groups of `grouped`, if `group` is given. `notes` of those held out are what a
+    `split` does; with the groups of `with_groups`, if `group` is given. `notes` of those held out are what a
     reader should know.
 
     Raises DataError where a class cannot be held out, or `group` does not fit the images.
     """
     if group:
-        images = grouped(images, group)
+        images = with_groups(images, group)
     if not 0 < fraction < 1:
         raise DataError(f"expected a fraction above 0 and below 1 to hold out, found {fraction}.")
     notes = [*images.notes]
     splits = np.zeros(len(images)) if images.splits is None else images.splits
     train, heldout, test = (np.flatnonzero(splits == n) for n in range(len(SPLITS)))
-    if of_train := not len(heldout):
-        some = images if len(train) == len(images) else images.at(train)
-        halves = split(some.pixels, some.labels, fraction, seed, some.groups, images.class_names)
-        train, heldout = (train[rows] for rows in halves)
+    source_has_val = len(heldout) > 0
+    if not source_has_val:
+        to_divide = images if len(train) == len(images) else images.at(train)
+        rest, held = split(
+            *(to_divide.pixels, to_divide.labels, fraction, seed),
+            groups=to_divide.groups,
+            names=images.class_names,
+        )
+        train, heldout = train[rest], train[held]
     if images.splits is not None:
         together = units(images.pixels, images.groups)
         for name, rows in (("val", heldout), ("test", test)):
@@ -59,86 +68,104 @@ def divide(
                 "remove val: a part of train is held out then."
             )
     if len(heldout) < LEAST_HELD_OUT:
-        more = (
-            "hold out a larger fraction (`preprocess.holdout_fraction`)"
-            if of_train
-            else "add some to val"
-        )
+        more = f"hold out a larger fraction ({setting('preprocess.holdout_fraction')})"
+        if source_has_val:
+            more = "add some to val"
         raise DataError(
             f"{len(heldout)} images are held out, expected at least {LEAST_HELD_OUT}: from fewer no metric "
             f"can be had. Add images, or {more}."
         )
-    if group != "auto":  # by which all is done that can be
+    if group != "auto":  # which keeps near copies together
         notes += _near_copies_in_words(images, train, heldout)
     plain = replace(images, notes=(), splits=None)  # so that a part can be divided again
     return plain.at(train), replace(plain.at(heldout), notes=tuple(notes)), plain.at(test)
 
 
-def grouped(images: Images, by: str) -> Images:
-    """With a group for each image: `auto` joins what looks alike, a regular expression what it finds in the
-    files' names: its first group, or all. `notes` say what came of it.
+def with_groups(images: Images, by: str) -> Images:
+    """The images, each with a group. `by`: `auto` for a group of what looks alike, or a regular expression of
+    which all files with the same match are a group: of its first group in brackets, or of all of it. `notes`
+    say what came of it.
 
     Raises DataError where `by` does not fit the images.
     """
-    notes, every = [*images.notes], np.arange(len(images))
+    notes = [*images.notes]
     if by == "auto":
-        most = int(images.counts.max())
-        if most > ALL_COMPARED:
-            raise DataError(
-                f"`preprocess.group: auto` compares all images of a class, which may be at most "
-                f"{ALL_COMPARED:,}; one class has {most:,}. "
-                "Set a regular expression, or null and add a column `group`."
-            )
-        alike = near_copies(images.pixels, images.labels, every, every, NEARER_OF_GROUPS)
-        groups = joined(len(every), alike)
+        groups = _groups_by_likeness(images)
     else:
-        matches = {file: re.search(by, file) for file in images.files}
-        without = [file for file, match in matches.items() if not match]
-        if len(without) == len(matches):  # of a CSV both are empty
-            raise DataError(
-                f"`preprocess.group`: {by!r} is found in no file, such as {without[0]}. Correct it."
-                if without
-                else f"`preprocess.group`: {by!r} looks for files, and rows of a CSV have none. Set auto, or "
-                "null and add a column `group` after the label."
-            )
-        keys = [
-            (match.re.groups and match[1]) or match[0] if match else f"/{file}"
-            for file, match in matches.items()
-        ]
-        groups = np.unique(keys, return_inverse=True)[1]
+        groups, without = _groups_by_name(images.files, by)
         if without:
             notes.append(
-                f"Without a group: {len(without):,} ({listed(without)}). `preprocess.group` is not found in "
-                "them: each is a group of its own."
+                f"Without a group: {len(without):,} ({listed(without)}). {setting('preprocess.group')} is "
+                "not found in them: each is a group of its own."
             )
     sizes = np.unique(groups, return_counts=True)[1]
     notes.append(
-        f"Groups: {len(sizes):,} of {len(every):,} images, the largest of {sizes.max():,} "
-        f"(`preprocess.group: {by}`)."
+        f"Groups: {len(sizes):,} of {len(images):,} images, the largest of {sizes.max():,} "
+        f"({setting('preprocess.group', by)})."
     )
     return replace(images, groups=groups, notes=tuple(notes))
 
 
-def _near_copies_in_words(images: Images, train: IntArray, holdout: IntArray) -> list[str]:
-    """A line where many held-out images have a near copy in the training part."""
+def _groups_by_likeness(images: Images) -> IntArray:
+    """A group of each image and its near copies, and theirs."""
+    most = int(images.counts.max())
+    if most > ALL_COMPARED:
+        raise DataError(
+            f"{setting('preprocess.group', 'auto')} compares all images of a class, which may be at most "
+            f"{ALL_COMPARED:,}; one class has {most:,}. Set a regular expression, or null and add a column "
+            "`group`."
+        )
+    every = np.arange(len(images))
+    ratio = MAX_DISTANCE_RATIO_OF_GROUPS
+    return components(len(images), near_copies(images.pixels, images.labels, every, every, ratio))
+
+
+def _groups_by_name(files: Sequence[str], pattern: str) -> tuple[IntArray, list[str]]:
+    """Equal numbers for files in which `pattern` finds the same; and the files in which it finds nothing,
+    each a group of its own."""
+    matches = {file: re.search(pattern, file) for file in files}
+    without = [file for file, match in matches.items() if not match]
+    if not files:
+        raise DataError(
+            f"{setting('preprocess.group')}: {pattern!r} looks for files, and rows of a CSV have none. Set "
+            "auto, or null and add a column `group` after the label."
+        )
+    if len(without) == len(matches):
+        raise DataError(
+            f"{setting('preprocess.group')}: {pattern!r} is found in no file, such as {without[0]}. Correct "
+            "it."
+        )
+    keys = list[str]()
+    for file, match in matches.items():
+        if match is None:
+            keys.append(f"/{file}")
+        else:
+            in_brackets = match[1] if match.re.groups else None
+            keys.append(in_brackets or match[0])
+    return np.unique(keys, return_inverse=True)[1], without
+
+
+def _near_copies_in_words(images: Images, train: IntArray, held_out: IntArray) -> list[str]:
+    """A note where many held-out images have a near copy in the training part."""
     random = np.random.default_rng(0)
-    looked = np.sort(random.permutation(holdout)[:LOOKED_AT])
+    queries = np.sort(random.permutation(held_out)[:LOOKED_AT])
     among = np.sort(random.permutation(train)[:AMONG])
-    near = near_copies(images.pixels, images.labels, looked, among)
-    rows, firsts = np.unique(near[:, 0], return_index=True)
-    if len(rows) <= max(2, NEAR_COPIES * len(looked)):
+    pairs = near_copies(images.pixels, images.labels, queries, among)
+    rows, first_pair_of_row = np.unique(pairs[:, 0], return_index=True)
+    if len(rows) <= max(2, NEAR_COPIES * len(queries)):
         return []
-    advice = (
-        "Set `preprocess.group` to a regular expression for what the names of such files have in common,"
-        if images.files
-        else "Add a column `group` after the label,"
-    )
-    pairs = [f"{images.place(a)} like {images.place(b)}" for a, b in near[firsts]]
+    advice = "Add a column `group` after the label,"
+    if images.files:
+        advice = (
+            f"Set {setting('preprocess.group')} to a regular expression for what the names of such files "
+            "have in common,"
+        )
+    shown = [f"{images.place(a)} like {images.place(b)}" for a, b in pairs[first_pair_of_row]]
     return [
-        f"Near copies: {len(rows):,} of {len(looked):,} held-out images look much like one to train on: "
-        f"{listed(pairs, 3)}. If one thing was photographed several times, every number about held-out "
-        f"images is too good. {advice} or `preprocess.group: auto`, which keeps on one side what looks so "
-        "alike."
+        f"Near copies: {len(rows):,} of {len(queries):,} held-out images look much like one to train on: "
+        f"{listed(shown, 3)}. If one thing was photographed several times, every number about held-out "
+        f"images is too good. {advice} or {setting('preprocess.group', 'auto')}, which keeps on one side "
+        "what looks so alike."
     ]
 
 
@@ -156,81 +183,92 @@ def split(
     least one. Identical images and those of one group stay on one side, also when their labels differ: the
     rarest class chooses first, for it has fewest to choose from.
     """
-    firsts = units(images, groups)
+    unit_of = units(images, groups)
     order = np.random.default_rng(seed).random(len(labels))
-    choose = _first_that_fit if groups is None else _nearest
-    held = choose(firsts, labels, order, holdout_fraction)
-    side = np.isin(firsts, held)
+    choose = _choose_images if groups is None else _choose_groups
+    is_held = np.isin(unit_of, choose(unit_of, labels, order, holdout_fraction))
     for label in np.unique(labels):
-        if len(np.unique(side[labels == label])) < 2:
-            count = len(np.unique(firsts[labels == label]))
-            grouped = "groups (by `preprocess.group`, or the column `group`; make smaller ones)"
-            what = "distinct images" if groups is None else grouped
+        if len(np.unique(is_held[labels == label])) < 2:
+            count = len(np.unique(unit_of[labels == label]))
+            what = "distinct images"
+            if groups is not None:
+                by = setting("preprocess.group")
+                what = f"groups (by {by}, or the column `group`; make smaller ones)"
             raise DataError(
                 f"class {names[label] if names else label}: {what}: {count}; a hold-out needs at least 2 "
                 "that are of no other class. Add images of this class, or remove it."
             )
-    return np.flatnonzero(~side), np.flatnonzero(side)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def _first_that_fit(
-    firsts: IntArray, labels: IntArray, order: NDArray[np.float64], holdout_fraction: float
+def _choose_images(
+    unit_of: IntArray, labels: IntArray, order: NDArray[np.float64], fraction: float
 ) -> IntArray:
-    """The units to hold out where a unit is an image and its few copies."""
-    sizes, held = np.bincount(firsts, minlength=len(labels)), list[int]()
+    """The units to hold out where a unit is an image and its few copies: of each class, the rarest first,
+    those that come first by `order`."""
+    sizes, held = np.bincount(unit_of, minlength=len(labels)), list[int]()
     rarest = np.argsort(np.bincount(labels), kind="stable")
-    rank = np.full(len(labels), len(rarest))  # of each unit, at its first image
-    np.minimum.at(rank, firsts, np.argsort(rarest)[labels])
-    for place in range(len(rarest)):
-        mine = np.flatnonzero(rank == place)
-        mine = mine[np.argsort(order[mine], kind="stable")]
-        quota = max(1, round(int(sizes[mine].sum()) * holdout_fraction))
-        fits = int(np.searchsorted(np.cumsum(sizes[mine]), quota, side="right"))
-        held += mine[: max(0, min(max(1, fits), len(mine) - 1))].tolist()
+    rank = np.full(
+        len(labels), len(rarest)
+    )  # of each unit, that of its rarest class; else past the last
+    np.minimum.at(rank, unit_of, np.argsort(rarest)[labels])
+    for class_rank in range(len(rarest)):
+        candidates = np.flatnonzero(rank == class_rank)
+        candidates = candidates[np.argsort(order[candidates], kind="stable")]
+        quota = max(1, round(int(sizes[candidates].sum()) * fraction))
+        within_quota = np.searchsorted(np.cumsum(sizes[candidates]), quota, side="right")
+        count = min(max(1, int(within_quota)), len(candidates) - 1)  # one stays to train on
+        held += candidates[: max(0, count)].tolist()
     return np.array(held, np.int64)
 
 
-def _nearest(
-    firsts: IntArray, labels: IntArray, order: NDArray[np.float64], holdout_fraction: float
+def _choose_groups(
+    unit_of: IntArray, labels: IntArray, order: NDArray[np.float64], fraction: float
 ) -> IntArray:
     """The units to hold out where they can be large and of several classes: one after another, each for which
-    all its classes have room; and a last one, where classes come nearer with it or one has none."""
+    all its classes have room; and a last one, where classes come nearer to their quotas with it, or a class
+    has none."""
     counts = np.bincount(labels)
-    pairs, images = np.unique(firsts * len(counts) + labels, return_counts=True)
-    unit_of, label_of = np.divmod(pairs, len(counts))
-    quotas = np.clip(np.round(counts * holdout_fraction), 1, counts - 1).astype(np.int64)
+    keys, images = np.unique(unit_of * len(counts) + labels, return_counts=True)
+    owner, label_of = np.divmod(keys, len(counts))
+    begins = np.flatnonzero(np.diff(owner, prepend=-1))
+    # Of each unit its classes, and how many images it has of each.
+    members = dict(
+        zip(
+            owner[begins].tolist(),
+            zip(np.split(label_of, begins[1:]), np.split(images, begins[1:]), strict=True),
+            strict=True,
+        )
+    )
+    quotas = np.clip(np.round(counts * fraction), 1, counts - 1).astype(np.int64)
     room, held = quotas.copy(), set[int]()
 
-    def members(unit: int) -> tuple[IntArray, IntArray]:
-        """Its classes, and how many images it has of each."""
-        part = slice(*np.searchsorted(unit_of, (unit, unit + 1)))
-        return label_of[part], images[part]
+    def has_room(unit: int) -> bool:
+        classes, many = members[unit]
+        return bool((many <= room[classes]).all())
 
-    def further(unit: int) -> int:
+    def distance_change(unit: int) -> int:
         """By how much its classes are further from their quotas with it than without."""
-        classes, many = members(unit)
+        classes, many = members[unit]
         return int((np.abs(room[classes] - many) - np.abs(room[classes])).sum())
 
     def hold(unit: int) -> None:
-        classes, many = members(unit)
+        classes, many = members[unit]
         held.add(unit)
         room[classes] -= many
 
-    by_class = np.split(
-        unit_of[np.lexsort((order[unit_of], label_of))], np.bincount(label_of).cumsum()[:-1]
-    )
+    sorted_by_class = owner[np.lexsort((order[owner], label_of))]
+    units_of_class = np.split(sorted_by_class, np.bincount(label_of).cumsum()[:-1])
     for label in np.argsort(counts, kind="stable"):
-        left = [unit for unit in by_class[label].tolist() if unit not in held]
-        for unit in left:
-            classes, many = members(unit)
+        for unit in [unit for unit in units_of_class[label].tolist() if unit not in held]:
             if room[label] <= 0:
                 break
-            if (many <= room[classes]).all():
+            if has_room(unit):
                 hold(unit)
-        left = [unit for unit in left if unit not in held]
+        left = [unit for unit in units_of_class[label].tolist() if unit not in held]
         if room[label] > 0 and len(left) > 1:
-            best = min(left, key=further)
-            if room[label] == quotas[label] or further(best) < 0:
+            best = min(left, key=distance_change)
+            if room[label] == quotas[label] or distance_change(best) < 0:
                 hold(best)
     return np.array([*held], np.int64)
 
@@ -238,25 +276,22 @@ def _nearest(
 def units(images: NDArray[np.uint8], groups: IntArray | None = None) -> IntArray:
     """For each image the index of the first one that belongs on its side of any split: of its copies, and of
     those in its group, and of theirs; int64 [N]."""
-    firsts = first_copies(image_digests(images))
+    first_copy = first_copies(image_digests(images))
     if groups is None:
-        return firsts
+        return first_copy
     every = np.arange(len(groups))
-    pairs = [np.stack([every, first], 1) for first in (firsts, first_copies(groups))]
-    return joined(len(groups), np.concatenate(pairs))
+    pairs = [np.stack([every, first], 1) for first in (first_copy, first_copies(groups))]
+    return components(len(groups), np.concatenate(pairs))
 
 
-def joined(count: int, pairs: IntArray) -> IntArray:
-    """For each of `count` things the first that it hangs together with, by `pairs` int64 [M, 2]."""
-    first = np.arange(count)
-    while True:
-        least = first.copy()
-        for a, b in (pairs.T, pairs.T[::-1]):
-            np.minimum.at(least, a, first[b])
-        least = least[least]
-        if (least == first).all():
-            return first
-        first = least
+def components(count: int, pairs: IntArray) -> IntArray:
+    """For each of `count` things the first of its connected component; each of `pairs` int64 [M, 2] connects
+    two."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return first_copies(connected_components(edges, directed=False)[1])
 
 
 def near_copies(
@@ -264,7 +299,7 @@ def near_copies(
     labels: IntArray,
     rows: IntArray,
     among: IntArray,
-    nearer: float = NEARER,
+    max_distance_ratio: float = MAX_DISTANCE_RATIO,
 ) -> IntArray:
     """Each of the images at `rows` with every near copy of its class at `among`: pairs of rows, int64 [M, 2].
 
@@ -273,15 +308,16 @@ def near_copies(
     """
     pairs = [np.empty((0, 2), np.int64)]
     for label in np.unique(labels[rows]):
-        queries, pool = (part[labels[part] == label] for part in (rows, among))
+        queries, pool = rows[labels[rows] == label], among[labels[among] == label]
         if len(pool) < 2:
             continue
-        small, usual = _thumbnails(images, pool).T, min(USUAL, max(2, len(pool) // 3)) - 1
+        small, rank = _thumbnails(images, pool).T, min(USUAL_RANK, max(2, len(pool) // 3)) - 1
         for chunk in np.array_split(queries, len(queries) // 100 + 1):
-            alike = _thumbnails(images, chunk) @ small
-            alike[chunk[:, None] == pool] = -1  # itself
-            rivals = -np.partition(-alike, usual, axis=1)[:, usual, None]
-            query, near = np.nonzero((alike > NEAR) & (1 - alike < nearer * (1 - rivals)))
+            correlations = _thumbnails(images, chunk) @ small
+            correlations[chunk[:, None] == pool] = -1  # itself
+            usual = -np.partition(-correlations, rank, axis=1)[:, rank, None]
+            is_near = 1 - correlations < max_distance_ratio * (1 - usual)
+            query, near = np.nonzero((correlations > MIN_CORRELATION) & is_near)
             pairs.append(np.stack([chunk[query], pool[near]], 1))
     return np.concatenate(pairs)
 
@@ -289,13 +325,11 @@ def near_copies(
 def _thumbnails(images: NDArray[np.uint8], rows: IntArray) -> NDArray[np.float32]:
     """[N, THUMBNAIL²], each of mean 0 and length 1, so that a product of two is their correlation."""
     height, width = images.shape[2:]
-    down, across = ((np.arange(THUMBNAIL + 1) * side // THUMBNAIL)[:-1] for side in (height, width))
-    small = [
-        np.add.reduceat(
-            np.add.reduceat(images[chunk].mean(axis=1, dtype=np.float32), down, 1), across, 2
-        )
-        for chunk in np.array_split(rows, len(rows) // 1000 + 1)
-    ]
+    begins_y, begins_x = (np.arange(THUMBNAIL) * side // THUMBNAIL for side in (height, width))
+    small = list[NDArray[np.float32]]()
+    for chunk in np.array_split(rows, len(rows) // 1000 + 1):
+        grey = images[chunk].mean(axis=1, dtype=np.float32)
+        small.append(np.add.reduceat(np.add.reduceat(grey, begins_y, 1), begins_x, 2))
     flat = np.concatenate(small).reshape(len(rows), -1)
     flat -= flat.mean(axis=1, keepdims=True)
     thumbnails: NDArray[np.float32] = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)

@@ -24,6 +24,7 @@ from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluation import require_kind, require_same_classes, shared_images
 from cgan.quality.judge import Progress
+from cgan.settings import as_keywords
 from cgan.text import percent
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Evidence:
         return notebook.paragraph(f"{self}.") + notebook.table(accuracies) + notebook.table(classes)
 
 
+@as_keywords()
 def evidence(
     train: Images,
     held_out: Images,

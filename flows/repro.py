@@ -25,7 +25,7 @@ from prefect.states import Completed, Failed
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import locked, read_json
-from cgan.hosts import beside_proxies, run_page, without_credentials
+from cgan.hosts import beside_proxies, mlflow_page, without_credentials
 from cgan.markdown import in_markdown, table
 from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_PAGE, RUN_REFERENCE
 from cgan.quality.table import quality_line
@@ -224,5 +224,5 @@ def _mlflow_run(run: dict[str, Any]) -> str:
         name = in_markdown(run.get("run_name"))
         return f"`make ui` shows the MLflow run **{name}**, id `{run['run_id']}`."
     place = (uri, str(run.get("experiment_id") or 0), run["run_id"])
-    page = run_page(*place, RUN_PAGE.name)
-    return f"[The MLflow run]({run_page(*place)}) · [the page of the run]({page})"
+    page = mlflow_page(*place, RUN_PAGE.name)
+    return f"[The MLflow run]({mlflow_page(*place)}) · [the page of the run]({page})"

@@ -1,14 +1,17 @@
 """`cgan.fit`: from images to a generator in one call, with the bytes of the pipeline."""
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, run_python
+from conftest import ROOT, TINY, run_python
 from uneven import NAMES, uneven, write_uneven_csv
 
 import cgan
@@ -138,31 +141,57 @@ def test_what_cannot_be_trained_is_said_in_words_before_anything_is_written(
 ) -> None:
     empty = Images(images.pixels, images.labels, list("abcd"))
     cases: list[tuple[Any, dict[str, Any], type[CganError], str]] = [
-        (
-            images,
-            {"bacth_size": 8},
-            ParamsError,
-            "unknown key `bacth_size`; did you mean `batch_size`?",
-        ),
-        (
-            images,
-            {"lr": "fast"},
-            ParamsError,
-            "cgan.fit: `lr`: Input should be a valid number, found 'fast'.",
-        ),
-        (images, {"seed": -1}, ParamsError, "cgan.fit: `seed`: Input should be greater"),
-        (images, {"preset": "quick"}, ParamsError, "no preset `quick`. There are: default, fast, "),
-        (images, {"batch_size": 64}, ParamsError, "there are only 56 images"),
-        (images.pixels, {}, CganError, "expected labelled images, found ndarray"),
-        (images.at([]), {}, DataError, "expected images to train on, found none"),
-        (images, {"judge": Judge(2, 1, 8)}, DataError, "channels, (3, 1); found (2, 1). Give one"),
-        (empty, {}, DataError, "expected images of every class, found none of d. Add some"),
+        (images, {"bacth_size": 8}, ParamsError, "did you mean `batch_size`?"),
+        (images, {"lr": "fast"}, ParamsError, "`lr`: "),
+        (images, {"seed": -1}, ParamsError, "`seed`: "),
+        (images, {"preset": "quick"}, ParamsError, "default, fast, "),
+        (images, {"batch_size": 64}, ParamsError, '56. Set `batch_size="auto"`'),
+        (images, {"device": "tpu"}, ParamsError, "`device`"),
+        (images, {"discriminator": "demo"}, ParamsError, '`updates="in_turn"`'),
+        (images, {"generator": "demo"}, ParamsError, '`generator="deconv"`'),
+        (images.pixels, {}, CganError, "ndarray"),
+        (images.at([]), {}, DataError, "none"),
+        (images, {"judge": Judge(2, 1, 8)}, DataError, "(3, 1); found (2, 1)"),
+        (empty, {}, DataError, "found none of d. Add some"),
     ]
     for given, changes, kind, words in cases:
         with pytest.raises(kind) as caught:
             fit(given, folder=tmp_path, **changes)
-        assert words in str(caught.value)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert words in str(caught.value) and "train." not in str(caught.value)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"]
+
+
+def test_a_folder_that_is_a_file_or_in_use_is_refused_and_a_kill_lets_go_of_it(
+    images: Images, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in ("file", "file/inside"):
+        with pytest.raises(CganError, match=r"file.*Give another `folder`"):
+            fit(images, folder=tmp_path / folder)
+    assert (tmp_path / "file").read_text() == "mine"
+    code = (
+        "import os, sys; from uneven import uneven; import cgan, cgan.fitting\n"
+        "def bar(what, steps, images_a_step):\n"
+        "    print('training', flush=True); sys.stdin.read(); yield from steps\n"
+        "cgan.fitting.progress_bar = bar\n"
+        f"cgan.fit(uneven(), folder={str(tmp_path / 'own')!r}, **{SHORT!r})"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, text=True, **pipes) as other:
+        assert other.stdout and other.stdout.readline() == "training\n"
+        with pytest.raises(CganError, match="another call with these arguments"):
+            fit(images, folder=tmp_path / "own")
+        assert fit(images, folder=tmp_path / "own", seed=9).finished, "another training"
+        other.kill()
+    assert fit(images, folder=tmp_path / "own").finished
+
+
+def test_fewer_images_than_a_preset_s_batch_are_one_batch_and_the_run_says_so() -> None:
+    few = uneven()
+    run = cgan.fit(few, preset="fast", total_kimg=0.2, progress=False)
+    assert run.params.batch_size == len(few) and "batch_size 56" in run.choice.chosen
+    assert run.finished and run.generator.draw(["fig"]).shape == (1, 8, 12)
 
 
 def test_a_bar_in_a_terminal_and_in_a_notebook_and_none_elsewhere(

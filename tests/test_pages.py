@@ -17,7 +17,7 @@ from tracked import log_steps, mlflow_server, training
 from tracked import root as root
 
 from cgan.files import read_json
-from cgan.hosts import run_page
+from cgan.hosts import mlflow_page
 from cgan.pipeline.tracking.run import open_run
 from cgan.pipeline.tracking.store import PICTURE
 from cgan.project import STRIP, TRAINING
@@ -110,14 +110,14 @@ def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(ro
         mlflow_server(root, free_port(), shared=False) as site,
         browsing(root / "profile", 1400, 900) as page,
     ):
-        page.open(run_page(site, place[0]), known["run_name"][:20])
+        page.open(mlflow_page(site, place[0]), known["run_name"][:20])
         for genai in ("Prompts", "Evaluation runs"):
             assert genai not in page.run("document.body.innerText")
-        page.open(run_page(site, *place), "0.98765")
+        page.open(mlflow_page(site, *place), "0.98765")
         page.look(2 * PATIENCE_S)
         assert page.run(pictures) == 1, "a drawing of each class, in the description"
         page.open("about:blank")
-        metrics = run_page(site, *place).replace("?", "/model-metrics?")
+        metrics = mlflow_page(site, *place).replace("?", "/model-metrics?")
         page.open(metrics, "A first look")
         page.look(2 * PATIENCE_S)
         assert page.run(pictures) == 2, "at the end, and by step"

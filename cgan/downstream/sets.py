@@ -10,6 +10,7 @@ from cgan.errors import CganError, DataError
 from cgan.images import IntArray, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.quality.judge import Judge, look
+from cgan.settings import setting
 
 ROUNDS = 20  # of drawing anew what the judge did not believe
 ABOUT_EQUAL = 1.25  # the largest class by the smallest: there is nothing to fill up
@@ -29,7 +30,7 @@ def missing_labels(counts: Tensor, per_class: int | None = None) -> Tensor:
     labels = torch.repeat_interleave(lacking)
     if not len(labels):
         raise CganError(
-            f"--per-class {per_class}: every class already has as many images (the smallest has "
+            f"{setting('--per-class', per_class)}: every class already has as many images (the smallest has "
             f"{int(counts.min()):,}). Ask for more."
         )
     return labels

@@ -13,8 +13,8 @@ import numpy as np
 from cgan.drawing.class_names import Classes, names_in
 from cgan.errors import CganError, ModelError
 from cgan.files import require_writable
-from cgan.model.file_facts import CAUTION
-from cgan.project import GENERATOR
+from cgan.model.file_facts import CAUTION, DVC_PULL
+from cgan.settings import setting
 
 if TYPE_CHECKING:
     import torch
@@ -100,10 +100,11 @@ class Generator:
                 model, facts = load_generator(path)
         else:
             path = BUNDLED if source == DIGITS else Path(source)
-            if not path.exists() and not path.match(str(GENERATOR)):  # that one is told how to get
+            if not path.exists():
                 raise ModelError(
                     f"{source}: not found. Expected a file, `{DIGITS}` (the package's own), "
-                    f"{' or '.join(ALIASES)}, or in MLflow runs:/RUN_ID/generator or models:/NAME@ALIAS."
+                    f"{' or '.join(ALIASES)}, or in MLflow runs:/RUN_ID/generator or models:/NAME@ALIAS. "
+                    f"A project's own file is made by `dvc repro`, or fetched by {DVC_PULL}."
                 )
             model, facts = load_generator(path)
         from cgan.model.hardware import find_device
@@ -119,7 +120,8 @@ class Generator:
         if not isinstance(self.model, GeneratorNetwork):
             raise ModelError(
                 f"{self.source or 'this generator'}: a local score sampler has no network and no latents, "
-                "so there is nothing to export. Train a GAN for that (`train.generator: upsample`)."
+                "so there is nothing to export. Train a GAN for that "
+                f"({setting('train.generator', 'upsample')})."
             )
         return self.model
 
@@ -222,12 +224,12 @@ def _check_seed(seed: int) -> None:
         raise CganError(f"the seed is {seed}, expected a whole number from 0 to {MAX_SEED}.")
 
 
-def default_source() -> tuple[str, str]:
-    """What `cgan draw` draws with where nobody says: this project's generator, or the package's own; and,
+def default_source(of_project: Path) -> tuple[str, str]:
+    """What `cgan draw` draws with where nobody says: the project's generator, or the package's own; and,
     of the latter, a note that says so."""
-    if GENERATOR.exists() or GENERATOR.is_symlink():  # loading says what is wrong with it
-        return str(GENERATOR), ""
+    if of_project.exists() or of_project.is_symlink():  # loading says what is wrong with it
+        return str(of_project), ""
     note = ", by the generator of digits that comes with cgan"
     if Path("params.yaml").is_file() and Path("dvc.yaml").is_file():
-        note += f" ({GENERATOR} is not there yet: `dvc repro` trains this project's own)"
+        note += f" ({of_project} is not there yet: `dvc repro` trains this project's own)"
     return DIGITS, note

@@ -15,9 +15,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from cgan.errors import DVC_PULL, ModelError
+from cgan.errors import ModelError
 
 FORMAT = 1
+# What brings data and models that others made; DVC doesn't say how to begin.
+DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://host/folder`, docs/storage.md)"
 LOCAL_SCORE = "local_score"  # of generators the kind that is no network
 CAUTION = (
     "This generator is not trained: its file is the training images, and its drawings are put together from "
@@ -31,13 +33,13 @@ class UnreadableError(ModelError):
 
 
 def read_facts(path: Path | str, kind: str) -> Facts:
-    """The facts alone; the tensors aren't read, so they may be damaged. Raises as `opened` does."""
-    with opened(Path(path), kind, "np") as (_, facts):
+    """The facts alone; the tensors aren't read, so they may be damaged. Raises as `open_tensors` does."""
+    with open_tensors(Path(path), kind, "np") as (_, facts):
         return facts
 
 
 @contextlib.contextmanager
-def opened(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, Facts]]:
+def open_tensors(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, Facts]]:
     """safetensors' open file, and its facts.
 
     Raises ModelError when the file is missing, truncated, damaged, foreign or of another format, and its
@@ -53,7 +55,7 @@ def opened(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, Facts]]
             raise ModelError(f"{path}: this is not a file. Give the path of a .safetensors file.")
         path.open("rb").close()  # safetensors calls every file that it cannot open absent
         with safe_open(path, framework=framework, device="cpu") as file:
-            yield file, _checked(file.metadata() or {}, kind, path)
+            yield file, _check(file.metadata() or {}, kind, path)
     except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
         reason = (getattr(error, "strerror", None) or str(error) or "no memory").splitlines()[0]
         raise UnreadableError(
@@ -79,7 +81,7 @@ def _seal_of(facts: Facts) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _checked(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
+def _check(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
     """What the file says of itself. All of it is checked here, except the digest of the tensors."""
     try:
         facts: Facts = json.loads(metadata["cgan"])
@@ -94,13 +96,13 @@ def _checked(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
             "Use the version of cgan that wrote the file, or make the file again with `dvc repro`."
         )
     if facts.pop("seal", None) != _seal_of(facts):
-        raise damaged(path)
+        raise damage_error(path)
     if found_kind != kind:
         raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Check the path.")
     return facts
 
 
-def damaged(path: Path) -> ModelError:
+def damage_error(path: Path) -> ModelError:
     """The error to raise for facts or tensors that differ from their digests."""
     return ModelError(
         f"{path}: the file is damaged: its facts or tensors don't match their digests. "

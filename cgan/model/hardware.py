@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.errors import ParamsError
+from cgan.settings import setting
 
 _Network = TypeVar("_Network", bound=nn.Module)
 _Item = TypeVar("_Item")
@@ -52,17 +53,17 @@ class Hardware:
 
 def choose_hardware(device: str, precision: str) -> Hardware:
     """Resolve `auto` of `train.device` and `train.precision`. Raises ParamsError as `find_device` does."""
-    chosen = find_device(device, "`train.device`")
+    chosen = find_device(device, setting("train.device"))
     if precision == "auto":
         fast = {"cpu": _cpu_has_bfloat16, "cuda": _card_has_bfloat16}.get(chosen.type)
         precision = "bfloat16" if fast and fast() else "float32"
     return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
 
-def find_device(name: str, setting: str) -> torch.device:
+def find_device(name: str, called: str) -> torch.device:
     """`auto` (the first CUDA device, or else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`, as torch knows them.
 
-    Raises ParamsError, which names the `setting`, where there is no such device.
+    Raises ParamsError where there is no such device; `called` is what the message calls this setting.
     """
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
@@ -73,17 +74,17 @@ def find_device(name: str, setting: str) -> torch.device:
         device = None
     if device is None or device.type not in DEVICES:
         raise ParamsError(
-            f"{setting} is {name!r}; expected auto, cpu, cuda, cuda:1 (or another number) or mps."
+            f"{called} is {name!r}; expected auto, cpu, cuda, cuda:1 (or another number) or mps."
         )
     if device.type == "cuda" and (device.index or 0) >= cards:
         found = f"only {cards} CUDA device{'s' * (cards > 1)}" if cards else "no CUDA device"
         install = "" if cards else ", or install the driver and a CUDA build of torch"
         raise ParamsError(
-            f"{setting} is `{name}`, but torch finds {found} here. Set it to `auto` or `cpu`{install}."
+            f"{called} is `{name}`, but torch finds {found} here. Set it to `auto` or `cpu`{install}."
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ParamsError(
-            f"{setting} is `mps`, but torch finds no Apple GPU here. Set it to `auto` or `cpu`."
+            f"{called} is `mps`, but torch finds no Apple GPU here. Set it to `auto` or `cpu`."
         )
     return device
 

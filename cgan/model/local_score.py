@@ -254,7 +254,7 @@ def _excess(lead: Tensor, cap: float, parts: Tensor) -> Tensor:
 # --- What suits given images ----------------------------------------------------------------------
 
 
-def fitted_settings(images: Tensor) -> tuple[LocalScoreSettings, str]:
+def choose_settings(images: Tensor) -> tuple[LocalScoreSettings, str]:
     """Settings for training images uint8 [N, C, H, W]; in words, what was chosen.
 
     Large windows draw legible images, and copies; the larger the images, the larger they may be.
@@ -270,8 +270,8 @@ def suits(images: Tensor, labels: Tensor, drawings: int = TRIED) -> tuple[bool, 
     """Is this sampler a better choice for such images than a GAN, and why. docs/log.md has the trials."""
     if not photographs(images[:: math.ceil(len(images) / TRIED_AMONG)]):
         return False, "no photographs"
-    settings, _ = fitted_settings(images)
-    if how_much_nearer(images, labels, settings.window_scale, drawings) > NEARER:
+    settings, _ = choose_settings(images)
+    if nearness(images, labels, settings.window_scale, drawings) > NEARER:
         return False, "drawings would lie near training images"
     return True, "photographs"
 
@@ -283,12 +283,12 @@ def photographs(images: Tensor) -> bool:
     return images.shape[1] == 3 or most < PLAIN * images.numel()
 
 
-def how_much_nearer(images: Tensor, labels: Tensor, scale: float, drawings: int = TRIED) -> float:
+def nearness(images: Tensor, labels: Tensor, scale: float, drawings: int = TRIED) -> float:
     """How much nearer drawings with windows of this scale are to training images than these are to one
     another, by the nearest tenth of both: the difference of the logarithms of their distances, each as a part
     of the median of its class. Of images made smaller, and some drawings alone. -∞ where no class has two.
     """
-    smaller = _made_smaller(images, TRIED_SIDE).round().to(torch.uint8)
+    smaller = _downscale(images, TRIED_SIDE).round().to(torch.uint8)
     settings = LocalScoreSettings(
         sigma_max=_sigma_max(*smaller.shape[2:]), window_scale=scale, steps=TRIED_STEPS
     )
@@ -317,7 +317,7 @@ def _sigma_max(height: int, width: int) -> float:
     return round(20 * max(1.0, math.sqrt(height * width) / REFERENCE_SIDE), 1)
 
 
-def _made_smaller(images: Tensor, side: int) -> Tensor:
+def _downscale(images: Tensor, side: int) -> Tensor:
     height, width = (min(side, length) for length in images.shape[2:])
     parts = images.split(1000)
     return torch.cat([F.adaptive_avg_pool2d(part.float(), (height, width)) for part in parts])
@@ -326,7 +326,7 @@ def _made_smaller(images: Tensor, side: int) -> Tensor:
 def _directions(images: Tensor) -> Tensor:
     """Each image in rough outline, less its mean and of length 1, float [N, values]. One more value stands
     for a grey level of contrast, so that images of one colour have a direction."""
-    flat = _made_smaller(images, OUTLINE).flatten(1)
+    flat = _downscale(images, OUTLINE).flatten(1)
     flat = flat - flat.mean(dim=1, keepdim=True)
     return F.normalize(F.pad(flat, (0, 1), value=math.sqrt(flat.shape[1])), dim=1)
 

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from cgan.errors import CganError, ModelError
 from cgan.files import replacing
-from cgan.model.file_facts import FORMAT, LOCAL_SCORE, Facts, damaged, metadata_of, opened
+from cgan.model.file_facts import (
+    FORMAT,
+    LOCAL_SCORE,
+    Facts,
+    damage_error,
+    metadata_of,
+    open_tensors,
+)
 from cgan.model.generative import GenerativeModel
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import (
@@ -64,12 +71,12 @@ def save_tensors(path: Path | str, kind: str, tensors: Mapping[str, Tensor], fac
 def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]:
     """Read and check a file of ours. Tensors are on the CPU whatever device wrote them.
 
-    Raises as `cgan.model.file_facts.opened` does.
+    Raises as `cgan.model.file_facts.open_tensors` does.
     """
-    with opened(Path(path), kind, "pt") as (file, facts):
+    with open_tensors(Path(path), kind, "pt") as (file, facts):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if digest_of(tensors) != facts["digest"]:
-        raise damaged(Path(path))
+        raise damage_error(Path(path))
     return tensors, facts
 
 
@@ -84,19 +91,19 @@ def save_network(
 
 def save_generator(path: Path | str, model: GenerativeModel, facts: Facts) -> None:
     """Write what `load_generator` reads: a network, or the images that a sampler draws from."""
-    tensors, architecture = _stored(model)
+    tensors, architecture = _contents(model)
     facts = {"architecture": architecture, "torch": torch.__version__, **facts}
     save_tensors(path, "generator", tensors, facts)
 
 
 def generator_facts(model: GenerativeModel, facts: Facts) -> Facts:
     """All the facts that `load_generator` finds in a file which `save_generator` made with these."""
-    tensors, architecture = _stored(model)
+    tensors, architecture = _contents(model)
     head = {"format": FORMAT, "kind": "generator", "digest": digest_of(tensors)}
     return {**head, "architecture": architecture, "torch": torch.__version__, **facts}
 
 
-def _stored(model: GenerativeModel) -> tuple[dict[str, Tensor], Facts]:
+def _contents(model: GenerativeModel) -> tuple[dict[str, Tensor], Facts]:
     """The tensors that a generator's file holds, and its architecture."""
     if isinstance(model, GeneratorNetwork):
         return model.state_dict(), asdict(model.architecture)

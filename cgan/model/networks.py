@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.errors import ModelError, ParamsError
 from cgan.model import sampling
 from cgan.model.generative import GenerativeModel
+from cgan.settings import setting
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -295,7 +296,7 @@ def _require_demo_size(a: Architecture) -> None:
     if (a.height, a.width) != (28, 28):
         raise ParamsError(
             f"the network `demo` needs 28×28 images, found {a.height}×{a.width}. "
-            "Set `train.generator` to `deconv` and `train.discriminator` to `projection`."
+            f"Set {setting('train.generator', 'deconv')} and {setting('train.discriminator', 'projection')}."
         )
 
 

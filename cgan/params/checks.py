@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from cgan.errors import ParamsError
 from cgan.params.sections import Params, Section, TrainChoices, names_of_params
+from cgan.settings import as_keywords, setting
 
 S = TypeVar("S", bound=Section)
-ELSEWHERE = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}  # others' names
+SYNONYMS = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}  # others' names
 
 
 def check_params(document: Any, name: Path | str) -> Params:
@@ -41,23 +42,19 @@ def check_section(kind: type[S], section: str, values: Mapping[str, Any], name: 
     plain = {
         key: item.item() if isinstance(item, np.generic) else item for key, item in values.items()
     }
-    try:
-        return kind.model_validate(plain)
-    except ValidationError as error:
-        raise _all_problems(error, name, section) from None
+    with as_keywords():
+        try:
+            return kind.model_validate(plain)
+        except ValidationError as error:
+            raise _all_problems(error, name, section) from None
 
 
 def _all_problems(error: ValidationError, name: str, section: str = "") -> ParamsError:
-    """One message of all that is wrong. `section`: the one of which `name` has the keys, without its name."""
+    """One message of all that is wrong. `section`: the one that was checked; "": all of them."""
     inside = (section,) if section else ()
     # What is neither a number nor `auto` has two errors of one key, one after the other.
     by_key = groupby(error.errors(include_url=False), lambda found: _key((*inside, *found["loc"])))
-    problems = [_in_words(key, list(errors)) for key, errors in by_key]
-    if section:
-        problems = [
-            problem.removeprefix(f"`{section}`: ").replace(f"`{section}.", "`")
-            for problem in problems
-        ]
+    problems = [_in_words("" if key == section else key, list(errors)) for key, errors in by_key]
     if len(problems) == 1:
         return ParamsError(f"{name}: {problems[0]}")
     lines = "".join(f"\n  - {problem}" for problem in problems)
@@ -77,13 +74,13 @@ def _key(place: tuple[int | str, ...]) -> str:
 def _in_words(key: str, problems: list[Any]) -> str:
     kind, value = problems[0]["type"], problems[0]["input"]
     if kind == "extra_forbidden":
-        return f"unknown key `{key}`; {_suggestion(key)}"
+        return f"unknown key {setting(key)}; {_suggestion(key)}"
     if kind == "missing":
-        return f"`{key}` is missing. Add it."
+        return f"{setting(key)} is missing. Add it."
     words = ", or ".join(problem["msg"].removeprefix("Value error, ") for problem in problems)
     if kind != "value_error":  # our own says what was found
         words += f", found {reprlib.repr(value)}"
-    return f"`{key}`: {words}." if key else f"{words}."
+    return f"{setting(key)}: {words}." if key else f"{words}."
 
 
 def _suggestion(key: str) -> str:
@@ -93,9 +90,9 @@ def _suggestion(key: str) -> str:
     if key in names:  # at the top, as `dvc exp run -S` has it
         return f"write `{name}` under `{section}:`."
     meant = {param.rpartition(".")[2]: param for param in names if param.startswith(f"{section}.")}
-    meant |= {word: meant[ours] for word, ours in ELSEWHERE.items() if ours in meant}
+    meant |= {word: meant[ours] for word, ours in SYNONYMS.items() if ours in meant}
     meant = meant or {param.partition(".")[0]: param.partition(".")[0] for param in names}
     for close in difflib.get_close_matches(name, meant, n=1, cutoff=0.5):
-        return f"did you mean `{meant[close]}`?"
+        return f"did you mean {setting(meant[close])}?"
     others = [param for param in names if param.endswith(f".{name}")]
     return f"did you mean `{others[0]}`?" if others else "remove it."

@@ -19,12 +19,14 @@ from pydantic import (
 )
 
 from cgan.evaluation import METRICS
+from cgan.settings import setting
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Side = Annotated[int, Field(ge=8, le=256)]  # of an image, in pixels
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of a loss
 Kimg = Annotated[float, Field(gt=0, le=1_000_000)]  # the length of a training
+BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Auto = Literal["auto"]
 GeneratorKind = Literal["deconv", "upsample", "embed", "demo", "local_score"]
 Updates = Literal["one_pass", "two_passes", "in_turn"]
@@ -137,7 +139,7 @@ class JudgeParams(Section):
     """Stage train_judge: the class network behind the metrics."""
 
     total_kimg: Kimg = 40.0
-    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
+    batch_size: BatchSize = 128
     peak_lr: Annotated[float, Field(gt=0, le=10)] = 0.2
     width: Annotated[int, Field(ge=4, le=512)] = 32
     seed: Seed = 1
@@ -175,7 +177,7 @@ class TrainChoices(Section):
     gradient_clip: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     decay_from: Share = 0.4
     final_lr_fraction: Share = 0.02
-    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 96
+    batch_size: BatchSize | Auto = 96
     cpu_parts: Annotated[int, Field(ge=1, le=64)] = 2
     total_kimg: Kimg | Auto = "auto"
     ema_half_life_kimg: Annotated[float, Field(ge=0)] = 10.0
@@ -194,22 +196,24 @@ class TrainChoices(Section):
                 f"`save_every` ({self.save_every}) must be a multiple of `log_every` ({self.log_every}): a "
                 "checkpoint falls on a record"
             )
-        if self.batch_size % self.cpu_parts:
+        if self.batch_size != "auto" and self.batch_size % self.cpu_parts:
             raise ValueError(
                 f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` ({self.cpu_parts})"
             )
+        demo = setting("discriminator", "demo")
         if self.discriminator == "demo" and self.updates != "in_turn":
-            raise ValueError("`discriminator: demo` has batch norm and needs `updates: in_turn`")
+            raise ValueError(f"{demo} has batch norm and needs {setting('updates', 'in_turn')}")
         weights = self.auxiliary_discriminator, self.auxiliary_generator, self.class_logit_weight
         if self.discriminator == "demo" and not {0, "auto"}.issuperset(weights):
             raise ValueError(
-                "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
-                "`auxiliary_generator` and `class_logit_weight` to 0.0"
+                f"{demo} has no auxiliary classes: set `auxiliary_discriminator`, `auxiliary_generator` and "
+                "`class_logit_weight` to 0.0"
             )
         if self.updates == "one_pass" and self.auxiliary_generator not in (0, "auto"):
             raise ValueError(
-                "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to 0.0 "
-                "and raise `class_logit_weight`, or choose `updates: two_passes`"
+                f"{setting('updates', 'one_pass')} has no loss of the generator's own: set "
+                "`auxiliary_generator` to 0.0 and raise `class_logit_weight`, or choose "
+                f"{setting('updates', 'two_passes')}"
             )
         return self
 
@@ -223,6 +227,7 @@ class TrainParams(TrainChoices):
     max_shift: Annotated[int, Field(ge=0, le=64)]
     r1_gamma: Weight
     updates: Updates
+    batch_size: BatchSize
     total_kimg: Kimg
 
     @property

@@ -13,6 +13,7 @@ from cgan.model.model_file import load_generator
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TEST_DATA, TRAIN_DATA
 from cgan.quality.evaluation import shared_images
 from cgan.quality.judge import Judge, load_judge
+from cgan.settings import setting
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,6 @@ class Inputs:
                 "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
                 "then `dvc repro`."
             )
-        found = find_device(device, "`train.device`")
+        found = find_device(device, setting("train.device"))
         test = load_images(TEST_DATA) if TEST_DATA.is_file() else None
         return cls(model.to(found), facts, judge.to(found), train, held_out, test)

@@ -42,6 +42,7 @@ from cgan.quality.metrics import (
     conditional_accuracy,
     in_mix,
 )
+from cgan.settings import as_keywords
 from cgan.text import listed, percent
 
 KNOWN_BY_HEART = (
@@ -62,6 +63,7 @@ class HasModel(Protocol):
     def model(self) -> GenerativeModel: ...
 
 
+@as_keywords()
 def evaluate(
     generator: HasModel | GenerativeModel,
     train: Images,
@@ -212,8 +214,8 @@ class Conditions:
         except ValueError:
             raise DataError(
                 f"the hold-out has {len(held_out)} images and the training part {len(train)}, but precision "
-                f"and recall need more than {NEIGHBOURS} of each, with the same mix of classes. Raise "
-                "`preprocess.holdout_fraction`, or add images."
+                f"and recall need more than {NEIGHBOURS} of each, with the same mix of classes. Hold "
+                "out a larger fraction, or add images."
             ) from None
         return cls(train, held_out, params, against)
 

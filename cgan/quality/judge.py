@@ -32,6 +32,7 @@ from cgan.model.model_file import load_network, save_tensors
 from cgan.model.networks import channels_last
 from cgan.params.sections import JudgeParams
 from cgan.quality.metrics import Accuracy, conditional_accuracy
+from cgan.settings import setting
 
 FEATURES = 128
 VERSION = 2  # of the network
@@ -236,7 +237,7 @@ def train_judge(
             schedule.step()
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise TrainingError(
-            "the judge's training diverged. Lower `train_judge.peak_lr` in params.yaml, and run again."
+            f"the judge's training diverged. Lower {setting('train_judge.peak_lr')}, and run again."
         )
     judge.recipe = params
     return judge.eval().requires_grad_(False)

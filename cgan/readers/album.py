@@ -1,4 +1,4 @@
-"""What a path means: pixels in a CSV, or pictures, as one row for each file in a folder or .zip.
+"""Finds what a path means, pixels in a CSV or an album of pictures, and the class of each picture.
 
 The classes come from the folders (`cat/1.png`, also deeper), from torchvision's layout (`train/cat/1.png`,
 `val/…`, `test/…`), or from a CSV beside the pictures, `path,label[,group][,split]`. What is not read keeps
@@ -21,6 +21,7 @@ from typing import IO
 
 from cgan.errors import SourceError
 from cgan.images import SPLITS
+from cgan.settings import setting
 from cgan.text import listed
 
 PICTURES = (
@@ -29,14 +30,15 @@ PICTURES = (
 ARCHIVES = (".zip", ".gz")
 TABLES = (".csv", ".tsv")
 SEPARATORS = ",;\t|"
-OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
+SYSTEM_FILES = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
 HEAD_BYTES = 4096
 MIN_PIXELS = 64  # columns of a CSV
 PATHS = {"path", "label"}  # columns of a CSV that lists pictures
 COLUMNS = PATHS | {"group", "split"}  # of which it may have these two as well
-OF_A_LISTING = PATHS | {"group"}  # a table with one of these is meant to be read
+LISTING_COLUMNS = PATHS | {"group"}  # a CSV with one of these is meant to be read
 AS_SPLIT = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 NO_PICTURE = "no PNG, JPEG, GIF, BMP, WebP or TIFF"
+STRAY = "not in a class's folder"  # of pictures
 
 
 @dataclass
@@ -94,7 +96,7 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
     for a CSV of paths with faults.
     """
     if path.is_dir():
-        if album := _arranged(Album(path)):
+        if album := _with_classes(Album(path)):
             yield path, album
             return
         path = _only_file(path)
@@ -110,7 +112,7 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
-            album = _arranged(Album(path, archive))
+            album = _with_classes(Album(path, archive))
         elif path.suffix.lower() in TABLES:
             beside = Album(path.parent)
             if PATHS.issubset(beside.columns(path.name)):
@@ -158,7 +160,7 @@ def _only_file(folder: Path) -> Path:
         f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures (PNG, JPEG, GIF, BMP, WebP or "
         f"TIFF), one a class; found {listed([file.name for file in files]) or 'neither'}. Put the pictures "
         "of each class into a folder with its name, or a CSV `path,label` beside them. Of several files, set "
-        "`data.path` to the one that you mean."
+        f"{setting('data.path')} to the one that you mean."
     )
 
 
@@ -206,7 +208,7 @@ def _in_zip(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, str]]:
 
 
 def _by_name(name: str) -> str:
-    if name in OF_THE_SYSTEM:
+    if name in SYSTEM_FILES:
         return "a system file"
     return "hidden" if name.startswith(".") else ""
 
@@ -214,56 +216,75 @@ def _by_name(name: str) -> str:
 # --- of which class each is ----------------------------------------------------------------------
 
 
-def _arranged(album: Album) -> Album | None:
-    """The album with its classes; None where it has no pictures in folders, or a CSV of pixels around
-    them."""
+def _with_classes(album: Album) -> Album | None:
+    """The album with the class of each picture, by a CSV of paths or by folders. None where it holds no
+    pictures in folders, or where a CSV of pixels lies around them."""
     names = [entry.name for entry in album.entries if not entry.reason]
     folders = {name.rpartition("/")[0] for name in names if is_picture(name)}
-    around = os.path.commonpath(folders) if folders else ""
-    tables = {name: album.columns(name) for name in names if name.lower().endswith(TABLES)}
-    above = [name for name in tables if f"{around}/".startswith(name[: name.rfind("/") + 1])]
-    listings = [name for name in above if PATHS.issubset(tables[name])]
-    unread = [
-        f"{name} ({', '.join(columns)})"
-        for name, columns in tables.items()
-        if name not in listings[:1] and len(columns) <= MIN_PIXELS and OF_A_LISTING & {*columns}
-    ]
-    if folders and unread:
-        raise SourceError(
-            f"{album.root}: expected one CSV with the columns path and label, perhaps group and split, in "
-            f"the folder around all pictures; found {listed([*listings[:1], *unread])}. Correct its first "
-            "line or its place; join several, with a column `split` (train, val, test), or set `data.path` "
-            "to the one that you mean. Take out of the folder what says nothing of these pictures."
-        )
-    if listings:
-        return _by_listing(album, listings[0])
-    if any(len(tables[name]) > MIN_PIXELS for name in above):
+    top = os.path.commonpath(folders) if folders else ""
+    columns_of = {name: album.columns(name) for name in names if name.lower().endswith(TABLES)}
+    around = [name for name in columns_of if _is_around(name, top)]
+    listing = next((name for name in around if PATHS.issubset(columns_of[name])), "")
+    if folders:
+        _refuse_other_listings(album.root, columns_of, listing)
+    if listing:
+        return _by_listing(album, listing)
+    if any(len(columns_of[name]) > MIN_PIXELS for name in around):
         return None
-    _by_folders(album.entries, around.rpartition("/")[0] if len(folders) == 1 else around)
+    # All in one folder: it is their class.
+    _by_folders(album.entries, top.rpartition("/")[0] if len(folders) == 1 else top)
     return album if any(is_picture(e.name) for e in album.entries if not e.reason) else None
 
 
-def _by_folders(entries: list[Entry], around: str) -> None:
-    """The class is the folder's name; in torchvision's layout that of the folder in train, val or test, of
-    which val and test may also lie beside the classes, or around all of them."""
-    start = f"{around}/" if around else ""
-    paths = [(e, e.name[len(start) :].split("/")) for e in entries if e.name.startswith(start)]
-    heads = {path[0] for e, path in paths if len(path) > 1 and is_picture(e.name) and not e.reason}
-    parts = {head: _as_split(head) for head in heads}
-    laid_out = set(parts.values()) <= set(SPLITS) and any(len(path) > 2 for _, path in paths)
-    for entry, (head, *inside) in paths:
-        if len(inside) > 1 and parts.get(head) in SPLITS and (laid_out or inside[0] in heads):
-            entry.label, entry.split, entry.deeper = inside[0], parts[head], len(inside) > 2
-        elif inside and not laid_out:
-            entry.label, entry.split, entry.deeper = head, "train", len(inside) > 1
-    only_train = not laid_out and {entry.split for entry in entries} <= {"", "train"}
-    for entry in entries:
-        stray = "not in a class's folder" if is_picture(entry.name) else NO_PICTURE
-        entry.reason = entry.reason or stray * (not entry.label)
-        entry.split = "" if only_train else entry.split
-    if aside := [part for part in map(_as_split, around.split("/")) if part in ("val", "test")]:
+def _is_around(name: str, folder: str) -> bool:
+    """Is this file in `folder`, or in one above it?"""
+    return PurePosixPath(folder).is_relative_to(PurePosixPath(name).parent)
+
+
+def _refuse_other_listings(root: Path, columns_of: dict[str, list[str]], listing: str) -> None:
+    """Raises SourceError for a CSV that seems to list pictures, and is not the one that is read."""
+    others = [
+        f"{name} ({', '.join(columns)})"
+        for name, columns in columns_of.items()
+        if name != listing and len(columns) <= MIN_PIXELS and LISTING_COLUMNS.intersection(columns)
+    ]
+    if others:
+        found = [listing, *others] if listing else others
+        raise SourceError(
+            f"{root}: expected one CSV with the columns path and label, perhaps group and split, in the "
+            f"folder around all pictures; found {listed(found)}. Correct its first line or its place; join "
+            "several, with a column `split` (train, val, test), or set "
+            f"{setting('data.path')} to the one that you mean. Take out of the folder what says nothing of "
+            "these pictures."
+        )
+
+
+def _by_folders(entries: list[Entry], top: str) -> None:
+    """Give each picture the name of its folder in `top` as its class; in torchvision's layout that of the
+    folder in train, val or test, of which val and test may also lie beside the classes, or around all."""
+    prefix = f"{top}/" if top else ""
+    inside = [(e, e.name.removeprefix(prefix)) for e in entries if e.name.startswith(prefix)]
+    paths = [(entry, name.split("/")) for entry, name in inside]
+    firsts = {path[0] for e, path in paths if len(path) > 1 and is_picture(e.name) and not e.reason}
+    split_of = {first: split for first in firsts if (split := _as_split(first)) in SPLITS}
+    all_in_splits = len(split_of) == len(firsts) and any(len(path) > 2 for _, path in paths)
+    for entry, (first, *rest) in paths:
+        if first in split_of and len(rest) > 1 and (all_in_splits or rest[0] in firsts):
+            entry.label, entry.split, entry.deeper = rest[0], split_of[first], len(rest) > 2
+        elif rest and not all_in_splits:
+            entry.label, entry.split, entry.deeper = first, "train", len(rest) > 1
+        elif not entry.reason:
+            entry.reason = STRAY if is_picture(entry.name) else NO_PICTURE
+    outside = [entry for entry in entries if not entry.name.startswith(prefix)]
+    for entry in outside:
+        entry.reason = entry.reason or (STRAY if is_picture(entry.name) else NO_PICTURE)
+    if not all_in_splits and {entry.split for entry in entries} <= {"", "train"}:
         for entry in entries:
-            entry.split = aside[-1] * bool(entry.label)
+            entry.split = ""  # nothing is held out by the source
+    above = [split for split in map(_as_split, top.split("/")) if split in ("val", "test")]
+    if above:
+        for entry in entries:
+            entry.split = above[-1] if entry.label else ""
 
 
 def _as_split(name: str) -> str:
@@ -279,8 +300,8 @@ def _by_listing(album: Album, listing: str) -> Album:
             first = text.readline()
             lines = itertools.chain([first], text)
             table = csv.reader(lines, delimiter=_separator(first), strict=True)
-            values = ([value.strip() for value in row] for row in table)
-            (_, header), *rows = [(table.line_num, row) for row in values if any(row)]
+            stripped = ([value.strip() for value in row] for row in table)
+            (_, header), *rows = [(table.line_num, row) for row in stripped if any(row)]
             columns = _columns(header)
             if any(columns.count(name) > 1 for name in COLUMNS):
                 raise ValueError("two columns have one name")
@@ -292,26 +313,25 @@ def _by_listing(album: Album, listing: str) -> Album:
     readable = {entry.name: entry for entry in album.entries if not entry.reason}
     taken, wrong = dict[str, Entry](), list[str]()
     for line, row in rows:
-        said = dict.fromkeys(columns, "") | dict(zip(columns, row, strict=False))
-        name, split = str(PurePosixPath(folder, said["path"])), _as_split(said.get("split", ""))
-        faults = {
-            f"{len(row)} values, expected {len(columns)}": len(row) > len(columns),
-            "there is no such picture": name not in readable,
-            "listed a second time": name in taken,
-            "no label": not said["label"],
-            "its split is none of train, val and test": "split" in said and split not in SPLITS,
-        }
+        values = dict.fromkeys(columns, "") | dict(zip(columns, row, strict=False))
+        name, split = str(PurePosixPath(folder, values["path"])), _as_split(values.get("split", ""))
+        fault = ""
+        if len(row) > len(columns):
+            fault = f"{len(row)} values, expected {len(columns)}"
+        elif name not in readable:
+            fault = "there is no such picture"
+        elif name in taken:
+            fault = "listed a second time"
+        elif not values["label"]:
+            fault = "no label"
+        elif "split" in values and split not in SPLITS:
+            fault = "its split is none of train, val and test"
+        if fault:
+            wrong.append(f"\n  - line {line}, `{','.join(row)}`: {fault}")
         taken[name] = entry = readable.get(name, Entry(name))
-        entry.label, entry.split = said["label"], split
-        entry.group = said.get("group") or name * ("group" in said)
-        if why := next((fault for fault, is_wrong in faults.items() if is_wrong), ""):
-            wrong.append(f"\n  - line {line}, `{','.join(row)}`: {why}")
-    if wrong or not rows:
-        raise SourceError(
-            f"{where}: expected a picture's path from here, such as `cat/1.png`, and its label in each line; "
-            f"{len(wrong):,} of {len(rows):,} lines are wrong:{''.join(wrong[:5]) or ' there are none'}\n"
-            "Correct these lines, or add some."
-        )
+        entry.label, entry.split = values["label"], split
+        if "group" in values:
+            entry.group = values["group"] or name  # blank: of its own
     # Other files may lie around.
     folders = {PurePosixPath(name).parent for name in [listing, *taken]}
     beside = [

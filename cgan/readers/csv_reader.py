@@ -22,6 +22,7 @@ from cgan.errors import DataError
 from cgan.files import WEB_PAGE, looks_like_web_page, sha256_of
 from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, Images, IntArray
 from cgan.params.sections import ValidateParams
+from cgan.settings import setting
 
 MAX_HEADER_BYTES = 4_000_000
 BYTES_PER_VALUE = 24  # three digits, a separator, and ample room for quotes and padding
@@ -105,7 +106,7 @@ def _class_names(labels: IntArray, params: ValidateParams) -> list[str]:
     classes = params.classes or int(labels.max()) + 1
     names = params.class_names or [str(label) for label in range(classes)]
     if len(names) != classes:
-        raise DataError(other_names(classes, len(names)))
+        raise DataError(names_mismatch(classes, len(names)))
     return names
 
 
@@ -180,7 +181,7 @@ def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape
         problem = (
             f"there is no column {_quote(label)}; the first line begins with "
             f"{', '.join(map(_quote, columns[:3]))}. If there is no header, write one. "
-            "If the column has another name, set `validate.label_column`. "
+            f"If the column has another name, set {setting('validate.label_column')}. "
             "A test.csv has no labels: give the train.csv."
         )
     else:
@@ -201,8 +202,9 @@ def _shape(pixels: int, params: ValidateParams) -> Shape:
     if channels * height * width != pixels or not MIN_SIDE <= height <= MAX_SIDE:
         raise DataError(
             f"{pixels:,} pixel columns, expected channels × height × width = {form}. Columns are missing or "
-            "too many; or set, in the section `validate` of params.yaml, `channels: 3` for colour (the "
-            "planes of R, G and B one after the other), `height` and `width` for images that are no squares."
+            f"too many; or set {setting('validate.channels', 3)} for colour (the planes of R, G and B one "
+            f"after the other), {setting('validate.height')} and {setting('validate.width')} for images that "
+            "are no squares."
         )
     return channels, height, width
 
@@ -287,20 +289,21 @@ def _examples(faults: list[str]) -> list[str]:
     return sorted(chosen, key=faults.index)
 
 
-def other_names(classes: int, names: int) -> str:
-    """Of how many classes `validate.class_names` are, in words."""
+def names_mismatch(classes: int, names: int) -> str:
+    """That there are so many classes, and another number of `validate.class_names`."""
     return (
-        f"{classes} classes, with labels from 0 to {classes - 1}, and `validate.class_names` has {names} "
-        "names. Give each class one name, in the order of the labels, or set it to null."
+        f"{classes} classes, with labels from 0 to {classes - 1}, and {setting('validate.class_names')} has "
+        f"{names} names. Give each class one name, in the order of the labels, or set "
+        f"{setting('validate.class_names', None)}."
     )
 
 
 def renumbering_advice(params: ValidateParams) -> str:
     """How to make 0, 1, 2, … of any labels, also of names."""
     column = f"frame[{params.label_column!r}]"
+    number = f"{setting('validate.classes')} to their number, and " if params.classes else ""
     return (
         "renumber them in their order, with pandas: `frame = pandas.read_csv(old); "
         f"{column} = {column}.factorize(sort=True)[0]; frame.to_csv(new, index=False)`; and set "
-        f"{'`validate.classes` to their number, and ' * bool(params.classes)}`validate.class_names` to the "
-        "old ones in that order."
+        f"{number}{setting('validate.class_names')} to the old ones in that order."
     )

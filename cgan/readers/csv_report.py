@@ -11,6 +11,7 @@ from cgan.errors import DataError
 from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.params.sections import ValidateParams
 from cgan.readers.csv_reader import renumbering_advice
+from cgan.settings import setting
 from cgan.text import listed
 
 FEW = 50  # images of a class: warn
@@ -33,51 +34,22 @@ def report_on(data: Images, params: ValidateParams, name: str) -> dict[str, Any]
         )
     if split_sizes[test]:
         data = data.at(np.flatnonzero(data.splits != test))
-    labels, names, counts = data.labels, data.class_names, data.counts
-    flat = data.pixels.reshape(len(data), -1)
+    counts = data.counts
     group_sizes = np.unique([] if data.groups is None else data.groups, return_counts=True)[1]
     _check_counts(counts, params, name, data)
-    darkest, brightest = flat.min(axis=1), flat.max(axis=1)
-    top = int(brightest.max())
-    if top <= 1:
+    if data.pixels.max() <= 1:
         raise DataError(
             f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
             "to 0–1 (multiply them by 255), 8 bits in files of 16 (save them as 8), or all images are blank."
         )
     firsts = first_copies(image_digests(data.pixels))
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
-    conflicts = copies[labels[copies] != labels[firsts[copies]]]
-    constant = np.flatnonzero(darkest == brightest).tolist()
-    most, fewest = int(counts.argmax()), int(counts.argmin())
-    times = float(counts[most] / counts[fewest])
-    alike = _look_alike(names)
-    few = {names[n]: int(counts[n]) for n in counts.argsort(kind="stable") if counts[n] < FEW}
-
-    def repeats(indices: IntArray) -> str:
-        return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in indices])
-
-    warnings = {
-        f"Names that look alike: {listed(alike)}. If they are one class, give it one name.": alike,
-        f"Imbalance: {of_each({names[n]: int(counts[n]) for n in (most, fewest)})}, {times:.3g} times fewer "
-        f"(`validate.max_imbalance: {params.max_imbalance:g}`). Rare classes are drawn less "
-        "well.": times > params.max_imbalance,
-        f"Few images: {of_each(few)}. With fewer than {FEW}, the drawings of a class repeat a few forms, and "
-        "some are copies of its images: compare them on the run's page before you use them. More images "
-        "help more than any parameter.": few,
-        f"Dark: no value is above {top} of 255. Do they have another scale (0–16, as in scikit-learn's "
-        f"digits; 12 of 16 bits)? Multiply by {255 // (top + bool(data.files))}.": top <= UNSCALED,
-        f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
-        "the hold-out.": len(copies),
-        f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
-        f"({repeats(conflicts)}). Correct the labels, or remove the images.": len(conflicts),
-        f"Constant images: {len(constant):,}, blank ones too "
-        f"({listed([data.place(row) for row in constant])}). All their pixels are equal, so they show "
-        "nothing.": len(constant),
-    }
-    said = [words for words, applies in warnings.items() if applies]
+    conflicts = copies[data.labels[copies] != data.labels[firsts[copies]]]
+    flat = data.pixels.reshape(len(data), -1)
+    constant = np.flatnonzero(flat.min(axis=1) == flat.max(axis=1))
     return {
         "source_sha256": data.source_sha256,
-        "rows": len(labels),
+        "rows": len(data),
         "classes": data.classes,
         "class_counts": counts.tolist(),
         "shape": dict(zip(("channels", "height", "width"), data.shape, strict=True)),
@@ -87,8 +59,70 @@ def report_on(data: Images, params: ValidateParams, name: str) -> dict[str, Any]
         "duplicates": len(copies),
         "conflicting_labels": len(conflicts),
         "constant_images": len(constant),
-        "warnings": [*data.notes, *said],
+        "warnings": [
+            *data.notes,
+            *_warnings_of_classes(data, params),
+            *_warnings_of_images(data, firsts, copies, conflicts, constant),
+        ],
     }
+
+
+def _warnings_of_classes(data: Images, params: ValidateParams) -> list[str]:
+    names, counts, warnings = data.class_names, data.counts, list[str]()
+    if alike := _look_alike(names):
+        warnings.append(
+            f"Names that look alike: {listed(alike)}. If they are one class, give it one name."
+        )
+    most, fewest = int(counts.argmax()), int(counts.argmin())
+    ratio = float(counts[most] / counts[fewest])
+    if ratio > params.max_imbalance:
+        extremes = of_each({names[label]: int(counts[label]) for label in (most, fewest)})
+        limit = setting("validate.max_imbalance", f"{params.max_imbalance:g}")
+        warnings.append(
+            f"Imbalance: {extremes}, {ratio:.3g} times fewer ({limit}). Rare classes are drawn less well."
+        )
+    order = counts.argsort(kind="stable")
+    if few := {names[label]: int(counts[label]) for label in order if counts[label] < FEW}:
+        warnings.append(
+            f"Few images: {of_each(few)}. With fewer than {FEW}, the drawings of a class repeat a few forms, "
+            "and some are copies of its images: compare them on the run's page before you use them. More "
+            "images help more than any parameter."
+        )
+    return warnings
+
+
+def _warnings_of_images(
+    data: Images, firsts: IntArray, copies: IntArray, conflicts: IntArray, constant: IntArray
+) -> list[str]:
+    """`firsts`: of each image the first one equal to it; the others are rows of `data`."""
+
+    def repeats(rows: IntArray) -> str:
+        return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in rows])
+
+    brightest, warnings = int(data.pixels.max()), list[str]()
+    if brightest <= UNSCALED:
+        warnings.append(
+            f"Dark: no value is above {brightest} of 255. Do they have another scale (0–16, as in "
+            "scikit-learn's digits; 12 of 16 bits)? Multiply by "
+            f"{255 // (brightest + bool(data.files))}."
+        )
+    if len(copies):
+        warnings.append(
+            f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
+            "the hold-out."
+        )
+    if len(conflicts):
+        warnings.append(
+            f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
+            f"({repeats(conflicts)}). Correct the labels, or remove the images."
+        )
+    if len(constant):
+        places = listed([data.place(row) for row in constant])
+        warnings.append(
+            f"Constant images: {len(constant):,}, blank ones too ({places}). All their pixels are equal, so "
+            "they show nothing."
+        )
+    return warnings
 
 
 def _look_alike(names: Sequence[str]) -> list[str]:
@@ -112,7 +146,7 @@ def _check_counts(counts: IntArray, params: ValidateParams, name: str, data: Ima
     """Raises DataError when a class has no image, or too few; it also says what was left out."""
     present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
     few = [label for label in present if counts[label] < params.min_per_class]
-    declared = f" (`validate.classes` is {params.classes})" * bool(params.classes)
+    declared = f" ({setting('validate.classes')} is {params.classes})" if params.classes else ""
     if len(present) < 2:
         problem = f"all labels are {data.class_names[present[0]]}; expected at least 2 classes."
         if data.files:
@@ -126,13 +160,15 @@ def _check_counts(counts: IntArray, params: ValidateParams, name: str, data: Ima
         shown = listed([f"class {data.class_names[label]} has {counts[label]:,}" for label in few])
         problem = (
             f"{len(few):,} of {len(present):,} classes have fewer than {params.min_per_class} images: "
-            f"{shown}. Add images, lower `validate.min_per_class` (to {max(2, counts[few].min())}), or "
-            "remove the class."
+            f"{shown}. Add images, lower {setting('validate.min_per_class')} (to "
+            f"{max(2, counts[few].min())}), or remove the class."
         )
     else:
         return
     if len(present) > 1 and not params.classes and not data.files:
-        problem += " Is a label a mistake? Set `validate.classes`, and its rows are named."
+        problem += (
+            f" Is a label a mistake? Set {setting('validate.classes')}, and its rows are named."
+        )
     raise DataError("\n".join([f"{name}: {problem}", *data.notes]))
 
 
@@ -140,16 +176,18 @@ def summary(report: dict[str, Any]) -> str:
     """The report in a few lines, for a terminal."""
     shape, counts, splits = report["shape"], report["class_counts"], report["splits"]
     range_of = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
+    colour = " in colour" if shape["channels"] == 3 else ""
     lines = [
-        f"{report['rows']:,} images of {shape['width']} × {shape['height']} pixels"
-        f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes of {range_of} images",
-        *[
+        f"{report['rows']:,} images of {shape['width']} × {shape['height']} pixels{colour}, "
+        f"{report['classes']} classes of {range_of} images"
+    ]
+    if report["groups"]:
+        lines.append(
             f"In {report['groups']:,} groups, the largest of {report['largest_group']:,} (column `group`): "
             "all images of a group stay on one side of the hold-out"
-        ]
-        * (report["groups"] > 0),
-        *[f"{splits['val']:,} of these are held out: they are in val"] * (splits["val"] > 0),
-        *[f"{splits['test']:,} more are in test"] * (splits["test"] > 0),
-        *(f"Warning: {warning}" for warning in report["warnings"]),
-    ]
-    return "\n".join(lines)
+        )
+    if splits["val"]:
+        lines.append(f"{splits['val']:,} of these are held out: they are in val")
+    if splits["test"]:
+        lines.append(f"{splits['test']:,} more are in test")
+    return "\n".join([*lines, *(f"Warning: {warning}" for warning in report["warnings"])])

@@ -14,6 +14,7 @@ from cgan.errors import SourceError
 from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, SPLITS, Images, digest_of
 from cgan.params.sections import ClassName, DataParams
 from cgan.readers.album import NO_PICTURE, Album, Entry, first_line, is_picture
+from cgan.settings import setting
 from cgan.text import listed, percent
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
@@ -32,14 +33,10 @@ NOTES = {
     "colour": "Colour: {n:,} of {of:,} pictures, so that all are read in colour: {names}. Make these grey, "
     "unless you want colour.",
 }
-NOT_WATCHED = (
-    "Not watched: `data.path` is a CSV, so DVC does not notice when the pictures beside it change. After a "
-    "change, run `dvc repro --force download && dvc repro`, or set `data.path` to the folder."
-)
 
 
-class NoSize(SourceError):  # noqa: N818 - reads like what is missing
-    """Pictures need `data.height` and `data.width`, of which `sizes` are proposed."""
+class SizeRequired(SourceError):  # noqa: N818 - like StopIteration
+    """Pictures of several sizes need `data.height` and `data.width`; `sizes` are proposals, width first."""
 
     def __init__(self, message: str, sizes: list[tuple[int, int]]) -> None:
         super().__init__(message)
@@ -73,13 +70,12 @@ def read_album(album: Album, params: DataParams) -> Images:
             if len(arrays) * most > params.max_megabytes * 1_000_000:
                 raise SourceError(
                     f"{album.root}: more than the limit of {params.max_megabytes:,} MB of pixels. Set "
-                    "`data.height` and `data.width` to smaller sizes, or raise `data.max_megabytes`."
+                    f"{setting('data.height')} and {setting('data.width')} to smaller sizes, or raise "
+                    f"{setting('data.max_megabytes')}."
                 )
     read = [entry for entry in album.entries if not entry.reason]
     _check(album, read, size)
     notes = _in_words(album.entries, read)
-    if params.path.lower().endswith(".csv"):
-        notes.append(NOT_WATCHED)
     if size and params.fit == "crop":
         notes += _cut_in_words(read, *size)
     names = _class_names(album, read)
@@ -88,8 +84,8 @@ def read_album(album: Album, params: DataParams) -> Images:
     labels = np.array([number_of[entry.label] for entry in read], np.int64)
     planes = [np.atleast_3d(arrays.pop(entry.name)).transpose(2, 0, 1) for entry in read]
     images = np.empty((len(read), max(map(len, planes)), *planes[0].shape[1:]), np.uint8)
-    for image, its in zip(images, planes, strict=True):
-        image[:] = its  # a grey one gets three equal planes beside colour
+    for image, channels in zip(images, planes, strict=True):
+        image[:] = channels  # a grey picture gets three equal channels beside pictures in colour
     splits = groups = None
     if any(entry.split for entry in read):
         splits = np.array([SPLITS.index(entry.split) for entry in read], np.uint8)
@@ -216,8 +212,8 @@ def _check(album: Album, read: list[Entry], size: tuple[int, int] | None) -> Non
         (width, height), (wider, higher) = sizes
         problems.append(
             f"pictures of {shown}; expected one size, with sides of {MIN_SIDE} to {MAX_SIDE}. Set "
-            f"`data.height: {height}` and `data.width: {width}` in params.yaml, or, to see more, {higher} "
-            f"and {wider}, which cut off least; and `data.fit: pad` to cut off nothing."
+            f"{setting('data.height', height)} and {setting('data.width', width)}, or, to see more, {higher} "
+            f"and {wider}, which cut off least; and {setting('data.fit', 'pad')} to cut off nothing."
         )
     scales.pop(0, None)
     if len(scales) > 1:  # a dark picture of 0–255 would be taken for one of 0–1
@@ -225,7 +221,7 @@ def _check(album: Album, read: list[Entry], size: tuple[int, int] | None) -> Non
         problems.append(f"pictures of fractions differ in scale ({shown}). Give all the same one.")
     message = f"{album.root}: " + "\n".join(problems)
     if sizes and len(problems) == 1:
-        raise NoSize(message, sizes)
+        raise SizeRequired(message, sizes)
     if problems:
         raise SourceError(message)
 
@@ -289,6 +285,6 @@ def _cut_in_words(read: list[Entry], width: int, height: int) -> list[str]:
     )
     return [
         f"Cut off: to fit {width} × {height}, pictures lose a part of their area, at the median: "
-        f"{listed([*map(words, worst)], 10)}. The generator never learns what is cut off. `data.fit: pad` "
-        "keeps all of it."
+        f"{listed([*map(words, worst)], 10)}. The generator never learns what is cut off. "
+        f"{setting('data.fit', 'pad')} keeps all of it."
     ]

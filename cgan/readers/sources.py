@@ -22,8 +22,6 @@ from cgan.errors import (
     DataError,
     ParamsError,
     SourceError,
-    keywords_for_params,
-    naming_keywords,
 )
 from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
 from cgan.images import Images, save_images
@@ -31,13 +29,18 @@ from cgan.params.checks import check_section
 from cgan.params.sections import DataParams, PreprocessParams, Section, ValidateParams
 from cgan.readers import kaggle
 from cgan.readers.album import ARCHIVES, find, first_line, refuse_hostile
-from cgan.readers.csv_reader import other_names, read_csv
+from cgan.readers.csv_reader import names_mismatch, read_csv
 from cgan.readers.csv_report import report_on
 from cgan.readers.pictures import read_album
-from cgan.splitting import grouped
+from cgan.settings import as_keywords, setting
+from cgan.splitting import with_groups
 from cgan.text import listed
 
 CHUNK_BYTES = 1 << 20
+NOT_WATCHED = (
+    "Not watched: `data.path` is a CSV, so DVC does not notice when the pictures beside it change. After a "
+    "change, run `dvc repro --force download && dvc repro`, or set `data.path` to the folder."
+)
 ZIPS, GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # how an archive begins
 
 
@@ -58,6 +61,7 @@ class ReadOptions(TypedDict, total=False):
     group: str | None
 
 
+@as_keywords()
 def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     """The labelled images in a file or folder, checked. `notes` say what was left out, and what is odd.
 
@@ -93,11 +97,9 @@ def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     source = check_section(DataParams, "data", of_source, "cgan.read")
     expected = check_section(ValidateParams, "validate", given["validate"], "cgan.read")
     by = check_section(PreprocessParams, "preprocess", given["preprocess"], "cgan.read").group
-    with naming_keywords():
-        images, name = read_by(Path(path), source, expected)
-        notes = report_on(images, expected, name)["warnings"]
-        images = replace(images, notes=tuple(map(keywords_for_params, notes)))
-        return grouped(images, by) if by else images
+    images, name = read_by(Path(path), source, expected)
+    images = replace(images, notes=tuple(report_on(images, expected, name)["warnings"]))
+    return with_groups(images, by) if by else images
 
 
 def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
@@ -112,6 +114,8 @@ def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
             origin = str(path)
             if album:
                 images = read_album(album, params)
+                if params.path.lower().endswith(".csv"):
+                    images = replace(images, notes=(*images.notes, NOT_WATCHED))
                 save_images(pictures, images)
                 csv.unlink(missing_ok=True)
                 facts = {"source": "file", "origin": origin, "sha256": images.source_sha256}
@@ -140,7 +144,7 @@ def read_by(path: Path, params: DataParams, expected: ValidateParams) -> tuple[I
     what cannot be had, DataError for a CSV that is none of images."""
     with find(path) as (source, album):
         if album:
-            return renamed(read_album(album, params), expected, str(source)), str(source)
+            return with_class_names(read_album(album, params), expected, str(source)), str(source)
     if not packing(source):
         _check_size(source.stat().st_size, params, str(source))
         return read_csv(source, expected), str(source)
@@ -150,27 +154,30 @@ def read_by(path: Path, params: DataParams, expected: ValidateParams) -> tuple[I
         return read_csv(csv, expected, name=name), name
 
 
-def renamed(pictures: Images, params: ValidateParams, name: str) -> Images:
+def with_class_names(pictures: Images, params: ValidateParams, name: str) -> Images:
     """Pictures whose classes are called as `params.class_names` says, if it does. `name` stands in messages.
 
     Raises DataError where `params` are of other classes.
     """
     if params.classes not in (None, pictures.classes):
         raise DataError(
-            f"`validate.classes` is {params.classes}, the pictures have {pictures.classes} classes. Set it "
-            "to null."
+            f"{setting('validate.classes')} is {params.classes}, the pictures have {pictures.classes} "
+            f"classes. Set {setting('validate.classes', None)}."
         )
     before, names = pictures.class_names, params.class_names
     if not names or {*names} == {*before}:  # in another order they would be wrong
         return pictures
     if len(names) != len(before):
-        message = f"{name}: {other_names(len(before), len(names))}"
+        message = f"{name}: {names_mismatch(len(before), len(names))}"
         raise DataError("\n".join([message, *pictures.notes]))
     changed = [f"{a} is {b}" for a, b in zip(before, names, strict=True) if a != b]
-    note = f"Renamed by `validate.class_names`: {listed(changed)}. Set it to null to keep the folders' names."
-    return replace(
-        pictures, class_names=names, notes=(*pictures.notes, *[note] * pictures.is_named)
-    )
+    notes = [*pictures.notes]
+    if pictures.is_named:
+        notes.append(
+            f"Renamed by {setting('validate.class_names')}: {listed(changed)}. To keep the folders' names, "
+            f"set {setting('validate.class_names', None)}."
+        )
+    return replace(pictures, class_names=names, notes=tuple(notes))
 
 
 # --- the sample ---------------------------------------------------------------------------------
@@ -244,7 +251,7 @@ def _check_size(size: int, params: DataParams, shown: str) -> None:
     if size > params.max_megabytes * 1_000_000:
         raise SourceError(
             f"{shown}: more than {params.max_megabytes:,} MB of CSV, the limit. If the file is right, raise "
-            "`data.max_megabytes` in params.yaml."
+            f"{setting('data.max_megabytes')}."
         )
 
 
@@ -259,6 +266,7 @@ def _choose_member(archive: zipfile.ZipFile, params: DataParams, shown: str) -> 
         return matches[0]
     raise SourceError(
         f"{shown}: expected one file named `{params.member}` in it. It holds: "
-        f"{listed(files, 10) or 'nothing'}. Set `data.member` to the full name of the one that you mean, or "
-        "unpack the archive and set `data.path` to the CSV. Pictures need a folder a class."
+        f"{listed(files, 10) or 'nothing'}. Set {setting('data.member')} to the full name of the one that "
+        f"you mean, or unpack the archive and set {setting('data.path')} to the CSV. Pictures need a folder "
+        "for each class."
     )

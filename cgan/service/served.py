@@ -22,7 +22,7 @@ from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation
 from cgan.pipeline.registry.client import CHAMPION, now
 from cgan.pipeline.tracking.store import BACKEND, STORE, is_absent, store_uri
-from cgan.project import EVALUATION, project_root
+from cgan.project import EVALUATION, GENERATOR, project_root
 from cgan.quality.table import quality_line, stated_evaluation
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Keeper:
         if self.alias:
             import mlflow  # noqa: F401 - where it is absent, the command says which extra brings it
         else:
-            self.current = _of_file(model or default_source()[0])
+            self.current = _of_file(model or default_source(GENERATOR)[0])
 
     def look(self) -> None:
         """Ask the registry once, and take the version that has the alias. What is served stays when that
@@ -134,7 +134,7 @@ class Keeper:
             self.answered = time.monotonic()
             if number is None:
                 if self.current is None and self._has_default:
-                    self.current = _of_file(default_source()[0])
+                    self.current = _of_file(default_source(GENERATOR)[0])
                 raise ModelError(f"`{registry.model}` has no {alias} in {registry.shown}.")
             if self.current is None or number != self.current.version:
                 evaluation = evaluation_of(registry, registry.version(number).run_id)

@@ -7,7 +7,7 @@ from cgan.images import Images, load_images
 from cgan.params.sections import ValidateParams
 from cgan.project import CSV, CSV_SOURCE, PICTURES
 from cgan.readers.csv_reader import read_csv
-from cgan.readers.sources import renamed
+from cgan.readers.sources import with_class_names
 
 
 def load_raw(params: ValidateParams) -> Images:
@@ -18,4 +18,4 @@ def load_raw(params: ValidateParams) -> Images:
     if not PICTURES.is_file():
         return read_csv(CSV, params)
     pictures = replace(load_images(PICTURES), files=read_json(CSV_SOURCE)["files"])
-    return renamed(pictures, params, str(PICTURES))
+    return with_class_names(pictures, params, str(PICTURES))

@@ -57,8 +57,7 @@ from cgan.stages.runner import log, run_stage
 from cgan.text import duration
 from cgan.training.auto import choose
 from cgan.training.fingerprint import fingerprint, result_facts
-from cgan.training.generator import file_facts, train_generator
-from cgan.training.loop import Diverged, Trained
+from cgan.training.loop import Divergence, TrainingResult, file_facts, train_generator
 from cgan.training.monitoring import PROBE
 from cgan.training.state import COLUMNS
 
@@ -113,7 +112,7 @@ def main() -> None:
                     progress=functools.partial(progress, "training", images_a_step=p.batch_size),
                     stopping=lambda: bool(signals),
                 )
-            except Diverged as error:
+            except Divergence as error:
                 raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
             write_outputs(trained, file_facts(trained, choice, data))
             done, seconds = trained.step - trained.resumed_from, trained.wall_time_s
@@ -204,7 +203,7 @@ def system_load() -> dict[str, float]:
     return {f"system/{name}": value for name, value in load.items()}
 
 
-def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
+def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
     """The files that the stage leaves, TRAINING and SOURCE aside."""
     save_generator(GENERATOR, trained.generator, facts)
     if trained.discriminator:

@@ -22,14 +22,16 @@ from cgan.images import Images
 from cgan.model.local_score import (
     LocalScoreSampler,
     LocalScoreSettings,
-    fitted_settings,
+    choose_settings,
     photographs,
     suits,
 )
 from cgan.params.sections import TrainChoices, TrainParams
+from cgan.settings import setting
 from cgan.text import listed, percent
 
 R1_GAMMA = 0.3
+BATCH_SIZE = 96
 EASY_IMAGES = {
     "generator": "deconv",
     "auxiliary_generator": 0.0,
@@ -37,6 +39,7 @@ EASY_IMAGES = {
     "max_shift": 0,
     "r1_gamma": R1_GAMMA,
     "updates": "one_pass",
+    "batch_size": BATCH_SIZE,
     "total_kimg": 160.0,
 }
 HARD_IMAGES = {
@@ -55,20 +58,6 @@ CONTRAST_OF_DIGITS = (
 MAX_DISTANCE_OF_EASY = 0.53
 # Of the neighbours of another class that there are by chance: with more, classes are hard to tell apart.
 MAX_OTHER_CLASS_OF_EASY = 0.5
-ADVICE_ON_HARD_IMAGES = (
-    "Such images take longer than digits. `train.total_kimg: 700` draws them better, in four times the time; "
-    "60 gives a first impression in a third."
-)
-ADVICE_ON_PHOTOGRAPHS = (
-    "Photographs of classes that look alike are hard. In minutes on a CPU, drawings show their colours and "
-    "textures and little else. Better drawings need thousands of images a class and a GPU "
-    "(`train.total_kimg: 5000` or more), no training (`train.generator: local_score`), or a pretrained "
-    "generator from elsewhere: `cgan evidence --drawn FOLDER` says whether its drawings help."
-)
-ADVICE_ON_LOCAL_SCORE = (
-    "A local score sampler is not trained. Its file holds the training images, and its drawings hold pieces "
-    "of them: where nobody may see the images, set `train.generator: upsample`, which trains a GAN."
-)
 # Of a core: `auto` takes no sampler whose drawings, as many as are judged at least, take longer.
 JUDGED_PER_CLASS, MAX_JUDGED_S = 100, 1200.0
 QUERIES, SAMPLE, CHUNK = 1000, 4000, 100  # images, at most
@@ -95,13 +84,13 @@ def choose(params: TrainChoices, images: Images) -> Choice:
     """A value for each `auto`; what `params` says itself stays. Raises DataError for a class that a local
     score sampler could not draw."""
     if params.generator == "local_score":
-        return _choose_sampler(params, images, "")
+        return choose_sampler(params, images, "")
     # Who says how long to train, or against which discriminator, asks for a GAN.
     asks_for_gan = params.total_kimg != "auto" or params.discriminator != "projection"
     if params.generator == "auto" and not asks_for_gan and int(images.counts.min()):
         suited, why = suits(*images.tensors[:2])
         if suited:
-            found = _choose_sampler(params, images, why)
+            found = choose_sampler(params, images, why)
             each = sampler_of(images, found).seconds_per_drawing
             if JUDGED_PER_CLASS * images.classes * each <= MAX_JUDGED_S:
                 return found
@@ -112,7 +101,7 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
     """The same of a GAN alone, whatever else suits the images."""
     found = neighbours(images)
     rules: Mapping[str, Any] = EASY_IMAGES
-    advice = ADVICE_ON_HARD_IMAGES if found.hard and params.total_kimg == "auto" else ""
+    advice = advice_on_hard_images() if found.hard and params.total_kimg == "auto" else ""
     if found.hard:
         side = min(images.shape[1:])
         shift = round(SHIFT_FRACTION * side) if side >= MIN_SIDE_TO_SHIFT else 0
@@ -124,29 +113,63 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
             rules |= {"generator": "upsample"}
             if found.classes_alike:
                 rules |= {"r1_gamma": r1_gamma(some)}
-                advice = ADVICE_ON_PHOTOGRAPHS
+                advice = advice_on_photographs()
         if params.updates == "one_pass":
             rules |= HARD_IMAGES_IN_ONE_PASS
-    resolved = resolve(params, rules)
-    words = ", ".join(
-        f"{name} {getattr(resolved, name)}" for name in rules if getattr(params, name) == "auto"
-    )
-    why = f"nearest other image: distance {found.distance:.2f}, same class {percent(found.same_class, 0)}"
-    return Choice(resolved, f"{words} ({why})" if words else "", advice)
-
-
-def _choose_sampler(params: TrainChoices, images: Images, why: str) -> Choice:
-    """`why`: what speaks for it in these images; nothing where the params ask for it."""
-    if empty := [
-        name
-        for name, count in zip(images.class_names, images.counts.tolist(), strict=True)
-        if not count
-    ]:
-        raise DataError(
-            "`train.generator: local_score` draws from the images of a class, and there are none of "
-            f"{listed(empty)}. Add some, lower `validate.classes`, or set `train.generator: deconv`."
+    batch_size = batch_size_for(len(images), params.cpu_parts)
+    resolved = resolve(params, {**rules, "batch_size": batch_size})
+    of_images = [name for name in rules if name != "batch_size" and getattr(params, name) == "auto"]
+    reasons = list[str]()
+    if of_images:
+        words = ", ".join(f"{name} {getattr(resolved, name)}" for name in of_images)
+        same_class = percent(found.same_class, 0)
+        reasons.append(
+            f"{words} (nearest other image: distance {found.distance:.2f}, same class {same_class})"
         )
-    fitted, words = fitted_settings(images.tensors.pixels)
+    if params.batch_size == "auto":
+        reasons.append(f"batch_size {batch_size} ({len(images):,} images to train on)")
+    return Choice(resolved, ", ".join(reasons), advice)
+
+
+def batch_size_for(images: int, cpu_parts: int) -> int:
+    """BATCH_SIZE, or all images where there are fewer; a multiple of `cpu_parts`."""
+    return max(2, cpu_parts, min(BATCH_SIZE, images) // cpu_parts * cpu_parts)
+
+
+def advice_on_hard_images() -> str:
+    return (
+        f"Such images take longer than digits. {setting('train.total_kimg', 700)} draws them better, in four "
+        "times the time; 60 gives a first impression in a third."
+    )
+
+
+def advice_on_photographs() -> str:
+    return (
+        "Photographs of classes that look alike are hard. In minutes on a CPU, drawings show their colours "
+        "and textures and little else. Better drawings need thousands of images a class and a GPU "
+        f"({setting('train.total_kimg', 5000)} or more), no training "
+        f"({setting('train.generator', 'local_score')}), or a pretrained generator from elsewhere: `cgan "
+        "evidence --drawn FOLDER` says whether its drawings help."
+    )
+
+
+def advice_on_local_score() -> str:
+    return (
+        "A local score sampler is not trained. Its file holds the training images, and its drawings hold "
+        "pieces of them: where nobody may see the images, set "
+        f"{setting('train.generator', 'upsample')}, which trains a GAN."
+    )
+
+
+def choose_sampler(params: TrainChoices, images: Images, why: str) -> Choice:
+    """`why`: what speaks for it in these images; nothing where the params ask for it."""
+    if empty := images.classes_without_images:
+        raise DataError(
+            f"{setting('train.generator', 'local_score')} draws from the images of a class, and there are "
+            f"none of {listed(empty)}. Add some, lower {setting('validate.classes')}, or set "
+            f"{setting('train.generator', 'deconv')}."
+        )
+    fitted, words = choose_settings(images.tensors.pixels)
     named = {
         "cap": params.score_cap,
         "sources": params.score_sources,
@@ -155,9 +178,11 @@ def _choose_sampler(params: TrainChoices, images: Images, why: str) -> Choice:
     chosen: dict[str, Any] = {key: value for key, value in named.items() if value != "auto"}
     settings = replace(fitted, **chosen)
     score = {f"score_{key}": getattr(settings, key) for key in named}
-    resolved = resolve(params.model_copy(update={"generator": "local_score"}), EASY_IMAGES | score)
+    batch_size = batch_size_for(len(images), params.cpu_parts)  # not used, and has to have a value
+    rules = EASY_IMAGES | score | {"batch_size": batch_size}
+    resolved = resolve(params.model_copy(update={"generator": "local_score"}), rules)
     generator = f"generator local_score ({why}), " if params.generator == "auto" else ""
-    return Choice(resolved, generator + words, ADVICE_ON_LOCAL_SCORE, settings)
+    return Choice(resolved, generator + words, advice_on_local_score(), settings)
 
 
 def sampler_of(images: Images, choice: Choice) -> LocalScoreSampler:

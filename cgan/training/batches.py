@@ -24,6 +24,7 @@ from cgan.errors import ParamsError
 from cgan.images import Images
 from cgan.model.hardware import fits, rows_on
 from cgan.params.sections import TrainParams
+from cgan.settings import setting
 
 
 class Batch(NamedTuple):
@@ -40,7 +41,7 @@ class Batch(NamedTuple):
 
     def split(self, count: int) -> Iterator[Batch]:
         """The batch in `count` parts."""
-        pieces = ([None] * count if all_ is None else all_.chunk(count) for all_ in self)
+        pieces = ([None] * count if whole is None else whole.chunk(count) for whole in self)
         return map(Batch, *pieces)
 
 
@@ -51,11 +52,7 @@ class Feed:
     """
 
     def __init__(self, data: Images, params: TrainParams, device: torch.device, chunk: int) -> None:
-        if params.batch_size > len(data):
-            raise ParamsError(
-                f"`train.batch_size` is {params.batch_size}, and there are only {len(data)} "
-                f"images to train on. Set it to {len(data)} or less."
-            )
+        require_batch(data, params)
         self.params, self.device, self.chunk = params, device, chunk
         images, labels, _ = data.tensors
         self.labels = labels.to(device)
@@ -71,9 +68,9 @@ class Feed:
         rows, latents = self._rows[place], self._latents[place]
         real = rows_on(self.device, self.images, self._image_rows[place])
         real = real.float().mul_(2 / 255).sub_(1)
-        of_reals, of_fakes = (None, None) if self._shifts is None else self._shifts[place]
+        real_shifts, fake_shifts = (None, None) if self._shifts is None else self._shifts[place]
         labels = self.labels.index_select(0, rows)
-        return Batch(shift(real, of_reals), labels, latents, of_fakes)
+        return Batch(shift(real, real_shifts), labels, latents, fake_shifts)
 
     def _prepare(self, chunk: int) -> None:
         p, size, most = self.params, self.params.batch_size, self.params.max_shift
@@ -96,6 +93,15 @@ class Feed:
             self._epoch = epoch
             self._order = torch.randperm(len(self.labels), generator=random)
         return self._order[batch * size : (batch + 1) * size]
+
+
+def require_batch(data: Images, params: TrainParams) -> None:
+    """Raises ParamsError for a batch of more images than there are."""
+    if params.batch_size > len(data):
+        raise ParamsError(
+            f"{setting('train.batch_size', params.batch_size)} is more than there are images to train on: "
+            f"{len(data)}. Set {setting('train.batch_size', 'auto')}, or so many or less."
+        )
 
 
 def shift(images: Tensor, shifts: Tensor | None) -> Tensor:
@@ -126,6 +132,6 @@ def average_weight(params: TrainParams, step: int) -> float:
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
-def penalised(params: TrainParams, step: int) -> bool:
+def r1_is_due(params: TrainParams, step: int) -> bool:
     """Whether R1 joins the discriminator's loss at this step: once in `r1_every`."""
     return params.r1_gamma > 0 and step % params.r1_every == 0

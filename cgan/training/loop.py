@@ -1,13 +1,19 @@
-"""The loop: steps, records, previews, probes, checkpoints, and when to stop."""
+"""From images to a generator: the loop of a training, or a sampler that needs none.
+
+`cgan.fit` and the stage train call `train_generator`. `train` is the loop: steps, records, previews, probes,
+checkpoints, and when to stop.
+"""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from cgan.contact_sheet import with_names
 from cgan.errors import Interrupted, TrainingError
 from cgan.files import write_bytes
 from cgan.images import Images
@@ -19,30 +25,36 @@ from cgan.model.hardware import (
     parts_on_threads,
 )
 from cgan.model.networks import DiscriminatorNetwork
-from cgan.model.sampling import encode_png
+from cgan.model.sampling import Picture, encode_png, image_grid
 from cgan.params.sections import TrainParams
+from cgan.quality.judge import Judge
+from cgan.settings import setting
 from cgan.text import percent
+from cgan.training.auto import Choice, sampler_of
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
+from cgan.training.fingerprint import data_facts
 from cgan.training.monitoring import (
     WARM_UP_KIMG,
     Watch,
-    kept_previews,
+    load_previews,
     preview,
     preview_steps,
 )
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm
-from cgan.training.tracker import AT_THE_END, BY_STEP, Silent, Tracker
+from cgan.training.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
 from cgan.training.update import train_step
 
-PINNED = 0.995  # of both the reals and the fakes told apart, in every one of the last records
-PINNED_RECORDS = 10
+# The discriminator has won for good where it tells so many of the reals and of the fakes, in each of the last
+# records.
+PINNED_ACCURACY, PINNED_RECORDS = 0.995, 10
+PREVIEW_COLUMNS, PREVIEW_CLASSES = 4, 20  # of a sampler
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Trained:
+class TrainingResult:
     """What a training leaves: networks in eval mode on the CPU, records, previews by their steps as PNG.
 
     `step`: the last one; `resumed_from`: the one before the first of this process, 0 in a whole training.
@@ -58,14 +70,52 @@ class Trained:
     resumed_from: int
 
 
-class Diverged(TrainingError):  # noqa: N818 - reads like what happened
-    """The training went wrong by itself."""
+class Divergence(TrainingError):  # noqa: N818 - like StopIteration
+    """The training went wrong by itself: a loss is no number, or one of the networks has failed."""
 
     def __init__(self, step: int, what: str, advice: str) -> None:
         super().__init__(
             f"training stopped at step {step}: {what}. Nothing was saved after the last good "
             f"checkpoint. {advice}"
         )
+
+
+def train_generator(
+    images: Images,
+    choice: Choice,
+    *,
+    judge: Judge | None = None,
+    tracker: Tracker | None = None,
+    folder: Path | None = None,
+    progress: Callable[[range], Iterator[int]] = iter,
+    stopping: Callable[[], bool] = lambda: False,
+    keep_partial: bool = False,
+) -> TrainingResult:
+    """A generator of these images by `choice`, the params that `cgan.training.auto.choose` found for them.
+
+    With a `judge` there are probes. The other arguments, and what is raised, are those of `train`. A sampler
+    takes a moment: it has no discriminator, records or previews.
+    """
+    if choice.sampler:
+        log.info("Nothing to train: drawings are put together from pieces of the training images.")
+    if choice.chosen:
+        log.info("Chosen for these images: %s", choice.chosen)
+    if choice.advice:
+        log.info(choice.advice)
+    params = choice.params
+    if not choice.sampler:
+        device = choose_hardware(params.device, params.precision).device
+        watch = Watch(judge.to(device), images, params.seed) if judge else None
+        return train(
+            images, params, tracker, folder, progress, stopping, watch, keep_partial=keep_partial
+        )
+    started = time.perf_counter()
+    sampler = sampler_of(images, choice)
+    seconds = time.perf_counter() - started
+    if tracker:
+        preview = sampler_preview(sampler, images.class_names, params.seed)
+        tracker.log_image(AT_THE_END, preview, 0)
+    return TrainingResult(sampler, None, [], [], {}, seconds, step=0, resumed_from=0)
 
 
 def train(
@@ -77,18 +127,18 @@ def train(
     stopping: Callable[[], bool] = lambda: False,
     watch: Watch | None = None,
     keep_partial: bool = False,
-) -> Trained:
+) -> TrainingResult:
     """Train a conditional GAN on `data` (uint8 images, int64 labels).
 
     `folder` holds checkpoints and previews. A training goes on from the checkpoint that it finds there;
     without a folder it saves none. `stopping` is asked after every step; `watch` probes quality.
 
     When `stopping` says so, it saves a checkpoint and raises Interrupted, or with `keep_partial` returns
-    what was trained so far. Raises ParamsError when params and data don't fit, and Diverged when a loss is
+    what was trained so far. Raises ParamsError when params and data don't fit, and Divergence when a loss is
     not a finite number, the discriminator wins for good or a class collapses; then nothing of that interval
     is saved.
     """
-    tracker = tracker or Silent()
+    tracker = tracker or NullTracker()
     hardware = choose_hardware(params.device, params.precision)
     compute_deterministically()
     keep_freed_memory()
@@ -98,10 +148,11 @@ def train(
         state.restore(*checkpoint)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     preview_at = preview_steps(params.previews, params.total_steps)
-    previews = kept_previews(folder)
-    # Step 0 and as many more as there are to be probes, at equal distances up to the last step.
-    count = params.probes if watch else 0
-    probe_steps = {round(params.total_steps * n / count) for n in range(count + 1) if count}
+    previews = load_previews(folder)
+    probe_steps = set[int]()
+    if watch and params.probes:  # step 0, and as many more at equal distances up to the last step
+        numbers = range(params.probes + 1)
+        probe_steps = {round(params.total_steps * n / params.probes) for n in numbers}
 
     def look() -> None:
         """The preview and the probe of this step, if any."""
@@ -143,7 +194,7 @@ def train(
         wall_time_s = time.perf_counter() - started
         counts = data.tensors.counts
         estimate_batch_norm(state.average, counts, params.seed)
-    return Trained(
+    return TrainingResult(
         state.average.cpu(),
         state.discriminator.cpu().eval().requires_grad_(False),
         state.history,
@@ -156,45 +207,50 @@ def train(
 
 
 def check_finite(state: TrainState) -> None:
-    """Raise Diverged when one of the recent losses, or a weight, is NaN or infinite.
+    """Raise Divergence when one of the recent losses, or a weight, is NaN or infinite.
 
     Weights are checked too, because a loss is taken before its update: a generator that overflows in
     the last update would show it a step later.
     """
-    advice = "Lower `train.lr`, raise `train.r1_gamma`, or set `train.precision` to `float32`."
+    advice = (
+        f"Lower {setting('train.lr')}, raise {setting('train.r1_gamma')}, or set "
+        f"{setting('train.precision', 'float32')}."
+    )
     done = (state.step - 1) % state.params.log_every + 1
     bad = (~state.stats[:done].isfinite().all(dim=1)).nonzero()
     if len(bad):
         step = state.step - done + int(bad[0]) + 1
-        raise Diverged(step, "a loss is not a finite number", advice)
+        raise Divergence(step, "a loss is not a finite number", advice)
     weights = [*state.generator.parameters(), *state.discriminator.parameters()]
     if not torch.stack([weight.isfinite().all() for weight in weights]).all():
-        raise Diverged(state.step, "a weight is not a finite number", advice)
+        raise Divergence(state.step, "a weight is not a finite number", advice)
 
 
 def check_balance(state: TrainState) -> None:
-    """Raise Diverged when the discriminator has won for good: in every one of the last records it tells
+    """Raise Divergence when the discriminator has won for good: in every one of the last records it tells
     nearly all fakes from reals."""
-    last = [min(row[-2:]) for row in state.history[-PINNED_RECORDS:]]  # reals, fakes told apart
-    if state.kimg > WARM_UP_KIMG and len(last) == PINNED_RECORDS and min(last) >= PINNED:
-        raise Diverged(
+    reals, fakes = (COLUMNS.index(f"accuracy/discriminator_{kind}") for kind in ("real", "fake"))
+    last = [min(row[reals], row[fakes]) for row in state.history[-PINNED_RECORDS:]]
+    if state.kimg > WARM_UP_KIMG and len(last) == PINNED_RECORDS and min(last) >= PINNED_ACCURACY:
+        raise Divergence(
             state.step,
-            f"the discriminator tells fakes from reals in at least {percent(PINNED)} of all cases in each of "
-            f"the last {PINNED_RECORDS} records, so the generator no longer learns",
-            "Lower `train.lr`, raise `train.r1_gamma`, or check the data with `cgan validate FILE`.",
+            f"the discriminator tells fakes from reals in at least {percent(PINNED_ACCURACY)} of all cases "
+            f"in each of the last {PINNED_RECORDS} records, so the generator no longer learns",
+            f"Lower {setting('train.lr')}, raise {setting('train.r1_gamma')}, or check the data with `cgan "
+            "validate FILE`.",
         )
 
 
 def probe(state: TrainState, watch: Watch) -> dict[str, float]:
-    """Quality of the averaged generator now. Raises Diverged when it has collapsed or learns nothing."""
+    """Quality of the averaged generator now. Raises Divergence when it has collapsed or learns nothing."""
     quality = watch.probe(state.average)
     state.probes.append([state.step, state.kimg, *quality.values()])
     if problem := watch.problem(state.probes, state.params.total_kimg):
         advice = (
-            "Lower `train.lr` or `train.class_logit_weight`, raise `train.r1_gamma`, or, with few images, "
-            "choose `train.updates: two_passes`."
+            f"Lower {setting('train.lr')} or {setting('train.class_logit_weight')}, raise "
+            f"{setting('train.r1_gamma')}, or, with few images, set {setting('train.updates', 'two_passes')}."
         )
-        raise Diverged(state.step, problem, advice)
+        raise Divergence(state.step, problem, advice)
     return quality
 
 
@@ -206,5 +262,19 @@ def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
     means = state.stats[: (step - 1) % p.log_every + 1].cpu().double().mean(dim=0).tolist()
     values = [step, state.kimg, learning_rate(p, step - 1), *means]
     state.history.append(values)
-    told = dict(zip(COLUMNS[1:], values[1:], strict=True))
-    return told | {"progress/images_per_s": steps * p.batch_size / max(seconds, 1e-9)}
+    metrics = dict(zip(COLUMNS[1:], values[1:], strict=True))
+    return metrics | {"progress/images_per_s": steps * p.batch_size / max(seconds, 1e-9)}
+
+
+def file_facts(result: TrainingResult, choice: Choice, images: Images) -> dict[str, Any]:
+    """What the generator's file says of its making."""
+    steps = {} if choice.sampler else {"steps": result.step}
+    return {"params": choice.params.used(), **steps, **data_facts(images)}
+
+
+def sampler_preview(sampler: GenerativeModel, class_names: list[str], seed: int) -> Picture:
+    """Drawings of the first classes, a row a class with its name."""
+    names = class_names[:PREVIEW_CLASSES]
+    labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)
+    drawings = sampler.draw(labels, seed).unflatten(0, (len(names), -1))
+    return with_names(image_grid(drawings), names)

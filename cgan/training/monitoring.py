@@ -43,43 +43,42 @@ class Watch:
     """
 
     def __init__(self, judge: Judge, data: Images, seed: int) -> None:
+        pixels, labels, counts = data.tensors
         random = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data), generator=random)
-        present, several = ((data.tensors.counts > least).nonzero()[:, 0] for least in (0, 1))
-        compared = several[torch.randperm(len(several), generator=random)[:COMPARED]]
-        self.judge, self.names, self.seed, self.classes = (
-            judge,
-            data.class_names,
-            seed,
-            len(present),
-        )
+        present, with_several = (counts > 0).nonzero()[:, 0], (counts > 1).nonzero()[:, 0]
+        compared = with_several[torch.randperm(len(with_several), generator=random)[:COMPARED]]
+        self.judge, self.names, self.seed = judge, data.class_names, seed
+        self.classes = len(present)
         self.asked = present[torch.arange(DRAWINGS) % len(present)]
         if len(present) > COMPARED:
             self.asked = torch.cat([self.asked, compared.repeat(DRAWINGS // COMPARED)])
-        self.real = look(judge, data.tensors.pixels[order[: 2 * DRAWINGS]]).features
-        each = 2 * DRAWINGS // max(1, len(compared))
-        rows = torch.cat(
-            [order[:0], *(order[data.tensors.labels[order] == n][:each] for n in compared)]
-        )
-        real = look(judge, data.tensors.pixels[rows]).features
-        self.real_diversity = diversity(real, data.tensors.labels[rows], data.classes)
-        self.worst_class = 0  # of the last probe: the least varied one
+        self.real = look(judge, pixels[order[: 2 * DRAWINGS]]).features
+        per_class = 2 * DRAWINGS // max(1, len(compared))
+        rows_by_class = [order[labels[order] == label][:per_class] for label in compared]
+        rows = torch.cat(rows_by_class) if rows_by_class else order[:0]
+        features = look(judge, pixels[rows]).features
+        self.real_diversity = diversity(features, labels[rows], data.classes)
+        self.worst_class = 0  # of the last probe: the least diverse one
 
     def probe(self, generator: GeneratorNetwork) -> dict[str, float]:
         """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
         device = next(generator.parameters()).device
-        seen = look(self.judge, draw(generator, self.asked, self.seed, device))
-        features = seen.features
-        varied = diversity(features, self.asked, len(self.names))
+        judged = look(self.judge, draw(generator, self.asked, self.seed, device))
+        drawn_diversity = diversity(judged.features, self.asked, len(self.names))
         relative = {
             label: drawn / real
-            for label, (drawn, real) in enumerate(zip(varied, self.real_diversity, strict=True))
+            for label, (drawn, real) in enumerate(
+                zip(drawn_diversity, self.real_diversity, strict=True)
+            )
             if real > 0
-        } or {0: 1.0}
+        }
+        if not relative:  # no class whose real images differ: nothing can collapse
+            relative = {0: 1.0}
         self.worst_class = min(relative, key=lambda label: relative[label])
         values = (
-            (seen.classes == self.asked)[:DRAWINGS].double().mean().item(),
-            frechet_distance(self.real, features[:DRAWINGS]),
+            (judged.classes == self.asked)[:DRAWINGS].double().mean().item(),
+            frechet_distance(self.real, judged.features[:DRAWINGS]),
             sum(relative.values()) / len(relative),
             relative[self.worst_class],
         )
@@ -115,11 +114,11 @@ class Watch:
 def preview_steps(count: int, total_steps: int) -> set[int]:
     """Step 0, before the first update, and 200, then ever further apart, up to the last step; at most
     `count` of them."""
-    first = [step for step in (0, 200) if step <= total_steps][:count]
-    if count <= len(first):
-        return set(first)
-    rest = np.geomspace(max(first[-1], 1), total_steps, count - len(first) + 1)[1:]
-    return {*first, *(round(step) for step in rest)}
+    early = [step for step in (0, 200) if step <= total_steps][:count]
+    if count <= len(early):
+        return set(early)
+    later = np.geomspace(max(early[-1], 1), total_steps, count - len(early) + 1)[1:]
+    return {*early, *(round(step) for step in later)}
 
 
 @torch.no_grad()
@@ -134,7 +133,7 @@ def preview(state: TrainState, names: list[str]) -> Picture:
     return with_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), names)
 
 
-def kept_previews(folder: Path | None) -> dict[int, bytes]:
+def load_previews(folder: Path | None) -> dict[int, bytes]:
     """Step → PNG, of an interrupted training: they are kept as files beside its checkpoints."""
     files = sorted((folder / "previews").glob("step-*.png")) if folder else []
     return {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}

@@ -46,10 +46,8 @@ class TrainState:
     def __init__(self, data: Images, params: TrainParams, hardware: Hardware) -> None:
         p, device, (_, channels, height, width) = params, hardware.device, data.pixels.shape
         shape = (data.classes, channels, height, width)
-        of_generator = Architecture(
-            p.generator, *shape, p.generator_width, p.latent_dim, p.max_width
-        )
-        of_discriminator = Architecture(
+        generator = Architecture(p.generator, *shape, p.generator_width, p.latent_dim, p.max_width)
+        discriminator = Architecture(
             p.discriminator,
             *shape,
             p.discriminator_width,
@@ -58,10 +56,8 @@ class TrainState:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(p.seed)
-            self.generator: GeneratorNetwork = build_generator(of_generator).to(device)
-            self.discriminator: DiscriminatorNetwork = build_discriminator(of_discriminator).to(
-                device
-            )
+            self.generator: GeneratorNetwork = build_generator(generator).to(device)
+            self.discriminator: DiscriminatorNetwork = build_discriminator(discriminator).to(device)
         self.average: GeneratorNetwork = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.params, self.hardware = params, hardware
         self.generator_optimizer = self._optimizer(self.generator)
@@ -77,10 +73,10 @@ class TrainState:
         self.stats = torch.zeros(p.log_every, len(STATS), device=device)
         self.history: list[list[float]] = []
         self.probes: list[list[float]] = []  # step, kimg, and what was measured there
-        self._pairs = [
-            [t for t in net.state_dict().values() if t.is_floating_point()]
-            for net in (self.average, self.generator)
-        ]
+        self._averages, self._newest = (
+            [t for t in network.state_dict().values() if t.is_floating_point()]
+            for network in (self.average, self.generator)
+        )
 
     def _optimizer(self, network: nn.Module) -> Optimizer:
         p, device = self.params, self.hardware.device
@@ -110,10 +106,9 @@ class TrainState:
     @torch.no_grad()
     def update_average(self, weight: float) -> None:
         """average += weight · (generator - average), over weights and batch-norm statistics."""
-        average, newest = self._pairs
-        change = torch._foreach_sub(newest, average)
+        change = torch._foreach_sub(self._newest, self._averages)
         torch._foreach_mul_(change, weight)
-        torch._foreach_add_(average, change)
+        torch._foreach_add_(self._averages, change)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a resumed training needs, by name."""
@@ -161,13 +156,14 @@ def estimate_batch_norm(
     device = next(generator.parameters()).device
     random = torch.Generator().manual_seed(seed)
     labels = labels_in_mix(counts, size).expand(batches, size)
-    if len(labels[0].unique()) < int(counts.count_nonzero()):
+    a_batch_has_every_class = len(labels[0].unique()) == int(counts.count_nonzero())
+    if not a_batch_has_every_class:
         labels = labels_in_mix(counts, batches * size)
         labels = labels[torch.randperm(len(labels), generator=random)].view(batches, size)
     generator.train()
-    for of_batch in labels.to(device):
+    for batch_labels in labels.to(device):
         latents = torch.randn(size, generator.architecture.latent_dim, generator=random)
-        generator(latents.to(device), of_batch)
+        generator(latents.to(device), batch_labels)
     generator.eval()
 
 

@@ -1,4 +1,4 @@
-"""What a training tells while it goes on, to whoever wants to know."""
+"""What a training reports while it goes on: metrics and pictures by step."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -21,8 +21,8 @@ class Tracker(Protocol):
         """A picture uint8 [H, W] or [H, W, 3] at a step."""
 
 
-class Silent:
-    """The tracker of who wants to know nothing."""
+class NullTracker:
+    """Drops what it gets."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         pass

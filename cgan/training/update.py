@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy, softplus
 from cgan.model.hardware import Hardware, set_gradients
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork, ProjectionDiscriminator
 from cgan.params.sections import TrainParams
-from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised, shift
+from cgan.training.batches import Batch, Feed, average_weight, learning_rate, r1_is_due, shift
 from cgan.training.state import Optimizer, TrainState, weights_of
 
 Gradients = tuple[Tensor, ...]
@@ -35,7 +35,7 @@ def train_step(state: TrainState, feed: Feed) -> None:
     """The step that comes next: one update of each network, the average, the record."""
     p, step = state.params, state.step
     state.set_learning_rate(learning_rate(p, step))
-    parts = parts_of(state, feed.batch(step), penalised(p, step))
+    parts = parts_of(state, feed.batch(step), r1_is_due(p, step))
     UPDATES[p.updates](state, parts)
     state.update_average(average_weight(p, step))
     state.stats[step % p.log_every] = torch.stack([part.stats() for part in parts]).mean(dim=0)
@@ -144,7 +144,7 @@ def loss_on_reals(part: Part) -> Tensor:
 def real_terms(
     part: Part, images: Tensor, real_logits: Tensor, class_logits: Tensor | None
 ) -> Tensor:
-    """Reals should look real and show their class; R1, if penalised, keeps the slope at them small."""
+    """Reals should look real and show their class; R1, where it is due, keeps the slope at them small."""
     p = part.params
     part.real_logits = real_logits.detach()
     loss = real_loss(p.objective, real_logits)

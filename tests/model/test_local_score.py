@@ -12,11 +12,11 @@ from cgan.model.local_score import (
     LocalScoreSampler,
     LocalScoreSettings,
     Windows,
+    choose_settings,
     contrast,
     denoised,
     distances,
-    fitted_settings,
-    how_much_nearer,
+    nearness,
     sigmas,
     softmax_with_cap,
     suits,
@@ -207,16 +207,16 @@ def random_pictures(cells: int) -> tuple[Tensor, Tensor]:
 
 def test_drawings_are_nearer_to_training_images_where_windows_are_larger() -> None:
     images, labels = random_pictures(6)
-    small, large = (how_much_nearer(images, labels, scale, 30) for scale in (0.6, 4.0))
+    small, large = (nearness(images, labels, scale, 30) for scale in (0.6, 4.0))
     assert small + 0.05 < large
     assert large > 0.1
     alone = torch.arange(40)  # no class has two images to compare
-    assert how_much_nearer(images, alone, 4.0, 30) == -torch.inf
+    assert nearness(images, alone, 4.0, 30) == -torch.inf
 
 
 def test_windows_are_larger_in_larger_images() -> None:
     for side, scale in ((32, SMALL), (47, SMALL), (48, LARGE), (96, LARGE)):
-        settings, why = fitted_settings(torch.zeros(2, 3, side, side, dtype=torch.uint8))
+        settings, why = choose_settings(torch.zeros(2, 3, side, side, dtype=torch.uint8))
         assert settings.window_scale == scale
         assert why.startswith(f"windows × {scale}, down to ")
 

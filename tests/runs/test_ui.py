@@ -17,7 +17,7 @@ from tracked import root as root
 
 from cgan.cli import main
 from cgan.errors import CganError
-from cgan.hosts import answers, beside_proxies, require_free, run_page, site_of
+from cgan.hosts import answers, beside_proxies, mlflow_page, require_free, site_of
 from cgan.pipeline.runs.ui import serve_ui
 
 
@@ -97,5 +97,5 @@ def test_addresses_lead_to_where_a_server_listens_and_to_the_view_for_trainings(
     assert site_of("fd00::1", 5) == "http://[fd00::1]:5"
     training = "workflowType=machine_learning"
     place = "http://mlflow.example/#/experiments/3/runs"
-    assert run_page("http://mlflow.example/", "3", "ab") == f"{place}/ab?{training}"
-    assert run_page("http://mlflow.example", "3") == f"{place}?{training}"
+    assert mlflow_page("http://mlflow.example/", "3", "ab") == f"{place}/ab?{training}"
+    assert mlflow_page("http://mlflow.example", "3") == f"{place}?{training}"

@@ -44,6 +44,7 @@ CHANGES_NO_RESULT = {
     "cgan.errors",
     "cgan.extras",
     "cgan.notebook",
+    "cgan.settings",
     "cgan.text",
     # The values of params.yaml are under `params`, and the defaults of keys that it lacks are in what the
     # stage params makes. A check refuses a value or lets it pass. As a dependency, each new param would

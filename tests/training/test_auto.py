@@ -151,6 +151,21 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     assert "class_logit_weight 0.0, " in found.chosen, "that one has no class logits"
 
 
+def test_a_batch_that_is_auto_is_all_of_a_few_images_in_equal_parts() -> None:
+    data = uneven()  # 56 images
+    for cpu_parts, expected in ((1, 56), (3, 54), (64, 64)):
+        changes = {"batch_size": "auto", "cpu_parts": cpu_parts}
+        found = choose_gan(CHOICES.model_copy(update=changes), data)
+        assert found.params.batch_size == expected
+        assert f"batch_size {expected} (56 images" in found.chosen
+    many = choose_gan(CHOICES.model_copy(update={"batch_size": "auto"}), digits(200))
+    assert many.params.batch_size == 96
+    sampler = CHOICES.model_copy(
+        update={"batch_size": "auto", "cpu_parts": 5, "generator": "local_score"}
+    )
+    assert choose(sampler, data).sampler
+
+
 def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for_or_drawing_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

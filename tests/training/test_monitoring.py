@@ -21,7 +21,7 @@ from cgan.model.networks import Architecture, GeneratorNetwork
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, train_judge
 from cgan.training import monitoring, update
-from cgan.training.loop import Diverged, Interrupted, train
+from cgan.training.loop import Divergence, Interrupted, train
 from cgan.training.monitoring import PROBE, WARM_UP_KIMG, Watch
 from cgan.training.state import TrainState
 
@@ -60,7 +60,7 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
 
     params = params_of(**STRONG, **LENGTH, probes=8)
     monkeypatch.setattr(update, "apply", discriminator_only)
-    with pytest.raises(Diverged, match=r"chance alone gives 33|tells fakes from reals") as caught:
+    with pytest.raises(Divergence, match=r"chance alone gives 33|tells fakes from reals") as caught:
         train(data, params, watch=Watch(judge, data, 1))
     step = re.search(r"at step (\d+)", str(caught.value))
     assert step and int(step[1]) > 500, "young generators are given time"
@@ -203,7 +203,7 @@ def test_a_training_that_is_stopped_between_two_bad_probes_ends_at_the_second_al
     with pytest.raises(Interrupted, match="at step 1 of 10; a checkpoint was saved"):
         train(DATA, params, folder=tmp_path, stopping=stop_after(1), watch=Watch(judge, DATA, 1))
     for _ in range(2):
-        with pytest.raises(Diverged, match="at step 2: mode collapse"):
+        with pytest.raises(Divergence, match="at step 2: mode collapse"):
             train(DATA, params, folder=tmp_path, watch=Watch(judge, DATA, 1))
 
 

@@ -30,8 +30,8 @@ from cgan.params.sections import TrainChoices, TrainParams
 from cgan.quality.judge import Judge
 from cgan.training import loop, update
 from cgan.training.auto import resolve
-from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
-from cgan.training.loop import Diverged, Interrupted, Trained, train
+from cgan.training.batches import Batch, Feed, average_weight, learning_rate, r1_is_due
+from cgan.training.loop import Divergence, Interrupted, TrainingResult, train
 from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm, labels_in_mix
 from cgan.training.tracker import AT_THE_END, BY_STEP
@@ -58,7 +58,7 @@ def data_of(side: int = 8, channels: int = 1, per_class: int = 12) -> Images:
 DATA = data_of()
 
 
-def digest(trained: Trained) -> str:
+def digest(trained: TrainingResult) -> str:
     """Of everything that a training leaves, times aside."""
     tensors = {"history": torch.tensor(trained.history, dtype=torch.float64)}
     for name in ("generator", "discriminator"):
@@ -150,7 +150,7 @@ def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -
 
 
 def test_f34_batch_larger_than_the_data_is_refused() -> None:
-    words = r"`train.batch_size` is 38, and there are only 36 images"
+    words = r"`train.batch_size: 38` is more .*: 36\. Set `train.batch_size: auto`"
     with pytest.raises(ParamsError, match=words):
         train(DATA, params_of(batch_size=38))
     assert len(batches(params_of(batch_size=36), 2, range(1))) == 1, "as large as the data"
@@ -174,8 +174,8 @@ def test_rates_penalties_and_averages_follow_their_schedules() -> None:
     for constant in (params_of(lr=2.0, decay_from=1.0), params_of(lr=2.0, final_lr_fraction=1.0)):
         assert [learning_rate(constant, step) for step in range(10)] == pytest.approx([2.0] * 10)
     params = params_of(r1_every=3)
-    assert [step for step in range(7) if penalised(params, step)] == [0, 3, 6]
-    assert not penalised(params_of(r1_gamma=0.0), 0)
+    assert [step for step in range(7) if r1_is_due(params, step)] == [0, 3, 6]
+    assert not r1_is_due(params_of(r1_gamma=0.0), 0)
     params = params_of(ema_half_life_kimg=0.8)  # 100 steps of 8 images
     late = range(10_000, 10_100)
     kept = np.prod([1 - average_weight(params, step) for step in late])
@@ -341,7 +341,7 @@ def test_f51_divergence_stops_before_any_of_its_interval_is_saved_or_shown(tmp_p
     assert tracker.metrics == [] and tracker.images == []
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
     params, anew = diverging(log_every=20, save_every=20, previews=2), tmp_path / "anew"
-    with pytest.raises(Diverged, match="stopped at step 2: a loss is not a finite number"):
+    with pytest.raises(Divergence, match="stopped at step 2: a loss is not a finite number"):
         train(DATA, params, tracker, anew, stopping=stop_after(3))
     assert [step for step, _, _ in tracker.images] == [0] and not list(anew.glob("step-*"))
 
@@ -357,7 +357,7 @@ def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_wer
     loop.check_finite(state)
     with torch.no_grad():
         next(getattr(state, network).parameters()).view(-1)[3] = value
-    with pytest.raises(Diverged, match="stopped at step 2: a weight is not a finite number"):
+    with pytest.raises(Divergence, match="stopped at step 2: a weight is not a finite number"):
         loop.check_finite(state)
 
 
@@ -373,14 +373,14 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
         (last_of_warm_up + 1, [*wins, undecided], False),
     ):
         state.step, state.history = step, history
-        with pytest.raises(Diverged) if stops else contextlib.nullcontext():
+        with pytest.raises(Divergence) if stops else contextlib.nullcontext():
             loop.check_balance(state)
 
 
 def test_f52_training_looks_at_the_balance_of_its_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "WARM_UP_KIMG", 0.0)
-    monkeypatch.setattr(loop, "PINNED", 0.0)  # whatever it tells apart is enough
-    with pytest.raises(Diverged, match="stopped at step 20: the discriminator tells"):
+    monkeypatch.setattr(loop, "PINNED_ACCURACY", 0.0)  # whatever it tells apart is enough
+    with pytest.raises(Divergence, match="stopped at step 20: the discriminator tells"):
         train(DATA, params_of(total_kimg=0.2))
 
 

@@ -1,6 +1,7 @@
 """The commands about data: `validate`, `split`, `balance`."""
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -37,16 +38,18 @@ def validate(
     try:
         images, name = sources.read_by(file, source, params)
     except CganError as error:
-        if here and isinstance(error, pictures.NoSize):
+        if here and isinstance(error, pictures.SizeRequired):
             from cgan.pipeline.data.foresight import prices
 
             words = str(error)
             with contextlib.suppress(CganError):  # other faults are said when there is a size
                 words += f" {prices(file, here, error.sizes)}"
             raise CganError(words) from None
-        if here or "params.yaml" not in str(error):
+        if here or not re.search(r"`(data|validate)\.", str(error)):
             raise
-        raise CganError(f"{error} `cgan init FOLDER` makes a project with a params.yaml.") from None
+        raise CganError(
+            f"{error} These settings are in the params.yaml of a project, which `cgan init FOLDER` makes."
+        ) from None
     facts = csv_report.report_on(images, params, name)
     if report is not None:
         write_json(report, facts)

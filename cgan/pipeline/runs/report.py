@@ -9,7 +9,7 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.evaluation import METRICS, RANKED_BY, Evaluation, context_differences
 from cgan.files import locked, read_json
-from cgan.hosts import is_server, run_page, without_credentials
+from cgan.hosts import is_server, mlflow_page, without_credentials
 from cgan.model.file_facts import read_facts
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import evaluation_of, open_registry
@@ -160,5 +160,5 @@ def _in_mlflow(run: dict[str, Any], command: Path | str) -> str:
         return "not recorded yet: dvc repro"
     uri = store_uri(project_root())
     place = without_credentials(uri) if is_server(uri) else UI
-    page = run_page(place, str(run.get("experiment_id") or 0), run["run_id"])
+    page = mlflow_page(place, str(run.get("experiment_id") or 0), run["run_id"])
     return page if is_server(uri) else f"{command} ui, then {page}"

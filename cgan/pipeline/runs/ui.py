@@ -45,7 +45,7 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
     }
     try:  # MLflow's server would end with a traceback
         if record := store.open_store(uri).get_experiment_by_name(experiment):
-            place = hosts.run_page(place, record.experiment_id)
+            place = hosts.mlflow_page(place, record.experiment_id)
     except Exception as error:  # of MLflow, of a database's driver
         raise CganError(
             f"the MLflow store {hosts.without_credentials(uri)} cannot be shown: "
