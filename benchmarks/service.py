@@ -20,7 +20,7 @@ import psutil
 import torch
 
 from cgan.hosts import LOOPBACK, answers, site_of
-from cgan.model.model_file import save_network
+from cgan.model.model_file import save_generator
 from cgan.project import PACKAGE_PARENT
 
 from .evaluation_set import fresh_generator
@@ -39,7 +39,7 @@ def serving(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """`cgan serve` in a process of its own: its address. Speed does not depend on weights: fresh ones."""
     torch.manual_seed(0)
     model = folder / "generator.safetensors"
-    save_network(model, fresh_generator("default"), {})
+    save_generator(model, fresh_generator("default"), {})
     with socket.create_server((LOOPBACK, 0)) as probe:
         port = probe.getsockname()[1]
     command = ["-m", "cgan.cli", "serve", "--port", str(port), "--model", str(model)]

@@ -13,14 +13,10 @@ from urllib.parse import quote, unquote
 
 from cgan.errors import CganError
 
+# Of the files that git does not track, those that are part of a patch.
+NEW_FILES = ("params.yaml", "dvc.yaml", "cgan/*.py", "flows/*.py")
 # A rewritten dvc.lock is what a training on another kind of machine leaves behind; it travels by itself.
 # DVC's settings change no result, and may name a password.
-NEW_FILES = (
-    "params.yaml",
-    "dvc.yaml",
-    "cgan/*.py",
-    "flows/*.py",
-)  # new files that are part of a patch
 EXCLUDED = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
 # Not PWD and OLDPWD, which are folders, nor AUTHOR, PATH and COMPASS.
 SECRET_NAME = re.compile(
@@ -29,26 +25,17 @@ SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 PASSWORD_IN_URL = re.compile(r"://[^:/@\s]*:(.+)@")  # a database's or a server's password
-USER_IN_URL = re.compile(
-    r"://([^:/@\s]+)@"
-)  # a secret where the variable's name says so, as of SENTRY_DSN
-# What leads to another repository, as inside a git hook, or changes what a command means; the rest, such as
-# GIT_CONFIG_COUNT, GIT_ASKPASS and GIT_SSH_COMMAND, is how somebody set git up.
-REDIRECTIONS = frozenset(
-    f"GIT_{name}"
-    for name in (
-        *("DIR", "WORK_TREE", "INDEX_FILE", "COMMON_DIR", "PREFIX", "NAMESPACE", "SHALLOW_FILE"),
-        *(
-            "OBJECT_DIRECTORY",
-            "ALTERNATE_OBJECT_DIRECTORIES",
-            "GRAFT_FILE",
-            "INTERNAL_SUPER_PREFIX",
-        ),
-        *("IMPLICIT_WORK_TREE", "REPLACE_REF_BASE", "NO_REPLACE_OBJECTS", "ATTR_SOURCE"),
-        *("EXTERNAL_DIFF", "DIFF_OPTS", "QUARANTINE_PATH"),
-        *("LITERAL_PATHSPECS", "GLOB_PATHSPECS", "NOGLOB_PATHSPECS", "ICASE_PATHSPECS"),
-    )
-)
+# A user's name: a secret where the variable's name says so, as of SENTRY_DSN.
+USER_IN_URL = re.compile(r"://([^:/@\s]+)@")
+# Variables that lead git to another repository, as inside a hook, or change what a command means. The others,
+# such as GIT_CONFIG_COUNT, GIT_ASKPASS and GIT_SSH_COMMAND, are how somebody set git up.
+REDIRECTIONS = """
+    GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_PREFIX GIT_NAMESPACE GIT_SHALLOW_FILE
+    GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_GRAFT_FILE GIT_INTERNAL_SUPER_PREFIX
+    GIT_IMPLICIT_WORK_TREE GIT_REPLACE_REF_BASE GIT_NO_REPLACE_OBJECTS GIT_ATTR_SOURCE
+    GIT_EXTERNAL_DIFF GIT_DIFF_OPTS GIT_QUARANTINE_PATH
+    GIT_LITERAL_PATHSPECS GIT_GLOB_PATHSPECS GIT_NOGLOB_PATHSPECS GIT_ICASE_PATHSPECS
+"""
 SECRET_LENGTH = 8  # shorter values stand in any text by chance
 
 
@@ -77,7 +64,7 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
 
     The repository is the one of `folder`, also inside a git hook, which points to its own.
     """
-    env = {key: value for key, value in os.environ.items() if key not in REDIRECTIONS}
+    env = {key: value for key, value in os.environ.items() if key not in REDIRECTIONS.split()}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **environment}
     # By the protocol of version 0, which somebody may have set, no server gives a commit that is no branch's.
     command = ["git", "-c", "protocol.version=2", *map(str, arguments)]

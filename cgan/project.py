@@ -1,4 +1,4 @@
-"""Where things lie: this package, and each artefact that more than one module reads or writes.
+"""Where a project keeps its files: each artefact that more than one module reads or writes.
 
 Paths are relative to the project's top folder, in which everything runs. dvc.yaml names the stages'
 outputs too; a test compares.

@@ -8,7 +8,7 @@ import pytest
 
 from cgan.files import write_bytes, write_json, write_text
 from cgan.images import load_images
-from cgan.model.model_file import save_network
+from cgan.model.model_file import save_generator
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png, image_grid
 from cgan.params.sections import flatten
@@ -69,7 +69,7 @@ def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
         "class_names": data.class_names if data.is_named else None,
         "params": load_params().train.model_dump(),
     }
-    save_network(GENERATOR, network, made | facts)
+    save_generator(GENERATOR, network, made | facts)
     for step in STEPS:
         picture = image_grid(
             data.tensors.pixels[step : step + 6].view(2, 3, channels, height, width)

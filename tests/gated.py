@@ -17,7 +17,7 @@ from synthetic import write_csv
 
 from cgan.files import sha256_of, write_json
 from cgan.images import load_images
-from cgan.model.model_file import load_tensors, save_network
+from cgan.model.model_file import load_tensors, save_generator
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.gate import gate
@@ -94,7 +94,7 @@ def train(root: Path, key: str, steps: int) -> None:
     parts, path = Path("data/processed/train.safetensors"), root / "models/generator.safetensors"
     data = load_images(root / parts)
     facts = {"data_sha256": data.source_sha256, "data_digest": data.digest, "steps": steps}
-    save_network(path, fitted(parts, data.digest, steps), facts)
+    save_generator(path, fitted(parts, data.digest, steps), facts)
     about = {
         "run_key": key,
         "run_name": f"fit of {steps} steps",

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgan.model.model_file import save_network
+from cgan.model.model_file import save_generator
 from cgan.model.networks import Architecture, build_generator
 from cgan.readers.sources import mnist_sample
 
@@ -61,7 +61,7 @@ def a_model(path: Path, *architecture: Any, seed: int = 0, **facts: Any) -> Path
     """A generator of random weights: what it draws has all kinds of pixels."""
     torch.manual_seed(seed)
     network = build_generator(Architecture(*(architecture or ("deconv", 10, 1, 28, 28, 8, 8))))
-    save_network(path, network, {"seed": seed, **facts})
+    save_generator(path, network, {"seed": seed, **facts})
     return path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cgan.evaluation import Evaluation
 from cgan.files import sha256_of
-from cgan.model.model_file import load_generator, save_network
+from cgan.model.model_file import load_generator, save_generator
 from cgan.params.presets import recipe_in_words
 from cgan.pipeline.params_file import load_params
 from cgan.project import EVALUATION, GENERATOR
@@ -38,7 +38,7 @@ def main() -> None:
         "measurement_context": evaluation.context,
     }
     recipe = recipe_in_words(load_params().train)
-    save_network(TARGET, network, {**facts, "recipe": recipe, "data": DATA, "quality": quality})
+    save_generator(TARGET, network, {**facts, "recipe": recipe, "data": DATA, "quality": quality})
     size = TARGET.stat().st_size
     print(f"{TARGET}: preset {recipe}, {size:,} bytes, sha256 {sha256_of(TARGET)}")
     if size > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""What draws: the networks, the files that hold them, sampling, and the device they run on.
+"""The networks and the sampler that draw images, their files, and the device they compute on.
 
 May import: params. Knows no data, no training and no platform.
 """

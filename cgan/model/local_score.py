@@ -31,11 +31,8 @@ CAP_ROUNDS, CANDIDATES, REFINEMENTS = 10, 33, 4
 NEGLIGIBLE = -12.0  # log weight; a source with less in all windows is left out
 BLOCK = 250_000  # pixels that are floats at once: on the CPU they stay in a core's cache
 BLOCK_ON_GPU = 50_000_000
-SMALL, LARGE, LARGE_SIDE = (
-    1.35,
-    1.9,
-    48,
-)  # scales of windows; pixels from which the larger one is taken
+SMALL, LARGE = 1.35, 1.9  # scales of windows
+LARGE_SIDE = 48  # pixels, from which the larger scale is taken
 # What drawings may be nearer to training images: CIFAR .06 to .08, clothes -.08 to 0, hand signs .11 to .17.
 NEARER = 0.2
 TRIED, TRIED_AMONG = 80, 1000  # drawings; images of a class
@@ -267,7 +264,8 @@ def choose_settings(images: Tensor) -> tuple[LocalScoreSettings, str]:
 
 
 def suits(images: Tensor, labels: Tensor, drawings: int = TRIED) -> tuple[bool, str]:
-    """Is this sampler a better choice for such images than a GAN, and why. docs/log.md has the trials."""
+    """Whether this sampler is a better choice for such images than a GAN, and why. docs/log.md has the
+    trials."""
     if not photographs(images[:: math.ceil(len(images) / TRIED_AMONG)]):
         return False, "no photographs"
     settings, _ = choose_settings(images)
@@ -285,8 +283,9 @@ def photographs(images: Tensor) -> bool:
 
 def nearness(images: Tensor, labels: Tensor, scale: float, drawings: int = TRIED) -> float:
     """How much nearer drawings with windows of this scale are to training images than these are to one
-    another, by the nearest tenth of both: the difference of the logarithms of their distances, each as a part
-    of the median of its class. Of images made smaller, and some drawings alone. -∞ where no class has two.
+    another: the difference of the logarithms of the distances of the nearest tenth of both, each as a part of
+    the median distance in its class. Measured on images made smaller, with a few drawings. -∞ where no class
+    has two images.
     """
     smaller = _downscale(images, TRIED_SIDE).round().to(torch.uint8)
     settings = LocalScoreSettings(
@@ -298,19 +297,21 @@ def nearness(images: Tensor, labels: Tensor, scale: float, drawings: int = TRIED
         return -math.inf
     random = torch.Generator().manual_seed(0)
     order = classes[torch.randperm(len(classes), generator=random)]
-    asked = order[torch.arange(drawings) % len(order)]
-    drawn = _directions(LocalScoreSampler(smaller, labels, settings).draw(asked, seed=0))
-    near, real = list[Tensor](), list[Tensor]()
-    for label in asked.unique():
+    drawn_labels = order[torch.arange(drawings) % len(order)]
+    drawn = _directions(LocalScoreSampler(smaller, labels, settings).draw(drawn_labels, seed=0))
+    of_drawings, of_images = (
+        list[Tensor](),
+        list[Tensor](),
+    )  # log distances, less their class's median
+    for label in drawn_labels.unique():
         rows = (labels == label).nonzero()[:, 0]
         rows = rows[torch.randperm(len(rows), generator=random)[:TRIED_AMONG]]
         training = _directions(smaller[rows])
-        likeness = training @ training.T
-        usual = _log_distance(likeness.fill_diagonal_(-1))
-        real.append(usual - usual.median())
-        near.append(_log_distance(drawn[asked == label] @ training.T) - usual.median())
-    tenth, usual_tenth = (torch.cat(parts).quantile(0.1) for parts in (near, real))
-    return (usual_tenth - tenth).item()
+        among_images = _log_distance((training @ training.T).fill_diagonal_(-1))
+        to_images = _log_distance(drawn[drawn_labels == label] @ training.T)
+        of_images.append(among_images - among_images.median())
+        of_drawings.append(to_images - among_images.median())
+    return (torch.cat(of_images).quantile(0.1) - torch.cat(of_drawings).quantile(0.1)).item()
 
 
 def _sigma_max(height: int, width: int) -> float:

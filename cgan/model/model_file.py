@@ -80,17 +80,9 @@ def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]
     return tensors, facts
 
 
-def save_network(
-    path: Path | str, network: GeneratorNetwork | DiscriminatorNetwork, facts: Facts
-) -> None:
-    """Write a network with its architecture; `facts` say what made it (params, data hash, …)."""
-    kind = "generator" if isinstance(network, GeneratorNetwork) else "discriminator"
-    facts = {"architecture": asdict(network.architecture), "torch": torch.__version__, **facts}
-    save_tensors(path, kind, network.state_dict(), facts)
-
-
 def save_generator(path: Path | str, model: GenerativeModel, facts: Facts) -> None:
-    """Write what `load_generator` reads: a network, or the images that a sampler draws from."""
+    """Write what `load_generator` reads: a network, or the images that a sampler draws from; `facts` say what
+    made it (params, data hash, …)."""
     tensors, architecture = _contents(model)
     facts = {"architecture": architecture, "torch": torch.__version__, **facts}
     save_tensors(path, "generator", tensors, facts)
@@ -124,9 +116,14 @@ def load_generator(path: Path | str) -> tuple[GenerativeModel, Facts]:
     return _network(path, "generator", tensors, facts, lambda a: build_generator(Architecture(**a)))
 
 
-def save_no_discriminator(path: Path | str) -> None:
-    """The file of a training that had no discriminator: no tensors, and facts that say so."""
-    save_tensors(path, "discriminator", {}, {"architecture": None, "torch": torch.__version__})
+def save_discriminator(
+    path: Path | str, network: DiscriminatorNetwork | None, facts: Facts
+) -> None:
+    """Write what `load_discriminator` reads; of a training that had none, a file without tensors."""
+    tensors: Mapping[str, Tensor] = network.state_dict() if network else {}
+    architecture = asdict(network.architecture) if network else None
+    facts = {"architecture": architecture, "torch": torch.__version__, **facts}
+    save_tensors(path, "discriminator", tensors, facts)
 
 
 def load_discriminator(path: Path | str) -> tuple[DiscriminatorNetwork | None, Facts]:

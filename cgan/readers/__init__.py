@@ -1,4 +1,4 @@
-"""Labelled images from where they are: a CSV, pictures, Kaggle; and what is wrong with them.
+"""Reads labelled images from a CSV, from pictures or from Kaggle, and says what is wrong with them.
 
 May import: params, images, splitting. `kaggle` is the only network code for data.
 """

@@ -1,4 +1,4 @@
-"""What a valid CSV is: one reader for every stage.
+"""Reads a CSV of images, and says what is wrong with one that is not valid.
 
 A header (the label column first; perhaps `group`; then the pixels in order) and one image a row,
 labels and pixels whole numbers. It is read once, and parsed by pandas in blocks of rows, so that memory is
@@ -57,49 +57,54 @@ def read_csv(path: Path | str, params: ValidateParams, *, name: str | None = Non
 def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> Images:
     if looks_like_web_page(file.peek(512)):
         raise DataError(WEB_PAGE)
-    columns, grouped, shape = _header(file.readline(MAX_HEADER_BYTES), params)
+    columns, has_groups, shape = _header(file.readline(MAX_HEADER_BYTES), params)
     # A value takes two bytes at least. Room that nothing is written to takes no memory.
     size = os.fstat(file.fileno()).st_size
     room = size // (2 * len(columns)) + 1
     images = np.empty((room, *shape), np.uint8)
-    labels, numbers = np.empty((2, room), np.int64)
+    labels, line_numbers = np.empty((2, room), np.int64)
     highest = (params.classes or MAX_CLASSES) - 1
     # Should the file grow, perhaps for ever, no more is read than there is room for.
     lines = itertools.islice(_lines(file, len(columns) * BYTES_PER_VALUE), room)
-    at_once = max(1, BLOCK_VALUES // len(columns))
-    rows, last, groups, faults = 0, b"", list[str](), list[str]()
-    while (block := list(itertools.islice(lines, at_once))) and len(faults) < MAX_COUNTED:
-        at, text = zip(*block, strict=True)
-        start, rows, last = rows, rows + len(block), text[-1]
-        if grouped:  # the text between label and pixels; blank in a row that is refused
-            fields = [(*line.split(b",", 2), b"", b"")[:3] for line in text]
-            groups += [group.decode("utf-8", "replace").strip(' \t"') for _, group, _ in fields]
-            text = tuple(label + b"," + pixels for label, _, pixels in fields)
-        values = _parsed(b"".join(text), (len(block), len(columns)), highest)
+    rows_at_once = max(1, BLOCK_VALUES // len(columns))
+    rows, last_line, groups, faults = 0, b"", list[str](), list[str]()
+    while (block := list(itertools.islice(lines, rows_at_once))) and len(faults) < MAX_COUNTED:
+        numbers, texts = map(list, zip(*block, strict=True))
+        first, rows, last_line = rows, rows + len(block), texts[-1]
+        if has_groups:
+            groups_of_block, texts = map(list, zip(*map(_split_group, texts), strict=True))
+            groups += groups_of_block
+        values = _parsed(b"".join(texts), (len(block), len(columns)), highest)
         if values is None:
             faults += [
                 fault
-                for row, (number, line) in enumerate(zip(at, text, strict=True), start + 1)
-                for fault in _faults(line, f"row {row} (line {number})", columns, highest)
-            ] or [f"rows {start + 1} to {rows}: no valid CSV."]
+                for row, (number, text) in enumerate(zip(numbers, texts, strict=True), first + 1)
+                for fault in _faults(text, f"row {row} (line {number})", columns, highest)
+            ] or [f"rows {first + 1} to {rows}: no valid CSV."]
         else:
-            numbers[start:rows], labels[start:rows] = at, values[:, 0]
-            images[start:rows] = values[:, 1:].reshape(-1, *shape)
+            line_numbers[first:rows], labels[first:rows] = numbers, values[:, 0]
+            images[first:rows] = values[:, 1:].reshape(-1, *shape)
     if faults:
         raise _error(faults, columns[0], params)
     if rows == 0:
         raise DataError("0 rows after the header. Download or export it again.")
     warning = "The last line has no line end: make sure that the file is complete."
-    keys = [group or f"\0{row}" for row, group in enumerate(groups)]  # blank: of its own
     return Images(
         images[:rows],
         labels[:rows],
         _class_names(labels[:rows], params),
-        np.unique(keys, return_inverse=True)[1] if grouped else None,
-        lines=numbers[:rows],
+        groups if has_groups else None,
+        lines=line_numbers[:rows],
         source_sha256=sha256,
-        notes=() if last.endswith(b"\n") else (warning,),
+        notes=() if last_line.endswith(b"\n") else (warning,),
     )
+
+
+def _split_group(line: bytes) -> tuple[str, bytes]:
+    """The group of a row, which stands after its label, and the row without it."""
+    label, _, rest = line.partition(b",")
+    group, _, pixels = rest.partition(b",")
+    return group.decode("utf-8", "replace").strip(' \t"'), label + b"," + pixels
 
 
 def _class_names(labels: IntArray, params: ValidateParams) -> list[str]:
@@ -185,11 +190,11 @@ def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape
             "A test.csv has no labels: give the train.csv."
         )
     else:
-        grouped = columns[1:2] == ["group"]
-        pixels = columns[1 + grouped :]
+        has_groups = columns[1:2] == ["group"]
+        pixels = columns[1 + has_groups :]
         shape = _shape(len(pixels), params)
-        _check_order(pixels, shape, 2 + grouped)
-        return [label, *pixels], grouped, shape
+        _check_order(pixels, shape, first_column=2 + has_groups)
+        return [label, *pixels], has_groups, shape
     raise DataError(f"{problem} Expected a header such as `{label},pixel0,pixel1,…`.")
 
 
@@ -209,20 +214,20 @@ def _shape(pixels: int, params: ValidateParams) -> Shape:
     return channels, height, width
 
 
-def _check_order(pixels: list[str], shape: Shape, at: int) -> None:
+def _check_order(pixels: list[str], shape: Shape, first_column: int) -> None:
     """Names must count up, as pixel0, pixel1, … or 1x1, 1x2, …: permuted pixels are no images."""
     start = re.fullmatch(r"(|.*\D)(0*[01])", pixels[0], re.ASCII | re.DOTALL)
     if start is None:
         raise DataError(
-            f"column {at}, the first pixel, is {_quote(pixels[0])}; expected a count from 0 or 1, such as "
-            "`pixel0`. The columns before it are missing, or the names show no order."
+            f"column {first_column}, the first pixel, is {_quote(pixels[0])}; expected a count from 0 or 1, "
+            "such as `pixel0`. The columns before it are missing, or the names show no order."
         )
     prefix, digits = start.groups()
     names = [f"{prefix}{int(digits) + n:0{len(digits)}d}" for n in range(len(pixels))]
     if re.fullmatch(r"\d{1,6}x", prefix, re.ASCII):
         places = itertools.product(*map(range, shape))
         names = [f"{int(prefix[:-1]) + row}x{int(digits) + column}" for _, row, column in places]
-    for number, (expected, column) in enumerate(zip(names, pixels, strict=True), start=at):
+    for number, (expected, column) in enumerate(zip(names, pixels, strict=True), first_column):
         if column != expected:
             raise DataError(
                 f"column {number} should be {_quote(expected)}, it is {_quote(column)}: a column is missing, "
@@ -253,8 +258,9 @@ def _faults(line: bytes, where: str, columns: list[str], highest: int) -> list[s
     return [f"{where}, column {column}: {fault}" for column, fault in named if fault]
 
 
-def _fault(field: bytes, highest: int = 255, of: str = "") -> str:
-    """What is wrong with a value, `` if nothing; `of` is said before the range of a label."""
+def _fault(field: bytes, highest: int = 255, range_name: str = "") -> str:
+    """What is wrong with a value, "" if nothing. `range_name`: what a label's range is called; "" for
+    pixels."""
     text = field.strip(b" \t")
     if not text:
         return "blank."
@@ -262,9 +268,9 @@ def _fault(field: bytes, highest: int = 255, of: str = "") -> str:
         return ""
     shown = text[:20].decode("utf-8", "backslashreplace") + "…" * (len(text) > 20)
     if re.fullmatch(rb"[+-]?\d+", text):
-        return f"{shown} is outside {of}0–{highest}."
+        return f"{shown} is outside {range_name}0–{highest}."
     hint = " (write it without decimals, and unscaled: 0–255, not 0–1)"
-    return f"{shown!r} is not a whole number{hint * (not of and b'.' in text)}."
+    return f"{shown!r} is not a whole number{hint * (not range_name and b'.' in text)}."
 
 
 def _error(faults: list[str], label: str, params: ValidateParams) -> DataError:

@@ -32,7 +32,7 @@ from cgan.files import (
 )
 from cgan.images import Images, load_images
 from cgan.model.hardware import choose_hardware
-from cgan.model.model_file import save_generator, save_network, save_no_discriminator
+from cgan.model.model_file import save_discriminator, save_generator
 from cgan.params.sections import Params, TrainParams, flatten
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress, seconds_of_training
@@ -206,10 +206,7 @@ def system_load() -> dict[str, float]:
 def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
     """The files that the stage leaves, TRAINING and SOURCE aside."""
     save_generator(GENERATOR, trained.generator, facts)
-    if trained.discriminator:
-        save_network(DISCRIMINATOR, trained.discriminator, facts)
-    else:
-        save_no_discriminator(DISCRIMINATOR)
+    save_discriminator(DISCRIMINATOR, trained.discriminator, facts)
     PREVIEWS.mkdir(parents=True, exist_ok=True)
     for step, png in trained.previews.items():
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)

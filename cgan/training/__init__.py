@@ -1,4 +1,4 @@
-"""The adversarial training: what `auto` becomes, the loop, one update, checkpoints, monitoring.
+"""Trains a conditional GAN: what `auto` becomes, the loop, one update, checkpoints, monitoring.
 
 May import: params, images, model, quality (probes look through the judge).
 """

@@ -14,7 +14,7 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.images import load_images
-from cgan.model.model_file import load_generator, save_network
+from cgan.model.model_file import load_generator, save_generator
 from cgan.pipeline.data.balance import balance
 from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, CSV_SOURCE, EVIDENCE, GATE_REPORT, GENERATOR, TRAIN_DATA
@@ -33,7 +33,7 @@ def rename(names: list[str]) -> None:
     """The classes of the project's generator."""
     network, facts = load_generator(GENERATOR)
     own = {key: facts[key] for key in ("data_digest", "params")}
-    save_network(GENERATOR, network, own | {"class_names": names})
+    save_generator(GENERATOR, network, own | {"class_names": names})
 
 
 @pytest.mark.usefixtures("rare")

@@ -25,7 +25,7 @@ from cgan.errors import DataError, ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, sha256_of, write_json
 from cgan.images import load_images
-from cgan.model.model_file import load_generator, save_network
+from cgan.model.model_file import load_generator, save_generator
 from cgan.model.sampling import draw, encode_png
 from cgan.page import class_states as states
 from cgan.page.assemble import FOLDER, document
@@ -77,7 +77,7 @@ def facts() -> dict[str, Any]:
 def change_facts(**facts: Any) -> None:
     """In the generator's file, whose weights stay."""
     network, known = load_generator(GENERATOR)
-    save_network(GENERATOR, network, known | facts)
+    save_generator(GENERATOR, network, known | facts)
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from cgan.evaluation import METRICS, Evaluation
 from cgan.images import Images, load_images, save_images
 from cgan.model.hardware import choose_hardware
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
-from cgan.model.model_file import digest_of, save_network
+from cgan.model.model_file import digest_of, save_generator
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
@@ -530,7 +530,7 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     saved = tiny_inputs()
     assert saved.judge.recipe
     save_judge(project.JUDGE, saved.judge, made_from | {"params": saved.judge.recipe.model_dump()})
-    save_network(project.GENERATOR, saved.model, {"steps": 77, **made_from})
+    save_generator(project.GENERATOR, saved.model, {"steps": 77, **made_from})
     params = EvaluateParams(samples=100, draws=2, gan_train_kimg=0.256, seed=3)
     told: list[int] = []
 

@@ -108,7 +108,7 @@ def test_f15_copies_with_another_label_stay_on_one_side() -> None:
 def test_class_of_one_distinct_image_cannot_be_held_out() -> None:
     images = IMAGES.copy()
     images[LABELS == 1] = 5
-    with pytest.raises(DataError, match="class 1: distinct images: 1; a hold-out needs at least 2"):
+    with pytest.raises(DataError, match=r"class 1: .* 1; .*at least 2"):
         split(images, LABELS, 0.1, seed=1)
 
 
@@ -291,7 +291,7 @@ def test_f20_csv_that_changed_after_validation_is_refused(project: Path) -> None
     validate.main()
     with Path("data/raw/train.csv").open("a") as file:
         file.write("0," + ",".join(["9"] * 64) + "\n")
-    with pytest.raises(DataError, match=r"changed since reports/validation.json was written"):
+    with pytest.raises(DataError, match=r"changed since reports/validation.json"):
         preprocess.main()
     assert not Path("data/processed").exists()
 

@@ -24,7 +24,7 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
 from cgan.files import read_json, write_json
 from cgan.images import load_images, save_images
-from cgan.model.model_file import load_generator, save_network
+from cgan.model.model_file import load_generator, save_generator
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png
 from cgan.pipeline.params_file import load_params
@@ -219,7 +219,7 @@ def other_judge() -> None:
 def other_generator() -> None:
     """Of another training than the run in the store."""
     network, facts = load_generator("models/generator.safetensors")
-    save_network("models/generator.safetensors", network, facts | {"steps": 6})
+    save_generator("models/generator.safetensors", network, facts | {"steps": 6})
 
 
 def in_the_store(call: str, of_run: str) -> Any:
@@ -303,7 +303,7 @@ def test_generator_of_something_else_is_refused_at_once_and_not_registered(secon
         (3, ["stop", "go", "no"], r"3 classes of 8 × 8 × 1 \(stop, go, no\)"),
     ):
         network = build_generator(Architecture("deconv", classes, 1, 8, 8, 4, 4))
-        save_network(path, network, {"data_digest": "0" * 64, "class_names": names})
+        save_generator(path, network, {"data_digest": "0" * 64, "class_names": names})
         with pytest.raises(ModelError, match=rf"draws 3 .* draws {words}\. .*`gate\.model`"):
             gated()
     assert versions() == [(1, "passed")]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cgan.contact_sheet import contact_sheet, font_with, with_names
 from cgan.images import Images
-from cgan.model.model_file import load_generator, save_network
+from cgan.model.model_file import load_generator, save_discriminator, save_generator
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.model.sampling import draw, encode_png
 from cgan.pipeline.params_file import load_params
@@ -39,8 +39,10 @@ def trained(project: Path) -> Path:
     LOSSES.parent.mkdir()
     LOSSES.write_text(f"{','.join(columns)}\n50,1.5,2.5,3,-1\n100,1.25,2,2,-0.5\n")
     torch.manual_seed(5)
-    save_network(GENERATOR, build_generator(Architecture("deconv", 4, 1, 8, 8, 4, 6)), {})
-    save_network(DISCRIMINATOR, build_discriminator(Architecture("projection", 4, 1, 8, 8, 4)), {})
+    save_generator(GENERATOR, build_generator(Architecture("deconv", 4, 1, 8, 8, 4, 6)), {})
+    save_discriminator(
+        DISCRIMINATOR, build_discriminator(Architecture("projection", 4, 1, 8, 8, 4)), {}
+    )
     PREVIEWS.mkdir(parents=True)
     for step, grey in ((1, 40), (200, 120), (500_000, 220)):
         preview = encode_png(np.full((20, 30), grey, np.uint8))

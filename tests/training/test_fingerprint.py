@@ -28,11 +28,14 @@ CHANGES_NO_WEIGHT = {
     # The values are in the fingerprint. What is computed from them there, `total_steps`, has a test
     # in test_params.py that another formula would fail.
     "cgan.params.sections",
-    # What is measured of a generator.
+    # What is measured of a generator, and how a notebook shows it.
     "cgan.evaluation",
+    "cgan.notebook",
     # How bytes get to the disk, not which; words for the user.
     "cgan.files",
     "cgan.errors",
+    "cgan.settings",
+    "cgan.text",
 }
 
 
