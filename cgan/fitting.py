@@ -88,27 +88,37 @@ class Run:
         return f"<Run: {rows['Generator']}; {rows['Training']}; seed {self.params.seed}>"
 
     def _rows(self) -> dict[str, str]:
-        p, steps = self.params, self.params.total_steps
-        done = f"{self.step:,} of {steps:,} steps" if not self.finished else f"{steps:,} steps"
-        training = f"{done} of {p.batch_size} images"
-        if self.seconds is not None:
-            training += f" in {duration(self.seconds)}"
-        if self.choice.sampler:
-            training = "none: its file is the training images"
-        rows = {"Generator": p.generator, "Training": training, "Seed": str(p.seed)}
-        rows |= {"Chosen for these images": self.choice.chosen, "Advice": self.choice.advice}
-        for name, table in (("Last losses", self.history), ("Last probe", self.probes)):
-            if len(table):
-                last = table.iloc[-1].drop(["step", "kimg", "learning_rate"], errors="ignore")
-                values = (
-                    f"{str(key).partition('/')[2]} {value:.3g}" for key, value in last.items()
-                )
-                rows[name] = ", ".join(values)
+        """What a terminal and a notebook show, by name."""
+        rows = {
+            "Generator": self.params.generator,
+            "Training": self._training(),
+            "Seed": str(self.params.seed),
+            "Chosen for these images": self.choice.chosen,
+            "Advice": self.choice.advice,
+            "Last losses": _last_values(self.history),
+            "Last probe": _last_values(self.probes),
+        }
         return {name: text for name, text in rows.items() if text}
+
+    def _training(self) -> str:
+        if self.choice.sampler:
+            return "none: its file is the training images"
+        steps = f"{self.params.total_steps:,} steps"
+        done = steps if self.finished else f"{self.step:,} of {steps}"
+        time = "" if self.seconds is None else f" in {duration(self.seconds)}"
+        return f"{done} of {self.params.batch_size} images{time}"
 
     def _repr_html_(self) -> str:
         rows = notebook.table([("A training", ""), *self._rows().items()])
         return rows + notebook.picture(self.preview, ", ".join(self.generator.class_names))
+
+
+def _last_values(records: pd.DataFrame) -> str:
+    """`discriminator 0.65, generator 1.2, …`: the last record; "" where there is none."""
+    if records.empty:
+        return ""
+    values = records.iloc[-1].drop(["step", "kimg", "learning_rate"], errors="ignore")
+    return ", ".join(f"{str(key).partition('/')[2]} {value:.3g}" for key, value in values.items())
 
 
 @as_keywords()

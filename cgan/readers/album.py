@@ -332,6 +332,12 @@ def _by_listing(album: Album, listing: str) -> Album:
         entry.label, entry.split = values["label"], split
         if "group" in values:
             entry.group = values["group"] or name  # blank: of its own
+    if wrong or not rows:
+        raise SourceError(
+            f"{where}: expected a picture's path from here, such as `cat/1.png`, and its label in each line; "
+            f"{len(wrong):,} of {len(rows):,} lines are wrong:{''.join(wrong[:5]) or ' there are none'}\n"
+            "Correct these lines, or add some."
+        )
     # Other files may lie around.
     folders = {PurePosixPath(name).parent for name in [listing, *taken]}
     beside = [

@@ -50,29 +50,7 @@ def read_album(album: Album, params: DataParams) -> Images:
     set; for a name that no class can have.
     """
     size = (params.width, params.height) if params.width and params.height else None
-    arrays, first, most = dict[str, NDArray[np.uint8]](), None, 0
-    for entry in album.entries:
-        if entry.reason:
-            continue
-        try:
-            picture = _picture(album, entry, 4 * max(size) if size else 0)
-        except Exception as error:  # Pillow and zipfile raise a dozen kinds
-            unknown = isinstance(error, UnidentifiedImageError)
-            entry.damage = NO_PICTURE if unknown else first_line(error)
-            if unknown and not is_picture(entry.name):
-                entry.reason = NO_PICTURE
-            continue
-        entry.size = picture.size
-        first = first or picture.size
-        if size or picture.size == first:
-            arrays[entry.name] = np.asarray(_fitted(picture, size or first, params.fit))
-            most = max(most, arrays[entry.name].nbytes)  # one in colour makes all so
-            if len(arrays) * most > params.max_megabytes * 1_000_000:
-                raise SourceError(
-                    f"{album.root}: more than the limit of {params.max_megabytes:,} MB of pixels. Set "
-                    f"{setting('data.height')} and {setting('data.width')} to smaller sizes, or raise "
-                    f"{setting('data.max_megabytes')}."
-                )
+    arrays = _arrays(album, params, size)
     read = [entry for entry in album.entries if not entry.reason]
     _check(album, read, size)
     notes = _in_words(album.entries, read)
@@ -104,6 +82,37 @@ def read_album(album: Album, params: DataParams) -> Images:
         ),
         notes=notes,
     )
+
+
+def _arrays(
+    album: Album, params: DataParams, size: tuple[int, int] | None
+) -> dict[str, NDArray[np.uint8]]:
+    """Each picture that can be read, [H, W] or [H, W, 3], by its name: fitted to `size`, or without one those
+    that have the size of the first. Its entry says what was found. Raises SourceError for too many pixels."""
+    arrays, first, most = dict[str, NDArray[np.uint8]](), None, 0
+    for entry in album.entries:
+        if entry.reason:
+            continue
+        try:
+            picture = _picture(album, entry, 4 * max(size) if size else 0)
+        except Exception as error:  # Pillow and zipfile raise a dozen kinds
+            unknown = isinstance(error, UnidentifiedImageError)
+            entry.damage = NO_PICTURE if unknown else first_line(error)
+            if unknown and not is_picture(entry.name):
+                entry.reason = NO_PICTURE
+            continue
+        entry.size = picture.size
+        first = first or picture.size
+        if size or picture.size == first:
+            arrays[entry.name] = np.asarray(_fitted(picture, size or first, params.fit))
+            most = max(most, arrays[entry.name].nbytes)  # one in colour makes all so
+            if len(arrays) * most > params.max_megabytes * 1_000_000:
+                raise SourceError(
+                    f"{album.root}: more than the limit of {params.max_megabytes:,} MB of pixels. Set "
+                    f"{setting('data.height')} and {setting('data.width')} to smaller sizes, or raise "
+                    f"{setting('data.max_megabytes')}."
+                )
+    return arrays
 
 
 # --- one picture ---------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ REFUSED = {
     "20x4": "'x', character 3 of the text to draw, is not a class. The classes are 0 to 9.",
     "1 --model none.safetensors": "none.safetensors: not found. Expected a file",
     "1 --model nosuch": "`digits` (the package's own), champion or challenger, or in MLflow runs:/",
-    "1 --model elsewhere/models/generator.safetensors": "Make it with `dvc repro`",
+    "1 --model elsewhere/models/generator.safetensors": "`dvc repro`",
     "--per-class 2 --show": "writes data",
     "--per-class 2 --smooth": "writes data",
     "--per-class 2 --scale 4": "writes data",

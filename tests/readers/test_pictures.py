@@ -23,7 +23,7 @@ from cgan.params.sections import DataParams, ValidateParams
 from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
 from cgan.readers import csv_report, pictures
-from cgan.readers.sources import read_by
+from cgan.readers.sources import fetch, read_by
 from cgan.stages import download, preprocess, validate
 
 Files = dict[str, Any]  # name → bytes; a link's target; None: a folder
@@ -251,7 +251,9 @@ def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its
     found = opened()
     assert found.class_names == ["a", "b"]
     assert re.match(r"Left out: 2\. Not .*: cat/1\.png\. A column .*: no name\.$", *found.notes)
-    assert opened("own/labels.csv").notes[-1].startswith("Not watched")
+    assert "DVC" not in "".join(opened("own/labels.csv").notes), "a caller in Python has none"
+    fetch(DataParams(source="file", path="own/labels.csv"), Path("a.csv"), Path("a.safetensors"))
+    assert load_images("a.safetensors").notes[-1].startswith("Not watched")
 
 
 def test_numbers_stand_in_their_order_and_names_may_begin_with_underscores() -> None:
