@@ -1,4 +1,4 @@
-"""Files that are never half-written, and their hashes."""
+"""Writes files whole or not at all, and reads, locks and hashes them."""
 
 import contextlib
 import errno
@@ -118,9 +118,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True, inherited: bool = False) -> Iterator[bool]:
-    """Hold the lock of this file; False where another process does and `wait` is off.
+    """Hold the lock of this file until the block or the process ends; False where another holds it and
+    `wait` is off.
 
-    `inherited`: who is started with this process's open files holds it, too.
+    `inherited`: a child process that keeps this process's open files holds it, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as lock:  # who holds it may have written its number there
@@ -141,7 +142,7 @@ def locked(path: Path, *, wait: bool = True, inherited: bool = False) -> Iterato
 
 
 def remove(folder: Path) -> None:
-    """Never half of it: whoever looks there finds all or nothing."""
+    """Remove a folder. It is renamed first: whoever looks there finds all of it or nothing."""
     shutil.rmtree(folder.rename(f"{folder}-{secrets.token_hex(4)}-removed"))
 
 

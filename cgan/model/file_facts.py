@@ -1,4 +1,4 @@
-"""What a file of ours says of itself: datasets, models, checkpoints. No torch here.
+"""The facts in the head of our files: of datasets, models and checkpoints. Needs no torch.
 
 The metadata of the safetensors file has a single entry, `cgan`: a JSON object with the format number, the
 kind of file, a digest of the tensors and the facts that the writer adds. A single one, because

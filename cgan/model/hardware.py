@@ -90,13 +90,13 @@ def find_device(name: str, called: str) -> torch.device:
 
 
 def _card_has_bfloat16() -> bool:
-    """Cards before Ampere emulate it, which is slower than float32."""
+    """False for GPUs before Ampere, which emulate it more slowly than they compute in float32."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Without these instructions bfloat16 is emulated, and much slower than float32. An older torch does not
-    say what a CPU has."""
+    """Whether it has instructions for bfloat16, which is emulated otherwise, and much slower than float32.
+    False with an older torch, which does not say what a CPU has."""
     has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
     return any(has.get(name) for name in ("amx_tile", "avx512_bf16"))
 
@@ -140,7 +140,7 @@ def exact_floats() -> contextlib.AbstractContextManager[None]:
 
 
 def wait_for_device() -> None:
-    """Until a card has done what it was given to do, where one is in use: before a clock is read."""
+    """Wait until the GPU, if one is in use, has finished its work: before a clock is read."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 

@@ -37,7 +37,9 @@ LARGE_SIDE = 48  # pixels, from which the larger scale is taken
 NEARER = 0.2
 TRIED, TRIED_AMONG = 80, 1000  # drawings; images of a class
 TRIED_SIDE, TRIED_STEPS, OUTLINE = 32, 18, 16  # pixels; steps; pixels
-PLAIN = 0.3  # of all pixels have one value: a ground (photographs of tiles .01, alphabets .86, digits .81)
+# A set has a plain ground where so many of all its pixels have one value (photographs of tiles .01, alphabets
+# .86, digits .81).
+PLAIN = 0.3
 STEP_S, VALUE_S = 1.5e-3, 2.8e-9  # of a core, for a step, and for each value of a source in it
 
 

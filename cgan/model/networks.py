@@ -52,7 +52,7 @@ def _halvings(height: int, width: int) -> int:
 
 
 def _features(a: Architecture, power: int) -> int:
-    """Of a map that was halved `power` times more than the largest."""
+    """The channels of a map that was halved `power` times more than the largest: twice as many each time."""
     features: int = a.features * 2**power
     return min(features, max(a.features, a.max_features))
 
@@ -124,7 +124,7 @@ def spread(maps: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
 
 
 class PixelDoubling(nn.ConvTranspose2d):
-    """4×4, stride 2, to the one or three channels of an image, float32."""
+    """A transposed convolution, 4×4 with stride 2, to the one or three channels of an image; float32."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert self.bias is not None

@@ -15,7 +15,7 @@ from cgan.params.sections import Params, Section, TrainChoices, names_of_params
 from cgan.settings import as_keywords, setting
 
 S = TypeVar("S", bound=Section)
-SYNONYMS = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}  # others' names
+SYNONYMS = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}  # of other libraries
 
 
 def check_params(document: Any, name: Path | str) -> Params:

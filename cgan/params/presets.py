@@ -12,7 +12,7 @@ from cgan.errors import ParamsError
 from cgan.params.sections import TrainChoices
 
 # What no preset sets: it is about the machine, the records and luck.
-FREE = {"seed", "device", "log_every", "save_every", "previews"}
+UNSET_BY_PRESETS = {"seed", "device", "log_every", "save_every", "previews"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def preset_params(name: str) -> dict[str, Any]:
     """Every `train` param that presets set, with its value here. Raises ParamsError for an unknown name."""
     if name not in PRESETS:
         raise ParamsError(f"no preset `{name}`. There are: {', '.join(PRESETS)}.")
-    return TrainChoices().model_dump(exclude=FREE) | dict(PRESETS[name].changes)
+    return TrainChoices().model_dump(exclude=UNSET_BY_PRESETS) | dict(PRESETS[name].changes)
 
 
 def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:

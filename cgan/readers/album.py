@@ -43,8 +43,8 @@ STRAY = "not in a class's folder"  # of pictures
 
 @dataclass
 class Entry:
-    """A file: why it is not read, `` if it is; what its place or a CSV says of it, `` where nothing does; and
-    what its picture is found to be."""
+    """A file of an album. `reason`: why it is not read, "" if it is. `label`, `split` and `group`: what its
+    folder or a CSV says, "" where neither does. The rest is found when its picture is read."""
 
     name: str
     reason: str = ""

@@ -154,8 +154,8 @@ def train(
         numbers = range(params.probes + 1)
         probe_steps = {round(params.total_steps * n / params.probes) for n in numbers}
 
-    def look() -> None:
-        """The preview and the probe of this step, if any."""
+    def preview_and_probe() -> None:
+        """Make those of this step, if any."""
         step = state.step
         if step in preview_at or step in probe_steps:
             check_finite(state)
@@ -171,7 +171,7 @@ def train(
             tracker.log_metrics(probe(state, watch), step)
 
     if state.step == 0:  # what is logged first MLflow compares two runs by first: the probe
-        look()
+        preview_and_probe()
     with parts_on_threads(state.parts) as state.map:
         start, started = state.step, time.perf_counter()
         for _ in progress(range(start, params.total_steps)):
@@ -182,7 +182,7 @@ def train(
                 seconds = time.perf_counter() - started
                 tracker.log_metrics(record(state, seconds, step - start), step)
                 check_balance(state)
-            look()
+            preview_and_probe()
             if folder and (step % params.save_every == 0 or stop or last):
                 check_finite(state)
                 save_checkpoint(folder, step, state.tensors())
