@@ -111,9 +111,9 @@ def _has_secret(text: str, name: str, value: str) -> bool:
     with contextlib.suppress(OSError, ValueError):  # no path, for it is too long
         is_place = Path(value).exists()
     is_named = bool(SECRET_NAME.search(name)) and not is_place
-    found = [value] * is_named
-    for pattern in (PASSWORD_IN_URL, *[USER_IN_URL] * is_named):
-        found += pattern.findall(value)
+    found = PASSWORD_IN_URL.findall(value)
+    if is_named:
+        found += [value, *USER_IN_URL.findall(value)]
     # In an address, characters that it needs for itself stand as % and two digits.
     forms = {form for secret in found for form in (secret, unquote(secret), quote(secret, safe=""))}
     for form in forms:

@@ -109,7 +109,7 @@ class Images:
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
-        colour = " in colour" * (channels == 3)
+        colour = " in colour" if channels == 3 else ""
         return f"Images({len(self):,} of {height} × {width} pixels{colour}, {self.classes} classes)"
 
     def _repr_html_(self) -> str:
@@ -155,7 +155,7 @@ class Images:
     @functools.cached_property
     def digest(self) -> str:
         """sha256 of pixels and labels."""
-        return digest_of(self.pixels, self.labels)
+        return pixels_digest(self.pixels, self.labels)
 
     @functools.cached_property
     def tensors(self) -> Tensors:
@@ -320,7 +320,7 @@ def _group_numbers(groups: NDArray[Any]) -> IntArray:
 # --- the same, and the same file -------------------------------------------------------------------
 
 
-def digest_of(pixels: NDArray[np.uint8], *more: NDArray[Any]) -> str:
+def pixels_digest(pixels: NDArray[np.uint8], *more: NDArray[Any]) -> str:
     """sha256 of images and what belongs to them, such as labels."""
     digest = hashlib.sha256(f"{pixels.shape}".encode())
     for array in (pixels, *more):

@@ -13,7 +13,7 @@ def table(rows: Iterable[Sequence[object]], caption: str = "") -> str:
     head, *body = (
         [html.escape(str(cell)).replace(" %", "\u00a0%") for cell in row] for row in rows
     )
-    title = f"<caption>{html.escape(caption)}</caption>" * bool(caption)
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
     return f"<table>{title}{''.join(lines)}</table>"

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.images import Images, digest_of
+from cgan.images import Images, pixels_digest
 from cgan.model.sampling import encode_png
 
 HEIGHT, WIDTH = 8, 12
@@ -60,7 +60,7 @@ def uneven(times: int = 1, channels: int = 1, seed: int = 0) -> Images:
         numbers[groups][order],
         lines=np.arange(len(labels)) + 2,
     )
-    return replace(data, source_sha256=digest_of(data.pixels, data.labels, data.groups))
+    return replace(data, source_sha256=pixels_digest(data.pixels, data.labels, data.groups))
 
 
 def _drawing(label: int, channels: int, random: np.random.Generator) -> NDArray[np.uint8]:

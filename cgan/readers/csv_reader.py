@@ -269,19 +269,23 @@ def _fault(field: bytes, highest: int = 255, range_name: str = "") -> str:
     shown = text[:20].decode("utf-8", "backslashreplace") + "…" * (len(text) > 20)
     if re.fullmatch(rb"[+-]?\d+", text):
         return f"{shown} is outside {range_name}0–{highest}."
-    hint = " (write it without decimals, and unscaled: 0–255, not 0–1)"
-    return f"{shown!r} is not a whole number{hint * (not range_name and b'.' in text)}."
+    is_fraction = not range_name and b"." in text
+    hint = " (write it without decimals, and unscaled: 0–255, not 0–1)" if is_fraction else ""
+    return f"{shown!r} is not a whole number{hint}."
 
 
 def _error(faults: list[str], label: str, params: ValidateParams) -> DataError:
     """One message of all, without the file's name. `label`: the first column."""
-    listed = "".join(f"\n  - {fault}" for fault in _examples(faults))
+    lines = "".join(f"\n  - {fault}" for fault in _examples(faults))
     advice = "Fix or remove these rows, or download the file again."
     if all(f", column {label}: " in fault and not fault.endswith("blank.") for fault in faults):
         advice += f" If these labels are right, {renumbering_advice(params)}"
-    count = f"{'at least ' * (len(faults) >= MAX_COUNTED)}{len(faults):,} fault{'s' * (len(faults) > 1)}"
-    more = ", among them" * (len(faults) > SHOWN)
-    return DataError(f"{count}{more}:{listed}\n{advice}")
+    count = f"{len(faults):,} fault{'s' * (len(faults) > 1)}"
+    if len(faults) >= MAX_COUNTED:
+        count = f"at least {count}"
+    if len(faults) > SHOWN:
+        count = f"{count}, among them"
+    return DataError(f"{count}:{lines}\n{advice}")
 
 
 def _examples(faults: list[str]) -> list[str]:

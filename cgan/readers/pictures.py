@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import TypeAdapter, ValidationError
 
 from cgan.errors import SourceError
-from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, SPLITS, Images, digest_of
+from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, SPLITS, Images, pixels_digest
 from cgan.params.sections import ClassName, DataParams
 from cgan.readers.album import NO_PICTURE, Album, Entry, first_line, is_picture
 from cgan.settings import setting
@@ -77,7 +77,7 @@ def read_album(album: Album, params: DataParams) -> Images:
         splits=splits,
         lines=np.arange(1, len(labels) + 1),
         files=[f"{album.root}/{entry.name}" for entry in read],
-        source_sha256=digest_of(
+        source_sha256=pixels_digest(
             images, labels, *(array for array in (splits, groups) if array is not None)
         ),
         notes=notes,
@@ -285,7 +285,7 @@ def _cut_in_words(read: list[Entry], width: int, height: int) -> list[str]:
 
     def words(label: str) -> str:
         much = sum(share > MUCH for share in cut[label])
-        over = f"; over a quarter in {much:,} of {len(cut[label]):,}" * bool(much)
+        over = f"; over a quarter in {much:,} of {len(cut[label]):,}" if much else ""
         return f"{label} {percent(median[label], 0)} (at most {percent(max(cut[label]), 0)}{over})"
 
     worst = sorted(

@@ -212,7 +212,8 @@ def packing(path: Path) -> str:
         head = file.read(512)
     if head.startswith((*ZIPS, GZIP)):
         return ".gz" if head.startswith(GZIP) else ".zip"
-    return path.suffix.lower() * (path.suffix.lower() in ARCHIVES and not looks_like_web_page(head))
+    suffix = path.suffix.lower()
+    return suffix if suffix in ARCHIVES and not looks_like_web_page(head) else ""
 
 
 def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> None:

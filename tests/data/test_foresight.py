@@ -83,7 +83,7 @@ def test_pictures_without_a_size_get_two_proposals_with_their_time(project: Path
             Image.fromarray(noise).save(path)
         return str(CliRunner().invoke(app, ["validate", "own"]).exception)
 
-    sizes = "`data.height: 32` and `data.width: 24` in params.yaml, or, to see more, 64 and 48"
+    sizes = "`data.height: 32` and `data.width: 24`, or, to see more, 64 and 48"
     assert (words := words_for(6)).endswith("to cut off nothing.") and sizes in words, "too few"
     words, time = words_for(40), r"about \d+ (s|min)"
     assert sizes in words

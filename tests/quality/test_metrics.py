@@ -242,7 +242,7 @@ def test_a_class_with_few_held_out_images_has_no_distance_of_its_own(
 
 def test_a_hold_out_too_small_for_neighbours_is_refused_with_advice() -> None:
     few = held_out(tiny_inputs(), torch.arange(NEIGHBOURS))
-    with pytest.raises(DataError, match=r"Raise `preprocess.holdout_fra"):
+    with pytest.raises(DataError, match=r"larger fraction"):
         evaluation_of(few, draws(5))
 
 

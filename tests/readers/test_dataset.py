@@ -18,7 +18,7 @@ from uneven import GROUP_IN_NAME, NAMES, uneven, write_uneven_folder
 
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of
-from cgan.images import Images, digest_of, image_digests, load_images, save_images
+from cgan.images import Images, image_digests, load_images, pixels_digest, save_images
 from cgan.model import file_facts
 from cgan.page.data_facts import place, rows_of, whole_data
 from cgan.pipeline.params_file import load_params
@@ -53,7 +53,7 @@ def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["images", "labels", "shape"])
 def test_a_dataset_that_does_not_fit_its_digest_is_refused(tmp_path: Path, damage: str) -> None:
     tensors = {"images": IMAGES.copy(), "labels": LABELS.copy()}
-    facts = {"kind": "dataset", "classes": 3, "digest": digest_of(IMAGES, LABELS)}
+    facts = {"kind": "dataset", "classes": 3, "digest": pixels_digest(IMAGES, LABELS)}
     if damage == "shape":
         tensors["images"] = IMAGES.reshape(60, 1, 4, 16)
     else:
