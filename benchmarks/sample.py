@@ -9,7 +9,7 @@ from torch import Tensor
 from cgan.evaluation import METRICS, Evaluation, Score
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
-from cgan.quality.evaluation import Conditions, classes_asked
+from cgan.quality.conditions import Conditions, classes_asked
 from cgan.quality.judge import Judge, accuracy
 from cgan.quality.likeness import find_replicas
 from cgan.training.auto import choose

@@ -207,18 +207,24 @@ class Evaluation:
         """Names the generator."""
         return self.context.get("generator_digest")
 
+    def rows(self) -> list[tuple[Metric, Score]]:
+        """The metrics that were measured, in the order of `METRICS`: what tables and pages show."""
+        return [
+            (metric, self.metrics[key])
+            for key, metric in METRICS.items()
+            if metric.in_tables and self.score(key).value is not None
+        ]
+
     def table(self) -> list[list[str]]:
         """Each metric with its interval, what real images get and what it means; a header first."""
         rows = [["metric", "drawn", "95 % interval", "real images", "better", "meaning"]]
-        for key, metric in METRICS.items():
-            score = self.score(key)
-            if metric.in_tables and score.value is not None:
-                value, real = (
-                    "" if number is None else metric.shown(number)
-                    for number in (score.value, score.real)
-                )
-                interval = " to ".join(map(metric.shown, score.interval or ()))
-                rows.append([metric.name, value, interval, real, metric.better, metric.meaning])
+        for metric, score in self.rows():
+            value, real = (
+                "" if number is None else metric.shown(number)
+                for number in (score.value, score.real)
+            )
+            interval = " to ".join(map(metric.shown, score.interval or ()))
+            rows.append([metric.name, value, interval, real, metric.better, metric.meaning])
         return rows
 
     def __repr__(self) -> str:

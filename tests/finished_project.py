@@ -24,7 +24,7 @@ from cgan.project import (
     TRAIN_DATA,
     TRAINING,
 )
-from cgan.quality import comparison
+from cgan.quality import estimates
 from cgan.stages import evaluate, preprocess, train_judge, validate
 from cgan.training.monitoring import PROBE
 from cgan.training.state import COLUMNS
@@ -46,7 +46,7 @@ def finish(csv: Path, reference: dict[str, Any] | None = None, **facts: Any) -> 
         train_judge.main()
         pretend_training(reference or {}, facts)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(comparison, "REPLICATES", 20)  # they take most of an evaluation
+            patch.setattr(estimates, "REPLICATES", 20)  # they take most of an evaluation
             evaluate.main()
         files = [path for path in Path().rglob("*") if path.is_file()]
         MADE[made_of] = {path: path.read_bytes() for path in files}

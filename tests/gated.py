@@ -23,7 +23,7 @@ from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.gate import gate
 from cgan.pipeline.tracking.logged_model import save_mlflow_model
 from cgan.pipeline.tracking.run import open_run
-from cgan.quality import comparison
+from cgan.quality import estimates
 from cgan.stages import preprocess, train_judge, validate
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
@@ -142,7 +142,7 @@ def gated() -> tuple[dict[str, Any], list[str]]:
     """The report and what was said."""
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "REPLICATES", 40)  # 200 take seconds
+        patch.setattr(estimates, "REPLICATES", 40)  # 200 take seconds
         gate(load_params(), said.append)
     return json.loads(Path("reports/gate.json").read_text()), said
 

@@ -35,7 +35,7 @@ from cgan.pipeline.evidence import answer as evidence
 from cgan.pipeline.params_file import load_params, set_params
 from cgan.pipeline.runs.compare import compare
 from cgan.pipeline.runs.report import rank, summary
-from cgan.quality import comparison
+from cgan.quality import estimates
 from cgan.readers.csv_reader import read_csv
 from cgan.service.served import Keeper
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
@@ -48,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
     """The folder of a project in which all stages but download have run."""
     folder = tmp_path_factory.mktemp("sampled")
     with settled(folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "REPLICATES", 20)
+        patch.setattr(estimates, "REPLICATES", 20)
         patch.setattr(drawn_facts, "DRAWN_S", 3.0)
         shutil.copy(empty_store, folder / "mlflow.db")
         write_params(folder, **TINY)
@@ -210,7 +210,7 @@ def test_a_sampler_and_a_gan_are_compared_and_ranked_though_fewer_drawings_were_
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sampled = read_json(project.RUN_REFERENCE)["run_id"]
-    monkeypatch.setattr(comparison, "REPLICATES", 20)
+    monkeypatch.setattr(estimates, "REPLICATES", 20)
     set_params({"train.generator": "deconv", "evaluate.samples": 400})
     for stage in (train, evaluate, render, page, record):
         stage.main()

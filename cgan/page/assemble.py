@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -108,9 +109,11 @@ def number(value: float | None) -> str:
 
 
 def finite(data: Any) -> Any:
-    """The same, with None for numbers that JSON cannot hold: NaN and infinities."""
+    """The same, with None for numbers that JSON cannot hold, NaN and infinities; dataclasses as mappings."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
+    if is_dataclass(data):
+        data = vars(data)
     if isinstance(data, Mapping):
         return {key: finite(value) for key, value in data.items()}
     return [finite(value) for value in data] if isinstance(data, (list, tuple)) else data

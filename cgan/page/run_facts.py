@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cgan.evaluation import METRICS, Evaluation
+from cgan.evaluation import Evaluation
 from cgan.params.presets import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
 
@@ -19,19 +19,6 @@ def curve(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, 
     every = -(-len(rows) // POINTS) or 1
     shown = rows[(len(rows) - 1) % every :: every]  # the last is among them
     return {"columns": columns, "rows": shown, "every": every}
-
-
-def metrics_facts(evaluation: Evaluation) -> list[dict[str, Any]]:
-    rows = []
-    for key, metric in METRICS.items():
-        score = evaluation.score(key)
-        if score.value is None or not metric.in_tables:
-            continue
-        low, high = (score.interval if math.isfinite(score.value) else None) or (None, None)
-        meaning = f"{metric.meaning[0].upper()}{metric.meaning[1:]}. {metric.better.capitalize()} is better."
-        numbers = {"value": score.value, "low": low, "high": high, "real": score.real}
-        rows.append({"key": key, "name": metric.name, "meaning": meaning, **numbers})
-    return rows
 
 
 def class_facts(evaluation: Evaluation, counts: Sequence[int] | None) -> list[dict[str, Any]]:

@@ -38,10 +38,10 @@ from cgan.page.class_states import (
 )
 from cgan.page.data_facts import VALUES, data_facts
 from cgan.page.drawn_facts import CARDS, drawn_facts
-from cgan.page.run_facts import class_facts, confusion_facts, curve, metrics_facts
+from cgan.page.run_facts import class_facts, confusion_facts, curve
 from cgan.page.tiles import film
 from cgan.params.sections import GateParams
-from cgan.quality.comparison import LEAST_FOR_DISTANCE
+from cgan.quality.distances import LEAST_FOR_DISTANCE
 from cgan.quality.diversity import OTHERS
 from cgan.quality.evaluation import require_kind
 from cgan.quality.judge import Judge, require_judge_of
@@ -209,7 +209,7 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         "previews": previews,
         "losses": curve(*contents.losses),
         "probes": curve(*contents.probes),
-        "metrics": metrics_facts(evaluation),
+        "metrics": evaluation.rows(),
         "measurement_context": evaluation.context,
         "usual_distance": evaluation.score("copies").details["heldout_nearest_median"],
         "classes": classes,
@@ -222,7 +222,7 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         "unlike": (UNLIKE, VERY_UNLIKE),
         "others": OTHERS,
         "judge": judge_accuracy,
-        "judge_on_test_set": tested and vars(tested),
+        "judge_on_test_set": tested,
         "limits": limits.model_dump(include=LIMITS),
         "least_images": LEAST_FOR_DISTANCE,
         "confusion": confusion_facts(evaluation),

@@ -1,4 +1,4 @@
-"""How diverse the drawings of each class are, beside its real images.
+"""How diverse the drawings of each class are, beside its real images: the formula, and its Score.
 
 Clark and Evans (Ecology 35, 1954) tell clustered points from scattered ones by the mean distance to the
 nearest neighbour, as a fraction of what is expected. Here real images say what is expected, and the distance
@@ -10,17 +10,35 @@ jackknife's.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.comparison import Estimate, jackknifed, resampled
+from cgan.quality.estimates import Estimate, jackknifed, resampled
 from cgan.quality.likeness import distances
 
 OTHERS = 24  # among which an image has its nearest; at most half of a class's images
 COMPARED = 250  # images of a class, at most, drawn and real
+
+
+def diversity_score(by_class: Sequence[Estimate | None]) -> dict[str, Score]:
+    """The class that has least; without an interval, as it is the smallest of many. Empty where no class has
+    a diversity."""
+    known = [estimate for estimate in by_class if estimate]
+    if not known:
+        return {}
+    replicates = torch.stack([estimate.replicates for estimate in known])
+    values = torch.tensor([estimate.value for estimate in known], dtype=torch.float64)
+    least = Estimate.of(values.min().item(), replicates.amin(dim=0))
+    # Where every class is as diverse as real images, the noise of many makes one of them less so.
+    real = (replicates / values[:, None]).amin(dim=0).mean().item()
+    key = "worst_class_diversity"
+    return {key: replace(least.score(key, real), interval=None)}
 
 
 def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[Estimate | None]:
@@ -33,15 +51,15 @@ def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[
 
     def of_class(label: int) -> Estimate | None:
         random = torch.Generator().manual_seed(label)
-        mine = training.tensors.pixels[training.tensors.labels == label]
-        real = mine.unique(dim=0)  # a CSV can hold one twice
+        real = training.tensors.pixels[training.tensors.labels == label]
+        real = real.unique(dim=0)  # a CSV can hold one twice
         real = real[torch.randperm(len(real), generator=random)[:COMPARED]]
-        mine = drawn[labels == label][:COMPARED]
-        others = min(OTHERS, min(len(real), len(mine)) // 2 - 1)
+        drawings = drawn[labels == label][:COMPARED]
+        others = min(OTHERS, min(len(real), len(drawings)) // 2 - 1)
         if others < 1:
             return None
-        ours, theirs = (_estimate(images, others, random) for images in (mine, real))
-        return ours / theirs
+        of_drawings = _estimate(drawings, others, random)
+        return of_drawings / _estimate(real, others, random)
 
     with parts_on_threads(available_threads()) as parallel:
         return list(parallel(of_class, range(training.classes)))

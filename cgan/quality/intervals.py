@@ -14,7 +14,7 @@ from scipy.special import bdtr, stdtrit  # scipy.stats takes two seconds to impo
 from torch import Tensor
 
 from cgan.evaluation import Evaluation, Interval
-from cgan.quality.comparison import Estimate
+from cgan.quality.estimates import Estimate
 from cgan.quality.metrics import wilson_interval
 
 

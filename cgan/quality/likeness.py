@@ -1,4 +1,5 @@
-"""How alike images are, however moved or brightened, and which drawings are near copies of training images.
+"""How alike images are, however moved or brightened, and which drawings are replicas of training images: the
+metric *copies*, its formula and its Score.
 
 The distance of two images is the part of the first one's contrast (its standard deviation) that remains when
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
@@ -10,14 +11,17 @@ and smoothed. What is near is known from real images that are not among the cand
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.quality.estimates import Estimate
+from cgan.quality.intervals import proportion_interval
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 SIDE = 32  # pixels: larger images are made smaller
@@ -41,6 +45,20 @@ class Replicas:
     real: float
     heldout_median: float
     labels: Tensor
+
+    def by_class(self, classes: int) -> tuple[list[int], list[int]]:
+        """How many drawings of each class are replicas, and how many were looked at."""
+        replicas = self.labels[self.is_replica].bincount(minlength=classes)
+        return replicas.tolist(), self.labels.bincount(minlength=classes).tolist()
+
+
+def copies_score(found: Replicas, estimate: Estimate) -> Score:
+    """The metric `copies`: the proportion of the drawings that are replicas (`estimate`)."""
+    return replace(
+        estimate.score("copies", found.real),
+        interval=proportion_interval(estimate.value, len(found.is_replica)),
+        details={"heldout_nearest_median": found.heldout_median},
+    )
 
 
 def find_replicas(
@@ -151,9 +169,9 @@ def nearest(
     size = max(1, _BLOCK // images[0].numel())
 
     def search(label: Tensor) -> None:
-        mine = (labels == label).nonzero()[:, 0]
+        members = (labels == label).nonzero()[:, 0]
         others = (reference_labels == label).nonzero()[:, 0]
-        for some in mine.split(size):
+        for some in members.split(size):
             for block in others.split(size):
                 apart = torch.cat([closest[some], distances(images[some], reference[block])], dim=1)
                 rows = torch.cat([places[some], block.expand(len(some), -1)], dim=1)

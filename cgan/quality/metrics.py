@@ -1,16 +1,13 @@
-"""What a set of drawings is worth, next to what real images get.
+"""What evaluations and the probes of a training both compute: accuracy, Fréchet distance, diversity.
 
-- Fréchet distance: Heusel et al., arXiv:1706.08500 (eq. 6); kernel distance: Bińkowski et al.,
-  arXiv:1801.01401 (eq. 4: unbiased MMD², cubic kernel). Both on the judge's features.
-- Precision, recall: Kynkäänniemi et al., arXiv:1904.06991 (eq. 1, 2); density, coverage: Naeem et
-  al., arXiv:2002.09797 (eq. 3, 4). All four with the same k.
-- Conditional accuracy and GAN-train accuracy: Shmelkov et al., arXiv:1807.09499. Accuracies are means over
-  the classes, so that a rare one counts as much as a frequent one.
+- Fréchet distance: Heusel et al., arXiv:1706.08500 (eq. 6), in the judge's features.
+- Conditional accuracy: Shmelkov et al., arXiv:1807.09499. Accuracies are means over the classes, so that a
+  rare one counts as much as a frequent one.
 - Two sets are compared at the same class mix, that of the held-out images (`in_mix`).
-- Bootstrap and Wilson intervals are at 95 %.
+- Wilson's intervals are at 95 %.
 
 Features are float32 [N, D], labels int64 [N], images uint8 [N, C, H, W]. Every number depends on the
-extractor, the reference and the counts: callers keep them beside it (`quality.evaluation`).
+extractor, the reference and the counts: callers keep them beside it (`quality.conditions`).
 """
 
 import math
@@ -21,8 +18,6 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 5
-SUBSETS, SUBSET_SIZE = 20, 1000  # of the kernel distance
-_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -104,60 +99,6 @@ def frechet_distance(real: Tensor, drawn: Tensor) -> float:
     return max(0.0, float(apart + first.trace() + second.trace() - 2 * root))
 
 
-def kernel_distances(real: Tensor, drawn: Tensor, seed: int = 0, subsets: int = SUBSETS) -> Tensor:
-    """Unbiased MMD² with the kernel (x·y/D + 1)³ of each subset of at most 1,000: float64 [subsets].
-    The metric is their mean. Around 0 for equal distributions whatever the counts; it can lie below."""
-    size = min(SUBSET_SIZE, len(real), len(drawn))
-    real, drawn = real.double(), drawn.double()
-    rng = torch.Generator().manual_seed(seed)
-
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
-
-    estimates = []
-    for _ in range(subsets):
-        x = real[torch.randperm(len(real), generator=rng)[:size]]
-        y = drawn[torch.randperm(len(drawn), generator=rng)[:size]]
-        xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
-        within = xx.sum() - xx.trace() + yy.sum() - yy.trace()  # no image is compared with itself
-        estimates.append(within / (size * (size - 1)) - 2 * xy.mean())
-    return torch.stack(estimates)
-
-
-def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, Tensor]:
-    """Fidelity (precision, density) and diversity (recall, coverage) by nearest neighbours: a value for each
-    image, float64 [N]; the metric is their mean.
-
-    Precision, of each drawing: is it within a real image's ball (to its k-th neighbour)? Recall, of each
-    real image, the reverse. Density: how many real balls hold the drawing, over k. Coverage: does the real
-    image's ball hold a drawing?
-
-    Give equal counts: all four move with them. O(N²) time, O(N · chunk) memory.
-    """
-    real_radius, drawn_radius = _radius(real, k), _radius(drawn, k)
-    covered = torch.zeros(len(real), dtype=torch.bool)
-    balls = []
-    for part in drawn.split(_CHUNK):
-        inside = torch.cdist(part, real) < real_radius
-        balls.append(inside.sum(dim=1))
-        covered |= inside.any(dim=0)
-    recalled = [(torch.cdist(part, drawn) < drawn_radius).any(dim=1) for part in real.split(_CHUNK)]
-    held = torch.cat(balls).double()
-    return {
-        "precision": (held > 0).double(),
-        "recall": torch.cat(recalled).double(),
-        "density": held / k,
-        "coverage": covered.double(),
-    }
-
-
-def _radius(points: Tensor, k: int) -> Tensor:
-    """Distance of each point to its k-th neighbour, itself left out → [N]."""
-    return torch.cat(
-        [torch.cdist(part, points).kthvalue(k + 1, dim=1).values for part in points.split(_CHUNK)]
-    )
-
-
 def in_mix(labels: Tensor, reference: Tensor) -> Tensor:
     """Rows of the largest part of `labels` (int64 [N]) that has the class mix of `reference` (counts int64
     [classes]): of each class the first ones, mixed so that every stretch of it has about that mix.
@@ -170,9 +111,9 @@ def in_mix(labels: Tensor, reference: Tensor) -> Tensor:
     counts = reference * available[fewest] // reference[fewest]
     rank = torch.zeros(len(labels), dtype=torch.float64)
     for label in classes:
-        mine = (labels == label).nonzero()[:, 0]
-        places = torch.arange(len(mine), dtype=torch.float64) + 0.5
-        rank[mine] = places / max(1, int(counts[label]))
+        members = (labels == label).nonzero()[:, 0]
+        places = torch.arange(len(members), dtype=torch.float64) + 0.5
+        rank[members] = places / max(1, int(counts[label]))
     rows = ((rank < 1) & (counts[labels] > 0)).nonzero()[:, 0]
     return rows[rank[rows].argsort(stable=True)]
 

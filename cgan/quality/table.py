@@ -137,7 +137,7 @@ def stated_evaluation(facts: dict[str, Any]) -> Evaluation | None:
 
 def class_table(evaluation: Evaluation) -> list[list[Any]]:
     """Each class by itself, beside real images; a header first. Empty cells where nothing is known: a
-    distance takes `comparison.LEAST_FOR_DISTANCE` held-out images of the class."""
+    distance takes `distances.LEAST_FOR_DISTANCE` held-out images of the class."""
     columns = {
         "accuracy": "accuracy",
         "judge on real images": "real_accuracy",

@@ -9,8 +9,8 @@ from test_likeness import trifling
 from torch import Tensor
 
 from cgan.images import Images
-from cgan.quality.comparison import Estimate
 from cgan.quality.diversity import diversity_by_class, nearest_distance
+from cgan.quality.estimates import Estimate
 
 
 @pytest.fixture(scope="module")

@@ -27,13 +27,21 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.pipeline.inputs import Inputs
-from cgan.quality import comparison, evaluation, likeness, metrics
-from cgan.quality.comparison import LEAST_FOR_DISTANCE, MAX_BLOCKS
+from cgan.quality import distances, estimates, evaluation, likeness
+from cgan.quality.accuracies import accuracy_of_all, gan_train
+from cgan.quality.conditions import Conditions, classes_asked
+from cgan.quality.distances import (
+    LEAST_FOR_DISTANCE,
+    distance_estimates,
+    distances_of_training,
+    kernel_distances,
+)
 from cgan.quality.diversity import diversity_by_class
-from cgan.quality.evaluation import Conditions, classes_asked, evaluate, gan_train
+from cgan.quality.evaluation import evaluate
 from cgan.quality.intervals import difference_interval
 from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
 from cgan.quality.likeness import find_replicas
+from cgan.quality.memorisation import memorisation_bias, unbiased
 from cgan.quality.metrics import (
     NEIGHBOURS,
     accuracy_of_guesses,
@@ -41,10 +49,14 @@ from cgan.quality.metrics import (
     diversity,
     frechet_distance,
     in_mix,
-    kernel_distances,
-    manifold,
     mean_share,
     wilson_interval,
+)
+from cgan.quality.neighbours import (
+    MAX_BLOCKS,
+    manifold,
+    neighbour_estimates,
+    neighbours_of_training,
 )
 from cgan.quality.table import (
     class_table,
@@ -64,7 +76,7 @@ PARAMS = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.0, seed=1)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicates and copies are not what is tested here, and take most of the time of an evaluation."""
-    monkeypatch.setattr(comparison, "REPLICATES", 20)
+    monkeypatch.setattr(estimates, "REPLICATES", 20)
     monkeypatch.setattr(likeness, "AT_MOST", 8)
 
 
@@ -112,7 +124,7 @@ def points(count: int, dimension: int, seed: int, mean: float = 0.0) -> Tensor:
 
 def test_both_distances_are_those_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fréchet's, and the kernel's with its 20 subsets, here of at most 100, of the same random numbers."""
-    monkeypatch.setattr(metrics, "SUBSET_SIZE", 100)
+    monkeypatch.setattr(distances, "SUBSET_SIZE", 100)
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -222,7 +234,8 @@ def evaluation_of_all(inputs: Inputs, params: EvaluateParams, **others: Any) -> 
 def test_six_held_out_images_are_enough_for_every_metric_and_its_interval() -> None:
     evaluation_set = conditions_of(tiny_inputs(held=2)).against
     assert len(evaluation_set.labels) == 6
-    metrics = evaluation_set.judge_seen(look(evaluation_set.judge, draws(0)[0])).metrics
+    features = look(evaluation_set.judge, draws(0)[0]).features[evaluation_set.rows]
+    metrics = neighbour_estimates(evaluation_set, features, "drawn")
     for key in ("precision", "recall", "coverage", "density"):
         low, high = metrics[key].interval
         assert low <= metrics[key].value <= high and high > low
@@ -231,7 +244,7 @@ def test_six_held_out_images_are_enough_for_every_metric_and_its_interval() -> N
 def test_a_class_with_few_held_out_images_has_no_distance_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(comparison, "LEAST_FOR_DISTANCE", 4)
+    monkeypatch.setattr(distances, "LEAST_FOR_DISTANCE", 4)
     few = held_out(tiny_inputs(12, 4), torch.tensor([0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11]))
     found = evaluation_of(few, draws(5))
     assert [row.distance is None for row in found.classes] == [False, True, False]
@@ -293,18 +306,18 @@ def test_guesses_are_called_knowledge_at_most_once_in_forty_and_knowledge_is(
             assert knows(wrong.index_copy(0, torch.arange(count), labels[:count])) is known
 
 
-def digits_known_by_heart() -> tuple[Inputs, Tensor]:
+def memorised_digits() -> tuple[Inputs, Tensor]:
     """Of the sample 310 digits a class to train on and 90 held out, of rare classes 18 and 2; a judge that
-    knows the former by heart; and 100 others of each class in turn, as a perfect generator draws."""
+    memorised the former; and 100 others of each class in turn, as a perfect generator draws."""
     (images, labels), rare = sample_digits(), (3, 8)
     random = torch.Generator().manual_seed(0)
     drawn, held, train = list[Tensor](), list[Tensor](), list[Tensor]()
     for label in range(10):
-        mine = (labels == label).nonzero()[:, 0]
-        mine = mine[torch.randperm(len(mine), generator=random)]
-        drawn.append(mine[:100])
-        held.append(mine[100 : 102 if label in rare else 190])
-        train.append(mine[190 : 208 if label in rare else 500])
+        rows = (labels == label).nonzero()[:, 0]
+        rows = rows[torch.randperm(len(rows), generator=random)]
+        drawn.append(rows[:100])
+        held.append(rows[100 : 102 if label in rare else 190])
+        train.append(rows[190 : 208 if label in rare else 500])
     digits = Images(images, labels)
     training = digits.at(torch.cat(train))
     recipe = JudgeParams(total_kimg=40.0, batch_size=128, peak_lr=0.2, width=16, seed=1)
@@ -314,26 +327,33 @@ def digits_known_by_heart() -> tuple[Inputs, Tensor]:
     return replace(inputs, held_out=digits.at(torch.cat(held))), of_perfect
 
 
-def test_real_images_that_the_judge_has_not_seen_get_the_floor_at_the_asked_counts() -> None:
-    """Each metric within the interval of the difference; what the judge knows by heart is not nothing."""
-    inputs, drawn = digits_known_by_heart()
+def test_real_images_that_the_judge_has_not_seen_get_the_score_of_real_images_at_the_asked_counts() -> (
+    None
+):
+    """Each metric within the interval of the difference; the judge's memorisation bias is not nothing."""
+    inputs, drawn = memorised_digits()
     evaluation_set = conditions_of(inputs, PARAMS.model_copy(update={"samples": 1000})).against
-    perfect, floors = (
-        evaluation_set.judge_seen(look(evaluation_set.judge, drawn)),
-        evaluation_set.of_real,
-    )
+    seen, bias = look(evaluation_set.judge, drawn), memorisation_bias(evaluation_set)
+    features = seen.features[evaluation_set.rows]
+    perfect = {
+        **distance_estimates(evaluation_set, features, "drawn"),
+        **neighbour_estimates(evaluation_set, features, "drawn"),
+    }
+    training = distances_of_training(evaluation_set), neighbours_of_training(evaluation_set)
+    real = {key: each for part in training for key, each in unbiased(part, bias).items()}
+    assert perfect.keys() == real.keys() == bias.keys()
     assert len(drawn) == len(evaluation_set.asked) == 1000
     mix = torch.bincount(evaluation_set.asked[evaluation_set.rows]) / len(evaluation_set.rows)
     held = torch.bincount(inputs.held_out.tensors.labels) / len(inputs.held_out)
     assert torch.allclose(mix, held, atol=0.01)
-    off, by_heart = [], []
-    for key, heart in evaluation_set.by_heart.items():
-        low, high = (perfect.metrics[key] - floors.metrics[key]).interval
+    off, biased = [], []
+    for key, estimate in bias.items():
+        low, high = (perfect[key] - real[key]).interval
         off += [] if low <= 0 <= high else [key]
-        by_heart += [] if heart.interval[0] <= 0 <= heart.interval[1] else [key]
-    assert not off and by_heart, (off, by_heart)
-    known, its = evaluation_set.agreement, perfect.accuracy
-    low, high = difference_interval(its.value, its.interval, known.value, known.interval)
+        biased += [] if estimate.interval[0] <= 0 <= estimate.interval[1] else [key]
+    assert not off and biased, (off, biased)
+    known, found = evaluation_set.agreement, accuracy_of_all(evaluation_set, [seen])
+    low, high = difference_interval(found.value, found.interval, known.value, known.interval)
     assert low <= 0 <= high
 
 
@@ -371,17 +391,18 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     assert fid.value == pytest.approx(sum(distances) / 2)
     apart = abs(distances[0] - distances[1])
     assert fid.details["deviation"] == pytest.approx(apart / math.sqrt(2), rel=1e-4)
-    heart = dict.fromkeys(METRICS, 0.0)
-    heart |= {key: v.value for key, v in conditions_of(inputs).against.by_heart.items()}
-    of_real = frechet_distance(real.features, trained.features) - heart["fid_judge"]
+    bias = dict.fromkeys(METRICS, 0.0)
+    biases = memorisation_bias(conditions_of(inputs).against)
+    bias |= {key: estimate.value for key, estimate in biases.items()}
+    of_real = frechet_distance(real.features, trained.features) - bias["fid_judge"]
     assert fid.real == pytest.approx(of_real, abs=1e-5)
     assert fid.value is not None and fid.interval and fid.interval[0] < fid.value < fid.interval[1]
     for score in metrics.values():
         assert sum(score.replicates) == pytest.approx(0, abs=0.01)
     for label in range(3) if held > LEAST_FOR_DISTANCE else ():
-        mine = first.features[:count][asked[:count] == label]
-        theirs = real.features[heldout.tensors.labels == label]
-        assert rows[label].distance == pytest.approx(frechet_distance(theirs, mine))
+        drawings = first.features[:count][asked[:count] == label]
+        of_class = real.features[heldout.tensors.labels == label]
+        assert rows[label].distance == pytest.approx(frechet_distance(of_class, drawings))
     kernel = [kernel_distances(real.features, v.features[:count], 1) for v in (first, second)]
     assert metrics["kid_judge"].value == pytest.approx(torch.stack(kernel).mean().item())
     equal = min(count, len(heldout))
@@ -397,7 +418,7 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
             values.append(sum(by_block) / len(by_block))
         assert metrics[key].value == pytest.approx((values[0] + values[1]) / 2)
         most = math.inf if key == "density" else 1
-        assert metrics[key].real == pytest.approx(min(most, values[2] - heart[key]))
+        assert metrics[key].real == pytest.approx(min(most, values[2] - bias[key]))
     by_hand = find_replicas(drawn[0], asked, training, heldout, PARAMS.seed)
     assert len(by_hand.is_replica) == 30 and metrics["copies"].real == by_hand.real
     assert metrics["copies"].value == by_hand.is_replica.double().mean()

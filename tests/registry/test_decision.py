@@ -28,8 +28,8 @@ from cgan.pipeline.registry.decision import (
 )
 from cgan.pipeline.registry.judging import drawings_look
 from cgan.quality.class_shift import Shift
-from cgan.quality.comparison import REPLICATES, Estimate
-from cgan.quality.evaluation import Conditions
+from cgan.quality.conditions import Conditions
+from cgan.quality.estimates import REPLICATES, Estimate
 from cgan.quality.judge import look, train_judge
 from cgan.quality.metrics import Accuracy, accuracy_of, wilson_interval
 from cgan.quality.outliers import Excess

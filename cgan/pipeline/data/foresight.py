@@ -15,7 +15,7 @@ from cgan.page.drawn_facts import drawings_shown
 from cgan.params.sections import DataParams, JudgeParams, Params
 from cgan.pipeline.progress import seconds_a_step, seconds_of_training
 from cgan.project import RUN_PAGE
-from cgan.quality.evaluation import classes_asked
+from cgan.quality.conditions import classes_asked
 from cgan.quality.judge import train_judge
 from cgan.readers.csv_report import of_each
 from cgan.readers.sources import read_by

@@ -3,7 +3,7 @@ how drawings and data look, and of the limits: no store, no files, no images.
 
 Limits are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
 shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
-bootstrap of `quality.comparison`. Against the champion, a difference counts when its interval is
+bootstrap of `quality.estimates`. Against the champion, a difference counts when its interval is
 clear of what nobody would notice. Data raise an alarm at the optimistic end, so that noise raises none:
 docs/log.md has what clean and spoilt data get.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from cgan.evaluation import METRICS, ClassScores, Evaluation, Interval, Score
 from cgan.params.sections import GateParams
 from cgan.quality.class_shift import ENOUGH, Shift
-from cgan.quality.comparison import Estimate
+from cgan.quality.estimates import Estimate
 from cgan.quality.intervals import clearly_short, critical_t, falls_short
 from cgan.quality.metrics import mean_share, wilson_interval
 from cgan.quality.outliers import SHOWN, Excess

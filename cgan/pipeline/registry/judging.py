@@ -29,8 +29,8 @@ from cgan.pipeline.registry.client import GATE_FOLDER, Registry, Version, downlo
 from cgan.pipeline.registry.decision import DrawingsLook, agreement, decide, mix, shifted
 from cgan.project import GENERATOR, JUDGE
 from cgan.quality.class_shift import Moments, largest_shifts
-from cgan.quality.comparison import REPLICATES
-from cgan.quality.evaluation import Conditions
+from cgan.quality.conditions import Conditions
+from cgan.quality.estimates import REPLICATES
 from cgan.quality.judge import Judge, load_judge, look
 from cgan.quality.metrics import conditional_accuracy
 from cgan.quality.outliers import Samples, outliers
@@ -132,7 +132,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
     conditions = match.conditions
     drawn = match.inputs.model.draw(conditions.asked, conditions.params.seed)
     seen = look(conditions.judge, drawn)
-    challenger, champion = conditions.measure([drawn], seen=[seen]), None
+    challenger, champion = conditions.measure([drawn], predictions=[seen]), None
     if match.former:
         drawn_before = match.former.draw(conditions.asked, conditions.params.seed)
         champion = conditions.measure([drawn_before])

@@ -1,4 +1,4 @@
-"""The set that two generators are judged on: the metrics' own values, and how sure they are."""
+"""Estimates and their replicates: what real images get, and how sure each metric and each difference is."""
 
 from typing import cast
 
@@ -6,9 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from cgan.quality.comparison import REPLICATES, Estimate, EvaluationSet, Judged
+from cgan.quality.accuracies import accuracy_estimates, heldout_accuracies
+from cgan.quality.distances import (
+    distance_estimates,
+    distances_by_class,
+    distances_of_training,
+    frechet_estimate,
+    training_distances_by_class,
+)
+from cgan.quality.estimates import REPLICATES, Estimate
+from cgan.quality.evaluation_set import EvaluationSet
 from cgan.quality.judge import Judge, Prediction
+from cgan.quality.memorisation import deviation_of_mean, memorisation_bias, unbiased
 from cgan.quality.metrics import frechet_distance
+from cgan.quality.neighbours import neighbour_estimates, neighbours_of_training
 
 
 def points(count: int, seed: int, dimension: int = 3, mean: float = 0.0) -> Tensor:
@@ -16,78 +27,107 @@ def points(count: int, seed: int, dimension: int = 3, mean: float = 0.0) -> Tens
     return torch.randn(count, dimension, generator=random) + mean
 
 
-def evaluation_set_of(real: Tensor, floor: Tensor, asked: Tensor, seed: int = 1) -> EvaluationSet:
+def evaluation_set_of(real: Tensor, trained: Tensor, asked: Tensor, seed: int = 1) -> EvaluationSet:
     """Of features made by hand: the network that makes them is not asked. 3 classes, class 0 judged."""
     logits = torch.zeros(len(real), 3)
     logits[:, 0] = 1.0
-    labels = torch.arange(len(real)) % 3
-    of_floor = torch.arange(len(floor)) % 3
-    seen = Prediction(real, logits)
-    return EvaluationSet(cast(Judge, None), seen, labels, floor, of_floor, asked, seed)
+    labels, trained_labels = (torch.arange(len(features)) % 3 for features in (real, trained))
+    heldout = Prediction(real, logits)
+    return EvaluationSet(cast(Judge, None), heldout, labels, trained, trained_labels, asked, seed)
 
 
-def judged(evaluation_set: EvaluationSet, features: Tensor, right: Tensor) -> Judged:
+def set_estimates(evaluation_set: EvaluationSet, features: Tensor) -> dict[str, Estimate]:
+    """The metrics that compare sets, of drawings with these features."""
+    return {
+        **distance_estimates(evaluation_set, features, "drawn"),
+        **neighbour_estimates(evaluation_set, features, "drawn"),
+    }
+
+
+def training_estimates(evaluation_set: EvaluationSet) -> dict[str, Estimate]:
+    return {**distances_of_training(evaluation_set), **neighbours_of_training(evaluation_set)}
+
+
+def estimates_of(
+    evaluation_set: EvaluationSet, features: Tensor, right: Tensor
+) -> dict[str, Estimate]:
     """As if the judge saw these features, and named the class where `right` says so."""
-    logits = torch.eye(3)[(evaluation_set.asked + ~right) % 3]
-    return evaluation_set.judge_seen(Prediction(features, logits))
+    prediction = Prediction(features, torch.eye(3)[(evaluation_set.asked + ~right) % 3])
+    sets = set_estimates(evaluation_set, features[evaluation_set.rows])
+    return {**accuracy_estimates(evaluation_set, prediction), **sets}
 
 
-def test_what_the_judge_knows_by_heart_is_taken_off_the_floor() -> None:
-    """As if it drew training images together: unseen ones lie as those of the hold-out do. Where it learnt
-    nothing by heart, nothing is taken off."""
+def test_the_memorisation_bias_is_taken_off_what_real_images_get() -> None:
+    """As if the judge drew training images together: unseen ones lie as those of the hold-out do. Where it
+    memorised nothing, nothing is taken off."""
     asked = torch.arange(2000) % 3
     off = []
     for seed in range(4):
         real, unseen, training = (points(600, 3 * seed + n, 8) for n in range(3))
-        for known, told in ((training, False), (0.9 * training, True)):
-            evaluation_set = evaluation_set_of(real, known, asked, seed)
-            metrics = evaluation_set._compared(unseen, "drawn")
-            floors = evaluation_set.of_real.metrics
-            alone = evaluation_set._compared(evaluation_set.trained, "trained")
+        for features, memorised in ((training, False), (0.9 * training, True)):
+            evaluation_set = evaluation_set_of(real, features, asked, seed)
+            metrics = set_estimates(evaluation_set, unseen)
+            biased = training_estimates(evaluation_set)
+            real_scores = unbiased(biased, memorisation_bias(evaluation_set))
             for key, found in metrics.items():
-                low, high = (found - floors[key]).interval
+                low, high = (found - real_scores[key]).interval
                 off.append(not low <= 0 <= high)
-            low, high = (metrics["density"] - alone["density"]).interval
-            assert (high < 0) is told, (seed, low, high)
+            low, high = (metrics["density"] - biased["density"]).interval
+            assert (high < 0) is memorised, (seed, low, high)
     assert sum(off) <= 4  # of 48, at 95 % each
 
 
+def test_the_mean_bias_of_many_splits_varies_by_the_hold_out_alone() -> None:
+    """In variances: 1 for the hold-out, which all splits share, 2 for training images, of which each has
+    others. A simulation of such values has the deviation that is said."""
+    random = torch.Generator().manual_seed(0)
+    heldout = torch.randn(20_000, 1, generator=random, dtype=torch.float64)
+    for sets in (1, 4, 16):
+        training = 2**0.5 * torch.randn(20_000, sets, generator=random, dtype=torch.float64)
+        of_mean = float((heldout + training).mean(dim=1).std()) / 3**0.5
+        assert deviation_of_mean(sets) == pytest.approx(of_mean, rel=0.02)
+
+
 @pytest.mark.parametrize("count", [(90, 600), (600, 90)])  # held out, to train on
-def test_a_floor_of_too_few_images_is_what_training_images_get(count: tuple[int, int]) -> None:
+def test_with_too_few_images_real_images_get_what_training_images_get(
+    count: tuple[int, int],
+) -> None:
     evaluation_set = evaluation_set_of(*(points(n, n) for n in count), torch.arange(60) % 3)
-    assert evaluation_set.by_heart == {}
-    alone = evaluation_set._compared(evaluation_set.trained, "trained")
-    for key, found in alone.items():
-        assert evaluation_set.of_real.metrics[key].value == found.value
+    bias = memorisation_bias(evaluation_set)
+    assert bias == {}
+    biased = training_estimates(evaluation_set)
+    for key, found in unbiased(biased, bias).items():
+        assert found.value == biased[key].value
 
 
 def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alone() -> None:
     """A share p of 600: by √(p(1-p)/n). A distance: as that of other samples of the same two populations."""
     asked, right = torch.arange(600) % 3, points(600, 7)[:, 0] > -0.8
     share = right.double().mean().item()
-    real, floor, drawn = (points(600, seed, mean=seed / 4) for seed in (0, 1, 2))
+    real, trained, drawn = (points(600, seed, mean=seed / 4) for seed in (0, 1, 2))
     one, same, other = (
-        judged(evaluation_set_of(real, floor, asked, seed), drawn, right) for seed in (1, 1, 2)
+        estimates_of(evaluation_set_of(real, trained, asked, seed), drawn, right)
+        for seed in (1, 1, 2)
     )
     again = torch.tensor(
         [frechet_distance(points(600, 2 * n), points(600, 2 * n + 1, mean=0.5)) for n in range(200)]
     )
-    spread = {key: float(estimate.replicates.std()) for key, estimate in one.metrics.items()}
+    spread = {key: float(estimate.replicates.std()) for key, estimate in one.items()}
     assert spread["fid_judge"] == pytest.approx(float(again.std()), rel=0.25)
     closed_form = (share * (1 - share) / 600) ** 0.5
     assert spread["conditional_accuracy"] == pytest.approx(closed_form, rel=0.25)
     assert 0 < spread["coverage"] < 0.05
-    for key, estimate in one.metrics.items():
+    for key, estimate in one.items():
         assert len(estimate.replicates) == REPLICATES
         assert estimate.replicates.mean() == pytest.approx(estimate.value)
-        assert torch.equal(estimate.replicates, same.metrics[key].replicates)
-        assert not torch.equal(estimate.replicates, other.metrics[key].replicates)
+        assert torch.equal(estimate.replicates, same[key].replicates)
+        assert not torch.equal(estimate.replicates, other[key].replicates)
 
 
 def test_a_hold_out_that_is_sorted_by_class_gives_the_intervals_of_one_in_any_order() -> None:
     """Groups of neighbours are resampled: each of one class, they would deviate further."""
     labels = torch.arange(600) % 3
-    real, floor, drawn = (points(600, seed) + 4.0 * labels[:, None] for seed in (0, 1, 2))
+    real, trained, drawn = (points(600, seed) + 4.0 * labels[:, None] for seed in (0, 1, 2))
     named = torch.where(points(600, 3)[:, 0] > 0, labels, (labels + 1) % 3)
     named[labels == 0] = 0  # one class is always right
     spreads = []
@@ -95,10 +135,10 @@ def test_a_hold_out_that_is_sorted_by_class_gives_the_intervals_of_one_in_any_or
     for order in (mixed, labels.argsort(stable=True)):
         seen = Prediction(real[order], torch.zeros(600, 3))
         evaluation_set = EvaluationSet(
-            cast(Judge, None), seen, labels[order], floor, labels, labels, 1
+            cast(Judge, None), seen, labels[order], trained, labels, labels, 1
         )
-        right = evaluation_set.of_heldout(named[order])["conditional_accuracy"]
-        found = evaluation_set.distance(drawn, "drawn"), right
+        right = heldout_accuracies(evaluation_set, named[order])["conditional_accuracy"]
+        found = frechet_estimate(evaluation_set, drawn, "drawn"), right
         spreads.append([float(each.replicates.std()) for each in found])
     assert spreads[1] == pytest.approx(spreads[0], rel=0.25)
 
@@ -131,10 +171,10 @@ def called_different(other: Tensor, pairs: int, count: int = 400) -> tuple[int, 
     here[0] = 0.3
     for pair in range(pairs):
         drawn = [points(count, seed, len(other)) for seed in (4 * pair, 4 * pair + 1)]
-        real, floor = (points(count, 4 * pair + seed, len(other)) for seed in (2, 3))
-        evaluation_set = evaluation_set_of(real, floor, asked, seed=pair)
+        real, trained = (points(count, 4 * pair + seed, len(other)) for seed in (2, 3))
+        evaluation_set = evaluation_set_of(real, trained, asked, seed=pair)
         a, b = (
-            evaluation_set.distance(images + at, "drawn")
+            frechet_estimate(evaluation_set, images + at, "drawn")
             for images, at in zip(drawn, (here, other), strict=True)
         )
         calls.append((b - a).interval)
@@ -161,20 +201,21 @@ def test_precision_recall_density_and_coverage_say_how_far_other_images_would_mo
     what 24 such sets have. Of drawings alone, that of density was a third of it."""
     found = []
     for seed in range(24):
-        real, floor = points(count, 3 * seed, 8), points(count, 3 * seed + 1, 8)
+        real, trained = points(count, 3 * seed, 8), points(count, 3 * seed + 1, 8)
         drawn = 1.05 * points(10 * count, 3 * seed + 2, 8)
-        evaluation_set = evaluation_set_of(real, floor, torch.arange(len(drawn)) % 3)
-        found.append(evaluation_set._neighbours(drawn, "drawn"))
+        evaluation_set = evaluation_set_of(real, trained, torch.arange(len(drawn)) % 3)
+        found.append(neighbour_estimates(evaluation_set, drawn, "drawn"))
     for key in found[0]:
         values = torch.tensor([each[key].value for each in found])
-        said = torch.tensor([float(each[key].replicates.std()) for each in found]).mean()
-        assert 0.75 < said / values.std() < 2, key
+        estimated = torch.tensor([float(each[key].replicates.std()) for each in found]).mean()
+        assert 0.75 < estimated / values.std() < 2, key
 
 
 def test_a_share_of_twelve_images_that_is_one_is_not_known_exactly() -> None:
     real = points(12, 0, 1)
     evaluation_set = evaluation_set_of(real, real, torch.arange(24) % 3)
-    precision = evaluation_set._neighbours(0.1 * torch.cat([real, real]), "drawn")["precision"]
+    drawn = 0.1 * torch.cat([real, real])
+    precision = neighbour_estimates(evaluation_set, drawn, "drawn")["precision"]
     assert precision.value == 1 and precision.interval[0] == pytest.approx(0.757, abs=0.01)
 
 
@@ -187,15 +228,13 @@ def test_the_distance_of_a_class_comes_with_the_noise_of_other_images() -> None:
         drawn[asked == 1] += 1.0
         real = points(150, 2 * seed + 1, 8)
         evaluation_set = evaluation_set_of(real, points(900, 1000 + seed, 8), asked, seed)
-        ours = evaluation_set._by_class(drawn, asked, "drawn")
-        theirs = evaluation_set._by_class(
-            evaluation_set.trained, evaluation_set.trained_labels, "trained"
-        )
-        found.append([a - b for a, b in zip(ours, theirs, strict=True) if a and b])
+        of_drawings = distances_by_class(evaluation_set, drawn, asked, "drawn")
+        of_real = training_distances_by_class(evaluation_set)
+        found.append([a - b for a, b in zip(of_drawings, of_real, strict=True) if a and b])
     clear = [[each.interval[0] > 0 for each in seed] for seed in found]
     assert all(off for _, off, _ in clear)
     assert sum(first + last for first, _, last in clear) <= 4, "of 40 like real ones"
     for label in range(3):
         values = torch.tensor([seed[label].value for seed in found])
-        said = torch.tensor([float(seed[label].replicates.std()) for seed in found]).mean()
-        assert 0.6 < said / values.std() < 2.2
+        estimated = torch.tensor([float(seed[label].replicates.std()) for seed in found]).mean()
+        assert 0.6 < estimated / values.std() < 2.2

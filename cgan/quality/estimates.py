@@ -1,0 +1,103 @@
+"""A measured value with replicates of it, and what becomes of both in a difference, a quotient or a mean.
+
+Replicates are what the value would have been with other images and latents, by the bootstrap (Efron &
+Tibshirani, An Introduction to the Bootstrap, 1993) or with the variance of a jackknife. Values that were
+measured alike have replicates of the same resampling, position by position: the noise that they share drops
+out of their difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cgan.evaluation import METRICS, Score
+
+REPLICATES = 200
+DIGITS = 7  # of replicates in an evaluation
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its replicates [REPLICATES]. `of` shifts these so that their mean is the value: a sample
+    drawn with replacement holds some images twice, and that alone raises a Fréchet distance.
+    """
+
+    value: float
+    replicates: Tensor
+
+    @classmethod
+    def of(cls, value: float, replicates: Tensor) -> Estimate:
+        return cls(value, replicates - replicates.mean() + value)
+
+    @classmethod
+    def centred(cls, value: float, replicates: Sequence[float]) -> Estimate:
+        """Of replicates less the value, as an evaluation has them."""
+        return cls(value, torch.tensor(replicates, dtype=torch.float64) + value)
+
+    @property
+    def deviations(self) -> tuple[float, ...]:
+        """The replicates less their mean, which `centred` takes."""
+        replicates = self.replicates - self.replicates.mean()
+        return tuple(round(value, DIGITS) for value in replicates.tolist())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %: 2 standard deviations to each side; percentiles of so few replicates lie too near."""
+        middle, reach = float(self.replicates.mean()), 2 * float(self.replicates.std())
+        return middle - reach, middle + reach
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        return Estimate(self.value - other.value, self.replicates - other.replicates)
+
+    def __truediv__(self, other: Estimate) -> Estimate:
+        if other.value <= 0:  # unknown, and nothing may pass a limit by it
+            return Estimate(0.0, torch.zeros_like(self.replicates))
+        replicates = self.replicates / other.replicates.clamp(min=1e-9)
+        return Estimate.of(self.value / other.value, replicates)
+
+    @staticmethod
+    def mean(estimates: Sequence[Estimate]) -> Estimate:
+        """Of several that were measured alike."""
+        values = [estimate.value for estimate in estimates]
+        replicates = torch.stack([estimate.replicates for estimate in estimates]).mean(dim=0)
+        return Estimate(sum(values) / len(values), replicates)
+
+    def score(self, key: str, real: Estimate | float) -> Score:
+        """As the metric `key` of an evaluation. `real`: what real images get."""
+        interval = METRICS[key].bounded(self.interval)
+        found = Score(value=self.value, interval=interval, replicates=self.deviations)
+        if isinstance(real, Estimate):
+            return replace(found, real=real.value, real_replicates=real.deviations)
+        return replace(found, real=real)
+
+
+Estimates = Mapping[str, Estimate]
+"""By the keys of METRICS."""
+
+
+def scores(draws: Sequence[Estimates], real: Estimates) -> dict[str, Score]:
+    """Each metric of `real`: its mean over several sets of drawings, beside what real images get."""
+    return {
+        key: Estimate.mean([estimates[key] for estimates in draws]).score(key, real[key])
+        for key in real
+    }
+
+
+def jackknifed(left_out: Tensor) -> Tensor:
+    """What each part adds to a value, from the values without each of the parts, float64 [N]: replicates that
+    draw parts with replacement have the jackknife's variance then (Efron & Stein, Annals of Statistics 9,
+    1981: on average not too small)."""
+    count = len(left_out)
+    return (left_out.mean() - left_out) * math.sqrt((count - 1) / count)
+
+
+def resampled(count: int, random: torch.Generator) -> Tensor:
+    """How often each of `count` things is drawn in each replicate: float64 [REPLICATES, count]."""
+    picks = torch.randint(count, (REPLICATES, count), generator=random)
+    weights = torch.zeros(REPLICATES, count, dtype=torch.float64)
+    return weights.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64))
