@@ -30,7 +30,7 @@ from cgan.model.sampling import encode_png
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
 from cgan.pipeline.registry.client import LAST_VERDICT, Registry, open_registry
-from cgan.pipeline.registry.decision import COMPARED, LIMITED
+from cgan.pipeline.registry.decision import COMPARED, LIMITS
 from cgan.pipeline.registry.gate import _against
 from cgan.quality.judge import load_judge, save_judge
 from cgan.verdict import Report
@@ -65,7 +65,8 @@ def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(secon
     report = json.loads((second / "reports/gate.json").read_text())
     assert (report["verdict"], report["champion"]) == ("promoted", None)
     passed = {check["name"]: check["passed"] for check in report["checks"]}
-    assert passed == dict.fromkeys([*LIMITED, "drawn_shift", "outliers"], True)
+    names = {"worst_class_accuracy", "class_copies", "diversity", "drawn_shift", "outliers"}
+    assert passed == dict.fromkeys({limit.name for limit in LIMITS} | names, True)
     assert f"PROMOTED: {report['summary']}" in (second / "said.txt").read_text()
     client = client_of(second)
     version = client.get_model_version_by_alias("cgan", "champion")

@@ -10,7 +10,7 @@ docs/log.md has what clean and spoilt data get.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -39,17 +39,6 @@ COMPARED = {
     "coverage": 0.02,
 }
 
-AT_MOST = ("copies", "fid_over_floor")
-LIMITED = {
-    "conditional_accuracy": "drawings that show the class asked for, mean over classes",
-    "worst_class_accuracy": "drawings of class {}, the worst, that show it",
-    "copies": "drawings closer to a training image than real images are, even if turned, zoomed or slanted",
-    "class_copies": "drawings of class {} that are such copies",
-    "judge_accuracy": "held-out images that the judge classifies correctly, mean over classes",
-    "fid_over_floor": "Fréchet distance above that of real images",
-    "coverage_of_floor": "coverage, as a fraction of that of real images",
-    "diversity": "diversity of class {}, the least diverse, as a fraction of that of real images",
-}
 MAX_CLASS_MIX = 0.05  # part of the images that would need another class
 MAX_CLASS_LOSS = 0.05  # of a class's agreement
 
@@ -94,48 +83,118 @@ def decide(
     return Decision(verdict, reasons, checks, comparison)
 
 
+Measured = tuple[float, Interval]
+
+
+def drawn(score: Score) -> Measured | None:
+    """A metric; None where it has no value."""
+    if score.value is None or score.interval is None:
+        return None
+    return score.value, score.interval
+
+
+def real(score: Score) -> Measured | None:
+    """What real images get."""
+    if score.real is None or score.real_interval is None:
+        return None
+    return score.real, score.real_interval
+
+
+def above_real(score: Score) -> Measured | None:
+    """By how much a metric exceeds what real images get."""
+    if score.value is None:
+        return None
+    over = _estimate(score) - _estimate_of_real(score)
+    return over.value, over.interval
+
+
+def part_of_real(score: Score) -> Measured | None:
+    """A metric as a fraction of what real images get."""
+    if score.value is None:
+        return None
+    part = _estimate(score) / _estimate_of_real(score)
+    return part.value, part.interval
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit on a metric: `key` of METRICS, and `param` of the section gate, a `min_…` or a `max_…`.
+
+    `name` and `what`: of its check, for reports. `measured`: of the metric, what has to keep the limit.
+    `plus_real`: the param is what the metric may exceed real images by.
+    """
+
+    key: str
+    param: str
+    name: str
+    what: str
+    measured: Callable[[Score], Measured | None] = drawn
+    plus_real: bool = False
+
+    def check(self, evaluation: Evaluation, limits: GateParams) -> Check | None:
+        """None where the metric has no value, which `not_measurable` explains."""
+        score = evaluation.score(self.key)
+        found, limit = self.measured(score), getattr(limits, self.param)
+        if found is None:
+            assert evaluation.not_measurable
+            return None
+        if self.plus_real:
+            limit += score.real or 0.0
+        return _check(self.name, self.what, *found, limit, self.param.startswith("max_"))
+
+
+# To limit one more metric, write a row here and the param's default and range in `params/sections.py`.
+LIMITS = (
+    Limit(
+        "conditional_accuracy",
+        "min_conditional_accuracy",
+        "conditional_accuracy",
+        "drawings that show the class asked for, mean over classes",
+    ),
+    Limit(
+        "copies",
+        "max_copies_over_floor",
+        "copies",
+        "drawings closer to a training image than real images are, even if turned, zoomed or slanted",
+        plus_real=True,
+    ),
+    Limit(
+        "conditional_accuracy",
+        "min_judge_accuracy",
+        "judge_accuracy",
+        "held-out images that the judge classifies correctly, mean over classes",
+        real,
+    ),
+    Limit(
+        "fid_judge",
+        "max_fid_over_floor",
+        "fid_over_floor",
+        "Fréchet distance above that of real images",
+        above_real,
+    ),
+    Limit(
+        "coverage",
+        "min_coverage_of_floor",
+        "coverage_of_floor",
+        "coverage, as a fraction of that of real images",
+        part_of_real,
+    ),
+)
+
+
 def check_limits(evaluation: Evaluation, limits: GateParams) -> list[Check]:
-    """Each limit, at the pessimistic end of the interval."""
-    judge, copies = evaluation.score("conditional_accuracy"), evaluation.score("copies")
-    most_copies = (copies.real or 0.0) + limits.max_copies_over_floor
+    """Each limit, at the pessimistic end of the interval: those in LIMITS, then those of single classes."""
     checks = []
     if reason := evaluation.not_measurable:
         what = "what the drawings are worth, which is not measurable"
         checks.append(Check("measurable", what, 0.0, None, False, why=reason))
-    else:
-        checks += [
-            _check(
-                "conditional_accuracy", judge.value, judge.interval, limits.min_conditional_accuracy
-            ),
-            _of_worst(evaluation, limits.min_worst_class_accuracy),
-        ]
-    checks += [
-        _check("copies", copies.value, copies.interval, most_copies),
-        _copies_by_class(evaluation, most_copies),
-        _check("judge_accuracy", judge.real, judge.real_interval, limits.min_judge_accuracy),
-    ]
+    checks += [check for row in LIMITS if (check := row.check(evaluation, limits))]
     if not evaluation.not_measurable:
-        over, part = over_real(evaluation.score("fid_judge")), of_real(evaluation.score("coverage"))
-        checks += [
-            _check("fid_over_floor", over.value, over.interval, limits.max_fid_over_floor),
-            _check("coverage_of_floor", part.value, part.interval, limits.min_coverage_of_floor),
-        ]
-    rows = enumerate(evaluation.classes)
-    if known := [(row.diversity_interval, n, row) for n, row in rows if row.diversity_interval]:
-        interval, label, least = min(known, key=lambda three: three[:2])
-        limit, name = limits.min_worst_class_diversity, evaluation.names[label]
-        checks.append(_check("diversity", least.diversity, interval, limit, name))
-    return checks
-
-
-def over_real(score: Score) -> Estimate:
-    """By how much a metric exceeds what real images get."""
-    return _estimate(score) - _estimate_of_real(score)
-
-
-def of_real(score: Score) -> Estimate:
-    """A metric as a fraction of what real images get."""
-    return _estimate(score) / _estimate_of_real(score)
+        checks.append(_of_worst(evaluation, limits.min_worst_class_accuracy))
+    most_copies = (evaluation.score("copies").real or 0.0) + limits.max_copies_over_floor
+    checks.append(_copies_by_class(evaluation, most_copies))
+    least_diverse = _of_least_diverse(evaluation, limits.min_worst_class_diversity)
+    return [*checks, least_diverse] if least_diverse else checks
 
 
 def _estimate(score: Score) -> Estimate:
@@ -149,15 +208,26 @@ def _estimate_of_real(score: Score) -> Estimate:
 
 
 def _check(
-    name: str, value: float | None, interval: Interval | None, limit: float, class_name: str = ""
+    name: str, what: str, value: float, interval: Interval, limit: float, at_most: bool = False
 ) -> Check:
-    assert value is not None and interval
-    at_most, (low, high) = name in AT_MOST, interval
+    low, high = interval
     if not at_most:
         low = max(low, 0.0)  # the bootstrap can go below what a share can be
     passed = high <= limit if at_most else low >= limit
-    what = LIMITED[name].format(class_name)
     return Check(name, what, value, limit, passed, at_most, (low, high))
+
+
+def _of_least_diverse(evaluation: Evaluation, limit: float) -> Check | None:
+    """Of the class with the lowest pessimistic end; None where no class has a diversity."""
+    lowest = None
+    for name, row in zip(evaluation.names, evaluation.classes, strict=True):
+        if row.diversity is None or row.diversity_interval is None:
+            continue
+        what = f"diversity of class {name}, the least diverse, as a fraction of that of real images"
+        check = _check("diversity", what, row.diversity, row.diversity_interval, limit)
+        if lowest is None or row.diversity_interval < lowest[0]:
+            lowest = row.diversity_interval, check
+    return lowest and lowest[1]
 
 
 def _of_worst(evaluation: Evaluation, limit: float) -> Check:
@@ -169,7 +239,8 @@ def _of_worst(evaluation: Evaluation, limit: float) -> Check:
     # There may be more classes than drawings.
     worst = int(((right / total).nan_to_num(nan=2.0) - 2 * short.double()).argmin())
     hits, asked = int(right[worst]), int(total[worst])
-    what, interval = LIMITED[name].format(evaluation.names[worst]), wilson_interval(hits, asked)
+    what = f"drawings of class {evaluation.names[worst]}, the worst, that show it"
+    interval = wilson_interval(hits, asked)
     passed = not bool(short.any())
     if passed and interval[0] < limit:
         what += f" (chance explains as much of one of {len(total)} classes)"
@@ -184,7 +255,8 @@ def _copies_by_class(evaluation: Evaluation, limit: float) -> Check:
     most = int(((copied / total).nan_to_num(nan=-1.0) + 2 * over.double()).argmax())
     count, compared = pairs[most]
     many = f"{count} of {compared}; the limit is {percent(limit)}, and chance does not explain more"
-    what, passed = LIMITED["class_copies"].format(evaluation.names[most]), not bool(over.any())
+    what = f"drawings of class {evaluation.names[most]} that are such copies"
+    passed = not bool(over.any())
     why, interval = "" if passed else many, wilson_interval(count, compared)
     return Check("class_copies", what, count / compared, limit, passed, True, interval, why)
 
