@@ -17,9 +17,9 @@ from cgan.text import percent
 
 Interval = tuple[float, float]  # at 95 %
 # Keys of a context that may differ. Of fewer drawings intervals are wider, and say so.
-OWN = {"generator_digest", "drawn_images"}
+MAY_DIFFER = {"generator_digest", "drawn_images"}
 # How many images a metric is taken of, where its value depends on that (a Fréchet distance falls with it).
-COUNTS = {
+IMAGES_OF = {
     "fid_judge": "distance_images",
     **dict.fromkeys(("precision", "recall", "density", "coverage"), "neighbour_images"),
 }
@@ -286,7 +286,7 @@ class Evaluation:
 def comparable(context: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     """The part of an evaluation's context that has to be equal where two are compared; with a metric's key,
     where this metric is."""
-    left_out = OWN | (set(COUNTS.values()) - {COUNTS.get(key)})
+    left_out = MAY_DIFFER | (set(IMAGES_OF.values()) - {IMAGES_OF.get(key)})
     return {name: value for name, value in context.items() if name not in left_out}
 
 

@@ -1,5 +1,4 @@
-"""The downstream use of drawings: do they help a classifier? Sets, classifiers, rounds, and the interval of
-the difference.
+"""Tells whether drawings help a classifier: trains some with and without them, and compares their accuracies.
 
 May import: training, quality, images, splitting, model, params. No MLflow, no command line.
 """

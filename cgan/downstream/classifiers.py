@@ -1,5 +1,5 @@
-"""One round: its classifiers, what each learns from, and what they say. All have the judge's network, recipe
-and steps."""
+"""The classifiers of a round, what each learns from, and how often it is right. All have the judge's network,
+recipe and number of steps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the classifiers' answers tell: the difference that drawings make, with its interval.
+"""The difference that drawings make to classifiers, with its interval.
 
 A mean over the classes counts each class alike. The interval has two parts: which images happened to be
 tested (their spread within each class, by unit), and which images, generator and seeds a round was trained
@@ -11,7 +11,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +20,9 @@ from cgan.evaluation import Interval
 from cgan.quality.intervals import critical_t
 
 DRAWN = "drawn"
-LEVEL, CLEARER = 0.95, 0.99  # of intervals
+LEVEL, WIDER_LEVEL = 0.95, 0.99  # of intervals
 NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
-SIGNS = 6  # equal ones have a probability of 1/32
+LEAST_UNITS = 6  # that all go one way: a sign test gives that a probability of 1/32
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ def pooled(rounds: Sequence[Outcome]) -> Outcome:
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracies without and with drawings, and the intervals of their difference, at LEVEL and CLEARER."""
+    """Accuracies without and with drawings, and the intervals of their difference at LEVEL and at
+    WIDER_LEVEL."""
 
     without: float
     with_drawings: float
@@ -101,7 +101,10 @@ def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> E
     return Effect(
         base,
         _difference(classes, rounds, base, folded),
-        {label: _difference({label: its}, rounds, base, folded) for label, its in classes.items()},
+        {
+            label: _difference({label: of_class}, rounds, base, folded)
+            for label, of_class in classes.items()
+        },
     )
 
 
@@ -115,8 +118,9 @@ def _mean(rounds: Sequence[Outcome]) -> Outcome:
     return replace(first, right=right)
 
 
-class _OfClass(NamedTuple):
-    """Means without and with drawings, and the variance of their difference."""
+@dataclass(frozen=True)
+class _OfClass:
+    """Mean accuracies without and with drawings, and the variance of their difference, on `tested` images."""
 
     without: float
     with_drawings: float
@@ -134,44 +138,68 @@ def _of_class(images: Outcome, base: str, label: int) -> _OfClass:
     variance = float((sums**2).sum()) / count**2 * units / max(1, units - 1)
     # Units that all go one way have no variance: as if one more had gone the other way. Of fewer than six
     # a sign test would show nothing, so these may be a whole unit off.
-    variance = max(variance, 1 / units**2 if units >= SIGNS else NORMAL**-2)
+    variance = max(variance, 1 / units**2 if units >= LEAST_UNITS else NORMAL**-2)
     return _OfClass(float(without.mean()), float(with_drawings.mean()), variance, count)
 
 
 def _difference(
     classes: Mapping[int, _OfClass], rounds: Sequence[Outcome], base: str, folded: bool
 ) -> Difference:
-    """Of the mean over `classes`."""
-    without, with_drawings = (statistics.fmean(of[n] for of in classes.values()) for n in (0, 1))
-    of_images = math.sqrt(sum(of.variance for of in classes.values())) / len(classes)
-    of_rounds = 0.0
-    by_round, luck = list[float](), list[float]()
-    for outcome in rounds:
-        change = outcome.right[DRAWN].double() - outcome.right[base].double()
-        mine = [(of, change[outcome.labels == label]) for label, of in classes.items()]
-        if tested := [(of, changes) for of, changes in mine if len(changes)]:
-            by_round.append(statistics.fmean(float(changes.mean()) for _, changes in tested))
-            noise = sum(of.variance * of.tested / len(changes) for of, changes in tested)
-            luck.append(noise / len(tested) ** 2)
-    if len(by_round) > 1:
-        spread = statistics.variance(by_round)
-        if folded:  # each fold tests other images, and their luck is in the spread too
-            spread = max(0.0, spread - statistics.fmean(luck))
-        of_rounds = math.sqrt(spread * shared(len(by_round), folded))
+    """Of the mean over `classes`. Its interval adds the variance of which images were tested and that of the
+    rounds."""
+    without = statistics.fmean(of_class.without for of_class in classes.values())
+    with_drawings = statistics.fmean(of_class.with_drawings for of_class in classes.values())
     gain = with_drawings - without
+    variances = [of_class.variance for of_class in classes.values()]
+    deviation_of_images = math.sqrt(sum(variances)) / len(classes)
+    of_rounds = [found for each in rounds if (found := _of_round(each, classes, base))]
+    deviation_of_rounds = math.sqrt(_variance_of_rounds(of_rounds, folded))
+    freedom = max(1, len(of_rounds) - 1)
 
     def interval(level: float) -> Interval:
-        normal, t = (
-            NormalDist().inv_cdf((1 + level) / 2),
-            critical_t(max(1, len(by_round) - 1), level),
-        )
-        reach = math.hypot(normal * of_images, t * of_rounds)
+        normal, t = NormalDist().inv_cdf((1 + level) / 2), critical_t(freedom, level)
+        reach = math.hypot(normal * deviation_of_images, t * deviation_of_rounds)
         return max(-1.0, gain - reach), min(1.0, gain + reach)
 
-    count = sum(of.tested for of in classes.values())
-    return Difference(without, with_drawings, interval(LEVEL), interval(CLEARER), count)
+    tested = sum(of_class.tested for of_class in classes.values())
+    return Difference(without, with_drawings, interval(LEVEL), interval(WIDER_LEVEL), tested)
 
 
-def shared(rounds: int, folded: bool) -> float:
-    """The variance of the mean of so many rounds, as a part of that of one."""
+@dataclass(frozen=True)
+class _OfRound:
+    """A round's gain, mean over the classes that it tests, and the variance that its images give that."""
+
+    gain: float
+    variance_of_images: float
+
+
+def _of_round(outcome: Outcome, classes: Mapping[int, _OfClass], base: str) -> _OfRound | None:
+    """None of a round that tests no image of `classes`."""
+    changes = outcome.right[DRAWN].double() - outcome.right[base].double()
+    gains, variances = [], []
+    for label, of_class in classes.items():
+        of_label = changes[outcome.labels == label]
+        if len(of_label):
+            gains.append(float(of_label.mean()))
+            # Of the images of all rounds, this one tests a part.
+            variances.append(of_class.variance * of_class.tested / len(of_label))
+    if not gains:
+        return None
+    return _OfRound(statistics.fmean(gains), sum(variances) / len(variances) ** 2)
+
+
+def _variance_of_rounds(rounds: Sequence[_OfRound], folded: bool) -> float:
+    """Of the mean gain, from the spread of the rounds; 0 of a single one."""
+    if len(rounds) < 2:
+        return 0.0
+    spread = statistics.variance(each.gain for each in rounds)
+    if folded:  # each fold tests other images, whose noise is in the spread too
+        noise = statistics.fmean(each.variance_of_images for each in rounds)
+        spread = max(0.0, spread - noise)
+    return spread * variance_of_mean(len(rounds), folded)
+
+
+def variance_of_mean(rounds: int, folded: bool) -> float:
+    """The variance of the mean of so many rounds, as a part of that of one. Folds share the images that they
+    learn from: the ratio of tested to learnt images, 1 / (rounds - 1), is added (Nadeau and Bengio)."""
     return 1 / rounds + (1 / (rounds - 1) if folded else 0.0)

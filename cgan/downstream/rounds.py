@@ -1,4 +1,5 @@
-"""Rounds: with folds each tests other images and has a generator of its own, with seeds all share both."""
+"""The rounds that evidence averages over: by fold, each with other tested images and a generator of its own, or
+by seed, all with the same."""
 
 import shutil
 from collections.abc import Sequence
@@ -56,16 +57,16 @@ def rounds_by_fold(
     def round_of(fold: int) -> Round:
         tested, place = fold_of == fold, folder / f"fold-{fold + 1}"
         training, name = data.at(fold_of != fold), f"fold {fold + 1} of {count}"
-        theirs = others[fold] if others else None
+        given = others[fold] if others else None
         lacking = (
             missing_labels(training.tensors.counts, per_class)
-            if theirs is None
-            else theirs.tensors.labels
+            if given is None
+            else given.tensors.labels
         )
 
         def drawn(judge: Judge) -> Tensor:
-            if theirs is not None:
-                return theirs.tensors.pixels
+            if given is not None:
+                return given.tensors.pixels
             bar = partial(progress, f"{name}, generator")
             network = fold_generator(training, params.train, fold, place, bar)
             seed, names = params.evaluate.seed + fold, training.class_names
@@ -73,10 +74,14 @@ def rounds_by_fold(
                 0
             ]
 
-        recipe, test, its = _seeded(params.train_judge, fold), data.at(tested), unit_of[tested]
-        if theirs:
-            require_unseen(theirs.tensors.pixels, test.tensors.pixels)
-        return Round(name, training, lacking, drawn, recipe, place, hardware, test, its)
+        recipe, test, units_of_test = (
+            _seeded(params.train_judge, fold),
+            data.at(tested),
+            unit_of[tested],
+        )
+        if given:
+            require_unseen(given.tensors.pixels, test.tensors.pixels)
+        return Round(name, training, lacking, drawn, recipe, place, hardware, test, units_of_test)
 
     return [round_of(fold) for fold in range(count)]
 
@@ -107,12 +112,12 @@ def near_to_training(rounds: Sequence[Round], folded: bool) -> tuple[int, int]:
     """How many tested images look much like one that was learnt from, and of how many that were looked at."""
     near, looked, random = 0, 0, np.random.default_rng(0)
     rounds = rounds if folded else rounds[:1]
-    for this in rounds:
-        parts = this.training, this.test
+    for each in rounds:
+        parts = each.training, each.test
         images, labels = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("pixels", "labels")
         )
-        learnt, tested = np.split(np.arange(len(labels)), [len(this.training)])
+        learnt, tested = np.split(np.arange(len(labels)), [len(each.training)])
         tested = random.permutation(tested)[: LOOKED_AT // len(rounds)]
         among = np.sort(random.permutation(learnt)[:AMONG])
         near += len(np.unique(near_copies(images, labels, tested, among)[:, 0]))
@@ -133,9 +138,9 @@ def with_pretrained(
         return features[np.searchsorted(digests, image_digests(part.pixels))]
 
     probed = []
-    for this, outcome in zip(rounds, outcomes, strict=True):
-        learnt = features_of(this.training), this.training.tensors.labels
-        predicted = pretrained.predict(*learnt, features_of(this.test))
+    for each, outcome in zip(rounds, outcomes, strict=True):
+        learnt = features_of(each.training), each.training.tensors.labels
+        predicted = pretrained.predict(*learnt, features_of(each.test))
         right = {**outcome.right, pretrained.PRETRAINED: predicted == outcome.labels}
         probed.append(replace(outcome, right=right))
     return probed

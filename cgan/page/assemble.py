@@ -33,7 +33,7 @@ PLAY = (
 )
 GALLERY = ("page_data.js", "play_text.js", "gallery.js")
 ASK = ("ask.js",)
-EVIDENCE = ("film.js", "charts.js")
+EVIDENCE = ("previews.js", "charts.js")
 WRITTEN_OUT = 20  # classes, at most, that an example has
 
 

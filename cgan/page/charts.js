@@ -44,7 +44,7 @@ function classAxis(field, title, names) {
 /** What Vega-Lite draws, from what stands in the page. */
 const CHARTS = {
   /** `columns` of a table, with their names. */
-  curves({ table, unit, columns, floor = null }) {
+  curves({ table, unit, columns, mark = null }) {
     const { columns: measured, rows } = RUN[table];
     const known = Object.keys(columns).filter((column) => measured.includes(column));
     const names = known.map((column) => columns[column]);
@@ -55,13 +55,13 @@ const CHARTS = {
     ).filter(({ value }) => value !== null);
     const numbers = values.map(({ value }) => value);
     const [least, most] = [Math.min(...numbers), Math.max(...numbers)];
-    // What falls a hundredfold would otherwise be a line on the floor.
+    // What falls a hundredfold would otherwise be a flat line.
     const scale = least > 0 && most > 50 * least ? { type: "log" } : { zero: false };
     const series = { field: "series", type: "nominal", sort: names, scale: { domain: names } };
-    const floorLine = {
+    const markLine = {
       data: { values: [{}] },
       mark: { type: "rule", strokeDash: [4, 4] },
-      encoding: { x: { value: 0 }, x2: { value: "width" }, y: { datum: floor } },
+      encoding: { x: { value: 0 }, x2: { value: "width" }, y: { datum: mark } },
     };
     const step = fieldOf("step", "step of the training", { nice: false, zero: false });
     const nearest = { type: "point", fields: ["step"], nearest: true };
@@ -69,7 +69,7 @@ const CHARTS = {
       data: { values },
       encoding: { x: { ...step, axis: { grid: false, tickCount: { expr: "ceil(width / 90)" } } } },
       layer: [
-        ...(floor === null ? [] : [floorLine]),
+        ...(mark === null ? [] : [markLine]),
         {
           mark: { type: "line", strokeWidth: 2 },
           encoding: {

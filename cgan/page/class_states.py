@@ -1,4 +1,4 @@
-"""Is a class drawn well, and what helps where it is not: by the gate's limits, and beside real images."""
+"""Whether each class is drawn well, by the gate's limits and beside real images, and what helps where not."""
 
 import statistics
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ LESS_DIVERSE = 0.9  # than real images
 # By how much a distance exceeds that of real images, as a fraction of their variance (`excess_by_class`).
 UNLIKE, VERY_UNLIKE = 0.1, 0.3
 
-# After the names of the classes. What is advised was tried; docs/log.md has it under the day that is named.
+# After the names of the classes; params of the training are called as in params.yaml. What is advised was
+# tried; the log has it under the day that is named.
 NOT_MEASURABLE = (  # 2026-11-29, unequal classes
     "the judge does not know real images well enough to judge drawings. Add images, larger ones if these "
-    "are small (`data.height`, `data.width`), or train the judge longer (`train_judge.total_kimg`)."
+    "are small, or train the judge longer."
 )
 JUDGE_FAILS = (  # 2026-11-29, like is compared with like
     "the judge misreads real images as well, so the drawings may not be to blame. Look at the labels below, "
@@ -31,7 +32,7 @@ MORE_IMAGES = (  # 2026-11-29, unequal classes; do drawings help
 )
 WEAK_JUDGE = (  # 2026-11-30, diversity of a class
     "the judge misreads many real images of all classes, so it cannot say how well these are drawn. Compare "
-    "them with real images in `samples/beside_real.png`; add images, or larger ones."
+    "them with real images; add images, or larger ones."
 )
 LONGER = (  # 2026-11-29, photographs, another try
     "the drawings are unlike real images. Train longer (`train.total_kimg`), and add images; photographs "
@@ -55,10 +56,10 @@ SAMPLED_LEGIBLE = (
 )
 SAMPLED_VARIED = "the drawings repeat themselves. Lower `train.score_window_scale`, or add images."
 HOLD_OUT_MORE = (  # 2026-11-29, like is compared with like
-    f"fewer than {FEW_HELD_OUT} images are held out, so the numbers say little. Raise "
-    "`preprocess.holdout_fraction`, or add images."
+    f"fewer than {FEW_HELD_OUT} images are held out, so the numbers say little. Hold out more of them, or "
+    "add images."
 )
-NOT_DRAWN = "too few drawings were judged. Raise `evaluate.samples`."
+NOT_DRAWN = "too few drawings were judged. Evaluate with more of them."
 
 
 def add_states(
@@ -69,8 +70,8 @@ def add_states(
     *,
     trained: bool = True,
 ) -> None:
-    """Give each class its `state` and `advice`: the first rule that applies is told. `judge_accuracy`: on
-    real images of all classes. `trained`: is the generator?"""
+    """Give each class a `state` and `advice`, by the first rule that applies. `judge_accuracy`: on real
+    images of all classes. `trained`: whether the generator is."""
     legible, varied = (LEGIBLE, VARIED) if trained else (SAMPLED_LEGIBLE, SAMPLED_VARIED)
     unlike = LONGER if trained else SAMPLED_UNLIKE
     counts = [facts["images"] for facts in classes]
@@ -104,5 +105,5 @@ def add_states(
             (DOUBTFUL, facts["heldout"] < FEW_HELD_OUT, HOLD_OUT_MORE),
             (DOUBTFUL, not judged, NOT_DRAWN),
         )
-        told = ((state, advice) for state, applies, advice in rules if applies)
-        facts["state"], facts["advice"] = next(told, (GOOD, ""))
+        applying = ((state, advice) for state, applies, advice in rules if applies)
+        facts["state"], facts["advice"] = next(applying, (GOOD, ""))

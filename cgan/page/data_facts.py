@@ -31,13 +31,15 @@ def whole_data() -> Images:
     parts = [load_images(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
     lines = np.concatenate([part.lines for part in parts])
     order = lines.argsort()
-    rows = np.split(order.argsort(), [len(parts[0])])
+    rows = np.empty_like(order)  # where each image of the parts goes
+    rows[order] = np.arange(len(order))
+    rows_of_parts = np.split(rows, [len(parts[0])])
 
     def ordered(name: str) -> NDArray[Any]:
         """Without holding all twice, as joining and then sorting would."""
         pieces = [getattr(part, name) for part in parts]
         whole: NDArray[Any] = np.empty((len(lines), *pieces[0].shape[1:]), pieces[0].dtype)
-        for at, piece in zip(rows, pieces, strict=True):
+        for at, piece in zip(rows_of_parts, pieces, strict=True):
             whole[at] = piece
         return whole
 
@@ -93,9 +95,9 @@ def _suspects(data: Images, judge: Judge) -> dict[str, Any]:
     random = np.random.default_rng(0)
     order = [random.permutation(part) for part in map(partial(rows_of, data), ("val", "train"))]
     looked = np.sort(np.concatenate(order)[:room])
-    seen = look(judge, data.tensors.pixels[looked]).logits.double().softmax(dim=1).numpy()
+    probabilities = look(judge, data.tensors.pixels[looked]).logits.double().softmax(dim=1).numpy()
     groups = None if data.groups is None else data.groups[looked]
-    suspects = doubtful_labels(seen, data.labels[looked], groups=groups)
+    suspects = doubtful_labels(probabilities, data.labels[looked], groups=groups)
     shown = suspects_facts(suspects.first(SHOWN), looked, data)
     return {"count": len(suspects), "looked_at": len(looked), "rows": shown}
 

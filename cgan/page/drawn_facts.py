@@ -55,9 +55,9 @@ def drawn_facts(
     if not data or not judge:
         return facts
     (images, labels, _), training = data.tensors, torch.from_numpy(rows_of(data, "train"))
-    certain = look(judge, drawn).logits.double().softmax(dim=1)
-    right = certain[torch.arange(count), asked]
-    seen = certain.argmax(dim=1)
+    probabilities = look(judge, drawn).logits.double().softmax(dim=1)
+    of_asked = probabilities[torch.arange(count), asked]
+    predicted = probabilities.argmax(dim=1)
     trained = torch.full_like(labels, -1)  # a held-out image is of no class
     trained[training] = labels[training]
 
@@ -67,8 +67,8 @@ def drawn_facts(
             {
                 "src": tile(drawn[n], SIDE),
                 "asked": int(asked[n]),
-                "seen": int(seen[n]),
-                "probability": float(right[n]),
+                "seen": int(predicted[n]),
+                "probability": float(of_asked[n]),
                 "near": [
                     {
                         "src": tile(images[i], SIDE),
@@ -87,7 +87,7 @@ def drawn_facts(
     if not seconds:
         facts["first_seed"] = good_seed(model, judge, first, images[some], labels[some])
     facts["random"] = beside(torch.randperm(count, generator=_random(seed + 1))[:SHOWN])
-    facts["worst"] = beside(right.argsort(stable=True)[:SHOWN])
+    facts["worst"] = beside(of_asked.argsort(stable=True)[:SHOWN])
     return facts
 
 

@@ -104,12 +104,12 @@ function drawMorph() {
   return true;
 }
 
-let filmFrame = 0; // that is asked for, while the film runs
+let morphFrame = 0; // that is asked for, while the morph plays
 
 /** There and back, in four seconds; where little motion is wanted, in eleven still pictures. */
-function startOrStopFilm(running) {
-  cancelAnimationFrame(filmFrame);
-  filmFrame = 0;
+function startOrStopMorph(running) {
+  cancelAnimationFrame(morphFrame);
+  morphFrame = 0;
   part("run").textContent = running ? "Pause" : "Play";
   part("run").setAttribute("aria-pressed", String(running));
   if (!running) return;
@@ -119,9 +119,9 @@ function startOrStopFilm(running) {
     const phase = (now - began) / 4000 % 1;
     const mix = Math.round(steps * (phase < 0.5 ? 2 * phase : 2 - 2 * phase)) / steps;
     if (mix !== state.mix) change({ mix });
-    filmFrame = requestAnimationFrame(show);
+    morphFrame = requestAnimationFrame(show);
   };
-  filmFrame = requestAnimationFrame(show);
+  morphFrame = requestAnimationFrame(show);
 }
 
 // -- Changes -----------------------------------------------------------------------------------------
@@ -189,11 +189,11 @@ function listen() {
   for (const key of ["x", "y", "mix"]) {
     on(key, "input", (value) => change({ [key]: Number(value) }));
   }
-  on("mix", "input", () => startOrStopFilm(false));
+  on("mix", "input", () => startOrStopMorph(false));
   on("centre", "click", () => change({ x: 0, y: 0 }));
   listenToPad();
   for (const key of ["from", "to"]) on(key, "change", (label) => change({ [key]: Number(label) }));
-  on("run", "click", () => startOrStopFilm(!filmFrame));
+  on("run", "click", () => startOrStopMorph(!morphFrame));
   on("png", "click", downloadPicture);
   on("copy", "click", copyLink);
   if (location.protocol === "file:") part("copy").textContent = "Copy command";
@@ -245,16 +245,16 @@ async function copyLink() {
     ? `cgan draw '${text.replaceAll("'", `'\\''`)}' --seed ${seed}`
     : location.href.split("#")[0] + hashOf(state);
   const isHere = /^(localhost$|127\.)/.test(location.hostname);
-  const told = isFile
+  const explanation = isFile
     ? `This page is a file, so a link to it opens only on this computer. In the project's folder, or with --model and the generator's file, this command draws the same picture${
       x || y ? ", without the move" : ""
     }:`
     : `The link opens this picture${isHere ? " on this computer" : ""}:`;
   try {
     await navigator.clipboard.writeText(copied);
-    say(`Copied. ${told} ${copied}`);
+    say(`Copied. ${explanation} ${copied}`);
   } catch {
-    say(`This browser does not let pages copy. ${told} ${copied}`);
+    say(`This browser does not let pages copy. ${explanation} ${copied}`);
   }
 }
 

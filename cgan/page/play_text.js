@@ -1,4 +1,4 @@
-/** Which classes a text asks for; the rules of cgan/drawing/class_names.py. What is no class is told, the rest read. */
+/** Which classes a text asks for; the rules of cgan/drawing/class_names.py. What is no class is reported, the rest read. */
 import { listOf, RUN, SHAPE } from "./page_data.js";
 
 export const MOST_DRAWINGS = 200;
@@ -26,17 +26,17 @@ const NUMBERED = NUMBERS.every((name) => SPACED[Number(name)] === name) &&
 export function parseText(text) {
   const labels = [];
   let fault = "";
-  const tell = (words) => fault ||= words;
+  const report = (words) => fault ||= words;
   if (DIGITS) {
     // By code points, as Python counts them.
     [...text].forEach((character, i) => {
       if (character === "," || !spaced(character)) return;
       const label = labelOf(character);
-      if (label === null) tell(strangerText(character, `character ${i + 1}`));
+      if (label === null) report(strangerText(character, `character ${i + 1}`));
       else labels.push(label);
     });
   } else {
-    for (const part of text.split(",")) labels.push(...readPart(spaced(part), tell));
+    for (const part of text.split(",")) labels.push(...readPart(spaced(part), report));
   }
   if (!labels.length) fault ||= "Nothing to draw yet.";
   if (labels.length > MOST_DRAWINGS) {
@@ -46,7 +46,7 @@ export function parseText(text) {
   return { labels: labels.slice(0, MOST_DRAWINGS), fault };
 }
 
-/** In words, which classes there are: it stands beside what is told. */
+/** In words, which classes there are: it stands beside the report. */
 export function valid() {
   const last = SHAPE.classes - 1;
   if (DIGITS) return `The classes are 0 to ${last}.`;
@@ -61,13 +61,13 @@ export function valid() {
 }
 
 /** What stands between commas: one class, or one or several a word. */
-function readPart(part, tell) {
+function readPart(part, report) {
   if (!part) return [];
   const label = labelOf(part);
   if (label !== null) return [label];
   return part.split(" ").flatMap((word) => {
     const labels = readWord(word);
-    if (!labels.length) tell(strangerText(word));
+    if (!labels.length) report(strangerText(word));
     return labels;
   });
 }

@@ -24,7 +24,8 @@ def curve(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, 
 def class_facts(evaluation: Evaluation, counts: Sequence[int] | None) -> list[dict[str, Any]]:
     """Each class by itself, beside what its real images get. `counts`: of images, where they are known."""
     rows = []
-    for label, (row, seen) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):
+    for label, row in enumerate(evaluation.classes):
+        predictions = evaluation.confusion[label]
         measured = row.accuracy is not None and math.isfinite(row.accuracy)
         low, high = (row.accuracy_interval if measured else None) or (None, None)
         rows.append(
@@ -41,8 +42,8 @@ def class_facts(evaluation: Evaluation, counts: Sequence[int] | None) -> list[di
                 "diversity": row.diversity,
                 "diversity_interval": row.diversity_interval,
                 "images": counts[label] if counts else None,
-                "asked": sum(seen),
-                "right": seen[label],
+                "asked": sum(predictions),
+                "right": predictions[label],
             }
         )
     return rows
@@ -52,13 +53,13 @@ def confusion_facts(evaluation: Evaluation) -> dict[str, Any]:
     """The matrix, or where it is too large to look at, its largest values off the diagonal."""
     matrix = evaluation.confusion
     mistakes = [
-        (count, asked, seen)
+        (count, asked, predicted)
         for asked, row in enumerate(matrix)
-        for seen, count in enumerate(row)
-        if count and asked != seen
+        for predicted, count in enumerate(row)
+        if count and asked != predicted
     ]
     mistakes.sort(key=lambda mistake: (-mistake[0], mistake[1:]))
-    shown = [[asked, seen, count] for count, asked, seen in mistakes[:MISTAKES]]
+    shown = [[asked, predicted, count] for count, asked, predicted in mistakes[:MISTAKES]]
     small = len(matrix) <= CONFUSION_CLASSES
     return {"matrix": matrix if small else None, "mistakes": shown}
 

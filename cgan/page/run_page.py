@@ -39,13 +39,13 @@ from cgan.page.class_states import (
 from cgan.page.data_facts import VALUES, data_facts
 from cgan.page.drawn_facts import CARDS, drawn_facts
 from cgan.page.run_facts import class_facts, confusion_facts, curve
-from cgan.page.tiles import film
+from cgan.page.tiles import preview_frames
 from cgan.params.sections import GateParams
 from cgan.quality.distances import LEAST_FOR_DISTANCE
 from cgan.quality.diversity import OTHERS
 from cgan.quality.evaluation import require_kind
 from cgan.quality.judge import Judge, require_judge_of
-from cgan.quality.table import fewer_judged, quality_line
+from cgan.quality.table import fewer_judged, quality_line, weaknesses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,14 +185,17 @@ def page_of(contents: Contents) -> str:
 def run_facts(contents: Contents) -> dict[str, Any]:
     """All that the page shows, as plain JSON."""
     generator, evaluation = contents.generator, contents.evaluation
-    previews, smaller = film(contents.previews)
+    previews, smaller = preview_frames(contents.previews)
     data, tested = contents.data, evaluation.judge_on_test_set
     classes = class_facts(evaluation, data.counts.tolist() if data else None)
     trained = not generator.holds_training_images
     judge_accuracy = evaluation.score("conditional_accuracy").real
     limits, measurable = contents.limits, not evaluation.not_measurable
     add_states(classes, measurable, judge_accuracy, limits, trained=trained)
-    by_state = {state: [row for row in classes if row["state"] == state] for state in STATES}
+    weakest = [weakness.label for weakness in weaknesses(evaluation)]
+    rank = {label: place for place, label in enumerate(weakest)}
+    by_weakness = sorted(classes, key=lambda row: rank.get(row["label"], len(rank)))
+    by_state = {state: [row for row in by_weakness if row["state"] == state] for state in STATES}
     in_order = list(itertools.chain(*by_state.values()))  # what needs a look comes first
     cards = in_order[:CARDS]
     advice: dict[str, list[int]] = {}
@@ -215,7 +218,10 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         "classes": classes,
         "states": {state: len(group) for state, group in by_state.items()},
         "cards": cards,
-        "advice": advice,
+        "advice": advice
+        if contents.settings
+        else {_for_fit(words): advice[words] for words in advice},
+        "weakest": weakest[0] if weakest else None,
         "advised": [row for row in advised if row["key"].startswith("train.")],
         "few_held_out": FEW_HELD_OUT,
         "less_diverse": LESS_DIVERSE,
@@ -233,6 +239,11 @@ def run_facts(contents: Contents) -> dict[str, Any]:
     }
     sentences = [smaller, *left_out(facts, evaluation, contents.samples)]
     return facts | {"left_out": [text for text in sentences if text]}
+
+
+def _for_fit(advice: str) -> str:
+    """A param of the training is a keyword of `cgan.fit`, without its section of params.yaml."""
+    return advice.replace("`train.", "`")
 
 
 def _drawn(contents: Contents, cards: list[int]) -> dict[str, Any]:

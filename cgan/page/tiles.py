@@ -12,8 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.model.sampling import encode_png, picture_of
 
-MAX_FILM_BYTES = 800_000  # more, and the previews are made smaller
-FILM_WIDTH = 720
+MAX_PREVIEW_BYTES = 800_000  # more, and the previews are made smaller
+PREVIEW_WIDTH = 720
 
 
 def tile(image: Tensor, side: int) -> str:
@@ -39,20 +39,20 @@ def _within(image: Tensor, side: int) -> Tensor:
     return image
 
 
-def film(previews: Mapping[int, bytes]) -> tuple[list[dict[str, Any]], str]:
+def preview_frames(previews: Mapping[int, bytes]) -> tuple[list[dict[str, Any]], str]:
     """The previews of a training, PNG by step, for a page, and what was left out of them, in words."""
-    large = sum(map(len, previews.values())) > MAX_FILM_BYTES
+    large = sum(map(len, previews.values())) > MAX_PREVIEW_BYTES
     frames = [
         {"step": step, "src": _webp(png) if large else _uri("png", png)}
         for step, png in sorted(previews.items())
     ]
-    return frames, "The previews are reduced here; samples/previews has them in full size." * large
+    return frames, "The previews of the training are shown smaller than they were drawn." * large
 
 
 def _webp(png: bytes) -> str:
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
-        width = min(FILM_WIDTH, picture.width)
+        width = min(PREVIEW_WIDTH, picture.width)
         height = max(1, round(picture.height * width / picture.width))
         picture.convert("RGB").resize((width, height)).save(buffer, "WEBP", quality=75)
     return _uri("webp", buffer.getvalue())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,19 +20,35 @@ from cgan.quality.intervals import critical_t
 
 SIDE = 16  # of the small image
 GREY, PIXELS = "{:.0f} grey levels", "{:.1f} pixels"
-# Column by column: less, more, and by how much; and what is too little to speak of, however alike the images
-# of a class are (of a move: as a part of the image's side). The small image follows.
-NAMED = (
-    ("darker", "brighter", GREY, 4.0),
-    ("of less contrast", "of more contrast", GREY, 4.0),
-    ("further up", "further down", PIXELS, 0.02),
-    ("further left", "further right", PIXELS, 0.02),
-    ("narrower", "wider", PIXELS, 0.02),
-    ("softer", "harder", f"{GREY} at edges", 4.0),
-    ("softer", "harder", f"{GREY} at the hardest edge", 32.0),
-    ("darker", "lighter", f"{GREY} where lightest", 32.0),
-    ("darker", "lighter", f"{GREY} where darkest", 32.0),
-)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number that images are compared by: what less and more of it is called, and `by` how much.
+
+    `least`: what is too little to speak of, however alike the images of a class are; of a move as a part of
+    the image's `side`.
+    """
+
+    less: str
+    more: str
+    by: str
+    least: float
+    side: Literal["", "height", "width", "longer"] = ""
+
+
+# In the order of a row; the small image follows.
+COLUMNS = {
+    "brightness": Column("darker", "brighter", GREY, 4.0),
+    "contrast": Column("of less contrast", "of more contrast", GREY, 4.0),
+    "y": Column("further up", "further down", PIXELS, 0.02, "height"),
+    "x": Column("further left", "further right", PIXELS, 0.02, "width"),
+    "spread": Column("narrower", "wider", PIXELS, 0.02, "longer"),
+    "edges": Column("softer", "harder", f"{GREY} at edges", 4.0),
+    "hardest edge": Column("softer", "harder", f"{GREY} at the hardest edge", 32.0),
+    "lightest": Column("darker", "lighter", f"{GREY} where lightest", 32.0),
+    "darkest": Column("darker", "lighter", f"{GREY} where darkest", 32.0),
+}
 LEAST_PIXEL, LEAST_FEATURE = 16.0, 0.2
 AT_ONCE = 2000  # images
 # Images of a class: a mean of less says nothing where most pixels are black in most images.
@@ -52,9 +68,10 @@ class Moments:
         """Of rows float [N, columns], in parts, and the labels int64 [N] of all."""
         columns = rows[0].shape[1]
         sums, squares = (torch.zeros(classes, columns, dtype=torch.float64) for _ in range(2))
-        for part, its in zip(rows, labels.split([len(part) for part in rows]), strict=True):
-            sums.index_add_(0, its, part.double())
-            squares.index_add_(0, its, part.double().square())
+        labels_of_parts = labels.split([len(part) for part in rows])
+        for part, part_labels in zip(rows, labels_of_parts, strict=True):
+            sums.index_add_(0, part_labels, part.double())
+            squares.index_add_(0, part_labels, part.double().square())
         counts = labels.bincount(minlength=classes).double()
         many = counts.clamp(min=1)[:, None]
         return cls(counts, sums / many, (squares / many - (sums / many).square()).clamp(min=0))
@@ -105,27 +122,30 @@ def least_deviations(shape: Sequence[int] | None, columns: int) -> Tensor:
     if shape is None:
         return torch.full((columns,), LEAST_FEATURE, dtype=torch.float64)
     least = torch.full((columns,), LEAST_PIXEL, dtype=torch.float64)
-    least[: len(NAMED)] = torch.tensor([row[3] for row in NAMED], dtype=torch.float64)
-    least[2:5] *= torch.tensor([*shape[1:], max(shape[1:])])
+    height, width = shape[1:]
+    sides = {"": 1, "height": height, "width": width, "longer": max(height, width)}
+    for number, named in enumerate(COLUMNS.values()):
+        least[number] = named.least * sides[named.side]
     return least
 
 
 def _in_words(column: int, change: float, shape: Sequence[int] | None) -> str:
     if shape is None:
         return "something else in the judge's eyes"
-    where = ""
-    if (pixel := column - len(NAMED)) >= 0:
+    pixel = column - len(COLUMNS)
+    if pixel < 0:
+        named, where = [*COLUMNS.values()][column], ""
+    else:
         height, width = shape[1:]
         rows, columns = min(SIDE, height), min(SIDE, width)
         row, place = divmod(pixel % (rows * columns), columns)
         y, x = int((row + 0.5) * (height / rows)) + 1, int((place + 0.5) * (width / columns)) + 1
-        column, where = 0, f" around row {y}, column {x}"
-    less, more, by, _ = NAMED[column]
-    return f"{more if change > 0 else less} by {by.format(abs(change))}{where}"
+        named, where = COLUMNS["brightness"], f" around row {y}, column {x}"
+    return f"{named.more if change > 0 else named.less} by {named.by.format(abs(change))}{where}"
 
 
 def looks_of(images: Tensor) -> Tensor:
-    """The row of each image: uint8 [N, C, H, W] → float32 [N, columns]; those of NAMED come first."""
+    """The row of each image: uint8 [N, C, H, W] → float32 [N, columns]; those of COLUMNS come first."""
     return torch.cat([_looks(part) for part in images.split(AT_ONCE)])
 
 
@@ -134,18 +154,27 @@ def _looks(images: Tensor) -> Tensor:
     grey = pixels.mean(dim=1)
     height, width = grey.shape[1:]
     light = grey.sum(dim=(1, 2)) + 1e-6
-    places = []
+    moments = []
     for axis, side in ((2, height), (1, width)):
-        share = grey.sum(dim=axis) / light[:, None]
+        density = grey.sum(dim=axis) / light[:, None]
         ticks = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
-        centre = share @ ticks
-        spread = (share @ ticks.square() - centre.square()).clamp(min=0)
-        places.append((centre, spread))
-    (y, tall), (x, wide) = places
+        mean = density @ ticks
+        moments.append((mean, (density @ ticks.square() - mean.square()).clamp(min=0)))
+    (y, tall), (x, wide) = moments
     down, right = (grey.diff(dim=axis).abs() for axis in (1, 2))
     edges = down.mean(dim=(1, 2)) + right.mean(dim=(1, 2))
     hardest = torch.maximum(down.amax(dim=(1, 2)), right.amax(dim=(1, 2)))
-    named = [grey.mean(dim=(1, 2)), grey.std(dim=(1, 2)), y, x, (tall + wide).sqrt(), edges]
-    named += [hardest, grey.amax(dim=(1, 2)), grey.amin(dim=(1, 2))]
+    values = {
+        "brightness": grey.mean(dim=(1, 2)),
+        "contrast": grey.std(dim=(1, 2)),
+        "y": y,
+        "x": x,
+        "spread": (tall + wide).sqrt(),
+        "edges": edges,
+        "hardest edge": hardest,
+        "lightest": grey.amax(dim=(1, 2)),
+        "darkest": grey.amin(dim=(1, 2)),
+    }
     small = F.adaptive_avg_pool2d(pixels, (min(SIDE, height), min(SIDE, width)))
-    return torch.cat([torch.stack(named, dim=1), small.flatten(1)], dim=1)
+    named = torch.stack([values[name] for name in COLUMNS], dim=1)
+    return torch.cat([named, small.flatten(1)], dim=1)

@@ -127,14 +127,14 @@ class Conditions:
         """
         against, training, first = self.against, self.train, draws[0]
         steps = progress("judging", range(len(draws)), len(self.asked))
-        seen = [predictions[n] if predictions else look(self.judge, draws[n]) for n in steps]
-        through_judge = self._through_judge(seen)
+        drawn = [predictions[n] if predictions else look(self.judge, draws[n]) for n in steps]
+        through_judge = self._through_judge(drawn)
         diversities = diversity_by_class(first, self.asked, training)
         replicas = find_replicas(first, self.asked, training, self.held_out, self.params.seed)
         metrics = through_judge | diversity_score(diversities)
         metrics["copies"] = copies_score(replicas, proportion(against, replicas.is_replica))
-        accuracy = accuracy_of_all(against, seen)
-        classes = self._classes(accuracy, seen[0], diversities, replicas)
+        accuracy = accuracy_of_all(against, drawn)
+        classes = self._classes(accuracy, drawn[0], diversities, replicas)
         reason = _why_not_measurable(against)
         if reason:
             metrics |= dict.fromkeys(through_judge, Score())

@@ -1,4 +1,4 @@
-"""The judge: a small class network, trained on the training part. Metrics look through it.
+"""The judge: a small class network, trained on the training images. Most metrics look at drawings through it.
 
 Its class logits say which class an image shows; its penultimate layer (128 features after ReLU) is
 the space in which Fréchet and kernel distances, precision, recall, density and coverage are measured.
@@ -129,14 +129,14 @@ def look(judge: Judge, images: Tensor, batch: int = LOOK_AT) -> Prediction:
     """Judge uint8 images [N, C, H, W], in float32 on the judge's own device; results on the CPU."""
     device = next(judge.parameters()).device
 
-    def see(part: Tensor) -> tuple[Tensor, Tensor]:
+    def outputs_of(part: Tensor) -> tuple[Tensor, Tensor]:
         features = judge.features(_scaled(part.to(device)))
         return features.cpu(), judge.head(features).cpu()
 
     parts = available_threads() if device.type == "cpu" else 1
     with exact_floats(), parts_on_threads(parts) as parallel:
-        seen = list(parallel(see, images.split(batch)))
-    features, logits = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
+        outputs = list(parallel(outputs_of, images.split(batch)))
+    features, logits = (torch.cat(pieces) for pieces in zip(*outputs, strict=True))
     return Prediction(features, logits)
 
 
@@ -173,7 +173,7 @@ def train_judge(
 ) -> Judge:
     """Train on uint8 images: SGD with momentum, one-cycle rate. `augment`: with small random shifts, turns
     and zooms. `class_weights` float [classes]: of the loss. `mixup`: above 0, each image is blended with
-    another, by a share from Beta(mixup, mixup) (Zhang et al., arXiv:1710.09412).
+    another, with a weight from Beta(mixup, mixup) (Zhang et al., arXiv:1710.09412).
 
     Length is counted in images, so a small data set is seen more often than a large one.
     Deterministic for a seed. Raises TrainingError when it diverges.
@@ -202,21 +202,21 @@ def train_judge(
     parts = PARTS if device.type == "cpu" and batch >= 2 * PARTS else 1
     judges = [judge.train(), *(sharing_weights(judge) for _ in range(1, parts))]
     weighed = None if class_weights is None else class_weights.to(device)
-    shares = np.random.default_rng(params.seed)
-    share = 1.0  # of each image itself, in this step
+    random_weights = np.random.default_rng(params.seed)
+    weight = 1.0  # of each image itself, in this step's blends
 
     def gradients(
         judge: Judge, images: Tensor, labels: Tensor, moves: Tensor
     ) -> tuple[Tensor, ...]:
         moved = _augmented(_scaled(images), moves) if augment else _scaled(images)
         if mixup:
-            moved = share * moved + (1 - share) * moved.flip(0)
+            moved = weight * moved + (1 - weight) * moved.flip(0)
         with hardware.autocast():
             logits = judge(moved).float()
         loss = F.cross_entropy(logits, labels, weighed, label_smoothing=0.1)
         if mixup:
             flipped = F.cross_entropy(logits, labels.flip(0), weighed, label_smoothing=0.1)
-            loss = share * loss + (1 - share) * flipped
+            loss = weight * loss + (1 - weight) * flipped
         grads: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
         return grads
 
@@ -229,7 +229,7 @@ def train_judge(
             batch_images = rows_on(device, images, rows.to(images.device))
             moves = torch.rand(batch, 4, generator=random).mul_(2).sub_(1).to(device)
             if mixup:
-                share = float(shares.beta(mixup, mixup))
+                weight = float(random_weights.beta(mixup, mixup))
             pieces = (part.chunk(parts) for part in (batch_images, labels[rows.to(device)], moves))
             parts_of_batch = zip(judges, *pieces, strict=True)
             set_gradients(weights, parallel(lambda part: gradients(*part), parts_of_batch))

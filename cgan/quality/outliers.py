@@ -10,8 +10,8 @@ the training images of its class, as in statistical process control:
 - *tones*: how near the image comes to having two grey levels alone, in standard deviations above the mean.
 
 A drawing is an outlier where its score is above what all but 1 % of the training images keep, by a margin.
-Training images are scored by models that were fitted without them (cross-fitting). The judge knows them by
-heart, so of features the outliers among held-out images are taken off, too.
+Training images are scored by models that were fitted without them (cross-fitting). The judge memorised
+some of them, so of features the outliers among held-out images are taken off, too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.class_shift import AT_ONCE, NAMED, least_deviations, looks_of
+from cgan.quality.class_shift import AT_ONCE, COLUMNS, least_deviations, looks_of
 
 # Above the limit of real images, so that what is hardly unusual is no outlier: of an honest generator's
 # drawings some 3 % have edges a little softer or harder than those of any real image.
@@ -62,7 +62,7 @@ class Samples:
     def rows(self, kind: str) -> Tensor:
         if kind in ("features", "tones"):
             return Tensor(getattr(self, kind))
-        return self.looks[:, : len(NAMED)] if kind == "numbers" else self.looks[:, len(NAMED) :]
+        return self.looks[:, : len(COLUMNS)] if kind == "numbers" else self.looks[:, len(COLUMNS) :]
 
 
 class Excess(NamedTuple):
@@ -87,7 +87,7 @@ def outliers(
 ) -> list[Excess]:
     """Of every kind and class, those that exceed most first. `shape` of the images: C, H, W; `seen_labels`:
     of the training images that `training.features` are of, which may be some of them."""
-    least = least_deviations(shape, drawn.looks.shape[1])[: len(NAMED)].float()
+    least = least_deviations(shape, drawn.looks.shape[1])[: len(COLUMNS)].float()
     counts = {}
     for kind, margin in MARGINS.items():
         labels = seen_labels if kind == "features" else training.labels

@@ -2,6 +2,7 @@
 MLflow, the table of the classes."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from cgan.evaluation import METRICS, Evaluation, Score
@@ -64,24 +65,39 @@ def _beside_real(evaluation: Evaluation, key: str) -> tuple[float, float] | None
     return score.value, score.real
 
 
-def weakest_class(evaluation: Evaluation) -> str:
-    """The class that is furthest behind real images, in accuracy or diversity, at the near ends of the
-    intervals; empty where none is clearly behind, or known."""
-    behind = []
+@dataclass(frozen=True, order=True)
+class Weakness:
+    """What a class clearly has less of than real images: the `part` that it has, at the near ends of the
+    intervals of both."""
+
+    part: float
+    label: int
+    words: str
+
+
+def weaknesses(evaluation: Evaluation) -> list[Weakness]:
+    """Of each class that is clearly behind real images, in accuracy or diversity, that in which it is further
+    behind; the weakest class first."""
+    found = []
     for label, row in enumerate(evaluation.classes):
         interval, real_interval = row.accuracy_interval, row.real_accuracy_interval
+        of_class = []
         if interval and real_interval and real_interval[0]:
             value, real = (percent(number or 0.0) for number in (row.accuracy, row.real_accuracy))
             words = f"{value} right, its {row.heldout:,} held-out images {real}"
-            behind.append((interval[1] / real_interval[0], label, words))
-    for label, row in enumerate(evaluation.classes):
+            of_class.append(Weakness(interval[1] / real_interval[0], label, words))
         if row.diversity_interval:
             words = f"{percent(row.diversity or 0.0, 0)} as diverse as real images"
-            behind.append((row.diversity_interval[1], label, words))
-    part, label, text = min(behind, default=(1.0, 0, ""))
-    if part >= 1:
+            of_class.append(Weakness(row.diversity_interval[1], label, words))
+        found += sorted(of_class)[:1]
+    return sorted(weakness for weakness in found if weakness.part < 1)
+
+
+def weakest_class(evaluation: Evaluation) -> str:
+    """The class that is furthest behind real images, and in what; empty where none clearly is."""
+    if not (found := weaknesses(evaluation)):
         return ""
-    return f"{evaluation.names[label]} ({text})"
+    return f"{evaluation.names[found[0].label]} ({found[0].words})"
 
 
 def metric_values(evaluation: Evaluation) -> dict[str, float]:

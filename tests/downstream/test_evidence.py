@@ -15,7 +15,7 @@ from uneven import NAMES, uneven
 
 from cgan.downstream import pretrained
 from cgan.downstream.classifiers import BASELINES, METHODS, adjusted, class_balanced
-from cgan.downstream.effect import DRAWN, Outcome, _of_class, effect, shared
+from cgan.downstream.effect import DRAWN, Outcome, _of_class, effect, variance_of_mean
 from cgan.downstream.rounds import folds_of, rounds_by_fold, rounds_by_seed
 from cgan.downstream.sets import default_per_class, fill_classes, folds, missing_labels, repeated
 from cgan.drawing.generator import Generator
@@ -215,7 +215,7 @@ def test_the_interval_is_the_closed_form_and_folds_widen_it_for_what_they_share(
     for gaining, variance in ((3, 0.3 * 0.7 / 9), (10, 0.01)):  # all: as if one more had not
         seen = Outcome(ten * 0, ten, {"real": torch.zeros(10), DRAWN: ten < gaining})
         assert _of_class(seen, "real", 0).variance == pytest.approx(variance)
-    assert shared(5, folded=True) == pytest.approx(0.45)
+    assert variance_of_mean(5, folded=True) == pytest.approx(0.45)
 
 
 def test_a_class_of_few_images_shows_nothing_and_each_class_counts_alike() -> None:

@@ -33,7 +33,7 @@ from cgan.page.data_facts import whole_data
 from cgan.page.drawn_facts import CARD_SIDE, NEIGHBOURS, drawn_facts
 from cgan.page.run_facts import POINTS, curve
 from cgan.page.run_page import page_of, run_facts, write_page
-from cgan.page.tiles import film, tile
+from cgan.page.tiles import preview_frames, tile
 from cgan.params.presets import PRESETS
 from cgan.pipeline.params_file import load_params
 from cgan.project import (
@@ -201,7 +201,7 @@ def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_
     told = [each["state"] for each in run["cards"]]
     assert told[:2] == ["poor"] * 2, "an untrained generator"
     cards = text[text.index('id="cards"') : text.index('id="play"')]
-    assert re.findall(r'<span class="state">(\w+)<', cards) == told
+    assert re.findall(r'<span class="state">(\w+)[<,]', cards) == told
     assert cards.count("A drawing of ") == 12 and f"{told.count('poor')} are poor" in cards
     advised = re.findall(r"<strong>([^<]*)</strong>: ", cards)
     assert advised == [", ".join(map(str, labels)) for labels in run["advice"].values()]
@@ -268,8 +268,8 @@ def test_the_first_picture_is_of_the_seed_whose_drawings_are_most_like_their_cla
 
 def test_previews_that_are_large_together_are_made_smaller_and_the_page_says_so() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (500, 1000, 3), dtype=np.uint8)
-    frames, words = film(dict.fromkeys((100, 5), encode_png(noise)))
-    assert [frame["step"] for frame in frames] == [5, 100] and "reduced here" in words
+    frames, words = preview_frames(dict.fromkeys((100, 5), encode_png(noise)))
+    assert [frame["step"] for frame in frames] == [5, 100] and "smaller" in words
     for frame in frames:
         kind, _, content = frame["src"].partition(";base64,")
         assert kind == "data:image/webp"

@@ -1,7 +1,7 @@
-/** The film of a training: it plays by itself when it is seen. */
+/** The previews of a training, as a film: it plays by itself once it is in sight. */
 import { RUN } from "./page_data.js";
 
-function playFilm(place) {
+function playPreviews(place) {
   const frames = RUN.previews;
   if (!frames.length) return;
   const parts = ["img", "figcaption", "input", "button"].map((name) => place.querySelector(name));
@@ -34,12 +34,12 @@ function playFilm(place) {
     go(Number(slider.value));
   });
   go(last);
-  const seen = new IntersectionObserver((entries) => {
+  const inSight = new IntersectionObserver((entries) => {
     if (!entries.some(({ isIntersecting }) => isIntersecting)) return;
-    seen.disconnect();
+    inSight.disconnect();
     if (!matchMedia("(prefers-reduced-motion: reduce)").matches) run(true);
   }, { threshold: 0.5 });
-  seen.observe(place);
+  inSight.observe(place);
 }
 
-playFilm(document.querySelector(".scrubber"));
+playPreviews(document.querySelector(".scrubber"));
