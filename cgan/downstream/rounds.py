@@ -1,5 +1,5 @@
-"""The rounds that evidence averages over: by fold, each with other tested images and a generator of its own, or
-by seed, all with the same."""
+"""The rounds that evidence averages over: by fold, each with other tested images and its own generator, or by
+seed, all with the same."""
 
 import shutil
 from collections.abc import Sequence
