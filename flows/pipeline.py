@@ -146,9 +146,7 @@ def pipeline(
             for stage in STAGES[:-1]:
                 _require(stage(work), f"Stage `{stage.name}`: ")
             recorded = record(work)
-            if (
-                recorded.is_failed()
-            ):  # MLflow is away: the training is kept, and the next run records it
+            if recorded.is_failed():  # MLflow is away: the next run records the training
                 _keep(work, str(recorded.message))
             _require(recorded, "Stage `record`: ")
             judged = _require(judge(), "Gate: ") if gate else None
@@ -177,7 +175,7 @@ def _require(state: State[Any], where: str, note: str = "") -> State[Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
     # Prefect handles SIGTERM and then calls this: exit in the normal way, which ends a temporary server.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, lambda kind, _: sys.exit(128 + kind))
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument

@@ -57,15 +57,14 @@ def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
         if running(root):
             servers = read_json(folder / STATE)
         else:
-            if ended := _end(
-                root
-            ):  # a supervisor that keeps nothing has the environment of its `up`
+            # A supervisor that keeps nothing has the environment of its `up`.
+            if ended := _end(root):
                 yield f"ended    {ended}, left by an earlier `make up`"
             for name, port in servers.items():
                 require_free(LOOPBACK, port, f"{name.upper()}_PORT=")
             write_json(folder / STATE, servers)
-            itself = (sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION))
-            output_of(*itself, folder=root, environment=_environment(root, ports))
+            command = (sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION))
+            output_of(*command, folder=root, environment=_environment(root, ports))
         for name, port in servers.items():
             yield from _start(root, name, port)
             yield f"{name:8} {site_of(LOOPBACK, port)}"
@@ -78,17 +77,17 @@ def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
 def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     """Of every process here: yours, and what supervisord.conf fills in."""
     mlflow = site_of(LOOPBACK, ports["mlflow"])
-    yours = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
-    yours |= beside_proxies(yours)
+    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
+    environment |= beside_proxies(environment)
     if is_server(uri := store_uri(root)):
         mlflow = uri
-    elif yours.get(BACKEND):  # the database is for MLflow's server alone: runs write to that
-        yours[STORE] = mlflow
+    elif environment.get(BACKEND):  # the database is for MLflow's server alone: runs write to that
+        environment[STORE] = mlflow
     # A socket's path has 107 bytes at most, and the supervisor makes it absolute.
     here = "/proc/self/cwd/" if Path("/proc/self").exists() else ""
     return {
-        **yours,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), yours["PATH"]]),
+        **environment,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]]),
         "PYTHONPATH": str(root),
         "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
         "CGAN_MLFLOW_PAGE": without_credentials(mlflow),
@@ -102,7 +101,7 @@ def _start(root: Path, name: str, port: int = 0) -> Iterator[str]:
     """Start a program if it does not run. Wait, however long a busy machine takes, until it has lived for a
     while and, a server, answers; yield a line now and then. Raises CganError if it ends."""
     log = root / PRODUCTION / f"{name}.log"
-    said = log.stat().st_size if log.is_file() else 0  # by earlier ones
+    length = log.stat().st_size if log.is_file() else 0  # of what earlier ones wrote
     began = shown = time.monotonic()
     with supervisor(root) as keeper:
         # What an `up` that was killed left: one that ends, or one that ended and is tried again and again.
@@ -124,7 +123,7 @@ def _start(root: Path, name: str, port: int = 0) -> Iterator[str]:
             info = keeper.getProcessInfo(name)
         with contextlib.suppress(Fault):  # it has ended
             keeper.stopProcess(name)
-    words = log.read_bytes()[said:] if log.is_file() else b""
+    words = log.read_bytes()[length:] if log.is_file() else b""
     last = words.decode(errors="replace").splitlines()[-10:] or [info["spawnerr"] or "(nothing)"]
     raise CganError("\n".join([f"{name} did not start. The end of what it said in {log}:", *last]))
 
@@ -143,9 +142,9 @@ def _end(root: Path) -> str:
     if programs is not None:
         ended = list(programs) or ["a supervisor without programs"]
         with contextlib.suppress(OSError), supervisor(root) as keeper:
-            itself = psutil.Process(keeper.getPID())
+            process = psutil.Process(keeper.getPID())
             keeper.shutdown()  # the last in its configuration ends first
-            itself.wait()
+            process.wait()
     for name, process in _orphans(root):
         children = process.children(recursive=True)
         process.terminate()
@@ -180,12 +179,12 @@ def deploy(root: Path) -> Iterator[str]:
             )
         site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])
         with clone(root, "HEAD") as folder:
-            told = {**os.environ, **beside_proxies(os.environ)}
-            told |= {"PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
+            variables = {**os.environ, **beside_proxies(os.environ)}
+            variables |= {"PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
 
             def prefect(*command: str) -> None:
-                itself = (sys.executable, "-m", "prefect", "--no-prompt")
-                output_of(*itself, *command, folder=folder, environment=told)
+                client = (sys.executable, "-m", "prefect", "--no-prompt")
+                output_of(*client, *command, folder=folder, environment=variables)
 
             # A slow machine's worker may not have made the pool yet, and without it nothing is deployed.
             pool, automation = (POOL, "--type", "process"), ("--from-file", "flows/silent.yaml")

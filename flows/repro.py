@@ -25,7 +25,7 @@ from prefect.states import Completed, Failed
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import locked, read_json
-from cgan.hosts import beside_proxies, mlflow_page, without_credentials
+from cgan.hosts import beside_proxies, is_server, mlflow_page, without_credentials
 from cgan.markdown import in_markdown, table
 from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_PAGE, RUN_REFERENCE
 from cgan.quality.table import quality_line
@@ -71,7 +71,7 @@ def run(*module: str, fine: Sequence[int] = (0,)) -> State[Any]:
     origin["deployment_id"] = runtime.deployment.id
     context = {f"prefect.{name}": str(value) for name, value in origin.items() if value}
     try:
-        in_session(*module, relay=relay, told={CONTEXT: json.dumps(context)}, fine=fine)
+        in_session(*module, relay=relay, variables={CONTEXT: json.dumps(context)}, fine=fine)
     except CganError as error:
         return Failed(message=str(error))
     return Completed()
@@ -96,11 +96,11 @@ def in_session(
     *module: str,
     relay: Callable[[str], None],
     folder: Path | None = None,
-    told: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
     fine: Sequence[int] = (0,),
 ) -> None:
-    """`python -m MODULE …` in a folder; `told`: more of its environment. It holds the locks that this process
-    has on its folder and its checkout.
+    """`python -m MODULE …` in a folder; `variables`: more of its environment. It holds the locks that this
+    process has on its folder and its checkout.
 
     On any exception, signals turned into one included, its session is ended before this returns. Raises
     CganError with the last error message in its output, else its last lines, where its exit code is none of
@@ -113,7 +113,7 @@ def in_session(
         env={
             **os.environ,
             **beside_proxies(os.environ),
-            **(told or {}),
+            **(variables or {}),
             # So that `python` in a stage's command is this one.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONUNBUFFERED": "1",
@@ -141,8 +141,8 @@ def in_session(
                 os.killpg(child.pid, signal.SIGKILL)
             raise
     if child.returncode not in fine:
-        starts = [n for n, line in enumerate(lines) if line.startswith("Error: ")]
-        message = lines[starts[-1] if starts else -KEPT_LINES :]
+        errors = [index for index, line in enumerate(lines) if line.startswith("Error: ")]
+        message = lines[errors[-1] :] if errors else lines[-KEPT_LINES:]
         raise CganError("\n".join(message or [f"ended with exit code {child.returncode}"]))
 
 
@@ -215,14 +215,15 @@ def publish(judged: bool) -> str:
 
 
 def _mlflow_run(run: dict[str, Any]) -> str:
-    """The run that made the generator, and its page: links, if a server is known that shows them."""
+    """Links to the generator's run and to its page, if a server shows them; else how to see it."""
     if not run.get("run_id"):
         return ""
     # `make up` serves the store that the stages write to as a file.
-    uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
-    if not uri.startswith("http"):
+    site = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
+    run_id, experiment_id = run["run_id"], str(run.get("experiment_id") or 0)
+    if not is_server(site):
         name = in_markdown(run.get("run_name"))
-        return f"`make ui` shows the MLflow run **{name}**, id `{run['run_id']}`."
-    place = (uri, str(run.get("experiment_id") or 0), run["run_id"])
-    page = mlflow_page(*place, RUN_PAGE.name)
-    return f"[The MLflow run]({mlflow_page(*place)}) · [the page of the run]({page})"
+        return f"`make ui` shows the MLflow run **{name}**, id `{run_id}`."
+    in_mlflow = mlflow_page(site, experiment_id, run_id)
+    html = mlflow_page(site, experiment_id, run_id, RUN_PAGE.name)
+    return f"[The MLflow run]({in_mlflow}) · [the page of the run]({html})"

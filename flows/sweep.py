@@ -53,9 +53,11 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> E
     log = path.open("a", buffering=1, encoding="utf-8")
     with log, checkout(base, commit, base / "params.yaml") as folder:
         set_params(values, folder / "params.yaml")
-        told = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
+        variables = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
         pull = ["--pull"] * has_remote(folder)  # data and judge may be there
-        child = partial(in_session, relay=partial(print, file=log), folder=folder, told=told)
+        child = partial(
+            in_session, relay=partial(print, file=log), folder=folder, variables=variables
+        )
         child("dvc", "repro", *pull, "evaluate")
         try:
             child("cgan.stages.record")
@@ -132,13 +134,12 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     optimize(n_trials=min(missing(), count(TrialState.WAITING)), catch=CganError)
     optimize(n_trials=missing(), n_jobs=args.parallel, catch=CganError)
     best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
-    trained = params.train.generator != "local_score"
-    test = "HEAD:", "python -m flows.sweep --seeds 5"
-    if not trained:
-        test = "an earlier run, RUN in MLflow:", "cgan compare RUN ."
+    rival, command = "HEAD", "python -m flows.sweep --seeds 5"
+    if params.train.generator == "local_score":
+        rival, command = "an earlier run, RUN in MLflow", "cgan compare RUN ."
     say(
         f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Train with it, and test whether it "
-        f"is better than {test[0]}\n  dvc exp run {best}\n  {test[1]}"
+        f"is better than {rival}:\n  dvc exp run {best}\n  {command}"
     )
 
 
@@ -176,11 +177,11 @@ def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -
     values = [measured(*pairs[0])]  # it makes the data and the judge for all
     with ThreadPoolExecutor(args.parallel) as threads:
         values += threads.map(measured, *zip(*pairs[1:], strict=True))
-    present, theirs = values[:count], values[count:]
-    for role, group in zip(roles, (present, theirs), strict=False):
+    present, other = values[:count], values[count:]
+    for role, group in zip(roles, (present, other), strict=False):
         say(f"{role}: {key} {fmean(group):.4g} ± {stdev(group):.2g} over {count} seeds")
     if others:
-        say(f"otherwise in {name}: {_in_words(others)}\n{verdict(key, name, theirs, present)}")
+        say(f"otherwise in {name}: {_in_words(others)}\n{verdict(key, name, other, present)}")
     else:
         say(f"{name} has the same `train`: there is nothing to compare.")
 
@@ -199,7 +200,7 @@ def verdict(key: str, name: str, others: list[float], present: list[float]) -> s
 
 
 def _study_name(base: Path, commit: str, prefix: str, params: Params) -> str:
-    """The same for the same code, params and question."""
+    """The same for the same code, params and objective."""
     tree = [git.git("rev-parse", f"{commit}:{name}", folder=base).decode() for name in CODE]
     part = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NOT_PART}
     space = params.sweep.model_dump(include={"space", "objective"})
@@ -212,8 +213,12 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
         text = git.git("show", f"{name}:params.yaml", folder=base).decode()
     except git.GitError as error:
         raise CganError(f"--against {name}: no commit here has a params.yaml ({error}).") from None
-    theirs = parse_yaml(text, f"params.yaml of {name}")["train"]
-    others = {k: v for k, v in theirs.items() if k != "seed" and getattr(params.train, k, ...) != v}
+    of_commit = parse_yaml(text, f"params.yaml of {name}")["train"]
+    others = {
+        key: value
+        for key, value in of_commit.items()
+        if key != "seed" and getattr(params.train, key, ...) != value
+    }
     document = params.model_dump(by_alias=True)
     check_params({**document, "train": document["train"] | others}, f"`train` of {name}")
     return {f"train.{key}": value for key, value in others.items()}
@@ -257,14 +262,14 @@ def committed(base: Path) -> str:
     return source.commit
 
 
-def _end(number: int, _: Any) -> None:
+def _end(kind: int, _: Any) -> None:
     """Ctrl-C for all trainings, which save a checkpoint; and an end as abrupt as a kill."""
     for child in psutil.Process().children():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGINT)
     words = "\nInterrupted. Run the same command to continue: what is finished is kept."
     say(words, file=sys.stderr)
-    os._exit(128 + number)
+    os._exit(128 + kind)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -284,8 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--against is for a comparison over --seeds; a search compares with nothing")
     if importlib.util.find_spec("optuna") is None:
         sys.exit("Error: a sweep needs the package optuna: `pip install -e '.[pipeline,sweep]'`.")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, _end)
     try:
         base = require_project()
         params = load_params()

@@ -44,7 +44,7 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking, "PATIENCE_S", 60.0)  # a busy machine's store is no slow one
-    monkeypatch.setattr(tracking, "TOGETHER_S", 0.05)
+    monkeypatch.setattr(tracking, "BATCH_S", 0.05)
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     (tmp_path / "dvc.yaml").touch()  # it is a project
     return tmp_path

@@ -61,6 +61,6 @@ class Inputs:
                 "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
                 "then `dvc repro`."
             )
-        found = find_device(device, setting("train.device"))
+        place = find_device(device, setting("train.device"))
         test = load_images(TEST_DATA) if TEST_DATA.is_file() else None
-        return cls(model.to(found), facts, judge.to(found), train, held_out, test)
+        return cls(model.to(place), facts, judge.to(place), train, held_out, test)

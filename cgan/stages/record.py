@@ -42,7 +42,7 @@ FILES = {
     ),
     "networks": (GENERATOR,),
 }
-KEPT = ("run_key", "run_name", "experiment")  # of TRAINING, in RUN_REFERENCE
+REFERENCE_KEYS = ("run_key", "run_name", "experiment")  # of TRAINING, in RUN_REFERENCE
 
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -61,7 +61,7 @@ def main() -> None:
     with open_run(about) as run:
         send_training(run, int(facts.get("steps", 0)))
         send_results(run, evaluation, facts, numbers)
-    write_json(project.RUN_REFERENCE, {key: about[key] for key in KEPT} | run.place)
+    write_json(project.RUN_REFERENCE, {key: about[key] for key in REFERENCE_KEYS} | run.reference)
     write_json(project.RECORDED, numbers)
     log.info(
         "Recorded for the run's page in MLflow: %d numbers, tables and pictures.", len(numbers)
@@ -103,7 +103,7 @@ def send_training(run: Run, steps: int) -> None:
         GRID if GRID.is_file() else None
     ):  # a sampler has no previews
         run.log_image(AT_THE_END, np.asarray(Image.open(final)), steps, ended_ms)
-    if run.was.info.status != "FINISHED":
+    if run.opened.info.status != "FINISHED":
         run.client.set_terminated(run.run_id, "FINISHED", ended_ms)
 
 

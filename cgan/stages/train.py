@@ -34,7 +34,7 @@ from cgan.images import Images, load_images
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import save_discriminator, save_generator
 from cgan.params.sections import Params, TrainParams, flatten
-from cgan.pipeline.params_file import load_params
+from cgan.pipeline.params_file import load_params, read_yaml
 from cgan.pipeline.progress import progress, seconds_of_training
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.live import Live, live_run
@@ -61,8 +61,8 @@ from cgan.training.loop import Divergence, TrainingResult, file_facts, train_gen
 from cgan.training.monitoring import PROBE
 from cgan.training.state import COLUMNS
 
-# What a training that is resumed is called and took, whatever has changed since.
-STAYS = ("run_key", "run_name", "experiment", "began_ms", "numbers", "training_s")
+# Of a training that is resumed: what it was called and took, whatever has changed since.
+KEPT_KEYS = ("run_key", "run_name", "experiment", "began_ms", "numbers", "training_s")
 
 
 def main() -> None:
@@ -116,9 +116,9 @@ def main() -> None:
                 raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
             write_outputs(trained, file_facts(trained, choice, data))
             done, seconds = trained.step - trained.resumed_from, trained.wall_time_s
-            if done or "numbers" not in about:
+            about.setdefault("numbers", {})
+            if not trained.resumed_from:  # nobody has measured the parts before
                 about["numbers"] = {"time/training_s": seconds}
-            if not trained.resumed_from:
                 about["training_s"] = round(seconds, 1)
     if choice.sampler:
         each = trained.generator.seconds_per_drawing
@@ -138,11 +138,11 @@ def tracked(
     note = folder / BEGUN
     # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
     # and the training is taken up at its last step. One that it knows is trained anew on purpose.
-    if note.is_file() and LOCK.is_file() and md5_of(note) in LOCK.read_text(encoding="utf-8"):
+    if note.is_file() and md5_of(note) == md5_in_lock(TRAINING):
         remove(folder)
     with contextlib.suppress(CganError):  # none yet, or damaged
         if str((begun := read_json(note)).get("run_key")).isalnum():
-            about |= {key: begun[key] for key in STAYS if key in begun}
+            about |= {key: begun[key] for key in KEPT_KEYS if key in begun}
             about["tags"] |= {"cgan.resumed": "true"}
     if "run_key" not in about:
         about |= {"run_key": uuid.uuid4().hex, "began_ms": time.time_ns() // 1_000_000}
@@ -153,6 +153,14 @@ def tracked(
     about["run_id"] = live.run_id
     for path in (TRAINING, note):  # of which DVC keeps one
         write_json(path, about)
+
+
+def md5_in_lock(path: Path) -> str:
+    """What dvc.lock has of an output of this stage; empty where it has none, or is damaged."""
+    with contextlib.suppress(CganError, KeyError, TypeError):
+        outputs = read_yaml(LOCK)["stages"]["train"]["outs"]
+        return next((str(out["md5"]) for out in outputs if out["path"] == str(path)), "")
+    return ""
 
 
 def as_run(params: Params, fitted: TrainParams) -> dict[str, Any]:
@@ -182,8 +190,8 @@ def only_training(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         for lock in (project.project_root() / project.TRAIN_LOCK, training_lock(folder)):
             if not held.enter_context(locked(lock, wait=False)):
-                number = lock.read_text(encoding="utf-8")
-                log.info("Another training is running here (process %s). Waiting for it.", number)
+                pid = lock.read_text(encoding="utf-8")
+                log.info("Another training is running here (process %s). Waiting for it.", pid)
                 held.enter_context(locked(lock))
             lock.write_text(str(os.getpid()), encoding="utf-8")
         yield

@@ -22,6 +22,7 @@ from tracked import root as root
 from cgan.files import read_json
 from cgan.pipeline.tracking import live as tracking
 from cgan.pipeline.tracking.run import open_run
+from cgan.pipeline.tracking.store import store_locked
 from cgan.project import TRAINING, training_folder
 
 PROMISED_S = 5  # that an outage may cost a training
@@ -95,7 +96,9 @@ def test_a_training_that_dvc_knows_is_trained_anew_in_another_run(root: Path) ->
             log_steps(live)
         (training_folder("k1") / "step-1.safetensors").touch()
         md5 = hashlib.md5(TRAINING.read_bytes(), usedforsecurity=False).hexdigest()
-        (root / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{md5: {md5}}}]}}}}")
+        (root / "dvc.lock").write_text(
+            f"stages: {{train: {{outs: [{{md5: {md5}, path: {TRAINING}}}]}}}}"
+        )
     store = Store(root / "mlflow.db")
     assert len(store.runs()) == 2 and store.steps("loss/generator") == sorted(2 * STEPS)
     with training():
@@ -210,6 +213,20 @@ def test_f60_f61_an_mlflow_that_gets_slow_or_dies_in_mid_run_costs_no_more_than_
     assert caplog.text.count(f"{SAID} ({words})") == 1
     assert store.steps("loss/generator")[0] == 1
     wait_until(lambda: not thread.is_alive())
+
+
+def test_f62_a_store_that_another_process_is_making_delays_the_end_of_a_training_no_longer_than_agreed(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracking, "LOADING_S", 0.5)
+    (root / "mlflow.db").unlink()
+    with store_locked():
+        with training() as live:
+            log_steps(live)
+            began = time.monotonic()
+        assert time.monotonic() - began < PROMISED_S
+    assert TRAINING.exists() and caplog.text.count(SAID) == 1
+    live._thread.join(60)
 
 
 def test_f91_where_there_is_no_memory_for_a_thread_the_training_goes_on(

@@ -129,7 +129,15 @@ def test_the_reason_is_the_first_line_of_what_the_machine_said() -> None:
     wrapped.__context__ = ConnectionRefusedError("refused\nat http://me:secret@host")
     assert reason_of(wrapped) == "refused"
     assert reason_of(RuntimeError("")) == "RuntimeError"
+    for secret in (
+        "http://me:{}@host",
+        "password={} host=h",
+        "https://h/x?a=1&token={}",
+        "MY_API_KEY='{}'",
+    ):
+        assert "geheim" not in reason_of(RuntimeError(f"at {secret.format('geheim')}, twice"))
     assert reason_of(RuntimeError("at http://me:secret@host")) == "at http://host"
+    assert reason_of(RuntimeError("monkey=no (key = 5)")) == "monkey=… (key = 5)"
 
 
 def test_a_package_that_a_store_lacks_is_named_with_the_extra_that_brings_it(

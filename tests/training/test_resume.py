@@ -113,6 +113,8 @@ def test_f48_killed_at_any_point_of_its_end_or_before_dvc_lock_a_training_is_one
         assert training.wait(120) == -signal.SIGKILL
     assert f"Resuming at step {STEPS} of {STEPS}" in project.run(REPRO)
     assert_one_training(project, undisturbed)
+    has_time = bool(project.read("models/training.json")["numbers"])
+    assert has_time == (point == "stages.runner _refuse_changes"), "none of a part"
 
 
 def test_f55_a_place_for_results_that_cannot_be_written_is_refused_before_training(

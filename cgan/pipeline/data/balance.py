@@ -106,8 +106,8 @@ def _picture_names(
 ) -> pd.Series[str]:
     """`<class>/<name>.png` of each row: an original keeps its name; the row's number tells equal ones apart,
     and is all that rows of a CSV and drawings have."""
-    number = listed["row"].map("_{:06d}".format)
-    names = listed["part"] + number
+    suffix = listed["row"].map("_{:06d}".format)
+    names = listed["part"] + suffix
     names[: len(files)] = [Path(file).stem for file in files]
     path: pd.Series[str] = folders + "/" + names
-    return path.where(~path.duplicated(keep=False), path + number) + ".png"
+    return path.where(~path.duplicated(keep=False), path + suffix) + ".png"

@@ -81,15 +81,15 @@ def _held_out(held: Counts, tested: Counts, fraction: float, own_split: bool) ->
 
 def prices(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
     """How long a run takes with pictures of these widths and heights, in words. Takes some seconds."""
-    found = []
+    predictions = []
     for width, height in sizes:
         sized = params.data.model_copy(update={"height": height, "width": width})
         data, _ = read_by(file, sized, params.validation)
         recipe = params.preprocess
         training, *_ = divide(data, recipe.holdout_fraction, recipe.seed, recipe.group)
         seconds = sum(_seconds(training, params, choose(params.train, training)))
-        found.append(f"about {duration(seconds)} with {width} × {height}")
-    return f"A run takes, on this machine, {' and '.join(found)}."
+        predictions.append(f"about {duration(seconds)} with {width} × {height}")
+    return f"A run takes, on this machine, {' and '.join(predictions)}."
 
 
 def _how_long(training: Images, params: Params, choice: Choice) -> str:

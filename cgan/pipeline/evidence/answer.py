@@ -257,7 +257,7 @@ def _carried_out(
         choice = choose(params.train, first)
         if choice.sampler:  # nothing to train, but each drawing takes its time
             each = sampler_of(first, choice).seconds_per_drawing
-            seconds += sum(len(this.lacking) for this in rounds) * each
+            seconds += sum(len(round_.lacking) for round_ in rounds) * each
             generators = 0
         else:
             seconds += generators * seconds_of_training(first, choice.params)
@@ -268,12 +268,12 @@ def _carried_out(
         "the command again, and it continues."
     )
     began, outcomes = time.monotonic(), list[Outcome]()
-    for number, this in enumerate(rounds, start=1):
-        outcome = this.outcome(progress)
+    for done, round_ in enumerate(rounds, start=1):
+        outcome = round_.outcome(progress)
         outcomes.append(outcome)
-        remaining = (time.monotonic() - began) / number * (len(rounds) - number)
+        remaining = (time.monotonic() - began) / done * (len(rounds) - done)
         say(
-            f"{this.name[0].upper()}{this.name[1:]}: {percent(outcome.mean_accuracy(DRAWN))} right with "
+            f"{round_.name[0].upper()}{round_.name[1:]}: {percent(outcome.mean_accuracy(DRAWN))} right with "
             f"drawings, {percent(max(map(outcome.mean_accuracy, BASELINES)))} without; "
             f"{duration(remaining)} left."
         )

@@ -119,7 +119,7 @@ class Registry:
     def aliases(self) -> dict[str, int]:
         models = self.client.search_registered_models(f"name = '{self.model}'")
         # What answers everything with `{}` is no MLflow, whose first experiment is there even if deleted.
-        if not models and not self.client.search_experiments(store.EVERY, max_results=1):
+        if not models and not self.client.search_experiments(store.ALL_STAGES, max_results=1):
             raise TrackingError(
                 f"what answers at {self.shown} is no MLflow: it has no experiments, not even MLflow's first. "
                 "Set MLFLOW_TRACKING_URI to the address of MLflow's server."

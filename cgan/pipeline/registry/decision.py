@@ -78,9 +78,10 @@ def decide(
         comparison, praise = compare(challenger, champion, limits.against_champion)
         comparison += as_diverse(challenger, champion, limits.min_diversity_of_champion)
     failed = [check.in_words() for check in (*checks, *comparison) if not check.passed]
-    kept = "every limit is met, even at the pessimistic end of its interval"
-    verdict, reasons = ("blocked", failed) if failed else ("passed", [*praise, kept])
-    return Decision(verdict, reasons, checks, comparison)
+    if failed:
+        return Decision("blocked", failed, checks, comparison)
+    met = "every limit is met, even at the pessimistic end of its interval"
+    return Decision("passed", [*praise, met], checks, comparison)
 
 
 Measured = tuple[float, Interval]
@@ -265,8 +266,11 @@ def shifted(
     name: str, what: str, shifts: Iterable[Shift], limit: float, names: Sequence[str]
 ) -> Check:
     """No class may be further off than `limit` standard deviations; `names` are those of the classes."""
-    by_class = {shift.label: shift for shift in sorted(shifts, key=lambda shift: shift.deviations)}
-    ranked = sorted(by_class.values(), key=lambda shift: -shift.deviations)
+    largest = dict[int, Shift]()  # of each class
+    for shift in shifts:
+        if shift.label not in largest or shift.deviations > largest[shift.label].deviations:
+            largest[shift.label] = shift
+    ranked = sorted(largest.values(), key=lambda shift: shift.deviations, reverse=True)
     far = [
         f"class {names[shift.label]} is {shift.words} ({shift.deviations:.1f} standard deviations)"
         for shift in ranked
@@ -309,7 +313,9 @@ def compare(
         difference, lower = new - old, metric.better == "lower"
         low, high = _between(difference, len(COMPARED))
         better, worse = (high < 0, low > less) if lower else (low > 0, high < -less)
-        words = "better than" if better else "worse than" if worse else "not clearly different from"
+        words = "not clearly different from"
+        if better or worse:
+            words = "better than" if better else "worse than"
         what = f"{metric.name} {shown(name, new.value)}, {words} the champion's {shown(name, old.value)}"
         change, least, most = (shown(name, value) for value in (difference.value, low, high))
         why = f"difference {change}; between {least} and {most} (95 % for all metrics)"
@@ -368,7 +374,7 @@ def agreement(
     total: Tensor,
     max_drop: float,
     names: list[str],
-    whose: str = "the champion's",
+    owner: str = "the champion's",
 ) -> list[Check]:
     """How much less a champion's judge agrees with labels than with those of its own hold-out: in all, and
     in the class where it fell largest_shifts, as a part of what it was.
@@ -377,33 +383,33 @@ def agreement(
     int64 [classes]: what it was.
     """
     counts = confusion.sum(dim=1)
-    rows = [
-        *zip(
-            *(column.tolist() for column in (confusion.diagonal(), counts, right, total)),
-            strict=True,
-        )
-    ]
-    many = [row for row in rows if row[1] >= ENOUGH and row[3]]
-    if not many:
+    columns = [column.tolist() for column in (confusion.diagonal(), counts, right, total)]
+    rows = list(
+        zip(*columns, strict=True)
+    )  # of each class: agreed, images, agreed then, images then
+    large = [row for row in rows if row[1] >= ENOUGH and row[3]]
+    if not large:
         return []
-    now, now_between = mean_share([row[:2] for row in many])
-    then, then_between = mean_share([row[2:] for row in many])
+    now, now_between = mean_share([(agreed, images) for agreed, images, _, _ in large])
+    then, then_between = mean_share([(agreed, images) for _, _, agreed, images in large])
     why = (
-        f"{whose} judge agrees with {percent(now)} of the new labels, but agreed with "
+        f"{owner} judge agrees with {percent(now)} of the new labels, but agreed with "
         f"{percent(then)} of those of its own hold-out (means over the classes)"
     )
     losses, seen_as = [0.0], []
-    for label, (agreed, images, did, held) in enumerate(rows):
-        if images >= ENOUGH and did:
-            losses.append(1 - wilson_interval(agreed, images)[1] / wilson_interval(did, held)[0])
+    for label, (agreed, images, agreed_then, images_then) in enumerate(rows):
+        if images >= ENOUGH and agreed_then:
+            most_now = wilson_interval(agreed, images)[1]
+            least_then = wilson_interval(agreed_then, images_then)[0]
+            losses.append(1 - most_now / least_then)
             if losses[-1] > MAX_CLASS_LOSS:
                 others = confusion[label].scatter(0, torch.tensor(label), 0)
                 part = f"{percent(int(others.max()) / images, 0)} of the {images:,} images"
                 seen_as.append(f"{names[int(others.argmax())]} in {part} labelled {names[label]}")
-    what = f"labels that {whose} judge no longer agrees with, mean over classes"
+    what = f"labels that {owner} judge no longer agrees with, mean over classes"
     fallen = max(0.0, then_between[0] - now_between[1])
-    of_one = f"labels of one class that {whose} judge no longer agrees with"
-    sees = f"{whose} judge sees {', '.join(seen_as[:5])}"
+    of_one = f"labels of one class that {owner} judge no longer agrees with"
+    sees = f"{owner} judge sees {', '.join(seen_as[:5])}"
     return [
         _at_most("label_agreement", what, fallen, max_drop, why),
         _at_most("class_agreement", of_one, max(losses), MAX_CLASS_LOSS, sees),
@@ -414,11 +420,12 @@ def mix(counts: Tensor, past: Tensor, together: float = 1.0) -> Check:
     """How many images would need another class, less what chance explains: of counts [classes]. `together`:
     how many images a group has, for as many fewer things were chosen (Kish, Survey Sampling, 1965, 5.4)."""
     shares, past_shares = counts / counts.sum(), past / past.sum()
-    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(shares)))
-    spread = (
-        (counts + past) / (counts + past).sum() * (1 / counts.sum() + 1 / past.sum()) * together
-    )
-    value = float(((shares - past_shares).abs() - z * spread.sqrt()).clamp(min=0).sum() / 2)
+    # Of two binomial shares whose difference is 0, with the shares of both taken together.
+    pooled = (counts + past) / (counts + past).sum()
+    variance = pooled * (1 / counts.sum() + 1 / past.sum()) * together
+    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(shares)))  # 95 % for all classes (Bonferroni)
+    beyond_chance = ((shares - past_shares).abs() - z * variance.sqrt()).clamp(min=0)
+    value = float(beyond_chance.sum() / 2)  # one image that changes its class counts in two
     return _at_most("class_mix", "images that would need another class", value, MAX_CLASS_MIX)
 
 

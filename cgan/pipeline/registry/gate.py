@@ -30,7 +30,7 @@ from cgan.pipeline.registry.client import (
     open_registry,
 )
 from cgan.pipeline.tracking.run import RUN_KEY_TAG, WEIGHTS
-from cgan.pipeline.tracking.store import EVERY, PICTURE, RUN_ID, refuse_trash
+from cgan.pipeline.tracking.store import ALL_STAGES, PICTURE, RUN_ID, refuse_trash
 from cgan.verdict import Report
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
     if experiment:
         place = experiment.experiment_id
         refuse_trash(experiment.lifecycle_stage, "experiment", experiment.name, place)
-        runs = registry.client.search_runs([place], wanted, run_view_type=EVERY)
+        runs = registry.client.search_runs([place], wanted, run_view_type=ALL_STAGES)
     if not runs:
         raise ModelError(
             f"the MLflow store {registry.shown} has no run with the key {trained['run_key']} that trained "

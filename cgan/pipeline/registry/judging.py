@@ -46,7 +46,7 @@ LOOKED_AT = 5000  # images, at most, that the champion's judge sees
 
 @dataclass(frozen=True)
 class Match:
-    """What is judged, and beside what."""
+    """The challenger's inputs and the champion, and the conditions under which both are measured."""
 
     inputs: Inputs
     conditions: Conditions
@@ -72,14 +72,12 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
             f"{ANOTHER_CHAMPION}."
         ) from None
     other_data = facts.get("data_digest") != inputs.facts["data_digest"]
-    ours, theirs = (
-        _what_it_draws(*pair, named=other_data)
-        for pair in ((inputs.model, inputs.facts), (model, facts))
-    )
-    if ours != theirs:
+    drawn = _what_it_draws(inputs.model, inputs.facts, named=other_data)
+    drawn_before = _what_it_draws(model, facts, named=other_data)
+    if drawn != drawn_before:
         raise ModelError(
-            f"{GENERATOR} draws {ours}, but {name} draws {theirs}. Generators of different classes or sizes "
-            "cannot share a model's name: set `gate.model` in params.yaml to another name."
+            f"{GENERATOR} draws {drawn}, but {name} draws {drawn_before}. Generators of different classes or "
+            "sizes cannot share a model's name: set `gate.model` in params.yaml to another name."
         )
     model = model.to(inputs.model.device)
     conditions = _conditions(inputs, params, model)
@@ -90,14 +88,14 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
         "judge and hold-out, part of which the champion may have been trained on"
     )
     doubts = []
-    for version, whose in _accepted(registry, champion):
+    for version, owner in _accepted(registry, champion):
         try:
             reference = Reference.of(registry, version)
         except ModelError as error:
-            raise ModelError(f"cannot tell whether the data are like {whose}: {error}") from None
-        checks = compared(reference, inputs, params.gate, whose)
+            raise ModelError(f"cannot tell whether the data are like {owner}: {error}") from None
+        checks = compared(reference, inputs, params.gate, owner)
         if signs := "; ".join(check.in_words() for check in checks if not check.passed):
-            doubts.append(f"the images or labels are unlike {whose} ({signs})")
+            doubts.append(f"the images or labels are unlike {owner} ({signs})")
     return Match(inputs, conditions, model, doubts[0] if doubts else "", note)
 
 
@@ -111,8 +109,9 @@ def _conditions(
 
 
 def _accepted(registry: Registry, champion: Version) -> list[tuple[Version, str]]:
-    """Whose data those of today have to be like: the champion's, so that no night brings much that is new;
-    and those that a person accepted last, so that many nights don't bring it bit by bit."""
+    """The versions whose data those of today have to be like, and how they are called: the champion's, so
+    that no night brings much that is new; and that which a person accepted last, so that many nights don't
+    bring it bit by bit."""
     found = [(champion, "the champion's")]
     known = {version.number: version for version in registry.versions()}
     if champion.anchor != champion.number and champion.anchor in known:
@@ -228,9 +227,9 @@ def keep_at_run(registry: Registry, version: Version, match: Match) -> None:
 
 
 def compared(
-    reference: Reference, inputs: Inputs, limits: GateParams, whose: str = "the champion's"
+    reference: Reference, inputs: Inputs, limits: GateParams, owner: str = "the champion's"
 ) -> list[Check]:
-    """Today's images and labels beside those of the champion, or of the version that `whose` names, class by
+    """Today's images and labels beside those of the champion, or of the version that `owner` names, class by
     class.
 
     Images that it had, under the same label, are no news: the others are also looked at by
@@ -250,9 +249,9 @@ def compared(
         confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
         total = reference.seen.counts.long()
         checks += agreement(
-            confusion, reference.right, total, limits.max_agreement_drop, names, whose
+            confusion, reference.right, total, limits.max_agreement_drop, names, owner
         )
-    what = f"standard deviations by which a class's images differ from {whose}"
+    what = f"standard deviations by which a class's images differ from {owner}"
     return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
 
 

@@ -66,8 +66,8 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
 def _store(root: Path) -> Iterator[tuple[str, str]]:
     params = load_params(root / "params.yaml")
     with open_registry(params.gate.model, ANSWER_S) as registry:
-        client, versions, number = registry.client, registry.versions(), registry.champion()
-        champion = next((version for version in versions if version.number == number), None)
+        client, versions, served = registry.client, registry.versions(), registry.champion()
+        champion = next((version for version in versions if version.number == served), None)
         if champion:
             run = client.get_run(champion.run_id)
             yield "Champion", f"{champion.reign} · {_trained(run)}"
@@ -82,9 +82,11 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             refuse_trash(experiment.lifecycle_stage, "experiment", experiment.name, place)
         ids = [experiment.experiment_id] if experiment else []
         recent = client.search_runs(ids, TRAINING, max_results=100) if ids else []  # newest first
-        now = [run for run in recent if run.info.status == "RUNNING" and not _is_cut_off(run)]
+        unended = [run for run in recent if run.info.status == "RUNNING"]
+        cut_off = [run for run in unended if _is_cut_off(run)]
+        now = [run for run in unended if run not in cut_off]
         done = [run for run in recent if run.info.status in ("FINISHED", "FAILED")]
-        for run in [run for run in recent if run.info.status == "RUNNING" and _is_cut_off(run)][:1]:
+        for run in cut_off[:1]:
             words = f"{run.info.run_name} · its process is gone, though MLflow says RUNNING"
             yield "Cut off", f"{words} · {_trained(run)} · `dvc repro` with its params resumes it"
         for run in now or done[:1]:
@@ -113,7 +115,7 @@ def _trained(run: Any) -> str:
 
 
 def _numbers(run: Any) -> str:
-    """Its own, those for which a screen has room; `cgan report` has each in plain words."""
+    """The metrics for which a screen has room; `cgan report` has each in plain words."""
     shown = [
         f"{row.name} {row.shown(value)}"
         for key, row in METRICS.items()

@@ -88,7 +88,7 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
         parts += [_table("↑: higher is better", COLUMNS, rows, numbers=5)]
     params_a, params_b = run_a["params"], run_b["params"]
     params = [(key, params_a.get(key, "–"), params_b.get(key, "–")) for key in params_a | params_b]
-    differ = [(key, its_a, its_b) for key, its_a, its_b in params if its_a != its_b]
+    differ = [(key, a, b) for key, a, b in params if a != b]
     parts += [f"### Params that differ: {len(differ) or 'none'}", _table("", ("A", "B"), differ)]
     parts += ["### Code", code_in_words(*(run.get("origin") or {} for run in (run_a, run_b)))]
     return "\n\n".join(filter(None, parts)) + "\n"

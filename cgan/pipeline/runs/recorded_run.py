@@ -25,25 +25,28 @@ def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
         return evaluation, about | {"params": params}
     run_id = find_run_id(what)
     with open_registry() as registry:
-        found, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)
-        if not found:
+        of_run = evaluation_of(registry, run_id)
+        run = registry.client.get_run(run_id)
+        if not of_run:
             raise CganError(
                 f"run {run_id} has no evaluation in {registry.shown}: the stage `record` was not run for it. "
                 "`dvc repro` records the project's present run."
             )
     origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
     reference = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
-    return found, reference | {"params": dict(run.data.params)}
+    return of_run, reference | {"params": dict(run.data.params)}
 
 
 def find_run_id(what: str) -> str:
     """The run of an id, of an alias or of `models:/NAME@ALIAS`. Raises CganError."""
     if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?", what):
         return match[1]
-    version = re.fullmatch(r"models:/([\w.-]+)(?:@([^@/]+)|/(\d+))", what)
-    with open_registry(version[1] if version else model_name()) as registry:
-        alias = version[2] or version[3] if version else what
-        number = int(alias) if version and version[3] else registry.aliases().get(alias)
+    if match := re.fullmatch(r"models:/([\w.-]+)(?:@([^@/]+)|/(\d+))", what):
+        model, alias, digits = match.groups()
+    else:
+        model, alias, digits = model_name(), what, ""
+    with open_registry(model) as registry:
+        number = int(digits) if digits else registry.aliases().get(alias)
         if number is None:
             raise CganError(
                 f"{what!r} names no run: expected a run's id in MLflow, an alias like `champion`, or "

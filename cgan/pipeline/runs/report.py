@@ -124,17 +124,18 @@ def rank(run_id: str) -> str:
     Empty where no other generator was measured alike. Raises TrackingError.
     """
     with open_registry() as registry:
-        mine = registry.client.get_run(run_id)
-        alike = str(mine.data.tags.get(MEASURED_WITH))
-        peers = measured_alike(registry.client, mine.info.experiment_id, alike)
-        weights = [*peers]
-        weights_here = mine.data.tags.get(WEIGHTS, run_id)
-        if weights_here not in peers or len(peers) < 2:
+        run = registry.client.get_run(run_id)
+        alike = str(run.data.tags.get(MEASURED_WITH))
+        peers = measured_alike(registry.client, run.info.experiment_id, alike)
+        weights = run.data.tags.get(WEIGHTS, run_id)
+        if weights not in peers or len(peers) < 2:
             return ""
-        rival = peers[weights[0 if weights.index(weights_here) else 1]][0]
+        ranking = list(peers)
+        position = ranking.index(weights) + 1
+        rival = peers[ranking[1 if position == 1 else 0]][0]
         here, there = (evaluation_of(registry, key) for key in (run_id, rival.info.run_id))
-    text = f"number {weights.index(weights_here) + 1} of {len(peers)} generators by "
-    text += f"{METRICS[RANKED_BY].name}, {mine.data.metrics[DISTANCE]:.3g}; "
+    text = f"number {position} of {len(peers)} generators by "
+    text += f"{METRICS[RANKED_BY].name}, {run.data.metrics[DISTANCE]:.3g}; "
     text += f"{rival.info.run_name} has {rival.data.metrics[DISTANCE]:.3g}"
     if not here or not there or context_differences(here.context, there.context, RANKED_BY):
         return text

@@ -18,7 +18,8 @@ from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.run import ENDED_BY, Point, Run
 from cgan.project import SOURCE, project_root
 
-TOGETHER_S = 1.0  # what comes within this time is sent in one call
+BATCH_S = 1.0  # metrics of this time go in one call
+LOADING_S = 60.0  # for MLflow's import, and for another process that makes the store
 PATIENCE_S = 4.5  # for what is still to be sent at the end
 
 log = logging.getLogger(__name__)
@@ -31,14 +32,11 @@ class Live:
     def __init__(self, about: Mapping[str, Any], load: Callable[[], Mapping[str, float]]) -> None:
         self.run_id: str | None = None  # once MLflow has given one
         self._about, self._load, self._now_ms = about, load, int(about["began_ms"])
-        self._numbers: SimpleQueue[tuple[dict[str, float], int, int]] = SimpleQueue()
+        self._metrics: SimpleQueue[tuple[dict[str, float], int, int]] = SimpleQueue()
         self._images: SimpleQueue[tuple[str, NDArray[np.uint8], int, int]] = SimpleQueue()
         self._uri, self._status, self._ended_by = store.store_uri(project_root()), "RUNNING", ""
-        self._has_failed, self._is_over, self._is_loaded = (
-            False,
-            threading.Event(),
-            threading.Event(),
-        )
+        self._has_failed = False
+        self._is_loaded, self._is_over = threading.Event(), threading.Event()
         store.set_up()  # here: on a thread it would change the environment while torch reads it
         self._thread = threading.Thread(target=self._send, daemon=True)
         try:
@@ -48,7 +46,7 @@ class Live:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         if not self._has_failed:
-            self._numbers.put((dict(metrics), step, self._time_ms()))
+            self._metrics.put((dict(metrics), step, self._time_ms()))
 
     def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         if not self._has_failed:
@@ -60,6 +58,7 @@ class Live:
         return self._now_ms
 
     def _send(self) -> None:
+        """What the thread does, from the training's begin to its end."""
         try:
             client = store.open_store(self._uri)
             self._is_loaded.set()
@@ -68,19 +67,19 @@ class Live:
             run.describe({})
             run.log_files(sorted(SOURCE.glob("*")), SOURCE.name)
             self.run_id = run.run_id
-            while not self._is_over.wait(TOGETHER_S):
-                self._send_what_waits(run)
-            self._send_what_waits(run)
+            while not self._is_over.wait(BATCH_S):
+                self._empty_queues(run)
+            self._empty_queues(run)
             if self._ended_by:
                 client.set_tag(run.run_id, ENDED_BY, self._ended_by)
             client.set_terminated(run.run_id, self._status, self._time_ms())
         except Exception as error:  # of MLflow, of what it imports, of a machine that is full
             self._fail(error)
 
-    def _send_what_waits(self, run: Run) -> None:
+    def _empty_queues(self, run: Run) -> None:
         points = list[Point]()
-        while not self._numbers.empty():
-            metrics, step, time_ms = self._numbers.get()
+        while not self._metrics.empty():
+            metrics, step, time_ms = self._metrics.get()
             if any(key.startswith("probe/") for key in metrics):
                 metrics |= self._load()
             points += [(key, value, step, time_ms) for key, value in metrics.items()]
@@ -91,11 +90,12 @@ class Live:
     def end(self, status: str, ended_by: str) -> None:
         self._status, self._ended_by = status, ended_by
         self._is_over.set()
-        self._is_loaded.wait()  # for MLflow's import, and for no server
-        if not self._has_failed:
+        if self._has_failed:
+            return
+        if self._is_loaded.wait(LOADING_S):
             self._thread.join(PATIENCE_S)
-            if self._thread.is_alive():
-                self._fail(TimeoutError("no answer in time"))
+        if self._thread.is_alive():
+            self._fail(TimeoutError("no answer in time"))
 
     def _fail(self, error: Exception) -> None:
         if not self._has_failed:

@@ -31,27 +31,35 @@ if TYPE_CHECKING:
 # Tags: the run's key; the hash of the generator's file; of all else that a run's numbers depend on.
 RUN_KEY_TAG, WEIGHTS, MEASURED_WITH = "cgan.run_key", "cgan.generator_sha256", "cgan.measured_with"
 ENDED_BY = "cgan.ended_by"  # why a training did not finish
-MODEL_NAME, JUDGED = "generator", "quality/"
-DIGITS, SHOWN = 6, 256  # of a metric: what float32 has; pixels that MLflow's page has for a picture
-AT_ONCE = 1000  # metrics that MLflow takes in one call
+MODEL_NAME = "generator"
+QUALITY = "quality/"  # the metrics of an evaluation
+DIGITS = 6  # of a metric: what float32 has
+IMAGE_SIDE = 256  # pixels that MLflow's page has for a picture
+BATCH = 1000  # metrics that MLflow takes in one call
 
 Point = tuple[str, float, int, int]  # of a metric: name, value, step, time in ms
 
 
 class Run:
-    """`about`: run_key, run_name, experiment, began_ms, params (flat), tags, dataset (at least name, path and
+    """`opened` is MLflow's run as it was found or made, `reference` says where it is.
+
+    `about`: run_key, run_name, experiment, began_ms, params (flat), tags, dataset (at least name, path and
     sha256). All methods raise whatever MLflow raises."""
 
     def __init__(self, client: MlflowClient, about: Mapping[str, Any]) -> None:
         experiment, key = store.experiment_id(client, about["experiment"]), about["run_key"]
         with store.store_locked():  # two at once find one run
-            found = client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{key}'")
-            named = {RUN_KEY_TAG: key}, about["run_name"]
-            run = found[0] if found else client.create_run(experiment, about["began_ms"], *named)
-        self.client, self.about, self.was, self.run_id = client, about, run, run.info.run_id
-        uri = without_credentials(str(client.tracking_uri))
-        experiment = run.info.experiment_id
-        self.place = {"run_id": self.run_id, "experiment_id": experiment, "tracking_uri": uri}
+            runs = list(client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{key}'"))
+            if not runs:
+                tags = {RUN_KEY_TAG: key}
+                runs = [client.create_run(experiment, about["began_ms"], tags, about["run_name"])]
+        self.opened = runs[0]
+        self.client, self.about, self.run_id = client, about, self.opened.info.run_id
+        self.reference = {
+            "run_id": self.run_id,
+            "experiment_id": self.opened.info.experiment_id,
+            "tracking_uri": without_credentials(str(client.tracking_uri)),
+        }
         self._steps: dict[str, set[int]] = {}
         self._pictures: list[str] | None = None
 
@@ -59,14 +67,13 @@ class Run:
         """Params, tags, more of them, and the dataset."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-        known, given = self.was.data.params, self.about["params"].items()
+        known, given = self.opened.data.params, self.about["params"].items()
         # Another value is refused; one on which no result depends can have changed since.
         new = [Param(key, str(value)) for key, value in given if key not in known]
         self.client.log_batch(self.run_id, params=new)
         self.set_tags(self.about["tags"] | tags)
-        if (
-            ENDED_BY in self.was.data.tags
-        ):  # of a failure or a stop, after which the training went on
+        # Of a failure or a stop, after which the training went on.
+        if ENDED_BY in self.opened.data.tags:
             self.client.delete_tag(self.run_id, ENDED_BY)
         facts = self.about["dataset"]
         source, profile = json.dumps({"uri": facts["path"]}), json.dumps(facts)
@@ -77,10 +84,10 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        named = [RunTag(*tag) for tag in self._named(tags).items()]
-        self.client.log_batch(self.run_id, tags=named)
+        entities = [RunTag(*tag) for tag in self._with_run_id(tags).items()]
+        self.client.log_batch(self.run_id, tags=entities)
 
-    def _named(self, tags: Mapping[str, str]) -> dict[str, str]:
+    def _with_run_id(self, tags: Mapping[str, str]) -> dict[str, str]:
         """RUN_ID in a tag becomes the run's id."""
         return {key: value.replace(store.RUN_ID, self.run_id) for key, value in tags.items()}
 
@@ -89,20 +96,20 @@ class Run:
         page too. A value that is not finite becomes a tag, since charts cannot show it."""
         from mlflow.entities import Metric
 
-        metrics, model = list[Metric](), model_of(self.client, self.was)
+        metrics, model = list[Metric](), model_of(self.client, self.opened)
         for key, value, step, time_ms in points:
             value = float(f"{value:.{DIGITS}g}")
             if not math.isfinite(value):
                 self.client.set_tag(self.run_id, f"not_finite.{key}", f"{value} at step {step}")
             elif self._lacks(key, value, step):
-                model_id = model.model_id if model and key.startswith(JUDGED) else None
+                model_id = model.model_id if model and key.startswith(QUALITY) else None
                 metrics.append(Metric(key, value, time_ms, step, model_id=model_id))
-        for start in range(0, len(metrics), AT_ONCE):
-            self.client.log_batch(self.run_id, metrics[start : start + AT_ONCE])
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(self.run_id, metrics[start : start + BATCH])
 
     def _lacks(self, key: str, value: float, step: int) -> bool:
-        latest = self.was.data.metrics.get(key)
-        if key.startswith(JUDGED):
+        latest = self.opened.data.metrics.get(key)
+        if key.startswith(QUALITY):
             return latest != value
         if key not in self._steps:
             points = [] if latest is None else self.client.get_metric_history(self.run_id, key)
@@ -119,7 +126,7 @@ class Run:
             ]
         mark = f"{name.rpartition('/')[2]}+step+{step}+"  # MLflow ends the name of each at random
         if not any(mark in path for path in self._pictures):
-            scale = max(1, SHOWN // max(image.shape[:2]))
+            scale = max(1, IMAGE_SIDE // max(image.shape[:2]))
             shown = Image.fromarray(image.repeat(scale, 0).repeat(scale, 1))
             self.client.log_image(self.run_id, shown, None, name, step, time_ms)
 
@@ -133,7 +140,13 @@ class Run:
 
         run = self.client.get_run(self.run_id)
         model = model_of(self.client, run) or self.client.create_logged_model(
-            *(run.info.experiment_id, MODEL_NAME, self.run_id, self._named(tags), run.data.params),
+            *(
+                run.info.experiment_id,
+                MODEL_NAME,
+                self.run_id,
+                self._with_run_id(tags),
+                run.data.params,
+            ),
             model_type="generator",
         )
         if model.status == "READY":

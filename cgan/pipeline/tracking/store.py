@@ -34,7 +34,9 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 PICTURE = f"![A drawing of each class](get-artifact?path={STRIP.name}&run_uuid={RUN_ID})"
-EVERY = 3  # mlflow.entities.ViewType.ALL: those in its trash, too
+ALL_STAGES = 3  # mlflow.entities.ViewType.ALL: those in its trash, too
+# In what a database's driver or a client says: `password=…`, `?token=…`.
+SECRET = re.compile(r"(?i)(\w*(?:password|passwd|pwd|token|secret|key|signature)\w*=)[^\s&;,)'\"]+")
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # or its page asks for it
 
 
@@ -166,7 +168,8 @@ def reason_of(error: BaseException) -> str:
         error = cause if isinstance(cause, OSError) else error
         cause = cause.__cause__ or cause.__context__
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"://\S*@", "://", text)[-520:]  # an address in it may have a password
+    text = re.sub(r"://\S*@", "://", text)  # an address in it may have a password
+    return SECRET.sub(r"\1…", text)[-520:]
 
 
 def unusable(uri: str, error: BaseException) -> str:
