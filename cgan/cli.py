@@ -20,7 +20,7 @@ from cgan.project import GENERATOR
 from cgan.text import ensure_streams
 
 DRAW = "Draw: cgan draw 2024 --seed 7"
-WORTH_SAYING_S = 20.0
+ANNOUNCED_S = 20.0
 
 
 app = typer.Typer(
@@ -108,7 +108,7 @@ def draw(
     generator = Generator.load(model)
     if per_class is not None:
         expected = generator.model.seconds_per_drawing * per_class * generator.classes
-        if expected > WORTH_SAYING_S:
+        if expected > ANNOUNCED_S:
             typer.echo(
                 f"About {expected:,.0f} s of a core for {per_class * generator.classes:,} drawings.",
                 err=True,

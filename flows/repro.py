@@ -61,7 +61,11 @@ def repro(work: Work, stage: str, force: bool = False) -> State[Any]:
             return Completed(name="Unchanged", message="not stale")
     except CganError as error:
         return Failed(message=str(error))
-    options = [*["--force"] * force, *["--pull"] * work.remote]
+    options = []
+    if force:
+        options.append("--force")
+    if work.remote:
+        options.append("--pull")
     return run("dvc", "repro", "--single-item", stage, *options)
 
 
@@ -155,12 +159,9 @@ def output_of(
     )
     if done.returncode:
         message = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        advice = "\n`git checkout dvc.lock` brings back the committed one." * (
-            "dvc.lock'" in message
-        )
-        raise CganError(
-            f"{' '.join(command)}, in {folder or Path.cwd()}, failed:\n{message}{advice}"
-        )
+        if "dvc.lock'" in message:
+            message += "\n`git checkout dvc.lock` brings back the committed one."
+        raise CganError(f"{' '.join(command)}, in {folder or Path.cwd()}, failed:\n{message}")
     return done.stdout.rstrip()
 
 

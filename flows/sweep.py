@@ -54,7 +54,7 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> E
     with log, checkout(base, commit, base / "params.yaml") as folder:
         set_params(values, folder / "params.yaml")
         variables = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
-        pull = ["--pull"] * has_remote(folder)  # data and judge may be there
+        pull = ["--pull"] if has_remote(folder) else []  # data and judge may be there
         child = partial(
             in_session, relay=partial(print, file=log), folder=folder, variables=variables
         )

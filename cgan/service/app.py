@@ -60,6 +60,7 @@ MODEL = Info("cgan_model", "What is served.")
 AGE = Gauge(
     "cgan_registry_answer_age_seconds", "Time since the registry last answered; NaN: never."
 )
+INJECTED = ("request", "served")  # arguments of a route that are no part of its query
 router = APIRouter()
 
 
@@ -80,8 +81,8 @@ def serve(model: str | None, host: str, port: int) -> None:
     gc.freeze()  # else the collector goes through torch's modules, .3 s, as requests are answered
     server = uvicorn.Server(config_for(keeper, host, port))
     # When all is answered uvicorn raises the signal again, for these: exit code 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, server.handle_exit)
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, server.handle_exit)
     named = keeper.current.named if keeper.current else "nothing yet"
     typer.echo(f"{site_of(host, port)} serves {named} (Ctrl-C ends it)")
     server.run()
@@ -169,12 +170,15 @@ def make_app(keeper: Keeper, hosts: Sequence[str]) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         """Pydantic's words, with where and what was found."""
-        faults = "; ".join(
-            f"{fault['loc'][-1]!s:.40}: {fault['msg']}"
-            + f", found {str(fault['input'])[:80] or 'nothing'}" * (fault["input"] is not None)
-            for fault in error.errors()[:5]
+        faults = []
+        for fault in error.errors()[:5]:
+            words = f"{fault['loc'][-1]!s:.40}: {fault['msg']}"
+            if fault["input"] is not None:
+                words += f", found {str(fault['input'])[:80] or 'nothing'}"
+            faults.append(words)
+        return JSONResponse(
+            {"detail": f"{'; '.join(faults)}. docs/service.md lists what /draw takes."}, 422
         )
-        return JSONResponse({"detail": f"{faults}. docs/service.md lists what /draw takes."}, 422)
 
     @app.exception_handler(CganError)
     async def impossible(_: Request, error: CganError) -> Response:
@@ -230,8 +234,8 @@ def draw(
         Literal["png", "json"], Query(description="One picture, or each by itself, in base64.")
     ] = "png",
 ) -> Response:
-    known = [*inspect.signature(draw).parameters][2:]
-    if unknown := [*request.query_params.keys() - {*known}]:
+    known = [name for name in inspect.signature(draw).parameters if name not in INJECTED]
+    if unknown := request.query_params.keys() - set(known):
         raise CganError(
             f"{listed(sorted(unknown))}: /draw takes {', '.join(known)} alone. docs/service.md"
         )

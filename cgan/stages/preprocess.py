@@ -37,7 +37,7 @@ def main() -> None:
     paths = project.TRAIN_DATA, project.HOLDOUT_DATA, project.TEST_DATA
     for path, part in zip(paths, parts, strict=True):
         save_images(path, part, part=path.stem)
-    beside = f", {len(test):,} to test on" * bool(len(test))
+    beside = f", {len(test):,} to test on" if len(test) else ""
     log.info(f"{len(train):,} images for training, {len(holdout):,} held out{beside}")
 
 

@@ -142,7 +142,7 @@ def send_results(
     # The same for distances that can be compared.
     measured_with = json.dumps(comparable(evaluation.context, RANKED_BY), sort_keys=True)
     digest = hashlib.sha256(measured_with.encode()).hexdigest()[:16]
-    note = headline(numbers) + f"\n\n{PICTURE}" * STRIP.is_file()
+    note = headline(numbers) + (f"\n\n{PICTURE}" if STRIP.is_file() else "")
     run.set_tags({NOTE_TAG: note, MEASURED_WITH: digest})
 
 

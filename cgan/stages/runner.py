@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -30,9 +29,6 @@ def run_stage(stage: Callable[[], None]) -> None:
     ensure_streams()
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         before = _sources()
         stage()

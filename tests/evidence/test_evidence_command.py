@@ -153,11 +153,11 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
     names = [f"{NAMES[label]}/{n:03d}.png" for n, label in enumerate(asked.tolist())]
     write_folder(Path("theirs"), pictures, names)
     before = EVIDENCE.read_bytes()
-    theirs, _ = found(seeds=2, drawn=Path("theirs"))
+    from_folder, _ = found(seeds=2, drawn=Path("theirs"))
     assert EVIDENCE.read_bytes() == before, "what is said of the project's own drawings stays"
-    assert theirs["reasons"].pop() == "The drawings are those in theirs."  # type: ignore[attr-defined]
-    assert theirs.pop("generator_digest") == "" != own.pop("generator_digest")
-    assert {**theirs, "time": ""} == {**own, "time": ""}
+    assert from_folder["reasons"].pop() == "The drawings are those in theirs."  # type: ignore[attr-defined]
+    assert from_folder.pop("generator_digest") == "" != own.pop("generator_digest")
+    assert {**from_folder, "time": ""} == {**own, "time": ""}
 
 
 @pytest.mark.usefixtures("rare", "no_probe")
@@ -208,12 +208,13 @@ def test_a_wide_interval_cannot_tell_and_a_pretrained_network_that_is_better_is_
     assert [*map(_verdict, (wide, narrow, clear))] == ["cannot tell", "no difference", "harm"]
     effect = Effect("augmented", narrow, {0: replace(narrow, tested=30), 1: narrow})
     for pretrained, named in ((0.9, True), (0.51, False), (None, False)):
-        told = _doubts(effect, ["a", "b"], True, "each fold", pretrained)
+        doubts = _doubts(effect, ["a", "b"], True, "each fold", pretrained)
         assert (
-            any("pretrained network's features gets 90.0 % right" in line for line in told) is named
+            any("pretrained network's features gets 90.0 % right" in line for line in doubts)
+            is named
         )
-        assert any("pretrained network" in line for line in told) is named
-        assert any("Class b is tested on only 10 images" in line for line in told)
+        assert any("pretrained network" in line for line in doubts) is named
+        assert any("Class b is tested on only 10 images" in line for line in doubts)
     # A class that got no drawings shows nothing about them.
     table = _classes(effect, ["a", "b"], torch.tensor([9, 3]), torch.tensor([0, 6]))
     assert [row[-1] for row in table[2]] == ["no difference", "–"]
@@ -352,9 +353,9 @@ def test_near_copies_of_tested_images_are_counted_and_named() -> None:
     change = Difference(0.5, 0.49, (-0.05, 0.03), (-0.06, 0.04), 90)
     effect = Effect("augmented", change, {0: change})
     for near, named in (((9, 90), True), ((4, 90), False), ((2, 9), False)):
-        told = " ".join(_doubts(effect, ["a"], True, "each fold", None, near))
-        assert (" tested images look much like one that was learnt from" in told) is named
-        assert ("9 of 90 tested" in told) is named
-        assert "tested on only" not in told and "hardly recognises" in told, (
+        doubts = " ".join(_doubts(effect, ["a"], True, "each fold", None, near))
+        assert (" tested images look much like one that was learnt from" in doubts) is named
+        assert ("9 of 90 tested" in doubts) is named
+        assert "tested on only" not in doubts and "hardly recognises" in doubts, (
             "no better than guessing"
         )

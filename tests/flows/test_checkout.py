@@ -58,8 +58,11 @@ def test_a_process_in_a_checkout_has_the_project_s_home_store_and_remote(
     own = f"sqlite:///{clone}/mlflow.db"
     for uri, store in (("", own), ("sqlite:///mlflow.db", own), ("http://host:1", "http://host:1")):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        told = environment(clone, clone / "folder")
-        assert (told["CGAN_HOME"], told["MLFLOW_TRACKING_URI"]) == (str(clone / ".cgan"), store)
+        variables = environment(clone, clone / "folder")
+        assert (variables["CGAN_HOME"], variables["MLFLOW_TRACKING_URI"]) == (
+            str(clone / ".cgan"),
+            store,
+        )
     dvc("remote", "add", "--project", "--default", "storage", "../store", folder=clone)
     dvc("remote", "add", "--local", "other", "../other", folder=clone)
     git(clone, "commit", "--quiet", "--all", "--allow-empty", "-m", "a remote")

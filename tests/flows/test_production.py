@@ -75,19 +75,19 @@ def test_a_silent_run_keeps_its_end_and_a_worker_is_told_no_database() -> None:
     assert not silent.actions[0].force, "an end stays as it was"  # type: ignore[union-attr]
     configuration = RawConfigParser()
     configuration.read(production.CONFIGURATION)
-    told = configuration["program:worker"]["environment"]
+    of_worker = configuration["program:worker"]["environment"]
     prefects = itertools.product(("SERVER", "API"), ("CONNECTION_URL", "PASSWORD"))
-    own = [f"PREFECT_{whose}_DATABASE_{what}" for whose, what in prefects]
+    own = [f"PREFECT_{server}_DATABASE_{what}" for server, what in prefects]
     for name in ("MLFLOW_BACKEND_STORE_URI", *own):
-        assert f'{name}=""' in told, "a worker and its runs know no password of a database"
+        assert f'{name}=""' in of_worker, "a worker and its runs know no password of a database"
 
 
 DEPLOYMENTS = {each["name"]: each for each in read_yaml(ROOT / "prefect.yaml")["deployments"]}
 
 
 def test_the_schedule_is_two_o_clock_utc_in_summer_and_winter() -> None:
-    (told,) = DEPLOYMENTS["nightly"]["schedules"]
-    schedule = CronSchedule.model_validate(told)
+    (entry,) = DEPLOYMENTS["nightly"]["schedules"]
+    schedule = CronSchedule.model_validate(entry)
     for month in (1, 7):
         begin = datetime(2026, month, 5, 12, tzinfo=UTC)
         dates = asyncio.run(schedule.get_dates(3, begin))
@@ -129,8 +129,8 @@ def event(name: str, flow: str, tag: str) -> ReceivedEvent:
 
 
 def test_a_run_of_ours_that_is_silent_for_three_minutes_has_crashed_and_nobody_else_s() -> None:
-    told = yaml.safe_load((ROOT / "flows/silent.yaml").read_text())
-    trigger = EventTrigger.model_validate(told["trigger"])
+    automation = yaml.safe_load((ROOT / "flows/silent.yaml").read_text())
+    trigger = EventTrigger.model_validate(automation["trigger"])
     heartbeat = "prefect.flow-run.heartbeat"
     assert trigger.covers(event(heartbeat, "cgan", "cgan"))
     assert not trigger.covers(event(heartbeat, "etl", "cgan"))
@@ -149,9 +149,9 @@ def test_a_run_of_ours_that_is_silent_for_three_minutes_has_crashed_and_nobody_e
 
 
 def test_a_night_that_crashed_starts_again_once_and_no_other_end_does_that() -> None:
-    (told,) = DEPLOYMENTS["nightly-again"]["triggers"]
-    assert told["enabled"] and told["expect"] == ["prefect.flow-run.Crashed"]
-    assert told["match_related"] == {
+    (trigger,) = DEPLOYMENTS["nightly-again"]["triggers"]
+    assert trigger["enabled"] and trigger["expect"] == ["prefect.flow-run.Crashed"]
+    assert trigger["match_related"] == {
         "prefect.resource.role": "deployment",
         "prefect.resource.name": "nightly",
     }, "a crash of nightly-again itself starts nothing"
@@ -211,8 +211,8 @@ def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
     with socket.create_server(("127.0.0.1", ports[name])):
         arguments = [f"--{server}-port={port}" for server, port in ports.items()]
         assert production.main(["up", *arguments]) == 1
-        told = capsys.readouterr().err
-        assert re.search(rf"port {ports[name]} cannot be used .* {name.upper()}_PORT=", told)
+        message = capsys.readouterr().err
+        assert re.search(rf"port {ports[name]} cannot be used .* {name.upper()}_PORT=", message)
     assert production.main(["down"]) == 0 and "Nothing was running" in capsys.readouterr().out
     assert not (project / PRODUCTION / STATE).exists(), "the way out is open"
 
@@ -265,9 +265,11 @@ def test_up_works_after_a_failed_up_a_slow_one_and_a_killed_supervisor_and_down_
     ports = {"mlflow": free_port(), "prefect": free_port()}
 
     def until_mlflow_answers() -> list[str]:
-        told = list(itertools.takewhile(lambda line: "http" not in line[:14], lines := up()))
+        lines_before = list(
+            itertools.takewhile(lambda line: "http" not in line[:14], lines := up())
+        )
         lines.close()
-        return told
+        return lines_before
 
     def up() -> Iterator[str]:
         return production.up(project, ports)

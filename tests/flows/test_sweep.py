@@ -54,11 +54,11 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     found = study_of(base).trials
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * 3
     assert found[0].params == {"train.lr": 4.5e-3} and found[0].value == pytest.approx(1.51)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     best = min(found, key=lambda trial: trial.value or 9.0).params["train.lr"]
     # Not of their results: two rates as far from the best one have the same.
     assert len({trial.params["train.lr"] for trial in found}) == 3
-    assert f"dvc exp run -S train.lr={best:.3g}" in told and "lr 0.0045" in told
+    assert f"dvc exp run -S train.lr={best:.3g}" in output and "lr 0.0045" in output
     assert not list(Path(".cgan/checkouts").glob("*/")), "checkouts are gone"
     assert "latent_dim: 32" in Path("params.yaml").read_text()
     # The same command, with more: it goes on.
@@ -107,8 +107,8 @@ def test_a_sampler_s_windows_and_cap_are_searched_and_its_seeds_are_not(
     assert sweep.main(["--trials", "2", "--parallel", "1"]) == 0
     found = study_of(base).trials
     assert all(set(trial.params) == {*space} for trial in found) and len(found) == 2
-    told = capsys.readouterr().out
-    assert "is better than an earlier run" in told and "cgan compare RUN ." in told
+    output = capsys.readouterr().out
+    assert "is better than an earlier run" in output and "cgan compare RUN ." in output
     assert sweep.main(["--seeds", "2"]) == 1
     assert "is not trained: every seed gives the same drawings" in capsys.readouterr().err
 
@@ -129,8 +129,8 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_interrupted(base: Path) 
         assert psutil.wait_procs(children, timeout=10)[1] == []
         assert list(base.glob(".cgan/checkouts/*/saved")), "its checkpoint"
     with python(*command) as following:
-        told, _ = following.communicate(timeout=200)
-        assert following.returncode == 0, told
+        output, _ = following.communicate(timeout=200)
+        assert following.returncode == 0, output
     found = study_of(base).trials
     states = [trial.state.name for trial in found]
     assert sorted(states) == ["COMPLETE", "COMPLETE", "FAIL"]
@@ -159,9 +159,9 @@ def test_seeds_say_whether_params_yaml_is_better_than_a_commit(
 ) -> None:
     set_params({"train.lr": 3e-3})
     assert sweep.main(["--seeds", "2"]) == 0
-    told = capsys.readouterr().out
-    assert "present: fid_judge 0.025 ± 0.0071 over 2 seeds" in told
-    assert "params.yaml is better than HEAD: fid_judge differs by -1.5" in told
+    output = capsys.readouterr().out
+    assert "present: fid_judge 0.025 ± 0.0071 over 2 seeds" in output
+    assert "params.yaml is better than HEAD: fid_judge differs by -1.5" in output
     assert sweep.main(["--seeds", "2", "--against", "nobody"]) == 1
     assert "--against nobody: no commit here" in capsys.readouterr().err
 

@@ -46,11 +46,13 @@ def test_a_new_project_is_the_repository_s_without_code_and_committed() -> None:
         same = (new / file.relative_to(ROOT)).read_bytes() == file.read_bytes()
         assert same == (file.name != "dvc.yaml")
     assert [path.name for path in Path("deep").iterdir()] == ["new"]
-    ours, theirs = (yaml.safe_load((at / "dvc.yaml").read_text()) for at in (ROOT, new))
-    for stage in ours["stages"].values():
+    of_repository, of_project = (
+        yaml.safe_load((at / "dvc.yaml").read_text()) for at in (ROOT, new)
+    )
+    for stage in of_repository["stages"].values():
         stage["deps"] = [dep for dep in stage["deps"] if not dep.startswith("cgan/")]
         assert stage["deps"], "DVC restores no stage that has none"
-    assert theirs == ours
+    assert of_project == of_repository
     assert settings(new / ".dvc/config").items() <= settings(ROOT / ".dvc/config").items()
     committed = set(git("ls-files", folder=new).decode().split())
     assert {str(file.relative_to(ROOT)) for file in files} < committed

@@ -382,12 +382,15 @@ def test_the_registered_model_draws_as_its_file_without_this_project(
     assert gated()[0]["verdict"] == "promoted"
     generator = Generator.load("models/generator.safetensors")
     expected = [encode_png(image) for image in generator.draw([0, 1, 2], seed=7)]
-    told = {"PATH": os.environ["PATH"], "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}"}
-    told["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    variables = {
+        "PATH": os.environ["PATH"],
+        "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
+    }
+    variables["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     command = [sys.executable, "-I", "-W", "ignore", "-c", LOADED, "models:/cgan@champion"]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    said = subprocess.check_output(command, cwd=elsewhere, env=told, text=True)
+    said = subprocess.check_output(command, cwd=elsewhere, env=variables, text=True)
     package, *drawn = said.split()
     assert not package.startswith(str(ROOT)), "the package that comes with the model"
     assert [base64.b64decode(each) for each in drawn] == expected

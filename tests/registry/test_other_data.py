@@ -96,7 +96,8 @@ def among_its_own(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
     """A tenth of them is new."""
     own = digits(per_class=60)
     return tuple(
-        np.concatenate([mine, new[:36]]) for mine, new in zip(own, (images, labels), strict=True)
+        np.concatenate([former, new[:36]])
+        for former, new in zip(own, (images, labels), strict=True)
     )
 
 
@@ -186,7 +187,7 @@ def test_f19_data_are_compared_with_the_champion_s_and_with_those_that_a_person_
     for champion, numbers in ((1, [1]), (2, [2, 1]), (3, [3, 1]), (4, [4]), (5, [5])):
         accepted = judging._accepted(registry, known[champion])
         assert [version.number for version, _ in accepted] == numbers
-        assert [whose for _, whose in accepted] == ["the champion's", "version 1's"][: len(numbers)]
+        assert [owner for _, owner in accepted] == ["the champion's", "version 1's"][: len(numbers)]
 
 
 @pytest.mark.slow

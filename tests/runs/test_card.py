@@ -71,11 +71,11 @@ WORDS = st.text() | st.sampled_from(NASTY)
 @example(NASTY[:3], "😀", "---")
 @settings(deadline=None)
 def test_names_stay_text_whatever_they_hold(names: list[str], data: str, run: str) -> None:
-    found, (its_run, its_data), parts, text = read(card_of(names, data, run))
+    found, (run_in_card, data_in_card), parts, text = read(card_of(names, data, run))
     assert (found, parts) == (PLAIN[0], PLAIN[2])
     known = names_in({"class_names": names}, 3) or list("012")
     assert f"classes: {', '.join(' '.join(name.split()) for name in known)}." in text
-    for asked, name in ((run, its_run), (data, its_data)):
+    for asked, name in ((run, run_in_card), (data, data_in_card)):
         assert name == asked or not asked or not asked.isprintable()
 
 

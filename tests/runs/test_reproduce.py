@@ -73,7 +73,7 @@ def test_a_run_is_repeated_though_the_tree_went_on_and_bytes_that_differ_are_tol
     """Its params.yaml was changed after the commit; nothing here changes, and no clone is left."""
     client, run_id = project.client(), trained[1]
     champion = client.get_model_version_by_alias("cgan", "champion").run_id
-    made, first = (
+    repeated, first = (
         client.get_run(run).data.tags["cgan.generator_sha256"] for run in (run_id, champion)
     )
     params = project.folder / "params.yaml"
@@ -81,7 +81,7 @@ def test_a_run_is_repeated_though_the_tree_went_on_and_bytes_that_differ_are_tol
     params.write_text("broken: [\n")
     before = state(project)
     said = project.run(f"cgan reproduce {run_id}", TMPDIR=str(tmp_path))
-    assert f"the same bytes: {made}" in said and "differ from those of the run" not in said
+    assert f"the same bytes: {repeated}" in said and "differ from those of the run" not in said
     after = state(project)
     assert {path: after.get(path) for path in before} == before
     params.write_text(text)  # names the registered model

@@ -51,10 +51,10 @@ def test_a_picture_has_the_bytes_that_cgan_draw_writes(
         ({"text": "0123", "seed": 0, "count": 4}, "0123 --grid --rows 4 --seed 0"),
         ({"text": "01" * 35, "seed": 2**63 - 1}, f"{'01' * 35} --seed {2**63 - 1}"),
     ]
-    for question, options in cases:
+    for query, options in cases:
         draw = ["draw", *options.split(), "--model", str(model), "--out", str(out)]
         assert CliRunner().invoke(app, draw).exit_code == 0
-        answer = client.get("/draw", params=question)
+        answer = client.get("/draw", params=query)
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
         assert answer.content == out.read_bytes()
         assert answer.headers["cross-origin-resource-policy"] == "cross-origin", "for an <img>"

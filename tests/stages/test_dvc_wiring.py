@@ -93,8 +93,8 @@ def test_a_stage_depends_on_what_other_stages_made_that_its_code_names(stage: st
             for path in value if type(value) is tuple else [value]:
                 named |= {str(path)} if isinstance(path, Path) else set()
     declared = {*entries(stage, "deps")}
-    made = {out for other in STAGES if other != stage for out in outputs(other)}
-    differing = {out for out in made if overlaps(out, named) != overlaps(out, declared)}
+    outs_of_others = {out for other in STAGES if other != stage for out in outputs(other)}
+    differing = {out for out in outs_of_others if overlaps(out, named) != overlaps(out, declared)}
     # A training tells where its data came from; defaults that are in use are in reports/params.json.
     expected = {"data/raw"} if stage == "train" else set()
     if entries(stage, "params"):
@@ -152,23 +152,23 @@ def reproduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, by
     dvc("init", "--no-scm", "--quiet")
     edit_params()
     (tmp_path / "data/inbox").mkdir(parents=True)
-    made = {}
+    contents = {}
     for name in STAGES:
         for out in sorted(outputs(name)):
             inside = {"data/raw": "source.json", "samples/previews": "step-000000.png"}
             path = Path(out, inside.get(out, ""))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text('{\n  "valid": true\n}\n' if name == "params" else out)
-            made[path] = path.read_bytes()
+            contents[path] = path.read_bytes()
     done = dvc("commit", "--force")
     assert done.returncode == 0, done.stderr
-    return made
+    return contents
 
 
 def test_a_wrong_param_ends_the_first_stage_before_any_output_is_removed_and_a_right_one_only_it(
     reproduced: dict[Path, bytes],
 ) -> None:
-    made = {path: content for path, content in reproduced.items() if path.name != "params.json"}
+    contents = {path: content for path, content in reproduced.items() if path.name != "params.json"}
     for wrong in (
         {"render": {"columns": 0}, "train": {"seed": 2}},  # with a training that is stale
         {"gate": {"promote": "perhaps"}, "data": {"max_megabytes": 1}},
@@ -177,7 +177,7 @@ def test_a_wrong_param_ends_the_first_stage_before_any_output_is_removed_and_a_r
         done = dvc("repro", "render")
         assert done.returncode and "params.yaml: `" in done.stderr, done.stderr
         assert re.findall("Running stage '(.*)'", done.stdout) == ["params"]
-        assert {path: path.read_bytes() for path in made if path.is_file()} == made
+        assert {path: path.read_bytes() for path in contents if path.is_file()} == contents
     edit_params(gate={"promote": False})
     assert re.findall("Running stage '(.*)'", dvc("repro").stdout) == ["params"]
     assert json.loads(dvc("status", "--json").stdout) == {}, "what Python left is no change"

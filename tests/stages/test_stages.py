@@ -39,10 +39,15 @@ def project(tmp_path: Path) -> Path:
 
 def process(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """A process that takes `cgan` from this folder."""
-    mine = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-    mine["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    variables = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **mine}, capture_output=True, text=True, timeout=60
+        command,
+        cwd=folder,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 

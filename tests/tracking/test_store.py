@@ -102,10 +102,10 @@ def test_an_experiment_is_named_by_the_environment_first_and_is_one_of_trainings
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", " ")
     assert experiment_name("cgan") == "cgan"
     client = open_store(store_uri(root))
-    made = client.get_experiment(experiment_id(client, "cgan"))
-    assert made.artifact_location == (root / "mlartifacts").as_uri()
-    assert made.tags["mlflow.experimentKind"] == "custom_model_development"
-    assert experiment_id(client, "cgan") == made.experiment_id
+    experiment = client.get_experiment(experiment_id(client, "cgan"))
+    assert experiment.artifact_location == (root / "mlartifacts").as_uri()
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert experiment_id(client, "cgan") == experiment.experiment_id
 
 
 def test_who_asked_is_the_user_where_there_is_one_and_the_flow(
@@ -293,14 +293,14 @@ def test_runs_of_before_open_and_new_experiments_keep_files_behind_the_server(
             log_model(run, root)
             return run.run_id
 
-    made = [recorded("k1", "former")]
+    runs = [recorded("k1", "former")]
     with mlflow_server(root, free_port()) as site:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
-        made += [recorded("k2", "former"), recorded("k3", "new")]
+        runs += [recorded("k2", "former"), recorded("k3", "new")]
         client = open_store(site)
-        places = [client.get_run(run).info.artifact_uri.partition(":")[0] for run in made]
+        places = [client.get_run(run).info.artifact_uri.partition(":")[0] for run in runs]
         assert places == ["file", "file", "mlflow-artifacts"]
-        for run in made:
+        for run in runs:
             paths = [each.path for each in client.list_artifacts(run, "images")]
             [picture] = [path for path in paths if path.endswith("png")]
             query = urllib.parse.urlencode({"run_uuid": run, "path": picture})

@@ -23,9 +23,9 @@ from cgan.splitting import divide
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose, choose_gan, sampler_of
 
-TOO_FEW = 3  # held-out images: they say nothing of a class
-WANTED = 10
-TRIED = 8  # drawings
+TOO_FEW_HELD_OUT = 3  # held-out images: they say nothing of a class
+ENOUGH_HELD_OUT = 10
+TIMED_DRAWINGS = 8  # drawings
 REST_S = (
     25.0  # ten starts of Python with torch, comparisons and pictures: 19 s on digits, 37 s at 96 px
 )
@@ -68,14 +68,14 @@ def _held_out(held: Counts, tested: Counts, fraction: float, own_split: bool) ->
     text = f"Held out: {of_each(held)}."
     if any(tested.values()):
         text += f" For `cgan evidence` to test on: {of_each(tested)}."
-    if few := [name for name, count in held.items() if count <= TOO_FEW]:
-        enough = min(0.5, fraction * WANTED / max(1, min(held.values())))
+    if few := [name for name, count in held.items() if count <= TOO_FEW_HELD_OUT]:
+        enough = min(0.5, fraction * ENOUGH_HELD_OUT / max(1, min(held.values())))
         advice = f"set `preprocess.holdout_fraction: {enough:.1g}`"
         if own_split:
             advice = "add some to val"
         elif not any(tested.values()):
             advice += ", or bring images to test on (`cgan evidence --test`)"
-        text += f" {TOO_FEW} or fewer say nothing about a class ({listed(few)}): {advice}."
+        text += f" {TOO_FEW_HELD_OUT} or fewer say nothing about a class ({listed(few)}): {advice}."
     return text
 
 
@@ -121,7 +121,7 @@ def _seconds(training: Images, params: Params, choice: Choice) -> tuple[float, f
     judging = times * seconds_of_judge(training, params.train_judge, hardware)
     if choice.sampler:
         sampler = sampler_of(training, choice)
-        labels = torch.arange(TRIED) % training.classes
+        labels = torch.arange(TIMED_DRAWINGS) % training.classes
         began = time.perf_counter()
         sampler.draw(labels, params.render.seed)
         each = (time.perf_counter() - began) / len(labels)

@@ -55,13 +55,13 @@ from cgan.text import duration, listed, percent
 from cgan.training.auto import choose, sampler_of
 
 Say = Callable[[str], None]
-HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
+MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
 HOLD_OUT = "the hold-out"
-ROUNDS = 5
-PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
-KEPT = 3  # answers, the one at hand among them, whose classifiers stay
+DEFAULT_ROUNDS = 5
+MAX_PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
+KEPT_ANSWERS = 3  # answers, the one at hand among them, whose classifiers stay
 # The code that decides an answer.
-CODE = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py", "training/*.py")
+CODE_FILES = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py", "training/*.py")
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
     hardware = choose_hardware(params.train.device, "auto")
     training, progress = load_images(TRAIN_DATA), functools.partial(progress_of, say=say)
     test, tested_on = _test_set(params, options, training, say)
-    few = tested_on == HOLD_OUT and int(test.counts.min()) < HELD_OUT
-    count = options.folds or (ROUNDS if few and not options.seeds else 0)
+    few = tested_on == HOLD_OUT and int(test.counts.min()) < MIN_HELD_OUT
+    count = options.folds or (DEFAULT_ROUNDS if few and not options.seeds else 0)
     folder = home() / "evidence" / _key(params, options, (training, test), hardware)
     with locked(folder.with_suffix(".lock")):
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,10 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
             filling = options.per_class, options.believed, others
             rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
         else:
-            filled, seeds = _drawings(params, options, training, say), options.seeds or ROUNDS
+            filled, seeds = (
+                _drawings(params, options, training, say),
+                options.seeds or DEFAULT_ROUNDS,
+            )
             if options.drawn:
                 require_unseen(filled.tensors.pixels, test.tensors.pixels)
             rounds = rounds_by_seed(
@@ -114,7 +117,7 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
             )
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
-        if pretrained.is_installed() and len(training) <= PROBED:
+        if pretrained.is_installed() and len(training) <= MAX_PROBED:
             outcomes = with_pretrained(rounds, outcomes, progress)
     result = effect(outcomes, BASELINES, folded=bool(count))
     near = near_to_training(rounds, folded=bool(count))
@@ -208,10 +211,8 @@ def _by_fold(folder: Path, count: int, params: Params, data: Images, say: Say) -
 def _drawings(params: Params, options: Options, training: Images, say: Say) -> Images:
     if options.drawn:
         return _others(options.drawn, params, training, say)
-    inputs, lacking = (
-        Inputs.load(params.train.device),
-        missing_labels(training.tensors.counts, options.per_class),
-    )
+    inputs = Inputs.load(params.train.device)
+    lacking = missing_labels(training.tensors.counts, options.per_class)
     seed, names = params.evaluate.seed, training.class_names
     images, _ = fill_classes(inputs.model, inputs.judge, lacking, seed, options.believed, names)
     return Images(images, lacking, training.class_names)
@@ -227,7 +228,7 @@ def _digest() -> str:
 
 def _key(params: Params, options: Options, parts: tuple[Images, ...], hardware: Hardware) -> str:
     """Names everything that the answer depends on."""
-    files = [file for name in CODE for file in sorted(PACKAGE.glob(name))]
+    files = [file for name in CODE_FILES for file in sorted(PACKAGE.glob(name))]
     drawn = options.drawn.rglob("*") if options.drawn else ()
     facts = {
         "code": [sha256_of(path) for path in files],
@@ -261,7 +262,7 @@ def _carried_out(
             generators = 0
         else:
             seconds += generators * seconds_of_training(first, choice.params)
-    of_generators = f"{generators} generators and " * bool(generators)
+    of_generators = f"{generators} generators and " if generators else ""
     say(
         f"{len(rounds)} rounds: {of_generators}{count} classifiers to train on some {len(first):,} real "
         f"images, about {duration(seconds)} on this machine ({hardware.device}). If this is interrupted, run "
@@ -284,7 +285,7 @@ def tidy(folder: Path) -> None:
     """Remove the classifiers of answers before the last few, but for those that a command is at. Empty locks
     stay: somebody may wait for one."""
     folders = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
-    for old in sorted(folders, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
+    for old in sorted(folders, key=lambda path: path.stat().st_mtime)[: -(KEPT_ANSWERS - 1)]:
         with locked(old.with_suffix(".lock"), wait=False) as is_idle:
             if is_idle:
                 shutil.rmtree(old, ignore_errors=True)

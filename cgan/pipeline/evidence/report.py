@@ -18,11 +18,11 @@ from cgan.verdict import Report
 
 # Title, header, rows, and what is drawn of them: name, number, low, value and high, shares all three.
 Table = tuple[str, list[str], list[list[Any]], list[tuple[str, str, float, float, float]]]
-FEW = 20  # tested images of a class
-LISTED = 60  # classes
-HARDLY = 2  # times what guessing gets
-VAGUE = 0.2  # width of an interval
-CLEARLY = 0.02  # by which the pretrained network is worth a word
+FEW_TESTED = 20  # tested images of a class
+MAX_CLASSES = 60  # classes
+TIMES_GUESSING = 2  # times what guessing gets
+WIDE_INTERVAL = 0.2  # width of an interval
+PROBE_MARGIN = 0.02  # by which the pretrained network is worth a word
 ADVICE = {
     "help": "Use the drawings",
     "harm": "Don't use the drawings",
@@ -74,7 +74,7 @@ def _sentence(effect: Effect) -> str:
     """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (real images,
     repeated to equal counts, augmented). …`"""
     overall = effect.overall
-    instead = ": do that instead" * (overall.verdict == "harm")
+    instead = ": do that instead" if overall.verdict == "harm" else ""
     return (
         f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
         f"without them {percent(overall.without)} ({METHOD_NAMES[effect.baseline]}{instead}). The difference "
@@ -93,12 +93,12 @@ def _doubts(
     """What a reader should know beside the verdict. `pretrained`: how often the probe is right."""
     doubts = []
     best = max(effect.overall.without, effect.overall.with_drawings)
-    if pretrained is not None and pretrained > best + CLEARLY:
+    if pretrained is not None and pretrained > best + PROBE_MARGIN:
         doubts.append(
             f"Better than any of these: logistic regression on a pretrained network's features gets "
             f"{percent(pretrained)} right, without drawings."
         )
-    if effect.overall.without < HARDLY / len(names):
+    if effect.overall.without < TIMES_GUESSING / len(names):
         doubts.append(
             "Even without drawings the classifier hardly recognises these classes (guessing gets "
             f"{percent(1 / len(names))}), so nothing can be said about drawings either. It needs more "
@@ -112,7 +112,7 @@ def _doubts(
             "`preprocess.group`, which keeps such images on one side."
         )
     fewest = min(effect.classes, key=lambda label: effect.classes[label].tested)
-    if (count := effect.classes[fewest].tested) < FEW:
+    if (count := effect.classes[fewest].tested) < FEW_TESTED:
         more = "" if folded else " `--folds 5` tests on all images; `--test FILE` on others."
         doubts.append(
             f"Class {names[fewest]} is tested on only {count} images, so little can be said about it.{more}"
@@ -130,18 +130,18 @@ def _doubts(
 def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torch.Tensor) -> Table:
     """Those that got most drawings first."""
     rows, drawn = [], []
-    for label in added.argsort(descending=True, stable=True).tolist()[:LISTED]:
+    for label in added.argsort(descending=True, stable=True).tolist()[:MAX_CLASSES]:
         real, drawings = (round(float(counts[label])) for counts in (learnt, added))
-        seen: list[Any] = [0, *"––––"]
+        tested: list[Any] = [0, *"––––"]
         if change := effect.classes.get(label):
             shares = percent(change.without), percent(change.with_drawings)
-            seen = [change.tested, *shares, _interval(change), "–"]
+            tested = [change.tested, *shares, _interval(change), "–"]
             if added[label]:
-                seen[-1] = _verdict(change)
+                tested[-1] = _verdict(change)
                 low, high = change.interval
                 words = f"{_points(change)} (95 %: {_interval(change)})"
                 drawn.append((f"{names[label]} ({real} images)", words, low, change.gain, high))
-        rows.append([names[label], real, drawings, *seen])
+        rows.append([names[label], real, drawings, *tested])
     head = ["class", "real", "drawn", "tested", "without", "with drawings"]
     head += ["difference, points (95 %)", "drawings"]
     return "Class by class", head, rows, drawn
@@ -174,7 +174,7 @@ def _methods(answers: Outcome, times: int, names: list[str]) -> Table:
 def _verdict(change: Difference) -> str:
     """Of a class: an interval that is wide says nothing, not even that there is no difference."""
     low, high = change.interval
-    vague = change.verdict == "no difference" and high - low > VAGUE
+    vague = change.verdict == "no difference" and high - low > WIDE_INTERVAL
     return "cannot tell" if vague else change.verdict
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan import project
@@ -90,8 +91,10 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
                 registry.promote(version.number, instead_of=number, why=why)
                 _conclude(report, version, "promoted")
         registry.decided()
-    in_mlflow = not report.facts["checks"] and f"In MLflow, the page of version {version.number}"
-    report.say(say, in_mlflow or project.GATE_TEXT)
+    where: Path | str = project.GATE_TEXT
+    if not report.facts["checks"]:  # an earlier verdict stands
+        where = f"In MLflow, the page of version {version.number}"
+    report.say(say, where)
     return report
 
 

@@ -18,7 +18,7 @@ from cgan.project import CSV_SOURCE, training_folder, training_lock
 from cgan.text import printable
 
 ANSWER_S = 3  # that a server may take
-TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
+IS_TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 
 
 def status(root: Path, console: Console) -> None:
@@ -81,7 +81,9 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             place = experiment.experiment_id
             refuse_trash(experiment.lifecycle_stage, "experiment", experiment.name, place)
         ids = [experiment.experiment_id] if experiment else []
-        recent = client.search_runs(ids, TRAINING, max_results=100) if ids else []  # newest first
+        recent = (
+            client.search_runs(ids, IS_TRAINING, max_results=100) if ids else []
+        )  # newest first
         unended = [run for run in recent if run.info.status == "RUNNING"]
         cut_off = [run for run in unended if _is_cut_off(run)]
         now = [run for run in unended if run not in cut_off]
@@ -92,7 +94,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         for run in now or done[:1]:
             tags, run_id = run.data.tags, run.info.run_id
             commit = tags.get("mlflow.source.git.commit", "")[:8]
-            changes = " with changes" * (tags.get("git.dirty") == "true")
+            changes = " with changes" if tags.get("git.dirty") == "true" else ""
             words = f"{run.info.status} · {_trained(run)} · commit {commit}{changes}"
             yield "Trains now" if now else "Last training", f"{run.info.run_name} · {words}"
             if not now:

@@ -22,7 +22,7 @@ from cgan.pipeline.tracking.run import WEIGHTS
 from cgan.project import CSV_SOURCE, GENERATOR, SOURCE, project_root
 
 COMMIT = "mlflow.source.git.commit"  # tag of a run
-NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
+DROPPED_PREFIXES = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
 
 
 def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
@@ -67,7 +67,7 @@ def bring_data(root: Path, tree: Path) -> None:
 
 
 def repeat(tree: Path) -> None:
-    env = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(DROPPED_PREFIXES)}
     env |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
     env |= {"PYTHONPATH": str(tree), "MLFLOW_TRACKING_URI": f"sqlite:///{tree / 'mlflow.db'}"}
     command = [sys.executable, "-m", "dvc", "repro", "--force", "train"]

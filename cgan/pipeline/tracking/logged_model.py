@@ -2,14 +2,12 @@
 
 import importlib.metadata
 import logging
-import os
 import shutil
 import tempfile
 import warnings
 from pathlib import Path
 
 from cgan import git
-from cgan.pipeline.tracking.store import SETTINGS
 from cgan.project import PACKAGE
 
 log = logging.getLogger(__name__)
@@ -36,8 +34,6 @@ Column `png_base64` holds a PNG a row. Same labels and seed: same pictures.
 def save_mlflow_model(generator: Path, to: Path) -> None:
     """The model of a generator's file, with the code as it is now; without files in which a secret's value
     stands."""
-    os.environ.update(SETTINGS)
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     # Of one library about another; and that there is no example: with one MLflow would load torch, and draw.
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         import mlflow.pyfunc
