@@ -14,7 +14,7 @@ from toy_project import commit, copy_code, git
 from cgan.errors import CganError
 from cgan.git import clone_at, source
 from flows.checkout import checkout, environment
-from flows.repro import dvc
+from flows.repro import dvc, has_remote
 
 
 @pytest.fixture
@@ -63,13 +63,16 @@ def test_a_process_in_a_checkout_has_the_project_s_home_store_and_remote(
             str(clone / ".cgan"),
             store,
         )
-    dvc("remote", "add", "--project", "--default", "storage", "../store", folder=clone)
     dvc("remote", "add", "--local", "other", "../other", folder=clone)
+    assert not has_remote(clone), "no default one"
+    dvc("remote", "add", "--project", "--default", "storage", "../store", folder=clone)
+    assert has_remote(clone)
     git(clone, "commit", "--quiet", "--all", "--allow-empty", "-m", "a remote")
     with checkout(clone, head(clone)) as folder:
         settings = dvc("config", "--list", folder=folder).splitlines()
     assert f"remote.storage.url={clone.parent / 'store'}" in settings
     assert f"remote.other.url={clone.parent / 'other'}" in settings
+    assert f"core.site_cache_dir={folder}/.dvc/tmp/site" in settings, "it goes with the checkout"
 
 
 def test_a_commit_pushed_later_is_fetched_and_no_branch_of_the_project_changes(clone: Path) -> None:

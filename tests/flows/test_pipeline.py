@@ -258,6 +258,26 @@ def test_f67_f71_what_a_killed_run_had_started_ends_by_itself_and_the_next_run_w
     assert attempts() == ["download"]
 
 
+def test_the_message_of_a_failure_is_its_last_error_or_else_its_last_lines(tmp_path: Path) -> None:
+    lines = [str(number) for number in range(30)]
+    for output, message in (
+        (["Error: one", "two", "Error: three", "four"], "Error: three\nfour"),
+        (lines, "\n".join(lines[10:])),
+        ([], "ended with exit code 7"),
+    ):
+        Path(tmp_path, "failing.py").write_text(f"print(*{output}, sep='\\n'); raise SystemExit(7)")
+        with pytest.raises(CganError) as caught:
+            repro.in_session("failing", relay=lambda _: None, folder=tmp_path)
+        assert str(caught.value) == message
+    repro.in_session("failing", relay=lambda _: None, folder=tmp_path, fine=(0, 7))
+
+
+def test_a_stage_behind_a_stale_one_counts_as_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC names the first alone: whether the others are stale, it knows when that has run."""
+    monkeypatch.setattr(repro, "dvc", lambda *_: '{"train": [{"changed deps": {}}]}')
+    assert repro.Work(["params", "train", "page"]).unchanged == ["params"]
+
+
 def test_a_stage_has_no_input_that_it_could_wait_for(repo: Path) -> None:
     code = 'from flows.repro import in_session; in_session("json.tool", relay=print)'
     known = {**os.environ, "PYTHONPATH": str(ROOT)}

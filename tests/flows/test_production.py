@@ -215,6 +215,7 @@ def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
         assert re.search(rf"port {ports[name]} cannot be used .* {name.upper()}_PORT=", message)
     assert production.main(["down"]) == 0 and "Nothing was running" in capsys.readouterr().out
     assert not (project / PRODUCTION / STATE).exists(), "the way out is open"
+    assert stat.S_IMODE((project / PRODUCTION).stat().st_mode) == 0o700, "logs and parameters"
 
 
 def test_deploy_without_servers_says_how_to_start_them_and_nothing_starts_outside_a_project(
