@@ -36,7 +36,9 @@ SETTINGS = {
 PICTURE = f"![A drawing of each class](get-artifact?path={STRIP.name}&run_uuid={RUN_ID})"
 ALL_STAGES = 3  # mlflow.entities.ViewType.ALL: those in its trash, too
 # In what a database's driver or a client says: `password=…`, `?token=…`.
-SECRET = re.compile(r"(?i)(\w*(?:password|passwd|pwd|token|secret|key|signature)\w*=)[^\s&;,)'\"]+")
+SECRET = re.compile(
+    r"(?i)(\w*(?:password|passwd|pwd|token|secret|key|signature)\w*=)['\"]?[^\s&;,)'\"]+['\"]?"
+)
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # or its page asks for it
 
 
