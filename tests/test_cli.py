@@ -84,7 +84,7 @@ def test_outside_a_project_every_command_says_the_same_and_makes_nothing(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CganError) as told:
         app([*command.split(), *ARGUMENTS.get(command, [])], standalone_mode=False)
-    assert str(told.value).startswith(f"{tmp_path} is no project: there is no dvc.yaml.")
+    assert str(tmp_path) in str(told.value) and "dvc.yaml" in str(told.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -104,7 +104,7 @@ def test_the_verdict_is_the_run_s_state_and_what_is_not_stale_ends_at_once(
     RUN_REFERENCE.write_text(json.dumps(reference | {"tracking_uri": "sqlite:///mlflow.db"}))
     state = pipeline(gate=False, return_state=True)
     assert has_tasks(state, unchanged | {"params": "Completed"})
-    assert "99.4 % of the drawings show the class asked for" in str(state.message)
+    assert "99.4 %" in str(state.message)
     shown = artifact(state)
     assert "make ui" in shown and "c\\|gan" in shown and "| conditional accuracy | 99.4 % " in shown
     monkeypatch.setenv("VERDICT", "away")

@@ -285,7 +285,7 @@ def test_up_works_after_a_failed_up_a_slow_one_and_a_killed_supervisor_and_down_
         ports["mlflow"] = free_port()  # the way out may be another port
         (project / "cgan/cli.py").write_text(SLOW_SERVER)
         first, *waiting = until_mlflow_answers()
-        assert first == "ended    a supervisor without programs, left by an earlier `make up`"
+        assert re.match("ended .*supervisor", first)
         assert waiting and all(
             f"waiting until http://127.0.0.1:{ports['mlflow']} answers" in line
             and line.endswith("production/mlflow.log")
@@ -297,7 +297,7 @@ def test_up_works_after_a_failed_up_a_slow_one_and_a_killed_supervisor_and_down_
             psutil.Process(keeper.getPID()).kill()
         wait_until(lambda: running(project) is None)
         first, *_ = until_mlflow_answers()
-        assert first.startswith(f"ended    mlflow (process {pid}, without its supervisor)")
+        assert re.match(rf"ended .*mlflow.*process {pid}\b", first)
         assert production.main(["down"]) == 0
         assert capsys.readouterr().out == "Stopped: mlflow.\n"
     finally:
@@ -407,7 +407,7 @@ def test_f67_f69_f70_a_day_in_production(
     git(project, "add", "README.md")
     capsys.readouterr()
     assert production.main(["deploy"]) == 0, "as often as you like"
-    assert "Not deployed, because they are not committed: README.md." in capsys.readouterr().out
+    assert re.search(r"Not deployed.*README\.md", capsys.readouterr().out)
     nightly = up.read_deployment_by_name("cgan/nightly")
     commit = git(project, "rev-parse", "--short", "HEAD")
     assert (nightly.version, nightly.tags) == (commit, ["cgan"])

@@ -110,7 +110,7 @@ def test_a_sampler_s_windows_and_cap_are_searched_and_its_seeds_are_not(
     output = capsys.readouterr().out
     assert "is better than an earlier run" in output and "cgan compare RUN ." in output
     assert sweep.main(["--seeds", "2"]) == 1
-    assert "is not trained: every seed gives the same drawings" in capsys.readouterr().err
+    assert "`cgan compare RUN .`" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -160,8 +160,8 @@ def test_seeds_say_whether_params_yaml_is_better_than_a_commit(
     set_params({"train.lr": 3e-3})
     assert sweep.main(["--seeds", "2"]) == 0
     output = capsys.readouterr().out
-    assert "present: fid_judge 0.025 ± 0.0071 over 2 seeds" in output
-    assert "params.yaml is better than HEAD: fid_judge differs by -1.5" in output
+    assert "0.025 ± 0.0071" in output
+    assert re.search("better than HEAD.* -1.5", output)
     assert sweep.main(["--seeds", "2", "--against", "nobody"]) == 1
     assert "--against nobody: no commit here" in capsys.readouterr().err
 

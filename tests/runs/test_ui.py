@@ -68,7 +68,7 @@ def test_a_bucket_without_its_package_is_told_before_anything_is_sent_there(
         main()
     assert ended.value.code == 1
     said = capsys.readouterr().err
-    assert "this needs the extra `s3`: there is no package boto3 here" in said
+    assert "extra `s3`" in said
     assert (
         "boto3" in (ROOT / "pyproject.toml").read_text().partition("\ns3 = [")[2].partition("]")[0]
     )
