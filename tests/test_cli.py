@@ -95,7 +95,7 @@ def test_validate_outside_a_project_says_how_to_make_the_params_that_it_names(
     for name, side in (("cat", 10), ("dog", 20)):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         Image.new("L", (side, side)).save(tmp_path / "pictures" / name / "1.png")
-    with pytest.raises(CganError, match=r"`data\.height: \d+`(.|\n)*`cgan init FOLDER` makes a"):
+    with pytest.raises(CganError, match=r"`data\.height: \d+`(.|\n)*`cgan init FOLDER`"):
         app(["validate", "pictures"], standalone_mode=False)
     (tmp_path / "x.csv").touch()
     with pytest.raises(CganError, match=r"empty(?!.*cgan init)"):
