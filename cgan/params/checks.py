@@ -92,7 +92,7 @@ def _suggestion(key: str) -> str:
     meant = {param.rpartition(".")[2]: param for param in names if param.startswith(f"{section}.")}
     meant |= {word: meant[ours] for word, ours in SYNONYMS.items() if ours in meant}
     meant = meant or {param.partition(".")[0]: param.partition(".")[0] for param in names}
-    for close in difflib.get_close_matches(name, meant, n=1, cutoff=0.55):
+    for close in difflib.get_close_matches(name, meant, n=1, cutoff=0.5):
         return f"did you mean {setting(meant[close])}?"
     others = [param for param in names if param.endswith(f".{name}")]
     return f"did you mean `{others[0]}`?" if others else "remove it."
