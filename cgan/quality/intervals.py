@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 
 import torch
-from scipy.special import bdtr, stdtrit  # scipy.stats takes two seconds to import
+from scipy.special import bdtr, stdtrit  # scipy.stats takes seconds to import, so functions do that
 from torch import Tensor
 
 from cgan.evaluation import Evaluation, Interval
@@ -62,15 +62,13 @@ def critical_t(freedom: float, level: float = 0.95, many: int = 1) -> float:
 def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, Interval]:
     """mean(b) - mean(a) with Welch's interval, for trainings with several seeds: it covers the luck of a
     seed, too. Each needs two values at least."""
-    change = sum(b) / len(b) - sum(a) / len(a)
-    parts = [statistics.variance(values) / len(values) for values in (a, b)]
-    if not sum(parts):
+    from scipy.stats import ttest_ind
+
+    change = statistics.fmean(b) - statistics.fmean(a)
+    if not statistics.variance(a) and not statistics.variance(b):
         return change, (change, change)
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True)
-    )
-    reach = critical_t(freedom) * math.sqrt(sum(parts))
-    return change, (change - reach, change + reach)
+    low, high = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    return change, (float(low), float(high))
 
 
 def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
@@ -82,14 +80,16 @@ def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
     whatever their number, at most 5 % of generators are stopped; a class that is worse than the others has to
     reach the limit itself. docs/log.md has the rates.
     """
+    from scipy.stats import hypergeom
+
     short = clearly_short(right, total, limit)
     asked = total > 0
-    many, everything, all_right = int(asked.sum()), int(total[asked].sum()), int(right[asked].sum())
+    classes, drawings, hits = int(asked.sum()), int(total[asked].sum()), int(right[asked].sum())
     for label in (asked & ~short).nonzero()[:, 0].tolist():
-        hits, count = int(right[label]), int(total[label])
-        if wilson_interval(hits, count)[0] < limit:
-            by_chance = many > 1 and _so_few(hits, count, all_right, everything) >= 0.05 / many
-            short[label] = not by_chance
+        of_class, drawn = int(right[label]), int(total[label])
+        if wilson_interval(of_class, drawn)[0] < limit:
+            so_few = hypergeom.cdf(of_class, drawings, hits, drawn)
+            short[label] = classes == 1 or bool(so_few < 0.05 / classes)
     return short
 
 
@@ -98,17 +98,3 @@ def clearly_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
     at 95 % for all together (binomial, exact; Bonferroni): bool [classes]."""
     so_few = torch.from_numpy(bdtr(right.numpy(), total.numpy(), limit))
     return (total > 0) & (so_few < 0.025 / max(1, int((total > 0).sum())))
-
-
-def _so_few(hits: int, count: int, all_right: int, everything: int) -> float:
-    """The probability of at most so many hits among `count` of `everything`, `all_right` of which are hits
-    (hypergeometric)."""
-    k = torch.arange(max(0, count + all_right - everything), hits + 1, dtype=torch.float64)
-
-    def log_choose(n: float, k: Tensor) -> Tensor:
-        whole = torch.full_like(k, n + 1).lgamma()
-        return whole - (k + 1).lgamma() - (n - k + 1).lgamma()
-
-    ways = log_choose(all_right, k) + log_choose(everything - all_right, count - k)
-    of_all = log_choose(everything, torch.tensor([float(count)], dtype=torch.float64))
-    return float((ways - of_all).exp().sum())

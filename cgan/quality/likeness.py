@@ -32,6 +32,8 @@ CANDIDATES = 5  # the nearest images, for which an image is turned (degrees), zo
 TURNS, ZOOMS = (-8, -4, 0, 4, 8), (0.9, 1.0, 1.1)
 SHEARS = (-0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # along rows, and along columns
 FEW = 20  # images of a class: with less, all classes say what is usual
+# The 99 % quantile of a normal distribution; its standard deviation over its median absolute deviation.
+QUANTILE_99, DEVIATIONS_PER_MAD = 2.33, 1.4826
 _BLOCK = 2_000_000  # pixels that are floats at once
 
 
@@ -95,7 +97,8 @@ def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
     def limit(distances: Tensor) -> Tensor:
         logs = distances[distances.isfinite()].clamp(min=0.001).log()
         median = logs.median()
-        return (median - 2.33 * 1.4826 * (logs - median).abs().median()).exp()
+        deviation = DEVIATIONS_PER_MAD * (logs - median).abs().median()
+        return (median - QUANTILE_99 * deviation).exp()
 
     by_class = [usual[labels == label] for label in range(classes)]
     return torch.stack([limit(apart if len(apart) >= FEW else usual) for apart in by_class])
