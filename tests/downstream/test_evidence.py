@@ -64,7 +64,7 @@ def test_what_the_judge_does_not_believe_is_drawn_again_or_refused() -> None:
     again, sure_now = fill_classes(network, judge, asked, seed=5, believed=limit)
     kept = sure >= limit
     assert bool((sure_now >= limit).all()) and torch.equal(again[kept], images[kept])
-    with pytest.raises(CganError, match=r"--believed 0\.99: of class \d, \d+ drawings"):
+    with pytest.raises(CganError, match=r"--believed 0\.99"):
         fill_classes(network, judge, asked, seed=5, believed=0.99)
 
 
@@ -82,7 +82,7 @@ def test_folds_keep_units_together_and_spread_each_class_evenly() -> None:
     assert (held.max(axis=1) - held.min(axis=1)).tolist() <= [2, 2, 1] and held[2].min() == 2
     again, other = (folds(labels[order], units[order], 5, n, ["a", "b", "c"]) for n in (3, 4))
     assert (found == again).all() and (found != other).any()
-    with pytest.raises(DataError, match=r"class c: all its distinct images are in one of 5 folds"):
+    with pytest.raises(DataError, match=r"class c: .* 5 folds"):
         folds(labels, np.where(labels == 2, 260, np.arange(272)), 5, 3, ["a", "b", "c"])
 
 
@@ -359,9 +359,7 @@ def test_evidence_in_python_refuses_what_does_not_belong_together() -> None:
         with pytest.raises(DataError, match=f"held_out: expected.*found.*{kind}"):
             evidence(train, part, generator)
     renamed = replace(held_out, class_names=["apple", "pear", "fig"])
-    with pytest.raises(
-        DataError, match=r"^held_out: .* train in its order, pear, apple, fig; found"
-    ):
+    with pytest.raises(DataError, match=r"^held_out: .* pear, apple, fig"):
         evidence(train, renamed, generator)
     with pytest.raises(CganError, match="seeds is 1, expected at least 2"):
         evidence(train, held_out, generator, seeds=1)

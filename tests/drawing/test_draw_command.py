@@ -132,7 +132,7 @@ def test_classes_are_drawn_by_name_into_a_file_that_stays_in_the_folder_drawn() 
     assert output("猫,../../TOP 9", "--scale", "1").startswith("drawn/猫,..-..-TOP-9.png: 84×28")
     assert np.array_equal(pixels("猫,../../TOP 9", "--scale", "1"), in_a_row([1, 0, 9]))
     assert output("../../top").startswith("drawn/top.png: ")
-    assert "'dog' is not a class. The classes are ../../top, 猫, 2, 3, " in refusal("dog")
+    assert all(word in refusal("dog") for word in ("'dog'", "../../top, 猫, 2, 3, "))
     output("--per-class", "1")
     with np.load("drawn/set.npz", allow_pickle=False) as drawn:
         assert drawn["class_names"].tolist() == names
