@@ -57,8 +57,8 @@ def test_what_the_judge_does_not_believe_is_drawn_again_or_refused() -> None:
     judge = Judge(3, 1, 4).eval().requires_grad_(False)
     asked = torch.arange(30) % 3
     images, sure = fill_classes(network, judge, asked, seed=5)
-    seen = look(judge, images).logits.softmax(dim=1)[torch.arange(30), asked]
-    torch.testing.assert_close(sure, seen)
+    probabilities = look(judge, images).logits.softmax(dim=1)[torch.arange(30), asked]
+    torch.testing.assert_close(sure, probabilities)
     limit = min(float(sure[asked == label].median()) for label in range(3))
     assert bool((sure < limit).any())
     again, sure_now = fill_classes(network, judge, asked, seed=5, believed=limit)
@@ -119,9 +119,9 @@ def test_rounds_of_folds_keep_groups_and_copies_on_one_side_and_each_has_its_see
     more = uneven(seed=9)
     others = [more.at(more.labels == label) for label in (1, 2, 1)]
     rounds = rounds_by_fold(data, fold_of, params, None, 0.0, others, tmp_path, CPU)
-    for each, theirs in zip(rounds, others, strict=True):
-        assert torch.equal(each.lacking, theirs.tensors.labels)
-        assert torch.equal(each.drawn(Judge(3, 1, 4)), theirs.tensors.pixels)
+    for each, given in zip(rounds, others, strict=True):
+        assert torch.equal(each.lacking, given.tensors.labels)
+        assert torch.equal(each.drawn(Judge(3, 1, 4)), given.tensors.pixels)
     others[2] = data.at(fold_of == 2)
     with pytest.raises(DataError, match="are images that are tested on"):
         rounds_by_fold(data, fold_of, params, None, 0.0, others, tmp_path, CPU)
@@ -213,8 +213,8 @@ def test_the_interval_is_the_closed_form_and_folds_widen_it_for_what_they_share(
         assert (high + low) / 2 == pytest.approx(0.2)
     ten = torch.arange(10)
     for gaining, variance in ((3, 0.3 * 0.7 / 9), (10, 0.01)):  # all: as if one more had not
-        seen = Outcome(ten * 0, ten, {"real": torch.zeros(10), DRAWN: ten < gaining})
-        assert _of_class(seen, "real", 0).variance == pytest.approx(variance)
+        outcome = Outcome(ten * 0, ten, {"real": torch.zeros(10), DRAWN: ten < gaining})
+        assert _of_class(outcome, "real", 0).variance == pytest.approx(variance)
     assert variance_of_mean(5, folded=True) == pytest.approx(0.45)
 
 
@@ -276,9 +276,11 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
     found = rounds[0].outcome(progress)  # type: ignore[arg-type]
     assert set(found.right) == {*METHODS, *BASELINES} and len(steps) == len(METHODS)
     assert steps[0] == "seed 1 of 3, classifier 1 of 6"
-    said = look(rounds[0].classifier("repeated", partial(silent, "")), test.tensors.pixels).classes
+    predicted = look(
+        rounds[0].classifier("repeated", partial(silent, "")), test.tensors.pixels
+    ).classes
     right = [
-        float((said == test.tensors.labels)[rows].double().mean())
+        float((predicted == test.tensors.labels)[rows].double().mean())
         for rows in (slice(10), slice(10, 14))
     ]
     assert found.mean_accuracy("repeated") == pytest.approx(sum(right) / 2)
@@ -392,7 +394,7 @@ def test_the_probe_of_a_pretrained_network_learns_from_few_images() -> None:
     learnt, asked = (
         digits(*(rows_of(n)[where] for n in range(10))) for where in (slice(20), slice(20, 40))
     )
-    seen = pretrained.features(torch.cat([learnt.tensors.pixels, asked.tensors.pixels]))
-    assert seen.shape == (400, 1280)
-    said = pretrained.predict(seen[:200], learnt.tensors.labels, seen[200:])
-    assert float((said == asked.tensors.labels).double().mean()) > 0.75
+    features = pretrained.features(torch.cat([learnt.tensors.pixels, asked.tensors.pixels]))
+    assert features.shape == (400, 1280)
+    predicted = pretrained.predict(features[:200], learnt.tensors.labels, features[200:])
+    assert float((predicted == asked.tensors.labels).double().mean()) > 0.75

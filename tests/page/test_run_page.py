@@ -111,8 +111,8 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_real_images
         same = ("accuracy", "diversity", "diversity_interval", "excess_interval", "heldout")
         assert [row[name] for name in same] == [getattr(scores, name) for name in same]
         assert row["judge"] == scores.real_accuracy is not None
-    for row, seen in zip(run["classes"], evaluation.confusion, strict=True):
-        interval = wilson_interval(seen[row["label"]], sum(seen))
+    for row, counts in zip(run["classes"], evaluation.confusion, strict=True):
+        interval = wilson_interval(counts[row["label"]], sum(counts))
         assert (row["low"], row["high"]) == pytest.approx(interval)
     assert run["confusion"]["matrix"] == evaluation.confusion
     assert [preview["step"] for preview in run["previews"]] == list(STEPS)
@@ -198,11 +198,13 @@ def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_
     replace(evaluation, classes=classes).write(EVALUATION)
     page_made()
     run, text = facts(), RUN_PAGE.read_text(encoding="utf-8")
-    told = [each["state"] for each in run["cards"]]
-    assert told[:2] == ["poor"] * 2, "an untrained generator"
+    states_of_cards = [each["state"] for each in run["cards"]]
+    assert states_of_cards[:2] == ["poor"] * 2, "an untrained generator"
     cards = text[text.index('id="cards"') : text.index('id="play"')]
-    assert re.findall(r'<span class="state">(\w+)[<,]', cards) == told
-    assert cards.count("A drawing of ") == 12 and f"{told.count('poor')} are poor" in cards
+    assert re.findall(r'<span class="state">(\w+)[<,]', cards) == states_of_cards
+    assert (
+        cards.count("A drawing of ") == 12 and f"{states_of_cards.count('poor')} are poor" in cards
+    )
     advised = re.findall(r"<strong>([^<]*)</strong>: ", cards)
     assert advised == [", ".join(map(str, labels)) for labels in run["advice"].values()]
     assert ", " in advised[0], "one sentence for all poor ones"
@@ -308,13 +310,13 @@ def test_a_mistake_has_the_class_asked_for_and_the_class_seen_in_their_places(pa
     cells = "[...[...document.querySelectorAll('table')].find((t) => t.caption.textContent"
     cells += " === 'Drawings that the judge takes for another class').tBodies[0].rows[0].cells]"
     assert page.run(f"{cells}.map((cell) => cell.textContent.trim())") == ["0", "1", "4"]
-    told = hovered(
+    words = hovered(
         page, ".chart[data-kind=matrix]", " .mark-rect path"
     ).split()  # where the number stands
-    assert told == ["asked", "for", "0", "seen", "as", "1", "count", "4"]
+    assert words == ["asked", "for", "0", "seen", "as", "1", "count", "4"]
 
 
-def test_what_differs_from_the_preset_is_told() -> None:
+def test_what_differs_from_the_preset_is_shown() -> None:
     params = facts()["params"]
     rows = {row["key"]: row for row in params["rows"]}
     assert params["preset"] in PRESETS
@@ -423,7 +425,7 @@ def see(page: Page, selector: str) -> dict[str, float]:
 
 
 def hovered(page: Page, chart: str, mark: str) -> str:
-    """What is told where the mouse is in the middle of a part of a chart, once that is there."""
+    """What is shown where the mouse is in the middle of a part of a chart, once that is there."""
     see(page, chart)
     selector = f"{chart}{mark}"
     page.until(f"Boolean(document.querySelector({selector!r}))")
@@ -500,12 +502,12 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     write_json(TRAINING, reference)
     page_made()
     unfold(page)
-    told = hovered(page, ".chart[data-kind=matrix]", " .mark-rect path")
-    assert any(name in told for name in names)
+    words = hovered(page, ".chart[data-kind=matrix]", " .mark-rect path")
+    assert any(name in words for name in names)
     assert page.run("document.title") == HOSTILE[0]
     assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
     text = page.run("document.querySelector('main').textContent")
-    assert all(words in text for words in (*HOSTILE, *names))
+    assert all(name in text for name in (*HOSTILE, *names))
 
 
 def test_a_run_that_has_not_reached_mlflow_is_told_with_what_shows_it_later() -> None:

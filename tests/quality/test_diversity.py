@@ -116,11 +116,11 @@ def test_the_noise_of_the_real_images_drops_out_of_the_quotient_of_two_generator
     digits: dict[int, Tensor],
 ) -> None:
     real = digits[6][:30]
-    ours = [of_one_class(digits[6][start : start + 200], real) for start in (50, 300)]
-    quotient = ours[0] / ours[1]
+    halves = [of_one_class(digits[6][start : start + 200], real) for start in (50, 300)]
+    quotient = halves[0] / halves[1]
 
     def width(estimate: Estimate) -> float:
         return estimate.interval[1] - estimate.interval[0]
 
-    assert width(quotient) < 0.6 * width(ours[0])
+    assert width(quotient) < 0.6 * width(halves[0])
     assert quotient.interval[0] < 1 < quotient.interval[1]

@@ -133,9 +133,9 @@ def test_a_hold_out_that_is_sorted_by_class_gives_the_intervals_of_one_in_any_or
     spreads = []
     mixed = torch.randperm(600, generator=torch.Generator().manual_seed(0))
     for order in (mixed, labels.argsort(stable=True)):
-        seen = Prediction(real[order], torch.zeros(600, 3))
+        heldout = Prediction(real[order], torch.zeros(600, 3))
         evaluation_set = EvaluationSet(
-            cast(Judge, None), seen, labels[order], trained, labels, labels, 1
+            cast(Judge, None), heldout, labels[order], trained, labels, labels, 1
         )
         right = heldout_accuracies(evaluation_set, named[order])["conditional_accuracy"]
         found = frechet_estimate(evaluation_set, drawn, "drawn"), right

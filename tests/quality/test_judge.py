@@ -49,9 +49,9 @@ def digits() -> Images:
 
 @pytest.fixture(scope="module")
 def judge(digits: Images) -> Judge:
-    seen = dataset(digits.tensors.pixels[:1500], digits.tensors.labels[:1500], 10)
+    training = dataset(digits.tensors.pixels[:1500], digits.tensors.labels[:1500], 10)
     recipe = params_of(total_kimg=10.0, batch_size=64, peak_lr=0.1, width=8)
-    return train_judge(seen, recipe, CPU, torch.float32)
+    return train_judge(training, recipe, CPU, torch.float32)
 
 
 def tiny(side: int = 8, channels: int = 1) -> Images:
@@ -194,10 +194,10 @@ def weights_of(judge: Judge) -> torch.Tensor:
 
 
 def test_f40_file_with_another_or_a_hostile_architecture_is_refused(tmp_path: Path) -> None:
-    path, ours = tmp_path / "judge.safetensors", Judge(3, 1, 4).facts
+    path, facts = tmp_path / "judge.safetensors", Judge(3, 1, 4).facts
     claims: list[Any] = [None, {}, {"classes": 3, "channels": 1, "width": 4}]  # the first version's
-    claims += [{**ours, "width": width} for width in ("4", -4, 10**40, 10**6)]
-    claims += [{**ours, **other} for other in ({"version": 3}, {"classes": 4}, {"channels": 3})]
+    claims += [{**facts, "width": width} for width in ("4", -4, 10**40, 10**6)]
+    claims += [{**facts, **other} for other in ({"version": 3}, {"classes": 4}, {"channels": 3})]
     for claim in claims:
         save_tensors(path, "judge", Judge(3, 1, 4).state_dict(), {"architecture": claim})
         with pytest.raises(ModelError) as caught:

@@ -92,15 +92,15 @@ def test_f88_the_nearest_are_of_the_same_class_whatever_the_blocks(
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (30, 1, 8, 8), dtype=torch.uint8, generator=random)
     reference = torch.randint(0, 256, (70, 1, 8, 8), dtype=torch.uint8, generator=random)
-    labels, theirs = torch.arange(30) % 4, torch.arange(70) % 3
-    theirs[0] = 3  # the only one of its class
+    labels, reference_labels = torch.arange(30) % 4, torch.arange(70) % 3
+    reference_labels[0] = 3  # the only one of its class
     apart = distances(images, reference)
-    apart[labels[:, None] != theirs] = math.inf
+    apart[labels[:, None] != reference_labels] = math.inf
     by, at = apart.topk(2, dim=1, largest=False)
     at[by.isinf()] = -1
     for block in (64 * 7, 10**9):
         monkeypatch.setattr(likeness, "_BLOCK", block)
-        found = nearest(images, labels, reference, theirs, 2)
+        found = nearest(images, labels, reference, reference_labels, 2)
         torch.testing.assert_close(found[0], by)
         assert torch.equal(found[1], at)
 

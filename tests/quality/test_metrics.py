@@ -97,8 +97,8 @@ def test_an_interval_of_a_mean_of_classes_is_wilsons_of_one_and_holds_the_truth_
     parts = ((0.95, 200), (0.9, 30), (0.6, 3))
     held = 0
     for _ in range(300):
-        seen = [(int((torch.rand(n, generator=random) < p).sum()), n) for p, n in parts]
-        low, high = mean_share(seen)[1]
+        counts = [(int((torch.rand(n, generator=random) < p).sum()), n) for p, n in parts]
+        low, high = mean_share(counts)[1]
         held += low <= (0.95 + 0.9 + 0.6) / 3 <= high
     assert 0.92 <= held / 300 < 1
 
@@ -299,8 +299,8 @@ def test_guesses_are_called_knowledge_at_most_once_in_forty_and_knowledge_is(
             for _ in range(100)
         ]
         assert sum(map(knows, answers)) <= 6  # 2.5 are expected at most
-        seen = torch.rand(len(labels), generator=random) < 0.3
-        assert knows(torch.where(seen, labels, answers[0]))
+        known = torch.rand(len(labels), generator=random) < 0.3
+        assert knows(torch.where(known, labels, answers[0]))
     if classes == 300:
         wrong = (labels + 1) % classes
         for count, known in ((3, False), (5, True)):
@@ -334,8 +334,8 @@ def test_real_images_that_the_judge_has_not_seen_get_the_score_of_real_images_at
     """Each metric within the interval of the difference; the judge's memorisation bias is not nothing."""
     inputs, drawn = memorised_digits()
     evaluation_set = conditions_of(inputs, PARAMS.model_copy(update={"samples": 1000})).against
-    seen, bias = look(evaluation_set.judge, drawn), memorisation_bias(evaluation_set)
-    features = seen.features[evaluation_set.rows]
+    prediction, bias = look(evaluation_set.judge, drawn), memorisation_bias(evaluation_set)
+    features = prediction.features[evaluation_set.rows]
     perfect = {
         **distance_estimates(evaluation_set, features, "drawn"),
         **neighbour_estimates(evaluation_set, features, "drawn"),
@@ -353,7 +353,7 @@ def test_real_images_that_the_judge_has_not_seen_get_the_score_of_real_images_at
         off += [] if low <= 0 <= high else [key]
         biased += [] if estimate.interval[0] <= 0 <= estimate.interval[1] else [key]
     assert not off and biased, (off, biased)
-    known, found = evaluation_set.agreement, accuracy_of_all(evaluation_set, [seen])
+    known, found = evaluation_set.agreement, accuracy_of_all(evaluation_set, [prediction])
     low, high = difference_interval(found.value, found.interval, known.value, known.interval)
     assert low <= 0 <= high
 
@@ -539,9 +539,10 @@ def test_the_judge_s_accuracy_on_the_test_set_stands_in_the_report() -> None:
     named = look(inputs.judge, test.tensors.pixels).classes
     right = (named == labels).double().mean().item()
     wrong = replace(test, labels=labels)
-    told = evaluation_of_all(inputs, params, test=wrong).judge_on_test_set
-    assert told and told.details == {"images": 12} and told.value == pytest.approx(right, abs=0.1)
-    assert told.interval and told.interval[0] < right < told.interval[1]
+    on_test_set = evaluation_of_all(inputs, params, test=wrong).judge_on_test_set
+    assert on_test_set and on_test_set.details == {"images": 12}
+    assert on_test_set.value == pytest.approx(right, abs=0.1)
+    assert on_test_set.interval and on_test_set.interval[0] < right < on_test_set.interval[1]
     none = test.at(torch.zeros(0).long())
     assert evaluation_of_all(inputs, params, test=none).judge_on_test_set is None
 
@@ -559,15 +560,15 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     save_judge(project.JUDGE, saved.judge, made_from | {"params": saved.judge.recipe.model_dump()})
     save_generator(project.GENERATOR, saved.model, {"steps": 77, **made_from})
     params = EvaluateParams(samples=100, draws=2, gan_train_kimg=0.256, seed=3)
-    told: list[int] = []
+    announced: list[int] = []
 
     def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
-        told.append(len(steps) * images_a_step)
+        announced.append(len(steps) * images_a_step)
         return iter(steps)
 
     inputs = Inputs.load()
     found = evaluation_of_all(inputs, params, progress=progress)
-    assert told == [600, 600, 256] and found.metrics.keys() == METRICS.keys()
+    assert announced == [600, 600, 256] and found.metrics.keys() == METRICS.keys()
     right = accuracy(inputs.judge, inputs.held_out).value
     assert found.score("gan_train_accuracy").real == right
     drawn = [draw(saved.model, torch.arange(300) % 3, seed) for seed in (3, 4)]

@@ -66,10 +66,10 @@ def frame(images: Tensor) -> Tensor:
 def test_what_a_part_of_the_drawings_has_is_seen(
     change: Callable[[Tensor], Tensor], part: float, label: int | None, kind: str
 ) -> None:
-    seen = in_part(change, part, label)
-    assert seen[0].low > LIMIT and any(each.kind == kind and each.low > LIMIT for each in seen)
-    assert label is None or {each.label for each in seen if each.low > LIMIT} <= {label, None}
-    assert [each.low for each in seen] == sorted((each.low for each in seen), reverse=True)
+    found = in_part(change, part, label)
+    assert found[0].low > LIMIT and any(each.kind == kind and each.low > LIMIT for each in found)
+    assert label is None or {each.label for each in found if each.low > LIMIT} <= {label, None}
+    assert [each.low for each in found] == sorted((each.low for each in found), reverse=True)
 
 
 def test_of_two_grey_levels_an_image_has_all_the_variance_of_others_less_and_one_level_none() -> (
@@ -111,7 +111,7 @@ def counted(drawn: Tensor, share: float, heldout_share: float) -> dict[str, Tens
     return dict.fromkeys(MARGINS, torch.stack([outside, of], dim=2))
 
 
-def test_what_the_judge_knows_by_heart_is_taken_off_the_features_alone() -> None:
+def test_what_the_judge_memorised_is_taken_off_the_features_alone() -> None:
     """Ten times as many held-out images as training images are unusual in its eyes; drawings are as those."""
     excesses = _excesses(counted(torch.full((10,), 100), 0.01, 0.1))
     lows = {kind: max(e.low for e in excesses if e.kind == kind) for kind in MARGINS}
