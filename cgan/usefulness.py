@@ -17,12 +17,12 @@ from cgan.downstream.classifiers import BASELINES, METHOD_NAMES
 from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome, effect
 from cgan.downstream.rounds import rounds_by_seed
 from cgan.downstream.sets import missing_labels
-from cgan.errors import CganError, DataError
+from cgan.errors import CganError
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware, deterministic
 from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
-from cgan.quality.evaluation import require_kind, require_same_classes, shared_images
+from cgan.quality.evaluation import require_matching
 from cgan.quality.judge import Progress
 from cgan.settings import as_keywords
 from cgan.text import percent
@@ -110,7 +110,11 @@ def evidence(
 
     Raises DataError where the two sets do not belong together, and CganError where no class lacks images.
     """
-    _check(train, held_out, generator, seeds)
+    if seeds < MIN_SEEDS:
+        raise CganError(
+            f"seeds is {seeds}, expected at least {MIN_SEEDS}: their spread is part of the interval."
+        )
+    require_matching(generator.model, train, held_out)
     hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
     lacking = missing_labels(train.tensors.counts, per_class)
     pixels = generator.model.draw(lacking, seed)
@@ -121,20 +125,6 @@ def evidence(
         outcomes = [each.outcome(progress) for each in rounds]
     result = effect(outcomes, BASELINES, folded=False)
     return Evidence(result, _accuracies(outcomes), train.class_names)
-
-
-def _check(train: Images, held_out: Images, generator: Generator, seeds: int) -> None:
-    if seeds < MIN_SEEDS:
-        raise CganError(
-            f"seeds is {seeds}, expected at least {MIN_SEEDS}: their spread is part of the interval."
-        )
-    require_kind(generator.model, train=train, held_out=held_out)
-    require_same_classes(train, held_out=held_out)
-    if shared := shared_images(train, held_out):
-        raise DataError(
-            f"held_out: expected images that are not in train; found {shared:,} that are. Make both with "
-            "`train, held_out = images.split(0.1)`."
-        )
 
 
 def _key(train: Images, drawn: Images, recipe: JudgeParams, hardware: Hardware) -> str:

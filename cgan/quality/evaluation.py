@@ -58,7 +58,7 @@ def evaluate(
             "`run.generator` or `cgan.Generator.load(path)`; then the images to train on, and those held out."
         )
     params = params or EvaluateParams()
-    _require_alike(model, train, held_out, test)
+    require_matching(model, train, held_out, test)
     if judge is None:
         judge = _default_judge(train, model, progress)
     require_judge_of(judge, train)
@@ -76,28 +76,18 @@ def evaluate(
     )
 
 
-def _require_alike(
-    model: GenerativeModel, train: Images, held_out: Images, test: Images | None
+def require_matching(
+    model: GenerativeModel, train: Images, held_out: Images, test: Images | None = None
 ) -> None:
-    """Raises DataError where generator and images don't fit together."""
-    kinds = {
-        "the generator": (model.classes, *model.shape),
-        "the held-out images": (held_out.classes, *held_out.shape),
-    }
-    if test:
-        kinds["the test images"] = (test.classes, *test.shape)
-    expected = (train.classes, *train.shape)
-    for name, kind in kinds.items():
-        if kind != expected:
-            raise DataError(
-                f"{name}: {_in_words(kind)}; expected those of the training images, {_in_words(expected)}. "
-                "Give images and a generator of the same classes and size."
-            )
-    require_same_classes(train, held_out=held_out, **({"test": test} if test else {}))
+    """Raises DataError where generator and images are not of the same classes and size, or held-out images
+    are training images, too."""
+    tested = {"test": test} if test else {}
+    require_kind(model, train=train, held_out=held_out, **tested)
+    require_same_classes(train, held_out=held_out, **tested)
     if shared := shared_images(train, held_out):
         raise DataError(
-            f"the held-out images: {shared:,} of {len(held_out):,} are training images too, expected none. "
-            "Divide the images with `Images.split`, which keeps copies together."
+            f"held_out: expected images that are not in train; found {shared:,} of {len(held_out):,} that "
+            "are. Make both with `train, held_out = images.split(0.1)`, which keeps copies together."
         )
 
 
@@ -120,11 +110,6 @@ def require_same_classes(train: Images, **others: Images) -> None:
                 f"{name}: expected the classes of train in its order, {listed(train.class_names)}; found "
                 f"{listed(images.class_names)}. Make both by `Images.split`, or with one `class_names`."
             )
-
-
-def _in_words(kind: tuple[int, ...]) -> str:
-    classes, channels, height, width = kind
-    return f"{classes} classes of {height} × {width} × {channels} (height, width, channels)"
 
 
 def shared_images(train: Images, held_out: Images) -> int:

@@ -357,7 +357,7 @@ def test_evidence_in_python_refuses_what_does_not_belong_together() -> None:
     mixed = Images(
         *(np.concatenate([getattr(part, n) for part in leak]) for n in ("pixels", "labels")), NAMES
     )
-    for part, kind in ((mixed, "3 that are"), (uneven(channels=3), r"\(3, 3, 8, 12\)")):
+    for part, kind in ((mixed, "3 of 8 that are"), (uneven(channels=3), r"\(3, 3, 8, 12\)")):
         with pytest.raises(DataError, match=f"held_out: expected.*found.*{kind}"):
             evidence(train, part, generator)
     renamed = replace(held_out, class_names=["apple", "pear", "fig"])
