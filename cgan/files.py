@@ -42,16 +42,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
         changed.append(changed[-1].parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     # By machine and process: a pid says nothing about another machine's process in a shared folder.
-    ours = f".{path.name}.{os.uname().nodename}."
-    for leftover in path.parent.glob(
-        f"{glob.escape(ours)}*-*.tmp*"
-    ):  # SQLite's journal beside it, too
-        with contextlib.suppress(ValueError, PermissionError):  # not ours, or another user's
-            try:
-                os.kill(int(leftover.name.removeprefix(ours).partition("-")[0]), 0)
-            except ProcessLookupError:
-                leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f"{ours}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    prefix = f".{path.name}.{os.uname().nodename}."
+    _remove_leftovers(path.parent, prefix)
+    temporary = path.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode  # by the umask, whatever mode its writer gives it
@@ -68,6 +61,16 @@ def replacing(path: Path | str) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             error.filename = str(path)  # a full disk doesn't say for which file
         raise
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove the temporary files of processes that were killed, and SQLite's journals beside them."""
+    for leftover in folder.glob(f"{glob.escape(prefix)}*-*.tmp*"):
+        with contextlib.suppress(ValueError, PermissionError):  # not ours, or another user's
+            try:
+                os.kill(int(leftover.name.removeprefix(prefix).partition("-")[0]), 0)
+            except ProcessLookupError:
+                leftover.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -112,11 +112,11 @@ def test_f98_what_a_living_process_writes_and_what_is_not_ours_stays(tmp_path: P
     others = [tmp_path / f".grid.png.{name}.tmp" for name in names]
     for other in others:
         other.write_bytes(b"")
-    with replacing(path) as mine:
-        assert mine.name.startswith(f".grid.png.{here}.{os.getpid()}-")
-        mine.write_bytes(b"first")
+    with replacing(path) as temporary:
+        assert temporary.name.startswith(f".grid.png.{here}.{os.getpid()}-")
+        temporary.write_bytes(b"first")
         write_bytes(path, b"second, while the first is written")
-        assert mine.exists()
+        assert temporary.exists()
     assert path.read_bytes() == b"first"
     assert all(other.exists() for other in others)
 

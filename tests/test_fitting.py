@@ -206,5 +206,5 @@ def test_a_bar_in_a_terminal_and_in_a_notebook_and_none_elsewhere(
 
 def test_importing_the_package_imports_no_torch_and_offers_its_names(tmp_path: Path) -> None:
     code = "import sys, cgan; print('torch' in sys.modules, 'pandas' in sys.modules, dir(cgan))"
-    said = run_python(code, tmp_path)
-    assert said.startswith("False False") and all(f"'{name}'" in said for name in cgan.__all__)
+    output = run_python(code, tmp_path)
+    assert output.startswith("False False") and all(f"'{name}'" in output for name in cgan.__all__)

@@ -168,7 +168,7 @@ def denoised(
     _, height, width = noisy.shape
     side = window_side(sigma, height, width, settings.window_scale)
     down, across = (Windows(length, side, noisy.device) for length in (height, width))
-    logits = distances(noisy, sources, down.seen, across.seen).div_(-2 * sigma**2)
+    logits = distances(noisy, sources, down.in_view, across.in_view).div_(-2 * sigma**2)
     parts = down.blended @ differences @ across.blended.T
     rows, weights = softmax_with_cap(logits, settings.cap, parts / parts.sum())
     total = torch.zeros_like(noisy)
@@ -180,7 +180,7 @@ def denoised(
 
 
 class Windows:
-    """Along one side of an image, float32 [windows, pixels]: `seen`, 1 where a window sees a pixel;
+    """Along one side of an image, float32 [windows, pixels]: `in_view`, 1 where a window sees a pixel;
     `blended`, a window's part in making a pixel. Windows are cut at the ends."""
 
     def __init__(self, length: int, side: int, device: torch.device) -> None:
@@ -188,7 +188,7 @@ class Windows:
         centres = torch.linspace(0, length - 1, count).round()
         apart = (centres[:, None] - torch.arange(length)).abs()
         step = (length - 1) / max(1, count - 1)
-        self.seen = (apart <= side // 2).float().to(device)
+        self.in_view = (apart <= side // 2).float().to(device)
         near = (apart <= max(side // 2 * BLENDED, step)).float().to(device)
         self.blended = near / near.sum(dim=0)
 

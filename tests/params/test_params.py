@@ -253,8 +253,8 @@ def test_f32_a_value_is_read_by_yaml_1_2() -> None:
 def test_f32_what_we_accept_dvc_reads_alike(written: str) -> None:
     text = f"a: {written}\n"
     with contextlib.suppress(ParamsError):
-        ours = parse_yaml(text, "x.yaml")
-        assert repr(dvc_reads(text, "x.yaml")) == repr(ours)
+        parsed = parse_yaml(text, "x.yaml")
+        assert repr(dvc_reads(text, "x.yaml")) == repr(parsed)
 
 
 def test_f35_a_yaml_bomb_and_deep_or_circular_yaml_are_refused(load: Load) -> None:

@@ -298,8 +298,11 @@ def test_f15_f16_a_report_counts_images_duplicates_contradictions_blank_and_cons
     report["shape"]["width"] *= 2
     assert csv_report.summary(report).startswith("39 images of 16 × 8 pixels, 3 classes of 12 to ")
     assert sum(report["class_counts"]) == 39
-    said = "\n".join(report["warnings"])
-    assert "Duplicates: 3 (row 37 (line 38) is row 3 (line 4), " in said
-    assert "Conflicting labels: 1 of these copies are of another class (row 39 (line 40) is" in said
-    assert "Constant images: 2, blank ones too (row 9 (line 10), row 10 (line 11))." in said
+    warnings = "\n".join(report["warnings"])
+    assert "Duplicates: 3 (row 37 (line 38) is row 3 (line 4), " in warnings
+    assert (
+        "Conflicting labels: 1 of these copies are of another class (row 39 (line 40) is"
+        in warnings
+    )
+    assert "Constant images: 2, blank ones too (row 9 (line 10), row 10 (line 11))." in warnings
     assert len(report["warnings"]) == 4, "and few images"

@@ -221,16 +221,16 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
     params = yaml.safe_load(Path("params.yaml").read_text())["preprocess"]
     images, labels = make_images()
     rows = split(images, labels, params["holdout_fraction"], params["seed"])
-    for name, mine in zip(("train", "holdout"), rows, strict=True):
+    for name, expected in zip(("train", "holdout"), rows, strict=True):
         part = load_images(f"data/processed/{name}.safetensors")
-        assert np.array_equal(part.pixels, images[mine])
-        assert np.array_equal(part.labels, labels[mine])
+        assert np.array_equal(part.pixels, images[expected])
+        assert np.array_equal(part.labels, labels[expected])
         assert part.source_sha256 == sha256_of("data/raw/train.csv")
     with Image.open("reports/real_samples.png") as sheet:
         assert sheet.mode == "L" and sheet.height == 3 * (6 * 8 + 2) + 2
         shown = np.asarray(sheet)[2:50, -500:-452][::6, ::6]
-    mine = images[rows[0]][labels[rows[0]] == 0][:, 0]
-    assert any(np.array_equal(shown, image) for image in mine), "a row a class"
+    expected = images[rows[0]][labels[rows[0]] == 0][:, 0]
+    assert any(np.array_equal(shown, image) for image in expected), "a row a class"
     source = json.loads(Path("data/raw/source.json").read_text())
     assert source["sha256"] == sha256_of("data/raw/train.csv")
     folders = ("data/raw", "reports", "data/processed")

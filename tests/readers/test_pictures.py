@@ -205,12 +205,12 @@ def test_f27_f28_f99_f100_what_is_wrong_with_a_folder_is_said_by_name_with_the_r
     try:
         found = opened("own.zip" if packed else "own")
     except CganError as error:
-        said = [f"refused: {error}"]
+        messages = [f"refused: {error}"]
     else:
-        said = [*found.notes]
+        messages = [*found.notes]
         assert len(found.labels) >= 4
-    assert len(said) == 1 + (name == "a class of notes"), said
-    assert re.match(words, "\n".join(said), re.DOTALL), said
+    assert len(messages) == 1 + (name == "a class of notes"), messages
+    assert re.match(words, "\n".join(messages), re.DOTALL), messages
     assert not list(Path().rglob("*.safetensors"))
 
 
@@ -413,9 +413,9 @@ def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_
             pixels = (seen + random.integers(-5, 5, (10, 10))).astype(np.uint8)
             write({f"{'ab'[tile % 2]}/tile{tile}-{shot}.png": picture(pixels)})
     run()
-    (told,) = whole_data().notes
-    assert re.match(r"Near copies: 12 of 12 .*tile\d+-\d\.png like .*`preprocess\.group`", told)
-    assert told in caplog.text
+    (note,) = whole_data().notes
+    assert re.match(r"Near copies: 12 of 12 .*tile\d+-\d\.png like .*`preprocess\.group`", note)
+    assert note in caplog.text
     caplog.clear()
     run({"group": "tile(\\d+)"})
     assert len({*groups()}) == 40 and sizes() == [108, 12, 0] and "Near" not in caplog.text
@@ -439,9 +439,9 @@ def test_pictures_take_the_place_of_a_csv_and_the_names_are_those_of_the_folders
         "names`: a is x. " in run({"holdout_fraction": 0.25}, class_names=["x", "b"])["warnings"][0]
     )
     write({"b/again.png": Path("own/a/0.png").read_bytes()})
-    said = "\n".join(run({"holdout_fraction": 0.25})["warnings"])
-    assert "Duplicates: 1 (own/b/again.png is own/a/0.png)" in said
-    assert "are of another class (own/b/again.png is own/a/0.png)" in said
+    messages = "\n".join(run({"holdout_fraction": 0.25})["warnings"])
+    assert "Duplicates: 1 (own/b/again.png is own/a/0.png)" in messages
+    assert "are of another class (own/b/again.png is own/a/0.png)" in messages
     with pytest.raises(DataError, match=r"`validate\.classes` is 3, the pictures have 2"):
         run(classes=3)
     assert load_params().validation.classes == 3

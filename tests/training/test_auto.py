@@ -80,8 +80,10 @@ def test_classes_that_look_alike_get_help_however_near_and_photographs_of_them_a
         mixed.tensors.pixels.expand(-1, 3, -1, -1), mixed.tensors.labels, mixed.class_names
     )
     assert chosen(colour) == (HARD[0], "upsample", *HARD[2:])
-    told = ["--drawn FOLDER" in choose_gan(CHOICES, each).advice for each in (data, mixed, colour)]
-    assert told == [False, False, True]
+    advises_pretrained = [
+        "--drawn FOLDER" in choose_gan(CHOICES, each).advice for each in (data, mixed, colour)
+    ]
+    assert advises_pretrained == [False, False, True]
     one = Images(data.tensors.pixels, torch.zeros_like(data.tensors.labels), data.class_names)
     assert chosen(one) == EASY, "a single class cannot be mistaken"
 

@@ -76,9 +76,9 @@ def test_f77_checkpoints_that_cannot_be_read_now_are_told_and_left_alone(tmp_pat
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with (tmp_path / "step-000000004.safetensors").open() as next_free:
         only_one_more = next_free.fileno() + 1  # lists the folder, and opens no model in it
-    with limited(resource.RLIMIT_NOFILE, only_one_more), pytest.raises(UnreadableError) as told:
+    with limited(resource.RLIMIT_NOFILE, only_one_more), pytest.raises(UnreadableError) as caught:
         load_checkpoint(tmp_path)
-    assert "Too many open files" in str(told.value) and "step-000000008" in str(told.value)
+    assert "Too many open files" in str(caught.value) and "step-000000008" in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

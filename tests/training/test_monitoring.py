@@ -130,8 +130,8 @@ def test_f52_one_picture_a_class_or_chance_in_the_second_half_is_told_by_a_secon
         (chance, 82.0, "chance alone gives 33"),
     ):
         records.append([0, kimg, *(dict.fromkeys(PROBE, 0.0) | probe).values()])
-        said = watch.problem(records, 160.0)
-        assert words in str(said) if words else said is None, (probe, kimg)
+        problem = watch.problem(records, 160.0)
+        assert words in str(problem) if words else problem is None, (probe, kimg)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 40, 51, 501, 1000])

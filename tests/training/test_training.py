@@ -118,8 +118,10 @@ def test_a_batch_depends_on_seed_and_step_alone(max_shift: int) -> None:
     for start in (1, 4, 7):
         again = batches(params, 2, range(start, 9))
         for name in Batch._fields[: 4 if max_shift else 3]:
-            mine, theirs = ([getattr(b, name) for b in each] for each in (again, straight[start:]))
-            assert torch.equal(torch.stack(mine), torch.stack(theirs))
+            resumed_steps, whole_steps = (
+                [getattr(b, name) for b in each] for each in (again, straight[start:])
+            )
+            assert torch.equal(torch.stack(resumed_steps), torch.stack(whole_steps))
     # Two seeds share no step's latents and no epoch's order, at whatever steps these are.
     several = [
         batch
@@ -145,8 +147,8 @@ def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -
             )
             moves.add(move)
         assert after.fake_shifts.shape == (8, 2) and after.fake_shifts.abs().max() <= 2
-    of_fakes = torch.cat([b.fake_shifts for b in shifted if b.fake_shifts is not None]).tolist()
-    assert len(moves) > 15 and len(set(map(tuple, of_fakes))) > 15
+    fake_shifts = torch.cat([b.fake_shifts for b in shifted if b.fake_shifts is not None]).tolist()
+    assert len(moves) > 15 and len(set(map(tuple, fake_shifts))) > 15
 
 
 def test_f34_batch_larger_than_the_data_is_refused() -> None:
@@ -268,18 +270,18 @@ def test_resumed_training_equals_uninterrupted_training_in_what_it_leaves_and_te
     tmp_path: Path, changes: dict[str, Any], stops: list[int]
 ) -> None:
     params, done, judge = params_of(probes=4, **changes), 0, Judge(3, 1, 4).eval()
-    whole, told = RecordingTracker(), RecordingTracker()
+    whole, resumed_tracker = RecordingTracker(), RecordingTracker()
     uninterrupted = train(DATA, params, whole, watch=Watch(judge, DATA, 1))
     for stop in stops:
         watch, stopping = Watch(judge, DATA, 1), stop_after(stop)
         with pytest.raises(Interrupted, match=f"stopped at step {done + stop} of 10"):
-            train(DATA, params, told, tmp_path, stopping=stopping, watch=watch)
+            train(DATA, params, resumed_tracker, tmp_path, stopping=stopping, watch=watch)
         done += stop
-    resumed = train(DATA, params, told, tmp_path, watch=Watch(judge, DATA, 1))
+    resumed = train(DATA, params, resumed_tracker, tmp_path, watch=Watch(judge, DATA, 1))
     assert resumed.resumed_from == done
     assert digest(resumed) == digest(uninterrupted)
     assert resumed.probes == uninterrupted.probes
-    assert timeless(told) == timeless(whole)
+    assert timeless(resumed_tracker) == timeless(whole)
 
 
 def test_records_and_checkpoints_are_made_at_each_interval_and_at_the_end(
@@ -395,7 +397,7 @@ def losses_by_hand(
     discriminator: nn.Module,
     penalise: bool,
     batch: Batch,
-    said: dict[str, Tensor],
+    logits_by_name: dict[str, Tensor],
 ) -> Iterator[tuple[nn.Module, Tensor]]:
     """The updates of one step in turn: the network and its loss, asked for when the one before is done.
     `said` gets the discriminator's logits."""
@@ -407,12 +409,12 @@ def losses_by_hand(
         fakes = torch.stack([fake.roll(by, (1, 2)) for fake, by in shifts])
 
     def on_fakes() -> Tensor:
-        said["fake"] = discriminator(fakes.detach(), labels)[0]
-        return update.fake_loss(params.objective, said["fake"])
+        logits_by_name["fake"] = discriminator(fakes.detach(), labels)[0]
+        return update.fake_loss(params.objective, logits_by_name["fake"])
 
     def on_reals() -> Tensor:
         logits, class_logits = discriminator(real.requires_grad_(), labels)
-        said["real"] = logits
+        logits_by_name["real"] = logits
         loss = update.real_loss(params.objective, logits)
         loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, labels)
         if penalise:
@@ -421,7 +423,7 @@ def losses_by_hand(
 
     def of_generator() -> Tensor:
         logits, class_logits = discriminator(fakes, labels)
-        said["fake in the generator's update"] = logits
+        logits_by_name["fake in the generator's update"] = logits
         loss = update.generator_loss(params.objective, logits)
         return loss + params.auxiliary_generator * cross_entropy(class_logits, labels)
 
@@ -436,12 +438,16 @@ def losses_by_hand(
         yield generator, of_generator()
 
 
-def stats_by_hand(objective: str, said: dict[str, Tensor]) -> Tensor:
+def stats_by_hand(objective: str, logits_by_name: dict[str, Tensor]) -> Tensor:
     """Of one step. Without class losses and penalties: those would hide who is ahead."""
-    real, fake, half = said["real"], said["fake"], 0.0 if objective == "logistic" else 0.5
+    real, fake, half = (
+        logits_by_name["real"],
+        logits_by_name["fake"],
+        0.0 if objective == "logistic" else 0.5,
+    )
     values = (
         update.fake_loss(objective, fake) + update.real_loss(objective, real),
-        update.generator_loss(objective, said["fake in the generator's update"]),
+        update.generator_loss(objective, logits_by_name["fake in the generator's update"]),
         real.mean(),
         fake.mean(),
         (real > half).float().mean(),
@@ -468,8 +474,8 @@ def by_hand(params: TrainParams) -> tuple[dict[str, Tensor], Tensor]:
     of, rows = dict(zip(networks, optimizers, strict=True)), []
     steps = batches(params, params.log_every, range(params.total_steps))
     for step, batch in enumerate(steps):
-        penalise, said = step % params.r1_every == 0, dict[str, Tensor]()
-        for network, loss in losses_by_hand(params, *networks, penalise, batch, said):
+        penalise, logits_by_name = step % params.r1_every == 0, dict[str, Tensor]()
+        for network, loss in losses_by_hand(params, *networks, penalise, batch, logits_by_name):
             of[network].zero_grad()
             loss.backward(inputs=list(network.parameters()))
             if params.gradient_clip:
@@ -477,7 +483,7 @@ def by_hand(params: TrainParams) -> tuple[dict[str, Tensor], Tensor]:
             of[network].param_groups[0]["lr"] = learning_rate(params, step)
             of[network].step()
         average = average.lerp(weights_of(state.generator), average_weight(params, step))
-        rows.append(stats_by_hand(params.objective, said))
+        rows.append(stats_by_hand(params.objective, logits_by_name))
     records = [part.mean(dim=0) for part in torch.stack(rows).split(params.log_every)]
     weights = {"generator": average, "discriminator": weights_of(state.discriminator)}
     return weights, torch.stack(records)
