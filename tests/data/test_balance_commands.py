@@ -76,7 +76,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
         with pytest.raises(CganError, match=words):
             balance(source, None, 0.0, 1, out, said.append)
     with pytest.MonkeyPatch.context() as patch:
-        fill = "cgan.pipeline.data.balance.fill"
+        fill = "cgan.pipeline.data.balance.fill_classes"
         patch.setattr(fill, lambda *given: pytest.fail(f"believed {given[4]}"))
         with pytest.raises(pytest.fail.Exception, match=r"believed 0\.99"):
             balance(str(GENERATOR), None, 0.99, 1, "drawn/sure.csv", said.append)
