@@ -18,6 +18,7 @@ from gated import gated, of_store, train
 from gated import root as root
 from gated import second as second
 from mlflow import MlflowClient
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from tracked import Store
 
 from cgan.drawing.generator import Generator
@@ -31,7 +32,7 @@ from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
 from cgan.pipeline.registry.client import LAST_VERDICT, Registry, open_registry
 from cgan.pipeline.registry.decision import COMPARED, LIMITS
-from cgan.pipeline.registry.gate import _against
+from cgan.pipeline.registry.gate import DESCRIPTION_CHARACTERS, _against, shortened
 from cgan.quality.judge import load_judge, save_judge
 from cgan.verdict import Report
 
@@ -394,3 +395,16 @@ def test_the_registered_model_draws_as_its_file_without_this_project(
     package, *drawn = said.split()
     assert not package.startswith(str(ROOT)), "the package that comes with the model"
     assert [base64.b64decode(each) for each in drawn] == expected
+
+
+def test_a_long_verdict_fits_into_the_version_s_description_and_says_where_the_rest_is() -> None:
+    """MLflow's column is VARCHAR(5000), which PostgreSQL keeps to."""
+    column = SqlModelVersion.__table__.c.description.type
+    assert column.length == DESCRIPTION_CHARACTERS
+    lines = [f"- class {number} is worse" for number in range(1000)]
+    page = shortened("\n".join(lines))
+    assert DESCRIPTION_CHARACTERS - 60 < len(page) <= DESCRIPTION_CHARACTERS
+    *kept, empty, last = page.split("\n")
+    assert kept == lines[: len(kept)] and not empty
+    assert last == "… The rest is in gate/gate.md of its run."
+    assert shortened("short") == "short"

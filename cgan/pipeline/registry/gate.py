@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 AGAINST = "gate.against"
+DESCRIPTION_CHARACTERS = 5000  # of a version, in MLflow's databases
 STILL_BLOCKED = "nothing has changed since it was judged:"
 SUMMARIES = {
     "unchanged": "needs no new verdict",
@@ -165,6 +166,14 @@ def _conclude(report: Report, version: Version, verdict: str) -> None:
     report.write(project.GATE_REPORT, project.GATE_TEXT)
 
 
+def shortened(page: str) -> str:
+    """For MLflow's column of 5,000 characters: SQLite takes more, PostgreSQL refuses the update."""
+    if len(page) <= DESCRIPTION_CHARACTERS:
+        return page
+    rest = f"\n\n… The rest is in {GATE_FOLDER}/{project.GATE_TEXT.name} of its run."
+    return page[: DESCRIPTION_CHARACTERS - len(rest)].rpartition("\n")[0].rstrip() + rest
+
+
 def _record(registry: Registry, version: Version, report: Report, against: str) -> None:
     """The verdict where MLflow shows it: the version's tags and page, the run's numbers, the reports."""
     client, run_id = registry.client, version.run_id
@@ -175,6 +184,6 @@ def _record(registry: Registry, version: Version, report: Report, against: str) 
         if metrics.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
             client.log_metric(run_id, f"gate/{name}", value)
     page = spaced(report.body(PICTURE.replace(RUN_ID, run_id)))
-    client.update_model_version(registry.model, str(version.number), page)
+    client.update_model_version(registry.model, str(version.number), shortened(page))
     tags = {VERDICT: report.verdict, SUMMARY: report.summary, AGAINST: against}
     registry.tag(version.number, tags)
