@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 import socket
 import sys
@@ -84,6 +85,13 @@ def test_an_empty_clone_says_what_to_do_and_makes_nothing_itself(root: Path) -> 
     text = screen(root)
     assert "Data not fetched yet: `make repro`" in text and "there is no MLflow store" in text
     assert sorted(root.rglob("*")) == before
+    # One that makes runs in checkouts has their results in its cache alone.
+    (root / ".cgan").mkdir(exist_ok=True)
+    (root / ".cgan/dvc.lock").write_text("schema: '2.0'\n")
+    os.utime(root / ".cgan/dvc.lock", (1_800_000_000, 1_800_000_000))
+    text = screen(root)
+    assert "a scheduled run left them on 15 Jan 08:00 UTC" in text
+    assert f"`cp {root.resolve()}/.cgan/dvc.lock . && dvc checkout`" in text
 
 
 def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(root: Path) -> None:
@@ -240,7 +248,13 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     assert "  in MLflow     not recorded yet: dvc repro" in summary()
     write(Path("models/mlflow_run.json"), {"run_id": "77"})
     shown = summary()
-    assert "  cgan draw 'a red dog, cat, eel' --seed" in shown and " cgan ui, then http:" in shown
+    assert "  cgan draw 'a red dog, cat, eel' --seed" in shown
+    assert (
+        "  in MLflow     in the store of the machine that recorded it, not in this one's" in shown
+    )
+    server = {"run_id": "77", "experiment_id": "5", "tracking_uri": "http://me:secret@runs.example"}
+    write(Path("models/mlflow_run.json"), server)
+    assert "  in MLflow     http://runs.example/#/experiments/5/runs/77" in summary()
     for name, content, good in (
         ("judge", "[1]", judge),
         ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}', judge),

@@ -14,7 +14,7 @@ from cgan.files import locked, read_json
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import SUMMARY, open_registry
 from cgan.pipeline.tracking.store import experiment_name, refuse_trash
-from cgan.project import CSV_SOURCE, training_folder, training_lock
+from cgan.project import CSV_SOURCE, LOCK, home, training_folder, training_lock
 from cgan.text import printable
 
 ANSWER_S = 3  # that a server may take
@@ -60,6 +60,10 @@ def _hours(time: timedelta) -> str:
 def _data(root: Path) -> Iterator[tuple[str, str]]:
     data = read_json(root / CSV_SOURCE) if (root / CSV_SOURCE).exists() else None
     words = data and f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
+    if not words and (last := home(root) / LOCK).is_file():  # runs work in checkouts
+        ended = datetime.fromtimestamp(last.stat().st_mtime, UTC)
+        words = f"in the cache, as a scheduled run left them on {ended:%d %b %H:%M} UTC: `cp {last} . && dvc "
+        words += "checkout` brings them here"
     yield "Data", words or "not fetched yet: `make repro` or `dvc repro`"
 
 

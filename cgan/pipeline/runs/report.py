@@ -159,7 +159,16 @@ def _in_mlflow(run: dict[str, Any], command: Path | str) -> str:
     """Where the page of a run is."""
     if not run.get("run_id"):
         return "not recorded yet: dvc repro"
-    uri = store_uri(project_root())
-    place = without_credentials(uri) if is_server(uri) else UI
-    page = mlflow_page(place, str(run.get("experiment_id") or 0), run["run_id"])
-    return page if is_server(uri) else f"{command} ui, then {page}"
+    place = str(run.get("experiment_id") or 0), run["run_id"]
+    recorded = str(run.get("tracking_uri") or store_uri(project_root()))
+    if is_server(recorded):
+        return mlflow_page(without_credentials(recorded), *place)
+    if not _is_in_store(run["run_id"]):
+        return "in the store of the machine that recorded it, not in this one's"
+    return f"{command} ui, then {mlflow_page(UI, *place)}"
+
+
+def _is_in_store(run_id: str) -> bool:
+    with contextlib.suppress(Exception), open_registry() as registry:  # of MLflow, of a database
+        return bool(registry.client.get_run(run_id))
+    return False
