@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from cgan import git
@@ -71,10 +72,29 @@ def clone(source: Path, commit: str) -> Iterator[Path]:
         yield folder
 
 
+def tag_results(name: str) -> None:
+    """Tag, in the project, a commit with the dvc.lock and params.yaml of this checkout: so its results
+    have a name, for `dvc metrics diff` and `git checkout`, and `dvc gc --all-tags` keeps them."""
+    head = git.git("rev-parse", "HEAD").decode().strip()
+    with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
+        # A push from a clone without history would be refused.
+        index, project = f"{temporary}/index", Path(os.environ[SOURCE])
+        there = partial(git.git, folder=project, GIT_INDEX_FILE=index)
+        there("read-tree", head)
+        for file in ("dvc.lock", "params.yaml"):
+            blob = there("hash-object", "-w", Path(file).resolve()).decode().strip()
+            there("update-index", "--add", "--cacheinfo", f"100644,{blob},{file}")
+        tree = there("write-tree").decode().strip()
+        itself = ("-c", "user.name=cgan", "-c", "user.email=cgan@localhost")
+        commit = there(*itself, "commit-tree", tree, "-p", head, "-m", name).decode().strip()
+        there("update-ref", f"refs/tags/{name}", commit)
+
+
 def environment(source: Path, folder: Path) -> dict[str, str]:
     """What a process in the checkout needs, and its children: the project's Home and MLflow store."""
     return {
         CHECKOUT: str(folder),
+        SOURCE: str(source),
         "CGAN_HOME": str(home(source)),
         "PYTHONPATH": str(folder),
         STORE: store_uri(source),

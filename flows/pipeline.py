@@ -23,15 +23,18 @@ from prefect.states import Cancelled, Completed, Failed
 
 from cgan.errors import CganError
 from cgan.files import read_json, write_bytes
+from cgan.git import GitError
 from cgan.hosts import beside_proxies
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
 from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
-from flows.checkout import CHECKOUT
+from flows.checkout import CHECKOUT, tag_results
 from flows.repro import Work, alone, dvc, has_remote, publish, relay, repro, require_prefect, run
+from flows.turns import elder
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
-WITHOUT_CHANGE = "Judged"  # for a moment, the state of a run that becomes Blocked
+# States of type Cancelled, and what their runs are for a moment before: the engine would log them as errors.
+CANCELLED = {"Judged": "Blocked", "Ended": "Cancelled"}
 
 
 @task(description="Is all of params.yaml valid?")
@@ -107,13 +110,13 @@ def push() -> State[Any]:
     return run("dvc", "push", "--run-cache")
 
 
-def _show_blocked(flow: Any, flow_run: Any, state: State[Any]) -> None:
-    """*Blocked* is neither green nor a failure, for nothing is broken, and the champion stays: its type is
-    Cancelled. It is no return value, which the engine would log as an error, with a traceback."""
-    if state.name == WITHOUT_CHANGE:
-        blocked: State[Any] = Cancelled(name="Blocked", message=state.message)
+def _show_cancelled(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """*Blocked*, and a night that ends for an elder one, are neither green nor failures, for nothing is
+    broken: their type is Cancelled."""
+    if name := CANCELLED.get(str(state.name)):
+        shown: State[Any] = Cancelled(name=name, message=state.message)
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(flow_run.id, blocked, force=True)
+            client.set_flow_run_state(flow_run.id, shown, force=True)
 
 
 def _run_name() -> str:
@@ -123,7 +126,7 @@ def _run_name() -> str:
     return " · ".join([name.strip(), *(f"{key}={value}" for key, value in overrides.items())])
 
 
-@flow(name="cgan", flow_run_name=_run_name, persist_result=False, on_completion=[_show_blocked])
+@flow(name="cgan", flow_run_name=_run_name, persist_result=False, on_completion=[_show_cancelled])
 def pipeline(
     refresh: bool = False, overrides: dict[str, Any] | None = None, gate: bool = True
 ) -> State[Any]:
@@ -136,6 +139,8 @@ def pipeline(
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
     here = os.environ.get(CHECKOUT)
+    if older := elder():
+        return _ended_for(older)
     with alone(relay):
         try:
             remote = bool(here) and has_remote()
@@ -147,21 +152,33 @@ def pipeline(
                 _require(stage(work), f"Stage `{stage.name}`: ")
             recorded = record(work)
             if recorded.is_failed():  # MLflow is away: the next run records the training
-                _keep(work, str(recorded.message))
+                _keep(work, str(recorded.message), "not-recorded")
             _require(recorded, "Stage `record`: ")
             judged = _require(judge(), "Gate: ") if gate else None
             message = publish(judged is not None)
-            _keep(work, message)
+            _keep(work, message, str(judged.name).lower() if judged else "completed")
         except CganError as error:
+            if older := elder():
+                return _ended_for(older)
             return Failed(message=str(error))
     name = judged.name if judged else "Completed"
-    return Completed(name=WITHOUT_CHANGE if name == "Blocked" else name, message=message)
+    return Completed(name="Judged" if name == "Blocked" else name, message=message)
 
 
-def _keep(work: Work, message: str) -> None:
+def _ended_for(name: str) -> State[Any]:
+    return Completed(name="Ended", message=f"`{name}` is still running")
+
+
+def _keep(work: Work, message: str, end: str) -> None:
     """The results, for the checkouts of later runs, here and on other machines."""
     if os.environ.get(CHECKOUT):  # the next one begins with these results
         write_bytes(home() / LOCK, LOCK.read_bytes())
+        if end != "unchanged":
+            start = f"{runtime.flow_run.scheduled_start_time:%Y-%m-%dT%H%M}"
+            try:
+                tag_results(f"run/{start}-{end}-{str(runtime.flow_run.id)[:8]}")
+            except GitError as error:
+                relay(f"WARNING: the results have no tag, for `dvc gc` to keep them: {error}")
     if work.remote:
         _require(push(), "dvc push: ", f"\nThe results are in this machine's cache.\n{message}")
 

@@ -39,8 +39,8 @@ from flows.checkout import SOURCE, clone
 from flows.repro import output_of, say
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
+SETTINGS = Path(__file__).parents[1] / "deploy/servers.env"
 POOL = "cgan"  # of supervisord.conf and prefect.yaml
-AUTOMATION = "cgan: heartbeats stopped"  # its name in silent.yaml
 PORTS = {"mlflow": 5000, "prefect": 4200}
 LINE_EVERY_S = 15.0  # while a program starts
 END_S = 60.0  # that a worker takes to end a run, which saves a checkpoint
@@ -74,8 +74,14 @@ def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
     yield f"export PREFECT_API_URL={site_of(LOOPBACK, servers['prefect'])}/api"
 
 
+def settings() -> dict[str, str]:
+    """What deploy/servers.env tells the servers, the worker and its runs."""
+    lines = SETTINGS.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
 def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
-    """Of every process here: yours, and what supervisord.conf fills in."""
+    """Of every process here: deploy/servers.env, yours, and what supervisord.conf fills in."""
     mlflow = site_of(LOOPBACK, ports["mlflow"])
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
     environment |= beside_proxies(environment)
@@ -86,6 +92,7 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     # A socket's path has 107 bytes at most, and the supervisor makes it absolute.
     here = "/proc/self/cwd/" if Path("/proc/self").exists() else ""
     return {
+        **settings(),
         **environment,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]]),
         "PYTHONPATH": str(root),
@@ -182,21 +189,16 @@ def deploy(root: Path) -> Iterator[str]:
             variables = {**os.environ, **beside_proxies(os.environ)}
             variables |= {"PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
 
-            def prefect(*command: str) -> None:
-                client = (sys.executable, "-m", "prefect", "--no-prompt")
-                output_of(*client, *command, folder=folder, environment=variables)
+            def prefect(*module: str) -> None:
+                output_of(sys.executable, "-m", *module, folder=folder, environment=variables)
 
             # A slow machine's worker may not have made the pool yet, and without it nothing is deployed.
-            pool, automation = (POOL, "--type", "process"), ("--from-file", "flows/silent.yaml")
-            for kind, name, how in (
-                ("work-pool", POOL, pool),
-                ("automation", AUTOMATION, automation),
-            ):
-                try:
-                    prefect(kind, "inspect", name)
-                except CganError:
-                    prefect(kind, "create", *how)
-            prefect("deploy", "--all")
+            try:
+                prefect("prefect", "--no-prompt", "work-pool", "inspect", POOL)
+            except CganError:
+                prefect("prefect", "--no-prompt", "work-pool", "create", POOL, "--type", "process")
+            prefect("flows.automations")
+            prefect("prefect", "--no-prompt", "deploy", "--all")
     commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
     yield f"Deployed {commit}: {site}/deployments"
     if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():

@@ -29,6 +29,7 @@ from cgan.hosts import beside_proxies, is_server, mlflow_page, without_credentia
 from cgan.markdown import in_markdown, table
 from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_PAGE, RUN_REFERENCE
 from cgan.quality.table import quality_line
+from flows.turns import watch
 
 GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
@@ -70,12 +71,20 @@ def repro(work: Work, stage: str, force: bool = False) -> State[Any]:
 
 
 def run(*module: str, fine: Sequence[int] = (0,)) -> State[Any]:
-    """`python -m MODULE …`, its output in the run's log. Failed is what `in_session` raises."""
+    """`python -m MODULE …`, its output in the run's log. Failed is what `in_session` and `require_turn`
+    raise."""
     origin = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
     origin["deployment_id"] = runtime.deployment.id
     context = {f"prefect.{name}": str(value) for name, value in origin.items() if value}
+    look = watch()
+
+    def relay_and_look(line: str) -> None:
+        relay(line)
+        look()
+
     try:
-        in_session(*module, relay=relay, variables={CONTEXT: json.dumps(context)}, fine=fine)
+        variables = {CONTEXT: json.dumps(context)}
+        in_session(*module, relay=relay_and_look, variables=variables, fine=fine)
     except CganError as error:
         return Failed(message=str(error))
     return Completed()

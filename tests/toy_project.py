@@ -106,7 +106,7 @@ def commit(folder: Path) -> None:
 def copy_code(folder: Path) -> None:
     """The packages of this repository."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for package in ("cgan", "flows"):
+    for package in ("cgan", "flows", "deploy"):
         shutil.copytree(ROOT / package, folder / package, ignore=ignored, dirs_exist_ok=True)
 
 

@@ -13,7 +13,7 @@ from toy_project import commit, copy_code, git
 
 from cgan.errors import CganError
 from cgan.git import clone_at, source
-from flows.checkout import checkout, environment
+from flows.checkout import checkout, environment, tag_results
 from flows.repro import dvc, has_remote
 
 
@@ -73,6 +73,24 @@ def test_a_process_in_a_checkout_has_the_project_s_home_store_and_remote(
     assert f"remote.storage.url={clone.parent / 'store'}" in settings
     assert f"remote.other.url={clone.parent / 'other'}" in settings
     assert f"core.site_cache_dir={folder}/.dvc/tmp/site" in settings, "it goes with the checkout"
+
+
+def test_a_run_s_results_have_a_tag_in_the_project_and_nothing_else_changes_there(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, before = head(clone), (clone / "params.yaml").read_text()
+    with checkout(clone, commit) as folder:
+        monkeypatch.setenv("CGAN_SOURCE", str(clone))
+        monkeypatch.chdir(folder)
+        (folder / "dvc.lock").write_text("of this run")
+        (folder / "params.yaml").write_text("with overrides")
+        tag_results("run/2026-11-30T0200-promoted-1a2b3c4d")
+    name = git(clone, "tag", "--list", "run/*")
+    assert name == "run/2026-11-30T0200-promoted-1a2b3c4d"
+    assert git(clone, "diff", "--name-only", commit, name).split() == ["dvc.lock", "params.yaml"]
+    assert git(clone, "show", f"{name}:dvc.lock") == "of this run"
+    assert (head(clone), (clone / "params.yaml").read_text()) == (commit, before)
+    assert git(clone, "status", "--porcelain") == ""
 
 
 def test_a_commit_pushed_later_is_fetched_and_no_branch_of_the_project_changes(clone: Path) -> None:

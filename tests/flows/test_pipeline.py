@@ -20,6 +20,8 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, run, wait_until
+from prefect import tags
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -27,12 +29,14 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Crashed, Running
 from toy_project import STAGES, attempts
 
 from cgan.errors import CganError
 from cgan.project import RUN_REFERENCE
+from flows import automations, repro, turns
 from flows import pipeline as flow
-from flows import repro
 from flows.pipeline import pipeline
 
 
@@ -116,6 +120,7 @@ def test_f79_a_night_whose_record_finds_no_mlflow_keeps_its_results_and_the_next
     prefect: None, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CGAN_CHECKOUT", str(repo))
+    monkeypatch.setenv("CGAN_SOURCE", str(repo))
     monkeypatch.setenv("CGAN_HOME", str(tmp_path / "home"))
     remote = ("remote", "add", "--default", "storage", str(tmp_path / "remote"))
     run(sys.executable, "-m", "dvc", *remote, cwd=repo)
@@ -131,6 +136,19 @@ def test_f79_a_night_whose_record_finds_no_mlflow_keeps_its_results_and_the_next
     monkeypatch.delenv("FAIL")
     assert pipeline(return_state=True).name == "Promoted"
     assert attempts() == [*STAGES, "record"]
+    # Each has a tag, whose dvc.lock keeps its results.
+    found = sorted(run("git", "tag", "--list", "run/*", cwd=repo).split(), key=len)
+    kept = "run/" + r"\d{4}-\d\d-\d\dT\d{4}"
+    assert re.fullmatch(rf"{kept}-promoted-\w{{8}}", found[0])
+    assert re.fullmatch(rf"{kept}-not-recorded-\w{{8}}", found[1]) and len(found) == 2
+    for name, recorded in zip(found, (True, False), strict=True):
+        lock = run("git", "show", f"{name}:dvc.lock", cwd=repo)
+        assert "  train:" in lock and ("  record:" in lock) == recorded
+    run(sys.executable, "-m", "dvc", "gc", "--force", "--all-tags", cwd=repo)
+    Path("samples/grid.png").unlink()
+    run("git", "checkout", found[0], "--", "dvc.lock", cwd=repo)
+    run(sys.executable, "-m", "dvc", "checkout", cwd=repo)
+    assert Path("samples/grid.png").exists(), "nothing of it is garbage"
 
 
 def test_a_gate_waits_for_that_of_another_machine(prefect: None, repo: Path) -> None:
@@ -374,3 +392,70 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
         output, _ = process.communicate(timeout=120)  # Prefect's end takes a minute at times
     assert Path("saved").exists() and process.returncode == code, output
     assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def test_a_night_ends_for_one_that_began_before_and_a_run_that_lives_takes_its_state_back(
+    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "LOOK_EVERY_S", 0.5)
+    monkeypatch.setenv("SLOW", "params")
+    monkeypatch.setenv("SECONDS", "200")
+    ended: list[str] = []
+
+    def night() -> None:
+        with tags("cgan", "night"):
+            ended.append(str(pipeline(return_state=True).name))
+
+    with get_client(sync_client=True) as client:
+
+        def state_of(run: FlowRun) -> tuple[str, str]:
+            time.sleep(0.5)
+            state = client.read_flow_run(run.id).state
+            assert state
+            return str(state.name), str(state.message)
+
+        earlier = client.create_flow_run(pipeline, name="an elder", tags=["cgan", "night"])
+        for each in (Running(), Crashed()):
+            client.set_flow_run_state(earlier.id, each, force=True)
+        known = {run.id for run in client.read_flow_runs()}
+        thread = threading.Thread(target=night, daemon=True)
+        thread.start()
+        wait_until(lambda: Path("attempts.log").exists() and attempts())
+        (elder,) = [run for run in client.read_flow_runs() if run.id not in known]
+        # What the automation does when a server was away for long; it then starts another.
+        client.set_flow_run_state(elder.id, Crashed(message="silent"), force=True)
+        wait_until(lambda: state_of(elder) == ("Running", "It was alive."), 60)
+        with tags("cgan", "night"):
+            state = pipeline(return_state=True)
+        second = client.read_flow_run(state.state_details.flow_run_id)
+        assert state_of(second) == ("Cancelled", f"`{elder.name}` is still running")
+        assert state_of(elder)[0] == "Running" and not ended
+        # One that began with another at once, or whose elder takes its state back, ends while it works.
+        client.set_flow_run_state(elder.id, Crashed(), force=True)
+        client.set_flow_run_state(earlier.id, Running(), force=True)
+        thread.join(120)
+        assert ended == ["Ended"] and attempts() == ["params"]
+        client.set_flow_run_state(earlier.id, Crashed(), force=True)
+
+
+def test_automations_are_applied_once_and_replaced_where_the_file_has_changed(
+    prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CustomWebhookNotificationBlock(name="x", url="http://127.0.0.1:9").save("cgan")
+    with get_client(sync_client=True) as client:
+
+        def ids() -> dict[str, Any]:
+            return {each.name: each.id for each in client.read_automations()}
+
+        assert automations.apply("custom-webhook/cgan") == [*ids()]
+        before = ids()
+        automations.apply("custom-webhook/cgan")
+        assert ids() == before, "it has seen the heartbeats of runs"
+        changed = tmp_path / "silent.yaml"
+        changed.write_text(automations.SILENT.read_text().replace("within: 600", "within: 700"))
+        monkeypatch.setattr(automations, "SILENT", changed)
+        automations.apply()
+        changes = {name for name, each in ids().items() if each != before[name]}
+        assert changes == {"cgan: heartbeats stopped"} and len(ids()) == 2
+        with pytest.raises(CganError, match="slack-webhook/none is no block of this"):
+            automations.apply("slack-webhook/none")

@@ -1,0 +1,81 @@
+"""Whether a run goes on, by what Prefect's server says of it and of others while it works.
+
+Prefect's own limit of a deployment is a lease of five minutes, and ends a run that cannot renew it in time,
+as while its server is away; so the limit here is a look at which runs are Running.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+from prefect import get_run_logger, runtime
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Running
+
+from cgan.errors import CganError
+
+NIGHT = "night"  # a tag of deployments in prefect.yaml: of their runs, one works at a time
+LOOK_EVERY_S = 60.0
+AT_WORK = FlowRunFilterState(
+    type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
+)
+
+
+def elder() -> str:
+    """The name of a night's run that began before this one and still works; else empty. So it is where this
+    is no run of a night, and where the server does not answer."""
+    if NIGHT in runtime.flow_run.tags:
+        nights = FlowRunFilter(tags=FlowRunFilterTags(all_=[NIGHT]), state=AT_WORK)
+        by_age = FlowRunSort.START_TIME_ASC
+        with _server() as client:
+            first, *_ = client.read_flow_runs(flow_run_filter=nights, sort=by_age)
+            if str(first.id) != runtime.flow_run.id:
+                return first.name
+    return ""
+
+
+def require_turn() -> None:
+    """Take the run's state back if the server took it for dead, having heard no heartbeat while it was away
+    itself. Raises CganError if an elder run works."""
+    if not runtime.flow_run.tags:  # of no deployment
+        return
+    with _server() as client:
+        flow_run = client.read_flow_run(runtime.flow_run.id)
+        if flow_run.state and flow_run.state.is_crashed():
+            get_run_logger().warning("Marked as Crashed, but alive: it is Running again.")
+            client.set_flow_run_state(flow_run.id, Running(message="It was alive."), force=True)
+    if name := elder():
+        raise CganError(f"`{name}` began before and is still running. This one ends.")
+
+
+def watch() -> Callable[[], None]:
+    """`require_turn`, at most once a minute, from a minute on."""
+    last = time.monotonic()
+
+    def look() -> None:
+        nonlocal last
+        if time.monotonic() - last > LOOK_EVERY_S:
+            last = time.monotonic()
+            require_turn()
+
+    return look
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[SyncPrefectClient]:
+    """Asked once: where it does not answer, the block ends, and the run's work goes on."""
+    away = contextlib.suppress(httpx.TransportError, PrefectHTTPStatusError, RuntimeError)
+    once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+    with away, once, get_client(sync_client=True) as client:
+        yield client
