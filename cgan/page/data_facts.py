@@ -66,8 +66,11 @@ def rows_of(data: Images, split: str) -> NDArray[np.int64]:
 
 
 def place(data: Images, row: int) -> dict[str, Any]:
-    """A row, counted from 1 as `cgan validate` does, its line in the CSV and its picture's file."""
-    where = {"row": int(row) + 1, "line": int(data.lines[row])}
+    """A row, counted from 1 as `cgan validate` does; of a project, its line in the CSV or its picture's file,
+    too."""
+    where: dict[str, Any] = {"row": int(row) + 1}
+    if data.source_sha256:
+        where["line"] = int(data.lines[row])
     return where | ({"file": data.files[row]} if data.files else {})
 
 
