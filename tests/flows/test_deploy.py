@@ -14,6 +14,7 @@ import yaml
 from conftest import ROOT
 from mlflow import environment_variables
 from mlflow.cli import cli as mlflow
+from mlflow.server.security_utils import should_block_cors_request
 from prefect.settings import Settings
 from prefect.settings.base import PrefectBaseSettings
 
@@ -98,6 +99,9 @@ def test_the_shared_servers_are_these_versions_and_each_password_is_asked_for() 
     assert set(re.findall(r"\$\{(\w+)", text)) - set(asked) == {"MLFLOW_ARTIFACTS_DESTINATION"}
     for service, published in ((name, each.get("ports")) for name, each in COMPOSE.items()):
         assert bool(published) == (service == "caddy"), "what does not encrypt is not reached"
+    at = COMPOSE["mlflow"]["environment"]["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert should_block_cors_request(at, "POST", []), "of its own pages"
+    assert not should_block_cors_request(at, "POST", [at])
     proxied = re.findall(r"reverse_proxy (\w+):(\d+)", (DEPLOY / "shared/Caddyfile").read_text())
     assert proxied == [("prefect", "4200"), ("mlflow", "5000")]
 
