@@ -140,11 +140,13 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
     places = Path(".cgan/evidence").glob("*/*/augmented.safetensors")
     assert len({path.read_bytes() for path in places}) == 2, "each has its own seed"
     for options, module in (
-        ({"seeds": 2}, "reports.evidence"),
+        ({"seeds": 2}, "pipeline.evidence.answer"),
         ({"folds": 2}, "downstream.rounds"),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(f"cgan.{module}.fill", lambda *given: pytest.fail(f"believed {given[4]}"))
+            patch.setattr(
+                f"cgan.{module}.fill_classes", lambda *given: pytest.fail(f"believed {given[4]}")
+            )
             with pytest.raises(pytest.fail.Exception, match=r"believed 0\.99"):
                 found(believed=0.99, **options)
     asked = missing_labels(counts := inputs.train.tensors.counts, default_per_class(counts))
