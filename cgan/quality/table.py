@@ -13,45 +13,43 @@ WEAK = 0.9  # a judge that is right on fewer real images says little of drawings
 
 
 def quality_line(evaluation: Evaluation, training_s: float | None = None) -> str:
-    """`99.4 % of the drawings show the class asked for (real images 98.6 %: they are less typical, so
-    harder), 96 % as varied overall as real images, weakest class: 9 (94 % as diverse as real images), no near
-    copies, trained in 24 s`. What a weak judge says comes last."""
+    """`Legible: 99.4 % (real images 98.6 %, less typical and so harder). Varied: 96 % of real images. Weakest
+    class: 9 (94 % as diverse as real images). No near copies. Trained in 24 s.` What a weak judge says comes
+    last."""
     parts, reason = [], evaluation.not_measurable
     if reason:
-        parts.append(f"what the drawings are worth is not measurable: {reason}")
+        parts.append(f"What the drawings are worth is not measurable: {reason}")
     accuracy = _beside_real(evaluation, "conditional_accuracy")
     weak = accuracy is not None and accuracy[1] < WEAK
     if accuracy and not weak:
-        parts.append(_accuracy_in_words(evaluation.score("conditional_accuracy"), *accuracy))
+        parts.append(f"Legible: {_legible(evaluation.score('conditional_accuracy'), *accuracy)}")
     if weak and (pair := _beside_real(evaluation, "gan_train_accuracy")):
-        learnt, taught = map(percent, pair)
-        part = f"a classifier that learnt from drawings alone is right on {learnt} of real images"
-        parts.append(f"{part}, one that learnt from real images on {taught}")
+        of_drawings, of_images = map(percent, pair)
+        part = f"A classifier trained on drawings alone is right on {of_drawings} of real images"
+        parts.append(f"{part}, one trained on real images on {of_images}")
     if (pair := _beside_real(evaluation, "recall")) and pair[1]:
         value, real = pair
-        part = f"{percent(value / real, 0)} " * (value < 0.995 * real)
-        parts.append(f"{part}as varied overall as real images")
+        parts.append(f"Varied: {percent(min(value / real, 1.0), 0)} of real images")
     if not reason and (weakest := weakest_class(evaluation)):
-        parts.append(f"weakest class: {weakest}")
+        parts.append(f"Weakest class: {weakest}")
     if pair := _beside_real(evaluation, "copies"):
         value, real = pair
-        near = f"{percent(value)} near copies (real images {percent(real)})"
-        parts.append(near if value else "no near copies")
+        near = f"Near copies: {percent(value)} (real images {percent(real)})"
+        parts.append(near if value else "No near copies")
     if accuracy and weak:
-        words = _accuracy_in_words(evaluation.score("conditional_accuracy"), *accuracy)
-        parts.append(f"by a weak judge, {words}")
+        words = _legible(evaluation.score("conditional_accuracy"), *accuracy)
+        parts.append(f"By a weak judge, legible: {words}")
     if training_s:
-        parts.append(f"trained in {training_s:,.0f} s")
-    return ", ".join(parts)
+        parts.append(f"Trained in {training_s:,.0f} s")
+    return " ".join(f"{part.removesuffix('.')}." for part in parts)
 
 
-def _accuracy_in_words(score: Score, value: float, real: float) -> str:
+def _legible(score: Score, value: float, real: float) -> str:
     low, high = score.real_interval or (0, 0)
     # Few held-out images say little of what real ones get.
     between = f", between {100 * low:.0f} and {percent(high, 0)}" * (high - low > WIDE)
-    easier = ": they are less typical, so harder" * (value > real)
-    words = f"{percent(value)} of the drawings show the class asked for "
-    words += f"(real images {percent(real)}{between}{easier})"
+    harder = ", less typical and so harder" * (value > real)
+    words = f"{percent(value)} (real images {percent(real)}{between}{harder})"
     if value and (constant := score.details.get("constant", 0.0)) > value / 2:
         words += f" (the same answer for all: {percent(constant, 0)})"
     return words

@@ -136,7 +136,7 @@ def test_page_and_health_have_the_quality_by_the_evaluation_of_the_champion_s_ru
     promote(registry, 1)
     keeper = following()
     with running(keeper) as client:
-        words = "25.0 % near copies (real images 1.0 %)"
+        words = "Near copies: 25.0 % (real images 1.0 %)."
         assert words in client.get("/").text
         assert client.get("/healthz").json()["model"]["quality"] == words
         promote(registry, 2)
