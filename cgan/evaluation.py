@@ -5,6 +5,7 @@ Whoever shows a number (page, card, tables, gate, service) reads it here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -41,7 +42,9 @@ class Metric:
     is_share: bool = True
 
     def shown(self, value: float) -> str:
-        """A value for readers: `98.6 %`, `0.3354`."""
+        """A value for readers: `98.6 %`, `0.3354`; a dash for what is no number."""
+        if not math.isfinite(value):
+            return "–"
         return percent(value) if self.is_share else f"{value:,.4g}"
 
     def bounded(self, interval: Sequence[float] | None) -> tuple[float, float] | None:
@@ -223,7 +226,9 @@ class Evaluation:
                 "" if number is None else metric.shown(number)
                 for number in (score.value, score.real)
             )
-            interval = " to ".join(map(metric.shown, score.interval or ()))
+            measured = score.value is not None and math.isfinite(score.value)
+            ends = (score.interval or ()) if measured else ()
+            interval = " to ".join(map(metric.shown, ends))
             rows.append([metric.name, value, interval, real, metric.better, metric.meaning])
         return rows
 

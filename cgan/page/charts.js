@@ -103,7 +103,7 @@ const CHARTS = {
     const many = RUN.classes.length > MOST_CLASSES;
     if (many) known.sort((a, b) => a[least] - b[least]).splice(MOST_CLASSES);
     const names = known.map(({ label }) => NAMES[label]);
-    const scale = { zero: !ranged };
+    const scale = ranged ? { zero: false, padding: 8 } : {}; // pixels, or an axis cuts the marks
     const shown = {
       mark: ranged ? { type: "point", filled: true, size: 60 } : "bar",
       encoding: {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,6 +58,8 @@ SCRIPTED = ("previews", "losses", "probes", "classes", "confusion")
 
 Table = tuple[Sequence[str], Sequence[Sequence[float]]]  # columns and rows of numbers
 EMPTY: Table = ((), ())
+# The factor to try first where an advice says more (or its inverse, where it says less).
+TRY_TIMES = {"train.total_kimg": 2, "train.score_window_scale": 1.25}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +205,6 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         advice.setdefault(row["advice"], []).append(row["label"])
     advice.pop("", None)
     settings = contents.settings or {"preset": None, "rows": []}
-    advised = [row for row in settings["rows"] if f"`{row['key']}`" in " ".join(advice)]
     facts = {
         "title": contents.title,
         "verdict": quality_line(evaluation, contents.seconds),
@@ -212,7 +213,7 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         "previews": previews,
         "losses": curve(*contents.losses),
         "probes": curve(*contents.probes),
-        "metrics": evaluation.rows(),
+        "metrics": evaluation.table()[1:],
         "measurement_context": evaluation.context,
         "usual_distance": evaluation.score("copies").details["heldout_nearest_median"],
         "classes": classes,
@@ -222,7 +223,7 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         if contents.settings
         else {_for_fit(words): advice[words] for words in advice},
         "weakest": weakest[0] if weakest else None,
-        "advised": [row for row in advised if row["key"].startswith("train.")],
+        "trials": trials(advice, settings["rows"]),
         "few_held_out": FEW_HELD_OUT,
         "less_diverse": LESS_DIVERSE,
         "unlike": (UNLIKE, VERY_UNLIKE),
@@ -244,6 +245,20 @@ def run_facts(contents: Contents) -> dict[str, Any]:
 def _for_fit(advice: str) -> str:
     """A param of the training is a keyword of `cgan.fit`, without its section of params.yaml."""
     return advice.replace("`train.", "`")
+
+
+def trials(advice: Iterable[str], settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each advice on params of the training, the one to try first: its `key`, its `value` now, and the
+    value to `try`."""
+    now = {row["key"]: row["chosen"] or row["value"] for row in settings}
+    rows: dict[str, dict[str, Any]] = {}
+    for text in advice:
+        key = next((key for key in text.split("`")[1::2] if key in TRY_TIMES), "")
+        if isinstance(value := now.get(key), int | float):
+            more = "longer" in text or "raise" in text
+            tried = value * TRY_TIMES[key] if more else value / TRY_TIMES[key]
+            rows.setdefault(key, {"key": key, "value": value, "try": float(f"{tried:.2g}")})
+    return list(rows.values())
 
 
 def _drawn(contents: Contents, cards: list[int]) -> dict[str, Any]:

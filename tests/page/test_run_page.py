@@ -32,7 +32,7 @@ from cgan.page.assemble import FOLDER, document
 from cgan.page.data_facts import whole_data
 from cgan.page.drawn_facts import CARD_SIDE, NEIGHBOURS, drawn_facts
 from cgan.page.run_facts import POINTS, curve
-from cgan.page.run_page import page_of, run_facts, write_page
+from cgan.page.run_page import page_of, run_facts, trials, write_page
 from cgan.page.tiles import preview_frames, tile
 from cgan.params.presets import PRESETS
 from cgan.pipeline.params_file import load_params
@@ -103,9 +103,10 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_real_images
     None
 ):
     run, evaluation = facts(), Evaluation.read(EVALUATION)
-    metrics = {metric.key: score for metric, score in run["metrics"]}
-    assert metrics["conditional_accuracy"] == evaluation.score("conditional_accuracy")
-    assert metrics["worst_class_accuracy"].interval is None, "the smallest of many"
+    assert run["metrics"] == evaluation.table()[1:]
+    metrics = {row[0]: row for row in run["metrics"]}
+    assert " % to " in metrics["conditional accuracy"][2]
+    assert not metrics["accuracy of the worst class"][2], "the smallest of many"
     assert run["measurement_context"] == evaluation.context
     for row, scores in zip(run["classes"], evaluation.classes, strict=True):
         same = ("accuracy", "diversity", "diversity_interval", "excess_interval", "heldout")
@@ -120,7 +121,7 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_real_images
     assert "probe/fid_judge" in run["probes"]["columns"]
     text = RUN_PAGE.read_text(encoding="utf-8")
     assert run["verdict"] == quality_line(evaluation)
-    assert f'<p class="verdict">{run["verdict"]}<' in text
+    assert f'<p class="verdict">{run["verdict"]} <' in text.replace("\N{NO-BREAK SPACE}", " ")
     assert page_data(text)["losses"] == run["losses"]
 
 
@@ -200,10 +201,10 @@ def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_
     run, text = facts(), RUN_PAGE.read_text(encoding="utf-8")
     states_of_cards = [each["state"] for each in run["cards"]]
     assert states_of_cards[:2] == ["poor"] * 2, "an untrained generator"
-    cards = text[text.index('id="cards"') : text.index('id="play"')]
+    cards = text[text.index('id="cards"') : text.index('id="evidence"')]
     assert re.findall(r'<span class="state">(\w+)[<,]', cards) == states_of_cards
     assert (
-        cards.count("A drawing of ") == 12 and f"{states_of_cards.count('poor')} are poor" in cards
+        cards.count("A drawing of ") == 12 and f"{states_of_cards.count('poor')} are poor" in text
     )
     advised = re.findall(r"<strong>([^<]*)</strong>: ", cards)
     assert advised == [", ".join(map(str, labels)) for labels in run["advice"].values()]
@@ -362,7 +363,8 @@ def test_a_page_is_written_of_a_run_in_memory_and_has_more_where_images_and_judg
     bare = Trained(generator, history, pd.DataFrame(columns=["step"]), {})
     write_page(RUN_PAGE, bare, evaluation, cache=CACHE)
     text = RUN_PAGE.read_text(encoding="utf-8")
-    assert f'<p class="verdict">{quality_line(evaluation, 24.0)}<' in text
+    verdict = quality_line(evaluation, 24.0)
+    assert f'<p class="verdict">{verdict} <' in text.replace("\N{NO-BREAK SPACE}", " ")
     absent = ("data", "labels", "drawings", "params", "lineage")
     assert not [part for part in absent if f'id="{part}"' in text]
     assert not re.search(r"dvc (repro|exp|checkout|pull)", text), "there is no project"
@@ -517,3 +519,16 @@ def test_a_run_that_has_not_reached_mlflow_is_told_with_what_shows_it_later() ->
     assert "<code>cgan report</code>" in text and "cgan reproduce" not in text
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(set(ids)) == len(ids), "an id is one element's"
+
+
+def test_an_advice_comes_with_the_value_to_try_first() -> None:
+    rows = [
+        {"key": "train.total_kimg", "value": 160.0, "chosen": ""},
+        {"key": "train.score_window_scale", "value": "auto", "chosen": 2.0},
+    ]
+    longer = {"key": "train.total_kimg", "value": 160.0, "try": 320.0}
+    assert trials([states.VARIED, states.LEGIBLE, states.NOT_DRAWN], rows) == [longer]
+    key = "train.score_window_scale"
+    assert trials([states.SAMPLED_LEGIBLE], rows) == [{"key": key, "value": 2.0, "try": 2.5}]
+    assert trials([states.SAMPLED_VARIED], rows) == [{"key": key, "value": 2.0, "try": 1.6}]
+    assert trials([states.VARIED], []) == []
