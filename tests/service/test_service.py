@@ -189,7 +189,7 @@ def test_the_page_says_what_is_served_how_good_it_is_and_the_addresses_of_its_pi
             assert client.get(f"/{address.replace('&amp;', '&')}").status_code == 200
     with running(Keeper("digits")) as client:
         page = client.get("/").text
-        assert re.search(r"<p>99\.\d % ", page)
+        assert re.search(r"<p>Legible: 99\.\d % ", page)
         assert "99" in client.get("/healthz").json()["model"]["quality"]
 
 
