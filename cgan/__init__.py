@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cgan.disclosure import Sharing, sharing
     from cgan.drawing.generator import Generator
     from cgan.evaluation import Evaluation
     from cgan.fitting import Run, fit
@@ -22,11 +23,13 @@ __all__ = [
     "Generator",
     "Images",
     "Run",
+    "Sharing",
     "__version__",
     "evaluate",
     "evidence",
     "fit",
     "read",
+    "sharing",
     "write_page",
 ]
 _MODULES = {
@@ -35,10 +38,12 @@ _MODULES = {
     "Generator": "cgan.drawing.generator",
     "Images": "cgan.images",
     "Run": "cgan.fitting",
+    "Sharing": "cgan.disclosure",
     "evaluate": "cgan.quality.evaluation",
     "evidence": "cgan.usefulness",
     "fit": "cgan.fitting",
     "read": "cgan.readers.sources",
+    "sharing": "cgan.disclosure",
     "write_page": "cgan.page.run_page",
 }
 

@@ -160,6 +160,13 @@ def card(
             help="Allow it for a local score sampler, whose file is its training images.",
         ),
     ] = False,
+    publish_leaks: Annotated[
+        bool,
+        typer.Option(
+            "--publish-leaks",
+            help="Allow it although `cgan sharing` found that it gives images away.",
+        ),
+    ] = False,
     model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
 ) -> None:
     """Write FOLDER with the generator, a grid of drawings, and a model card with its numbers."""
@@ -168,7 +175,8 @@ def card(
 
     source, note = (model, "") if model else default_source(GENERATOR)
     generator = Generator.load(source)
-    words = write_card_folder(generator, folder, training_images=publish_training_images)
+    allowed = {"training_images": publish_training_images, "leaks": publish_leaks}
+    words = write_card_folder(generator, folder, **allowed)
     typer.echo(words + note)
 
 

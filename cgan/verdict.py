@@ -9,7 +9,13 @@ from cgan.files import write_json, write_text
 from cgan.markdown import in_markdown, table
 
 Interval = tuple[float, float]
-NO_SHARES = ("fid_judge", "fid_over_floor", "class_shift", "drawn_shift")  # checks of other numbers
+NO_SHARES = (
+    "membership_auc",
+    "fid_judge",
+    "fid_over_floor",
+    "class_shift",
+    "drawn_shift",
+)  # checks of other numbers
 
 
 def shown(name: str, value: float) -> str:

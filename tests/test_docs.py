@@ -107,12 +107,15 @@ def test_the_page_on_python_is_true_line_by_line(
     short = JudgeParams(total_kimg=0.5, batch_size=32)
     monkeypatch.setattr("cgan.usefulness.JudgeParams", lambda: short)
     monkeypatch.setattr("cgan.quality.evaluation.JudgeParams", lambda: short)
+    monkeypatch.setattr("cgan.disclosure.JudgeParams", lambda: short)
+    monkeypatch.setattr("cgan.downstream.membership.PERMUTATIONS", 200)
     changes = {
         "cgan.fit(train, seed=1)": "cgan.fit(train, seed=1, total_kimg=0.5, batch_size=16)",
         "cgan.evaluate(run.generator, train, held_out)": "cgan.evaluate("
         "run.generator, train, held_out, params=EvaluateParams(samples=300, gan_train_kimg=0.0))",
         "cgan.evidence(train, held_out, run.generator)": "cgan.evidence("
         "train, held_out, run.generator, seeds=2)",
+        "discriminator=run.discriminator)": "discriminator=run.discriminator, pretrained=False)",
     }
     for line, shorter in changes.items():
         assert text.count(line) == 1, line
@@ -127,6 +130,8 @@ def test_the_page_on_python_is_true_line_by_line(
         "harm",
         "no difference",
     )
+    assert found["shared"].verdict in ("gives away", "nothing shown")
+    assert found["shared"].discriminator
     assert len(found["run"].history) and 0 <= found["evaluation"].score("recall").real <= 1
     assert "<canvas" in Path("run.html").read_text() and cgan.Generator.load(
         "generator.safetensors"

@@ -69,7 +69,7 @@ the repository of whoever gave you this file, not from a package index.
 - The numbers come from a single *judge*, a class network trained on the same images. Compare them with those
   of the same judge and reference alone, and never with a Fréchet distance (FID) in Inception's features.
 {one}- A class with few training images is drawn worse, and its numbers are less certain.{worst}
-{privacy}
+{privacy}{sharing}
 - It knows these classes, in this size, and nothing else. Its drawings are no evidence, and no substitute for
   real images where a mistake does harm.
 - No license is stated: which one is possible depends on the images.
@@ -98,11 +98,15 @@ SAMPLED = {
 
 
 def model_card(
-    facts: Facts, evaluation: Evaluation | None, reference: dict[str, Any], picture: str
+    facts: Facts,
+    evaluation: Evaluation | None,
+    reference: dict[str, Any],
+    picture: str,
+    sharing: str = "",
 ) -> str:
     """`facts`: of the generator's file. `evaluation`: None where it is not known; `reference`: what
     TRAINING says of its run, empty where that is not known. `picture`: where its drawings are, seen from
-    the card."""
+    the card. `sharing`: what `cgan sharing` found, in a sentence."""
     a, params = facts["architecture"], facts.get("params", {})
     classes, colour = a["classes"], "grey" if a["channels"] == 1 else "colour"
     names = names_in(facts, classes) or list(map(str, range(classes)))
@@ -118,6 +122,7 @@ def model_card(
     }
     body = BODY.format(
         **pieces | {"training": pieces["training"].format(**made)},
+        sharing=f"\n- {in_markdown(sharing)}" * bool(sharing),
         classes=classes,
         version=__version__,
         picture=picture,

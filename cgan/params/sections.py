@@ -274,6 +274,7 @@ class GateParams(Section):
     max_fid_over_floor: Annotated[float, Field(ge=0)] = 0.6
     min_coverage_of_floor: Share = 0.80
     max_copies_over_floor: Share = 0.02
+    max_membership_auc: Annotated[float, Field(gt=0.5, le=1)] | None = None
     min_worst_class_diversity: Share = 0.80
     min_diversity_of_champion: Share = 0.9
     min_judge_accuracy: Share = 0.90

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from cgan.downstream.membership import Attack
 from cgan.evaluation import ClassScores, Evaluation, Score
 from cgan.images import Images
 from cgan.model.networks import Architecture, build_generator
@@ -24,6 +25,7 @@ from cgan.pipeline.registry.decision import (
     check_limits,
     compare,
     decide,
+    membership,
     unlike_real,
 )
 from cgan.pipeline.registry.judging import drawings_look
@@ -325,6 +327,39 @@ def test_f52_a_limit_is_checked_at_the_pessimistic_end_of_its_interval(
     assert name != "diversity" or "of class n1," in found.what
 
 
+def test_who_was_trained_on_is_limited_at_the_pessimistic_end_and_a_small_hold_out_passes_nothing() -> (
+    None
+):
+    attack = Attack(
+        name="a",
+        auc=0.52,
+        interval=(0.49, 0.549),
+        p_value=0.2,
+        detections=(),
+        members=1500,
+        others=500,
+    )
+    limits = LIMITS.model_copy(update={"max_membership_auc": 0.55})
+    kept, leaking, few = (
+        membership(each, 0.55)
+        for each in (
+            attack,
+            replace(attack, interval=(0.49, 0.551)),
+            replace(attack, auc=0.5, interval=(0.4, 0.6), others=60),
+        )
+    )
+    assert kept.passed and not leaking.passed and not few.passed
+    assert "0.551 is above it" in leaking.in_words()
+    assert "60 held-out images cannot show that it is at most 0.55; 141 held-out" in few.in_words()
+    no_number = membership(replace(attack, interval=(0.4, 0.6), members=90), 0.55).in_words()
+    assert "no hold-out could, of so few to train on" in no_number
+    names = [
+        {check.name for check in decide(by_hand(), None, NO_LOOK, *rest).checks}
+        for rest in ((limits, attack), (LIMITS, attack), (limits,))
+    ]
+    assert ["membership_auc" in each for each in names] == [True, False, False]
+
+
 def test_each_check_has_the_limit_that_params_yaml_names() -> None:
     found = check_limits(by_hand(real_copies=0.015, diversity=[None, flat(0.9)]), LIMITS)
     assert {check.name: check.limit for check in found} == {
@@ -350,6 +385,7 @@ def test_the_limits_are_those_that_the_tables_of_the_log_were_made_with() -> Non
         "max_fid_over_floor": 0.6,
         "min_coverage_of_floor": 0.8,
         "max_copies_over_floor": 0.02,
+        "max_membership_auc": None,
         "min_worst_class_diversity": 0.8,
         "min_diversity_of_champion": 0.9,
         "min_judge_accuracy": 0.9,

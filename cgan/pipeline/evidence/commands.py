@@ -1,4 +1,4 @@
-"""The command `cgan evidence`."""
+"""The commands `cgan evidence` and `cgan sharing`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -49,3 +49,19 @@ def evidence(
 
     options = Options(per_class, believed, folds, seeds, test, drawn)
     find_evidence(load_params(), options, typer.echo)
+
+
+@app.command(rich_help_panel=JUDGE)
+def sharing(
+    drawn: Annotated[
+        Path | None,
+        typer.Option(help="Drawings by another generator, one folder per class."),
+    ] = None,
+    seeds: Annotated[int, from_2_to_20("Train the classifiers with this many seeds.")] = 3,
+) -> None:
+    """Say whether drawings can stand in for the images, and what they give away of these (minutes)."""
+    require_project()
+    from cgan.pipeline.evidence.sharing import find_sharing
+    from cgan.pipeline.params_file import load_params
+
+    find_sharing(load_params(), drawn, seeds, typer.echo)

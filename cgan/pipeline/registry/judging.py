@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cgan.downstream.attacker import Attacker, drawings_to_attack
+from cgan.downstream.membership import Attack
 from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation
 from cgan.markdown import table
@@ -137,7 +139,8 @@ def judge(report: Report, match: Match, params: Params) -> str:
         champion = conditions.measure([drawn_before])
         report.facts["champion_measured"] = _values(champion)
     looks = drawings_look(drawn, seen.features, conditions)
-    decision = decide(challenger, champion, looks, params.gate)
+    attack = _attack(match.inputs, params) if params.gate.max_membership_auc else None
+    decision = decide(challenger, champion, looks, params.gate, attack)
     context = conditions.context(str(match.inputs.facts["digest"])) | {"replicates": REPLICATES}
     report.facts |= {
         "checks": [asdict(check) for check in decision.checks],
@@ -151,6 +154,14 @@ def judge(report: Report, match: Match, params: Params) -> str:
     report.sections["Measured with"] = table(("", ""), context.items())
     report.reasons = [*decision.reasons, *report.reasons]
     return decision.verdict
+
+
+def _attack(inputs: Inputs, params: Params) -> Attack:
+    """Who was in the training data, by the pixels of drawings alone."""
+    train, seed = inputs.train, params.evaluate.seed
+    drawn = drawings_to_attack(inputs.model, train, seed)
+    attacker = Attacker.of(train, inputs.held_out, seed)
+    return attacker.on_drawings(attacker.by_pixels(drawn), drawn, pretrained=False)[0]
 
 
 def _values(evaluation: Evaluation) -> dict[str, float]:

@@ -11,26 +11,61 @@ from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, write_text
 from cgan.model.model_file import save_generator
-from cgan.project import CARD, EVALUATION, GENERATOR, GRID, TRAINING
+from cgan.project import (
+    CARD,
+    EVALUATION,
+    GENERATOR,
+    GIVES_AWAY,
+    GRID,
+    SHARING,
+    SHARING_TEXT,
+    TRAINING,
+)
 from cgan.quality.table import stated_evaluation
 
 
-def write_card_folder(generator: Generator, folder: Path, *, training_images: bool = False) -> str:
-    """Write the folder → what it holds, in words. Raises CganError where it holds something already, and
-    where the generator's file is its training images and nobody said that these may be published."""
+def write_card_folder(
+    generator: Generator, folder: Path, *, training_images: bool = False, leaks: bool = False
+) -> str:
+    """Write the folder → what it holds, in words.
+
+    Raises CganError where it holds something already; where the generator's file is its training images,
+    which `training_images` allows; and where `cgan sharing` found that it gives images away, which `leaks`
+    allows.
+    """
     if generator.holds_training_images and not training_images:
         raise CganError(
             f"{folder}: not written. {generator.caution} If they may be published, add "
             "--publish-training-images."
+        )
+    found = _sharing(generator)
+    if found.get("verdict") == GIVES_AWAY and not (leaks or training_images):
+        raise CganError(
+            f"{folder}: not written. {SHARING_TEXT}: {found['sentence']} To publish it all the same, add "
+            "--publish-leaks."
         )
     evaluation, reference = known(generator)
     labels = list(range(min(generator.classes, 10)))
     with new_folder(folder) as new:
         save_generator(new / GENERATOR.name, generator.model, generator.facts)
         generator.picture(labels, rows=4).save(new / GRID.name)
-        write_text(new / CARD.name, model_card(generator.facts, evaluation, reference, GRID.name))
+        write_text(
+            new / CARD.name,
+            model_card(
+                generator.facts, evaluation, reference, GRID.name, found.get("sentence", "")
+            ),
+        )
     note = "" if evaluation else "; this generator has no evaluation, so the card has no numbers"
     return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
+
+
+def _sharing(generator: Generator) -> dict[str, Any]:
+    """What `cgan sharing` found of these weights; empty where it did not look at them."""
+    if SHARING.is_file():
+        found: dict[str, Any] = read_json(SHARING)
+        if found.get("generator_digest") == generator.facts["digest"]:
+            return found
+    return {}
 
 
 def known(generator: Generator) -> tuple[Evaluation | None, dict[str, Any]]:

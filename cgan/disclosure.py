@@ -1,0 +1,167 @@
+"""`cgan.sharing`: may the drawings be shared in place of the images?"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cgan.contact_sheet import in_rows, with_names
+from cgan.downstream.alone import drawings_alone
+from cgan.downstream.attacker import Attacker, drawings_to_attack
+from cgan.downstream.membership import FloatArray
+from cgan.downstream.pretrained import is_installed
+from cgan.downstream.rounds import units_of
+from cgan.downstream.sharing import Copies, Exposed, Sharing
+from cgan.errors import CganError, DataError
+from cgan.images import Images
+from cgan.model.hardware import choose_hardware, deterministic
+from cgan.model.model_file import digest_of
+from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
+from cgan.notebook import progress_bar
+from cgan.params.sections import JudgeParams
+from cgan.quality.evaluation import require_kind, require_same_classes, shared_images
+from cgan.quality.judge import Progress
+from cgan.quality.likeness import AT_MOST, ENOUGH, find_replicas, nearest
+
+if TYPE_CHECKING:
+    from cgan.drawing.generator import Generator
+
+MIN_SEEDS = 2
+SHOWN = 10
+
+
+def sharing(
+    train: Images,
+    held_out: Images,
+    generator: Generator | Images,
+    *,
+    discriminator: DiscriminatorNetwork | None = None,
+    seeds: int = 3,
+    recipe: JudgeParams | None = None,
+    pretrained: bool | None = None,
+    device: str = "auto",
+    seed: int = 1,
+    progress: Progress = progress_bar,
+) -> Sharing:
+    """Ask what drawings can do in place of the images that must not be shared, and what they give away.
+
+    *Instead of the images*: classifiers trained on drawings alone, as many of each class as `train` has, and
+    on `train`, `seeds` of each; both tested on `held_out`. `recipe`: their network and length.
+
+    *Who was in it*: can an attacker who has the drawings tell the images of `train` from those of
+    `held_out`? He asks how near the nearest drawing of the class lies, by pixels and by the features of a
+    pretrained network (`pretrained`: None where it is installed), beside the nearest other real image
+    (GAN-Leaks, Chen et al., arXiv:1909.03935). The answers are the AUC, and the share of members found at
+    1 % and 0.1 % false alarms (Carlini et al., arXiv:2112.03570). Of a group of images one counts. The same
+    is asked of the generator's file, by reconstruction of some images, and of `discriminator` (LOGAN, Hayes
+    et al., arXiv:1705.07663).
+
+    `generator`: that was trained on `train`; or drawings by another one, as `Images`, whose file is then not
+    attacked. `seed`: of the drawings, and of which images are looked at. Takes minutes.
+
+    Raises DataError where the sets do not belong together or too few are held out, CganError for fewer
+    than two seeds.
+    """
+    _check(train, held_out, generator, seeds)
+    hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
+    attacker = Attacker.of(train, held_out, seed)
+    with deterministic():
+        if isinstance(generator, Images):
+            drawn = alone = generator
+        else:
+            drawn = drawings_to_attack(generator.model, train, seed)
+            alone = drawn.at(slice(len(train)))
+        fitted = recipe, seeds, hardware, progress
+        classifier = drawings_alone(train, alone, held_out, units_of(held_out), *fitted)
+        scores = attacker.by_pixels(drawn)
+        looks = is_installed() if pretrained is None else pretrained
+        on_drawings = attacker.on_drawings(scores, drawn, looks, progress)
+        network = None if isinstance(generator, Images) else generator.model
+        gan = network if isinstance(network, GeneratorNetwork) else None
+        file = attacker.on_generator(gan, progress) if gan else None
+        # It looks at the first ones, which may be of one class.
+        order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))
+        mixed = (part[order] for part in drawn.tensors[:2])
+        compared = find_replicas(*mixed, train, held_out, seed)
+    held = min(AT_MOST, len(held_out))
+    exposed, picture = _most_exposed(train, attacker, scores, drawn)
+    return Sharing(
+        classifier=classifier,
+        attacks=tuple(on_drawings),
+        copies=Copies(
+            share=float(compared.is_replica.double().mean()),
+            real=compared.real,
+            compared=len(compared.is_replica),
+            real_compared=min(max(held, ENOUGH), held + len(train)),
+        ),
+        exposed=exposed,
+        train_images=len(train),
+        held_out_images=len(held_out),
+        drawings=len(drawn),
+        class_names=tuple(train.class_names),
+        file=file,
+        discriminator=attacker.on_discriminator(discriminator) if discriminator else None,
+        holds_training_images=getattr(generator, "holds_training_images", False),
+        generator_digest=digest_of(network.state_dict()) if network is not None else None,
+        picture=picture,
+    )
+
+
+def _check(train: Images, held_out: Images, generator: Generator | Images, seeds: int) -> None:
+    if seeds < MIN_SEEDS:
+        raise CganError(
+            f"seeds is {seeds}, expected at least {MIN_SEEDS}: their spread is part of the interval."
+        )
+    parts = {"held_out": held_out}
+    if isinstance(generator, Images):
+        parts["generator"] = generator
+    elif not hasattr(generator, "model"):
+        raise CganError(
+            f"cgan.sharing: expected a generator or drawings third, found {type(generator).__name__}. Give "
+            "`run.generator`, `cgan.Generator.load(path)`, or `cgan.read(folder)` with drawings."
+        )
+    else:
+        require_kind(generator.model, train=train, held_out=held_out)
+    expected = train.classes, *train.shape
+    for name, images in parts.items():
+        if (found := (images.classes, *images.shape)) != expected:
+            raise DataError(
+                f"{name}: expected the classes, channels, height and width of train, {expected}; found "
+                f"{found}. Give images of the same kind."
+            )
+    require_same_classes(train, **parts)
+    if shared := shared_images(train, held_out):
+        raise DataError(
+            f"held_out: expected images that are not in train; found {shared:,} that are. Make both with "
+            "`train, held_out = images.split(0.1)`."
+        )
+
+
+def _most_exposed(
+    train: Images, attacker: Attacker, scores: FloatArray, drawn: Images
+) -> tuple[tuple[Exposed, ...], bytes]:
+    """The training images that drawings come nearest to, and a picture of both."""
+    of_members = scores[attacker.member]
+    rows = attacker.rows[np.argsort(-of_members, kind="stable")[:SHOWN]]
+    some = train.at(rows)
+    drawings = nearest(some.tensors.pixels, some.tensors.labels, *drawn.tensors[:2])[1][:, 0]
+    known = drawings >= 0
+    rows, some, drawings = rows[known], some.at(known), drawings[known]
+    exposed = tuple(
+        Exposed(
+            row=int(row),
+            place=some.place(n),
+            class_name=train.class_names[some.labels[n]],
+            drawing=int(drawings[n]),
+        )
+        for n, row in enumerate(rows)
+    )
+    pixels = np.concatenate([some.pixels, drawn.pixels[drawings]])
+    kind, every = np.arange(2).repeat(len(some)), np.arange(2 * len(some))
+    sheet, png = in_rows(pixels, kind, every, 2), io.BytesIO()
+    Image.fromarray(with_names(sheet, ["in training", "drawn"])).save(png, format="PNG")
+    return exposed, png.getvalue()

@@ -1,0 +1,39 @@
+"""Classifiers trained on drawings alone, beside those trained on the images that these stand in for."""
+
+from functools import partial
+
+import torch
+
+from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
+from cgan.images import Images
+from cgan.model.hardware import Hardware
+from cgan.params.sections import JudgeParams
+from cgan.quality.judge import Progress, look, silent, train_judge
+
+IMAGES = "images"
+
+
+def drawings_alone(
+    train: Images,
+    drawn: Images,
+    test: Images,
+    units: torch.Tensor,
+    recipe: JudgeParams,
+    seeds: int,
+    hardware: Hardware,
+    progress: Progress = silent,
+) -> Effect:
+    """The accuracy on `test` of a classifier trained on `drawn`, less that of one trained on `train`: both
+    augmented, with equal networks and as many steps, once for each of `seeds`, two at least. `units` int64
+    [N]: equal ones of `test` belong together."""
+    outcomes = []
+    for seed in range(seeds):
+        of_seed, right = recipe.model_copy(update={"seed": recipe.seed + seed}), {}
+        for name, data in ((IMAGES, train), (DRAWN, drawn)):
+            batch = min(recipe.batch_size, len(data))
+            bar = partial(progress, f"classifier of {name}, seed {seed + 1}", images_a_step=batch)
+            judge = train_judge(data, of_seed, hardware.device, hardware.precision, bar)
+            seen = look(judge, test.tensors.pixels).classes
+            right[name] = seen == test.tensors.labels
+        outcomes.append(Outcome(test.tensors.labels, units, right))
+    return effect(outcomes, [IMAGES], folded=False)

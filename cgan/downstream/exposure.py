@@ -1,0 +1,132 @@
+"""How exposed a real image is: the scores of attacks that ask whether a generator was trained on it.
+
+From drawings alone: how near the nearest drawing of the class comes, beside the nearest other real image, for
+an image in a crowd has near neighbours whatever was trained (GAN-Leaks, calibrated: Chen et al.,
+arXiv:1909.03935). From a generator's file: how well it can be made to draw the image (the same paper's white
+box). From a discriminator: how real it takes the image for (LOGAN: Hayes et al., arXiv:1705.07663).
+"""
+
+import math
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgan.downstream.membership import FloatArray
+from cgan.model.hardware import exact_floats
+from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
+from cgan.model.sampling import draw_latents
+from cgan.quality.judge import Progress, silent
+from cgan.quality.likeness import nearest
+
+LEAST = 1e-3  # of a distance: a copy has none
+STARTS, STEPS, RATE = (
+    16,
+    60,
+    0.1,
+)  # latents that are tried for an image; steps of Adam from the best
+AT_ONCE = 100
+
+
+def by_pixels(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
+    """The score of each image, uint8 [N, C, H, W], by `cgan.quality.likeness`, which sees past small shifts
+    and other brightness. The images are at once what real neighbours are looked for among."""
+    to_drawn = nearest(images, labels, drawn, drawn_labels)[0][:, 0]
+    # Two of its own class, of which one is the image itself.
+    apart, rows = nearest(images, labels, images, labels, 2)
+    own = rows == torch.arange(len(images))[:, None]
+    to_real = apart.masked_fill(own, math.inf).amin(dim=1)
+    return _calibrated(to_drawn, to_real)
+
+
+def by_features(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
+    """The same by features float32 [N, D] of a network that has seen none of the images: one that was trained
+    on the members knows them by heart, and would tell them apart whatever the drawings are."""
+    to_drawn, to_real = (torch.full((len(images),), math.inf) for _ in range(2))
+    for label in labels.unique():
+        rows, drawings = (part == label for part in (labels, drawn_labels))
+        queries = images[rows]
+        if drawings.any():
+            to_drawn[rows] = torch.cdist(queries, drawn[drawings]).amin(dim=1)
+        if len(queries) > 1:
+            to_real[rows] = torch.cdist(queries, queries).fill_diagonal_(math.inf).amin(dim=1)
+    return _calibrated(to_drawn, to_real)
+
+
+def _calibrated(to_drawn: Tensor, to_real: Tensor) -> FloatArray:
+    """The nearer the drawing, the higher. Where a class has no drawings or but one image, nothing is known,
+    and all of the class score alike."""
+    known = to_drawn.isfinite() & to_real.isfinite()
+    logs = to_real.clamp(min=LEAST).log() - to_drawn.clamp(min=LEAST).log()
+    return logs.where(known, 0.0).double().numpy()
+
+
+def by_reconstruction(
+    network: GeneratorNetwork,
+    images: Tensor,
+    labels: Tensor,
+    seed: int,
+    progress: Progress = silent,
+) -> FloatArray:
+    """Minus the logarithm of the error with which `network` draws each image, uint8 [N, C, H, W], of its
+    class, beside the nearest other one of the images. The latents are found by Adam, from the best of
+    STARTS random ones."""
+    device = network.device
+    parts = torch.arange(len(images)).split(AT_ONCE)
+    bar = partial(progress, "reconstructing", images_a_step=AT_ONCE)
+    with exact_floats():
+        errors = torch.cat(
+            [
+                _error(network, images[parts[n]].to(device), labels[parts[n]].to(device), seed + n)
+                for n in bar(range(len(parts)))
+            ]
+        )
+    flat, to_real = _flat(images), torch.full((len(images),), math.inf)
+    for label in labels.unique():
+        rows = labels == label
+        if rows.sum() > 1:
+            apart = torch.cdist(flat[rows], flat[rows]).fill_diagonal_(math.inf)
+            to_real[rows] = apart.amin(dim=1)
+    return _calibrated(errors, to_real)
+
+
+def _error(network: GeneratorNetwork, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """How far from each image the nearest one is that was found, float32 [N]."""
+    targets, condition = _flat(images), network.condition(labels)
+    size = network.architecture.latent_dim
+
+    def apart(latents: Tensor) -> Tensor:
+        drawn: Tensor = network.from_condition(latents, condition).flatten(1)
+        return (drawn.float() - targets).square().sum(dim=1)
+
+    with torch.no_grad():
+        starts = draw_latents(seed, STARTS * len(images), size).to(images.device)
+        tried = starts.view(STARTS, len(images), size)
+        best = torch.stack([apart(latents) for latents in tried]).argmin(dim=0)
+    latents = tried[best, torch.arange(len(images))].clone().requires_grad_()
+    optimizer, found = torch.optim.Adam([latents], RATE), apart(latents).detach()
+    for _ in range(STEPS):
+        (gradient,) = torch.autograd.grad(apart(latents).sum(), latents)
+        latents.grad = gradient
+        optimizer.step()
+    with torch.no_grad():
+        found = torch.minimum(found, apart(latents))
+    return found.sqrt().cpu()
+
+
+@torch.inference_mode()
+def by_discriminator(network: DiscriminatorNetwork, images: Tensor, labels: Tensor) -> FloatArray:
+    """How real the discriminator takes each image of uint8 [N, C, H, W] for, as one of its class."""
+    parts = zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
+    with exact_floats():
+        logits = [network(_scaled(some), of_some)[0] for some, of_some in parts]
+    return torch.cat(logits).double().numpy().astype(np.float64)
+
+
+def _flat(images: Tensor) -> Tensor:
+    return _scaled(images).flatten(1)
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1

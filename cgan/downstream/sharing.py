@@ -1,0 +1,252 @@
+"""What drawings can do in place of images, and what they give away: the answer of `cgan.sharing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scipy.special import bdtrc
+
+from cgan import notebook
+from cgan.downstream.effect import Difference, Effect
+from cgan.downstream.membership import Attack, Detection
+from cgan.quality.metrics import wilson_interval
+from cgan.text import percent
+
+COPIES_LEVEL = 0.01  # of the test of copies; that of membership keeps the rest of 5 %
+MEMBERSHIP_LEVEL = 0.04
+NO_PROOF = (
+    "This says what was tried, on these images. No test proves that drawings keep a secret; training with "
+    "differential privacy would bound what they give away, and cgan has none."
+)
+ADVICE = "Train on more images, stop earlier, or do not share them."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """The share of `compared` drawings that lie nearer to a training image than real images do, of which
+    `real` are as near."""
+
+    share: float
+    real: float
+    compared: int
+    real_compared: int
+
+    @property
+    def leak(self) -> bool:
+        """Are they more than the upper end of what real images have, at 1 %?"""
+        usual = wilson_interval(round(self.real * self.real_compared), self.real_compared)[1]
+        count = round(self.share * self.compared)
+        return bool(count and bdtrc(count - 1, self.compared, usual) < COPIES_LEVEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposed:
+    """A training image: its row in `train`, where it came from, its class, and the row of the drawing that is
+    nearest to it."""
+
+    row: int
+    place: str
+    class_name: str
+    drawing: int
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Sharing:
+    """What drawings can do in place of the images, and what they give away. A notebook shows it.
+
+    `classifier`: accuracies of a classifier trained on drawings alone (`with_drawings`) and of one trained on
+    the images (`without`), and the interval of their difference; overall and by class. `attacks`: on
+    drawings alone. `file`: on the generator's file, None where there is none to attack. `discriminator`: None
+    where none was given. `holds_training_images`: does the generator's file? `picture`: PNG of the
+    `exposed` images above their nearest drawings; in no JSON.
+    """
+
+    classifier: Effect
+    attacks: tuple[Attack, ...]
+    copies: Copies
+    exposed: tuple[Exposed, ...]
+    train_images: int
+    held_out_images: int
+    drawings: int
+    class_names: tuple[str, ...]
+    file: Attack | None = None
+    discriminator: Attack | None = None
+    holds_training_images: bool = False
+    generator_digest: str | None = None
+    picture: bytes = field(default=b"", compare=False)
+
+    @property
+    def leaks(self) -> bool:
+        """Do the drawings give away who was in the training data? At most 5 % of those that give nothing away
+        are said to."""
+        return self.worst.p_value < MEMBERSHIP_LEVEL or self.copies.leak
+
+    @property
+    def file_leaks(self) -> bool:
+        """Does the generator's file?"""
+        return self.holds_training_images or bool(self.file and self.file.leaks)
+
+    @property
+    def verdict(self) -> str:
+        """`gives away`, or `nothing shown`: nothing that so many held-out images can show."""
+        return "gives away" if self.leaks or self.file_leaks else "nothing shown"
+
+    @property
+    def worst(self) -> Attack:
+        """Of those on drawings, the one that tells most."""
+        return min(self.attacks, key=lambda attack: (attack.p_value, -attack.auc))
+
+    @property
+    def loss(self) -> float:
+        """Accuracy of a classifier of the images less that of one of drawings, mean over the classes."""
+        return -self.classifier.overall.gain
+
+    def __repr__(self) -> str:
+        return " ".join((self.sentence, *self.reasons))
+
+    @property
+    def sentence(self) -> str:
+        """What was found of the drawings, and what a classifier loses by them."""
+        worst = self.worst
+        auc = _auc_in_words(worst)
+        change = self.classifier.overall
+        low, high = (100 * end for end in change.interval)
+        word = "gains"
+        if self.loss >= 0:
+            word, low, high = "loses", -high, -low
+        use = (
+            f"a classifier trained on them alone {word} {abs(100 * self.loss):.1f} points ({low:.1f} to "
+            f"{high:.1f}): {percent(change.with_drawings)} instead of {percent(change.without)} right"
+        )
+        if not self.leaks:
+            file = ""
+            if self.file_leaks:
+                which = "is its training images" if self.holds_training_images else "does"
+                file = f"; the generator's file {which}, so share drawings alone"
+            return (
+                f"These drawings gave nothing away that {worst.others:,} held-out images can show ({auc})"
+                f"{file}, and {use}."
+            )
+        what = f"who was in the training data ({auc})"
+        if worst.p_value >= MEMBERSHIP_LEVEL:
+            what = f"training images: {percent(self.copies.share)} of them are near copies"
+        return f"These drawings give away {what}. {ADVICE} As for their use, {use}."
+
+    @property
+    def reasons(self) -> list[str]:
+        """The rest, a sentence each."""
+        copies, worst = self.copies, self.worst
+        said = [
+            f"Near copies of training images: {percent(copies.share)} of {copies.compared:,} drawings; "
+            f"{percent(copies.real)} of real images lie as near.",
+            f"With {worst.members:,} training and {worst.others:,} held-out images (of a group, one) an AUC "
+            f"of {worst.detectable_auc:.3f} is found four times of five; 0.500 is chance.",
+        ]
+        if self.holds_training_images:
+            said.append(
+                "The generator's file holds its training images: who has the file has them."
+            )
+        elif self.file:
+            found = "gives away who was in it" if self.file.leaks else "gave nothing away either"
+            said.append(
+                f"The generator's file, by reconstruction, {found} ({_auc_in_words(self.file)})."
+            )
+        if self.discriminator:
+            advice = (
+                "tells who was in the training data: keep it on this machine"
+                if self.discriminator.leaks
+                else "told nothing; keep it on this machine all the same"
+            )
+            said.append(f"The discriminator {advice} ({_auc_in_words(self.discriminator)}).")
+        return [*said, NO_PROOF]
+
+    def rows(self) -> list[list[str]]:
+        """The attacks as a table, a header first."""
+        head = ["attack", "AUC", "95 % interval", "p"]
+        head += [
+            f"found at {percent(each.false_alarms)} false alarms"
+            for each in self.attacks[0].detections
+        ]
+        every = [*self.attacks, *filter(None, (self.file, self.discriminator))]
+        rows = [head]
+        for attack in every:
+            low, high = attack.interval
+            found = [_found_in_words(each) for each in attack.detections]
+            p_value = "< 0.001" if attack.p_value < 0.001 else f"{attack.p_value:.3f}"
+            rows.append(
+                [attack.name, f"{attack.auc:.3f}", f"{low:.3f} to {high:.3f}", p_value, *found]
+            )
+        return rows
+
+    def class_rows(self) -> list[list[str]]:
+        """The classifiers by class as a table, a header first."""
+        head = ["class", "tested", "trained on the images", "on drawings alone"]
+        rows = [[*head, "difference, points (95 %)"]]
+        for label, change in self.classifier.classes.items():
+            low, high = (100 * end for end in change.interval)
+            shares = percent(change.without), percent(change.with_drawings)
+            difference = f"{100 * change.gain:+.1f} ({low:+.1f} to {high:+.1f})"
+            rows.append([self.class_names[label], f"{change.tested:,}", *shares, difference])
+        return rows
+
+    def _repr_html_(self) -> str:
+        words = map(notebook.paragraph, (self.sentence, *self.reasons))
+        html = "".join(words) + notebook.table(self.rows()) + notebook.table(self.class_rows())
+        if self.picture:
+            html += notebook.picture(self.picture, "the most exposed training images, and drawings")
+        return html
+
+    def as_json(self) -> dict[str, Any]:
+        """What `of_json` reads, and the verdict. Without pictures."""
+        facts = asdict(self)
+        del facts["picture"]
+        classes = {str(label): each for label, each in facts["classifier"]["classes"].items()}
+        facts["classifier"]["classes"] = classes
+        derived = {
+            name: getattr(self, name) for name in ("verdict", "leaks", "file_leaks", "sentence")
+        }
+        return derived | facts
+
+    @classmethod
+    def of_json(cls, facts: Mapping[str, Any]) -> Sharing:
+        """Raises KeyError or TypeError for anything that `as_json` has not made."""
+        found = {name: facts[name] for name in cls.__dataclass_fields__ if name != "picture"}
+        of = found["classifier"]
+        classes = {int(label): _difference(each) for label, each in of["classes"].items()}
+        found["classifier"] = Effect(of["baseline"], _difference(of["overall"]), classes)
+        found["copies"] = Copies(**found["copies"])
+        found["attacks"] = tuple(map(_attack, found["attacks"]))
+        for name in ("file", "discriminator"):
+            found[name] = _attack(found[name]) if found[name] else None
+        found["exposed"] = tuple(Exposed(**each) for each in found["exposed"])
+        found["class_names"] = tuple(found["class_names"])
+        return cls(**found)
+
+
+def _attack(facts: Mapping[str, Any]) -> Attack:
+    detections = (
+        Detection(**each | {"interval": each["interval"] and tuple(each["interval"])})
+        for each in facts["detections"]
+    )
+    return Attack(
+        **{**facts, "interval": tuple(facts["interval"]), "detections": tuple(detections)}
+    )
+
+
+def _difference(facts: Mapping[str, Any]) -> Difference:
+    intervals = {name: tuple(facts[name]) for name in ("interval", "wider_interval")}
+    return Difference(**{**facts, **intervals})
+
+
+def _auc_in_words(attack: Attack) -> str:
+    low, high = attack.interval
+    return f"AUC {attack.auc:.3f}, {low:.3f} to {high:.3f}"
+
+
+def _found_in_words(detection: Detection) -> str:
+    if detection.found is None or detection.interval is None or detection.chance is None:
+        return f"needs {detection.others_needed:,} held-out images"
+    low, high = map(percent, detection.interval)
+    return f"{percent(detection.found)} ({low} to {high}; chance up to {percent(detection.chance)})"

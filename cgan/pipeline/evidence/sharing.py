@@ -1,0 +1,95 @@
+"""`cgan sharing`: may the drawings be shared in place of the images? A report and a page, which go to the run
+in MLflow."""
+
+import base64
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from cgan.disclosure import sharing
+from cgan.downstream.sharing import Sharing
+from cgan.drawing.generator import Generator
+from cgan.errors import TrackingError
+from cgan.files import read_json, require_writable, write_text
+from cgan.images import load_images
+from cgan.markdown import table
+from cgan.model.hardware import compute_deterministically
+from cgan.model.model_file import load_discriminator
+from cgan.page.assemble import document
+from cgan.params.sections import Params
+from cgan.pipeline.evidence.answer import labelled
+from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.progress import progress as progress_of
+from cgan.pipeline.registry.client import now
+from cgan.pipeline.tracking.run import open_run
+from cgan.project import (
+    DISCRIMINATOR,
+    GENERATOR,
+    HOLDOUT_DATA,
+    SHARING,
+    SHARING_PAGE,
+    SHARING_TEXT,
+    TRAIN_DATA,
+    TRAINING,
+)
+from cgan.verdict import Report
+
+WHO, INSTEAD = "Who was in the training data", "A classifier trained on drawings alone"
+
+
+def find_sharing(
+    params: Params, drawn: Path | None, seeds: int, say: Callable[[str], None]
+) -> Report:
+    """Attack, train the classifiers, write and show the report. `drawn`: a folder of somebody else's
+    drawings.
+
+    Raises DataError, ModelError or CganError where images, drawings or models do not fit.
+    """
+    require_writable(SHARING)
+    compute_deterministically()
+    progress = functools.partial(progress_of, say=say)
+    options = {"seeds": seeds, "recipe": params.train_judge, "device": params.train.device}
+    options |= {"seed": params.evaluate.seed, "progress": progress}
+    facts, text, page = SHARING, SHARING_TEXT, SHARING_PAGE
+    if drawn:  # what was found of the project's own drawings stays
+        train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
+        facts, text, page = (path.with_stem(f"{path.stem}-drawn") for path in (facts, text, page))
+        answer = sharing(train, held_out, labelled(drawn, params, train), **options)
+    else:
+        inputs = Inputs.load(params.train.device)
+        generator = Generator(inputs.model, inputs.facts, GENERATOR)
+        discriminator, made = load_discriminator(DISCRIMINATOR)
+        if made.get("data_digest") != inputs.facts["data_digest"]:
+            discriminator = None  # of another training
+        answer = sharing(
+            inputs.train, inputs.held_out, generator, discriminator=discriminator, **options
+        )
+    report = report_on(answer)
+    if drawn:
+        report.reasons.append(f"The drawings are those in {drawn}.")
+    report.write(facts, text)
+    picture = base64.b64encode(answer.picture).decode()
+    tables = {WHO: answer.rows(), INSTEAD: answer.class_rows()}
+    shown = {"report": report, "tables": tables, "picture": picture}
+    write_text(page, document("sharing.html", (), {}, **shown))
+    report.say(say, page)
+    if TRAINING.is_file():
+        try:
+            with open_run(read_json(TRAINING), "cgan sharing") as run:
+                run.log_files((facts, text, page))
+        except TrackingError as error:
+            say(f"WARNING: {error}")
+    return report
+
+
+def report_on(answer: Sharing) -> Report:
+    rows = {WHO: answer.rows(), INSTEAD: answer.class_rows()}
+    return Report(
+        title="May the drawings be shared?",
+        verdict=answer.verdict,
+        summary=answer.sentence,
+        reasons=answer.reasons,
+        time=now(),
+        facts=answer.as_json(),
+        sections={title: table(head, body) for title, (head, *body) in rows.items()},
+    )

@@ -1,0 +1,238 @@
+"""Membership inference: closed forms, error rates of the test, and what is planted."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from synthetic import sample_digits
+from uneven import uneven
+
+import cgan
+from cgan.downstream import membership
+from cgan.downstream.attacker import Attacker
+from cgan.downstream.exposure import by_features, by_pixels, by_reconstruction
+from cgan.downstream.membership import (
+    Attack,
+    attacks,
+    auc_with_interval,
+    detectable_auc,
+    detection,
+    one_per_unit,
+    others_needed,
+    standardised,
+)
+from cgan.downstream.sharing import Sharing
+from cgan.errors import CganError, DataError
+from cgan.images import Images
+from cgan.model.networks import Architecture, build_discriminator, build_generator
+from cgan.params.sections import JudgeParams
+from cgan.quality.judge import silent
+
+RECIPE = JudgeParams(total_kimg=0.3, batch_size=16, peak_lr=0.1, width=4, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def few_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "PERMUTATIONS", 400)
+    monkeypatch.setattr(membership, "REPLICATES", 200)
+
+
+def test_the_auc_is_how_often_a_member_scores_higher_and_ties_count_half() -> None:
+    members, others = np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0])
+    auc, (low, high) = auc_with_interval(members, others)
+    assert auc == pytest.approx((1 + 1.5 + 2) / 6) and 0 < low < auc < high < 1
+    best, (low, high) = auc_with_interval(np.arange(50) + 9.0, np.arange(40) - 40.0)
+    assert best == 1 and high == 1 and 0.9 < low < 1, "no certainty of so few"
+    _, narrow = auc_with_interval(*np.random.default_rng(0).normal(size=(2, 4000)))
+    error = np.sqrt(8001 / (12 * 4000**2))
+    assert narrow[1] - narrow[0] == pytest.approx(2 * 1.96 * error, rel=0.03), "as Mann and Whitney"
+
+
+def test_the_interval_of_the_auc_covers_the_truth() -> None:
+    random, truth, covered = np.random.default_rng(1), 0.6382, 0
+    for _ in range(400):  # Φ(0.5 / √2)
+        members, others = random.normal(0.5, 1, 120), random.normal(0, 1, 45)
+        low, high = auc_with_interval(members, others)[1]
+        covered += low <= truth <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_scores_that_tell_nothing_are_said_to_leak_in_one_case_of_twenty() -> None:
+    """Classes of other sizes on both sides and with other scores, and scores that say much the same."""
+    random, said = np.random.default_rng(2), 0
+    for trial in range(200):
+        labels = np.repeat([0, 1, 2], [90, 40, 25])
+        member = np.concatenate(
+            [random.permutation(np.arange(n) < k) for n, k in ((90, 80), (40, 20), (25, 6))]
+        )
+        first = random.normal(3.0 * labels, 1.0 + labels)
+        second = first + random.normal(size=155)
+        found = attacks({"a": first, "b": second}, member, labels, trial)
+        said += any(attack.leaks for attack in found)
+    assert said <= 18, "5 % of 200, and luck"
+
+
+@pytest.mark.parametrize("copied, at_least", [(0.03, 0.9), (0.2, 1.0)])
+def test_copies_of_a_few_members_are_found(copied: float, at_least: float) -> None:
+    random, found = np.random.default_rng(3), 0
+    for trial in range(20):
+        member = random.permutation(np.arange(1200) < 800)
+        scores = random.normal(size=1200)
+        scores[member & (random.random(1200) < copied)] += 6
+        (attack,) = attacks({"a": scores}, member, np.arange(1200) % 4, trial)
+        found += attack.leaks
+    assert found >= 20 * at_least
+
+
+def test_members_found_at_few_false_alarms_stand_beside_chance_or_say_what_is_needed() -> None:
+    random = np.random.default_rng(4)
+    members, others = random.normal(size=900), random.normal(size=300)
+    members[:90] += 20
+    hundredth, thousandth = (detection(members, others, rate) for rate in (0.01, 0.001))
+    assert hundredth.found is not None and hundredth.interval and hundredth.chance
+    assert 0.1 <= hundredth.found < 0.14 and hundredth.chance < 0.05
+    assert hundredth.interval[0] < hundredth.found < hundredth.interval[1] + 0.02
+    assert thousandth.found is thousandth.chance is None and thousandth.others_needed == 1000
+
+
+def test_of_a_group_one_image_counts_and_scores_are_compared_within_a_class() -> None:
+    units = np.array([4, 4, 4, 1, 9, 9])
+    picked = [one_per_unit(units, seed) for seed in range(20)]
+    assert all(units[rows].tolist() in ([4, 1, 9], [4, 9, 1]) for rows in picked)
+    assert len({tuple(rows) for rows in picked}) > 2, "which one is chance"
+    labels = np.repeat([0, 1], [30, 50])
+    scores = np.where(labels == 1, 1000.0, 1.0) * np.arange(80)
+    values = standardised(scores, labels)
+    for label in (0, 1):
+        of_class = values[labels == label]
+        assert np.median(of_class) == 0 and np.median(np.abs(of_class)) == 1
+
+
+def test_what_a_hold_out_can_show_grows_with_it() -> None:
+    assert detectable_auc(1500, 500) == pytest.approx(0.5418, abs=0.0005)
+    needed = others_needed(0.53, 4500)
+    assert needed is not None
+    error = np.sqrt((4500 + needed + 1) / (12 * 4500 * needed))
+    assert 1.96 * error <= 0.03 < 1.96 * error * 1.002
+    assert others_needed(0.51, 400) is None, "no number would"
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def digits(first: int, count: int) -> Images:
+    pixels, labels = sample_digits()
+    order = np.random.default_rng(0).permutation(len(labels))[first : first + count]
+    return Images(pixels[order], labels[order])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.5])
+def test_copies_among_drawings_are_found_and_other_real_images_are_not(share: float) -> None:
+    train, held_out, others = digits(0, 300), digits(300, 300), digits(600, 800)
+    pixels, labels, _ = others.tensors
+    copies = torch.arange(round(share * 800)) % 300
+    pixels, labels = pixels.clone(), labels.clone()
+    pixels[: len(copies)], labels[: len(copies)] = (
+        part[copies] for part in (train.tensors.pixels, train.tensors.labels)
+    )
+    drawn = Images(pixels, labels, train.class_names)
+    attacker = Attacker.of(train, held_out, seed=1)
+    scores = attacker.by_pixels(drawn)
+    (attack,) = attacker.on_drawings(scores, drawn, pretrained=False)
+    assert attack.leaks == (share > 0)
+    assert (attack.interval[0] > 0.5) == (share > 0)
+    by_plain_pixels = by_features(
+        attacker.images.flatten(1).float(), attacker.labels, pixels.flatten(1).float(), labels
+    )
+    (other,) = attacks({"plain": by_plain_pixels}, attacker.member, attacker.labels.numpy())
+    assert other.leaks == (share > 0)
+
+
+def test_the_attacker_takes_one_image_of_a_group_and_the_members_first() -> None:
+    train, held_out = uneven().split(0.3, seed=2)
+    attacker = Attacker.of(train, held_out, seed=3)
+    rows = attacker.rows.numpy()
+    assert attacker.member.sum() == len(rows) < len(train)
+    assert torch.equal(attacker.images[: len(rows)], train.tensors.pixels[rows])
+    assert train.groups is not None and len(np.unique(train.groups[rows])) == len(rows)
+    scores = by_pixels(attacker.images, attacker.labels, *train.tensors[:2])
+    assert scores[attacker.member].min() > scores[~attacker.member].max(), "each has its copy"
+    with pytest.raises(
+        DataError, match=r"held_out: expected at least 6 images of different groups"
+    ):
+        Attacker.of(train, held_out.at(slice(4)), seed=3)
+
+
+def test_an_image_that_the_network_drew_is_reconstructed_better_than_others() -> None:
+    torch.manual_seed(0)
+    network = build_generator(Architecture("deconv", 3, 1, 8, 12, 8, 4)).eval()
+    real = uneven()
+    drawn = network.draw(real.tensors.labels, seed=5)
+    images, labels = torch.cat([drawn, real.tensors.pixels]), real.tensors.labels.repeat(2)
+    scores = by_reconstruction(network, images, labels, seed=1)
+    auc, _ = auc_with_interval(scores[: len(drawn)], scores[len(drawn) :])
+    assert auc > 0.9
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def shared(generator: object, **options: object) -> Sharing:
+    train, held_out = uneven(times=2).split(0.3, seed=2)
+    given = {"seeds": 2, "recipe": RECIPE, "pretrained": False, "progress": silent, **options}
+    return cgan.sharing(train, held_out, generator, **given)  # type: ignore[arg-type]
+
+
+def test_the_answer_has_both_sides_and_travels_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgan.downstream.attacker.DRAWINGS", 300)
+    torch.manual_seed(0)
+    network = build_generator(Architecture("deconv", 3, 1, 8, 12, 8, 4)).eval()
+    critic = build_discriminator(Architecture("projection", 3, 1, 8, 12, 8))
+    answer = shared(cgan.Generator(network, {}), discriminator=critic.eval())
+    assert answer.drawings % answer.train_images == 0 and answer.drawings >= 300
+    assert [attack.name for attack in answer.attacks] == ["drawings, by pixels"]
+    assert answer.file is not None and answer.discriminator is not None
+    assert answer.classifier.overall.without > answer.classifier.overall.with_drawings
+    assert "differential privacy" in repr(answer) and "anonym" not in repr(answer)
+    assert Sharing.of_json(json.loads(json.dumps(answer.as_json()))) == answer
+    html = answer._repr_html_()
+    assert "data:image/png" in html and "pear" in html and "needs 100 held-out images" in html
+    assert [each.class_name for each in answer.exposed] and len(answer.exposed) == 10
+
+
+def test_training_images_as_drawings_are_given_away_and_stand_in_for_themselves() -> None:
+    train, _ = uneven(times=2).split(0.3, seed=2)
+    answer = shared(train)
+    assert answer.verdict == "gives away" and answer.leaks and answer.worst.auc > 0.95
+    assert answer.loss == 0 and answer.file is None
+    assert answer.sentence.startswith("These drawings give away who was in the training data (AUC ")
+    assert "Train on more images, stop earlier, or do not share them." in answer.sentence
+    assert all(train.place(each.row) == each.place for each in answer.exposed)
+    safe = replace(answer.worst, auc=0.51, interval=(0.48, 0.54), p_value=0.3)
+    copies = replace(answer.copies, share=0.0)
+    quiet = replace(answer, attacks=(safe,), copies=copies)
+    assert quiet.verdict == "nothing shown"
+    assert (
+        "gave nothing away that" in quiet.sentence and "held-out images can show" in quiet.sentence
+    )
+
+
+def test_sets_that_do_not_belong_together_are_refused_in_words() -> None:
+    train, held_out = uneven(times=2).split(0.3, seed=2)
+    with pytest.raises(CganError, match="seeds is 1, expected at least 2"):
+        shared(train, seeds=1)
+    with pytest.raises(DataError, match="generator: expected the classes, channels"):
+        shared(uneven(channels=3))
+    with pytest.raises(DataError, match="held_out: expected images that are not in train"):
+        cgan.sharing(train, train, train)
+    with pytest.raises(CganError, match="expected a generator or drawings third, found int"):
+        cgan.sharing(train, held_out, 3)  # type: ignore[arg-type]
+
+
+def test_an_attack_leaks_by_its_p_value_alone() -> None:
+    attack = Attack(
+        name="a", auc=0.6, interval=(0.5, 0.7), p_value=0.049, detections=(), members=9, others=9
+    )
+    assert attack.leaks and not replace(attack, p_value=0.05).leaks
