@@ -21,7 +21,7 @@ from cgan.quality.intervals import critical_t
 
 DRAWN = "drawn"
 LEVEL, WIDER_LEVEL = 0.95, 0.99  # of intervals
-NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
+NORMAL, WIDER_NORMAL = (NormalDist().inv_cdf((1 + level) / 2) for level in (LEVEL, WIDER_LEVEL))
 LEAST_UNITS = 6  # that all go one way: a sign test gives that a probability of 1/32
 
 
@@ -65,6 +65,10 @@ class Difference:
     interval: Interval
     wider_interval: Interval
     tested: int
+    deviation_of_images: float = 0.0
+    """The standard error of the difference by the choice of the tested images alone."""
+    deviation_of_rounds: float = 0.0
+    """By the spread of the rounds alone."""
 
     @property
     def gain(self) -> float:
@@ -162,7 +166,15 @@ def _difference(
         return max(-1.0, gain - reach), min(1.0, gain + reach)
 
     tested = sum(of_class.tested for of_class in classes.values())
-    return Difference(without, with_drawings, interval(LEVEL), interval(WIDER_LEVEL), tested)
+    return Difference(
+        without,
+        with_drawings,
+        interval(LEVEL),
+        interval(WIDER_LEVEL),
+        tested,
+        deviation_of_images,
+        deviation_of_rounds,
+    )
 
 
 @dataclass(frozen=True)

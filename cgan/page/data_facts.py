@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cgan.files import read_json
 from cgan.images import SPLITS, Images, load_images
 from cgan.page.tiles import tile
-from cgan.project import CSV_SOURCE, HOLDOUT_DATA, TRAIN_DATA
+from cgan.project import CSV_SOURCE, HOLDOUT_DATA, TEST_DATA, TRAIN_DATA
 from cgan.quality.judge import Judge, look
 from cgan.quality.label_errors import Suspects, doubtful_labels
 
@@ -22,8 +22,9 @@ SHOWN = 48  # suspects
 VALUES = 60_000_000  # pixels that the judge looks at
 
 
-def whole_data() -> Images:
-    """All images, in the order of the CSV or of the files, out of the parts that `preprocess` made.
+def whole_data(*, with_test: bool = False) -> Images:
+    """All images, in the order of the CSV or of the files, out of the parts that `preprocess` made;
+    `with_test`: and after them those of the data's own test set.
 
     `splits` are train and val, as they were divided; `notes` are on groups and near copies. Raises ModelError
     where `dvc repro` has not made the parts.
@@ -46,7 +47,7 @@ def whole_data() -> Images:
     source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
     same = source.get("sha256") == parts[0].source_sha256  # else it was replaced since then
     files = source.get("files", []) if same else []
-    return replace(
+    whole = replace(
         parts[0],
         pixels=ordered("pixels"),
         labels=ordered("labels"),
@@ -57,6 +58,17 @@ def whole_data() -> Images:
         files=[files[line - 1] for line in lines[order]] if files else [],
         notes=parts[1].notes,
     )
+    return _joined(whole, load_images(TEST_DATA)) if with_test else whole
+
+
+def _joined(whole: Images, test: Images) -> Images:
+    """Without files: the test set's have other numbers."""
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in (whole, test)])
+        for name in ("pixels", "labels", "lines", *(("groups",) * (whole.groups is not None)))
+    }
+    splits = np.concatenate([whole.splits, np.full(len(test), SPLITS.index("test"), np.uint8)])
+    return replace(whole, **arrays, splits=splits, files=[])
 
 
 def rows_of(data: Images, split: str) -> NDArray[np.int64]:

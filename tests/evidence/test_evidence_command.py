@@ -58,6 +58,7 @@ def rare(uneven_project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatc
     finish_uneven()
     set_params({"train_judge.total_kimg": 0.1})  # of the classifiers; the judge has learnt
     shutil.copyfile(empty_store, "mlflow.db")
+    monkeypatch.setattr(command, "is_settled", lambda *_: False)  # tests/downstream/test_early.py
     monkeypatch.setenv("DVC_ROOT", str(uneven_project))
     return uneven_project
 
@@ -80,11 +81,12 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     rare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report, said = found()
-    assert report["rounds"] == {"count": 5, "folds": True}, "few are held out"
+    assert report["rounds"] == {"count": 5, "folds": True, "planned": 5}, "few are held out"
     first = whole_data().at(folds_of(whole_data(), 5, load_params()) != 0)
     drawn = len(missing_labels(first.tensors.counts))
     assert report["images"] == {"training": len(first), "drawn": drawn, "tested": 56}
-    assert "5 generators and 30 classifiers" in said[0] and said[1].startswith("Fold 1 of 5: ")
+    assert said[0].startswith("The hold-out has only") and "`--seeds 5`" in said[0]
+    assert "5 generators and 30 classifiers" in said[1] and said[2].startswith("Fold 1 of 5: ")
     assert len(said) >= 7 and str(EVIDENCE_PAGE) in said[-1]
     page = html.unescape(EVIDENCE_PAGE.read_text())
     assert str(report["summary"]) in page and "filled up with drawings" in page
@@ -106,6 +108,41 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     monkeypatch.setattr("cgan.downstream.classifiers.train_judge", lambda *_, **__: pytest.fail())
     again, _ = found()
     assert {**again, "time": ""} == {**report, "time": ""}
+
+
+@pytest.mark.usefixtures("rare", "no_probe")
+def test_rounds_end_when_more_could_not_change_the_verdict_unless_all_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def settled(outcomes: list[Outcome], _: object, planned: int, folded: bool) -> bool:
+        asked.append((len(outcomes), planned, folded))
+        return len(outcomes) == 2
+
+    monkeypatch.setattr(command, "is_settled", settled)
+    monkeypatch.setattr(command, "HELD_OUT", 1)  # enough for seeds
+    report, said = found()
+    assert asked == [(1, 5, False), (2, 5, False)]
+    assert report["rounds"] == {"count": 2, "folds": False, "planned": 5}
+    assert any("Ended after 2 of 5 rounds" in line for line in report["reasons"])  # type: ignore[attr-defined]
+    assert any("; so far " in line and "points (95 %)" in line for line in said)
+    report, _ = found(seeds=3)
+    assert len(asked) == 2 and report["rounds"] == {"count": 3, "folds": False, "planned": 3}
+
+
+@pytest.mark.usefixtures("rare", "no_probe")
+def test_a_quick_answer_says_its_width_first_and_trains_shorter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command, "seconds_of_judge", lambda *_: 75.0)
+    report, said = found(quick=True)
+    assert said[0].startswith("A quick answer: 12 classifiers of 0.1 thousand images each")
+    assert "expect an interval of about ±" in said[0]
+    assert report["rounds"] == {"count": 2, "folds": False, "planned": 2}
+    assert any("quick answer" in line for line in report["reasons"])  # type: ignore[attr-defined]
+    with pytest.raises(CganError, match="--quick trains with two seeds"):
+        found(quick=True, folds=3)
 
 
 def test_f55_reports_that_cannot_be_written_are_refused_before_anything_is_trained(
@@ -259,11 +296,23 @@ def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None
     save_images(TEST_DATA, replace(others, source_sha256=known.source_sha256), part="test")
     report, _ = found(seeds=2)
     assert report["tested_on"] == "the test set" and report["images"]["tested"] == 56  # type: ignore[index]
+    # So few show little: all images are tested on, those of the test set among them.
+    given: list[Images] = []
+
+    def stop(data: Images, *_: object) -> None:
+        given.append(data)
+        pytest.fail("folds")
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            command, "rounds_by_seed", lambda *_: pytest.fail("a test set makes no folds")
-        )
-        with pytest.raises(pytest.fail.Exception, match="no folds"):
+        patch.setattr(command, "folds_of", stop)
+        with pytest.raises(pytest.fail.Exception, match="folds"):
+            found()
+    assert len(given[0]) == trained + held + 56 and given[0].groups is not None
+    assert np.array_equal(given[0].labels[trained + held :], others.labels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "HELD_OUT", 12)
+        patch.setattr(command, "rounds_by_seed", lambda *_: pytest.fail("enough images"))
+        with pytest.raises(pytest.fail.Exception, match="enough images"):
             found()
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 
 from cgan.downstream import pretrained
 from cgan.downstream.classifiers import BASELINES, METHODS, Round
+from cgan.downstream.early import is_settled
 from cgan.downstream.effect import DRAWN, Outcome, effect
 from cgan.downstream.rounds import (
     folds_of,
@@ -56,7 +58,9 @@ from cgan.training.auto import choose, sampler_of
 
 Say = Callable[[str], None]
 MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
-HOLD_OUT = "the hold-out"
+HOLD_OUT, TEST_SET = "the hold-out", "the test set"
+QUICK_SEEDS, QUICK_S = 2, 90.0  # of this machine, for all classifiers
+DISAGREE = 0.1  # the share of the images on which two classifiers differ, about
 DEFAULT_ROUNDS = 5
 MAX_PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
 KEPT_ANSWERS = 3  # answers, the one at hand among them, whose classifiers stay
@@ -67,7 +71,8 @@ CODE_FILES = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py
 @dataclass(frozen=True)
 class Options:
     """Of the command. `folds` or `seeds`: how many rounds, None for what fits the data; `test`: labelled
-    images to be tested on; `drawn`: a folder of drawings in place of the generator's."""
+    images to be tested on; `drawn`: a folder of drawings in place of the generator's; `quick`: two seeds of
+    short trainings."""
 
     per_class: int | None = None
     believed: float = 0.0
@@ -75,6 +80,7 @@ class Options:
     seeds: int | None = None
     test: Path | None = None
     drawn: Path | None = None
+    quick: bool = False
 
 
 def find_evidence(params: Params, options: Options, say: Say) -> None:
@@ -86,6 +92,10 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
         raise CganError(
             "--folds tests on all images, so it excludes --seeds and --test. Leave out --folds or the others."
         )
+    if options.quick and (options.folds or options.seeds):
+        raise CganError(
+            "--quick trains with two seeds, so it excludes --folds and --seeds. Leave out one of them."
+        )
     if options.drawn and (options.per_class or options.believed):
         raise CganError("--drawn takes all drawings: leave out --per-class and --believed.")
     require_writable(EVIDENCE)
@@ -93,14 +103,27 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
     hardware = choose_hardware(params.train.device, "auto")
     training, progress = load_images(TRAIN_DATA), functools.partial(progress_of, say=say)
     test, tested_on = _test_set(params, options, training, say)
-    few = tested_on == HOLD_OUT and int(test.counts.min()) < MIN_HELD_OUT
-    count = options.folds or (DEFAULT_ROUNDS if few and not options.seeds else 0)
+    own = tested_on == TEST_SET and not options.drawn
+    few = (tested_on == HOLD_OUT or own) and int(test.counts.min()) < MIN_HELD_OUT
+    count = options.folds or (
+        DEFAULT_ROUNDS if few and not options.seeds and not options.quick else 0
+    )
+    if count and not options.folds:
+        rarest = int(test.counts.argmin())
+        say(
+            f"{tested_on[0].upper()}{tested_on[1:]} has only {test.counts[rarest]:,} images of class "
+            f"{test.class_names[rarest]}. So all images are tested on, in {count} folds, each with its own "
+            f"generator; `--seeds {DEFAULT_ROUNDS}` tests on {tested_on} alone, and is quicker."
+        )
+    if options.quick:
+        params = _quick(params, training, test, hardware, say)
     folder = home() / "evidence" / _key(params, options, (training, test), hardware)
     with locked(folder.with_suffix(".lock")):
         folder.mkdir(parents=True, exist_ok=True)
         tidy(folder)
         if count:
-            tested_on, data = f"each of {count} folds", whole_data()
+            with_test = own and not options.folds
+            tested_on, data = f"each of {count} folds", whole_data(with_test=with_test)
             fold_of, drawn = folds_of(data, count, params), options.drawn
             others = _by_fold(drawn, count, params, data, say) if drawn else []
             filling = options.per_class, options.believed, others
@@ -110,18 +133,32 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
                 _drawings(params, options, training, say),
                 options.seeds or DEFAULT_ROUNDS,
             )
+            seeds = QUICK_SEEDS if options.quick else seeds
             if options.drawn:
                 require_unseen(filled.tensors.pixels, test.tensors.pixels)
             rounds = rounds_by_seed(
                 training, filled, test, params.train_judge, seeds, folder, hardware
             )
         generators = 0 if options.drawn else count
-        outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
-        if pretrained.is_installed() and len(training) <= MAX_PROBED:
+        early = not (options.folds or options.seeds)  # who asked for so many gets them
+        outcomes = _carried_out(rounds, generators, params, hardware, say, progress, early)
+        planned, rounds = len(rounds), rounds[: len(outcomes)]
+        if not options.quick and pretrained.is_installed() and len(training) <= MAX_PROBED:
             outcomes = with_pretrained(rounds, outcomes, progress)
     result = effect(outcomes, BASELINES, folded=bool(count))
     near = near_to_training(rounds, folded=bool(count))
     report, tables = report_on(result, outcomes, rounds, bool(count), tested_on, near)
+    report.facts["rounds"]["planned"] = planned
+    if len(rounds) < planned:
+        report.reasons.append(
+            f"Ended after {len(rounds)} of {planned} rounds: more could not change the verdict. `--"
+            f"{'folds' if count else 'seeds'} {planned}` asks for all."
+        )
+    if options.quick:
+        report.reasons.append(
+            "A quick answer, of short trainings with two seeds: without --quick the interval is narrower and "
+            "the classifiers are better."
+        )
     report.facts["generator_digest"] = "" if options.drawn else _digest()
     facts, text, page = EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE
     if options.drawn:  # what was found of the project's own drawings stays
@@ -147,7 +184,7 @@ def _test_set(params: Params, options: Options, training: Images, say: Say) -> t
     path = options.test
     if not path:
         test = load_images(TEST_DATA) if TEST_DATA.is_file() else None  # empty if there is none
-        return (test, "the test set") if test else (load_images(HOLDOUT_DATA), HOLD_OUT)
+        return (test, TEST_SET) if test else (load_images(HOLDOUT_DATA), HOLD_OUT)
     data = labelled(path, params, training)
     trained_on, digests = (image_digests(part.pixels) for part in (training, data))
     new = ~np.isin(digests, trained_on)
@@ -218,6 +255,22 @@ def _drawings(params: Params, options: Options, training: Images, say: Say) -> I
     return Images(images, lacking, training.class_names)
 
 
+def _quick(params: Params, training: Images, test: Images, hardware: Hardware, say: Say) -> Params:
+    """With trainings as short as the time allows; says how wide the interval will be."""
+    recipe, classifiers = params.train_judge, QUICK_SEEDS * len(METHODS)
+    seconds = classifiers * seconds_of_judge(training, recipe, hardware)
+    kimg = round(recipe.total_kimg * min(1.0, QUICK_S / seconds), 1)
+    counts = test.counts[test.counts > 0]
+    reach = 196 * math.sqrt(DISAGREE * float((1 / counts).sum())) / len(counts)
+    say(
+        f"A quick answer: {classifiers} classifiers of {kimg:g} thousand images each, in place of "
+        f"{recipe.total_kimg:g}. With {len(test):,} tested images expect an interval of about ±{reach:.1f} "
+        "points, so a smaller difference will not show."
+    )
+    short = recipe.model_copy(update={"total_kimg": max(kimg, 0.1)})
+    return params.model_copy(update={"train_judge": short})
+
+
 def _digest() -> str:
     """Of the project's generator, whose drawings `cgan balance` then does not use unasked."""
     return str(load_generator(GENERATOR)[1]["digest"]) if GENERATOR.is_file() else ""
@@ -251,7 +304,9 @@ def _carried_out(
     hardware: Hardware,
     say: Say,
     progress: Progress,
+    early: bool,
 ) -> list[Outcome]:
+    """Of all rounds; with `early`, of the first ones, where more cannot change the verdict."""
     first, recipe, count = rounds[0].training, params.train_judge, len(rounds) * len(METHODS)
     seconds = count * seconds_of_judge(first, recipe, hardware)
     if generators:
@@ -273,11 +328,19 @@ def _carried_out(
         outcome = round_.outcome(progress)
         outcomes.append(outcome)
         remaining = (time.monotonic() - began) / done * (len(rounds) - done)
+        folded = rounds[0].test is not rounds[-1].test
+        so_far = ""
+        if done > 1:
+            low, high = effect(outcomes, BASELINES, folded).overall.interval
+            so_far = f"; so far {100 * low:+.1f} to {100 * high:+.1f} points (95 %)"
         say(
             f"{round_.name[0].upper()}{round_.name[1:]}: {percent(outcome.mean_accuracy(DRAWN))} right with "
             f"drawings, {percent(max(map(outcome.mean_accuracy, BASELINES)))} without; "
-            f"{duration(remaining)} left."
+            f"{duration(remaining)} left{so_far}."
         )
+        if early and is_settled(outcomes, BASELINES, len(rounds), folded):
+            say(f"More rounds could not change the verdict: ended after {done} of {len(rounds)}.")
+            break
     return outcomes
 
 

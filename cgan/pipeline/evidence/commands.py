@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cgan.errors import CganError
 from cgan.pipeline.options import JUDGE, Believed, PerClass, from_2_to_20
 from cgan.project import require_project
 
@@ -41,13 +42,31 @@ def evidence(
             help="Drawings by another generator, one folder per class; with --folds, in fold-1, fold-2, …"
         ),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A coarse answer in about two minutes on two cores.")
+    ] = False,
+    answers: Annotated[
+        list[tuple[Path, Path]] | None,
+        typer.Option(
+            metavar="WITHOUT.csv WITH.csv",
+            help="Answers of your own classifiers on test images, with the columns label, prediction and, if "
+            "you like, group; once for each seed. Needs no project.",
+        ),
+    ] = None,
 ) -> None:
     """Say whether drawings make a classifier better, by training it with and without them (minutes)."""
+    if answers:
+        from cgan.pipeline.evidence.answers import evidence_of_answers
+
+        if per_class or believed or folds or seeds or test or drawn or quick:
+            raise CganError("--answers trains nothing: leave out the other options.")
+        evidence_of_answers(answers, typer.echo)
+        return
     require_project()
     from cgan.pipeline.evidence.answer import Options, find_evidence
     from cgan.pipeline.params_file import load_params
 
-    options = Options(per_class, believed, folds, seeds, test, drawn)
+    options = Options(per_class, believed, folds, seeds, test, drawn, quick)
     find_evidence(load_params(), options, typer.echo)
 
 
