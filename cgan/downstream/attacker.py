@@ -19,6 +19,7 @@ from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.quality.judge import Progress, silent
 
 DRAWINGS = 5_000  # at least: an attacker may ask for many
+MOST_BYTES = 500_000_000  # of drawings beyond one for each image
 PATIENCE_S = 120.0  # of a core, for those that a slow generator draws beyond one for each image
 LEAST = 6  # members and others: as many as a hold-out has at least
 MOST = 1_500  # of each, that are scored
@@ -98,7 +99,7 @@ class Attacker:
 
 def drawings_to_attack(model: GenerativeModel, train: Images, seed: int) -> Images:
     """One for each training image, of its class and in its place; and again, until there are enough."""
-    times = math.ceil(DRAWINGS / len(train))
+    times = min(math.ceil(DRAWINGS / len(train)), max(1, MOST_BYTES // train.pixels.nbytes))
     if each := model.seconds_per_drawing:
         times = min(times, max(1, int(PATIENCE_S / (each * len(train)))))
     labels = train.tensors.labels.repeat(times)

@@ -119,9 +119,12 @@ def _error(network: GeneratorNetwork, images: Tensor, labels: Tensor, seed: int)
 def by_discriminator(network: DiscriminatorNetwork, images: Tensor, labels: Tensor) -> FloatArray:
     """How real the discriminator takes each image of uint8 [N, C, H, W] for, as one of its class."""
     parts = zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
+    device, was_training = next(network.parameters()).device, network.training
+    network.eval()  # a batch norm would make scores depend on their neighbours
     with exact_floats():
-        logits = [network(_scaled(some), of_some)[0] for some, of_some in parts]
-    return torch.cat(logits).double().numpy().astype(np.float64)
+        logits = [network(_scaled(some.to(device)), each.to(device))[0] for some, each in parts]
+    network.train(was_training)
+    return torch.cat(logits).double().cpu().numpy().astype(np.float64)
 
 
 def _flat(images: Tensor) -> Tensor:
