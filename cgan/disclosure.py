@@ -6,7 +6,6 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from cgan.contact_sheet import in_rows, with_names
@@ -25,7 +24,7 @@ from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluation import require_kind, require_same_classes, shared_images
 from cgan.quality.judge import Progress
-from cgan.quality.likeness import AT_MOST, ENOUGH, find_replicas, nearest
+from cgan.quality.likeness import nearest
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
@@ -83,21 +82,12 @@ def sharing(
         network = None if isinstance(generator, Images) else generator.model
         gan = network if isinstance(network, GeneratorNetwork) else None
         file = attacker.on_generator(gan, progress) if gan else None
-        # It looks at the first ones, which may be of one class.
-        order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))
-        mixed = (part[order] for part in drawn.tensors[:2])
-        compared = find_replicas(*mixed, train, held_out, seed)
-    held = min(AT_MOST, len(held_out))
+        copies = Copies.of(drawn, train, held_out, seed)
     exposed, picture = _most_exposed(train, attacker, scores, drawn)
     return Sharing(
         classifier=classifier,
         attacks=tuple(on_drawings),
-        copies=Copies(
-            share=float(compared.is_replica.double().mean()),
-            real=compared.real,
-            compared=len(compared.is_replica),
-            real_compared=min(max(held, ENOUGH), held + len(train)),
-        ),
+        copies=copies,
         exposed=exposed,
         train_images=len(train),
         held_out_images=len(held_out),

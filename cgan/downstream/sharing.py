@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
+import torch
 from scipy.special import bdtrc
 
 from cgan import notebook
 from cgan.downstream.effect import Difference, Effect
 from cgan.downstream.membership import Attack, Detection
+from cgan.images import Images
+from cgan.quality.likeness import AT_MOST, ENOUGH, find_replicas
 from cgan.quality.metrics import wilson_interval
 from cgan.text import percent
 
@@ -32,6 +35,20 @@ class Copies:
     real: float
     compared: int
     real_compared: int
+
+    @classmethod
+    def of(cls, drawn: Images, train: Images, held_out: Images, seed: int) -> Self:
+        """As `evaluate` counts them."""
+        # It looks at the first drawings, which may be of one class.
+        order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))
+        mixed = (part[order] for part in drawn.tensors[:2])
+        found, held = find_replicas(*mixed, train, held_out, seed), min(AT_MOST, len(held_out))
+        return cls(
+            share=float(found.is_replica.double().mean()),
+            real=found.real,
+            compared=len(found.is_replica),
+            real_compared=min(max(held, ENOUGH), held + len(train)),
+        )
 
     @property
     def leak(self) -> bool:

@@ -1,0 +1,67 @@
+"""How often is `cgan sharing` wrong? Real digits in the drawings' place, and copies planted among them.
+
+    python -m benchmarks.sharing_errors [--repetitions 60]
+
+Of the embedded sample 1,000 images are trained on, 500 held out and 2,000 "drawn", chosen anew each time; and
+200, 100 and 400. Where none is a copy, nothing tells who was trained on, so each leak that is found is an
+error. Half a second of a core for each repetition; copies and their like take ten times that.
+"""
+
+import argparse
+from statistics import fmean
+
+import numpy as np
+
+from cgan.downstream import membership
+from cgan.downstream.attacker import Attacker
+from cgan.downstream.membership import Attack
+from cgan.downstream.sharing import MEMBERSHIP_LEVEL, Copies
+from cgan.images import Images
+from cgan.readers.sources import mnist_sample
+
+SIZES = ((1000, 500, 2000), (200, 100, 400))  # trained on, held out, drawn
+PLANTED = (0.0, 0.05, 0.2, 0.5)
+
+
+def trial(
+    images: Images, sizes: tuple[int, int, int], share: float, seed: int
+) -> tuple[Attack, Images, Images, Images]:
+    """The attack by pixels, and the sets."""
+    random = np.random.default_rng(seed)
+    rows = np.split(random.permutation(len(images))[: sum(sizes)], np.cumsum(sizes)[:-1])
+    train, held_out = images.at(rows[0]), images.at(rows[1])
+    copied = round(share * sizes[2])
+    rows[2][:copied] = random.choice(rows[0], copied)
+    drawn = images.at(random.permutation(rows[2]))
+    attacker = Attacker.of(train, held_out, seed)
+    found = attacker.on_drawings(attacker.by_pixels(drawn), drawn, pretrained=False)
+    return found[0], train, held_out, drawn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repetitions", type=int, default=60)
+    repetitions = parser.parse_args().repetitions
+    membership.REPLICATES = 10  # of what is not looked at here
+    pixels, labels = mnist_sample()
+    images = Images(np.asarray(pixels).reshape(-1, 28, 28), labels)
+    for sizes in SIZES:
+        for share in PLANTED:
+            times = repetitions if share == 0 else max(2, repetitions // 6)
+            found = [trial(images, sizes, share, seed) for seed in range(times)]
+            leaks = fmean(attack.p_value < MEMBERSHIP_LEVEL for attack, *_ in found)
+            near = [
+                Copies.of(drawn, train, held_out, seed)
+                for seed, (_, train, held_out, drawn) in enumerate(found[: times // 6 + 1])
+            ]
+            print(
+                f"{sizes}, {share:.0%} copies: leaks {leaks:.3f} of {times}; AUC "
+                f"{fmean(attack.auc for attack, *_ in found):.3f}; copies found "
+                f"{fmean(each.leak for each in near):.2f} of {len(near)}, share "
+                f"{fmean(each.share for each in near):.3f} (real {fmean(each.real for each in near):.3f})",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
