@@ -41,7 +41,7 @@ def test_a_gain_is_found_and_none_is_not_over_several_seeds(tmp_path: Path) -> N
         ]
         effect, names = effect_of_answers(pairs)
         assert effect.overall.verdict == verdict and names == ["hat", "shoe", "bag 10"]
-    command = ["evidence", *(f for pair in pairs for f in ("--answers", *map(str, pair)))]
+    command = ["evidence", "--answers", *(str(file) for pair in pairs for file in pair)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0 and done.output.startswith("HARM: Don't use the drawings")
     assert "bag 10: " in done.output and "240 test images, and 4 seeds" in done.output
@@ -86,4 +86,12 @@ def test_files_that_do_not_fit_are_refused_with_the_row(
     with pytest.raises(DataError, match=words):
         effect_of_answers([(without, tmp_path / "with.csv")])
     command = ["evidence", "--answers", str(without), str(without), "--seeds", "3"]
-    assert "--answers trains nothing" in str(CliRunner().invoke(app, command).exception)
+    assert "FILES are for --answers" in str(CliRunner().invoke(app, command).exception)
+    for files in ([], [str(without)]):
+        odd = CliRunner().invoke(app, ["evidence", "--answers", *files]).exception
+        assert (
+            f"expected two files for each seed, without drawings and with them; found {len(files)}"
+            in str(odd)
+        )
+    alone = CliRunner().invoke(app, ["evidence", str(without)]).exception
+    assert "FILES are for --answers" in str(alone)

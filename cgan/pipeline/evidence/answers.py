@@ -5,14 +5,20 @@ from pathlib import Path
 
 from cgan.downstream.answers import effect_of_answers
 from cgan.downstream.effect import Difference
+from cgan.errors import CganError
 from cgan.pipeline.evidence.report import ADVICE
 from cgan.text import percent
 
 
-def evidence_of_answers(
-    pairs: Sequence[tuple[Path, Path]], say: Callable[[str], None]
-) -> Difference:
-    """Show what the answers tell; a line a class. Raises DataError for files that do not fit."""
+def evidence_of_answers(files: Sequence[Path], say: Callable[[str], None]) -> Difference:
+    """Show what the answers tell; a line a class. `files`: in turn those without drawings and with them.
+    Raises DataError for files that do not fit, CganError for an odd number of them."""
+    if not files or len(files) % 2:
+        raise CganError(
+            f"--answers: expected two files for each seed, without drawings and with them; found "
+            f"{len(files)}. Give `--answers without.csv with.csv`."
+        )
+    pairs = [*zip(files[::2], files[1::2], strict=True)]
     effect, names = effect_of_answers(pairs)
     overall, many = effect.overall, len(pairs)
     say(

@@ -46,21 +46,27 @@ def evidence(
         bool, typer.Option("--quick", help="A coarse answer in about two minutes on two cores.")
     ] = False,
     answers: Annotated[
-        list[tuple[Path, Path]] | None,
+        bool,
         typer.Option(
-            metavar="WITHOUT.csv WITH.csv",
-            help="Answers of your own classifiers on test images, with the columns label, prediction and, if "
-            "you like, group; once for each seed. Needs no project.",
+            "--answers",
+            help="Compare your own classifiers by FILES, their answers on the same test images: without "
+            "drawings and with them, and again for each further seed. Columns: label, prediction and, if you "
+            "like, group. Needs no project.",
         ),
+    ] = False,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILES]", help="With --answers: CSVs.")
     ] = None,
 ) -> None:
     """Say whether drawings make a classifier better, by training it with and without them (minutes)."""
-    if answers:
+    if answers or files:
         from cgan.pipeline.evidence.answers import evidence_of_answers
 
-        if per_class or believed or folds or seeds or test or drawn or quick:
-            raise CganError("--answers trains nothing: leave out the other options.")
-        evidence_of_answers(answers, typer.echo)
+        if not answers or per_class or believed or folds or seeds or test or drawn or quick:
+            raise CganError(
+                "FILES are for --answers, which trains nothing: leave out other options."
+            )
+        evidence_of_answers(files or [], typer.echo)
         return
     require_project()
     from cgan.pipeline.evidence.answer import Options, find_evidence
