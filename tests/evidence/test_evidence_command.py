@@ -121,7 +121,7 @@ def test_rounds_end_when_more_could_not_change_the_verdict_unless_all_were_asked
         return len(outcomes) == 2
 
     monkeypatch.setattr(command, "is_settled", settled)
-    monkeypatch.setattr(command, "HELD_OUT", 1)  # enough for seeds
+    monkeypatch.setattr(command, "MIN_HELD_OUT", 1)  # enough for seeds
     report, said = found()
     assert asked == [(1, 5, False), (2, 5, False)]
     assert report["rounds"] == {"count": 2, "folds": False, "planned": 5}
@@ -310,7 +310,7 @@ def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None
     assert len(given[0]) == trained + held + 56 and given[0].groups is not None
     assert np.array_equal(given[0].labels[trained + held :], others.labels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "HELD_OUT", 12)
+        patch.setattr(command, "MIN_HELD_OUT", 12)
         patch.setattr(command, "rounds_by_seed", lambda *_: pytest.fail("enough images"))
         with pytest.raises(pytest.fail.Exception, match="enough images"):
             found()
