@@ -25,10 +25,10 @@ from cgan.pipeline.registry.decision import (
     check_limits,
     compare,
     decide,
-    membership,
     unlike_real,
 )
 from cgan.pipeline.registry.judging import drawings_look
+from cgan.pipeline.registry.membership import membership_check
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import Conditions
 from cgan.quality.estimates import REPLICATES, Estimate
@@ -341,7 +341,7 @@ def test_who_was_trained_on_is_limited_at_the_pessimistic_end_and_a_small_hold_o
     )
     limits = LIMITS.model_copy(update={"max_membership_auc": 0.55})
     kept, leaking, few = (
-        membership(each, 0.55)
+        membership_check(each, 0.55)
         for each in (
             attack,
             replace(attack, interval=(0.49, 0.551)),
@@ -351,7 +351,7 @@ def test_who_was_trained_on_is_limited_at_the_pessimistic_end_and_a_small_hold_o
     assert kept.passed and not leaking.passed and not few.passed
     assert "0.551 is above it" in leaking.in_words()
     assert "60 held-out images cannot show that it is at most 0.55; 141 held-out" in few.in_words()
-    no_number = membership(replace(attack, interval=(0.4, 0.6), members=90), 0.55).in_words()
+    no_number = membership_check(replace(attack, interval=(0.4, 0.6), members=90), 0.55).in_words()
     assert "no hold-out could, of so few to train on" in no_number
     names = [
         {check.name for check in decide(by_hand(), None, NO_LOOK, *rest).checks}

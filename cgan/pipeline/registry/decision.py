@@ -17,9 +17,10 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from cgan.downstream.membership import Attack, others_needed
+from cgan.downstream.membership import Attack
 from cgan.evaluation import METRICS, ClassScores, Evaluation, Interval, Score
 from cgan.params.sections import GateParams
+from cgan.pipeline.registry.membership import membership_check
 from cgan.quality.class_shift import ENOUGH, Shift
 from cgan.quality.estimates import Estimate
 from cgan.quality.intervals import clearly_short, critical_t, falls_short
@@ -80,7 +81,7 @@ def decide(
         unlike_real(look.outliers, limits.max_outliers, names),
     ]
     if attack and limits.max_membership_auc:
-        checks.append(membership(attack, limits.max_membership_auc))
+        checks.append(membership_check(attack, limits.max_membership_auc))
     comparison, praise = list[Check](), list[str]()
     if champion:
         comparison, praise = compare(challenger, champion, limits.against_champion)
@@ -204,20 +205,6 @@ def check_limits(evaluation: Evaluation, limits: GateParams) -> list[Check]:
     checks.append(_copies_by_class(evaluation, most_copies))
     least_diverse = _of_least_diverse(evaluation, limits.min_worst_class_diversity)
     return [*checks, least_diverse] if least_diverse else checks
-
-
-def membership(attack: Attack, limit: float) -> Check:
-    """Do the drawings tell at most so well which images were trained on? A hold-out too small to show it
-    passes nothing, and says how many images would do."""
-    what = "how well drawings tell training images from held-out ones (AUC; 0.5 is chance)"
-    passed, needed = attack.interval[1] <= limit, others_needed(limit, attack.members)
-    why = ""
-    if not passed and not (needed and needed <= attack.others):
-        more = "no hold-out could, of so few to train on"
-        if needed:
-            more = f"{needed:,} held-out images could"
-        why = f"{attack.others:,} held-out images cannot show that it is at most {limit:g}; {more}"
-    return Check("membership_auc", what, attack.auc, limit, passed, True, attack.interval, why)
 
 
 def _estimate(score: Score) -> Estimate:
