@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgan.disclosure import Sharing, sharing
+    from cgan.disclosure import sharing
+    from cgan.downstream.sharing import Sharing
     from cgan.drawing.generator import Generator
     from cgan.evaluation import Evaluation
     from cgan.fitting import Run, fit
@@ -38,7 +39,7 @@ _MODULES = {
     "Generator": "cgan.drawing.generator",
     "Images": "cgan.images",
     "Run": "cgan.fitting",
-    "Sharing": "cgan.disclosure",
+    "Sharing": "cgan.downstream.sharing",
     "evaluate": "cgan.quality.evaluation",
     "evidence": "cgan.usefulness",
     "fit": "cgan.fitting",

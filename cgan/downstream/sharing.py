@@ -41,8 +41,9 @@ class Copies:
         """As `evaluate` counts them."""
         # It looks at the first drawings, which may be of one class.
         order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))
-        mixed = (part[order] for part in drawn.tensors[:2])
-        found, held = find_replicas(*mixed, train, held_out, seed), min(AT_MOST, len(held_out))
+        pixels, labels, _ = drawn.tensors
+        found = find_replicas(pixels[order], labels[order], train, held_out, seed)
+        held = min(AT_MOST, len(held_out))
         return cls(
             share=float(found.is_replica.double().mean()),
             real=found.real,

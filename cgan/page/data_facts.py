@@ -63,7 +63,7 @@ def whole_data(*, with_test: bool = False) -> Images:
 
 def _joined(whole: Images, test: Images) -> Images:
     """Without files: the test set's have other numbers."""
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in (whole, test)])
         for name in ("pixels", "labels", "lines", *(("groups",) * (whole.groups is not None)))
     }

@@ -48,22 +48,26 @@ def find_sharing(
     require_writable(SHARING)
     compute_deterministically()
     progress = functools.partial(progress_of, say=say)
-    options = {"seeds": seeds, "recipe": params.train_judge, "device": params.train.device}
-    options |= {"seed": params.evaluate.seed, "progress": progress}
+    ask = functools.partial(
+        sharing,
+        seeds=seeds,
+        recipe=params.train_judge,
+        device=params.train.device,
+        seed=params.evaluate.seed,
+        progress=progress,
+    )
     facts, text, page = SHARING, SHARING_TEXT, SHARING_PAGE
     if drawn:  # what was found of the project's own drawings stays
         train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
         facts, text, page = (path.with_stem(f"{path.stem}-drawn") for path in (facts, text, page))
-        answer = sharing(train, held_out, labelled(drawn, params, train), **options)
+        answer = ask(train, held_out, labelled(drawn, params, train))
     else:
         inputs = Inputs.load(params.train.device)
         generator = Generator(inputs.model, inputs.facts, GENERATOR)
         discriminator, made = load_discriminator(DISCRIMINATOR)
         if made.get("data_digest") != inputs.facts["data_digest"]:
             discriminator = None  # of another training
-        answer = sharing(
-            inputs.train, inputs.held_out, generator, discriminator=discriminator, **options
-        )
+        answer = ask(inputs.train, inputs.held_out, generator, discriminator=discriminator)
     report = report_on(answer)
     if drawn:
         report.reasons.append(f"The drawings are those in {drawn}.")
