@@ -144,7 +144,7 @@ def _most_exposed(
     exposed = tuple(
         Exposed(
             row=int(row),
-            place=some.place(n),
+            place=train.place(int(row)),
             class_name=train.class_names[some.labels[n]],
             drawing=int(drawings[n]),
         )

@@ -259,7 +259,7 @@ def _quick(params: Params, training: Images, test: Images, hardware: Hardware, s
     """With trainings as short as the time allows; says how wide the interval will be."""
     recipe, classifiers = params.train_judge, QUICK_SEEDS * len(METHODS)
     seconds = classifiers * seconds_of_judge(training, recipe, hardware)
-    kimg = round(recipe.total_kimg * min(1.0, QUICK_S / seconds), 1)
+    kimg = max(0.1, round(recipe.total_kimg * min(1.0, QUICK_S / seconds), 1))
     counts = test.counts[test.counts > 0]
     reach = 196 * math.sqrt(DISAGREE * float((1 / counts).sum())) / len(counts)
     say(
@@ -267,7 +267,7 @@ def _quick(params: Params, training: Images, test: Images, hardware: Hardware, s
         f"{recipe.total_kimg:g}. With {len(test):,} tested images expect an interval of about ±{reach:.1f} "
         "points, so a smaller difference will not show."
     )
-    short = recipe.model_copy(update={"total_kimg": max(kimg, 0.1)})
+    short = recipe.model_copy(update={"total_kimg": kimg})
     return params.model_copy(update={"train_judge": short})
 
 

@@ -64,9 +64,11 @@ def find_sharing(
     else:
         inputs = Inputs.load(params.train.device)
         generator = Generator(inputs.model, inputs.facts, GENERATOR)
-        discriminator, made = load_discriminator(DISCRIMINATOR)
-        if made.get("data_digest") != inputs.facts["data_digest"]:
-            discriminator = None  # of another training
+        discriminator = None
+        if DISCRIMINATOR.is_file():  # it is not shared with other machines
+            found, made = load_discriminator(DISCRIMINATOR)
+            same = made.get("data_digest") == inputs.facts["data_digest"]
+            discriminator = found if same else None
         answer = ask(inputs.train, inputs.held_out, generator, discriminator=discriminator)
     report = report_on(answer)
     if drawn:
