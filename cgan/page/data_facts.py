@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cgan.files import read_json
 from cgan.images import SPLITS, Images, load_images
 from cgan.page.tiles import tile
-from cgan.project import CSV_SOURCE, HOLDOUT_DATA, TEST_DATA, TRAIN_DATA
+from cgan.project import CSV_SOURCE, HOLDOUT_DATA, TRAIN_DATA
 from cgan.quality.judge import Judge, look
 from cgan.quality.label_errors import Suspects, doubtful_labels
 
@@ -22,9 +22,9 @@ SHOWN = 48  # suspects
 VALUES = 60_000_000  # pixels that the judge looks at
 
 
-def whole_data(*, with_test: bool = False) -> Images:
+def whole_data(test: Images | None = None) -> Images:
     """All images, in the order of the CSV or of the files, out of the parts that `preprocess` made;
-    `with_test`: and after them those of the data's own test set.
+    and after them those of `test`, the data's own test set.
 
     `splits` are train and val, as they were divided; `notes` are on groups and near copies. Raises ModelError
     where `dvc repro` has not made the parts.
@@ -58,7 +58,7 @@ def whole_data(*, with_test: bool = False) -> Images:
         files=[files[line - 1] for line in lines[order]] if files else [],
         notes=parts[1].notes,
     )
-    return _joined(whole, load_images(TEST_DATA)) if with_test else whole
+    return _joined(whole, test) if test else whole
 
 
 def _joined(whole: Images, test: Images) -> Images:

@@ -122,8 +122,8 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tidy(folder)
         if count:
-            with_test = own and not options.folds
-            tested_on, data = f"each of {count} folds", whole_data(with_test=with_test)
+            more = test if own and not options.folds else None
+            tested_on, data = f"each of {count} folds", whole_data(more)
             fold_of, drawn = folds_of(data, count, params), options.drawn
             others = _by_fold(drawn, count, params, data, say) if drawn else []
             filling = options.per_class, options.believed, others
