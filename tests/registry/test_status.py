@@ -83,7 +83,7 @@ def test_an_empty_clone_says_what_to_do_and_makes_nothing_itself(root: Path) -> 
     (root / "mlflow.db").unlink()
     before = sorted(root.rglob("*"))
     text = screen(root)
-    assert "Data not fetched yet: `make repro`" in text and "there is no MLflow store" in text
+    assert "Data not fetched yet: `make repro`" in text and "Champion none yet" in text
     assert sorted(root.rglob("*")) == before
     # One that makes runs in checkouts has their results in its cache alone.
     (root / ".cgan").mkdir(exist_ok=True)

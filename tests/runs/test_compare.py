@@ -9,9 +9,15 @@ import pytest
 from finished_project import finish
 
 from cgan.errors import CganError
-from cgan.evaluation import Evaluation, Score
+from cgan.evaluation import METRICS, Evaluation, Score
 from cgan.pipeline.runs import compare as command
-from cgan.pipeline.runs.compare import code_in_words, comparison, metric_changes
+from cgan.pipeline.runs.compare import (
+    Change,
+    code_in_words,
+    comparison,
+    conclusion,
+    metric_changes,
+)
 from cgan.pipeline.runs.recorded_run import find_run_id, recorded
 from cgan.project import EVALUATION, TRAINING
 
@@ -50,7 +56,7 @@ def test_numbers_stand_side_by_side_with_the_difference_and_what_it_means(finish
     assert low < -100_000 < high < -99_000, "paired, it is far narrower than either interval"
     assert row(markdown, "train.lr")[1:] == [reference["params"]["train.lr"], "0.125 |"]
     same = comparison(report, reference, report, reference)
-    assert same.startswith("**B does not differ from A.**")
+    assert same.startswith("**There is no difference beyond chance between A and B.**")
     assert "Params that differ: 1" in markdown and "Both runs have the same commit." in markdown
 
 
@@ -124,7 +130,7 @@ def test_where_fewer_drawings_were_judged_it_is_said_and_the_rest_is_compared(
     context = {**other.context, "distance_images": other.context["distance_images"] + 1}
     other = replace(other, context=context)
     markdown = comparison(report, reference, other, reference)
-    assert markdown.startswith("**The differences are within chance.**")
+    assert markdown.startswith("**There is no difference beyond chance between A and B.**")
     assert "as it depends on the number of images: Fréchet distance. `cgan gate`" in markdown
     distance = row(markdown, "Fréchet distance ↓")
     assert distance[1] == "–" and distance[4:] == ["–", "–", "not compared |"]
@@ -139,7 +145,7 @@ def test_the_terminal_shows_it_a_file_takes_it_and_a_foreign_name_commands_no_te
     (other / TRAINING).write_text(json.dumps({"run_name": name, "params": {"newer.key": 1}}))
     command.compare(".", "other", print)
     shown = capsys.readouterr().out
-    for words in ("Fréchet", "B does not differ from A.", "newer.key", "\\x1b[2J"):
+    for words in ("Fréchet", "no difference beyond", "newer.key", "\\x1b[2J"):
         assert words in shown
     command.compare(".", "other", print, markdown=True)
     assert capsys.readouterr().out == "reports/compare.md: for a pull request.\n"
@@ -158,3 +164,22 @@ def test_a_report_that_is_missing_or_of_another_version_is_one_message(finished:
         (other / EVALUATION).write_text(content)
         with pytest.raises(CganError, match=words):
             command.compare(".", "other", print)
+
+
+def test_the_conclusion_names_the_better_run_and_a_collapsed_one_has_no_merit_in_its_copies() -> (
+    None
+):
+    def changed(key: str, low: float, high: float) -> Change:
+        return Change(METRICS[key], 0.5, 0.5 + (low + high) / 2, (low, high))
+
+    fewer_copies, less_recall = changed("copies", -0.2, -0.1), changed("recall", -0.4, -0.3)
+    more_coverage, same = changed("coverage", 0.1, 0.2), changed("conditional_accuracy", -0.1, 0.2)
+    collapsed = conclusion([fewer_copies, less_recall, same])
+    assert collapsed.startswith("**A is better: B is worse in recall; the rest is within chance.**")
+    assert "copies" not in collapsed
+    assert conclusion([fewer_copies, same]).startswith("**B is better in copies;")
+    both = conclusion([less_recall, more_coverage])
+    assert both.startswith(
+        "**Neither is clearly better: B is better in coverage, worse in recall.**"
+    )
+    assert "chance is not known" in conclusion([Change(METRICS["recall"], 0.5, 0.6, None)])

@@ -16,13 +16,27 @@ from cgan.downstream.sets import fill_classes, missing_labels
 from cgan.drawing.drawings import class_folders, write_csv, write_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
+from cgan.evaluation import Evaluation
 from cgan.files import read_json, write_text
+from cgan.images import Images
 from cgan.markdown import in_spreadsheet
 from cgan.model.sampling import picture_of
+from cgan.page.class_states import POOR, add_states
 from cgan.page.data_facts import rows_of, whole_data
+from cgan.page.run_facts import class_facts
+from cgan.params.sections import GateParams
 from cgan.pipeline.params_file import load_params
-from cgan.project import EVIDENCE, EVIDENCE_TEXT, GATE_REPORT, GATE_TEXT, JUDGE
+from cgan.project import (
+    EVALUATION,
+    EVIDENCE,
+    EVIDENCE_TEXT,
+    GATE_REPORT,
+    GATE_TEXT,
+    JUDGE,
+    RUN_PAGE,
+)
 from cgan.quality.judge import load_judge
+from cgan.text import listed as listed_names
 
 
 def balance(
@@ -81,10 +95,34 @@ def balance(
             listed[column] = listed[column].map(plain, na_action="ignore")
     beside = path.with_name(f"{path.stem}.rows.csv")
     write_text(beside, listed.to_csv(index=False, float_format="%.4f"))
+    if words := classes_drawn_poorly(generator, data, load_params().gate):
+        say(words)
     say(
         f"{out}: {count:,} real images and {len(lacking):,} drawn ones; {beside} says which is "
         "which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they help."
     )
+
+
+def classes_drawn_poorly(generator: Generator, data: Images, limits: GateParams) -> str:
+    """A warning, by the rule of the run's page; empty where no such class is known."""
+    with contextlib.suppress(CganError):
+        evaluation = Evaluation.read(EVALUATION)
+        if evaluation.generator_digest == generator.facts["digest"]:
+            classes = class_facts(evaluation, data.counts.tolist())
+            add_states(
+                classes,
+                not evaluation.not_measurable,
+                evaluation.score("conditional_accuracy").real,
+                limits,
+                trained=not generator.holds_training_images,
+            )
+            poor = [generator.class_names[row["label"]] for row in classes if row["state"] == POOR]
+            if poor:
+                return (
+                    f"Warning: {len(poor):,} of {len(classes):,} classes are drawn poorly: "
+                    f"{listed_names(poor)}. {RUN_PAGE} says what is wrong with them."
+                )
+    return ""
 
 
 def spoken_against(digest: str) -> str:

@@ -27,6 +27,30 @@ HEADER = f"""\
 """
 
 
+README = """\
+# {name}
+
+A project of cgan. It trains a generator that draws images of the class you ask for.
+
+```bash
+dvc repro                   # run the stages that are stale: fetch the data, train, judge, write the page
+cgan report                 # how good is the generator?
+cgan draw 2024 --seed 7     # draw; the classes are those of your data
+cgan validate my-pictures/  # what to set for your own data: a folder of pictures, or a CSV
+cgan ui                     # every run, in MLflow
+```
+
+| where | what |
+|---|---|
+| `params.yaml` | every setting, with a comment |
+| `dvc.yaml`, `dvc.lock` | the stages, and what they made last: commit both |
+| `data/inbox/` | your own data, with `data.source: file` in params.yaml |
+| `reports/run.html` | the page of the last run, with the generator in it |
+| `models/`, `samples/`, `reports/` | what the stages made; DVC keeps every version |
+| `mlflow.db`, `mlartifacts/` | the runs: back them up |
+"""
+
+
 def make_project(out: Path, say: Callable[[str], None]) -> None:
     """Make a project in `out`, all or nothing, with a first commit where git knows the user.
 
@@ -43,6 +67,7 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
             write_text(folder / name, (source / name).read_text(encoding="utf-8"))
         stages = (source / "dvc.yaml").read_text(encoding="utf-8")
         write_text(folder / "dvc.yaml", without_code(stages))
+        write_text(folder / "README.md", README.format(name=out.resolve().name))
         git("init", "--quiet", folder=folder)
         _dvc_init(folder)
         write_text(folder / ".dvc/config", DVC_SETTINGS)

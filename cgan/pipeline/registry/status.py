@@ -13,8 +13,8 @@ from cgan.evaluation import METRICS
 from cgan.files import locked, read_json
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import SUMMARY, open_registry
-from cgan.pipeline.tracking.store import experiment_name, refuse_trash
-from cgan.project import CSV_SOURCE, LOCK, home, training_folder, training_lock
+from cgan.pipeline.tracking.store import experiment_name, is_absent, refuse_trash, store_uri
+from cgan.project import CSV_SOURCE, LOCK, RUN_REFERENCE, home, training_folder, training_lock
 from cgan.text import printable
 
 ANSWER_S = 3  # that a server may take
@@ -69,6 +69,10 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
 
 def _store(root: Path) -> Iterator[tuple[str, str]]:
     params = load_params(root / "params.yaml")
+    if is_absent(store_uri(root)) and not (root / RUN_REFERENCE).exists():
+        yield "Last training", "none yet: `dvc repro` makes the first"
+        yield "Champion", "none yet: after a training, `cgan gate` makes the first"
+        return
     with open_registry(params.gate.model, ANSWER_S) as registry:
         client, versions, served = registry.client, registry.versions(), registry.champion()
         champion = next((version for version in versions if version.number == served), None)
@@ -94,12 +98,13 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         done = [run for run in recent if run.info.status in ("FINISHED", "FAILED")]
         for run in cut_off[:1]:
             words = f"{run.info.run_name} · its process is gone, though MLflow says RUNNING"
-            yield "Cut off", f"{words} · {_trained(run)} · `dvc repro` with its params resumes it"
+            yield "Cut off", f"{words} · {_started(run)} · `dvc repro` with its params resumes it"
         for run in now or done[:1]:
             tags, run_id = run.data.tags, run.info.run_id
             commit = tags.get("mlflow.source.git.commit", "")[:8]
             changes = " with changes" if tags.get("git.dirty") == "true" else ""
-            words = f"{run.info.status} · {_trained(run)} · commit {commit}{changes}"
+            began = _started(run) if now else _trained(run)
+            words = f"{run.info.status} · {began} · commit {commit}{changes}"
             yield "Trains now" if now else "Last training", f"{run.info.run_name} · {words}"
             if not now:
                 yield "", _numbers(run)
@@ -117,7 +122,15 @@ def _is_cut_off(run: Any) -> bool:
 
 
 def _trained(run: Any) -> str:
-    return f"trained {datetime.fromtimestamp(run.info.start_time / 1000, UTC):%d %b %H:%M} UTC"
+    return f"trained {_time(run)}"
+
+
+def _started(run: Any) -> str:
+    return f"started {_time(run)}"
+
+
+def _time(run: Any) -> str:
+    return f"{datetime.fromtimestamp(run.info.start_time / 1000, UTC):%d %b %H:%M} UTC"
 
 
 def _numbers(run: Any) -> str:

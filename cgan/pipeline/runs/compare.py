@@ -57,10 +57,17 @@ class Change:
 
     def cells(self) -> tuple[str, ...]:
         name = f"{self.metric.name} {ARROWS[self.metric.better]}"
-        difference = self.b - self.a if self.alike else None
-        numbers = map(number, (self.real, self.a, self.b, difference))
-        interval = " to ".join(map(number, self.interval)) if self.interval else "–"
-        return name, *numbers, interval, self.verdict
+        real = "–" if self.real is None else self.metric.shown(self.real)
+        difference = self._signed(self.b - self.a) if self.alike else "–"
+        interval = " to ".join(map(self._signed, self.interval or ())) or "–"
+        values = (self.metric.shown(value) for value in (self.a, self.b))
+        return name, real, *values, difference, interval, self.verdict
+
+    def _signed(self, difference: float) -> str:
+        """Of shares in percentage points: `+0.4 %`."""
+        if self.metric.is_share:
+            return f"{100 * difference:+.1f} %"
+        return f"{'+' if difference > 0 else ''}{number(difference)}"
 
 
 def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
@@ -84,7 +91,7 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
     else:
         metrics = metric_changes(a, b)
         rows = [change.cells() for change in metrics]
-        parts = [f"**{in_words(metrics)}**", _judged_by(a, b, metrics), runs, "### Metrics"]
+        parts = [conclusion(metrics), _judged_by(a, b, metrics), runs, "### Metrics"]
         parts += [_table("↑: higher is better", COLUMNS, rows, numbers=5)]
     params_a, params_b = run_a["params"], run_b["params"]
     params = [(key, params_a.get(key, "–"), params_b.get(key, "–")) for key in params_a | params_b]
@@ -121,24 +128,37 @@ def _judged_by(a: Evaluation, b: Evaluation, changes: Sequence[Change]) -> str:
     return text
 
 
-def in_words(changes: Sequence[Change]) -> str:
-    """`B is better in recall, worse in copies; the rest is within chance.` A difference without an interval
-    is named: of it nothing is known."""
+def conclusion(changes: Sequence[Change]) -> str:
+    """Markdown: which run is better, in what, whether that may be luck, and what to do next.
 
-    def named(verdict: str) -> str:
-        names = [c.metric.name for c in changes if c.a != c.b and c.verdict == verdict]
-        return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-    clear = [f"{word} in {names}" for word in ("better", "worse") if (names := named(word))]
-    sentences = [f"B is {', '.join(clear)}"] if clear else []
-    if named("within chance"):
-        sentences.append(
-            "the rest is within chance" if clear else "the differences are within chance"
+    `**B is better in recall; the rest is within chance.** …` Fewer near copies are no merit of a run that is
+    worse in something else: what is unlike everything copies nothing. A difference without an interval is
+    named, for nobody can say whether it is chance.
+    """
+    names = {
+        verdict: [c.metric.name for c in changes if c.a != c.b and c.verdict == verdict]
+        for verdict in ("better", "worse", "within chance", "")
+    }
+    if names["worse"] and METRICS["copies"].name in names["better"]:
+        names["better"].remove(METRICS["copies"].name)
+    better, worse = (listed(names[verdict], most=len(METRICS)) for verdict in ("better", "worse"))
+    if better and worse:
+        first = f"Neither is clearly better: B is better in {better}, worse in {worse}"
+        advice = "Look at both pages, and decide which of these matters more to you."
+    elif better or worse:
+        first = f"B is better in {better}" if better else f"A is better: B is worse in {worse}"
+        advice = (
+            "That holds for these two generators. Whether their params differ that much, or only their "
+            "seeds, says `python -m flows.sweep --seeds 5`."
         )
-    if unknown := named(""):
-        sentences.append(f"of {unknown}, chance is not known")
-    words = "; ".join(sentences) or "B does not differ from A"
-    return f"{words[0].upper()}{words[1:]}."
+    else:
+        first = "There is no difference beyond chance between A and B"
+        advice = "More drawings (`evaluate.samples`) and more held-out images show smaller ones."
+    if (better or worse) and names["within chance"]:
+        first += "; the rest is within chance"
+    if names[""]:
+        first += f"; of {listed(names[''], most=len(METRICS))}, chance is not known"
+    return f"**{first}.** {advice}"
 
 
 def code_in_words(a: Mapping[str, str], b: Mapping[str, str]) -> str:
