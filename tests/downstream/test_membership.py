@@ -26,6 +26,7 @@ from cgan.downstream.membership import (
 from cgan.downstream.sharing import Sharing
 from cgan.errors import CganError, DataError
 from cgan.images import Images
+from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import silent
@@ -217,6 +218,18 @@ def test_training_images_as_drawings_are_given_away_and_stand_in_for_themselves(
     assert (
         "gave nothing away that" in quiet.sentence and "held-out images can show" in quiet.sentence
     )
+
+
+def test_a_sampler_s_file_gives_its_training_images_away_whatever_its_drawings_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cgan.downstream.attacker.DRAWINGS", 50)
+    train, _ = uneven(times=2).split(0.3, seed=2)
+    pixels, labels, _ = train.tensors
+    sampler = LocalScoreSampler(pixels, labels, LocalScoreSettings(steps=4))
+    answer = shared(cgan.Generator(sampler, {}))
+    assert answer.file_leaks and answer.verdict == "gives away" and answer.file is None
+    assert any("file holds its training images" in reason for reason in answer.reasons)
 
 
 def test_sets_that_do_not_belong_together_are_refused_in_words() -> None:
