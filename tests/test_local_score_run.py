@@ -249,5 +249,9 @@ def test_its_drawings_fill_up_small_classes_and_are_judged_by_fold_without_a_tra
     evidence.find_evidence(load_params(), evidence.Options(), said.append)
     assert any(re.match(r"5 rounds: \d+ classifiers to train", line) for line in said), said
     found = read_json(project.EVIDENCE)
-    assert found["rounds"] == {"count": 5, "folds": True} and found["images"]["tested"] == 56
+    rounds = found["rounds"]
+    assert rounds["folds"] and 2 <= rounds["count"] <= rounds.get("planned", 5) == 5, (
+        "it may end early"
+    )
+    assert found["images"]["tested"] == 56
     assert not list(Path(".cgan/evidence").rglob("generator.safetensors")), "nothing was trained"

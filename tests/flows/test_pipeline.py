@@ -205,6 +205,7 @@ def test_in_a_checkout_results_go_to_the_remote_and_the_next_checkout_begins_wit
     by_hand = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], env=by_hand, check=True)
     monkeypatch.setenv("CGAN_CHECKOUT", str(tmp_path / "its checkout"))
+    monkeypatch.setenv("CGAN_SOURCE", str(repo))
     assert pipeline(return_state=True).name == "Promoted"
     assert (store / "files").is_dir() and (store / "runs").is_dir()
     assert Path(".cgan/dvc.lock").read_bytes() == Path("dvc.lock").read_bytes()

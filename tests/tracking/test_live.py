@@ -215,7 +215,7 @@ def test_f60_f61_an_mlflow_that_gets_slow_or_dies_in_mid_run_costs_no_more_than_
     wait_until(lambda: not thread.is_alive())
 
 
-def test_f62_a_store_that_another_process_is_making_delays_the_end_of_a_training_no_longer_than_agreed(
+def test_a_store_that_another_process_is_making_delays_the_end_of_a_training_no_longer_than_agreed(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tracking, "LOADING_S", 0.5)
