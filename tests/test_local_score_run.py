@@ -253,5 +253,5 @@ def test_its_drawings_fill_up_small_classes_and_are_judged_by_fold_without_a_tra
     assert rounds["folds"] and 2 <= rounds["count"] <= rounds.get("planned", 5) == 5, (
         "it may end early"
     )
-    assert found["images"]["tested"] == 56
+    assert 40 < found["images"]["tested"] <= 56
     assert not list(Path(".cgan/evidence").rglob("generator.safetensors")), "nothing was trained"
