@@ -24,7 +24,7 @@ SILENT, NOTICES = (Path(__file__).with_name(f"{name}.yaml") for name in ("silent
 
 
 def apply(block: str = "") -> list[str]:
-    """Their names. Raises CganError where the server has no such block."""
+    """Returns the names of the automations. Raises CganError where the server has no such block."""
     contents = [read_yaml(SILENT)]
     if block:
         contents.append(read_yaml(NOTICES))
@@ -33,11 +33,12 @@ def apply(block: str = "") -> list[str]:
         for each in contents:
             wanted = AutomationCore.model_validate(each)
             present = client.read_automations_by_name(wanted.name)
-            # A new one has not seen the heartbeats of before: a run that is silent by then stays Running.
+            # Only what differs is replaced: a new automation has seen no heartbeat yet, so a run that has
+            # stopped sending them would stay Running.
             if [AutomationCore.model_validate(one.model_dump()) for one in present] == [wanted]:
                 continue
-            for former in present:
-                client.delete_automation(former.id)
+            for outdated in present:
+                client.delete_automation(outdated.id)
             client.create_automation(wanted)
     return [each["name"] for each in contents]
 

@@ -30,7 +30,7 @@ from cgan.pipeline.params_file import set_params
 from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
 from flows.checkout import CHECKOUT, tag_results
 from flows.repro import Work, alone, dvc, has_remote, publish, relay, repro, require_prefect, run
-from flows.turns import elder
+from flows.turns import older_night
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
 # States of type Cancelled, and what their runs are for a moment before: the engine would log them as errors.
@@ -111,8 +111,8 @@ def push() -> State[Any]:
 
 
 def _show_cancelled(flow: Any, flow_run: Any, state: State[Any]) -> None:
-    """*Blocked*, and a night that ends for an elder one, are neither green nor failures, for nothing is
-    broken: their type is Cancelled."""
+    """*Blocked*, and a night that ends because an older one still works, are neither successes nor failures:
+    their type is Cancelled."""
     if name := CANCELLED.get(str(state.name)):
         shown: State[Any] = Cancelled(name=name, message=state.message)
         with get_client(sync_client=True) as client:
@@ -139,7 +139,7 @@ def pipeline(
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
     here = os.environ.get(CHECKOUT)
-    if older := elder():
+    if older := older_night():
         return _ended_for(older)
     with alone(relay):
         try:
@@ -158,7 +158,7 @@ def pipeline(
             message = publish(judged is not None)
             _keep(work, message, str(judged.name).lower() if judged else "completed")
         except CganError as error:
-            if older := elder():
+            if older := older_night():
                 return _ended_for(older)
             return Failed(message=str(error))
     name = judged.name if judged else "Completed"

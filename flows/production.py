@@ -43,7 +43,7 @@ SETTINGS = Path(__file__).parents[1] / "deploy/servers.env"
 POOL = "cgan"  # of supervisord.conf and prefect.yaml
 PORTS = {"mlflow": 5000, "prefect": 4200}
 LINE_EVERY_S = 15.0  # while a program starts
-END_S = 60.0  # that a worker takes to end a run, which saves a checkpoint
+END_S = 60.0  # that a worker may take to end a run, which saves a checkpoint
 
 
 def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
@@ -57,7 +57,7 @@ def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
         if running(root):
             servers = read_json(folder / STATE)
         else:
-            # A supervisor that keeps nothing has the environment of its `up`.
+            # A supervisor without programs would still have the environment of an earlier `up`.
             if ended := _end(root):
                 yield f"ended    {ended}, left by an earlier `make up`"
             for name, port in servers.items():
@@ -81,7 +81,7 @@ def settings() -> dict[str, str]:
 
 
 def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
-    """Of every process here: deploy/servers.env, yours, and what supervisord.conf fills in."""
+    """The environment of all processes: deploy/servers.env, the user's, and what supervisord.conf needs."""
     mlflow = site_of(LOOPBACK, ports["mlflow"])
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
     environment |= beside_proxies(environment)
@@ -110,15 +110,15 @@ def _start(root: Path, name: str, port: int = 0) -> Iterator[str]:
     log = root / PRODUCTION / f"{name}.log"
     length = log.stat().st_size if log.is_file() else 0  # of what earlier ones wrote
     began = shown = time.monotonic()
-    with supervisor(root) as keeper:
-        # What an `up` that was killed left: one that ends, or one that ended and is tried again and again.
-        while (state := keeper.getProcessInfo(name)["statename"]) == "STOPPING":
+    with supervisor(root) as rpc:
+        # An `up` that was killed may have left a program that is stopping, or one that fails at each restart.
+        while (state := rpc.getProcessInfo(name)["statename"]) == "STOPPING":
             time.sleep(0.2)
         if state == "BACKOFF":
-            keeper.stopProcess(name)
+            rpc.stopProcess(name)
         with contextlib.suppress(Fault):  # it runs already, or cannot
-            keeper.startProcess(name, False)
-        first = info = keeper.getProcessInfo(name)
+            rpc.startProcess(name, False)
+        first = info = rpc.getProcessInfo(name)
         while info["statename"] in ("STARTING", "RUNNING") and info["pid"] == first["pid"]:
             if info["statename"] == "RUNNING" and (not port or answers(port)):
                 return
@@ -127,9 +127,9 @@ def _start(root: Path, name: str, port: int = 0) -> Iterator[str]:
                 wanted = f"{site_of(LOOPBACK, port)} answers" if port else "it stays up"
                 yield f"{name:8} waiting until {wanted}, {shown - began:.0f} s; its log: {log}"
             time.sleep(0.2)
-            info = keeper.getProcessInfo(name)
+            info = rpc.getProcessInfo(name)
         with contextlib.suppress(Fault):  # it has ended
-            keeper.stopProcess(name)
+            rpc.stopProcess(name)
     words = log.read_bytes()[length:] if log.is_file() else b""
     last = words.decode(errors="replace").splitlines()[-10:] or [info["spawnerr"] or "(nothing)"]
     raise CganError("\n".join([f"{name} did not start. The end of what it said in {log}:", *last]))
@@ -144,13 +144,14 @@ def down(root: Path) -> Iterator[str]:
 
 
 def _end(root: Path) -> str:
-    """End the supervisor and its programs, and those that outlived one which was killed: what it was."""
+    """End the supervisor and its programs, and programs that outlived a killed one. Returns their names,
+    for a sentence."""
     programs, ended = running(root), []
     if programs is not None:
         ended = list(programs) or ["a supervisor without programs"]
-        with contextlib.suppress(OSError), supervisor(root) as keeper:
-            process = psutil.Process(keeper.getPID())
-            keeper.shutdown()  # the last in its configuration ends first
+        with contextlib.suppress(OSError), supervisor(root) as rpc:
+            process = psutil.Process(rpc.getPID())
+            rpc.shutdown()  # the last in its configuration ends first
             process.wait()
     for name, process in _orphans(root):
         children = process.children(recursive=True)
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, port in PORTS.items():
         add(f"--{name}-port", type=int, default=port, help=f"the port for `up`; default {port}")
     args = parser.parse_args(arguments)
-    if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # who asks has to say it too
+    if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # clients must send it too
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     try:
         root = require_project()

@@ -76,15 +76,15 @@ def run(*module: str, fine: Sequence[int] = (0,)) -> State[Any]:
     origin = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
     origin["deployment_id"] = runtime.deployment.id
     context = {f"prefect.{name}": str(value) for name, value in origin.items() if value}
-    look = watch()
+    check_turn = watch()
 
-    def relay_and_look(line: str) -> None:
+    def relay_and_check(line: str) -> None:
         relay(line)
-        look()
+        check_turn()
 
     try:
         variables = {CONTEXT: json.dumps(context)}
-        in_session(*module, relay=relay_and_look, variables=variables, fine=fine)
+        in_session(*module, relay=relay_and_check, variables=variables, fine=fine)
     except CganError as error:
         return Failed(message=str(error))
     return Completed()

@@ -39,7 +39,7 @@ from flows.checkout import checkout, environment
 from flows.repro import CONTEXT, has_remote, in_session, say
 
 CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
-NOT_PART = ("sweep", "gate", "tracking")  # sections that change no result
+NO_EFFECT = ("sweep", "gate", "tracking")  # sections that change no result
 LOGS = Path(".cgan/sweeps")
 NAME = "cgan.sweep"  # tag of the MLflow runs
 
@@ -67,7 +67,7 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> E
 
 
 def value_of(evaluation: Evaluation, key: str) -> float:
-    """Of the metric that is searched for. Raises CganError where it has none."""
+    """The value of the metric `key`. Raises CganError where the evaluation has none."""
     value = evaluation.score(key).value
     if value is None:
         why = evaluation.not_measurable or "it was not asked for (params.yaml: `evaluate`)"
@@ -76,7 +76,7 @@ def value_of(evaluation: Evaluation, key: str) -> float:
 
 
 def search(base: Path, commit: str, params: Params, args: argparse.Namespace) -> None:
-    """`--trials` results in all, those of former calls and of other machines too."""
+    """Search until there are `--trials` results, those of earlier calls and of other machines included."""
     import optuna
     from optuna.study import MaxTrialsCallback
     from optuna.trial import TrialState
@@ -89,7 +89,7 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         direction="minimize" if better == "lower" else "maximize",
         load_if_exists=True,
     )
-    # With the same seed again, a second driver would repeat the first.
+    # With the same seed, a second sweep would repeat the first.
     # Optuna 4 and 5 have other defaults: set, a seed means the same.
     study.sampler = optuna.samplers.TPESampler(
         seed=1 + len(study.trials),
@@ -102,13 +102,13 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         study.enqueue_trial({key: now[key] for key, axis in s.space.items() if axis.has(now[key])})
     here = f"{os.uname().nodename}:{base}"
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        if trial.user_attrs.get("here") == here:  # nobody runs it: one sweep at a time here
+        if trial.user_attrs.get("here") == here:  # abandoned: only one sweep at a time runs here
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
 
     def objective(trial: Any) -> float:
         trial.set_user_attr("here", here)
-        values = _suggested(trial, params)
+        values = _suggest(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
         evaluation = train(base, commit, study.study_name, trial.number, values)
         first = study.user_attrs.get("measurement_context", evaluation.context)
@@ -133,7 +133,7 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     # One at a time: of those that wait, two threads may take the same (SQLite has no locks for rows).
     optimize(n_trials=min(missing(), count(TrialState.WAITING)), catch=CganError)
     optimize(n_trials=missing(), n_jobs=args.parallel, catch=CganError)
-    best = " ".join(f"-S {key}={value}" for key, value in _rounded(study.best_params).items())
+    best = " ".join(f"-S {key}={value}" for key, value in _round(study.best_params).items())
     rival, command = "HEAD", "python -m flows.sweep --seeds 5"
     if params.train.generator == "local_score":
         rival, command = "an earlier run, RUN in MLflow", "cgan compare RUN ."
@@ -144,7 +144,7 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
 
 
 def storage_at(url: str) -> Any:
-    """Optuna's, which closes each connection after use: in a pool they would be left to the collector."""
+    """Optuna's storage. It closes each connection after use: a pool would leave that to the collector."""
     from optuna.storages import RDBStorage
     from sqlalchemy.pool import NullPool
 
@@ -152,7 +152,7 @@ def storage_at(url: str) -> Any:
 
 
 def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -> None:
-    """Train with seeds by which no params were chosen; and so with what `--against` has else in `train`.
+    """Train with seeds by which no params were chosen, and again with the `train` of `--against`.
 
     Raises CganError for a sampler, which no seed changes: a difference would always look certain."""
     if params.train.generator == "local_score":
@@ -200,9 +200,9 @@ def verdict(key: str, name: str, others: list[float], present: list[float]) -> s
 
 
 def _study_name(base: Path, commit: str, prefix: str, params: Params) -> str:
-    """The same for the same code, params and objective."""
+    """A name that is the same for the same code, params and objective."""
     tree = [git.git("rev-parse", f"{commit}:{name}", folder=base).decode() for name in CODE]
-    part = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NOT_PART}
+    part = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NO_EFFECT}
     space = params.sweep.model_dump(include={"space", "objective"})
     whole = json.dumps([tree, part, space], sort_keys=True, default=str)
     return f"{prefix}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
@@ -224,7 +224,7 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
     return {f"train.{key}": value for key, value in others.items()}
 
 
-def _suggested(trial: Any, params: Params) -> Values:
+def _suggest(trial: Any, params: Params) -> Values:
     """Optuna's choice. Floats with three digits: more would make no difference."""
     values: Values = {}
     for key, axis in params.sweep.space.items():
@@ -234,10 +234,10 @@ def _suggested(trial: Any, params: Params) -> Values:
             whole = isinstance(axis.low, int) and isinstance(axis.high, int)
             suggest = trial.suggest_int if whole else trial.suggest_float
             values[key] = suggest(key, axis.low, axis.high, log=axis.log)
-    return _rounded(values)
+    return _round(values)
 
 
-def _rounded(values: Values) -> Values:
+def _round(values: Values) -> Values:
     return {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in values.items()}
 
 
@@ -245,8 +245,8 @@ def _in_words(values: Values) -> str:
     return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
 
 
-def committed(base: Path) -> str:
-    """The commit whose code the trainings run: HEAD, now. Raises CganError for code that is not in it."""
+def require_committed(base: Path) -> str:
+    """HEAD, the commit whose code the trainings run. Raises CganError if the code has changed since."""
     try:
         source = git.source(base)
     except git.GitError:
@@ -263,7 +263,7 @@ def committed(base: Path) -> str:
 
 
 def _end(kind: int, _: Any) -> None:
-    """Ctrl-C for all trainings, which save a checkpoint; and an end as abrupt as a kill."""
+    """Pass Ctrl-C to all trainings, which save a checkpoint, and exit without cleaning up."""
     for child in psutil.Process().children():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGINT)
@@ -294,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         base = require_project()
         params = load_params()
-        commit = committed(base)
+        commit = require_committed(base)
         with locked(base / LOGS / "lock", wait=False) as is_alone:
             if not is_alone:
                 raise CganError("a sweep runs in this folder. Wait until it ends, or stop it.")

@@ -1,4 +1,4 @@
-"""Whether a run goes on, by what Prefect's server says of it and of others while it works.
+"""Whether a run may go on, by its state and those of other runs in Prefect's server.
 
 Prefect's own limit of a deployment is a lease of five minutes, and ends a run that cannot renew it in time,
 as while its server is away; so the limit here is a look at which runs are Running.
@@ -25,29 +25,30 @@ from prefect.states import Running
 
 from cgan.errors import CganError
 
-NIGHT = "night"  # a tag of deployments in prefect.yaml: of their runs, one works at a time
+NIGHT = "night"  # a tag of deployments in prefect.yaml: only one of their runs works at a time
 LOOK_EVERY_S = 60.0
 AT_WORK = FlowRunFilterState(
     type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
 )
 
 
-def elder() -> str:
-    """The name of a night's run that began before this one and still works; else empty. So it is where this
-    is no run of a night, and where the server does not answer."""
+def older_night() -> str:
+    """The name of the run with the tag NIGHT that began before this one and still works; empty where there is
+    none, where this run has no such tag, and where the server does not answer."""
     if NIGHT in runtime.flow_run.tags:
         nights = FlowRunFilter(tags=FlowRunFilterTags(all_=[NIGHT]), state=AT_WORK)
         by_age = FlowRunSort.START_TIME_ASC
         with _server() as client:
-            first, *_ = client.read_flow_runs(flow_run_filter=nights, sort=by_age)
-            if str(first.id) != runtime.flow_run.id:
-                return first.name
+            # There may be none, for the server may have marked this one as Crashed.
+            for first in client.read_flow_runs(flow_run_filter=nights, sort=by_age, limit=1):
+                if str(first.id) != runtime.flow_run.id:
+                    return first.name
     return ""
 
 
 def require_turn() -> None:
-    """Take the run's state back if the server took it for dead, having heard no heartbeat while it was away
-    itself. Raises CganError if an elder run works."""
+    """Set this run to Running again if it was marked as Crashed, because its heartbeats did not arrive while
+    the server was away. Raises CganError if an older night still works."""
     if not runtime.flow_run.tags:  # of no deployment
         return
     with _server() as client:
@@ -55,26 +56,26 @@ def require_turn() -> None:
         if flow_run.state and flow_run.state.is_crashed():
             get_run_logger().warning("Marked as Crashed, but alive: it is Running again.")
             client.set_flow_run_state(flow_run.id, Running(message="It was alive."), force=True)
-    if name := elder():
+    if name := older_night():
         raise CganError(f"`{name}` began before and is still running. This one ends.")
 
 
 def watch() -> Callable[[], None]:
-    """`require_turn`, at most once a minute, from a minute on."""
+    """A function that calls `require_turn` at most once a minute, and not in the first minute."""
     last = time.monotonic()
 
-    def look() -> None:
+    def check() -> None:
         nonlocal last
         if time.monotonic() - last > LOOK_EVERY_S:
             last = time.monotonic()
             require_turn()
 
-    return look
+    return check
 
 
 @contextlib.contextmanager
 def _server() -> Iterator[SyncPrefectClient]:
-    """Asked once: where it does not answer, the block ends, and the run's work goes on."""
+    """A client that tries once. Where the server does not answer, the `with` block ends without an error."""
     away = contextlib.suppress(httpx.TransportError, PrefectHTTPStatusError, RuntimeError)
     once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
     with away, once, get_client(sync_client=True) as client:

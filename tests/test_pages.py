@@ -103,7 +103,7 @@ def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(ro
         run.set_tags({NOTE_TAG: PICTURE})
         Image.fromarray(np.full((58, 580), 90, np.uint8)).save(root / STRIP.name)
         run.log_files([root / STRIP.name])
-        place = run.opened.info.experiment_id, run.run_id
+        place = run.mlflow_run.info.experiment_id, run.run_id
     pictures = """[...document.images]
         .filter(i => i.src.includes("get-artifact") && i.naturalWidth > 200).length"""
     with (

@@ -103,7 +103,7 @@ def send_training(run: Run, steps: int) -> None:
         GRID if GRID.is_file() else None
     ):  # a sampler has no previews
         run.log_image(AT_THE_END, np.asarray(Image.open(final)), steps, ended_ms)
-    if run.opened.info.status != "FINISHED":
+    if run.mlflow_run.info.status != "FINISHED":
         run.client.set_terminated(run.run_id, "FINISHED", ended_ms)
 
 

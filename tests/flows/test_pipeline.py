@@ -20,7 +20,8 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, run, wait_until
-from prefect import tags
+from prefect import flow as prefect_flow
+from prefect import runtime, tags
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -437,6 +438,20 @@ def test_a_night_ends_for_one_that_began_before_and_a_run_that_lives_takes_its_s
         thread.join(120)
         assert ended == ["Ended"] and attempts() == ["params"]
         client.set_flow_run_state(earlier.id, Crashed(), force=True)
+
+
+def test_a_run_that_is_marked_as_crashed_finds_no_older_one_where_none_works(prefect: None) -> None:
+    found: list[str] = []
+
+    @prefect_flow
+    def night() -> None:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(runtime.flow_run.id, Crashed(), force=True)
+        found.append(turns.older_night())
+
+    with tags("cgan", "night"):
+        night(return_state=True)
+    assert found == [""]
 
 
 def test_automations_are_applied_once_and_replaced_where_the_file_has_changed(

@@ -215,7 +215,7 @@ def test_optuna_s_choices_are_of_the_space_with_three_digits(base: Path) -> None
         params.model_dump(by_alias=True) | {"sweep": {"objective": "fid_judge", "space": axes}}, "x"
     )
     trial = optuna.trial.FixedTrial(wanted)
-    assert sweep._suggested(trial, params) == {**wanted, "train.lr": 0.00235}
+    assert sweep._suggest(trial, params) == {**wanted, "train.lr": 0.00235}
     assert {name: type(axis).__name__ for name, axis in trial.distributions.items()} == {
         "train.lr": "FloatDistribution",
         "train.latent_dim": "IntDistribution",

@@ -19,15 +19,15 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.decision import (
-    COMPARED,
-    DrawingsLook,
-    as_diverse,
+    TOLERATED_LOSSES,
+    Appearance,
     check_limits,
     compare,
     decide,
-    unlike_real,
+    diversity_checks,
+    outlier_check,
 )
-from cgan.pipeline.registry.judging import drawings_look
+from cgan.pipeline.registry.judging import appearance_of
 from cgan.pipeline.registry.membership import membership_check
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import Conditions
@@ -62,7 +62,7 @@ def right(hits: list[int], asked: list[int]) -> Accuracy:
 ALL_RIGHT = right([1000, 1000], [1000, 1000])
 JUDGE = right([245, 245], [250, 250])
 FEW_COPIES, NO_COPIES = near(10), near(0)
-NO_LOOK = DrawingsLook([Shift(0, 0.0, "")], [])
+NO_LOOK = Appearance([Shift(0, 0.0, "")], [])
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
     ):
         eyes = look(judge, drawn)
         found = conditions.measure([drawn], seen=[eyes])
-        decision = decide(found, None, drawings_look(drawn, eyes.features, conditions), LIMITS)
+        decision = decide(found, None, appearance_of(drawn, eyes.features, conditions), LIMITS)
         checks, reasons = decision.checks, decision.reasons
         assert decision.verdict == ("blocked" if names else "passed") and len(checks) == 10
         missed = {check.name for check in checks if not check.passed}
@@ -222,13 +222,13 @@ def test_a_difference_counts_when_its_interval_is_clear_of_what_nobody_would_not
     champion = by_hand()
     wider = 2.52 / 2  # deviations of 95 % for four together, in place of one
     challenger = by_hand(**{metric: flat(value, half / wider)})
-    checks, praise = compare(challenger, champion, "not_worse")
+    checks, improvements = compare(challenger, champion, "not_worse")
     row, before = next(row for row in checks if row.name == metric), champion.score(metric).value
     assert before is not None
     is_distance = metric == "fid_judge"
     new, old = (f"{v:g}" if is_distance else f"{100 * v:.4g} %" for v in (value, before))
     assert f" {new}, {words} the champion's {old}" in row.what
-    assert (row.passed, len(praise)) == (words != "worse than", words == "better than")
+    assert (row.passed, len(improvements)) == (words != "worse than", words == "better than")
     assert row.value == pytest.approx(value - before)
     assert row.interval == pytest.approx((row.value - half, row.value + half), rel=0.01)
 
@@ -237,12 +237,14 @@ def test_of_equal_generators_one_comparison_in_twenty_calls_something_different_
     """All metrics of a comparison together; at 95 % each, it is one comparison in six."""
     random, called = torch.Generator().manual_seed(0), 0
     exact = Estimate(0.0, torch.zeros(REPLICATES, dtype=torch.float64))
-    champion = by_hand(**dict.fromkeys(COMPARED, exact))
+    champion = by_hand(**dict.fromkeys(TOLERATED_LOSSES, exact))
     for _ in range(2000):
-        spread = torch.randn(len(COMPARED), REPLICATES + 1, generator=random, dtype=torch.float64)
+        spread = torch.randn(
+            len(TOLERATED_LOSSES), REPLICATES + 1, generator=random, dtype=torch.float64
+        )
         metrics = {
             name: Estimate.of(float(row[0]), row[0] + row[1:])
-            for name, row in zip(COMPARED, spread, strict=True)
+            for name, row in zip(TOLERATED_LOSSES, spread, strict=True)
         }
         checks, _ = compare(by_hand(**metrics), champion, "not_worse")
         called += any("not clearly" not in check.what for check in checks)
@@ -285,11 +287,11 @@ def test_a_class_clearly_below_nine_tenths_of_the_champion_s_diversity_blocks() 
         ([flat(1.0), None], [flat(0.9), flat(0.9)], True),
     ):
         pair = (by_hand(diversity=each) for each in (challenger, champion))
-        [check] = as_diverse(*pair, LIMITS.min_diversity_of_champion)
+        [check] = diversity_checks(*pair, LIMITS.min_diversity_of_champion)
         assert check.passed is passed
         assert passed or "class n0" in check.what
     assert check.value == pytest.approx(10 / 9)
-    assert as_diverse(by_hand(diversity=[None]), by_hand(diversity=[flat(0.9)]), 0.9) == []
+    assert diversity_checks(by_hand(diversity=[None]), by_hand(diversity=[flat(0.9)]), 0.9) == []
 
 
 ZERO = LIMITS.model_copy(update={"min_coverage_of_floor": 0.0, "max_copies_over_floor": 0.02})
@@ -436,12 +438,14 @@ def test_copies_of_one_class_are_seen_among_many_classes_and_a_few_of_each_are_n
 
 def test_outliers_are_told_by_class_in_words_and_a_limit_is_at_most_reached() -> None:
     found = [Excess("pixels", 3, 0.2, 0.01, 0.15), Excess("features", None, 0.05, 0.01, 0.021)]
-    check = unlike_real(found, 0.02, NAMES)
+    check = outlier_check(found, 0.02, NAMES)
     assert not check.passed and check.value == 0.15 and check.at_most
     assert "20.0 % of the drawings of class n3" in check.why
     assert "5.0 % of the drawings of all classes" in check.why and "real images 1.0 %" in check.why
-    assert unlike_real(found, 0.15, NAMES).passed and not unlike_real(found, 0.1499, NAMES).passed
-    assert unlike_real([], 0.0, NAMES).passed
+    assert (
+        outlier_check(found, 0.15, NAMES).passed and not outlier_check(found, 0.1499, NAMES).passed
+    )
+    assert outlier_check([], 0.0, NAMES).passed
 
 
 def test_a_reason_says_which_end_of_the_interval_is_beyond_the_limit() -> None:

@@ -31,7 +31,7 @@ from cgan.model.sampling import encode_png
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
 from cgan.pipeline.registry.client import LAST_VERDICT, Registry, open_registry
-from cgan.pipeline.registry.decision import COMPARED, LIMITS
+from cgan.pipeline.registry.decision import LIMITS, TOLERATED_LOSSES
 from cgan.pipeline.registry.gate import DESCRIPTION_CHARACTERS, _against, shortened
 from cgan.quality.judge import load_judge, save_judge
 from cgan.verdict import Report
@@ -133,7 +133,7 @@ def test_of_an_equal_generator_every_difference_from_the_champion_is_exactly_not
         report = Report("", "", "", [], "")
         assert judging.judge(report, match, params) == "blocked" and not match.note
     *rows, varied = report.facts["comparison"]
-    assert {row["name"] for row in rows} == COMPARED.keys() and varied["value"] == 1
+    assert {row["name"] for row in rows} == TOLERATED_LOSSES.keys() and varied["value"] == 1
     assert all((row["value"], row["interval"]) == (0, (0, 0)) for row in rows)
     assert report.facts["measured"] == report.facts["champion_measured"]
 

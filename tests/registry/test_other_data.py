@@ -19,8 +19,8 @@ from cgan.images import Images
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
 from cgan.pipeline.registry.client import ANCHOR, Registry, Version, open_registry
-from cgan.pipeline.registry.decision import agreement, mix
-from cgan.pipeline.registry.judging import Reference, compared
+from cgan.pipeline.registry.decision import agreement_checks, class_mix_check
+from cgan.pipeline.registry.judging import Reference, data_checks
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 
@@ -144,7 +144,7 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(second: Path, 
         reference = Reference.of(registry, champion)
     # Only the data are looked at.
     inputs = SimpleNamespace(train=parts[0], held_out=parts[1])
-    checks = compared(reference, cast(Any, inputs), LIMITS)
+    checks = data_checks(reference, cast(Any, inputs), LIMITS)
     assert [check.name for check in checks if not check.passed] == failed
     assert words in "; ".join(check.why for check in checks)
     assert [check.name for check in checks if check.why] == failed or failed == ["class_mix"]
@@ -154,7 +154,7 @@ def test_f19_of_many_new_images_a_random_part_is_looked_at(
     second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sorted by class, as a folder of pictures is; the labels of the last class are wrong."""
-    monkeypatch.setattr(judging, "LOOKED_AT", 90)
+    monkeypatch.setattr(judging, "MAX_JUDGED", 90)
     images, labels = map(torch.from_numpy, digits(seed=5))
     order = labels.argsort(stable=True)
     labels = labels[order].where(labels[order] < 2, 1 - torch.arange(len(labels)) % 2)
@@ -162,7 +162,7 @@ def test_f19_of_many_new_images_a_random_part_is_looked_at(
     with open_registry("cgan") as registry:
         reference = Reference.of(registry, registry.version(1))
     inputs = SimpleNamespace(train=parts[0], held_out=parts[1].at(torch.arange(0)))
-    checks = compared(reference, cast(Any, inputs), LIMITS)
+    checks = data_checks(reference, cast(Any, inputs), LIMITS)
     assert {"label_agreement", "class_agreement"} <= {c.name for c in checks if not c.passed}
 
 
@@ -185,7 +185,7 @@ def test_f19_data_are_compared_with_the_champion_s_and_with_those_that_a_person_
     known = {number: Version(number, "", dict(of)) for number, of in tags.items()}
     registry = cast(Registry, SimpleNamespace(versions=lambda: list(known.values())))
     for champion, numbers in ((1, [1]), (2, [2, 1]), (3, [3, 1]), (4, [4]), (5, [5])):
-        accepted = judging._accepted(registry, known[champion])
+        accepted = judging._accepted_versions(registry, known[champion])
         assert [version.number for version, _ in accepted] == numbers
         assert [owner for _, owner in accepted] == ["the champion's", "version 1's"][: len(numbers)]
 
@@ -222,13 +222,13 @@ def test_agreement_falls_by_more_than_noise(
     confusion: list[list[int]], right: list[int], failed: list[str]
 ) -> None:
     asked = torch.tensor([250, 250])
-    checks = agreement(torch.tensor(confusion), torch.tensor(right), asked, 0.03, ["a", "b"])
+    checks = agreement_checks(torch.tensor(confusion), torch.tensor(right), asked, 0.03, ["a", "b"])
     assert [check.name for check in checks if not check.passed] == failed
     assert [check.name for check in checks if check.why] == failed
 
 
 def test_the_mix_is_off_by_half_of_what_the_shares_differ_by_beyond_chance() -> None:
-    check = mix(torch.tensor([30_000, 10_000]), torch.tensor([20_000, 20_000]))
+    check = class_mix_check(torch.tensor([30_000, 10_000]), torch.tensor([20_000, 20_000]))
     assert check.value == pytest.approx(0.25 - 2.2414 * (0.005590 + 0.004330) / 2, abs=1e-5)
 
 
@@ -242,7 +242,7 @@ def test_two_of_ten_classes_at_a_quarter_are_another_mix_and_chance_is_none() ->
             dice.multinomial(images // of_group, p, 200) for p in (shares / shares.sum(), even)
         )
         pairs = zip(*(torch.from_numpy(each * of_group).double() for each in draws), strict=True)
-        return sum(mix(now, past, of_group).passed for now, past in pairs)
+        return sum(class_mix_check(now, past, of_group).passed for now, past in pairs)
 
     assert passed(rarer, 4500) < 10
     assert passed(even, 270) == passed(even, 4500) == 200
@@ -263,7 +263,7 @@ def test_f19_few_things_that_were_photographed_often_have_another_mix_by_chance(
     def failed(groups: torch.Tensor | None) -> set[str]:
         whole = replace(part, groups=groups)
         heldout = whole.at(torch.arange(0))
-        checks = compared(
+        checks = data_checks(
             reference, cast(Any, SimpleNamespace(train=whole, held_out=heldout)), LIMITS
         )
         return {check.name for check in checks if not check.passed}

@@ -176,7 +176,7 @@ def test_a_monitor_hears_of_a_verdict_that_is_too_old_and_of_a_store_that_is_awa
     assert code == 1 and "`cgan gate`" in words
     trained("a run", "blocked", "Version 1 is blocked: worse.")
     with open_registry("cgan") as registry:
-        registry.decided()
+        registry.note_decision()
         assert asked("1m") == (0, ""), "silence is good"
         past = datetime.now(UTC) - timedelta(hours=25.5)
         tag = f"{past:%Y-%m-%dT%H:%M:%SZ}"

@@ -129,8 +129,8 @@ class Registry:
     def champion(self) -> int | None:
         return self.aliases().get(CHAMPION)
 
-    def decided(self) -> None:
-        """Note that the gate has just decided, whatever it was: `cgan status --max-age` asks for that."""
+    def note_decision(self) -> None:
+        """Record when the gate last decided, whatever the verdict, for `cgan status --max-age`."""
         self.client.set_registered_model_tag(self.model, LAST_VERDICT, now())
 
     def last_verdict(self) -> str:
@@ -188,7 +188,7 @@ class Registry:
                 return
             self.version(number)
             if champion != instead_of:
-                raise self._outrun(number, instead_of, champion)
+                raise self._conflict(number, instead_of, champion)
             anchor = number if by_person or champion is None else self.version(champion).anchor
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
             self.tag(number, {INSTEAD_OF: str(champion or "none"), ANCHOR: str(anchor)})
@@ -227,12 +227,12 @@ class Registry:
         if self.aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
         if (champion := self.champion()) != instead_of or self._tag_of_model(CLAIM) != claim:
-            raise self._outrun(number, instead_of, champion)
+            raise self._conflict(number, instead_of, champion)
         self.client.set_registered_model_alias(self.model, CHAMPION, str(number))
         if (champion := self.champion()) != number or self._tag_of_model(CLAIM) != claim:
-            raise self._outrun(number, instead_of, champion)
+            raise self._conflict(number, instead_of, champion)
 
-    def _outrun(self, number: int, before: int | None, champion: int | None) -> ModelError:
+    def _conflict(self, number: int, before: int | None, champion: int | None) -> ModelError:
         return ModelError(
             f"version {number} of `{self.model}` was not promoted, because another promotion came first, or "
             f"at the same time on another machine (champion before: {numbered(before)}, now: "

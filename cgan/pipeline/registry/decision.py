@@ -1,5 +1,5 @@
-"""May this generator be served, and are today's data like the champion's? A function of two evaluations, of
-how drawings and data look, and of the limits: no store, no files, no images.
+"""May this generator be served, and are today's data like the champion's? Decided from two evaluations, from
+how drawings and data look, and from the limits: without a store, files or images.
 
 Limits are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
 shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
@@ -30,23 +30,24 @@ from cgan.text import listed, percent
 from cgan.verdict import Check, shown
 
 # In one of these a challenger has to be clearly better: how near drawings come to real images, and how many
-# of the real images they come near. Drawings that are spoilt raise neither.
+# of the real images they come near. Spoilt drawings improve neither.
 GAINS = ("fid_judge", "coverage")
-# By which a challenger is set beside the champion, and how much less nobody would notice: half a drawing of
-# a hundred, two of a class, two real images without a drawing near them. Seeds differ by that, too.
-COMPARED = {
+# The metrics in which a challenger is compared with the champion, and the loss in each that nobody would
+# notice: half a drawing of a hundred, two of a hundred of a class, two of a hundred real images without a
+# drawing near them. Two seeds differ by as much.
+TOLERATED_LOSSES = {
     "fid_judge": 0.0,
     "conditional_accuracy": 0.005,
     "worst_class_accuracy": 0.02,
     "coverage": 0.02,
 }
 
-MAX_CLASS_MIX = 0.05  # part of the images that would need another class
-MAX_CLASS_LOSS = 0.05  # of a class's agreement
+MAX_CLASS_MIX = 0.05  # the share of the images that would need another class
+MAX_CLASS_LOSS = 0.05  # the share of a class's agreement that may be lost
 
 
 @dataclass(frozen=True)
-class DrawingsLook:
+class Appearance:
     """How drawings look beside real images, whatever the judge sees: of each class the column that is
     furthest off (`class_shift.largest_shifts`), and the shares that lie outside (`outliers.outliers`)."""
 
@@ -56,7 +57,8 @@ class DrawingsLook:
 
 @dataclass(frozen=True)
 class Decision:
-    """`passed` or `blocked`, and what speaks for it, or all that speaks against it."""
+    """`verdict`: `passed` or `blocked`. `reasons`: why it passed, or everything that blocks it. `checks`: of
+    the limits; `comparison`: with the champion."""
 
     verdict: str
     reasons: list[str]
@@ -67,50 +69,50 @@ class Decision:
 def decide(
     challenger: Evaluation,
     champion: Evaluation | None,
-    look: DrawingsLook,
+    appearance: Appearance,
     limits: GateParams,
     attack: Attack | None = None,
 ) -> Decision:
-    """May the challenger be served? `look`: of its drawings; `attack`: on them, where that has a limit. Both
-    were measured alike."""
+    """May the challenger be served? `appearance`: of its drawings; `attack`: on them, where the
+    gate limits that. Both were measured under the same conditions."""
     names = challenger.names
     what = "standard deviations by which a class's drawings differ from its training images"
     checks = [
         *check_limits(challenger, limits),
-        shifted("drawn_shift", what, look.shifts, limits.max_drawn_shift, names),
-        unlike_real(look.outliers, limits.max_outliers, names),
+        shift_check("drawn_shift", what, appearance.shifts, limits.max_drawn_shift, names),
+        outlier_check(appearance.outliers, limits.max_outliers, names),
     ]
     if attack and limits.max_membership_auc:
         checks.append(membership_check(attack, limits.max_membership_auc))
-    comparison, praise = list[Check](), list[str]()
+    comparison, improvements = list[Check](), list[str]()
     if champion:
-        comparison, praise = compare(challenger, champion, limits.against_champion)
-        comparison += as_diverse(challenger, champion, limits.min_diversity_of_champion)
+        comparison, improvements = compare(challenger, champion, limits.against_champion)
+        comparison += diversity_checks(challenger, champion, limits.min_diversity_of_champion)
     failed = [check.in_words() for check in (*checks, *comparison) if not check.passed]
     if failed:
         return Decision("blocked", failed, checks, comparison)
     met = "every limit is met, even at the pessimistic end of its interval"
-    return Decision("passed", [*praise, met], checks, comparison)
+    return Decision("passed", [*improvements, met], checks, comparison)
 
 
-Measured = tuple[float, Interval]
+ValueAndInterval = tuple[float, Interval]
 
 
-def drawn(score: Score) -> Measured | None:
+def score_of_drawings(score: Score) -> ValueAndInterval | None:
     """A metric; None where it has no value."""
     if score.value is None or score.interval is None:
         return None
     return score.value, score.interval
 
 
-def real(score: Score) -> Measured | None:
+def score_of_real(score: Score) -> ValueAndInterval | None:
     """What real images get."""
     if score.real is None or score.real_interval is None:
         return None
     return score.real, score.real_interval
 
 
-def above_real(score: Score) -> Measured | None:
+def excess_over_real(score: Score) -> ValueAndInterval | None:
     """By how much a metric exceeds what real images get."""
     if score.value is None:
         return None
@@ -118,7 +120,7 @@ def above_real(score: Score) -> Measured | None:
     return over.value, over.interval
 
 
-def part_of_real(score: Score) -> Measured | None:
+def ratio_to_real(score: Score) -> ValueAndInterval | None:
     """A metric as a fraction of what real images get."""
     if score.value is None:
         return None
@@ -130,21 +132,21 @@ def part_of_real(score: Score) -> Measured | None:
 class Limit:
     """A limit on a metric: `key` of METRICS, and `param` of the section gate, a `min_…` or a `max_…`.
 
-    `name` and `what`: of its check, for reports. `measured`: of the metric, what has to keep the limit.
-    `plus_real`: the param is what the metric may exceed real images by.
+    `name` and `what`: of its check, for reports. `measure`: what of the metric has to keep the limit.
+    `plus_real`: the limit is the param plus what real images get.
     """
 
     key: str
     param: str
     name: str
     what: str
-    measured: Callable[[Score], Measured | None] = drawn
+    measure: Callable[[Score], ValueAndInterval | None] = score_of_drawings
     plus_real: bool = False
 
     def check(self, evaluation: Evaluation, limits: GateParams) -> Check | None:
         """None where the metric has no value, which `not_measurable` explains."""
         score = evaluation.score(self.key)
-        found, limit = self.measured(score), getattr(limits, self.param)
+        found, limit = self.measure(score), getattr(limits, self.param)
         if found is None:
             assert evaluation.not_measurable
             return None
@@ -173,21 +175,21 @@ LIMITS = (
         "min_judge_accuracy",
         "judge_accuracy",
         "held-out images that the judge classifies correctly, mean over classes",
-        real,
+        score_of_real,
     ),
     Limit(
         "fid_judge",
         "max_fid_over_floor",
         "fid_over_floor",
         "Fréchet distance above that of real images",
-        above_real,
+        excess_over_real,
     ),
     Limit(
         "coverage",
         "min_coverage_of_floor",
         "coverage_of_floor",
         "coverage, as a fraction of that of real images",
-        part_of_real,
+        ratio_to_real,
     ),
 )
 
@@ -200,10 +202,10 @@ def check_limits(evaluation: Evaluation, limits: GateParams) -> list[Check]:
         checks.append(Check("measurable", what, 0.0, None, False, why=reason))
     checks += [check for row in LIMITS if (check := row.check(evaluation, limits))]
     if not evaluation.not_measurable:
-        checks.append(_of_worst(evaluation, limits.min_worst_class_accuracy))
+        checks.append(_worst_class_check(evaluation, limits.min_worst_class_accuracy))
     most_copies = (evaluation.score("copies").real or 0.0) + limits.max_copies_over_floor
-    checks.append(_copies_by_class(evaluation, most_copies))
-    least_diverse = _of_least_diverse(evaluation, limits.min_worst_class_diversity)
+    checks.append(_class_copies_check(evaluation, most_copies))
+    least_diverse = _least_diverse_check(evaluation, limits.min_worst_class_diversity)
     return [*checks, least_diverse] if least_diverse else checks
 
 
@@ -227,8 +229,8 @@ def _check(
     return Check(name, what, value, limit, passed, at_most, (low, high))
 
 
-def _of_least_diverse(evaluation: Evaluation, limit: float) -> Check | None:
-    """Of the class with the lowest pessimistic end; None where no class has a diversity."""
+def _least_diverse_check(evaluation: Evaluation, limit: float) -> Check | None:
+    """The check of the class whose interval has the lowest lower end; None where no class has a diversity."""
     lowest = None
     for name, row in zip(evaluation.names, evaluation.classes, strict=True):
         if row.diversity is None or row.diversity_interval is None:
@@ -240,9 +242,9 @@ def _of_least_diverse(evaluation: Evaluation, limit: float) -> Check | None:
     return lowest and lowest[1]
 
 
-def _of_worst(evaluation: Evaluation, limit: float) -> Check:
-    """The accuracy of the class that has the smallest part right: what chance explains among so many classes
-    speaks against none (`falls_short`)."""
+def _worst_class_check(evaluation: Evaluation, limit: float) -> Check:
+    """The check of the class with the lowest accuracy. A shortfall that chance explains among so many classes
+    does not fail it (`falls_short`)."""
     confusion = torch.tensor(evaluation.confusion)
     right, total = confusion.diagonal(), confusion.sum(dim=1)
     name, short = "worst_class_accuracy", falls_short(right, total, limit)
@@ -257,8 +259,9 @@ def _of_worst(evaluation: Evaluation, limit: float) -> Check:
     return Check(name, what, hits / asked, limit, passed, interval=interval)
 
 
-def _copies_by_class(evaluation: Evaluation, limit: float) -> Check:
-    """Few drawings of a class are compared, and classes differ: what counts is clearly above the limit."""
+def _class_copies_check(evaluation: Evaluation, limit: float) -> Check:
+    """The check of the class with the largest share of copies. Few drawings of a class are compared, and
+    classes differ: only a share clearly above the limit fails."""
     pairs = [(row.copies, row.compared) for row in evaluation.classes]
     copied, total = torch.tensor(pairs).unbind(dim=1)
     over = clearly_short(total - copied, total, 1 - limit)
@@ -271,7 +274,7 @@ def _copies_by_class(evaluation: Evaluation, limit: float) -> Check:
     return Check("class_copies", what, count / compared, limit, passed, True, interval, why)
 
 
-def shifted(
+def shift_check(
     name: str, what: str, shifts: Iterable[Shift], limit: float, names: Sequence[str]
 ) -> Check:
     """No class may be further off than `limit` standard deviations; `names` are those of the classes."""
@@ -288,7 +291,7 @@ def shifted(
     return _at_most(name, what, ranked[0].deviations, limit, f"{listed(far, 3)}; at most {limit:g}")
 
 
-def unlike_real(found: Sequence[Excess], limit: float, names: Sequence[str]) -> Check:
+def outlier_check(found: Sequence[Excess], limit: float, names: Sequence[str]) -> Check:
     """Of no class may more than the share `limit` of the drawings lie outside what real images do, beyond
     what these and chance explain; `found`: those that exceed most first."""
     far = [
@@ -308,20 +311,20 @@ def unlike_real(found: Sequence[Excess], limit: float, names: Sequence[str]) -> 
 def compare(
     challenger: Evaluation, champion: Evaluation, against_champion: str
 ) -> tuple[list[Check], list[str]]:
-    """The difference of each metric, by the same replicates; and in words what is clearly better.
+    """The check of each metric's difference, by the same replicates; and in words what is clearly better.
 
-    Nothing may be clearly worse, by more than COMPARED tolerates; `against_champion` "better" asks for
+    Nothing may be clearly worse, by more than TOLERATED_LOSSES allows; `against_champion` "better" asks for
     one of GAINS. The intervals are at 95 % for all metrics together (Bonferroni).
     """
-    checks, praise, gained = [], [], False
+    checks, improvements, gained = [], [], False
     if challenger.not_measurable:
         return [], []
-    for name, less in COMPARED.items():
+    for name, tolerated in TOLERATED_LOSSES.items():
         metric = METRICS[name]
         new, old = (_estimate(each.score(name)) for each in (challenger, champion))
         difference, lower = new - old, metric.better == "lower"
-        low, high = _between(difference, len(COMPARED))
-        better, worse = (high < 0, low > less) if lower else (low > 0, high < -less)
+        low, high = _joint_interval(difference, len(TOLERATED_LOSSES))
+        better, worse = (high < 0, low > tolerated) if lower else (low > 0, high < -tolerated)
         words = "not clearly different from"
         if better or worse:
             words = "better than" if better else "worse than"
@@ -331,7 +334,7 @@ def compare(
         check = Check(name, what, difference.value, None, not worse, lower, (low, high), why)
         checks.append(check)
         if better:
-            praise.append(check.in_words())
+            improvements.append(check.in_words())
             gained = gained or name in GAINS
     either = " or ".join(METRICS[name].name for name in GAINS)
     if against_champion == "better" and not gained:
@@ -339,17 +342,17 @@ def compare(
             if check.name in GAINS and check.passed:
                 why = f"{check.why}; {either} has to be better by more than noise explains"
                 checks[row] = replace(check, passed=False, why=why)
-    return checks, praise
+    return checks, improvements
 
 
-def _between(estimate: Estimate, many: int) -> Interval:
-    """Its interval, at 95 % for so many together."""
+def _joint_interval(estimate: Estimate, count: int) -> Interval:
+    """The estimate's interval, at 95 % for `count` of them together (Bonferroni)."""
     replicates = estimate.replicates
-    reach = critical_t(len(replicates) - 1, many=many) * float(replicates.std())
+    reach = critical_t(len(replicates) - 1, many=count) * float(replicates.std())
     return estimate.value - reach, estimate.value + reach
 
 
-def as_diverse(challenger: Evaluation, champion: Evaluation, least: float) -> list[Check]:
+def diversity_checks(challenger: Evaluation, champion: Evaluation, least: float) -> list[Check]:
     """No class may clearly have less than the part `least` of the champion's diversity."""
     pairs = zip(challenger.names, challenger.classes, champion.classes, strict=True)
     classes = [
@@ -359,7 +362,7 @@ def as_diverse(challenger: Evaluation, champion: Evaluation, least: float) -> li
     ]
     checks = []
     for name, part in classes:
-        low, high = _between(part, len(classes))
+        low, high = _joint_interval(part, len(classes))
         what = f"diversity of class {name}, as a fraction of the champion's"
         check = Check(
             "diversity_of_champion", what, part.value, least, high >= least, False, (low, high)
@@ -377,7 +380,7 @@ def _diversity(row: ClassScores) -> Estimate | None:
 # -- Today's data beside the champion's ----------------------------------------------------------------
 
 
-def agreement(
+def agreement_checks(
     confusion: Tensor,
     right: Tensor,
     total: Tensor,
@@ -386,16 +389,15 @@ def agreement(
     owner: str = "the champion's",
 ) -> list[Check]:
     """How much less a champion's judge agrees with labels than with those of its own hold-out: in all, and
-    in the class where it fell largest_shifts, as a part of what it was.
+    in the class where it fell most, as a fraction of what it was.
 
     `confusion` int64 [classes, classes]: images by label and by what the judge sees. `right` of `total`,
     int64 [classes]: what it was.
     """
     counts = confusion.sum(dim=1)
     columns = [column.tolist() for column in (confusion.diagonal(), counts, right, total)]
-    rows = list(
-        zip(*columns, strict=True)
-    )  # of each class: agreed, images, agreed then, images then
+    # For each class: agreed, images, agreed then, images then.
+    rows = list(zip(*columns, strict=True))
     large = [row for row in rows if row[1] >= ENOUGH and row[3]]
     if not large:
         return []
@@ -425,13 +427,14 @@ def agreement(
     ]
 
 
-def mix(counts: Tensor, past: Tensor, together: float = 1.0) -> Check:
-    """How many images would need another class, less what chance explains: of counts [classes]. `together`:
-    how many images a group has, for as many fewer things were chosen (Kish, Survey Sampling, 1965, 5.4)."""
+def class_mix_check(counts: Tensor, past: Tensor, group_size: float = 1.0) -> Check:
+    """How many images would need another class, less what chance explains: of counts [classes].
+    `group_size`: images in a group. Groups are drawn whole, so the variance is as many times larger (Kish,
+    Survey Sampling, 1965, 5.4)."""
     shares, past_shares = counts / counts.sum(), past / past.sum()
     # Of two binomial shares whose difference is 0, with the shares of both taken together.
     pooled = (counts + past) / (counts + past).sum()
-    variance = pooled * (1 / counts.sum() + 1 / past.sum()) * together
+    variance = pooled * (1 / counts.sum() + 1 / past.sum()) * group_size
     z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(shares)))  # 95 % for all classes (Bonferroni)
     beyond_chance = ((shares - past_shares).abs() - z * variance.sqrt()).clamp(min=0)
     value = float(beyond_chance.sum() / 2)  # one image that changes its class counts in two
@@ -439,6 +442,6 @@ def mix(counts: Tensor, past: Tensor, together: float = 1.0) -> Check:
 
 
 def _at_most(name: str, what: str, value: float, limit: float, why: str = "") -> Check:
-    """`why` stands where the limit is passed."""
+    """`why` is for a value above the limit."""
     passed = value <= limit
     return Check(name, what, value, limit, passed, at_most=True, why="" if passed else why)

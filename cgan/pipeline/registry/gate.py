@@ -91,7 +91,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
                 why = f"passed the gate: {report.reasons[0]}"
                 registry.promote(version.number, instead_of=number, why=why)
                 _conclude(report, version, "promoted")
-        registry.decided()
+        registry.note_decision()
     where: Path | str = project.GATE_TEXT
     if not report.facts["checks"]:  # an earlier verdict stands
         where = f"In MLflow, the page of version {version.number}"

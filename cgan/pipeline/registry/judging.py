@@ -28,7 +28,13 @@ from cgan.model.model_file import load_generator, load_tensors, save_tensors
 from cgan.params.sections import GateParams, Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.registry.client import GATE_FOLDER, Registry, Version, downloaded, generator_file
-from cgan.pipeline.registry.decision import DrawingsLook, agreement, decide, mix, shifted
+from cgan.pipeline.registry.decision import (
+    Appearance,
+    agreement_checks,
+    class_mix_check,
+    decide,
+    shift_check,
+)
 from cgan.project import GENERATOR, JUDGE
 from cgan.quality.class_shift import Moments, largest_shifts
 from cgan.quality.conditions import Conditions
@@ -39,22 +45,23 @@ from cgan.quality.outliers import Samples, outliers
 from cgan.verdict import Check, Report, table_of
 
 DATA = "training_data.safetensors"
-ANOTHER_CHAMPION = (
+CHAMPION_ADVICE = (
     "bring back the previous champion (`cgan registry rollback --why …`), or delete the alias `champion` in "
     "MLflow, so that the next `cgan gate` chooses a first champion"
 )
-LOOKED_AT = 5000  # images, at most, that the champion's judge sees
+MAX_JUDGED = 5000  # images, at most, that the champion's judge sees
 
 
 @dataclass(frozen=True)
 class Match:
-    """The challenger's inputs and the champion, and the conditions under which both are measured."""
+    """What a challenger is judged by: its inputs, the champion, and the conditions under which both are
+    measured."""
 
     inputs: Inputs
     conditions: Conditions
-    former: GenerativeModel | None = None  # the champion's
-    doubt: str = ""  # what speaks against today's data
-    note: str = ""  # what a reader should know of a champion of other data
+    champion: GenerativeModel | None = None
+    doubt: str = ""  # why today's data may be wrong
+    note: str = ""  # for the report, where the champion was trained on other data
 
 
 def prepare(registry: Registry, champion: Version | None, params: Params) -> Match:
@@ -71,7 +78,7 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     except ModelError as error:
         raise ModelError(
             f"{name} cannot be read, so nothing was promoted in its place: {error} If its file is lost, "
-            f"{ANOTHER_CHAMPION}."
+            f"{CHAMPION_ADVICE}."
         ) from None
     other_data = facts.get("data_digest") != inputs.facts["data_digest"]
     drawn = _what_it_draws(inputs.model, inputs.facts, named=other_data)
@@ -90,30 +97,30 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
         "judge and hold-out, part of which the champion may have been trained on"
     )
     doubts = []
-    for version, owner in _accepted(registry, champion):
+    for version, owner in _accepted_versions(registry, champion):
         try:
             reference = Reference.of(registry, version)
         except ModelError as error:
             raise ModelError(f"cannot tell whether the data are like {owner}: {error}") from None
-        checks = compared(reference, inputs, params.gate, owner)
+        checks = data_checks(reference, inputs, params.gate, owner)
         if signs := "; ".join(check.in_words() for check in checks if not check.passed):
             doubts.append(f"the images or labels are unlike {owner} ({signs})")
     return Match(inputs, conditions, model, doubts[0] if doubts else "", note)
 
 
 def _conditions(
-    inputs: Inputs, params: Params, former: GenerativeModel | None = None
+    inputs: Inputs, params: Params, champion: GenerativeModel | None = None
 ) -> Conditions:
-    """Those of the stage's first set of drawings, but for how many are drawn where a drawing takes long."""
+    """Those of the stage `evaluate` for its first set of drawings; fewer are drawn where one takes long."""
     once = params.evaluate.model_copy(update={"draws": 1, "gan_train_kimg": 0.0})
-    models = [inputs.model, former] if former else [inputs.model]
+    models = [inputs.model, champion] if champion else [inputs.model]
     return Conditions.of(inputs.judge, inputs.train, inputs.held_out, once, models)
 
 
-def _accepted(registry: Registry, champion: Version) -> list[tuple[Version, str]]:
-    """The versions whose data those of today have to be like, and how they are called: the champion's, so
-    that no night brings much that is new; and that which a person accepted last, so that many nights don't
-    bring it bit by bit."""
+def _accepted_versions(registry: Registry, champion: Version) -> list[tuple[Version, str]]:
+    """The versions with whose data today's are compared, each with its name for a sentence: the champion, so
+    that data cannot change much in one night; and the version that a person accepted last, so that they
+    cannot drift as far over many nights."""
     found = [(champion, "the champion's")]
     known = {version.number: version for version in registry.versions()}
     if champion.anchor != champion.number and champion.anchor in known:
@@ -134,13 +141,13 @@ def judge(report: Report, match: Match, params: Params) -> str:
     drawn = match.inputs.model.draw(conditions.asked, conditions.params.seed)
     seen = look(conditions.judge, drawn)
     challenger, champion = conditions.measure([drawn], predictions=[seen]), None
-    if match.former:
-        drawn_before = match.former.draw(conditions.asked, conditions.params.seed)
+    if match.champion:
+        drawn_before = match.champion.draw(conditions.asked, conditions.params.seed)
         champion = conditions.measure([drawn_before])
         report.facts["champion_measured"] = _values(champion)
-    looks = drawings_look(drawn, seen.features, conditions)
+    appearance = appearance_of(drawn, seen.features, conditions)
     attack = _attack(match.inputs, params) if params.gate.max_membership_auc else None
-    decision = decide(challenger, champion, looks, params.gate, attack)
+    decision = decide(challenger, champion, appearance, params.gate, attack)
     context = conditions.context(str(match.inputs.facts["digest"])) | {"replicates": REPLICATES}
     report.facts |= {
         "checks": [asdict(check) for check in decision.checks],
@@ -157,7 +164,7 @@ def judge(report: Report, match: Match, params: Params) -> str:
 
 
 def _attack(inputs: Inputs, params: Params) -> Attack:
-    """Who was in the training data, by the pixels of drawings alone."""
+    """A membership inference attack by the pixels of the drawings alone."""
     train, seed = inputs.train, params.evaluate.seed
     drawn = drawings_to_attack(inputs.model, train, seed)
     attacker = Attacker.of(train, inputs.held_out, seed)
@@ -170,7 +177,7 @@ def _values(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def drawings_look(drawn: Tensor, features: Tensor, conditions: Conditions) -> DrawingsLook:
+def appearance_of(drawn: Tensor, features: Tensor, conditions: Conditions) -> Appearance:
     """How drawings uint8 [N, C, H, W] of the classes `asked` look beside real images; `features` [N, 128]: in
     the judge's eyes."""
     against, shape, classes = conditions.against, drawn.shape[1:], conditions.train.classes
@@ -182,7 +189,7 @@ def drawings_look(drawn: Tensor, features: Tensor, conditions: Conditions) -> Dr
         Moments.of([each.looks], each.labels, classes) for each in (drawings, real)
     )
     found = outliers(drawings, real, against.trained_labels, unseen, shape, classes)
-    return DrawingsLook(largest_shifts(of_drawn, of_real, shape), found)
+    return Appearance(largest_shifts(of_drawn, of_real, shape), found)
 
 
 # -- What is kept of a version to compare later data with ----------------------------------------------
@@ -203,7 +210,7 @@ class Reference:
     def of(cls, registry: Registry, version: Version) -> Reference:
         """Raises ModelError when it is gone, damaged or of an older cgan, or the store cannot give it."""
         address = f"runs:/{version.run_id}/{GATE_FOLDER}"
-        advice = f"If the store's files are lost, {ANOTHER_CHAMPION}."
+        advice = f"If the store's files are lost, {CHAMPION_ADVICE}."
         with downloaded(registry, address, advice) as folder:
             try:
                 judge, _ = load_judge(folder / JUDGE.name)
@@ -220,7 +227,7 @@ class Reference:
 
 def keep_at_run(registry: Registry, version: Version, match: Match) -> None:
     """Store at the run what `Reference.of` reads."""
-    (images, labels), heldout = _whole(match.inputs), match.inputs.held_out
+    (images, labels), heldout = _all_images(match.inputs), match.inputs.held_out
     against = match.conditions.against
     real = against.real
     looks = Moments.of_images(images, labels, heldout.classes)
@@ -237,45 +244,45 @@ def keep_at_run(registry: Registry, version: Version, match: Match) -> None:
             registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
 
 
-def compared(
+def data_checks(
     reference: Reference, inputs: Inputs, limits: GateParams, owner: str = "the champion's"
 ) -> list[Check]:
     """Today's images and labels beside those of the champion, or of the version that `owner` names, class by
     class.
 
-    Images that it had, under the same label, are no news: the others are also looked at by
-    themselves, so that few of them do not vanish among many, and its judge sees those alone."""
-    images, labels = _whole(inputs)
+    Images that it did not have under the same label are new. They are also checked by themselves, since a few
+    would not show among many; and its judge sees only these."""
+    images, labels = _all_images(inputs)
     shape, classes, names = images.shape[1:], inputs.held_out.classes, inputs.held_out.class_names
     new = (~torch.isin(_fingerprints(images, labels), reference.fingerprints)).nonzero()[:, 0]
     shifts = largest_shifts(Moments.of_images(images, labels, classes), reference.looks, shape)
     counts = labels.bincount(minlength=classes).double()
-    checks = [mix(counts, reference.looks.counts, _images_of_a_group(inputs))]
+    checks = [class_mix_check(counts, reference.looks.counts, _images_of_a_group(inputs))]
     if len(new):
         fresh = Moments.of_images(images[new], labels[new], classes)
-        new = new[torch.randperm(len(new), generator=torch.Generator().manual_seed(0))][:LOOKED_AT]
+        new = new[torch.randperm(len(new), generator=torch.Generator().manual_seed(0))][:MAX_JUDGED]
         seen = look(reference.judge, images[new])
         shifts += largest_shifts(fresh, reference.looks, shape)
         shifts += largest_shifts(Moments.of([seen.features], labels[new], classes), reference.seen)
         confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
         total = reference.seen.counts.long()
-        checks += agreement(
+        checks += agreement_checks(
             confusion, reference.right, total, limits.max_agreement_drop, names, owner
         )
     what = f"standard deviations by which a class's images differ from {owner}"
-    return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
+    return [shift_check("class_shift", what, shifts, limits.max_class_shift, names), *checks]
 
 
 def _images_of_a_group(inputs: Inputs) -> float:
-    """How many images an image's group has, mean over the images; 1 without groups. One side of the split has
-    all of a group."""
+    """The size of an image's group, mean over the images; 1 without groups. A group is never split, so each
+    part can be counted by itself."""
     groups = [part.groups for part in (inputs.train, inputs.held_out) if part.groups is not None]
     sizes = [np.unique(each, return_counts=True)[1] for each in groups]
     return float(np.square(np.concatenate(sizes)).sum() / sum(map(np.sum, sizes))) if sizes else 1.0
 
 
 def _fingerprints(images: Tensor, labels: Tensor) -> Tensor:
-    """64 bits an image with its label: int64 [N]. Equal ones have equal ones."""
+    """A hash of each image with its label: int64 [N]. Equal images with equal labels have equal hashes."""
     pairs = zip(images.numpy(), labels.tolist(), strict=True)
     digests = (
         hashlib.blake2b(image.tobytes(), digest_size=8, salt=b"%d" % label).digest()
@@ -284,7 +291,7 @@ def _fingerprints(images: Tensor, labels: Tensor) -> Tensor:
     return torch.tensor([int.from_bytes(d, signed=True) for d in digests], dtype=torch.int64)
 
 
-def _whole(inputs: Inputs) -> tuple[Tensor, Tensor]:
+def _all_images(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """All images and labels of the CSV."""
     parts = (inputs.train, inputs.held_out)
     pixels, labels, _ = zip(*(part.tensors for part in parts), strict=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities import Run as MlflowRun
 
-# Tags: the run's key; the hash of the generator's file; of all else that a run's numbers depend on.
+# Tags: the run's key; the hash of the generator's file; the hash of what else its numbers depend on.
 RUN_KEY_TAG, WEIGHTS, MEASURED_WITH = "cgan.run_key", "cgan.generator_sha256", "cgan.measured_with"
 ENDED_BY = "cgan.ended_by"  # why a training did not finish
 MODEL_NAME = "generator"
@@ -41,7 +41,7 @@ Point = tuple[str, float, int, int]  # of a metric: name, value, step, time in m
 
 
 class Run:
-    """`opened` is MLflow's run as it was found or made, `reference` says where it is.
+    """`mlflow_run`: MLflow's run as it was found or made. `reference`: where it is.
 
     `about`: run_key, run_name, experiment, began_ms, params (flat), tags, dataset (at least name, path and
     sha256). All methods raise whatever MLflow raises."""
@@ -53,27 +53,27 @@ class Run:
             if not runs:
                 tags = {RUN_KEY_TAG: key}
                 runs = [client.create_run(experiment, about["began_ms"], tags, about["run_name"])]
-        self.opened = runs[0]
-        self.client, self.about, self.run_id = client, about, self.opened.info.run_id
+        self.mlflow_run = runs[0]
+        self.client, self.about, self.run_id = client, about, self.mlflow_run.info.run_id
         self.reference = {
             "run_id": self.run_id,
-            "experiment_id": self.opened.info.experiment_id,
+            "experiment_id": self.mlflow_run.info.experiment_id,
             "tracking_uri": without_credentials(str(client.tracking_uri)),
         }
         self._steps: dict[str, set[int]] = {}
         self._pictures: list[str] | None = None
 
     def describe(self, tags: Mapping[str, str]) -> None:
-        """Params, tags, more of them, and the dataset."""
+        """Log params, the tags of `about` and these, and the dataset."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-        known, given = self.opened.data.params, self.about["params"].items()
-        # Another value is refused; one on which no result depends can have changed since.
+        known, given = self.mlflow_run.data.params, self.about["params"].items()
+        # MLflow refuses to change a param; one that changes no result may have another value by now.
         new = [Param(key, str(value)) for key, value in given if key not in known]
         self.client.log_batch(self.run_id, params=new)
         self.set_tags(self.about["tags"] | tags)
-        # Of a failure or a stop, after which the training went on.
-        if ENDED_BY in self.opened.data.tags:
+        # The tag of a failure or a stop, after which the training went on.
+        if ENDED_BY in self.mlflow_run.data.tags:
             self.client.delete_tag(self.run_id, ENDED_BY)
         facts = self.about["dataset"]
         source, profile = json.dumps({"uri": facts["path"]}), json.dumps(facts)
@@ -96,7 +96,7 @@ class Run:
         page too. A value that is not finite becomes a tag, since charts cannot show it."""
         from mlflow.entities import Metric
 
-        metrics, model = list[Metric](), model_of(self.client, self.opened)
+        metrics, model = list[Metric](), model_of(self.client, self.mlflow_run)
         for key, value, step, time_ms in points:
             value = float(f"{value:.{DIGITS}g}")
             if not math.isfinite(value):
@@ -108,7 +108,7 @@ class Run:
             self.client.log_batch(self.run_id, metrics[start : start + BATCH])
 
     def _lacks(self, key: str, value: float, step: int) -> bool:
-        latest = self.opened.data.metrics.get(key)
+        latest = self.mlflow_run.data.metrics.get(key)
         if key.startswith(QUALITY):
             return latest != value
         if key not in self._steps:
@@ -152,7 +152,8 @@ class Run:
         if model.status == "READY":
             return
         outputs = run.outputs.model_outputs if run.outputs else []
-        if not any(output.model_id == model.model_id for output in outputs):  # MLflow takes it once
+        # MLflow accepts it only once.
+        if not any(output.model_id == model.model_id for output in outputs):
             self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step)])
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
             save(Path(folder, "model"))
@@ -161,7 +162,7 @@ class Run:
 
 
 def model_of(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
-    """The run's, once there is one."""
+    """The run's logged model, or None."""
     made_by = f"source_run_id = '{run.info.run_id}' AND name = '{MODEL_NAME}'"
     return next(iter(client.search_logged_models([run.info.experiment_id], made_by)), None)
 
