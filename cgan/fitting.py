@@ -38,7 +38,7 @@ from cgan.training.loop import TrainingResult, file_facts, train_generator
 from cgan.training.monitoring import PROBE
 from cgan.training.state import COLUMNS
 
-PREVIEW_CLASSES = 20  # where there is no preview of the training's own
+PREVIEW_CLASSES = 20  # the most that `Run.preview` shows of a training that made no preview
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +59,15 @@ class Run:
     previews: dict[int, bytes]
     """Drawings during the training, as PNG by step: a row a class, a column a latent (always the same)."""
     seconds: float | None
-    """Of the training; None for one that was resumed, of which only the last part is known."""
+    """How long the training took; None where it was resumed, because only its last part was timed."""
     step: int
     """The number of updates of each network."""
     discriminator: DiscriminatorNetwork | None = None
-    """It tells which images were in the training data: keep it to yourself."""
+    """Whoever has it can find out which images were in the training data: keep it to yourself."""
 
     @property
     def params(self) -> TrainParams:
-        """Of the training, with a value for each `auto`."""
+        """The params of the training, with a value for each `auto`."""
         return self.choice.params
 
     @property
@@ -140,8 +140,9 @@ def fit(
     `preset`: default, fast, best, gpu, demo or local_score (`cgan.params.presets`). `params`: any param of a
     training by its name, such as `total_kimg=320.0` or `device="cuda"`; `TrainChoices` in
     `cgan.params.sections` has them all, with defaults and limits. Where one is `auto`, the images decide:
-    `run.choice` says what, and why. Of fewer images than a preset's batch, all are a batch. With the same
-    images, params and torch on one kind of machine, the same seed gives the same bytes, in `dvc repro`, too.
+    `run.choice` says what, and why. With fewer images than a preset's batch, the batch size is chosen,
+    too. With the same images, params and torch on one kind of machine, the same seed gives the same bytes,
+    also in `dvc repro`.
 
     `folder` keeps checkpoints: after a crash the same call goes on from the last one, and a finished one
     returns at once. While one call trains there, the same call elsewhere is refused.
@@ -249,19 +250,19 @@ def table(columns: Sequence[str], rows: list[list[float]]) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def catch_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C was pressed. A second one does what the first did before."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    """Yield a function that says whether Ctrl-C was pressed. A second one goes to the previous handler."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield lambda: False
         return
     pressed = threading.Event()
 
-    def remember(*_: object) -> None:
+    def on_first_press(*_: object) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
-    signal.signal(signal.SIGINT, remember)
+    signal.signal(signal.SIGINT, on_first_press)
     try:
         yield pressed.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)

@@ -85,18 +85,18 @@ class Images:
         source_sha256: str = "",
         notes: Sequence[str] = (),
     ) -> None:
-        planes = _as_nchw(_as_numpy(pixels, "pixels"))
+        nchw = _as_nchw(_as_numpy(pixels, "pixels"))
         numbers, names = _labels_and_names(_as_numpy(labels, "labels"), class_names)
-        _require_length("labels", len(numbers), len(planes))
-        kinds = None if groups is None else _group_numbers(_as_numpy(groups, "groups"))
-        _require_length("groups", len(planes) if kinds is None else len(kinds), len(planes))
+        _require_length("labels", len(numbers), len(nchw))
+        group_of = None if groups is None else _group_numbers(_as_numpy(groups, "groups"))
+        _require_length("groups", len(nchw) if group_of is None else len(group_of), len(nchw))
         values = {
-            "pixels": planes,
+            "pixels": nchw,
             "labels": numbers,
             "class_names": names,
-            "groups": kinds,
+            "groups": group_of,
             "splits": splits,
-            "lines": np.arange(len(planes)) if lines is None else lines,
+            "lines": np.arange(len(nchw)) if lines is None else lines,
             "files": [*files],
             "source_sha256": source_sha256,
             "notes": tuple(notes),
@@ -133,7 +133,7 @@ class Images:
 
     @property
     def is_named(self) -> bool:
-        """Have the classes names other than 0, 1, …?"""
+        """Whether the classes have names other than 0, 1, …."""
         return self.class_names != _default_names(self.classes)
 
     @property
@@ -149,7 +149,7 @@ class Images:
 
     @property
     def classes_without_images(self) -> list[str]:
-        """Their names."""
+        """The names of classes that have no image here."""
         return [self.class_names[label] for label in np.flatnonzero(self.counts == 0)]
 
     @functools.cached_property
@@ -183,7 +183,7 @@ class Images:
         """Some of the images: by their indices, or bool [N]."""
         index: Any = rows if isinstance(rows, slice) else np.asarray(rows)
         if not isinstance(index, slice) and not index.size:
-            index = slice(0)  # numpy takes an empty list for fractions
+            index = slice(0)  # an empty list becomes an array of floats, which is no index
         chosen = np.arange(len(self))[index]
         arrays: dict[str, Any] = {
             name: None if (array := getattr(self, name)) is None else array[chosen]
@@ -194,7 +194,7 @@ class Images:
         )
 
     def place(self, row: int) -> str:
-        """Where a reader finds an image."""
+        """Where a reader finds an image, in words: its file, its line in the CSV, or its index."""
         if self.files:
             return self.files[row]
         line = int(self.lines[row])
@@ -232,8 +232,8 @@ def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
         pixels = pixels[:, None]
     elif len(shape) == 4 and shape[1] not in CHANNELS and shape[3] in CHANNELS:
         pixels = pixels.transpose(0, 3, 1, 2)
-    fits = pixels.ndim == 4 and pixels.shape[1] in CHANNELS
-    if not fits or not all(MIN_SIDE <= side <= MAX_SIDE for side in pixels.shape[2:]):
+    has_channels = pixels.ndim == 4 and pixels.shape[1] in CHANNELS
+    if not has_channels or not all(MIN_SIDE <= side <= MAX_SIDE for side in pixels.shape[2:]):
         advice = "Scale or crop the images."
         if len(shape) == 2:
             advice = "Reshape rows of pixels: `pixels.reshape(-1, height, width)`."
@@ -250,8 +250,8 @@ def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _as_bytes(pixels: NDArray[Any]) -> NDArray[Any]:
     """Whole numbers from 0 to 255, of whatever type. Raises DataError for others, and for fractions."""
-    numbers = pixels.size and pixels.dtype.kind in "iuf"
-    low, high = (pixels.min(), pixels.max()) if numbers else (0, 1)
+    is_numeric = pixels.size and pixels.dtype.kind in "iuf"
+    low, high = (pixels.min(), pixels.max()) if is_numeric else (0, 1)
     if pixels.dtype.kind in "iu" and low >= 0 and high <= 255:
         return pixels
     scaled = "pixels" if high <= 255 else "(pixels / pixels.max() * 255)"
@@ -279,10 +279,10 @@ def _labels_and_names(
             f"class_names: {twice!r} is there twice. Give each class a name of its own."
         )
     if labels.dtype.kind in "UO" and all(isinstance(label, str) for label in labels):
-        kinds = sorted({*labels.tolist()})
+        found = sorted({*labels.tolist()})
         if names is None:
-            names = sorted(kinds, key=int) if all(map(str.isdecimal, kinds)) else kinds
-        elif unknown := [kind for kind in kinds if kind not in names]:
+            names = sorted(found, key=int) if all(map(str.isdecimal, found)) else found
+        elif unknown := [kind for kind in found if kind not in names]:
             raise DataError(
                 f"labels: expected the class_names, {listed(names)}; found {listed(unknown)}. Correct the "
                 "labels, or add these names."
@@ -305,7 +305,7 @@ def _labels_and_names(
 
 
 def _group_numbers(groups: NDArray[Any]) -> IntArray:
-    """int64 [N]. Without one, blank, None or NaN, an image is a group of its own."""
+    """The number of each image's group, int64 [N]. One without (blank, None or NaN) is a group of its own."""
     if groups.ndim != 1:
         raise DataError(f"groups: expected one an image, [N]; found {[*groups.shape]}.")
     if groups.dtype.kind in "iu":
@@ -336,8 +336,8 @@ def image_digests(pixels: NDArray[np.uint8]) -> NDArray[np.bytes_]:
 
 def first_copies(values: NDArray[Any]) -> IntArray:
     """For each value, such as an image's digest, the index of the first one equal to it; int64 [N]."""
-    _, firsts, kinds = np.unique(values, return_index=True, return_inverse=True)
-    return np.asarray(firsts[kinds])
+    _, firsts, kind_of = np.unique(values, return_index=True, return_inverse=True)
+    return np.asarray(firsts[kind_of])
 
 
 def save_images(path: Path | str, images: Images, **facts: Any) -> None:

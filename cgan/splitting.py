@@ -13,7 +13,7 @@ from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.settings import setting
 from cgan.text import listed
 
-LEAST_HELD_OUT = 6  # more than NEIGHBOURS of quality.metrics
+LEAST_HELD_OUT = 6  # one more than NEIGHBOURS of quality.metrics, which need so many other images
 # A near copy correlates by more than MIN_CORRELATION, and its distance from 1 is less than MAX_DISTANCE_RATIO
 # times that of the image that is USUAL_RANK-th in likeness.
 THUMBNAIL = 16  # pixels a side
@@ -21,9 +21,10 @@ MIN_CORRELATION = 0.9
 USUAL_RANK = 10
 MAX_DISTANCE_RATIO = 0.3
 MAX_DISTANCE_RATIO_OF_GROUPS = 0.4  # within one set the usual image is less alike
-NEAR_COPIES = 0.05  # of the held-out images, from which they are worth a word
-LOOKED_AT, AMONG = 5_000, 100_000  # images, held out and of the training part
-ALL_COMPARED = 20_000  # images of a class
+NEAR_COPIES = 0.05  # the share of held-out images with a near copy above which a note says so
+# For the note on near copies at most so many held-out images are looked for among so many to train on.
+LOOKED_AT, AMONG = 5_000, 100_000
+ALL_COMPARED = 20_000  # at most so many images of a class are all compared with one another
 
 
 def divide(
@@ -75,7 +76,7 @@ def divide(
             f"{len(heldout)} images are held out, expected at least {LEAST_HELD_OUT}: from fewer no metric "
             f"can be had. Add images, or {more}."
         )
-    if group != "auto":  # which keeps near copies together
+    if group != "auto":  # `auto` keeps near copies on one side already
         notes += _near_copies_in_words(images, train, heldout)
     plain = replace(images, notes=(), splits=None)  # so that a part can be divided again
     return plain.at(train), replace(plain.at(heldout), notes=tuple(notes)), plain.at(test)
@@ -107,7 +108,7 @@ def with_groups(images: Images, by: str) -> Images:
 
 
 def _groups_by_likeness(images: Images) -> IntArray:
-    """A group of each image and its near copies, and theirs."""
+    """A group for each image, int64 [N]: connected components of near copies."""
     most = int(images.counts.max())
     if most > ALL_COMPARED:
         raise DataError(
@@ -208,9 +209,8 @@ def _choose_images(
     those that come first by `order`."""
     sizes, held = np.bincount(unit_of, minlength=len(labels)), list[int]()
     rarest = np.argsort(np.bincount(labels), kind="stable")
-    rank = np.full(
-        len(labels), len(rarest)
-    )  # of each unit, that of its rarest class; else past the last
+    # Of each unit the rank of its rarest class; of an index that is no unit, one past the last.
+    rank = np.full(len(labels), len(rarest))
     np.minimum.at(rank, unit_of, np.argsort(rarest)[labels])
     for class_rank in range(len(rarest)):
         candidates = np.flatnonzero(rank == class_rank)
@@ -225,9 +225,10 @@ def _choose_images(
 def _choose_groups(
     unit_of: IntArray, labels: IntArray, order: NDArray[np.float64], fraction: float
 ) -> IntArray:
-    """The units to hold out where they can be large and of several classes: one after another, each for which
-    all its classes have room; and a last one, where classes come nearer to their quotas with it, or a class
-    has none."""
+    """The units to hold out where they can be large and of several classes. Class by class, the rarest first,
+    units are taken in the order of `order` while none of their classes exceeds its quota. Where a class is
+    still short of its quota, one more is taken that brings classes nearer to theirs; or, where it would have
+    none, the one that takes them least far away."""
     counts = np.bincount(labels)
     keys, images = np.unique(unit_of * len(counts) + labels, return_counts=True)
     owner, label_of = np.divmod(keys, len(counts))
@@ -244,18 +245,18 @@ def _choose_groups(
     room, held = quotas.copy(), set[int]()
 
     def has_room(unit: int) -> bool:
-        classes, many = members[unit]
-        return bool((many <= room[classes]).all())
+        classes, numbers = members[unit]
+        return bool((numbers <= room[classes]).all())
 
     def distance_change(unit: int) -> int:
         """By how much its classes are further from their quotas with it than without."""
-        classes, many = members[unit]
-        return int((np.abs(room[classes] - many) - np.abs(room[classes])).sum())
+        classes, numbers = members[unit]
+        return int((np.abs(room[classes] - numbers) - np.abs(room[classes])).sum())
 
     def hold(unit: int) -> None:
-        classes, many = members[unit]
+        classes, numbers = members[unit]
         held.add(unit)
-        room[classes] -= many
+        room[classes] -= numbers
 
     sorted_by_class = owner[np.lexsort((order[owner], label_of))]
     units_of_class = np.split(sorted_by_class, np.bincount(label_of).cumsum()[:-1])

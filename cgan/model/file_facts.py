@@ -1,7 +1,7 @@
 """The facts in the head of our files: of datasets, models and checkpoints. Needs no torch.
 
 The metadata of the safetensors file has a single entry, `cgan`: a JSON object with the format number, the
-kind of file, a digest of the tensors and the facts that the writer adds. A single one, because
+kind of file, a digest of the tensors and the facts that the writer adds. There is only one, because
 safetensors writes several in random order, and equal content must give equal bytes. `seal` is a digest
 of the other facts, so that a damaged step or architecture is found like a damaged weight.
 """
@@ -20,7 +20,7 @@ from cgan.errors import ModelError
 FORMAT = 1
 # What brings data and models that others made; DVC doesn't say how to begin.
 DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://host/folder`, docs/storage.md)"
-LOCAL_SCORE = "local_score"  # of generators the kind that is no network
+LOCAL_SCORE = "local_score"  # the kind of generator that is no network
 CAUTION = (
     "This generator is not trained: its file is the training images, and its drawings are put together from "
     "pieces of them. Whoever has the file has the images, so publish it only if anybody may see them."

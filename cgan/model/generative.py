@@ -32,7 +32,7 @@ class GenerativeModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it draws."""
+        """The device on which its weights are and it draws."""
         return next(chain(self.parameters(), self.buffers())).device
 
     def draw(self, labels: Tensor, seed: int) -> Tensor:

@@ -25,7 +25,8 @@ from cgan.settings import setting
 _Network = TypeVar("_Network", bound=nn.Module)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-_outside: int | None = None
+# How many threads torch had before the work in parts began; None outside of such work.
+_threads_outside: int | None = None
 
 DEVICES = ("cpu", "cuda", "mps")
 
@@ -104,8 +105,8 @@ def _cpu_has_bfloat16() -> bool:
 def compute_deterministically() -> None:
     """Same inputs, same bits, on one kind of machine. Operators that cannot do that raise an error.
 
-    By the debug mode, for `use_deterministic_algorithms`, which sets the same, imports torch's compiler to
-    tell it: 1.8 CPU seconds a process, and nothing here is compiled.
+    The debug mode is set and not `use_deterministic_algorithms`, which has the same effect, but imports
+    torch's compiler to tell it: 1.8 CPU seconds a process, and nothing here is compiled.
 
     Torch's filling of fresh memory is switched off. It serves to find reads of memory that was never
     written; our networks have none, and it costs 5 to 7 % of a training.
@@ -131,8 +132,8 @@ def deterministic() -> Iterator[None]:
 
 
 def exact_floats() -> contextlib.AbstractContextManager[None]:
-    """On a card, float32 means float32: cuDNN would round it to TF32's 10 bits. What is drawn and measured
-    is so alike on all devices but for the order of sums."""
+    """On a card, float32 means float32: cuDNN would round it to TF32's 10 bits of mantissa. So what is drawn
+    and measured differs between devices by the order of sums alone."""
     flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
@@ -152,12 +153,12 @@ def fits(images: Tensor, device: torch.device) -> bool:
 
 
 def rows_on(device: torch.device, images: Tensor, rows: Tensor) -> Tensor:
-    """images[rows] on `device`; `rows` int64 [N] are where the images are. From the host's memory they are
-    copied through pinned pages, for which the host need not wait."""
-    some = images.index_select(0, rows)
-    if some.device == device:
-        return some
-    return (some.pin_memory() if device.type == "cuda" else some).to(device, non_blocking=True)
+    """images[rows] on `device`; `rows` int64 [N] are on the same device as `images`. From the host's memory
+    the chosen images are copied through pinned pages, for which the host need not wait."""
+    chosen = images.index_select(0, rows)
+    if chosen.device == device:
+        return chosen
+    return (chosen.pin_memory() if device.type == "cuda" else chosen).to(device, non_blocking=True)
 
 
 # -- Work in parts ----------------------------------------------------------------------------------
@@ -169,21 +170,21 @@ def parts_on_threads(parts: int) -> Iterator[Map]:
     if parts == 1:
         yield map
         return
-    global _outside
-    before, outer = torch.get_num_threads(), _outside
-    _outside = available_threads()
+    global _threads_outside
+    before, outer = torch.get_num_threads(), _threads_outside
+    _threads_outside = available_threads()
     try:
         with ThreadPoolExecutor(parts, "part", torch.set_num_threads, (1,)) as pool:
             torch.set_num_threads(1)
             yield pool.map
     finally:
-        _outside = outer
+        _threads_outside = outer
         torch.set_num_threads(before)  # the pool's setting is partly global
 
 
 def available_threads() -> int:
     """How many threads the process may use, also when asked during work in parts."""
-    return _outside or torch.get_num_threads()
+    return _threads_outside or torch.get_num_threads()
 
 
 def sharing_weights(network: _Network) -> _Network:

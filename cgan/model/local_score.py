@@ -1,9 +1,9 @@
 """A sampler that needs no training: images are drawn by ideal denoising with local windows.
 
 The ideal denoiser of a set of images is the mean of its posterior: a softmax over the images, by their
-distances to the noisy one. Drawings of it are copies. Where each pixel sees a window around it alone, which
-narrows as the noise falls, parts of several images are joined into new ones (Kamb and Ganguli,
-arXiv:2412.20292; Lukoianov et al., arXiv:2509.09672; kin: GPNN, Granot et al., CVPR 2022).
+distances to the noisy one. Drawings made with it are copies of images. Where each pixel sees only a window
+around it, which narrows as the noise falls, parts of several images are joined into new ones (Kamb and
+Ganguli, arXiv:2412.20292; Lukoianov et al., arXiv:2509.09672; similar: GPNN, Granot et al., CVPR 2022).
 
 Every drawing is made by itself, on one thread, of noise and images that its own random generator picks. So
 it depends on the seed, its position and its label alone.
@@ -22,25 +22,28 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.model.sampling import to_uint8
 
-REFERENCE_SIDE = 32  # pixels, for which the noise of windows is meant
-WINDOW, POWER = 0.46, 0.55  # a window's part of the side: WINDOW · noise ** POWER
+REFERENCE_SIDE = 32  # pixels: noise is given for images of this side, and scaled for others
+# A window's side, as a part of the image's: WINDOW · noise ** POWER, kept from NARROWEST to WIDEST.
+WINDOW, POWER = 0.46, 0.55
 NARROWEST, WIDEST = 0.15, 0.72
-BLENDED = 0.5  # of a window's side, the part whose pixels are made by it
-OVERLAP = 4  # windows begin so many times in their width
-CAP_ROUNDS, CANDIDATES, REFINEMENTS = 10, 33, 4
+BLENDED = 0.5  # the middle part of a window's side, of which it makes the pixels
+OVERLAP = 4  # windows are at most a quarter of their side apart, or one pixel
+CAP_ROUNDS = 10  # at most so many times a source is brought down to the cap
+CANDIDATES, REFINEMENTS = 33, 4  # `_excess` narrows an interval to 1/32 of it, four times
 NEGLIGIBLE = -12.0  # log weight; a source with less in all windows is left out
 BLOCK = 250_000  # pixels that are floats at once: on the CPU they stay in a core's cache
 BLOCK_ON_GPU = 50_000_000
 SMALL, LARGE = 1.35, 1.9  # scales of windows
 LARGE_SIDE = 48  # pixels, from which the larger scale is taken
-# What drawings may be nearer to training images: CIFAR .06 to .08, clothes -.08 to 0, hand signs .11 to .17.
+# The largest `nearness` that suits. CIFAR has .06 to .08, clothes -.08 to 0, hand signs .11 to .17.
 NEARER = 0.2
 TRIED, TRIED_AMONG = 80, 1000  # drawings; images of a class
 TRIED_SIDE, TRIED_STEPS, OUTLINE = 32, 18, 16  # pixels; steps; pixels
-# A set has a plain ground where so many of all its pixels have one value (photographs of tiles .01, alphabets
-# .86, digits .81).
+# A set has a plain ground where at least this share of all its pixels has one value (photographs of tiles
+# .01, alphabets .86, digits .81).
 PLAIN = 0.3
-STEP_S, VALUE_S = 1.5e-3, 2.8e-9  # of a core, for a step, and for each value of a source in it
+# Seconds of a core: for a step, and for each value of each source in it.
+STEP_S, VALUE_S = 1.5e-3, 2.8e-9
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class LocalScoreSettings:
     rho: float = 7.0
     """Of the steps' noise (Karras et al., arXiv:2206.00364, equation 5)."""
     cap: float = 0.3
-    """At most this part of a drawing's `contrast` may come from one image; more where a class has less than
-    five."""
+    """At most this part of a drawing's `contrast` may come from one image; more where a class has
+    fewer than five."""
     sources: int = 250
     """Images of the class, drawn at random, that one drawing is made from."""
     window_scale: float = 1.35
@@ -113,13 +116,14 @@ class LocalScoreSampler(GenerativeModel):
         random = _generator(seed, position)
         device = self.images.device
         noise = torch.randn(self.shape, generator=random).to(device)
-        some = torch.randperm(len(rows), generator=random)[: self.settings.sources]
-        sources = self.images[rows[some.to(device)]]
+        chosen = torch.randperm(len(rows), generator=random)[: self.settings.sources]
+        sources = self.images[rows[chosen.to(device)]]
         image, differences = noise * self.settings.sigma_max, contrast(sources)
         noises = sigmas(self.settings)
-        for sigma, less in zip(noises, [*noises[1:], 0.0], strict=True):
+        for sigma, next_sigma in zip(noises, [*noises[1:], 0.0], strict=True):
             clean = denoised(image, sources, differences, sigma, self.settings)
-            image = torch.lerp(clean, image, less / sigma)
+            # A step of Euler's method on the probability-flow ODE.
+            image = torch.lerp(clean, image, next_sigma / sigma)
         return to_uint8(image).cpu()
 
 
@@ -130,14 +134,14 @@ def _generator(seed: int, position: int) -> torch.Generator:
 
 def sigmas(settings: LocalScoreSettings) -> list[float]:
     """The noise of each step, falling."""
-    most, least = (
+    first, last = (
         sigma ** (1 / settings.rho) for sigma in (settings.sigma_max, settings.sigma_min)
     )
-    return [float(part) ** settings.rho for part in np.linspace(most, least, settings.steps)]
+    return [float(root) ** settings.rho for root in np.linspace(first, last, settings.steps)]
 
 
 def window_side(sigma: float, height: int, width: int, scale: float) -> int:
-    """Of a window in pixels, odd."""
+    """The side of a window in pixels, odd."""
     side = math.sqrt(height * width)
     part: float = WINDOW * (sigma * REFERENCE_SIDE / side) ** POWER
     part = scale * min(max(part, NARROWEST), WIDEST)
@@ -145,8 +149,9 @@ def window_side(sigma: float, height: int, width: int, scale: float) -> int:
 
 
 def contrast(sources: Tensor) -> Tensor:
-    """By how much sources uint8 [N, C, H, W] differ at each pixel: their variance, float32 [H, W]; 1 where
-    none differ. A plain ground that all share has none: counted by area, one image could own all else."""
+    """By how much sources uint8 [N, C, H, W] differ at each pixel: their variance, float32 [H, W]; 1
+    everywhere if none differ. The cap weighs pixels by it: a plain ground that all images share weighs
+    nothing. Weighed by area, it would let one image make everything else."""
     variance = sources.float().var(dim=0, correction=0).sum(dim=0)
     return variance if variance.any() else torch.ones_like(variance)
 
@@ -173,8 +178,8 @@ def denoised(
     rows, weights = softmax_with_cap(logits, settings.cap, parts / parts.sum())
     total = torch.zeros_like(noisy)
     size = _block(noisy)
-    for block, some in zip(rows.split(size), weights.split(size), strict=True):
-        shares = down.blended.T @ some @ across.blended
+    for block, block_weights in zip(rows.split(size), weights.split(size), strict=True):
+        shares = down.blended.T @ block_weights @ across.blended
         total += (sources[block] * shares[:, None]).sum(dim=0)
     return total.div_(127.5).sub_(1)
 
@@ -195,10 +200,10 @@ class Windows:
 
 def distances(noisy: Tensor, sources: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Squared distances in each window, float32 [N, windows down, windows across]."""
-    pixels = (noisy + 1) * 127.5  # sources stay bytes
+    pixels = (noisy + 1) * 127.5  # in the sources' units, so that these stay bytes
     scaled = down / 127.5**2
-    apart = ((block - pixels).square_().sum(dim=1) for block in sources.split(_block(noisy)))
-    return torch.cat([scaled @ (energy @ across.T) for energy in apart])
+    squared = ((block - pixels).square_().sum(dim=1) for block in sources.split(_block(noisy)))
+    return torch.cat([scaled @ (squares @ across.T) for squares in squared])
 
 
 def _block(image: Tensor) -> int:
@@ -212,13 +217,13 @@ def softmax_with_cap(logits: Tensor, cap: float, parts: Tensor) -> tuple[Tensor,
     [N, h, w], which are overwritten. `parts` [h, w], whose sum is 1: how much each window counts.
 
     From the logits of a source that would have more than the part `cap` of all weight a constant is taken, so
-    that it has that part. Of less than five sources one may have more: 1.5 times its fair part.
+    that it has that part. Of N sources each may have 1.5 / N at least, 1.5 times its equal part.
     """
     cap = min(1.0, max(cap, 1.5 / len(logits)))
     for _ in range(CAP_ROUNDS):
         rows, weights, _ = _softmax(logits)
         share, most = (weights.flatten(1) @ parts.flatten()).max(dim=0)
-        if share <= cap * 1.02:
+        if share <= cap * 1.02:  # near enough: each round costs two softmaxes
             break
         source = rows[most]
         own = logits[source].clone()
@@ -239,8 +244,13 @@ def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _excess(lead: Tensor, cap: float, parts: Tensor) -> Tensor:
-    """What has to be taken from logits for their sigmoids to have the mean `cap`, weighted by `parts`."""
+    """The constant to take from `lead`, so that its sigmoids have the mean `cap`, weighted by `parts`.
+
+    `lead` is a source's logits less the logarithm of all others' weight: their sigmoids are its weights. The
+    mean falls as the constant grows, so the constant is searched for on ever finer grids.
+    """
     lead, parts = lead.flatten(), parts.flatten()
+    # At `high` all sigmoids are below e**-20.
     low, high = torch.zeros_like(lead[0]), lead.max().clamp(min=0) + 20
     for _ in range(REFINEMENTS):
         steps = torch.linspace(0, 1, CANDIDATES, device=lead.device) * (high - low) + low
@@ -277,8 +287,8 @@ def suits(images: Tensor, labels: Tensor, drawings: int = TRIED) -> tuple[bool, 
 
 
 def photographs(images: Tensor) -> bool:
-    """In colour, or grey without a plain ground, which drawings and characters have: there the weave of a
-    GAN's transposed convolutions would show."""
+    """In colour, or grey without a plain ground, which drawings and characters have. In photographs the
+    checkerboard of a GAN's transposed convolutions would show (Odena et al., Distill 2016)."""
     most = int(images.flatten().int().bincount().max())
     return images.shape[1] == 3 or most < PLAIN * images.numel()
 
@@ -334,7 +344,8 @@ def _directions(images: Tensor) -> Tensor:
     return F.normalize(F.pad(flat, (0, 1), value=math.sqrt(flat.shape[1])), dim=1)
 
 
-def _log_distance(likeness: Tensor) -> Tensor:
-    """Of each row to its nearest column, by their correlations."""
-    part: Tensor = (1 - likeness.amax(dim=1).square()).clamp(min=1e-6).sqrt()
-    return part.log()
+def _log_distance(cosines: Tensor) -> Tensor:
+    """The logarithm of the distance of each row to its nearest column, from the cosines of their angles: the
+    distance is the sine."""
+    sine: Tensor = (1 - cosines.amax(dim=1).square()).clamp(min=1e-6).sqrt()
+    return sine.log()

@@ -34,9 +34,9 @@ from cgan.model.networks import (
     channels_last,
 )
 
-# What comes of building a network of an architecture that is none, and of weights that do not fit.
+# What is raised when a network is built from a damaged architecture, or its weights do not fit.
 UNFIT = (CganError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
-# Of its settings the least and the most that a file may ask for: a drawing has to end.
+# Limits to the settings of a local score sampler in a file, so that every drawing ends.
 SETTINGS = {
     "steps": (1, 1000),
     "sigma_max": (1e-6, 1e6),
@@ -144,7 +144,7 @@ def load_network(
 
 
 def is_local_score(facts: Facts) -> bool:
-    """Is the generator of this file a local score sampler, whose file holds its training images?"""
+    """Whether the generator of this file is a local score sampler, whose file holds its training images."""
     architecture = facts.get("architecture")
     return isinstance(architecture, dict) and architecture.get("kind") == LOCAL_SCORE
 

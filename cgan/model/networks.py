@@ -45,14 +45,15 @@ class Architecture:
 def _halvings(height: int, width: int) -> int:
     """Stride-2 layers between the image and its smallest map (28 → 7: two; at most 8 pixels wide).
 
-    A very long picture is halved until its short side has one pixel left.
+    A very long picture is halved only until its short side has one pixel left.
     """
     wanted = max(2, math.ceil(math.log2(max(height, width) / 8)))
     return min(wanted, int(math.log2(min(height, width))))
 
 
 def _features(a: Architecture, power: int) -> int:
-    """The channels of a map that was halved `power` times more than the largest: twice as many each time."""
+    """Channels of a map that was halved `power` times more than the largest: double for each halving, up to
+    `max_features`."""
     features: int = a.features * 2**power
     return min(features, max(a.features, a.max_features))
 
@@ -108,16 +109,17 @@ def _normalised(features: int) -> list[nn.Module]:
 
 
 def spread(maps: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
-    """Maps [N, F, h, w] times `weight` [F, C, 4, 4], stride 2 → the few channels of images, float32.
+    """Transposed convolution of maps [N, F, h, w] by `weight` [F, C, 4, 4], stride 2, padding 1 → float32
+    [N, C, height, width]: so also the gradient, at its input, of a convolution with this weight.
 
-    This is a transposed convolution, and so the gradient of a convolution at its input. oneDNN's kernels
-    are made for many output channels. So on the CPU each pixel is multiplied by all taps, and what overlaps
-    is added up: the same sums in half the time, which saves 4 to 5 % of a training (docs/log.md).
+    oneDNN's kernels are made for many output channels, and images have few. So on the CPU each pixel is
+    multiplied by all taps, and what overlaps is added up (`fold`): the same sums in half the time,
+    which saves 4 to 5 % of a training (docs/log.md).
     """
     count, features, rows, columns = maps.shape
     if maps.device.type != "cpu":
-        rest = (height - 2 * rows, width - 2 * columns)
-        return F.conv_transpose2d(maps, weight, None, 2, 1, rest).float()
+        output_padding = (height - 2 * rows, width - 2 * columns)
+        return F.conv_transpose2d(maps, weight, None, 2, 1, output_padding).float()
     pixels = maps.permute(0, 2, 3, 1).reshape(count, rows * columns, features)
     taps = (pixels @ weight.flatten(1)).transpose(1, 2).float()
     return F.fold(taps, (height, width), 4, stride=2, padding=1)
@@ -132,7 +134,9 @@ class PixelDoubling(nn.ConvTranspose2d):
 
 
 class ConvGenerator(GeneratorNetwork):
-    """Linear → smallest map → 3×3 conv → doublings → image. Kinds `deconv`, `upsample`, `embed`.
+    """Linear → smallest map → 3×3 conv → layers that double the sides → image.
+
+    Kinds `deconv`, `upsample`, `embed`.
 
     A linear layer does the work of DCGAN's first transposed convolution in a tenth of its time, and
     its output is read as NHWC, so that the maps are channels-last without a copy.
@@ -178,7 +182,8 @@ class ConvGenerator(GeneratorNetwork):
 
 
 class ProjectionDiscriminator(DiscriminatorNetwork):
-    """Halvings → 3×3 conv → one linear layer for the score, its projection on the label, and classes.
+    """Strided 4×4 convs → 3×3 conv → one linear layer. Of its 1 + 2·classes outputs the first is the score,
+    then come the projection on each class, and the logit of each class.
 
     The logit of an image's class, times `class_logit_weight`, is added to its score. From that the
     generator learns to draw classes that can be told apart. There is no batch norm, so fakes and reals can

@@ -45,8 +45,8 @@ def draw(
 
 def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
     """The latents float32 [count, latent_dim] that `draw` uses for the first `count` positions."""
-    source = torch.Generator().manual_seed(seed)
-    chunks = [torch.randn(CHUNK, latent_dim, generator=source) for _ in range(0, count, CHUNK)]
+    random = torch.Generator().manual_seed(seed)
+    chunks = [torch.randn(CHUNK, latent_dim, generator=random) for _ in range(0, count, CHUNK)]
     return torch.cat(chunks)[:count]
 
 

@@ -15,7 +15,8 @@ from cgan.params.sections import Params, Section, TrainChoices, names_of_params
 from cgan.settings import as_keywords, setting
 
 S = TypeVar("S", bound=Section)
-SYNONYMS = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}  # of other libraries
+# Names that other libraries use.
+SYNONYMS = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}
 
 
 def check_params(document: Any, name: Path | str) -> Params:
@@ -62,8 +63,8 @@ def _all_problems(error: ValidationError, name: str, section: str = "") -> Param
 
 
 def _key(place: tuple[int | str, ...]) -> str:
-    """`train.lr`, `validate.class_names.3`, `sweep.space.train.lr.low`: pydantic's place without the types
-    among which a value has to be."""
+    """`train.lr`, `validate.class_names.3`, `sweep.space.train.lr.low`: pydantic's location without the
+    members of unions that it lists as well."""
     depth = 2
     if place[:2] == ("sweep", "space"):
         place, depth = place[:3] + place[4:], 4

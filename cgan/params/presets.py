@@ -11,7 +11,7 @@ from typing import Any
 from cgan.errors import ParamsError
 from cgan.params.sections import TrainChoices
 
-# What no preset sets: it is about the machine, the records and luck.
+# What no preset sets: the seed, and what concerns the machine or the records alone.
 UNSET_BY_PRESETS = {"seed", "device", "log_every", "save_every", "previews"}
 
 
@@ -25,8 +25,8 @@ class Preset:
 
 PRESETS = {
     "default": Preset("A minute for digits on two cores; what is `auto` suits the images.", {}),
-    # Half as wide where maps are small, half the latents, much weight on the class logit, a higher rate, no
-    # gradient penalty, a short memory, and half as many probes: each takes an eighth of a second.
+    # At most 16 channels a map, half the latents, much weight on the class logit, a higher learning rate, no
+    # gradient penalty, an average of short memory, and half as many probes: each takes an eighth of a second.
     "fast": Preset(
         "Legible digits in seconds, less varied.",
         {
@@ -57,8 +57,9 @@ PRESETS = {
             "ema_half_life_kimg": 30.0,
         },
     ),
-    # Four times `default`'s batch, whose rate is doubled (it goes with the square root of the batch), and
-    # twice the images, for half the updates: a card computes more and starts fewer kernels.
+    # Four times `default`'s batch, so twice its learning rate (for Adam it goes with the square root of the
+    # batch: Malladi et al., arXiv:2205.10287), and twice the images, for half the updates: a card computes
+    # more and starts fewer kernels.
     "gpu": Preset(
         "Large batches for a GPU.",
         {"batch_size": 384, "lr": 0.009, "cpu_parts": 1, "total_kimg": 320.0},
@@ -109,15 +110,14 @@ def preset_params(name: str) -> dict[str, Any]:
 
 
 def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
-    """The preset that `train` is most like, and the params in which it differs."""
+    """The preset from which `train` differs in the fewest params, and these."""
     values = train.model_dump()
     differing = {
         name: [key for key, value in preset_params(name).items() if values[key] != value]
         for name in PRESETS
     }
-    nearest = min(
-        differing, key=lambda name: len(differing[name])
-    )  # the first of equals: `default`
+    # `default`, the first, where several are equally near.
+    nearest = min(differing, key=lambda name: len(differing[name]))
     return nearest, differing[nearest]
 
 

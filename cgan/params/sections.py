@@ -30,6 +30,7 @@ BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Auto = Literal["auto"]
 GeneratorKind = Literal["deconv", "upsample", "embed", "demo", "local_score"]
 Updates = Literal["one_pass", "two_passes", "in_turn"]
+# What a local score sampler depends on, of all params of `train`.
 OF_LOCAL_SCORE = ("generator", "score_cap", "score_sources", "score_window_scale")
 
 
@@ -65,8 +66,8 @@ def _check_pattern(text: str) -> str:
 
 _Printable = _must(str.isprintable, "holds characters that cannot be shown. Remove them")
 _Inside = _must(_stays_inside, "leads outside. Give a relative name without `..`")
-# In a text to draw, commas and spaces stand between the classes.
-_Whole = _must(
+# In a text to draw, commas and spaces stand between the names of classes.
+_OneClass = _must(
     lambda name: "," not in name and name == name.strip(),
     "has a comma, or a space at an end. Remove it",
 )
@@ -74,7 +75,7 @@ _Metric = _must(METRICS.__contains__, f"is no metric. Expected one of {', '.join
 
 PrintableText = Annotated[str, Field(min_length=1), _Printable]  # on one line
 RelativeName = Annotated[PrintableText, _Inside]  # in the folder where it is looked up
-ClassName = Annotated[str, Field(min_length=1, max_length=60), _Printable, _Whole]
+ClassName = Annotated[str, Field(min_length=1, max_length=60), _Printable, _OneClass]
 # MLflow takes none that is longer.
 ExperimentName = Annotated[str, Field(min_length=1, max_length=500), _Printable, _Inside]
 
@@ -184,7 +185,8 @@ class TrainChoices(Section):
     seed: Seed = 1
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    log_every: Annotated[int, Field(gt=0, le=10_000)] = 50  # so many latents are prepared at once
+    # In steps. Batches are prepared for so many steps at once, so the latents depend on it, too.
+    log_every: Annotated[int, Field(gt=0, le=10_000)] = 50
     save_every: Annotated[int, Field(gt=0)] = 250
     probes: Annotated[int, Field(ge=0, le=1000)] = 8
     previews: Annotated[int, Field(ge=0, le=1000)] = 12
@@ -219,7 +221,7 @@ class TrainChoices(Section):
 
 
 class TrainParams(TrainChoices):
-    """The same with a value for each `auto`: what a training is run with."""
+    """`TrainChoices` with a value for each `auto`: what a training is run with."""
 
     generator: GeneratorKind
     auxiliary_generator: Weight
@@ -235,7 +237,7 @@ class TrainParams(TrainChoices):
         return max(1, round(self.total_kimg * 1000 / self.batch_size))
 
     def used(self) -> dict[str, Any]:
-        """Those that this kind of generator depends on."""
+        """The params that this kind of generator depends on, by name."""
         values = self.model_dump()
         if self.generator == "local_score":
             return {name: values[name] for name in OF_LOCAL_SCORE}
@@ -285,7 +287,7 @@ class Range(Section):
 
     low: int | float
     high: int | float
-    log: bool = False  # as many trials between 0.001 and 0.01 as between 0.01 and 0.1
+    log: bool = False  # logarithmic: as many trials from 0.001 to 0.01 as from 0.01 to 0.1
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -320,7 +322,7 @@ Space = Annotated[
 
 def _check_searched(key: str) -> str:
     name = key.removeprefix("train.")
-    # The seed is luck, and by the probes other trials are compared.
+    # A search over the seed would pick luck. Probes must be the same in all trials, to compare these by them.
     if name == key or name not in TrainChoices.model_fields or name in ("seed", "probes"):
         raise ValueError("no param of `train` that can be searched (`seed` and `probes` cannot)")
     return key

@@ -1,11 +1,11 @@
 """What `auto` becomes in the params of a training: the rules by which it suits its images, all of them.
 
-In most sets an image lies near others of its class. Then one pass a step is enough. Two kinds of images need
-help: those far apart, for a discriminator knows them one by one, and classes that are hard to tell apart,
-such as photographs. There the discriminator sees each image shifted, and the generator learns from the
-classes itself. For images like digits that would cost variety for nothing. Distances tell this better than
-how many images there are: 5,000 digits need no help, and 2,000 characters of three alphabets do, though each
-alphabet has more images than each digit. docs/log.md has the trials.
+In most sets an image lies near others of its class. Then one pass a step is enough. Two kinds of sets need
+help: those whose images lie far apart, because a discriminator memorises them, and those whose classes are
+hard to tell apart, such as photographs. There the discriminator sees each image shifted, and the generator
+has a class loss of its own. For images like digits that would cost variety and gain nothing. Distances tell
+such sets better than the number of images does: 5,000 digits need no help, and 2,000 characters of three
+alphabets do, though each alphabet has more images than each digit. docs/log.md has the trials.
 """
 
 import math
@@ -52,15 +52,17 @@ HARD_IMAGES = {
 HARD_IMAGES_IN_ONE_PASS = {"class_logit_weight": 2.5, "total_kimg": 240.0}
 SHIFT_FRACTION = 0.07  # of the side: `max_shift` for hard images
 MIN_SIDE_TO_SHIFT = 16  # pixels: in smaller images the shifted edge is too much of the whole
-CONTRAST_OF_DIGITS = (
-    0.39  # root mean square of the difference of neighbouring pixels, of a range of 2
-)
+# Root mean square of the difference of horizontally neighbouring pixels in [-1, 1].
+CONTRAST_OF_DIGITS = 0.39
 MAX_DISTANCE_OF_EASY = 0.53
-# Of the neighbours of another class that there are by chance: with more, classes are hard to tell apart.
+# Nearest neighbours of another class, as a part of those that chance would give: with more, classes are hard
+# to tell apart.
 MAX_OTHER_CLASS_OF_EASY = 0.5
-# Of a core: `auto` takes no sampler whose drawings, as many as are judged at least, take longer.
+# `auto` takes no sampler that needs more than MAX_JUDGED_S seconds of a core to draw JUDGED_PER_CLASS images
+# of each class, the fewest that are judged.
 JUDGED_PER_CLASS, MAX_JUDGED_S = 100, 1200.0
-QUERIES, SAMPLE, CHUNK = 1000, 4000, 100  # images, at most
+# At most so many images: whose neighbours are sought, among which, and made smaller at once.
+QUERIES, SAMPLE, CHUNK = 1000, 4000, 100
 MAX_SIDE = 32  # pixels: larger images are made smaller, so that 4,000 fit into memory
 
 
@@ -91,14 +93,14 @@ def choose(params: TrainChoices, images: Images) -> Choice:
         suited, why = suits(*images.tensors[:2])
         if suited:
             found = choose_sampler(params, images, why)
-            each = sampler_of(images, found).seconds_per_drawing
-            if JUDGED_PER_CLASS * images.classes * each <= MAX_JUDGED_S:
+            seconds = sampler_of(images, found).seconds_per_drawing
+            if JUDGED_PER_CLASS * images.classes * seconds <= MAX_JUDGED_S:
                 return found
     return choose_gan(params, images)
 
 
 def choose_gan(params: TrainChoices, images: Images) -> Choice:
-    """The same of a GAN alone, whatever else suits the images."""
+    """A value for each `auto` of a GAN, even where a sampler would suit the images."""
     found = neighbours(images)
     rules: Mapping[str, Any] = EASY_IMAGES
     advice = advice_on_hard_images() if found.hard and params.total_kimg == "auto" else ""
@@ -106,13 +108,12 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
         side = min(images.shape[1:])
         shift = round(SHIFT_FRACTION * side) if side >= MIN_SIDE_TO_SHIFT else 0
         rules = EASY_IMAGES | HARD_IMAGES | {"max_shift": shift}
-        some = images.tensors.pixels[
-            :: math.ceil(len(images) / SAMPLE)
-        ]  # not the first: a CSV can be sorted
-        if photographs(some):
+        every_nth = math.ceil(len(images) / SAMPLE)  # not the first ones: a CSV can be sorted
+        sample = images.tensors.pixels[::every_nth]
+        if photographs(sample):
             rules |= {"generator": "upsample"}
             if found.classes_alike:
-                rules |= {"r1_gamma": r1_gamma(some)}
+                rules |= {"r1_gamma": r1_gamma(sample)}
                 advice = advice_on_photographs()
         if params.updates == "one_pass":
             rules |= HARD_IMAGES_IN_ONE_PASS
@@ -162,7 +163,8 @@ def advice_on_local_score() -> str:
 
 
 def choose_sampler(params: TrainChoices, images: Images, why: str) -> Choice:
-    """`why`: what speaks for it in these images; nothing where the params ask for it."""
+    """The settings of a local score sampler. `why`: what in the images speaks for it; "" where the params ask
+    for it. Raises DataError for a class without images."""
     if empty := images.classes_without_images:
         raise DataError(
             f"{setting('train.generator', 'local_score')} draws from the images of a class, and there are "
@@ -178,7 +180,7 @@ def choose_sampler(params: TrainChoices, images: Images, why: str) -> Choice:
     chosen: dict[str, Any] = {key: value for key, value in named.items() if value != "auto"}
     settings = replace(fitted, **chosen)
     score = {f"score_{key}": getattr(settings, key) for key in named}
-    batch_size = batch_size_for(len(images), params.cpu_parts)  # not used, and has to have a value
+    batch_size = batch_size_for(len(images), params.cpu_parts)  # unused, but TrainParams needs one
     rules = EASY_IMAGES | score | {"batch_size": batch_size}
     resolved = resolve(params.model_copy(update={"generator": "local_score"}), rules)
     generator = f"generator local_score ({why}), " if params.generator == "auto" else ""
@@ -200,23 +202,24 @@ def r1_gamma(images: Tensor) -> float:
 
 
 def resolve(params: TrainChoices, rules: Mapping[str, Any] = EASY_IMAGES) -> TrainParams:
-    """The params, with one of the rules in the place of each `auto`."""
+    """The params, with the value from `rules` in the place of each `auto`."""
     values, rules = params.model_dump(), dict(rules)
-    if params.discriminator == "demo":  # it has no class logits
+    if params.discriminator == "demo":  # which has no class logits
         rules |= {"class_logit_weight": 0.0, "auxiliary_generator": 0.0}
-    if params.updates == "one_pass":  # it has no loss of the generator's own
+    if params.updates == "one_pass":  # which has no loss of the generator's own
         rules["auxiliary_generator"] = 0.0
     elif params.auxiliary_generator not in (0, "auto"):
         rules["updates"] = "two_passes"
-    return TrainParams(**values | {n: rule for n, rule in rules.items() if values[n] == "auto"})
+    chosen = {key: rule for key, rule in rules.items() if values[key] == "auto"}
+    return TrainParams(**values | chosen)
 
 
 class Neighbours(NamedTuple):
     """Of images and the nearest other image of each, by their pixels."""
 
     distance: float
-    """The median, over √2 standard deviations of all images, which is about how far two lie apart by chance.
-    0: copies; 1: no image is like another."""
+    """The median distance, over √2·‖σ‖ with σ the standard deviation of each pixel: the mean squared distance
+    of two images picked at random is 2·‖σ‖². 0: copies; 1: no image is like another."""
     same_class: float
     """The share of neighbours of the same class."""
     chance: float
@@ -240,10 +243,10 @@ def neighbours(images: Images) -> Neighbours:
     labels = images.tensors.labels[order]
     distances = torch.cdist(pixels[:QUERIES], pixels)
     distances.fill_diagonal_(math.inf)
-    closest = distances.min(dim=1)
-    typical: float = math.sqrt(2) * pixels.std(dim=0).norm().item()
+    nearest = distances.min(dim=1)
+    by_chance: float = math.sqrt(2) * pixels.std(dim=0).norm().item()
     return Neighbours(
-        closest.values.median().item() / max(typical, 1e-9),
-        (labels[closest.indices] == labels[:QUERIES]).double().mean().item(),
+        nearest.values.median().item() / max(by_chance, 1e-9),
+        (labels[nearest.indices] == labels[:QUERIES]).double().mean().item(),
         (labels.bincount() / len(labels)).square().sum().item(),
     )

@@ -37,7 +37,8 @@ class Batch(NamedTuple):
     latents: Tensor
     """float32 [B, latent_dim]."""
     fake_shifts: Tensor | None
-    """int64 [B, 2]: how the discriminator sees each fake shifted; `real` is shifted already. None: not."""
+    """int64 [B, 2], down and right: by how many pixels each fake is shifted for the discriminator. `real` is
+    shifted already. None: no shifts."""
 
     def split(self, count: int) -> Iterator[Batch]:
         """The batch in `count` parts."""
@@ -57,33 +58,36 @@ class Feed:
         images, labels, _ = data.tensors
         self.labels = labels.to(device)
         self.images = images.to(device) if fits(images, device) else images
-        self._prepared = -1
+        self._prepared_chunk = -1
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
-        chunk, place = divmod(step, self.chunk)
-        if chunk != self._prepared:
+        chunk, position = divmod(step, self.chunk)
+        if chunk != self._prepared_chunk:
             self._prepare(chunk)
-        rows, latents = self._rows[place], self._latents[place]
-        real = rows_on(self.device, self.images, self._image_rows[place])
+        rows, latents = self._rows[position], self._latents[position]
+        real = rows_on(self.device, self.images, self._image_rows[position])
         real = real.float().mul_(2 / 255).sub_(1)
-        real_shifts, fake_shifts = (None, None) if self._shifts is None else self._shifts[place]
+        real_shifts, fake_shifts = (None, None) if self._shifts is None else self._shifts[position]
         labels = self.labels.index_select(0, rows)
         return Batch(shift(real, real_shifts), labels, latents, fake_shifts)
 
     def _prepare(self, chunk: int) -> None:
-        p, size, most = self.params, self.params.batch_size, self.params.max_shift
+        p, size, max_shift = self.params, self.params.batch_size, self.params.max_shift
         steps = range(chunk * self.chunk, (chunk + 1) * self.chunk)
         rows = torch.stack([self._rows_of(step) for step in steps])
         self._rows, self._image_rows = rows.to(self.device), rows.to(self.images.device)
+        # A prime above a million: no two seeds of a training meet before the millionth chunk.
         random = torch.Generator().manual_seed(p.seed * 1_000_003 + chunk)
         latents = torch.randn(self.chunk, size, p.latent_dim, generator=random)
         self._latents = latents.to(self.device)
-        # After the latents and by the same generator: theirs are the same with and without.
-        shifts = torch.randint(-most, most + 1, (self.chunk, 2, size, 2), generator=random)
-        self._shifts = shifts.to(self.device) if most else None
-        self._prepared = chunk
+        # Drawn after the latents, from the same generator: so latents do not depend on `max_shift`.
+        shifts = torch.randint(
+            -max_shift, max_shift + 1, (self.chunk, 2, size, 2), generator=random
+        )
+        self._shifts = shifts.to(self.device) if max_shift else None
+        self._prepared_chunk = chunk
 
     def _rows_of(self, step: int) -> Tensor:
         size = self.params.batch_size
@@ -105,27 +109,32 @@ def require_batch(data: Images, params: TrainParams) -> None:
 
 
 def shift(images: Tensor, shifts: Tensor | None) -> Tensor:
-    """Images [N, C, H, W], each moved by its row of `shifts` (int64 [N, 2]), if any, round the edge."""
+    """Images [N, C, H, W], each moved down and right by its row of `shifts` (int64 [N, 2], pixels), if any.
+    What leaves at one edge comes back at the opposite one."""
     if shifts is None:
         return images
     count, channels, height, width = images.shape
     down, right = shifts[:, :1], shifts[:, 1:]
     rows = (torch.arange(height, device=images.device) - down) % height
     columns = (torch.arange(width, device=images.device) - right) % width
-    place = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
-    moved = images.flatten(2).gather(2, place.expand(-1, channels, -1))
+    source = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
+    moved = images.flatten(2).gather(2, source.expand(-1, channels, -1))
     return moved.view(images.shape)
 
 
 def learning_rate(params: TrainParams, step: int) -> float:
     """Constant up to `decay_from`, then linear to `final_lr_fraction` at the last step."""
     done = (step + 1) / params.total_steps
-    late = max(0.0, done - params.decay_from) / max(1e-9, 1 - params.decay_from)
-    return params.lr * (1 - late * (1 - params.final_lr_fraction))
+    decayed = max(0.0, done - params.decay_from) / max(1e-9, 1 - params.decay_from)
+    return params.lr * (1 - decayed * (1 - params.final_lr_fraction))
 
 
 def average_weight(params: TrainParams, step: int) -> float:
-    """Weight of the newest generator in the average: short-sighted at first, then by half-life."""
+    """Weight of the newest generator in the average.
+
+    The average forgets half in `ema_half_life_kimg` (as in StyleGAN2's code). At first it forgets faster,
+    by the warm-up of TensorFlow's `ExponentialMovingAverage`, (1 + step) / (10 + step).
+    """
     if params.ema_half_life_kimg == 0:
         return 1.0
     decay: float = 0.5 ** (params.batch_size / 1000 / params.ema_half_life_kimg)
@@ -133,5 +142,5 @@ def average_weight(params: TrainParams, step: int) -> float:
 
 
 def r1_is_due(params: TrainParams, step: int) -> bool:
-    """Whether R1 joins the discriminator's loss at this step: once in `r1_every`."""
+    """Whether R1 joins the discriminator's loss at this step: once in `r1_every` steps."""
     return params.r1_gamma > 0 and step % params.r1_every == 0

@@ -13,7 +13,7 @@ from cgan.errors import ModelError
 from cgan.model.file_facts import UnreadableError
 from cgan.model.model_file import load_tensors, save_tensors
 
-KEEP = 2
+KEEP = 2  # the newest, and the one before in case the newest is damaged
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from cgan.model.hardware import Hardware
 from cgan.params.sections import TrainParams
 
 PACKAGE = Path(__file__).resolve().parent.parent
-COMPUTING = ("model", "training")  # packages: a change of the rest cannot change the result
+# Packages whose sources are hashed: a change of other code cannot change the result.
+COMPUTING = ("model", "training")
 
 
 def result_facts(
@@ -46,4 +47,5 @@ def data_facts(images: Images) -> dict[str, Any]:
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
+    """16 hex digits of the sha256 of `result_facts`."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -45,8 +45,8 @@ from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm
 from cgan.training.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
 from cgan.training.update import train_step
 
-# The discriminator has won for good where it tells so many of the reals and of the fakes, in each of the last
-# records.
+# The discriminator has won for good where it recognises at least this share of the reals, and of the fakes,
+# in each of the last PINNED_RECORDS records.
 PINNED_ACCURACY, PINNED_RECORDS = 0.995, 10
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 4, 20  # of a sampler
 
@@ -170,7 +170,7 @@ def train(
         if watch and step in probe_steps:
             tracker.log_metrics(probe(state, watch), step)
 
-    if state.step == 0:  # what is logged first MLflow compares two runs by first: the probe
+    if state.step == 0:  # the probe first: MLflow compares two runs by what was logged first
         preview_and_probe()
     with parts_on_threads(state.parts) as state.map:
         start, started = state.step, time.perf_counter()

@@ -21,9 +21,9 @@ from cgan.text import percent
 from cgan.training.state import TrainState
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
-DRAWINGS = 1000
-COMPARED = 50  # classes at most whose variety is compared, with 20 drawings at least of each
-LEAST_DIVERSITY = 0.25  # of what real images of the class have
+DRAWINGS = 1000  # of a probe
+COMPARED = 50  # classes at most whose variety is compared, with at least DRAWINGS / 50 = 20 drawings of each
+LEAST_DIVERSITY = 0.25  # as a part of the diversity of real images of the class
 BAD_PROBES = 2  # in a row
 WARM_UP_KIMG = 32.0  # a young generator draws one blob a class, and its discriminator knows it
 
@@ -39,7 +39,7 @@ PROBE = (
 class Watch:
     """Probes of one training, with its own judge and training images; nothing is held out.
 
-    Of more than COMPARED classes the variety of so many is compared, always of the same ones.
+    Of more than COMPARED classes, the variety of only that many is compared, always the same ones.
     """
 
     def __init__(self, judge: Judge, data: Images, seed: int) -> None:
@@ -85,20 +85,21 @@ class Watch:
         return dict(zip(PROBE, values, strict=True))
 
     def problem(self, probes: Sequence[Sequence[float]], total_kimg: float) -> str | None:
-        """What is wrong by the last of the probes, in words, once BAD_PROBES in a row show something wrong.
+        """What is wrong, in words, where each of the last BAD_PROBES shows something wrong; else None.
 
-        They are the records of a training: step, kimg, and the values of PROBE.
+        `probes` are the records of a training: step, kimg, and the values of PROBE.
         """
-        wrong = [self._wrong(probe, total_kimg) for probe in probes[-BAD_PROBES:]]
-        return wrong[-1] if len(wrong) == BAD_PROBES and all(wrong) else None
+        problems = [self._problem_of(probe, total_kimg) for probe in probes[-BAD_PROBES:]]
+        return problems[-1] if len(problems) == BAD_PROBES and all(problems) else None
 
-    def _wrong(self, probe: Sequence[float], total_kimg: float) -> str | None:
+    def _problem_of(self, probe: Sequence[float], total_kimg: float) -> str | None:
+        """What one probe shows wrong, in words: classes by chance alone, or mode collapse; else None."""
         _, kimg, accuracy, _, _, worst = probe
         if kimg <= WARM_UP_KIMG:
             return None
         chance = 1 / self.classes
-        by_chance = wilson_interval(round(accuracy * DRAWINGS), DRAWINGS)[0] <= chance < 1
-        if by_chance and kimg > total_kimg / 2:
+        may_be_chance = wilson_interval(round(accuracy * DRAWINGS), DRAWINGS)[0] <= chance < 1
+        if may_be_chance and kimg > total_kimg / 2:
             return (
                 f"only {percent(accuracy)} of the drawings show the class asked for, and chance alone gives "
                 f"{percent(chance)}"
@@ -112,8 +113,8 @@ class Watch:
 
 
 def preview_steps(count: int, total_steps: int) -> set[int]:
-    """Step 0, before the first update, and 200, then ever further apart, up to the last step; at most
-    `count` of them."""
+    """Steps 0, before the first update, and 200; then each by a constant factor later than the one before, up
+    to the last step; at most `count` of them."""
     early = [step for step in (0, 200) if step <= total_steps][:count]
     if count <= len(early):
         return set(early)

@@ -86,7 +86,7 @@ class TrainState:
             return torch.optim.Adadelta(
                 weights, p.lr, p.adadelta_rho, p.adadelta_eps, capturable=on_cuda
             )
-        # On the device, like all that a step reads: it waits for nothing.
+        # A tensor on the device, like all that a step reads: no step waits for a copy from the host.
         rate, betas = torch.tensor(p.lr, device=device), (p.adam_beta1, p.adam_beta2)
         return torch.optim.Adam(weights, rate, betas, fused=True, capturable=on_cuda)
 
@@ -131,7 +131,7 @@ class TrainState:
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             for weight in weights_of(optimizer):
                 weight.grad = torch.zeros_like(weight)
-            optimizer.step()  # makes its moments; what it does to the weights is overwritten
+            optimizer.step()  # allocates its moments; what it does to the weights is overwritten
         for name, tensor in self.tensors().items():
             if name in RECORDS:
                 setattr(self, name, tensors[name].tolist())
@@ -143,7 +143,7 @@ class TrainState:
 def estimate_batch_norm(
     generator: GeneratorNetwork, counts: Tensor, seed: int, batches: int = 40, size: int = 256
 ) -> None:
-    """Measure batch-norm statistics for the averaged generator: no batch ever went through its weights.
+    """Measure batch-norm statistics for the averaged generator, in place: its weights never saw a batch.
 
     They are means over `batches` batches of `size` drawings, whose classes are in the mix in which the
     training showed them: `counts`, int64 [classes]. Where a batch has no room for every class, all batches
@@ -168,7 +168,8 @@ def estimate_batch_norm(
 
 
 def labels_in_mix(counts: Tensor, size: int) -> Tensor:
-    """Labels int64 [size]: each class at equal distances, as often as its count says; in turn where all
-    counts are equal."""
+    """Labels int64 [size], each class as often as its share of `counts` says, spread evenly: the k-th label
+    of a class, from 0, has its turn at (k + ½) / count (Sainte-Laguë's apportionment). Classes of equal
+    counts alternate, and a class without images, whose turn is at ∞, never comes."""
     turns = (torch.arange(size) + 0.5) / counts[:, None]
     return turns.flatten().argsort(stable=True)[:size] // size

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# Names of pictures. MLflow sorts its panels by them: these come first.
+# Names of pictures. MLflow sorts its panels by name, and these come first.
 FIRST_LOOK = "A first look"
 AT_THE_END, BY_STEP = f"{FIRST_LOOK}/at the end", f"{FIRST_LOOK}/by step"
 

@@ -1,5 +1,5 @@
-"""One update of both networks, in the order of time: a batch in parts, the losses, the gradients, both
-optimizers' steps, the average. Nothing here waits for the device.
+"""One update of both networks, in the order in which it happens: a batch in parts, the losses, the
+gradients, both optimizers' steps, the average. Nothing here waits for the device.
 
 `real_logits` and `fake_logits` are what the discriminator answers, float32 [N]; losses are scalars.
 
@@ -56,7 +56,7 @@ def one_pass(state: TrainState, parts: list[Part]) -> None:
 
     A fake's gradient for one network's loss is a multiple of its gradient for the other's (`slope_ratio`).
     So the discriminator's backward pass goes on to its first feature maps. There the fakes' half is turned
-    into the generator's gradient, which goes on through the generator alone.
+    into the gradient of the generator's loss, which goes on to the images and through the generator alone.
     """
     discriminator_weights = weights_of(state.discriminator_optimizer)
     generator_weights = weights_of(state.generator_optimizer)
@@ -64,17 +64,17 @@ def one_pass(state: TrainState, parts: list[Part]) -> None:
     def gradients(part: Part) -> tuple[Gradients, Gradients]:
         loss = loss_on_both(part)
         part.generator_logits = part.fake_logits
-        *for_discriminator, at_maps = torch.autograd.grad(
+        *for_discriminator, gradient_at_maps = torch.autograd.grad(
             loss / state.parts, [*discriminator_weights, part.maps]
         )
         slopes = slope_ratio(state.params.objective, part.fake_logits)
-        at_maps = at_maps.chunk(2)[0] * slopes[:, None, None, None]
+        gradient_at_maps = gradient_at_maps.chunk(2)[0] * slopes[:, None, None, None]
         with part.hardware.autocast():
-            at_fakes = part.projection.gradient_at_images(at_maps)
+            gradient_at_fakes = part.projection.gradient_at_images(gradient_at_maps)
         if part.batch.fake_shifts is not None:
-            at_fakes = shift(at_fakes, -part.batch.fake_shifts)
+            gradient_at_fakes = shift(gradient_at_fakes, -part.batch.fake_shifts)
         return tuple(for_discriminator), torch.autograd.grad(
-            part.fakes, generator_weights, at_fakes
+            part.fakes, generator_weights, gradient_at_fakes
         )
 
     for_discriminator, for_generator = zip(*state.map(gradients, parts), strict=True)
@@ -85,10 +85,10 @@ def one_pass(state: TrainState, parts: list[Part]) -> None:
 def one_by_one(
     losses: tuple[Callable[[Part], Tensor], ...], state: TrainState, parts: list[Part]
 ) -> None:
-    """An update for each loss in turn; the generator's is through the discriminator as updated before."""
+    """An update for each loss in turn. The generator's comes last, so it sees the updated discriminator."""
     for loss in losses:
-        is_generator = loss is loss_of_generator
-        optimizer = state.generator_optimizer if is_generator else state.discriminator_optimizer
+        of_generator = loss is loss_of_generator
+        optimizer = state.generator_optimizer if of_generator else state.discriminator_optimizer
         gradients = partial(gradients_of, loss, weights_of(optimizer), len(parts))
         apply(state, optimizer, state.map(gradients, parts))
 
@@ -96,7 +96,7 @@ def one_by_one(
 def gradients_of(
     loss: Callable[[Part], Tensor], weights: list[Tensor], count: int, part: Part
 ) -> Gradients:
-    """Of one of `count` parts: its share of the mean loss."""
+    """The gradients of one of `count` parts: those of its share of the mean loss."""
     return torch.autograd.grad(loss(part) / count, weights)
 
 
@@ -178,14 +178,14 @@ UPDATES: dict[str, Callable[[TrainState, list[Part]], None]] = {
 
 
 def real_loss(objective: str, logits: Tensor) -> Tensor:
-    """Low where these images are taken for real."""
+    """Low where the discriminator takes these images for real."""
     if objective == "logistic":
         return softplus(-logits).mean()
     return 0.5 * (logits - 1).square().mean()
 
 
 def fake_loss(objective: str, logits: Tensor) -> Tensor:
-    """Low where these images are taken for fake."""
+    """Low where the discriminator takes these images for fake."""
     if objective == "logistic":
         return softplus(logits).mean()
     return 0.5 * logits.square().mean()
@@ -198,18 +198,20 @@ def slope_ratio(objective: str, fake_logits: Tensor) -> Tensor:
     """Slope of the generator's loss over slope of the discriminator's, at each fake's logit [N].
 
     A fake's gradient for the discriminator, times this ratio, is its gradient for the generator, because
-    its logit depends on no other image. The ratio is -exp(-f) for the logistic pair and (f-1)/f for least
-    squares. It stays finite where the discriminator's slope vanishes: such a fake then teaches nothing,
-    where it would otherwise give NaN.
+    its logit f depends on no other image. With the slopes of the losses below the ratio is
+    -σ(-f) / σ(f) = -exp(-f) for the logistic pair, σ the sigmoid, and (f-1) / f for least squares.
+
+    Where the discriminator's slope vanishes, the ratio is held finite: such a fake then teaches nothing,
+    where ∞·0 would give NaN.
     """
     if objective == "logistic":
-        return -torch.exp(-fake_logits.clamp(min=-60.0))
+        return -torch.exp(-fake_logits.clamp(min=-60.0))  # exp(89) is ∞ in float32
     slope = torch.where(fake_logits.abs() < 1e-6, torch.full_like(fake_logits, 1e-6), fake_logits)
     return (fake_logits - 1) / slope
 
 
 def r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
-    """½·mean‖∂real_logits/∂images‖². Times γ·interval it is the lazy R1 term.
+    """½·mean‖∂real_logits/∂images‖². Times `r1_gamma` · `r1_every` it is the lazy R1 term.
 
     `images` [N, C, H, W] must require grad and have made `real_logits`; each image's logit may depend on
     that image alone (no batch norm), so the gradient of the sum holds each image's own gradient.
@@ -229,11 +231,11 @@ class Part:
     discriminator: DiscriminatorNetwork
     hardware: Hardware
     params: TrainParams
-    penalise: bool  # R1 in this step?
+    penalise: bool  # whether R1 is due in this step
     batch: Batch
     maps: Tensor = field(init=False)  # the discriminator's first, of fakes and reals [2B, …]
-    # The discriminator's answers in this step, float32 [B] each, without a graph; the last one after its own
-    # update, if it had one.
+    # The discriminator's answers in this step, float32 [B] each, without a graph. `generator_logits` are of
+    # fakes, too, as the generator's loss saw them: after the discriminator's update, except in one pass.
     real_logits: Tensor = field(init=False)
     fake_logits: Tensor = field(init=False)
     generator_logits: Tensor = field(init=False)
@@ -262,7 +264,8 @@ class Part:
         return logits
 
     def stats(self) -> Tensor:
-        """`state.STATS`. The losses are the adversarial ones: class losses would hide who is ahead."""
+        """The values of `state.STATS`, float32 [6]. The losses are without class losses and R1, which would
+        hide who is ahead."""
         objective, real_logits, fake_logits = (
             self.params.objective,
             self.real_logits,
