@@ -1,12 +1,13 @@
 """Who was in the training data? What an attacker's scores of members and of others tell.
 
-A member is a training image, or a group of them of which one stands for all; the others were held out. The
-score says how much an image looks like a member. Under the null hypothesis nothing tells them apart: then
-every way to call so many of the images members is as likely as the true one, which is what the test permutes
-(within classes, for the two sides may have other mixes of these).
+A member is a training image; the others were held out at random. Of a group of images one stands for all.
+The score says how much an image looks like a member. Under the null hypothesis the scores tell nothing: then
+within a class any choice of as many members is as likely as the true one, so the test permutes who is a
+member within each class (the class mix of the two sides may differ).
 
-True positives at few false alarms are what matters to the few who are found: Carlini et al., Membership
-Inference Attacks From First Principles (arXiv:2112.03570).
+The AUC is an average over all members. To the few who are found, the true positive rate at a low false
+positive rate matters more: Carlini et al., Membership Inference Attacks From First Principles
+(arXiv:2112.03570).
 """
 
 import math
@@ -23,23 +24,24 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
-FALSE_ALARMS = (0.01, 0.001)
+FALSE_ALARMS = (
+    0.01,
+    0.001,
+)  # false positive rates: shares of the others that are taken for members
 LEVEL = 0.05  # of the test
 PERMUTATIONS, REPLICATES = 4_000, 1_000
-TAIL, LEAST_TAIL = (
-    0.01,
-    10,
-)  # of all images, or so many: the most exposed, in which a few copies show
+# The most exposed images, among which a few copies show: this share of all, and no fewer than so many.
+TAIL, LEAST_TAIL = 0.01, 10
 ENOUGH = 20  # images of a class, to know the spread of their scores
 POWER = 0.8
-NORMAL = NormalDist().inv_cdf(0.975)
+NORMAL = NormalDist().inv_cdf(0.975)  # standard errors to each side of a 95 % interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """The share of members that are found at `false_alarms`, with its 95 % interval. `chance`: what is found
-    at most, 19 times of 20, where nothing tells members from others. All None where the others are too few to
-    show so few false alarms; `others_needed` would do."""
+    """`found`: the share of members that are found (true positive rate) while at most the share
+    `false_alarms` of the others are taken for members, with its 95 % interval. `chance`: what scores that
+    tell nothing find at most in 19 of 20 cases. All None with fewer than `others_needed` others."""
 
     false_alarms: float
     others_needed: int
@@ -63,13 +65,13 @@ class Attack:
 
     @property
     def leaks(self) -> bool:
-        """Does it tell members from others? At most 5 % of those that tell nothing seem to, whatever was
-        tried together."""
+        """Does it tell members from others? Of attacks that tell nothing at most 5 % seem to, however many
+        were tried together."""
         return self.p_value < LEVEL
 
     @property
     def detectable_auc(self) -> float:
-        """What this test finds four times of five."""
+        """Of so many members and others; see the function."""
         return detectable_auc(self.members, self.others)
 
 
@@ -81,8 +83,8 @@ def one_per_unit(units: IntArray, seed: int) -> IntArray:
 
 
 def standardised(scores: FloatArray, labels: IntArray) -> FloatArray:
-    """Less the median of the class, by the median deviation from it; of a class with few images by that of
-    all. The same for members and others, so it tells nothing by itself."""
+    """Scores less the median of their class, divided by its median absolute deviation; in a class of fewer
+    than ENOUGH images, by that of all. Membership plays no part in it, so it gives none away."""
     centred = scores.astype(np.float64)
     for label in np.unique(labels):
         centred[labels == label] -= np.median(scores[labels == label])
@@ -102,16 +104,17 @@ def attacks(
 ) -> list[Attack]:
     """What each of the scores [N] tells, and whether any does: the p-values are adjusted for all of them.
 
-    Of each score two things are tested: the ranks of all members (the AUC), and how many of the most exposed
-    images are members, for a few copies hardly move the AUC. The smallest p-value is compared with the
-    smallest of each permutation (Westfall and Young, Resampling-Based Multiple Testing, 1993), so that scores
-    that say much the same cost little.
+    Of each score two statistics are tested, both one-sided: the sum of the members' ranks (the AUC), and how
+    many of the most exposed images are members, for a few copies hardly move the AUC. Each p-value is
+    compared with the smallest of each permutation (min P: Westfall and Young, Resampling-Based Multiple
+    Testing, 1993), so that a further score costs little where it says much the same as another.
     """
     values = {name: standardised(each, labels) for name, each in scores.items()}
     adjusted = _adjusted_p_values([*values.values()], member, labels, seed)
     found = []
     for (name, each), p_value in zip(values.items(), adjusted, strict=True):
         members, others = each[member], each[~member]
+        both = np.concatenate([labels[member], labels[~member]])
         auc, interval = auc_with_interval(members, others)
         found.append(
             Attack(
@@ -119,7 +122,9 @@ def attacks(
                 auc=auc,
                 interval=interval,
                 p_value=p_value,
-                detections=tuple(detection(members, others, rate, seed) for rate in FALSE_ALARMS),
+                detections=tuple(
+                    detection(members, others, rate, seed, both) for rate in FALSE_ALARMS
+                ),
                 members=len(members),
                 others=len(others),
             )
@@ -139,7 +144,7 @@ def auc_with_interval(members: FloatArray, others: FloatArray) -> tuple[float, I
         float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.25
         for part in (of_members, of_others)
     )
-    # Where all members beat all others, as if half of one had not.
+    # An AUC of 0 or 1 has no logit: it is moved inside, as if one pair in many had gone the other way.
     least = 0.5 / min(len(members), len(others))
     inside = min(max(auc, least / 2), 1 - least / 2)
     reach = NORMAL * max(math.sqrt(variance), least / 2) / (inside * (1 - inside))
@@ -156,9 +161,15 @@ def _below(ordered: FloatArray, values: FloatArray) -> FloatArray:
 
 
 def detection(
-    members: FloatArray, others: FloatArray, false_alarms: float, seed: int = 0
+    members: FloatArray,
+    others: FloatArray,
+    false_alarms: float,
+    seed: int = 0,
+    labels: IntArray | None = None,
 ) -> Detection:
-    """With a threshold above which so many of the others lie at most."""
+    """With the threshold above which at most the share `false_alarms` of the others lie. The interval is the
+    percentile bootstrap's. `chance` is that of permutations, within classes where `labels` are given, of the
+    members and then of the others: classes may have other tails, and the two sides other mixes of them."""
     needed = math.ceil(1 / false_alarms)
     if len(others) < needed:
         return Detection(false_alarms=false_alarms, others_needed=needed)
@@ -166,7 +177,7 @@ def detection(
     allowed = math.floor(false_alarms * len(others) + 1e-9)
 
     def shares(members: FloatArray, others: FloatArray) -> FloatArray:
-        """[R, M] and [R, N] → [R]."""
+        """The share found in each replicate: [R, M] and [R, N] → [R]."""
         threshold = -np.partition(-others, allowed, axis=1)[:, allowed, None]
         found: FloatArray = (members > threshold).mean(axis=1)
         return found
@@ -174,10 +185,17 @@ def detection(
     def resampled(values: FloatArray) -> FloatArray:
         return values[random.integers(len(values), size=(REPLICATES, len(values)))]
 
-    drawn = shares(resampled(members), resampled(others))
-    mixed = random.permuted(np.broadcast_to(both, (REPLICATES, len(both))), axis=1)
+    replicates = shares(resampled(members), resampled(others))
+    labels, mixed = (
+        np.zeros(len(both), int) if labels is None else labels,
+        np.empty((REPLICATES, len(both))),
+    )
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        of_class = np.broadcast_to(both[rows], (REPLICATES, len(rows)))
+        mixed[:, rows] = random.permuted(of_class, axis=1)
     by_chance = shares(mixed[:, : len(members)], mixed[:, len(members) :])
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    low, high = np.quantile(replicates, (0.025, 0.975))
     return Detection(
         false_alarms=false_alarms,
         others_needed=needed,
@@ -188,34 +206,36 @@ def detection(
 
 
 def detectable_auc(members: int, others: int) -> float:
-    """The AUC that is found with POWER by so many of both: the normal approximation of Mann and Whitney's
-    test, two-sided at 5 %."""
+    """The true AUC that so many members and others show with probability POWER: the normal approximation of
+    Mann and Whitney's test, two-sided at 5 %. `attacks` tests several statistics together, one-sided: of one
+    score it has about this power, of several a little less."""
     error = math.sqrt((members + others + 1) / (12 * members * others))
     return min(1.0, 0.5 + (NORMAL + NormalDist().inv_cdf(POWER)) * error)
 
 
 def others_needed(auc: float, members: int) -> int | None:
-    """How many others show, at chance's AUC of 0.5, that it is below `auc`: the upper end of the interval.
-    None: with so few members no number does."""
-    left = ((auc - 0.5) / NORMAL) ** 2 * 12 * members - 1
-    return math.ceil((members + 1) / left) if left > 0 else None
+    """How many others it takes for a 95 % interval around an AUC of 0.5 to end at `auc` or below. None: with
+    so few members no number does. `auc` is above 0.5."""
+    # The error of `detectable_auc`, solved for the others n: (m + n + 1) / (12 m n) <= error².
+    error = (auc - 0.5) / NORMAL
+    slack = error**2 * 12 * members - 1
+    return math.ceil((members + 1) / slack) if slack > 0 else None
 
 
 def _adjusted_p_values(
     scores: list[FloatArray], member: BoolArray, labels: IntArray, seed: int
 ) -> list[float]:
-    """Of each score, the smaller one of its two statistics', adjusted for all of them."""
+    """Of each score, the smaller of the p-values of its two statistics, adjusted for all statistics."""
     weights = np.stack([weight for each in scores for weight in _rank_weights(each)], axis=1)
-    random, drawn = np.random.default_rng(seed), [member[None]]
+    random, batches = np.random.default_rng(seed), [member[None]]  # the true members first
     flags = np.empty((PERMUTATIONS, len(member)), bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         of_class = np.broadcast_to(member[rows], (PERMUTATIONS, len(rows)))
         flags[:, rows] = random.permuted(of_class, axis=1)
-    drawn += np.split(flags, range(500, PERMUTATIONS, 500))
-    sums = np.concatenate(
-        [part.astype(np.float32) @ weights for part in drawn]
-    )  # the true one first
+    # In parts, for floats of all at once would be large.
+    batches += np.split(flags, range(500, PERMUTATIONS, 500))
+    sums = np.concatenate([batch.astype(np.float32) @ weights for batch in batches])
     p_values = np.stack([_upper_p_values(column) for column in sums.T], axis=1)
     smallest = np.sort(p_values.min(axis=1))
     pairs = p_values[0].reshape(len(scores), 2).min(axis=1)
@@ -223,7 +243,8 @@ def _adjusted_p_values(
 
 
 def _rank_weights(scores: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What a member adds to each statistic: its rank in [-1, 1], and whether it is of the most exposed."""
+    """What an image adds to each statistic if it is a member: its rank in [-1, 1], and 1 if it is among the
+    most exposed."""
     ordered = np.sort(scores)
     ranks = 2 * _below(ordered, scores) / len(scores) - 1
     most = min(len(scores), max(LEAST_TAIL, round(TAIL * len(scores))))
@@ -231,7 +252,7 @@ def _rank_weights(scores: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.f
 
 
 def _upper_p_values(values: NDArray[np.float32]) -> FloatArray:
-    """The share of all that are at least as large as each."""
-    rounded = values.round(3)
+    """Of each value the share of all that are at least as large, itself among them."""
+    rounded = values.round(3)  # equal sums of float32 may differ in their last bits
     p_values: FloatArray = 1 - np.searchsorted(np.sort(rounded), rounded, "left") / len(values)
     return p_values

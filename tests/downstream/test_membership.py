@@ -98,6 +98,21 @@ def test_members_found_at_few_false_alarms_stand_beside_chance_or_say_what_is_ne
     assert thousandth.found is thousandth.chance is None and thousandth.others_needed == 1000
 
 
+def test_what_chance_finds_is_of_the_class_mix_of_both_sides() -> None:
+    """Most members are of a class with long tails, most others are not; no score tells anything."""
+    random, beyond = np.random.default_rng(5), 0
+    labels = np.repeat([0, 1], [300, 250])
+    member = np.concatenate([np.arange(300) < 250, np.arange(250) < 50])
+    for trial in range(60):
+        scores = np.where(labels == 0, random.standard_t(2, 550), random.normal(size=550))
+        values = standardised(scores, labels)
+        order = np.concatenate([labels[member], labels[~member]])
+        found = detection(values[member], values[~member], 0.01, trial, order)
+        assert found.found is not None and found.chance is not None
+        beyond += found.found > found.chance
+    assert beyond <= 8, "5 % of 60, and luck"
+
+
 def test_of_a_group_one_image_counts_and_scores_are_compared_within_a_class() -> None:
     units = np.array([4, 4, 4, 1, 9, 9])
     picked = [one_per_unit(units, seed) for seed in range(20)]
