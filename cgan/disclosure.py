@@ -53,14 +53,15 @@ def sharing(
 
     *Who was in it*: can an attacker who has the drawings tell the images of `train` from those of
     `held_out`? He asks how near the nearest drawing of the class lies, by pixels and by the features of a
-    pretrained network (`pretrained`: None where it is installed), beside the nearest other real image
-    (GAN-Leaks, Chen et al., arXiv:1909.03935). The answers are the AUC, and the share of members found at
-    1 % and 0.1 % false alarms (Carlini et al., arXiv:2112.03570). Of a group of images one counts. The same
-    is asked of the generator's file, by reconstruction of some images, and of `discriminator` (LOGAN, Hayes
-    et al., arXiv:1705.07663).
+    pretrained network (`pretrained`: None where it is installed), relative to the nearest other real image
+    (after GAN-Leaks, Chen et al., arXiv:1909.03935). `held_out` has to be split off at random: where it comes
+    from another source, the attack tells the sources apart, and the drawings seem to leak. The answers are
+    the AUC, and the share of members found at 1 % and 0.1 % false alarms (Carlini et al., arXiv:2112.03570).
+    Of a group of images one counts. The same is asked of the generator's file, by reconstruction of some
+    images, and of `discriminator` (LOGAN, Hayes et al., arXiv:1705.07663).
 
-    `generator`: that was trained on `train`; or drawings by another one, as `Images`, whose file is then not
-    attacked. `seed`: of the drawings, and of which images are looked at. Takes minutes.
+    `generator`: the one that was trained on `train`; or drawings by any such generator, as `Images`, whose
+    file is then not attacked. `seed`: of the drawings, and of which images are looked at. Takes minutes.
 
     Raises DataError where the sets do not belong together or too few are held out, CganError for fewer
     than two seeds.

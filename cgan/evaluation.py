@@ -29,8 +29,8 @@ IMAGES_OF = {
 @dataclass(frozen=True)
 class Metric:
     """`key`: of metrics.json, and of MLflow after `quality/`. `on_screen`: shown where there is room for a
-    few only. `in_tables`: shown in tables. `short_name`: of those
-    that stand where there is room for few numbers. `is_share`: of all drawings or images, between 0 and 1."""
+    few only. `in_tables`: shown in tables. `short_name`: only of the few that lead where there is room for
+    three or four numbers. `is_share`: a share of all drawings or images, between 0 and 1."""
 
     key: str
     name: str

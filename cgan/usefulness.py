@@ -47,7 +47,7 @@ class Evidence:
 
     @property
     def verdict(self) -> str:
-        """`help`, `harm` or `no difference`: none that so many tested images could show."""
+        """`help`, `harm`, or `no difference` that so many tested images could show."""
         return self.effect.overall.verdict
 
     @property

@@ -24,8 +24,8 @@ def drawings_alone(
     progress: Progress = silent,
 ) -> Effect:
     """The accuracy on `test` of a classifier trained on `drawn`, less that of one trained on `train`: both
-    augmented, with equal networks and as many steps, once for each of `seeds`, two at least. `units` int64
-    [N]: equal ones of `test` belong together."""
+    augmented, with equal networks and equally many steps, once for each of `seeds`, two at least. `units`
+    int64 [N]: images of `test` with equal ones belong together."""
     outcomes = []
     for seed in range(seeds):
         of_seed, right = recipe.model_copy(update={"seed": recipe.seed + seed}), {}

@@ -33,8 +33,8 @@ BY_DISCRIMINATOR = "the discriminator"
 
 @dataclass(frozen=True, eq=False)
 class Attacker:
-    """Scores images uint8 [N, C, H, W] of `labels` int64 [N]: `member` bool [N] says which ones were trained
-    on, and those come first. `rows` int64 [members]: theirs among all training images."""
+    """Scores `images` uint8 [N, C, H, W] of `labels` int64 [N]. `member` bool [N]: which were trained on;
+    they come first. `rows` int64 [members]: where these are among all training images."""
 
     images: Tensor
     labels: Tensor
@@ -83,7 +83,7 @@ class Attacker:
         return attacks(scores, self.member, self.labels.numpy(), self.seed)
 
     def on_generator(self, network: GeneratorNetwork, progress: Progress = silent) -> Attack:
-        """The attack on its file, with some of the images."""
+        """The attack on the generator's file, with some of the images."""
         random, sides = np.random.default_rng(self.seed), (self.member, ~self.member)
         some = np.concatenate(
             [np.sort(random.permutation(np.flatnonzero(side))[:RECONSTRUCTED]) for side in sides]
@@ -98,7 +98,8 @@ class Attacker:
 
 
 def drawings_to_attack(model: GenerativeModel, train: Images, seed: int) -> Images:
-    """One for each training image, of its class and in its place; and again, until there are enough."""
+    """A drawing for each training image, of its class and in their order; and again, until there are DRAWINGS
+    or limits of memory or time are reached."""
     times = min(math.ceil(DRAWINGS / len(train)), max(1, MOST_BYTES // train.pixels.nbytes))
     if each := model.seconds_per_drawing:
         times = min(times, max(1, int(PATIENCE_S / (each * len(train)))))

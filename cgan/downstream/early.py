@@ -41,8 +41,9 @@ def _is_clear(so_far: Difference, done: int, planned: int) -> bool:
 
 
 def _stays_unclear(so_far: Difference, done: int, planned: int, folded: bool) -> bool:
-    """The mean of all rounds lies within reach of that so far; were there no spread of rounds in the end, the
-    images alone would leave it unclear. Folds to come bring other images."""
+    """Would even the largest difference that all rounds are likely to have lie within the noise of the tested
+    images alone? `reach`: how far the mean of all rounds may lie from that so far. Folds to come bring
+    further images, whose noise is part of it."""
     spread = so_far.deviation_of_rounds / math.sqrt(variance_of_mean(done, folded))
     reach = critical_t(done - 1, LEVEL) * spread * math.sqrt(1 / done - 1 / planned)
     of_images = NORMAL * so_far.deviation_of_images

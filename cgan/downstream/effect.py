@@ -22,7 +22,9 @@ from cgan.quality.intervals import critical_t
 DRAWN = "drawn"
 LEVEL, WIDER_LEVEL = 0.95, 0.99  # of intervals
 NORMAL, WIDER_NORMAL = (NormalDist().inv_cdf((1 + level) / 2) for level in (LEVEL, WIDER_LEVEL))
-LEAST_UNITS = 6  # that all go one way: a sign test gives that a probability of 1/32
+LEAST_UNITS = (
+    6  # by chance all go one way with probability 1/32 (sign test, two-sided); of five, 1/16
+)
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,15 @@ def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> E
     they are the same images.
     """
     images = pooled(rounds) if folded else _mean(rounds)
-    base = max(methods, key=images.mean_accuracy)
-    classes = {label: _of_class(images, base, label) for label in images.labels.unique().tolist()}
+    baseline = max(methods, key=images.mean_accuracy)
+    classes = {
+        label: _of_class(images, baseline, label) for label in images.labels.unique().tolist()
+    }
     return Effect(
-        base,
-        _difference(classes, rounds, base, folded),
+        baseline,
+        _difference(classes, rounds, baseline, folded),
         {
-            label: _difference({label: of_class}, rounds, base, folded)
+            label: _difference({label: of_class}, rounds, baseline, folded)
             for label, of_class in classes.items()
         },
     )
@@ -132,22 +136,22 @@ class _OfClass:
     tested: int
 
 
-def _of_class(images: Outcome, base: str, label: int) -> _OfClass:
+def _of_class(images: Outcome, baseline: str, label: int) -> _OfClass:
     rows = images.labels == label
-    without, with_drawings = (images.right[name].double()[rows] for name in (base, DRAWN))
+    without, with_drawings = (images.right[name].double()[rows] for name in (baseline, DRAWN))
     difference = (with_drawings - without).numpy()
     unit_of = np.unique(images.units[rows].numpy(), return_inverse=True)[1]
     sums = np.bincount(unit_of, difference - difference.mean())
     count, units = len(difference), len(sums)
     variance = float((sums**2).sum()) / count**2 * units / max(1, units - 1)
-    # Units that all go one way have no variance: as if one more had gone the other way. Of fewer than six
-    # a sign test would show nothing, so these may be a whole unit off.
+    # Units that all go one way have no variance: as if one more had gone the other way. Fewer than
+    # LEAST_UNITS show nothing in a sign test: with this variance the interval reaches 1 to each side.
     variance = max(variance, 1 / units**2 if units >= LEAST_UNITS else NORMAL**-2)
     return _OfClass(float(without.mean()), float(with_drawings.mean()), variance, count)
 
 
 def _difference(
-    classes: Mapping[int, _OfClass], rounds: Sequence[Outcome], base: str, folded: bool
+    classes: Mapping[int, _OfClass], rounds: Sequence[Outcome], baseline: str, folded: bool
 ) -> Difference:
     """Of the mean over `classes`. Its interval adds the variance of which images were tested and that of the
     rounds."""
@@ -156,7 +160,7 @@ def _difference(
     gain = with_drawings - without
     variances = [of_class.variance for of_class in classes.values()]
     deviation_of_images = math.sqrt(sum(variances)) / len(classes)
-    of_rounds = [found for each in rounds if (found := _of_round(each, classes, base))]
+    of_rounds = [found for each in rounds if (found := _of_round(each, classes, baseline))]
     deviation_of_rounds = math.sqrt(_variance_of_rounds(of_rounds, folded))
     freedom = max(1, len(of_rounds) - 1)
 
@@ -185,9 +189,9 @@ class _OfRound:
     variance_of_images: float
 
 
-def _of_round(outcome: Outcome, classes: Mapping[int, _OfClass], base: str) -> _OfRound | None:
+def _of_round(outcome: Outcome, classes: Mapping[int, _OfClass], baseline: str) -> _OfRound | None:
     """None of a round that tests no image of `classes`."""
-    changes = outcome.right[DRAWN].double() - outcome.right[base].double()
+    changes = outcome.right[DRAWN].double() - outcome.right[baseline].double()
     gains, variances = [], []
     for label, of_class in classes.items():
         of_label = changes[outcome.labels == label]

@@ -1,9 +1,10 @@
 """How exposed a real image is: the scores of attacks that ask whether a generator was trained on it.
 
-From drawings alone: how near the nearest drawing of the class comes, beside the nearest other real image, for
-an image in a crowd has near neighbours whatever was trained (GAN-Leaks, calibrated: Chen et al.,
-arXiv:1909.03935). From a generator's file: how well it can be made to draw the image (the same paper's white
-box). From a discriminator: how real it takes the image for (LOGAN: Hayes et al., arXiv:1705.07663).
+From drawings alone: how near the nearest drawing of the class is, relative to the nearest other real image,
+for a typical image has near neighbours whatever was trained (after GAN-Leaks: Chen et al., arXiv:1909.03935,
+who calibrate by a reference model instead). From a generator's file: how well it can be made to draw the
+image (the same paper's white-box attack). From a discriminator: how real it takes the image to be (LOGAN:
+Hayes et al., arXiv:1705.07663).
 """
 
 import math
@@ -20,20 +21,17 @@ from cgan.model.sampling import draw_latents
 from cgan.quality.judge import Progress, silent
 from cgan.quality.likeness import nearest
 
-LEAST = 1e-3  # of a distance: a copy has none
-STARTS, STEPS, RATE = (
-    16,
-    60,
-    0.1,
-)  # latents that are tried for an image; steps of Adam from the best
-AT_ONCE = 100
+LEAST = 1e-3  # no distance counts as less, for that of a copy, 0, has no logarithm
+# Of a reconstruction: random latents tried for an image, and steps and rate of Adam from the best of them.
+STARTS, STEPS, RATE = 16, 60, 0.1
+AT_ONCE = 100  # images
 
 
 def by_pixels(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
     """The score of each image, uint8 [N, C, H, W], by `cgan.quality.likeness`, which sees past small shifts
-    and other brightness. The images are at once what real neighbours are looked for among."""
+    and other brightness. Real neighbours are looked for among the same images."""
     to_drawn = nearest(images, labels, drawn, drawn_labels)[0][:, 0]
-    # Two of its own class, of which one is the image itself.
+    # The two nearest of its class: one of them is the image itself, unless it has copies.
     apart, rows = nearest(images, labels, images, labels, 2)
     own = rows == torch.arange(len(images))[:, None]
     to_real = apart.masked_fill(own, math.inf).amin(dim=1)
@@ -41,8 +39,9 @@ def by_pixels(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tenso
 
 
 def by_features(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
-    """The same by features float32 [N, D] of a network that has seen none of the images: one that was trained
-    on the members knows them by heart, and would tell them apart whatever the drawings are."""
+    """The same by features, float32 [N, D] of images and [M, D] of drawings, of a network that has seen none
+    of the images: one that was trained on the members knows them by heart, and would tell them apart whatever
+    the drawings are."""
     to_drawn, to_real = (torch.full((len(images),), math.inf) for _ in range(2))
     for label in labels.unique():
         rows, drawings = (part == label for part in (labels, drawn_labels))
@@ -55,8 +54,8 @@ def by_features(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Ten
 
 
 def _calibrated(to_drawn: Tensor, to_real: Tensor) -> FloatArray:
-    """The nearer the drawing, the higher. Where a class has no drawings or but one image, nothing is known,
-    and all of the class score alike."""
+    """The logarithm of the distance to the real image, less that to the drawing: the nearer the drawing, the
+    higher. Where a class has no drawings or only one image, nothing is known: all of it score 0."""
     known = to_drawn.isfinite() & to_real.isfinite()
     logs = to_real.clamp(min=LEAST).log() - to_drawn.clamp(min=LEAST).log()
     return logs.where(known, 0.0).double().numpy()
@@ -69,9 +68,9 @@ def by_reconstruction(
     seed: int,
     progress: Progress = silent,
 ) -> FloatArray:
-    """Minus the logarithm of the error with which `network` draws each image, uint8 [N, C, H, W], of its
-    class, beside the nearest other one of the images. The latents are found by Adam, from the best of
-    STARTS random ones."""
+    """How well `network` can be made to draw each image, uint8 [N, C, H, W], as one of its class: minus the
+    logarithm of the error, relative to the distance of the nearest other image. The latent is found by Adam,
+    from the best of STARTS random ones."""
     device = network.device
     parts = torch.arange(len(images)).split(AT_ONCE)
     bar = partial(progress, "reconstructing", images_a_step=AT_ONCE)
@@ -92,7 +91,7 @@ def by_reconstruction(
 
 
 def _error(network: GeneratorNetwork, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """How far from each image the nearest one is that was found, float32 [N]."""
+    """The distance of each image to its reconstruction, float32 [N]."""
     targets, condition = _flat(images), network.condition(labels)
     size = network.architecture.latent_dim
 
@@ -117,7 +116,7 @@ def _error(network: GeneratorNetwork, images: Tensor, labels: Tensor, seed: int)
 
 @torch.inference_mode()
 def by_discriminator(network: DiscriminatorNetwork, images: Tensor, labels: Tensor) -> FloatArray:
-    """How real the discriminator takes each image of uint8 [N, C, H, W] for, as one of its class."""
+    """How real the discriminator takes each image, uint8 [N, C, H, W], to be, as one of its class."""
     parts = zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
     device, was_training = next(network.parameters()).device, network.training
     network.eval()  # a batch norm would make scores depend on their neighbours

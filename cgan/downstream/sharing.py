@@ -17,8 +17,8 @@ from cgan.quality.likeness import AT_MOST, ENOUGH, find_replicas
 from cgan.quality.metrics import wilson_interval
 from cgan.text import percent
 
-COPIES_LEVEL = 0.01  # of the test of copies; that of membership keeps the rest of 5 %
-MEMBERSHIP_LEVEL = 0.04
+# Two tests of the drawings, which share a level of 5 % (Bonferroni).
+COPIES_LEVEL, MEMBERSHIP_LEVEL = 0.01, 0.04
 NO_PROOF = (
     "This says what was tried, on these images. No test proves that drawings keep a secret; training with "
     "differential privacy would bound what they give away, and cgan has none."
@@ -28,8 +28,8 @@ ADVICE = "Train on more images, stop earlier, or do not share them."
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """The share of `compared` drawings that lie nearer to a training image than real images do, of which
-    `real` are as near."""
+    """`share`: of the `compared` drawings, those that lie nearer to a training image than real images usually
+    do; `real`: the share of `real_compared` real images that lie as near."""
 
     share: float
     real: float
@@ -39,7 +39,7 @@ class Copies:
     @classmethod
     def of(cls, drawn: Images, train: Images, held_out: Images, seed: int) -> Self:
         """As `evaluate` counts them."""
-        # It looks at the first drawings, which may be of one class.
+        # `find_replicas` looks at the first drawings, which may all be of one class.
         order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))
         pixels, labels, _ = drawn.tensors
         found = find_replicas(pixels[order], labels[order], train, held_out, seed)
@@ -53,7 +53,8 @@ class Copies:
 
     @property
     def leak(self) -> bool:
-        """Are they more than the upper end of what real images have, at 1 %?"""
+        """Are there more than chance explains, at 1 %, were the true share the upper end of the interval of
+        real images'?"""
         usual = wilson_interval(round(self.real * self.real_compared), self.real_compared)[1]
         count = round(self.share * self.compared)
         return bool(count and bdtrc(count - 1, self.compared, usual) < COPIES_LEVEL)
@@ -97,23 +98,24 @@ class Sharing:
 
     @property
     def leaks(self) -> bool:
-        """Do the drawings give away who was in the training data? At most 5 % of those that give nothing away
-        are said to."""
+        """Do the drawings give away who was in the training data? Of drawings that give nothing away at most
+        5 % are said to."""
         return self.worst.p_value < MEMBERSHIP_LEVEL or self.copies.leak
 
     @property
     def file_leaks(self) -> bool:
-        """Does the generator's file?"""
+        """Does the generator's file? Tested by itself, at 5 % too."""
         return self.holds_training_images or bool(self.file and self.file.leaks)
 
     @property
     def verdict(self) -> str:
-        """`gives away`, or `nothing shown`: nothing that so many held-out images can show."""
+        """`gives away`, where the drawings or the file do (by chance alone in up to 10 % of cases, 5 % for
+        each), or `nothing shown`: nothing that so many held-out images can show."""
         return "gives away" if self.leaks or self.file_leaks else "nothing shown"
 
     @property
     def worst(self) -> Attack:
-        """Of those on drawings, the one that tells most."""
+        """Of the attacks on drawings, the one that tells most."""
         return min(self.attacks, key=lambda attack: (attack.p_value, -attack.auc))
 
     @property
@@ -231,9 +233,9 @@ class Sharing:
     def of_json(cls, facts: Mapping[str, Any]) -> Sharing:
         """Raises KeyError or TypeError for anything that `as_json` has not made."""
         found = {name: facts[name] for name in cls.__dataclass_fields__ if name != "picture"}
-        of = found["classifier"]
-        classes = {int(label): _difference(each) for label, each in of["classes"].items()}
-        found["classifier"] = Effect(of["baseline"], _difference(of["overall"]), classes)
+        effect = found["classifier"]
+        classes = {int(label): _difference(each) for label, each in effect["classes"].items()}
+        found["classifier"] = Effect(effect["baseline"], _difference(effect["overall"]), classes)
         found["copies"] = Copies(**found["copies"])
         found["attacks"] = tuple(map(_attack, found["attacks"]))
         for name in ("file", "discriminator"):

@@ -58,11 +58,12 @@ def drawn_facts(
     probabilities = look(judge, drawn).logits.double().softmax(dim=1)
     of_asked = probabilities[torch.arange(count), asked]
     predicted = probabilities.argmax(dim=1)
-    trained = torch.full_like(labels, -1)  # a held-out image is of no class
-    trained[training] = labels[training]
+    # Only training images are shown beside drawings: here a held-out one is of no class.
+    train_labels = torch.full_like(labels, -1)
+    train_labels[training] = labels[training]
 
     def beside(picked: Tensor) -> list[dict[str, Any]]:
-        neighbours = nearest(drawn[picked], asked[picked], images, trained, NEIGHBOURS)
+        neighbours = nearest(drawn[picked], asked[picked], images, train_labels, NEIGHBOURS)
         return [
             {
                 "src": tile(drawn[n], SIDE),

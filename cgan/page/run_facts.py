@@ -16,7 +16,7 @@ SHOWN_SECTIONS = ("data", "validate", "preprocess", "train_judge", "train", "eva
 
 def curve(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Numbers by step, every n-th row of a long table."""
-    every = -(-len(rows) // POINTS) or 1
+    every = math.ceil(len(rows) / POINTS) or 1
     shown = rows[(len(rows) - 1) % every :: every]  # the last is among them
     return {"columns": columns, "rows": shown, "every": every}
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.model.sampling import encode_png, picture_of
 
-MAX_PREVIEW_BYTES = 800_000  # more, and the previews are made smaller
-PREVIEW_WIDTH = 720
+MAX_PREVIEW_BYTES = 800_000  # of all together; larger previews are made smaller
+PREVIEW_WIDTH = 720  # pixels
 
 
 def tile(image: Tensor, side: int) -> str:

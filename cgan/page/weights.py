@@ -1,7 +1,7 @@
 """A generator as the page runs it (generator.js): transposed convolutions, and all numbers in one row.
 
-A linear layer is one whose input is a single pixel; a convolution has its kernel turned round; one that
-sees each pixel as 2×2 has that in its kernel; batch norm is part of the layer before it.
+A linear layer becomes a transposed convolution of a single pixel; a convolution, one with its kernel flipped;
+doubling of pixels before a convolution is folded into its kernel, and batch norm into the layer before it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
     from cgan.model.networks import GeneratorNetwork
 
-# Along one side: a kernel of three on pixels that are doubled → one of four, at stride 2.
+# Along one side: a kernel of 3 on doubled pixels is one of 4, transposed, with stride 2.
 DOUBLING = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
 
 

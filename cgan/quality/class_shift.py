@@ -105,8 +105,8 @@ def largest_shifts(
 
 
 def _apart(moments: Moments, others: Moments, least: Tensor) -> Tensor:
-    """By how many standard deviations the means differ, at the optimistic end: [classes, columns], 0 where it
-    may be chance. `least` [columns]: no standard deviation is less."""
+    """By how many standard deviations the means differ at least, at the end of the interval nearer to 0:
+    [classes, columns], 0 where it may be chance. `least` [columns]: no standard deviation counts as less."""
     n, m = moments.counts[:, None], others.counts[:, None]
     freedom = (n + m - 2).clamp(min=1)
     pooled = (n * moments.variances + m * others.variances) / freedom

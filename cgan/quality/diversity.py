@@ -88,7 +88,8 @@ def nearest_distance(apart: Tensor, others: int) -> tuple[float, Tensor]:
 
 
 def _chances(count: int, others: int) -> Tensor:
-    """That the j-th nearest of `count` images is the nearest of `others` of them: float64 [count]."""
+    """The probability that, of `others` random ones among `count` images, the nearest is the j-th nearest of
+    all: float64 [count]."""
     total = math.comb(count, others)
     chances = [math.comb(count - 1 - rank, others - 1) / total for rank in range(count)]
     return torch.tensor(chances, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """How sure a metric is: 95 % intervals of what an evaluation's report holds, and of differences between two.
 
-A share of N images has Wilson's interval. The Fréchet distance has that of bootstrap replicates
-(`comparison`), by which the gate decides too: which latents were drawn and which real images were held out.
+A share of N images has Wilson's interval. The Fréchet distance has that of bootstrap replicates, by which
+the gate decides too: it covers which latents were drawn and which real images were held out (`estimates`).
 No interval covers what another seed of the training would give, nor the judge's errors.
 """
 

@@ -34,7 +34,7 @@ SHEARS = (-0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # along rows, and along columns
 FEW = 20  # images of a class: with less, all classes say what is usual
 # The 99 % quantile of a normal distribution; its standard deviation over its median absolute deviation.
 QUANTILE_99, DEVIATIONS_PER_MAD = 2.33, 1.4826
-_BLOCK = 2_000_000  # pixels that are floats at once
+_BLOCK = 2_000_000  # pixels that are held as floats at once
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,21 @@ def find_replicas(
     drawn: Tensor, drawn_labels: Tensor, training: Images, heldout: Images, seed: int
 ) -> Replicas:
     """How near the first drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` come to training images,
-    beside as many held-out ones and, where these are few and would not show what is usual, some of the
-    training images, each beside the others."""
+    and how near real images do: at most AT_MOST held-out ones and, where these are fewer than ENOUGH, some
+    of the training images, each compared with all the others."""
     most = max(AT_MOST, LEAST * training.classes)
     drawn, drawn_labels = drawn[:most], drawn_labels[:most]
     # A CSV can be sorted by class: a part of it is picked from all of it.
     random = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(training), generator=random)
     real = heldout.at(torch.randperm(len(heldout), generator=random)[:AT_MOST])
-    labels, left_out = real.tensors.labels, order[: max(0, ENOUGH - len(real))]
+    labels, own_rows = real.tensors.labels, order[: max(0, ENOUGH - len(real))]
     _, near = _closest(drawn, drawn_labels, None, training)
     plain, usual = _closest(real.tensors.pixels, labels, None, training)
-    if len(left_out):
-        some = training.at(left_out)
+    if len(own_rows):
+        some = training.at(own_rows)
         usual = torch.cat(
-            [usual, _closest(some.tensors.pixels, some.tensors.labels, left_out, training)[1]]
+            [usual, _closest(some.tensors.pixels, some.tensors.labels, own_rows, training)[1]]
         )
         labels = torch.cat([labels, some.tensors.labels])
     limits = _limits(usual, labels, training.classes)
@@ -107,9 +107,9 @@ def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
 def _closest(
     images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Images
 ) -> tuple[Tensor, Tensor]:
-    """Of each image the distance to the nearest training image of its class, and that to the nearest of the
-    CANDIDATES nearest when the image is turned, zoomed or slanted and both are smoothed. `own_rows`: of the
-    images."""
+    """Of each image the distance to the nearest training image of its class; and, among the CANDIDATES
+    nearest, the least distance with the image turned, zoomed or slanted and both smoothed. `own_rows`: of
+    training images, their own rows, which are left out."""
     apart, rows = nearest(
         images, labels, training.tensors.pixels, training.tensors.labels, CANDIDATES + 1
     )

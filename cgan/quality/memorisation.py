@@ -66,8 +66,8 @@ def memorisation_bias(against: EvaluationSet) -> Estimates:
 def deviation_of_mean(sets: int) -> float:
     """The standard deviation of the mean excess of so many sets, as a fraction of that of a single set's.
 
-    Let 1 be the variance that the hold-out's choice gives the mean. From half to half a value varies by as
-    much, as halves deviate from the whole hold-out as that does from all images (McCarthy, Review of the
+    Let 1 be the variance that the hold-out's choice gives the mean. From half to half a value varies just as
+    much, for halves deviate from the whole hold-out as that does from all images (McCarthy, Review of the
     International Statistical Institute 37, 1969). A set's training images are half as many, so their choice
     adds a variance of 2. Sets share the hold-out, whose part no mean makes smaller; each has other training
     images, whose part falls with the number of sets.

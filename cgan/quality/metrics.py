@@ -73,15 +73,16 @@ def accuracy_of_guesses(judged: Tensor, labels: Tensor, classes: int, tries: int
     cases: its quantile with the answers, `judged`, in random order (a permutation test)."""
     random = torch.Generator().manual_seed(0)
     counts = labels.bincount(minlength=classes)
-    worth = 1 / counts[labels].double() / int(counts.count_nonzero())  # of a right answer
+    # What a right answer adds to the mean over classes.
+    worth = 1 / counts[labels].double() / int(counts.count_nonzero())
     orders = (torch.randperm(len(labels), generator=random) for _ in range(tries))
     found = torch.stack([worth[judged[order] == labels].sum() for order in orders])
     return float(found.quantile(0.975, interpolation="higher"))
 
 
 def wilson_interval(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a proportion, 95 % unless `z` says otherwise; stays within 0–1 and is honest near both
-    ends."""
+    """Interval of a proportion, 95 % unless `z` says otherwise; stays within 0–1 and covers the truth about
+    as often near both ends (Wilson, JASA 22, 1927)."""
     centre = (right + z * z / 2) / (total + z * z)
     half = z / (total + z * z) * math.sqrt(right * (total - right) / total + z * z / 4)
     return max(0.0, centre - half), min(1.0, centre + half)

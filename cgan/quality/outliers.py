@@ -38,7 +38,7 @@ SHOWN = {
 }
 FOLDS = 5
 MOST = 500  # training images of a class that are looked at
-USUAL = 0.99  # of the real images
+USUAL = 0.99  # the share of real images that is below the limit
 EXPLAINED, COMPONENTS = 0.95, 60  # of the variance, and how many components at most
 FEWEST = 10  # training images of a class: of less nothing is said
 LEAST_TONES = 1.0  # percent: no standard deviation is less
@@ -120,12 +120,12 @@ def _tones(images: Tensor) -> Tensor:
     return 100 * variance / (mean * (1 - mean)).clamp(min=1e-3)
 
 
-Score = Callable[[Tensor], Tensor]
-Fit = Callable[[Tensor], Score]
+_Scoring = Callable[[Tensor], Tensor]  # rows [N, columns] → outlier scores [N]
+_Fit = Callable[[Tensor], _Scoring]  # to the rows of a class's training images
 
 
-def _numbers(least: Tensor) -> Fit:
-    def fit(rows: Tensor) -> Score:
+def _numbers(least: Tensor) -> _Fit:
+    def fit(rows: Tensor) -> _Scoring:
         mean = rows.mean(dim=0)
         inverse = torch.linalg.inv(torch.cov(rows.T) + least.square().diag())
 
@@ -139,13 +139,13 @@ def _numbers(least: Tensor) -> Fit:
     return fit
 
 
-def _towards_two_levels(rows: Tensor) -> Score:
+def _towards_two_levels(rows: Tensor) -> _Scoring:
     mean, deviation = rows.mean(), rows.std().clamp(min=LEAST_TONES)
     # Softer drawings are what a short training makes, and have other signs.
     return lambda others: ((others[:, 0] - mean) / deviation).clamp(min=0)
 
 
-def _remainder(rows: Tensor) -> Score:
+def _remainder(rows: Tensor) -> _Scoring:
     mean = rows.mean(dim=0)
     apart = rows - mean
     values, vectors = torch.linalg.eigh(apart @ apart.T)  # a row an image: fewer than pixels
@@ -162,8 +162,9 @@ def _remainder(rows: Tensor) -> Score:
     return score
 
 
-def _beyond(sets: Sequence[Tensor], fit: Fit, margin: float) -> list[list[int]]:
-    """How many outliers of how many of a class's training images, and of other sets of it, rows each."""
+def _beyond(sets: Sequence[Tensor], fit: _Fit, margin: float) -> list[list[int]]:
+    """Of the training images of a class, and of each other set of its images: how many are outliers, and
+    of how many. Each image of these sets is scored by one of the models, in turn."""
     own, *others = sets
     if len(own) < FEWEST:
         return [[0, 0]] * len(sets)
