@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Running
 
@@ -75,8 +75,11 @@ def watch() -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _server() -> Iterator[SyncPrefectClient]:
-    """A client that tries once. Where the server does not answer, the `with` block ends without an error."""
-    away = contextlib.suppress(httpx.TransportError, PrefectHTTPStatusError, RuntimeError)
+    """A client that tries once. Where the server does not answer, or has this run no more, the `with` block
+    ends without an error."""
+    away = contextlib.suppress(
+        httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound, RuntimeError
+    )
     once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
     with away, once, get_client(sync_client=True) as client:
         yield client
