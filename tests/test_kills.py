@@ -124,7 +124,7 @@ def assert_undisturbed(project: Project, expected: dict[Path, str]) -> None:
     steps = sorted(step for key, step, _ in counted if key == "loss/generator")
     assert steps == list(range(10, 121, 10))
     kinds = {key.partition("/")[0] for key, _, _ in counted}
-    assert {"loss", "logits", "quality", "gate", "time"} <= kinds
+    assert {"loss", "logits", "quality", "gate"} <= kinds
     assert rows("select count(*) from logged_models") == [(1,)]
     assert rows("select count(*) from model_versions") == [(1,)]
     assert rows("select alias, version from registered_model_aliases") == [("champion", 1)]
