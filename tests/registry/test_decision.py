@@ -106,7 +106,7 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
         (repeated, {"diversity"}),
     ):
         eyes = look(judge, drawn)
-        found = conditions.measure([drawn], seen=[eyes])
+        found = conditions.measure([drawn], predictions=[eyes])
         decision = decide(found, None, appearance_of(drawn, eyes.features, conditions), LIMITS)
         checks, reasons = decision.checks, decision.reasons
         assert decision.verdict == ("blocked" if names else "passed") and len(checks) == 10
