@@ -161,9 +161,9 @@ def mlflow_pages(page: Page, project: Project, run_id: str, other_id: str) -> No
 def page_of_the_run(page: Page, project: Project, name: str) -> str:
     """Returns the verdict at its top."""
     visit(page, (project.folder / "reports/run.html").as_uri(), 1500)
-    to_draw = page.locator(".play-card").first.bounding_box()  # below the cards of the classes
-    assert to_draw
-    page.set_viewport_size({"width": 1280, "height": int(to_draw["y"] + to_draw["height"]) + 16})
+    cards = page.locator(".class-cards").bounding_box()  # below what draws
+    assert cards
+    page.set_viewport_size({"width": 1280, "height": int(cards["y"] + cards["height"]) + 16})
     page.wait_for_timeout(1500)
     shoot(page, name)
     page.set_viewport_size({"width": 1280, "height": 800})
