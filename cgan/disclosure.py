@@ -56,9 +56,9 @@ def sharing(
     pretrained network (`pretrained`: None where it is installed), relative to the nearest other real image
     (after GAN-Leaks, Chen et al., arXiv:1909.03935). `held_out` has to be split off at random: where it comes
     from another source, the attack tells the sources apart, and the drawings seem to leak. The answers are
-    the AUC, and the share of members found at 1 % and 0.1 % false alarms (Carlini et al., arXiv:2112.03570).
-    Of a group of images one counts. The same is asked of the generator's file, by reconstruction of some
-    images, and of `discriminator` (LOGAN, Hayes et al., arXiv:1705.07663).
+    the AUC, and the share of members found at false positive rates of 1 % and 0.1 % (Carlini et al.,
+    arXiv:2112.03570). Of a group of images one counts. The same is asked of the generator's file, by
+    reconstruction of some images, and of `discriminator` (LOGAN, Hayes et al., arXiv:1705.07663).
 
     `generator`: the one that was trained on `train`; or drawings by any such generator, as `Images`, whose
     file is then not attacked. `seed`: of the drawings, and of which images are looked at. Takes minutes.

@@ -24,12 +24,9 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
-FALSE_ALARMS = (
-    0.01,
-    0.001,
-)  # false positive rates: shares of the others that are taken for members
+FALSE_POSITIVE_RATES = 0.01, 0.001  # shares of the non-members that are taken for members
 LEVEL = 0.05  # of the test
-PERMUTATIONS, REPLICATES = 4_000, 1_000
+PERMUTATIONS, PERMUTATIONS_OF_RATES = 4_000, 1_000
 # The most exposed images, among which a few copies show: this share of all, and no fewer than so many.
 TAIL, LEAST_TAIL = 0.01, 10
 ENOUGH = 20  # images of a class, to know the spread of their scores
@@ -39,9 +36,9 @@ NORMAL = NormalDist().inv_cdf(0.975)  # standard errors to each side of a 95 % i
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """`found`: the share of members that are found (true positive rate) while at most the share
-    `false_alarms` of the others are taken for members, with its 95 % interval. `chance`: what scores that
-    tell nothing find at most in 19 of 20 cases. All None with fewer than `others_needed` others."""
+    """`found`: the share of members that are found (the true positive rate) at the false positive rate
+    `false_alarms`, with a 95 % interval. `chance`: what scores that tell nothing find at most in 19 of 20
+    cases. All None with fewer than `others_needed` non-members."""
 
     false_alarms: float
     others_needed: int
@@ -52,8 +49,9 @@ class Detection:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """One attack. `auc`: how often a member scores higher than another image, with its 95 % interval; 0.5 is
-    chance. `p_value`: of the test that it tells nothing, adjusted for all scores that were tried together."""
+    """One attack. `auc`: how often a member scores higher than a non-member, with its 95 % interval, which is
+    of this attack alone; 0.5 is chance. `p_value`: of the test that it tells nothing, adjusted for all scores
+    that were tried together. `others`: how many non-members."""
 
     name: str
     auc: float
@@ -68,11 +66,6 @@ class Attack:
         """Does it tell members from others? Of attacks that tell nothing at most 5 % seem to, however many
         were tried together."""
         return self.p_value < LEVEL
-
-    @property
-    def detectable_auc(self) -> float:
-        """Of so many members and others; see the function."""
-        return detectable_auc(self.members, self.others)
 
 
 def one_per_unit(units: IntArray, seed: int) -> IntArray:
@@ -123,7 +116,7 @@ def attacks(
                 interval=interval,
                 p_value=p_value,
                 detections=tuple(
-                    detection(members, others, rate, seed, both) for rate in FALSE_ALARMS
+                    detection(members, others, rate, seed, both) for rate in FALSE_POSITIVE_RATES
                 ),
                 members=len(members),
                 others=len(others),
@@ -162,62 +155,82 @@ def _below(ordered: FloatArray, values: FloatArray) -> FloatArray:
 
 def detection(
     members: FloatArray,
-    others: FloatArray,
-    false_alarms: float,
+    non_members: FloatArray,
+    false_positive_rate: float,
     seed: int = 0,
     labels: IntArray | None = None,
 ) -> Detection:
-    """With the threshold above which at most the share `false_alarms` of the others lie. The interval is the
-    percentile bootstrap's. `chance` is that of permutations, within classes where `labels` are given, of the
-    members and then of the others: classes may have other tails, and the two sides other mixes of them."""
-    needed = math.ceil(1 / false_alarms)
-    if len(others) < needed:
-        return Detection(false_alarms=false_alarms, others_needed=needed)
-    random, both = np.random.default_rng(seed), np.concatenate([members, others])
-    allowed = math.floor(false_alarms * len(others) + 1e-9)
+    """The true positive rate at a threshold that another non-member exceeds with a probability of at most
+    `false_positive_rate`: of n, k lie above it, and (k + 1) / (n + 1) is that probability.
 
-    def shares(members: FloatArray, others: FloatArray) -> FloatArray:
-        """The share found in each replicate: [R, M] and [R, N] → [R]."""
-        threshold = -np.partition(-others, allowed, axis=1)[:, allowed, None]
-        found: FloatArray = (members > threshold).mean(axis=1)
-        return found
+    `chance` is that of permutations, within classes where `labels` are given, of the members and then of the
+    non-members: classes may have other tails, and the two sides other mixes of them.
+    """
+    needed = math.ceil(1 / false_positive_rate)
+    if len(non_members) < needed:
+        return Detection(false_alarms=false_positive_rate, others_needed=needed)
+    random, both = np.random.default_rng(seed), np.concatenate([members, non_members])
+    above = math.floor(false_positive_rate * (len(non_members) + 1) + 1e-9) - 1
 
-    def resampled(values: FloatArray) -> FloatArray:
-        return values[random.integers(len(values), size=(REPLICATES, len(values)))]
+    def true_positive_rates(members: FloatArray, non_members: FloatArray) -> FloatArray:
+        """Of each permutation: [R, M] and [R, N] → [R]."""
+        thresholds = -np.partition(-non_members, above, axis=1)[:, above, None]
+        rates: FloatArray = (members > thresholds).mean(axis=1)
+        return rates
 
-    replicates = shares(resampled(members), resampled(others))
-    labels, mixed = (
-        np.zeros(len(both), int) if labels is None else labels,
-        np.empty((REPLICATES, len(both))),
-    )
+    labels = np.zeros(len(both), int) if labels is None else labels
+    permuted = np.empty((PERMUTATIONS_OF_RATES, len(both)))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        of_class = np.broadcast_to(both[rows], (REPLICATES, len(rows)))
-        mixed[:, rows] = random.permuted(of_class, axis=1)
-    by_chance = shares(mixed[:, : len(members)], mixed[:, len(members) :])
-    low, high = np.quantile(replicates, (0.025, 0.975))
+        of_class = np.broadcast_to(both[rows], (len(permuted), len(rows)))
+        permuted[:, rows] = random.permuted(of_class, axis=1)
+    by_chance = true_positive_rates(permuted[:, : len(members)], permuted[:, len(members) :])
     return Detection(
-        false_alarms=false_alarms,
+        false_alarms=false_positive_rate,
         others_needed=needed,
-        found=float(shares(members[None], others[None])[0]),
-        interval=(float(low), float(high)),
+        found=float(true_positive_rates(members[None], non_members[None])[0]),
+        interval=_true_positive_interval(members, non_members, false_positive_rate),
         chance=float(np.quantile(by_chance, 0.95)),
     )
 
 
-def detectable_auc(members: int, others: int) -> float:
-    """The true AUC that so many members and others show with probability POWER: the normal approximation of
-    Mann and Whitney's test, two-sided at 5 %. `attacks` tests several statistics together, one-sided: of one
-    score it has about this power, of several a little less."""
-    error = math.sqrt((members + others + 1) / (12 * members * others))
-    return min(1.0, 0.5 + (NORMAL + NormalDist().inv_cdf(POWER)) * error)
+def _true_positive_interval(
+    members: FloatArray, non_members: FloatArray, false_positive_rate: float
+) -> Interval:
+    """A 95 % interval of the true positive rate at the threshold that has exactly this false positive rate.
+
+    Neither that threshold nor the rate above it is known. How many of the non-members lie above the threshold
+    is binomial, so two of their order statistics enclose it; how many members lie above either of these is
+    binomial as well (Clopper and Pearson). Each of the four ends is wrong in at most 1.25 % of cases.
+    """
+    from scipy.stats import binom, binomtest  # takes seconds to import
+
+    fewest, most = map(int, binom.ppf((0.0125, 0.9875), len(non_members), false_positive_rate))
+    descending = -np.sort(-non_members)
+
+    def rates(threshold: float) -> Interval:
+        above = int((members > threshold).sum())
+        low, high = binomtest(above, len(members)).proportion_ci(0.975, "exact")
+        return float(low), float(high)
+
+    low = rates(descending[fewest - 1])[0] if fewest else 0.0  # else it may lie above all of them
+    return low, rates(descending[most])[1]
 
 
-def others_needed(auc: float, members: int) -> int | None:
-    """How many others it takes for a 95 % interval around an AUC of 0.5 to end at `auc` or below. None: with
-    so few members no number does. `auc` is above 0.5."""
-    # The error of `detectable_auc`, solved for the others n: (m + n + 1) / (12 m n) <= error².
-    error = (auc - 0.5) / NORMAL
+def detectable_auc(members: int, non_members: int, level: float) -> float:
+    """The true AUC that so many members and non-members show with probability POWER: the normal approximation
+    of Mann and Whitney's test, one-sided at `level`."""
+    error = math.sqrt((members + non_members + 1) / (12 * members * non_members))
+    normal = NormalDist().inv_cdf
+    return min(1.0, 0.5 + (normal(1 - level) + normal(POWER)) * error)
+
+
+def non_members_needed(auc: float, members: int) -> int | None:
+    """How many non-members it takes for the 95 % interval around the AUC of a generator that tells nothing to
+    end at `auc` or below with probability POWER. None: with so few members no number does. `auc` is above
+    0.5."""
+    # The error of `detectable_auc`, solved for the non-members n: (m + n + 1) / (12 m n) <= error².
+    error = (auc - 0.5) / (NORMAL + NormalDist().inv_cdf(POWER))
     slack = error**2 * 12 * members - 1
     return math.ceil((members + 1) / slack) if slack > 0 else None
 
