@@ -37,9 +37,9 @@ def apply(block: str = "") -> list[str]:
             # stopped sending them would stay Running.
             if [AutomationCore.model_validate(one.model_dump()) for one in present] == [wanted]:
                 continue
+            client.create_automation(wanted)  # first, so that there is one even if this fails
             for outdated in present:
                 client.delete_automation(outdated.id)
-            client.create_automation(wanted)
     return [each["name"] for each in contents]
 
 

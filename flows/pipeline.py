@@ -29,7 +29,17 @@ from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
 from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
 from flows.checkout import CHECKOUT, tag_results
-from flows.repro import Work, alone, dvc, has_remote, publish, relay, repro, require_prefect, run
+from flows.repro import (
+    Work,
+    dvc,
+    folder_to_itself,
+    has_remote,
+    publish,
+    relay,
+    repro,
+    require_prefect,
+    run,
+)
 from flows.turns import older_night
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
@@ -98,7 +108,7 @@ def judge() -> State[Any]:
     with refused, get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
     with concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False):
-        state = run("cgan.cli", "gate", fine=(0, BLOCKED))
+        state = run("cgan.cli", "gate", exit_codes=(0, BLOCKED))
     if state.is_failed():
         return state
     report = read_json(GATE_REPORT)
@@ -141,7 +151,7 @@ def pipeline(
     here = os.environ.get(CHECKOUT)
     if older := older_night():
         return _ended_for(older)
-    with alone(relay):
+    with folder_to_itself(relay):
         try:
             remote = bool(here) and has_remote()
             work = Work([stage.name for stage in STAGES], refresh, remote)

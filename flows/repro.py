@@ -7,9 +7,12 @@ import itertools
 import json
 import logging
 import os
+import re
+import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -29,9 +32,10 @@ from cgan.hosts import beside_proxies, is_server, mlflow_page, without_credentia
 from cgan.markdown import in_markdown, table
 from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_PAGE, RUN_REFERENCE
 from cgan.quality.table import quality_line
-from flows.turns import watch
+from flows.turns import require_turn
 
 GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
+CHECK_EVERY_S = 60.0  # whether the run may go on
 KEPT_LINES = 20  # of output, for the message of a failure
 LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
 LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
@@ -70,21 +74,17 @@ def repro(work: Work, stage: str, force: bool = False) -> State[Any]:
     return run("dvc", "repro", "--single-item", stage, *options)
 
 
-def run(*module: str, fine: Sequence[int] = (0,)) -> State[Any]:
-    """`python -m MODULE …`, its output in the run's log. Failed is what `in_session` and `require_turn`
-    raise."""
+def run(*module: str, exit_codes: Sequence[int] = (0,)) -> State[Any]:
+    """`python -m MODULE …`, its output in the run's log. Failed where `in_session` or `require_turn`
+    raises."""
     origin = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
     origin["deployment_id"] = runtime.deployment.id
     context = {f"prefect.{name}": str(value) for name, value in origin.items() if value}
-    check_turn = watch()
-
-    def relay_and_check(line: str) -> None:
-        relay(line)
-        check_turn()
-
+    variables = {CONTEXT: json.dumps(context)}
     try:
-        variables = {CONTEXT: json.dumps(context)}
-        in_session(*module, relay=relay_and_check, variables=variables, fine=fine)
+        in_session(
+            *module, relay=relay, check=require_turn, variables=variables, exit_codes=exit_codes
+        )
     except CganError as error:
         return Failed(message=str(error))
     return Completed()
@@ -95,7 +95,7 @@ def relay(line: str) -> None:
 
 
 @contextlib.contextmanager
-def alone(say: Callable[[str], None]) -> Iterator[None]:
+def folder_to_itself(say: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other run works in this folder, nor what one that was killed had started: that holds the
     lock, too."""
     with locked(LOCK, wait=False) as is_free:
@@ -108,16 +108,18 @@ def alone(say: Callable[[str], None]) -> Iterator[None]:
 def in_session(
     *module: str,
     relay: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
     folder: Path | None = None,
     variables: Mapping[str, str] | None = None,
-    fine: Sequence[int] = (0,),
+    exit_codes: Sequence[int] = (0,),
 ) -> None:
     """`python -m MODULE …` in a folder; `variables`: more of its environment. It holds the locks that this
-    process has on its folder and its checkout.
+    process has on its folder and its checkout. `relay` takes each line of its output; `check` is called once
+    a minute.
 
     On any exception, signals turned into one included, its session is ended before this returns. Raises
     CganError with the last error message in its output, else its last lines, where its exit code is none of
-    `fine`.
+    `exit_codes`.
     """
     lines: list[str] = []
     child = subprocess.Popen(
@@ -134,15 +136,13 @@ def in_session(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
         start_new_session=True,
         close_fds=False,  # but for those of locks none is inheritable
     )
     with child:
         assert child.stdout
         try:
-            for line in filter(None, map(str.rstrip, child.stdout)):
+            for line in _lines_of(child.stdout.fileno(), check):
                 lines.append(line)
                 relay(line)
         except BaseException:
@@ -153,10 +153,31 @@ def in_session(
             with contextlib.suppress(ProcessLookupError):  # what is left
                 os.killpg(child.pid, signal.SIGKILL)
             raise
-    if child.returncode not in fine:
+    if child.returncode not in exit_codes:
         errors = [index for index, line in enumerate(lines) if line.startswith("Error: ")]
         message = lines[errors[-1] :] if errors else lines[-KEPT_LINES:]
         raise CganError("\n".join(message or [f"ended with exit code {child.returncode}"]))
+
+
+def _lines_of(pipe: int, check: Callable[[], None]) -> Iterator[str]:
+    """The lines that come through a pipe, without empty ones, until its end. `check` is called once a minute,
+    also while no line comes."""
+    due = time.monotonic() + CHECK_EVERY_S
+    begun = b""  # a line whose end has not come yet
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if selector.select(max(0.0, due - time.monotonic())):
+                chunk = os.read(pipe, 65536)
+                *lines, begun = re.split(rb"[\r\n]+", begun + (chunk or b"\n"))
+                for line in lines:
+                    if text := line.decode(errors="replace").rstrip():
+                        yield text
+                if not chunk:
+                    return
+            if time.monotonic() >= due:
+                check()
+                due = time.monotonic() + CHECK_EVERY_S
 
 
 def output_of(

@@ -5,8 +5,8 @@ as while its server is away; so the limit here is a look at which runs are Runni
 """
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 from prefect import get_run_logger, runtime
@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -26,7 +26,6 @@ from prefect.states import Running
 from cgan.errors import CganError
 
 NIGHT = "night"  # a tag of deployments in prefect.yaml: only one of their runs works at a time
-LOOK_EVERY_S = 60.0
 AT_WORK = FlowRunFilterState(
     type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
 )
@@ -39,9 +38,10 @@ def older_night() -> str:
         nights = FlowRunFilter(tags=FlowRunFilterTags(all_=[NIGHT]), state=AT_WORK)
         by_age = FlowRunSort.START_TIME_ASC
         with _server() as client:
-            # There may be none, for the server may have marked this one as Crashed.
+            this = client.read_flow_run(runtime.flow_run.id)
+            # The first may have begun after this one, for the server may have marked this one as Crashed.
             for first in client.read_flow_runs(flow_run_filter=nights, sort=by_age, limit=1):
-                if str(first.id) != runtime.flow_run.id:
+                if _start(first) < _start(this):
                     return first.name
     return ""
 
@@ -60,17 +60,10 @@ def require_turn() -> None:
         raise CganError(f"`{name}` began before and is still running. This one ends.")
 
 
-def watch() -> Callable[[], None]:
-    """A function that calls `require_turn` at most once a minute, and not in the first minute."""
-    last = time.monotonic()
-
-    def check() -> None:
-        nonlocal last
-        if time.monotonic() - last > LOOK_EVERY_S:
-            last = time.monotonic()
-            require_turn()
-
-    return check
+def _start(run: FlowRun) -> tuple[datetime, str]:
+    """When a run began, as the server sorts; of two that began at once, only one is the older."""
+    began = run.start_time or run.expected_start_time
+    return began or datetime.max.replace(tzinfo=UTC), str(run.id)
 
 
 @contextlib.contextmanager

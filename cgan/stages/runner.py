@@ -65,8 +65,8 @@ def _in_words(error: Exception) -> str:
         advice = "Correct that"
         if error.errno in NO_SPACE:
             advice = (
-                "Free some space (`dvc gc --all-commits --all-experiments` removes cached results that no "
-                "commit and no experiment has; docs/production.md says how beside `make deploy`)"
+                "Free some space (`dvc gc --all-branches --all-tags --all-experiments` removes results that "
+                "none of these has from the cache; docs/production.md, Prune and back up, names more)"
             )
         elif not error.filename:
             return ""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -257,8 +258,8 @@ def test_a_damaged_lock_is_told_with_what_brings_it_back(damage: str) -> None:
 
 STAGE = """
 import sys
-from flows.repro import alone, in_session
-with alone(print):
+from flows.repro import folder_to_itself, in_session
+with folder_to_itself(print):
     in_session("dvc", "repro", "--single-item", sys.argv[1], relay=print)
 """
 
@@ -289,7 +290,28 @@ def test_the_message_of_a_failure_is_its_last_error_or_else_its_last_lines(tmp_p
         with pytest.raises(CganError) as caught:
             repro.in_session("failing", relay=lambda _: None, folder=tmp_path)
         assert str(caught.value) == message
-    repro.in_session("failing", relay=lambda _: None, folder=tmp_path, fine=(0, 7))
+    repro.in_session("failing", relay=lambda _: None, folder=tmp_path, exit_codes=(0, 7))
+
+
+def test_a_child_that_says_nothing_is_checked_and_ends_with_what_the_check_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repro, "CHECK_EVERY_S", 0.5)
+    code = "import time; print('half a l', end='', flush=True); time.sleep(2); print('ine\\nüber')"
+    Path(tmp_path, "silent.py").write_text(code, encoding="utf-8")
+    lines: list[str] = []
+    checks: list[int] = []
+    repro.in_session(
+        "silent", relay=lines.append, check=lambda: checks.append(len(lines)), folder=tmp_path
+    )
+    assert lines == ["half a line", "über"] and checks.count(0) >= 2
+    Path(tmp_path, "silent.py").write_text("import time; time.sleep(600)")
+
+    def refuse() -> None:
+        raise CganError("an older night works")
+
+    with pytest.raises(CganError, match="an older night works"):
+        repro.in_session("silent", relay=lines.append, check=refuse, folder=tmp_path)
 
 
 def test_a_stage_behind_a_stale_one_counts_as_stale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +421,7 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
 def test_a_night_ends_for_one_that_began_before_and_a_run_that_lives_takes_its_state_back(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr(repro, "CHECK_EVERY_S", 0.5)
     monkeypatch.setenv("SLOW", "params")
     monkeypatch.setenv("SECONDS", "300")
     ended: list[str] = []
@@ -440,18 +462,24 @@ def test_a_night_ends_for_one_that_began_before_and_a_run_that_lives_takes_its_s
         client.set_flow_run_state(earlier.id, Crashed(), force=True)
 
 
-def test_a_run_that_is_marked_as_crashed_finds_no_older_one_where_none_works(prefect: None) -> None:
+def test_a_run_that_is_marked_as_crashed_finds_no_older_one_where_none_or_a_younger_works(
+    prefect: None,
+) -> None:
     found: list[str] = []
 
     @prefect_flow
     def night() -> None:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(runtime.flow_run.id, Crashed(), force=True)
-        found.append(turns.older_night())
+            found.append(turns.older_night())
+            younger = client.create_flow_run(pipeline, name="younger", tags=["cgan", "night"])
+            client.set_flow_run_state(younger.id, Running(), force=True)
+            found.append(turns.older_night())
+            client.set_flow_run_state(younger.id, Crashed(), force=True)
 
     with tags("cgan", "night"):
         night(return_state=True)
-    assert found == [""]
+    assert found == ["", ""], "what fails in this one is no end for another"
 
 
 def test_automations_are_applied_once_and_replaced_where_the_file_has_changed(
@@ -470,6 +498,14 @@ def test_automations_are_applied_once_and_replaced_where_the_file_has_changed(
         changed = tmp_path / "silent.yaml"
         changed.write_text(automations.SILENT.read_text().replace("within: 600", "within: 700"))
         monkeypatch.setattr(automations, "SILENT", changed)
+
+        def fail(*_: Any) -> None:
+            raise httpx.ConnectError("away")
+
+        with monkeypatch.context() as away, pytest.raises(httpx.ConnectError):
+            away.setattr(SyncPrefectClient, "create_automation", fail)
+            automations.apply()
+        assert ids() == before, "the outdated one is better than none"
         automations.apply()
         changes = {name for name, each in ids().items() if each != before[name]}
         assert changes == {"cgan: heartbeats stopped"} and len(ids()) == 2
