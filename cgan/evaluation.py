@@ -197,12 +197,12 @@ class Evaluation:
     judge_on_test_set: Score | None = None
 
     def score(self, key: str) -> Score:
-        """Of a metric; without a value where it was not measured."""
+        """The score of a metric; without a value where it was not measured."""
         return self.metrics.get(key, Score())
 
     @property
     def names(self) -> list[str]:
-        """Of the classes; their numbers where they have no names."""
+        """The names of the classes; their numbers where they have none."""
         return [*(self.class_names or map(str, range(len(self.classes))))]
 
     @property
@@ -246,7 +246,7 @@ class Evaluation:
         return notebook.table(self.table()) + reason * bool(self.not_measurable)
 
     def write(self, path: Path) -> None:
-        """As JSON."""
+        """Write it as JSON."""
         write_json(path, self.as_json())
 
     @classmethod
@@ -318,7 +318,8 @@ def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_earlier_form(report: dict[str, Any]) -> dict[str, Any]:
-    """Until version 0.2.0 a metric had its own key, and classes were lists in it."""
+    """A report of before version 0.2.0 in today's form: a metric had its own key, and classes were lists in
+    it."""
     metrics = {}
     for key, metric in METRICS.items():
         if key in report:

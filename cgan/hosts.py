@@ -78,7 +78,7 @@ def without_credentials(uri: str) -> str:
 
 
 def is_server(uri: str) -> bool:
-    """Of MLflow: does a server keep the runs, so that it alone knows where files go?"""
+    """Does a server of MLflow keep the runs, so that it alone knows where files go?"""
     return uri.lower().startswith(("http:", "https:"))
 
 

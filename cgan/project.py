@@ -87,7 +87,7 @@ def home(root: Path | None = None) -> Path:
 
 
 def training_folder(fingerprint: str) -> Path:
-    """Of a training in progress: its checkpoints, previews, and what its run is called."""
+    """The folder of a training in progress: its checkpoints, previews, and what its run is called."""
     return home() / "runs" / fingerprint
 
 

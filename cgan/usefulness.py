@@ -57,7 +57,7 @@ class Evidence:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the gain, at 95 %."""
+        """The interval of the gain, at 95 %."""
         return self.effect.overall.interval
 
     def __repr__(self) -> str:

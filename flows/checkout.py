@@ -26,14 +26,14 @@ CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checko
 SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
 LOCK = Path(".cgan/checkout.lock")
 
-entered = contextlib.ExitStack()  # the checkout of this process
+checkout_stack = contextlib.ExitStack()  # the checkout of this process
 
 
 def enter(commit: str) -> dict[str, str]:
     """Check out the commit for this process. Prefect then replaces it by that of the flow, by `exec`: its
     environment stays, and the lock."""
     source = Path(os.environ.get(SOURCE) or Path(__file__).parents[1]).resolve()
-    folder = entered.enter_context(checkout(source, commit))
+    folder = checkout_stack.enter_context(checkout(source, commit))
     os.environ.update(environment(source, folder))
     return {"directory": str(folder)}
 
@@ -79,15 +79,17 @@ def tag_results(name: str) -> None:
     with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         # A push from a clone without history would be refused.
         index, project = f"{temporary}/index", Path(os.environ[SOURCE])
-        there = partial(git.git, folder=project, GIT_INDEX_FILE=index)
-        there("read-tree", head)
+        project_git = partial(git.git, folder=project, GIT_INDEX_FILE=index)
+        project_git("read-tree", head)
         for file in ("dvc.lock", "params.yaml"):
-            blob = there("hash-object", "-w", Path(file).resolve()).decode().strip()
-            there("update-index", "--add", "--cacheinfo", f"100644,{blob},{file}")
-        tree = there("write-tree").decode().strip()
-        itself = ("-c", "user.name=cgan", "-c", "user.email=cgan@localhost")
-        commit = there(*itself, "commit-tree", tree, "-p", head, "-m", name).decode().strip()
-        there("update-ref", f"refs/tags/{name}", commit)
+            blob = project_git("hash-object", "-w", Path(file).resolve()).decode().strip()
+            project_git("update-index", "--add", "--cacheinfo", f"100644,{blob},{file}")
+        tree = project_git("write-tree").decode().strip()
+        identity = ("-c", "user.name=cgan", "-c", "user.email=cgan@localhost")
+        commit = (
+            project_git(*identity, "commit-tree", tree, "-p", head, "-m", name).decode().strip()
+        )
+        project_git("update-ref", f"refs/tags/{name}", commit)
 
 
 def environment(source: Path, folder: Path) -> dict[str, str]:

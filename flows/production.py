@@ -58,7 +58,7 @@ def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
             servers = read_json(folder / STATE)
         else:
             # A supervisor without programs would still have the environment of an earlier `up`.
-            if ended := _end(root):
+            if ended := _stop_programs(root):
                 yield f"ended    {ended}, left by an earlier `make up`"
             for name, port in servers.items():
                 require_free(LOOPBACK, port, f"{name.upper()}_PORT=")
@@ -138,12 +138,12 @@ def _start(root: Path, name: str, port: int = 0) -> Iterator[str]:
 def down(root: Path) -> Iterator[str]:
     """Stop what `up` started: a run saves a checkpoint and ends as Crashed."""
     with locked(root / PRODUCTION / "lock"):
-        ended = _end(root)
+        ended = _stop_programs(root)
         (root / PRODUCTION / STATE).unlink(missing_ok=True)
     yield f"Stopped: {ended}." if ended else "Nothing was running."
 
 
-def _end(root: Path) -> str:
+def _stop_programs(root: Path) -> str:
     """End the supervisor and its programs, and programs that outlived a killed one. Returns their names,
     for a sentence."""
     programs, ended = running(root), []

@@ -38,10 +38,10 @@ from cgan.text import listed
 from flows.checkout import checkout, environment
 from flows.repro import CONTEXT, has_remote, in_session, say
 
-CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
+CODE_PATHS = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
 NO_EFFECT = ("sweep", "gate", "tracking")  # sections that change no result
 LOGS = Path(".cgan/sweeps")
-NAME = "cgan.sweep"  # tag of the MLflow runs
+STUDY_TAG = "cgan.sweep"  # tag of the MLflow runs
 
 Values = dict[str, Any]  # of params, by their dotted keys
 
@@ -53,7 +53,7 @@ def train(base: Path, commit: str, study: str, number: int, values: Values) -> E
     log = path.open("a", buffering=1, encoding="utf-8")
     with log, checkout(base, commit, base / "params.yaml") as folder:
         set_params(values, folder / "params.yaml")
-        variables = {**environment(base, folder), CONTEXT: json.dumps({NAME: study})}
+        variables = {**environment(base, folder), CONTEXT: json.dumps({STUDY_TAG: study})}
         pull = ["--pull"] if has_remote(folder) else []  # data and judge may be there
         child = partial(
             in_session, relay=partial(print, file=log), folder=folder, variables=variables
@@ -81,7 +81,7 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     from optuna.study import MaxTrialsCallback
     from optuna.trial import TrialState
 
-    s, better = params.sweep, METRICS[params.sweep.objective].better
+    sweep, better = params.sweep, METRICS[params.sweep.objective].better
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=storage_at(args.storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}"),
@@ -93,30 +93,33 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     # Optuna 4 and 5 have other defaults: set, a seed means the same.
     study.sampler = optuna.samplers.TPESampler(
         seed=1 + len(study.trials),
-        n_startup_trials=len(s.space) + 2,
+        n_startup_trials=len(sweep.space) + 2,
         multivariate=True,
         constant_liar=True,
     )
     if not study.trials:
         now = flatten(params)
-        study.enqueue_trial({key: now[key] for key, axis in s.space.items() if axis.has(now[key])})
-    here = f"{os.uname().nodename}:{base}"
+        study.enqueue_trial(
+            {key: now[key] for key, axis in sweep.space.items() if axis.has(now[key])}
+        )
+    machine_and_folder = f"{os.uname().nodename}:{base}"
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        if trial.user_attrs.get("here") == here:  # abandoned: only one sweep at a time runs here
+        # One that was abandoned, for only one sweep at a time runs here.
+        if trial.user_attrs.get("here") == machine_and_folder:
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
 
     def objective(trial: Any) -> float:
-        trial.set_user_attr("here", here)
+        trial.set_user_attr("here", machine_and_folder)
         values = _suggest(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
         evaluation = train(base, commit, study.study_name, trial.number, values)
         first = study.user_attrs.get("measurement_context", evaluation.context)
         study.set_user_attr("measurement_context", first)
-        if differs := ", ".join(context_differences(first, evaluation.context, s.objective)):
+        if differs := ", ".join(context_differences(first, evaluation.context, sweep.objective)):
             raise CganError(f"it was measured differently from the first trial: {differs}")
-        value = value_of(evaluation, s.objective)
-        say(f"trial {trial.number}: {s.objective} {value:.4g}")
+        value = value_of(evaluation, sweep.objective)
+        say(f"trial {trial.number}: {sweep.objective} {value:.4g}")
         return value
 
     def count(state: TrialState) -> int:
@@ -138,8 +141,8 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     if params.train.generator == "local_score":
         rival, command = "an earlier run, RUN in MLflow", "cgan compare RUN ."
     say(
-        f"The best, {s.objective} {study.best_value:.4g}, is partly luck. Train with it, and test whether it "
-        f"is better than {rival}:\n  dvc exp run {best}\n  {command}"
+        f"The best, {sweep.objective} {study.best_value:.4g}, is partly luck. Train with it, and test "
+        f"whether it is better than {rival}:\n  dvc exp run {best}\n  {command}"
     )
 
 
@@ -201,7 +204,7 @@ def verdict(key: str, name: str, others: list[float], present: list[float]) -> s
 
 def _study_name(base: Path, commit: str, prefix: str, params: Params) -> str:
     """A name that is the same for the same code, params and objective."""
-    tree = [git.git("rev-parse", f"{commit}:{name}", folder=base).decode() for name in CODE]
+    tree = [git.git("rev-parse", f"{commit}:{name}", folder=base).decode() for name in CODE_PATHS]
     part = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NO_EFFECT}
     space = params.sweep.model_dump(include={"space", "objective"})
     whole = json.dumps([tree, part, space], sort_keys=True, default=str)
@@ -254,7 +257,7 @@ def require_committed(base: Path) -> str:
             f"{base}: git finds no commit here, and a sweep trains with the code of a commit. Make one: "
             "git init; git add .; git commit -m start"
         ) from None
-    if changed := [path for path in source.changed if path.split("/")[0] in CODE]:
+    if changed := [path for path in source.changed if path.split("/")[0] in CODE_PATHS]:
         raise CganError(
             f"{listed(changed)}: changed since HEAD, and a sweep trains with the code of HEAD. Commit the "
             "change, then start the sweep."
@@ -262,7 +265,7 @@ def require_committed(base: Path) -> str:
     return source.commit
 
 
-def _end(kind: int, _: Any) -> None:
+def _interrupt(kind: int, _: Any) -> None:
     """Pass Ctrl-C to all trainings, which save a checkpoint, and exit without cleaning up."""
     for child in psutil.Process().children():
         with contextlib.suppress(ProcessLookupError):
@@ -290,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("optuna") is None:
         sys.exit("Error: a sweep needs the package optuna: `pip install -e '.[pipeline,sweep]'`.")
     for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, _end)
+        signal.signal(kind, _interrupt)
     try:
         base = require_project()
         params = load_params()

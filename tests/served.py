@@ -15,7 +15,7 @@ from conftest import ROOT, answers, free_port, wait_until
 from synthetic import a_model as a_model
 
 from cgan.service.app import config_for
-from cgan.service.served import Keeper
+from cgan.service.served import GeneratorProvider
 
 eventually = wait_until
 
@@ -30,10 +30,10 @@ def detail(answer: httpx.Response) -> str:
 
 
 @contextlib.contextmanager
-def running(keeper: Keeper) -> Iterator[httpx.Client]:
+def running(provider: GeneratorProvider) -> Iterator[httpx.Client]:
     """A client of a real server on a free port of this process."""
     port = free_port()
-    server = uvicorn.Server(config_for(keeper, "127.0.0.1", port))
+    server = uvicorn.Server(config_for(provider, "127.0.0.1", port))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     thread = threading.Thread(target=server.run)

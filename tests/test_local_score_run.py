@@ -37,7 +37,7 @@ from cgan.pipeline.runs.compare import compare
 from cgan.pipeline.runs.report import rank, summary
 from cgan.quality import estimates
 from cgan.readers.csv_reader import read_csv
-from cgan.service.served import Keeper
+from cgan.service.served import GeneratorProvider
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
 
 TEXT = ["pear", "fig", "fig"]
@@ -114,7 +114,7 @@ def test_equal_seeds_draw_equal_images_by_every_door(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     drawn = np.asarray(Image.open(out))
     assert np.array_equal(drawn, alone.transpose(1, 0, 2, 3).reshape(8, 36, 3))
-    with running(Keeper(str(project.GENERATOR))) as client:
+    with running(GeneratorProvider(str(project.GENERATOR))) as client:
         answer = client.get("/draw", params={"text": ",".join(TEXT), "seed": 7, "scale": 1})
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), drawn)
     done = CliRunner().invoke(app, ["draw", "--per-class", "2", "--out", str(tmp_path / "set.npz")])
@@ -125,7 +125,7 @@ def test_equal_seeds_draw_equal_images_by_every_door(tmp_path: Path) -> None:
 
 
 def test_the_service_says_the_price_draws_by_itself_and_bounds_what_it_takes() -> None:
-    with running(Keeper(str(project.GENERATOR))) as client:
+    with running(GeneratorProvider(str(project.GENERATOR))) as client:
         front = client.get("/")
         assert "its file is the training images" in front.text and 'action="draw"' in front.text
         policy = front.headers["content-security-policy"]

@@ -26,8 +26,7 @@ from cgan.pipeline.tracking.run import Run
 from cgan.pipeline.tracking.store import RUN_ID, experiment_id, experiment_name
 from cgan.project import training_folder
 from cgan.stages.origin import facts_of_here, keep_source, origin, run_name, source_of_here
-from cgan.stages.train import as_run, system_load
-from cgan.stages.train import tracked as tracked_training
+from cgan.stages.train import as_run, system_load, tracked_training
 from cgan.training.auto import resolve
 
 PARAMS = load_params(ROOT / "params.yaml")

@@ -44,7 +44,8 @@ class Attacker:
 
     @classmethod
     def of(cls, train: Images, held_out: Images, seed: int) -> Self:
-        """Of each group one image, at most MOST of each side, and only classes that both sides have.
+        """An attacker with one image of each group, at most MOST of each side, and only classes that both
+        sides have.
 
         Raises DataError where fewer than LEAST are left.
         """

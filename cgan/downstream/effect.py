@@ -42,7 +42,7 @@ class Outcome:
         return {n: float(right[self.labels == n].mean()) for n in self.labels.unique().tolist()}
 
     def mean_accuracy(self, method: str) -> float:
-        """Of the classes' accuracies."""
+        """The mean of the classes' accuracies."""
         return statistics.fmean(self.accuracies(method).values())
 
 
@@ -94,7 +94,8 @@ class Effect:
 
 
 def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> Effect:
-    """Beside the best of `methods`, those without drawings, by the mean over classes of all rounds together.
+    """The effect beside the best of `methods`, those without drawings, by the mean over classes of all rounds
+    together.
 
     `rounds`: two at least. `folded`: each image is tested in one round, by networks that were trained on the
     other rounds' images; else all rounds test the same images, in one order. To choose the method in each
@@ -153,8 +154,8 @@ def _of_class(images: Outcome, baseline: str, label: int) -> _OfClass:
 def _difference(
     classes: Mapping[int, _OfClass], rounds: Sequence[Outcome], baseline: str, folded: bool
 ) -> Difference:
-    """Of the mean over `classes`. Its interval adds the variance of which images were tested and that of the
-    rounds."""
+    """The difference of the mean over `classes`. Its interval adds the variance of which images were tested
+    and that of the rounds."""
     without = statistics.fmean(of_class.without for of_class in classes.values())
     with_drawings = statistics.fmean(of_class.with_drawings for of_class in classes.values())
     gain = with_drawings - without
@@ -205,7 +206,7 @@ def _of_round(outcome: Outcome, classes: Mapping[int, _OfClass], baseline: str) 
 
 
 def _variance_of_rounds(rounds: Sequence[_OfRound], folded: bool) -> float:
-    """Of the mean gain, from the spread of the rounds; 0 of a single one."""
+    """The variance of the mean gain, from the spread of the rounds; 0 of a single one."""
     if len(rounds) < 2:
         return 0.0
     spread = statistics.variance(each.gain for each in rounds)

@@ -238,7 +238,7 @@ def non_members_needed(auc: float, members: int) -> int | None:
 def _adjusted_p_values(
     scores: list[FloatArray], member: BoolArray, labels: IntArray, seed: int
 ) -> list[float]:
-    """Of each score, the smaller of the p-values of its two statistics, adjusted for all statistics."""
+    """For each score, the smaller of the p-values of its two statistics, adjusted for all statistics."""
     weights = np.stack([weight for each in scores for weight in _rank_weights(each)], axis=1)
     random, batches = np.random.default_rng(seed), [member[None]]  # the true members first
     flags = np.empty((PERMUTATIONS, len(member)), bool)
@@ -265,7 +265,7 @@ def _rank_weights(scores: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.f
 
 
 def _upper_p_values(values: NDArray[np.float32]) -> FloatArray:
-    """Of each value the share of all that are at least as large, itself among them."""
+    """For each value the share of all that are at least as large, itself among them."""
     rounded = values.round(3)  # equal sums of float32 may differ in their last bits
     p_values: FloatArray = 1 - np.searchsorted(np.sort(rounded), rounded, "left") / len(values)
     return p_values

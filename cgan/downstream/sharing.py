@@ -39,7 +39,7 @@ class Copies:
 
     @classmethod
     def of(cls, drawn: Images, train: Images, held_out: Images, seed: int) -> Self:
-        """As `evaluate` counts them."""
+        """The copies, as `evaluate` counts them."""
         # `find_replicas` looks at the first drawings, which may all be of one class.
         order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))
         pixels, labels, _ = drawn.tensors
@@ -117,7 +117,7 @@ class Sharing:
 
     @property
     def worst(self) -> Attack:
-        """Of the attacks on drawings, the one that tells most."""
+        """The attack on drawings that tells most."""
         return min(self.attacks, key=lambda attack: (attack.p_value, -attack.auc))
 
     @property

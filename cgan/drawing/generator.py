@@ -166,7 +166,7 @@ class Generator:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image: (H, W), in colour (H, W, 3)."""
+        """The shape of one image: (H, W), in colour (H, W, 3)."""
         channels, height, width = self.model.shape
         return (height, width) if channels == 1 else (height, width, channels)
 

@@ -16,7 +16,7 @@ class GenerativeModel(nn.Module):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image: channels, height, width."""
+        """The shape of an image: channels, height, width."""
         raise AssertionError("a subclass knows its shape")
 
     @property

@@ -54,7 +54,8 @@ class LocalScoreSettings:
     sigma_max: float = 20.0
     sigma_min: float = 0.03
     rho: float = 7.0
-    """Of the steps' noise (Karras et al., arXiv:2206.00364, equation 5)."""
+    """`sigma_max` to `rho`: the schedule of the noise levels (Karras et al., arXiv:2206.00364, equation
+    5)."""
     cap: float = 0.3
     """At most this part of a drawing's `contrast` may come from one image; more where a class has
     fewer than five."""
@@ -287,8 +288,9 @@ def suits(images: Tensor, labels: Tensor, drawings: int = TRIED) -> tuple[bool, 
 
 
 def photographs(images: Tensor) -> bool:
-    """In colour, or grey without a plain ground, which drawings and characters have. In photographs the
-    checkerboard of a GAN's transposed convolutions would show (Odena et al., Distill 2016)."""
+    """Whether images are in colour, or grey without a plain ground, which drawings and characters have. In
+    photographs the checkerboard of a GAN's transposed convolutions would show (Odena et al., Distill
+    2016)."""
     most = int(images.flatten().int().bincount().max())
     return images.shape[1] == 3 or most < PLAIN * images.numel()
 

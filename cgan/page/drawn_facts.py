@@ -111,7 +111,7 @@ def gallery(drawn: Tensor, asked: Tensor) -> list[dict[str, Any]]:
 def good_seed(
     model: GenerativeModel, judge: Judge, wanted: list[int], images: Tensor, labels: Tensor
 ) -> int:
-    """Of the first seeds, the one whose drawings of these labels look most like images of their classes."""
+    """The one of the first seeds whose drawings of these labels look most like images of their classes."""
     asked = torch.tensor(wanted).repeat(SEEDS)
     tried = torch.cat([model.draw(torch.tensor(wanted), seed) for seed in range(SEEDS)])
     far = torch.cdist(look(judge, tried).features.float(), look(judge, images).features.float())

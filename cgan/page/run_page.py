@@ -92,7 +92,7 @@ class Contents:
 
 
 class Trained(Protocol):
-    """As `cgan.Run`."""
+    """A `cgan.Run`, or what has its properties."""
 
     @property
     def generator(self) -> Generator: ...
@@ -248,8 +248,8 @@ def _for_fit(advice: str) -> str:
 
 
 def trials(advice: Iterable[str], settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each advice on params of the training, the one to try first: its `key`, its `value` now, and the
-    value to `try`."""
+    """For each advice on params of the training, the param to try first: its `key`, its `value` now, and
+    the value to `try`."""
     now = {row["key"]: row["chosen"] or row["value"] for row in settings}
     rows: dict[str, dict[str, Any]] = {}
     for text in advice:

@@ -68,7 +68,7 @@ def curves_image(
 
 
 def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
-    """Of counts [classes, classes]: rows the asked class, columns the judged one.
+    """A picture of counts [classes, classes]: rows the asked class, columns the judged one.
 
     Shades and numbers are per cent of the row, so that classes of different size compare; a row
     without a count stays empty. Errors are shaded by their square root: a few per cent must be seen.

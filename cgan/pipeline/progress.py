@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 
 def seconds_of_training(data: Images, params: TrainParams) -> float:
-    """Of the steps alone. It takes less than ten seconds, whatever the size of the images."""
+    """The seconds that the steps alone take. It takes less than ten seconds, whatever the size of the
+    images."""
     parts, area = params.cpu_parts, data.shape[1] * data.shape[2]
     batch = max(1, params.batch_size * PIXELS // max(PIXELS, area) // parts) * parts
     batch = min(params.batch_size, max(batch, 2 * parts))  # batch norm needs two
@@ -35,7 +36,8 @@ class _Enough(Exception):  # noqa: N818 - no fault: enough steps were timed
 
 
 def seconds_a_step(run: Callable[[Callable[[range], Iterator[int]]], object]) -> float:
-    """Of a training that ends after a few. `run` gets what to pass its steps through."""
+    """The seconds of a step, by a training that ends after a few. `run` gets what to pass its steps
+    through."""
     times: list[float] = []
 
     def steps(planned: range) -> Iterator[int]:

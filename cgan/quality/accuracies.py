@@ -38,7 +38,7 @@ def accuracy_scores(against: EvaluationSet, draws: Sequence[Prediction]) -> dict
 
 
 def accuracy_of_all(against: EvaluationSet, draws: Sequence[Prediction]) -> Accuracy:
-    """Of all sets of drawings together."""
+    """The accuracy of all sets of drawings together."""
     of_draws = [
         conditional_accuracy(each.classes, against.asked, against.classes) for each in draws
     ]
@@ -46,19 +46,19 @@ def accuracy_of_all(against: EvaluationSet, draws: Sequence[Prediction]) -> Accu
 
 
 def accuracy_estimates(against: EvaluationSet, drawn: Prediction) -> Estimates:
-    """Of one set of drawings."""
+    """The accuracies of one set of drawings."""
     right = drawn.classes == against.asked
     return _accuracies(right, against.asked, against.weights["asked"], against.classes)
 
 
 def heldout_accuracies(against: EvaluationSet, answers: Tensor) -> Estimates:
-    """Of a classifier that gives these answers, int64 [held-out images]."""
+    """The accuracies of a classifier that gives these answers, int64 [held-out images]."""
     right = (answers == against.labels)[against.mixed]
     return _accuracies(right, against.mixed_labels, against.weights["real"], against.classes)
 
 
 def proportion(against: EvaluationSet, marked: Tensor) -> Estimate:
-    """Of the first drawings, bool [N], those that are marked."""
+    """The share of the first drawings, bool [N], that are marked."""
     of_one_class = torch.zeros(len(marked), dtype=torch.int64)
     return _accuracies(marked, of_one_class, against.weights["asked"], classes=1)[
         "conditional_accuracy"

@@ -57,7 +57,8 @@ ENOUGH = 10
 
 @dataclass(frozen=True)
 class Moments:
-    """Of N images a class: float64 `counts` [classes], `means` and `variances` [classes, columns]."""
+    """The moments of the images of each class: float64 `counts` [classes], `means` and `variances` [classes,
+    columns]."""
 
     counts: Tensor
     means: Tensor
@@ -65,7 +66,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Sequence[Tensor], labels: Tensor, classes: int) -> Moments:
-        """Of rows float [N, columns], in parts, and the labels int64 [N] of all."""
+        """The moments of rows float [N, columns], in parts, and the labels int64 [N] of all."""
         columns = rows[0].shape[1]
         sums, squares = (torch.zeros(classes, columns, dtype=torch.float64) for _ in range(2))
         labels_of_parts = labels.split([len(part) for part in rows])
@@ -92,7 +93,7 @@ class Shift(NamedTuple):
 def largest_shifts(
     moments: Moments, others: Moments, shape: Sequence[int] | None = None
 ) -> list[Shift]:
-    """Of each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
+    """For each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
     values, columns = _apart(moments, others, least_deviations(shape, moments.means.shape[1])).max(
         dim=1
     )

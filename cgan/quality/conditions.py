@@ -62,7 +62,7 @@ class Conditions:
         params: EvaluateParams,
         models: Sequence[GenerativeModel],
     ) -> Conditions:
-        """For these generators. Raises DataError where there are too few images."""
+        """The conditions for these generators. Raises DataError where there are too few images."""
         slowest = max(model.seconds_per_drawing for model in models)
         asked = classes_asked(train.classes, params, slowest)
         # A CSV can be sorted by class: what takes the drawings' place is picked from all of it.

@@ -29,8 +29,8 @@ LEAST_FOR_DISTANCE = 50  # images of a class, drawn and real, for a distance of 
 def distance_scores(
     against: EvaluationSet, draws: Sequence[Tensor], real: Estimates
 ) -> dict[str, Score]:
-    """Of the features of several sets of drawings, in the hold-out's mix. `real`: what real images get
-    (`memorisation.unbiased`)."""
+    """The scores of several sets of drawings by their features, in the hold-out's mix. `real`: what real
+    images get (`memorisation.unbiased`)."""
     estimates = [distance_estimates(against, each, "drawn") for each in draws]
     found = scores(estimates, real)
     values = [each["fid_judge"].value for each in estimates]
@@ -39,12 +39,12 @@ def distance_scores(
 
 
 def distances_of_training(against: EvaluationSet) -> Estimates:
-    """Of training images in the drawings' place."""
+    """The distances of training images in the drawings' place."""
     return distance_estimates(against, against.trained, "trained")
 
 
 def distance_estimates(against: EvaluationSet, features: Tensor, kind: str) -> Estimates:
-    """From the hold-out. Of the kernel distance, subsets are resampled."""
+    """The distances of features from the hold-out. For the kernel distance, subsets are resampled."""
     some = features[: against.distance_images]
     subsets = kernel_distances(against.real.features, some, against.seed)
     chosen = resampled(len(subsets), torch.Generator().manual_seed(against.seed))
@@ -105,7 +105,7 @@ def distances_by_class(
 
 
 def training_distances_by_class(against: EvaluationSet) -> list[Estimate | None]:
-    """Of training images in the drawings' place."""
+    """The distances of the training images of each class, in the drawings' place."""
     return distances_by_class(against, against.trained, against.trained_labels, "trained")
 
 
@@ -154,8 +154,8 @@ def _moments_of_heldout(against: EvaluationSet) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _moments(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Of all images (row 0), then of each replicate: means [1+B, D], covariances [1+B, D, D]. Resamples
-    groups of neighbours, not single images: their sums are taken once."""
+    """The moments of all images (row 0), then of each replicate: means [1+B, D], covariances [1+B, D, D].
+    Resamples groups of neighbours, not single images: their sums are taken once."""
     weights = torch.cat([torch.ones(1, weights.shape[1], dtype=weights.dtype), weights])
     parts = features.double().tensor_split(weights.shape[1])
     counts = torch.tensor([len(part) for part in parts], dtype=torch.float64)

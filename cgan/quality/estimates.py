@@ -36,7 +36,7 @@ class Estimate:
 
     @classmethod
     def centred(cls, value: float, replicates: Sequence[float]) -> Estimate:
-        """Of replicates less the value, as an evaluation has them."""
+        """The estimate whose replicates are given less the value, as an evaluation has them."""
         return cls(value, torch.tensor(replicates, dtype=torch.float64) + value)
 
     @property
@@ -62,13 +62,13 @@ class Estimate:
 
     @staticmethod
     def mean(estimates: Sequence[Estimate]) -> Estimate:
-        """Of several that were measured alike."""
+        """The mean of several that were measured alike."""
         values = [estimate.value for estimate in estimates]
         replicates = torch.stack([estimate.replicates for estimate in estimates]).mean(dim=0)
         return Estimate(sum(values) / len(values), replicates)
 
     def score(self, key: str, real: Estimate | float) -> Score:
-        """As the metric `key` of an evaluation. `real`: what real images get."""
+        """The score of the metric `key`. `real`: what real images get."""
         interval = METRICS[key].bounded(self.interval)
         found = Score(value=self.value, interval=interval, replicates=self.deviations)
         if isinstance(real, Estimate):
@@ -77,7 +77,7 @@ class Estimate:
 
 
 Estimates = Mapping[str, Estimate]
-"""By the keys of METRICS."""
+"""Estimates by the keys of METRICS."""
 
 
 def scores(draws: Sequence[Estimates], real: Estimates) -> dict[str, Score]:

@@ -24,7 +24,7 @@ from cgan.text import listed
 
 
 class HasModel(Protocol):
-    """As `cgan.Generator`: what draws is its `model`."""
+    """A `cgan.Generator`, or what has its `model`, which draws."""
 
     @property
     def model(self) -> GenerativeModel: ...

@@ -19,8 +19,8 @@ from cgan.quality.metrics import wilson_interval
 
 
 def change_interval(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
-    """Of a metric of b less that of a, which both have and which were measured alike; None where it is not
-    known.
+    """The interval of a metric's change from a to b, which both have and measured alike; None where it is
+    not known.
 
     Where both have replicates, it is the gate's interval: both had the same latents and real images, which
     were resampled alike. Elsewhere it is put together.
@@ -37,12 +37,12 @@ def change_interval(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
 
 
 def proportion_interval(value: float, count: int) -> Interval:
-    """Of a share of `count` images."""
+    """Wilson's interval of a share of `count` images."""
     return wilson_interval(round(value * count), count)
 
 
 def difference_interval(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
-    """Of b - a, from the intervals of both (Newcombe, Statistics in Medicine 17, 1998, method 10).
+    """The interval of b - a, from those of both (Newcombe, Statistics in Medicine 17, 1998, method 10).
 
     It takes them for independent. Here both were measured with the same latents and the same real images,
     so that this is rather too wide than too narrow.

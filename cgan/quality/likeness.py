@@ -107,7 +107,7 @@ def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
 def _closest(
     images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Images
 ) -> tuple[Tensor, Tensor]:
-    """Of each image the distance to the nearest training image of its class; and, among the CANDIDATES
+    """For each image the distance to the nearest training image of its class; and, among the CANDIDATES
     nearest, the least distance with the image turned, zoomed or slanted and both smoothed. `own_rows`: of
     training images, their own rows, which are left out."""
     apart, rows = nearest(
@@ -128,7 +128,7 @@ def _closest(
 
 
 def _turned(images: Tensor, candidates: Tensor) -> Tensor:
-    """Of each of N images to its own K candidates [N * K, C, H, W], → float32 [N, K]."""
+    """The distances of each of N images to its own K candidates [N * K, C, H, W], → float32 [N, K]."""
     images, candidates = (F.avg_pool2d(_smaller(part), 3, 1) for part in (images, candidates))
     count, _, height, width = images.shape
     down, right, rows, columns = _window(height, width)
@@ -187,7 +187,7 @@ def nearest(
 
 
 def distances(images: Tensor, others: Tensor) -> Tensor:
-    """Of each image to each of the others, moved: both uint8 [N, C, H, W] → float32 [N, M].
+    """The distance of each image to each of the others, moved: both uint8 [N, C, H, W] → float32 [N, M].
 
     What is compared is the middle of the others, without the edge that a shift would move outside.
     """

@@ -23,13 +23,13 @@ _CHUNK = 1000
 def neighbour_scores(
     against: EvaluationSet, draws: Sequence[Tensor], real: Estimates
 ) -> dict[str, Score]:
-    """Of the features of several sets of drawings, in the hold-out's mix. `real`: what real images get
-    (`memorisation.unbiased`)."""
+    """The scores of several sets of drawings by their features, in the hold-out's mix. `real`: what real
+    images get (`memorisation.unbiased`)."""
     return scores([neighbour_estimates(against, each, "drawn") for each in draws], real)
 
 
 def neighbours_of_training(against: EvaluationSet) -> Estimates:
-    """Of training images in the drawings' place."""
+    """The estimates for training images in the drawings' place."""
     return neighbour_estimates(against, against.trained, "trained")
 
 
@@ -63,7 +63,7 @@ def neighbour_estimates(against: EvaluationSet, features: Tensor, kind: str) -> 
 
 
 def _manifolds(real: Tensor, blocks: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Of each block, float64 [blocks]; by fewer neighbours where so few images are left."""
+    """The metrics of each block, float64 [blocks]; by fewer neighbours where so few images are left."""
     most = min(len(real), *map(len, blocks)) - 1
     by_block = [manifold(real, block, min(NEIGHBOURS, most)) for block in blocks]
     return {key: torch.stack([each[key].mean() for each in by_block]) for key in by_block[0]}

@@ -46,8 +46,8 @@ LEAST_TONES = 1.0  # percent: no standard deviation is less
 
 @dataclass(frozen=True)
 class Samples:
-    """Of N images: `looks` float [N, columns] (`class_shift.looks_of`), `features` [N, 128], `tones` [N, 1]
-    (`tones_of`), labels [N]."""
+    """What is known of N images: `looks` float [N, columns] (`class_shift.looks_of`), `features` [N, 128],
+    `tones` [N, 1] (`tones_of`), labels [N]."""
 
     looks: Tensor
     features: Tensor
@@ -56,7 +56,7 @@ class Samples:
 
     @classmethod
     def of(cls, images: Tensor, features: Tensor, labels: Tensor) -> Samples:
-        """Of images uint8 [N, C, H, W]."""
+        """The samples of images uint8 [N, C, H, W]."""
         return cls(looks_of(images), features, tones_of(images), labels)
 
     def rows(self, kind: str) -> Tensor:
@@ -85,7 +85,7 @@ def outliers(
     shape: Sequence[int],
     classes: int,
 ) -> list[Excess]:
-    """Of every kind and class, those that exceed most first. `shape` of the images: C, H, W; `seen_labels`:
+    """The excess of every kind and class, the largest first. `shape` of the images: C, H, W; `seen_labels`:
     of the training images that `training.features` are of, which may be some of them."""
     least = least_deviations(shape, drawn.looks.shape[1])[: len(COLUMNS)].float()
     counts = {}
@@ -163,8 +163,8 @@ def _remainder(rows: Tensor) -> _Scoring:
 
 
 def _beyond(sets: Sequence[Tensor], fit: _Fit, margin: float) -> list[list[int]]:
-    """Of the training images of a class, and of each other set of its images: how many are outliers, and
-    of how many. Each image of these sets is scored by one of the models, in turn."""
+    """How many of the training images of a class, and of each other set of its images, are outliers, and of
+    how many. Each image of these sets is scored by one of the models, in turn."""
     own, *others = sets
     if len(own) < FEWEST:
         return [[0, 0]] * len(sets)
@@ -181,7 +181,8 @@ def _beyond(sets: Sequence[Tensor], fit: _Fit, margin: float) -> list[list[int]]
 
 
 def _excesses(counts: dict[str, Tensor]) -> list[Excess]:
-    """Of counts int64 [classes, 3, 2]: outliers and images, of training, drawn and held-out ones."""
+    """The excess of each kind and class, from counts int64 [classes, 3, 2]: outliers and images, of training,
+    drawn and held-out ones."""
     z = NormalDist().inv_cdf(1 - 0.025 / sum(len(table) + 1 for table in counts.values()))
     found = []
     for kind, by_class in counts.items():
@@ -206,7 +207,7 @@ def _excesses(counts: dict[str, Tensor]) -> list[Excess]:
 
 
 def _shares(counts: Tensor, z: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Of counts [N, 2], so many of how many: each share and the ends of Wilson's interval."""
+    """Each share and the ends of Wilson's interval, from counts [N, 2]: so many of how many."""
     part, total = counts[:, 0], counts[:, 1].clamp(min=1)
     centre = (part + z * z / 2) / (total + z * z)
     half = z / (total + z * z) * (part * (total - part) / total + z * z / 4).sqrt()

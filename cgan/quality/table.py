@@ -74,8 +74,8 @@ class Weakness:
 
 
 def weaknesses(evaluation: Evaluation) -> list[Weakness]:
-    """Of each class that is clearly behind real images, in accuracy or diversity, that in which it is further
-    behind; the weakest class first."""
+    """For each class that is clearly behind real images, in accuracy or diversity, the one of them in which
+    it is further behind; the weakest class first."""
     found = []
     for label, row in enumerate(evaluation.classes):
         interval, real_interval = row.accuracy_interval, row.real_accuracy_interval

@@ -199,7 +199,7 @@ def _below(folder: Path, seen: set[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def _in_zip(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, str]]:
-    """As `_in_folder`."""
+    """See `_in_folder`."""
     refuse_hostile(archive, str(path))
     names = {*archive.namelist()}
     filled = {f"{above}/" for name in names for above in PurePosixPath(name).parents}

@@ -31,7 +31,7 @@ from cgan.drawing.picture import MAX_SCALE, compose
 from cgan.errors import CganError
 from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
 from cgan.model.sampling import encode_png
-from cgan.service.served import Keeper, Served
+from cgan.service.served import GeneratorProvider, Served
 from cgan.text import listed
 
 MAX_DRAWINGS = 10_000
@@ -76,14 +76,14 @@ def serve(model: str | None, host: str, port: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (raised, most))
     # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.
     torch.set_num_threads(1)
-    keeper = Keeper(model)
-    keeper.look()
+    provider = GeneratorProvider(model)
+    provider.look()
     gc.freeze()  # else the collector goes through torch's modules, .3 s, as requests are answered
-    server = uvicorn.Server(config_for(keeper, host, port))
+    server = uvicorn.Server(config_for(provider, host, port))
     # When all is answered uvicorn raises the signal again, for these: exit code 0.
     for kind in (signal.SIGTERM, signal.SIGINT):
         signal.signal(kind, server.handle_exit)
-    named = keeper.current.named if keeper.current else "nothing yet"
+    named = provider.current.named if provider.current else "nothing yet"
     typer.echo(f"{site_of(host, port)} serves {named} (Ctrl-C ends it)")
     server.run()
 
@@ -102,12 +102,12 @@ class Connection(H11Protocol):
             self.timeout_keep_alive_task = self.loop.call_later(IDLE_S, close)
 
 
-def config_for(keeper: Keeper, host: str, port: int) -> uvicorn.Config:
+def config_for(provider: GeneratorProvider, host: str, port: int) -> uvicorn.Config:
     """What others can reach has any name that its owner gives it; what only this machine can, has few."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections = max(10, min(MAX_CONNECTIONS, files - OTHER_FILES))
     return uvicorn.Config(
-        make_app(keeper, (*THIS_MACHINE, host) if is_loopback(host) else ("*",)),
+        make_app(provider, (*THIS_MACHINE, host) if is_loopback(host) else ("*",)),
         host,
         port,
         http=Connection,
@@ -122,13 +122,13 @@ def config_for(keeper: Keeper, host: str, port: int) -> uvicorn.Config:
     )
 
 
-def make_app(keeper: Keeper, hosts: Sequence[str]) -> FastAPI:
+def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
     """The application. `hosts` are the names that the header Host may have."""
 
     async def follow() -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            await anyio.to_thread.run_sync(keeper.look)
+            await anyio.to_thread.run_sync(provider.look)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -147,7 +147,7 @@ def make_app(keeper: Keeper, hosts: Sequence[str]) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.keeper = keeper
+    app.state.provider = provider
     app.include_router(router)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
 
@@ -188,11 +188,11 @@ def make_app(keeper: Keeper, hosts: Sequence[str]) -> FastAPI:
 
 
 async def _current(request: Request) -> Served:
-    keeper: Keeper = request.app.state.keeper
-    if keeper.current is None:
-        detail = f"nothing is served yet: {keeper.problem} Try again in a moment."
+    provider: GeneratorProvider = request.app.state.provider
+    if provider.current is None:
+        detail = f"nothing is served yet: {provider.problem} Try again in a moment."
         raise HTTPException(503, detail, {"Retry-After": "1"})
-    return keeper.current
+    return provider.current
 
 
 Current = Annotated[Served, Depends(_current)]
@@ -273,17 +273,17 @@ def draw(
     "/healthz", summary="Which model is served, since when, and whether the registry answers"
 )
 async def health(request: Request) -> Response:
-    keeper: Keeper = request.app.state.keeper
-    served = keeper.current
-    body = {"model": served and served.about(), "problem": keeper.problem or None}
+    provider: GeneratorProvider = request.app.state.provider
+    served = provider.current
+    body = {"model": served and served.about(), "problem": provider.problem or None}
     return JSONResponse(body, 200 if served else 503)
 
 
 @router.get("/metrics", response_class=Response, summary="For Prometheus")
 async def metrics(request: Request) -> Response:
-    keeper: Keeper = request.app.state.keeper
-    AGE.set(time.monotonic() - keeper.answered)
-    if served := keeper.current:
+    provider: GeneratorProvider = request.app.state.provider
+    AGE.set(time.monotonic() - provider.answered)
+    if served := provider.current:
         MODEL.info({"digest": served.digest, "version": str(served.version or "")})
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

@@ -1,6 +1,7 @@
 """Which generator is served: chosen at the start, and, where it is an alias of the registry, followed.
 
-A `Served` never changes. The keeper puts another in its place; a request goes on with the one it began with.
+A `Served` never changes. The provider puts another in its place; a request goes on with that with which
+it began.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Served:
     def load(
         cls, source: str, version: int | None = None, evaluation: Evaluation | None = None
     ) -> Served:
-        """With the quality by the evaluation of its run; without one that is about these weights, by what the
-        file states, as the package's own does. Raises ModelError."""
+        """The generator with its quality by the evaluation of its run; without one that is about these
+        weights, by what the file states, as the package's own does. Raises ModelError."""
         generator = Generator.load(source)
         if not evaluation or evaluation.generator_digest != generator.facts["digest"]:
             evaluation = stated_evaluation(generator.facts)
@@ -87,7 +88,7 @@ class Served:
         }
 
 
-class Keeper:
+class GeneratorProvider:
     """Holds what is served. `model`: a file, an MLflow URI, an alias, or None: the champion; the project's
     generator or the package's own where the registry says that there is none, or where there is no registry.
 
@@ -149,7 +150,7 @@ class Keeper:
 
 
 def _of_file(source: str) -> Served:
-    """With the project's evaluation, where there is one."""
+    """The generator with the project's evaluation, where there is one."""
     evaluation = None
     with contextlib.suppress(CganError):
         evaluation = Evaluation.read(EVALUATION)

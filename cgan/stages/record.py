@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -25,7 +25,7 @@ from cgan.evaluation import METRICS, RANKED_BY, Evaluation, comparable
 from cgan.files import locked, md5_of, read_json, remove, sha256_of, write_json, write_text
 from cgan.model.file_facts import Facts, read_facts
 from cgan.pipeline.tracking.logged_model import NOTE, save_mlflow_model
-from cgan.pipeline.tracking.run import MEASURED_WITH, WEIGHTS, Run, open_run
+from cgan.pipeline.tracking.run import MEASURED_WITH, WEIGHTS, Run, TrainingRecord, open_run
 from cgan.pipeline.tracking.store import PICTURE
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE, STRIP
 from cgan.quality.table import class_table, tracked_values
@@ -50,36 +50,38 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 def main() -> None:
     evaluation, facts = Evaluation.read(EVALUATION), read_facts(GENERATOR, "generator")
-    about = read_json(project.TRAINING)
+    contents = read_json(project.TRAINING)
+    training = cast("TrainingRecord", contents)
     if evaluation.generator_digest != facts["digest"]:
         raise ModelError(
             f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "
             "`dvc checkout`."
         )
-    remove_checkpoints(about)
+    remove_checkpoints(training)
     numbers = tracked_values(evaluation)
-    with open_run(about) as run:
+    with open_run(training) as run:
         send_training(run, int(facts.get("steps", 0)))
         send_results(run, evaluation, facts, numbers)
-    write_json(project.RUN_REFERENCE, {key: about[key] for key in REFERENCE_KEYS} | run.reference)
+    write_json(project.RUN_REFERENCE, {key: contents[key] for key in REFERENCE_KEYS} | run.location)
     write_json(project.RECORDED, numbers)
     log.info(
         "Recorded for the run's page in MLflow: %d numbers, tables and pictures.", len(numbers)
     )
 
 
-def remove_checkpoints(about: Mapping[str, Any]) -> None:
-    """Of the training, as DVC has its result; not those of another, or of one that goes on."""
-    folder = project.training_folder(about["tags"]["cgan.fingerprint"])
+def remove_checkpoints(training: TrainingRecord) -> None:
+    """Remove the checkpoints of the training whose result DVC has; not those of another, or of one that goes
+    on."""
+    folder = project.training_folder(training["tags"]["cgan.fingerprint"])
     lock = locked(project.training_lock(folder), wait=False)
     with contextlib.suppress(CganError), lock as is_free:  # there may be none
-        if is_free and read_json(folder / project.BEGUN).get("run_key") == about["run_key"]:
+        if is_free and read_json(folder / project.BEGUN).get("run_key") == training["run_key"]:
             remove(folder)
 
 
 def send_training(run: Run, steps: int) -> None:
     """What a training sends while MLflow answers. A step's time is known at the begin and the end alone."""
-    began_ms, ended_ms = run.about["began_ms"], run.about["ended_ms"]
+    began_ms, ended_ms = run.training["began_ms"], run.training["ended_ms"]
 
     def time_of(step: int) -> int:
         return int(began_ms + (ended_ms - began_ms) * step / max(1, steps))
@@ -92,7 +94,7 @@ def send_training(run: Run, steps: int) -> None:
         for step, values in rows_of(path)
         for name, value in values.items()
     )
-    run.log_metrics((*each, 0, ended_ms) for each in run.about["numbers"].items())
+    run.log_metrics((*each, 0, ended_ms) for each in run.training["numbers"].items())
     pictures = {
         int(path.stem.removeprefix("step-")): path
         for path in sorted(project.PREVIEWS.glob("step-*.png"))
@@ -123,7 +125,7 @@ def send_results(
 ) -> None:
     """Files, the model, and what was measured of it. Of a sweep's trial there are fewer files."""
     write_text(
-        CARD, model_card(facts, evaluation, {**run.about, "run_id": run.run_id}, f"../{GRID}")
+        CARD, model_card(facts, evaluation, {**run.training, "run_id": run.run_id}, f"../{GRID}")
     )
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         tables = {"quality": evaluation.table(), "quality_by_class": class_table(evaluation)}

@@ -95,7 +95,8 @@ def beside_real(model: GenerativeModel, seed: int, sheet: Path) -> Picture:
 
 
 def interpolations(model: GenerativeModel, params: RenderParams) -> dict[Path, Picture]:
-    """From one latent to another, and from a class to the next; without latents, a sheet that says so."""
+    """Strips from one latent to another, and from a class to the next; without latents, a sheet that says
+    so."""
     if isinstance(model, GeneratorNetwork):
         latents, classes = latent_strips(model, params), class_strips(model, params)
     else:

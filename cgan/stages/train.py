@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cgan import project
 from cgan.errors import CganError, Interrupted, TrainingError
@@ -38,6 +38,7 @@ from cgan.pipeline.params_file import load_params, read_yaml
 from cgan.pipeline.progress import progress, seconds_of_training
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.live import Live, live_run
+from cgan.pipeline.tracking.run import TrainingRecord
 from cgan.project import (
     BEGUN,
     DISCRIMINATOR,
@@ -89,7 +90,7 @@ def main() -> None:
             f"({hardware.device}, {tags['cgan.precision']}): {p.total_steps:,} steps of "
             f"{p.batch_size}, about {duration(seconds_of_training(data, p))}"
         )
-    about: dict[str, Any] = {
+    training: TrainingRecord = {
         "run_name": run_name(params.train),
         "experiment": store.experiment_name(params.tracking.experiment),
         "params": as_run(params, p),
@@ -98,10 +99,10 @@ def main() -> None:
         "origin": origin(dataset, source),
     }
     load = system_load if params.tracking.system_metrics else dict[str, float]
-    with only_training(folder), asked_to_stop() as signals:
+    with only_training(folder), stop_signals() as signals:
         keep_source(source)
-        with tracked(folder, about, load) as live:
-            log.info("Drawings and curves as they come: `cgan ui`, run %s.", about["run_name"])
+        with tracked_training(folder, training, load) as live:
+            log.info("Drawings and curves as they come: `cgan ui`, run %s.", training["run_name"])
             try:
                 trained = train_generator(
                     data,
@@ -116,10 +117,10 @@ def main() -> None:
                 raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
             write_outputs(trained, file_facts(trained, choice, data))
             done, seconds = trained.step - trained.resumed_from, trained.wall_time_s
-            about.setdefault("numbers", {})
+            training.setdefault("numbers", {})
             if not trained.resumed_from:  # nobody has measured the parts before
-                about["numbers"] = {"time/training_s": seconds}
-                about["training_s"] = round(seconds, 1)
+                training["numbers"] = {"time/training_s": seconds}
+                training["training_s"] = round(seconds, 1)
     if choice.sampler:
         each = trained.generator.seconds_per_drawing
         log.info(f"{GENERATOR}: {trained.generator.kind}; {each:.2g} s of a core for a drawing")
@@ -129,11 +130,11 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def tracked(
-    folder: Path, about: dict[str, Any], load: Callable[[], Mapping[str, float]]
+def tracked_training(
+    folder: Path, training: TrainingRecord, load: Callable[[], Mapping[str, float]]
 ) -> Iterator[Live]:
     """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
-    `about`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one. Of a
+    `training`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one. Of a
     training that was interrupted, key, name and begin are those with which it began."""
     note = folder / BEGUN
     # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
@@ -142,17 +143,19 @@ def tracked(
         remove(folder)
     with contextlib.suppress(CganError):  # none yet, or damaged
         if str((begun := read_json(note)).get("run_key")).isalnum():
-            about |= {key: begun[key] for key in KEPT_KEYS if key in begun}
-            about["tags"] |= {"cgan.resumed": "true"}
-    if "run_key" not in about:
-        about |= {"run_key": uuid.uuid4().hex, "began_ms": time.time_ns() // 1_000_000}
-        write_json(note, about)
-    with live_run(about, load) as live:
+            kept = {key: begun[key] for key in KEPT_KEYS if key in begun}
+            training.update(cast("TrainingRecord", kept))
+            training["tags"] |= {"cgan.resumed": "true"}
+    if "run_key" not in training:
+        training["run_key"] = uuid.uuid4().hex
+        training["began_ms"] = time.time_ns() // 1_000_000
+        write_json(note, training)
+    with live_run(training, load) as live:
         yield live
-    about["ended_ms"] = max(about["began_ms"], time.time_ns() // 1_000_000)
-    about["run_id"] = live.run_id
+    training["ended_ms"] = max(training["began_ms"], time.time_ns() // 1_000_000)
+    training["run_id"] = live.run_id
     for path in (TRAINING, note):  # of which DVC keeps one
-        write_json(path, about)
+        write_json(path, training)
 
 
 def md5_in_lock(path: Path) -> str:
@@ -230,7 +233,7 @@ def csv_of(columns: tuple[str, ...], rows: list[list[float]]) -> str:
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """Yield the list of SIGTERM and Ctrl-C that come, at which a training saves and stops; the first one
     decides the exit code."""
     signals: list[int] = []

@@ -76,7 +76,7 @@ class Choice:
     advice: str
     """What to know or do about such images; "" where there is nothing to say."""
     sampler: LocalScoreSettings | None = None
-    """Of a local score sampler, which is not trained; None: a GAN is trained."""
+    """The settings of a local score sampler, which is not trained; None: a GAN is trained."""
 
     def __str__(self) -> str:
         return self.chosen
@@ -215,7 +215,7 @@ def resolve(params: TrainChoices, rules: Mapping[str, Any] = EASY_IMAGES) -> Tra
 
 
 class Neighbours(NamedTuple):
-    """Of images and the nearest other image of each, by their pixels."""
+    """How like the images are to the nearest other image of each, by their pixels."""
 
     distance: float
     """The median distance, over √2·‖σ‖ with σ the standard deviation of each pixel: the mean squared distance

@@ -52,7 +52,7 @@ from cgan.quality.judge import load_judge
 from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
-from cgan.service.served import Keeper
+from cgan.service.served import GeneratorProvider
 from cgan.stages.page import contents_of, read_table
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
@@ -90,12 +90,12 @@ def finished(project: Path, digits_csv: Path) -> None:
 def test_cgan_serve_says_how_good_the_project_s_generator_is_if_its_evaluation_is_about_it() -> (
     None
 ):
-    served, evaluation = Keeper(str(GENERATOR)).current, Evaluation.read(EVALUATION)
+    served, evaluation = GeneratorProvider(str(GENERATOR)).current, Evaluation.read(EVALUATION)
     assert served and served.quality == quality_line(evaluation)
     another = replace(evaluation, context={**evaluation.context, "generator_digest": "0"})
     for spoil in (lambda: another.write(EVALUATION), EVALUATION.unlink):
         spoil()
-        served = Keeper(str(GENERATOR)).current
+        served = GeneratorProvider(str(GENERATOR)).current
         assert served and served.quality == ""
 
 

@@ -48,13 +48,13 @@ def test_f72_of_two_promoters_one_wins_and_the_other_says_so(
 ) -> None:
     """On one machine, which share a lock; on another the loser's judgement is of a former champion too."""
     add_versions(registry, 3)
-    registry.promote(1, instead_of=None, why="good")
+    registry.promote(1, previous=None, why="good")
     together = threading.Barrier(2)
 
     def promote(number: int) -> str:
         together.wait()
         try:
-            registry.promote(number, instead_of=1, why="good")
+            registry.promote(number, previous=1, why="good")
         except ModelError as error:
             return str(error)
         return ""
@@ -67,7 +67,7 @@ def test_f72_of_two_promoters_one_wins_and_the_other_says_so(
     assert f"version 1, now: version {winner}" in said[loser]
     monkeypatch.setenv("CGAN_HOME", str(tmp_path / "another machine's"))
     with pytest.raises(ModelError, match="another promotion came first"):
-        registry.promote(loser, instead_of=1, why="good")
+        registry.promote(loser, previous=1, why="good")
     assert registry.champion() == winner
 
 
@@ -77,7 +77,7 @@ def test_f72_a_promotion_on_another_machine_in_the_same_moment_is_seen(
 ) -> None:
     """Its lock is elsewhere. One of the two is champion in the end, and the other says so."""
     add_versions(registry, 3)
-    registry.promote(1, instead_of=None, why="good")
+    registry.promote(1, previous=None, why="good")
     client = registry.client
     set_tag, set_alias = client.set_registered_model_tag, client.set_registered_model_alias
 
@@ -98,7 +98,7 @@ def test_f72_a_promotion_on_another_machine_in_the_same_moment_is_seen(
     with pytest.raises(
         ModelError, match=r"version 2 of `cgan` was not promoted, .* another machine"
     ):
-        registry.promote(2, instead_of=1, why="good")
+        registry.promote(2, previous=1, why="good")
     assert registry.champion() == (1 if moment == "claimed" else 3)
 
 
@@ -106,18 +106,18 @@ def test_data_are_compared_with_those_that_a_person_accepted_last(registry: Regi
     add_versions(registry, 5)
 
     def anchors() -> list[int]:
-        return [version.anchor for version in reversed(registry.versions())]
+        return [version.data_accepted_in for version in reversed(registry.versions())]
 
-    registry.promote(1, instead_of=None, why="passed the gate: good")
-    registry.promote(2, instead_of=1, why="passed the gate: good")
-    registry.promote(3, instead_of=2, why="passed the gate: good")
+    registry.promote(1, previous=None, why="passed the gate: good")
+    registry.promote(2, previous=1, why="passed the gate: good")
+    registry.promote(3, previous=2, why="passed the gate: good")
     assert anchors() == [1, 1, 1, 4, 5]
     assert "new data are compared with its data now" in run(
         "registry", "promote", "3", "--why", "new scanner"
     )
     assert anchors() == [1, 1, 3, 4, 5] and registry.champion() == 3
     assert "is already the champion" in refusal("registry", "promote", "3", "--why", "again")
-    registry.promote(4, instead_of=3, why="passed the gate: good")
+    registry.promote(4, previous=3, why="passed the gate: good")
     assert anchors() == [1, 1, 3, 3, 5]
     run("registry", "promote", "5", "--why", "new scanner, and light")
     assert anchors()[4] == 5
@@ -125,16 +125,16 @@ def test_data_are_compared_with_those_that_a_person_accepted_last(registry: Regi
     assert registry.champion() == 4 and anchors() == [1, 1, 3, 3, 5]
     # Of an older cgan, or made champion in MLflow: its own data.
     registry.client.delete_model_version_tag("cgan", "4", "champion.anchor")
-    registry.promote(2, instead_of=4, why="passed the gate: good")
+    registry.promote(2, previous=4, why="passed the gate: good")
     assert anchors() == [1, 4, 3, 4, 5]
 
 
 def test_a_promotion_ends_its_own_version_s_time_as_challenger_alone(registry: Registry) -> None:
     add_versions(registry, 2)
     registry.client.set_registered_model_alias("cgan", "challenger", "2")
-    registry.promote(1, instead_of=None, why="good")
+    registry.promote(1, previous=None, why="good")
     assert registry.aliases() == {"champion": 1, "challenger": 2}
-    registry.promote(2, instead_of=1, why="better")
+    registry.promote(2, previous=1, why="better")
     assert registry.aliases() == {"champion": 2}
 
 

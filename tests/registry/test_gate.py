@@ -129,9 +129,9 @@ def test_of_an_equal_generator_every_difference_from_the_champion_is_exactly_not
     params = load_params()
     with open_registry("cgan") as registry:
         version = registry.version(1)
-        match = judging.prepare(registry, version, params)
+        setup = judging.prepare(registry, version, params)
         report = Report("", "", "", [], "")
-        assert judging.judge(report, match, params) == "blocked" and not match.note
+        assert judging.judge(report, setup, params) == "blocked" and not setup.note
     *rows, varied = report.facts["comparison"]
     assert {row["name"] for row in rows} == TOLERATED_LOSSES.keys() and varied["value"] == 1
     assert all((row["value"], row["interval"]) == (0, (0, 0)) for row in rows)
@@ -143,20 +143,20 @@ def test_f52_copies_of_training_images_are_counted_and_real_ones_nobody_trained_
 ) -> None:
     params = load_params()
     with open_registry("cgan") as registry:
-        match = judging.prepare(registry, None, params)
+        setup = judging.prepare(registry, None, params)
     copied = []
-    for part in (match.inputs.train, match.inputs.held_out):
+    for part in (setup.inputs.train, setup.inputs.held_out):
         rows = [(part.tensors.labels == label).nonzero()[:, 0] for label in range(part.classes)]
         picked = torch.stack([rows[label][:15] for label in range(part.classes)], dim=1).flatten()
-        drawn = part.tensors.pixels[picked.repeat(len(match.conditions.asked))]
+        drawn = part.tensors.pixels[picked.repeat(len(setup.conditions.asked))]
 
         class Memory:
             def draw(self, labels: torch.Tensor, _seed: int, drawn: torch.Tensor = drawn) -> Any:
                 return drawn[: len(labels)]
 
-        inputs = replace(match.inputs, model=cast(Any, Memory()))
+        inputs = replace(setup.inputs, model=cast(Any, Memory()))
         report = Report("", "", "", [], "")
-        judging.judge(report, replace(match, inputs=inputs), params)
+        judging.judge(report, replace(setup, inputs=inputs), params)
         copied += [row["value"] for row in report.facts["checks"] if "copies" in row["name"]]
     assert min(copied[:2]) > 0.9 and max(copied[2:]) < 0.2
 

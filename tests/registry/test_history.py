@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from cgan.errors import ModelError
 from cgan.pipeline.registry.client import (
     CHALLENGER,
-    INSTEAD_OF,
+    PREVIOUS_CHAMPION,
     ROLLED_BACK,
     Registry,
     Version,
@@ -75,7 +75,7 @@ def play(acts: list[tuple[int, int]]) -> None:
         client.left, killed = kill_at, False
         try:
             if target:
-                registry.promote(target, instead_of=champion, why="good")
+                registry.promote(target, previous=champion, why="good")
             else:
                 assert registry.rollback("too grey") == (wanted, champion)
         except Killed:
@@ -121,5 +121,7 @@ def test_f72_history_is_a_stack_of_champions_whatever_is_killed(
 def test_lineage_copes_with_what_people_do_in_mlflow(
     before: dict[int, str], champion: int, line: list[int]
 ) -> None:
-    versions = [Version(n, "", {INSTEAD_OF: before[n]} if n in before else {}) for n in range(1, 5)]
+    versions = [
+        Version(n, "", {PREVIOUS_CHAMPION: before[n]} if n in before else {}) for n in range(1, 5)
+    ]
     assert [version.number for version in lineage(versions, champion)] == line

@@ -18,7 +18,7 @@ from cgan.errors import ModelError
 from cgan.images import Images
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
-from cgan.pipeline.registry.client import ANCHOR, Registry, Version, open_registry
+from cgan.pipeline.registry.client import DATA_ACCEPTED_IN, Registry, Version, open_registry
 from cgan.pipeline.registry.decision import agreement_checks, class_mix_check
 from cgan.pipeline.registry.judging import Reference, data_checks
 
@@ -69,7 +69,7 @@ def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(second: Path) -
     assert not report["checks"], "nothing was drawn in vain"
     assert "registry promote 2 --force" in report["summary"]
     with open_registry("cgan") as registry:
-        registry.promote(2, instead_of=1, why="a new catalogue")
+        registry.promote(2, previous=1, why="a new catalogue")
     train(second, "again", 90)
     assert "unlike" not in str(gated()[0]["reasons"])
 
@@ -181,7 +181,13 @@ def test_new_data_of_the_same_kind_are_no_sign_against_anything(second: Path) ->
 
 
 def test_f19_data_are_compared_with_the_champion_s_and_with_those_that_a_person_accepted() -> None:
-    tags = {1: {}, 2: {ANCHOR: "1"}, 3: {ANCHOR: "1"}, 4: {ANCHOR: "4"}, 5: {ANCHOR: "9"}}
+    tags = {
+        1: {},
+        2: {DATA_ACCEPTED_IN: "1"},
+        3: {DATA_ACCEPTED_IN: "1"},
+        4: {DATA_ACCEPTED_IN: "4"},
+        5: {DATA_ACCEPTED_IN: "9"},
+    }
     known = {number: Version(number, "", dict(of)) for number, of in tags.items()}
     registry = cast(Registry, SimpleNamespace(versions=lambda: list(known.values())))
     for champion, numbers in ((1, [1]), (2, [2, 1]), (3, [3, 1]), (4, [4]), (5, [5])):

@@ -104,7 +104,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(ro
     numbers = {"conditional_accuracy": 0.991, "fid_judge": 1.25}
     trained(f"{EVIL} run", "promoted", f"{EVIL} is the first champion.", **numbers)
     with open_registry("cgan") as registry:
-        registry.promote(1, instead_of=None, why="the first")
+        registry.promote(1, previous=None, why="the first")
     text = screen(root)
     assert "version 1, since " in text and "[red]deconv[/red] run · FINISHED" in text
     assert "conditional accuracy 99.1 % · Fréchet distance 1.25" in text

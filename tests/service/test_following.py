@@ -22,7 +22,7 @@ from cgan.model.model_file import load_generator
 from cgan.model.sampling import encode_png
 from cgan.pipeline.registry.client import Registry, open_registry
 from cgan.pipeline.runs.card import known
-from cgan.service.served import Keeper
+from cgan.service.served import GeneratorProvider
 
 
 @pytest.fixture
@@ -39,21 +39,21 @@ def registry(root: Path) -> Iterator[Registry]:
 
 
 def promote(registry: Registry, number: int) -> None:
-    registry.promote(number, instead_of=registry.champion(), why="a test")
+    registry.promote(number, previous=registry.champion(), why="a test")
 
 
-def following(asked: str | None = None) -> Keeper:
-    keeper = Keeper(asked)
-    keeper.look()
-    return keeper
+def following(asked: str | None = None) -> GeneratorProvider:
+    provider = GeneratorProvider(asked)
+    provider.look()
+    return provider
 
 
-def version(keeper: Keeper) -> int | None:
-    return keeper.current.version if keeper.current else None
+def version(provider: GeneratorProvider) -> int | None:
+    return provider.current.version if provider.current else None
 
 
-def source(keeper: Keeper) -> str | None:
-    return keeper.current.generator.source if keeper.current else None
+def source(provider: GeneratorProvider) -> str | None:
+    return provider.current.generator.source if provider.current else None
 
 
 def drawn(root: Path, number: int, seed: int) -> bytes:
@@ -134,13 +134,13 @@ def test_page_and_health_have_the_quality_by_the_evaluation_of_the_champion_s_ru
         report = form if earlier else {"metrics": {"copies": copies}, "context": context}
         registry.client.log_dict(each.run_id, report, "reports/evaluation.json")
     promote(registry, 1)
-    keeper = following()
-    with running(keeper) as client:
+    provider = following()
+    with running(provider) as client:
         words = "Near copies: 25.0 % (real images 1.0 %)."
         assert words in client.get("/").text
         assert client.get("/healthz").json()["model"]["quality"] == words
         promote(registry, 2)
-        keeper.look()
+        provider.look()
         assert client.get("/healthz").json()["model"]["quality"] is None
 
 
@@ -158,17 +158,17 @@ def test_f73_the_projects_generator_does_not_replace_a_champion_that_cannot_be_r
     a_model(root / "models/generator.safetensors", seed=9)
     promote(registry, 1)
     shutil.move("mlartifacts", "elsewhere")
-    keeper = following(asked)
-    assert keeper.current is None
-    assert "version 1 of `cgan`, cannot be loaded" in keeper.problem
-    with running(keeper) as client:
+    provider = following(asked)
+    assert provider.current is None
+    assert "version 1 of `cgan`, cannot be loaded" in provider.problem
+    with running(provider) as client:
         for path in ("/draw?text=1", "/", "/healthz"):
             assert client.get(path).status_code == 503
         refused = client.get("/draw?text=1")
         assert refused.headers["retry-after"] == "1" and "cannot be loaded" in refused.text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # where nobody answers
-    keeper = following(asked)
-    assert keeper.current is None and keeper.problem
+    provider = following(asked)
+    assert provider.current is None and provider.problem
 
 
 def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
@@ -177,20 +177,20 @@ def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
     promote(registry, 1)
     [damaged] = Path("mlartifacts", registry.version(2).run_id).rglob("generator.safetensors")
     whole = damaged.read_bytes()
-    keeper = following()
+    provider = following()
     damaged.write_bytes(whole[:-7])
     promote(registry, 2)
-    keeper.look()
-    assert version(keeper) == 1
+    provider.look()
+    assert version(provider) == 1
     words = "the champion, version 2 of `cgan`, cannot be loaded: models:/cgan/2/"
-    assert keeper.problem.startswith(words), "the same at each look, so it is logged once"
+    assert provider.problem.startswith(words), "the same at each look, so it is logged once"
     damaged.write_bytes(whole)
-    keeper.look()
-    assert (version(keeper), keeper.problem) == (2, "")
+    provider.look()
+    assert (version(provider), provider.problem) == (2, "")
     monkeypatch.setattr("cgan.service.served.Generator.load", Mock(side_effect=MemoryError))
     promote(registry, 1)
-    keeper.look()
-    assert version(keeper) == 2 and "failed (MemoryError)" in keeper.problem
+    provider.look()
+    assert version(provider) == 2 and "failed (MemoryError)" in provider.problem
 
 
 def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
@@ -198,11 +198,11 @@ def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
 ) -> None:
     assert source(following()) == "digits", "the package's own"
     shutil.copyfile("version-2.safetensors", a_model(root / "models/generator.safetensors"))
-    keeper, strict = following(), following("champion")
-    assert source(keeper) == "models/generator.safetensors" and strict.current is None
-    assert "has no champion" in keeper.problem
+    provider, strict = following(), following("champion")
+    assert source(provider) == "models/generator.safetensors" and strict.current is None
+    assert "has no champion" in provider.problem
     promote(registry, 1)
-    for each in (keeper, strict):
+    for each in (provider, strict):
         each.look()
         assert version(each) == 1
 
@@ -212,19 +212,19 @@ def test_a_file_or_address_that_is_no_generator_is_refused_at_once(
 ) -> None:
     for asked in ("nowhere.safetensors", "models:/cgan/7", "runs:/none/generator"):
         with pytest.raises(ModelError):
-            Keeper(asked)
-    keeper = Keeper("models:/cgan/2")
-    assert (keeper.alias, source(keeper)) == (None, "models:/cgan/2")
+            GeneratorProvider(asked)
+    provider = GeneratorProvider("models:/cgan/2")
+    assert (provider.alias, source(provider)) == (None, "models:/cgan/2")
 
 
 def test_without_a_registry_or_without_mlflow_a_file_is_served(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "mlflow.db").unlink()
-    keeper = following()
-    assert (source(keeper), keeper.problem, keeper.alias) == ("digits", "", None)
+    provider = following()
+    assert (source(provider), provider.problem, provider.alias) == ("digits", "", None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///nowhere")  # that no store can have
-    keeper = following("champion")
-    assert keeper.current is None and "migrate-filestore" in keeper.problem
+    provider = following("champion")
+    assert provider.current is None and "migrate-filestore" in provider.problem
     monkeypatch.setattr("cgan.service.served.importlib.util.find_spec", lambda name: None)
-    assert Keeper().alias is None
+    assert GeneratorProvider().alias is None

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.drawing.generator import Generator
-from cgan.service.served import Keeper
+from cgan.service.served import GeneratorProvider
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(model: Path) -> Iterator[httpx.Client]:
-    with running(Keeper(str(model))) as found:
+    with running(GeneratorProvider(str(model))) as found:
         yield found
 
 
@@ -65,7 +65,7 @@ def test_json_holds_the_drawings_of_the_generator(shape: tuple[int, int], tmp_pa
     path = a_model(tmp_path / "generator.safetensors", "deconv", 10, *shape, shape[1], 8, 8)
     generator, labels = Generator.load(path), [2, 0, 2, 9]
     expected = generator.draw(labels * 2, seed=7)
-    with running(Keeper(str(path))) as client:
+    with running(GeneratorProvider(str(path))) as client:
         for scale in (1, 2):
             address = f"/draw?text=2029&seed=7&count=2&scale={scale}&format=json"
             answer = client.get(address)
@@ -181,13 +181,13 @@ def test_the_page_says_what_is_served_how_good_it_is_and_the_addresses_of_its_pi
     tmp_path: Path,
 ) -> None:
     model = a_model(tmp_path / "generator.safetensors", class_names=["<b>", "a cat", *"cdefghij"])
-    with running(Keeper(str(model))) as client:
+    with running(GeneratorProvider(str(model))) as client:
         page = client.get("/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert f"<title>Draw with {model} (" in page.text
         for address in re.findall(r'href="(draw\?[^"]+)"', page.text):
             assert client.get(f"/{address.replace('&amp;', '&')}").status_code == 200
-    with running(Keeper("digits")) as client:
+    with running(GeneratorProvider("digits")) as client:
         page = client.get("/").text
         assert re.search(r"<p>Legible: 99\.\d % ", page)
         assert "99" in client.get("/healthz").json()["model"]["quality"]
@@ -286,7 +286,7 @@ def test_a_connection_that_says_nothing_is_closed(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cgan.service.app.IDLE_S", 0.5)
-    with running(Keeper(str(model))) as client:
+    with running(GeneratorProvider(str(model))) as client:
         place = urlsplit(str(client.base_url))
         with socket.create_connection((str(place.hostname), place.port or 0), 10) as silent:
             assert silent.recv(1) == b""

@@ -98,7 +98,7 @@ def test_a_run_is_kept_in_postgresql_with_its_model(
     with open_registry("cgan") as registry:
         assert registry.shown == f"postgresql+psycopg2://{place}"
         version = registry.register(registry.client.get_run(run.partition("|")[0]), "d")
-        registry.promote(version.number, instead_of=None, why="the first")
+        registry.promote(version.number, previous=None, why="the first")
     with generator_file("models:/cgan@champion") as path:
         assert sha256_of(path) == sha256_of(root / "generator.safetensors")
     written = [path.read_bytes() for path in root.rglob("*") if path.is_file()]

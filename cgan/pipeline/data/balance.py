@@ -36,7 +36,7 @@ from cgan.project import (
     RUN_PAGE,
 )
 from cgan.quality.judge import load_judge
-from cgan.text import listed as listed_names
+from cgan.text import listed
 
 
 def balance(
@@ -62,7 +62,7 @@ def balance(
             f"--model {source} draws {generator.classes} classes of shape {generator.shape}, but the "
             f"project's data has {classes} of shape {expected[1:]}. Train another generator: `dvc repro`."
         )
-    if (reason := spoken_against(str(generator.facts["digest"]))) and not anyway:
+    if (reason := objection_to_drawings(str(generator.facts["digest"]))) and not anyway:
         raise CganError(f"{reason} To write the data anyway, add --anyway.")
     judge, facts = load_judge(JUDGE)
     if facts.get("data_digest") != data.at(rows_of(data, "train")).digest:
@@ -78,23 +78,23 @@ def balance(
     part[rows_of(data, "train")], part[rows_of(data, "val")] = "train", "holdout"
     names = np.array(generator.class_names, object)[labels]
     numbers = np.arange(len(labels)) + 1
-    listed = pd.DataFrame({"row": numbers, "label": labels, "class": names, "part": part})
+    rows = pd.DataFrame({"row": numbers, "label": labels, "class": names, "part": part})
     if data.files:
-        listed["original"] = [*data.files, *[None] * len(lacking)]
-    listed["judge"] = np.concatenate([np.full(count, np.nan), sure.numpy()])
+        rows["original"] = [*data.files, *[None] * len(lacking)]
+    rows["judge"] = np.concatenate([np.full(count, np.nan), sure.numpy()])
     if path.suffix == ".csv":
         column = load_params().validation.label_column
         write_csv(path, pictures, labels.tolist(), column)
     else:
         folders = np.array(class_folders(generator.class_names), object)
-        listed["file"] = _picture_names(folders[labels], data.files, listed)
-        write_folder(path, pictures, listed["file"])
+        rows["file"] = _picture_names(folders[labels], data.files, rows)
+        write_folder(path, pictures, rows["file"])
     for column, before in (("class", "'"), ("original", "./"), ("file", "./")):
-        if column in listed:
+        if column in rows:
             plain = partial(in_spreadsheet, before=before)
-            listed[column] = listed[column].map(plain, na_action="ignore")
+            rows[column] = rows[column].map(plain, na_action="ignore")
     beside = path.with_name(f"{path.stem}.rows.csv")
-    write_text(beside, listed.to_csv(index=False, float_format="%.4f"))
+    write_text(beside, rows.to_csv(index=False, float_format="%.4f"))
     if words := classes_drawn_poorly(generator, data, load_params().gate):
         say(words)
     say(
@@ -120,12 +120,12 @@ def classes_drawn_poorly(generator: Generator, data: Images, limits: GateParams)
             if poor:
                 return (
                     f"Warning: {len(poor):,} of {len(classes):,} classes are drawn poorly: "
-                    f"{listed_names(poor)}. {RUN_PAGE} says what is wrong with them."
+                    f"{listed(poor)}. {RUN_PAGE} says what is wrong with them."
                 )
     return ""
 
 
-def spoken_against(digest: str) -> str:
+def objection_to_drawings(digest: str) -> str:
     """What `cgan evidence` or the gate found against this generator's drawings; empty where nothing is."""
     for path, verdict, words in (
         (EVIDENCE, "harm", f"{EVIDENCE_TEXT}: these drawings harm a classifier."),
@@ -140,12 +140,12 @@ def spoken_against(digest: str) -> str:
 
 
 def _picture_names(
-    folders: NDArray[np.object_], files: Sequence[str], listed: pd.DataFrame
+    folders: NDArray[np.object_], files: Sequence[str], rows: pd.DataFrame
 ) -> pd.Series[str]:
     """`<class>/<name>.png` of each row: an original keeps its name; the row's number tells equal ones apart,
     and is all that rows of a CSV and drawings have."""
-    suffix = listed["row"].map("_{:06d}".format)
-    names = listed["part"] + suffix
+    suffix = rows["row"].map("_{:06d}".format)
+    names = rows["part"] + suffix
     names[: len(files)] = [Path(file).stem for file in files]
     path: pd.Series[str] = folders + "/" + names
     return path.where(~path.duplicated(keep=False), path + suffix) + ".png"

@@ -39,11 +39,11 @@ def validate(
         images, name = sources.read_by(file, source, params)
     except CganError as error:
         if here and isinstance(error, pictures.SizeRequired):
-            from cgan.pipeline.data.foresight import prices
+            from cgan.pipeline.data.foresight import run_times
 
             words = str(error)
             with contextlib.suppress(CganError):  # other faults are said when there is a size
-                words += f" {prices(file, here, error.sizes)}"
+                words += f" {run_times(file, here, error.sizes)}"
             raise CganError(words) from None
         if here or not re.search(r"`(data|validate)\.", str(error)):
             raise

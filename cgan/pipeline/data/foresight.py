@@ -79,7 +79,7 @@ def _held_out(held: Counts, tested: Counts, fraction: float, own_split: bool) ->
     return text
 
 
-def prices(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
+def run_times(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
     """How long a run takes with pictures of these widths and heights, in words. Takes some seconds."""
     predictions = []
     for width, height in sizes:
@@ -114,7 +114,7 @@ def _how_long(training: Images, params: Params, choice: Choice) -> str:
 
 
 def _seconds(training: Images, params: Params, choice: Choice) -> tuple[float, float, float]:
-    """Of the generator's training, or of a sampler's drawings; of judges', and of the rest."""
+    """The seconds of the generator's training, or of a sampler's drawings; of judges', and of the rest."""
     hardware = choose_hardware(choice.params.device, choice.params.precision)
     kimg, gan_train = params.train_judge.total_kimg, params.evaluate.gan_train_kimg
     times = 1 + (1 if gan_train is None else gan_train / kimg)

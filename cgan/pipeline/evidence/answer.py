@@ -70,9 +70,9 @@ CODE_FILES = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py
 
 @dataclass(frozen=True)
 class Options:
-    """Of the command. `folds` or `seeds`: how many rounds, None for what fits the data; `test`: labelled
-    images to be tested on; `drawn`: a folder of drawings in place of the generator's; `quick`: two seeds of
-    short trainings."""
+    """The options of the command. `folds` or `seeds`: how many rounds, None for what fits the data; `test`:
+    labelled images to be tested on; `drawn`: a folder of drawings in place of the generator's; `quick`: two
+    seeds of short trainings."""
 
     per_class: int | None = None
     believed: float = 0.0
@@ -256,7 +256,7 @@ def _drawings(params: Params, options: Options, training: Images, say: Say) -> I
 
 
 def _quick(params: Params, training: Images, test: Images, hardware: Hardware, say: Say) -> Params:
-    """With trainings as short as the time allows; says how wide the interval will be."""
+    """Params with trainings as short as the time allows; says how wide the interval will be."""
     recipe, classifiers = params.train_judge, QUICK_SEEDS * len(METHODS)
     seconds = classifiers * seconds_of_judge(training, recipe, hardware)
     kimg = max(0.1, round(recipe.total_kimg * min(1.0, QUICK_S / seconds), 1))
@@ -272,7 +272,7 @@ def _quick(params: Params, training: Images, test: Images, hardware: Hardware, s
 
 
 def _digest() -> str:
-    """Of the project's generator, whose drawings `cgan balance` then does not use unasked."""
+    """The digest of the project's generator, whose drawings `cgan balance` then does not use unasked."""
     return str(load_generator(GENERATOR)[1]["digest"]) if GENERATOR.is_file() else ""
 
 
@@ -306,7 +306,7 @@ def _carried_out(
     progress: Progress,
     early: bool,
 ) -> list[Outcome]:
-    """Of all rounds; with `early`, of the first ones, where more cannot change the verdict."""
+    """The outcomes of all rounds; with `early`, of the first ones, where more cannot change the verdict."""
     first, recipe, count = rounds[0].training, params.train_judge, len(rounds) * len(METHODS)
     seconds = count * seconds_of_judge(first, recipe, hardware)
     if generators:

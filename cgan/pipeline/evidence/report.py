@@ -172,7 +172,7 @@ def _methods(answers: Outcome, times: int, names: list[str]) -> Table:
 
 
 def _verdict(change: Difference) -> str:
-    """Of a class: an interval that is wide says nothing, not even that there is no difference."""
+    """The verdict on a class: an interval that is wide says nothing, not even that there is no difference."""
     low, high = change.interval
     vague = change.verdict == "no difference" and high - low > WIDE_INTERVAL
     return "cannot tell" if vague else change.verdict

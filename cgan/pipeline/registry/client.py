@@ -39,9 +39,10 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 # and the number of the champion before.
 DIGEST, RUN_NAME = "generator.digest", "run.name"
 VERDICT, SUMMARY = "gate.verdict", "gate.summary"
-SINCE, WHY = "champion.since", "champion.why"
-WHO, INSTEAD_OF = "champion.who", "champion.instead_of"
-ANCHOR = "champion.anchor"  # the last champion up to this one whose data a person accepted
+CHAMPION_SINCE, PROMOTION_REASON = "champion.since", "champion.why"
+PROMOTED_BY, PREVIOUS_CHAMPION = "champion.who", "champion.instead_of"
+# The last champion up to this one whose data a person accepted.
+DATA_ACCEPTED_IN = "champion.anchor"
 CLAIM = "champion.claim"  # of the model: the promotion that is at work, or was the last
 ROLLED_BACK = "registry.rolled_back"
 LAST_VERDICT = "gate.last"  # tag of the model: when the gate decided last, "unchanged" included
@@ -61,24 +62,25 @@ class Version:
         return self.tags.get(VERDICT, "not judged")
 
     @property
-    def anchor(self) -> int:
+    def data_accepted_in(self) -> int:
         """The champion whose data a person accepted last, itself or one before it: itself, too, where an
         older cgan or somebody in MLflow made it champion."""
-        anchor = self.tags.get(ANCHOR, "")
-        return int(anchor) if anchor.isdecimal() else self.number
+        number = self.tags.get(DATA_ACCEPTED_IN, "")
+        return int(number) if number.isdecimal() else self.number
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As a report has it."""
+        """What a report says of it."""
         names = {"run_name": self.tags.get(RUN_NAME, ""), "digest": self.tags.get(DIGEST, "")}
         return {"version": self.number, "run_id": self.run_id, **names}
 
     @property
-    def reign(self) -> str:
+    def champion_line(self) -> str:
         """Since when, why and by whom it is or was champion, in a line."""
-        if SINCE not in self.tags:
+        if CHAMPION_SINCE not in self.tags:
             return f"version {self.number}, made champion by hand in MLflow"
-        since, why, who = (self.tags[tag] for tag in (SINCE, WHY, WHO))
+        tags = CHAMPION_SINCE, PROMOTION_REASON, PROMOTED_BY
+        since, why, who = (self.tags[tag] for tag in tags)
         return f"version {self.number}, since {since}: {why} ({who})"
 
 
@@ -93,7 +95,7 @@ def lineage(versions: Sequence[Version], champion: int | None) -> list[Version]:
         version = unseen.pop(number)  # so that two which name each other end
         if number == champion or ROLLED_BACK not in version.tags:
             line.append(version)
-        before = version.tags.get(INSTEAD_OF, "")
+        before = version.tags.get(PREVIOUS_CHAMPION, "")
         number = int(before) if before.isdecimal() else None
     return line[::-1]
 
@@ -175,9 +177,9 @@ class Registry:
             self.client.set_model_version_tag(self.model, str(number), key, value[:5000])
 
     def promote(
-        self, number: int, *, instead_of: int | None, why: str, by_person: bool = False
+        self, number: int, *, previous: int | None, why: str, by_person: bool = False
     ) -> None:
-        """Make a version the champion, if `instead_of` is it still (None: there is none). A person accepts
+        """Make a version the champion, if `previous` is it still (None: there is none). A person accepts
         its data, too: from then on data are compared with these.
 
         Raises ModelError when another promotion came first; then nothing is changed.
@@ -187,16 +189,19 @@ class Registry:
             if champion == number:
                 return
             self.version(number)
-            if champion != instead_of:
-                raise self._conflict(number, instead_of, champion)
-            anchor = number if by_person or champion is None else self.version(champion).anchor
+            if champion != previous:
+                raise self._conflict(number, previous, champion)
+            accepted = number
+            if champion is not None and not by_person:
+                accepted = self.version(champion).data_accepted_in
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
-            self.tag(number, {INSTEAD_OF: str(champion or "none"), ANCHOR: str(anchor)})
-            self._move(number, why, instead_of)
+            before = str(champion or "none")
+            self.tag(number, {PREVIOUS_CHAMPION: before, DATA_ACCEPTED_IN: str(accepted)})
+            self._set_champion(number, why, previous)
 
     def accept_data(self, number: int) -> None:
         """What a person says of a champion that the gate made: later data are compared with its data."""
-        self.tag(number, {ANCHOR: str(number)})
+        self.tag(number, {DATA_ACCEPTED_IN: str(number)})
 
     def rollback(self, why: str) -> tuple[int, int]:
         """Bring back the champion before this one: the numbers of both. Never to one that was left.
@@ -214,23 +219,26 @@ class Registry:
             former = line[-2].number
             # So that the next gate doesn't promote it again.
             self.tag(champion, {ROLLED_BACK: f"{now()}: {why}"})
-            self._move(former, f"brought back in place of version {champion}: {why}", champion)
+            self._set_champion(
+                former, f"brought back in place of version {champion}: {why}", champion
+            )
             return former, champion
 
-    def _move(self, number: int, why: str, instead_of: int | None) -> None:
+    def _set_champion(self, number: int, why: str, previous: int | None) -> None:
         """Set the alias. MLflow has no call that sets it only if it is what it was, and other machines don't
         see this one's lock: so a promotion claims the model, and looks at both before and after."""
         claim = f"version {number} {uuid.uuid4().hex}"
         self.client.set_registered_model_tag(self.model, CLAIM, claim)
         by = map(store.asked_by().get, ("mlflow.user", "prefect.flow_run_id"))
-        self.tag(number, {SINCE: now(), WHY: why, WHO: ", flow run ".join(filter(None, by))})
+        who = ", flow run ".join(filter(None, by))
+        self.tag(number, {CHAMPION_SINCE: now(), PROMOTION_REASON: why, PROMOTED_BY: who})
         if self.aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
-        if (champion := self.champion()) != instead_of or self._tag_of_model(CLAIM) != claim:
-            raise self._conflict(number, instead_of, champion)
+        if (champion := self.champion()) != previous or self._tag_of_model(CLAIM) != claim:
+            raise self._conflict(number, previous, champion)
         self.client.set_registered_model_alias(self.model, CHAMPION, str(number))
         if (champion := self.champion()) != number or self._tag_of_model(CLAIM) != claim:
-            raise self._conflict(number, instead_of, champion)
+            raise self._conflict(number, previous, champion)
 
     def _conflict(self, number: int, before: int | None, champion: int | None) -> ModelError:
         return ModelError(
@@ -345,7 +353,8 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
 
 
 def evaluation_of(registry: Registry, run_id: str) -> Evaluation | None:
-    """Of the generator that a run trained; None where the run has none, or one that cannot be read."""
+    """The evaluation of the generator that a run trained; None where the run has none, or one that cannot be
+    read."""
     from cgan.evaluation import Evaluation
 
     address = f"runs:/{run_id}/{EVALUATION}"

@@ -58,8 +58,10 @@ def list_() -> None:
         aliases = ", ".join(n for n in numbers if numbers[n] == version.number) or "-"
         typer.echo(f"  {version.number:3}  {aliases:10}  {state:11}  {name}")
     typer.echo("\nChampions, the latest first:")
-    reigns = [f"  {version.reign}" for version in lineage(versions, numbers.get(CHAMPION))]
-    typer.echo("\n".join(reversed(reigns or ["  none yet"])))
+    champions = [
+        f"  {version.champion_line}" for version in lineage(versions, numbers.get(CHAMPION))
+    ]
+    typer.echo("\n".join(reversed(champions or ["  none yet"])))
 
 
 @versions.command()
@@ -80,7 +82,7 @@ def promote(
     with _opened() as registry:
         wanted, champion = registry.version(version), registry.champion()
         if version == champion:
-            if wanted.anchor == version:
+            if wanted.data_accepted_in == version:
                 raise ModelError(
                     f"version {version} of `{registry.model}` is already the champion."
                 )
@@ -93,7 +95,7 @@ def promote(
                 f"version {version} of `{registry.model}` has not passed the gate: {state} "
                 "`--force` promotes it anyway."
             )
-        registry.promote(version, instead_of=champion, why=why, by_person=True)
+        registry.promote(version, previous=champion, why=why, by_person=True)
     typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why}")
 
 

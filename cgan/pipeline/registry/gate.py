@@ -71,25 +71,25 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.pipeline.registry import judging
 
-            match = judging.prepare(registry, champion, params)
+            setup = judging.prepare(registry, champion, params)
             version = registry.register(run, digest)
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
-            judging.keep_at_run(registry, version, match)
-            report = _report(version, champion, [match.note] if match.note else [])
-            if match.doubt:
+            judging.keep_at_run(registry, version, setup)
+            report = _report(version, champion, [setup.note] if setup.note else [])
+            if setup.data_warning:
                 verdict = "blocked"
                 report.reasons = [
-                    f"{match.doubt}. Check the data. If they are right, promote the version yourself: `cgan "
-                    f"registry promote {version.number} --force --why …`. If they are another data set, give "
-                    "its models their own name in `gate.model`"
+                    f"{setup.data_warning}. Check the data. If they are right, promote the version yourself: "
+                    f"`cgan registry promote {version.number} --force --why …`. If they are another data "
+                    "set, give its models their own name in `gate.model`"
                 ]
             else:
-                verdict = judging.judge(report, match, params)
+                verdict = judging.judge(report, setup, params)
             _conclude(report, version, verdict)
             _record(registry, version, report, against)
             if verdict == "passed" and params.gate.promote:
                 why = f"passed the gate: {report.reasons[0]}"
-                registry.promote(version.number, instead_of=number, why=why)
+                registry.promote(version.number, previous=number, why=why)
                 _conclude(report, version, "promoted")
         registry.note_decision()
     where: Path | str = project.GATE_TEXT

@@ -53,24 +53,24 @@ MAX_JUDGED = 5000  # images, at most, that the champion's judge sees
 
 
 @dataclass(frozen=True)
-class Match:
-    """What a challenger is judged by: its inputs, the champion, and the conditions under which both are
+class GateSetup:
+    """How a challenger is judged: its inputs, the champion, and the conditions under which both are
     measured."""
 
     inputs: Inputs
     conditions: Conditions
     champion: GenerativeModel | None = None
-    doubt: str = ""  # why today's data may be wrong
+    data_warning: str = ""  # why today's data may be wrong
     note: str = ""  # for the report, where the champion was trained on other data
 
 
-def prepare(registry: Registry, champion: Version | None, params: Params) -> Match:
+def prepare(registry: Registry, champion: Version | None, params: Params) -> GateSetup:
     """Raises DataError or ModelError for a file that is damaged or of another training, and for a champion
     that cannot be read, or draws something else than what was trained now."""
     compute_deterministically()
     inputs = Inputs.load(params.train.device)
     if champion is None:
-        return Match(inputs, _conditions(inputs, params))
+        return GateSetup(inputs, _conditions(inputs, params))
     name = f"the champion of `{registry.model}`, version {champion.number},"
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
@@ -91,12 +91,12 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
     model = model.to(inputs.model.device)
     conditions = _conditions(inputs, params, model)
     if not other_data:
-        return Match(inputs, conditions, model)
+        return GateSetup(inputs, conditions, model)
     note = (
         f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
         "judge and hold-out, part of which the champion may have been trained on"
     )
-    doubts = []
+    warnings = []
     for version, owner in _accepted_versions(registry, champion):
         try:
             reference = Reference.of(registry, version)
@@ -104,8 +104,8 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Mat
             raise ModelError(f"cannot tell whether the data are like {owner}: {error}") from None
         checks = data_checks(reference, inputs, params.gate, owner)
         if signs := "; ".join(check.in_words() for check in checks if not check.passed):
-            doubts.append(f"the images or labels are unlike {owner} ({signs})")
-    return Match(inputs, conditions, model, doubts[0] if doubts else "", note)
+            warnings.append(f"the images or labels are unlike {owner} ({signs})")
+    return GateSetup(inputs, conditions, model, warnings[0] if warnings else "", note)
 
 
 def _conditions(
@@ -123,8 +123,8 @@ def _accepted_versions(registry: Registry, champion: Version) -> list[tuple[Vers
     cannot drift as far over many nights."""
     found = [(champion, "the champion's")]
     known = {version.number: version for version in registry.versions()}
-    if champion.anchor != champion.number and champion.anchor in known:
-        found.append((known[champion.anchor], f"version {champion.anchor}'s"))
+    if champion.data_accepted_in != champion.number and champion.data_accepted_in in known:
+        found.append((known[champion.data_accepted_in], f"version {champion.data_accepted_in}'s"))
     return found
 
 
@@ -134,21 +134,21 @@ def _what_it_draws(model: GenerativeModel, facts: Facts, *, named: bool) -> str:
     return f"{words} ({', '.join(names)})" if names else words
 
 
-def judge(report: Report, match: Match, params: Params) -> str:
+def judge(report: Report, setup: GateSetup, params: Params) -> str:
     """Evaluate both generators under the same conditions: the verdict, `passed` or `blocked`. Reasons,
     numbers and tables go into the report."""
-    conditions = match.conditions
-    drawn = match.inputs.model.draw(conditions.asked, conditions.params.seed)
+    conditions = setup.conditions
+    drawn = setup.inputs.model.draw(conditions.asked, conditions.params.seed)
     seen = look(conditions.judge, drawn)
     challenger, champion = conditions.measure([drawn], predictions=[seen]), None
-    if match.champion:
-        drawn_before = match.champion.draw(conditions.asked, conditions.params.seed)
+    if setup.champion:
+        drawn_before = setup.champion.draw(conditions.asked, conditions.params.seed)
         champion = conditions.measure([drawn_before])
         report.facts["champion_measured"] = _values(champion)
     appearance = appearance_of(drawn, seen.features, conditions)
-    attack = _attack(match.inputs, params) if params.gate.max_membership_auc else None
+    attack = _attack(setup.inputs, params) if params.gate.max_membership_auc else None
     decision = decide(challenger, champion, appearance, params.gate, attack)
-    context = conditions.context(str(match.inputs.facts["digest"])) | {"replicates": REPLICATES}
+    context = conditions.context(str(setup.inputs.facts["digest"])) | {"replicates": REPLICATES}
     report.facts |= {
         "checks": [asdict(check) for check in decision.checks],
         "comparison": [asdict(check) for check in decision.comparison],
@@ -225,10 +225,10 @@ class Reference:
                 raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None
 
 
-def keep_at_run(registry: Registry, version: Version, match: Match) -> None:
+def keep_at_run(registry: Registry, version: Version, setup: GateSetup) -> None:
     """Store at the run what `Reference.of` reads."""
-    (images, labels), heldout = _all_images(match.inputs), match.inputs.held_out
-    against = match.conditions.against
+    (images, labels), heldout = _all_images(setup.inputs), setup.inputs.held_out
+    against = setup.conditions.against
     real = against.real
     looks = Moments.of_images(images, labels, heldout.classes)
     seen = Moments.of([real.features], heldout.tensors.labels, heldout.classes)

@@ -78,7 +78,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         champion = next((version for version in versions if version.number == served), None)
         if champion:
             run = client.get_run(champion.run_id)
-            yield "Champion", f"{champion.reign} · {_trained(run)}"
+            yield "Champion", f"{champion.champion_line} · {_trained(run)}"
             yield "", _numbers(run)
         else:
             yield "Champion", "none yet: `cgan gate` makes the first"

@@ -64,7 +64,7 @@ class Change:
         return name, real, *values, difference, interval, self.verdict
 
     def _signed(self, difference: float) -> str:
-        """Of shares in percentage points: `+0.4 %`."""
+        """A difference with its sign, of shares in percentage points: `+0.4 %`."""
         if self.metric.is_share:
             return f"{100 * difference:+.1f} %"
         return f"{'+' if difference > 0 else ''}{number(difference)}"
@@ -102,7 +102,7 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
 
 
 def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
-    """Of the metrics that both have."""
+    """The changes of the metrics that both have."""
     changes = list[Change]()
     for key, metric in METRICS.items():
         of_a, of_b = a.score(key), b.score(key)

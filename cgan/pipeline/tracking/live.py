@@ -8,14 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgan.errors import Interrupted
 from cgan.pipeline.tracking import store
-from cgan.pipeline.tracking.run import ENDED_BY, Point, Run
+from cgan.pipeline.tracking.run import ENDED_BY, Point, Run, TrainingRecord
 from cgan.project import SOURCE, project_root
 
 BATCH_S = 1.0  # metrics of this time go in one call
@@ -27,11 +26,11 @@ log = logging.getLogger(__name__)
 
 class Live:
     """A tracker of a training, which waits for MLflow at its end only, and then no longer than PATIENCE_S.
-    `about` is `Run`'s; `load` measures the machine's load, for each probe."""
+    `training` is `Run`'s; `load` measures the machine's load, for each probe."""
 
-    def __init__(self, about: Mapping[str, Any], load: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, training: TrainingRecord, load: Callable[[], Mapping[str, float]]) -> None:
         self.run_id: str | None = None  # once MLflow has given one
-        self._about, self._load, self._now_ms = about, load, int(about["began_ms"])
+        self._training, self._load, self._now_ms = training, load, int(training["began_ms"])
         self._metrics: SimpleQueue[tuple[dict[str, float], int, int]] = SimpleQueue()
         self._images: SimpleQueue[tuple[str, NDArray[np.uint8], int, int]] = SimpleQueue()
         self._uri, self._status, self._ended_by = store.store_uri(project_root()), "RUNNING", ""
@@ -62,7 +61,7 @@ class Live:
         try:
             client = store.open_store(self._uri)
             self._is_loaded.set()
-            run = Run(client, self._about)
+            run = Run(client, self._training)
             client.update_run(run.run_id, status="RUNNING")
             run.describe({})
             run.log_files(sorted(SOURCE.glob("*")), SOURCE.name)
@@ -106,9 +105,9 @@ class Live:
 
 
 @contextlib.contextmanager
-def live_run(about: Mapping[str, Any], load: Callable[[], Mapping[str, float]]) -> Iterator[Live]:
+def live_run(training: TrainingRecord, load: Callable[[], Mapping[str, float]]) -> Iterator[Live]:
     """The run of a training, from its begin to its end."""
-    live, status, ended_by = Live(about, load), "FINISHED", ""
+    live, status, ended_by = Live(training, load), "FINISHED", ""
     try:
         yield live
     except BaseException as error:

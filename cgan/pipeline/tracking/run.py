@@ -12,7 +12,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,22 +40,41 @@ BATCH = 1000  # metrics that MLflow takes in one call
 Point = tuple[str, float, int, int]  # of a metric: name, value, step, time in ms
 
 
+class TrainingRecord(TypedDict, total=False):
+    """What TRAINING says of a training: each fact from the moment at which it is known."""
+
+    run_key: str
+    run_name: str
+    experiment: str
+    began_ms: int
+    ended_ms: int
+    run_id: str | None  # where MLflow has given one
+    params: dict[str, Any]  # flat
+    tags: dict[str, str]
+    dataset: dict[str, Any]  # at least name, path and sha256
+    origin: dict[str, Any]
+    numbers: dict[str, float]  # such as time/training_s
+    training_s: float
+
+
 class Run:
-    """`mlflow_run`: MLflow's run as it was found or made. `reference`: where it is.
+    """`mlflow_run`: MLflow's run as it was found or made. `location`: where it is.
 
-    `about`: run_key, run_name, experiment, began_ms, params (flat), tags, dataset (at least name, path and
-    sha256). All methods raise whatever MLflow raises."""
+    `training`: at least run_key, run_name, experiment and began_ms. All methods raise whatever MLflow
+    raises."""
 
-    def __init__(self, client: MlflowClient, about: Mapping[str, Any]) -> None:
-        experiment, key = store.experiment_id(client, about["experiment"]), about["run_key"]
+    def __init__(self, client: MlflowClient, training: TrainingRecord) -> None:
+        experiment, key = store.experiment_id(client, training["experiment"]), training["run_key"]
         with store.store_locked():  # two at once find one run
             runs = list(client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{key}'"))
             if not runs:
                 tags = {RUN_KEY_TAG: key}
-                runs = [client.create_run(experiment, about["began_ms"], tags, about["run_name"])]
+                runs = [
+                    client.create_run(experiment, training["began_ms"], tags, training["run_name"])
+                ]
         self.mlflow_run = runs[0]
-        self.client, self.about, self.run_id = client, about, self.mlflow_run.info.run_id
-        self.reference = {
+        self.client, self.training, self.run_id = client, training, self.mlflow_run.info.run_id
+        self.location = {
             "run_id": self.run_id,
             "experiment_id": self.mlflow_run.info.experiment_id,
             "tracking_uri": without_credentials(str(client.tracking_uri)),
@@ -64,18 +83,18 @@ class Run:
         self._pictures: list[str] | None = None
 
     def describe(self, tags: Mapping[str, str]) -> None:
-        """Log params, the tags of `about` and these, and the dataset."""
+        """Log params, the tags of `training` and these, and the dataset."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-        known, given = self.mlflow_run.data.params, self.about["params"].items()
+        known, given = self.mlflow_run.data.params, self.training["params"].items()
         # MLflow refuses to change a param; one that changes no result may have another value by now.
         new = [Param(key, str(value)) for key, value in given if key not in known]
         self.client.log_batch(self.run_id, params=new)
-        self.set_tags(self.about["tags"] | tags)
+        self.set_tags(self.training["tags"] | dict(tags))
         # The tag of a failure or a stop, after which the training went on.
         if ENDED_BY in self.mlflow_run.data.tags:
             self.client.delete_tag(self.run_id, ENDED_BY)
-        facts = self.about["dataset"]
+        facts = self.training["dataset"]
         source, profile = json.dumps({"uri": facts["path"]}), json.dumps(facts)
         data = Dataset(facts["name"], facts["sha256"][:12], "local", source, profile=profile)
         context = InputTag("mlflow.data.context", "training")
@@ -168,13 +187,13 @@ def model_of(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
 
 
 @contextlib.contextmanager
-def open_run(about: Mapping[str, Any], command: str = "dvc repro") -> Iterator[Run]:
+def open_run(training: TrainingRecord, command: str = "dvc repro") -> Iterator[Run]:
     """Raises TrackingError where MLflow fails, here or while `command` adds to the run."""
     uri = store.store_uri(project_root())
     try:
-        yield Run(store.open_store(uri), about)
+        yield Run(store.open_store(uri), training)
     except Exception as error:  # of MLflow, of what it imports, of a machine that is full
         raise TrackingError(
-            f"{store.unusable(uri, error)}, so run `{about['run_name']}` is not complete there. Start it, "
+            f"{store.unusable(uri, error)}, so run `{training['run_name']}` is not complete there. Start it, "
             f"or set {store.STORE} to another store, then run `{command}` again: it sends what is missing."
         ) from None

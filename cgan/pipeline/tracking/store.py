@@ -126,8 +126,8 @@ def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Of an experiment, made where there is none. Raises TrackingError where its files are no longer where
-    MLflow looks for them, else whatever MLflow raises."""
+    """The id of an experiment, made where there is none. Raises TrackingError where its files are no longer
+    where MLflow looks for them, else whatever MLflow raises."""
     uri = str(client.tracking_uri)
     with contextlib.nullcontext() if is_server(uri) else store_locked():
         if not (experiment := client.get_experiment_by_name(name)):
