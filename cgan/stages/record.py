@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -25,7 +24,14 @@ from cgan.evaluation import METRICS, RANKED_BY, Evaluation, comparable
 from cgan.files import locked, md5_of, read_json, remove, sha256_of, write_json, write_text
 from cgan.model.file_facts import Facts, read_facts
 from cgan.pipeline.tracking.logged_model import NOTE, save_mlflow_model
-from cgan.pipeline.tracking.run import MEASURED_WITH, WEIGHTS, Run, TrainingRecord, open_run
+from cgan.pipeline.tracking.run import (
+    MEASURED_WITH,
+    WEIGHTS,
+    Run,
+    TrainingRecord,
+    open_run,
+    read_training,
+)
 from cgan.pipeline.tracking.store import PICTURE
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE, STRIP
 from cgan.quality.table import class_table, tracked_values
@@ -42,7 +48,6 @@ FILES = {
     ),
     "networks": (GENERATOR,),
 }
-REFERENCE_KEYS = ("run_key", "run_name", "experiment")  # of TRAINING, in RUN_REFERENCE
 
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -50,8 +55,7 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 def main() -> None:
     evaluation, facts = Evaluation.read(EVALUATION), read_facts(GENERATOR, "generator")
-    contents = read_json(project.TRAINING)
-    training = cast("TrainingRecord", contents)
+    training = read_training()
     if evaluation.generator_digest != facts["digest"]:
         raise ModelError(
             f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "
@@ -62,7 +66,12 @@ def main() -> None:
     with open_run(training) as run:
         send_training(run, int(facts.get("steps", 0)))
         send_results(run, evaluation, facts, numbers)
-    write_json(project.RUN_REFERENCE, {key: contents[key] for key in REFERENCE_KEYS} | run.location)
+    reference = {
+        "run_key": training["run_key"],
+        "run_name": training["run_name"],
+        "experiment": training["experiment"],
+    }
+    write_json(project.RUN_REFERENCE, reference | run.location)
     write_json(project.RECORDED, numbers)
     log.info(
         "Recorded for the run's page in MLflow: %d numbers, tables and pictures.", len(numbers)

@@ -26,7 +26,7 @@ from cgan.downstream.rounds import (
 )
 from cgan.downstream.sets import fill_classes, missing_labels, require_unseen
 from cgan.errors import CganError, DataError, TrackingError
-from cgan.files import locked, read_json, require_writable, sha256_of, write_text
+from cgan.files import locked, require_writable, sha256_of, write_text
 from cgan.images import Images, image_digests, load_images
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.model.model_file import load_generator
@@ -38,7 +38,7 @@ from cgan.pipeline.evidence.report import report_on
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress as progress_of
 from cgan.pipeline.progress import seconds_of_training
-from cgan.pipeline.tracking.run import open_run
+from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import (
     EVIDENCE,
     EVIDENCE_PAGE,
@@ -169,7 +169,7 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
     report.say(say, page)
     if TRAINING.is_file():
         try:
-            with open_run(read_json(TRAINING), "cgan evidence") as run:
+            with open_run(read_training(), "cgan evidence") as run:
                 run.log_files((facts, text, page))
         except TrackingError as error:
             say(f"WARNING: {error}")

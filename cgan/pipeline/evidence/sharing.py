@@ -10,7 +10,7 @@ from cgan.disclosure import sharing
 from cgan.downstream.sharing import Sharing
 from cgan.drawing.generator import Generator
 from cgan.errors import TrackingError
-from cgan.files import read_json, require_writable, write_text
+from cgan.files import require_writable, write_text
 from cgan.images import load_images
 from cgan.markdown import table
 from cgan.model.hardware import compute_deterministically
@@ -21,7 +21,7 @@ from cgan.pipeline.evidence.answer import labelled
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress as progress_of
 from cgan.pipeline.registry.client import now
-from cgan.pipeline.tracking.run import open_run
+from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import (
     DISCRIMINATOR,
     GENERATOR,
@@ -81,7 +81,7 @@ def find_sharing(
     report.say(say, page)
     if TRAINING.is_file():
         try:
-            with open_run(read_json(TRAINING), "cgan sharing") as run:
+            with open_run(read_training(), "cgan sharing") as run:
                 run.log_files((facts, text, page))
         except TrackingError as error:
             say(f"WARNING: {error}")

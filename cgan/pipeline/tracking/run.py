@@ -12,16 +12,17 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cgan.errors import TrackingError
+from cgan.files import read_json
 from cgan.hosts import without_credentials
 from cgan.pipeline.tracking import store
-from cgan.project import project_root
+from cgan.project import TRAINING, project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,6 +56,11 @@ class TrainingRecord(TypedDict, total=False):
     origin: dict[str, Any]
     numbers: dict[str, float]  # such as time/training_s
     training_s: float
+
+
+def read_training() -> TrainingRecord:
+    """Raises CganError for a file that is missing or damaged."""
+    return cast("TrainingRecord", read_json(TRAINING))
 
 
 class Run:
