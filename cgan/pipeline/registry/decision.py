@@ -42,12 +42,10 @@ TOLERATED_LOSSES = {
     "coverage": 0.02,
 }
 
-# The share of the images that would need another class. In simulations, at most .03 % of good data are
-# stopped, and two classes of ten that become a fifth rarer each night are seen in the fifth or sixth
-# (docs/log.md, "The mix of classes").
+# The share of the images that would need another class: in simulations at most .03 % of good data are stopped
+# (docs/log.md, "The mix of classes"). And the share of a class's agreement with labels that may be lost: good
+# data lose none (docs/log/2026-11-29.md, "Data").
 MAX_CLASS_MIX_CHANGE = 0.05
-# The share of a class's agreement with labels that may be lost. Good data lose none
-# (docs/log/2026-11-29.md, "Data").
 MAX_CLASS_AGREEMENT_DROP = 0.05
 
 
@@ -308,9 +306,8 @@ def outlier_check(found: Sequence[Excess], limit: float, names: Sequence[str]) -
     ]
     what = "drawings of a class that look like no real image of it, beyond what chance explains"
     value = max(0.0, found[0].low) if found else 0.0
-    return _at_most(
-        "outliers", what, value, limit, f"{listed(far, 3)}; at most {percent(limit)} more may"
-    )
+    why = f"{listed(far, 3)}; at most {percent(limit)} more may"
+    return _at_most("outliers", what, value, limit, why)
 
 
 def compare(
@@ -369,10 +366,8 @@ def diversity_checks(challenger: Evaluation, champion: Evaluation, least: float)
     for name, part in classes:
         low, high = _joint_interval(part, len(classes))
         what = f"diversity of class {name}, as a fraction of the champion's"
-        check = Check(
-            "diversity_of_champion", what, part.value, least, high >= least, False, (low, high)
-        )
-        checks.append(check)
+        found = part.value, least, high >= least, False, (low, high)
+        checks.append(Check("diversity_of_champion", what, *found))
     return sorted(checks, key=lambda check: (check.passed, check.value))[:1]
 
 
