@@ -62,14 +62,14 @@ class Ours:
         compute_deterministically()
         torch.set_num_threads(threads)
         try:
-            with parts_on_threads(state.parts if threads > 1 else 1) as state.map:
+            with parts_on_threads(state.parts if threads > 1 else 1) as state.map_parts:
                 yield
         finally:
             torch.set_num_threads(before)
             torch.use_deterministic_algorithms(deterministic)
 
     def draw(self, labels: Tensor, seed: int) -> Tensor:
-        network = copy.deepcopy(self.state.average)
+        network = copy.deepcopy(self.state.generator_ema)
         counts = self.feed.labels.cpu().bincount(minlength=network.architecture.classes)
         estimate_batch_norm(network, counts, self.params.seed)
         return draw(network, labels, seed, self.state.hardware.device)

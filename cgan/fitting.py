@@ -34,7 +34,7 @@ from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
 from cgan.training.batches import require_batch
 from cgan.training.fingerprint import fingerprint, result_facts
-from cgan.training.loop import TrainingResult, file_facts, train_generator
+from cgan.training.loop import TrainingResult, file_facts, make_generator
 from cgan.training.monitoring import PROBE
 from cgan.training.state import COLUMNS
 
@@ -185,7 +185,7 @@ def fit(
         checkpoints = Path(folder) / fingerprint(result_facts(p, images, hardware, digest))
     bar = partial(progress_bar, "training", images_a_step=p.batch_size) if progress else iter
     with only_fit_in(checkpoints), deterministic(), catch_ctrl_c() as stopping:
-        result = train_generator(
+        result = make_generator(
             images,
             choice,
             judge=judge,

@@ -30,7 +30,7 @@ from cgan.errors import CganError
 from cgan.evaluation import METRICS, Evaluation, context_differences
 from cgan.files import locked
 from cgan.params.checks import check_params
-from cgan.params.sections import Choices, Params, flatten
+from cgan.params.sections import Params, SweepChoices, flatten
 from cgan.pipeline.params_file import load_params, parse_yaml, set_params
 from cgan.project import EVALUATION, require_project
 from cgan.quality.intervals import difference_of_means
@@ -231,7 +231,7 @@ def _suggest(trial: Any, params: Params) -> Values:
     """Optuna's choice. Floats with three digits: more would make no difference."""
     values: Values = {}
     for key, axis in params.sweep.space.items():
-        if isinstance(axis, Choices):
+        if isinstance(axis, SweepChoices):
             values[key] = trial.suggest_categorical(key, axis.choices)
         else:
             whole = isinstance(axis.low, int) and isinstance(axis.high, int)

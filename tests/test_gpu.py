@@ -24,7 +24,7 @@ from cgan.params.sections import EvaluateParams, JudgeParams, TrainParams
 from cgan.quality.evaluation import evaluate
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.training.loop import train
-from cgan.training.monitoring import Watch
+from cgan.training.monitoring import ProbeMonitor
 
 pytestmark = pytest.mark.gpu
 
@@ -130,7 +130,7 @@ def test_what_is_measured_is_what_the_cpu_measures() -> None:
 def test_a_probe_sees_what_the_cpu_sees() -> None:
     params = chosen(probes=2)
     judge = judge_of()
-    there = train(DATA, params, watch=Watch(judge, DATA, 1)).probes
+    there = train(DATA, params, monitor=ProbeMonitor(judge, DATA, 1)).probes
     assert len(there) == 3 and torch.tensor(there).isfinite().all()
     seen = [look(where, HELD.tensors.pixels).features for where in (judge, judge.cpu())]
     torch.testing.assert_close(*seen, rtol=1e-3, atol=1e-3)

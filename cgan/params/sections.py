@@ -30,8 +30,8 @@ BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Auto = Literal["auto"]
 GeneratorKind = Literal["deconv", "upsample", "embed", "demo", "local_score"]
 Updates = Literal["one_pass", "two_passes", "in_turn"]
-# What a local score sampler depends on, of all params of `train`.
-OF_LOCAL_SCORE = ("generator", "score_cap", "score_sources", "score_window_scale")
+# The params of `train` that a local score sampler depends on.
+LOCAL_SCORE_PARAMS = ("generator", "score_cap", "score_sources", "score_window_scale")
 
 
 class Section(BaseModel):
@@ -147,9 +147,10 @@ class JudgeParams(Section):
 
 
 class TrainChoices(Section):
-    """Stage train: networks, losses, optimizers, length and records of the training.
+    """Stage train, as the user gives it, some params still `auto`: networks, losses, optimizers, length and
+    records of the training.
 
-    What is `auto` depends on the images: `cgan.training.auto` chooses it.
+    What is `auto` depends on the images: `cgan.training.auto.choose` makes `TrainParams` of these.
     """
 
     generator: Literal[Auto, GeneratorKind] = "auto"
@@ -221,7 +222,10 @@ class TrainChoices(Section):
 
 
 class TrainParams(TrainChoices):
-    """`TrainChoices` with a value for each `auto`: what a training is run with."""
+    """Stage train, as a training is run: `TrainChoices` with a value for each `auto` that images decide.
+
+    `device` and `precision`, which depend on the machine, may still be `auto`.
+    """
 
     generator: GeneratorKind
     auxiliary_generator: Weight
@@ -240,7 +244,7 @@ class TrainParams(TrainChoices):
         """The params that this kind of generator depends on, by name."""
         values = self.model_dump()
         if self.generator == "local_score":
-            return {name: values[name] for name in OF_LOCAL_SCORE}
+            return {name: values[name] for name in LOCAL_SCORE_PARAMS}
         return {name: value for name, value in values.items() if not name.startswith("score_")}
 
 
@@ -282,7 +286,7 @@ class GateParams(Section):
     min_judge_accuracy: Share = 0.90
 
 
-class Range(Section):
+class SweepRange(Section):
     """Where a sweep searches for one param: from `low` to `high`. Whole numbers if both are."""
 
     low: int | float
@@ -301,7 +305,7 @@ class Range(Section):
         return value != "auto" and bool(self.low <= value <= self.high)
 
 
-class Choices(Section):
+class SweepChoices(Section):
     """The values of one param that a sweep tries."""
 
     choices: list[bool | int | float | str] = Field(min_length=2)
@@ -311,12 +315,15 @@ class Choices(Section):
 
 
 def _kind(value: Any) -> str:
-    has_choices = isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value)
+    has_choices = isinstance(value, SweepChoices) or (
+        isinstance(value, dict) and "choices" in value
+    )
     return "choices" if has_choices else "range"
 
 
 Space = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)
+    Annotated[SweepRange, Tag("range")] | Annotated[SweepChoices, Tag("choices")],
+    Discriminator(_kind),
 ]
 
 
@@ -335,11 +342,11 @@ class SweepParams(Section):
     space: Annotated[
         dict[Annotated[str, AfterValidator(_check_searched)], Space], Field(min_length=1)
     ] = {
-        "train.lr": Range(low=1.5e-3, high=1.2e-2, log=True),
-        "train.generator_width": Choices(choices=[8, 12, 16, 24]),
-        "train.discriminator_width": Choices(choices=[8, 12, 16, 24]),
-        "train.auxiliary_discriminator": Range(low=0.5, high=4.0),
-        "train.ema_half_life_kimg": Range(low=2.0, high=30.0, log=True),
+        "train.lr": SweepRange(low=1.5e-3, high=1.2e-2, log=True),
+        "train.generator_width": SweepChoices(choices=[8, 12, 16, 24]),
+        "train.discriminator_width": SweepChoices(choices=[8, 12, 16, 24]),
+        "train.auxiliary_discriminator": SweepRange(low=0.5, high=4.0),
+        "train.ema_half_life_kimg": SweepRange(low=2.0, high=30.0, log=True),
     }
 
 

@@ -58,7 +58,7 @@ from cgan.stages.runner import log, run_stage
 from cgan.text import duration
 from cgan.training.auto import choose
 from cgan.training.fingerprint import fingerprint, result_facts
-from cgan.training.loop import Divergence, TrainingResult, file_facts, train_generator
+from cgan.training.loop import Divergence, TrainingResult, file_facts, make_generator
 from cgan.training.monitoring import PROBE
 from cgan.training.state import COLUMNS
 
@@ -104,7 +104,7 @@ def main() -> None:
         with tracked_training(folder, training, load) as live:
             log.info("Drawings and curves as they come: `cgan ui`, run %s.", training["run_name"])
             try:
-                trained = train_generator(
+                trained = make_generator(
                     data,
                     choice,
                     judge=judge,

@@ -5,7 +5,8 @@ help: those whose images lie far apart, because a discriminator memorises them, 
 hard to tell apart, such as photographs. There the discriminator sees each image shifted, and the generator
 has a class loss of its own. For images like digits that would cost variety and gain nothing. Distances tell
 such sets better than the number of images does: 5,000 digits need no help, and 2,000 characters of three
-alphabets do, though each alphabet has more images than each digit. docs/log.md has the trials.
+alphabets do, though each alphabet has more images than each digit. Below, (day, heading) is the entry of
+docs/log.md, or of docs/log/, that has the trial.
 """
 
 import math
@@ -30,9 +31,10 @@ from cgan.params.sections import TrainChoices, TrainParams
 from cgan.settings import setting
 from cgan.text import listed, percent
 
-R1_GAMMA = 0.3
+R1_GAMMA = 0.3  # (2026-11, "Quality: paid")
 BATCH_SIZE = 96
-EASY_IMAGES = {
+# Easy: images that lie near others of their class (2026-11-26, "one pass for both networks, built").
+PARAMS_FOR_EASY_IMAGES = {
     "generator": "deconv",
     "auxiliary_generator": 0.0,
     "class_logit_weight": 1.25,
@@ -42,24 +44,34 @@ EASY_IMAGES = {
     "batch_size": BATCH_SIZE,
     "total_kimg": 160.0,
 }
-HARD_IMAGES = {
+# Hard: images that lie far apart, or whose classes are hard to tell apart; in place of those above
+# (2026-11-28, "classes that look alike, and nearest fakes").
+PARAMS_FOR_HARD_IMAGES = {
     "auxiliary_generator": 0.5,
     "class_logit_weight": 1.0,
     "updates": "two_passes",
     "total_kimg": 190.0,
 }
-# Takes the same time; what it draws is less legible.
-HARD_IMAGES_IN_ONE_PASS = {"class_logit_weight": 2.5, "total_kimg": 240.0}
-SHIFT_FRACTION = 0.07  # of the side: `max_shift` for hard images
-MIN_SIDE_TO_SHIFT = 16  # pixels: in smaller images the shifted edge is too much of the whole
-# Root mean square of the difference of horizontally neighbouring pixels in [-1, 1].
+# The same where the params ask for one pass: the same time, and less legible drawings (2026-11-26, "a quicker
+# judge, and images that lie far apart").
+PARAMS_FOR_HARD_IMAGES_IN_ONE_PASS = {"class_logit_weight": 2.5, "total_kimg": 240.0}
+# `max_shift` for hard images, as a fraction of the side (2026-11-26, the same entry).
+SHIFT_FRACTION = 0.07
+# Pixels: in smaller images the shifted edge is too much of the whole (digits of 8×8 lose by a shift of one
+# pixel, same entry). The limit itself is chosen by hand.
+MIN_SIDE_TO_SHIFT = 16
+# Root mean square of the difference of horizontally neighbouring pixels in [-1, 1] (2026-11-29, "photographs,
+# another try").
 CONTRAST_OF_DIGITS = 0.39
-MAX_DISTANCE_OF_EASY = 0.53
-# Nearest neighbours of another class, as a part of those that chance would give: with more, classes are hard
-# to tell apart.
-MAX_OTHER_CLASS_OF_EASY = 0.5
+# `Neighbours.distance`, between 5,000 digits (.51) and 1,000 (.56), which need help (2026-11-26, "a quicker
+# judge, and images that lie far apart").
+MAX_EASY_DISTANCE = 0.53
+# How often the nearest image is of another class, as a fraction of how often by chance: with more, classes
+# are hard to tell apart. Chosen by hand, from digits (.06 of another class) and photographs (.72; 2026-11-28,
+# "classes that look alike, and nearest fakes").
+MAX_EASY_OTHER_CLASS = 0.5
 # `auto` takes no sampler that needs more than MAX_JUDGED_S seconds of a core to draw JUDGED_PER_CLASS images
-# of each class, the fewest that are judged.
+# of each class, the fewest that are judged. Chosen by hand.
 JUDGED_PER_CLASS, MAX_JUDGED_S = 100, 1200.0
 # At most so many images: whose neighbours are sought, among which, and made smaller at once.
 QUERIES, SAMPLE, CHUNK = 1000, 4000, 100
@@ -68,7 +80,7 @@ MAX_SIDE = 32  # pixels: larger images are made smaller, so that 4,000 fit into 
 
 @dataclass(frozen=True)
 class Choice:
-    """The params of a training with a value for each `auto`, and why these."""
+    """What `auto` became: the params of a training with a value for each, and why these."""
 
     params: TrainParams
     chosen: str
@@ -102,12 +114,12 @@ def choose(params: TrainChoices, images: Images) -> Choice:
 def choose_gan(params: TrainChoices, images: Images) -> Choice:
     """A value for each `auto` of a GAN, even where a sampler would suit the images."""
     found = neighbours(images)
-    rules: Mapping[str, Any] = EASY_IMAGES
+    rules: Mapping[str, Any] = PARAMS_FOR_EASY_IMAGES
     advice = advice_on_hard_images() if found.hard and params.total_kimg == "auto" else ""
     if found.hard:
         side = min(images.shape[1:])
         shift = round(SHIFT_FRACTION * side) if side >= MIN_SIDE_TO_SHIFT else 0
-        rules = EASY_IMAGES | HARD_IMAGES | {"max_shift": shift}
+        rules = PARAMS_FOR_EASY_IMAGES | PARAMS_FOR_HARD_IMAGES | {"max_shift": shift}
         every_nth = math.ceil(len(images) / SAMPLE)  # not the first ones: a CSV can be sorted
         sample = images.tensors.pixels[::every_nth]
         if photographs(sample):
@@ -116,7 +128,7 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
                 rules |= {"r1_gamma": r1_gamma(sample)}
                 advice = advice_on_photographs()
         if params.updates == "one_pass":
-            rules |= HARD_IMAGES_IN_ONE_PASS
+            rules |= PARAMS_FOR_HARD_IMAGES_IN_ONE_PASS
     batch_size = batch_size_for(len(images), params.cpu_parts)
     resolved = resolve(params, {**rules, "batch_size": batch_size})
     of_images = [name for name in rules if name != "batch_size" and getattr(params, name) == "auto"]
@@ -181,7 +193,7 @@ def choose_sampler(params: TrainChoices, images: Images, why: str) -> Choice:
     settings = replace(fitted, **chosen)
     score = {f"score_{key}": getattr(settings, key) for key in named}
     batch_size = batch_size_for(len(images), params.cpu_parts)  # unused, but TrainParams needs one
-    rules = EASY_IMAGES | score | {"batch_size": batch_size}
+    rules = PARAMS_FOR_EASY_IMAGES | score | {"batch_size": batch_size}
     resolved = resolve(params.model_copy(update={"generator": "local_score"}), rules)
     generator = f"generator local_score ({why}), " if params.generator == "auto" else ""
     return Choice(resolved, generator + words, advice_on_local_score(), settings)
@@ -201,7 +213,7 @@ def r1_gamma(images: Tensor) -> float:
     return float(f"{R1_GAMMA * relative**2:.1g}")
 
 
-def resolve(params: TrainChoices, rules: Mapping[str, Any] = EASY_IMAGES) -> TrainParams:
+def resolve(params: TrainChoices, rules: Mapping[str, Any] = PARAMS_FOR_EASY_IMAGES) -> TrainParams:
     """The params, with the value from `rules` in the place of each `auto`."""
     values, rules = params.model_dump(), dict(rules)
     if params.discriminator == "demo":  # which has no class logits
@@ -227,11 +239,13 @@ class Neighbours(NamedTuple):
 
     @property
     def classes_alike(self) -> bool:
-        return 1 - self.same_class > MAX_OTHER_CLASS_OF_EASY * (1 - self.chance)
+        """Whether the classes are hard to tell apart by their pixels."""
+        return 1 - self.same_class > MAX_EASY_OTHER_CLASS * (1 - self.chance)
 
     @property
     def hard(self) -> bool:
-        return self.distance > MAX_DISTANCE_OF_EASY or self.classes_alike
+        """Whether a GAN needs help with such images."""
+        return self.distance > MAX_EASY_DISTANCE or self.classes_alike
 
 
 def neighbours(images: Images) -> Neighbours:

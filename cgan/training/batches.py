@@ -129,7 +129,7 @@ def learning_rate(params: TrainParams, step: int) -> float:
     return params.lr * (1 - decayed * (1 - params.final_lr_fraction))
 
 
-def average_weight(params: TrainParams, step: int) -> float:
+def ema_weight(params: TrainParams, step: int) -> float:
     """Weight of the newest generator in the average.
 
     The average forgets half in `ema_half_life_kimg` (as in StyleGAN2's code). At first it forgets faster,

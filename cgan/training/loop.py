@@ -1,7 +1,7 @@
 """From images to a generator: the loop of a training, or a sampler that needs none.
 
-`cgan.fit` and the stage train call `train_generator`. `train` is the loop: steps, records, previews, probes,
-checkpoints, and when to stop.
+`cgan.fit` and the stage train call `make_generator`, which trains a GAN or makes a sampler. `train` is the
+loop of the GAN's training: steps, records, previews, probes, checkpoints, and when to stop.
 """
 
 import logging
@@ -36,7 +36,7 @@ from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 from cgan.training.fingerprint import data_facts
 from cgan.training.monitoring import (
     WARM_UP_KIMG,
-    Watch,
+    ProbeMonitor,
     load_previews,
     preview,
     preview_steps,
@@ -46,9 +46,9 @@ from cgan.training.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
 from cgan.training.update import train_step
 
 # The discriminator has won for good where it recognises at least this share of the reals, and of the fakes,
-# in each of the last PINNED_RECORDS records.
-PINNED_ACCURACY, PINNED_RECORDS = 0.995, 10
-PREVIEW_COLUMNS, PREVIEW_CLASSES = 4, 20  # of a sampler
+# in each of the last WON_RECORDS records. Both are chosen by hand: a lead that it loses again ends nothing.
+WON_ACCURACY, WON_RECORDS = 0.995, 10
+SAMPLER_PREVIEW_COLUMNS, SAMPLER_PREVIEW_CLASSES = 4, 20
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Divergence(TrainingError):  # noqa: N818 - like StopIteration
         )
 
 
-def train_generator(
+def make_generator(
     images: Images,
     choice: Choice,
     *,
@@ -91,7 +91,7 @@ def train_generator(
     stopping: Callable[[], bool] = lambda: False,
     keep_partial: bool = False,
 ) -> TrainingResult:
-    """A generator of these images by `choice`, the params that `cgan.training.auto.choose` found for them.
+    """Train a GAN, or make a sampler, as `choice` says: the params that `cgan.training.auto.choose` found.
 
     With a `judge` there are probes. The other arguments, and what is raised, are those of `train`. A sampler
     takes a moment: it has no discriminator, records or previews.
@@ -105,9 +105,9 @@ def train_generator(
     params = choice.params
     if not choice.sampler:
         device = choose_hardware(params.device, params.precision).device
-        watch = Watch(judge.to(device), images, params.seed) if judge else None
+        monitor = ProbeMonitor(judge.to(device), images, params.seed) if judge else None
         return train(
-            images, params, tracker, folder, progress, stopping, watch, keep_partial=keep_partial
+            images, params, tracker, folder, progress, stopping, monitor, keep_partial=keep_partial
         )
     started = time.perf_counter()
     sampler = sampler_of(images, choice)
@@ -125,13 +125,13 @@ def train(
     folder: Path | None = None,
     progress: Callable[[range], Iterator[int]] = iter,
     stopping: Callable[[], bool] = lambda: False,
-    watch: Watch | None = None,
+    monitor: ProbeMonitor | None = None,
     keep_partial: bool = False,
 ) -> TrainingResult:
     """Train a conditional GAN on `data` (uint8 images, int64 labels).
 
     `folder` holds checkpoints and previews. A training goes on from the checkpoint that it finds there;
-    without a folder it saves none. `stopping` is asked after every step; `watch` probes quality.
+    without a folder it saves none. `stopping` is asked after every step; `monitor` probes quality.
 
     When `stopping` says so, it saves a checkpoint and raises Interrupted, or with `keep_partial` returns
     what was trained so far. Raises ParamsError when params and data don't fit, and Divergence when a loss is
@@ -150,7 +150,7 @@ def train(
     preview_at = preview_steps(params.previews, params.total_steps)
     previews = load_previews(folder)
     probe_steps = set[int]()
-    if watch and params.probes:  # step 0, and as many more at equal distances up to the last step
+    if monitor and params.probes:  # step 0, and as many more at equal distances up to the last step
         numbers = range(params.probes + 1)
         probe_steps = {round(params.total_steps * n / params.probes) for n in numbers}
 
@@ -167,12 +167,12 @@ def train(
             tracker.log_image(BY_STEP, picture, step)
             if step == params.total_steps:
                 tracker.log_image(AT_THE_END, picture, step)
-        if watch and step in probe_steps:
-            tracker.log_metrics(probe(state, watch), step)
+        if monitor and step in probe_steps:
+            tracker.log_metrics(probe(state, monitor), step)
 
     if state.step == 0:  # the probe first: MLflow compares two runs by what was logged first
         preview_and_probe()
-    with parts_on_threads(state.parts) as state.map:
+    with parts_on_threads(state.parts) as state.map_parts:
         start, started = state.step, time.perf_counter()
         for _ in progress(range(start, params.total_steps)):
             train_step(state, feed)
@@ -193,9 +193,9 @@ def train(
                 raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
         wall_time_s = time.perf_counter() - started
         counts = data.tensors.counts
-        estimate_batch_norm(state.average, counts, params.seed)
+        estimate_batch_norm(state.generator_ema, counts, params.seed)
     return TrainingResult(
-        state.average.cpu(),
+        state.generator_ema.cpu(),
         state.discriminator.cpu().eval().requires_grad_(False),
         state.history,
         state.probes,
@@ -230,22 +230,22 @@ def check_balance(state: TrainState) -> None:
     """Raise Divergence when the discriminator has won for good: in every one of the last records it tells
     nearly all fakes from reals."""
     reals, fakes = (COLUMNS.index(f"accuracy/discriminator_{kind}") for kind in ("real", "fake"))
-    last = [min(row[reals], row[fakes]) for row in state.history[-PINNED_RECORDS:]]
-    if state.kimg > WARM_UP_KIMG and len(last) == PINNED_RECORDS and min(last) >= PINNED_ACCURACY:
+    last = [min(row[reals], row[fakes]) for row in state.history[-WON_RECORDS:]]
+    if state.kimg > WARM_UP_KIMG and len(last) == WON_RECORDS and min(last) >= WON_ACCURACY:
         raise Divergence(
             state.step,
-            f"the discriminator tells fakes from reals in at least {percent(PINNED_ACCURACY)} of all cases "
-            f"in each of the last {PINNED_RECORDS} records, so the generator no longer learns",
+            f"the discriminator tells fakes from reals in at least {percent(WON_ACCURACY)} of all cases "
+            f"in each of the last {WON_RECORDS} records, so the generator no longer learns",
             f"Lower {setting('train.lr')}, raise {setting('train.r1_gamma')}, or check the data with `cgan "
             "validate FILE`.",
         )
 
 
-def probe(state: TrainState, watch: Watch) -> dict[str, float]:
-    """Quality of the averaged generator now. Raises Divergence when it has collapsed or learns nothing."""
-    quality = watch.probe(state.average)
+def probe(state: TrainState, monitor: ProbeMonitor) -> dict[str, float]:
+    """Quality of the generator's EMA now. Raises Divergence when it has collapsed or learns nothing."""
+    quality = monitor.probe(state.generator_ema)
     state.probes.append([state.step, state.kimg, *quality.values()])
-    if problem := watch.problem(state.probes, state.params.total_kimg):
+    if problem := monitor.problem(state.probes, state.params.total_kimg):
         advice = (
             f"Lower {setting('train.lr')} or {setting('train.class_logit_weight')}, raise "
             f"{setting('train.r1_gamma')}, or, with few images, set {setting('train.updates', 'two_passes')}."
@@ -274,7 +274,7 @@ def file_facts(result: TrainingResult, choice: Choice, images: Images) -> dict[s
 
 def sampler_preview(sampler: GenerativeModel, class_names: list[str], seed: int) -> Picture:
     """Drawings of the first classes, a row a class with its name."""
-    names = class_names[:PREVIEW_CLASSES]
-    labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)
+    names = class_names[:SAMPLER_PREVIEW_CLASSES]
+    labels = torch.arange(len(names)).repeat_interleave(SAMPLER_PREVIEW_COLUMNS)
     drawings = sampler.draw(labels, seed).unflatten(0, (len(names), -1))
     return with_names(image_grid(drawings), names)

@@ -1,6 +1,6 @@
 """What is looked at between the steps: previews, light probes of quality, signs of failure.
 
-None of it changes the training. A probe draws 1,000 images and looks at them through the judge, as
+None of it changes the training. A probe draws 1,000 images and looks at their features in the judge, as
 `evaluate` does with ten times as many. Three signs end a training: the discriminator wins for good, a
 class is drawn as one and the same picture, or the drawings show the class asked for by chance alone.
 """
@@ -22,10 +22,19 @@ from cgan.training.state import TrainState
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
 DRAWINGS = 1000  # of a probe
-COMPARED = 50  # classes at most whose variety is compared, with at least DRAWINGS / 50 = 20 drawings of each
-LEAST_DIVERSITY = 0.25  # as a part of the diversity of real images of the class
-BAD_PROBES = 2  # in a row
-WARM_UP_KIMG = 32.0  # a young generator draws one blob a class, and its discriminator knows it
+# At most so many classes have their diversity measured, so that each has DRAWINGS / 50 = 20 drawings: of too
+# few, any class would seem collapsed (docs/log.md, 2026-11-30, "1 to 1,000 classes, and groups").
+MAX_DIVERSITY_CLASSES = 50
+# The least diversity of a class, as a fraction of that of its real images. Chosen by hand: healthy trainings
+# had .55 to 1.34 (same entry).
+MIN_DIVERSITY = 0.25
+# Chosen by hand: so many probes in a row have to show a problem, so that a single unlucky one ends nothing.
+BAD_PROBES = 2
+# Before that, nothing is taken for a failure: a young generator draws one blob a class, and its discriminator
+# tells it from reals. Chosen by hand: 500 steps of 64 images.
+WARM_UP_KIMG = 32.0
+# Chosen by hand, for a preview soon after the start.
+EARLY_PREVIEW_STEP = 200
 
 # The columns of a probe's record.
 PROBE = (
@@ -36,10 +45,11 @@ PROBE = (
 )
 
 
-class Watch:
-    """Probes of one training, with its own judge and training images; nothing is held out.
+class ProbeMonitor:
+    """Probes the quality of a generator during its training, and says when it has failed.
 
-    Of more than COMPARED classes, the variety of only that many is compared, always the same ones.
+    It compares drawings with training images, by the features of `judge`; nothing is held out. Of more than
+    MAX_DIVERSITY_CLASSES classes, the diversity of only that many is measured, always of the same ones.
     """
 
     def __init__(self, judge: Judge, data: Images, seed: int) -> None:
@@ -47,15 +57,18 @@ class Watch:
         random = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data), generator=random)
         present, with_several = (counts > 0).nonzero()[:, 0], (counts > 1).nonzero()[:, 0]
-        compared = with_several[torch.randperm(len(with_several), generator=random)[:COMPARED]]
+        shuffled = with_several[torch.randperm(len(with_several), generator=random)]
+        measured = shuffled[:MAX_DIVERSITY_CLASSES]
         self.judge, self.names, self.seed = judge, data.class_names, seed
         self.classes = len(present)
-        self.asked = present[torch.arange(DRAWINGS) % len(present)]
-        if len(present) > COMPARED:
-            self.asked = torch.cat([self.asked, compared.repeat(DRAWINGS // COMPARED)])
-        self.real = look(judge, pixels[order[: 2 * DRAWINGS]]).features
-        per_class = 2 * DRAWINGS // max(1, len(compared))
-        rows_by_class = [order[labels[order] == label][:per_class] for label in compared]
+        # Of the drawings of a probe: DRAWINGS of all classes in turn, then more of those measured.
+        self.labels = present[torch.arange(DRAWINGS) % len(present)]
+        if len(present) > MAX_DIVERSITY_CLASSES:
+            more = measured.repeat(DRAWINGS // MAX_DIVERSITY_CLASSES)
+            self.labels = torch.cat([self.labels, more])
+        self.real_features = look(judge, pixels[order[: 2 * DRAWINGS]]).features
+        per_class = 2 * DRAWINGS // max(1, len(measured))
+        rows_by_class = [order[labels[order] == label][:per_class] for label in measured]
         rows = torch.cat(rows_by_class) if rows_by_class else order[:0]
         features = look(judge, pixels[rows]).features
         self.real_diversity = diversity(features, labels[rows], data.classes)
@@ -64,8 +77,8 @@ class Watch:
     def probe(self, generator: GeneratorNetwork) -> dict[str, float]:
         """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
         device = next(generator.parameters()).device
-        judged = look(self.judge, draw(generator, self.asked, self.seed, device))
-        drawn_diversity = diversity(judged.features, self.asked, len(self.names))
+        judged = look(self.judge, draw(generator, self.labels, self.seed, device))
+        drawn_diversity = diversity(judged.features, self.labels, len(self.names))
         relative = {
             label: drawn / real
             for label, (drawn, real) in enumerate(
@@ -77,8 +90,8 @@ class Watch:
             relative = {0: 1.0}
         self.worst_class = min(relative, key=lambda label: relative[label])
         values = (
-            (judged.classes == self.asked)[:DRAWINGS].double().mean().item(),
-            frechet_distance(self.real, judged.features[:DRAWINGS]),
+            (judged.classes == self.labels)[:DRAWINGS].double().mean().item(),
+            frechet_distance(self.real_features, judged.features[:DRAWINGS]),
             sum(relative.values()) / len(relative),
             relative[self.worst_class],
         )
@@ -104,18 +117,18 @@ class Watch:
                 f"only {percent(accuracy)} of the drawings show the class asked for, and chance alone gives "
                 f"{percent(chance)}"
             )
-        if worst < LEAST_DIVERSITY:
+        if worst < MIN_DIVERSITY:
             return (
                 f"mode collapse: drawings of class {self.names[self.worst_class]} vary {worst:.2f} times as "
-                f"much as real images (expected: at least {LEAST_DIVERSITY})"
+                f"much as real images (expected: at least {MIN_DIVERSITY})"
             )
         return None
 
 
 def preview_steps(count: int, total_steps: int) -> set[int]:
-    """Steps 0, before the first update, and 200; then each by a constant factor later than the one before, up
-    to the last step; at most `count` of them."""
-    early = [step for step in (0, 200) if step <= total_steps][:count]
+    """The steps at which previews are made, at most `count`: 0, which is before the first update, and
+    EARLY_PREVIEW_STEP; then each by a constant factor later than the one before, up to the last step."""
+    early = [step for step in (0, EARLY_PREVIEW_STEP) if step <= total_steps][:count]
     if count <= len(early):
         return set(early)
     later = np.geomspace(max(early[-1], 1), total_steps, count - len(early) + 1)[1:]
@@ -124,13 +137,13 @@ def preview_steps(count: int, total_steps: int) -> set[int]:
 
 @torch.no_grad()
 def preview(state: TrainState, names: list[str]) -> Picture:
-    """Drawings of the averaged generator: a row a class (the first 50) with its name, and a column a latent,
+    """Drawings of the generator's EMA: a row a class (the first 50) with its name, and a column a latent,
     always the same ones."""
     p, names, device = state.params, names[:PREVIEW_CLASSES], state.hardware.device
     random = torch.Generator().manual_seed(p.seed)
     latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=random).repeat(len(names), 1)
     labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)
-    images = to_uint8(state.average(latents.to(device), labels.to(device)))
+    images = to_uint8(state.generator_ema(latents.to(device), labels.to(device)))
     return with_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), names)
 
 

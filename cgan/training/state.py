@@ -1,4 +1,4 @@
-"""All that a training changes: networks, optimizers, the averaged generator, and its records."""
+"""All that a training changes: networks, optimizers, the generator's EMA, and the records."""
 
 import copy
 from collections.abc import Mapping
@@ -27,8 +27,12 @@ STATS = (
     "accuracy/discriminator_fake",
 )
 COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
-# The attributes of a state that a checkpoint holds, the records aside.
-NETWORKS = ("generator", "discriminator", "average")
+# What a checkpoint holds: each network's name in it, and the attribute of the state; optimizers and records.
+NETWORKS = {
+    "generator": "generator",
+    "discriminator": "discriminator",
+    "average": "generator_ema",
+}
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 RECORDS = ("history", "probes")
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
@@ -41,7 +45,10 @@ def weights_of(optimizer: Optimizer) -> list[Tensor]:
 
 
 class TrainState:
-    """Both networks, the averaged generator, both optimizers, and what was recorded so far."""
+    """Both networks, both optimizers, the EMA of the generator, and what was recorded so far.
+
+    `generator_ema` is an exponential moving average of the generator's weights, which is what draws.
+    """
 
     def __init__(self, data: Images, params: TrainParams, hardware: Hardware) -> None:
         p, device, (_, channels, height, width) = params, hardware.device, data.pixels.shape
@@ -58,7 +65,8 @@ class TrainState:
             torch.manual_seed(p.seed)
             self.generator: GeneratorNetwork = build_generator(generator).to(device)
             self.discriminator: DiscriminatorNetwork = build_discriminator(discriminator).to(device)
-        self.average: GeneratorNetwork = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        ema: GeneratorNetwork = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.generator_ema = ema
         self.params, self.hardware = params, hardware
         self.generator_optimizer = self._optimizer(self.generator)
         self.discriminator_optimizer = self._optimizer(self.discriminator)
@@ -68,14 +76,14 @@ class TrainState:
         for _ in range(1, self.parts):
             pair = sharing_weights(self.generator), sharing_weights(self.discriminator)
             self.networks.append(pair)
-        self.map: Map = map
+        self.map_parts: Map = map  # what works on a batch's parts; in the loop, on threads
         self.step = 0
         self.stats = torch.zeros(p.log_every, len(STATS), device=device)
         self.history: list[list[float]] = []
         self.probes: list[list[float]] = []  # step, kimg, and what was measured there
-        self._averages, self._newest = (
+        self._ema_tensors, self._tensors = (
             [t for t in network.state_dict().values() if t.is_floating_point()]
-            for network in (self.average, self.generator)
+            for network in (self.generator_ema, self.generator)
         )
 
     def _optimizer(self, network: nn.Module) -> Optimizer:
@@ -104,19 +112,19 @@ class TrainState:
                 group["lr"] = rate
 
     @torch.no_grad()
-    def update_average(self, weight: float) -> None:
-        """average += weight · (generator - average), over weights and batch-norm statistics."""
-        change = torch._foreach_sub(self._newest, self._averages)
+    def update_ema(self, weight: float) -> None:
+        """ema += weight · (generator - ema), over weights and batch-norm statistics."""
+        change = torch._foreach_sub(self._tensors, self._ema_tensors)
         torch._foreach_mul_(change, weight)
-        torch._foreach_add_(self._averages, change)
+        torch._foreach_add_(self._ema_tensors, change)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a resumed training needs, by name."""
         tensors = {"stats": self.stats}
         for name in RECORDS:
             tensors[name] = torch.tensor(getattr(self, name), dtype=torch.float64)
-        for name in NETWORKS:
-            for key, value in getattr(self, name).state_dict().items():
+        for name, attribute in NETWORKS.items():
+            for key, value in getattr(self, attribute).state_dict().items():
                 tensors[f"{name}/{key}"] = value
         for name in OPTIMIZERS:
             optimizer: Optimizer = getattr(self, name)
@@ -143,7 +151,7 @@ class TrainState:
 def estimate_batch_norm(
     generator: GeneratorNetwork, counts: Tensor, seed: int, batches: int = 40, size: int = 256
 ) -> None:
-    """Measure batch-norm statistics for the averaged generator, in place: its weights never saw a batch.
+    """Measure batch-norm statistics for the generator's EMA, in place: its weights never saw a batch.
 
     They are means over `batches` batches of `size` drawings, whose classes are in the mix in which the
     training showed them: `counts`, int64 [classes]. Where a batch has no room for every class, all batches

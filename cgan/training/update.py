@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy, softplus
 from cgan.model.hardware import Hardware, set_gradients
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork, ProjectionDiscriminator
 from cgan.params.sections import TrainParams
-from cgan.training.batches import Batch, Feed, average_weight, learning_rate, r1_is_due, shift
+from cgan.training.batches import Batch, Feed, ema_weight, learning_rate, r1_is_due, shift
 from cgan.training.state import Optimizer, TrainState, weights_of
 
 Gradients = tuple[Tensor, ...]
@@ -35,23 +35,25 @@ def train_step(state: TrainState, feed: Feed) -> None:
     """The step that comes next: one update of each network, the average, the record."""
     p, step = state.params, state.step
     state.set_learning_rate(learning_rate(p, step))
-    parts = parts_of(state, feed.batch(step), r1_is_due(p, step))
-    UPDATES[p.updates](state, parts)
-    state.update_average(average_weight(p, step))
+    parts = split_batch(state, feed.batch(step), r1_is_due(p, step))
+    UPDATE_FUNCTIONS[p.updates](state, parts)
+    state.update_ema(ema_weight(p, step))
     state.stats[step % p.log_every] = torch.stack([part.stats() for part in parts]).mean(dim=0)
     state.step += 1
 
 
-def parts_of(state: TrainState, batch: Batch, penalise: bool) -> list[Part]:
+def split_batch(state: TrainState, batch: Batch, penalise: bool) -> list[BatchPart]:
     """A batch → its parts, each with networks that share the weights."""
     pieces = zip(state.networks, batch.split(state.parts), strict=True)
-    return [Part(*pair, state.hardware, state.params, penalise, piece) for pair, piece in pieces]
+    return [
+        BatchPart(*pair, state.hardware, state.params, penalise, piece) for pair, piece in pieces
+    ]
 
 
 # -- Three ways to update: each takes the gradients of every part, on a thread of its own ----------------
 
 
-def one_pass(state: TrainState, parts: list[Part]) -> None:
+def one_pass(state: TrainState, parts: list[BatchPart]) -> None:
     """Both networks from one pass of fakes and reals through the discriminator.
 
     A fake's gradient for one network's loss is a multiple of its gradient for the other's (`slope_ratio`).
@@ -61,11 +63,11 @@ def one_pass(state: TrainState, parts: list[Part]) -> None:
     discriminator_weights = weights_of(state.discriminator_optimizer)
     generator_weights = weights_of(state.generator_optimizer)
 
-    def gradients(part: Part) -> tuple[Gradients, Gradients]:
+    def gradients(part: BatchPart) -> tuple[Gradients, Gradients]:
         loss = loss_on_both(part)
         part.generator_logits = part.fake_logits
         *for_discriminator, gradient_at_maps = torch.autograd.grad(
-            loss / state.parts, [*discriminator_weights, part.maps]
+            loss / state.parts, [*discriminator_weights, part.feature_maps]
         )
         slopes = slope_ratio(state.params.objective, part.fake_logits)
         gradient_at_maps = gradient_at_maps.chunk(2)[0] * slopes[:, None, None, None]
@@ -77,30 +79,30 @@ def one_pass(state: TrainState, parts: list[Part]) -> None:
             part.fakes, generator_weights, gradient_at_fakes
         )
 
-    for_discriminator, for_generator = zip(*state.map(gradients, parts), strict=True)
-    apply(state, state.discriminator_optimizer, for_discriminator)
-    apply(state, state.generator_optimizer, for_generator)
+    for_discriminator, for_generator = zip(*state.map_parts(gradients, parts), strict=True)
+    step_optimizer(state, state.discriminator_optimizer, for_discriminator)
+    step_optimizer(state, state.generator_optimizer, for_generator)
 
 
-def one_by_one(
-    losses: tuple[Callable[[Part], Tensor], ...], state: TrainState, parts: list[Part]
+def update_for_each_loss(
+    losses: tuple[Callable[[BatchPart], Tensor], ...], state: TrainState, parts: list[BatchPart]
 ) -> None:
     """An update for each loss in turn. The generator's comes last, so it sees the updated discriminator."""
     for loss in losses:
         of_generator = loss is loss_of_generator
         optimizer = state.generator_optimizer if of_generator else state.discriminator_optimizer
         gradients = partial(gradients_of, loss, weights_of(optimizer), len(parts))
-        apply(state, optimizer, state.map(gradients, parts))
+        step_optimizer(state, optimizer, state.map_parts(gradients, parts))
 
 
 def gradients_of(
-    loss: Callable[[Part], Tensor], weights: list[Tensor], count: int, part: Part
+    loss: Callable[[BatchPart], Tensor], weights: list[Tensor], count: int, part: BatchPart
 ) -> Gradients:
     """The gradients of one of `count` parts: those of its share of the mean loss."""
     return torch.autograd.grad(loss(part) / count, weights)
 
 
-def apply(state: TrainState, optimizer: Optimizer, by_part: Iterable[Gradients]) -> None:
+def step_optimizer(state: TrainState, optimizer: Optimizer, by_part: Iterable[Gradients]) -> None:
     """One step of the optimizer, on the sum of the gradients of all parts."""
     weights = weights_of(optimizer)
     set_gradients(weights, by_part)
@@ -112,37 +114,38 @@ def apply(state: TrainState, optimizer: Optimizer, by_part: Iterable[Gradients])
 # -- The losses of a part --------------------------------------------------------------------------------
 
 
-def loss_on_both(part: Part) -> Tensor:
-    """The discriminator's, on fakes and reals in one batch with the fakes first.
+def loss_on_both(part: BatchPart) -> Tensor:
+    """The discriminator's loss, on fakes and reals in one batch with the fakes first.
 
     To a discriminator without batch norm it is the same as two passes, and faster.
     """
     images = part.batch.real.requires_grad_(part.penalise)
     with part.hardware.autocast():
-        part.maps = part.projection.first_maps(torch.cat([part.shifted_fakes().detach(), images]))
+        fakes_and_reals = torch.cat([part.shifted_fakes().detach(), images])
+        part.feature_maps = part.projection.first_maps(fakes_and_reals)
         labels = part.batch.labels.repeat(2)
-        logits, class_logits = part.projection.from_first_maps(part.maps, labels)
+        logits, class_logits = part.projection.from_first_maps(part.feature_maps, labels)
     fake_logits, real_logits = logits.chunk(2)
     part.fake_logits = fake_logits.detach()
     on_fakes = fake_loss(part.params.objective, fake_logits)
     return on_fakes + real_terms(part, images, real_logits, class_logits.chunk(2)[1])
 
 
-def loss_on_fakes(part: Part) -> Tensor:
-    """The discriminator's, on fakes alone."""
+def loss_on_fakes(part: BatchPart) -> Tensor:
+    """The discriminator's loss, on fakes alone."""
     fake_logits, _ = part.discriminate(part.shifted_fakes().detach())
     part.fake_logits = fake_logits.detach()
     return fake_loss(part.params.objective, fake_logits)
 
 
-def loss_on_reals(part: Part) -> Tensor:
-    """The discriminator's, on reals alone."""
+def loss_on_reals(part: BatchPart) -> Tensor:
+    """The discriminator's loss, on reals alone."""
     images = part.batch.real.requires_grad_(part.penalise)
     return real_terms(part, images, *part.discriminate(images))
 
 
 def real_terms(
-    part: Part, images: Tensor, real_logits: Tensor, class_logits: Tensor | None
+    part: BatchPart, images: Tensor, real_logits: Tensor, class_logits: Tensor | None
 ) -> Tensor:
     """Reals should look real and show their class; R1, where it is due, keeps the slope at them small."""
     p = part.params
@@ -155,8 +158,8 @@ def real_terms(
     return loss
 
 
-def loss_of_generator(part: Part) -> Tensor:
-    """The generator's, through the discriminator as it is now."""
+def loss_of_generator(part: BatchPart) -> Tensor:
+    """The generator's loss, through the discriminator as it is now."""
     p = part.params
     fake_logits, class_logits = part.discriminate(part.shifted_fakes())
     part.generator_logits = fake_logits.detach()
@@ -166,11 +169,12 @@ def loss_of_generator(part: Part) -> Tensor:
     return loss
 
 
-UPDATES: dict[str, Callable[[TrainState, list[Part]], None]] = {
+# By the value of `train.updates`.
+UPDATE_FUNCTIONS: dict[str, Callable[[TrainState, list[BatchPart]], None]] = {
     "one_pass": one_pass,
-    "two_passes": partial(one_by_one, (loss_on_both, loss_of_generator)),
+    "two_passes": partial(update_for_each_loss, (loss_on_both, loss_of_generator)),
     # The demo's, which works with every network: batch norm never sees fakes and reals together.
-    "in_turn": partial(one_by_one, (loss_on_fakes, loss_on_reals, loss_of_generator)),
+    "in_turn": partial(update_for_each_loss, (loss_on_fakes, loss_on_reals, loss_of_generator)),
 }
 
 
@@ -224,8 +228,11 @@ def r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
 
 
 @dataclass
-class Part:
-    """A part of a batch, with networks that share the weights and have batch-norm state of their own."""
+class BatchPart:
+    """A part of a batch, which one thread works on, and what came of it in this step.
+
+    Its networks share the weights with those of other parts, and have batch-norm statistics of their own.
+    """
 
     generator: GeneratorNetwork
     discriminator: DiscriminatorNetwork
@@ -233,7 +240,8 @@ class Part:
     params: TrainParams
     penalise: bool  # whether R1 is due in this step
     batch: Batch
-    maps: Tensor = field(init=False)  # the discriminator's first, of fakes and reals [2B, …]
+    # What the discriminator's first convolution makes of fakes and reals, [2B, features, ⌊H/2⌋, ⌊W/2⌋].
+    feature_maps: Tensor = field(init=False)
     # The discriminator's answers in this step, float32 [B] each, without a graph. `generator_logits` are of
     # fakes, too, as the generator's loss saw them: after the discriminator's update, except in one pass.
     real_logits: Tensor = field(init=False)

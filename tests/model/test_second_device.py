@@ -21,7 +21,7 @@ from cgan.quality.evaluation import evaluate
 from cgan.quality.judge import look, train_judge
 from cgan.training import batches
 from cgan.training.loop import train
-from cgan.training.monitoring import Watch
+from cgan.training.monitoring import ProbeMonitor
 from cgan.training.state import TrainState
 from cgan.training.update import train_step
 
@@ -66,7 +66,7 @@ def trained_on(device: torch.device, **changes: Any) -> Tensor:
         cpu_parts=1, previews=1, probes=1, max_shift=1, r1_every=2, total_kimg=0.04, **changes
     )
     judge = train_judge(DATA, RECIPE, device, torch.float32)
-    generator = train(DATA, params, watch=Watch(judge, DATA, 1)).generator
+    generator = train(DATA, params, monitor=ProbeMonitor(judge, DATA, 1)).generator
     return torch.cat(
         [tensor.cpu().flatten().double() for tensor in generator.state_dict().values()]
     )

@@ -11,7 +11,7 @@ from cgan.params.sections import TrainChoices
 from cgan.text import percent
 from cgan.training import auto
 from cgan.training.auto import (
-    MAX_DISTANCE_OF_EASY,
+    MAX_EASY_DISTANCE,
     SAMPLE,
     choose,
     choose_gan,
@@ -51,7 +51,7 @@ def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
     assert chosen(many) == EASY and chosen(few) == HARD
     assert not choose_gan(CHOICES, many).advice and "700" in choose_gan(CHOICES, few).advice
     apart = [neighbours(data).distance for data in (many, few)]
-    assert apart[0] < MAX_DISTANCE_OF_EASY - 0.01 < MAX_DISTANCE_OF_EASY + 0.01 < apart[1]
+    assert apart[0] < MAX_EASY_DISTANCE - 0.01 < MAX_EASY_DISTANCE + 0.01 < apart[1]
 
 
 def test_what_is_chosen_does_not_depend_on_the_order_of_the_images() -> None:

@@ -1,4 +1,4 @@
-"""Sabotaged trainings: the watch stops them, or the metrics show it, in words."""
+"""Sabotaged trainings: the monitor stops them, or the metrics show it, in words."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, train_judge
 from cgan.training import monitoring, update
 from cgan.training.loop import Divergence, Interrupted, train
-from cgan.training.monitoring import PROBE, WARM_UP_KIMG, Watch
+from cgan.training.monitoring import PROBE, WARM_UP_KIMG, ProbeMonitor
 from cgan.training.state import TrainState
 
 LOSSES = {"auxiliary_discriminator": 1.0, "auxiliary_generator": 0.2, "class_logit_weight": 0.0}
@@ -61,7 +61,7 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
     params = params_of(**STRONG, **LENGTH, probes=8)
     monkeypatch.setattr(update, "apply", discriminator_only)
     with pytest.raises(Divergence, match=r"chance alone gives 33|tells fakes from reals") as caught:
-        train(data, params, watch=Watch(judge, data, 1))
+        train(data, params, monitor=ProbeMonitor(judge, data, 1))
     step = re.search(r"at step (\d+)", str(caught.value))
     assert step and int(step[1]) > 500, "young generators are given time"
 
@@ -90,19 +90,19 @@ class Copier(GeneratorNetwork):
 def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
     data: Images, judge: Judge
 ) -> None:
-    watch = Watch(judge, data, 1)
-    faithful, narrow = (watch.probe(Copier(data, *same).eval()) for same in ((), (2,)))
+    monitor = ProbeMonitor(judge, data, 1)
+    faithful, narrow = (monitor.probe(Copier(data, *same).eval()) for same in ((), (2,)))
     assert faithful["probe/conditional_accuracy"] > 0.95
     assert faithful["probe/diversity_mean"] == pytest.approx(1, abs=0.1)
     assert faithful["probe/diversity_worst_class"] == pytest.approx(1, abs=0.15)
-    assert watch.worst_class == 2
+    assert monitor.worst_class == 2
     assert narrow["probe/diversity_worst_class"] == pytest.approx(0, abs=1e-3)
     assert narrow["probe/diversity_mean"] == pytest.approx(2 / 3, abs=0.1)
     assert faithful["probe/fid_judge"] < 0.1 * narrow["probe/fid_judge"]
     rare = data.tensors.labels == 2
     rare[rare.nonzero()[0]] = False
     kept = Images(data.tensors.pixels[~rare], data.tensors.labels[~rare], data.class_names)
-    of_kept = Watch(judge, kept, 1)
+    of_kept = ProbeMonitor(judge, kept, 1)
     found = of_kept.probe(Copier(data, 2).eval())
     assert of_kept.worst_class != 2, "with no two real images it is not compared"
     assert found["probe/diversity_mean"] == pytest.approx(1, abs=0.1)
@@ -111,14 +111,14 @@ def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
 def test_f52_one_picture_a_class_or_chance_in_the_second_half_is_told_by_a_second_probe_in_a_row(
     data: Images, judge: Judge
 ) -> None:
-    watch = Watch(judge, data, 1)
-    watch.names = ["a", "b", "c"]
-    collapsed = watch.probe(Copier(data, *range(CLASSES)).eval())
+    monitor = ProbeMonitor(judge, data, 1)
+    monitor.names = ["a", "b", "c"]
+    collapsed = monitor.probe(Copier(data, *range(CLASSES)).eval())
     assert collapsed["probe/conditional_accuracy"] == 1.0, "accuracy alone does not see it"
     untrained = TrainState(data, params_of(**STRONG), Hardware(torch.device("cpu"), torch.float32))
-    chance = watch.probe(untrained.generator.eval()) | {"probe/diversity_worst_class": 1.0}
+    chance = monitor.probe(untrained.generator.eval()) | {"probe/diversity_worst_class": 1.0}
     assert chance["probe/conditional_accuracy"] < 0.5
-    watch.worst_class = 2
+    monitor.worst_class = 2
     good = {"probe/conditional_accuracy": 1.0, "probe/diversity_worst_class": 1.0}
     narrow, late = good | {"probe/diversity_worst_class": 0.1}, WARM_UP_KIMG + 1
     records = list[list[float]]()
@@ -130,7 +130,7 @@ def test_f52_one_picture_a_class_or_chance_in_the_second_half_is_told_by_a_secon
         (chance, 82.0, "chance alone gives 33"),
     ):
         records.append([0, kimg, *(dict.fromkeys(PROBE, 0.0) | probe).values()])
-        problem = watch.problem(records, 160.0)
+        problem = monitor.problem(records, 160.0)
         assert words in str(problem) if words else problem is None, (probe, kimg)
 
 
@@ -145,21 +145,21 @@ def test_variety_is_compared_in_as_many_classes_as_can_be_and_a_collapse_of_all_
     images += (labels % 7).astype(np.uint8)[:, None, None, None] * 20
     data = Images(images, labels, [str(label) for label in range(max(2, classes + 1))])
     torch.manual_seed(0)
-    watch = Watch(Judge(data.classes, 1, 4).eval(), data, 1)
-    assert len(watch.asked) == (1000 if classes <= 50 else 2000), "at a bounded cost"
-    assert {*watch.asked[:1000].tolist()} == {*range(classes)}
+    monitor = ProbeMonitor(Judge(data.classes, 1, 4).eval(), data, 1)
+    assert len(monitor.labels) == (1000 if classes <= 50 else 2000), "at a bounded cost"
+    assert {*monitor.labels[:1000].tolist()} == {*range(classes)}
     late, right = WARM_UP_KIMG + 1, {"probe/conditional_accuracy": 1.0}
     for same, collapsed in (((), False), (range(classes), True)):
-        quality = watch.probe(Copier(data, *same).eval())
+        quality = monitor.probe(Copier(data, *same).eval())
         assert (quality["probe/diversity_mean"] < 1e-3) is collapsed
         assert collapsed or quality["probe/diversity_worst_class"] > 0.6, "far from the limit"
         records = [[0, late, *(quality | right).values()]] * 2
-        assert bool(watch.problem(records, 60.0)) is collapsed
+        assert bool(monitor.problem(records, 60.0)) is collapsed
     # No better than chance, as far as so many drawings can tell; of one class nothing can be told.
     for times, by_chance in ((1.0, classes > 1), (1.0 + 5 / np.sqrt(1000 / classes), False)):
         chance = min(1.0, times / classes)
         probe = [0, late, chance, 0.0, 1.0, 1.0]
-        assert bool(watch.problem([probe, probe], 60.0)) is by_chance, (times, chance)
+        assert bool(monitor.problem([probe, probe], 60.0)) is by_chance, (times, chance)
 
 
 def numbers(classes: int, per_class: int = 12) -> Images:
@@ -188,30 +188,36 @@ def test_many_classes_are_trained_past_the_warm_up_and_drawn(classes: int) -> No
         **{"generator_width": 16, "discriminator_width": 16, "latent_dim": 8, **LOSSES, **UPDATES},
         **{**LENGTH, "total_kimg": 64.0, "probes": 8},
     )
-    trained = train(data, params, watch=Watch(judge, data, 1))
+    trained = train(data, params, monitor=ProbeMonitor(judge, data, 1))
     *_, accuracy, _, diversity, worst = trained.probes[-1]
     assert sum(row[1] > WARM_UP_KIMG for row in trained.probes) > 3
-    assert accuracy > 0.5 and diversity > 0.4 and worst > monitoring.LEAST_DIVERSITY
+    assert accuracy > 0.5 and diversity > 0.4 and worst > monitoring.MIN_DIVERSITY
 
 
 def test_a_training_that_is_stopped_between_two_bad_probes_ends_at_the_second_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitoring, "WARM_UP_KIMG", 0.0)
-    monkeypatch.setattr(monitoring, "LEAST_DIVERSITY", 1e9)
+    monkeypatch.setattr(monitoring, "MIN_DIVERSITY", 1e9)
     judge, params = Judge(3, 1, 4).eval(), params_of(probes=10)
     with pytest.raises(Interrupted, match="step 1 of 10; a checkpoint"):
-        train(DATA, params, folder=tmp_path, stopping=stop_after(1), watch=Watch(judge, DATA, 1))
+        train(
+            DATA,
+            params,
+            folder=tmp_path,
+            stopping=stop_after(1),
+            monitor=ProbeMonitor(judge, DATA, 1),
+        )
     for _ in range(2):
         with pytest.raises(Divergence, match="at step 2: mode collapse"):
-            train(DATA, params, folder=tmp_path, watch=Watch(judge, DATA, 1))
+            train(DATA, params, folder=tmp_path, monitor=ProbeMonitor(judge, DATA, 1))
 
 
 def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:
     """So that the metrics have no part in a training's fingerprint, nor the judge but for its probes."""
-    watch = Watch(Judge(3, 1, 4).eval(), DATA, 1)
+    monitor = ProbeMonitor(Judge(3, 1, 4).eval(), DATA, 1)
     params, tracker = params_of(probes=3), RecordingTracker()
-    trained = train(DATA, params, tracker, watch=watch)
+    trained = train(DATA, params, tracker, monitor=monitor)
     probed = [step for step, logged in tracker.metrics if "probe/fid_judge" in logged]
     assert probed == [row[0] for row in trained.probes] == [0, 3, 7, 10]
     assert {len(row) for row in trained.probes} == {2 + len(PROBE)}

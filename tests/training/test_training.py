@@ -30,9 +30,9 @@ from cgan.params.sections import TrainChoices, TrainParams
 from cgan.quality.judge import Judge
 from cgan.training import loop, update
 from cgan.training.auto import resolve
-from cgan.training.batches import Batch, Feed, average_weight, learning_rate, r1_is_due
+from cgan.training.batches import Batch, Feed, ema_weight, learning_rate, r1_is_due
 from cgan.training.loop import Divergence, Interrupted, TrainingResult, train
-from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
+from cgan.training.monitoring import WARM_UP_KIMG, ProbeMonitor, preview_steps
 from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm, labels_in_mix
 from cgan.training.tracker import AT_THE_END, BY_STEP
 
@@ -180,10 +180,10 @@ def test_rates_penalties_and_averages_follow_their_schedules() -> None:
     assert not r1_is_due(params_of(r1_gamma=0.0), 0)
     params = params_of(ema_half_life_kimg=0.8)  # 100 steps of 8 images
     late = range(10_000, 10_100)
-    kept = np.prod([1 - average_weight(params, step) for step in late])
+    kept = np.prod([1 - ema_weight(params, step) for step in late])
     assert kept == pytest.approx(0.5, rel=1e-6)
-    assert average_weight(params, 0) == pytest.approx(0.9), "short-sighted at the start"
-    assert average_weight(params_of(ema_half_life_kimg=0.0), 5) == 1.0
+    assert ema_weight(params, 0) == pytest.approx(0.9), "short-sighted at the start"
+    assert ema_weight(params_of(ema_half_life_kimg=0.0), 5) == 1.0
 
 
 def test_estimated_statistics_are_means_over_all_batches_each_in_the_mix_of_the_training() -> None:
@@ -271,13 +271,13 @@ def test_resumed_training_equals_uninterrupted_training_in_what_it_leaves_and_te
 ) -> None:
     params, done, judge = params_of(probes=4, **changes), 0, Judge(3, 1, 4).eval()
     whole, resumed_tracker = RecordingTracker(), RecordingTracker()
-    uninterrupted = train(DATA, params, whole, watch=Watch(judge, DATA, 1))
+    uninterrupted = train(DATA, params, whole, monitor=ProbeMonitor(judge, DATA, 1))
     for stop in stops:
-        watch, stopping = Watch(judge, DATA, 1), stop_after(stop)
+        monitor, stopping = ProbeMonitor(judge, DATA, 1), stop_after(stop)
         with pytest.raises(Interrupted, match=f"stopped at step {done + stop} of 10"):
-            train(DATA, params, resumed_tracker, tmp_path, stopping=stopping, watch=watch)
+            train(DATA, params, resumed_tracker, tmp_path, stopping=stopping, monitor=monitor)
         done += stop
-    resumed = train(DATA, params, resumed_tracker, tmp_path, watch=Watch(judge, DATA, 1))
+    resumed = train(DATA, params, resumed_tracker, tmp_path, monitor=ProbeMonitor(judge, DATA, 1))
     assert resumed.resumed_from == done
     assert digest(resumed) == digest(uninterrupted)
     assert resumed.probes == uninterrupted.probes
@@ -337,9 +337,9 @@ def test_f51_divergence_stops_before_any_of_its_interval_is_saved_or_shown(tmp_p
         train(DATA, params_of(), folder=tmp_path, stopping=stop_after(4))
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     tracker = RecordingTracker()
-    watch = Watch(Judge(3, 1, 4).eval(), DATA, 1)
+    monitor = ProbeMonitor(Judge(3, 1, 4).eval(), DATA, 1)
     with pytest.raises(TrainingError, match=r"step 6: a loss"):
-        train(DATA, diverging(probes=5), tracker, tmp_path, watch=watch)
+        train(DATA, diverging(probes=5), tracker, tmp_path, monitor=monitor)
     assert tracker.metrics == [] and tracker.images == []
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
     params, anew = diverging(log_every=20, save_every=20, previews=2), tmp_path / "anew"
@@ -366,7 +366,7 @@ def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_wer
 def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     state = TrainState(DATA, params_of(), CPU)
     last_of_warm_up = round(1000 * WARM_UP_KIMG / state.params.batch_size)
-    wins = [[1.0] * len(COLUMNS)] * loop.PINNED_RECORDS
+    wins = [[1.0] * len(COLUMNS)] * loop.WON_RECORDS
     undecided = [*wins[0][:-1], 0.5]  # fakes told apart
     for step, history, stops in (
         (last_of_warm_up, wins, False),
@@ -381,7 +381,7 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
 
 def test_f52_training_looks_at_the_balance_of_its_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "WARM_UP_KIMG", 0.0)
-    monkeypatch.setattr(loop, "PINNED_ACCURACY", 0.0)  # whatever it tells apart is enough
+    monkeypatch.setattr(loop, "WON_ACCURACY", 0.0)  # whatever it tells apart is enough
     with pytest.raises(Divergence, match="step 20: the discriminator"):
         train(DATA, params_of(total_kimg=0.2))
 
@@ -482,7 +482,7 @@ def by_hand(params: TrainParams) -> tuple[dict[str, Tensor], Tensor]:
                 nn.utils.clip_grad_value_(network.parameters(), params.gradient_clip)
             of[network].param_groups[0]["lr"] = learning_rate(params, step)
             of[network].step()
-        average = average.lerp(weights_of(state.generator), average_weight(params, step))
+        average = average.lerp(weights_of(state.generator), ema_weight(params, step))
         rows.append(stats_by_hand(params.objective, logits_by_name))
     records = [part.mean(dim=0) for part in torch.stack(rows).split(params.log_every)]
     weights = {"generator": average, "discriminator": weights_of(state.discriminator)}
@@ -545,7 +545,7 @@ def test_every_variant_trains_as_by_hand_and_not_as_if_ignored(changes: dict[str
     assert not changes or max(differences) > 0.02, "this test would not see it"
 
 
-@pytest.mark.parametrize("updates", update.UPDATES)
+@pytest.mark.parametrize("updates", update.UPDATE_FUNCTIONS)
 def test_in_low_precision_layers_compute_low_weights_and_losses_stay_float32(updates: str) -> None:
     state = TrainState(DATA, params_of(updates=updates), choose_hardware("cpu", "bfloat16"))
     seen: set[torch.dtype] = set()
@@ -553,8 +553,8 @@ def test_in_low_precision_layers_compute_low_weights_and_losses_stay_float32(upd
         for layer in (generator.linear, generator.layers[2], discriminator.linear):
             layer.register_forward_hook(lambda *call: seen.add(call[2].dtype))
     (batch,) = batches(state.params, 2, range(1))
-    parts = update.parts_of(state, batch, penalise=True)
-    update.UPDATES[updates](state, parts)
+    parts = update.split_batch(state, batch, penalise=True)
+    update.UPDATE_FUNCTIONS[updates](state, parts)
     assert seen == {torch.bfloat16}
     weights = [*state.generator.parameters(), *state.discriminator.parameters()]
     assert all(w.dtype == w.grad.dtype == torch.float32 for w in weights if w.grad is not None)
