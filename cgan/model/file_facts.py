@@ -1,9 +1,13 @@
-"""The facts in the head of our files: of datasets, models and checkpoints. Needs no torch.
+"""The facts (metadata) in our files: of datasets, models and checkpoints. Needs no torch.
 
-The metadata of the safetensors file has a single entry, `cgan`: a JSON object with the format number, the
-kind of file, a digest of the tensors and the facts that the writer adds. There is only one, because
-safetensors writes several in random order, and equal content must give equal bytes. `seal` is a digest
-of the other facts, so that a damaged step or architecture is found like a damaged weight.
+The metadata of the safetensors file has a single entry, `cgan`: a JSON object, the facts. There is only one,
+because safetensors writes several in random order, and equal content must give equal bytes. The facts are
+
+- `format`: the number of the format;
+- `kind`: what the file holds: `dataset`, `generator`, `discriminator`, `judge` or `checkpoint`;
+- `digest`: of the tensors;
+- what the writer adds, such as `architecture`, which has a `kind` of its own: that of the network;
+- `seal`: a digest of all other facts, so that a damaged step is found like a damaged weight.
 """
 
 import contextlib
@@ -20,7 +24,7 @@ from cgan.errors import ModelError
 FORMAT = 1
 # What brings data and models that others made; DVC doesn't say how to begin.
 DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://host/folder`, docs/storage.md)"
-LOCAL_SCORE = "local_score"  # the kind of generator that is no network
+LOCAL_SCORE = "local_score"  # the `kind` of architecture that is no network
 CAUTION = (
     "This generator is not trained: its file is the training images, and its drawings are put together from "
     "pieces of them. Whoever has the file has the images, so publish it only if anybody may see them."
@@ -32,15 +36,15 @@ class UnreadableError(ModelError):
     """The file cannot be read at present. Nothing says that it is damaged."""
 
 
-def read_facts(path: Path | str, kind: str) -> Facts:
+def read_facts(path: Path | str, file_kind: str) -> Facts:
     """The facts alone; the tensors aren't read, so they may be damaged. Raises as `open_tensors` does."""
-    with open_tensors(Path(path), kind, "np") as (_, facts):
+    with open_tensors(Path(path), file_kind, "np") as (_, facts):
         return facts
 
 
 @contextlib.contextmanager
-def open_tensors(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, Facts]]:
-    """safetensors' open file, and its facts.
+def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[Any, Facts]]:
+    """safetensors' open file, which is to be of kind `file_kind`, and its facts.
 
     Raises ModelError when the file is missing, truncated, damaged, foreign or of another format, and its
     subclass UnreadableError when the machine cannot read it now: no permission, too many open files, no
@@ -55,7 +59,7 @@ def open_tensors(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, F
             raise ModelError(f"{path}: this is not a file. Give the path of a .safetensors file.")
         path.open("rb").close()  # safetensors calls every file that it cannot open absent
         with safe_open(path, framework=framework, device="cpu") as file:
-            yield file, _check(file.metadata() or {}, kind, path)
+            yield file, _check(file.metadata() or {}, file_kind, path)
     except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
         reason = (getattr(error, "strerror", None) or str(error) or "no memory").splitlines()[0]
         raise UnreadableError(
@@ -71,17 +75,17 @@ def open_tensors(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, F
 
 
 def metadata_of(facts: Facts) -> dict[str, str]:
-    """The facts, sealed, as a file's metadata. They must be plain JSON."""
-    sealed = {"format": FORMAT, **facts}
-    sealed["seal"] = _seal_of(sealed)
-    return {"cgan": json.dumps(sealed, sort_keys=True, allow_nan=False)}
+    """The facts, with `format` and `seal`, as a file's metadata. They must be plain JSON."""
+    complete = {"format": FORMAT, **facts}
+    complete["seal"] = _digest_of_facts(complete)
+    return {"cgan": json.dumps(complete, sort_keys=True, allow_nan=False)}
 
 
-def _seal_of(facts: Facts) -> str:
+def _digest_of_facts(facts: Facts) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _check(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
+def _check(metadata: Mapping[str, str], file_kind: str, path: Path) -> Facts:
     """What the file says of itself. All of it is checked here, except the digest of the tensors."""
     try:
         facts: Facts = json.loads(metadata["cgan"])
@@ -95,10 +99,10 @@ def _check(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
             f"{path}: file format {version!r}, but this version of cgan reads format {FORMAT}. "
             "Use the version of cgan that wrote the file, or make the file again with `dvc repro`."
         )
-    if facts.pop("seal", None) != _seal_of(facts):
+    if facts.pop("seal", None) != _digest_of_facts(facts):
         raise damage_error(path)
-    if found_kind != kind:
-        raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Check the path.")
+    if found_kind != file_kind:
+        raise ModelError(f"{path}: expected a {file_kind}, found a {found_kind}. Check the path.")
     return facts
 
 

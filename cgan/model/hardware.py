@@ -146,7 +146,7 @@ def wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
-def fits(images: Tensor, device: torch.device) -> bool:
+def fits_in_memory(images: Tensor, device: torch.device) -> bool:
     """Whether the images take at most half of the card's free memory. A CPU and an Apple GPU share the
     host's, where they are already."""
     return device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 2

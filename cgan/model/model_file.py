@@ -59,21 +59,23 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_tensors(path: Path | str, kind: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
+def save_tensors(
+    path: Path | str, file_kind: str, tensors: Mapping[str, Tensor], facts: Facts
+) -> None:
     """Write atomically; `facts` must be plain JSON."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = metadata_of({**facts, "kind": kind, "digest": digest_of(plain)})
+    metadata = metadata_of({**facts, "kind": file_kind, "digest": digest_of(plain)})
     with replacing(path) as temporary:
         # Not safetensors' `save_file`: its error isn't an OSError when the disk is full.
         temporary.write_bytes(serialized(plain, metadata))
 
 
-def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]:
+def load_tensors(path: Path | str, file_kind: str) -> tuple[dict[str, Tensor], Facts]:
     """Read and check a file of ours. Tensors are on the CPU whatever device wrote them.
 
     Raises as `cgan.model.file_facts.open_tensors` does.
     """
-    with open_tensors(Path(path), kind, "pt") as (file, facts):
+    with open_tensors(Path(path), file_kind, "pt") as (file, facts):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if digest_of(tensors) != facts["digest"]:
         raise damage_error(Path(path))
@@ -91,8 +93,8 @@ def save_generator(path: Path | str, model: GenerativeModel, facts: Facts) -> No
 def generator_facts(model: GenerativeModel, facts: Facts) -> Facts:
     """All the facts that `load_generator` finds in a file which `save_generator` made with these."""
     tensors, architecture = _contents(model)
-    head = {"format": FORMAT, "kind": "generator", "digest": digest_of(tensors)}
-    return {**head, "architecture": architecture, "torch": torch.__version__, **facts}
+    of_file = {"format": FORMAT, "kind": "generator", "digest": digest_of(tensors)}
+    return {**of_file, "architecture": architecture, "torch": torch.__version__, **facts}
 
 
 def _contents(model: GenerativeModel) -> tuple[dict[str, Tensor], Facts]:
@@ -137,10 +139,10 @@ def load_discriminator(path: Path | str) -> tuple[DiscriminatorNetwork | None, F
 
 
 def load_network(
-    path: Path | str, kind: str, build: Callable[[Facts], _Network]
+    path: Path | str, file_kind: str, build: Callable[[Facts], _Network]
 ) -> tuple[_Network, Facts]:
     """The network that `build` makes of the file's architecture, with the weights of the file."""
-    return _network(path, kind, *load_tensors(path, kind), build)
+    return _network(path, file_kind, *load_tensors(path, file_kind), build)
 
 
 def is_local_score(facts: Facts) -> bool:
@@ -155,8 +157,8 @@ def _local_score(path: Path, tensors: dict[str, Tensor], facts: Facts) -> LocalS
         settings = LocalScoreSettings(**a["settings"])
         for field in fields(settings):
             value, (least, most) = getattr(settings, field.name), SETTINGS[field.name]
-            kind = int if field.type in (int, "int") else float
-            if not (type(value) is kind and least <= value <= most):
+            expected_type = int if field.type in (int, "int") else float
+            if not (type(value) is expected_type and least <= value <= most):
                 raise ValueError(f"{field.name} {value!r}, expected {least:g} to {most:g}")
         if settings.sigma_min > settings.sigma_max:
             raise ValueError("sigma_min is above sigma_max")
@@ -181,7 +183,7 @@ def _local_score(path: Path, tensors: dict[str, Tensor], facts: Facts) -> LocalS
 
 def _network(
     path: Path | str,
-    kind: str,
+    file_kind: str,
     tensors: dict[str, Tensor],
     facts: Facts,
     build: Callable[[Facts], _Network],
@@ -192,9 +194,9 @@ def _network(
             network = build(facts["architecture"])
         network.load_state_dict(tensors, assign=True)
     except UNFIT as error:
-        stage = " train_judge" if kind == "judge" else ""
+        stage = " train_judge" if file_kind == "judge" else ""
         raise ModelError(
-            f"{path}: the architecture and weights in the file are not those of a {kind} "
+            f"{path}: the architecture and weights in the file are not those of a {file_kind} "
             f"({' '.join(str(error).split())[:300]}). Make the file again with `dvc repro --force{stage}`, "
             "or use another file."
         ) from None

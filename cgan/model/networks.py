@@ -7,6 +7,8 @@ classes (Odena et al., arXiv:1610.09585), whose logits join the score (Chen et a
 cGANs with and without Classifiers*, NeurIPS 2021). `DemoGenerator` and `DemoDiscriminator` are the
 networks of the R/MXNet demo that this project replaces (jeremiedb/gan_example).
 
+Maps are feature maps, [N, features, height, width].
+
 Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard normal, labels int64 [N].
 """
 
@@ -108,13 +110,13 @@ def _normalised(features: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(features), nn.ReLU(inplace=True)]
 
 
-def spread(maps: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
+def conv_transpose_to_images(maps: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
     """Transposed convolution of maps [N, F, h, w] by `weight` [F, C, 4, 4], stride 2, padding 1 → float32
-    [N, C, height, width]: so also the gradient, at its input, of a convolution with this weight.
+    [N, C, height, width]: also what takes a gradient back through a convolution with this weight.
 
     oneDNN's kernels are made for many output channels, and images have few. So on the CPU each pixel is
     multiplied by all taps, and what overlaps is added up (`fold`): the same sums in half the time,
-    which saves 4 to 5 % of a training (docs/log.md).
+    without which a training takes 8 % longer (docs/log.md, 2026-11-30, "what the tricks of a step pay").
     """
     count, features, rows, columns = maps.shape
     if maps.device.type != "cpu":
@@ -125,12 +127,14 @@ def spread(maps: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
     return F.fold(taps, (height, width), 4, stride=2, padding=1)
 
 
-class PixelDoubling(nn.ConvTranspose2d):
-    """A transposed convolution, 4×4 with stride 2, to the one or three channels of an image; float32."""
+class ConvTransposeToImages(nn.ConvTranspose2d):
+    """The generator's last layer: a transposed convolution, 4×4 with stride 2, that doubles the sides, to the
+    one or three channels of an image. The same as torch's, but faster on the CPU, and float32."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert self.bias is not None
-        return spread(x, self.weight, 2 * x.shape[2], 2 * x.shape[3]) + self.bias[:, None, None]
+        height, width = 2 * x.shape[2], 2 * x.shape[3]
+        return conv_transpose_to_images(x, self.weight, height, width) + self.bias[:, None, None]
 
 
 class ConvGenerator(GeneratorNetwork):
@@ -166,7 +170,7 @@ class ConvGenerator(GeneratorNetwork):
         if self.architecture.kind == "upsample":
             conv = nn.Conv2d(before, after, 3, padding=1, bias=last)
             return [nn.Upsample(scale_factor=2, mode="nearest"), conv]
-        layer = PixelDoubling if last else nn.ConvTranspose2d
+        layer = ConvTransposeToImages if last else nn.ConvTranspose2d
         return [layer(before, after, 4, stride=2, padding=1, bias=last)]
 
     def condition(self, labels: Tensor) -> Tensor:
@@ -184,6 +188,10 @@ class ConvGenerator(GeneratorNetwork):
 class ProjectionDiscriminator(DiscriminatorNetwork):
     """Strided 4×4 convs → 3×3 conv → one linear layer. Of its 1 + 2·classes outputs the first is the score,
     then come the projection on each class, and the logit of each class.
+
+    The projection of Miyato and Koyama is the inner product of the features φ(x), which the convolutions make
+    of an image, with an embedding of its class. The linear layer's output for a class is just that, with the
+    class's row of weights as its embedding, and a bias. All classes are computed, and the label's is taken.
 
     The logit of an image's class, times `class_logit_weight`, is added to its score. From that the
     generator learns to draw classes that can be told apart. There is no batch norm, so fakes and reals can
@@ -214,7 +222,7 @@ class ProjectionDiscriminator(DiscriminatorNetwork):
     def gradient_at_images(self, gradient: Tensor) -> Tensor:
         """The gradient at the first maps → at their images [N, C, H, W], float32; without a graph."""
         a, weight = self.architecture, self.layers[0].get_parameter("weight")
-        return spread(gradient, weight.detach(), a.height, a.width)
+        return conv_transpose_to_images(gradient, weight.detach(), a.height, a.width)
 
     def from_first_maps(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         classes = self.architecture.classes

@@ -34,7 +34,7 @@ def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
     layers: list[Layer] = []
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        # Our PixelDoubling is a ConvTranspose2d to the reader.
+        # Our ConvTransposeToImages is a ConvTranspose2d to the reader.
         kind = nn.ConvTranspose2d if isinstance(module, nn.ConvTranspose2d) else type(module)
         count, shape = sum(w.numel() for w in module.parameters()), tuple(outputs.shape[1:])
         colour = LEARNT if count else FIXED

@@ -21,7 +21,7 @@ from cgan.model.hardware import (
     Hardware,
     available_threads,
     exact_floats,
-    fits,
+    fits_in_memory,
     keep_freed_memory,
     parts_on_threads,
     rows_on,
@@ -195,7 +195,7 @@ def train_judge(
         optimizer, params.peak_lr, total_steps=total, pct_start=0.2, cycle_momentum=False
     )
     images, labels, _ = data.tensors
-    images = images.to(device) if fits(images, device) else images
+    images = images.to(device) if fits_in_memory(images, device) else images
     hardware, labels = Hardware(device, precision), labels.to(device)
     order = torch.empty(0, dtype=torch.int64)
     # Batch norm needs two images at least.

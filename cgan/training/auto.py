@@ -23,9 +23,9 @@ from cgan.images import Images
 from cgan.model.local_score import (
     LocalScoreSampler,
     LocalScoreSettings,
+    are_photographs,
     choose_settings,
-    photographs,
-    suits,
+    is_better_than_gan,
 )
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.settings import setting
@@ -102,7 +102,7 @@ def choose(params: TrainChoices, images: Images) -> Choice:
     # Who says how long to train, or against which discriminator, asks for a GAN.
     asks_for_gan = params.total_kimg != "auto" or params.discriminator != "projection"
     if params.generator == "auto" and not asks_for_gan and int(images.counts.min()):
-        suited, why = suits(*images.tensors[:2])
+        suited, why = is_better_than_gan(*images.tensors[:2])
         if suited:
             found = choose_sampler(params, images, why)
             seconds = sampler_of(images, found).seconds_per_drawing
@@ -122,7 +122,7 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
         rules = PARAMS_FOR_EASY_IMAGES | PARAMS_FOR_HARD_IMAGES | {"max_shift": shift}
         every_nth = math.ceil(len(images) / SAMPLE)  # not the first ones: a CSV can be sorted
         sample = images.tensors.pixels[::every_nth]
-        if photographs(sample):
+        if are_photographs(sample):
             rules |= {"generator": "upsample"}
             if found.classes_alike:
                 rules |= {"r1_gamma": r1_gamma(sample)}

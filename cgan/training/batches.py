@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cgan.errors import ParamsError
 from cgan.images import Images
-from cgan.model.hardware import fits, rows_on
+from cgan.model.hardware import fits_in_memory, rows_on
 from cgan.params.sections import TrainParams
 from cgan.settings import setting
 
@@ -57,7 +57,7 @@ class Feed:
         self.params, self.device, self.chunk = params, device, chunk
         images, labels, _ = data.tensors
         self.labels = labels.to(device)
-        self.images = images.to(device) if fits(images, device) else images
+        self.images = images.to(device) if fits_in_memory(images, device) else images
         self._prepared_chunk = -1
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 

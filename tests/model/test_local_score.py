@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 
 from cgan.model.local_score import (
-    LARGE,
-    SMALL,
+    LARGE_SCALE,
+    SMALL_SCALE,
     LocalScoreSampler,
     LocalScoreSettings,
     Windows,
     choose_settings,
-    contrast,
     denoised,
     distances,
+    is_better_than_gan,
     nearness,
+    pixel_variance,
     sigmas,
     softmax_with_cap,
-    suits,
 )
 
 SETTINGS = LocalScoreSettings(steps=8, sigma_max=10.0)
@@ -52,7 +52,7 @@ def test_with_windows_that_see_all_it_is_the_mean_of_the_posterior() -> None:
     assert 0.05 < weights.max() < 0.95, "no case in point"
     expected = (weights[:, None, None, None] * pixels).sum(dim=0)
     torch.testing.assert_close(
-        denoised(noisy.float(), sources, contrast(sources), sigma, WHOLE),
+        denoised(noisy.float(), sources, pixel_variance(sources), sigma, WHOLE),
         expected.float(),
         atol=2e-4,
         rtol=0,
@@ -179,8 +179,8 @@ def test_the_cap_counts_by_how_much_images_differ_and_not_a_ground_that_all_shar
         return (ink < 2e-3).double().mean().item()
 
     assert part_of_ink(torch.ones(24, 20)) > 0.6
-    assert part_of_ink(contrast(sources)) < 0.35
-    assert contrast(sources)[0, 0] == 0 and (contrast(sources[:1]) == 1).all()
+    assert part_of_ink(pixel_variance(sources)) < 0.35
+    assert pixel_variance(sources)[0, 0] == 0 and (pixel_variance(sources[:1]) == 1).all()
 
 
 def test_below_the_cap_nothing_is_taken() -> None:
@@ -215,7 +215,7 @@ def test_drawings_are_nearer_to_training_images_where_windows_are_larger() -> No
 
 
 def test_windows_are_larger_in_larger_images() -> None:
-    for side, scale in ((32, SMALL), (47, SMALL), (48, LARGE), (96, LARGE)):
+    for side, scale in ((32, SMALL_SCALE), (47, SMALL_SCALE), (48, LARGE_SCALE), (96, LARGE_SCALE)):
         settings, why = choose_settings(torch.zeros(2, 3, side, side, dtype=torch.uint8))
         assert settings.window_scale == scale
         assert why.startswith(f"windows × {scale}, down to ")
@@ -223,11 +223,11 @@ def test_windows_are_larger_in_larger_images() -> None:
 
 def test_it_suits_photographs_unless_drawings_would_be_copies() -> None:
     plain, cells = random_pictures(1), random_pictures(3)
-    assert suits(*plain, 20) == (True, "photographs")
-    assert suits(*cells, 20) == (False, "drawings would lie near training images")
+    assert is_better_than_gan(*plain, 20) == (True, "photographs")
+    assert is_better_than_gan(*cells, 20) == (False, "drawings would lie near training images")
     characters = torch.zeros(20, 1, 16, 16, dtype=torch.uint8)
     characters[:, :, 4:12, 7:9] = 255
-    assert suits(characters, torch.arange(20) % 2) == (False, "no photographs")
+    assert is_better_than_gan(characters, torch.arange(20) % 2) == (False, "no photographs")
 
 
 def test_it_draws_large_images() -> None:

@@ -12,7 +12,7 @@ from cgan.errors import ParamsError
 from cgan.model.networks import (
     GENERATORS,
     Architecture,
-    PixelDoubling,
+    ConvTransposeToImages,
     ProjectionDiscriminator,
     build_discriminator,
     build_generator,
@@ -154,7 +154,7 @@ def test_projection_and_class_logit_of_the_label_join_the_score(weight: float) -
 @pytest.mark.parametrize("channels", [1, 3])
 def test_last_doubling_is_a_transposed_convolution_in_values_and_gradients(channels: int) -> None:
     torch.manual_seed(0)
-    layer = PixelDoubling(6, channels, 4, stride=2, padding=1)
+    layer = ConvTransposeToImages(6, channels, 4, stride=2, padding=1)
     maps = torch.randn(3, 6, 5, 7).to(memory_format=torch.channels_last)
     weights, bias = layer.weight, layer.bias
     found = layer(maps.requires_grad_())

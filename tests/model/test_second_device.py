@@ -92,8 +92,8 @@ def test_images_that_do_not_fit_on_a_card_are_fed_from_the_hosts_memory(
 ) -> None:
     fitting = trained_on(DEVICE)
     fed = []
-    monkeypatch.setattr(batches, "fits", lambda images, _: fed.append(images.nbytes))
-    monkeypatch.setattr("cgan.quality.judge.fits", lambda *_: False)
+    monkeypatch.setattr(batches, "fits_in_memory", lambda images, _: fed.append(images.nbytes))
+    monkeypatch.setattr("cgan.quality.judge.fits_in_memory", lambda *_: False)
     assert torch.equal(trained_on(DEVICE), fitting) and fed == [DATA.tensors.pixels.nbytes]
 
 
@@ -219,10 +219,10 @@ def test_a_card_whose_memory_is_mostly_taken_keeps_no_images(
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda _: (2 * DATA.tensors.pixels.nbytes, 10**9)
     )
-    assert hardware.fits(DATA.tensors.pixels, torch.device("cuda"))
+    assert hardware.fits_in_memory(DATA.tensors.pixels, torch.device("cuda"))
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda _: (2 * DATA.tensors.pixels.nbytes - 1, 10**9)
     )
-    assert not hardware.fits(DATA.tensors.pixels, torch.device("cuda")) and hardware.fits(
-        DATA.tensors.pixels, CPU
-    )
+    assert not hardware.fits_in_memory(
+        DATA.tensors.pixels, torch.device("cuda")
+    ) and hardware.fits_in_memory(DATA.tensors.pixels, CPU)

@@ -89,7 +89,7 @@ def test_a_diagram_has_every_layer_once_and_all_parameters(
 ) -> None:
     _, *layers, last = trace(network)
     leaves = [m for m in network.modules() if not list(m.children())]
-    names = [type(m).__name__.replace("PixelDoubling", "ConvTranspose2d") for m in leaves]
+    names = [type(m).__name__.replace("ConvTransposeToImages", "ConvTranspose2d") for m in leaves]
     assert sorted(layer.name for layer in layers) == sorted(names)
     assert sum(layer.parameters for layer in layers) == sum(p.numel() for p in network.parameters())
     a = network.architecture

@@ -155,7 +155,7 @@ def model(change: Callable[[dict[str, Any]], Any] | None = None, **tensors: torc
     facts["digest"] = model_file.digest_of(content)
     if change:
         change(facts)
-    facts["seal"] = file_facts._seal_of(facts)
+    facts["seal"] = file_facts._digest_of_facts(facts)
     return save(content, {"cgan": json.dumps(facts)})
 
 
