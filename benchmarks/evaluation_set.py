@@ -23,7 +23,7 @@ from cgan.quality.judge import Judge, Prediction, look, train_judge
 from cgan.quality.metrics import frechet_distance
 from cgan.readers import csv_reader
 from cgan.readers.sources import fetch
-from cgan.splitting import split
+from cgan.splitting import stratified_split
 from cgan.training.auto import resolve
 
 from .machine import ROOT
@@ -105,7 +105,9 @@ class EvaluationSet:
         own = (params.preprocess.holdout_fraction, params.preprocess.seed)
         training, heldout = (
             as_dataset(images[rows], labels[rows], table.classes)
-            for rows in split(images, labels, *(own if sample else (HELDOUT_FRACTION, SPLIT_SEED)))
+            for rows in stratified_split(
+                images, labels, *(own if sample else (HELDOUT_FRACTION, SPLIT_SEED))
+            )
         )
         return cls(training, heldout, about, judge_kimg)
 

@@ -184,7 +184,7 @@ def fit(
         digest = digest_of(judge.state_dict()) if judge else ""
         checkpoints = Path(folder) / fingerprint(result_facts(p, images, hardware, digest))
     bar = partial(progress_bar, "training", images_a_step=p.batch_size) if progress else iter
-    with only_fit_in(checkpoints), deterministic(), catch_ctrl_c() as stopping:
+    with locked_folder(checkpoints), deterministic(), catch_ctrl_c() as stopping:
         result = make_generator(
             images,
             choice,
@@ -194,7 +194,7 @@ def fit(
             stopping=stopping,
             keep_partial=True,
         )
-    run = run_of(result, choice, images)
+    run = make_run(result, choice, images)
     if not run.finished:
         rest = "nothing was saved" if folder is None else "the same call goes on from there"
         log.warning(
@@ -204,7 +204,7 @@ def fit(
 
 
 @contextlib.contextmanager
-def only_fit_in(checkpoints: Path | None) -> Iterator[None]:
+def locked_folder(checkpoints: Path | None) -> Iterator[None]:
     """Hold the folder of a training; a kill lets go of it. Raises CganError where it cannot be made, or where
     another process or thread trains there."""
     if checkpoints is None:
@@ -227,22 +227,22 @@ def only_fit_in(checkpoints: Path | None) -> Iterator[None]:
         yield
 
 
-def run_of(result: TrainingResult, choice: Choice, images: Images) -> Run:
-    """The tables and the public class in place of lists and a network."""
+def make_run(result: TrainingResult, choice: Choice, images: Images) -> Run:
+    """What `fit` returns: records as tables, and the public `Generator` in place of the network."""
     facts = generator_facts(result.generator, file_facts(result, choice, images))
     return Run(
-        Generator(result.generator, facts),
-        choice,
-        table(COLUMNS, result.history),
-        table((*COLUMNS[:2], *PROBE), result.probes),
-        result.previews,
-        None if result.resumed_from else result.wall_time_s,
-        result.step,
-        result.discriminator,
+        generator=Generator(result.generator, facts),
+        choice=choice,
+        history=records_table(COLUMNS, result.history),
+        probes=records_table((*COLUMNS[:2], *PROBE), result.probes),
+        previews=result.previews,
+        seconds=None if result.resumed_from else result.wall_time_s,
+        step=result.step,
+        discriminator=result.discriminator,
     )
 
 
-def table(columns: Sequence[str], rows: list[list[float]]) -> pd.DataFrame:
+def records_table(columns: Sequence[str], rows: list[list[float]]) -> pd.DataFrame:
     """Records as a table, the step a whole number."""
     names = [name.removeprefix("progress/") for name in columns]
     return pd.DataFrame(np.reshape(rows, (-1, len(names))), columns=names).astype({"step": int})

@@ -43,21 +43,31 @@ class Tensors(NamedTuple):
 class Images:
     """Labelled images of one size.
 
-    The fields are numpy arrays; `tensors` are the same memory as torch's, made when first asked for. So
-    nothing that only reads, checks or writes images imports torch.
+    The fields:
 
-    `pixels`: uint8, [N, H, W], [N, H, W, C] or [N, C, H, W], with 1 or 3 channels (grey or RGB) and sides of
-    8 to 256; as the sides are longer than 3, the axis of length 1 or 3 is that of the channels. The field is
-    [N, C, H, W]. `labels` [N]: integers from 0, or the classes' names; the field is int64. `class_names`: one
-    a class, in the order of the labels; if left out, the sorted names among the labels, or 0, 1, …. `groups`
-    [N]: equal ones, integers or texts, stay on one side of any split, as photographs of one thing should;
-    None where nothing is known; the field is int64. Arrays may be numpy's or torch's, and are copied only
-    where they have another type or order.
+    - `pixels` uint8 [N, C, H, W], with 1 or 3 channels (grey or RGB) and sides of 8 to 256;
+    - `labels` int64 [N], from 0;
+    - `class_names`: one a class, in the order of the labels;
+    - `groups` int64 [N]: images of one group stay on one side of any split, as photographs of one thing
+      should; None where nothing is known.
 
-    From a file there is more. `splits` uint8 [N]: index of SPLITS, None where the source names none. `lines`
-    int64 [N]: the line in the CSV (the header is line 1), or the number of the picture; of arrays the index.
-    `files`: of each picture, else empty. `source_sha256`: of the CSV's bytes, or of the pictures' arrays.
-    `notes`: what a reader should know of these images.
+    They are made of what is given: `pixels` may be [N, H, W], [N, H, W, C] or [N, C, H, W] (the sides are
+    longer than 3, so the axis of length 1 or 3 is that of the channels). `labels` may be the names of the
+    classes. Where `class_names` are left out, they are the sorted names among the labels, or 0, 1, ….
+    `groups` may be integers or texts. Arrays may be numpy's or torch's, and are copied only where they have
+    another type or order.
+
+    Images from a file have more fields:
+
+    - `splits` uint8 [N]: index of SPLITS; None where the source names none;
+    - `lines` int64 [N]: the line in the CSV (the header is line 1), or the number of the picture; the index
+      where the images were given as arrays;
+    - `files`: the name of each picture; empty where there are none;
+    - `source_sha256`: of the CSV's bytes, or of the pictures' arrays; else "";
+    - `notes`: what a reader should know of these images.
+
+    The arrays are numpy's. `tensors` are the same memory as torch's, made when first asked for, so nothing
+    that only reads, checks or writes images imports torch.
 
     Raises DataError for arrays that do not fit.
     """
@@ -173,10 +183,10 @@ class Images:
 
         Raises DataError where a class has too few distinct images, or fewer than six images are held out.
         """
-        from cgan.splitting import divide
+        from cgan.splitting import split_images
 
         with as_keywords():
-            train, held_out, _ = divide(self, fraction, seed)
+            train, held_out, _ = split_images(self, fraction, seed)
         return train, held_out
 
     def at(self, rows: ArrayLike | torch.Tensor | slice) -> Images:

@@ -15,24 +15,31 @@ from cgan.text import listed
 
 LEAST_HELD_OUT = 6  # one more than NEIGHBOURS of quality.metrics, which need so many other images
 # A near copy correlates by more than MIN_CORRELATION, and its distance from 1 is less than MAX_DISTANCE_RATIO
-# times that of the image that is USUAL_RANK-th in likeness.
+# times that of the image that is USUAL_RANK-th in likeness. By these, 92 % of photographs of the same things
+# have a near copy, and 1 % of digits (docs/log/2026-11-29.md, "near copies of one thing").
 THUMBNAIL = 16  # pixels a side
 MIN_CORRELATION = 0.9
 USUAL_RANK = 10
 MAX_DISTANCE_RATIO = 0.3
-MAX_DISTANCE_RATIO_OF_GROUPS = 0.4  # within one set the usual image is less alike
-NEAR_COPIES = 0.05  # the share of held-out images with a near copy above which a note says so
-# For the note on near copies at most so many held-out images are looked for among so many to train on.
-LOOKED_AT, AMONG = 5_000, 100_000
-ALL_COMPARED = 20_000  # at most so many images of a class are all compared with one another
+# For groups, which are sought within one set, where the usual image is less alike. Of pairs of one thing it
+# finds 84 % (.3: 81 %), and 4.8 % of the pairs in a group are wrong (.3: 4.5 %; same entry).
+MAX_DISTANCE_RATIO_OF_GROUPS = 0.4
+# The share of held-out images with a near copy above which a note says so. Chosen by hand, above the 1 % of
+# digits and hand signs.
+NEAR_COPIES = 0.05
+# Chosen by hand, to bound the time: for the note on near copies at most MAX_QUERIES held-out images are
+# looked for among MAX_SEARCHED to train on; for groups at most MAX_PAIRED images of a class are all compared
+# with one another.
+MAX_QUERIES, MAX_SEARCHED = 5_000, 100_000
+MAX_PAIRED = 20_000
 
 
-def divide(
+def split_images(
     images: Images, fraction: float, seed: int, group: str | None = None
 ) -> tuple[Images, Images, Images]:
     """Images to train on, held out, and to test on: as the source says, or by `fraction` and `seed`, as
-    `split` does; with the groups of `with_groups`, if `group` is given. `notes` of those held out are what a
-    reader should know.
+    `stratified_split` does; with the groups of `with_groups`, if `group` is given. `notes` of those held out
+    are what a reader should know.
 
     Raises DataError where a class cannot be held out, or `group` does not fit the images.
     """
@@ -46,16 +53,16 @@ def divide(
     source_has_val = len(heldout) > 0
     if not source_has_val:
         to_divide = images if len(train) == len(images) else images.at(train)
-        rest, held = split(
+        rest, held = stratified_split(
             *(to_divide.pixels, to_divide.labels, fraction, seed),
             groups=to_divide.groups,
             names=images.class_names,
         )
         train, heldout = train[rest], train[held]
     if images.splits is not None:
-        together = units(images.pixels, images.groups)
+        unit_of = unit_indices(images.pixels, images.groups)
         for name, rows in (("val", heldout), ("test", test)):
-            leaked = rows[np.isin(together[rows], together[train])]
+            leaked = rows[np.isin(unit_of[rows], unit_of[train])]
             if len(leaked):
                 notes.append(
                     f"Left out of {name}: {len(leaked):,} ({listed([images.place(row) for row in leaked])}). "
@@ -110,10 +117,10 @@ def with_groups(images: Images, by: str) -> Images:
 def _groups_by_likeness(images: Images) -> IntArray:
     """A group for each image, int64 [N]: connected components of near copies."""
     most = int(images.counts.max())
-    if most > ALL_COMPARED:
+    if most > MAX_PAIRED:
         raise DataError(
             f"{setting('preprocess.group', 'auto')} compares all images of a class, which may be at most "
-            f"{ALL_COMPARED:,}; one class has {most:,}. Set a regular expression, or null and add a column "
+            f"{MAX_PAIRED:,}; one class has {most:,}. Set a regular expression, or null and add a column "
             "`group`."
         )
     every = np.arange(len(images))
@@ -149,8 +156,8 @@ def _groups_by_name(files: Sequence[str], pattern: str) -> tuple[IntArray, list[
 def _near_copies_in_words(images: Images, train: IntArray, held_out: IntArray) -> list[str]:
     """A note where many held-out images have a near copy in the training part."""
     random = np.random.default_rng(0)
-    queries = np.sort(random.permutation(held_out)[:LOOKED_AT])
-    among = np.sort(random.permutation(train)[:AMONG])
+    queries = np.sort(random.permutation(held_out)[:MAX_QUERIES])
+    among = np.sort(random.permutation(train)[:MAX_SEARCHED])
     pairs = near_copies(images.pixels, images.labels, queries, among)
     rows, first_pair_of_row = np.unique(pairs[:, 0], return_index=True)
     if len(rows) <= max(2, NEAR_COPIES * len(queries)):
@@ -170,7 +177,7 @@ def _near_copies_in_words(images: Images, train: IntArray, held_out: IntArray) -
     ]
 
 
-def split(
+def stratified_split(
     images: NDArray[np.uint8],
     labels: IntArray,
     holdout_fraction: float,
@@ -184,7 +191,7 @@ def split(
     least one. Identical images and those of one group stay on one side, also when their labels differ: the
     rarest class chooses first, for it has fewest to choose from.
     """
-    unit_of = units(images, groups)
+    unit_of = unit_indices(images, groups)
     order = np.random.default_rng(seed).random(len(labels))
     choose = _choose_images if groups is None else _choose_groups
     is_held = np.isin(unit_of, choose(unit_of, labels, order, holdout_fraction))
@@ -274,9 +281,9 @@ def _choose_groups(
     return np.array([*held], np.int64)
 
 
-def units(images: NDArray[np.uint8], groups: IntArray | None = None) -> IntArray:
-    """For each image the index of the first one that belongs on its side of any split: of its copies, and of
-    those in its group, and of theirs; int64 [N]."""
+def unit_indices(images: NDArray[np.uint8], groups: IntArray | None = None) -> IntArray:
+    """The unit of each image, int64 [N]: what stays on one side of any split, which is its copies, those of
+    its group, and theirs. A unit is named by the index of its first image."""
     first_copy = first_copies(image_digests(images))
     if groups is None:
         return first_copy

@@ -21,14 +21,14 @@ from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_generator
 from cgan.params.sections import JudgeParams, Params, TrainChoices
 from cgan.quality.judge import Judge, Progress, silent
-from cgan.splitting import AMONG, LOOKED_AT, near_copies, units
+from cgan.splitting import MAX_QUERIES, MAX_SEARCHED, near_copies, unit_indices
 from cgan.training.auto import choose, sampler_of
 from cgan.training.loop import train
 
 
 def units_of(data: Images) -> Tensor:
     """Equal for images that belong together: copies, and groups."""
-    return torch.from_numpy(units(data.pixels, data.groups))
+    return torch.from_numpy(unit_indices(data.pixels, data.groups))
 
 
 def folds_of(data: Images, count: int, params: Params) -> Tensor:
@@ -118,8 +118,8 @@ def near_to_training(rounds: Sequence[Round], folded: bool) -> tuple[int, int]:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("pixels", "labels")
         )
         learnt, tested = np.split(np.arange(len(labels)), [len(each.training)])
-        tested = random.permutation(tested)[: LOOKED_AT // len(rounds)]
-        among = np.sort(random.permutation(learnt)[:AMONG])
+        tested = random.permutation(tested)[: MAX_QUERIES // len(rounds)]
+        among = np.sort(random.permutation(learnt)[:MAX_SEARCHED])
         near += len(np.unique(near_copies(images, labels, tested, among)[:, 0]))
         looked += len(tested)
     return near, looked

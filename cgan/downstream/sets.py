@@ -88,7 +88,7 @@ def repeated(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
 def folds(labels: IntArray, units: IntArray, count: int, seed: int, names: list[str]) -> IntArray:
     """The fold of each image, int64 [N], 0 to `count` - 1.
 
-    Images of one unit (`cgan.splitting.units`) share a fold, and each class is spread as evenly as its
+    Images of one unit (`cgan.splitting.unit_indices`) share a fold, and each class is spread as evenly as its
     units allow, the rarest class first. Raises DataError where some fold would leave a class without an image
     to train on.
     """

@@ -9,7 +9,7 @@ from cgan.files import read_json, replacing
 from cgan.images import save_images
 from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, PICTURES, REAL_SAMPLES, VALIDATION
-from cgan.splitting import divide
+from cgan.splitting import split_images
 from cgan.stages.raw import load_raw
 from cgan.stages.runner import log, run_stage
 
@@ -27,7 +27,7 @@ def main() -> None:
             "which validates it again."
         )
     data = replace(data, notes=())  # the validation report has them
-    parts = divide(data, params.holdout_fraction, params.seed, params.group)
+    parts = split_images(data, params.holdout_fraction, params.seed, params.group)
     train, holdout, test = parts
     del data  # to write a part takes its memory once more
     for line in holdout.notes:

@@ -195,14 +195,14 @@ def train(
         counts = data.tensors.counts
         estimate_batch_norm(state.generator_ema, counts, params.seed)
     return TrainingResult(
-        state.generator_ema.cpu(),
-        state.discriminator.cpu().eval().requires_grad_(False),
-        state.history,
-        state.probes,
-        previews,
-        wall_time_s,
-        state.step,
-        start,
+        generator=state.generator_ema.cpu(),
+        discriminator=state.discriminator.cpu().eval().requires_grad_(False),
+        history=state.history,
+        probes=state.probes,
+        previews=previews,
+        wall_time_s=wall_time_s,
+        step=state.step,
+        resumed_from=start,
     )
 
 

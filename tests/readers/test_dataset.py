@@ -23,7 +23,7 @@ from cgan.model import file_facts
 from cgan.page.data_facts import place, rows_of, whole_data
 from cgan.pipeline.params_file import load_params
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
-from cgan.splitting import divide, split
+from cgan.splitting import split_images, stratified_split
 from cgan.stages import download, preprocess, validate
 from cgan.training.auto import resolve
 from cgan.training.loop import train
@@ -70,13 +70,13 @@ def test_holdout_is_stratified_depends_on_the_seed_and_parts_are_disjoint_and_co
     images, labels = make_images(per_class=40)
     keep = (labels != 2) | (np.cumsum(labels == 2) <= 10)
     images, labels = images[keep], labels[keep]
-    train, holdout = split(images, labels, 0.1, seed=1)
+    train, holdout = stratified_split(images, labels, 0.1, seed=1)
     assert np.bincount(labels[holdout]).tolist() == [4, 4, 1]
     assert sorted([*train, *holdout]) == list(range(len(labels)))
     assert list(train) == sorted(train) and list(holdout) == sorted(holdout)
-    again, other = (split(images, labels, 0.1, seed)[1] for seed in (1, 2))
+    again, other = (stratified_split(images, labels, 0.1, seed)[1] for seed in (1, 2))
     assert np.array_equal(holdout, again) and not np.array_equal(holdout, other)
-    exact = [len(split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
+    exact = [len(stratified_split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
     assert exact == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
 
 
@@ -91,7 +91,7 @@ def test_f15_equal_images_stay_on_one_side(kinds: list[int], fraction: float, se
     kinds = [*kinds, 0, 1, 2, 3]
     images = np.array(kinds, np.uint8).reshape(-1, 1, 1, 1).repeat(8, 2).repeat(8, 3)
     labels = np.array(kinds, np.int64) % 2
-    train, holdout = split(images, labels, fraction, seed)
+    train, holdout = stratified_split(images, labels, fraction, seed)
     assert not {kinds[i] for i in train} & {kinds[i] for i in holdout}
     assert set(labels[train]) == set(labels[holdout]) == {0, 1}
     assert len(train) + len(holdout) == len(kinds)
@@ -100,7 +100,7 @@ def test_f15_equal_images_stay_on_one_side(kinds: list[int], fraction: float, se
 def test_f15_copies_with_another_label_stay_on_one_side() -> None:
     images = np.concatenate([IMAGES, IMAGES[:30]])
     labels = np.concatenate([LABELS, (LABELS[:30] + 1) % 3])
-    _, holdout = split(images, labels, 0.3, seed=5)
+    _, holdout = stratified_split(images, labels, 0.3, seed=5)
     held = {image.tobytes() for image in images[holdout]}
     assert all((image.tobytes() in held) == (i in holdout) for i, image in enumerate(images))
 
@@ -109,7 +109,7 @@ def test_class_of_one_distinct_image_cannot_be_held_out() -> None:
     images = IMAGES.copy()
     images[LABELS == 1] = 5
     with pytest.raises(DataError, match=r"class 1: .* 1; .*at least 2"):
-        split(images, LABELS, 0.1, seed=1)
+        stratified_split(images, LABELS, 0.1, seed=1)
 
 
 def distinct(count: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -128,13 +128,13 @@ def test_the_holdout_of_grouped_images_is_near_its_share_with_every_seed() -> No
     labels, groups, images = labels[order], groups[order], distinct(len(labels))
     chosen = set()
     for seed in range(300):
-        train, holdout = split(images, labels, 0.1, seed, groups)
+        train, holdout = stratified_split(images, labels, 0.1, seed, groups)
         assert not {*groups[train]} & {*groups[holdout]}
         assert np.bincount(labels[holdout]).tolist() == [14, 8, 4]
         chosen |= {*groups[holdout]}
     assert {*range(1, 11), *range(100, 123)} < chosen, "any of those that fit"
     # A share that rounds to all of a class leaves one to train on.
-    assert np.bincount(labels[split(images, labels, 0.99, 0, groups)[0]]).min() >= 1
+    assert np.bincount(labels[stratified_split(images, labels, 0.99, 0, groups)[0]]).min() >= 1
 
 
 def test_the_holdout_of_groups_with_several_classes_is_near_the_share_of_each() -> None:
@@ -148,7 +148,7 @@ def test_the_holdout_of_groups_with_several_classes_is_near_the_share_of_each() 
         )
         order = random.permutation(len(labels))
         labels, groups = labels[order], groups[order]
-        _, holdout = split(distinct(len(labels)), labels, 0.2, seed, groups)
+        _, holdout = stratified_split(distinct(len(labels)), labels, 0.2, seed, groups)
         shares = np.bincount(labels[holdout]) / np.bincount(labels)
         assert shares.min() > 0.1 and shares.max() < 0.3
 
@@ -159,7 +159,7 @@ def test_groups_with_an_equal_image_are_on_one_side() -> None:
     images[41] = images[10]  # of groups 5 and 20, and by the next of 7 too
     images[15] = images[40]
     for seed in range(30):
-        holdout = split(images, labels, 0.3, seed, groups)[1]
+        holdout = stratified_split(images, labels, 0.3, seed, groups)[1]
         assert len({row in holdout for row in (10, 11, 14, 15, 40, 41)}) == 1
 
 
@@ -168,7 +168,7 @@ def test_without_groups_the_holdout_is_that_of_earlier_versions() -> None:
     random = np.random.default_rng(3)
     images, labels = distinct(90), random.choice(3, 90, p=[0.6, 0.3, 0.1])
     images[60:75], labels[60:72] = images[:15], labels[:12]
-    found = [split(images, labels, part, 5)[1].tolist() for part in (0.1, 0.4)]
+    found = [stratified_split(images, labels, part, 5)[1].tolist() for part in (0.1, 0.4)]
     assert found == [
         [4, 7, 21, 29, 31, 48, 64, 67, 88],
         [
@@ -220,7 +220,7 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
         stage.main()
     params = yaml.safe_load(Path("params.yaml").read_text())["preprocess"]
     images, labels = make_images()
-    rows = split(images, labels, params["holdout_fraction"], params["seed"])
+    rows = stratified_split(images, labels, params["holdout_fraction"], params["seed"])
     for name, expected in zip(("train", "holdout"), rows, strict=True):
         part = load_images(f"data/processed/{name}.safetensors")
         assert np.array_equal(part.pixels, images[expected])
@@ -354,6 +354,6 @@ def test_a_hold_out_that_no_metric_can_be_had_from_is_refused_before_anything_is
         with pytest.raises(
             DataError, match=r"^5 images are held out, expected at least 6: .*to val"
         ):
-            divide(parted, 0.1, 1)
+            split_images(parted, 0.1, 1)
     else:
-        assert len(divide(parted, 0.1, 1)[1]) == count
+        assert len(split_images(parted, 0.1, 1)[1]) == count

@@ -19,7 +19,7 @@ from cgan.quality.conditions import classes_asked
 from cgan.quality.judge import train_judge
 from cgan.readers.csv_report import of_each
 from cgan.readers.sources import read_by
-from cgan.splitting import divide
+from cgan.splitting import split_images
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose, choose_gan, sampler_of
 
@@ -38,7 +38,7 @@ def foresee(data: Images, params: Params) -> Iterator[str]:
     some seconds, for it trains a few steps."""
     recipe = params.preprocess
     fraction = recipe.holdout_fraction
-    parts = divide(replace(data, notes=()), fraction, recipe.seed, recipe.group)
+    parts = split_images(replace(data, notes=()), fraction, recipe.seed, recipe.group)
     training, heldout, _ = parts
     trained, held, tested = (
         dict(zip(part.class_names, part.counts.tolist(), strict=True)) for part in parts
@@ -86,7 +86,7 @@ def run_times(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
         sized = params.data.model_copy(update={"height": height, "width": width})
         data, _ = read_by(file, sized, params.validation)
         recipe = params.preprocess
-        training, *_ = divide(data, recipe.holdout_fraction, recipe.seed, recipe.group)
+        training, *_ = split_images(data, recipe.holdout_fraction, recipe.seed, recipe.group)
         seconds = sum(_seconds(training, params, choose(params.train, training)))
         predictions.append(f"about {duration(seconds)} with {width} × {height}")
     return f"A run takes, on this machine, {' and '.join(predictions)}."
