@@ -33,7 +33,7 @@ from cgan.pipeline.tracking.run import (
     read_training,
 )
 from cgan.pipeline.tracking.store import PICTURE
-from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE, STRIP
+from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE, STRIP, TRAINING
 from cgan.quality.table import class_table, tracked_values
 from cgan.stages.runner import log, run_stage
 from cgan.training.tracker import AT_THE_END, BY_STEP
@@ -55,7 +55,7 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 def main() -> None:
     evaluation, facts = Evaluation.read(EVALUATION), read_facts(GENERATOR, "generator")
-    training = read_training()
+    training = read_training(TRAINING)
     if evaluation.generator_digest != facts["digest"]:
         raise ModelError(
             f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "

@@ -169,7 +169,7 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
     report.say(say, page)
     if TRAINING.is_file():
         try:
-            with open_run(read_training(), "cgan evidence") as run:
+            with open_run(read_training(TRAINING), "cgan evidence") as run:
                 run.log_files((facts, text, page))
         except TrackingError as error:
             say(f"WARNING: {error}")

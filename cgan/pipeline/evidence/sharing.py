@@ -81,7 +81,7 @@ def find_sharing(
     report.say(say, page)
     if TRAINING.is_file():
         try:
-            with open_run(read_training(), "cgan sharing") as run:
+            with open_run(read_training(TRAINING), "cgan sharing") as run:
                 run.log_files((facts, text, page))
         except TrackingError as error:
             say(f"WARNING: {error}")

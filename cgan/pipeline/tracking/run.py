@@ -22,7 +22,7 @@ from cgan.errors import TrackingError
 from cgan.files import read_json
 from cgan.hosts import without_credentials
 from cgan.pipeline.tracking import store
-from cgan.project import TRAINING, project_root
+from cgan.project import project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,7 +42,7 @@ Point = tuple[str, float, int, int]  # of a metric: name, value, step, time in m
 
 
 class TrainingRecord(TypedDict, total=False):
-    """What TRAINING says of a training: each fact from the moment at which it is known."""
+    """What models/training.json says of a training: each fact from the moment at which it is known."""
 
     run_key: str
     run_name: str
@@ -58,9 +58,9 @@ class TrainingRecord(TypedDict, total=False):
     training_s: float
 
 
-def read_training() -> TrainingRecord:
+def read_training(path: Path) -> TrainingRecord:
     """Raises CganError for a file that is missing or damaged."""
-    return cast("TrainingRecord", read_json(TRAINING))
+    return cast("TrainingRecord", read_json(path))
 
 
 class Run:
