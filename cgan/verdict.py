@@ -9,25 +9,18 @@ from cgan.files import write_json, write_text
 from cgan.markdown import in_markdown, table
 
 Interval = tuple[float, float]
-NO_SHARES = (
-    "membership_auc",
-    "fid_judge",
-    "fid_over_floor",
-    "class_shift",
-    "drawn_shift",
-)  # checks of other numbers
 
 
-def shown(name: str, value: float) -> str:
-    """A value of the check `name` for readers: a share with more digits than elsewhere, for 98.97 % is not
-    99 %."""
-    return f"{value:.4g}" if name in NO_SHARES else f"{100 * value:.4g} %"
+def in_digits(value: float, is_share: bool) -> str:
+    """A value for readers. A share has more digits than elsewhere, for 98.97 % is not 99 %."""
+    return f"{100 * value:.4g} %" if is_share else f"{value:.4g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Check:
-    """`value`, where known with its 95 % interval, against `limit`, where it has one; `what` and `why` are
-    plain words."""
+    """A `value`, where known with its 95 % interval, against a `limit`, where it has one: a maximum if
+    `at_most`, else a minimum. `what` is a noun phrase for what has the value, `why` a reason in place of
+    "value; the limit is …". `is_share`: to be shown in percent."""
 
     name: str
     what: str
@@ -37,31 +30,32 @@ class Check:
     at_most: bool = False
     interval: Interval | None = None
     why: str = ""
+    is_share: bool = True
 
     def in_words(self) -> str:
         if self.why:
             return f"{self.what}: {self.why}"
-        limit = self.limit or 0.0
         low, high = self.interval or (self.value, self.value)
-        decisive = self.shown(high if self.at_most else low)
-        found = f"between {self._between(' and ')} (95 %)" if self.interval else decisive
-        side = "above" if self.at_most else "below"
-        where = f"the limit is {self.shown(limit)}"
+        decisive = self._in_digits(high if self.at_most else low)
+        found = f"between {self._interval(' and ')} (95 %)" if self.interval else decisive
+        outcome = "and it is kept"
         if not self.passed:
-            return f"{self.what}: {found}; {where}, and {decisive} is {side} it"
-        return f"{self.what}: {found}; {where}, and it is kept"
-
-    def shown(self, value: float) -> str:
-        return shown(self.name, value)
-
-    def _between(self, between: str = " to ") -> str:
-        return between.join(map(self.shown, self.interval or ()))
+            outcome = f"and {decisive} is {'above' if self.at_most else 'below'} it"
+        return f"{self.what}: {found}; the limit is {self._in_digits(self.limit or 0.0)}, {outcome}"
 
     def row(self) -> tuple[str, ...]:
-        limit = f"{'≤' if self.at_most else '≥'} {self.shown(self.limit or 0.0)}"
-        expected = "" if self.limit is None else limit
+        """Its cells in `table_of`."""
+        expected = ""
+        if self.limit is not None:
+            expected = f"{'≤' if self.at_most else '≥'} {self._in_digits(self.limit)}"
         passed = "passed" if self.passed else "failed"
-        return self.what, self.shown(self.value), self._between(), expected, passed
+        return self.what, self._in_digits(self.value), self._interval(" to "), expected, passed
+
+    def _in_digits(self, value: float) -> str:
+        return in_digits(value, self.is_share)
+
+    def _interval(self, separator: str) -> str:
+        return separator.join(map(self._in_digits, self.interval or ()))
 
 
 def table_of(checks: Iterable[Check]) -> str:
@@ -72,7 +66,7 @@ def table_of(checks: Iterable[Check]) -> str:
 
 @dataclass
 class Report:
-    """`facts`: what the JSON file has besides. `sections`: tables in Markdown by their headings."""
+    """`facts`: what else the JSON file has. `sections`: tables in Markdown by their headings."""
 
     title: str
     verdict: str
@@ -83,14 +77,14 @@ class Report:
     sections: dict[str, str] = field(default_factory=dict)
 
     def body(self, picture: str = "") -> str:
-        """All but the title, in Markdown."""
+        """All but the title, in Markdown; `picture` comes after the summary."""
         parts = [in_markdown(self.summary), picture]
-        parts.append("\n".join(f"- {in_markdown(reason)}" for reason in self._more()))
+        parts.append("\n".join(f"- {in_markdown(reason)}" for reason in self._other_reasons()))
         parts += [f"## {heading}\n\n{text}" for heading, text in self.sections.items()]
         return "\n\n".join(filter(None, parts)) + "\n"
 
-    def _more(self) -> list[str]:
-        """The reasons that the summary does not give already."""
+    def _other_reasons(self) -> list[str]:
+        """Those that the summary does not give already."""
         return [reason for reason in self.reasons if reason not in self.summary]
 
     def write(self, json_path: Path, text_path: Path) -> None:
@@ -99,8 +93,8 @@ class Report:
         write_text(text_path, f"# {self.title}: {self.verdict}\n\n{self.body()}")
 
     def say(self, say: Callable[[str], None], source: Path | str) -> None:
-        """For a terminal."""
+        """Verdict and reasons, line by line; `source`: what has every number."""
         say(f"{self.verdict.upper()}: {self.summary}")
-        for reason in self._more():
+        for reason in self._other_reasons():
             say(f"  - {reason}")
         say(f"  {source} has every number.")

@@ -18,7 +18,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.tracking.store import STORE, store_uri
+from cgan.pipeline.tracking.store import STORE_VARIABLE, store_uri
 from cgan.project import home
 from flows.repro import dvc
 
@@ -99,7 +99,7 @@ def environment(source: Path, folder: Path) -> dict[str, str]:
         SOURCE: str(source),
         "CGAN_HOME": str(home(source)),
         "PYTHONPATH": str(folder),
-        STORE: store_uri(source),
+        STORE_VARIABLE: store_uri(source),
     }
 
 

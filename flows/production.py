@@ -32,7 +32,7 @@ from cgan.hosts import (
     site_of,
     without_credentials,
 )
-from cgan.pipeline.tracking.store import BACKEND, STORE, store_uri
+from cgan.pipeline.tracking.store import BACKEND_VARIABLE, STORE_VARIABLE, store_uri
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION, home, require_project
 from flows.checkout import SOURCE, clone
@@ -87,8 +87,10 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     environment |= beside_proxies(environment)
     if is_server(uri := store_uri(root)):
         mlflow = uri
-    elif environment.get(BACKEND):  # the database is for MLflow's server alone: runs write to that
-        environment[STORE] = mlflow
+    elif environment.get(
+        BACKEND_VARIABLE
+    ):  # the database is for MLflow's server alone: runs write to that
+        environment[STORE_VARIABLE] = mlflow
     # A socket's path has 107 bytes at most, and the supervisor makes it absolute.
     here = "/proc/self/cwd/" if Path("/proc/self").exists() else ""
     return {

@@ -19,7 +19,7 @@ from tracked import root as root
 from cgan.files import read_json
 from cgan.hosts import mlflow_page
 from cgan.pipeline.tracking.run import open_run
-from cgan.pipeline.tracking.store import PICTURE
+from cgan.pipeline.tracking.store import STRIP_MARKDOWN
 from cgan.project import STRIP, TRAINING
 from cgan.stages.record import NOTE_TAG
 from cgan.training.tracker import AT_THE_END, BY_STEP
@@ -100,7 +100,7 @@ def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(ro
     with open_run(known) as run:
         numbers = {"quality/conditional_accuracy": 0.98765, "quality/fid_judge": 1.5}
         run.log_metrics((*number, 0, known["ended_ms"]) for number in numbers.items())
-        run.set_tags({NOTE_TAG: PICTURE})
+        run.set_tags({NOTE_TAG: STRIP_MARKDOWN})
         Image.fromarray(np.full((58, 580), 90, np.uint8)).save(root / STRIP.name)
         run.log_files([root / STRIP.name])
         place = run.mlflow_run.info.experiment_id, run.run_id

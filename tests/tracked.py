@@ -20,10 +20,10 @@ from synthetic import a_model
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import Registry
 from cgan.pipeline.tracking import live as tracking
-from cgan.pipeline.tracking.live import Live
+from cgan.pipeline.tracking.live import LiveTracker
 from cgan.pipeline.tracking.logged_model import save_mlflow_model
 from cgan.pipeline.tracking.run import Run
-from cgan.pipeline.tracking.store import RUN_ID, experiment_id, experiment_name
+from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER, experiment_id, experiment_name
 from cgan.project import training_folder
 from cgan.stages.origin import facts_of_here, keep_source, origin, run_name, source_of_here
 from cgan.stages.train import as_run, system_load, tracked_training
@@ -50,7 +50,7 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @contextlib.contextmanager
-def training(key: str = "k1", experiment: str = "cgan") -> Iterator[Live]:
+def training(key: str = "k1", experiment: str = "cgan") -> Iterator[LiveTracker]:
     """As the stage train does it, in the working directory."""
     source = source_of_here()
     about = {
@@ -67,7 +67,7 @@ def training(key: str = "k1", experiment: str = "cgan") -> Iterator[Live]:
         about["numbers"] = {"time/training_s": 2.5}
 
 
-def log_steps(live: Live, steps: list[int] = STEPS) -> None:
+def log_steps(live: LiveTracker, steps: list[int] = STEPS) -> None:
     for step in steps:
         live.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
     live.log_metrics({"probe/fid_judge": 100 / steps[-1]}, steps[-1])
@@ -77,7 +77,7 @@ def log_steps(live: Live, steps: list[int] = STEPS) -> None:
 def log_model(run: Run, root: Path) -> None:
     """As the stage record does."""
     generator = a_model(root / "generator.safetensors")
-    tags = {"digest": "d", "load": f"runs:/{RUN_ID}/generator"}
+    tags = {"digest": "d", "load": f"runs:/{RUN_ID_PLACEHOLDER}/generator"}
     run.log_model(lambda to: save_mlflow_model(generator, to), STEPS[-1], tags)
 
 

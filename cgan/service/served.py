@@ -22,7 +22,7 @@ from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation
 from cgan.pipeline.registry.client import CHAMPION, now
-from cgan.pipeline.tracking.store import BACKEND, STORE, is_absent, store_uri
+from cgan.pipeline.tracking.store import BACKEND_VARIABLE, STORE_VARIABLE, is_absent, store_uri
 from cgan.project import EVALUATION, GENERATOR, project_root
 from cgan.quality.table import quality_line, stated_evaluation
 
@@ -136,7 +136,7 @@ class GeneratorProvider:
             if number is None:
                 if self.current is None and self._has_default:
                     self.current = _of_file(default_source(GENERATOR)[0])
-                raise ModelError(f"`{registry.model}` has no {alias} in {registry.shown}.")
+                raise ModelError(f"`{registry.model}` has no {alias} in {registry.address}.")
             if self.current is None or number != self.current.version:
                 evaluation = evaluation_of(registry, registry.version(number).run_id)
                 source = f"models:/{registry.model}/{number}"
@@ -161,5 +161,5 @@ def _has_registry() -> bool:
     """May there be a champion? Not without MLflow, nor before anything was recorded."""
     if importlib.util.find_spec("mlflow") is None:
         return False
-    named = any(os.environ.get(name, "").strip() for name in (STORE, BACKEND))
+    named = any(os.environ.get(name, "").strip() for name in (STORE_VARIABLE, BACKEND_VARIABLE))
     return named or not is_absent(store_uri(project_root()))

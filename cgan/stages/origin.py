@@ -15,7 +15,7 @@ from cgan import git
 from cgan.files import write_bytes
 from cgan.params.presets import recipe_in_words
 from cgan.params.sections import TrainChoices
-from cgan.pipeline.tracking.store import asked_by
+from cgan.pipeline.tracking.store import requester_tags
 from cgan.project import SOURCE
 from cgan.stages.runner import log
 
@@ -72,7 +72,7 @@ def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict
 
 def _context() -> dict[str, str]:
     """The DVC experiment and the flow that asked for the training."""
-    context = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **asked_by()}
+    context = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **requester_tags()}
     return {key: value for key, value in context.items() if value}
 
 

@@ -25,14 +25,14 @@ from cgan.files import locked, md5_of, read_json, remove, sha256_of, write_json,
 from cgan.model.file_facts import Facts, read_facts
 from cgan.pipeline.tracking.logged_model import NOTE, save_mlflow_model
 from cgan.pipeline.tracking.run import (
-    MEASURED_WITH,
-    WEIGHTS,
+    GENERATOR_SHA256_TAG,
+    MEASUREMENT_TAG,
     Run,
     TrainingRecord,
     open_run,
     read_training,
 )
-from cgan.pipeline.tracking.store import PICTURE
+from cgan.pipeline.tracking.store import STRIP_MARKDOWN
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE, STRIP, TRAINING
 from cgan.quality.table import class_table, tracked_values
 from cgan.stages.runner import log, run_stage
@@ -95,7 +95,9 @@ def send_training(run: Run, steps: int) -> None:
     def time_of(step: int) -> int:
         return int(began_ms + (ended_ms - began_ms) * step / max(1, steps))
 
-    run.describe({"dvc.generator_md5": md5_of(GENERATOR), WEIGHTS: sha256_of(GENERATOR)})
+    run.describe(
+        {"dvc.generator_md5": md5_of(GENERATOR), GENERATOR_SHA256_TAG: sha256_of(GENERATOR)}
+    )
     run.log_files(sorted(SOURCE.glob("*")), SOURCE.name)
     run.log_metrics(
         (name, value, step, time_of(step))
@@ -153,8 +155,8 @@ def send_results(
     # The same for distances that can be compared.
     measured_with = json.dumps(comparable(evaluation.context, RANKED_BY), sort_keys=True)
     digest = hashlib.sha256(measured_with.encode()).hexdigest()[:16]
-    note = headline(numbers) + (f"\n\n{PICTURE}" if STRIP.is_file() else "")
-    run.set_tags({NOTE_TAG: note, MEASURED_WITH: digest})
+    note = headline(numbers) + (f"\n\n{STRIP_MARKDOWN}" if STRIP.is_file() else "")
+    run.set_tags({NOTE_TAG: note, MEASUREMENT_TAG: digest})
 
 
 def headline(numbers: Mapping[str, float]) -> str:

@@ -37,7 +37,7 @@ from cgan.params.sections import Params, TrainParams, flatten
 from cgan.pipeline.params_file import load_params, read_yaml
 from cgan.pipeline.progress import progress, seconds_of_training
 from cgan.pipeline.tracking import store
-from cgan.pipeline.tracking.live import Live, live_run
+from cgan.pipeline.tracking.live import LiveTracker, live_run
 from cgan.pipeline.tracking.run import TrainingRecord
 from cgan.project import (
     BEGUN,
@@ -132,7 +132,7 @@ def main() -> None:
 @contextlib.contextmanager
 def tracked_training(
     folder: Path, training: TrainingRecord, load: Callable[[], Mapping[str, float]]
-) -> Iterator[Live]:
+) -> Iterator[LiveTracker]:
     """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
     `training`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one. Of a
     training that was interrupted, key, name and begin are those with which it began."""

@@ -17,7 +17,8 @@ from cgan.cli import app
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator
-from cgan.pipeline.registry.client import VERDICT, Registry, generator_file, open_registry
+from cgan.pipeline.registry.client import Registry, generator_file, open_registry
+from cgan.pipeline.registry.version import VERDICT
 
 
 @pytest.fixture

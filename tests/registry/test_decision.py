@@ -18,17 +18,10 @@ from cgan.images import Images
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.registry.decision import (
-    TOLERATED_LOSSES,
-    Appearance,
-    check_limits,
-    compare,
-    decide,
-    diversity_checks,
-    outlier_check,
-)
+from cgan.pipeline.registry.comparison import TOLERATED_LOSSES, compare, diversity_checks
+from cgan.pipeline.registry.decision import Appearance, decide
 from cgan.pipeline.registry.judging import appearance_of
-from cgan.pipeline.registry.membership import membership_check
+from cgan.pipeline.registry.limits import check_limits, membership_check, outlier_check
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import Conditions
 from cgan.quality.estimates import REPLICATES, Estimate
@@ -123,7 +116,7 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
 
 def test_f76_html_and_markdown_of_others_are_shown_as_text(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> | [x](javascript:alert(2)) ![y](http://z) \n# big"
-    bad = Check("copies", "copies", 0.0, 1.0, False, why=evil)
+    bad = Check(name="copies", what="copies", value=0.0, limit=1.0, passed=False, why=evil)
     checks = [*check_limits(by_hand(copies=FEW_COPIES), LIMITS), bad]
     report = Report("Gate", "blocked", evil, [bad.in_words()], "2026-01-01T00:00:00Z")
     report.sections["Limits"] = table_of(checks)

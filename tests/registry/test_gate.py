@@ -31,8 +31,9 @@ from cgan.model.sampling import encode_png
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
 from cgan.pipeline.registry.client import LAST_VERDICT, Registry, open_registry
-from cgan.pipeline.registry.decision import LIMITS, TOLERATED_LOSSES
-from cgan.pipeline.registry.gate import DESCRIPTION_CHARACTERS, _against, shortened
+from cgan.pipeline.registry.comparison import TOLERATED_LOSSES
+from cgan.pipeline.registry.gate import DESCRIPTION_CHARACTERS, _judged_against, shortened
+from cgan.pipeline.registry.limits import LIMITS
 from cgan.quality.judge import load_judge, save_judge
 from cgan.verdict import Report
 
@@ -109,16 +110,20 @@ def test_a_verdict_that_stands_is_found_without_torch_and_the_gate_needs_few_mod
 
 def test_a_verdict_holds_for_one_champion_and_every_param_and_file_it_depends_on() -> None:
     params, files = load_params(ROOT / "params.yaml"), [{"digest": name} for name in "abc"]
-    known = _against(1, params, files)
-    assert known == _against(1, params.model_copy(deep=True), files) != _against(2, params, files)
+    known = _judged_against(1, params, files)
+    assert (
+        known
+        == _judged_against(1, params.model_copy(deep=True), files)
+        != _judged_against(2, params, files)
+    )
     for other in ("xbc", "axc", "abx"):
-        assert _against(1, params, [{"digest": name} for name in other]) != known
+        assert _judged_against(1, params, [{"digest": name} for name in other]) != known
     for section in ("gate", "evaluate"):
         values = getattr(params, section)
         for name, value in values:
             changed = "other" if isinstance(value, str) else (value or 0) + 1
             section_of = {section: values.model_copy(update={name: changed})}
-            judged_again = _against(1, params.model_copy(update=section_of), files) != known
+            judged_again = _judged_against(1, params.model_copy(update=section_of), files) != known
             assert judged_again is (name not in ("model", "promote")), name
 
 

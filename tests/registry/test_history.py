@@ -9,14 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from cgan.errors import ModelError
-from cgan.pipeline.registry.client import (
-    CHALLENGER,
-    PREVIOUS_CHAMPION,
-    ROLLED_BACK,
-    Registry,
-    Version,
-    lineage,
-)
+from cgan.pipeline.registry.client import CHALLENGER, Registry
+from cgan.pipeline.registry.version import PREVIOUS_CHAMPION, ROLLED_BACK, Version, lineage
 
 VERSIONS = 4
 

@@ -18,9 +18,10 @@ from cgan.errors import ModelError
 from cgan.images import Images
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
-from cgan.pipeline.registry.client import DATA_ACCEPTED_IN, Registry, Version, open_registry
-from cgan.pipeline.registry.decision import agreement_checks, class_mix_check
-from cgan.pipeline.registry.judging import Reference, data_checks
+from cgan.pipeline.registry.client import Registry, open_registry
+from cgan.pipeline.registry.data_checks import agreement_checks, class_mix_check, data_checks
+from cgan.pipeline.registry.reference import Reference
+from cgan.pipeline.registry.version import DATA_ACCEPTED_IN, Version
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 
@@ -141,7 +142,7 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(second: Path, 
     ]
     with open_registry("cgan") as registry:
         champion = registry.version(1)
-        reference = Reference.of(registry, champion)
+        reference = Reference.load(registry, champion)
     # Only the data are looked at.
     inputs = SimpleNamespace(train=parts[0], held_out=parts[1])
     checks = data_checks(reference, cast(Any, inputs), LIMITS)
@@ -154,13 +155,13 @@ def test_f19_of_many_new_images_a_random_part_is_looked_at(
     second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sorted by class, as a folder of pictures is; the labels of the last class are wrong."""
-    monkeypatch.setattr(judging, "MAX_JUDGED", 90)
+    monkeypatch.setattr("cgan.pipeline.registry.data_checks.MAX_JUDGED", 90)
     images, labels = map(torch.from_numpy, digits(seed=5))
     order = labels.argsort(stable=True)
     labels = labels[order].where(labels[order] < 2, 1 - torch.arange(len(labels)) % 2)
     parts = [Images(images[order], labels, list("012")) for _ in range(2)]
     with open_registry("cgan") as registry:
-        reference = Reference.of(registry, registry.version(1))
+        reference = Reference.load(registry, registry.version(1))
     inputs = SimpleNamespace(train=parts[0], held_out=parts[1].at(torch.arange(0)))
     checks = data_checks(reference, cast(Any, inputs), LIMITS)
     assert {"label_agreement", "class_agreement"} <= {c.name for c in checks if not c.passed}
@@ -168,7 +169,7 @@ def test_f19_of_many_new_images_a_random_part_is_looked_at(
 
 def test_what_a_generator_draws_is_told_as_height_by_width() -> None:
     model = cast(Any, SimpleNamespace(classes=3, shape=(1, 8, 12)))
-    assert judging._what_it_draws(model, {}, named=True) == "3 classes of 8 × 12 × 1"
+    assert judging._classes_in_words(model, {}, named=True) == "3 classes of 8 × 12 × 1"
 
 
 def test_new_data_of_the_same_kind_are_no_sign_against_anything(second: Path) -> None:
@@ -191,7 +192,7 @@ def test_f19_data_are_compared_with_the_champion_s_and_with_those_that_a_person_
     known = {number: Version(number, "", dict(of)) for number, of in tags.items()}
     registry = cast(Registry, SimpleNamespace(versions=lambda: list(known.values())))
     for champion, numbers in ((1, [1]), (2, [2, 1]), (3, [3, 1]), (4, [4]), (5, [5])):
-        accepted = judging._accepted_versions(registry, known[champion])
+        accepted = judging._reference_versions(registry, known[champion])
         assert [version.number for version, _ in accepted] == numbers
         assert [owner for _, owner in accepted] == ["the champion's", "version 1's"][: len(numbers)]
 
@@ -264,7 +265,7 @@ def test_f19_few_things_that_were_photographed_often_have_another_mix_by_chance(
     )
     part = Images(images[fewer], labels[fewer])
     with open_registry("cgan") as registry:
-        reference = Reference.of(registry, registry.version(1))
+        reference = Reference.load(registry, registry.version(1))
 
     def failed(groups: torch.Tensor | None) -> set[str]:
         whole = replace(part, groups=groups)

@@ -24,7 +24,7 @@ from cgan.files import locked
 from cgan.pipeline.registry.client import LAST_VERDICT, open_registry
 from cgan.pipeline.registry.status import status
 from cgan.pipeline.runs.report import rank, summary
-from cgan.pipeline.tracking.run import MEASURED_WITH, WEIGHTS
+from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
 from cgan.project import TRAIN_LOCK, project_root
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
@@ -126,8 +126,8 @@ def test_a_run_has_its_rank_among_those_on_the_same_data_measured_alike(root: Pa
     for name, (distance, spread) in measured.items():
         runs[name] = run_id = trained(name, fid_judge=distance)
         with open_registry("cgan") as registry:
-            registry.client.set_tag(run_id, MEASURED_WITH, "de"[name == "other data"])
-            registry.client.set_tag(run_id, WEIGHTS, name.removesuffix(" again"))
+            registry.client.set_tag(run_id, MEASUREMENT_TAG, "de"[name == "other data"])
+            registry.client.set_tag(run_id, GENERATOR_SHA256_TAG, name.removesuffix(" again"))
             entry = {"value": distance, "replicates": [-spread, spread, 0.0]}
             report = {"fid_judge": entry, "measurement_context": {"seed": 1}}
             registry.client.log_dict(run_id, report, "reports/evaluation.json")

@@ -96,7 +96,7 @@ def test_a_run_is_kept_in_postgresql_with_its_model(
     assert run.endswith("|FINISHED")
     assert len(list((root / "mlartifacts").rglob("images/*.png"))) == 1
     with open_registry("cgan") as registry:
-        assert registry.shown == f"postgresql+psycopg2://{place}"
+        assert registry.address == f"postgresql+psycopg2://{place}"
         version = registry.register(registry.client.get_run(run.partition("|")[0]), "d")
         registry.promote(version.number, previous=None, why="the first")
     with generator_file("models:/cgan@champion") as path:

@@ -24,11 +24,11 @@ from cgan.pipeline.registry.client import generator_file, open_registry
 from cgan.pipeline.tracking.run import open_run
 from cgan.pipeline.tracking.store import (
     artifact_root,
-    asked_by,
     experiment_id,
     experiment_name,
     open_store,
     reason_of,
+    requester_tags,
     store_uri,
 )
 from cgan.project import TRAINING
@@ -113,7 +113,7 @@ def test_who_asked_is_the_user_where_there_is_one_and_the_flow(
 ) -> None:
     monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"prefect.flow_run_id": 7}))
     monkeypatch.setattr("getpass.getuser", lambda: "somebody")
-    assert asked_by() == {"prefect.flow_run_id": "7", "mlflow.user": "somebody"}
+    assert requester_tags() == {"prefect.flow_run_id": "7", "mlflow.user": "somebody"}
 
     def unknown() -> str:
         raise KeyError("uid 1234")
@@ -121,7 +121,7 @@ def test_who_asked_is_the_user_where_there_is_one_and_the_flow(
     monkeypatch.setattr("getpass.getuser", unknown)
     for nothing in ("", "no JSON", "[1]", "7"):
         monkeypatch.setenv("MLFLOW_RUN_CONTEXT", nothing)
-        assert asked_by() == {}
+        assert requester_tags() == {}
 
 
 def test_the_reason_is_the_first_line_of_what_the_machine_said() -> None:
@@ -268,18 +268,6 @@ def test_mlflow_on_this_machine_is_not_asked_through_a_proxy(
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")  # nobody answers there
     with empty_answers() as site:
         assert list(open_store(site).search_experiments()) == []
-
-
-def test_a_server_that_is_not_mlflow_s_is_not_one_without_a_champion(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with open_registry() as registry:
-        assert registry.champion() is None, "a new store of MLflow's"
-    with empty_answers() as site:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
-        no_mlflow = pytest.raises(TrackingError, match=rf"answers at {site} is no MLflow")
-        with no_mlflow, open_registry() as registry:
-            registry.champion()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Versions of the generator in MLflow's registry, their files, and which of them is served.
+"""MLflow's registry: its versions of the generator, their files, and which of them is served.
 
 The alias `champion` alone says which one is served, and the call that sets it is the last of a promotion:
 one that was killed before it has changed nothing that is read, and is done by running it again. A version's
@@ -15,14 +15,26 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.hosts import without_credentials
+from cgan.pipeline.registry.version import (
+    CHAMPION_SINCE,
+    DATA_ACCEPTED_IN,
+    DIGEST,
+    PREVIOUS_CHAMPION,
+    PROMOTED_BY,
+    PROMOTION_REASON,
+    ROLLED_BACK,
+    RUN_NAME,
+    Version,
+    lineage,
+    version_in_words,
+)
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.run import model_of
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
@@ -33,78 +45,22 @@ if TYPE_CHECKING:
 
     from cgan.evaluation import Evaluation
 
-MODEL = "cgan"  # outside a project, and for questions about runs, which are of no registered model
-CHAMPION, CHALLENGER = "champion", "challenger"
-# Tags of a version: what it is, how it was judged, and of one that became champion since when, why, by whom,
-# and the number of the champion before.
-DIGEST, RUN_NAME = "generator.digest", "run.name"
-VERDICT, SUMMARY = "gate.verdict", "gate.summary"
-CHAMPION_SINCE, PROMOTION_REASON = "champion.since", "champion.why"
-PROMOTED_BY, PREVIOUS_CHAMPION = "champion.who", "champion.instead_of"
-# The last champion up to this one whose data a person accepted.
-DATA_ACCEPTED_IN = "champion.anchor"
-CLAIM = "champion.claim"  # of the model: the promotion that is at work, or was the last
-ROLLED_BACK = "registry.rolled_back"
-LAST_VERDICT = "gate.last"  # tag of the model: when the gate decided last, "unchanged" included
+DEFAULT_MODEL = (
+    "cgan"  # outside a project, and for questions about runs, which are of no registered model
+)
+CHAMPION, CHALLENGER = "champion", "challenger"  # aliases
+# Tags of the registered model: the promotion that is at work, or was the last; and when the gate decided
+# last, "unchanged" included.
+CLAIM, LAST_VERDICT = "champion.claim", "gate.last"
 GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
 
 
-@dataclass(frozen=True)
-class Version:
-    """A model version: one trained generator."""
-
-    number: int
-    run_id: str
-    tags: dict[str, str]
-
-    @property
-    def verdict(self) -> str:
-        return self.tags.get(VERDICT, "not judged")
-
-    @property
-    def data_accepted_in(self) -> int:
-        """The champion whose data a person accepted last, itself or one before it: itself, too, where an
-        older cgan or somebody in MLflow made it champion."""
-        number = self.tags.get(DATA_ACCEPTED_IN, "")
-        return int(number) if number.isdecimal() else self.number
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a report says of it."""
-        names = {"run_name": self.tags.get(RUN_NAME, ""), "digest": self.tags.get(DIGEST, "")}
-        return {"version": self.number, "run_id": self.run_id, **names}
-
-    @property
-    def champion_line(self) -> str:
-        """Since when, why and by whom it is or was champion, in a line."""
-        if CHAMPION_SINCE not in self.tags:
-            return f"version {self.number}, made champion by hand in MLflow"
-        tags = CHAMPION_SINCE, PROMOTION_REASON, PROMOTED_BY
-        since, why, who = (self.tags[tag] for tag in tags)
-        return f"version {self.number}, since {since}: {why} ({who})"
-
-
-def lineage(versions: Sequence[Version], champion: int | None) -> list[Version]:
-    """The champions that a rollback goes back through, oldest first, the present one last.
-
-    Each names the one before it. Those that were rolled back are passed over.
-    """
-    unseen = {version.number: version for version in versions}
-    line, number = [], champion
-    while number in unseen:
-        version = unseen.pop(number)  # so that two which name each other end
-        if number == champion or ROLLED_BACK not in version.tags:
-            line.append(version)
-        before = version.tags.get(PREVIOUS_CHAMPION, "")
-        number = int(before) if before.isdecimal() else None
-    return line[::-1]
-
-
 class Registry:
-    """The registered model `model` in the project's store; made by `open_registry`."""
+    """The registered model `model` in the project's store; made by `open_registry`. `address`: the store's,
+    as it may be shown."""
 
-    def __init__(self, model: str, client: MlflowClient, shown: str) -> None:
-        self.model, self.client, self.shown = model, client, shown
+    def __init__(self, model: str, client: MlflowClient, address: str) -> None:
+        self.model, self.client, self.address = model, client, address
 
     def versions(self) -> list[Version]:
         """Newest first."""
@@ -120,12 +76,6 @@ class Registry:
 
     def aliases(self) -> dict[str, int]:
         models = self.client.search_registered_models(f"name = '{self.model}'")
-        # What answers everything with `{}` is no MLflow, whose first experiment is there even if deleted.
-        if not models and not self.client.search_experiments(store.ALL_STAGES, max_results=1):
-            raise TrackingError(
-                f"what answers at {self.shown} is no MLflow: it has no experiments, not even MLflow's first. "
-                "Set MLFLOW_TRACKING_URI to the address of MLflow's server."
-            )
         return {alias: int(number) for model in models for alias, number in model.aliases.items()}
 
     def champion(self) -> int | None:
@@ -145,8 +95,10 @@ class Registry:
 
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
-        equal = (v for v in self.versions() if run_id == v.run_id or digest == v.tags.get(DIGEST))
-        return next(equal, None)
+        for version in self.versions():
+            if run_id == version.run_id or digest == version.tags.get(DIGEST):
+                return version
+        return None
 
     def register(self, run: Run, digest: str) -> Version:
         """The version of the run's generator, made where there is none. Equal weights have one version.
@@ -161,14 +113,14 @@ class Registry:
             model = model_of(self.client, run)
             if model is None or model.status != "READY":
                 raise ModelError(
-                    f"run {run.info.run_id} has no complete generator in {self.shown}. Record it with `dvc "
+                    f"run {run.info.run_id} has no complete generator in {self.address}. Record it with `dvc "
                     "repro` (if nothing is stale, with `dvc repro --force --single-item record`), then run "
                     "`cgan gate` again."
                 )
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
-                address = f"models:/{model.model_id}"
+                uri = f"models:/{model.model_id}"
                 tags = {DIGEST: digest, RUN_NAME: str(run.info.run_name)}
-                number = mlflow.register_model(address, self.model, tags=tags).version
+                number = mlflow.register_model(uri, self.model, tags=tags).version
             self.client.set_registered_model_alias(self.model, CHALLENGER, str(number))
             return self.version(int(number))
 
@@ -195,12 +147,12 @@ class Registry:
             if champion is not None and not by_person:
                 accepted = self.version(champion).data_accepted_in
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
-            before = str(champion or "none")
-            self.tag(number, {PREVIOUS_CHAMPION: before, DATA_ACCEPTED_IN: str(accepted)})
+            tags = {PREVIOUS_CHAMPION: str(champion or "none"), DATA_ACCEPTED_IN: str(accepted)}
+            self.tag(number, tags)
             self._set_champion(number, why, previous)
 
     def accept_data(self, number: int) -> None:
-        """What a person says of a champion that the gate made: later data are compared with its data."""
+        """A person accepts the data of a champion that the gate made: later data are compared with them."""
         self.tag(number, {DATA_ACCEPTED_IN: str(number)})
 
     def rollback(self, why: str) -> tuple[int, int]:
@@ -210,13 +162,13 @@ class Registry:
         """
         with store.store_locked():
             champion = self.champion()
-            line = lineage(self.versions(), champion)
-            if champion is None or len(line) < 2:
+            champions = lineage(self.versions(), champion)
+            if champion is None or len(champions) < 2:
                 raise ModelError(
-                    f"`{self.model}` has no champion to go back to (now: {numbered(champion)}). "
+                    f"`{self.model}` has no champion to go back to (now: {version_in_words(champion)}). "
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
-            former = line[-2].number
+            former = champions[-2].number
             # So that the next gate doesn't promote it again.
             self.tag(champion, {ROLLED_BACK: f"{now()}: {why}"})
             self._set_champion(
@@ -229,8 +181,9 @@ class Registry:
         see this one's lock: so a promotion claims the model, and looks at both before and after."""
         claim = f"version {number} {uuid.uuid4().hex}"
         self.client.set_registered_model_tag(self.model, CLAIM, claim)
-        by = map(store.asked_by().get, ("mlflow.user", "prefect.flow_run_id"))
-        who = ", flow run ".join(filter(None, by))
+        requester = store.requester_tags()
+        names = (requester.get("mlflow.user"), requester.get("prefect.flow_run_id"))
+        who = ", flow run ".join(filter(None, names))
         self.tag(number, {CHAMPION_SINCE: now(), PROMOTION_REASON: why, PROMOTED_BY: who})
         if self.aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
@@ -240,11 +193,12 @@ class Registry:
         if (champion := self.champion()) != number or self._tag_of_model(CLAIM) != claim:
             raise self._conflict(number, previous, champion)
 
-    def _conflict(self, number: int, before: int | None, champion: int | None) -> ModelError:
+    def _conflict(self, number: int, previous: int | None, champion: int | None) -> ModelError:
         return ModelError(
             f"version {number} of `{self.model}` was not promoted, because another promotion came first, or "
-            f"at the same time on another machine (champion before: {numbered(before)}, now: "
-            f"{numbered(champion)}). `cgan registry list` shows who is champion. Run the command again."
+            f"at the same time on another machine (champion before: {version_in_words(previous)}, now: "
+            f"{version_in_words(champion)}). `cgan registry list` shows who is champion. Run the command "
+            "again."
         )
 
 
@@ -252,45 +206,43 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def numbered(version: int | None) -> str:
-    return "none" if version is None else f"version {version}"
-
-
 def model_name() -> str:
     """`gate.model` of params.yaml, where there is one."""
     from cgan.pipeline.params_file import load_params
 
-    return load_params().gate.model if Path("params.yaml").is_file() else MODEL
+    return load_params().gate.model if Path("params.yaml").is_file() else DEFAULT_MODEL
 
 
 @contextlib.contextmanager
-def open_registry(model: str = MODEL, answer_s: int = store.LONG_ANSWER_S) -> Iterator[Registry]:
+def open_registry(
+    model: str = DEFAULT_MODEL, timeout_s: int = store.TIMEOUT_S
+) -> Iterator[Registry]:
     """The project's registry, with MLflow set to its store: models:/ addresses heed the global setting only.
 
     Raises TrackingError when there is no store or it is away.
     """
     uri = store.store_uri(project_root())
-    shown = without_credentials(uri)
+    address = without_credentials(uri)
     if store.is_absent(uri):
         raise TrackingError(
-            f"there is no MLflow store {shown}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if the "
-            f"runs are elsewhere. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, "
+            f"there is no MLflow store {address}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if "
+            f"the runs are elsewhere. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, "
             f"train again: {TRAIN_AGAIN}."
         )
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
 
-    previous = os.environ.get(store.STORE)
+    previous = os.environ.get(store.STORE_VARIABLE)
     mlflow.set_tracking_uri(uri)  # which sets the variable too
     try:
-        yield Registry(model, store.open_store(uri, answer_s), shown)
+        yield Registry(model, store.open_store(uri, timeout_s), address)
     except (ModuleNotFoundError, MlflowException, SQLAlchemyError) as error:  # no driver
-        absent = getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
-        trouble = "does not have that" if absent else "cannot be used"
-        advice = "`cgan ui` shows what it has" if absent else "Try again when it answers"
+        trouble, advice = "cannot be used", "Try again when it answers"
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            trouble, advice = "does not have that", "`cgan ui` shows what it has"
         raise TrackingError(
-            f"the MLflow store {shown} {trouble}: {store.reason_of(error).rstrip('.')}. {advice}, or set "
+            f"the MLflow store {address} {trouble}: {store.reason_of(error).rstrip('.')}. {advice}, or set "
             "MLFLOW_TRACKING_URI to another store."
         ) from None
     finally:
@@ -308,7 +260,7 @@ def address_of(alias: str) -> str:
         number = registry.aliases().get(alias)
         if number is None:
             raise ModelError(
-                f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
+                f"`{registry.model}` has no {alias} in {registry.address}. `cgan registry list` shows its "
                 "versions; `cgan gate` makes the first champion."
             )
         return f"models:/{registry.model}/{number}"
@@ -347,7 +299,7 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
         except Exception as error:  # the stores let through what their clients raise
             reason = store.reason_of(error)
             raise ModelError(
-                f"{uri}: cannot be loaded from the MLflow store {registry.shown} ({reason}). {advice}"
+                f"{uri}: cannot be loaded from the MLflow store {registry.address} ({reason}). {advice}"
             ) from None
         yield path
 

@@ -34,7 +34,7 @@ Why = Annotated[
 ]
 
 
-def _opened() -> AbstractContextManager[Registry]:
+def _project_registry() -> AbstractContextManager[Registry]:
     from cgan.pipeline.registry.client import model_name, open_registry
 
     require_project()
@@ -44,24 +44,26 @@ def _opened() -> AbstractContextManager[Registry]:
 @versions.command("list")
 def list_() -> None:
     """List all versions with their verdicts, and all champions: since when, why and by whom."""
-    from cgan.pipeline.registry.client import CHAMPION, ROLLED_BACK, RUN_NAME, lineage
+    from cgan.pipeline.registry.client import CHAMPION
+    from cgan.pipeline.registry.version import ROLLED_BACK, RUN_NAME, lineage
 
-    with _opened() as registry:
-        versions, numbers = registry.versions(), registry.aliases()
+    with _project_registry() as registry:
+        versions, aliases = registry.versions(), registry.aliases()
     if not versions:
         typer.echo(f"`{registry.model}` has no versions yet. Run `dvc repro`, then `cgan gate`.")
         return
-    typer.echo(f"Versions of `{registry.model}` in {registry.shown}:")
+    typer.echo(f"Versions of `{registry.model}` in {registry.address}:")
     for version in versions:
         state = "rolled back" if ROLLED_BACK in version.tags else version.verdict
         name = version.tags.get(RUN_NAME, version.run_id)
-        aliases = ", ".join(n for n in numbers if numbers[n] == version.number) or "-"
-        typer.echo(f"  {version.number:3}  {aliases:10}  {state:11}  {name}")
+        own = [alias for alias, number in aliases.items() if number == version.number]
+        typer.echo(f"  {version.number:3}  {', '.join(own) or '-':10}  {state:11}  {name}")
     typer.echo("\nChampions, the latest first:")
-    champions = [
-        f"  {version.champion_line}" for version in lineage(versions, numbers.get(CHAMPION))
-    ]
-    typer.echo("\n".join(reversed(champions or ["  none yet"])))
+    champions = lineage(versions, aliases.get(CHAMPION))
+    for version in reversed(champions):
+        typer.echo(f"  {version.champion_line}")
+    if not champions:
+        typer.echo("  none yet")
 
 
 @versions.command()
@@ -77,9 +79,9 @@ def promote(
 
     Of the present champion it says the latter alone: so you accept data that the gate let pass bit by bit.
     """
-    from cgan.pipeline.registry.client import SUMMARY, numbered
+    from cgan.pipeline.registry.version import SUMMARY, version_in_words
 
-    with _opened() as registry:
+    with _project_registry() as registry:
         wanted, champion = registry.version(version), registry.champion()
         if version == champion:
             if wanted.data_accepted_in == version:
@@ -96,13 +98,13 @@ def promote(
                 "`--force` promotes it anyway."
             )
         registry.promote(version, previous=champion, why=why, by_person=True)
-    typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why}")
+    typer.echo(f"Version {version} is champion in place of {version_in_words(champion)}: {why}")
 
 
 @versions.command()
 def rollback(why: Why) -> None:
     """Bring back the previous champion; the gate doesn't undo that."""
-    with _opened() as registry:
+    with _project_registry() as registry:
         champion, replaced = registry.rollback(why)
     typer.echo(f"Version {champion} is champion again, in place of version {replaced}.")
 

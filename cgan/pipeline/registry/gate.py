@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgan import project
 from cgan.errors import ModelError
@@ -19,27 +19,22 @@ from cgan.files import read_json, sha256_of
 from cgan.markdown import spaced, table
 from cgan.model.file_facts import Facts, read_facts
 from cgan.params.sections import Params
-from cgan.pipeline.registry.client import (
-    GATE_FOLDER,
-    ROLLED_BACK,
-    SUMMARY,
-    VERDICT,
-    Registry,
-    Version,
-    now,
-    numbered,
-    open_registry,
+from cgan.pipeline.registry.client import GATE_FOLDER, Registry, now, open_registry
+from cgan.pipeline.registry.version import ROLLED_BACK, SUMMARY, VERDICT, Version, version_in_words
+from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, RUN_KEY_TAG
+from cgan.pipeline.tracking.store import (
+    INCLUDE_DELETED,
+    RUN_ID_PLACEHOLDER,
+    STRIP_MARKDOWN,
+    require_not_deleted,
 )
-from cgan.pipeline.tracking.run import RUN_KEY_TAG, WEIGHTS
-from cgan.pipeline.tracking.store import ALL_STAGES, PICTURE, RUN_ID, refuse_trash
 from cgan.verdict import Report
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-AGAINST = "gate.against"
+JUDGED_AGAINST = "gate.against"  # tag of a version: what its verdict holds for
 DESCRIPTION_CHARACTERS = 5000  # of a version, in MLflow's databases
-STILL_BLOCKED = "nothing has changed since it was judged:"
 SUMMARIES = {
     "unchanged": "needs no new verdict",
     "blocked": "is blocked",
@@ -63,18 +58,19 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
         run, number = _run_of(registry, trained), registry.champion()
         champion = None if number is None else registry.version(number)
         version = registry.find(run.info.run_id, digest)
-        against = _against(number, params, files)
-        if version and (why := _why_it_stands(version, number, against, params)):
-            report = _report(version, champion, [why])
-            _conclude(report, version, "blocked" if why.startswith(STILL_BLOCKED) else "unchanged")
+        against = _judged_against(number, params, files)
+        if version and (earlier := _earlier_verdict(version, number, against, params)):
+            report = _report(version, champion, [earlier.reason])
+            _conclude(report, version, earlier.verdict)
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.pipeline.registry import judging
+            from cgan.pipeline.registry.reference import save_reference
 
             setup = judging.prepare(registry, champion, params)
             version = registry.register(run, digest)
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
-            judging.keep_at_run(registry, version, setup)
+            save_reference(registry, version, setup.inputs, setup.conditions)
             report = _report(version, champion, [setup.note] if setup.note else [])
             if setup.data_warning:
                 verdict = "blocked"
@@ -104,25 +100,25 @@ def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
     TrackingError where somebody deleted it."""
     experiment = registry.client.get_experiment_by_name(trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
-    wanted += f" AND tags.`{WEIGHTS}` = '{sha256_of(project.GENERATOR)}'"
+    wanted += f" AND tags.`{GENERATOR_SHA256_TAG}` = '{sha256_of(project.GENERATOR)}'"
     runs: list[Run] = []
     if experiment:
         place = experiment.experiment_id
-        refuse_trash(experiment.lifecycle_stage, "experiment", experiment.name, place)
-        runs = registry.client.search_runs([place], wanted, run_view_type=ALL_STAGES)
+        require_not_deleted(experiment.lifecycle_stage, "experiment", experiment.name, place)
+        runs = registry.client.search_runs([place], wanted, run_view_type=INCLUDE_DELETED)
     if not runs:
         raise ModelError(
-            f"the MLflow store {registry.shown} has no run with the key {trained['run_key']} that trained "
+            f"the MLflow store {registry.address} has no run with the key {trained['run_key']} that trained "
             f"{project.GENERATOR}; the run was recorded in {trained['tracking_uri']}. Restore what belongs "
             "together (`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the run is "
             f"elsewhere, or train again: {project.TRAIN_AGAIN}."
         )
     run = min(runs, key=lambda run: run.info.lifecycle_stage != "active")
-    refuse_trash(run.info.lifecycle_stage, "run", str(run.info.run_name), run.info.run_id)
+    require_not_deleted(run.info.lifecycle_stage, "run", str(run.info.run_name), run.info.run_id)
     return run
 
 
-def _against(champion: int | None, params: Params, files: list[Facts]) -> str:
+def _judged_against(champion: int | None, params: Params, files: list[Facts]) -> str:
     """What a verdict holds for: this champion, and a hash of all else that it depends on."""
     depends_on = (
         params.gate.model_dump(exclude={"model", "promote"}),
@@ -130,26 +126,38 @@ def _against(champion: int | None, params: Params, files: list[Facts]) -> str:
         [facts["digest"] for facts in files],
     )
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{numbered(champion)} · {digest}"
+    return f"{version_in_words(champion)} · {digest}"
 
 
-def _why_it_stands(version: Version, champion: int | None, against: str, params: Params) -> str:
-    """Why an earlier verdict still holds; empty when the version has to be judged."""
+class EarlierVerdict(NamedTuple):
+    """`verdict`: `unchanged`, or `blocked` again."""
+
+    verdict: str
+    reason: str
+
+
+def _earlier_verdict(
+    version: Version, champion: int | None, against: str, params: Params
+) -> EarlierVerdict | None:
+    """The verdict that still holds; None when the version has to be judged."""
     if champion == version.number:
-        return "it is the champion already"
+        return EarlierVerdict("unchanged", "it is the champion already")
     if ROLLED_BACK in version.tags:
-        return (
+        reason = (
             f"it was rolled back ({version.tags[ROLLED_BACK]}); only `cgan registry promote "
             f"{version.number} --why …` makes it champion again"
         )
-    waits = version.verdict == "passed" and not params.gate.promote
-    if version.tags.get(AGAINST) == against and (version.verdict == "blocked" or waits):
-        summary = version.tags.get(SUMMARY, version.verdict)
-        if waits:
-            return f"it was judged before: {summary}"
+        return EarlierVerdict("unchanged", reason)
+    if version.tags.get(JUDGED_AGAINST) != against:
+        return None
+    summary = version.tags.get(SUMMARY, version.verdict)
+    if version.verdict == "passed" and not params.gate.promote:
+        return EarlierVerdict("unchanged", f"it was judged before: {summary}")
+    if version.verdict == "blocked":
         start = f"Version {version.number} {SUMMARIES['blocked']}: "
-        return f"{STILL_BLOCKED} {summary.removeprefix(start)}"
-    return ""
+        reason = f"nothing has changed since it was judged: {summary.removeprefix(start)}"
+        return EarlierVerdict("blocked", reason)
+    return None
 
 
 def _report(version: Version, champion: Version | None, reasons: list[str]) -> Report:
@@ -183,7 +191,7 @@ def _record(registry: Registry, version: Version, report: Report, against: str) 
     for name, value in report.facts.get("measured", {}).items():
         if metrics.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
             client.log_metric(run_id, f"gate/{name}", value)
-    page = spaced(report.body(PICTURE.replace(RUN_ID, run_id)))
+    page = spaced(report.body(STRIP_MARKDOWN.replace(RUN_ID_PLACEHOLDER, run_id)))
     client.update_model_version(registry.model, str(version.number), shortened(page))
-    tags = {VERDICT: report.verdict, SUMMARY: report.summary, AGAINST: against}
+    tags = {VERDICT: report.verdict, SUMMARY: report.summary, JUDGED_AGAINST: against}
     registry.tag(version.number, tags)

@@ -12,8 +12,9 @@ from cgan.errors import CganError
 from cgan.evaluation import METRICS
 from cgan.files import locked, read_json
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.registry.client import SUMMARY, open_registry
-from cgan.pipeline.tracking.store import experiment_name, is_absent, refuse_trash, store_uri
+from cgan.pipeline.registry.client import open_registry
+from cgan.pipeline.registry.version import SUMMARY
+from cgan.pipeline.tracking.store import experiment_name, is_absent, require_not_deleted, store_uri
 from cgan.project import CSV_SOURCE, LOCK, RUN_REFERENCE, home, training_folder, training_lock
 from cgan.text import printable
 
@@ -36,7 +37,7 @@ def require_verdict(root: Path, max_age: timedelta) -> None:
     """Has the gate decided within this time, if only that nothing is new? Raises CganError where it has not,
     and where nobody can tell."""
     with open_registry(load_params(root / "params.yaml").gate.model, ANSWER_S) as registry:
-        last, shown = registry.last_verdict(), registry.shown
+        last, shown = registry.last_verdict(), registry.address
     if not last:
         raise CganError(f"`cgan gate` has not decided anything yet in the MLflow store {shown}.")
     age = datetime.now(UTC) - datetime.fromisoformat(last)
@@ -87,7 +88,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         experiment = client.get_experiment_by_name(experiment_name(params.tracking.experiment))
         if experiment:
             place = experiment.experiment_id
-            refuse_trash(experiment.lifecycle_stage, "experiment", experiment.name, place)
+            require_not_deleted(experiment.lifecycle_stage, "experiment", experiment.name, place)
         ids = [experiment.experiment_id] if experiment else []
         recent = (
             client.search_runs(ids, IS_TRAINING, max_results=100) if ids else []

@@ -29,8 +29,8 @@ def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
         run = registry.client.get_run(run_id)
         if not of_run:
             raise CganError(
-                f"run {run_id} has no evaluation in {registry.shown}: the stage `record` was not run for it. "
-                "`dvc repro` records the project's present run."
+                f"run {run_id} has no evaluation in {registry.address}: the stage `record` was not run for "
+                "it. `dvc repro` records the project's present run."
             )
     origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
     reference = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}

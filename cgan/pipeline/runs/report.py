@@ -13,7 +13,7 @@ from cgan.hosts import is_server, mlflow_page, without_credentials
 from cgan.model.file_facts import read_facts
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import evaluation_of, open_registry
-from cgan.pipeline.tracking.run import MEASURED_WITH, WEIGHTS
+from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
 from cgan.pipeline.tracking.store import store_uri
 from cgan.project import (
     BESIDE_REAL,
@@ -125,9 +125,9 @@ def rank(run_id: str) -> str:
     """
     with open_registry() as registry:
         run = registry.client.get_run(run_id)
-        alike = str(run.data.tags.get(MEASURED_WITH))
+        alike = str(run.data.tags.get(MEASUREMENT_TAG))
         peers = measured_alike(registry.client, run.info.experiment_id, alike)
-        weights = run.data.tags.get(WEIGHTS, run_id)
+        weights = run.data.tags.get(GENERATOR_SHA256_TAG, run_id)
         if weights not in peers or len(peers) < 2:
             return ""
         ranking = list(peers)
@@ -147,11 +147,13 @@ def rank(run_id: str) -> str:
 
 def measured_alike(client: Any, experiment: str, alike: str) -> dict[str, list[Any]]:
     """The runs of each generator, the best first, by the hash of its file: equal params train it again."""
-    wanted = f"tags.`{MEASURED_WITH}` = '{alike}'"
+    wanted = f"tags.`{MEASUREMENT_TAG}` = '{alike}'"
     runs: dict[str, list[Any]] = {}
     for run in client.search_runs([experiment], wanted, order_by=[f"metrics.`{DISTANCE}` ASC"]):
         if DISTANCE in run.data.metrics:
-            runs.setdefault(run.data.tags.get(WEIGHTS, run.info.run_id), []).append(run)
+            runs.setdefault(run.data.tags.get(GENERATOR_SHA256_TAG, run.info.run_id), []).append(
+                run
+            )
     return runs
 
 

@@ -18,7 +18,7 @@ from cgan.files import read_json, sha256_of
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import open_registry
 from cgan.pipeline.runs.recorded_run import find_run_id
-from cgan.pipeline.tracking.run import WEIGHTS
+from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG
 from cgan.project import CSV_SOURCE, GENERATOR, SOURCE, project_root
 
 COMMIT = "mlflow.source.git.commit"  # tag of a run
@@ -33,7 +33,7 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
     run_id, root = find_run_id(what), project_root()
     with tempfile.TemporaryDirectory(prefix="cgan-reproduce-") as tmp, open_registry() as registry:
         tags, tree = registry.client.get_run(run_id).data.tags, Path(tmp) / "tree"
-        if not {COMMIT, WEIGHTS} <= tags.keys():
+        if not {COMMIT, GENERATOR_SHA256_TAG} <= tags.keys():
             raise CganError(
                 f"run {run_id} has no generator or no commit to repeat. Choose another."
             )
@@ -51,7 +51,7 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
         repeat(tree)
         if read_json(tree / CSV_SOURCE)["sha256"] != tags.get("cgan.csv_sha256"):
             say("The data differ from those of the run.")
-        then, now = tags[WEIGHTS], sha256_of(tree / GENERATOR)
+        then, now = tags[GENERATOR_SHA256_TAG], sha256_of(tree / GENERATOR)
     say(f"the same bytes: {now}" if now == then else f"NOT the same bytes: {then} then, {now} now")
     return now == then
 

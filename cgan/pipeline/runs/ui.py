@@ -24,18 +24,18 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
     CganError where the port is taken or a server keeps the runs.
     """
     hosts.require_free(hosts.LOOPBACK, port, "--port")  # MLflow's server would end with exit code 0
-    backend = os.environ.get(store.BACKEND, "").strip()
+    backend = os.environ.get(store.BACKEND_VARIABLE, "").strip()
     uri = backend or store.store_uri(root)
     if hosts.is_server(uri):
         raise CganError(
-            f"{store.STORE} is {hosts.without_credentials(uri)}, a server already: open it in a browser, or "
-            f"set {store.BACKEND} to the database that `cgan ui` should show."
+            f"{store.STORE_VARIABLE} is {hosts.without_credentials(uri)}, a server already: open it in a "
+            f"browser, or set {store.BACKEND_VARIABLE} to the database that `cgan ui` should show."
         )
     place, files = hosts.site_of(hosts.LOOPBACK, port), store.artifact_root(uri, root)
     if os.environ.get(FILES, files).startswith("s3:"):
         importlib.import_module("boto3")  # or the server answers each file with 500 and no reason
     settings = {
-        **store.SETTINGS,
+        **store.MLFLOW_SETTINGS,
         # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": "mlflow-artifacts:/" if backend else files,
         FILES: files,
@@ -55,7 +55,7 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--uvicorn-opts", "--log-level warning"]
     # The address of the store is no argument: every user can read those.
-    environment = {**settings, **os.environ, store.BACKEND: uri}
+    environment = {**settings, **os.environ, store.BACKEND_VARIABLE: uri}
     with subprocess.Popen(command, env=environment) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.terminate())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cgan.errors import Interrupted
 from cgan.pipeline.tracking import store
-from cgan.pipeline.tracking.run import ENDED_BY, Point, Run, TrainingRecord
+from cgan.pipeline.tracking.run import ENDED_BY_TAG, Point, Run, TrainingRecord
 from cgan.project import SOURCE, project_root
 
 BATCH_S = 1.0  # metrics of this time go in one call
@@ -24,19 +24,22 @@ PATIENCE_S = 4.5  # for what is still to be sent at the end
 log = logging.getLogger(__name__)
 
 
-class Live:
+class LiveTracker:
     """A tracker of a training, which waits for MLflow at its end only, and then no longer than PATIENCE_S.
-    `training` is `Run`'s; `load` measures the machine's load, for each probe."""
+    `training` is `Run`'s; `machine_load` is measured at each probe."""
 
-    def __init__(self, training: TrainingRecord, load: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(
+        self, training: TrainingRecord, machine_load: Callable[[], Mapping[str, float]]
+    ) -> None:
         self.run_id: str | None = None  # once MLflow has given one
-        self._training, self._load, self._now_ms = training, load, int(training["began_ms"])
+        self._training, self._machine_load = training, machine_load
+        self._now_ms = int(training["began_ms"])
         self._metrics: SimpleQueue[tuple[dict[str, float], int, int]] = SimpleQueue()
         self._images: SimpleQueue[tuple[str, NDArray[np.uint8], int, int]] = SimpleQueue()
         self._uri, self._status, self._ended_by = store.store_uri(project_root()), "RUNNING", ""
         self._has_failed = False
         self._is_loaded, self._is_over = threading.Event(), threading.Event()
-        store.set_up()  # here: on a thread it would change the environment while torch reads it
+        store.set_environment()  # here: on a thread it would change the environment while torch reads it
         self._thread = threading.Thread(target=self._send, daemon=True)
         try:
             self._thread.start()
@@ -70,7 +73,7 @@ class Live:
                 self._empty_queues(run)
             self._empty_queues(run)
             if self._ended_by:
-                client.set_tag(run.run_id, ENDED_BY, self._ended_by)
+                client.set_tag(run.run_id, ENDED_BY_TAG, self._ended_by)
             client.set_terminated(run.run_id, self._status, self._time_ms())
         except Exception as error:  # of MLflow, of what it imports, of a machine that is full
             self._fail(error)
@@ -80,7 +83,7 @@ class Live:
         while not self._metrics.empty():
             metrics, step, time_ms = self._metrics.get()
             if any(key.startswith("probe/") for key in metrics):
-                metrics |= self._load()
+                metrics |= self._machine_load()
             points += [(key, value, step, time_ms) for key, value in metrics.items()]
         run.log_metrics(points)
         while not self._images.empty():
@@ -99,15 +102,17 @@ class Live:
     def _fail(self, error: Exception) -> None:
         if not self._has_failed:
             words = "%s. The training goes on, and the stage record sends its run."
-            log.warning(words, store.unusable(self._uri, error))
+            log.warning(words, store.failure_in_words(self._uri, error))
         self._has_failed = True
         self._is_loaded.set()
 
 
 @contextlib.contextmanager
-def live_run(training: TrainingRecord, load: Callable[[], Mapping[str, float]]) -> Iterator[Live]:
+def live_run(
+    training: TrainingRecord, machine_load: Callable[[], Mapping[str, float]]
+) -> Iterator[LiveTracker]:
     """The run of a training, from its begin to its end."""
-    live, status, ended_by = Live(training, load), "FINISHED", ""
+    live, status, ended_by = LiveTracker(training, machine_load), "FINISHED", ""
     try:
         yield live
     except BaseException as error:

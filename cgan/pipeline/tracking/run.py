@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 # Tags: the run's key; the hash of the generator's file; the hash of what else its numbers depend on.
-RUN_KEY_TAG, WEIGHTS, MEASURED_WITH = "cgan.run_key", "cgan.generator_sha256", "cgan.measured_with"
-ENDED_BY = "cgan.ended_by"  # why a training did not finish
+RUN_KEY_TAG, GENERATOR_SHA256_TAG, MEASUREMENT_TAG = (
+    "cgan.run_key",
+    "cgan.generator_sha256",
+    "cgan.measured_with",
+)
+ENDED_BY_TAG = "cgan.ended_by"  # why a training did not finish
 MODEL_NAME = "generator"
 QUALITY = "quality/"  # the metrics of an evaluation
 DIGITS = 6  # of a metric: what float32 has
@@ -98,8 +102,8 @@ class Run:
         self.client.log_batch(self.run_id, params=new)
         self.set_tags(self.training["tags"] | dict(tags))
         # The tag of a failure or a stop, after which the training went on.
-        if ENDED_BY in self.mlflow_run.data.tags:
-            self.client.delete_tag(self.run_id, ENDED_BY)
+        if ENDED_BY_TAG in self.mlflow_run.data.tags:
+            self.client.delete_tag(self.run_id, ENDED_BY_TAG)
         facts = self.training["dataset"]
         source, profile = json.dumps({"uri": facts["path"]}), json.dumps(facts)
         data = Dataset(facts["name"], facts["sha256"][:12], "local", source, profile=profile)
@@ -114,7 +118,9 @@ class Run:
 
     def _with_run_id(self, tags: Mapping[str, str]) -> dict[str, str]:
         """RUN_ID in a tag becomes the run's id."""
-        return {key: value.replace(store.RUN_ID, self.run_id) for key, value in tags.items()}
+        return {
+            key: value.replace(store.RUN_ID_PLACEHOLDER, self.run_id) for key, value in tags.items()
+        }
 
     def log_metrics(self, points: Iterable[Point]) -> None:
         """Each step of a series once, and numbers of an evaluation where they have changed, for the model's
@@ -200,6 +206,7 @@ def open_run(training: TrainingRecord, command: str = "dvc repro") -> Iterator[R
         yield Run(store.open_store(uri), training)
     except Exception as error:  # of MLflow, of what it imports, of a machine that is full
         raise TrackingError(
-            f"{store.unusable(uri, error)}, so run `{training['run_name']}` is not complete there. Start it, "
-            f"or set {store.STORE} to another store, then run `{command}` again: it sends what is missing."
+            f"{store.failure_in_words(uri, error)}, so run `{training['run_name']}` is not complete there. "
+            f"Start it, or set {store.STORE_VARIABLE} to another store, then run `{command}` again: it sends "
+            "what is missing."
         ) from None

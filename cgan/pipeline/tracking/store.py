@@ -21,46 +21,50 @@ from cgan.project import STRIP, home, project_root
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STORE = "MLFLOW_TRACKING_URI"
-BACKEND = "MLFLOW_BACKEND_STORE_URI"  # of MLflow's server: what it keeps the runs in
-TIMEOUT, LONG_ANSWER_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", 10
+# Environment variables of MLflow's: the store that a client writes to, and the one that a server keeps.
+STORE_VARIABLE, BACKEND_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI"
+TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+TIMEOUT_S = 10  # for an answer, where the user has set no other
 SQLITE = "sqlite:///"
-RUN_ID = "{run_id}"  # stands for it in a tag that is recorded before the run has one
-RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-SETTINGS = {
+RUN_ID_PLACEHOLDER = "{run_id}"  # in a tag that is recorded before the run has an id
+MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-PICTURE = f"![A drawing of each class](get-artifact?path={STRIP.name}&run_uuid={RUN_ID})"
-ALL_STAGES = 3  # mlflow.entities.ViewType.ALL: those in its trash, too
-# In what a database's driver or a client says: `password=…`, `?token=…`.
+STRIP_MARKDOWN = (
+    f"![A drawing of each class](get-artifact?path={STRIP.name}&run_uuid={RUN_ID_PLACEHOLDER})"
+)
+INCLUDE_DELETED = 3  # mlflow.entities.ViewType.ALL
+# In the message of a database's driver or a client: `password=…`, `?token=…`.
 SECRET = re.compile(
     r"(?i)(\w*(?:password|passwd|pwd|token|secret|key|signature)\w*=)['\"]?[^\s&;,)'\"]+['\"]?"
 )
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # or its page asks for it
+# Without it, the experiment's page in MLflow asks for the kind.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def store_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, a server or a database, else sqlite in the project's root, as a relative path of
     sqlite is. Raises TrackingError for what is no address, or would be read as another."""
-    uri = os.environ.get(STORE, "").strip() or f"{SQLITE}mlflow.db"
+    uri = os.environ.get(STORE_VARIABLE, "").strip() or f"{SQLITE}mlflow.db"
     path = uri.removeprefix(SQLITE)
     if is_server(uri):
         try:
             urlsplit(uri)
         except ValueError as error:
             raise TrackingError(
-                f"{STORE}, {without_credentials(uri)}, is no address ({error}). Correct it; a server's is "
-                "such as http://127.0.0.1:5000."
+                f"{STORE_VARIABLE}, {without_credentials(uri)}, is no address ({error}). Correct it; a "
+                "server's is such as http://127.0.0.1:5000."
             ) from None
     if path == uri or path.startswith(":"):
         return uri
     if not Path(path).is_absolute() and re.search(r"\?|%[\da-fA-F]{2}", str(root)):
         raise TrackingError(
             f"MLflow's store cannot lie in {root}: in an address `?` and `%41` mean something else. Rename "
-            f"the folder, or set {STORE}."
+            f"the folder, or set {STORE_VARIABLE}."
         )
     return f"{SQLITE}{root / path}"
 
@@ -83,22 +87,20 @@ def artifact_root(uri: str, root: Path) -> str:
     return configured or (folder / "mlartifacts").as_uri()
 
 
-def set_up(answer_s: int = LONG_ANSWER_S) -> None:
+def set_environment(timeout_s: int = TIMEOUT_S) -> None:
     """The environment, which MLflow reads at each call. Its own client would ask for four minutes: no second
     try, unless the user wants one."""
-    given = {RETRIES: "0", TIMEOUT: str(answer_s), **os.environ}
-    wanted = {
-        **{key: given[key] for key in (RETRIES, TIMEOUT)},
-        **SETTINGS,
-        **beside_proxies(os.environ),
-    }
-    os.environ.update({key: value for key, value in wanted.items() if os.environ.get(key) != value})
+    os.environ.setdefault(RETRIES_VARIABLE, "0")
+    os.environ.setdefault(TIMEOUT_VARIABLE, str(timeout_s))
+    for name, value in (MLFLOW_SETTINGS | beside_proxies(os.environ)).items():
+        if os.environ.get(name) != value:  # a write while another thread reads can end the process
+            os.environ[name] = value
 
 
-def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
+def open_store(uri: str, timeout_s: int = TIMEOUT_S) -> MlflowClient:
     """A client. All that takes seconds the first time and waits for no server: import MLflow, make a sqlite
     store. Raises TrackingError for one that this user may not read."""
-    set_up(answer_s)
+    set_environment(timeout_s)
     from mlflow import MlflowClient
 
     for noisy in ("mlflow", "alembic"):  # no tracebacks: we give the reason
@@ -114,7 +116,7 @@ def open_store(uri: str, answer_s: int = LONG_ANSWER_S) -> MlflowClient:
         # MLflow would try for two minutes.
         raise TrackingError(
             f"the MLflow store {uri} cannot be read by this user. Give it the permission to read and write "
-            f"the file, or set {STORE} to another."
+            f"the file, or set {STORE_VARIABLE} to another."
         )
     elif uri.startswith(SQLITE) and path.is_file() and not path.stat().st_size:
         # MLflow would fill it, and a lost store would pass for one without a champion.
@@ -133,7 +135,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
         if not (experiment := client.get_experiment_by_name(name)):
             place = None if is_server(uri) else artifact_root(uri, project_root())
             return str(client.create_experiment(name, place, tags=EXPERIMENT_TAGS))
-    refuse_trash(experiment.lifecycle_stage, "experiment", name, experiment.experiment_id)
+    require_not_deleted(experiment.lifecycle_stage, "experiment", name, experiment.experiment_id)
     address = urlsplit(experiment.artifact_location)
     folder = Path(unquote(address.path)).parent
     if uri.startswith(SQLITE) and address.scheme in ("", "file") and not folder.is_dir():
@@ -145,16 +147,17 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     return str(experiment.experiment_id)
 
 
-def refuse_trash(stage: str, kind: str, name: str, entity_id: str) -> None:
+def require_not_deleted(stage: str, kind: str, name: str, entity_id: str) -> None:
     """Raises TrackingError for an experiment or a run that was deleted: MLflow keeps it in its trash, and its
     name stays taken."""
     if stage != "active":
-        raise TrackingError(
+        message = (
             f"{kind} `{name}` was deleted in MLflow and is in its trash. Restore it: `mlflow {kind}s restore "
-            f"--{kind}-id {entity_id}`, with {STORE} set to the store"
-            + "; or set `tracking.experiment` to another name"
-            * (kind == "experiment")
+            f"--{kind}-id {entity_id}`, with {STORE_VARIABLE} set to the store"
         )
+        if kind == "experiment":
+            message += "; or set `tracking.experiment` to another name"
+        raise TrackingError(message)
 
 
 def store_locked() -> contextlib.AbstractContextManager[bool]:
@@ -174,19 +177,18 @@ def reason_of(error: BaseException) -> str:
     return SECRET.sub(r"\1…", text)[-520:]
 
 
-def unusable(uri: str, error: BaseException) -> str:
+def failure_in_words(uri: str, error: BaseException) -> str:
     return (
         f"MLflow at {without_credentials(uri)} cannot be used now ({reason_of(error).rstrip('.')})"
     )
 
 
-def asked_by() -> dict[str, str]:
+def requester_tags() -> dict[str, str]:
     """Who runs this, as tags: the user, if the container's passwd knows one, and MLFLOW_RUN_CONTEXT, in which
     the flow names itself (`prefect.flow_run_id` and others)."""
     facts = dict[str, Any]()
-    with contextlib.suppress(
-        ValueError, TypeError
-    ):  # as MLflow, which takes nothing else than an object
+    # What is no object in JSON MLflow ignores, too.
+    with contextlib.suppress(ValueError, TypeError):
         facts |= json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
     with contextlib.suppress(OSError, KeyError):
         facts["mlflow.user"] = getpass.getuser()

@@ -1,0 +1,164 @@
+"""Are today's data like those that a version learnt from?
+
+Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good champion
+bad. So data are measured by what was kept of the version (`Reference`). They raise an alarm at the optimistic
+end of an interval, so that noise raises none: docs/log.md has what clean and spoilt data get.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgan.params.sections import GateParams
+from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.registry.limits import maximum_check, shift_check
+from cgan.pipeline.registry.reference import Reference, all_images, fingerprints
+from cgan.quality.class_shift import ENOUGH, Moments, largest_shifts
+from cgan.quality.judge import look
+from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
+from cgan.text import percent
+from cgan.verdict import Check
+
+# The share of the images that would need another class: in simulations at most .03 % of good data are stopped
+# (docs/log.md, "The mix of classes"). And the share of a class's agreement with labels that may be lost: good
+# data lose none (docs/log/2026-11-29.md, "Data").
+MAX_CLASS_MIX_CHANGE = 0.05
+MAX_CLASS_AGREEMENT_DROP = 0.05
+MAX_JUDGED = 5000  # images, at most, that the version's judge sees
+
+
+def data_checks(
+    reference: Reference, inputs: Inputs, limits: GateParams, owner: str = "the champion's"
+) -> list[Check]:
+    """Today's images and labels, class by class, beside those of the version that `owner` names.
+
+    Images that it did not have under the same label are new. They are also checked by themselves, since a few
+    would not show among many; and its judge sees only these."""
+    images, labels = all_images(inputs)
+    shape, classes, names = images.shape[1:], inputs.held_out.classes, inputs.held_out.class_names
+    is_new = ~torch.isin(fingerprints(images, labels), reference.fingerprints)
+    new = is_new.nonzero()[:, 0]
+    shifts = largest_shifts(Moments.of_images(images, labels, classes), reference.looks, shape)
+    counts = labels.bincount(minlength=classes).double()
+    checks = [class_mix_check(counts, reference.looks.counts, _mean_group_size(inputs))]
+    if len(new):
+        looks_of_new = Moments.of_images(images[new], labels[new], classes)
+        shifts += largest_shifts(looks_of_new, reference.looks, shape)
+        order = torch.randperm(len(new), generator=torch.Generator().manual_seed(0))
+        judged = new[order][:MAX_JUDGED]
+        predictions = look(reference.judge, images[judged])
+        features = Moments.of([predictions.features], labels[judged], classes)
+        shifts += largest_shifts(features, reference.features)
+        checks += agreement_checks(
+            conditional_accuracy(predictions.classes, labels[judged], classes).confusion,
+            reference.correct,
+            reference.features.counts.long(),
+            limits.max_agreement_drop,
+            names,
+            owner,
+        )
+    what = f"standard deviations by which a class's images differ from {owner}"
+    return [shift_check("class_shift", what, shifts, limits.max_class_shift, names), *checks]
+
+
+def _mean_group_size(inputs: Inputs) -> float:
+    """The size of an image's group, mean over the images; 1 without groups. A group is never split, so each
+    part can be counted by itself."""
+    groups = [part.groups for part in (inputs.train, inputs.held_out) if part.groups is not None]
+    if not groups:
+        return 1.0
+    sizes = np.concatenate([np.unique(part, return_counts=True)[1] for part in groups])
+    return float(np.square(sizes).sum() / sizes.sum())
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    """How many `images` of class `label` a judge agrees with, today and `before`, in its own hold-out."""
+
+    label: int
+    agreed: int
+    images: int
+    agreed_before: int
+    images_before: int
+
+    @property
+    def loss(self) -> float:
+        """The share of the agreement that is surely lost: by the optimistic ends of both intervals."""
+        if not self.agreed_before:
+            return 0.0
+        most_now = wilson_interval(self.agreed, self.images)[1]
+        least_before = wilson_interval(self.agreed_before, self.images_before)[0]
+        return 1 - most_now / least_before
+
+
+def agreement_checks(
+    confusion: Tensor,
+    correct: Tensor,
+    total: Tensor,
+    max_drop: float,
+    class_names: list[str],
+    owner: str = "the champion's",
+) -> list[Check]:
+    """How much less a version's judge agrees with labels than with those of its own hold-out: in all, and in
+    the class where it fell most, as a fraction of what it was.
+
+    `confusion` int64 [classes, classes]: images by label and by what the judge sees. `correct` of `total`,
+    int64 [classes]: in its own hold-out.
+    """
+    columns = (confusion.diagonal(), confusion.sum(dim=1), correct, total)
+    counts = zip(*(column.tolist() for column in columns), strict=True)
+    classes = [_Agreement(label, *row) for label, row in enumerate(counts)]
+    compared = [each for each in classes if each.images >= ENOUGH and each.images_before]
+    if not compared:
+        return []
+    now, (_, most_now) = mean_share([(each.agreed, each.images) for each in compared])
+    before, (least_before, _) = mean_share(
+        [(each.agreed_before, each.images_before) for each in compared]
+    )
+    confused = []
+    for each in compared:
+        if each.loss > MAX_CLASS_AGREEMENT_DROP:
+            others = confusion[each.label].scatter(0, torch.tensor(each.label), 0)
+            share = percent(int(others.max()) / each.images, 0)
+            confused.append(
+                f"{class_names[int(others.argmax())]} in {share} of the {each.images:,} images labelled "
+                f"{class_names[each.label]}"
+            )
+    return [
+        maximum_check(
+            "label_agreement",
+            f"labels that {owner} judge no longer agrees with, mean over classes",
+            max(0.0, least_before - most_now),
+            max_drop,
+            f"{owner} judge agrees with {percent(now)} of the new labels, but agreed with {percent(before)} "
+            "of those of its own hold-out (means over the classes)",
+        ),
+        maximum_check(
+            "class_agreement",
+            f"labels of one class that {owner} judge no longer agrees with",
+            max(0.0, *(each.loss for each in compared)),
+            MAX_CLASS_AGREEMENT_DROP,
+            f"{owner} judge sees {', '.join(confused[:5])}",
+        ),
+    ]
+
+
+def class_mix_check(counts: Tensor, before: Tensor, group_size: float = 1.0) -> Check:
+    """How many images would need another class, less what chance explains: of the counts [classes], today
+    and `before`. `group_size`: images in a group. Groups are drawn whole, so the variance is as many times
+    larger (Kish, Survey Sampling, 1965, 5.4)."""
+    shares, shares_before = counts / counts.sum(), before / before.sum()
+    # Of two binomial shares whose difference is 0, with the shares of both taken together.
+    pooled = (counts + before) / (counts + before).sum()
+    variance = pooled * (1 / counts.sum() + 1 / before.sum()) * group_size
+    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(shares)))  # 95 % for all classes (Bonferroni)
+    beyond_chance = ((shares - shares_before).abs() - z * variance.sqrt()).clamp(min=0)
+    value = float(beyond_chance.sum() / 2)  # one image that changes its class counts in two
+    return maximum_check(
+        "class_mix", "images that would need another class", value, MAX_CLASS_MIX_CHANGE
+    )

@@ -1,0 +1,103 @@
+"""What is kept of a version's data at its run, to compare later data with: how the images of each class
+looked, the version's judge, and what that saw in the hold-out."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cgan.errors import CganError, ModelError
+from cgan.model.model_file import load_tensors, save_tensors
+from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.registry.client import GATE_FOLDER, Registry, downloaded
+from cgan.pipeline.registry.version import Version
+from cgan.project import JUDGE
+from cgan.quality.class_shift import Moments
+from cgan.quality.conditions import Conditions
+from cgan.quality.judge import Judge, load_judge
+
+REFERENCE_FILE = "training_data.safetensors"
+CHAMPION_ADVICE = (
+    "bring back the previous champion (`cgan registry rollback --why …`), or delete the alias `champion` in "
+    "MLflow, so that the next `cgan gate` chooses a first champion"
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`looks`: the moments of all images' looks; `features`: of the held-out images' features in the eyes of
+    `judge`, which named the label of `correct` int64 [classes] of them. `fingerprints` int64 [N]: of all
+    images with their labels."""
+
+    looks: Moments
+    features: Moments
+    correct: Tensor
+    fingerprints: Tensor
+    judge: Judge
+
+    @classmethod
+    def load(cls, registry: Registry, version: Version) -> Reference:
+        """Raises ModelError when it is gone, damaged or of an older cgan, or the store cannot give it."""
+        address = f"runs:/{version.run_id}/{GATE_FOLDER}"
+        advice = f"If the store's files are lost, {CHAMPION_ADVICE}."
+        with downloaded(registry, address, advice) as folder:
+            try:
+                judge, _ = load_judge(folder / JUDGE.name)
+                tensors, _ = load_tensors(folder / REFERENCE_FILE, "training_data")
+                return cls(
+                    looks=_moments(tensors, "looks"),
+                    features=_moments(tensors, "seen"),
+                    correct=tensors["right"],
+                    fingerprints=tensors["fingerprints"],
+                    judge=judge,
+                )
+            except (CganError, KeyError) as error:  # its advice fits a file of the project only
+                reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
+                raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None
+
+
+def _moments(tensors: dict[str, Tensor], name: str) -> Moments:
+    return Moments(*(tensors[f"{name}.{key}"] for key in ("counts", "means", "variances")))
+
+
+def save_reference(
+    registry: Registry, version: Version, inputs: Inputs, conditions: Conditions
+) -> None:
+    """Store at the version's run what `Reference.load` reads."""
+    images, labels = all_images(inputs)
+    classes, held_out_labels = inputs.held_out.classes, inputs.held_out.tensors.labels
+    judged = conditions.against
+    looks = Moments.of_images(images, labels, classes)
+    features = Moments.of([judged.real.features], held_out_labels, classes)
+    tensors = {
+        **{f"looks.{key}": value for key, value in vars(looks).items()},
+        **{f"seen.{key}": value for key, value in vars(features).items()},
+        "right": judged.agreement.confusion.diagonal(),
+        "fingerprints": fingerprints(images, labels),
+    }
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        save_tensors(Path(folder) / REFERENCE_FILE, "training_data", tensors, {})
+        for path in (JUDGE, Path(folder) / REFERENCE_FILE):
+            registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
+
+
+def fingerprints(images: Tensor, labels: Tensor) -> Tensor:
+    """A hash of each image with its label: int64 [N]. Equal images with equal labels have equal hashes."""
+    pairs = zip(images.numpy(), labels.tolist(), strict=True)
+    digests = (
+        hashlib.blake2b(image.tobytes(), digest_size=8, salt=b"%d" % label).digest()
+        for image, label in pairs
+    )
+    return torch.tensor([int.from_bytes(d, signed=True) for d in digests], dtype=torch.int64)
+
+
+def all_images(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The images and labels of the training part and the hold-out."""
+    parts = (inputs.train, inputs.held_out)
+    pixels, labels, _ = zip(*(part.tensors for part in parts), strict=True)
+    return torch.cat(pixels), torch.cat(labels)
