@@ -63,6 +63,7 @@ class Images:
     - `lines` int64 [N]: the line in the CSV (the header is line 1), or the number of the picture; the index
       where the images were given as arrays;
     - `files`: the name of each picture; empty where there are none;
+    - `sizes` int64 [N, 2]: width and height of each picture, before it was fitted; None where unknown;
     - `source_sha256`: of the CSV's bytes, or of the pictures' arrays; else "";
     - `notes`: what a reader should know of these images.
 
@@ -79,6 +80,7 @@ class Images:
     splits: NDArray[np.uint8] | None
     lines: IntArray
     files: list[str]
+    sizes: IntArray | None
     source_sha256: str
     notes: tuple[str, ...]
 
@@ -92,6 +94,7 @@ class Images:
         splits: NDArray[np.uint8] | None = None,
         lines: IntArray | None = None,
         files: Sequence[str] = (),
+        sizes: IntArray | None = None,
         source_sha256: str = "",
         notes: Sequence[str] = (),
     ) -> None:
@@ -108,6 +111,7 @@ class Images:
             "splits": splits,
             "lines": np.arange(len(nchw)) if lines is None else lines,
             "files": [*files],
+            "sizes": sizes,
             "source_sha256": source_sha256,
             "notes": tuple(notes),
         }
@@ -197,7 +201,7 @@ class Images:
         chosen = np.arange(len(self))[index]
         arrays: dict[str, Any] = {
             name: None if (array := getattr(self, name)) is None else array[chosen]
-            for name in ("pixels", "labels", "groups", "splits", "lines")
+            for name in ("pixels", "labels", "groups", "splits", "lines", "sizes")
         }
         return replace(
             self, **arrays, files=[self.files[row] for row in chosen] if self.files else []
@@ -361,7 +365,7 @@ def save_images(path: Path | str, images: Images, **facts: Any) -> None:
     known |= {"class_names": images.class_names} if images.is_named else {}
     known |= {"notes": images.notes} if images.notes else {}
     arrays = {"images": images.pixels, "labels": images.labels, "lines": images.lines}
-    arrays |= {name: getattr(images, name) for name in ("groups", "splits")}
+    arrays |= {name: getattr(images, name) for name in ("groups", "splits", "sizes")}
     present = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
     with replacing(path) as temporary:
         save_file(present, temporary, file_facts.metadata_of(known | facts))

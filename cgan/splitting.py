@@ -85,7 +85,8 @@ def split_images(
         )
     if group != "auto":  # `auto` keeps near copies on one side already
         notes += _near_copies_in_words(images, train, heldout)
-    plain = replace(images, notes=(), splits=None)  # so that a part can be divided again
+    # So that a part can be divided again, and is of one form wherever it comes from.
+    plain = replace(images, notes=(), splits=None, sizes=None)
     return plain.at(train), replace(plain.at(heldout), notes=tuple(notes)), plain.at(test)
 
 

@@ -87,10 +87,14 @@ def place(data: Images, row: int) -> dict[str, Any]:
 
 
 def data_facts(
-    data: Images, judge: Judge | None, warnings: Sequence[str] = (), tested: int = 0
+    data: Images,
+    judge: Judge | None,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    tested: int = 0,
 ) -> dict[str, Any]:
-    """`warnings`: of the stage validate; `tested`: images of the test set. Without a judge no label is
-    doubted."""
+    """`warnings`, `notes`: of the stage validate; `tested`: images of the test set. Without a judge no label
+    is doubted."""
     return {
         "rows": len(data),
         "training": len(rows_of(data, "train")),
@@ -98,7 +102,7 @@ def data_facts(
         "tested": tested,
         "shape": dict(zip(("channels", "height", "width"), data.shape, strict=True)),
         "warnings": [*warnings],
-        "notes": [*data.notes],
+        "notes": [*notes, *data.notes],
         "suspects": _suspects(data, judge) if judge else None,
     }
 

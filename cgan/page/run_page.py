@@ -68,9 +68,9 @@ class Contents:
 
     `losses`, `probes`, `previews` (PNG by step), `seconds`: of the training. `data`: all images, `splits` of
     which say what was trained on (train) and held out (val); with `judge`, which has learnt from these, the
-    page shows drawings beside the training images that they resemble, and labels that look wrong. `warnings`:
-    about the data; `tested`: images of its test set. `settings`, `lineage`: `params_facts`, `lineage_facts`.
-    `samples`: drawings that were to be judged. `cache`: a folder for the chart library.
+    page shows drawings beside the training images that they resemble, and labels that look wrong. `warnings`
+    and `notes`: on the data; `tested`: images of its test set. `settings`, `lineage`: `params_facts`,
+    `lineage_facts`. `samples`: drawings that were to be judged. `cache`: a folder for the chart library.
     """
 
     generator: Generator
@@ -84,6 +84,7 @@ class Contents:
     data: Images | None = None
     judge: Judge | None = None
     warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
     tested: int = 0
     settings: dict[str, Any] | None = None
     lineage: dict[str, Any] | None = None
@@ -234,7 +235,8 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         "least_images": LEAST_FOR_DISTANCE,
         "confusion": confusion_facts(evaluation),
         "drawn": _drawn(contents, [row["label"] for row in cards]),
-        "data": data and data_facts(data, contents.judge, contents.warnings, contents.tested),
+        "data": data
+        and data_facts(data, contents.judge, contents.warnings, contents.notes, contents.tested),
         "params": settings,
         "lineage": contents.lineage,
     }

@@ -52,7 +52,8 @@ class Entry:
     split: str = ""
     group: str = ""
     damage: str = ""  # why its picture cannot be read
-    size: tuple[int, int] = (0, 0)  # width, height
+    size: tuple[int, int] = (0, 0)  # width, height, perhaps made smaller while it was unpacked
+    original: tuple[int, int] = (0, 0)  # the same before that
     scale: int = 0  # of fractions: the value that is white; 0 for all other pictures
     white: bool = False  # was put on it
     frames: bool = False

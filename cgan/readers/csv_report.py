@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from cgan.errors import DataError
 from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.params.sections import ValidateParams
 from cgan.readers.csv_reader import renumbering_advice
+from cgan.readers.spurious_correlations import in_words, spurious_correlations
 from cgan.settings import setting
 from cgan.text import listed
 
@@ -47,6 +49,7 @@ def report_on(data: Images, params: ValidateParams, name: str) -> dict[str, Any]
     conflicts = copies[data.labels[copies] != data.labels[firsts[copies]]]
     flat = data.pixels.reshape(len(data), -1)
     constant = np.flatnonzero(flat.min(axis=1) == flat.max(axis=1))
+    correlations = spurious_correlations(data, firsts)
     return {
         "source_sha256": data.source_sha256,
         "rows": len(data),
@@ -64,6 +67,8 @@ def report_on(data: Images, params: ValidateParams, name: str) -> dict[str, Any]
             *_warnings_of_classes(data, params),
             *_warnings_of_images(data, firsts, copies, conflicts, constant),
         ],
+        "spurious_correlations": [asdict(each) for each in correlations],
+        "notes": in_words(correlations),
     }
 
 
@@ -190,4 +195,5 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(f"{splits['val']:,} of these are held out: they are in val")
     if splits["test"]:
         lines.append(f"{splits['test']:,} more are in test")
-    return "\n".join([*lines, *(f"Warning: {warning}" for warning in report["warnings"])])
+    warnings = (f"Warning: {warning}" for warning in report["warnings"])
+    return "\n".join([*lines, *warnings, *report["notes"]])

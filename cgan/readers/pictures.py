@@ -77,6 +77,7 @@ def read_album(album: Album, params: DataParams) -> Images:
         splits=splits,
         lines=np.arange(1, len(labels) + 1),
         files=[f"{album.root}/{entry.name}" for entry in read],
+        sizes=np.array([entry.original for entry in read], np.int64),
         source_sha256=pixels_digest(
             images, labels, *(array for array in (splits, groups) if array is not None)
         ),
@@ -128,11 +129,14 @@ def _picture(album: Album, entry: Entry, enough: int) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+    original = image.size
     if enough:
         image.draft(None, (enough, enough))
     entry.frames = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     image.seek(0)
+    stored = image.size
     image = ImageOps.exif_transpose(image)
+    entry.original = original if image.size == stored else original[::-1]
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_scaled(image, entry))
     if image.has_transparency_data:

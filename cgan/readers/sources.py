@@ -98,7 +98,8 @@ def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     expected = check_section(ValidateParams, "validate", given["validate"], "cgan.read")
     by = check_section(PreprocessParams, "preprocess", given["preprocess"], "cgan.read").group
     images, name = read_by(Path(path), source, expected)
-    images = replace(images, notes=tuple(report_on(images, expected, name)["warnings"]))
+    report = report_on(images, expected, name)
+    images = replace(images, notes=(*report["warnings"], *report["notes"]))
     return with_groups(images, by) if by else images
 
 

@@ -60,6 +60,7 @@ def contents_of(params: Params, cache: Path) -> Contents:
         data=data,
         judge=judge,
         warnings=validation["warnings"],
+        notes=validation.get("notes", ()),
         tested=validation.get("splits", {}).get("test", 0),
         settings=params_facts(params, generator.facts.get("params") or {}),
         lineage=lineage_facts(reference, data.source_sha256, sha256_of(GENERATOR)),
