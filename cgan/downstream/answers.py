@@ -1,5 +1,6 @@
 """Answers of anybody's classifiers, with drawings and without, as CSV files."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,12 +26,24 @@ def effect_of_answers(pairs: Sequence[tuple[Path, Path]]) -> tuple[Effect, list[
     for table, path in tables[1:]:
         for column in (name for name in ("label", "group") if name in first or name in table):
             expected, found = (list(each.get(column, ())) for each in (first, table))
+            if not expected:
+                raise DataError(
+                    f"{path}: found a column `{column}`, which {where} has not. Write it "
+                    "into all files, or into none."
+                )
             if expected != found:
                 raise DataError(
                     f"{path}: expected the column `{column}` of {where}, row by row ({len(expected):,} "
                     f"rows); found {_difference(expected, found)}. Test both classifiers on the same images "
                     "in the same order."
                 )
+    for table, path in tables:
+        if not {*table["label"]} & {*table["prediction"]}:
+            raise DataError(
+                f"{path}: expected predictions written as the labels are, such as "
+                f"{first['label'][0]!r}; found {table['prediction'][0]!r}, and none that is a label. Write both "
+                "columns alike."
+            )
     names = sorted({*first["label"]}, key=lambda name: (len(name), name))
     labels = torch.tensor([names.index(name) for name in first["label"]])
     things = first.get("group", [str(row) for row in range(len(labels))])
@@ -51,8 +64,16 @@ def _read(path: Path) -> dict[str, list[str]]:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        # A cell too many in each row would become the index, and its neighbours the wrong columns.
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            frame = pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+            )
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a CSV with the columns label and prediction; {error.strerror}."
+        ) from None
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors are ValueErrors
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{path}: expected a CSV with the columns label and prediction; cannot read it ({reason})."

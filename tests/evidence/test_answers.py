@@ -74,7 +74,13 @@ def test_groups_widen_the_interval(tmp_path: Path) -> None:
         ("label,prediction\na,a\n,b\n", "column `label`, row 2: empty"),
         ("label,prediction\na,a\nb,b\nb,b\n", "column `label` of .*without.csv.*found 3 rows"),
         ("label,prediction\na,a\na,b\n", "found 'a' in place of 'b' in row 2. Test both"),
-        ("label,prediction,group\na,a,1\nb,b,1\n", "the column `group` of"),
+        (
+            "label,prediction,group\na,a,1\nb,b,1\n",
+            "with.csv: found a column `group`, which .*without.csv has not. Write",
+        ),
+        # Class numbers as floats, or numbers in place of names: 0 % right would look like harm.
+        ("label,prediction\na,0\nb,1\n", "with.csv: .*such as 'a'; found '0', and none that is"),
+        ("label,prediction\n0,a,a\n1,b,b\n", "with.csv: .*cannot read it"),
         ("", "cannot read it"),
     ],
 )
