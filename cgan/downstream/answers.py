@@ -41,8 +41,8 @@ def effect_of_answers(pairs: Sequence[tuple[Path, Path]]) -> tuple[Effect, list[
         if not {*table["label"]} & {*table["prediction"]}:
             raise DataError(
                 f"{path}: expected predictions written as the labels are, such as "
-                f"{first['label'][0]!r}; found {table['prediction'][0]!r}, and none that is a label. Write both "
-                "columns alike."
+                f"{first['label'][0]!r}; found {table['prediction'][0]!r}, and none that is a label. Write "
+                "both columns alike."
             )
     names = sorted({*first["label"]}, key=lambda name: (len(name), name))
     labels = torch.tensor([names.index(name) for name in first["label"]])
