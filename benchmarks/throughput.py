@@ -20,7 +20,7 @@ from cgan.model.hardware import (
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainParams
 from cgan.training.batches import Feed
-from cgan.training.loop import record
+from cgan.training.loop import record_interval
 from cgan.training.state import TrainState, estimate_batch_norm
 from cgan.training.update import train_step
 
@@ -51,7 +51,7 @@ class Ours:
             for _ in range(steps):
                 train_step(self.state, self.feed)
                 if self.state.step % self.params.log_every == 0:
-                    record(self.state, 1.0, self.params.log_every)
+                    record_interval(self.state, 1.0, self.params.log_every)
             wait_for_device()
         return time.perf_counter() - wall, time.process_time() - cpu
 
@@ -62,7 +62,7 @@ class Ours:
         compute_deterministically()
         torch.set_num_threads(threads)
         try:
-            with parts_on_threads(state.parts if threads > 1 else 1) as state.map_parts:
+            with parts_on_threads(state.part_count if threads > 1 else 1) as state.map_parts:
                 yield
         finally:
             torch.set_num_threads(before)

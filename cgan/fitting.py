@@ -32,13 +32,12 @@ from cgan.quality.judge import Judge, require_judge_of
 from cgan.settings import as_keywords
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
-from cgan.training.batches import require_batch
+from cgan.training.batches import require_full_batch
 from cgan.training.fingerprint import fingerprint, result_facts
-from cgan.training.loop import TrainingResult, file_facts, make_generator
-from cgan.training.monitoring import PROBE
-from cgan.training.state import COLUMNS
+from cgan.training.loop import TrainingResult, make_generator, training_facts
+from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
-PREVIEW_CLASSES = 20  # the most that `Run.preview` shows of a training that made no preview
+FALLBACK_PREVIEW_CLASSES = 20  # shown by `Run.preview` after a training that made no preview
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +51,8 @@ class Run:
     choice: Choice
     """The params with a value for each `auto`, and what in the images decided it."""
     history: pd.DataFrame
-    """The mean losses and logits between two records: a row a record, by `step` and `kimg` (thousands of
-    images shown so far). Empty for a sampler, which is not trained."""
+    """Losses and logits, a row a record: means since the record before, with `step` and `kimg` (thousands of
+    images seen so far). Empty for a sampler, which is not trained."""
     probes: pd.DataFrame
     """Quality during the training, by the judge: a row a probe. Empty without a judge."""
     previews: dict[int, bytes]
@@ -61,7 +60,7 @@ class Run:
     seconds: float | None
     """How long the training took; None where it was resumed, because only its last part was timed."""
     step: int
-    """The number of updates of each network."""
+    """How many updates of each network were made."""
     discriminator: DiscriminatorNetwork | None = None
     """Whoever has it can find out which images were in the training data: keep it to yourself."""
 
@@ -80,27 +79,27 @@ class Run:
         """The last preview as PNG; where there is none, a drawing of each of the first classes."""
         if self.previews:
             return self.previews[max(self.previews)]
-        shown = list(range(min(self.generator.classes, PREVIEW_CLASSES)))
+        shown = list(range(min(self.generator.classes, FALLBACK_PREVIEW_CLASSES)))
         return encode_png(np.asarray(self.generator.picture(shown)))
 
     def __repr__(self) -> str:
-        rows = self._rows()
-        return f"<Run: {rows['Generator']}; {rows['Training']}; seed {self.params.seed}>"
+        return f"<Run: {self.params.generator}; {self._length()}; seed {self.params.seed}>"
 
-    def _rows(self) -> dict[str, str]:
-        """What a terminal and a notebook show, by name."""
+    def _summary(self) -> dict[str, str]:
+        """The rows of the table in a notebook, by name."""
         rows = {
             "Generator": self.params.generator,
-            "Training": self._training(),
+            "Training": self._length(),
             "Seed": str(self.params.seed),
-            "Chosen for these images": self.choice.chosen,
+            "Chosen for these images": self.choice.explanation,
             "Advice": self.choice.advice,
             "Last losses": _last_values(self.history),
             "Last probe": _last_values(self.probes),
         }
         return {name: text for name, text in rows.items() if text}
 
-    def _training(self) -> str:
+    def _length(self) -> str:
+        """`1,667 steps of 96 images in 57 s`."""
         if self.choice.sampler:
             return "none: its file is the training images"
         steps = f"{self.params.total_steps:,} steps"
@@ -109,8 +108,8 @@ class Run:
         return f"{done} of {self.params.batch_size} images{time}"
 
     def _repr_html_(self) -> str:
-        rows = notebook.table([("A training", ""), *self._rows().items()])
-        return rows + notebook.picture(self.preview, ", ".join(self.generator.class_names))
+        table = notebook.table([("A training", ""), *self._summary().items()])
+        return table + notebook.picture(self.preview, ", ".join(self.generator.class_names))
 
 
 def _last_values(records: pd.DataFrame) -> str:
@@ -164,9 +163,9 @@ def fit(
         )
     if not len(images):
         raise DataError("cgan.fit: expected images to train on, found none.")
-    if absent := images.classes_without_images:
+    if empty := images.classes_without_images:
         raise DataError(
-            f"cgan.fit: expected images of every class, found none of {listed(absent)}. Add some, or number "
+            f"cgan.fit: expected images of every class, found none of {listed(empty)}. Add some, or number "
             "the classes without gaps: `names, labels = numpy.unique(labels, return_inverse=True)`."
         )
     if judge:
@@ -177,28 +176,28 @@ def fit(
     choice = choose(check_train(values | {"seed": seed} | params, "cgan.fit"), images)
     p = choice.params
     if not choice.sampler:
-        require_batch(images, p)
+        require_full_batch(images, p)
     checkpoints = None
     if folder is not None:
         hardware = choose_hardware(p.device, p.precision)
         digest = digest_of(judge.state_dict()) if judge else ""
         checkpoints = Path(folder) / fingerprint(result_facts(p, images, hardware, digest))
     bar = partial(progress_bar, "training", images_a_step=p.batch_size) if progress else iter
-    with locked_folder(checkpoints), deterministic(), catch_ctrl_c() as stopping:
+    with locked_folder(checkpoints), deterministic(), catch_ctrl_c() as was_pressed:
         result = make_generator(
             images,
             choice,
             judge=judge,
             folder=checkpoints,
             progress=bar,
-            stopping=stopping,
+            should_stop=was_pressed,
             keep_partial=True,
         )
     run = make_run(result, choice, images)
     if not run.finished:
-        rest = "nothing was saved" if folder is None else "the same call goes on from there"
+        saved = "nothing was saved" if folder is None else "the same call goes on from there"
         log.warning(
-            f"Stopped at step {run.step:,} of {p.total_steps:,}: the run has the generator so far; {rest}."
+            f"Stopped at step {run.step:,} of {p.total_steps:,}: the run has the generator so far; {saved}."
         )
     return run
 
@@ -218,8 +217,8 @@ def locked_folder(checkpoints: Path | None) -> Iterator[None]:
             f"cgan.fit: expected a folder for checkpoints, and {folder} cannot be one ({error.strerror}). "
             "Give another `folder`."
         ) from None
-    with locked(checkpoints / "lock", wait=False) as is_ours:
-        if not is_ours:
+    with locked(checkpoints / "lock", wait=False) as is_held:
+        if not is_held:
             raise CganError(
                 f"cgan.fit: another call with these arguments is training in {folder}. Wait until it has "
                 "ended, end it, or give another `folder` or `seed`."
@@ -228,13 +227,13 @@ def locked_folder(checkpoints: Path | None) -> Iterator[None]:
 
 
 def make_run(result: TrainingResult, choice: Choice, images: Images) -> Run:
-    """What `fit` returns: records as tables, and the public `Generator` in place of the network."""
-    facts = generator_facts(result.generator, file_facts(result, choice, images))
+    """The public form of a result: records as tables, and the `Generator` that holds the network."""
+    facts = generator_facts(result.generator, training_facts(result, choice, images))
     return Run(
         generator=Generator(result.generator, facts),
         choice=choice,
-        history=records_table(COLUMNS, result.history),
-        probes=records_table((*COLUMNS[:2], *PROBE), result.probes),
+        history=records_table(HISTORY_COLUMNS, result.history),
+        probes=records_table(PROBE_COLUMNS, result.probes),
         previews=result.previews,
         seconds=None if result.resumed_from else result.wall_time_s,
         step=result.step,
@@ -242,10 +241,11 @@ def make_run(result: TrainingResult, choice: Choice, images: Images) -> Run:
     )
 
 
-def records_table(columns: Sequence[str], rows: list[list[float]]) -> pd.DataFrame:
+def records_table(columns: Sequence[str], records: list[Record]) -> pd.DataFrame:
     """Records as a table, the step a whole number."""
     names = [name.removeprefix("progress/") for name in columns]
-    return pd.DataFrame(np.reshape(rows, (-1, len(names))), columns=names).astype({"step": int})
+    rows = np.reshape([[*record.values()] for record in records], (-1, len(names)))
+    return pd.DataFrame(rows, columns=names).astype({"step": int})
 
 
 @contextlib.contextmanager

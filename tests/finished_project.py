@@ -26,8 +26,7 @@ from cgan.project import (
 )
 from cgan.quality import estimates
 from cgan.stages import evaluate, preprocess, train_judge, validate
-from cgan.training.monitoring import PROBE
-from cgan.training.state import COLUMNS
+from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
 STEPS = (0, 5, 10)
 
@@ -75,8 +74,8 @@ def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
             data.tensors.pixels[step : step + 6].view(2, 3, channels, height, width)
         )
         write_bytes(PREVIEWS / f"step-{step:06d}.png", encode_png(picture))
-    names = [name.removeprefix("progress/") for name in COLUMNS]
-    for path, columns in ((LOSSES, names), (PROBES, ["step", "kimg", *PROBE])):
+    for path, names in ((LOSSES, HISTORY_COLUMNS), (PROBES, PROBE_COLUMNS)):
+        columns = [name.removeprefix("progress/") for name in names]
         rows = [[step, *(0.1 * step + n for n in range(len(columns) - 1))] for step in STEPS]
         lines = [columns, *(map(str, row) for row in rows)]
         write_text(path, "".join(",".join(line) + "\n" for line in lines))

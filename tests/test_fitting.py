@@ -62,7 +62,7 @@ def test_a_run_says_what_was_trained_and_shows_itself_in_a_notebook(images: Imag
     torch.use_deterministic_algorithms(False)
     run = fit(images, seed=4)
     assert (run.finished, run.step, run.params.seed) == (True, STEPS, 4)
-    assert run.params.updates in ("one_pass", "two_passes") and "updates" in run.choice.chosen
+    assert run.params.updates in ("one_pass", "two_passes") and "updates" in run.choice.explanation
     assert list(run.history.step) == [2, 4, 6, 8, 10] and run.probes.empty
     assert "<Run: " in repr(run) and "10 steps of 8 images" in repr(run) and "seed 4" in repr(run)
     shown = run._repr_html_()
@@ -190,7 +190,7 @@ def test_a_folder_that_is_a_file_or_in_use_is_refused_and_a_kill_lets_go_of_it(
 def test_fewer_images_than_a_preset_s_batch_are_one_batch_and_the_run_says_so() -> None:
     few = uneven()
     run = cgan.fit(few, preset="fast", total_kimg=0.2, progress=False)
-    assert run.params.batch_size == len(few) and "batch_size 56" in run.choice.chosen
+    assert run.params.batch_size == len(few) and "batch_size 56" in run.choice.explanation
     assert run.finished and run.generator.draw(["fig"]).shape == (1, 8, 12)
 
 

@@ -22,7 +22,7 @@ from cgan.model.model_file import load_generator, save_generator
 from cgan.params.sections import JudgeParams, Params, TrainChoices
 from cgan.quality.judge import Judge, Progress, silent
 from cgan.splitting import MAX_QUERIES, MAX_SEARCHED, near_copies, unit_indices
-from cgan.training.auto import choose, sampler_of
+from cgan.training.auto import build_sampler, choose
 from cgan.training.loop import train
 
 
@@ -156,11 +156,11 @@ def fold_generator(
         seeded = {"seed": choices.seed + fold, "probes": 0, "previews": 0}
         choice = choose(choices.model_copy(update=seeded), data)
         if choice.sampler:
-            return sampler_of(data, choice)
+            return build_sampler(data, choice)
         params = choice.params
         bar = partial(progress, images_a_step=params.batch_size)
         trained = train(data, params, folder=checkpoints, progress=bar)
-        save_generator(path, trained.generator, {"params": params.used(), "fold": fold + 1})
+        save_generator(path, trained.generator, {"params": params.relevant(), "fold": fold + 1})
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_generator(path)[0]
 

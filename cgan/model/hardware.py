@@ -25,14 +25,14 @@ from cgan.settings import setting
 _Network = TypeVar("_Network", bound=nn.Module)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-# How many threads torch had before the work in parts began; None outside of such work.
+# How many threads torch had before `parts_on_threads` began; None outside of it.
 _threads_outside: int | None = None
 
 DEVICES = ("cpu", "cuda", "mps")
 
 
 class Map(Protocol):
-    """Like `map`: what a function makes of each item, in their order."""
+    """A function like `map`: the results for each item, in their order."""
 
     def __call__(
         self, function: Callable[[_Item], _Result], items: Iterable[_Item], /
@@ -61,10 +61,10 @@ def choose_hardware(device: str, precision: str) -> Hardware:
     return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
 
-def find_device(name: str, called: str) -> torch.device:
-    """`auto` (the first CUDA device, or else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`, as torch knows them.
+def find_device(name: str, setting_name: str) -> torch.device:
+    """The device `auto` (the first CUDA device, or else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`.
 
-    Raises ParamsError where there is no such device; `called` is what the message calls this setting.
+    Raises ParamsError where there is no such device; the message calls the setting `setting_name`.
     """
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
@@ -75,31 +75,31 @@ def find_device(name: str, called: str) -> torch.device:
         device = None
     if device is None or device.type not in DEVICES:
         raise ParamsError(
-            f"{called} is {name!r}; expected auto, cpu, cuda, cuda:1 (or another number) or mps."
+            f"{setting_name} is {name!r}; expected auto, cpu, cuda, cuda:1 (or another number) or mps."
         )
     if device.type == "cuda" and (device.index or 0) >= cards:
         found = f"only {cards} CUDA device{'s' * (cards > 1)}" if cards else "no CUDA device"
         install = "" if cards else ", or install the driver and a CUDA build of torch"
         raise ParamsError(
-            f"{called} is `{name}`, but torch finds {found} here. Set it to `auto` or `cpu`{install}."
+            f"{setting_name} is `{name}`, but torch finds {found} here. Set it to `auto` or `cpu`{install}."
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ParamsError(
-            f"{called} is `mps`, but torch finds no Apple GPU here. Set it to `auto` or `cpu`."
+            f"{setting_name} is `mps`, but torch finds no Apple GPU here. Set it to `auto` or `cpu`."
         )
     return device
 
 
 def _card_has_bfloat16() -> bool:
-    """False for GPUs before Ampere, which emulate it more slowly than they compute in float32."""
+    """Whether the GPU computes in bfloat16. Those before Ampere emulate it, slower than float32."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether it has instructions for bfloat16, which is emulated otherwise, and much slower than float32.
-    False with an older torch, which does not say what a CPU has."""
-    has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
-    return any(has.get(name) for name in ("amx_tile", "avx512_bf16"))
+    """Whether the CPU has instructions for bfloat16. Without them it is emulated, much slower than float32.
+    False with an older torch, which does not know."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
+    return any(capabilities.get(name) for name in ("amx_tile", "avx512_bf16"))
 
 
 def compute_deterministically() -> None:
@@ -122,18 +122,18 @@ def compute_deterministically() -> None:
 def deterministic() -> Iterator[None]:
     """`compute_deterministically` for a while; then all operators of the process compute as before."""
     mode = torch.get_deterministic_debug_mode()
-    filled: bool = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    fills_memory: bool = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     compute_deterministically()
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.utils.deterministic.fill_uninitialized_memory = fills_memory  # type: ignore[attr-defined]
 
 
 def exact_floats() -> contextlib.AbstractContextManager[None]:
-    """On a card, float32 means float32: cuDNN would round it to TF32's 10 bits of mantissa. So what is drawn
-    and measured differs between devices by the order of sums alone."""
+    """Have a GPU compute float32 in full: by default cuDNN rounds it to TF32's 10 bits of mantissa. So
+    drawings and measurements differ between devices by the order of sums alone."""
     flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
@@ -147,18 +147,20 @@ def wait_for_device() -> None:
 
 
 def fits_in_memory(images: Tensor, device: torch.device) -> bool:
-    """Whether the images take at most half of the card's free memory. A CPU and an Apple GPU share the
-    host's, where they are already."""
+    """Whether the images take at most half of the GPU's free memory. A CPU and an Apple GPU use the host's
+    memory, which holds them already."""
     return device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
 
 
-def rows_on(device: torch.device, images: Tensor, rows: Tensor) -> Tensor:
+def take_rows(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
     """images[rows] on `device`; `rows` int64 [N] are on the same device as `images`. From the host's memory
-    the chosen images are copied through pinned pages, for which the host need not wait."""
-    chosen = images.index_select(0, rows)
-    if chosen.device == device:
-        return chosen
-    return (chosen.pin_memory() if device.type == "cuda" else chosen).to(device, non_blocking=True)
+    to a GPU they are copied through pinned pages, for which the host need not wait."""
+    selected = images.index_select(0, rows)
+    if selected.device == device:
+        return selected
+    if device.type == "cuda":
+        selected = selected.pin_memory()
+    return selected.to(device, non_blocking=True)
 
 
 # -- Work in parts ----------------------------------------------------------------------------------
@@ -171,14 +173,14 @@ def parts_on_threads(parts: int) -> Iterator[Map]:
         yield map
         return
     global _threads_outside
-    before, outer = torch.get_num_threads(), _threads_outside
+    before, before_outside = torch.get_num_threads(), _threads_outside
     _threads_outside = available_threads()
     try:
         with ThreadPoolExecutor(parts, "part", torch.set_num_threads, (1,)) as pool:
             torch.set_num_threads(1)
             yield pool.map
     finally:
-        _threads_outside = outer
+        _threads_outside = before_outside
         torch.set_num_threads(before)  # the pool's setting is partly global
 
 
@@ -187,26 +189,26 @@ def available_threads() -> int:
     return _threads_outside or torch.get_num_threads()
 
 
-def sharing_weights(network: _Network) -> _Network:
-    """A copy that shares the weights themselves, and has its own buffers (batch-norm state)."""
+def copy_sharing_weights(network: _Network) -> _Network:
+    """A copy that has the same weights, not equal ones, and buffers of its own (batch-norm state)."""
     return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
 
 
-def set_gradients(weights: Sequence[Tensor], by_part: Iterable[tuple[Tensor, ...]]) -> None:
-    """`.grad` of each weight = the sum over the parts, in their order: the same bits each time.
+def set_gradients(weights: Sequence[Tensor], part_gradients: Iterable[tuple[Tensor, ...]]) -> None:
+    """Set `.grad` of each weight to the sum over the parts, added in their order: the same bits each time.
 
-    Gradients are copied into lasting tensors: fused optimizers need the weights' own strides.
+    `.grad` is a tensor with the weight's strides, which fused optimizers need; gradients are copied into it.
     """
-    lasting = []
+    sums = []
     for weight in weights:
         if weight.grad is None:
             weight.grad = torch.empty_like(weight)
-        lasting.append(weight.grad)
-    for part, gradients in enumerate(by_part):
+        sums.append(weight.grad)
+    for part, gradients in enumerate(part_gradients):
         if part == 0:
-            torch._foreach_copy_(lasting, gradients)
+            torch._foreach_copy_(sums, gradients)
         else:
-            torch._foreach_add_(lasting, gradients)
+            torch._foreach_add_(sums, gradients)
 
 
 def keep_freed_memory() -> None:
@@ -217,5 +219,6 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         glibc = ctypes.CDLL("libc.so.6")
-        glibc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD, bytes
-        glibc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
+        m_mmap_threshold, m_trim_threshold = -3, -1  # numbers of the options, from malloc.h
+        glibc.mallopt(m_mmap_threshold, 2**30)  # bytes
+        glibc.mallopt(m_trim_threshold, 2**31 - 1)  # bytes

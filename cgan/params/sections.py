@@ -240,7 +240,7 @@ class TrainParams(TrainChoices):
     def total_steps(self) -> int:
         return max(1, round(self.total_kimg * 1000 / self.batch_size))
 
-    def used(self) -> dict[str, Any]:
+    def relevant(self) -> dict[str, Any]:
         """The params that this kind of generator depends on, by name."""
         values = self.model_dump()
         if self.generator == "local_score":

@@ -20,13 +20,13 @@ from cgan.model.file_facts import Facts
 from cgan.model.hardware import (
     Hardware,
     available_threads,
+    copy_sharing_weights,
     exact_floats,
     fits_in_memory,
     keep_freed_memory,
     parts_on_threads,
-    rows_on,
     set_gradients,
-    sharing_weights,
+    take_rows,
 )
 from cgan.model.model_file import load_network, save_tensors
 from cgan.model.networks import channels_last
@@ -200,7 +200,7 @@ def train_judge(
     order = torch.empty(0, dtype=torch.int64)
     # Batch norm needs two images at least.
     parts = PARTS if device.type == "cpu" and batch >= 2 * PARTS else 1
-    judges = [judge.train(), *(sharing_weights(judge) for _ in range(1, parts))]
+    judges = [judge.train(), *(copy_sharing_weights(judge) for _ in range(1, parts))]
     weighed = None if class_weights is None else class_weights.to(device)
     random_weights = np.random.default_rng(params.seed)
     weight = 1.0  # of each image itself, in this step's blends
@@ -226,7 +226,7 @@ def train_judge(
             if len(order) < batch:
                 order = torch.randperm(len(labels), generator=random)
             rows, order = order[:batch], order[batch:]
-            batch_images = rows_on(device, images, rows.to(images.device))
+            batch_images = take_rows(images, rows.to(images.device), device)
             moves = torch.rand(batch, 4, generator=random).mul_(2).sub_(1).to(device)
             if mixup:
                 weight = float(random_weights.beta(mixup, mixup))

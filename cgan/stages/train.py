@@ -58,9 +58,8 @@ from cgan.stages.runner import log, run_stage
 from cgan.text import duration
 from cgan.training.auto import choose
 from cgan.training.fingerprint import fingerprint, result_facts
-from cgan.training.loop import Divergence, TrainingResult, file_facts, make_generator
-from cgan.training.monitoring import PROBE
-from cgan.training.state import COLUMNS
+from cgan.training.loop import Divergence, TrainingResult, make_generator, training_facts
+from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
 # Of a training that is resumed: what it was called and took, whatever has changed since.
 KEPT_KEYS = ("run_key", "run_name", "experiment", "began_ms", "numbers", "training_s")
@@ -77,7 +76,7 @@ def main() -> None:
     dataset, source = dataset_facts(data), source_of_here()
     tags = {
         **facts_of_here(dataset, source),
-        "cgan.chosen_for_the_data": choice.chosen or "nothing",
+        "cgan.chosen_for_the_data": choice.explanation or "nothing",
         "cgan.device": str(hardware.device),
         "cgan.precision": str(hardware.precision).removeprefix("torch."),
         "cgan.fingerprint": folder.name,
@@ -111,11 +110,11 @@ def main() -> None:
                     tracker=live,
                     folder=folder,
                     progress=functools.partial(progress, "training", images_a_step=p.batch_size),
-                    stopping=lambda: bool(signals),
+                    should_stop=lambda: bool(signals),
                 )
             except Divergence as error:
                 raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
-            write_outputs(trained, file_facts(trained, choice, data))
+            write_outputs(trained, training_facts(trained, choice, data))
             done, seconds = trained.step - trained.resumed_from, trained.wall_time_s
             training.setdefault("numbers", {})
             if not trained.resumed_from:  # nobody has measured the parts before
@@ -170,7 +169,7 @@ def as_run(params: Params, fitted: TrainParams) -> dict[str, Any]:
     """The params, flat, with a number for each `auto`. Not those that are read after the training: they may
     change before it is resumed, and MLflow refuses that."""
     recorded = params.model_dump(by_alias=True, exclude={"gate", "sweep", "tracking"})
-    return flatten(recorded | {"train": fitted.used() | {"seed": fitted.seed}})
+    return flatten(recorded | {"train": fitted.relevant() | {"seed": fitted.seed}})
 
 
 def dataset_facts(data: Images) -> dict[str, Any]:
@@ -221,14 +220,16 @@ def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
     PREVIEWS.mkdir(parents=True, exist_ok=True)
     for step, png in trained.previews.items():
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
-    write_text(LOSSES, csv_of(COLUMNS, trained.history))
-    write_text(PROBES, csv_of((*COLUMNS[:2], *PROBE), trained.probes))
+    write_text(LOSSES, csv_of(HISTORY_COLUMNS, trained.history))
+    write_text(PROBES, csv_of(PROBE_COLUMNS, trained.probes))
 
 
-def csv_of(columns: tuple[str, ...], rows: list[list[float]]) -> str:
+def csv_of(columns: tuple[str, ...], records: list[Record]) -> str:
     """Records as CSV, the step a whole number."""
     lines = [[name.removeprefix("progress/") for name in columns]]
-    lines += [[f"{step:.0f}", *(f"{value:.6g}" for value in values)] for step, *values in rows]
+    for record in records:
+        step, *values = record.values()
+        lines.append([f"{step:.0f}", *(f"{value:.6g}" for value in values)])
     return "".join(",".join(line) + "\n" for line in lines)
 
 

@@ -1,15 +1,14 @@
-"""What a step is fed with: images, labels and latents, and the schedules: learning rate, average, R1.
+"""The batch of each step (images, labels, latents), and the schedules of learning rate, average and R1.
 
 For given data and params, everything random here depends only on the seed, the step and
 `train.log_every` (latents are drawn for that many steps at once). So a checkpoint needs no RNG state,
 and a resumed training equals an uninterrupted one.
 
-What the discriminator sees is shifted at random, reals and fakes alike, so that few images last longer.
-
-- The same kind of shift for both: Zhao et al., *DiffAugment* (arXiv:2006.10738). The generator is asked for
-  unshifted images all the same, because every shift is as likely for fakes as for reals.
-- A shift runs round the edge (Karras et al., arXiv:2006.06676, appendix B, do the same with reflections). So
-  it moves pixels and loses none, and a gradient goes back by the opposite shift.
+With `train.max_shift` the discriminator gets reals and fakes shifted at random, so that it memorises few
+images less (Zhao et al., *DiffAugment*, arXiv:2006.10738). The generator still learns unshifted images,
+because every shift is as likely for fakes as for reals. Pixels that leave at one edge come back at the
+opposite one (Karras et al., arXiv:2006.06676, appendix B, do the same with reflections). So a shift loses no
+pixel, and a gradient goes back by the opposite shift.
 """
 
 from __future__ import annotations
@@ -22,13 +21,17 @@ from torch import Tensor
 
 from cgan.errors import ParamsError
 from cgan.images import Images
-from cgan.model.hardware import fits_in_memory, rows_on
+from cgan.model.hardware import fits_in_memory, take_rows
 from cgan.params.sections import TrainParams
 from cgan.settings import setting
 
+# Seeds of the random generators are `seed` times these plus the chunk or epoch. Both are primes above a
+# million: no two seeds of a training meet before the millionth chunk or epoch.
+LATENT_SEED_STEP, ORDER_SEED_STEP = 1_000_003, 1_000_033
+
 
 class Batch(NamedTuple):
-    """What one step is fed with, all of it on the device."""
+    """The inputs of one step, all of them on the device."""
 
     real: Tensor
     """float32 [B, C, H, W] in [-1, 1], as the discriminator sees it."""
@@ -42,19 +45,23 @@ class Batch(NamedTuple):
 
     def split(self, count: int) -> Iterator[Batch]:
         """The batch in `count` parts."""
-        pieces = ([None] * count if whole is None else whole.chunk(count) for whole in self)
-        return map(Batch, *pieces)
+        shifts = [None] * count if self.fake_shifts is None else self.fake_shifts.chunk(count)
+        chunks = (tensor.chunk(count) for tensor in (self.real, self.labels, self.latents))
+        return map(Batch, *chunks, shifts)
 
 
 class Feed:
     """Batches from images that live on the device, or in the host's memory where they do not fit.
 
-    `chunk` steps are prepared at once: on a GPU one copy to the device for all of them.
+    Latents and the order of images are prepared for a chunk of steps at once: on a GPU that is one copy to
+    the device for all of them.
     """
 
-    def __init__(self, data: Images, params: TrainParams, device: torch.device, chunk: int) -> None:
-        require_batch(data, params)
-        self.params, self.device, self.chunk = params, device, chunk
+    def __init__(
+        self, data: Images, params: TrainParams, device: torch.device, steps_per_chunk: int
+    ) -> None:
+        require_full_batch(data, params)
+        self.params, self.device, self.steps_per_chunk = params, device, steps_per_chunk
         images, labels, _ = data.tensors
         self.labels = labels.to(device)
         self.images = images.to(device) if fits_in_memory(images, device) else images
@@ -63,43 +70,46 @@ class Feed:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
-        chunk, position = divmod(step, self.chunk)
+        chunk, step_in_chunk = divmod(step, self.steps_per_chunk)
         if chunk != self._prepared_chunk:
             self._prepare(chunk)
-        rows, latents = self._rows[position], self._latents[position]
-        real = rows_on(self.device, self.images, self._image_rows[position])
+        real = take_rows(self.images, self._image_rows[step_in_chunk], self.device)
         real = real.float().mul_(2 / 255).sub_(1)
-        real_shifts, fake_shifts = (None, None) if self._shifts is None else self._shifts[position]
-        labels = self.labels.index_select(0, rows)
+        labels = self.labels.index_select(0, self._label_rows[step_in_chunk])
+        latents = self._latents[step_in_chunk]
+        if self._shifts is None:
+            return Batch(real, labels, latents, None)
+        real_shifts, fake_shifts = self._shifts[step_in_chunk]
         return Batch(shift(real, real_shifts), labels, latents, fake_shifts)
 
     def _prepare(self, chunk: int) -> None:
-        p, size, max_shift = self.params, self.params.batch_size, self.params.max_shift
-        steps = range(chunk * self.chunk, (chunk + 1) * self.chunk)
-        rows = torch.stack([self._rows_of(step) for step in steps])
-        self._rows, self._image_rows = rows.to(self.device), rows.to(self.images.device)
-        # A prime above a million: no two seeds of a training meet before the millionth chunk.
-        random = torch.Generator().manual_seed(p.seed * 1_000_003 + chunk)
-        latents = torch.randn(self.chunk, size, p.latent_dim, generator=random)
+        p, steps = self.params, self.steps_per_chunk
+        rows = torch.stack([self._rows(chunk * steps + number) for number in range(steps)])
+        self._label_rows, self._image_rows = rows.to(self.device), rows.to(self.images.device)
+        rng = torch.Generator().manual_seed(p.seed * LATENT_SEED_STEP + chunk)
+        latents = torch.randn(steps, p.batch_size, p.latent_dim, generator=rng)
         self._latents = latents.to(self.device)
-        # Drawn after the latents, from the same generator: so latents do not depend on `max_shift`.
-        shifts = torch.randint(
-            -max_shift, max_shift + 1, (self.chunk, 2, size, 2), generator=random
-        )
-        self._shifts = shifts.to(self.device) if max_shift else None
+        self._shifts = None
+        if p.max_shift:  # drawn after the latents, so that these do not depend on it
+            reals_and_fakes, down_and_right = 2, 2
+            size = (steps, reals_and_fakes, p.batch_size, down_and_right)
+            shifts = torch.randint(-p.max_shift, p.max_shift + 1, size, generator=rng)
+            self._shifts = shifts.to(self.device)
         self._prepared_chunk = chunk
 
-    def _rows_of(self, step: int) -> Tensor:
+    def _rows(self, step: int) -> Tensor:
+        """The images of a step, int64 [B]: each epoch shows all, but for an incomplete last batch, in a new
+        order."""
         size = self.params.batch_size
         epoch, batch = divmod(step, len(self.labels) // size)
         if epoch != self._epoch:
-            random = torch.Generator().manual_seed(self.params.seed * 1_000_033 + epoch)
+            rng = torch.Generator().manual_seed(self.params.seed * ORDER_SEED_STEP + epoch)
             self._epoch = epoch
-            self._order = torch.randperm(len(self.labels), generator=random)
+            self._order = torch.randperm(len(self.labels), generator=rng)
         return self._order[batch * size : (batch + 1) * size]
 
 
-def require_batch(data: Images, params: TrainParams) -> None:
+def require_full_batch(data: Images, params: TrainParams) -> None:
     """Raises ParamsError for a batch of more images than there are."""
     if params.batch_size > len(data):
         raise ParamsError(
@@ -124,9 +134,9 @@ def shift(images: Tensor, shifts: Tensor | None) -> Tensor:
 
 def learning_rate(params: TrainParams, step: int) -> float:
     """Constant up to `decay_from`, then linear to `final_lr_fraction` at the last step."""
-    done = (step + 1) / params.total_steps
-    decayed = max(0.0, done - params.decay_from) / max(1e-9, 1 - params.decay_from)
-    return params.lr * (1 - decayed * (1 - params.final_lr_fraction))
+    progress = (step + 1) / params.total_steps
+    decay = max(0.0, progress - params.decay_from) / max(1e-9, 1 - params.decay_from)  # 0 to 1
+    return params.lr * (1 - decay * (1 - params.final_lr_fraction))
 
 
 def ema_weight(params: TrainParams, step: int) -> float:

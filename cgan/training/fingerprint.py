@@ -14,24 +14,26 @@ from cgan.model.hardware import Hardware
 from cgan.params.sections import TrainParams
 
 PACKAGE = Path(__file__).resolve().parent.parent
-# Packages whose sources are hashed: a change of other code cannot change the result.
-COMPUTING = ("model", "training")
+# The packages that compute the result. Their sources are hashed: a change of other code cannot change it.
+HASHED_PACKAGES = ("model", "training")
 
 
 def result_facts(
     params: TrainParams, images: Images, hardware: Hardware, judge: str
 ) -> dict[str, Any]:
-    """Everything that determines the trained weights, what their file says, and the probes, by the digest of
-    their judge ("" without one); as plain JSON."""
+    """Everything that determines a training's weights, the facts in its file and its probes, as plain JSON.
+
+    `judge` is the digest of the judge that probes; "" without one.
+    """
     return {
         "format": FORMAT,
-        "params": params.used(),
+        "params": params.relevant(),
         "data": data_facts(images),
         "judge": judge,
         "classes": images.classes,  # by `validate.classes` there can be more than the images show
         "code": {
             f"{package}/{path.name}": sha256_of(path)
-            for package in COMPUTING
+            for package in HASHED_PACKAGES
             for path in sorted((PACKAGE / package).glob("*.py"))
         },
         "torch": torch.__version__,
@@ -41,7 +43,7 @@ def result_facts(
 
 
 def data_facts(images: Images) -> dict[str, Any]:
-    """What the generator's file says of the images that it was trained on."""
+    """The facts in the generator's file about the images that it was trained on."""
     names = {"class_names": images.class_names} if images.is_named else {}
     return {"data_sha256": images.source_sha256, "data_digest": images.digest} | names
 

@@ -1,4 +1,4 @@
-"""All that a training changes: networks, optimizers, the generator's EMA, and the records."""
+"""Everything that a training changes: networks, optimizers, the generator's average, and the records."""
 
 import copy
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.images import Images
-from cgan.model.hardware import Hardware, Map, sharing_weights
+from cgan.model.hardware import Hardware, Map, copy_sharing_weights
 from cgan.model.networks import (
     Architecture,
     DiscriminatorNetwork,
@@ -17,7 +17,7 @@ from cgan.model.networks import (
 )
 from cgan.params.sections import TrainParams
 
-# What is measured in every step, and the columns of a record: means of these over an interval.
+# What is measured in every step; `BatchPart.stats` gives the values.
 STATS = (
     "loss/discriminator",
     "loss/generator",
@@ -26,19 +26,26 @@ STATS = (
     "accuracy/discriminator_real",
     "accuracy/discriminator_fake",
 )
-COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
-# What a checkpoint holds: each network's name in it, and the attribute of the state; optimizers and records.
-NETWORKS = {
-    "generator": "generator",
-    "discriminator": "discriminator",
-    "average": "generator_ema",
-}
+# What a probe measures.
+PROBE_METRICS = (
+    "probe/conditional_accuracy",
+    "probe/fid_judge",
+    "probe/diversity_mean",
+    "probe/diversity_worst_class",
+)
+# The columns of the records: of `history`, with the means of STATS since the record before, and of `probes`.
+HISTORY_COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
+PROBE_COLUMNS = ("step", "progress/kimg", *PROBE_METRICS)
+# What a checkpoint holds, by the names of the state's attributes.
+NETWORKS = ("generator", "discriminator", "generator_ema")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
-RECORDS = ("history", "probes")
+RECORDS = {"history": HISTORY_COLUMNS, "probes": PROBE_COLUMNS}
+
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
+Record = dict[str, float]  # a value a column
 
 
-def weights_of(optimizer: Optimizer) -> list[Tensor]:
+def optimizer_weights(optimizer: Optimizer) -> list[Tensor]:
     """The weights that the optimizer updates."""
     weights: list[Tensor] = optimizer.param_groups[0]["params"]
     return weights
@@ -51,13 +58,20 @@ class TrainState:
     """
 
     def __init__(self, data: Images, params: TrainParams, hardware: Hardware) -> None:
-        p, device, (_, channels, height, width) = params, hardware.device, data.pixels.shape
-        shape = (data.classes, channels, height, width)
-        generator = Architecture(p.generator, *shape, p.generator_width, p.latent_dim, p.max_width)
+        p, device = params, hardware.device
+        channels, height, width = data.shape
+        sizes = {"classes": data.classes, "channels": channels, "height": height, "width": width}
+        generator = Architecture(
+            p.generator,
+            **sizes,
+            features=p.generator_width,
+            latent_dim=p.latent_dim,
+            max_features=p.max_width,
+        )
         discriminator = Architecture(
             p.discriminator,
-            *shape,
-            p.discriminator_width,
+            **sizes,
+            features=p.discriminator_width,
             max_features=p.max_width,
             class_logit_weight=p.class_logit_weight,
         )
@@ -65,26 +79,25 @@ class TrainState:
             torch.manual_seed(p.seed)
             self.generator: GeneratorNetwork = build_generator(generator).to(device)
             self.discriminator: DiscriminatorNetwork = build_discriminator(discriminator).to(device)
-        ema: GeneratorNetwork = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.generator_ema = ema
+        self.generator_ema: GeneratorNetwork = copy.deepcopy(self.generator).eval()
+        self.generator_ema.requires_grad_(False)
         self.params, self.hardware = params, hardware
         self.generator_optimizer = self._optimizer(self.generator)
         self.discriminator_optimizer = self._optimizer(self.discriminator)
         # On CUDA one stream computes a whole batch faster than parts of it.
-        self.parts = p.cpu_parts if device.type == "cpu" else 1
-        self.networks = [(self.generator, self.discriminator)]
-        for _ in range(1, self.parts):
-            pair = sharing_weights(self.generator), sharing_weights(self.discriminator)
-            self.networks.append(pair)
-        self.map_parts: Map = map  # what works on a batch's parts; in the loop, on threads
+        self.part_count = p.cpu_parts if device.type == "cpu" else 1
+        # Generator and discriminator of each part of a batch; the first part has the networks themselves.
+        self.part_networks = [(self.generator, self.discriminator)]
+        for _ in range(1, self.part_count):
+            pair = copy_sharing_weights(self.generator), copy_sharing_weights(self.discriminator)
+            self.part_networks.append(pair)
+        self.map_parts: Map = map  # computes on all parts of a batch; in the loop, on threads
         self.step = 0
         self.stats = torch.zeros(p.log_every, len(STATS), device=device)
-        self.history: list[list[float]] = []
-        self.probes: list[list[float]] = []  # step, kimg, and what was measured there
-        self._ema_tensors, self._tensors = (
-            [t for t in network.state_dict().values() if t.is_floating_point()]
-            for network in (self.generator_ema, self.generator)
-        )
+        self.history: list[Record] = []
+        self.probes: list[Record] = []
+        self._generator_tensors = _float_tensors(self.generator)
+        self._ema_tensors = _float_tensors(self.generator_ema)
 
     def _optimizer(self, network: nn.Module) -> Optimizer:
         p, device = self.params, self.hardware.device
@@ -99,12 +112,22 @@ class TrainState:
         return torch.optim.Adam(weights, rate, betas, fused=True, capturable=on_cuda)
 
     @property
+    def optimizers(self) -> tuple[Optimizer, Optimizer]:
+        return self.generator_optimizer, self.discriminator_optimizer
+
+    @property
     def kimg(self) -> float:
         """Thousands of images seen so far."""
         return self.step * self.params.batch_size / 1000
 
+    @property
+    def interval_stats(self) -> Tensor:
+        """`stats` of the steps since the last record, float32 [steps, 6]."""
+        steps = (self.step - 1) % self.params.log_every + 1
+        return self.stats[:steps]
+
     def set_learning_rate(self, rate: float) -> None:
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+        for optimizer in self.optimizers:
             group = optimizer.param_groups[0]
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
@@ -114,7 +137,7 @@ class TrainState:
     @torch.no_grad()
     def update_ema(self, weight: float) -> None:
         """ema += weight · (generator - ema), over weights and batch-norm statistics."""
-        change = torch._foreach_sub(self._tensors, self._ema_tensors)
+        change = torch._foreach_sub(self._generator_tensors, self._ema_tensors)
         torch._foreach_mul_(change, weight)
         torch._foreach_add_(self._ema_tensors, change)
 
@@ -122,13 +145,14 @@ class TrainState:
         """Everything that a resumed training needs, by name."""
         tensors = {"stats": self.stats}
         for name in RECORDS:
-            tensors[name] = torch.tensor(getattr(self, name), dtype=torch.float64)
-        for name, attribute in NETWORKS.items():
-            for key, value in getattr(self, attribute).state_dict().items():
+            rows = [[*record.values()] for record in getattr(self, name)]
+            tensors[name] = torch.tensor(rows, dtype=torch.float64)
+        for name in NETWORKS:
+            for key, value in getattr(self, name).state_dict().items():
                 tensors[f"{name}/{key}"] = value
         for name in OPTIMIZERS:
             optimizer: Optimizer = getattr(self, name)
-            for index, weight in enumerate(weights_of(optimizer)):
+            for index, weight in enumerate(optimizer_weights(optimizer)):
                 for key, value in optimizer.state[weight].items():
                     tensors[f"{name}/{index}/{key}"] = value
         return tensors
@@ -136,48 +160,55 @@ class TrainState:
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Go back to a checkpoint of a training with the same fingerprint."""
         self.step = step
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
-            for weight in weights_of(optimizer):
+        for optimizer in self.optimizers:
+            for weight in optimizer_weights(optimizer):
                 weight.grad = torch.zeros_like(weight)
             optimizer.step()  # allocates its moments; what it does to the weights is overwritten
         for name, tensor in self.tensors().items():
-            if name in RECORDS:
-                setattr(self, name, tensors[name].tolist())
-            else:
+            if name not in RECORDS:
                 tensor.copy_(tensors[name])
+        for name, columns in RECORDS.items():
+            rows = tensors[name].tolist()
+            setattr(self, name, [dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def _float_tensors(network: nn.Module) -> list[Tensor]:
+    """The weights and batch-norm statistics, without the counts of batches."""
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
 
 
 @torch.no_grad()
 def estimate_batch_norm(
     generator: GeneratorNetwork, counts: Tensor, seed: int, batches: int = 40, size: int = 256
 ) -> None:
-    """Measure batch-norm statistics for the generator's EMA, in place: its weights never saw a batch.
+    """Measure the batch-norm statistics of the generator's EMA, in place. The running statistics are those of
+    other weights: the ones that were trained, not their average.
 
-    They are means over `batches` batches of `size` drawings, whose classes are in the mix in which the
-    training showed them: `counts`, int64 [classes]. Where a batch has no room for every class, all batches
-    together have that mix, at random as in the training.
+    They become means over `batches` batches of `size` drawings, with the classes in the proportions of the
+    training images: `counts`, int64 [classes]. Where a batch has no room for every class, all batches
+    together have these proportions, at random as in the training.
     """
     for norm in generator.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.reset_running_stats()
             norm.momentum = None  # cumulative mean
     device = next(generator.parameters()).device
-    random = torch.Generator().manual_seed(seed)
-    labels = labels_in_mix(counts, size).expand(batches, size)
-    a_batch_has_every_class = len(labels[0].unique()) == int(counts.count_nonzero())
-    if not a_batch_has_every_class:
-        labels = labels_in_mix(counts, batches * size)
-        labels = labels[torch.randperm(len(labels), generator=random)].view(batches, size)
+    rng = torch.Generator().manual_seed(seed)
+    labels = proportional_labels(counts, size).expand(batches, size)
+    present_classes = int(counts.count_nonzero())
+    if len(labels[0].unique()) < present_classes:
+        labels = proportional_labels(counts, batches * size)
+        labels = labels[torch.randperm(len(labels), generator=rng)].view(batches, size)
     generator.train()
     for batch_labels in labels.to(device):
-        latents = torch.randn(size, generator.architecture.latent_dim, generator=random)
+        latents = torch.randn(size, generator.architecture.latent_dim, generator=rng)
         generator(latents.to(device), batch_labels)
     generator.eval()
 
 
-def labels_in_mix(counts: Tensor, size: int) -> Tensor:
-    """Labels int64 [size], each class as often as its share of `counts` says, spread evenly: the k-th label
-    of a class, from 0, has its turn at (k + ½) / count (Sainte-Laguë's apportionment). Classes of equal
-    counts alternate, and a class without images, whose turn is at ∞, never comes."""
+def proportional_labels(counts: Tensor, size: int) -> Tensor:
+    """Labels int64 [size], the classes in proportion to `counts` and spread evenly: the k-th label of a
+    class, from 0, has its turn at (k + ½) / count (Sainte-Laguë's apportionment). Classes of equal counts
+    alternate, and a class without images, whose turn is at ∞, never comes."""
     turns = (torch.arange(size) + 0.5) / counts[:, None]
     return turns.flatten().argsort(stable=True)[:size] // size

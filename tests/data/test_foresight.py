@@ -57,7 +57,7 @@ def test_the_time_of_a_sampler_is_that_of_all_its_drawings(monkeypatch: pytest.M
         clock[0] += 0.5 * len(labels)
 
     sampler = SimpleNamespace(draw=draw, seconds_per_drawing=0.5, shape=(1, 8, 8), classes=3)
-    monkeypatch.setattr(foresight, "sampler_of", lambda *_: sampler)
+    monkeypatch.setattr(foresight, "build_sampler", lambda *_: sampler)
     monkeypatch.setattr(foresight, "seconds_of_judge", lambda *_: 0.0)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     params = load_params()

@@ -12,10 +12,10 @@ from cgan.text import percent
 from cgan.training import auto
 from cgan.training.auto import (
     MAX_EASY_DISTANCE,
-    SAMPLE,
+    MAX_SAMPLE,
     choose,
     choose_gan,
-    neighbours,
+    measure_neighbours,
     resolve,
 )
 
@@ -50,7 +50,7 @@ def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
     many, few = digits(5000), digits(1000)
     assert chosen(many) == EASY and chosen(few) == HARD
     assert not choose_gan(CHOICES, many).advice and "700" in choose_gan(CHOICES, few).advice
-    apart = [neighbours(data).distance for data in (many, few)]
+    apart = [measure_neighbours(data).distance for data in (many, few)]
     assert apart[0] < MAX_EASY_DISTANCE - 0.01 < MAX_EASY_DISTANCE + 0.01 < apart[1]
 
 
@@ -58,11 +58,11 @@ def test_what_is_chosen_does_not_depend_on_the_order_of_the_images() -> None:
     """A CSV can be sorted by class, and 4,000 images, at most, are looked at."""
     mixed = digits(5000)
     order = mixed.tensors.labels.argsort()
-    found = neighbours(
+    found = measure_neighbours(
         Images(mixed.tensors.pixels[order], mixed.tensors.labels[order], mixed.class_names)
     )
-    assert found == pytest.approx(neighbours(mixed), abs=0.02)
-    many, plain = noise(8, SAMPLE), torch.zeros(SAMPLE, 1, 8, 8, dtype=torch.uint8)
+    assert found == pytest.approx(measure_neighbours(mixed), abs=0.02)
+    many, plain = noise(8, MAX_SAMPLE), torch.zeros(MAX_SAMPLE, 1, 8, 8, dtype=torch.uint8)
     for images in ([many.tensors.pixels, plain], [plain, many.tensors.pixels]):
         both = Images(torch.cat(images), many.tensors.labels.repeat(2))
         assert choose_gan(CHOICES, both).params.generator == "deconv"
@@ -70,10 +70,10 @@ def test_what_is_chosen_does_not_depend_on_the_order_of_the_images() -> None:
 
 def test_classes_that_look_alike_get_help_however_near_and_photographs_of_them_are_hard() -> None:
     data = digits(5000)
-    assert neighbours(data).same_class > 0.9
+    assert measure_neighbours(data).same_class > 0.9
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
     mixed = Images(data.tensors.pixels, data.tensors.labels[order], data.class_names)
-    found = neighbours(mixed)
+    found = measure_neighbours(mixed)
     assert found.same_class == pytest.approx(found.chance, abs=0.05)
     assert chosen(mixed) == HARD
     colour = Images(
@@ -107,23 +107,23 @@ def test_a_shift_goes_with_the_side_and_small_images_are_not_moved(side: int, sh
 
 def test_the_distance_is_0_for_copies_and_1_for_noise_whatever_contrast_and_size() -> None:
     data = noise(16)
-    apart = neighbours(data).distance
+    apart = measure_neighbours(data).distance
     assert apart == pytest.approx(1, abs=0.1)
     faint = Images(data.tensors.pixels // 8, data.tensors.labels, data.class_names)
-    assert neighbours(faint).distance == pytest.approx(apart, abs=0.02)
+    assert measure_neighbours(faint).distance == pytest.approx(apart, abs=0.02)
     twice = Images(
         data.tensors.pixels.repeat(2, 1, 1, 1), data.tensors.labels.repeat(2), data.class_names
     )
-    assert neighbours(twice).distance < 0.01
-    assert neighbours(twice).same_class == 1
+    assert measure_neighbours(twice).distance < 0.01
+    assert measure_neighbours(twice).same_class == 1
     blank = Images(torch.zeros_like(data.tensors.pixels), data.tensors.labels, data.class_names)
-    assert neighbours(blank).distance == 0
+    assert measure_neighbours(blank).distance == 0
     data = noise(16, 61)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     few_copies = Images(data.tensors.pixels.clone(), data.tensors.labels, data.class_names)
     few_copies.tensors.pixels[:20] = few_copies.tensors.pixels[20]
-    assert neighbours(few_copies).distance > 0.9
+    assert measure_neighbours(few_copies).distance > 0.9
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -140,17 +140,17 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     found = choose(choices, noise(32))
     assert (found.params.max_shift, found.params.total_kimg) == (1, 7.0)
     assert found.params.class_logit_weight == 1 and "700" not in found.advice
-    same = percent(neighbours(noise(32)).same_class, 0)
-    assert found.chosen == (
+    same = percent(measure_neighbours(noise(32)).same_class, 0)
+    assert found.explanation == (
         "generator upsample, auxiliary_generator 0.5, class_logit_weight 1.0, r1_gamma 0.3, updates "
         f"two_passes (nearest other image: distance 0.96, same class {same})"
     )
-    assert choose(resolve(CHOICES), noise(32)).chosen == ""
+    assert choose(resolve(CHOICES), noise(32)).explanation == ""
     assert choose(resolve(CHOICES), noise(32)).params == resolve(CHOICES)
     demo = {"discriminator": "demo", "updates": "in_turn", "auxiliary_discriminator": 0.0}
     found = choose_gan(CHOICES.model_copy(update=demo), noise(28))
     assert found.params.class_logit_weight == 0
-    assert "class_logit_weight 0.0, " in found.chosen, "that one has no class logits"
+    assert "class_logit_weight 0.0, " in found.explanation, "that one has no class logits"
 
 
 def test_a_batch_that_is_auto_is_all_of_a_few_images_in_equal_parts() -> None:
@@ -159,7 +159,7 @@ def test_a_batch_that_is_auto_is_all_of_a_few_images_in_equal_parts() -> None:
         changes = {"batch_size": "auto", "cpu_parts": cpu_parts}
         found = choose_gan(CHOICES.model_copy(update=changes), data)
         assert found.params.batch_size == expected
-        assert f"batch_size {expected} (56 images" in found.chosen
+        assert f"batch_size {expected} (56 images" in found.explanation
     many = choose_gan(CHOICES.model_copy(update={"batch_size": "auto"}), digits(200))
     assert many.params.batch_size == 96
     sampler = CHOICES.model_copy(
@@ -174,7 +174,10 @@ def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for_or_drawing_tak
     photographs = noise(32)  # without a plain ground, and none like another
     found = choose(CHOICES, photographs)
     assert found.sampler and found.params.generator == "local_score"
-    assert found.chosen.startswith("generator local_score (") and "training images" in found.advice
+    assert (
+        found.explanation.startswith("generator local_score (")
+        and "training images" in found.advice
+    )
     assert found.params.score_cap == found.sampler.cap
     assert choose(CHOICES, digits(5000)).params == choose_gan(CHOICES, digits(5000)).params
     for asked in ({"total_kimg": 50.0}, {"generator": "upsample"}):
@@ -191,7 +194,7 @@ def test_what_params_yaml_says_of_a_sampler_stays_and_a_class_without_images_is_
     asked = {"generator": "local_score", "score_cap": 0.7, "score_sources": 5}
     found = choose(CHOICES.model_copy(update=asked), data)
     assert found.sampler and (found.sampler.cap, found.sampler.sources) == (0.7, 5)
-    assert found.params.used() == asked | {"score_window_scale": found.sampler.window_scale}
+    assert found.params.relevant() == asked | {"score_window_scale": found.sampler.window_scale}
     three = Images(data.pixels, data.labels, list("abcd"))
     with pytest.raises(DataError, match="there are none of d"):
         choose(CHOICES.model_copy(update=asked), three)

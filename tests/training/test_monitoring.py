@@ -22,8 +22,8 @@ from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, train_judge
 from cgan.training import monitoring, update
 from cgan.training.loop import Divergence, Interrupted, train
-from cgan.training.monitoring import PROBE, WARM_UP_KIMG, ProbeMonitor
-from cgan.training.state import TrainState
+from cgan.training.monitoring import WARM_UP_KIMG, ProbeMonitor
+from cgan.training.state import PROBE_COLUMNS, Record, TrainState
 
 LOSSES = {"auxiliary_discriminator": 1.0, "auxiliary_generator": 0.2, "class_logit_weight": 0.0}
 WIDTHS = {"generator_width": 8, "discriminator_width": 8}
@@ -51,15 +51,15 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
     data: Images, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That others are not stopped, acceptance tests show."""
-    apply = update.apply
+    step_optimizer = update.step_optimizer
 
-    def discriminator_only(state: TrainState, optimizer: Any, by_part: Any) -> None:
-        gradients = list(by_part)  # computed all the same, and with them the losses
+    def step_discriminator_only(state: TrainState, optimizer: Any, part_gradients: Any) -> None:
+        gradients = list(part_gradients)  # computed all the same, and with them the losses
         if optimizer is state.discriminator_optimizer:
-            apply(state, optimizer, gradients)
+            step_optimizer(state, optimizer, gradients)
 
     params = params_of(**STRONG, **LENGTH, probes=8)
-    monkeypatch.setattr(update, "apply", discriminator_only)
+    monkeypatch.setattr(update, "step_optimizer", step_discriminator_only)
     with pytest.raises(Divergence, match=r"chance alone gives 33|tells fakes from reals") as caught:
         train(data, params, monitor=ProbeMonitor(judge, data, 1))
     step = re.search(r"at step (\d+)", str(caught.value))
@@ -121,7 +121,7 @@ def test_f52_one_picture_a_class_or_chance_in_the_second_half_is_told_by_a_secon
     monitor.worst_class = 2
     good = {"probe/conditional_accuracy": 1.0, "probe/diversity_worst_class": 1.0}
     narrow, late = good | {"probe/diversity_worst_class": 0.1}, WARM_UP_KIMG + 1
-    records = list[list[float]]()
+    records = list[Record]()
     for probe, kimg, words in (
         *((collapsed, WARM_UP_KIMG, ""), (collapsed, late, ""), (collapsed, late, "mode collapse")),
         *((good, late, ""), (narrow, late, ""), (good, late, ""), (narrow, late, "")),
@@ -129,7 +129,7 @@ def test_f52_one_picture_a_class_or_chance_in_the_second_half_is_told_by_a_secon
         *((chance, 79.0, ""), (chance, 79.0, ""), (chance, 81.0, "")),
         (chance, 82.0, "chance alone gives 33"),
     ):
-        records.append([0, kimg, *(dict.fromkeys(PROBE, 0.0) | probe).values()])
+        records.append(dict.fromkeys(PROBE_COLUMNS, 0.0) | probe | {"progress/kimg": kimg})
         problem = monitor.problem(records, 160.0)
         assert words in str(problem) if words else problem is None, (probe, kimg)
 
@@ -153,12 +153,16 @@ def test_variety_is_compared_in_as_many_classes_as_can_be_and_a_collapse_of_all_
         quality = monitor.probe(Copier(data, *same).eval())
         assert (quality["probe/diversity_mean"] < 1e-3) is collapsed
         assert collapsed or quality["probe/diversity_worst_class"] > 0.6, "far from the limit"
-        records = [[0, late, *(quality | right).values()]] * 2
+        records = [{"progress/kimg": late, **quality, **right}] * 2
         assert bool(monitor.problem(records, 60.0)) is collapsed
     # No better than chance, as far as so many drawings can tell; of one class nothing can be told.
     for times, by_chance in ((1.0, classes > 1), (1.0 + 5 / np.sqrt(1000 / classes), False)):
         chance = min(1.0, times / classes)
-        probe = [0, late, chance, 0.0, 1.0, 1.0]
+        probe = {
+            "progress/kimg": late,
+            "probe/conditional_accuracy": chance,
+            "probe/diversity_worst_class": 1.0,
+        }
         assert bool(monitor.problem([probe, probe], 60.0)) is by_chance, (times, chance)
 
 
@@ -189,9 +193,10 @@ def test_many_classes_are_trained_past_the_warm_up_and_drawn(classes: int) -> No
         **{**LENGTH, "total_kimg": 64.0, "probes": 8},
     )
     trained = train(data, params, monitor=ProbeMonitor(judge, data, 1))
-    *_, accuracy, _, diversity, worst = trained.probes[-1]
-    assert sum(row[1] > WARM_UP_KIMG for row in trained.probes) > 3
-    assert accuracy > 0.5 and diversity > 0.4 and worst > monitoring.MIN_DIVERSITY
+    last = trained.probes[-1]
+    assert sum(probe["progress/kimg"] > WARM_UP_KIMG for probe in trained.probes) > 3
+    assert last["probe/conditional_accuracy"] > 0.5 and last["probe/diversity_mean"] > 0.4
+    assert last["probe/diversity_worst_class"] > monitoring.MIN_DIVERSITY
 
 
 def test_a_training_that_is_stopped_between_two_bad_probes_ends_at_the_second_all_the_same(
@@ -205,7 +210,7 @@ def test_a_training_that_is_stopped_between_two_bad_probes_ends_at_the_second_al
             DATA,
             params,
             folder=tmp_path,
-            stopping=stop_after(1),
+            should_stop=stop_after(1),
             monitor=ProbeMonitor(judge, DATA, 1),
         )
     for _ in range(2):
@@ -219,6 +224,6 @@ def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:
     params, tracker = params_of(probes=3), RecordingTracker()
     trained = train(DATA, params, tracker, monitor=monitor)
     probed = [step for step, logged in tracker.metrics if "probe/fid_judge" in logged]
-    assert probed == [row[0] for row in trained.probes] == [0, 3, 7, 10]
-    assert {len(row) for row in trained.probes} == {2 + len(PROBE)}
+    assert probed == [row["step"] for row in trained.probes] == [0, 3, 7, 10]
+    assert {tuple(row) for row in trained.probes} == {PROBE_COLUMNS}
     assert digest(trained) == straight(params)

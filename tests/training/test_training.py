@@ -33,7 +33,13 @@ from cgan.training.auto import resolve
 from cgan.training.batches import Batch, Feed, ema_weight, learning_rate, r1_is_due
 from cgan.training.loop import Divergence, Interrupted, TrainingResult, train
 from cgan.training.monitoring import WARM_UP_KIMG, ProbeMonitor, preview_steps
-from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm, labels_in_mix
+from cgan.training.state import (
+    HISTORY_COLUMNS,
+    Record,
+    TrainState,
+    estimate_batch_norm,
+    proportional_labels,
+)
 from cgan.training.tracker import AT_THE_END, BY_STEP
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
@@ -60,13 +66,17 @@ DATA = data_of()
 
 def digest(trained: TrainingResult) -> str:
     """Of everything that a training leaves, times aside."""
-    tensors = {"history": torch.tensor(trained.history, dtype=torch.float64)}
+    tensors = {"history": rows_of(trained.history)}
     for name in ("generator", "discriminator"):
         network: nn.Module = getattr(trained, name)
         tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
     for step, png in trained.previews.items():
         tensors[f"preview/{step}"] = torch.frombuffer(bytearray(png), dtype=torch.uint8)
     return digest_of(tensors)
+
+
+def rows_of(history: list[Record]) -> Tensor:
+    return torch.tensor([[*record.values()] for record in history], dtype=torch.float64)
 
 
 @functools.cache
@@ -92,8 +102,8 @@ def stop_after(count: int) -> Callable[[], bool]:
 # -- The feed and the schedules ---------------------------------------------------------------------
 
 
-def batches(params: TrainParams, chunk: int, steps: range) -> list[Batch]:
-    feed = Feed(DATA, params, CPU.device, chunk)
+def batches(params: TrainParams, steps_per_chunk: int, steps: range) -> list[Batch]:
+    feed = Feed(DATA, params, CPU.device, steps_per_chunk)
     return [feed.batch(step) for step in steps]
 
 
@@ -222,9 +232,9 @@ def test_statistics_are_estimated_on_every_class_in_its_share_also_where_a_batch
 def test_labels_of_equal_counts_come_in_turn_and_a_class_without_images_not_at_all() -> None:
     """The sample's generator has the bytes that it has because of the first."""
     for count, size in ((450, 256), (7, 23)):
-        labels = labels_in_mix(torch.full((10,), count), size)
+        labels = proportional_labels(torch.full((10,), count), size)
         assert torch.equal(labels, torch.arange(size) % 10)
-    assert labels_in_mix(torch.tensor([1, 0, 2]), 6).tolist() == [2, 0, 2, 2, 0, 2]
+    assert proportional_labels(torch.tensor([1, 0, 2]), 6).tolist() == [2, 0, 2, 2, 0, 2]
 
 
 # -- Whole trainings --------------------------------------------------------------------------------
@@ -273,9 +283,9 @@ def test_resumed_training_equals_uninterrupted_training_in_what_it_leaves_and_te
     whole, resumed_tracker = RecordingTracker(), RecordingTracker()
     uninterrupted = train(DATA, params, whole, monitor=ProbeMonitor(judge, DATA, 1))
     for stop in stops:
-        monitor, stopping = ProbeMonitor(judge, DATA, 1), stop_after(stop)
+        monitor, should_stop = ProbeMonitor(judge, DATA, 1), stop_after(stop)
         with pytest.raises(Interrupted, match=f"stopped at step {done + stop} of 10"):
-            train(DATA, params, resumed_tracker, tmp_path, stopping=stopping, monitor=monitor)
+            train(DATA, params, resumed_tracker, tmp_path, should_stop=should_stop, monitor=monitor)
         done += stop
     resumed = train(DATA, params, resumed_tracker, tmp_path, monitor=ProbeMonitor(judge, DATA, 1))
     assert resumed.resumed_from == done
@@ -295,8 +305,9 @@ def test_records_and_checkpoints_are_made_at_each_interval_and_at_the_end(
     assert [step for step, _ in tracker.metrics] == [2, 4, 6, 8, 9]
     assert (tmp_path / "step-000000009.safetensors").exists(), "save_every is 4"
     for (step, logged), row in zip(tracker.metrics, trained.history, strict=True):
-        assert list(logged) == [*COLUMNS[1:], "progress/images_per_s"]
-        assert row == [step, *(logged[name] for name in COLUMNS[1:])]
+        assert tuple(row) == HISTORY_COLUMNS
+        assert list(logged) == [*HISTORY_COLUMNS[1:], "progress/images_per_s"]
+        assert row == {"step": step, **{name: logged[name] for name in HISTORY_COLUMNS[1:]}}
         assert logged["progress/kimg"] == step * 8 / 1000
         assert logged["progress/learning_rate"] == learning_rate(params, step - 1)
     rates = [logged["progress/images_per_s"] for _, logged in tracker.metrics]
@@ -334,7 +345,7 @@ def test_previews_are_rows_of_a_class_by_the_averaged_generator_at_their_steps()
 
 def test_f51_divergence_stops_before_any_of_its_interval_is_saved_or_shown(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        train(DATA, params_of(), folder=tmp_path, stopping=stop_after(4))
+        train(DATA, params_of(), folder=tmp_path, should_stop=stop_after(4))
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     tracker = RecordingTracker()
     monitor = ProbeMonitor(Judge(3, 1, 4).eval(), DATA, 1)
@@ -344,7 +355,7 @@ def test_f51_divergence_stops_before_any_of_its_interval_is_saved_or_shown(tmp_p
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
     params, anew = diverging(log_every=20, save_every=20, previews=2), tmp_path / "anew"
     with pytest.raises(Divergence, match="step 2: a loss"):
-        train(DATA, params, tracker, anew, stopping=stop_after(3))
+        train(DATA, params, tracker, anew, should_stop=stop_after(3))
     assert [step for step, _, _ in tracker.images] == [0] and not list(anew.glob("step-*"))
 
 
@@ -366,8 +377,8 @@ def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_wer
 def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     state = TrainState(DATA, params_of(), CPU)
     last_of_warm_up = round(1000 * WARM_UP_KIMG / state.params.batch_size)
-    wins = [[1.0] * len(COLUMNS)] * loop.WON_RECORDS
-    undecided = [*wins[0][:-1], 0.5]  # fakes told apart
+    wins = [dict.fromkeys(HISTORY_COLUMNS, 1.0)] * loop.WON_RECORDS
+    undecided = wins[0] | {"accuracy/discriminator_fake": 0.5}
     for step, history, stops in (
         (last_of_warm_up, wins, False),
         (last_of_warm_up + 1, wins, True),
@@ -376,10 +387,12 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     ):
         state.step, state.history = step, history
         with pytest.raises(Divergence) if stops else contextlib.nullcontext():
-            loop.check_balance(state)
+            loop.check_discriminator_lead(state)
 
 
-def test_f52_training_looks_at_the_balance_of_its_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f52_training_looks_at_the_lead_of_the_discriminator_in_its_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(loop, "WARM_UP_KIMG", 0.0)
     monkeypatch.setattr(loop, "WON_ACCURACY", 0.0)  # whatever it tells apart is enough
     with pytest.raises(Divergence, match="step 20: the discriminator"):
@@ -424,7 +437,7 @@ def losses_by_hand(
     def of_generator() -> Tensor:
         logits, class_logits = discriminator(fakes, labels)
         logits_by_name["fake in the generator's update"] = logits
-        loss = update.generator_loss(params.objective, logits)
+        loss = update.real_loss(params.objective, logits)
         return loss + params.auxiliary_generator * cross_entropy(class_logits, labels)
 
     if params.updates == "one_pass":  # while the discriminator is the old one
@@ -447,7 +460,7 @@ def stats_by_hand(objective: str, logits_by_name: dict[str, Tensor]) -> Tensor:
     )
     values = (
         update.fake_loss(objective, fake) + update.real_loss(objective, real),
-        update.generator_loss(objective, logits_by_name["fake in the generator's update"]),
+        update.real_loss(objective, logits_by_name["fake in the generator's update"]),
         real.mean(),
         fake.mean(),
         (real > half).float().mean(),
@@ -532,7 +545,7 @@ def apart(found: Tensor, expected: Tensor, start: Tensor) -> float:
 def test_every_variant_trains_as_by_hand_and_not_as_if_ignored(changes: dict[str, Any]) -> None:
     params = params_of(**SHORT, **changes)
     trained, (expected, records) = train(DATA, params), by_hand(params)
-    found = torch.tensor([row[3:] for row in trained.history])
+    found = rows_of(trained.history)[:, 3:].float()
     torch.testing.assert_close(found, records, rtol=1e-3, atol=1e-4)
     # Without the last change: what the product would be if it did not care.
     ignored, _ = by_hand(params_of(**SHORT, **dict(list(changes.items())[:-1])))
@@ -549,11 +562,11 @@ def test_every_variant_trains_as_by_hand_and_not_as_if_ignored(changes: dict[str
 def test_in_low_precision_layers_compute_low_weights_and_losses_stay_float32(updates: str) -> None:
     state = TrainState(DATA, params_of(updates=updates), choose_hardware("cpu", "bfloat16"))
     seen: set[torch.dtype] = set()
-    for generator, discriminator in state.networks:
+    for generator, discriminator in state.part_networks:
         for layer in (generator.linear, generator.layers[2], discriminator.linear):
             layer.register_forward_hook(lambda *call: seen.add(call[2].dtype))
     (batch,) = batches(state.params, 2, range(1))
-    parts = update.split_batch(state, batch, penalise=True)
+    parts = update.split_batch(state, batch, with_r1=True)
     update.UPDATE_FUNCTIONS[updates](state, parts)
     assert seen == {torch.bfloat16}
     weights = [*state.generator.parameters(), *state.discriminator.parameters()]
@@ -576,4 +589,4 @@ def test_networks_are_built_as_the_params_say() -> None:
 def test_presets_train(name: str) -> None:
     sizes = {"batch_size": 8, "total_kimg": 0.016, "generator_width": 4, "discriminator_width": 4}
     choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
-    assert np.isfinite(train(data_of(side=28), resolve(choices)).history).all()
+    assert np.isfinite(rows_of(train(data_of(side=28), resolve(choices)).history)).all()

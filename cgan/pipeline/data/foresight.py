@@ -21,7 +21,7 @@ from cgan.readers.csv_report import of_each
 from cgan.readers.sources import read_by
 from cgan.splitting import split_images
 from cgan.text import duration, listed
-from cgan.training.auto import Choice, choose, choose_gan, sampler_of
+from cgan.training.auto import Choice, build_sampler, choose, choose_gan
 
 TOO_FEW_HELD_OUT = 3  # held-out images: they say nothing of a class
 ENOUGH_HELD_OUT = 10
@@ -48,7 +48,7 @@ def foresee(data: Images, params: Params) -> Iterator[str]:
     own_split = data.splits is not None and bool((data.splits == 1).any())
     yield _held_out(held, tested, fraction, own_split)
     choice = choose(params.train, training)
-    yield f"Chosen for these images: {choice.chosen or 'nothing, as `train` has no `auto`'}."
+    yield f"Chosen for these images: {choice.explanation or 'nothing, as `train` has no `auto`'}."
     if choice.advice:
         yield choice.advice
     yield _how_long(training, params, choice)
@@ -120,7 +120,7 @@ def _seconds(training: Images, params: Params, choice: Choice) -> tuple[float, f
     times = 1 + (1 if gan_train is None else gan_train / kimg)
     judging = times * seconds_of_judge(training, params.train_judge, hardware)
     if choice.sampler:
-        sampler = sampler_of(training, choice)
+        sampler = build_sampler(training, choice)
         labels = torch.arange(TIMED_DRAWINGS) % training.classes
         began = time.perf_counter()
         sampler.draw(labels, params.render.seed)
@@ -131,7 +131,7 @@ def _seconds(training: Images, params: Params, choice: Choice) -> tuple[float, f
 
 def drawings_of_a_run(training: Images, params: Params, choice: Choice) -> int:
     """How many drawings evaluation, page and pictures take."""
-    sampler = sampler_of(training, choice)
+    sampler = build_sampler(training, choice)
     judged = classes_asked(training.classes, params.evaluate, sampler.seconds_per_drawing)
     sheets = training.classes * (params.render.columns + COLUMNS)
     return params.evaluate.draws * len(judged) + drawings_shown(sampler) + sheets

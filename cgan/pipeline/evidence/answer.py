@@ -54,7 +54,7 @@ from cgan.project import (
 from cgan.quality.judge import Progress
 from cgan.readers.sources import read_by
 from cgan.text import duration, listed, percent
-from cgan.training.auto import choose, sampler_of
+from cgan.training.auto import build_sampler, choose
 
 Say = Callable[[str], None]
 MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
@@ -312,7 +312,7 @@ def _carried_out(
     if generators:
         choice = choose(params.train, first)
         if choice.sampler:  # nothing to train, but each drawing takes its time
-            each = sampler_of(first, choice).seconds_per_drawing
+            each = build_sampler(first, choice).seconds_per_drawing
             seconds += sum(len(round_.lacking) for round_ in rounds) * each
             generators = 0
         else:
