@@ -11,6 +11,7 @@ from cgan.errors import CganError
 
 LOOPBACK = "127.0.0.1"
 ANYWHERE = (str(ipaddress.IPv4Address(0)), "::")  # every address of this machine
+VIEW = "cgan"  # of MLflow's table of runs
 
 
 def site_of(host: str, port: int | None) -> str:
@@ -83,11 +84,12 @@ def is_server(uri: str) -> bool:
 
 
 def mlflow_page(site: str, experiment_id: str, run_id: str = "", artifact: str = "") -> str:
-    """The address of a run in MLflow, or of one of its artifacts; without a run, of the table of all runs."""
+    """The address of a run in MLflow, or of one of its artifacts; without a run, of the table of all runs,
+    in our view of it."""
     run = f"/{quote(run_id, safe='')}" if run_id else ""
     place = f"/artifacts/{quote(artifact)}" if artifact else ""
     # Without the query a new browser gets MLflow's pages for GenAI.
-    query = "?workflowType=machine_learning"
+    query = "?workflowType=machine_learning" + f"&viewStateShareKey={VIEW}" * (not run_id)
     return (
         f"{site.rstrip('/')}/#/experiments/{quote(experiment_id, safe='')}/runs{run}{place}{query}"
     )

@@ -26,6 +26,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from cgan.hosts import mlflow_page
+
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs/images"
 MAX_BYTES = 300_000
@@ -136,7 +138,7 @@ def mlflow_pages(page: Page, project: Project, run_id: str, other_id: str) -> No
     site = project.mlflow
     found = asked(f"{site}/api/2.0/mlflow/runs/get?run_id={run_id}")
     experiment = found["run"]["info"]["experiment_id"]
-    visit(page, f"{site}/#/experiments/{experiment}/runs?workflowType=machine_learning", 6000)
+    visit(page, mlflow_page(site, experiment), 6000)
     shoot(page, "mlflow-runs")
     run = f"{site}/#/experiments/{experiment}/runs/{run_id}"
     visit(page, f"{run}?workflowType=machine_learning")

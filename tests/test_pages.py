@@ -88,6 +88,16 @@ def test_the_pages_of_our_servers_ask_no_other_host(
         list(production.down(root))
 
 
+# The words that the table of runs shows whole.
+IN_TABLE = """(() => {
+  const table = document.querySelector(".ag-root-wrapper").getBoundingClientRect();
+  const words = [...document.querySelectorAll(".ag-cell *, .ag-header-cell *")];
+  const shown = words.filter(each => !each.children.length && each.scrollWidth <= each.clientWidth + 1
+    && each.getBoundingClientRect().right <= table.right);
+  return shown.map(each => each.textContent.trim());
+})()"""
+
+
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(root: Path) -> None:
     """From the address that `make ui` prints."""
@@ -108,9 +118,12 @@ def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(ro
         .filter(i => i.src.includes("get-artifact") && i.naturalWidth > 200).length"""
     with (
         mlflow_server(root, free_port(), shared=False) as site,
-        browsing(root / "profile", 1400, 900) as page,
+        browsing(root / "profile", 1366, 768) as page,
     ):
         page.open(mlflow_page(site, place[0]), known["run_name"][:20])
+        page.look(PATIENCE_S)
+        shown = set(page.run(IN_TABLE))
+        assert {known["run_name"], "quality/fid_judge", "0.98765", "1.5"} <= shown
         for genai in ("Prompts", "Evaluation runs"):
             assert genai not in page.run("document.body.innerText")
         page.open(mlflow_page(site, *place), "0.98765")

@@ -32,7 +32,8 @@ def test_the_ui_says_where_the_runs_are_and_ends_with_all_that_it_started(root: 
         line = process.stdout.readline()
         assert listens(port)
         process.send_signal(signal.SIGTERM)
-    place = f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
+    query = "workflowType=machine_learning&viewStateShareKey=cgan"
+    place = f"http://127.0.0.1:{port}/#/experiments/1/runs?{query}"
     assert line == f"MLflow: {place} (Ctrl-C ends it)\n"
     wait_until(lambda: not listens(port), 30)
 
@@ -98,4 +99,4 @@ def test_addresses_lead_to_where_a_server_listens_and_to_the_view_for_trainings(
     training = "workflowType=machine_learning"
     place = "http://mlflow.example/#/experiments/3/runs"
     assert mlflow_page("http://mlflow.example/", "3", "ab") == f"{place}/ab?{training}"
-    assert mlflow_page("http://mlflow.example", "3") == f"{place}?{training}"
+    assert mlflow_page("http://mlflow.example", "3") == f"{place}?{training}&viewStateShareKey=cgan"

@@ -22,6 +22,7 @@ from cgan.files import read_json, sha256_of
 from cgan.hosts import without_credentials
 from cgan.pipeline.registry.client import generator_file, open_registry
 from cgan.pipeline.tracking.run import open_run
+from cgan.pipeline.tracking.runs_view import TAG
 from cgan.pipeline.tracking.store import (
     artifact_root,
     experiment_id,
@@ -105,7 +106,13 @@ def test_an_experiment_is_named_by_the_environment_first_and_is_one_of_trainings
     experiment = client.get_experiment(experiment_id(client, "cgan"))
     assert experiment.artifact_location == (root / "mlartifacts").as_uri()
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    client.delete_experiment_tag(experiment.experiment_id, TAG)  # as in a store of 0.1.0
     assert experiment_id(client, "cgan") == experiment.experiment_id
+    seen = {TAG: experiment.tags[TAG], "mlflow.experimentKind": "custom_model_development"}
+    assert client.get_experiment(experiment.experiment_id).tags == seen
+    client.set_experiment_tag(experiment.experiment_id, TAG, "somebody's own")
+    assert experiment_id(client, "cgan") == experiment.experiment_id
+    assert client.get_experiment(experiment.experiment_id).tags[TAG] == "somebody's own"
 
 
 def test_who_asked_is_the_user_where_there_is_one_and_the_flow(

@@ -12,6 +12,7 @@ from pathlib import Path
 from cgan import hosts
 from cgan.errors import CganError
 from cgan.pipeline.tracking import store
+from cgan.pipeline.tracking.runs_view import add_runs_view
 
 FILES = "MLFLOW_ARTIFACTS_DESTINATION"
 
@@ -44,7 +45,9 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
         "PYTHONWARNINGS": "ignore",  # of one library about another
     }
     try:  # MLflow's server would end with a traceback
-        if record := store.open_store(uri).get_experiment_by_name(experiment):
+        client = store.open_store(uri)
+        if record := client.get_experiment_by_name(experiment):
+            add_runs_view(client, record)
             place = hosts.mlflow_page(place, record.experiment_id)
     except Exception as error:  # of MLflow, of a database's driver
         raise CganError(

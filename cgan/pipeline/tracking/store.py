@@ -16,6 +16,7 @@ from cgan.errors import TrackingError
 from cgan.extras import extras_with
 from cgan.files import locked, replacing
 from cgan.hosts import beside_proxies, is_server, without_credentials
+from cgan.pipeline.tracking.runs_view import TAG, add_runs_view, runs_view
 from cgan.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
@@ -134,8 +135,10 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     with contextlib.nullcontext() if is_server(uri) else store_locked():
         if not (experiment := client.get_experiment_by_name(name)):
             place = None if is_server(uri) else artifact_root(uri, project_root())
-            return str(client.create_experiment(name, place, tags=EXPERIMENT_TAGS))
+            tags = EXPERIMENT_TAGS | {TAG: runs_view()}
+            return str(client.create_experiment(name, place, tags=tags))
     require_not_deleted(experiment.lifecycle_stage, "experiment", name, experiment.experiment_id)
+    add_runs_view(client, experiment)
     address = urlsplit(experiment.artifact_location)
     folder = Path(unquote(address.path)).parent
     if uri.startswith(SQLITE) and address.scheme in ("", "file") and not folder.is_dir():
