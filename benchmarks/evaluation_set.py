@@ -19,7 +19,7 @@ from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.params.presets import preset_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
 from cgan.pipeline.params_file import load_params
-from cgan.quality.judge import Judge, Prediction, look, train_judge
+from cgan.quality.judge import Judge, Prediction, predict, train_judge
 from cgan.quality.metrics import frechet_distance
 from cgan.readers import csv_reader
 from cgan.readers.sources import fetch
@@ -122,7 +122,7 @@ class EvaluationSet:
 
     @cached_property
     def real(self) -> Prediction:
-        return look(self.judge, self.heldout.tensors.pixels)
+        return predict(self.judge, self.heldout.tensors.pixels)
 
     @cached_property
     def floor(self) -> tuple[float, float]:
@@ -131,13 +131,13 @@ class EvaluationSet:
         order = torch.randperm(
             len(self.training), generator=torch.Generator().manual_seed(DRAW_SEED)
         )
-        others = look(self.judge, self.training.tensors.pixels[order[: len(self.heldout)]])
+        others = predict(self.judge, self.training.tensors.pixels[order[: len(self.heldout)]])
         accuracy = (self.real.classes == self.heldout.tensors.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, others.features)
 
     def score(self, drawn: Tensor) -> tuple[float, float]:
         """(accuracy, Fréchet distance) of uint8 drawings of the hold-out's classes, one drawing an image, so
         that a difference in the mix of classes is not taken for one in the drawings."""
-        seen = look(self.judge, drawn)
+        seen = predict(self.judge, drawn)
         accuracy = (seen.classes == self.heldout.tensors.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, seen.features)

@@ -29,7 +29,7 @@ from cgan.downstream.rounds import folds_of, rounds_by_fold
 from cgan.downstream.sets import folds
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.sections import ValidateParams
-from cgan.quality.judge import look, silent
+from cgan.quality.judge import predict, silent
 from cgan.readers.csv_reader import read_csv
 
 from .evaluation_set import all_params, as_dataset, csv_file, preset
@@ -168,7 +168,7 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
         truth.append(there.mean_accuracy(DRAWN) - there.mean_accuracy(found.baseline))
         recipe = each.recipe.model_copy(update={"seed": each.recipe.seed + 50})
         again = replace(each, recipe=recipe, folder=each.folder / "again")
-        second = look(
+        second = predict(
             again.classifier("repeated", partial(silent, "again")), each.test.tensors.pixels
         )
         both = {"repeated": here.right["repeated"], DRAWN: second.classes == here.labels}

@@ -9,7 +9,7 @@ from torch import Tensor
 from cgan.evaluation import METRICS, Evaluation, Score
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
-from cgan.quality.conditions import Conditions, classes_asked
+from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.judge import Judge, accuracy
 from cgan.quality.likeness import find_replicas
 from cgan.training.auto import choose
@@ -45,7 +45,7 @@ def small(scale: Scale) -> Result:
     pairs = ((part.pixels, part.labels) for part in (common.training, common.heldout))
     images, labels = map(np.concatenate, zip(*pairs, strict=True))
     judge = replace(common, training=as_dataset(images, labels, 10)).judge
-    asked = classes_asked(10, params.evaluate)[: scale.limit]
+    asked = labels_to_draw(10, params.evaluate)[: scale.limit]
     table = Table(
         "Small sets: parts of the embedded sample",
         ["images", "s of training", *(METRICS[key].name for key in OF_SMALL),

@@ -23,7 +23,7 @@ from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams, TrainParams
 from cgan.quality.evaluation import evaluate
-from cgan.quality.judge import Judge, look, train_judge
+from cgan.quality.judge import Judge, predict, train_judge
 from cgan.training.loop import train
 from cgan.training.monitoring import ProbeMonitor
 
@@ -133,7 +133,7 @@ def test_a_probe_sees_what_the_cpu_sees() -> None:
     judge = judge_of()
     there = train(DATA, params, monitor=ProbeMonitor(judge, DATA, 1)).probes
     assert len(there) == 3 and all(map(math.isfinite, there[-1].values()))
-    seen = [look(where, HELD.tensors.pixels).features for where in (judge, judge.cpu())]
+    seen = [predict(where, HELD.tensors.pixels).features for where in (judge, judge.cpu())]
     torch.testing.assert_close(*seen, rtol=1e-3, atol=1e-3)
 
 

@@ -8,7 +8,7 @@ from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
 from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
-from cgan.quality.judge import Progress, look, silent, train_judge
+from cgan.quality.judge import Progress, predict, silent, train_judge
 
 IMAGES = "images"
 
@@ -33,7 +33,7 @@ def drawings_alone(
             batch = min(recipe.batch_size, len(data))
             bar = partial(progress, f"classifier of {name}, seed {seed + 1}", images_a_step=batch)
             judge = train_judge(data, of_seed, hardware.device, hardware.precision, bar)
-            seen = look(judge, test.tensors.pixels).classes
+            seen = predict(judge, test.tensors.pixels).classes
             right[name] = seen == test.tensors.labels
         outcomes.append(Outcome(test.tensors.labels, units, right))
     return effect(outcomes, [IMAGES], folded=False)

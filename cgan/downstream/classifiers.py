@@ -16,7 +16,7 @@ from cgan.downstream.sets import repeated
 from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
-from cgan.quality.judge import Judge, Progress, load_judge, look, save_judge, silent, train_judge
+from cgan.quality.judge import Judge, Progress, load_judge, predict, save_judge, silent, train_judge
 
 MIXED = 0.2  # of both parameters of mixup's beta distribution (Zhang et al., arXiv:1710.09412)
 
@@ -72,7 +72,7 @@ class Round:
         right, labels = {}, self.test.tensors.labels
         for number, name in enumerate(METHODS, start=1):
             bar = partial(progress, f"{self.name}, classifier {number} of {len(METHODS)}")
-            logits = look(self.classifier(name, bar), self.test.tensors.pixels).logits
+            logits = predict(self.classifier(name, bar), self.test.tensors.pixels).logits
             right[name] = logits.argmax(dim=1) == labels
             if name == "augmented":
                 likeliest = adjusted(logits, self.training.tensors.labels).argmax(dim=1)

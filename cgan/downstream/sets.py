@@ -9,7 +9,7 @@ from torch import Tensor
 from cgan.errors import CganError, DataError
 from cgan.images import IntArray, image_digests
 from cgan.model.generative import GenerativeModel
-from cgan.quality.judge import Judge, look
+from cgan.quality.judge import Judge, predict
 from cgan.settings import setting
 
 ROUNDS = 20  # of drawing anew what the judge did not believe
@@ -52,7 +52,7 @@ def fill_classes(
     images, sure = model.draw(labels, seed), torch.zeros(len(labels))
     pending = torch.arange(len(labels))
     for again in range(1, ROUNDS + 1):
-        probabilities = look(judge, images[pending]).logits.softmax(dim=1)
+        probabilities = predict(judge, images[pending]).logits.softmax(dim=1)
         sure[pending] = probabilities.gather(1, labels[pending, None])[:, 0]
         pending = (sure < believed).nonzero()[:, 0]
         if not len(pending):

@@ -13,7 +13,7 @@ from cgan import notebook
 from cgan.downstream.effect import Difference, Effect
 from cgan.downstream.membership import Attack, Detection, detectable_auc
 from cgan.images import Images
-from cgan.quality.likeness import AT_MOST, ENOUGH, find_replicas
+from cgan.quality.likeness import MAX_COMPARED, MIN_REAL_COMPARED, find_replicas
 from cgan.quality.metrics import wilson_interval
 from cgan.text import percent
 
@@ -44,12 +44,12 @@ class Copies:
         order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))
         pixels, labels, _ = drawn.tensors
         found = find_replicas(pixels[order], labels[order], train, held_out, seed)
-        held = min(AT_MOST, len(held_out))
+        held = min(MAX_COMPARED, len(held_out))
         return cls(
             share=float(found.is_replica.double().mean()),
             real=found.real,
             compared=len(found.is_replica),
-            real_compared=min(max(held, ENOUGH), held + len(train)),
+            real_compared=min(max(held, MIN_REAL_COMPARED), held + len(train)),
         )
 
     @property

@@ -14,7 +14,7 @@ from cgan.files import read_json
 from cgan.images import SPLITS, Images, load_images
 from cgan.page.tiles import tile
 from cgan.project import CSV_SOURCE, HOLDOUT_DATA, TRAIN_DATA
-from cgan.quality.judge import Judge, look
+from cgan.quality.judge import Judge, predict
 from cgan.quality.label_errors import Suspects, doubtful_labels
 
 SIDE = 64  # pixels, at most, of an image in the page
@@ -114,7 +114,9 @@ def _suspects(data: Images, judge: Judge) -> dict[str, Any]:
     random = np.random.default_rng(0)
     order = [random.permutation(part) for part in map(partial(rows_of, data), ("val", "train"))]
     looked = np.sort(np.concatenate(order)[:room])
-    probabilities = look(judge, data.tensors.pixels[looked]).logits.double().softmax(dim=1).numpy()
+    probabilities = (
+        predict(judge, data.tensors.pixels[looked]).logits.double().softmax(dim=1).numpy()
+    )
     groups = None if data.groups is None else data.groups[looked]
     suspects = doubtful_labels(probabilities, data.labels[looked], groups=groups)
     shown = suspects_facts(suspects.first(SHOWN), looked, data)

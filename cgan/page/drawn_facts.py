@@ -10,7 +10,7 @@ from cgan.images import Images
 from cgan.model.generative import GenerativeModel
 from cgan.page.data_facts import place, rows_of
 from cgan.page.tiles import photograph, tile
-from cgan.quality.judge import Judge, look
+from cgan.quality.judge import Judge, predict
 from cgan.quality.likeness import nearest
 
 DRAWINGS = 1000
@@ -55,7 +55,7 @@ def drawn_facts(
     if not data or not judge:
         return facts
     (images, labels, _), training = data.tensors, torch.from_numpy(rows_of(data, "train"))
-    probabilities = look(judge, drawn).logits.double().softmax(dim=1)
+    probabilities = predict(judge, drawn).logits.double().softmax(dim=1)
     of_asked = probabilities[torch.arange(count), asked]
     predicted = probabilities.argmax(dim=1)
     # Only training images are shown beside drawings: here a held-out one is of no class.
@@ -114,7 +114,9 @@ def good_seed(
     """The one of the first seeds whose drawings of these labels look most like images of their classes."""
     asked = torch.tensor(wanted).repeat(SEEDS)
     tried = torch.cat([model.draw(torch.tensor(wanted), seed) for seed in range(SEEDS)])
-    far = torch.cdist(look(judge, tried).features.float(), look(judge, images).features.float())
+    far = torch.cdist(
+        predict(judge, tried).features.float(), predict(judge, images).features.float()
+    )
     far[asked[:, None] != labels] = torch.inf
     nearest_few = far.topk(min(5, len(images)), largest=False).values.mean(dim=1)
     return int(nearest_few.view(SEEDS, -1).max(dim=1).values.argmin())

@@ -41,8 +41,8 @@ from cgan.page.drawn_facts import CARDS, drawn_facts
 from cgan.page.run_facts import class_facts, confusion_facts, curve
 from cgan.page.tiles import preview_frames
 from cgan.params.sections import GateParams
-from cgan.quality.distances import LEAST_FOR_DISTANCE
-from cgan.quality.diversity import OTHERS
+from cgan.quality.distances import MIN_DISTANCE_IMAGES
+from cgan.quality.diversity import MAX_OTHERS
 from cgan.quality.evaluation import require_kind
 from cgan.quality.judge import Judge, require_judge_of
 from cgan.quality.table import fewer_judged, quality_line, weaknesses
@@ -228,11 +228,11 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         "few_held_out": FEW_HELD_OUT,
         "less_diverse": LESS_DIVERSE,
         "unlike": (UNLIKE, VERY_UNLIKE),
-        "others": OTHERS,
+        "others": MAX_OTHERS,
         "judge": judge_accuracy,
         "judge_on_test_set": tested,
         "limits": limits.model_dump(include=LIMITS),
-        "least_images": LEAST_FOR_DISTANCE,
+        "least_images": MIN_DISTANCE_IMAGES,
         "confusion": confusion_facts(evaluation),
         "drawn": _drawn(contents, [row["label"] for row in cards]),
         "data": data

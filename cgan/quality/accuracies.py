@@ -16,68 +16,91 @@ from cgan.model.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.estimates import Estimate, Estimates, scores
 from cgan.quality.evaluation_set import EvaluationSet
-from cgan.quality.judge import Judge, Prediction, Progress, look, silent, train_judge
-from cgan.quality.metrics import Accuracy, accuracy_of, conditional_accuracy
+from cgan.quality.judge import Judge, Prediction, Progress, predict, silent, train_judge
+from cgan.quality.metrics import Accuracy, accuracy_from_confusion, conditional_accuracy
 
 
-def accuracy_scores(against: EvaluationSet, draws: Sequence[Prediction]) -> dict[str, Score]:
-    """How often the judge sees the class that was asked for, in several sets of drawings of the classes
-    `against.asked`. Real images: how often it names the label of a held-out one."""
-    estimates = [accuracy_estimates(against, each) for each in draws]
-    found = scores(estimates, heldout_accuracies(against, against.real.classes))
-    interval = accuracy_of_all(against, draws).interval
-    every = replace(
+def accuracy_scores(
+    evaluation_set: EvaluationSet, predictions: Sequence[Prediction]
+) -> dict[str, Score]:
+    """How often the judge sees the class that was asked for, by its predictions for several sets of drawings
+    of `evaluation_set.drawn_labels`. Real images: how often it names the label of a held-out one."""
+    estimates = [accuracy_estimates(evaluation_set, prediction) for prediction in predictions]
+    real = heldout_accuracies(evaluation_set, evaluation_set.heldout.classes)
+    found = scores(estimates, real)
+    mean = replace(
         found["conditional_accuracy"],
-        interval=interval,
-        real_interval=against.agreement.interval,
-        details={"constant": 1 / against.classes},  # of one answer for all
+        interval=accuracy_of_all(evaluation_set, predictions).interval,
+        real_interval=evaluation_set.judge_accuracy.interval,
+        details={"constant": 1 / evaluation_set.classes},  # of one answer for all
     )
     # Without an interval: it is the smallest of many, and that of a single class would lie too low.
     worst = replace(found["worst_class_accuracy"], interval=None)
-    return {"conditional_accuracy": every, "worst_class_accuracy": worst}
+    return {"conditional_accuracy": mean, "worst_class_accuracy": worst}
 
 
-def accuracy_of_all(against: EvaluationSet, draws: Sequence[Prediction]) -> Accuracy:
+def accuracy_of_all(evaluation_set: EvaluationSet, predictions: Sequence[Prediction]) -> Accuracy:
     """The accuracy of all sets of drawings together."""
-    of_draws = [
-        conditional_accuracy(each.classes, against.asked, against.classes) for each in draws
+    labels, classes = evaluation_set.drawn_labels, evaluation_set.classes
+    confusions = [
+        conditional_accuracy(prediction.classes, labels, classes).confusion
+        for prediction in predictions
     ]
-    return accuracy_of(torch.stack([each.confusion for each in of_draws]).sum(dim=0))
+    return accuracy_from_confusion(torch.stack(confusions).sum(dim=0))
 
 
-def accuracy_estimates(against: EvaluationSet, drawn: Prediction) -> Estimates:
+def accuracy_estimates(evaluation_set: EvaluationSet, prediction: Prediction) -> Estimates:
     """The accuracies of one set of drawings."""
-    right = drawn.classes == against.asked
-    return _accuracies(right, against.asked, against.weights["asked"], against.classes)
+    labels = evaluation_set.drawn_labels
+    return _accuracies(
+        prediction.classes == labels,
+        labels,
+        evaluation_set.all_drawn_weights,
+        evaluation_set.classes,
+    )
 
 
-def heldout_accuracies(against: EvaluationSet, answers: Tensor) -> Estimates:
-    """The accuracies of a classifier that gives these answers, int64 [held-out images]."""
-    right = (answers == against.labels)[against.mixed]
-    return _accuracies(right, against.mixed_labels, against.weights["real"], against.classes)
+def heldout_accuracies(evaluation_set: EvaluationSet, predicted: Tensor) -> Estimates:
+    """The accuracies of a classifier that predicts these classes, int64 [held-out images]."""
+    right = (predicted == evaluation_set.heldout_labels)[evaluation_set.shuffled_rows]
+    return _accuracies(
+        right,
+        evaluation_set.shuffled_labels,
+        evaluation_set.group_weights["heldout"],
+        evaluation_set.classes,
+    )
 
 
-def proportion(against: EvaluationSet, marked: Tensor) -> Estimate:
+def proportion(evaluation_set: EvaluationSet, marked: Tensor) -> Estimate:
     """The share of the first drawings, bool [N], that are marked."""
-    of_one_class = torch.zeros(len(marked), dtype=torch.int64)
-    return _accuracies(marked, of_one_class, against.weights["asked"], classes=1)[
-        "conditional_accuracy"
-    ]
+    # It is the accuracy where all drawings are of one class, and the marked ones are right.
+    one_class = torch.zeros(len(marked), dtype=torch.int64)
+    accuracies = _accuracies(marked, one_class, evaluation_set.all_drawn_weights, classes=1)
+    return accuracies["conditional_accuracy"]
 
 
 def _accuracies(
     right: Tensor, labels: Tensor, weights: Tensor, classes: int
 ) -> dict[str, Estimate]:
-    """The mean over the classes that have images, and the worst of them."""
-    parts, marks = (values.tensor_split(weights.shape[1]) for values in (labels, right.double()))
-    counts = torch.stack([part.bincount(minlength=classes) for part in parts]).double()
-    pairs = zip(parts, marks, strict=True)
-    hits = torch.stack([part.bincount(marked, classes) for part, marked in pairs])
+    """The mean over the classes that have images, and the worst of them. `right` bool [N]; `weights`
+    [replicates, groups]: how often each group of consecutive rows is drawn."""
+    groups = weights.shape[1]
+    label_groups = labels.tensor_split(groups)
+    right_groups = right.double().tensor_split(groups)
+    counts = torch.stack([group.bincount(minlength=classes) for group in label_groups]).double()
+    hits = torch.stack(
+        [
+            group_labels.bincount(group_right, classes)
+            for group_labels, group_right in zip(label_groups, right_groups, strict=True)
+        ]
+    )
     present = counts.sum(dim=0) > 0
     by_class = hits.sum(dim=0)[present] / counts.sum(dim=0)[present]
-    # A sample may hold no image of a rare class: there it is as in all of them.
-    sampled, of_class = (weights @ hits)[:, present], (weights @ counts)[:, present]
-    accuracies = torch.where(of_class > 0, sampled / of_class.clamp(min=1), by_class)
+    sampled_hits, sampled_counts = (weights @ hits)[:, present], (weights @ counts)[:, present]
+    # A replicate may hold no image of a rare class: there it is as in all of them.
+    accuracies = torch.where(
+        sampled_counts > 0, sampled_hits / sampled_counts.clamp(min=1), by_class
+    )
     return {
         "conditional_accuracy": Estimate.of(by_class.mean().item(), accuracies.mean(dim=1)),
         "worst_class_accuracy": Estimate.of(by_class.min().item(), accuracies.amin(dim=1)),
@@ -85,23 +108,24 @@ def _accuracies(
 
 
 def gan_train_score(
-    against: EvaluationSet,
+    evaluation_set: EvaluationSet,
     drawn: Tensor,
     held_out: Images,
     kimg: float | None,
     progress: Progress = silent,
 ) -> Score:
-    """On held-out images, of a classifier that learnt from drawings uint8 [N, C, H, W] of the classes
-    `against.asked` alone. Real images: what the judge gets, which learnt from real ones."""
-    rows = against.rows
-    learnt_from = Images(drawn[rows], against.asked[rows], held_out.class_names)
-    classifier = gan_train(learnt_from, against.judge, kimg, progress)
-    answers = look(classifier, held_out.tensors.pixels).classes
-    accuracy = heldout_accuracies(against, answers)["conditional_accuracy"]
+    """The accuracy on held-out images of a classifier that learnt from drawings alone, uint8 [N, C, H, W] of
+    `evaluation_set.drawn_labels`. Real images: the judge's accuracy, which learnt from real ones."""
+    rows = evaluation_set.rows_in_mix
+    drawings = Images(drawn[rows], evaluation_set.drawn_labels[rows], held_out.class_names)
+    classifier = gan_train(drawings, evaluation_set.judge, kimg, progress)
+    predicted = predict(classifier, held_out.tensors.pixels).classes
+    accuracy = heldout_accuracies(evaluation_set, predicted)["conditional_accuracy"]
+    labels, classes = evaluation_set.heldout_labels, evaluation_set.classes
     return replace(
-        accuracy.score("gan_train_accuracy", against.agreement.value),
-        interval=conditional_accuracy(answers, against.labels, against.classes).interval,
-        real_interval=against.agreement.interval,
+        accuracy.score("gan_train_accuracy", evaluation_set.judge_accuracy.value),
+        interval=conditional_accuracy(predicted, labels, classes).interval,
+        real_interval=evaluation_set.judge_accuracy.interval,
     )
 
 

@@ -18,41 +18,44 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.quality.intervals import critical_t
 
-SIDE = 16  # of the small image
-GREY, PIXELS = "{:.0f} grey levels", "{:.1f} pixels"
+SMALL_SIDE = 16  # pixels, at most, of the image made small
+GREY_LEVELS, PIXELS = "{:.0f} grey levels", "{:.1f} pixels"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A number that images are compared by: what less and more of it is called, and `by` how much.
+    """A number that images are compared by.
 
-    `least`: what is too little to speak of, however alike the images of a class are; of a move as a part of
-    the image's `side`.
+    `less`, `more`: the words for an image that has less or more of it; `change`: how a change is written,
+    with its unit. `min_deviation`: differences are counted in standard deviations of at least this size, in
+    the unit of `change`, or as a fraction of the image's `side`, where it has one: what is smaller is too
+    little to speak of, however alike the images of a class are.
     """
 
     less: str
     more: str
-    by: str
-    least: float
+    change: str
+    min_deviation: float
     side: Literal["", "height", "width", "longer"] = ""
 
 
 # In the order of a row; the small image follows.
 COLUMNS = {
-    "brightness": Column("darker", "brighter", GREY, 4.0),
-    "contrast": Column("of less contrast", "of more contrast", GREY, 4.0),
+    "brightness": Column("darker", "brighter", GREY_LEVELS, 4.0),
+    "contrast": Column("of less contrast", "of more contrast", GREY_LEVELS, 4.0),
     "y": Column("further up", "further down", PIXELS, 0.02, "height"),
     "x": Column("further left", "further right", PIXELS, 0.02, "width"),
     "spread": Column("narrower", "wider", PIXELS, 0.02, "longer"),
-    "edges": Column("softer", "harder", f"{GREY} at edges", 4.0),
-    "hardest edge": Column("softer", "harder", f"{GREY} at the hardest edge", 32.0),
-    "lightest": Column("darker", "lighter", f"{GREY} where lightest", 32.0),
-    "darkest": Column("darker", "lighter", f"{GREY} where darkest", 32.0),
+    "edges": Column("softer", "harder", f"{GREY_LEVELS} at edges", 4.0),
+    "hardest edge": Column("softer", "harder", f"{GREY_LEVELS} at the hardest edge", 32.0),
+    "lightest": Column("darker", "lighter", f"{GREY_LEVELS} where lightest", 32.0),
+    "darkest": Column("darker", "lighter", f"{GREY_LEVELS} where darkest", 32.0),
 }
-LEAST_PIXEL, LEAST_FEATURE = 16.0, 0.2
-AT_ONCE = 2000  # images
-# Images of a class: a mean of less says nothing where most pixels are black in most images.
-ENOUGH = 10
+MIN_PIXEL_DEVIATION = 16.0  # grey levels, of a pixel of the small image
+MIN_FEATURE_DEVIATION = 0.2  # of one of the judge's features
+BATCH = 2000  # images that are described at once
+# Of a class: a mean of fewer says nothing where most pixels are black in most images.
+MIN_CLASS_IMAGES = 10
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Sequence[Tensor], labels: Tensor, classes: int) -> Moments:
-        """The moments of rows float [N, columns], in parts, and the labels int64 [N] of all."""
+        """The moments of `rows`, float [N, columns] in parts, by their `labels`, int64 [N]."""
         columns = rows[0].shape[1]
         sums, squares = (torch.zeros(classes, columns, dtype=torch.float64) for _ in range(2))
         labels_of_parts = labels.split([len(part) for part in rows])
@@ -74,16 +77,17 @@ class Moments:
             sums.index_add_(0, part_labels, part.double())
             squares.index_add_(0, part_labels, part.double().square())
         counts = labels.bincount(minlength=classes).double()
-        many = counts.clamp(min=1)[:, None]
-        return cls(counts, sums / many, (squares / many - (sums / many).square()).clamp(min=0))
+        divisors = counts.clamp(min=1)[:, None]
+        means = sums / divisors
+        return cls(counts, means, (squares / divisors - means.square()).clamp(min=0))
 
     @classmethod
     def of_images(cls, images: Tensor, labels: Tensor, classes: int) -> Moments:
-        return cls.of([_looks(part) for part in images.split(AT_ONCE)], labels, classes)
+        return cls.of([_describe(part) for part in images.split(BATCH)], labels, classes)
 
 
 class Shift(NamedTuple):
-    """A class, by how many standard deviations the mean of a column is off, and what that is in words."""
+    """A class, by how many standard deviations the mean of one of its columns is off, and that in words."""
 
     label: int
     deviations: float
@@ -94,9 +98,8 @@ def largest_shifts(
     moments: Moments, others: Moments, shape: Sequence[int] | None = None
 ) -> list[Shift]:
     """For each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
-    values, columns = _apart(moments, others, least_deviations(shape, moments.means.shape[1])).max(
-        dim=1
-    )
+    floor = min_deviations(shape, moments.means.shape[1])
+    values, columns = _certain_differences(moments, others, floor).max(dim=1)
     changes = (moments.means - others.means).gather(1, columns[:, None])[:, 0]
     worst = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
     return [
@@ -105,77 +108,86 @@ def largest_shifts(
     ]
 
 
-def _apart(moments: Moments, others: Moments, least: Tensor) -> Tensor:
+def _certain_differences(moments: Moments, others: Moments, floor: Tensor) -> Tensor:
     """By how many standard deviations the means differ at least, at the end of the interval nearer to 0:
-    [classes, columns], 0 where it may be chance. `least` [columns]: no standard deviation counts as less."""
+    [classes, columns], 0 where it may be chance. `floor` [columns]: no standard deviation counts as less."""
     n, m = moments.counts[:, None], others.counts[:, None]
     freedom = (n + m - 2).clamp(min=1)
     pooled = (n * moments.variances + m * others.variances) / freedom
-    apart = (moments.means - others.means).abs() / pooled.sqrt().maximum(least)
-    t = [critical_t(each, many=apart.numel()) for each in freedom[:, 0].tolist()]
-    reach = torch.tensor(t, dtype=torch.float64)[:, None] * (1 / n + 1 / m).sqrt()
-    apart = (apart - reach).clamp(min=0)
-    return apart.where(torch.minimum(n, m) >= ENOUGH, 0.0)
+    cohens_d = (moments.means - others.means).abs() / pooled.sqrt().maximum(floor)
+    t = [critical_t(each, comparisons=cohens_d.numel()) for each in freedom[:, 0].tolist()]
+    half_width = torch.tensor(t, dtype=torch.float64)[:, None] * (1 / n + 1 / m).sqrt()
+    certain = (cohens_d - half_width).clamp(min=0)
+    return certain.where(torch.minimum(n, m) >= MIN_CLASS_IMAGES, 0.0)
 
 
-def least_deviations(shape: Sequence[int] | None, columns: int) -> Tensor:
-    """What is too little to speak of in each column: float64 [columns]."""
+def min_deviations(shape: Sequence[int] | None, columns: int) -> Tensor:
+    """The smallest standard deviation that counts, of each column: float64 [columns]."""
     if shape is None:
-        return torch.full((columns,), LEAST_FEATURE, dtype=torch.float64)
-    least = torch.full((columns,), LEAST_PIXEL, dtype=torch.float64)
+        return torch.full((columns,), MIN_FEATURE_DEVIATION, dtype=torch.float64)
+    floor = torch.full((columns,), MIN_PIXEL_DEVIATION, dtype=torch.float64)
     height, width = shape[1:]
     sides = {"": 1, "height": height, "width": width, "longer": max(height, width)}
-    for number, named in enumerate(COLUMNS.values()):
-        least[number] = named.least * sides[named.side]
-    return least
+    for number, column in enumerate(COLUMNS.values()):
+        floor[number] = column.min_deviation * sides[column.side]
+    return floor
 
 
-def _in_words(column: int, change: float, shape: Sequence[int] | None) -> str:
+def _in_words(number: int, change: float, shape: Sequence[int] | None) -> str:
+    """The change of the column of this number, as `darker by 12 grey levels around row 3, column 5`."""
     if shape is None:
         return "something else in the judge's eyes"
-    pixel = column - len(COLUMNS)
-    if pixel < 0:
-        named, where = [*COLUMNS.values()][column], ""
+    if number < len(COLUMNS):
+        column, where = [*COLUMNS.values()][number], ""
     else:
-        height, width = shape[1:]
-        rows, columns = min(SIDE, height), min(SIDE, width)
-        row, place = divmod(pixel % (rows * columns), columns)
-        y, x = int((row + 0.5) * (height / rows)) + 1, int((place + 0.5) * (width / columns)) + 1
-        named, where = COLUMNS["brightness"], f" around row {y}, column {x}"
-    return f"{named.more if change > 0 else named.less} by {named.by.format(abs(change))}{where}"
+        column, where = COLUMNS["brightness"], _place(number - len(COLUMNS), *shape[1:])
+    word = column.more if change > 0 else column.less
+    return f"{word} by {column.change.format(abs(change))}{where}"
 
 
-def looks_of(images: Tensor) -> Tensor:
+def _place(pixel: int, height: int, width: int) -> str:
+    """Where the middle of this pixel of the small image lies in an image, in words. Its channels follow one
+    another."""
+    rows, columns = min(SMALL_SIDE, height), min(SMALL_SIDE, width)
+    row, column = divmod(pixel % (rows * columns), columns)
+    y, x = int((row + 0.5) * (height / rows)) + 1, int((column + 0.5) * (width / columns)) + 1
+    return f" around row {y}, column {x}"
+
+
+def describe(images: Tensor) -> Tensor:
     """The row of each image: uint8 [N, C, H, W] → float32 [N, columns]; those of COLUMNS come first."""
-    return torch.cat([_looks(part) for part in images.split(AT_ONCE)])
+    return torch.cat([_describe(part) for part in images.split(BATCH)])
 
 
-def _looks(images: Tensor) -> Tensor:
+def _describe(images: Tensor) -> Tensor:
     pixels = images.float()
     grey = pixels.mean(dim=1)
     height, width = grey.shape[1:]
     light = grey.sum(dim=(1, 2)) + 1e-6
-    moments = []
-    for axis, side in ((2, height), (1, width)):
-        density = grey.sum(dim=axis) / light[:, None]
-        ticks = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
-        mean = density @ ticks
-        moments.append((mean, (density @ ticks.square() - mean.square()).clamp(min=0)))
-    (y, tall), (x, wide) = moments
-    down, right = (grey.diff(dim=axis).abs() for axis in (1, 2))
-    edges = down.mean(dim=(1, 2)) + right.mean(dim=(1, 2))
-    hardest = torch.maximum(down.amax(dim=(1, 2)), right.amax(dim=(1, 2)))
+
+    def mean_and_variance(light_by_place: Tensor) -> tuple[Tensor, Tensor]:
+        """Where along one side the light is, in pixels from the middle, and how far it spreads."""
+        density, side = light_by_place / light[:, None], light_by_place.shape[1]
+        places = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
+        mean = density @ places
+        return mean, (density @ places.square() - mean.square()).clamp(min=0)
+
+    y, variance_y = mean_and_variance(grey.sum(dim=2))
+    x, variance_x = mean_and_variance(grey.sum(dim=1))
+    steps_down, steps_right = (grey.diff(dim=axis).abs() for axis in (1, 2))
+    edges = steps_down.mean(dim=(1, 2)) + steps_right.mean(dim=(1, 2))
+    hardest = torch.maximum(steps_down.amax(dim=(1, 2)), steps_right.amax(dim=(1, 2)))
     values = {
         "brightness": grey.mean(dim=(1, 2)),
         "contrast": grey.std(dim=(1, 2)),
         "y": y,
         "x": x,
-        "spread": (tall + wide).sqrt(),
+        "spread": (variance_y + variance_x).sqrt(),
         "edges": edges,
         "hardest edge": hardest,
         "lightest": grey.amax(dim=(1, 2)),
         "darkest": grey.amin(dim=(1, 2)),
     }
-    small = F.adaptive_avg_pool2d(pixels, (min(SIDE, height), min(SIDE, width)))
+    small = F.adaptive_avg_pool2d(pixels, (min(SMALL_SIDE, height), min(SMALL_SIDE, width)))
     named = torch.stack([values[name] for name in COLUMNS], dim=1)
     return torch.cat([named, small.flatten(1)], dim=1)

@@ -27,31 +27,33 @@ from cgan.quality.distances import (
 from cgan.quality.diversity import diversity_by_class, diversity_score
 from cgan.quality.estimates import Estimate
 from cgan.quality.evaluation_set import EvaluationSet
-from cgan.quality.judge import Judge, Prediction, Progress, look, silent
+from cgan.quality.judge import Judge, Prediction, Progress, predict, silent
 from cgan.quality.likeness import MAX_SHIFT, Replicas, copies_score, find_replicas
 from cgan.quality.memorisation import memorisation_bias, unbiased
-from cgan.quality.metrics import NEIGHBOURS, Accuracy, accuracy_of_guesses, in_mix
+from cgan.quality.metrics import NEIGHBOURS, Accuracy, accuracy_of_guesses, rows_in_class_mix
 from cgan.quality.neighbours import neighbour_scores, neighbours_of_training
 from cgan.text import percent
 
-# What takes the place of drawings in real images' scores. Runs are compared by these words.
-REAL_IMAGES = (
-    "training images; too few are held out to know what the judge knows of them by heart",
-    "training images, less what the judge knows of them by heart",
+# What takes the place of drawings in real images' scores, with the judge's memorisation bias known or not.
+# These words are part of a run's context: runs are compared by them.
+REAL_LESS_BIAS = "training images, less what the judge knows of them by heart"
+REAL_WITH_BIAS = (
+    "training images; too few are held out to know what the judge knows of them by heart"
 )
-LEAST_PER_CLASS = 100  # drawings: of less than 35, all right would not show that 90 % are
-# Seconds of a core, which the drawings to be judged take; longer only for LEAST_PER_CLASS of them.
-DRAWN_S = 60.0
+# Of fewer than 35 drawings, all right would not show that 90 % are (Wilson's interval).
+MIN_DRAWINGS_PER_CLASS = 100
+# Seconds of a core that drawing what is judged may take; more only for MIN_DRAWINGS_PER_CLASS.
+MAX_DRAWING_S = 60.0
 
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The judge, both parts of the data, the classes asked for, and the latents' seed."""
+    """The judge, both parts of the data, the classes to draw, and the latents' seed."""
 
     train: Images
     held_out: Images
     params: EvaluateParams
-    against: EvaluationSet
+    evaluation_set: EvaluationSet
 
     @classmethod
     def of(
@@ -64,16 +66,20 @@ class Conditions:
     ) -> Conditions:
         """The conditions for these generators. Raises DataError where there are too few images."""
         slowest = max(model.seconds_per_drawing for model in models)
-        asked = classes_asked(train.classes, params, slowest)
+        drawn_labels = labels_to_draw(train.classes, params, slowest)
         # A CSV can be sorted by class: what takes the drawings' place is picked from all of it.
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(params.seed))
-        alike = in_mix(train.tensors.labels[order], held_out.tensors.counts)
-        trained = train.at(order[alike][: len(asked)]).tensors
-        pixels, labels, _ = held_out.tensors
-        features, real = look(judge, trained.pixels).features, look(judge, pixels)
+        in_mix = rows_in_class_mix(train.tensors.labels[order], held_out.tensors.counts)
+        training = train.at(order[in_mix][: len(drawn_labels)]).tensors
         try:
-            against = EvaluationSet(
-                judge, real, labels, features, trained.labels, asked, params.seed
+            evaluation_set = EvaluationSet(
+                judge,
+                heldout=predict(judge, held_out.tensors.pixels),
+                heldout_labels=held_out.tensors.labels,
+                training_features=predict(judge, training.pixels).features,
+                training_labels=training.labels,
+                drawn_labels=drawn_labels,
+                seed=params.seed,
             )
         except ValueError:
             raise DataError(
@@ -81,20 +87,21 @@ class Conditions:
                 f"and recall need more than {NEIGHBOURS} of each, with the same mix of classes. Hold "
                 "out a larger fraction, or add images."
             ) from None
-        return cls(train, held_out, params, against)
+        return cls(train, held_out, params, evaluation_set)
 
     @property
     def judge(self) -> Judge:
-        return self.against.judge
+        return self.evaluation_set.judge
 
     @property
-    def asked(self) -> Tensor:
+    def drawn_labels(self) -> Tensor:
         """The class of each drawing, int64 [N]."""
-        return self.against.asked
+        return self.evaluation_set.drawn_labels
 
     def context(self, generator_digest: str) -> dict[str, Any]:
-        """What every number depends on, whoever measured it. Two generators' numbers can be compared if
-        all of this but `generator_digest` is equal."""
+        """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
+        compared if all of this but `generator_digest` is equal."""
+        bias = self.evaluation_set.compute_once(memorisation_bias)
         return {
             "extractor": "judge, 128 features after ReLU",
             "extractor_digest": digest_of(self.judge.state_dict()),
@@ -102,10 +109,10 @@ class Conditions:
             "reference_digest": self.held_out.digest,
             "reference_images": len(self.held_out),
             "class_mix": "of the held-out images; accuracies are means over classes",
-            "floor": REAL_IMAGES[bool(self.against.once(memorisation_bias))],
-            "drawn_images": len(self.asked),
-            "distance_images": self.against.distance_images,
-            "neighbour_images": self.against.block_images,
+            "floor": REAL_LESS_BIAS if bias else REAL_WITH_BIAS,
+            "drawn_images": len(self.drawn_labels),
+            "distance_images": self.evaluation_set.distance_images,
+            "neighbour_images": self.evaluation_set.block_size,
             "copies_moved_by": MAX_SHIFT,
             "seed": self.params.seed,
             "device": next(self.judge.parameters()).device.type,
@@ -119,28 +126,30 @@ class Conditions:
         progress: Progress = silent,
         predictions: Sequence[Prediction] = (),
     ) -> Evaluation:
-        """Drawings (uint8 [N, C, H, W] each, of the classes `asked`) beside real images; `predictions`: the
-        judge's of these drawings, where they are known.
+        """Evaluate drawings (uint8 [N, C, H, W] each, of the classes `drawn_labels`) beside real images;
+        `predictions`: the judge's for these drawings, where they are known.
 
         With several draws a metric is their mean. Where the judge may be no better than one that guesses,
         what is seen through it has no value, and `not_measurable` says why.
         """
-        against, training, first = self.against, self.train, draws[0]
-        steps = progress("judging", range(len(draws)), len(self.asked))
-        drawn = [predictions[n] if predictions else look(self.judge, draws[n]) for n in steps]
-        through_judge = self._through_judge(drawn)
-        diversities = diversity_by_class(first, self.asked, training)
-        replicas = find_replicas(first, self.asked, training, self.held_out, self.params.seed)
+        evaluation_set, labels, first = self.evaluation_set, self.drawn_labels, draws[0]
+        steps = progress("judging", range(len(draws)), len(labels))
+        predictions = [
+            predictions[n] if predictions else predict(self.judge, draws[n]) for n in steps
+        ]
+        through_judge = self._through_judge(predictions)
+        diversities = diversity_by_class(first, labels, self.train)
+        replicas = find_replicas(first, labels, self.train, self.held_out, self.params.seed)
         metrics = through_judge | diversity_score(diversities)
-        metrics["copies"] = copies_score(replicas, proportion(against, replicas.is_replica))
-        accuracy = accuracy_of_all(against, drawn)
-        classes = self._classes(accuracy, drawn[0], diversities, replicas)
-        reason = _why_not_measurable(against)
+        metrics["copies"] = copies_score(replicas, proportion(evaluation_set, replicas.is_replica))
+        accuracy = accuracy_of_all(evaluation_set, predictions)
+        classes = self._classes(accuracy, predictions[0], diversities, replicas)
+        reason = _why_not_measurable(evaluation_set)
         if reason:
             metrics |= dict.fromkeys(through_judge, Score())
-            real = through_judge["conditional_accuracy"]  # the judge's own accuracy stays
+            # The judge's own accuracy, on real images, stays.
             metrics["conditional_accuracy"] = replace(
-                real, value=None, interval=None, replicates=()
+                through_judge["conditional_accuracy"], value=None, interval=None, replicates=()
             )
             classes = [
                 replace(
@@ -150,55 +159,54 @@ class Conditions:
             ]
         elif self.params.gan_train_kimg != 0:
             metrics["gan_train_accuracy"] = gan_train_score(
-                against, first, self.held_out, self.params.gan_train_kimg, progress
+                evaluation_set, first, self.held_out, self.params.gan_train_kimg, progress
             )
         return Evaluation(
             metrics={key: metrics[key] for key in METRICS if key in metrics},
             classes=classes,
             confusion=accuracy.confusion.tolist(),
             not_measurable=reason,
-            class_names=training.class_names if training.is_named else None,
+            class_names=self.train.class_names if self.train.is_named else None,
         )
 
-    def _through_judge(self, draws: Sequence[Prediction]) -> dict[str, Score]:
-        """The metrics that depend on what the judge sees."""
-        against = self.against
-        features, bias = (
-            [each.features[against.rows] for each in draws],
-            against.once(memorisation_bias),
-        )
-        distances, neighbours = (
-            unbiased(against.once(of_training), bias)
-            for of_training in (distances_of_training, neighbours_of_training)
-        )
+    def _through_judge(self, predictions: Sequence[Prediction]) -> dict[str, Score]:
+        """The metrics that depend on the judge, from its predictions for several sets of drawings."""
+        evaluation_set = self.evaluation_set
+        rows, bias = evaluation_set.rows_in_mix, evaluation_set.compute_once(memorisation_bias)
+        features = [prediction.features[rows] for prediction in predictions]
+        real_distances = unbiased(evaluation_set.compute_once(distances_of_training), bias)
+        real_neighbours = unbiased(evaluation_set.compute_once(neighbours_of_training), bias)
         return {
-            **accuracy_scores(against, draws),
-            **distance_scores(against, features, distances),
-            **neighbour_scores(against, features, neighbours),
+            **accuracy_scores(evaluation_set, predictions),
+            **distance_scores(evaluation_set, features, real_distances),
+            **neighbour_scores(evaluation_set, features, real_neighbours),
         }
 
     def _classes(
         self,
         accuracy: Accuracy,
-        drawn: Prediction,
+        prediction: Prediction,
         diversities: Sequence[Estimate | None],
         replicas: Replicas,
     ) -> list[ClassScores]:
-        """Each class by itself. `drawn`: the first set of drawings."""
-        against, rows = self.against, self.against.rows
-        distances = distances_by_class(against, drawn.features[rows], self.asked[rows], "drawn")
-        real_distances = against.once(training_distances_by_class)
-        variances, agreement = against.once(variance_by_class), against.agreement
-        copied, compared = replicas.by_class(against.classes)
+        """Each class by itself. `prediction`: for the first set of drawings."""
+        evaluation_set, rows = self.evaluation_set, self.evaluation_set.rows_in_mix
+        distances = distances_by_class(
+            evaluation_set, prediction.features[rows], self.drawn_labels[rows], "drawn"
+        )
+        real_distances = evaluation_set.compute_once(training_distances_by_class)
+        variances = evaluation_set.compute_once(variance_by_class)
+        real_accuracy = evaluation_set.judge_accuracy
+        copied, compared = replicas.by_class(evaluation_set.classes)
         classes = []
-        for label, held_out in enumerate(against.held.tolist()):
+        for label, held_out in enumerate(evaluation_set.heldout_counts.tolist()):
             distance, real, diversity = distances[label], real_distances[label], diversities[label]
             row = ClassScores(
                 heldout=held_out,
                 accuracy=accuracy.by_class[label],
                 accuracy_interval=accuracy.interval_by_class[label],
-                real_accuracy=agreement.by_class[label],
-                real_accuracy_interval=agreement.interval_by_class[label],
+                real_accuracy=real_accuracy.by_class[label],
+                real_accuracy_interval=real_accuracy.interval_by_class[label],
                 distance=_value(distance),
                 real_distance=_value(real),
                 excess_interval=excess_interval(distance, real, variances[label]),
@@ -212,13 +220,13 @@ class Conditions:
         return classes
 
 
-def classes_asked(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:
-    """The class of each drawing, int64 [N]: in turn; more than `samples` where there are many classes, fewer
-    where one takes `seconds`."""
-    least = LEAST_PER_CLASS * classes
-    count = max(params.samples, least)
+def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:
+    """The class of each drawing, int64 [N], the classes in turn: more than `samples` where there are many
+    classes, fewer where a drawing takes `seconds` of a core."""
+    fewest = MIN_DRAWINGS_PER_CLASS * classes
+    count = max(params.samples, fewest)
     if seconds:
-        count = min(count, max(least, int(DRAWN_S / seconds)))
+        count = min(count, max(fewest, int(MAX_DRAWING_S / seconds)))
     return torch.arange(count) % classes
 
 
@@ -226,12 +234,14 @@ def _value(estimate: Estimate | None) -> float | None:
     return estimate.value if estimate else None
 
 
-def _why_not_measurable(against: EvaluationSet) -> str:
-    agreement = against.agreement.value
-    guesses = accuracy_of_guesses(against.real.classes, against.labels, against.classes)
-    if agreement > guesses + 1e-9:
+def _why_not_measurable(evaluation_set: EvaluationSet) -> str:
+    accuracy = evaluation_set.judge_accuracy.value
+    guesses = accuracy_of_guesses(
+        evaluation_set.heldout.classes, evaluation_set.heldout_labels, evaluation_set.classes
+    )
+    if accuracy > guesses + 1e-9:
         return ""
     return (
-        f"the judge classifies {percent(agreement)} of the held-out images correctly (mean over the "
+        f"the judge classifies {percent(accuracy)} of the held-out images correctly (mean over the "
         f"classes), and answers that have nothing to do with the images get up to {percent(guesses)}"
     )

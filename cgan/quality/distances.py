@@ -6,7 +6,8 @@ kernel).
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,97 +17,103 @@ from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.quality.estimates import (
     Estimate,
     Estimates,
-    jackknifed,
-    resampled,
+    bootstrap_weights,
+    jackknife_deviations,
     scores,
 )
-from cgan.quality.evaluation_set import PARTS, EvaluationSet
+from cgan.quality.evaluation_set import JACKKNIFE_PARTS, SOURCES, EvaluationSet, Source
 
-SUBSETS, SUBSET_SIZE = 20, 1000  # of the kernel distance
-LEAST_FOR_DISTANCE = 50  # images of a class, drawn and real, for a distance of its own
+KERNEL_SUBSETS, MAX_KERNEL_SUBSET = 20, 1000  # of the kernel distance; images of each side
+MIN_DISTANCE_IMAGES = 50  # drawn and real images of a class, for a Fréchet distance of its own
 
 
 def distance_scores(
-    against: EvaluationSet, draws: Sequence[Tensor], real: Estimates
+    evaluation_set: EvaluationSet, draws: Sequence[Tensor], real: Estimates
 ) -> dict[str, Score]:
     """The scores of several sets of drawings by their features, in the hold-out's mix. `real`: what real
     images get (`memorisation.unbiased`)."""
-    estimates = [distance_estimates(against, each, "drawn") for each in draws]
+    estimates = [distance_estimates(evaluation_set, features, "drawn") for features in draws]
     found = scores(estimates, real)
-    values = [each["fid_judge"].value for each in estimates]
+    values = [estimate["fid_judge"].value for estimate in estimates]
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return found | {"fid_judge": replace(found["fid_judge"], details={"deviation": deviation})}
 
 
-def distances_of_training(against: EvaluationSet) -> Estimates:
+def distances_of_training(evaluation_set: EvaluationSet) -> Estimates:
     """The distances of training images in the drawings' place."""
-    return distance_estimates(against, against.trained, "trained")
+    return distance_estimates(evaluation_set, evaluation_set.training_features, "training")
 
 
-def distance_estimates(against: EvaluationSet, features: Tensor, kind: str) -> Estimates:
+def distance_estimates(
+    evaluation_set: EvaluationSet, features: Tensor, source: Source
+) -> Estimates:
     """The distances of features from the hold-out. For the kernel distance, subsets are resampled."""
-    some = features[: against.distance_images]
-    subsets = kernel_distances(against.real.features, some, against.seed)
-    chosen = resampled(len(subsets), torch.Generator().manual_seed(against.seed))
+    features = features[: evaluation_set.distance_images]
+    seed = evaluation_set.seed
+    by_subset = kernel_distances(evaluation_set.heldout.features, features, seed)
+    weights = bootstrap_weights(len(by_subset), torch.Generator().manual_seed(seed))
     return {
-        "fid_judge": frechet_estimate(against, some, kind),
-        "kid_judge": Estimate.of(subsets.mean().item(), chosen @ subsets / len(subsets)),
+        "fid_judge": frechet_estimate(evaluation_set, features, source),
+        "kid_judge": Estimate.of(by_subset.mean().item(), weights @ by_subset / len(by_subset)),
     }
 
 
-def frechet_estimate(against: EvaluationSet, features: Tensor, kind: str) -> Estimate:
+def frechet_estimate(evaluation_set: EvaluationSet, features: Tensor, source: Source) -> Estimate:
     """The Fréchet distance to the hold-out (`metrics.frechet_distance`)."""
-    real, covariances, roots = against.once(_moments_of_heldout)
-    means, others = _moments(features, against.weights[kind])
-    overlap = _a_core_each(torch.linalg.eigvalsh, roots @ others @ roots)
-    distances = _frechet(real, covariances, means, others, overlap)
+    heldout, roots = evaluation_set.compute_once(_moments_of_heldout)
+    moments = _moments(features, evaluation_set.group_weights[source])
+    eigenvalues = _map_on_cores(torch.linalg.eigvalsh, roots @ moments.covariances @ roots)
+    distances = _frechet_distances(heldout, moments, eigenvalues)
     return Estimate.of(distances[0].item(), distances[1:])
 
 
 def distances_by_class(
-    against: EvaluationSet, features: Tensor, labels: Tensor, kind: str
+    evaluation_set: EvaluationSet, features: Tensor, labels: Tensor, source: Source
 ) -> list[Estimate | None]:
     """The Fréchet distance of each class to its held-out images, of features in the hold-out's mix; None
-    where a class has less than LEAST_FOR_DISTANCE images.
+    where a class has less than MIN_DISTANCE_IMAGES images.
 
-    Replicates have the variance of the jackknife, which leaves out one of PARTS of either side: of as few
-    images as a class has, drawing with replacement raises a distance too much.
+    Replicates have the variance of the jackknife, which leaves out one of JACKKNIFE_PARTS of either side: of
+    as few images as a class has, drawing with replacement raises a distance too much.
     """
-    features = features[: against.distance_images]
+    features = features[: evaluation_set.distance_images]
     labels = labels[: len(features)]
+    one_part_left_out = 1 - torch.eye(JACKKNIFE_PARTS, dtype=torch.float64)
 
-    def of_class(label: int) -> Estimate | None:
-        real = against.mixed_features[against.mixed_labels == label]
+    def estimate(label: int) -> Estimate | None:
+        real = evaluation_set.shuffled_features[evaluation_set.shuffled_labels == label]
         drawn = features[labels == label]
-        if min(len(real), len(drawn)) < LEAST_FOR_DISTANCE:
+        if min(len(real), len(drawn)) < MIN_DISTANCE_IMAGES:
             return None
-        without = 1 - torch.eye(PARTS, dtype=torch.float64)
-        (means, covariances), others = _moments(real, without), _moments(drawn, without)
-        roots, every = _root(covariances), torch.arange(1, PARTS + 1)
-        # All of both sides; all but a part of the real images; all but a part of the drawings.
-        left = torch.cat([torch.zeros(1).long(), every, torch.zeros(PARTS).long()])
-        right = torch.cat([torch.zeros(PARTS + 1).long(), every])
-        overlap = torch.linalg.eigvalsh(roots[left] @ others[1][right] @ roots[left])
-        distances = _frechet(
-            means[left], covariances[left], others[0][right], others[1][right], overlap
+        # Of each side: row 0 is of all its images, row n of all but its n-th part.
+        of_real, of_drawn = (_moments(side, one_part_left_out) for side in (real, drawn))
+        every_part = torch.arange(1, JACKKNIFE_PARTS + 1)
+        no_part = torch.zeros_like(every_part)
+        real_rows = torch.cat([no_part[:1], every_part, no_part])
+        drawn_rows = torch.cat([no_part[:1], no_part, every_part])
+        roots = _root(of_real.covariances)[real_rows]
+        eigenvalues = torch.linalg.eigvalsh(roots @ of_drawn.covariances[drawn_rows] @ roots)
+        distances = _frechet_distances(of_real.at(real_rows), of_drawn.at(drawn_rows), eigenvalues)
+        value, without_real, without_drawn = distances.split([1, JACKKNIFE_PARTS, JACKKNIFE_PARTS])
+        replicates = value.expand(len(evaluation_set.group_weights["heldout"])).clone()
+        sides: tuple[tuple[Source, Tensor], ...] = (
+            ("heldout", without_real),
+            (source, without_drawn),
         )
-        replicates = distances[:1].expand(len(against.weights["real"])).clone()
-        for side, left_out in (
-            ("real", distances[1 : PARTS + 1]),
-            (kind, distances[PARTS + 1 :]),
-        ):
-            seed = against.classes * ("real", "drawn", "trained").index(side) + label
-            picks = resampled(PARTS, torch.Generator().manual_seed(seed))
-            replicates += picks @ jackknifed(left_out)
-        return Estimate.of(distances[0].item(), replicates)
+        for side, left_out in sides:
+            seed = evaluation_set.classes * SOURCES.index(side) + label
+            weights = bootstrap_weights(JACKKNIFE_PARTS, torch.Generator().manual_seed(seed))
+            replicates += weights @ jackknife_deviations(left_out)
+        return Estimate.of(value.item(), replicates)
 
     with parts_on_threads(available_threads()) as parallel:
-        return list(parallel(of_class, range(against.classes)))
+        return list(parallel(estimate, range(evaluation_set.classes)))
 
 
-def training_distances_by_class(against: EvaluationSet) -> list[Estimate | None]:
+def training_distances_by_class(evaluation_set: EvaluationSet) -> list[Estimate | None]:
     """The distances of the training images of each class, in the drawings' place."""
-    return distances_by_class(against, against.trained, against.trained_labels, "trained")
+    features, labels = evaluation_set.training_features, evaluation_set.training_labels
+    return distances_by_class(evaluation_set, features, labels, "training")
 
 
 def excess_interval(
@@ -121,16 +128,20 @@ def excess_interval(
     return low / variance, high / variance
 
 
-def variance_by_class(against: EvaluationSet) -> list[float]:
+def variance_by_class(evaluation_set: EvaluationSet) -> list[float]:
     """The total variance of the features of each class's held-out images; nan of less than two."""
-    members = (against.real.features[against.labels == n] for n in range(against.classes))
-    return [float(member.double().var(dim=0).sum()) for member in members]
+    features, labels = evaluation_set.heldout.features, evaluation_set.heldout_labels
+    by_class = (features[labels == label] for label in range(evaluation_set.classes))
+    return [float(members.double().var(dim=0).sum()) for members in by_class]
 
 
-def kernel_distances(real: Tensor, drawn: Tensor, seed: int = 0, subsets: int = SUBSETS) -> Tensor:
-    """Unbiased MMD² with the kernel (x·y/D + 1)³ of each subset of at most 1,000: float64 [subsets].
-    The metric is their mean. Around 0 for equal distributions whatever the counts; it can lie below."""
-    size = min(SUBSET_SIZE, len(real), len(drawn))
+def kernel_distances(
+    real: Tensor, drawn: Tensor, seed: int = 0, subsets: int = KERNEL_SUBSETS
+) -> Tensor:
+    """Unbiased MMD² with the kernel (x·y/D + 1)³ of each subset of at most MAX_KERNEL_SUBSET:
+    float64 [subsets]. The metric is their mean. Around 0 for equal distributions whatever the counts; it can
+    lie below."""
+    size = min(MAX_KERNEL_SUBSET, len(real), len(drawn))
     real, drawn = real.double(), drawn.double()
     rng = torch.Generator().manual_seed(seed)
 
@@ -147,26 +158,38 @@ def kernel_distances(real: Tensor, drawn: Tensor, seed: int = 0, subsets: int = 
     return torch.stack(estimates)
 
 
-def _moments_of_heldout(against: EvaluationSet) -> tuple[Tensor, Tensor, Tensor]:
-    """Means, covariances and their roots."""
-    means, covariances = _moments(against.mixed_features, against.weights["real"])
-    return means, covariances, _a_core_each(_root, covariances)
+@dataclass(frozen=True)
+class _Moments:
+    """The moments of several sets of features: means float64 [B, D], covariances [B, D, D]."""
+
+    means: Tensor
+    covariances: Tensor
+
+    def at(self, rows: Tensor) -> Self:
+        return type(self)(self.means[rows], self.covariances[rows])
 
 
-def _moments(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The moments of all images (row 0), then of each replicate: means [1+B, D], covariances [1+B, D, D].
-    Resamples groups of neighbours, not single images: their sums are taken once."""
+def _moments_of_heldout(evaluation_set: EvaluationSet) -> tuple[_Moments, Tensor]:
+    """The hold-out's moments, and the roots of the covariances [B, D, D]."""
+    weights = evaluation_set.group_weights["heldout"]
+    moments = _moments(evaluation_set.shuffled_features, weights)
+    return moments, _map_on_cores(_root, moments.covariances)
+
+
+def _moments(features: Tensor, weights: Tensor) -> _Moments:
+    """The moments of all images (row 0), then of each replicate. `weights` [replicates, groups]: groups of
+    consecutive rows are resampled, not single images, so their sums are taken once."""
     weights = torch.cat([torch.ones(1, weights.shape[1], dtype=weights.dtype), weights])
-    parts = features.double().tensor_split(weights.shape[1])
-    counts = torch.tensor([len(part) for part in parts], dtype=torch.float64)
-    sums = torch.stack([part.sum(dim=0) for part in parts])
-    squares = torch.stack([part.T @ part for part in parts])
-    total = (weights @ counts)[:, None]
-    means = weights @ sums / total
-    second = (weights @ squares.flatten(1)).view(-1, *squares.shape[1:])
+    groups = features.double().tensor_split(weights.shape[1])
+    counts = torch.tensor([len(group) for group in groups], dtype=torch.float64)
+    sums = torch.stack([group.sum(dim=0) for group in groups])
+    squares = torch.stack([group.T @ group for group in groups])
+    totals = (weights @ counts)[:, None]
+    means = weights @ sums / totals
+    second_moments = (weights @ squares.flatten(1)).view(-1, *squares.shape[1:])
     outer = means[:, :, None] * means[:, None, :]
-    total = total[:, :, None]
-    return means, (second / total - outer) * (total / (total - 1))
+    totals = totals[:, :, None]
+    return _Moments(means, (second_moments / totals - outer) * (totals / (totals - 1)))
 
 
 def _root(covariances: Tensor) -> Tensor:
@@ -175,17 +198,20 @@ def _root(covariances: Tensor) -> Tensor:
     return root
 
 
-def _frechet(
-    means: Tensor, covariances: Tensor, others: Tensor, their_covariances: Tensor, overlap: Tensor
-) -> Tensor:
-    """Distances [B], from means [B, D], covariances [B, D, D] and the eigenvalues of their product [B, D]."""
-    apart = (means - others).square().sum(dim=1)
-    traces = sum(c.diagonal(dim1=1, dim2=2).sum(dim=1) for c in (covariances, their_covariances))
-    return (apart + traces - 2 * overlap.clamp(min=0).sqrt().sum(dim=1)).clamp(min=0)
+def _frechet_distances(real: _Moments, drawn: _Moments, eigenvalues: Tensor) -> Tensor:
+    """Distances [B], as `metrics.frechet_distance` computes them; `eigenvalues` [B, D]: of the products of
+    both covariances."""
+    shift = (real.means - drawn.means).square().sum(dim=1)
+    traces = sum(
+        covariances.diagonal(dim1=1, dim2=2).sum(dim=1)
+        for covariances in (real.covariances, drawn.covariances)
+    )
+    return (shift + traces - 2 * eigenvalues.clamp(min=0).sqrt().sum(dim=1)).clamp(min=0)
 
 
-def _a_core_each(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
-    """LAPACK's own threads, on matrices as small as these, took 20 times as long as one thread."""
+def _map_on_cores(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
+    """`function` of all matrices [B, D, D], some of them on each core: LAPACK's own threads, on matrices as
+    small as these, took 20 times as long as one thread."""
     parts = available_threads()
     with parts_on_threads(parts) as parallel:
         return torch.cat(list(parallel(function, matrices.tensor_split(parts))))

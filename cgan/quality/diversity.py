@@ -4,7 +4,7 @@ Clark and Evans (Ecology 35, 1954) tell clustered points from scattered ones by 
 nearest neighbour, as a fraction of what is expected. Here real images say what is expected, and the distance
 is that of `likeness.distances`, by which a moved or brightened copy is at 0.
 
-Among more images the nearest is nearer. So each image always has equally many others, OTHERS: the mean is
+Among more images the nearest is nearer. So each image always has equally many others, MAX_OTHERS: the mean is
 over all subsets of so many, and thereby unbiased whatever the counts (a U-statistic). Its noise is the
 jackknife's.
 """
@@ -19,16 +19,18 @@ from torch import Tensor
 from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.estimates import Estimate, jackknifed, resampled
+from cgan.quality.estimates import Estimate, bootstrap_weights, jackknife_deviations
 from cgan.quality.likeness import distances
 
-OTHERS = 24  # among which an image has its nearest; at most half of a class's images
-COMPARED = 250  # images of a class, at most, drawn and real
+# Images among which an image has its nearest one; at most half of a class's. More tell more of repeats, and
+# less of spread (docs/log.md, 2026-11-30, "diversity of a class").
+MAX_OTHERS = 24
+MAX_COMPARED = 250  # images of a class, drawn and real
 
 
 def diversity_score(by_class: Sequence[Estimate | None]) -> dict[str, Score]:
-    """The class that has least; without an interval, as it is the smallest of many. Empty where no class has
-    a diversity."""
+    """The diversity of the class that has least; without an interval, as it is the smallest of many.
+    Empty where no class has a diversity."""
     known = [estimate for estimate in by_class if estimate]
     if not known:
         return {}
@@ -42,54 +44,56 @@ def diversity_score(by_class: Sequence[Estimate | None]) -> dict[str, Score]:
 
 
 def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[Estimate | None]:
-    """The mean distance of a drawing to the nearest of OTHERS of its class, as a fraction of that of training
-    images: around 1 for real images. `drawn` uint8 [N, C, H, W] of the classes `labels`.
+    """The mean distance of a drawing to the nearest of MAX_OTHERS of its class, as a fraction of that of
+    training images: around 1 for real images. `drawn` uint8 [N, C, H, W] of the classes `labels`.
 
     None for a class with less than four drawings or different training images. Sets of equal size have the
     same replicates, so that in the quotient of two generators' the noise of the real images drops out.
     """
 
-    def of_class(label: int) -> Estimate | None:
+    def estimate(label: int) -> Estimate | None:
         random = torch.Generator().manual_seed(label)
         real = training.tensors.pixels[training.tensors.labels == label]
         real = real.unique(dim=0)  # a CSV can hold one twice
-        real = real[torch.randperm(len(real), generator=random)[:COMPARED]]
-        drawings = drawn[labels == label][:COMPARED]
-        others = min(OTHERS, min(len(real), len(drawings)) // 2 - 1)
+        real = real[torch.randperm(len(real), generator=random)[:MAX_COMPARED]]
+        drawings = drawn[labels == label][:MAX_COMPARED]
+        others = min(MAX_OTHERS, min(len(real), len(drawings)) // 2 - 1)
         if others < 1:
             return None
-        of_drawings = _estimate(drawings, others, random)
-        return of_drawings / _estimate(real, others, random)
+        drawn_distance = _mean_distance(drawings, others, random)
+        return drawn_distance / _mean_distance(real, others, random)
 
     with parts_on_threads(available_threads()) as parallel:
-        return list(parallel(of_class, range(training.classes)))
+        return list(parallel(estimate, range(training.classes)))
 
 
-def _estimate(images: Tensor, others: int, random: torch.Generator) -> Estimate:
-    apart = distances(images, images)
-    value, left_out = nearest_distance(torch.minimum(apart, apart.T), others)
-    return Estimate.of(value, resampled(len(images), random) @ jackknifed(left_out))
+def _mean_distance(images: Tensor, others: int, random: torch.Generator) -> Estimate:
+    one_way = distances(images, images)
+    value, left_out = nearest_distance(torch.minimum(one_way, one_way.T), others)
+    weights = bootstrap_weights(len(images), random)
+    return Estimate.of(value, weights @ jackknife_deviations(left_out))
 
 
-def nearest_distance(apart: Tensor, others: int) -> tuple[float, Tensor]:
+def nearest_distance(pairwise: Tensor, others: int) -> tuple[float, Tensor]:
     """The mean distance of an image to the nearest of `others` random ones, and the same without each of the
-    images, float64 [N]. `apart` [N, N]: the distances; `others` at most N - 2."""
-    count = len(apart)
-    apart = apart.double().fill_diagonal_(math.inf)
-    nearest, places = (part[:, :-1] for part in apart.sort(dim=1))
-    value = (nearest @ _chances(count - 1, others)).mean().item()
-    # Without its j-th neighbour, an image's nearer ones keep their rank, and the others move up by one.
-    chances = _chances(count - 2, others)
-    without = torch.zeros_like(nearest)
-    without[:, 1:] += (nearest[:, :-1] * chances).cumsum(dim=1)
-    without[:, :-1] += (nearest[:, 1:] * chances).flip(1).cumsum(dim=1).flip(1)
-    left_out = torch.zeros_like(apart).scatter_(1, places, without).sum(dim=0) / (count - 1)
+    images, float64 [N]. `pairwise` [N, N]: the distance of each image to each; `others` at most N - 2."""
+    count = len(pairwise)
+    pairwise = pairwise.double().fill_diagonal_(math.inf)
+    by_rank, rows = (part[:, :-1] for part in pairwise.sort(dim=1))  # without the image itself
+    value = (by_rank @ _rank_probabilities(count - 1, others)).mean().item()
+    # Without its j-th neighbour, an image's nearer ones keep their rank, and the others move up by one: the
+    # mean distance is a sum over the ranks before j, and one over those after.
+    probabilities = _rank_probabilities(count - 2, others)
+    without = torch.zeros_like(by_rank)
+    without[:, 1:] += (by_rank[:, :-1] * probabilities).cumsum(dim=1)
+    without[:, :-1] += (by_rank[:, 1:] * probabilities).flip(1).cumsum(dim=1).flip(1)
+    left_out = torch.zeros_like(pairwise).scatter_(1, rows, without).sum(dim=0) / (count - 1)
     return value, left_out
 
 
-def _chances(count: int, others: int) -> Tensor:
+def _rank_probabilities(count: int, others: int) -> Tensor:
     """The probability that, of `others` random ones among `count` images, the nearest is the j-th nearest of
-    all: float64 [count]."""
-    total = math.comb(count, others)
-    chances = [math.comb(count - 1 - rank, others - 1) / total for rank in range(count)]
+    all: float64 [count]. All but that one are then among the `count` - j further ones."""
+    subsets = math.comb(count, others)
+    chances = [math.comb(count - 1 - rank, others - 1) / subsets for rank in range(count)]
     return torch.tensor(chances, dtype=torch.float64)

@@ -18,38 +18,38 @@ from torch import Tensor
 from cgan.evaluation import METRICS, Score
 
 REPLICATES = 200
-DIGITS = 7  # of replicates in an evaluation
+REPLICATE_DECIMALS = 7  # of the replicates that an evaluation keeps
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its replicates [REPLICATES]. `of` shifts these so that their mean is the value: a sample
-    drawn with replacement holds some images twice, and that alone raises a Fréchet distance.
-    """
+    """A value and its replicates, float64 [REPLICATES]."""
 
     value: float
     replicates: Tensor
 
     @classmethod
     def of(cls, value: float, replicates: Tensor) -> Estimate:
+        """The estimate whose replicates are shifted so that their mean is the value: a sample drawn with
+        replacement holds some images twice, and that alone raises a Fréchet distance."""
         return cls(value, replicates - replicates.mean() + value)
 
     @classmethod
-    def centred(cls, value: float, replicates: Sequence[float]) -> Estimate:
-        """The estimate whose replicates are given less the value, as an evaluation has them."""
-        return cls(value, torch.tensor(replicates, dtype=torch.float64) + value)
+    def from_deviations(cls, value: float, deviations: Sequence[float]) -> Estimate:
+        """The estimate whose replicates are `deviations` from the value, as an evaluation keeps them."""
+        return cls(value, torch.tensor(deviations, dtype=torch.float64) + value)
 
     @property
     def deviations(self) -> tuple[float, ...]:
-        """The replicates less their mean, which `centred` takes."""
+        """The replicates less their mean, which `from_deviations` takes."""
         replicates = self.replicates - self.replicates.mean()
-        return tuple(round(value, DIGITS) for value in replicates.tolist())
+        return tuple(round(value, REPLICATE_DECIMALS) for value in replicates.tolist())
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 %: 2 standard deviations to each side; percentiles of so few replicates lie too near."""
-        middle, reach = float(self.replicates.mean()), 2 * float(self.replicates.std())
-        return middle - reach, middle + reach
+        centre, half_width = float(self.replicates.mean()), 2 * float(self.replicates.std())
+        return centre - half_width, centre + half_width
 
     def __sub__(self, other: Estimate) -> Estimate:
         return Estimate(self.value - other.value, self.replicates - other.replicates)
@@ -88,16 +88,17 @@ def scores(draws: Sequence[Estimates], real: Estimates) -> dict[str, Score]:
     }
 
 
-def jackknifed(left_out: Tensor) -> Tensor:
-    """What each part adds to a value, from the values without each of the parts, float64 [N]: replicates that
-    draw parts with replacement have the jackknife's variance then (Efron & Stein, Annals of Statistics 9,
+def jackknife_deviations(left_out: Tensor) -> Tensor:
+    """How much each part adds to a value, from the values without each of the parts, float64 [N]: sums of N
+    of these, drawn with replacement, have the jackknife's variance (Efron & Stein, Annals of Statistics 9,
     1981: on average not too small)."""
     count = len(left_out)
     return (left_out.mean() - left_out) * math.sqrt((count - 1) / count)
 
 
-def resampled(count: int, random: torch.Generator) -> Tensor:
-    """How often each of `count` things is drawn in each replicate: float64 [REPLICATES, count]."""
+def bootstrap_weights(count: int, random: torch.Generator) -> Tensor:
+    """How often each of `count` images, groups or parts is drawn in each replicate: float64
+    [REPLICATES, count]."""
     picks = torch.randint(count, (REPLICATES, count), generator=random)
     weights = torch.zeros(REPLICATES, count, dtype=torch.float64)
     return weights.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64))

@@ -64,8 +64,8 @@ def evaluate(
     require_judge_of(judge, train)
     conditions = Conditions.of(judge.to(model.device), train, held_out, params, [model])
     draws = [
-        model.draw(conditions.asked, params.seed + n)
-        for n in progress("drawing", range(params.draws), len(conditions.asked))
+        model.draw(conditions.drawn_labels, params.seed + n)
+        for n in progress("drawing", range(params.draws), len(conditions.drawn_labels))
     ]
     evaluation = conditions.measure(draws, progress)
     context = conditions.context(digest_of(model.state_dict())) | {"draws": params.draws}

@@ -4,82 +4,99 @@ Two generators are compared under equal conditions: the judge, the hold-out, the
 class mix. Sets are compared at the mix of the held-out images, for drawings, held-out and training images
 alike; accuracies are means over classes.
 
-Drawings, held-out and training images are resampled in up to GROUPS groups of neighbours, not image by image.
-So an interval covers the noise of *which* latents and *which* real images a metric was measured with. It
-doesn't cover what another seed of the training would give, nor the judge's errors.
+Drawings, held-out and training images are resampled in up to MAX_GROUPS groups of consecutive rows, not image
+by image. So an interval covers the noise of *which* latents and *which* real images a metric was measured
+with. It doesn't cover what another seed of the training would give, nor the judge's errors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from cgan.quality.estimates import resampled
+from cgan.quality.estimates import bootstrap_weights
 from cgan.quality.judge import Judge, Prediction
-from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy, in_mix
+from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy, rows_in_class_mix
 
-GROUPS = 200
-PARTS = 10  # of a set or a class, each of which is left out once
-MAX_BLOCK = 1000  # real images whose neighbours are looked at, and drawings of a block
+# Groups in which a set is resampled, each as a whole: their sums are taken once, not in each replicate.
+MAX_GROUPS = 200
+JACKKNIFE_PARTS = 10  # of a set or a class, each of which is left out once
+MAX_BLOCK_IMAGES = 1000  # real images whose neighbours are looked for, and drawings of a block
 Result = TypeVar("Result")
+
+Source = Literal["heldout", "drawn", "training"]
+"""Where images come from. Training images take the drawings' place in real images' scores."""
+SOURCES: tuple[Source, ...] = ("heldout", "drawn", "training")
 
 
 @dataclass(eq=False)
 class EvaluationSet:
-    """What generators are measured with.
+    """The judge, the real images and the classes to draw: one set for all generators that are compared.
 
-    `real`, `labels`: the hold-out in the judge's eyes. `trained`, `trained_labels`: features of training
-    images [N, 128], real ones in place of drawings, in the hold-out's class mix. `asked`: the classes int64
-    [N] of the drawings, about equally many of each; `rows` are those that have the hold-out's mix.
-    Distances compare the first `distance_images` of `rows`, or of `trained`, with the hold-out; neighbours
-    are looked for among `block_images` real images. `weights`: how often each group or part is drawn in each
-    replicate, by what is resampled.
+    `heldout`, `heldout_labels`: the judge's prediction for the hold-out, and its labels. `training_features`
+    [N, 128] and `training_labels` [N] of training images, in the hold-out's class mix. `drawn_labels`: the
+    class of each drawing, int64 [N], about equally many of each.
+
+    Derived: `rows_in_mix`, the drawings that have the hold-out's class mix. Distances compare the first
+    `distance_images` of them, or of the training images, with the hold-out; neighbours are looked for among
+    the `block_size` real images of `heldout_block`. `judge_accuracy`: how often the judge names the label of
+    a held-out image. `group_weights`, `part_weights` float64 [replicates, groups or parts]: how often each
+    one of a source is drawn in each replicate.
 
     Raises ValueError where there are too few images for NEIGHBOURS.
     """
 
     judge: Judge
-    real: Prediction
-    labels: Tensor
-    trained: Tensor
-    trained_labels: Tensor
-    asked: Tensor
+    heldout: Prediction
+    heldout_labels: Tensor
+    training_features: Tensor
+    training_labels: Tensor
+    drawn_labels: Tensor
     seed: int
     _results: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.classes = self.real.logits.shape[1]
-        self.held = torch.bincount(self.labels, minlength=self.classes)
-        self.rows = in_mix(self.asked, self.held)
-        count = self.distance_images = min(len(self.rows), len(self.trained))
-        self.block_images = min(len(self.labels), MAX_BLOCK, count)
-        if self.block_images <= NEIGHBOURS:
-            raise ValueError(f"{self.block_images} images to compare")
+        self.classes = self.heldout.logits.shape[1]
+        self.heldout_counts = torch.bincount(self.heldout_labels, minlength=self.classes)
+        self.rows_in_mix = rows_in_class_mix(self.drawn_labels, self.heldout_counts)
+        count = self.distance_images = min(len(self.rows_in_mix), len(self.training_features))
+        self.block_size = min(len(self.heldout_labels), MAX_BLOCK_IMAGES, count)
+        if self.block_size <= NEIGHBOURS:
+            raise ValueError(f"{self.block_size} images to compare")
         random = torch.Generator().manual_seed(self.seed)
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
-        self.mixed = torch.randperm(len(self.labels), generator=random)
-        self.mixed_labels = self.labels[self.mixed]
-        self.mixed_features = self.real.features[self.mixed]
-        self.block = self.mixed_features[in_mix(self.mixed_labels, self.held)][: self.block_images]
-        self.trained, self.trained_labels = self.trained[:count], self.trained_labels[:count]
-        # How often the judge names the label of a held-out image.
-        self.agreement = conditional_accuracy(self.real.classes, self.labels, self.classes)
-        sizes = {
-            "real": len(self.labels),
-            "drawn": count,
-            "asked": len(self.asked),
-            "trained": count,
-        }
-        groups = {kind: min(GROUPS, size) for kind, size in sizes.items()}
-        groups |= {f"{kind} parts": PARTS for kind in ("real", "drawn", "trained")}
-        self.weights = {kind: resampled(many, random) for kind, many in groups.items()}
+        self.shuffled_rows = torch.randperm(len(self.heldout_labels), generator=random)
+        self.shuffled_labels = self.heldout_labels[self.shuffled_rows]
+        self.shuffled_features = self.heldout.features[self.shuffled_rows]
+        block_rows = rows_in_class_mix(self.shuffled_labels, self.heldout_counts)[: self.block_size]
+        self.heldout_block = self.shuffled_features[block_rows]
+        self.training_features = self.training_features[:count]
+        self.training_labels = self.training_labels[:count]
+        self.judge_accuracy = conditional_accuracy(
+            self.heldout.classes, self.heldout_labels, self.classes
+        )
 
-    def once(self, compute: Callable[[EvaluationSet], Result]) -> Result:
-        """`compute(self)`, which is computed once for all generators that are measured."""
+        def weights(images: int) -> Tensor:
+            return bootstrap_weights(min(MAX_GROUPS, images), random)
+
+        # The order of these draws is part of what a seed means.
+        heldout_weights, drawn_weights = weights(len(self.heldout_labels)), weights(count)
+        self.all_drawn_weights = weights(len(self.drawn_labels))
+        self.group_weights: dict[Source, Tensor] = {
+            "heldout": heldout_weights,
+            "drawn": drawn_weights,
+            "training": weights(count),
+        }
+        self.part_weights = {
+            source: bootstrap_weights(JACKKNIFE_PARTS, random) for source in SOURCES
+        }
+
+    def compute_once(self, compute: Callable[[EvaluationSet], Result]) -> Result:
+        """`compute(self)`, which is kept for all generators that are measured."""
         if compute not in self._results:
             self._results[compute] = compute(self)
         return cast("Result", self._results[compute])

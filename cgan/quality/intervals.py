@@ -1,4 +1,4 @@
-"""How sure a metric is: 95 % intervals of what an evaluation's report holds, and of differences between two.
+"""How sure a metric is: 95 % intervals of an evaluation's numbers, and of differences between two.
 
 A share of N images has Wilson's interval. The Fréchet distance has that of bootstrap replicates, by which
 the gate decides too: it covers which latents were drawn and which real images were held out (`estimates`).
@@ -25,14 +25,14 @@ def change_interval(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
     Where both have replicates, it is the gate's interval: both had the same latents and real images, which
     were resampled alike. Elsewhere it is put together.
     """
-    of_a, of_b = a.metrics[key], b.metrics[key]
-    assert of_a.value is not None and of_b.value is not None
-    if of_a.replicates and of_b.replicates:
-        pairs = ((of_b.value, of_b.replicates), (of_a.value, of_a.replicates))
-        more, less = (Estimate.centred(*pair) for pair in pairs)
-        return (more - less).interval
-    if of_a.interval and of_b.interval:
-        return difference_interval(of_a.value, of_a.interval, of_b.value, of_b.interval)
+    first, second = a.metrics[key], b.metrics[key]
+    assert first.value is not None and second.value is not None
+    if first.replicates and second.replicates:
+        before = Estimate.from_deviations(first.value, first.replicates)
+        after = Estimate.from_deviations(second.value, second.replicates)
+        return (after - before).interval
+    if first.interval and second.interval:
+        return difference_interval(first.value, first.interval, second.value, second.interval)
     return None
 
 
@@ -53,10 +53,10 @@ def difference_interval(a: float, of_a: Interval, b: float, of_b: Interval) -> I
     return low, high
 
 
-def critical_t(freedom: float, level: float = 0.95, many: int = 1) -> float:
-    """Half the width of an interval, in standard errors, that is at `level` for `many` means together
-    (Bonferroni): Student's t with so many degrees of freedom."""
-    return float(stdtrit(freedom, 1 - (1 - level) / (2 * many)))
+def critical_t(freedom: float, level: float = 0.95, comparisons: int = 1) -> float:
+    """Half the width of an interval, in standard errors, that is at `level` for so many `comparisons`
+    together (Bonferroni): Student's t with so many degrees of freedom."""
+    return float(stdtrit(freedom, 1 - (1 - level) / (2 * comparisons)))
 
 
 def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, Interval]:
@@ -72,29 +72,30 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
 
 
 def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
-    """Which of several classes do not reach the share `limit`: bool [classes], of counts int64 [classes].
+    """The classes that do not reach the share `limit`: bool [classes], of counts int64 [classes].
 
-    One that does not at the pessimistic end of its own 95 % interval, unless chance explains it: were all
-    classes as good as their mean, the worst of so many would have so few right (Fisher's exact test of the
-    class beside the others, Bonferroni). And one that is `clearly_short`. So of equally good classes,
-    whatever their number, at most 5 % of generators are stopped; a class that is worse than the others has to
-    reach the limit itself. docs/log.md has the rates.
+    A class does not where the pessimistic end of its own 95 % interval is below, unless chance explains it:
+    were all classes as good as their mean, the worst of so many would have so few right (Fisher's exact test
+    of the class beside the others, Bonferroni). Nor does one that is `clearly_short`. So of equally good
+    classes, whatever their number, at most 5 % of generators are stopped; a class that is worse than the
+    others has to reach the limit itself (docs/log.md, 2026-11-30, "1 to 1,000 classes, and groups").
     """
     from scipy.stats import hypergeom
 
     short = clearly_short(right, total, limit)
-    asked = total > 0
-    classes, drawings, hits = int(asked.sum()), int(total[asked].sum()), int(right[asked].sum())
-    for label in (asked & ~short).nonzero()[:, 0].tolist():
-        of_class, drawn = int(right[label]), int(total[label])
-        if wilson_interval(of_class, drawn)[0] < limit:
-            so_few = hypergeom.cdf(of_class, drawings, hits, drawn)
-            short[label] = classes == 1 or bool(so_few < 0.05 / classes)
+    has_drawings = total > 0
+    classes = int(has_drawings.sum())
+    all_drawings, all_right = int(total[has_drawings].sum()), int(right[has_drawings].sum())
+    for label in (has_drawings & ~short).nonzero()[:, 0].tolist():
+        class_right, class_drawings = int(right[label]), int(total[label])
+        if wilson_interval(class_right, class_drawings)[0] < limit:
+            chance = hypergeom.cdf(class_right, all_drawings, all_right, class_drawings)
+            short[label] = classes == 1 or bool(chance < 0.05 / classes)
     return short
 
 
 def clearly_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
-    """Which of several classes are below the share `limit` even at the optimistic ends of intervals that are
-    at 95 % for all together (binomial, exact; Bonferroni): bool [classes]."""
-    so_few = torch.from_numpy(bdtr(right.numpy(), total.numpy(), limit))
-    return (total > 0) & (so_few < 0.025 / max(1, int((total > 0).sum())))
+    """The classes that are below the share `limit` even at the optimistic ends of intervals that are at 95 %
+    for all together (binomial, exact; Bonferroni): bool [classes], of counts int64 [classes]."""
+    chance = torch.from_numpy(bdtr(right.numpy(), total.numpy(), limit))
+    return (total > 0) & (chance < 0.025 / max(1, int((total > 0).sum())))

@@ -34,13 +34,13 @@ from cgan.params.sections import JudgeParams
 from cgan.quality.metrics import Accuracy, conditional_accuracy
 from cgan.settings import setting
 
-FEATURES = 128
-VERSION = 2  # of the network
-MAX_SHIFT = 2  # pixels
-MAX_TURN = 0.2  # radians
-MAX_ZOOM = 0.1
-PARTS = 2
-LOOK_AT = 250  # images at once
+FEATURES = 128  # of the penultimate layer
+NETWORK_VERSION = 2
+# The largest random moves of an image in training: pixels, radians, and a part of its size.
+MAX_SHIFT, MAX_TURN, MAX_ZOOM = 2, 0.2, 0.1
+# Of a batch, on the CPU, a thread each. Gradients are summed by part, so their number must not be the cores'.
+BATCH_PARTS = 2
+PREDICT_BATCH = 250  # images
 
 
 class Progress(Protocol):
@@ -74,9 +74,9 @@ class HalveLarge(nn.Module):
         return F.max_pool2d(maps, 2) if min(maps.shape[2:]) > 6 else maps
 
 
-def _convolution(before: int, after: int, size: int, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
 class Judge(nn.Module):
@@ -85,7 +85,7 @@ class Judge(nn.Module):
     def __init__(self, classes: int, channels: int, width: int) -> None:
         super().__init__()
         sizes = {"classes": classes, "channels": channels, "width": width}
-        self.facts: Facts = {**sizes, "version": VERSION}
+        self.facts: Facts = {**sizes, "version": NETWORK_VERSION}
         self.recipe: JudgeParams | None = None  # by which it was trained
         w = width
         self.layers = nn.Sequential(
@@ -114,7 +114,7 @@ class Judge(nn.Module):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the judge sees in N images: `features` float32 [N, 128], `logits` float32 [N, classes]."""
+    """The judge's answers for N images: `features` float32 [N, 128], `logits` float32 [N, classes]."""
 
     features: Tensor
     logits: Tensor
@@ -125,18 +125,19 @@ class Prediction:
 
 
 @torch.inference_mode()
-def look(judge: Judge, images: Tensor, batch: int = LOOK_AT) -> Prediction:
-    """Judge uint8 images [N, C, H, W], in float32 on the judge's own device; results on the CPU."""
+def predict(judge: Judge, images: Tensor, batch: int = PREDICT_BATCH) -> Prediction:
+    """The judge's prediction for uint8 images [N, C, H, W]: in float32, on its own device; returned on the
+    CPU."""
     device = next(judge.parameters()).device
 
-    def outputs_of(part: Tensor) -> tuple[Tensor, Tensor]:
-        features = judge.features(_scaled(part.to(device)))
+    def outputs_of(some: Tensor) -> tuple[Tensor, Tensor]:
+        features = judge.features(_scaled(some.to(device)))
         return features.cpu(), judge.head(features).cpu()
 
-    parts = available_threads() if device.type == "cpu" else 1
-    with exact_floats(), parts_on_threads(parts) as parallel:
+    threads = available_threads() if device.type == "cpu" else 1
+    with exact_floats(), parts_on_threads(threads) as parallel:
         outputs = list(parallel(outputs_of, images.split(batch)))
-    features, logits = (torch.cat(pieces) for pieces in zip(*outputs, strict=True))
+    features, logits = (torch.cat(batches) for batches in zip(*outputs, strict=True))
     return Prediction(features, logits)
 
 
@@ -153,7 +154,7 @@ def require_judge_of(judge: Judge, images: Images) -> None:
 def accuracy(judge: Judge, data: Images) -> Accuracy:
     """How often the judge names an image's label."""
     pixels, labels, _ = data.tensors
-    return conditional_accuracy(look(judge, pixels).classes, labels, data.classes)
+    return conditional_accuracy(predict(judge, pixels).classes, labels, data.classes)
 
 
 def _scaled(images: Tensor) -> Tensor:
@@ -189,7 +190,7 @@ def train_judge(
     optimizer = torch.optim.SGD(
         weights, lr=params.peak_lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
     )
-    # It cannot rise and fall in less than some ten steps: a shorter training sees its beginning.
+    # The rate cannot rise and fall in fewer than some ten steps: a shorter training sees its beginning.
     total = max(10, steps)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, params.peak_lr, total_steps=total, pct_start=0.2, cycle_momentum=False
@@ -199,24 +200,24 @@ def train_judge(
     hardware, labels = Hardware(device, precision), labels.to(device)
     order = torch.empty(0, dtype=torch.int64)
     # Batch norm needs two images at least.
-    parts = PARTS if device.type == "cpu" and batch >= 2 * PARTS else 1
+    parts = BATCH_PARTS if device.type == "cpu" and batch >= 2 * BATCH_PARTS else 1
     judges = [judge.train(), *(copy_sharing_weights(judge) for _ in range(1, parts))]
-    weighed = None if class_weights is None else class_weights.to(device)
-    random_weights = np.random.default_rng(params.seed)
-    weight = 1.0  # of each image itself, in this step's blends
+    class_weights = None if class_weights is None else class_weights.to(device)
+    mixup_random = np.random.default_rng(params.seed)
+    blend = 1.0  # the share of an image itself in this step's blends
 
     def gradients(
         judge: Judge, images: Tensor, labels: Tensor, moves: Tensor
     ) -> tuple[Tensor, ...]:
         moved = _augmented(_scaled(images), moves) if augment else _scaled(images)
         if mixup:
-            moved = weight * moved + (1 - weight) * moved.flip(0)
+            moved = blend * moved + (1 - blend) * moved.flip(0)
         with hardware.autocast():
             logits = judge(moved).float()
-        loss = F.cross_entropy(logits, labels, weighed, label_smoothing=0.1)
+        loss = F.cross_entropy(logits, labels, class_weights, label_smoothing=0.1)
         if mixup:
-            flipped = F.cross_entropy(logits, labels.flip(0), weighed, label_smoothing=0.1)
-            loss = weight * loss + (1 - weight) * flipped
+            flipped = F.cross_entropy(logits, labels.flip(0), class_weights, label_smoothing=0.1)
+            loss = blend * loss + (1 - blend) * flipped
         grads: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
         return grads
 
@@ -229,9 +230,11 @@ def train_judge(
             batch_images = take_rows(images, rows.to(images.device), device)
             moves = torch.rand(batch, 4, generator=random).mul_(2).sub_(1).to(device)
             if mixup:
-                weight = float(random_weights.beta(mixup, mixup))
-            pieces = (part.chunk(parts) for part in (batch_images, labels[rows.to(device)], moves))
-            parts_of_batch = zip(judges, *pieces, strict=True)
+                blend = float(mixup_random.beta(mixup, mixup))
+            chunks = (
+                values.chunk(parts) for values in (batch_images, labels[rows.to(device)], moves)
+            )
+            parts_of_batch = zip(judges, *chunks, strict=True)
             set_gradients(weights, parallel(lambda part: gradients(*part), parts_of_batch))
             optimizer.step()
             schedule.step()
@@ -249,7 +252,7 @@ def _augmented(images: Tensor, moves: Tensor) -> Tensor:
     turn, zoom = moves[:, 0] * MAX_TURN, 1 + moves[:, 1] * MAX_ZOOM
     shift_x, shift_y = moves[:, 2] * 2 * MAX_SHIFT / width, moves[:, 3] * 2 * MAX_SHIFT / height
     cos, sin = turn.cos() * zoom, turn.sin() * zoom
-    # In the grid's units, in which each side is 2 long, whatever the shape.
+    # The rows of the matrix, in the grid's units, in which each side is 2 long, whatever the shape.
     rows = [cos, -sin * (height / width), shift_x, sin * (width / height), cos, shift_y]
     theta = torch.stack(rows, dim=1).view(n, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
@@ -269,6 +272,8 @@ def load_judge(path: Path | str) -> tuple[Judge, Facts]:
 
 
 def _judge_of(facts: Facts) -> Judge:
-    if facts["version"] != VERSION:
-        raise ValueError(f"expected a judge of version {VERSION}, found version {facts['version']}")
+    if facts["version"] != NETWORK_VERSION:
+        raise ValueError(
+            f"expected a judge of version {NETWORK_VERSION}, found version {facts['version']}"
+        )
     return Judge(facts["classes"], facts["channels"], facts["width"])

@@ -15,7 +15,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Suspects:
-    """The most doubtful first: `rows` int64 [K]; `suggested` int64 [K]: the class seen instead; `confidence`
+    """The most doubtful first: `rows` int64 [K]; `suggested` int64 [K]: the likeliest class; `confidence`
     float64 [K]: probability of the suggested class less that of the label."""
 
     rows: Labels
@@ -35,11 +35,12 @@ def doubtful_labels(
     groups: Labels | None = None,
 ) -> Suspects:
     """The rows in which the likeliest class is not the label. Probabilities [N, classes], labels [N]. Rows of
-    one of the `groups` [N] stand together."""
+    one of the `groups` [N] stand together, where the most doubtful of them would stand alone."""
     likeliest = probabilities.argmax(axis=1).astype(np.int64)
     rows = np.flatnonzero(likeliest != labels)
     margin = probabilities[rows, likeliest[rows]] - probabilities[rows, labels[rows]]
     order = np.argsort(-margin, kind="stable")
     if groups is not None:
-        order = order[np.argsort(first_copies(groups[rows][order]), kind="stable")]
+        place_of_group = first_copies(groups[rows][order])
+        order = order[np.argsort(place_of_group, kind="stable")]
     return Suspects(rows[order], likeliest[rows][order], margin[order])

@@ -6,12 +6,13 @@ the second is taken from it, moved by up to MAX_SHIFT pixels and with the bright
 best: 0 for a copy, 1 where they have nothing in common. It is √(1-r²), with r the largest correlation.
 
 Copies may be turned, zoomed, slanted or noisy too: with the nearest candidates an image is compared again so,
-and smoothed. What is near is known from real images that are not among the candidates.
+and smoothed. Which distances are near is known from real images that are not among the candidates.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,24 +25,29 @@ from cgan.quality.estimates import Estimate
 from cgan.quality.intervals import proportion_interval
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
-SIDE = 32  # pixels: larger images are made smaller
-AT_MOST = 2000  # drawings and held-out images that are compared with training images; more where there are
-LEAST = 10  # … fewer of a class
-ENOUGH = 1000  # real images that show what is usual
-CANDIDATES = 5  # the nearest images, for which an image is turned (degrees), zoomed and slanted
-TURNS, ZOOMS = (-8, -4, 0, 4, 8), (0.9, 1.0, 1.1)
-SHEARS = (-0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # along rows, and along columns
-FEW = 20  # images of a class: with less, all classes say what is usual
+MAX_SIDE = 32  # pixels: larger images are made smaller
+# Drawings, and held-out images, that are compared with training images; of drawings more, where so many are
+# fewer than MIN_COMPARED_PER_CLASS for each class.
+MAX_COMPARED = 2000
+MIN_COMPARED_PER_CLASS = 10
+MIN_REAL_COMPARED = 1000  # real images that show which distances are usual
+# The nearest images, with which an image is compared again as it is turned and zoomed, or slanted. Ten find
+# some more slanted copies and take 1.6 times as long (docs/log.md, 2026-11-30, "a gate that sees a part of
+# the drawings").
+CANDIDATES = 5
+TURNS, ZOOMS = (-8, -4, 0, 4, 8), (0.9, 1.0, 1.1)  # degrees; factors
+SHEARS = (-0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # pixels a pixel, along rows and along columns
+MIN_CLASS_IMAGES = 20  # for a limit of the class's own; with fewer it is that of all classes
 # The 99 % quantile of a normal distribution; its standard deviation over its median absolute deviation.
-QUANTILE_99, DEVIATIONS_PER_MAD = 2.33, 1.4826
-_BLOCK = 2_000_000  # pixels that are held as floats at once
+Z_99, DEVIATIONS_PER_MAD = 2.33, 1.4826
+MAX_BLOCK_PIXELS = 2_000_000  # that are held as floats at once
 
 
 @dataclass(frozen=True)
 class Replicas:
     """`is_replica`, bool [N], marks the drawings that are nearer to a training image of their class than real
-    images are; of real images the share `real` is that near; `labels`: their classes. `heldout_median`: the
-    distance of a held-out image to the nearest one."""
+    images are; `real`: the share of real images that are as near; `heldout_median`: the median distance of a
+    held-out image to the nearest training image; `labels`: the drawings' classes."""
 
     is_replica: Tensor
     real: float
@@ -67,89 +73,96 @@ def find_replicas(
     drawn: Tensor, drawn_labels: Tensor, training: Images, heldout: Images, seed: int
 ) -> Replicas:
     """How near the first drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` come to training images,
-    and how near real images do: at most AT_MOST held-out ones and, where these are fewer than ENOUGH, some
-    of the training images, each compared with all the others."""
-    most = max(AT_MOST, LEAST * training.classes)
-    drawn, drawn_labels = drawn[:most], drawn_labels[:most]
+    and how near real images do: at most MAX_COMPARED held-out ones and, where these are fewer than
+    MIN_REAL_COMPARED, some of the training images, each compared with all the others."""
+    count = max(MAX_COMPARED, MIN_COMPARED_PER_CLASS * training.classes)
+    drawn, drawn_labels = drawn[:count], drawn_labels[:count]
     # A CSV can be sorted by class: a part of it is picked from all of it.
     random = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(training), generator=random)
-    real = heldout.at(torch.randperm(len(heldout), generator=random)[:AT_MOST])
-    labels, own_rows = real.tensors.labels, order[: max(0, ENOUGH - len(real))]
-    _, near = _closest(drawn, drawn_labels, None, training)
-    plain, usual = _closest(real.tensors.pixels, labels, None, training)
+    training_order = torch.randperm(len(training), generator=random)
+    heldout_order = torch.randperm(len(heldout), generator=random)
+    unseen = heldout.at(heldout_order[:MAX_COMPARED]).tensors
+    own_rows = training_order[: max(0, MIN_REAL_COMPARED - len(unseen.labels))]
+    _, drawn_distances = _closest(drawn, drawn_labels, None, training)
+    unmoved, real_distances = _closest(unseen.pixels, unseen.labels, None, training)
+    real_labels = unseen.labels
     if len(own_rows):
-        some = training.at(own_rows)
-        usual = torch.cat(
-            [usual, _closest(some.tensors.pixels, some.tensors.labels, own_rows, training)[1]]
-        )
-        labels = torch.cat([labels, some.tensors.labels])
-    limits = _limits(usual, labels, training.classes)
-    real_share = (usual < limits[labels]).double().mean().item()
-    is_replica = near < limits[drawn_labels]
-    return Replicas(is_replica, real_share, plain.median().item(), drawn_labels)
+        some = training.at(own_rows).tensors
+        _, own_distances = _closest(some.pixels, some.labels, own_rows, training)
+        real_distances = torch.cat([real_distances, own_distances])
+        real_labels = torch.cat([real_labels, some.labels])
+    limits = _limits(real_distances, real_labels, training.classes)
+    real_share = (real_distances < limits[real_labels]).double().mean().item()
+    is_replica = drawn_distances < limits[drawn_labels]
+    return Replicas(is_replica, real_share, unmoved.median().item(), drawn_labels)
 
 
-def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """What all but 1 % of the real images of each class keep from training images, [classes]: by the median
-    of the logarithms and the deviations from it, which some twins across the split do not change."""
+def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The distance that all but 1 % of the real images of each class keep from training images, [classes]: by
+    the median of the logarithms and the deviations from it, which some twins across the split do not change.
+    """
 
     def limit(distances: Tensor) -> Tensor:
         logs = distances[distances.isfinite()].clamp(min=0.001).log()
         median = logs.median()
         deviation = DEVIATIONS_PER_MAD * (logs - median).abs().median()
-        return (median - QUANTILE_99 * deviation).exp()
+        return (median - Z_99 * deviation).exp()
 
-    by_class = [usual[labels == label] for label in range(classes)]
-    return torch.stack([limit(apart if len(apart) >= FEW else usual) for apart in by_class])
+    overall = limit(real_distances)
+    by_class = [real_distances[labels == label] for label in range(classes)]
+    return torch.stack(
+        [limit(each) if len(each) >= MIN_CLASS_IMAGES else overall for each in by_class]
+    )
 
 
 def _closest(
     images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Images
 ) -> tuple[Tensor, Tensor]:
     """For each image the distance to the nearest training image of its class; and, among the CANDIDATES
-    nearest, the least distance with the image turned, zoomed or slanted and both smoothed. `own_rows`: of
-    training images, their own rows, which are left out."""
-    apart, rows = nearest(
+    nearest, the least distance with the image turned, zoomed or slanted and both smoothed. `own_rows`: where
+    `images` are training images, their rows among these, which are left out."""
+    found, rows = nearest(
         images, labels, training.tensors.pixels, training.tensors.labels, CANDIDATES + 1
     )
     if own_rows is not None:
-        apart[rows == own_rows[:, None]] = math.inf
-    apart, order = apart.topk(CANDIDATES, dim=1, largest=False)
+        found[rows == own_rows[:, None]] = math.inf
+    found, order = found.topk(CANDIDATES, dim=1, largest=False)
     rows = rows.gather(1, order)
-    size = max(1, _BLOCK // (CANDIDATES * (2 * MAX_SHIFT + 1) ** 2 * images[0].numel()))
+    shifts = (2 * MAX_SHIFT + 1) ** 2
+    block = max(1, MAX_BLOCK_PIXELS // (CANDIDATES * shifts * images[0].numel()))
+
+    def warped_distances(images: Tensor, rows: Tensor) -> Tensor:
+        return _warped_distances(images, training.tensors.pixels[rows.flatten()])
+
     with parts_on_threads(available_threads()) as parallel:
-        pieces = parallel(
-            lambda piece: _turned(piece[0], training.tensors.pixels[piece[1].flatten()]),
-            zip(images.split(size), rows.split(size), strict=True),
-        )
-        turned = torch.cat(list(pieces))
-    return apart[:, 0], turned.where(apart.isfinite(), math.inf).amin(dim=1)
+        blocks = zip(images.split(block), rows.split(block), strict=True)
+        warped = torch.cat(list(parallel(lambda block: warped_distances(*block), blocks)))
+    return found[:, 0], warped.where(found.isfinite(), math.inf).amin(dim=1)
 
 
-def _turned(images: Tensor, candidates: Tensor) -> Tensor:
-    """The distances of each of N images to its own K candidates [N * K, C, H, W], → float32 [N, K]."""
-    images, candidates = (F.avg_pool2d(_smaller(part), 3, 1) for part in (images, candidates))
+def _warped_distances(images: Tensor, candidates: Tensor) -> Tensor:
+    """The least distance of each of N images, turned, zoomed or slanted, to each of its own K candidates
+    [N * K, C, H, W], moved: → float32 [N, K]."""
+    images, candidates = (F.avg_pool2d(_downscale(side), 3, 1) for side in (images, candidates))
     count, _, height, width = images.shape
-    down, right, rows, columns = _window(height, width)
-    # The candidates are moved, once for all turns. Of smoothed images every second pixel will do.
-    moved = candidates.unfold(2, rows, 1).unfold(3, columns, 1)[..., ::2, ::2]
+    window = _window(height, width)
+    # The candidates are moved, once for all warps. Of smoothed images every second pixel will do.
+    moved = candidates.unfold(2, window.height, 1).unfold(3, window.width, 1)[..., ::2, ::2]
     moved = moved.permute(0, 2, 3, 1, 4, 5)
     moved = _directions(moved.flatten(0, 2)).view(count, -1, moved[0, 0, 0].numel() + 1)
     middles = []
-    for move in _moves(height, width):
-        grid = F.affine_grid(move, [1, 1, height, width], align_corners=False)
+    for matrix in _warps(height, width):
+        grid = F.affine_grid(matrix, [1, 1, height, width], align_corners=False)
         grid = grid.expand(count, -1, -1, -1)
-        turned = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        middle = turned[:, :, down : down + rows : 2, right : right + columns : 2]
-        middles.append(_directions(middle))
-    likeness = moved @ torch.stack(middles, dim=2)
-    best = likeness.amax(dim=2).view(count, -1, (2 * down + 1) * (2 * right + 1)).amax(dim=2)
-    return _part(best)
+        warped = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        middles.append(_directions(window.middle(warped)[..., ::2, ::2]))
+    correlations = moved @ torch.stack(middles, dim=2)
+    best = correlations.amax(dim=2).view(count, -1, window.shifts).amax(dim=2)
+    return _unexplained_contrast(best)
 
 
-def _moves(height: int, width: int) -> Iterator[Tensor]:
-    """Each turn at each zoom, and each slant, as what `affine_grid` takes: [1, 2, 3]."""
+def _warps(height: int, width: int) -> Iterator[Tensor]:
+    """Each turn at each zoom, and each slant, as the matrix [1, 2, 3] that `affine_grid` takes."""
     for turn in TURNS:
         for zoom in ZOOMS:
             cos, sin = math.cos(math.radians(turn)) / zoom, math.sin(math.radians(turn)) / zoom
@@ -167,54 +180,71 @@ def nearest(
     Images uint8 [N, C, H, W], labels int64 [N] → float32 and int64 [N, count], nearest first; infinite and -1
     where the class has fewer.
     """
-    closest = torch.full((len(images), count), math.inf)
-    places = torch.full((len(images), count), -1)
-    size = max(1, _BLOCK // images[0].numel())
+    found = torch.full((len(images), count), math.inf)
+    found_rows = torch.full((len(images), count), -1)
+    block = max(1, MAX_BLOCK_PIXELS // images[0].numel())
 
     def search(label: Tensor) -> None:
         members = (labels == label).nonzero()[:, 0]
         others = (reference_labels == label).nonzero()[:, 0]
-        for some in members.split(size):
-            for block in others.split(size):
-                apart = torch.cat([closest[some], distances(images[some], reference[block])], dim=1)
-                rows = torch.cat([places[some], block.expand(len(some), -1)], dim=1)
-                closest[some], order = apart.topk(count, dim=1, largest=False)
-                places[some] = rows.gather(1, order)
+        for queries in members.split(block):
+            for rows in others.split(block):
+                new = distances(images[queries], reference[rows])
+                pool = torch.cat([found[queries], new], dim=1)
+                pool_rows = torch.cat([found_rows[queries], rows.expand(len(queries), -1)], dim=1)
+                found[queries], order = pool.topk(count, dim=1, largest=False)
+                found_rows[queries] = pool_rows.gather(1, order)
 
     with parts_on_threads(available_threads()) as parallel:
         list(parallel(search, labels.unique()))
-    return closest, places
+    return found, found_rows
 
 
 def distances(images: Tensor, others: Tensor) -> Tensor:
     """The distance of each image to each of the others, moved: both uint8 [N, C, H, W] → float32 [N, M].
 
-    What is compared is the middle of the others, without the edge that a shift would move outside.
+    The middle of the others is compared, without the edge that a shift would move outside.
     """
-    images, middle = _smaller(images), _smaller(others)
-    down, right, rows, columns = _window(*images.shape[2:])
-    middle = _directions(middle[:, :, down : down + rows, right : right + columns]).T
-    likeness = torch.zeros(len(images), middle.shape[1])
-    for y in range(2 * down + 1):
-        for x in range(2 * right + 1):
-            moved = _directions(images[:, :, y : y + rows, x : x + columns])
-            torch.maximum(likeness, moved @ middle, out=likeness)
-    return _part(likeness)
+    images, others = _downscale(images), _downscale(others)
+    window = _window(*images.shape[2:])
+    middles = _directions(window.middle(others)).T
+    correlations = torch.zeros(len(images), middles.shape[1])
+    for y in range(2 * window.down + 1):
+        for x in range(2 * window.right + 1):
+            moved = _directions(images[:, :, y : y + window.height, x : x + window.width])
+            torch.maximum(correlations, moved @ middles, out=correlations)
+    return _unexplained_contrast(correlations)
 
 
-def _window(height: int, width: int) -> tuple[int, int, int, int]:
-    """By how many pixels an image is moved down and right, and the size of what is compared."""
+class _Window(NamedTuple):
+    """By how many pixels an image is moved, at most, and the size of the middle that is compared."""
+
+    down: int
+    right: int
+    height: int
+    width: int
+
+    @property
+    def shifts(self) -> int:
+        return (2 * self.down + 1) * (2 * self.right + 1)
+
+    def middle(self, images: Tensor) -> Tensor:
+        rows = slice(self.down, self.down + self.height)
+        return images[:, :, rows, self.right : self.right + self.width]
+
+
+def _window(height: int, width: int) -> _Window:
     down, right = (min(MAX_SHIFT, side // 8) for side in (height, width))
-    return down, right, height - 2 * down, width - 2 * right
+    return _Window(down, right, height - 2 * down, width - 2 * right)
 
 
-def _part(likeness: Tensor) -> Tensor:
-    """The part of the contrast that remains, from the correlation."""
-    return (1 - likeness.clamp(0, 1).square()).sqrt()
+def _unexplained_contrast(correlations: Tensor) -> Tensor:
+    """The part of the contrast that remains: √(1-r²), of a correlation r."""
+    return (1 - correlations.clamp(0, 1).square()).sqrt()
 
 
-def _smaller(images: Tensor) -> Tensor:
-    height, width = (min(SIDE, side) for side in images.shape[2:])
+def _downscale(images: Tensor) -> Tensor:
+    height, width = (min(MAX_SIDE, side) for side in images.shape[2:])
     if images.shape[2:] == (height, width):
         return images.float()
     return F.adaptive_avg_pool2d(images.float(), (height, width))

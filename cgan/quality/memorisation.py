@@ -14,16 +14,16 @@ from cgan.evaluation import METRICS
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.quality.distances import kernel_distances
 from cgan.quality.estimates import Estimate, Estimates
-from cgan.quality.evaluation_set import MAX_BLOCK, EvaluationSet
+from cgan.quality.evaluation_set import MAX_BLOCK_IMAGES, EvaluationSet
 from cgan.quality.metrics import frechet_distance
-from cgan.quality.neighbours import manifold
+from cgan.quality.neighbours import neighbour_values
 
-SPLITS = 8  # of the hold-out into halves, each of which is set beside the other
-LEAST_IN_HALF = 50
+HOLDOUT_SPLITS = 8  # into halves, each of which is set beside the other
+MIN_HALF_IMAGES = 50
 
 
 def unbiased(training: Estimates, bias: Estimates) -> Estimates:
-    """What real images get that the judge has not seen: what training images get, less the bias."""
+    """The estimates for real images that the judge has not seen: those for training images, less the bias."""
     estimates = {}
     for key, estimate in training.items():
         less = estimate - bias[key] if key in bias else estimate
@@ -32,29 +32,35 @@ def unbiased(training: Estimates, bias: Estimates) -> Estimates:
     return estimates
 
 
-def memorisation_bias(against: EvaluationSet) -> Estimates:
-    """What training images get beyond as many held-out ones, class by class, beside other held-out ones: the
-    mean over SPLITS, in either direction. Empty where these are too few, or the training images of a class
-    are."""
-    random = torch.Generator().manual_seed(against.seed)
-    real, sets = against.real.features, []
-    for _ in range(SPLITS):
-        mixed = torch.randperm(len(against.labels), generator=random)
-        mixed = mixed[against.labels[mixed].argsort(stable=True)]
-        halves = mixed[0::2][: len(mixed) // 2], mixed[1::2]
-        trained = torch.randperm(len(against.trained), generator=random)
+def memorisation_bias(evaluation_set: EvaluationSet) -> Estimates:
+    """By how much training images exceed as many held-out ones, class by class, beside other held-out ones:
+    the mean over HOLDOUT_SPLITS, in either direction. Empty where the hold-out, or the training images of a
+    class, are too few."""
+    random = torch.Generator().manual_seed(evaluation_set.seed)
+    heldout, labels = evaluation_set.heldout.features, evaluation_set.heldout_labels
+    training, training_labels = evaluation_set.training_features, evaluation_set.training_labels
+    sets = []
+    for _ in range(HOLDOUT_SPLITS):
+        rows = torch.randperm(len(labels), generator=random)
+        rows = rows[labels[rows].argsort(stable=True)]
+        # Every second row of each class; of an odd count, the last row is left out.
+        halves = rows[0::2][: len(rows) // 2], rows[1::2]
+        order = torch.randperm(len(training), generator=random)
         for reference, others in (halves, halves[::-1]):
-            counts = torch.bincount(against.labels[others], minlength=against.classes)
-            picked = trained[_first_of_each(against.trained_labels[trained], counts)]
-            if not LEAST_IN_HALF <= len(others) == len(picked):
+            counts = torch.bincount(labels[others], minlength=evaluation_set.classes)
+            picked = order[_first_rows(training_labels[order], counts)]
+            if not MIN_HALF_IMAGES <= len(others) == len(picked):
                 return {}
-            order = torch.randperm(len(others), generator=random)  # all were sorted by class
-            rows = reference[order], picked[order], others[order]
-            sets.append((real[rows[0]], against.trained[rows[1]], real[rows[2]]))
-            trained = trained.flip(0)
+            mixed = torch.randperm(len(others), generator=random)  # all were sorted by class
+            sets.append(
+                (heldout[reference[mixed]], training[picked[mixed]], heldout[others[mixed]])
+            )
+            order = order.flip(0)  # the other direction has other training images
     with parts_on_threads(available_threads()) as parallel:
-        excesses = list(parallel(lambda three: _excess(*three), sets))
-    picks = torch.randint(len(sets), (len(against.weights["real"]),), generator=random)
+        excesses = list(parallel(lambda features: _excess(*features), sets))
+    picks = torch.randint(
+        len(sets), (len(evaluation_set.group_weights["heldout"]),), generator=random
+    )
     estimates = {}
     for key in excesses[0]:
         values = torch.tensor([excess[key] for excess in excesses], dtype=torch.float64)
@@ -76,25 +82,25 @@ def deviation_of_mean(sets: int) -> float:
     return math.sqrt((of_heldout + of_training / sets) / (of_heldout + of_training))
 
 
-def _first_of_each(labels: Tensor, counts: Tensor) -> Tensor:
-    """Rows of the first images of each class, so many (or all there are) as `counts` has, in order of the
-    classes."""
-    order = labels.argsort(stable=True)
-    available = torch.bincount(labels, minlength=len(counts))
-    rank = torch.arange(len(labels)) - (available.cumsum(0) - available)[labels[order]]
-    return order[rank < counts[labels[order]]]
+def _first_rows(labels: Tensor, counts: Tensor) -> Tensor:
+    """Rows of the first images of each class, as many as `counts` [classes] asks for or all there are, in
+    order of the classes."""
+    available = labels.bincount(minlength=len(counts)).tolist()
+    by_class = labels.argsort(stable=True).split(available)
+    return torch.cat([rows[:count] for rows, count in zip(by_class, counts.tolist(), strict=True)])
 
 
 def _excess(real: Tensor, training: Tensor, heldout: Tensor) -> dict[str, float]:
-    """By how much `training` exceeds `heldout`, of equal counts and both beside `real`, in each metric."""
+    """By how much `training` exceeds `heldout` in each metric, both beside `real`: features [N, D] with one
+    N."""
 
-    def metrics(drawn: Tensor) -> dict[str, float]:
-        some = MAX_BLOCK // 2
-        near = manifold(real[:some], drawn[:some])
+    def metrics(features: Tensor) -> dict[str, float]:
+        most = MAX_BLOCK_IMAGES // 2
+        by_image = neighbour_values(real[:most], features[:most])
         return {
-            "fid_judge": frechet_distance(real, drawn),
-            "kid_judge": kernel_distances(real, drawn, subsets=1).item(),
-            **{key: values.mean().item() for key, values in near.items()},
+            "fid_judge": frechet_distance(real, features),
+            "kid_judge": kernel_distances(real, features, subsets=1).item(),
+            **{key: values.mean().item() for key, values in by_image.items()},
         }
 
     of_training, of_heldout = metrics(training), metrics(heldout)

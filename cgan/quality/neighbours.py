@@ -12,64 +12,69 @@ import torch
 from torch import Tensor
 
 from cgan.evaluation import METRICS, Score
-from cgan.quality.estimates import Estimate, Estimates, jackknifed, scores
-from cgan.quality.evaluation_set import PARTS, EvaluationSet
+from cgan.quality.estimates import Estimate, Estimates, jackknife_deviations, scores
+from cgan.quality.evaluation_set import JACKKNIFE_PARTS, EvaluationSet, Source
 from cgan.quality.metrics import NEIGHBOURS, wilson_interval
 
 MAX_BLOCKS = 20  # of drawings, whose mean is taken
-_CHUNK = 1000
+CHUNK = 1000  # images whose distances to all others are held at once
 
 
 def neighbour_scores(
-    against: EvaluationSet, draws: Sequence[Tensor], real: Estimates
+    evaluation_set: EvaluationSet, draws: Sequence[Tensor], real: Estimates
 ) -> dict[str, Score]:
     """The scores of several sets of drawings by their features, in the hold-out's mix. `real`: what real
     images get (`memorisation.unbiased`)."""
-    return scores([neighbour_estimates(against, each, "drawn") for each in draws], real)
+    estimates = [neighbour_estimates(evaluation_set, features, "drawn") for features in draws]
+    return scores(estimates, real)
 
 
-def neighbours_of_training(against: EvaluationSet) -> Estimates:
+def neighbours_of_training(evaluation_set: EvaluationSet) -> Estimates:
     """The estimates for training images in the drawings' place."""
-    return neighbour_estimates(against, against.trained, "trained")
+    return neighbour_estimates(evaluation_set, evaluation_set.training_features, "training")
 
 
-def neighbour_estimates(against: EvaluationSet, features: Tensor, kind: str) -> Estimates:
-    """`manifold`'s, the mean over several blocks of as many drawings as real images.
+def neighbour_estimates(
+    evaluation_set: EvaluationSet, features: Tensor, source: Source
+) -> Estimates:
+    """Precision, recall, density and coverage: the mean over several blocks of as many drawings as real
+    images.
 
-    Replicates have the variance of the jackknife, which leaves out one of PARTS of either side (of the
-    drawings, of one block): an image that is drawn twice would be its own neighbour.
+    Replicates have the variance of the jackknife, which leaves out one of JACKKNIFE_PARTS of either side (of
+    the drawings, of one block): an image that is drawn twice would be its own neighbour.
     """
-    count = against.block_images
+    real, count = evaluation_set.heldout_block, evaluation_set.block_size
     blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
-    by_block = _manifolds(against.block, blocks)
-    rest = [torch.arange(count) % PARTS != part for part in range(PARTS)]
-    without_real = [_manifolds(against.block[rows], blocks[:2]) for rows in rest]
-    without_drawn = [_manifolds(against.block, [blocks[0][rows]]) for rows in rest]
+    by_block = _block_means(real, blocks)
+    part_of = torch.arange(count) % JACKKNIFE_PARTS
+    rests = [part_of != part for part in range(JACKKNIFE_PARTS)]
+    without_real = [_block_means(real[rest], blocks[:2]) for rest in rests]
+    without_drawn = [_block_means(real, [blocks[0][rest]]) for rest in rests]
     estimates = {}
     for key, values in by_block.items():
         value = values.mean().item()
-        real, drawn = (
-            jackknifed(torch.stack([metrics[key].mean() for metrics in without]))
-            for without in (without_real, without_drawn)
+        of_real, of_drawn = (
+            jackknife_deviations(torch.stack([metrics[key].mean() for metrics in left_out]))
+            for left_out in (without_real, without_drawn)
         )
-        replicates = against.weights["real parts"] @ real
-        replicates += against.weights[f"{kind} parts"] @ drawn / math.sqrt(len(blocks))
+        replicates = evaluation_set.part_weights["heldout"] @ of_real
+        replicates += evaluation_set.part_weights[source] @ of_drawn / math.sqrt(len(blocks))
         if METRICS[key].is_share and not replicates.std() > 0:  # all or none: Wilson's interval
             low, high = wilson_interval(round(value * count), count)
-            reach = torch.linspace(-1, 1, len(replicates), dtype=torch.float64)
-            replicates = (high - low) / 2 / reach.std() * reach
+            spread = torch.linspace(-1, 1, len(replicates), dtype=torch.float64)
+            replicates = (high - low) / 2 / spread.std() * spread
         estimates[key] = Estimate.of(value, replicates)
     return estimates
 
 
-def _manifolds(real: Tensor, blocks: Sequence[Tensor]) -> dict[str, Tensor]:
+def _block_means(real: Tensor, blocks: Sequence[Tensor]) -> dict[str, Tensor]:
     """The metrics of each block, float64 [blocks]; by fewer neighbours where so few images are left."""
-    most = min(len(real), *map(len, blocks)) - 1
-    by_block = [manifold(real, block, min(NEIGHBOURS, most)) for block in blocks]
-    return {key: torch.stack([each[key].mean() for each in by_block]) for key in by_block[0]}
+    k = min(NEIGHBOURS, len(real) - 1, *(len(block) - 1 for block in blocks))
+    by_block = [neighbour_values(real, block, k) for block in blocks]
+    return {key: torch.stack([values[key].mean() for values in by_block]) for key in by_block[0]}
 
 
-def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, Tensor]:
+def neighbour_values(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, Tensor]:
     """Fidelity (precision, density) and diversity (recall, coverage) by nearest neighbours: a value for each
     image, float64 [N]; the metric is their mean.
 
@@ -81,23 +86,24 @@ def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, Tens
     """
     real_radius, drawn_radius = _radius(real, k), _radius(drawn, k)
     covered = torch.zeros(len(real), dtype=torch.bool)
-    balls = []
-    for part in drawn.split(_CHUNK):
-        inside = torch.cdist(part, real) < real_radius
-        balls.append(inside.sum(dim=1))
+    ball_counts = []
+    for chunk in drawn.split(CHUNK):
+        inside = torch.cdist(chunk, real) < real_radius
+        ball_counts.append(inside.sum(dim=1))
         covered |= inside.any(dim=0)
-    recalled = [(torch.cdist(part, drawn) < drawn_radius).any(dim=1) for part in real.split(_CHUNK)]
-    held = torch.cat(balls).double()
+    recalled = [
+        (torch.cdist(chunk, drawn) < drawn_radius).any(dim=1) for chunk in real.split(CHUNK)
+    ]
+    balls = torch.cat(ball_counts).double()
     return {
-        "precision": (held > 0).double(),
+        "precision": (balls > 0).double(),
         "recall": torch.cat(recalled).double(),
-        "density": held / k,
+        "density": balls / k,
         "coverage": covered.double(),
     }
 
 
 def _radius(points: Tensor, k: int) -> Tensor:
     """Distance of each point to its k-th neighbour, itself left out → [N]."""
-    return torch.cat(
-        [torch.cdist(part, points).kthvalue(k + 1, dim=1).values for part in points.split(_CHUNK)]
-    )
+    chunks = points.split(CHUNK)
+    return torch.cat([torch.cdist(chunk, points).kthvalue(k + 1, dim=1).values for chunk in chunks])

@@ -16,40 +16,43 @@ some of them, so of features the outliers among held-out images are taken off, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.class_shift import AT_ONCE, COLUMNS, least_deviations, looks_of
+from cgan.quality.class_shift import BATCH, COLUMNS, describe, min_deviations
 
-# Above the limit of real images, so that what is hardly unusual is no outlier: of an honest generator's
-# drawings some 3 % have edges a little softer or harder than those of any real image.
+# The limit is so many times as large as what real images keep, so that what is hardly unusual is no outlier:
+# of an honest generator's drawings some 3 % have edges a little softer or harder than those of any real image
+# (docs/log.md, 2026-11-30, "a gate that sees a part of the drawings").
 MARGINS = {"numbers": 1.4, "pixels": 1.2, "features": 1.2, "tones": 1.4}
-SHOWN = {
+KIND_WORDS = {
     "numbers": "in brightness, contrast, place or edges",
     "pixels": "in their pixels",
     "features": "in the judge's features",
     "tones": "in having hardly more than two grey levels",
 }
 FOLDS = 5
-MOST = 500  # training images of a class that are looked at
-USUAL = 0.99  # the share of real images that is below the limit
-EXPLAINED, COMPONENTS = 0.95, 60  # of the variance, and how many components at most
-FEWEST = 10  # training images of a class: of less nothing is said
-LEAST_TONES = 1.0  # percent: no standard deviation is less
+MIN_TRAINING_IMAGES = 10  # of a class: with fewer nothing is said of it
+MAX_TRAINING_IMAGES = 500  # of a class, that models are fitted to
+LIMIT_QUANTILE = 0.99  # of training images' scores: so many are below the limit, before its margin
+# Principal components: as many as explain this part of the variance, and no more than MAX_COMPONENTS.
+EXPLAINED_VARIANCE, MAX_COMPONENTS = 0.95, 60
+MIN_TONES_DEVIATION = 1.0  # percent: no standard deviation counts as less
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is known of N images: `looks` float [N, columns] (`class_shift.looks_of`), `features` [N, 128],
-    `tones` [N, 1] (`tones_of`), labels [N]."""
+    """N images as they are scored: `descriptors` float [N, columns] (`class_shift.describe`), `features`
+    [N, 128], `tones` [N, 1] (`tones_of`), labels [N]."""
 
-    looks: Tensor
+    descriptors: Tensor
     features: Tensor
     tones: Tensor
     labels: Tensor
@@ -57,12 +60,19 @@ class Samples:
     @classmethod
     def of(cls, images: Tensor, features: Tensor, labels: Tensor) -> Samples:
         """The samples of images uint8 [N, C, H, W]."""
-        return cls(looks_of(images), features, tones_of(images), labels)
+        return cls(describe(images), features, tones_of(images), labels)
 
     def rows(self, kind: str) -> Tensor:
-        if kind in ("features", "tones"):
-            return Tensor(getattr(self, kind))
-        return self.looks[:, : len(COLUMNS)] if kind == "numbers" else self.looks[:, len(COLUMNS) :]
+        """A row for each image, of what the outlier score of this kind is computed from."""
+        match kind:
+            case "numbers":
+                return self.descriptors[:, : len(COLUMNS)]
+            case "pixels":
+                return self.descriptors[:, len(COLUMNS) :]
+            case "features":
+                return self.features
+            case _:
+                return self.tones
 
 
 class Excess(NamedTuple):
@@ -80,135 +90,169 @@ class Excess(NamedTuple):
 def outliers(
     drawn: Samples,
     training: Samples,
-    seen_labels: Tensor,
+    feature_labels: Tensor,
     heldout: Samples,
     shape: Sequence[int],
     classes: int,
 ) -> list[Excess]:
-    """The excess of every kind and class, the largest first. `shape` of the images: C, H, W; `seen_labels`:
-    of the training images that `training.features` are of, which may be some of them."""
-    least = least_deviations(shape, drawn.looks.shape[1])[: len(COLUMNS)].float()
+    """The excess of every kind and class, the largest first. `shape` of the images: C, H, W;
+    `feature_labels`: of the training images that `training.features` are of, which may be some of them."""
+    floor = min_deviations(shape, drawn.descriptors.shape[1])[: len(COLUMNS)].float()
+    fits: dict[str, _Fit] = {
+        "numbers": partial(_fit_mahalanobis, floor=floor),
+        "pixels": _fit_components,
+        "features": _fit_components,
+        "tones": _fit_tones,
+    }
     counts = {}
-    for kind, margin in MARGINS.items():
-        labels = seen_labels if kind == "features" else training.labels
-        fit = {"numbers": _numbers(least), "tones": _towards_two_levels}.get(kind, _remainder)
-        sets = (
+    for kind, fit in fits.items():
+        labels = feature_labels if kind == "features" else training.labels
+        sets = [
             (training.rows(kind), labels),
-            *((each.rows(kind), each.labels) for each in (drawn, heldout)),
-        )
-
-        def of_class(label: int) -> list[list[int]]:
-            return _beyond([rows[labels == label] for rows, labels in sets], fit, margin)  # noqa: B023
-
+            (drawn.rows(kind), drawn.labels),
+            (heldout.rows(kind), heldout.labels),
+        ]
+        count = partial(_count_outliers, sets, fit=fit, margin=MARGINS[kind])
         with parts_on_threads(available_threads()) as parallel:
-            counts[kind] = torch.tensor(list(parallel(of_class, range(classes))))
+            by_class = list(parallel(count, range(classes)))
+        counts[kind] = _Counts.of_classes(by_class)
     return sorted(_excesses(counts), key=lambda excess: -excess.low)
 
 
 def tones_of(images: Tensor) -> Tensor:
-    """How much of the variance that its brightness would have with two grey levels, the lightest and the
-    darkest, an image has: in percent, [N, 1]. With mean m of brightness from 0 to 1 these have m (1 − m)."""
-    return torch.cat([_tones(part) for part in images.split(AT_ONCE)])
+    """The variance of an image's brightness, in percent of what it would be if the image had its lightest and
+    its darkest grey level alone, [N, 1]: m (1 - m), with mean m of brightness from 0 to 1."""
+    return torch.cat([_tones(part) for part in images.split(BATCH)])
 
 
 def _tones(images: Tensor) -> Tensor:
     grey = images.float().mean(dim=1).flatten(1)
-    least, most = grey.aminmax(dim=1, keepdim=True)
-    brightness = (grey - least) / (most - least).clamp(min=1)
+    darkest, lightest = grey.aminmax(dim=1, keepdim=True)
+    brightness = (grey - darkest) / (lightest - darkest).clamp(min=1)
     mean = brightness.mean(dim=1, keepdim=True)
     variance = brightness.var(dim=1, correction=0, keepdim=True)
     return 100 * variance / (mean * (1 - mean)).clamp(min=1e-3)
 
 
-_Scoring = Callable[[Tensor], Tensor]  # rows [N, columns] → outlier scores [N]
-_Fit = Callable[[Tensor], _Scoring]  # to the rows of a class's training images
+_Score = Callable[[Tensor], Tensor]  # rows [N, columns] → outlier scores [N]
+_Fit = Callable[[Tensor], _Score]  # the rows of a class's training images → how others are scored
 
 
-def _numbers(least: Tensor) -> _Fit:
-    def fit(rows: Tensor) -> _Scoring:
-        mean = rows.mean(dim=0)
-        inverse = torch.linalg.inv(torch.cov(rows.T) + least.square().diag())
+def _fit_mahalanobis(rows: Tensor, floor: Tensor) -> _Score:
+    """`floor` [columns]: a standard deviation that is added to each column's own, as if independent."""
+    mean = rows.mean(dim=0)
+    inverse = torch.linalg.inv(torch.cov(rows.T) + floor.square().diag())
 
-        def score(others: Tensor) -> Tensor:
-            apart = others - mean
-            squares: Tensor = ((apart @ inverse) * apart).sum(dim=1)
-            return squares.clamp(min=0).sqrt()
+    def score(others: Tensor) -> Tensor:
+        centred = others - mean
+        squares: Tensor = ((centred @ inverse) * centred).sum(dim=1)
+        return squares.clamp(min=0).sqrt()
 
-        return score
-
-    return fit
+    return score
 
 
-def _towards_two_levels(rows: Tensor) -> _Scoring:
-    mean, deviation = rows.mean(), rows.std().clamp(min=LEAST_TONES)
-    # Softer drawings are what a short training makes, and have other signs.
+def _fit_tones(rows: Tensor) -> _Score:
+    mean, deviation = rows.mean(), rows.std().clamp(min=MIN_TONES_DEVIATION)
+    # One-sided: softer drawings are what a short training makes, and have other signs.
     return lambda others: ((others[:, 0] - mean) / deviation).clamp(min=0)
 
 
-def _remainder(rows: Tensor) -> _Scoring:
+def _fit_components(rows: Tensor) -> _Score:
+    """The length of what remains of an image without its projection on the principal components."""
     mean = rows.mean(dim=0)
-    apart = rows - mean
-    values, vectors = torch.linalg.eigh(apart @ apart.T)  # a row an image: fewer than pixels
+    centred = rows - mean
+    # The eigenvectors of the Gram matrix [N, N]: there are fewer images than pixels.
+    values, vectors = torch.linalg.eigh(centred @ centred.T)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    needed = int((values.cumsum(0) < EXPLAINED * values.sum()).sum()) + 1
-    count = max(1, min(needed, COMPONENTS, len(rows) // FOLDS))
-    components = vectors[:, :count].T @ apart / values[:count, None].sqrt().clamp(min=1e-6)
+    needed = int((values.cumsum(0) < EXPLAINED_VARIANCE * values.sum()).sum()) + 1
+    count = max(1, min(needed, MAX_COMPONENTS, len(rows) // FOLDS))
+    components = vectors[:, :count].T @ centred / values[:count, None].sqrt().clamp(min=1e-6)
 
     def score(others: Tensor) -> Tensor:
-        apart = others - mean
-        remainder: Tensor = apart - apart @ components.T @ components
+        centred = others - mean
+        remainder: Tensor = centred - centred @ components.T @ components
         return remainder.square().sum(dim=1).sqrt()
 
     return score
 
 
-def _beyond(sets: Sequence[Tensor], fit: _Fit, margin: float) -> list[list[int]]:
-    """How many of the training images of a class, and of each other set of its images, are outliers, and of
-    how many. Each image of these sets is scored by one of the models, in turn."""
-    own, *others = sets
-    if len(own) < FEWEST:
-        return [[0, 0]] * len(sets)
-    own = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))[:MOST]]
-    scores = [torch.zeros(len(rows)) for rows in (own, *others)]
+class _Count(NamedTuple):
+    outliers: int
+    images: int
+
+
+def _count_outliers(
+    sets: Sequence[tuple[Tensor, Tensor]], label: int, *, fit: _Fit, margin: float
+) -> list[_Count]:
+    """The outliers of a class in each of `sets`, rows and labels: of the training images first. Training
+    images are scored by models of the other folds, and images of the other sets by these models in turn."""
+    training, *others = (rows[labels == label] for rows, labels in sets)
+    if len(training) < MIN_TRAINING_IMAGES:
+        return [_Count(0, 0)] * len(sets)
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
+    training = training[order[:MAX_TRAINING_IMAGES]]
+    scores = [torch.zeros(len(rows)) for rows in (training, *others)]
     for fold in range(FOLDS):
-        left_out = torch.arange(len(own)) % FOLDS == fold
-        score = fit(own[~left_out])
-        for rows, found in zip((own, *others), scores, strict=True):
+        in_fold = torch.arange(len(training)) % FOLDS == fold
+        score = fit(training[~in_fold])
+        for rows, rows_scores in zip((training, *others), scores, strict=True):
             if len(rows) > fold:
-                found[fold::FOLDS] = score(rows[fold::FOLDS])
-    limit = margin * scores[0].quantile(USUAL, interpolation="higher")
-    return [[int((found > limit).sum()), len(found)] for found in scores]
+                rows_scores[fold::FOLDS] = score(rows[fold::FOLDS])
+    limit = margin * scores[0].quantile(LIMIT_QUANTILE, interpolation="higher")
+    return [_Count(int((found > limit).sum()), len(found)) for found in scores]
 
 
-def _excesses(counts: dict[str, Tensor]) -> list[Excess]:
-    """The excess of each kind and class, from counts int64 [classes, 3, 2]: outliers and images, of training,
-    drawn and held-out ones."""
-    z = NormalDist().inv_cdf(1 - 0.025 / sum(len(table) + 1 for table in counts.values()))
-    found = []
-    for kind, by_class in counts.items():
-        table = torch.cat([by_class.sum(dim=0)[None], by_class]).double()
-        if kind != "features":  # nothing has learnt how training images look
-            table[:, 0] += table[:, 2]
-        (real, _, most), (drawn, fewest, _) = (_shares(table[:, part], z) for part in (0, 1))
-        expected, reach = real, (most - real).square() + (drawn - fewest).square()
-        if kind == "features":  # by the held-out images of all classes, for one has few
-            unseen, _, beyond = _shares(table[:1, 2], z)
-            expected = (real + unseen - real[0]).clamp(min=0)
-            reach = reach + (beyond - unseen).square()
-        low = drawn - expected - reach.sqrt()
-        judged = table[:, :2, 1].amin(dim=1) > 0
-        labels = [None, *range(len(by_class))]
-        found += [
-            Excess(kind, labels[row], *values)
-            for row, values in enumerate(torch.stack([drawn, expected, low], dim=1).tolist())
-            if judged[row]
-        ]
-    return found
+@dataclass(frozen=True)
+class _Counts:
+    """Outliers and images, float64 [1 + classes, 2] each: of all classes together, and of each class."""
+
+    training: Tensor
+    drawn: Tensor
+    heldout: Tensor
+
+    @classmethod
+    def of_classes(cls, counts: Sequence[Sequence[_Count]]) -> Self:
+        """From the counts of each class, of training, drawn and held-out images."""
+        by_class = torch.tensor(counts)
+        return cls(*torch.cat([by_class.sum(dim=0)[None], by_class]).double().unbind(dim=1))
 
 
-def _shares(counts: Tensor, z: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Each share and the ends of Wilson's interval, from counts [N, 2]: so many of how many."""
+def _excesses(counts: Mapping[str, _Counts]) -> list[Excess]:
+    """The excesses of all kinds, of all classes together and of each class."""
+    comparisons = sum(len(of_kind.drawn) for of_kind in counts.values())
+    z = NormalDist().inv_cdf(1 - 0.025 / comparisons)  # Bonferroni
+    return [
+        excess for kind, of_kind in counts.items() for excess in _excesses_of_kind(kind, of_kind, z)
+    ]
+
+
+def _excesses_of_kind(kind: str, counts: _Counts, z: float) -> Iterator[Excess]:
+    drawn, training = counts.drawn, counts.training
+    if (
+        kind != "features"
+    ):  # nothing has learnt how training images look: held-out ones are like them
+        training = training + counts.heldout
+    real, _, real_high = _wilson(training, z)
+    share, share_low, _ = _wilson(drawn, z)
+    # The ends of the interval of a difference, by Newcombe's method (`intervals.difference_interval`).
+    half_widths = (real_high - real).square() + (share - share_low).square()
+    if kind == "features":  # by the held-out images of all classes, for one has few
+        unseen, _, unseen_high = _wilson(counts.heldout[:1], z)
+        real = (real + unseen - real[0]).clamp(min=0)
+        half_widths = half_widths + (unseen_high - unseen).square()
+    low = share - real - half_widths.sqrt()
+    has_images = (training[:, 1] > 0) & (drawn[:, 1] > 0)
+    labels = [None, *range(len(low) - 1)]
+    rows = zip(labels, share.tolist(), real.tolist(), low.tolist(), has_images, strict=True)
+    for label, share_of_class, real_of_class, low_of_class, is_known in rows:
+        if is_known:
+            yield Excess(kind, label, share_of_class, real_of_class, low_of_class)
+
+
+def _wilson(counts: Tensor, z: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The shares and the ends of their Wilson intervals (`metrics.wilson_interval`), from counts [N, 2] of
+    outliers and images."""
     part, total = counts[:, 0], counts[:, 1].clamp(min=1)
     centre = (part + z * z / 2) / (total + z * z)
-    half = z / (total + z * z) * (part * (total - part) / total + z * z / 4).sqrt()
-    return part / total, centre - half, centre + half
+    half_width = z / (total + z * z) * (part * (total - part) / total + z * z / 4).sqrt()
+    return part / total, centre - half_width, centre + half_width

@@ -8,19 +8,21 @@ from typing import Any
 from cgan.evaluation import METRICS, Evaluation, Score
 from cgan.text import percent
 
-WIDE = 0.05
-WEAK = 0.9  # a judge that is right on fewer real images says little of drawings
+WIDE_INTERVAL = (
+    0.05  # of real images' accuracy, from end to end: above, the line gives the interval
+)
+WEAK_JUDGE_ACCURACY = 0.9  # a judge that is right on fewer real images says little of drawings
 
 
 def quality_line(evaluation: Evaluation, training_s: float | None = None) -> str:
     """`Legible: 99.4 % (real images 98.6 %, less typical and so harder). Varied: 96 % of real images. Weakest
-    class: 9 (94 % as diverse as real images). No near copies. Trained in 24 s.` What a weak judge says comes
-    last."""
+    class: 9 (94 % as diverse as real images). No near copies. Trained in 24 s.` The word of a weak
+    judge comes last."""
     parts, reason = [], evaluation.not_measurable
     if reason:
         parts.append(f"What the drawings are worth is not measurable: {reason}")
     accuracy = _beside_real(evaluation, "conditional_accuracy")
-    weak = accuracy is not None and accuracy[1] < WEAK
+    weak = accuracy is not None and accuracy[1] < WEAK_JUDGE_ACCURACY
     if accuracy and not weak:
         parts.append(f"Legible: {_legible(evaluation.score('conditional_accuracy'), *accuracy)}")
     if weak and (pair := _beside_real(evaluation, "gan_train_accuracy")):
@@ -46,9 +48,11 @@ def quality_line(evaluation: Evaluation, training_s: float | None = None) -> str
 
 def _legible(score: Score, value: float, real: float) -> str:
     low, high = score.real_interval or (0, 0)
-    # Few held-out images say little of what real ones get.
-    between = f", between {100 * low:.0f} and {percent(high, 0)}" * (high - low > WIDE)
-    harder = ", less typical and so harder" * (value > real)
+    between = harder = ""
+    if high - low > WIDE_INTERVAL:  # few held-out images say little of what real ones get
+        between = f", between {100 * low:.0f} and {percent(high, 0)}"
+    if value > real:
+        harder = ", less typical and so harder"
     words = f"{percent(value)} (real images {percent(real)}{between}{harder})"
     if value and (constant := score.details.get("constant", 0.0)) > value / 2:
         words += f" (the same answer for all: {percent(constant, 0)})"
@@ -56,7 +60,7 @@ def _legible(score: Score, value: float, real: float) -> str:
 
 
 def _beside_real(evaluation: Evaluation, key: str) -> tuple[float, float] | None:
-    """A metric, and what real images get; None where one of them is not known."""
+    """The value of a metric, and that of real images; None where one of them is not known."""
     score = evaluation.score(key)
     if score.value is None or score.real is None or not math.isfinite(score.value):
         return None
@@ -65,10 +69,10 @@ def _beside_real(evaluation: Evaluation, key: str) -> tuple[float, float] | None
 
 @dataclass(frozen=True, order=True)
 class Weakness:
-    """What a class clearly has less of than real images: the `part` that it has, at the near ends of the
-    intervals of both."""
+    """An accuracy or diversity in which a class is clearly behind real images. `fraction`: of that of real
+    images, at the near ends of the intervals of both."""
 
-    part: float
+    fraction: float
     label: int
     words: str
 
@@ -88,7 +92,7 @@ def weaknesses(evaluation: Evaluation) -> list[Weakness]:
             words = f"{percent(row.diversity or 0.0, 0)} as diverse as real images"
             of_class.append(Weakness(row.diversity_interval[1], label, words))
         found += sorted(of_class)[:1]
-    return sorted(weakness for weakness in found if weakness.part < 1)
+    return sorted(weakness for weakness in found if weakness.fraction < 1)
 
 
 def weakest_class(evaluation: Evaluation) -> str:
@@ -137,7 +141,7 @@ def fewer_judged(evaluation: Evaluation, samples: int) -> str:
 
 
 def stated_evaluation(facts: dict[str, Any]) -> Evaluation | None:
-    """What a file says of its quality, as the package's own does; None where it says nothing."""
+    """The evaluation that a generator's file states, as the package's own does; None where it states none."""
     if not (quality := facts.get("quality")):
         return None
     intervals = {"conditional_accuracy": tuple(quality["conditional_accuracy_interval_95"])}
@@ -151,7 +155,7 @@ def stated_evaluation(facts: dict[str, Any]) -> Evaluation | None:
 
 def class_table(evaluation: Evaluation) -> list[list[Any]]:
     """Each class by itself, beside real images; a header first. Empty cells where nothing is known: a
-    distance takes `distances.LEAST_FOR_DISTANCE` held-out images of the class."""
+    distance takes `distances.MIN_DISTANCE_IMAGES` held-out images of the class."""
     columns = {
         "accuracy": "accuracy",
         "judge on real images": "real_accuracy",

@@ -15,8 +15,8 @@ from cgan.contact_sheet import with_names
 from cgan.images import Images
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import Picture, draw, image_grid, to_uint8
-from cgan.quality.judge import Judge, look
-from cgan.quality.metrics import diversity, frechet_distance, wilson_interval
+from cgan.quality.judge import Judge, predict
+from cgan.quality.metrics import deviation_by_class, frechet_distance, wilson_interval
 from cgan.text import percent
 from cgan.training.state import PROBE_METRICS, Record, TrainState
 
@@ -62,19 +62,19 @@ class ProbeMonitor:
         if len(present_classes) > MAX_DIVERSITY_CLASSES:
             more = diversity_classes.repeat(PROBE_DRAWINGS // MAX_DIVERSITY_CLASSES)
             self.labels = torch.cat([self.labels, more])
-        self.real_features = look(judge, pixels[order[: 2 * PROBE_DRAWINGS]]).features
+        self.real_features = predict(judge, pixels[order[: 2 * PROBE_DRAWINGS]]).features
         per_class = 2 * PROBE_DRAWINGS // max(1, len(diversity_classes))
         rows_by_class = [order[labels[order] == label][:per_class] for label in diversity_classes]
         rows = torch.cat(rows_by_class) if rows_by_class else order[:0]
-        features = look(judge, pixels[rows]).features
-        self.real_diversity = diversity(features, labels[rows], data.classes)
+        features = predict(judge, pixels[rows]).features
+        self.real_diversity = deviation_by_class(features, labels[rows], data.classes)
         self.worst_class = 0  # the least diverse class in the last probe
 
     def probe(self, generator: GeneratorNetwork) -> dict[str, float]:
         """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
         device = next(generator.parameters()).device
-        judged = look(self.judge, draw(generator, self.labels, self.seed, device))
-        drawn_diversity = diversity(judged.features, self.labels, len(self.names))
+        judged = predict(self.judge, draw(generator, self.labels, self.seed, device))
+        drawn_diversity = deviation_by_class(judged.features, self.labels, len(self.names))
         relative = {0: 1.0}  # where no class has real images that differ: nothing can collapse
         if any(real > 0 for real in self.real_diversity):
             pairs = enumerate(zip(drawn_diversity, self.real_diversity, strict=True))

@@ -27,7 +27,7 @@ from cgan.model.model_file import load_generator
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import JudgeParams
 from cgan.pipeline.params_file import load_params
-from cgan.quality.judge import Judge, look, silent
+from cgan.quality.judge import Judge, predict, silent
 from cgan.usefulness import evidence
 
 RECIPE = JudgeParams(total_kimg=2.0, batch_size=32, peak_lr=0.2, width=8, seed=1)
@@ -57,7 +57,7 @@ def test_what_the_judge_does_not_believe_is_drawn_again_or_refused() -> None:
     judge = Judge(3, 1, 4).eval().requires_grad_(False)
     asked = torch.arange(30) % 3
     images, sure = fill_classes(network, judge, asked, seed=5)
-    probabilities = look(judge, images).logits.softmax(dim=1)[torch.arange(30), asked]
+    probabilities = predict(judge, images).logits.softmax(dim=1)[torch.arange(30), asked]
     torch.testing.assert_close(sure, probabilities)
     limit = min(float(sure[asked == label].median()) for label in range(3))
     assert bool((sure < limit).any())
@@ -276,7 +276,7 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
     found = rounds[0].outcome(progress)  # type: ignore[arg-type]
     assert set(found.right) == {*METHODS, *BASELINES} and len(steps) == len(METHODS)
     assert steps[0] == "seed 1 of 3, classifier 1 of 6"
-    predicted = look(
+    predicted = predict(
         rounds[0].classifier("repeated", partial(silent, "")), test.tensors.pixels
     ).classes
     right = [

@@ -18,7 +18,7 @@ from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.evaluation import evaluate
-from cgan.quality.judge import look, train_judge
+from cgan.quality.judge import predict, train_judge
 from cgan.training import batches
 from cgan.training.loop import train
 from cgan.training.monitoring import ProbeMonitor
@@ -142,7 +142,7 @@ def a_step_with_labels_on_the_host() -> None:
 def a_judge_that_was_left_behind() -> None:
     judge = train_judge(DATA, RECIPE, DEVICE, torch.float32)
     judge.head.to(CPU)
-    look(judge, HELD.tensors.pixels)
+    predict(judge, HELD.tensors.pixels)
 
 
 def latents_of_the_hosts_generator() -> None:

@@ -8,7 +8,7 @@ from synthetic import sample_digits
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.quality.class_shift import ENOUGH, Moments, largest_shifts
+from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, largest_shifts
 
 IMAGES, LABELS = sample_digits()
 ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
@@ -55,7 +55,7 @@ def test_a_change_of_one_class_is_named_and_the_others_are_as_they_were(
     assert back[3].words != found[3].words
 
 
-@pytest.mark.parametrize(("per_class", "most"), [(ENOUGH, 0.5), (20, 0.3), (100, 0.05)])
+@pytest.mark.parametrize(("per_class", "most"), [(MIN_CLASS_IMAGES, 0.5), (20, 0.3), (100, 0.05)])
 def test_parts_of_one_data_set_differ_by_chance_alone(per_class: int, most: float) -> None:
     random = torch.Generator().manual_seed(0)
     for _ in range(5):
@@ -82,7 +82,7 @@ def test_a_patch_in_photographs_of_any_brightness_is_seen_by_its_edge() -> None:
 
 
 def test_fewer_images_than_show_anything_show_nothing() -> None:
-    for few, seen in ((ENOUGH - 1, False), (ENOUGH, True)):
+    for few, seen in ((MIN_CLASS_IMAGES - 1, False), (MIN_CLASS_IMAGES, True)):
         rows = (LABELS == 3).nonzero()[:few, 0]
         found = largest_shifts(
             moments(rows, lambda images: 255 - images), moments(KNOWN), (1, 28, 28)

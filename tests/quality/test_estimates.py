@@ -52,8 +52,8 @@ def estimates_of(
     evaluation_set: EvaluationSet, features: Tensor, right: Tensor
 ) -> dict[str, Estimate]:
     """As if the judge saw these features, and named the class where `right` says so."""
-    prediction = Prediction(features, torch.eye(3)[(evaluation_set.asked + ~right) % 3])
-    sets = set_estimates(evaluation_set, features[evaluation_set.rows])
+    prediction = Prediction(features, torch.eye(3)[(evaluation_set.drawn_labels + ~right) % 3])
+    sets = set_estimates(evaluation_set, features[evaluation_set.rows_in_mix])
     return {**accuracy_estimates(evaluation_set, prediction), **sets}
 
 

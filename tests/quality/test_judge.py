@@ -23,7 +23,7 @@ from cgan.quality.judge import (
     _augmented,
     accuracy,
     load_judge,
-    look,
+    predict,
     train_judge,
 )
 
@@ -76,7 +76,7 @@ def test_verdicts_are_of_what_the_head_reads_and_do_not_depend_on_the_company(
     judge: Judge, digits: Images
 ) -> None:
     images = digits.tensors.pixels[:70].clone()
-    verdict, apart = look(judge, images), look(judge, images, batch=9)
+    verdict, apart = predict(judge, images), predict(judge, images, batch=9)
     assert torch.equal(images, digits.tensors.pixels[:70])
     assert verdict.features.shape == (70, FEATURES) and verdict.features.min() >= 0
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_every_image_size_and_number_can_be_judged() -> None:
         data = tiny(side, channels)
         few = dataset(data.tensors.pixels[:images], data.tensors.labels[:images], 3)
         judge = train_judge(few, params_of(total_kimg=0.032), CPU, torch.float32)
-        assert look(judge, few.tensors.pixels).logits.isfinite().all()
+        assert predict(judge, few.tensors.pixels).logits.isfinite().all()
 
 
 def test_bfloat16_trains_float32_weights_and_is_no_float32() -> None:

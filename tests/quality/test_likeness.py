@@ -99,7 +99,7 @@ def test_f88_the_nearest_are_of_the_same_class_whatever_the_blocks(
     by, at = apart.topk(2, dim=1, largest=False)
     at[by.isinf()] = -1
     for block in (64 * 7, 10**9):
-        monkeypatch.setattr(likeness, "_BLOCK", block)
+        monkeypatch.setattr(likeness, "MAX_BLOCK_PIXELS", block)
         found = nearest(images, labels, reference, reference_labels, 2)
         torch.testing.assert_close(found[0], by)
         assert torch.equal(found[1], at)
@@ -181,7 +181,7 @@ def test_real_images_are_at_the_floor_of_copies(
     random = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     first, second = map(held.at, random.split(500))
     found = find_replicas(first.tensors.pixels, first.tensors.labels, train, second, seed=1)
-    monkeypatch.setattr(likeness, "ENOUGH", 500)  # the held-out ones alone
+    monkeypatch.setattr(likeness, "MIN_REAL_COMPARED", 500)  # the held-out ones alone
     back = find_replicas(second.tensors.pixels, second.tensors.labels, train, first, seed=0)
     for each in (found, back):
         assert each.real == pytest.approx(0.015, abs=0.01)

@@ -30,9 +30,9 @@ from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.pipeline.inputs import Inputs
 from cgan.quality import distances, estimates, evaluation, likeness
 from cgan.quality.accuracies import accuracy_of_all, gan_train
-from cgan.quality.conditions import Conditions, classes_asked
+from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.distances import (
-    LEAST_FOR_DISTANCE,
+    MIN_DISTANCE_IMAGES,
     distance_estimates,
     distances_of_training,
     kernel_distances,
@@ -40,23 +40,23 @@ from cgan.quality.distances import (
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluation import evaluate
 from cgan.quality.intervals import difference_interval
-from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
+from cgan.quality.judge import Judge, accuracy, predict, save_judge, train_judge
 from cgan.quality.likeness import find_replicas
 from cgan.quality.memorisation import memorisation_bias, unbiased
 from cgan.quality.metrics import (
     NEIGHBOURS,
     accuracy_of_guesses,
     conditional_accuracy,
-    diversity,
+    deviation_by_class,
     frechet_distance,
-    in_mix,
     mean_share,
+    rows_in_class_mix,
     wilson_interval,
 )
 from cgan.quality.neighbours import (
     MAX_BLOCKS,
-    manifold,
     neighbour_estimates,
+    neighbour_values,
     neighbours_of_training,
 )
 from cgan.quality.table import (
@@ -79,7 +79,7 @@ PARAMS = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.0, seed=1)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicates and copies are not what is tested here, and take most of the time of an evaluation."""
     monkeypatch.setattr(estimates, "REPLICATES", 20)
-    monkeypatch.setattr(likeness, "AT_MOST", 8)
+    monkeypatch.setattr(likeness, "MAX_COMPARED", 8)
 
 
 def test_confusion_has_a_row_for_each_class_asked_and_a_column_for_each_judged() -> None:
@@ -105,12 +105,12 @@ def test_an_interval_of_a_mean_of_classes_is_wilsons_of_one_and_holds_the_truth_
 
 def test_a_part_in_the_mix_of_another_set_is_as_large_as_the_rarest_class_allows() -> None:
     labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 10)
-    rows = in_mix(labels, torch.tensor([8, 1, 0]))
+    rows = rows_in_class_mix(labels, torch.tensor([8, 1, 0]))
     assert torch.bincount(labels[rows], minlength=3).tolist() == [10, 1, 0]
     assert sorted(rows.tolist()) == [*range(10), 10], "the first of each class"
     assert 3 <= rows.tolist().index(10) <= 7, "in the middle, not at the end"
     in_turn = torch.arange(30) % 3
-    assert in_mix(in_turn, torch.tensor([5, 5, 5])).tolist() == list(range(30))
+    assert rows_in_class_mix(in_turn, torch.tensor([5, 5, 5])).tolist() == list(range(30))
 
 
 def test_wilson_interval_has_published_values() -> None:
@@ -126,7 +126,7 @@ def points(count: int, dimension: int, seed: int, mean: float = 0.0) -> Tensor:
 
 def test_both_distances_are_those_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fréchet's, and the kernel's with its 20 subsets, here of at most 100, of the same random numbers."""
-    monkeypatch.setattr(distances, "SUBSET_SIZE", 100)
+    monkeypatch.setattr(distances, "MAX_KERNEL_SUBSET", 100)
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -149,7 +149,7 @@ def test_both_distances_are_those_of_torchmetrics(monkeypatch: pytest.MonkeyPatc
 
 
 def means(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
-    return {key: float(values.mean()) for key, values in manifold(real, drawn, k).items()}
+    return {key: float(values.mean()) for key, values in neighbour_values(real, drawn, k).items()}
 
 
 def test_manifold_of_points_on_a_line_counts_as_worked_out_by_hand() -> None:
@@ -175,7 +175,7 @@ def test_diversity_is_the_total_deviation_of_each_class() -> None:
     features = torch.tensor([[0.0, 0.0], [2.0, 4.0], [7.0, 7.0], [7.0, 7.0], [5.0, 5.0]])
     labels = torch.tensor([0, 0, 1, 1, 2])
     # Class 0: variances 2 and 8. Class 2 has one image, class 3 none.
-    assert diversity(features, labels, 4) == pytest.approx([math.sqrt(10), 0, 0, 0])
+    assert deviation_by_class(features, labels, 4) == pytest.approx([math.sqrt(10), 0, 0, 0])
 
 
 # -- The report ----------------------------------------------------------------------------------------
@@ -234,9 +234,9 @@ def evaluation_of_all(inputs: Inputs, params: EvaluateParams, **others: Any) -> 
 
 
 def test_six_held_out_images_are_enough_for_every_metric_and_its_interval() -> None:
-    evaluation_set = conditions_of(tiny_inputs(held=2)).against
-    assert len(evaluation_set.labels) == 6
-    features = look(evaluation_set.judge, draws(0)[0]).features[evaluation_set.rows]
+    evaluation_set = conditions_of(tiny_inputs(held=2)).evaluation_set
+    assert len(evaluation_set.heldout_labels) == 6
+    features = predict(evaluation_set.judge, draws(0)[0]).features[evaluation_set.rows_in_mix]
     metrics = neighbour_estimates(evaluation_set, features, "drawn")
     for key in ("precision", "recall", "coverage", "density"):
         low, high = metrics[key].interval
@@ -246,7 +246,7 @@ def test_six_held_out_images_are_enough_for_every_metric_and_its_interval() -> N
 def test_a_class_with_few_held_out_images_has_no_distance_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(distances, "LEAST_FOR_DISTANCE", 4)
+    monkeypatch.setattr(distances, "MIN_DISTANCE_IMAGES", 4)
     few = held_out(tiny_inputs(12, 4), torch.tensor([0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11]))
     found = evaluation_of(few, draws(5))
     assert [row.distance is None for row in found.classes] == [False, True, False]
@@ -333,9 +333,11 @@ def test_real_images_that_the_judge_has_not_seen_get_the_score_of_real_images_at
 ):
     """Each metric within the interval of the difference; the judge's memorisation bias is not nothing."""
     inputs, drawn = memorised_digits()
-    evaluation_set = conditions_of(inputs, PARAMS.model_copy(update={"samples": 1000})).against
-    prediction, bias = look(evaluation_set.judge, drawn), memorisation_bias(evaluation_set)
-    features = prediction.features[evaluation_set.rows]
+    evaluation_set = conditions_of(
+        inputs, PARAMS.model_copy(update={"samples": 1000})
+    ).evaluation_set
+    prediction, bias = predict(evaluation_set.judge, drawn), memorisation_bias(evaluation_set)
+    features = prediction.features[evaluation_set.rows_in_mix]
     perfect = {
         **distance_estimates(evaluation_set, features, "drawn"),
         **neighbour_estimates(evaluation_set, features, "drawn"),
@@ -343,8 +345,10 @@ def test_real_images_that_the_judge_has_not_seen_get_the_score_of_real_images_at
     training = distances_of_training(evaluation_set), neighbours_of_training(evaluation_set)
     real = {key: each for part in training for key, each in unbiased(part, bias).items()}
     assert perfect.keys() == real.keys() == bias.keys()
-    assert len(drawn) == len(evaluation_set.asked) == 1000
-    mix = torch.bincount(evaluation_set.asked[evaluation_set.rows]) / len(evaluation_set.rows)
+    assert len(drawn) == len(evaluation_set.drawn_labels) == 1000
+    mix = torch.bincount(evaluation_set.drawn_labels[evaluation_set.rows_in_mix]) / len(
+        evaluation_set.rows_in_mix
+    )
     held = torch.bincount(inputs.held_out.tensors.labels) / len(inputs.held_out)
     assert torch.allclose(mix, held, atol=0.01)
     off, biased = [], []
@@ -353,7 +357,7 @@ def test_real_images_that_the_judge_has_not_seen_get_the_score_of_real_images_at
         off += [] if low <= 0 <= high else [key]
         biased += [] if estimate.interval[0] <= 0 <= estimate.interval[1] else [key]
     assert not off and biased, (off, biased)
-    known, found = evaluation_set.agreement, accuracy_of_all(evaluation_set, [prediction])
+    known, found = evaluation_set.judge_accuracy, accuracy_of_all(evaluation_set, [prediction])
     low, high = difference_interval(found.value, found.interval, known.value, known.interval)
     assert low <= 0 <= high
 
@@ -365,16 +369,18 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     """With more drawings than real images, and with fewer than were held out."""
     inputs, drawn = tiny_inputs(per_class, held), draws(5, 6)
     training, heldout, judge = inputs.train, inputs.held_out, inputs.judge
-    asked = classes_asked(3, PARAMS)
+    asked = labels_to_draw(3, PARAMS)
     count = min(len(asked), len(training))
     evaluation = evaluation_of(inputs, drawn)
     metrics, rows = evaluation.metrics, evaluation.classes
 
     random = torch.Generator().manual_seed(PARAMS.seed)
     order = torch.randperm(len(training), generator=random)
-    some = order[in_mix(training.tensors.labels[order], torch.ones(3, dtype=torch.int64))][:count]
+    some = order[
+        rows_in_class_mix(training.tensors.labels[order], torch.ones(3, dtype=torch.int64))
+    ][:count]
     images = (heldout.tensors.pixels, training.tensors.pixels[some], *drawn)
-    real, trained, first, second = (look(judge, each) for each in images)
+    real, trained, first, second = (predict(judge, each) for each in images)
 
     right = torch.cat([first.classes == asked, second.classes == asked]).double().mean().item()
     found = metrics["conditional_accuracy"]
@@ -393,14 +399,14 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     apart = abs(distances[0] - distances[1])
     assert fid.details["deviation"] == pytest.approx(apart / math.sqrt(2), rel=1e-4)
     bias = dict.fromkeys(METRICS, 0.0)
-    biases = memorisation_bias(conditions_of(inputs).against)
+    biases = memorisation_bias(conditions_of(inputs).evaluation_set)
     bias |= {key: estimate.value for key, estimate in biases.items()}
     of_real = frechet_distance(real.features, trained.features) - bias["fid_judge"]
     assert fid.real == pytest.approx(of_real, abs=1e-5)
     assert fid.value is not None and fid.interval and fid.interval[0] < fid.value < fid.interval[1]
     for score in metrics.values():
         assert sum(score.replicates) == pytest.approx(0, abs=0.01)
-    for label in range(3) if held > LEAST_FOR_DISTANCE else ():
+    for label in range(3) if held > MIN_DISTANCE_IMAGES else ():
         drawings = first.features[:count][asked[:count] == label]
         of_class = real.features[heldout.tensors.labels == label]
         assert rows[label].distance == pytest.approx(frechet_distance(of_class, drawings))
@@ -408,9 +414,9 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     assert metrics["kid_judge"].value == pytest.approx(torch.stack(kernel).mean().item())
     equal = min(count, len(heldout))
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(PARAMS.seed))
-    block = shuffled[in_mix(heldout.tensors.labels[shuffled], torch.ones(3, dtype=torch.int64))][
-        :equal
-    ]
+    block = shuffled[
+        rows_in_class_mix(heldout.tensors.labels[shuffled], torch.ones(3, dtype=torch.int64))
+    ][:equal]
     for key in ("precision", "recall", "density", "coverage"):
         values = []
         for features in (first.features, second.features, trained.features):
@@ -490,8 +496,8 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
 def weakest_of(report: dict[str, Any]) -> tuple[int, float]:
     """The label, and the part of real images' that the class has."""
     weakest, *others = weaknesses(of_json(report))
-    assert all(each.part >= weakest.part for each in others)
-    return weakest.label, weakest.part
+    assert all(each.fraction >= weakest.fraction for each in others)
+    return weakest.label, weakest.fraction
 
 
 def numbers_in(report: dict[str, Any], training_s: float | None = None) -> list[float]:
@@ -536,7 +542,7 @@ def test_the_judge_s_accuracy_on_the_test_set_stands_in_the_report() -> None:
     labels = torch.where(
         torch.arange(12) % 2 == 0, test.tensors.labels, (test.tensors.labels + 1) % 3
     )
-    named = look(inputs.judge, test.tensors.pixels).classes
+    named = predict(inputs.judge, test.tensors.pixels).classes
     right = (named == labels).double().mean().item()
     wrong = replace(test, labels=labels)
     on_test_set = evaluation_of_all(inputs, params, test=wrong).judge_on_test_set

@@ -7,7 +7,7 @@ import torch
 from synthetic import sample_digits
 from torch import Tensor
 
-from cgan.quality.outliers import MARGINS, Excess, Samples, _excesses, outliers, tones_of
+from cgan.quality.outliers import MARGINS, Excess, Samples, _Counts, _excesses, outliers, tones_of
 
 DIGITS, LABELS = sample_digits()
 ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
@@ -97,7 +97,7 @@ def test_a_class_of_few_images_is_judged_only_where_that_says_something() -> Non
     assert found(DIGITS[drawn], LABELS[drawn], known, ORDER[-200:])[0].low < LIMIT
 
 
-def counted(drawn: Tensor, share: float, heldout_share: float) -> dict[str, Tensor]:
+def counted(drawn: Tensor, share: float, heldout_share: float) -> dict[str, _Counts]:
     """Of 450 training, 1,000 drawn and 50 held-out images of ten classes, drawn int64 [10]."""
     of = torch.tensor([450, 1000, 50]).expand(10, 3)
     outside = torch.stack(
@@ -108,7 +108,8 @@ def counted(drawn: Tensor, share: float, heldout_share: float) -> dict[str, Tens
         ],
         dim=1,
     )
-    return dict.fromkeys(MARGINS, torch.stack([outside, of], dim=2))
+    counts = torch.stack([outside, of], dim=2)
+    return dict.fromkeys(MARGINS, _Counts.of_classes(counts.tolist()))
 
 
 def test_what_the_judge_memorised_is_taken_off_the_features_alone() -> None:
@@ -124,9 +125,13 @@ def test_of_honest_generators_one_in_twenty_has_a_class_with_more_outliers_at_mo
     of = torch.tensor([450, 1000, 50]).expand(10, 3).double()
     for _ in range(1000):
         counts = {
-            kind: torch.stack(
-                [torch.binomial(of, torch.full_like(of, 0.01), generator=random), of], dim=2
-            ).long()
+            kind: _Counts.of_classes(
+                torch.stack(
+                    [torch.binomial(of, torch.full_like(of, 0.01), generator=random), of], dim=2
+                )
+                .long()
+                .tolist()
+            )
             for kind in MARGINS
         }
         called += max(excess.low for excess in _excesses(counts)) > 0

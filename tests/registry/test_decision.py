@@ -25,8 +25,8 @@ from cgan.pipeline.registry.limits import check_limits, membership_check, outlie
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import Conditions
 from cgan.quality.estimates import REPLICATES, Estimate
-from cgan.quality.judge import look, train_judge
-from cgan.quality.metrics import Accuracy, accuracy_of, wilson_interval
+from cgan.quality.judge import predict, train_judge
+from cgan.quality.metrics import Accuracy, accuracy_from_confusion, wilson_interval
 from cgan.quality.outliers import Excess
 from cgan.readers.sources import mnist_sample
 from cgan.verdict import Check, Report, table_of
@@ -49,7 +49,7 @@ def right(hits: list[int], asked: list[int]) -> Accuracy:
     confusion[torch.arange(len(asked)), torch.arange(len(asked)) - 1] += (
         torch.tensor(asked) - confusion.diagonal()
     )
-    return accuracy_of(confusion)
+    return accuracy_from_confusion(confusion)
 
 
 ALL_RIGHT = right([1000, 1000], [1000, 1000])
@@ -81,7 +81,7 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
     model = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 4))
     params = EvaluateParams(samples=1500, draws=1, gan_train_kimg=0.0, seed=1)
     conditions, asked = Conditions.of(judge, training, heldout, params, [model]), labels[:1500]
-    assert torch.equal(conditions.asked, asked)
+    assert torch.equal(conditions.drawn_labels, asked)
 
     good = images[2000:3500]
     noisy, patched, repeated = good.clone(), good.clone(), good.clone()
@@ -98,7 +98,7 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
         (patched, {"drawn_shift", "outliers"}),
         (repeated, {"diversity"}),
     ):
-        eyes = look(judge, drawn)
+        eyes = predict(judge, drawn)
         found = conditions.measure([drawn], predictions=[eyes])
         decision = decide(found, None, appearance_of(drawn, eyes.features, conditions), LIMITS)
         checks, reasons = decision.checks, decision.reasons

@@ -153,7 +153,7 @@ def test_f52_copies_of_training_images_are_counted_and_real_ones_nobody_trained_
     for part in (setup.inputs.train, setup.inputs.held_out):
         rows = [(part.tensors.labels == label).nonzero()[:, 0] for label in range(part.classes)]
         picked = torch.stack([rows[label][:15] for label in range(part.classes)], dim=1).flatten()
-        drawn = part.tensors.pixels[picked.repeat(len(setup.conditions.asked))]
+        drawn = part.tensors.pixels[picked.repeat(len(setup.conditions.drawn_labels))]
 
         class Memory:
             def draw(self, labels: torch.Tensor, _seed: int, drawn: torch.Tensor = drawn) -> Any:

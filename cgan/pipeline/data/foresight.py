@@ -15,7 +15,7 @@ from cgan.page.drawn_facts import drawings_shown
 from cgan.params.sections import DataParams, JudgeParams, Params
 from cgan.pipeline.progress import seconds_a_step, seconds_of_training
 from cgan.project import RUN_PAGE
-from cgan.quality.conditions import classes_asked
+from cgan.quality.conditions import labels_to_draw
 from cgan.quality.judge import train_judge
 from cgan.readers.csv_report import of_each
 from cgan.readers.sources import read_by
@@ -132,7 +132,7 @@ def _seconds(training: Images, params: Params, choice: Choice) -> tuple[float, f
 def drawings_of_a_run(training: Images, params: Params, choice: Choice) -> int:
     """How many drawings evaluation, page and pictures take."""
     sampler = build_sampler(training, choice)
-    judged = classes_asked(training.classes, params.evaluate, sampler.seconds_per_drawing)
+    judged = labels_to_draw(training.classes, params.evaluate, sampler.seconds_per_drawing)
     sheets = training.classes * (params.render.columns + COLUMNS)
     return params.evaluate.draws * len(judged) + drawings_shown(sampler) + sheets
 

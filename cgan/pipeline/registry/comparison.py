@@ -100,7 +100,7 @@ class Difference:
 def _joint_interval(estimate: Estimate, count: int) -> Interval:
     """The estimate's interval, at 95 % for `count` of them together (Bonferroni)."""
     replicates = estimate.replicates
-    reach = critical_t(len(replicates) - 1, many=count) * float(replicates.std())
+    reach = critical_t(len(replicates) - 1, comparisons=count) * float(replicates.std())
     return estimate.value - reach, estimate.value + reach
 
 
@@ -131,4 +131,4 @@ def diversity_checks(challenger: Evaluation, champion: Evaluation, least: float)
 def _diversity(row: ClassScores) -> Estimate | None:
     if row.diversity is None:
         return None
-    return Estimate.centred(row.diversity, row.diversity_replicates)
+    return Estimate.from_deviations(row.diversity, row.diversity_replicates)

@@ -18,8 +18,8 @@ from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.registry.limits import maximum_check, shift_check
 from cgan.pipeline.registry.reference import Reference, all_images, fingerprints
-from cgan.quality.class_shift import ENOUGH, Moments, largest_shifts
-from cgan.quality.judge import look
+from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, largest_shifts
+from cgan.quality.judge import predict
 from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
 from cgan.text import percent
 from cgan.verdict import Check
@@ -51,7 +51,7 @@ def data_checks(
         shifts += largest_shifts(looks_of_new, reference.looks, shape)
         order = torch.randperm(len(new), generator=torch.Generator().manual_seed(0))
         judged = new[order][:MAX_JUDGED]
-        predictions = look(reference.judge, images[judged])
+        predictions = predict(reference.judge, images[judged])
         features = Moments.of([predictions.features], labels[judged], classes)
         shifts += largest_shifts(features, reference.features)
         checks += agreement_checks(
@@ -113,7 +113,7 @@ def agreement_checks(
     columns = (confusion.diagonal(), confusion.sum(dim=1), correct, total)
     counts = zip(*(column.tolist() for column in columns), strict=True)
     classes = [_Agreement(label, *row) for label, row in enumerate(counts)]
-    compared = [each for each in classes if each.images >= ENOUGH and each.images_before]
+    compared = [each for each in classes if each.images >= MIN_CLASS_IMAGES and each.images_before]
     if not compared:
         return []
     now, (_, most_now) = mean_share([(each.agreed, each.images) for each in compared])

@@ -26,7 +26,7 @@ from cgan.project import GENERATOR
 from cgan.quality.class_shift import Moments, largest_shifts
 from cgan.quality.conditions import Conditions
 from cgan.quality.estimates import REPLICATES
-from cgan.quality.judge import look
+from cgan.quality.judge import predict
 from cgan.quality.outliers import Samples, outliers
 from cgan.verdict import Report, table_of
 
@@ -132,12 +132,12 @@ def judge(report: Report, setup: GateSetup, params: Params) -> str:
     """Evaluate both generators under the same conditions: the verdict, `passed` or `blocked`. Reasons,
     numbers and tables go into the report."""
     conditions = setup.conditions
-    drawings = setup.inputs.model.draw(conditions.asked, conditions.params.seed)
-    predictions = look(conditions.judge, drawings)
+    drawings = setup.inputs.model.draw(conditions.drawn_labels, conditions.params.seed)
+    predictions = predict(conditions.judge, drawings)
     challenger = conditions.measure([drawings], predictions=[predictions])
     champion = None
     if setup.champion:
-        drawn_by_champion = setup.champion.draw(conditions.asked, conditions.params.seed)
+        drawn_by_champion = setup.champion.draw(conditions.drawn_labels, conditions.params.seed)
         champion = conditions.measure([drawn_by_champion])
         report.facts["champion_measured"] = _values(champion)
     appearance = appearance_of(drawings, predictions.features, conditions)
@@ -173,21 +173,19 @@ def _values(evaluation: Evaluation) -> dict[str, float]:
 
 
 def appearance_of(drawings: Tensor, features: Tensor, conditions: Conditions) -> Appearance:
-    """How drawings uint8 [N, C, H, W] of the classes `asked` look beside real images; `features` [N, 128]: in
-    the judge's eyes."""
+    """How drawings uint8 [N, C, H, W] of the conditions' classes look beside real images; `features`
+    [N, 128]: in the judge's eyes."""
     shape, classes = drawings.shape[1:], conditions.train.classes
-    judged, train, held_out = (
-        conditions.against,
-        conditions.train.tensors,
-        conditions.held_out.tensors,
-    )
-    drawn = Samples.of(drawings, features, conditions.asked)
-    trained_on = Samples.of(train.pixels, judged.trained, train.labels)
-    unseen = Samples.of(held_out.pixels, judged.real.features, held_out.labels)
+    train, held_out = conditions.train.tensors, conditions.held_out.tensors
+    evaluation_set = conditions.evaluation_set
+    drawn = Samples.of(drawings, features, conditions.drawn_labels)
+    trained_on = Samples.of(train.pixels, evaluation_set.training_features, train.labels)
+    unseen = Samples.of(held_out.pixels, evaluation_set.heldout.features, held_out.labels)
     looks_of_drawn, looks_of_real = (
-        Moments.of([samples.looks], samples.labels, classes) for samples in (drawn, trained_on)
+        Moments.of([samples.descriptors], samples.labels, classes)
+        for samples in (drawn, trained_on)
     )
     return Appearance(
         largest_shifts(looks_of_drawn, looks_of_real, shape),
-        outliers(drawn, trained_on, judged.trained_labels, unseen, shape, classes),
+        outliers(drawn, trained_on, evaluation_set.training_labels, unseen, shape, classes),
     )

@@ -21,7 +21,7 @@ from cgan.quality.class_shift import Shift
 from cgan.quality.estimates import Estimate
 from cgan.quality.intervals import clearly_short, falls_short
 from cgan.quality.metrics import wilson_interval
-from cgan.quality.outliers import SHOWN, Excess
+from cgan.quality.outliers import KIND_WORDS, Excess
 from cgan.text import listed, percent
 from cgan.verdict import Check
 
@@ -30,12 +30,12 @@ ValueAndInterval = tuple[float, Interval]
 
 def estimate_of_drawings(score: Score) -> Estimate:
     assert score.value is not None
-    return Estimate.centred(score.value, score.replicates)
+    return Estimate.from_deviations(score.value, score.replicates)
 
 
 def estimate_of_real(score: Score) -> Estimate:
     assert score.real is not None
-    return Estimate.centred(score.real, score.real_replicates)
+    return Estimate.from_deviations(score.real, score.real_replicates)
 
 
 def score_of_drawings(score: Score) -> ValueAndInterval | None:
@@ -285,7 +285,7 @@ def outlier_check(found: Sequence[Excess], limit: float, class_names: Sequence[s
             whose = "all classes" if excess.label is None else f"class {class_names[excess.label]}"
             far.append(
                 f"{percent(excess.share)} of the drawings of {whose} look like no training image of theirs, "
-                f"{SHOWN[excess.kind]} (of real images {percent(excess.real)})"
+                f"{KIND_WORDS[excess.kind]} (of real images {percent(excess.real)})"
             )
     what = "drawings of a class that look like no real image of it, beyond what chance explains"
     value = max(0.0, found[0].low) if found else 0.0

@@ -71,13 +71,13 @@ def save_reference(
     """Store at the version's run what `Reference.load` reads."""
     images, labels = all_images(inputs)
     classes, held_out_labels = inputs.held_out.classes, inputs.held_out.tensors.labels
-    judged = conditions.against
+    evaluation_set = conditions.evaluation_set
     looks = Moments.of_images(images, labels, classes)
-    features = Moments.of([judged.real.features], held_out_labels, classes)
+    features = Moments.of([evaluation_set.heldout.features], held_out_labels, classes)
     tensors = {
         **{f"looks.{key}": value for key, value in vars(looks).items()},
         **{f"seen.{key}": value for key, value in vars(features).items()},
-        "right": judged.agreement.confusion.diagonal(),
+        "right": evaluation_set.judge_accuracy.confusion.diagonal(),
         "fingerprints": fingerprints(images, labels),
     }
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
