@@ -69,7 +69,7 @@ class Page:
 
     def _ask(self, method: str, **params: Any) -> Any:
         number = self._send(method, getattr(self, "_session", None), **params)
-        while (message := self._receive(60)).get("id") != number:
+        while (message := self._receive(120)).get("id") != number:
             pass
         assert "error" not in message, f"{method}: {message['error']}"
         return message["result"]
@@ -104,7 +104,7 @@ class Page:
         """Go there, and don't wait."""
         self._ask("Page.navigate", url=address)
 
-    def open(self, address: str, words: str = "", patience_s: float = 60) -> None:
+    def open(self, address: str, words: str = "", patience_s: float = 120) -> None:
         """Go there, and wait until `words` stand on the page."""
         self.start(address)
         self.look(0.3)
@@ -116,7 +116,7 @@ class Page:
         found = self._ask("Runtime.evaluate", expression=code, returnByValue=True)
         return found["result"].get("value")
 
-    def until(self, code: str, patience_s: float = 30) -> Any:
+    def until(self, code: str, patience_s: float = 120) -> Any:
         """The value of an expression, once it is true."""
         deadline = time.monotonic() + patience_s
         while not (found := self.run(code)):
@@ -214,7 +214,7 @@ def browsing(
     try:
         address = profile / "DevToolsActivePort"
         started = lambda: address.is_file() and "\n" in address.read_text()  # noqa: E731
-        wait_until(lambda: started() or process.poll() is not None, 60)
+        wait_until(lambda: started() or process.poll() is not None)
         assert process.poll() is None, (profile / "stderr").read_text()
         port, path = address.read_text().split()
         with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as socket:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from browser import Page, browsing
-from conftest import ROOT, free_port, run
+from conftest import ROOT, free_port, run, wait_until
 from PIL import Image
 from toy_project import commit
 from tracked import log_steps, mlflow_server, training
@@ -41,9 +41,12 @@ def test_the_browser_sees_what_a_page_asks_of_other_hosts(tmp_path: Path) -> Non
     )
     with browsing(tmp_path / "profile") as page:
         page.open(f"file://{tmp_path}/page.html", "There")
-        page.look(PATIENCE_S)
-        hosts = {str(urlsplit(url).hostname).partition(".")[0] for url in page.elsewhere()}
-    assert hosts == {"picture", "worker", "shared", "text", "socket"}
+
+        def hosts() -> set[str]:
+            page.look(0.1)
+            return {str(urlsplit(url).hostname).partition(".")[0] for url in page.elsewhere()}
+
+        wait_until(lambda: hosts() == {"picture", "worker", "shared", "text", "socket"})
 
 
 def test_the_pages_of_our_servers_ask_no_other_host(
@@ -63,9 +66,9 @@ def test_the_pages_of_our_servers_ask_no_other_host(
         list(production.up(root, ports))
         prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports.values())
         picture = {"type": "markdown", "key": "grid", "data": "![Nine](data:image/png;base64,AAAA)"}
-        artifact = httpx.post(f"{prefect}/api/artifacts/", json=picture).json()["id"]
+        artifact = httpx.post(f"{prefect}/api/artifacts/", json=picture, timeout=60).json()["id"]
         named = {"experiment_id": "0", "run_name": "best"}
-        made = httpx.post(f"{mlflow}/api/2.0/mlflow/runs/create", json=named, timeout=30)
+        made = httpx.post(f"{mlflow}/api/2.0/mlflow/runs/create", json=named, timeout=60)
         run_id = made.json()["run"]["info"]["run_id"]
         pages = {
             f"{prefect}/": "Dashboard",
@@ -127,13 +130,12 @@ def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(ro
         for genai in ("Prompts", "Evaluation runs"):
             assert genai not in page.run("document.body.innerText")
         page.open(mlflow_page(site, *place), "0.98765")
-        page.look(2 * PATIENCE_S)
-        assert page.run(pictures) == 1, "a drawing of each class, in the description"
+        page.until(f"{pictures} === 1")  # a drawing of each class, in the description
         page.open("about:blank")
         metrics = mlflow_page(site, *place).replace("?", "/model-metrics?")
         page.open(metrics, "A first look")
-        page.look(2 * PATIENCE_S)
-        assert page.run(pictures) == 2, "at the end, and by step"
+        page.until(f"{pictures} === 2")  # at the end, and by step
+        page.look(PATIENCE_S)
         assert page.elsewhere() == []
 
 

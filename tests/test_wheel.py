@@ -53,7 +53,7 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(
             assert server.stdout
             words = server.stdout.readline()
             assert " serves digits " in words
-            wait_until(lambda: answers(f"{words.split()[0]}/healthz"), 60)
+            wait_until(lambda: answers(f"{words.split()[0]}/healthz"))
             drawn = httpx.get(f"{words.split()[0]}/draw?text=2024&seed=7", timeout=60)
             assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
         finally:

@@ -30,7 +30,7 @@ with open("attempts.log", "a") as log:
     print(stage, os.environ.get("MLFLOW_RUN_CONTEXT", "{}"), file=log)
 print(f"{stage}: process {os.getpid()} of {sys.executable}")
 if os.environ.get("SLOW") == stage:
-    for second in range(int(os.environ.get("SECONDS", 30)) * 10):
+    for second in range(int(os.environ.get("SECONDS", 300)) * 10):
         print(f"{stage}: step {second}")
         time.sleep(0.1)
         if Path("enough").exists():

@@ -42,7 +42,7 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "PATIENCE_S", 60.0)  # a busy machine's store is no slow one
+    monkeypatch.setattr(tracking, "PATIENCE_S", 240.0)  # a busy machine's store is no slow one
     monkeypatch.setattr(tracking, "BATCH_S", 0.05)
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     (tmp_path / "dvc.yaml").touch()  # it is a project
@@ -155,7 +155,7 @@ def mlflow_server(root: Path, port: int, *, shared: bool = True) -> Iterator[str
             start_new_session=True,
         )
     try:
-        wait_until(lambda: answers(f"{site}/health"), 90)
+        wait_until(lambda: answers(f"{site}/health"))
         yield site
     finally:
         os.killpg(process.pid, signal.SIGKILL)

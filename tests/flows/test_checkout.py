@@ -157,7 +157,7 @@ from pathlib import Path
 from flows.checkout import checkout
 with checkout(Path(sys.argv[1]), sys.argv[2]) as folder:
     print(folder, flush=True)
-    time.sleep(60)
+    time.sleep(240)
 """
 
 

@@ -72,7 +72,7 @@ def has_tasks(state: Any, expected: dict[str, str]) -> bool:
         return {each.name.rpartition("-")[0]: str(each.state_name) for each in runs}
 
     with get_client(sync_client=True) as client:
-        wait_until(lambda: found() == expected, 60)
+        wait_until(lambda: found() == expected)
     return True
 
 
@@ -172,7 +172,7 @@ def test_a_gate_waits_for_that_of_another_machine(prefect: None, repo: Path) -> 
         time.sleep(2)
         assert not ended
         client.release_concurrency_slots_with_lease(held)
-        thread.join(60)
+        thread.join(240)
     assert ended == ["Promoted"]
 
 
@@ -293,18 +293,31 @@ def test_the_message_of_a_failure_is_its_last_error_or_else_its_last_lines(tmp_p
     repro.in_session("failing", relay=lambda _: None, folder=tmp_path, exit_codes=(0, 7))
 
 
+SILENT = """
+import time
+from pathlib import Path
+print("half a l", end="", flush=True)
+while not Path("go on").exists():
+    time.sleep(0.05)
+print("ine\\nüber")
+"""
+
+
 def test_a_child_that_says_nothing_is_checked_and_ends_with_what_the_check_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repro, "CHECK_EVERY_S", 0.5)
-    code = "import time; print('half a l', end='', flush=True); time.sleep(2); print('ine\\nüber')"
-    Path(tmp_path, "silent.py").write_text(code, encoding="utf-8")
+    Path(tmp_path, "silent.py").write_text(SILENT, encoding="utf-8")
     lines: list[str] = []
     checks: list[int] = []
-    repro.in_session(
-        "silent", relay=lines.append, check=lambda: checks.append(len(lines)), folder=tmp_path
-    )
-    assert lines == ["half a line", "über"] and checks.count(0) >= 2
+
+    def check() -> None:
+        checks.append(len(lines))
+        if len(checks) == 2:
+            Path(tmp_path, "go on").touch()
+
+    repro.in_session("silent", relay=lines.append, check=check, folder=tmp_path)
+    assert lines == ["half a line", "über"] and checks[:2] == [0, 0]
     Path(tmp_path, "silent.py").write_text("import time; time.sleep(600)")
 
     def refuse() -> None:
@@ -347,7 +360,7 @@ def test_f46_whatever_ends_a_run_ends_the_whole_session_of_its_child(
 ) -> None:
     monkeypatch.setenv("SLOW", "download")
     monkeypatch.setenv("DEAF", deaf)
-    monkeypatch.setattr(repro, "GRACE_S", 1 if deaf else 20)
+    monkeypatch.setattr(repro, "GRACE_S", 1 if deaf else 120)
     lines: list[str] = []
 
     def cancel_at_step_2(line: str) -> None:
@@ -360,7 +373,7 @@ def test_f46_whatever_ends_a_run_ends_the_whole_session_of_its_child(
     child = re.search(r"process (\d+)", "\n".join(lines))
     assert child
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(int(child[1])).wait(5)
+        psutil.Process(int(child[1])).wait(60)
     assert Path("saved").exists() is not bool(deaf)
 
 
@@ -389,7 +402,7 @@ def test_f66_a_server_that_is_away_or_late_is_one_clear_message(
     }
     place = {"PREFECT_HOME": str(tmp_path / "prefect")}
     process = python("-m", "flows.pipeline", **place, **away, **setting)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     proxy.setblocking(False)
     with proxy, pytest.raises(BlockingIOError):  # nobody asked a proxy for this machine
         proxy.accept()
@@ -413,9 +426,9 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
         assert len(children) >= 3, "server, dvc, stage"
         # A terminal sends Ctrl-C to the whole group, the server included.
         (os.killpg if name == "INT" else os.kill)(process.pid, signal.Signals[f"SIG{name}"])
-        output, _ = process.communicate(timeout=120)  # Prefect's end takes a minute at times
+        output, _ = process.communicate(timeout=240)  # Prefect's end takes a minute at times
     assert Path("saved").exists() and process.returncode == code, output
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 def test_a_night_ends_for_one_that_began_before_and_a_run_that_lives_takes_its_state_back(
@@ -423,7 +436,6 @@ def test_a_night_ends_for_one_that_began_before_and_a_run_that_lives_takes_its_s
 ) -> None:
     monkeypatch.setattr(repro, "CHECK_EVERY_S", 0.5)
     monkeypatch.setenv("SLOW", "params")
-    monkeypatch.setenv("SECONDS", "300")
     ended: list[str] = []
 
     def night() -> None:

@@ -117,7 +117,7 @@ def test_a_sampler_s_windows_and_cap_are_searched_and_its_seeds_are_not(
 def test_the_same_command_goes_on_with_a_sweep_that_was_interrupted(base: Path) -> None:
     """Killed: tests/acceptance."""
     command = ("-m", "flows.sweep", "--trials", "2")
-    with python(*command, SLOW="train", SECONDS="8") as cut_off:
+    with python(*command, SLOW="train") as cut_off:
         in_training = lambda: any(  # noqa: E731
             "train: step 2" in log.read_text() for log in base.glob(".cgan/sweeps/*.log")
         )
@@ -125,8 +125,8 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_interrupted(base: Path) 
         assert cut_off.poll() is None, cut_off.stdout and cut_off.stdout.read()
         children = psutil.Process(cut_off.pid).children(recursive=True)
         os.kill(cut_off.pid, signal.SIGINT)
-        assert cut_off.wait(40) == 130
-        assert psutil.wait_procs(children, timeout=10)[1] == []
+        assert cut_off.wait(120) == 130
+        assert psutil.wait_procs(children, timeout=60)[1] == []
         assert list(base.glob(".cgan/checkouts/*/saved")), "its checkpoint"
     with python(*command) as following:
         output, _ = following.communicate(timeout=200)

@@ -28,7 +28,7 @@ from cgan.model.networks import Architecture, build_generator
 
 LINES = csv_lines(*make_images())
 GOOD = "\n".join(LINES) + "\n"
-MOST_S = 10.0
+MOST_S = 10.0  # of a core
 
 Refused = Callable[..., str]
 
@@ -50,12 +50,12 @@ def refused(
     def refused(*arguments: str) -> str:
         before = contents()
         monkeypatch.setattr(sys, "argv", ["cgan", *arguments])
-        began = time.monotonic()
+        began = time.process_time()
         with pytest.raises(SystemExit) as ended:
             cli.main()
         words = capsys.readouterr().err
         assert ended.value.code == 1, words
-        assert time.monotonic() - began < MOST_S
+        assert time.process_time() - began < MOST_S
         assert words.startswith("Error: ") and words.count("\n\n") == 0 and "Traceback" not in words
         assert len(words) < 4000 and all(c.isprintable() or c == "\n" for c in words)
         assert contents() == before

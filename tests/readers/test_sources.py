@@ -236,10 +236,10 @@ def test_f23_silent_server_is_left_after_the_timeout_and_no_network_is_said_plai
 ) -> None:
     for seconds in (0.5, 4, 16):  # a busy machine takes long to ask
         monkeypatch.setattr(kaggle_module, "MOST_S", seconds)
-        server = kaggle(Answer(status=500, silence_s=60))
+        server = kaggle(Answer(status=500, silence_s=300))
         started = time.monotonic()
         assert f"not complete after {seconds:.0f} s" in refuses(source="kaggle")
-        assert time.monotonic() - started < 60, "nobody waited the silence out"
+        assert time.monotonic() - started < 240, "nobody waited the silence out"
         if server.downloads:
             break
     assert server.downloads == 1

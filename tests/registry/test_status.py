@@ -177,11 +177,11 @@ def test_a_monitor_hears_of_a_verdict_that_is_too_old_and_of_a_store_that_is_awa
     trained("a run", "blocked", "Version 1 is blocked: worse.")
     with open_registry("cgan") as registry:
         registry.note_decision()
-        assert asked("1m") == (0, ""), "silence is good"
+        assert asked("10m") == (0, ""), "silence is good"
         past = datetime.now(UTC) - timedelta(hours=25.5)
         tag = f"{past:%Y-%m-%dT%H:%M:%SZ}"
         registry.client.set_registered_model_tag("cgan", LAST_VERDICT, tag)
-    assert asked("26h") == asked("2d") == asked("1531m") == (0, "")
+    assert asked("26h") == asked("2d") == asked("1540m") == (0, "")
     code, words = asked("25h")
     assert code == 1 and words.startswith(
         f"Error: the last verdict of `cgan gate` is 25.5 h old ({tag}), expected at most 25 h"
@@ -213,7 +213,7 @@ def test_a_server_that_says_nothing_costs_seconds_and_shows_no_password(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@{address}")
         began = time.monotonic()
         text = screen(root)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60, "MLflow's own client asks for four minutes"
     assert f"http://{address} " in text
     assert "secret" not in text
 

@@ -35,7 +35,7 @@ def test_the_ui_says_where_the_runs_are_and_ends_with_all_that_it_started(root: 
     query = "workflowType=machine_learning&viewStateShareKey=cgan"
     place = f"http://127.0.0.1:{port}/#/experiments/1/runs?{query}"
     assert line == f"MLflow: {place} (Ctrl-C ends it)\n"
-    wait_until(lambda: not listens(port), 30)
+    wait_until(lambda: not listens(port))
 
 
 def test_a_server_is_not_served_again_and_an_address_must_be_of_this_machine(
@@ -77,8 +77,9 @@ def test_a_bucket_without_its_package_is_told_before_anything_is_sent_there(
 
 def test_a_port_that_takes_connections_and_says_nothing_is_no_server_yet() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
         threading.Timer(0.2, silent.close).start()
-        assert not answers(silent.getsockname()[1])
+        assert not answers(port)
 
 
 def test_a_proxy_is_not_asked_for_this_machine() -> None:

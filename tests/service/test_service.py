@@ -225,10 +225,10 @@ def test_a_signal_lets_requests_in_flight_finish(model: Path) -> None:
     ):
         address = "/draw?text=1&count=5000&scale=1"
         asked = [pool.submit(client.get, address) for _ in range(4)]
-        eventually(lambda: counts(client)["cgan_drawings_total",] > 0)
+        eventually(lambda: counts(client)["cgan_drawings_total",] == 4 * 5000)  # all are at work
         process.send_signal(signal.SIGTERM)
         assert [each.result().status_code for each in asked] == [200] * 4
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert "Traceback" not in log.read_text()
 
 
@@ -288,5 +288,5 @@ def test_a_connection_that_says_nothing_is_closed(
     monkeypatch.setattr("cgan.service.app.IDLE_S", 0.5)
     with running(GeneratorProvider(str(model))) as client:
         place = urlsplit(str(client.base_url))
-        with socket.create_connection((str(place.hostname), place.port or 0), 10) as silent:
+        with socket.create_connection((str(place.hostname), place.port or 0), 60) as silent:
             assert silent.recv(1) == b""

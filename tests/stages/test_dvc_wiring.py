@@ -133,7 +133,7 @@ def test_each_section_of_params_belongs_to_one_stage_and_each_with_outputs_has_o
 def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def edit_params(**sections: dict[str, Any]) -> None:

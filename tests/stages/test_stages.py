@@ -47,7 +47,7 @@ def process(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
 
 

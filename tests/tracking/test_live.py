@@ -163,6 +163,7 @@ def test_f60_without_mlflow_a_training_waits_for_nothing_ends_in_time_and_says_s
     kind: str,
 ) -> None:
     monkeypatch.setattr(tracking, "PATIENCE_S", 1.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "250")
     with refusing() as refused:
         addresses = {"silent": hanging, "error 500": f"http://{refused}"}
         address = addresses.get(kind, f"http://127.0.0.1:{free_port()}")
@@ -172,7 +173,7 @@ def test_f60_without_mlflow_a_training_waits_for_nothing_ends_in_time_and_says_s
             began = time.monotonic()
             log_steps(live)
         waited = time.monotonic() - began
-    assert waited < 1.0 + PROMISED_S, "a busy machine takes its time"
+    assert waited < 120, "it did not wait for an answer; a busy machine takes its time"
     (message,) = [text for text in caplog.messages if SAID in text]
     assert message.startswith(f"MLflow at {address} {SAID} (")
     assert "training goes on" in message and "record" in message
@@ -193,26 +194,29 @@ def test_f60_f61_an_mlflow_that_gets_slow_or_dies_in_mid_run_costs_no_more_than_
     from mlflow import MlflowClient
 
     plain, store = MlflowClient.log_batch, Store(root / "mlflow.db")
+    released = threading.Event()
 
     def troubled(*args: Any, **options: Any) -> Any:
-        if store.steps("loss/generator"):
-            if trouble == "dead":
-                raise ConnectionError("refused")
-            time.sleep(0.5)
+        if trouble == "dead":
+            raise ConnectionError("refused")
+        released.wait(240)
         return plain(*args, **options)
 
-    monkeypatch.setattr(tracking, "PATIENCE_S", 0.5 if trouble == "slow" else 60)
+    monkeypatch.setattr(tracking, "PATIENCE_S", 0.5 if trouble == "slow" else 240)
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_batch", troubled)
         with training() as live:
-            for step in range(1, 20):
-                log_steps(live, [step])
-                time.sleep(0.1)
-        thread = live._thread
+            log_steps(live, [1])
+            wait_until(lambda: store.steps("loss/generator"))
+            patch.setattr(MlflowClient, "log_batch", troubled)
+            log_steps(live, [2])
+            began = time.monotonic()
+        assert time.monotonic() - began < 120, "it did not wait for the answer"
+        released.set()
+        live._thread.join(240)
+    assert not live._thread.is_alive()
     words = "no answer in time" if trouble == "slow" else "refused"
     assert caplog.text.count(f"{SAID} ({words})") == 1
-    assert store.steps("loss/generator")[0] == 1
-    wait_until(lambda: not thread.is_alive())
+    assert store.steps("loss/generator") == ([1, 2] if trouble == "slow" else [1])
 
 
 def test_a_store_that_another_process_is_making_delays_the_end_of_a_training_no_longer_than_agreed(
@@ -224,9 +228,9 @@ def test_a_store_that_another_process_is_making_delays_the_end_of_a_training_no_
         with training() as live:
             log_steps(live)
             began = time.monotonic()
-        assert time.monotonic() - began < PROMISED_S
+        assert time.monotonic() - began < 45, "not as long as the store is locked"
     assert TRAINING.exists() and caplog.text.count(SAID) == 1
-    live._thread.join(60)
+    live._thread.join(240)
 
 
 def test_f91_where_there_is_no_memory_for_a_thread_the_training_goes_on(

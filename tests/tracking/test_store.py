@@ -239,7 +239,7 @@ def test_f62_two_first_contacts_at_once_make_one_store_and_of_a_training_one_run
     command = [sys.executable, "-c", FIRST]
     all_three = [subprocess.Popen([*command, key], stderr=subprocess.PIPE) for key in "aab"]
     for process in all_three:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors.decode()
     store = Store(root / "mlflow.db")
     assert len(store.runs()) == 2

@@ -110,7 +110,7 @@ def test_f48_killed_at_any_point_of_its_end_or_before_dvc_lock_a_training_is_one
 ) -> None:
     (project.folder / "killed.py").write_text(KILLED_AT)
     with project.started(f"python killed.py cgan.{point}") as (training, _):
-        assert training.wait(120) == -signal.SIGKILL
+        assert training.wait(240) == -signal.SIGKILL
     assert f"Resuming at step {STEPS} of {STEPS}" in project.run(REPRO)
     assert_one_training(project, undisturbed)
     has_time = bool(project.read("models/training.json")["numbers"])
@@ -138,7 +138,7 @@ def test_f59_f71_f82_a_training_left_over_by_a_killed_dvc_is_waited_for_and_noth
             words = f"(process {left.pid})"
             wait_until(lambda: words in output.read_text() or second.poll() is not None)
             left.resume()
-            assert second.wait(60) == 0, output.read_text()
+            assert second.wait(240) == 0, output.read_text()
             assert f"Resuming at step {STEPS} of {STEPS}" in output.read_text()
     assert_one_training(project, undisturbed)
     # DVC knows the result now: who asks for a training all the same gets one, and a run of its own.
