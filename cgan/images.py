@@ -368,7 +368,7 @@ def save_images(path: Path | str, images: Images, **facts: Any) -> None:
     arrays |= {name: getattr(images, name) for name in ("groups", "splits", "sizes")}
     present = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
     with replacing(path) as temporary:
-        save_file(present, temporary, file_facts.metadata_of(known | facts))
+        save_file(present, temporary, file_facts.facts_metadata(known | facts))
 
 
 def load_images(path: Path | str) -> Images:

@@ -5,8 +5,8 @@ because safetensors writes several in random order, and equal content must give 
 
 - `format`: the number of the format;
 - `kind`: what the file holds: `dataset`, `generator`, `discriminator`, `judge` or `checkpoint`;
-- `digest`: of the tensors;
-- what the writer adds, such as `architecture`, which has a `kind` of its own: that of the network;
+- `digest`: a digest of the tensors;
+- more from the writer, such as `architecture`, with a `kind` of its own: that of the network;
 - `seal`: a digest of all other facts, so that a damaged step is found like a damaged weight.
 """
 
@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from cgan.errors import ModelError
 
 FORMAT = 1
-# What brings data and models that others made; DVC doesn't say how to begin.
+# For messages: the command that fetches data and models that others made; DVC doesn't say how to begin.
 DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://host/folder`, docs/storage.md)"
-LOCAL_SCORE = "local_score"  # the `kind` of architecture that is no network
+LOCAL_SCORE = "local_score"  # the `kind` in the architecture of a sampler, which is no network
 CAUTION = (
     "This generator is not trained: its file is the training images, and its drawings are put together from "
     "pieces of them. Whoever has the file has the images, so publish it only if anybody may see them."
@@ -44,10 +44,10 @@ def read_facts(path: Path | str, file_kind: str) -> Facts:
 
 @contextlib.contextmanager
 def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[Any, Facts]]:
-    """safetensors' open file, which is to be of kind `file_kind`, and its facts.
+    """Open a file of the kind `file_kind`: safetensors' open file, and its facts.
 
-    Raises ModelError when the file is missing, truncated, damaged, foreign or of another format, and its
-    subclass UnreadableError when the machine cannot read it now: no permission, too many open files, no
+    Raises ModelError when the file is missing, truncated, damaged, foreign, or of another kind or format, and
+    its subclass UnreadableError when the machine cannot read it now: no permission, too many open files, no
     memory.
     """
     try:
@@ -59,7 +59,7 @@ def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[A
             raise ModelError(f"{path}: this is not a file. Give the path of a .safetensors file.")
         path.open("rb").close()  # safetensors calls every file that it cannot open absent
         with safe_open(path, framework=framework, device="cpu") as file:
-            yield file, _check(file.metadata() or {}, file_kind, path)
+            yield file, _checked_facts(file.metadata() or {}, file_kind, path)
     except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
         reason = (getattr(error, "strerror", None) or str(error) or "no memory").splitlines()[0]
         raise UnreadableError(
@@ -74,7 +74,7 @@ def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[A
         ) from None
 
 
-def metadata_of(facts: Facts) -> dict[str, str]:
+def facts_metadata(facts: Facts) -> dict[str, str]:
     """The facts, with `format` and `seal`, as a file's metadata. They must be plain JSON."""
     complete = {"format": FORMAT, **facts}
     complete["seal"] = _digest_of_facts(complete)
@@ -85,8 +85,8 @@ def _digest_of_facts(facts: Facts) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _check(metadata: Mapping[str, str], file_kind: str, path: Path) -> Facts:
-    """What the file says of itself. All of it is checked here, except the digest of the tensors."""
+def _checked_facts(metadata: Mapping[str, str], file_kind: str, path: Path) -> Facts:
+    """The facts of a file. All of them are checked here, except the digest of the tensors."""
     try:
         facts: Facts = json.loads(metadata["cgan"])
         version, found_kind, _ = facts["format"], facts["kind"], facts["digest"]

@@ -1,4 +1,4 @@
-"""What draws: the one interface of a GAN's generator and of a sampler that needs no training."""
+"""The interface that a GAN's generator and a sampler without training have in common."""
 
 from itertools import chain
 
@@ -21,18 +21,19 @@ class GenerativeModel(nn.Module):
 
     @property
     def kind(self) -> str:
-        """What it is, in a few words."""
+        """The kind of model, in a few words."""
         raise AssertionError("a subclass knows its kind")
 
     @property
     def seconds_per_drawing(self) -> float:
-        """About how long a core takes for one; 0.0: so little that nobody needs to count. It depends on sizes
-        alone: what follows from it, such as how many drawings are judged, is the same on each machine."""
+        """About how long a core takes for one; 0.0: next to nothing. It is reckoned from sizes and not
+        measured, so that decisions by it, such as how many drawings are judged, are the same on each
+        machine."""
         return 0.0
 
     @property
     def device(self) -> torch.device:
-        """The device on which its weights are and it draws."""
+        """The device of the weights, on which it draws."""
         return next(chain(self.parameters(), self.buffers())).device
 
     def draw(self, labels: Tensor, seed: int) -> Tensor:

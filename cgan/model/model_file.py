@@ -20,7 +20,7 @@ from cgan.model.file_facts import (
     LOCAL_SCORE,
     Facts,
     damage_error,
-    metadata_of,
+    facts_metadata,
     open_tensors,
 )
 from cgan.model.generative import GenerativeModel
@@ -34,10 +34,10 @@ from cgan.model.networks import (
     channels_last,
 )
 
-# What is raised when a network is built from a damaged architecture, or its weights do not fit.
-UNFIT = (CganError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
-# Limits to the settings of a local score sampler in a file, so that every drawing ends.
-SETTINGS = {
+# Errors of building a network from a damaged architecture, or of weights that do not fit.
+MISFIT_ERRORS = (CganError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+# Limits of the settings of a local score sampler in a file, so that every drawing ends.
+SETTING_LIMITS = {
     "steps": (1, 1000),
     "sigma_max": (1e-6, 1e6),
     "sigma_min": (1e-6, 1e6),
@@ -64,7 +64,7 @@ def save_tensors(
 ) -> None:
     """Write atomically; `facts` must be plain JSON."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = metadata_of({**facts, "kind": file_kind, "digest": digest_of(plain)})
+    metadata = facts_metadata({**facts, "kind": file_kind, "digest": digest_of(plain)})
     with replacing(path) as temporary:
         # Not safetensors' `save_file`: its error isn't an OSError when the disk is full.
         temporary.write_bytes(serialized(plain, metadata))
@@ -83,21 +83,21 @@ def load_tensors(path: Path | str, file_kind: str) -> tuple[dict[str, Tensor], F
 
 
 def save_generator(path: Path | str, model: GenerativeModel, facts: Facts) -> None:
-    """Write what `load_generator` reads: a network, or the images that a sampler draws from; `facts` say what
-    made it (params, data hash, …)."""
-    tensors, architecture = _contents(model)
+    """Write a generator, as `load_generator` reads it: the weights of a network, or the images that a sampler
+    draws from. `facts` say how it was made (params, data hash, …)."""
+    tensors, architecture = _tensors_and_architecture(model)
     facts = {"architecture": architecture, "torch": torch.__version__, **facts}
     save_tensors(path, "generator", tensors, facts)
 
 
 def generator_facts(model: GenerativeModel, facts: Facts) -> Facts:
-    """All the facts that `load_generator` finds in a file which `save_generator` made with these."""
-    tensors, architecture = _contents(model)
-    of_file = {"format": FORMAT, "kind": "generator", "digest": digest_of(tensors)}
-    return {**of_file, "architecture": architecture, "torch": torch.__version__, **facts}
+    """The facts that `load_generator` gives for this generator, saved with `facts`."""
+    tensors, architecture = _tensors_and_architecture(model)
+    added = {"format": FORMAT, "kind": "generator", "digest": digest_of(tensors)}
+    return {**added, "architecture": architecture, "torch": torch.__version__, **facts}
 
 
-def _contents(model: GenerativeModel) -> tuple[dict[str, Tensor], Facts]:
+def _tensors_and_architecture(model: GenerativeModel) -> tuple[dict[str, Tensor], Facts]:
     """The tensors that a generator's file holds, and its architecture."""
     if isinstance(model, GeneratorNetwork):
         return model.state_dict(), asdict(model.architecture)
@@ -114,14 +114,16 @@ def load_generator(path: Path | str) -> tuple[GenerativeModel, Facts]:
     """A generator in eval mode on the CPU, and the facts of its file."""
     tensors, facts = load_tensors(path, "generator")
     if is_local_score(facts):
-        return _local_score(Path(path), tensors, facts), facts
-    return _network(path, "generator", tensors, facts, lambda a: build_generator(Architecture(**a)))
+        return _build_sampler(Path(path), tensors, facts), facts
+    return _build_network(
+        path, "generator", tensors, facts, lambda a: build_generator(Architecture(**a))
+    )
 
 
 def save_discriminator(
     path: Path | str, network: DiscriminatorNetwork | None, facts: Facts
 ) -> None:
-    """Write what `load_discriminator` reads; of a training that had none, a file without tensors."""
+    """Write a discriminator, as `load_discriminator` reads it; without one, a file without tensors."""
     tensors: Mapping[str, Tensor] = network.state_dict() if network else {}
     architecture = asdict(network.architecture) if network else None
     facts = {"architecture": architecture, "torch": torch.__version__, **facts}
@@ -133,7 +135,7 @@ def load_discriminator(path: Path | str) -> tuple[DiscriminatorNetwork | None, F
     tensors, facts = load_tensors(path, "discriminator")
     if not tensors and facts.get("architecture", ...) is None:
         return None, facts
-    return _network(
+    return _build_network(
         path, "discriminator", tensors, facts, lambda a: build_discriminator(Architecture(**a))
     )
 
@@ -142,7 +144,8 @@ def load_network(
     path: Path | str, file_kind: str, build: Callable[[Facts], _Network]
 ) -> tuple[_Network, Facts]:
     """The network that `build` makes of the file's architecture, with the weights of the file."""
-    return _network(path, file_kind, *load_tensors(path, file_kind), build)
+    tensors, facts = load_tensors(path, file_kind)
+    return _build_network(path, file_kind, tensors, facts, build)
 
 
 def is_local_score(facts: Facts) -> bool:
@@ -151,12 +154,13 @@ def is_local_score(facts: Facts) -> bool:
     return isinstance(architecture, dict) and architecture.get("kind") == LOCAL_SCORE
 
 
-def _local_score(path: Path, tensors: dict[str, Tensor], facts: Facts) -> LocalScoreSampler:
+def _build_sampler(path: Path, tensors: dict[str, Tensor], facts: Facts) -> LocalScoreSampler:
+    """The sampler of a file. Raises ModelError where images and settings do not fit each other."""
     try:
         a = facts["architecture"]
         settings = LocalScoreSettings(**a["settings"])
         for field in fields(settings):
-            value, (least, most) = getattr(settings, field.name), SETTINGS[field.name]
+            value, (least, most) = getattr(settings, field.name), SETTING_LIMITS[field.name]
             expected_type = int if field.type in (int, "int") else float
             if not (type(value) is expected_type and least <= value <= most):
                 raise ValueError(f"{field.name} {value!r}, expected {least:g} to {most:g}")
@@ -172,7 +176,7 @@ def _local_score(path: Path, tensors: dict[str, Tensor], facts: Facts) -> LocalS
             raise ValueError(f"labels {labels.dtype} {tuple(labels.shape)}, expected int64 [N]")
         if labels.unique().tolist() != list(range(a["classes"])):
             raise ValueError(f"labels of other classes than 0 to {a['classes'] - 1}")
-    except UNFIT as error:
+    except MISFIT_ERRORS as error:
         raise ModelError(
             f"{path}: the images and settings in the file are not those of a local score sampler "
             f"({' '.join(str(error).split())[:300]}). Make the file again with `dvc repro --force`, or use "
@@ -181,19 +185,21 @@ def _local_score(path: Path, tensors: dict[str, Tensor], facts: Facts) -> LocalS
     return LocalScoreSampler(images, labels, settings).eval()
 
 
-def _network(
+def _build_network(
     path: Path | str,
     file_kind: str,
     tensors: dict[str, Tensor],
     facts: Facts,
     build: Callable[[Facts], _Network],
 ) -> tuple[_Network, Facts]:
+    """The network of a file, and its facts. Raises ModelError where architecture and weights do not fit each
+    other, or a weight is one that no training produces."""
     try:
         # Without memory for weights, in case the file lies about sizes.
         with torch.device("meta"):
             network = build(facts["architecture"])
         network.load_state_dict(tensors, assign=True)
-    except UNFIT as error:
+    except MISFIT_ERRORS as error:
         stage = " train_judge" if file_kind == "judge" else ""
         raise ModelError(
             f"{path}: the architecture and weights in the file are not those of a {file_kind} "

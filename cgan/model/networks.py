@@ -1,15 +1,14 @@
 """Generators and discriminators.
 
 The default pair is a small conditional DCGAN (Radford et al., arXiv:1511.06434): the generator starts
-from a linear layer, the discriminator has no normalisation and looks at the label by projection
-(Miyato & Koyama, arXiv:1802.05637, with the label's weights tied to one linear layer) and by auxiliary
-classes (Odena et al., arXiv:1610.09585), whose logits join the score (Chen et al., *A Unified View of
-cGANs with and without Classifiers*, NeurIPS 2021). `DemoGenerator` and `DemoDiscriminator` are the
-networks of the R/MXNet demo that this project replaces (jeremiedb/gan_example).
+from a linear layer; the discriminator has no normalisation, and its score includes the label's projection
+(Miyato & Koyama, arXiv:1802.05637) and the logit of an auxiliary classifier (Odena et al., arXiv:1610.09585;
+joined to the score as by Chen et al., *A Unified View of cGANs with and without Classifiers*, NeurIPS 2021).
+`DemoGenerator` and `DemoDiscriminator` are the networks of the R/MXNet demo that this project replaces
+(jeremiedb/gan_example).
 
-Maps are feature maps, [N, features, height, width].
-
-Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard normal, labels int64 [N].
+Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard normal, labels int64 [N]. Maps are
+feature maps, [N, features, height, width].
 """
 
 import math
@@ -31,32 +30,31 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that is needed to build a network again. Travels as JSON in every model file."""
+    """All that is needed to build a network again. Every model file has it as JSON."""
 
     kind: str
     classes: int
-    channels: int
+    channels: int  # of an image, as are height and width
     height: int
     width: int
-    features: int
+    features: int  # of the largest maps; `train.generator_width` and `train.discriminator_width`
     latent_dim: int = 0
     max_features: int = 4096
     class_logit_weight: float = 0.0
 
 
 def _halvings(height: int, width: int) -> int:
-    """Stride-2 layers between the image and its smallest map (28 → 7: two; at most 8 pixels wide).
-
-    A very long picture is halved only until its short side has one pixel left.
-    """
+    """How often the sides are halved from the image to the smallest map: at least twice, and until the map is
+    at most 8 pixels wide (28 → 7: twice); but no more once the shorter side has one pixel."""
     wanted = max(2, math.ceil(math.log2(max(height, width) / 8)))
-    return min(wanted, int(math.log2(min(height, width))))
+    possible = int(math.log2(min(height, width)))
+    return min(wanted, possible)
 
 
-def _features(a: Architecture, power: int) -> int:
-    """Channels of a map that was halved `power` times more than the largest: double for each halving, up to
-    `max_features`."""
-    features: int = a.features * 2**power
+def _map_features(a: Architecture, halvings: int) -> int:
+    """Features of a map whose sides were halved so many times more than those of the largest: twice as many
+    for each halving, up to `max_features`."""
+    features: int = a.features * 2**halvings
     return min(features, max(a.features, a.max_features))
 
 
@@ -69,7 +67,7 @@ class _Network(nn.Module):
 
 
 class GeneratorNetwork(_Network, GenerativeModel):
-    """(latents, labels) → images in [-1, 1], by way of a condition, which can be a mix of classes."""
+    """(latents, labels) → images in [-1, 1]. Labels become conditions first, which can be mixed."""
 
     @property
     def classes(self) -> int:
@@ -89,7 +87,7 @@ class GeneratorNetwork(_Network, GenerativeModel):
         return self.from_condition(latents, self.condition(labels))
 
     def condition(self, labels: Tensor) -> Tensor:
-        """What the layers see of the labels, float [N, any]; rows may be averaged to mix classes."""
+        """The layers' input for these labels, float [N, any]; rows may be averaged to mix classes."""
         return F.one_hot(labels, self.architecture.classes).float()
 
     def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
@@ -106,30 +104,31 @@ class DiscriminatorNetwork(_Network):
         raise AssertionError("build_discriminator() makes the network")
 
 
-def _normalised(features: int) -> list[nn.Module]:
+def _norm_and_relu(features: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(features), nn.ReLU(inplace=True)]
 
 
 def conv_transpose_to_images(maps: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
     """Transposed convolution of maps [N, F, h, w] by `weight` [F, C, 4, 4], stride 2, padding 1 → float32
-    [N, C, height, width]: also what takes a gradient back through a convolution with this weight.
+    [N, C, height, width]. It also takes a gradient back through a convolution with this weight.
 
     oneDNN's kernels are made for many output channels, and images have few. So on the CPU each pixel is
-    multiplied by all taps, and what overlaps is added up (`fold`): the same sums in half the time,
-    without which a training takes 8 % longer (docs/log.md, 2026-11-30, "what the tricks of a step pay").
+    multiplied by the whole 4×4 kernel, and the results that overlap are added up (`fold`): the same sums in
+    half the time. Without it a training takes 8 % longer (docs/log.md, 2026-11-30, "what the tricks of a step
+    pay").
     """
     count, features, rows, columns = maps.shape
     if maps.device.type != "cpu":
         output_padding = (height - 2 * rows, width - 2 * columns)
         return F.conv_transpose2d(maps, weight, None, 2, 1, output_padding).float()
     pixels = maps.permute(0, 2, 3, 1).reshape(count, rows * columns, features)
-    taps = (pixels @ weight.flatten(1)).transpose(1, 2).float()
-    return F.fold(taps, (height, width), 4, stride=2, padding=1)
+    patches = (pixels @ weight.flatten(1)).transpose(1, 2).float()
+    return F.fold(patches, (height, width), 4, stride=2, padding=1)
 
 
 class ConvTransposeToImages(nn.ConvTranspose2d):
-    """The generator's last layer: a transposed convolution, 4×4 with stride 2, that doubles the sides, to the
-    one or three channels of an image. The same as torch's, but faster on the CPU, and float32."""
+    """The generator's last layer: a transposed convolution, 4×4 with stride 2, to the one or three channels
+    of an image. The same as torch's, but faster on the CPU, and float32."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert self.bias is not None
@@ -138,9 +137,11 @@ class ConvTransposeToImages(nn.ConvTranspose2d):
 
 
 class ConvGenerator(GeneratorNetwork):
-    """Linear → smallest map → 3×3 conv → layers that double the sides → image.
+    """Linear → smallest map → 3×3 conv → layers that double the sides → image. Three kinds:
 
-    Kinds `deconv`, `upsample`, `embed`.
+    - `deconv` doubles the sides by transposed convolutions;
+    - `upsample` repeats pixels and convolves, which shows no checkerboard (Odena et al., Distill 2016);
+    - `embed` is `deconv`, with a learnt embedding of the label in place of one-hot.
 
     A linear layer does the work of DCGAN's first transposed convolution in a tenth of its time, and
     its output is read as NHWC, so that the maps are channels-last without a copy.
@@ -152,26 +153,29 @@ class ConvGenerator(GeneratorNetwork):
         doublings = _halvings(a.height, a.width)
         self.map_height = math.ceil(a.height / 2**doublings)
         self.map_width = math.ceil(a.width / 2**doublings)
-        features = [_features(a, power) for power in reversed(range(doublings))]
+        features = [_map_features(a, halvings) for halvings in reversed(range(doublings))]
         label_dim = a.latent_dim if a.kind == "embed" else a.classes
         self.embedding = nn.Embedding(a.classes, a.latent_dim) if a.kind == "embed" else None
         self.linear = nn.Linear(
             a.latent_dim + label_dim, self.map_height * self.map_width * features[0], bias=False
         )
-        layers = _normalised(features[0])
+        layers = _norm_and_relu(features[0])
         layers += [nn.Conv2d(features[0], features[0], 3, padding=1, bias=False)]
-        layers += _normalised(features[0])
-        for before, after in pairwise(features):
-            layers += self._doubling(before, after) + _normalised(after)
-        layers += [*self._doubling(features[-1], a.channels, last=True), nn.Tanh()]
+        layers += _norm_and_relu(features[0])
+        for in_features, out_features in pairwise(features):
+            layers += self._upsampling(in_features, out_features) + _norm_and_relu(out_features)
+        layers += [*self._upsampling(features[-1], a.channels, is_last=True), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
-    def _doubling(self, before: int, after: int, last: bool = False) -> list[nn.Module]:
+    def _upsampling(
+        self, in_features: int, out_features: int, is_last: bool = False
+    ) -> list[nn.Module]:
+        """Layers that double the sides."""
         if self.architecture.kind == "upsample":
-            conv = nn.Conv2d(before, after, 3, padding=1, bias=last)
+            conv = nn.Conv2d(in_features, out_features, 3, padding=1, bias=is_last)
             return [nn.Upsample(scale_factor=2, mode="nearest"), conv]
-        layer = ConvTransposeToImages if last else nn.ConvTranspose2d
-        return [layer(before, after, 4, stride=2, padding=1, bias=last)]
+        layer = ConvTransposeToImages if is_last else nn.ConvTranspose2d
+        return [layer(in_features, out_features, 4, stride=2, padding=1, bias=is_last)]
 
     def condition(self, labels: Tensor) -> Tensor:
         return super().condition(labels) if self.embedding is None else self.embedding(labels)
@@ -181,62 +185,65 @@ class ConvGenerator(GeneratorNetwork):
         flat = self.linear(torch.cat([latents, condition.to(latents.dtype)], dim=1))
         maps = flat.view(len(latents), self.map_height, self.map_width, -1).permute(0, 3, 1, 2)
         images: Tensor = self.layers(maps)
-        # Sizes that are no multiple of the doublings are drawn larger and cropped.
+        # Larger than the image where its sides are no multiple of 2**doublings.
         return images[:, :, : a.height, : a.width]
 
 
 class ProjectionDiscriminator(DiscriminatorNetwork):
-    """Strided 4×4 convs → 3×3 conv → one linear layer. Of its 1 + 2·classes outputs the first is the score,
-    then come the projection on each class, and the logit of each class.
+    """Strided 4×4 convs → 3×3 conv → one linear layer with 1 + 2·classes outputs: the score without the
+    label, the projection on each class, and the logit of each class. An image's logit is this score, plus the
+    label's projection, plus `class_logit_weight` times the label's class logit.
 
     The projection of Miyato and Koyama is the inner product of the features φ(x), which the convolutions make
-    of an image, with an embedding of its class. The linear layer's output for a class is just that, with the
+    of an image, with an embedding of its class. A linear layer's output for a class is just that, with the
     class's row of weights as its embedding, and a bias. All classes are computed, and the label's is taken.
 
-    The logit of an image's class, times `class_logit_weight`, is added to its score. From that the
-    generator learns to draw classes that can be told apart. There is no batch norm, so fakes and reals can
-    share a batch, both networks can learn from one pass, and R1 is exact for each image.
+    From the class logit the generator learns to draw classes that can be told apart. There is no batch norm,
+    so fakes and reals can share a batch, both networks can learn from one pass, and R1 is exact for each
+    image.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         a = architecture
         layers: list[nn.Module] = []
-        before, height, width = a.channels, a.height, a.width
-        for power in range(_halvings(a.height, a.width)):
-            after = _features(a, power)
-            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-            before, height, width = after, height // 2, width // 2
-        layers += [nn.Conv2d(before, before, 3, padding=1), nn.LeakyReLU(0.2)]
+        features, height, width = a.channels, a.height, a.width
+        for halvings in range(_halvings(a.height, a.width)):
+            in_features, features = features, _map_features(a, halvings)
+            layers += [nn.Conv2d(in_features, features, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+            height, width = height // 2, width // 2
+        layers += [nn.Conv2d(features, features, 3, padding=1), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
-        self.linear = nn.Linear(before * height * width, 2 * a.classes + 1)
+        self.linear = nn.Linear(features * height * width, 2 * a.classes + 1)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.from_first_maps(self.first_maps(images), labels)
 
     def first_maps(self, images: Tensor) -> Tensor:
-        """What the first convolution makes of the images, [N, features, ⌊H/2⌋, ⌊W/2⌋]."""
+        """The output of the first convolution, [N, features, ⌊H/2⌋, ⌊W/2⌋]."""
         maps: Tensor = self.layers[0](images)
         return maps
 
-    def gradient_at_images(self, gradient: Tensor) -> Tensor:
-        """The gradient at the first maps → at their images [N, C, H, W], float32; without a graph."""
+    def gradient_at_images(self, maps_gradient: Tensor) -> Tensor:
+        """A gradient at the `first_maps` → at the images [N, C, H, W], float32; without a graph."""
         a, weight = self.architecture, self.layers[0].get_parameter("weight")
-        return conv_transpose_to_images(gradient, weight.detach(), a.height, a.width)
+        return conv_transpose_to_images(maps_gradient, weight.detach(), a.height, a.width)
 
     def from_first_maps(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits float32 [N] and class logits [N, classes]."""
         classes = self.architecture.classes
         for layer in islice(self.layers, 1, None):
             maps = layer(maps)
         # Channels-last maps flatten without a copy when read in their own order, N H W C.
-        out = self.linear(maps.permute(0, 2, 3, 1).flatten(1)).float()
-        score, projections, class_logits = out.split([1, classes, classes], dim=1)
-        of_class = projections + self.architecture.class_logit_weight * class_logits
-        return score.squeeze(1) + of_class.gather(1, labels[:, None]).squeeze(1), class_logits
+        outputs = self.linear(maps.permute(0, 2, 3, 1).flatten(1)).float()
+        score, projections, class_logits = outputs.split([1, classes, classes], dim=1)
+        label_terms = projections + self.architecture.class_logit_weight * class_logits
+        label_term = label_terms.gather(1, labels[:, None]).squeeze(1)
+        return score.squeeze(1) + label_term, class_logits
 
 
-def _demo_normalised(features: int, activation: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """MXNet's BatchNorm with `fix_gamma`: the scale stays 1, the shift is learnt. Then the activation."""
+def _demo_norm(features: int, activation: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """MXNet's BatchNorm with `fix_gamma` (the scale stays 1, the shift is learnt), and the activation."""
     norm = nn.BatchNorm2d(features, eps=1e-5)
     norm.weight.requires_grad_(False)
     return norm, activation
@@ -251,7 +258,7 @@ def _demo_init(module: nn.Module) -> None:
 
 
 class DemoGenerator(GeneratorNetwork):
-    """The demo's generator: four transposed convolutions from the joined label and noise at 1×1."""
+    """The demo's generator: four transposed convolutions, from one-hot label and latent as a map of 1×1."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
@@ -260,11 +267,11 @@ class DemoGenerator(GeneratorNetwork):
         f = a.features
         self.layers = nn.Sequential(
             nn.ConvTranspose2d(a.classes + a.latent_dim, 4 * f, 4, bias=False),
-            *_demo_normalised(4 * f, nn.ReLU(inplace=True)),
+            *_demo_norm(4 * f, nn.ReLU(inplace=True)),
             nn.ConvTranspose2d(4 * f, 2 * f, 3, stride=2, padding=1, bias=False),
-            *_demo_normalised(2 * f, nn.ReLU(inplace=True)),
+            *_demo_norm(2 * f, nn.ReLU(inplace=True)),
             nn.ConvTranspose2d(2 * f, f, 4, stride=2, padding=1, bias=False),
-            *_demo_normalised(f, nn.ReLU(inplace=True)),
+            *_demo_norm(f, nn.ReLU(inplace=True)),
             nn.ConvTranspose2d(f, a.channels, 4, stride=2, padding=1, bias=False),
             nn.Tanh(),
         )
@@ -285,12 +292,12 @@ class DemoDiscriminator(DiscriminatorNetwork):
         a = architecture
         self.layers = nn.Sequential(
             nn.Conv2d(a.channels + a.classes, 24, 3, bias=False),  # 28 → 26
-            *_demo_normalised(24, nn.ELU(alpha=0.25)),
+            *_demo_norm(24, nn.ELU(alpha=0.25)),
             nn.MaxPool2d(2),  # → 13
             nn.Conv2d(24, 32, 3, stride=2, bias=False),  # → 6
-            *_demo_normalised(32, nn.ELU(alpha=0.25)),
+            *_demo_norm(32, nn.ELU(alpha=0.25)),
             nn.Conv2d(32, 64, 3, bias=False),  # → 4
-            *_demo_normalised(64, nn.ELU(alpha=0.25)),
+            *_demo_norm(64, nn.ELU(alpha=0.25)),
             nn.Conv2d(64, 128, 4, bias=False),  # → 1
             nn.Flatten(),
             nn.Linear(128, 32, bias=False),

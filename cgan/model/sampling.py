@@ -1,8 +1,8 @@
 """A seed and labels → pictures: drawings, grids, interpolations, PNG.
 
-The network always runs on whole chunks of CHUNK images, the last one padded, and each chunk's latents are one
-call of the random generator. So an image depends on the seed, its position and its label alone, not on how
-many are drawn: float arithmetic and `torch.randn` both change a little with the number of rows.
+The network always gets CHUNK images at once, the last chunk padded, and each chunk's latents are one call of
+`torch.randn`. So an image depends on the seed, its position and its label alone, not on how many are drawn:
+float arithmetic and `torch.randn` both change a little with the number of rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cgan.model.hardware import available_threads, exact_floats, parts_on_thread
 if TYPE_CHECKING:
     from cgan.model.networks import GeneratorNetwork
 
-CHUNK = 64
+CHUNK = 64  # images; another number would give other latents, and with them other drawings
 Picture = NDArray[np.uint8]
 """[H, W] grey or [H, W, 3] colour."""
 
@@ -45,8 +45,8 @@ def draw(
 
 def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
     """The latents float32 [count, latent_dim] that `draw` uses for the first `count` positions."""
-    random = torch.Generator().manual_seed(seed)
-    chunks = [torch.randn(CHUNK, latent_dim, generator=random) for _ in range(0, count, CHUNK)]
+    rng = torch.Generator().manual_seed(seed)
+    chunks = [torch.randn(CHUNK, latent_dim, generator=rng) for _ in range(0, count, CHUNK)]
     return torch.cat(chunks)[:count]
 
 
@@ -89,20 +89,21 @@ def interpolate_latents(start: Tensor, end: Tensor, steps: int) -> Tensor:
     Straight lines between Gaussian latents pass too near the origin, where none is ever drawn.
     """
     angle = torch.acos(F.cosine_similarity(start, end, dim=0).clamp(-1, 1))
-    parts = torch.linspace(0, 1, steps)[:, None]
-    if angle < 1e-4:
-        return torch.lerp(start, end, parts)
-    mixed = torch.sin((1 - parts) * angle) * start + torch.sin(parts * angle) * end
+    progress = torch.linspace(0, 1, steps)[:, None]
+    if angle < 1e-4:  # radians: here the line is the circle, and sin(angle) may be 0
+        return torch.lerp(start, end, progress)
+    mixed = torch.sin((1 - progress) * angle) * start + torch.sin(progress * angle) * end
     return mixed / torch.sin(angle)
 
 
 def class_interpolation(
     network: GeneratorNetwork, latent: Tensor, start: int, end: int, steps: int
 ) -> Tensor:
-    """uint8 [steps, C, H, W]: one latent [latent_dim], its class going from `start` to `end`."""
-    ends = network.condition(torch.tensor([start, end], device=latent.device))
-    mixed = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, steps, device=latent.device)[:, None])
-    return render(network, latent.expand(steps, -1), mixed)
+    """uint8 [steps, C, H, W]: drawings of one latent [latent_dim], with its class going from `start` to
+    `end`."""
+    first, last = network.condition(torch.tensor([start, end], device=latent.device))
+    progress = torch.linspace(0, 1, steps, device=latent.device)[:, None]
+    return render(network, latent.expand(steps, -1), torch.lerp(first, last, progress))
 
 
 def image_grid(images: Tensor, padding: int = 1, background: int = 64, scale: int = 1) -> Picture:

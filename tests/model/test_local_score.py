@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 
 from cgan.model.local_score import (
-    LARGE_SCALE,
-    SMALL_SCALE,
+    LARGE_IMAGE_SCALE,
+    SMALL_IMAGE_SCALE,
     LocalScoreSampler,
     LocalScoreSettings,
     Windows,
+    capped_softmax,
     choose_settings,
-    denoised,
-    distances,
+    denoise,
     is_better_than_gan,
     nearness,
+    noise_levels,
     pixel_variance,
-    sigmas,
-    softmax_with_cap,
+    window_distances,
 )
 
 SETTINGS = LocalScoreSettings(steps=8, sigma_max=10.0)
@@ -52,7 +52,7 @@ def test_with_windows_that_see_all_it_is_the_mean_of_the_posterior() -> None:
     assert 0.05 < weights.max() < 0.95, "no case in point"
     expected = (weights[:, None, None, None] * pixels).sum(dim=0)
     torch.testing.assert_close(
-        denoised(noisy.float(), sources, pixel_variance(sources), sigma, WHOLE),
+        denoise(noisy.float(), sources, pixel_variance(sources), sigma, WHOLE),
         expected.float(),
         atol=2e-4,
         rtol=0,
@@ -74,8 +74,8 @@ def test_with_windows_that_see_all_drawings_of_two_images_are_one_or_the_other_h
 def test_windows_sum_what_they_see_and_are_cut_at_the_ends() -> None:
     sources, noisy = images_of(4), torch.randn(3, 10, 14)
     down, across = Windows(10, 5, noisy.device), Windows(14, 5, noisy.device)
-    assert (len(down.in_view), len(across.in_view)) == (10, 14)  # a window at each pixel
-    found = distances(noisy, sources, down.in_view, across.in_view)
+    assert (len(down.view), len(across.view)) == (10, 14)  # a window at each pixel
+    found = window_distances(noisy, sources, down, across)
     squares = (noisy - (sources / 127.5 - 1)).square()
     for source, y, x in [(0, 0, 0), (1, 9, 13), (2, 4, 6), (3, 1, 12)]:
         window = squares[source, :, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
@@ -85,9 +85,9 @@ def test_windows_sum_what_they_see_and_are_cut_at_the_ends() -> None:
 def test_large_windows_overlap_and_every_pixel_is_made_by_some() -> None:
     for length, side in [(64, 47), (28, 5), (17, 33), (3, 1), (256, 53)]:
         windows = Windows(length, side, torch.device("cpu"))
-        torch.testing.assert_close(windows.blended.sum(dim=0), torch.ones(length))
-        assert (windows.in_view.sum(dim=0) >= 1).all()
-        assert len(windows.in_view) <= 2 + length / max(1, side // 4)
+        torch.testing.assert_close(windows.mixing.sum(dim=0), torch.ones(length))
+        assert (windows.view.sum(dim=0) >= 1).all()
+        assert len(windows.view) <= 2 + length / max(1, side // 4)
 
 
 def test_parts_of_several_images_become_new_ones_whose_parts_are_real() -> None:
@@ -150,7 +150,7 @@ def test_no_image_makes_more_of_a_drawing_than_the_cap(count: int, allowed: floa
     settings = replace(SETTINGS, window_scale=1.0)
 
     def part_of_first(cap: float) -> float:
-        clean = denoised(noisy, sources, even, 0.03, replace(settings, cap=cap))
+        clean = denoise(noisy, sources, even, 0.03, replace(settings, cap=cap))
         return ((clean - noisy).abs().amax(dim=0) < 2e-3).double().mean().item()
 
     assert part_of_first(1.0) == 1
@@ -160,7 +160,7 @@ def test_no_image_makes_more_of_a_drawing_than_the_cap(count: int, allowed: floa
     logits[0] += 60
     parts = torch.rand(6, 5, generator=random)
     parts /= parts.sum()
-    rows, weights = softmax_with_cap(logits, 0.3, parts)
+    rows, weights = capped_softmax(logits, 0.3, parts)
     assert (weights * parts).sum(dim=(1, 2)).max() <= allowed * 1.03
     assert len(rows) <= count
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(6, 5))
@@ -174,7 +174,7 @@ def test_the_cap_counts_by_how_much_images_differ_and_not_a_ground_that_all_shar
     settings = replace(SETTINGS, window_scale=1.0, cap=0.3)
 
     def part_of_ink(differences: Tensor) -> float:
-        clean = denoised(noisy, sources, differences, 0.03, settings)
+        clean = denoise(noisy, sources, differences, 0.03, settings)
         ink = (clean - noisy)[:, 6:14, 5:17].abs().amax(dim=0)
         return (ink < 2e-3).double().mean().item()
 
@@ -185,12 +185,12 @@ def test_the_cap_counts_by_how_much_images_differ_and_not_a_ground_that_all_shar
 
 def test_below_the_cap_nothing_is_taken() -> None:
     logits = torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0))
-    rows, weights = softmax_with_cap(logits.clone(), 0.3, torch.full((3, 4), 1 / 12))
+    rows, weights = capped_softmax(logits.clone(), 0.3, torch.full((3, 4), 1 / 12))
     torch.testing.assert_close(weights, logits.softmax(dim=0)[rows])
 
 
 def test_the_noise_falls_from_the_most_to_the_least() -> None:
-    noises = sigmas(SETTINGS)
+    noises = noise_levels(SETTINGS)
     assert noises[0] == pytest.approx(10) and noises[-1] == pytest.approx(0.03)
     assert noises == sorted(noises, reverse=True) and len(noises) == 8
     middle = (10 ** (1 / 7) + 3 / 7 * (0.03 ** (1 / 7) - 10 ** (1 / 7))) ** 7
@@ -215,7 +215,12 @@ def test_drawings_are_nearer_to_training_images_where_windows_are_larger() -> No
 
 
 def test_windows_are_larger_in_larger_images() -> None:
-    for side, scale in ((32, SMALL_SCALE), (47, SMALL_SCALE), (48, LARGE_SCALE), (96, LARGE_SCALE)):
+    for side, scale in (
+        (32, SMALL_IMAGE_SCALE),
+        (47, SMALL_IMAGE_SCALE),
+        (48, LARGE_IMAGE_SCALE),
+        (96, LARGE_IMAGE_SCALE),
+    ):
         settings, why = choose_settings(torch.zeros(2, 3, side, side, dtype=torch.uint8))
         assert settings.window_scale == scale
         assert why.startswith(f"windows × {scale}, down to ")

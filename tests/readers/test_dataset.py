@@ -58,7 +58,7 @@ def test_a_dataset_that_does_not_fit_its_digest_is_refused(tmp_path: Path, damag
         tensors["images"] = IMAGES.reshape(60, 1, 4, 16)
     else:
         tensors[damage].flat[0] ^= 1
-    save_file(tensors, tmp_path / "x", file_facts.metadata_of(facts))
+    save_file(tensors, tmp_path / "x", file_facts.facts_metadata(facts))
     with pytest.raises(ModelError, match=rf"{tmp_path / 'x'}: the file is damaged"):
         load_images(tmp_path / "x")
 
