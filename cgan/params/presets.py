@@ -1,7 +1,7 @@
-"""Presets: named sets of `train` params, each by what differs from the defaults.
+"""Presets: named sets of `train` params, each given by the values that differ from the defaults.
 
-`cgan.fit(images, preset="fast")` trains by one; `cgan preset fast` writes one into params.yaml, which then
-holds every value in clear: nothing is looked up when a stage runs.
+`cgan.fit(images, preset="fast")` trains with one; `cgan preset fast` writes all its values into params.yaml,
+so that a stage looks nothing up.
 """
 
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from typing import Any
 from cgan.errors import ParamsError
 from cgan.params.sections import TrainChoices
 
-# What no preset sets: the seed, and what concerns the machine or the records alone.
+# Params that no preset sets: the seed, and those that concern the machine or the records alone.
 UNSET_BY_PRESETS = {"seed", "device", "log_every", "save_every", "previews"}
 
 
 @dataclass(frozen=True)
 class Preset:
-    """`changes`: the values of `TrainChoices` in which it differs from the defaults."""
+    """`changes`: values of `TrainChoices` in place of the defaults."""
 
     description: str
     changes: Mapping[str, Any]
@@ -25,8 +25,9 @@ class Preset:
 
 PRESETS = {
     "default": Preset("A minute for digits on two cores; what is `auto` suits the images.", {}),
-    # At most 16 channels a map, half the latents, much weight on the class logit, a higher learning rate, no
-    # gradient penalty, an average of short memory, and half as many probes: each takes an eighth of a second.
+    # At most 16 features a map, latents of half the size, much weight on the class logit, a higher learning
+    # rate, no gradient penalty, an average of short memory, and half as many probes: each takes an eighth of
+    # a second.
     "fast": Preset(
         "Legible digits in seconds, less varied.",
         {
@@ -57,21 +58,21 @@ PRESETS = {
             "ema_half_life_kimg": 30.0,
         },
     ),
-    # Four times `default`'s batch, so twice its learning rate (for Adam it goes with the square root of the
-    # batch: Malladi et al., arXiv:2205.10287), and twice the images, for half the updates: a card computes
+    # Four times the batch of `default`, so twice its learning rate (for Adam it goes with the square root of
+    # the batch: Malladi et al., arXiv:2205.10287), and twice the images in half the updates: a GPU computes
     # more and starts fewer kernels.
     "gpu": Preset(
         "Large batches for a GPU.",
         {"batch_size": 384, "lr": 0.009, "cpu_parts": 1, "total_kimg": 320.0},
     ),
-    # Drawings are put together from pieces of the training images, which the file of the generator holds.
-    # Seconds in place of minutes, and a tenth of a second for each drawing.
+    # Drawings are put together from pieces of the training images, which the generator's file holds. It takes
+    # seconds in place of minutes, and a tenth of a second for each drawing.
     "local_score": Preset(
         "Photographs without a training; its file holds the training images.",
         {"generator": "local_score"},
     ),
-    # Number for number: its networks, squared error, Adadelta, clipped gradients, three updates a step, no
-    # average of the weights.
+    # The demo's own values: its networks, squared error, Adadelta, clipped gradients, three updates a step,
+    # no average of the weights.
     "demo": Preset(
         "The R/MXNet demo that this project replaces (jeremiedb/gan_example).",
         {
@@ -103,7 +104,8 @@ PRESETS = {
 
 
 def preset_params(name: str) -> dict[str, Any]:
-    """Every `train` param that presets set, with its value here. Raises ParamsError for an unknown name."""
+    """Every `train` param that presets set, with its value in this one. Raises ParamsError for an unknown
+    name."""
     if name not in PRESETS:
         raise ParamsError(f"no preset `{name}`. There are: {', '.join(PRESETS)}.")
     return TrainChoices().model_dump(exclude=UNSET_BY_PRESETS) | dict(PRESETS[name].changes)
@@ -122,8 +124,8 @@ def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
 
 
 def recipe_in_words(train: TrainChoices) -> str:
-    """The preset that `train` holds, such as `fast`; in front of it the first values that differ from the
-    most similar one, such as `lr 0.001 · default`."""
+    """The name of the nearest preset, such as `fast`, after the first values that differ from it, if any:
+    `lr 0.001 · default`."""
     nearest, differing = nearest_preset(train)
     changed = [f"{key} {getattr(train, key)}" for key in differing[:2]]
     if len(differing) > 2:

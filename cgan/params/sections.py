@@ -23,14 +23,16 @@ from cgan.settings import setting
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Side = Annotated[int, Field(ge=8, le=256)]  # of an image, in pixels
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of a loss
-Kimg = Annotated[float, Field(gt=0, le=1_000_000)]  # the length of a training
+Kimg = Annotated[
+    float, Field(gt=0, le=1_000_000)
+]  # the length of a training, in thousands of images
 BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Auto = Literal["auto"]
 GeneratorKind = Literal["deconv", "upsample", "embed", "demo", "local_score"]
 Updates = Literal["one_pass", "two_passes", "in_turn"]
-# The params of `train` that a local score sampler depends on.
+# The only params of `train` on which a local score sampler depends.
 LOCAL_SCORE_PARAMS = ("generator", "score_cap", "score_sources", "score_window_scale")
 
 
@@ -40,11 +42,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def _must(fits: Callable[[str], bool], problem: str) -> AfterValidator:
-    """A check of a text. The message quotes what was found, and says what is wrong with it."""
+def _require(is_valid: Callable[[str], bool], problem: str) -> AfterValidator:
+    """A check of a text. The message quotes the text, and says what is wrong with it."""
 
     def check(text: str) -> str:
-        if not fits(text):
+        if not is_valid(text):
             raise ValueError(f"{text[:80]!r} {problem}")
         return text
 
@@ -64,14 +66,14 @@ def _check_pattern(text: str) -> str:
     return text
 
 
-_Printable = _must(str.isprintable, "holds characters that cannot be shown. Remove them")
-_Inside = _must(_stays_inside, "leads outside. Give a relative name without `..`")
+_Printable = _require(str.isprintable, "holds characters that cannot be shown. Remove them")
+_Inside = _require(_stays_inside, "leads outside. Give a relative name without `..`")
 # In a text to draw, commas and spaces stand between the names of classes.
-_OneClass = _must(
+_OneClass = _require(
     lambda name: "," not in name and name == name.strip(),
     "has a comma, or a space at an end. Remove it",
 )
-_Metric = _must(METRICS.__contains__, f"is no metric. Expected one of {', '.join(METRICS)}")
+_Metric = _require(METRICS.__contains__, f"is no metric. Expected one of {', '.join(METRICS)}")
 
 PrintableText = Annotated[str, Field(min_length=1), _Printable]  # on one line
 RelativeName = Annotated[PrintableText, _Inside]  # in the folder where it is looked up
@@ -80,7 +82,7 @@ ClassName = Annotated[str, Field(min_length=1, max_length=60), _Printable, _OneC
 ExperimentName = Annotated[str, Field(min_length=1, max_length=500), _Printable, _Inside]
 
 
-class _Sized(Section):
+class _WithSize(Section):
     height: Side | None = None
     width: Side | None = None
 
@@ -91,7 +93,7 @@ class _Sized(Section):
         return self
 
 
-class DataParams(_Sized):
+class DataParams(_WithSize):
     """Stage download: where the CSV or the pictures come from, and of which size they are made."""
 
     source: Literal["sample", "file", "kaggle"] = "sample"
@@ -104,7 +106,7 @@ class DataParams(_Sized):
     max_megabytes: Annotated[int, Field(gt=0)] = 2000
 
 
-class ValidateParams(_Sized):
+class ValidateParams(_WithSize):
     """Stages validate and preprocess: what the CSV's columns hold, and how many images a class needs."""
 
     label_column: PrintableText = "label"
@@ -115,12 +117,14 @@ class ValidateParams(_Sized):
     max_imbalance: Annotated[float, Field(ge=1)] = 10.0
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
-        names = self.class_names or []
+    def _check_names(self) -> Self:
+        names = self.class_names
+        if names is None:
+            return self
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"`class_names` has {twice!r} twice. Give each class its own")
-        if self.class_names is not None and len(names) != (self.classes or max(2, len(names))):
+        if len(names) < 2 or self.classes not in (None, len(names)):
             raise ValueError(
                 f"`class_names` has {len(names):,} names and `classes` is {self.classes or 'null'}. Give one "
                 "name a class, in the order of their numbers, or null"
@@ -137,7 +141,7 @@ class PreprocessParams(Section):
 
 
 class JudgeParams(Section):
-    """Stage train_judge: the class network behind the metrics."""
+    """Stage train_judge: the classifier behind the metrics."""
 
     total_kimg: Kimg = 40.0
     batch_size: BatchSize = 128
@@ -147,10 +151,10 @@ class JudgeParams(Section):
 
 
 class TrainChoices(Section):
-    """Stage train, as the user gives it, some params still `auto`: networks, losses, optimizers, length and
-    records of the training.
+    """Stage train, as the user gives it: networks, losses, optimizers, length and records of the training.
 
-    What is `auto` depends on the images: `cgan.training.auto.choose` makes `TrainParams` of these.
+    Some params may be `auto`. `cgan.training.auto.choose` gives each of these a value that suits the images;
+    the result is a `TrainParams`.
     """
 
     generator: Literal[Auto, GeneratorKind] = "auto"
@@ -177,8 +181,8 @@ class TrainChoices(Section):
     adadelta_rho: Annotated[float, Field(gt=0, lt=1)] = 0.92
     adadelta_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
     gradient_clip: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    decay_from: Share = 0.4
-    final_lr_fraction: Share = 0.02
+    decay_from: Fraction = 0.4
+    final_lr_fraction: Fraction = 0.02
     batch_size: BatchSize | Auto = 96
     cpu_parts: Annotated[int, Field(ge=1, le=64)] = 2
     total_kimg: Kimg | Auto = "auto"
@@ -186,14 +190,15 @@ class TrainChoices(Section):
     seed: Seed = 1
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    # In steps. Batches are prepared for so many steps at once, so the latents depend on it, too.
+    # In steps, as `save_every`. Batches are prepared for so many steps at once, so the latents depend on it,
+    # too.
     log_every: Annotated[int, Field(gt=0, le=10_000)] = 50
     save_every: Annotated[int, Field(gt=0)] = 250
     probes: Annotated[int, Field(ge=0, le=1000)] = 8
     previews: Annotated[int, Field(ge=0, le=1000)] = 12
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.save_every % self.log_every:
             raise ValueError(
                 f"`save_every` ({self.save_every}) must be a multiple of `log_every` ({self.log_every}): a "
@@ -206,8 +211,12 @@ class TrainChoices(Section):
         demo = setting("discriminator", "demo")
         if self.discriminator == "demo" and self.updates != "in_turn":
             raise ValueError(f"{demo} has batch norm and needs {setting('updates', 'in_turn')}")
-        weights = self.auxiliary_discriminator, self.auxiliary_generator, self.class_logit_weight
-        if self.discriminator == "demo" and not {0, "auto"}.issuperset(weights):
+        class_weights = (
+            self.auxiliary_discriminator,
+            self.auxiliary_generator,
+            self.class_logit_weight,
+        )
+        if self.discriminator == "demo" and any(w not in (0, "auto") for w in class_weights):
             raise ValueError(
                 f"{demo} has no auxiliary classes: set `auxiliary_discriminator`, `auxiliary_generator` and "
                 "`class_logit_weight` to 0.0"
@@ -222,7 +231,7 @@ class TrainChoices(Section):
 
 
 class TrainParams(TrainChoices):
-    """Stage train, as a training is run: `TrainChoices` with a value for each `auto` that images decide.
+    """Stage train, as it runs: `TrainChoices` with a value for each `auto` that depends on the images.
 
     `device` and `precision`, which depend on the machine, may still be `auto`.
     """
@@ -241,7 +250,7 @@ class TrainParams(TrainChoices):
         return max(1, round(self.total_kimg * 1000 / self.batch_size))
 
     def relevant(self) -> dict[str, Any]:
-        """The params that this kind of generator depends on, by name."""
+        """The params that have an effect on this kind of generator, by name."""
         values = self.model_dump()
         if self.generator == "local_score":
             return {name: values[name] for name in LOCAL_SCORE_PARAMS}
@@ -272,29 +281,29 @@ class GateParams(Section):
     promote: bool = True
     against_champion: Literal["better", "not_worse"] = "better"
     max_class_shift: Annotated[float, Field(ge=0)] = 0.5
-    max_agreement_drop: Share = 0.03
+    max_agreement_drop: Fraction = 0.03
     max_drawn_shift: Annotated[float, Field(ge=0)] = 0.5
-    max_outliers: Share = 0.02
-    min_conditional_accuracy: Share = 0.95
-    min_worst_class_accuracy: Share = 0.93
+    max_outliers: Fraction = 0.02
+    min_conditional_accuracy: Fraction = 0.95
+    min_worst_class_accuracy: Fraction = 0.93
     max_fid_over_floor: Annotated[float, Field(ge=0)] = 0.6
-    min_coverage_of_floor: Share = 0.80
-    max_copies_over_floor: Share = 0.02
+    min_coverage_of_floor: Fraction = 0.80
+    max_copies_over_floor: Fraction = 0.02
     max_membership_auc: Annotated[float, Field(gt=0.5, le=1)] | None = None
-    min_worst_class_diversity: Share = 0.80
-    min_diversity_of_champion: Share = 0.9
-    min_judge_accuracy: Share = 0.90
+    min_worst_class_diversity: Fraction = 0.80
+    min_diversity_of_champion: Fraction = 0.9
+    min_judge_accuracy: Fraction = 0.90
 
 
 class SweepRange(Section):
-    """Where a sweep searches for one param: from `low` to `high`. Whole numbers if both are."""
+    """A sweep searches one param from `low` to `high`; integers if both are."""
 
     low: int | float
     high: int | float
     log: bool = False  # logarithmic: as many trials from 0.001 to 0.01 as from 0.01 to 0.1
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _check_limits(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"`low` ({self.low}) must be below `high` ({self.high})")
         if self.log and self.low <= 0:
@@ -314,7 +323,7 @@ class SweepChoices(Section):
         return value in self.choices
 
 
-def _kind(value: Any) -> str:
+def _space_tag(value: Any) -> str:
     has_choices = isinstance(value, SweepChoices) or (
         isinstance(value, dict) and "choices" in value
     )
@@ -323,14 +332,15 @@ def _kind(value: Any) -> str:
 
 Space = Annotated[
     Annotated[SweepRange, Tag("range")] | Annotated[SweepChoices, Tag("choices")],
-    Discriminator(_kind),
+    Discriminator(_space_tag),
 ]
 
 
-def _check_searched(key: str) -> str:
-    name = key.removeprefix("train.")
+def _check_searchable(key: str) -> str:
+    section, _, name = key.partition(".")
     # A search over the seed would pick luck. Probes must be the same in all trials, to compare these by them.
-    if name == key or name not in TrainChoices.model_fields or name in ("seed", "probes"):
+    is_searchable = name in TrainChoices.model_fields and name not in ("seed", "probes")
+    if section != "train" or not is_searchable:
         raise ValueError("no param of `train` that can be searched (`seed` and `probes` cannot)")
     return key
 
@@ -340,7 +350,7 @@ class SweepParams(Section):
 
     objective: Annotated[str, _Metric] = "fid_judge"
     space: Annotated[
-        dict[Annotated[str, AfterValidator(_check_searched)], Space], Field(min_length=1)
+        dict[Annotated[str, AfterValidator(_check_searchable)], Space], Field(min_length=1)
     ] = {
         "train.lr": SweepRange(low=1.5e-3, high=1.2e-2, log=True),
         "train.generator_width": SweepChoices(choices=[8, 12, 16, 24]),
@@ -373,17 +383,19 @@ class Params(Section):
 
 
 def flatten(value: BaseModel | dict[str, Any]) -> dict[str, Any]:
-    """Nested params → {"train.lr": 0.003, …}."""
+    """Nested params → {"train.lr": 0.003, …}; of a model, those that were set."""
     flat: dict[str, Any] = {}
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True, exclude_unset=True)
     for key, item in value.items():
-        inner = flatten(item) if isinstance(item, dict) else {"": item}
-        flat |= {f"{key}.{name}".rstrip("."): leaf for name, leaf in inner.items()}
+        if isinstance(item, dict):
+            flat |= {f"{key}.{name}": leaf for name, leaf in flatten(item).items()}
+        else:
+            flat[key] = item
     return flat
 
 
-def names_of_params() -> list[str]:
+def param_names() -> list[str]:
     """Every dotted key that params.yaml may hold."""
     return [
         f"{section.alias or name}.{key}"

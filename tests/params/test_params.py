@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from cgan.errors import ParamsError
 from cgan.params.checks import check_params, check_train
-from cgan.params.sections import Params, TrainChoices, flatten, names_of_params
+from cgan.params.sections import Params, TrainChoices, flatten, param_names
 from cgan.pipeline import params_file
 from cgan.pipeline.params_file import load_params, parse_yaml
 from cgan.training.auto import resolve
@@ -58,7 +58,7 @@ def refusal(load: Load, changes: dict[str, Any] | None = None, text: str = TEXT)
 def test_the_repository_has_valid_params_with_every_field_and_nothing_else() -> None:
     params = load_params(ROOT / "params.yaml")
     keys = [f"{section}.{key}" for section in DOCUMENT for key in DOCUMENT[section]]
-    assert sorted(keys) == sorted(names_of_params())
+    assert sorted(keys) == sorted(param_names())
     assert flatten(params) == flatten(DOCUMENT)
     assert flatten(params.model_dump()) == flatten(Params().model_dump()), "the defaults in code"
     for field in Params.model_fields.values():
