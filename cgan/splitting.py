@@ -1,9 +1,13 @@
-"""How images are divided into those to train on, held out, and to test on: what belongs together, or looks so
-alike that it may, stays on one side."""
+"""Divides images into those to train on, those held out and those to test on.
+
+Images that belong together stay on one side: a *unit* is an image with its copies, the images of its group,
+and the copies and groups of these. Near copies can be made groups (`group: auto`), or are reported.
+"""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,23 +17,24 @@ from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.settings import setting
 from cgan.text import listed
 
-LEAST_HELD_OUT = 6  # one more than NEIGHBOURS of quality.metrics, which need so many other images
-# A near copy correlates by more than MIN_CORRELATION, and its distance from 1 is less than MAX_DISTANCE_RATIO
-# times that of the image that is USUAL_RANK-th in likeness. By these, 92 % of photographs of the same things
-# have a near copy, and 1 % of digits (docs/log/2026-11-29.md, "near copies of one thing").
+# One more than `cgan.quality.metrics.NEIGHBOURS`, the number of other images that its metrics need for each.
+MIN_HELD_OUT = 6
+# Two images are near copies where their correlation, as thumbnails, is above MIN_CORRELATION, and its
+# distance from 1 is less than MAX_DISTANCE_RATIO times that of the USUAL_RANK-th most similar image. By
+# these, 92 % of photographs of the same things have a near copy, and 1 % of digits (docs/log/2026-11-29.md,
+# "near copies of one thing").
 THUMBNAIL = 16  # pixels a side
 MIN_CORRELATION = 0.9
 USUAL_RANK = 10
 MAX_DISTANCE_RATIO = 0.3
-# For groups, which are sought within one set, where the usual image is less alike. Of pairs of one thing it
-# finds 84 % (.3: 81 %), and 4.8 % of the pairs in a group are wrong (.3: 4.5 %; same entry).
+# For groups, in place of MAX_DISTANCE_RATIO. Of pairs of one thing it finds 84 % (.3: 81 %), and 4.8 % of the
+# pairs in a group are wrong (.3: 4.5 %; same entry).
 MAX_DISTANCE_RATIO_OF_GROUPS = 0.4
-# The share of held-out images with a near copy above which a note says so. Chosen by hand, above the 1 % of
-# digits and hand signs.
-NEAR_COPIES = 0.05
-# Chosen by hand, to bound the time: for the note on near copies at most MAX_QUERIES held-out images are
-# looked for among MAX_SEARCHED to train on; for groups at most MAX_PAIRED images of a class are all compared
-# with one another.
+# A note says so where a larger fraction of the held-out images has a near copy. Chosen by hand, above the 1 %
+# of digits and hand signs.
+MAX_NEAR_COPIES = 0.05
+# Chosen by hand, to bound the time. For the note: near copies of so many held-out images are sought, among so
+# many to train on. For groups: so many images of a class are compared with one another.
 MAX_QUERIES, MAX_SEARCHED = 5_000, 100_000
 MAX_PAIRED = 20_000
 
@@ -37,9 +42,9 @@ MAX_PAIRED = 20_000
 def split_images(
     images: Images, fraction: float, seed: int, group: str | None = None
 ) -> tuple[Images, Images, Images]:
-    """Images to train on, held out, and to test on: as the source says, or by `fraction` and `seed`, as
-    `stratified_split` does; with the groups of `with_groups`, if `group` is given. `notes` of those held out
-    are what a reader should know.
+    """Images to train on, those held out, and those to test on: the source's own split, or the `fraction`
+    that `stratified_split` holds out by `seed`. With `group`, images get the groups of `with_groups` first.
+    `notes` of those held out are what a reader should know.
 
     Raises DataError where a class cannot be held out, or `group` does not fit the images.
     """
@@ -49,57 +54,72 @@ def split_images(
         raise DataError(f"expected a fraction above 0 and below 1 to hold out, found {fraction}.")
     notes = [*images.notes]
     splits = np.zeros(len(images)) if images.splits is None else images.splits
-    train, heldout, test = (np.flatnonzero(splits == n) for n in range(len(SPLITS)))
-    source_has_val = len(heldout) > 0
+    train, held_out, test = (np.flatnonzero(splits == number) for number in range(len(SPLITS)))
+    source_has_val = len(held_out) > 0
     if not source_has_val:
         to_divide = images if len(train) == len(images) else images.at(train)
-        rest, held = stratified_split(
-            *(to_divide.pixels, to_divide.labels, fraction, seed),
+        kept, held = stratified_split(
+            to_divide.pixels,
+            to_divide.labels,
+            fraction,
+            seed,
             groups=to_divide.groups,
             names=images.class_names,
         )
-        train, heldout = train[rest], train[held]
+        train, held_out = train[kept], train[held]
     if images.splits is not None:
-        unit_of = unit_indices(images.pixels, images.groups)
-        for name, rows in (("val", heldout), ("test", test)):
-            leaked = rows[np.isin(unit_of[rows], unit_of[train])]
-            if len(leaked):
-                notes.append(
-                    f"Left out of {name}: {len(leaked):,} ({listed([images.place(row) for row in leaked])}). "
-                    "Train has a copy of each, or another image of its group."
-                )
-                heldout, test = np.setdiff1d(heldout, leaked), np.setdiff1d(test, leaked)
-        if len(missing := np.setdiff1d(images.labels[train], images.labels[heldout])):
+        units = unit_indices(images.pixels, images.groups)
+        held_out, more_notes = _without_leaks(images, units, train, held_out, "val")
+        notes += more_notes
+        test, more_notes = _without_leaks(images, units, train, test, "test")
+        notes += more_notes
+        missing = np.setdiff1d(images.labels[train], images.labels[held_out])
+        if len(missing):
             names = [images.class_names[label] for label in missing]
             raise DataError(
                 f"val has no image of class {listed(names)}, or none that is not in train too. Add some, or "
                 "remove val: a part of train is held out then."
             )
-    if len(heldout) < LEAST_HELD_OUT:
+    if len(held_out) < MIN_HELD_OUT:
         more = f"hold out a larger fraction ({setting('preprocess.holdout_fraction')})"
         if source_has_val:
             more = "add some to val"
         raise DataError(
-            f"{len(heldout)} images are held out, expected at least {LEAST_HELD_OUT}: from fewer no metric "
+            f"{len(held_out)} images are held out, expected at least {MIN_HELD_OUT}: from fewer no metric "
             f"can be had. Add images, or {more}."
         )
     if group != "auto":  # `auto` keeps near copies on one side already
-        notes += _near_copies_in_words(images, train, heldout)
+        notes += _near_copies_notes(images, train, held_out)
     # So that a part can be divided again, and is of one form wherever it comes from.
     plain = replace(images, notes=(), splits=None, sizes=None)
-    return plain.at(train), replace(plain.at(heldout), notes=tuple(notes)), plain.at(test)
+    return plain.at(train), replace(plain.at(held_out), notes=tuple(notes)), plain.at(test)
+
+
+def _without_leaks(
+    images: Images, units: IntArray, train: IntArray, rows: IntArray, name: str
+) -> tuple[IntArray, list[str]]:
+    """`rows` without those of a unit that is in `train`, too; and a note if there were any."""
+    is_leaked = np.isin(units[rows], units[train])
+    if not is_leaked.any():
+        return rows, []
+    places = [images.place(row) for row in rows[is_leaked]]
+    return rows[~is_leaked], [
+        f"Left out of {name}: {len(places):,} ({listed(places)}). Train has a copy of each, or another "
+        "image of its group."
+    ]
 
 
 def with_groups(images: Images, by: str) -> Images:
-    """The images, each with a group. `by`: `auto` for a group of what looks alike, or a regular expression of
-    which all files with the same match are a group: of its first group in brackets, or of all of it. `notes`
-    say what came of it.
+    """The images, each with a group, and in `notes` how many there are.
+
+    `by` is `auto`, for groups of near copies, or a regular expression: files in which it matches the same
+    text are a group. If it has brackets, the text in the first ones counts.
 
     Raises DataError where `by` does not fit the images.
     """
     notes = [*images.notes]
     if by == "auto":
-        groups = _groups_by_likeness(images)
+        groups = _near_copy_groups(images)
     else:
         groups, without = _groups_by_name(images.files, by)
         if without:
@@ -115,23 +135,22 @@ def with_groups(images: Images, by: str) -> Images:
     return replace(images, groups=groups, notes=tuple(notes))
 
 
-def _groups_by_likeness(images: Images) -> IntArray:
-    """A group for each image, int64 [N]: connected components of near copies."""
-    most = int(images.counts.max())
-    if most > MAX_PAIRED:
+def _near_copy_groups(images: Images) -> IntArray:
+    """The group of each image, int64 [N]: connected components of near copies."""
+    largest_class = int(images.counts.max())
+    if largest_class > MAX_PAIRED:
         raise DataError(
             f"{setting('preprocess.group', 'auto')} compares all images of a class, which may be at most "
-            f"{MAX_PAIRED:,}; one class has {most:,}. Set a regular expression, or null and add a column "
-            "`group`."
+            f"{MAX_PAIRED:,}; one class has {largest_class:,}. Set a regular expression, or null and add a "
+            "column `group`."
         )
-    every = np.arange(len(images))
-    ratio = MAX_DISTANCE_RATIO_OF_GROUPS
-    return components(len(images), near_copies(images.pixels, images.labels, every, every, ratio))
+    rows, ratio = np.arange(len(images)), MAX_DISTANCE_RATIO_OF_GROUPS
+    return components(len(images), near_copies(images.pixels, images.labels, rows, rows, ratio))
 
 
 def _groups_by_name(files: Sequence[str], pattern: str) -> tuple[IntArray, list[str]]:
-    """Equal numbers for files in which `pattern` finds the same; and the files in which it finds nothing,
-    each a group of its own."""
+    """The group of each file by the text that `pattern` finds in it; and the files in which it finds none,
+    each of which is a group of its own."""
     matches = {file: re.search(pattern, file) for file in files}
     without = [file for file, match in matches.items() if not match]
     if not files:
@@ -154,14 +173,14 @@ def _groups_by_name(files: Sequence[str], pattern: str) -> tuple[IntArray, list[
     return np.unique(keys, return_inverse=True)[1], without
 
 
-def _near_copies_in_words(images: Images, train: IntArray, held_out: IntArray) -> list[str]:
+def _near_copies_notes(images: Images, train: IntArray, held_out: IntArray) -> list[str]:
     """A note where many held-out images have a near copy in the training part."""
-    random = np.random.default_rng(0)
-    queries = np.sort(random.permutation(held_out)[:MAX_QUERIES])
-    among = np.sort(random.permutation(train)[:MAX_SEARCHED])
+    rng = np.random.default_rng(0)
+    queries = np.sort(rng.permutation(held_out)[:MAX_QUERIES])
+    among = np.sort(rng.permutation(train)[:MAX_SEARCHED])
     pairs = near_copies(images.pixels, images.labels, queries, among)
-    rows, first_pair_of_row = np.unique(pairs[:, 0], return_index=True)
-    if len(rows) <= max(2, NEAR_COPIES * len(queries)):
+    rows, first_pairs = np.unique(pairs[:, 0], return_index=True)
+    if len(rows) <= max(2, MAX_NEAR_COPIES * len(queries)):
         return []
     advice = "Add a column `group` after the label,"
     if images.files:
@@ -169,7 +188,7 @@ def _near_copies_in_words(images: Images, train: IntArray, held_out: IntArray) -
             f"Set {setting('preprocess.group')} to a regular expression for what the names of such files "
             "have in common,"
         )
-    shown = [f"{images.place(a)} like {images.place(b)}" for a, b in pairs[first_pair_of_row]]
+    shown = [f"{images.place(a)} like {images.place(b)}" for a, b in pairs[first_pairs]]
     return [
         f"Near copies: {len(rows):,} of {len(queries):,} held-out images look much like one to train on: "
         f"{listed(shown, 3)}. If one thing was photographed several times, every number about held-out "
@@ -189,39 +208,42 @@ def stratified_split(
     """Indices of the training part and of the hold-out, each ascending; together all images.
 
     Stratified: each class gives `holdout_fraction` of its images, or as near to it as its groups allow; at
-    least one. Identical images and those of one group stay on one side, also when their labels differ: the
-    rarest class chooses first, for it has fewest to choose from.
+    least one. Units stay whole, also when the labels in them differ. The rarest class chooses first, for it
+    has fewest to choose from.
     """
-    unit_of = unit_indices(images, groups)
+    units = unit_indices(images, groups)
     order = np.random.default_rng(seed).random(len(labels))
     choose = _choose_images if groups is None else _choose_groups
-    is_held = np.isin(unit_of, choose(unit_of, labels, order, holdout_fraction))
+    is_held = np.isin(units, choose(units, labels, order, holdout_fraction))
     for label in np.unique(labels):
-        if len(np.unique(is_held[labels == label])) < 2:
-            count = len(np.unique(unit_of[labels == label]))
-            what = "distinct images"
-            if groups is not None:
-                by = setting("preprocess.group")
-                what = f"groups (by {by}, or the column `group`; make smaller ones)"
-            raise DataError(
-                f"class {names[label] if names else label}: {what}: {count}; a hold-out needs at least 2 "
-                "that are of no other class. Add images of this class, or remove it."
-            )
+        is_divided = len(np.unique(is_held[labels == label])) == 2
+        if is_divided:
+            continue
+        count = len(np.unique(units[labels == label]))
+        unit_name = "distinct images"
+        if groups is not None:
+            by = setting("preprocess.group")
+            unit_name = f"groups (by {by}, or the column `group`; make smaller ones)"
+        raise DataError(
+            f"class {names[label] if names else label}: {unit_name}: {count}; a hold-out needs at least 2 "
+            "that are of no other class. Add images of this class, or remove it."
+        )
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def _choose_images(
-    unit_of: IntArray, labels: IntArray, order: NDArray[np.float64], fraction: float
+    units: IntArray, labels: IntArray, order: NDArray[np.float64], fraction: float
 ) -> IntArray:
-    """The units to hold out where a unit is an image and its few copies: of each class, the rarest first,
-    those that come first by `order`."""
-    sizes, held = np.bincount(unit_of, minlength=len(labels)), list[int]()
-    rarest = np.argsort(np.bincount(labels), kind="stable")
-    # Of each unit the rank of its rarest class; of an index that is no unit, one past the last.
-    rank = np.full(len(labels), len(rarest))
-    np.minimum.at(rank, unit_of, np.argsort(rarest)[labels])
-    for class_rank in range(len(rarest)):
-        candidates = np.flatnonzero(rank == class_rank)
+    """The units to hold out where each is an image and its few copies, by their indices: for each class, the
+    rarest first, those with the lowest `order`."""
+    sizes, held = np.bincount(units, minlength=len(labels)), list[int]()
+    classes_by_count = np.argsort(np.bincount(labels), kind="stable")
+    rarity = np.argsort(classes_by_count)  # of each class: 0 for the rarest
+    # A unit belongs to its rarest class. An index that is no unit belongs to none.
+    unit_rarity = np.full(len(labels), len(classes_by_count))
+    np.minimum.at(unit_rarity, units, rarity[labels])
+    for class_rarity in range(len(classes_by_count)):
+        candidates = np.flatnonzero(unit_rarity == class_rarity)
         candidates = candidates[np.argsort(order[candidates], kind="stable")]
         quota = max(1, round(int(sizes[candidates].sum()) * fraction))
         within_quota = np.searchsorted(np.cumsum(sizes[candidates]), quota, side="right")
@@ -230,72 +252,83 @@ def _choose_images(
     return np.array(held, np.int64)
 
 
+class _Unit(NamedTuple):
+    """A unit in which several classes can be: its index, its classes, and how many images it has of each."""
+
+    index: int
+    classes: IntArray
+    counts: IntArray
+
+
 def _choose_groups(
-    unit_of: IntArray, labels: IntArray, order: NDArray[np.float64], fraction: float
+    units: IntArray, labels: IntArray, order: NDArray[np.float64], fraction: float
 ) -> IntArray:
-    """The units to hold out where they can be large and of several classes. Class by class, the rarest first,
-    units are taken in the order of `order` while none of their classes exceeds its quota. Where a class is
-    still short of its quota, one more is taken that brings classes nearer to theirs; or, where it would have
-    none, the one that takes them least far away."""
-    counts = np.bincount(labels)
-    keys, images = np.unique(unit_of * len(counts) + labels, return_counts=True)
-    owner, label_of = np.divmod(keys, len(counts))
-    begins = np.flatnonzero(np.diff(owner, prepend=-1))
-    # Of each unit its classes, and how many images it has of each.
-    members = dict(
-        zip(
-            owner[begins].tolist(),
-            zip(np.split(label_of, begins[1:]), np.split(images, begins[1:]), strict=True),
-            strict=True,
-        )
-    )
-    quotas = np.clip(np.round(counts * fraction), 1, counts - 1).astype(np.int64)
-    room, held = quotas.copy(), set[int]()
+    """The units to hold out where they can be large and of several classes, by their indices.
 
-    def has_room(unit: int) -> bool:
-        classes, numbers = members[unit]
-        return bool((numbers <= room[classes]).all())
+    Class by class, the rarest first, units are taken by `order` while none of their classes exceeds its
+    quota. If a class is still short of its quota, one more unit is taken that brings classes nearer to
+    theirs; or, if nothing of the class is held out yet, the one that takes them least far away.
+    """
+    class_counts = np.bincount(labels)
+    quotas = np.clip(np.round(class_counts * fraction), 1, class_counts - 1).astype(np.int64)
+    room, held = (
+        quotas.copy(),
+        set[int](),
+    )  # what is left of the quotas; the indices of units held out
 
-    def distance_change(unit: int) -> int:
-        """By how much its classes are further from their quotas with it than without."""
-        classes, numbers = members[unit]
-        return int((np.abs(room[classes] - numbers) - np.abs(room[classes])).sum())
+    def has_room(unit: _Unit) -> bool:
+        return bool((unit.counts <= room[unit.classes]).all())
 
-    def hold(unit: int) -> None:
-        classes, numbers = members[unit]
-        held.add(unit)
-        room[classes] -= numbers
+    def distance_change(unit: _Unit) -> int:
+        """How much further from their quotas its classes are if it is held out, in images."""
+        before, after = room[unit.classes], room[unit.classes] - unit.counts
+        return int((np.abs(after) - np.abs(before)).sum())
 
-    sorted_by_class = owner[np.lexsort((order[owner], label_of))]
-    units_of_class = np.split(sorted_by_class, np.bincount(label_of).cumsum()[:-1])
-    for label in np.argsort(counts, kind="stable"):
-        for unit in [unit for unit in units_of_class[label].tolist() if unit not in held]:
-            if room[label] <= 0:
-                break
-            if has_room(unit):
+    def hold(unit: _Unit) -> None:
+        held.add(unit.index)
+        room[unit.classes] -= unit.counts
+
+    units_by_class = _units_by_class(units, labels, order)
+    for label in np.argsort(class_counts, kind="stable"):
+        for unit in units_by_class[label]:
+            if unit.index not in held and room[label] > 0 and has_room(unit):
                 hold(unit)
-        left = [unit for unit in units_of_class[label].tolist() if unit not in held]
+        left = [unit for unit in units_by_class[label] if unit.index not in held]
         if room[label] > 0 and len(left) > 1:
             best = min(left, key=distance_change)
-            if room[label] == quotas[label] or distance_change(best) < 0:
+            none_held = room[label] == quotas[label]
+            if none_held or distance_change(best) < 0:
                 hold(best)
     return np.array([*held], np.int64)
 
 
+def _units_by_class(
+    units: IntArray, labels: IntArray, order: NDArray[np.float64]
+) -> list[list[_Unit]]:
+    """For each class the units that have images of it, by `order`."""
+    by_class: list[list[_Unit]] = [[] for _ in range(int(labels.max()) + 1)]
+    rows_by_unit = np.argsort(units, kind="stable")
+    indices, begins = np.unique(units[rows_by_unit], return_index=True)
+    for index, rows in zip(indices, np.split(rows_by_unit, begins[1:]), strict=True):
+        unit = _Unit(int(index), *np.unique(labels[rows], return_counts=True))
+        for label in unit.classes:
+            by_class[label].append(unit)
+    return [sorted(members, key=lambda unit: order[unit.index]) for members in by_class]
+
+
 def unit_indices(images: NDArray[np.uint8], groups: IntArray | None = None) -> IntArray:
-    """The unit of each image, int64 [N]: what stays on one side of any split, which is its copies, those of
-    its group, and theirs. A unit is named by the index of its first image."""
+    """The unit of each image, int64 [N]: the index of the first image in it."""
     first_copy = first_copies(image_digests(images))
     if groups is None:
         return first_copy
-    every = np.arange(len(groups))
-    pairs = [np.stack([every, first], 1) for first in (first_copy, first_copies(groups))]
+    rows = np.arange(len(groups))
+    pairs = [np.stack([rows, first], 1) for first in (first_copy, first_copies(groups))]
     return components(len(groups), np.concatenate(pairs))
 
 
 def components(count: int, pairs: IntArray) -> IntArray:
-    """For each of `count` things the first of its connected component; each of `pairs` int64 [M, 2] connects
-    two."""
+    """The connected component of each of `count` nodes, named by its first node; int64 [count]. `pairs` int64
+    [M, 2] are the edges."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -310,21 +343,24 @@ def near_copies(
     among: IntArray,
     max_distance_ratio: float = MAX_DISTANCE_RATIO,
 ) -> IntArray:
-    """Each of the images at `rows` with every near copy of its class at `among`: pairs of rows, int64 [M, 2].
+    """The near copies at `among` of each image at `rows`, of its class: pairs of rows, int64 [M, 2].
 
-    A near copy correlates with it, as a small grey picture, and far better than others do: digits of one
-    class are alike too, but many of them are (as Lowe compares keypoints, Int. J. Computer Vision 60, 2004).
+    A near copy correlates with the image, and much better than usual images of the class do: digits of one
+    class are alike, too, but many of them are (a ratio test, as Lowe's for keypoints, Int. J. Computer Vision
+    60, 2004).
     """
     pairs = [np.empty((0, 2), np.int64)]
     for label in np.unique(labels[rows]):
         queries, pool = rows[labels[rows] == label], among[labels[among] == label]
         if len(pool) < 2:
             continue
-        small, rank = _thumbnails(images, pool).T, min(USUAL_RANK, max(2, len(pool) // 3)) - 1
+        pool_thumbnails = _thumbnails(images, pool).T
+        usual_rank = min(USUAL_RANK, max(2, len(pool) // 3))  # from 1
         for chunk in np.array_split(queries, len(queries) // 100 + 1):
-            correlations = _thumbnails(images, chunk) @ small
+            correlations = _thumbnails(images, chunk) @ pool_thumbnails
             correlations[chunk[:, None] == pool] = -1  # itself
-            usual = -np.partition(-correlations, rank, axis=1)[:, rank, None]
+            descending = -np.partition(-correlations, usual_rank - 1, axis=1)
+            usual = descending[:, usual_rank - 1, None]
             is_near = 1 - correlations < max_distance_ratio * (1 - usual)
             query, near = np.nonzero((correlations > MIN_CORRELATION) & is_near)
             pairs.append(np.stack([chunk[query], pool[near]], 1))
@@ -332,14 +368,15 @@ def near_copies(
 
 
 def _thumbnails(images: NDArray[np.uint8], rows: IntArray) -> NDArray[np.float32]:
-    """[N, THUMBNAIL²], each of mean 0 and length 1, so that a product of two is their correlation."""
+    """Small grey pictures, [N, THUMBNAIL²], each of mean 0 and length 1: a product of two is their
+    correlation."""
     height, width = images.shape[2:]
     begins_y, begins_x = (np.arange(THUMBNAIL) * side // THUMBNAIL for side in (height, width))
-    small = list[NDArray[np.float32]]()
+    sums = list[NDArray[np.float32]]()  # of the pixels under each pixel of a thumbnail
     for chunk in np.array_split(rows, len(rows) // 1000 + 1):
         grey = images[chunk].mean(axis=1, dtype=np.float32)
-        small.append(np.add.reduceat(np.add.reduceat(grey, begins_y, 1), begins_x, 2))
-    flat = np.concatenate(small).reshape(len(rows), -1)
+        sums.append(np.add.reduceat(np.add.reduceat(grey, begins_y, 1), begins_x, 2))
+    flat = np.concatenate(sums).reshape(len(rows), -1)
     flat -= flat.mean(axis=1, keepdims=True)
     thumbnails: NDArray[np.float32] = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
     return thumbnails

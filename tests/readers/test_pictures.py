@@ -72,7 +72,7 @@ def opened(path: str = "own", **changes: Any) -> Images:
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a hold-out of two pictures is enough."""
-    monkeypatch.setattr(splitting, "LEAST_HELD_OUT", 2)
+    monkeypatch.setattr(splitting, "MIN_HELD_OUT", 2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -12,7 +12,7 @@ from cgan.downstream.pretrained import PRETRAINED
 from cgan.markdown import table
 from cgan.pipeline.registry.client import now
 from cgan.quality.metrics import mean_share
-from cgan.splitting import NEAR_COPIES
+from cgan.splitting import MAX_NEAR_COPIES
 from cgan.text import percent
 from cgan.verdict import Report
 
@@ -105,7 +105,7 @@ def _doubts(
             "images, or larger ones (`data.height`, `data.width`)."
         )
     alike, looked = near
-    if alike > max(2, NEAR_COPIES * looked):
+    if alike > max(2, MAX_NEAR_COPIES * looked):
         doubts.append(
             f"Near copies: {alike:,} of {looked:,} tested images look much like one that was learnt from. If "
             "one thing was photographed several times, every accuracy here is too good: set "
