@@ -6,8 +6,7 @@ and the copies and groups of these. Near copies can be made groups (`group: auto
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -252,7 +251,8 @@ def _choose_images(
     return np.array(held, np.int64)
 
 
-class _Unit(NamedTuple):
+@dataclass(frozen=True)
+class _Unit:
     """A unit in which several classes can be: its index, its classes, and how many images it has of each."""
 
     index: int
