@@ -12,22 +12,23 @@ from cgan.errors import CganError
 from cgan.extras import extras_with
 from cgan.pipeline.data import commands as data
 from cgan.pipeline.evidence import commands as evidence
-from cgan.pipeline.options import PRODUCTION
+from cgan.pipeline.options import DRAW, PRODUCTION
 from cgan.pipeline.project import commands as project
 from cgan.pipeline.registry import commands as registry
 from cgan.pipeline.runs import commands as runs
 from cgan.project import GENERATOR
 from cgan.text import ensure_streams
 
-DRAW = "Draw: cgan draw 2024 --seed 7"
 ANNOUNCED_S = 20.0
 
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Draw with a class-conditional DCGAN, measure how good it is, and serve it. `dvc repro` trains it. "
-    "Each group below begins with an example.",
+    help="Draw images of the class that you ask for, and measure how good they are. `dvc repro` trains the "
+    "generator.",
+    epilog="Needed rarely: `cgan balance` fills up small classes with drawings, `cgan split` writes folders "
+    "to train and test on, `cgan reproduce` repeats a training and compares the bytes.",
 )
 
 
@@ -87,7 +88,7 @@ def draw(
         ),
     ] = None,
 ) -> None:
-    """Draw TEXT digit by digit, a grid, or a whole labelled set."""
+    """Draw TEXT digit by digit, a grid, or a labelled set."""
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
     if per_class is not None and (scale or smooth or show):
@@ -144,7 +145,10 @@ def serve(
         str, typer.Option(help="Where to listen; with 0.0.0.0, other machines can connect.")
     ] = "127.0.0.1",
 ) -> None:
-    """Serve drawings over HTTP until Ctrl-C: a page for people, /draw for programs. See docs/service.md."""
+    """Serve a page that draws, and /draw for programs.
+
+    Over HTTP, until Ctrl-C. See docs/service.md.
+    """
     from cgan.service.app import serve
 
     serve(model, host, port)
@@ -169,7 +173,10 @@ def card(
     ] = False,
     model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
 ) -> None:
-    """Write FOLDER with the generator, a grid of drawings, and a model card with its numbers."""
+    """Write a folder to publish: generator and model card.
+
+    With a grid of drawings. The card has the numbers.
+    """
     from cgan.drawing.generator import Generator, default_source
     from cgan.pipeline.runs.card import write_card_folder
 

@@ -35,7 +35,7 @@ def test_version_is_that_of_the_package_which_is_typed_for_its_users() -> None:
 
 def test_completion_knows_the_commands() -> None:
     run = run_cgan(_CGAN_COMPLETE="complete_bash", COMP_WORDS="cgan re", COMP_CWORD="1")
-    assert sorted(run.stdout.split()) == ["registry", "report", "reproduce"]
+    assert sorted(run.stdout.split()) == ["registry", "report"]
 
 
 def test_colours_are_shown_on_a_terminal_unless_no_color_is_set() -> None:

@@ -1,5 +1,6 @@
 """A network's picture, drawn from what its modules do when they run: types, shapes, parameters."""
 
+import textwrap
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,6 +13,7 @@ from cgan.model.local_score import LocalScoreSampler
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.pictures.plots import Picture, picture_of, sheet_with
 
+LINE = 62  # characters for what a layer is made of; a row has room for two lines
 LEARNT, FIXED, ENDS = "#e3eefa", "#e2f5e4", "#fdf1d3"
 
 
@@ -84,7 +86,8 @@ def network_diagram(network: GeneratorNetwork | DiscriminatorNetwork) -> Picture
     rows = [["layer", "", "parameters", "puts out"]]
     for layer in layers:
         shape, count = " × ".join(f"{size:,}" for size in layer.outputs), f"{layer.parameters:,}"
-        rows.append([layer.name, layer.detail[:62], count * (count != "0"), shape])
+        detail = textwrap.fill(layer.detail, LINE)
+        rows.append([layer.name, detail, count * (count != "0"), shape])
     colours = [[colour] * 4 for colour in ("white", *(layer.colour for layer in layers))]
     widths = [0.18, 0.53, 0.12, 0.17]
     table = axes.table(rows, colours, "left", colWidths=widths, bbox=Bbox.unit())

@@ -1,12 +1,13 @@
-"""What several commands share: the panels of `cgan --help`, and options."""
+"""What several commands share: the panels of `cgan --help`, how one says that it has begun, and options."""
 
 from typing import Annotated, Any
 
 import typer
 
-DATA = "Data: cgan validate my-pictures/"
-JUDGE = "Judge: cgan compare champion ."
-PRODUCTION = "Production: cgan registry list"
+DRAW = "Draw: cgan draw 2024 --seed 7"
+DATA = "Your data: cgan validate my-pictures/"
+JUDGE = "How good is it? cgan report"
+PRODUCTION = "Production: cgan gate"
 
 MANY = (
     "How many images each class gets.  \\[default: as many as the largest class has; twice as many if the "
@@ -16,6 +17,11 @@ PerClass = Annotated[int | None, typer.Option(min=2, max=100_000, help=MANY)]
 Believed = Annotated[
     float, typer.Option(min=0, max=0.99, help="How sure the judge must be of a drawing's class.")
 ]
+
+
+def announce(text: str) -> None:
+    """Before something takes seconds, for people: a program reads the other stream."""
+    typer.echo(text, err=True)
 
 
 def from_2_to_20(help_text: str) -> Any:

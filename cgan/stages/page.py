@@ -1,7 +1,9 @@
 """Stage page: the run as one HTML file, with the generator in it."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
@@ -48,7 +50,7 @@ def contents_of(params: Params, cache: Path) -> Contents:
     return Contents(
         generator=generator,
         evaluation=evaluation,
-        title=str(reference.get("run_name") or "cgan"),
+        title=title_of(reference),
         losses=read_table(LOSSES),
         probes=read_table(PROBES),
         previews={
@@ -67,6 +69,12 @@ def contents_of(params: Params, cache: Path) -> Contents:
         samples=params.evaluate.samples,
         cache=cache,
     )
+
+
+def title_of(training: Mapping[str, Any]) -> str:
+    """`cgan · MNIST sample`: the project, as its experiment in MLflow is called, and its data."""
+    names = training.get("experiment"), training.get("tags", {}).get("data")
+    return " · ".join(filter(None, names)) or "cgan"
 
 
 def read_table(path: Path) -> Table:

@@ -69,6 +69,7 @@ def main() -> None:
     params = load_params()
     data = load_images(TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
+    log.info(f"{len(data):,} images: choosing what is `auto`, and timing a few steps …")
     choice = choose(params.train, data)
     p = choice.params
     judge, judge_facts = load_judge(project.JUDGE)

@@ -513,6 +513,7 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     change_facts(class_names=names)
     reference = read_json(TRAINING) | {
         "run_name": HOSTILE[0],
+        "tags": {"data": HOSTILE[1]},
         "experiment": HOSTILE[2],
         "origin": {HOSTILE[1]: HOSTILE[0], "commit": HOSTILE[2], "__proto__": "odd"},
     }
@@ -521,7 +522,7 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     unfold(page)
     words = hovered(page, ".chart[data-kind=matrix]", " .mark-rect path")
     assert any(name in words for name in names)
-    assert page.run("document.title") == HOSTILE[0]
+    assert page.run("document.title") == f"{HOSTILE[2]} · {HOSTILE[1]}"
     assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
     text = page.run("document.querySelector('main').textContent")
     assert all(name in text for name in (*HOSTILE, *names))

@@ -220,13 +220,13 @@ def test_a_server_that_says_nothing_costs_seconds_and_shows_no_password(
 
 def test_report_says_that_the_first_training_is_not_done_yet() -> None:
     with pytest.raises(CganError, match="Run the pipeline first"):
-        summary()
+        "\n".join(summary())
     lock = project_root() / TRAIN_LOCK
     assert not lock.parent.exists(), "nothing is made"
     with locked(lock), pytest.raises(CganError, match=r"A training runs here now.*`cgan status`"):
-        summary()
+        "\n".join(summary())
     with pytest.raises(CganError, match="Run the pipeline first"):
-        summary()
+        "\n".join(summary())
 
 
 def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message() -> None:
@@ -238,23 +238,23 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     judge = {"judge": {"accuracy": 0.9, "heldout_images": 50}}
     write(Path("reports/judge.json"), judge)
     write(Path("reports/evaluation.json"), measured)
-    shown = summary()
+    shown = "\n".join(summary())
     first = shown.splitlines()[0]
     assert "(real images 50.0 %" in first
     assert METRICS["conditional_accuracy"].meaning in shown and "  cgan draw 0,1 --seed" in shown
     measured["class_names"] = ["a red dog", "cat", "eel", "owl"]
     write(Path("reports/evaluation.json"), measured)
     write(Path("models/training.json"), {"run_name": "a run"})
-    assert "  in MLflow     not recorded yet: dvc repro" in summary()
+    assert "  in MLflow     not recorded yet: dvc repro" in "\n".join(summary())
     write(Path("models/mlflow_run.json"), {"run_id": "77"})
-    shown = summary()
+    shown = "\n".join(summary())
     assert "  cgan draw 'a red dog, cat, eel' --seed" in shown
     assert (
         "  in MLflow     in the store of the machine that recorded it, not in this one's" in shown
     )
     server = {"run_id": "77", "experiment_id": "5", "tracking_uri": "http://me:secret@runs.example"}
     write(Path("models/mlflow_run.json"), server)
-    assert "  in MLflow     http://runs.example/#/experiments/5/runs/77" in summary()
+    assert "  in MLflow     http://runs.example/#/experiments/5/runs/77" in "\n".join(summary())
     for name, content, good in (
         ("judge", "[1]", judge),
         ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}', judge),
@@ -263,8 +263,8 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     ):
         Path(f"reports/{name}.json").write_text(content)
         with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):
-            summary()
+            "\n".join(summary())
         write(Path(f"reports/{name}.json"), good)
     Path("models/generator.safetensors").unlink()
     with pytest.raises(CganError, match=r"is about a generator that is gone.*dvc checkout"):
-        summary()
+        "\n".join(summary())

@@ -21,9 +21,10 @@ def validate(
     ],
     report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
 ) -> None:
-    """Check whether FILE holds valid labelled images; if not, say which row, column or file is wrong.
+    """Check your images; say what to set, and how long it takes.
 
-    In a project, it also says what a run with these images will do, and how long it takes here.
+    If FILE holds no valid labelled images, it says which row, column or file is wrong. In a project, it also
+    says what a run with these images will do, and how long it takes here.
     """
     from cgan.files import write_json
     from cgan.params.sections import DataParams, ValidateParams
@@ -62,7 +63,7 @@ def validate(
         typer.echo(next_step(file, here.data))
 
 
-@app.command(rich_help_panel=DATA)
+@app.command(hidden=True)
 def split(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     folds: Annotated[
@@ -77,7 +78,7 @@ def split(
     write_split(load_params(), folds, out, typer.echo)
 
 
-@app.command(rich_help_panel=DATA)
+@app.command(hidden=True)
 def balance(
     per_class: PerClass = None,
     believed: Believed = 0.0,

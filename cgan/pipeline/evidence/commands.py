@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cgan.errors import CganError
-from cgan.pipeline.options import JUDGE, Believed, PerClass, from_2_to_20
+from cgan.pipeline.options import JUDGE, Believed, PerClass, announce, from_2_to_20
 from cgan.project import require_project
 
 app = typer.Typer()
@@ -58,7 +58,10 @@ def evidence(
         list[Path] | None, typer.Argument(metavar="[FILES]", help="With --answers: CSVs.")
     ] = None,
 ) -> None:
-    """Say whether drawings make a classifier better, by training it with and without them (minutes)."""
+    """Say whether drawings make a classifier better (minutes).
+
+    It is trained with and without them.
+    """
     if answers or files:
         from cgan.pipeline.evidence.answers import evidence_of_answers
 
@@ -69,6 +72,7 @@ def evidence(
         evidence_of_answers(files or [], typer.echo)
         return
     require_project()
+    announce("Looking at the images, and how long a classifier takes here …")
     from cgan.pipeline.evidence.answer import Options, find_evidence
     from cgan.pipeline.params_file import load_params
 
@@ -84,8 +88,12 @@ def sharing(
     ] = None,
     seeds: Annotated[int, from_2_to_20("Train the classifiers with this many seeds.")] = 3,
 ) -> None:
-    """Say whether drawings can stand in for the images, and what they give away of these (minutes)."""
+    """Say whether drawings may be shared in place of images (minutes).
+
+    Can they stand in for the images, and what do they give away of these?
+    """
     require_project()
+    announce("Comparing drawings with the images; then classifiers are trained, for some minutes …")
     from cgan.pipeline.evidence.sharing import find_sharing
     from cgan.pipeline.params_file import load_params
 

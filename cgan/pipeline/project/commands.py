@@ -13,7 +13,10 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=DATA)
 def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
-    """Make a project in FOLDER that `dvc repro` can run: params.yaml, dvc.yaml, git and DVC."""
+    """Make a new project, which `dvc repro` can run.
+
+    In FOLDER: params.yaml, dvc.yaml, git and DVC.
+    """
     from cgan.pipeline.project.new_project import make_project
 
     make_project(folder, typer.echo)
@@ -23,7 +26,10 @@ def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")])
 def preset(
     name: Annotated[str | None, typer.Argument(help="Without one, lists them.")] = None,
 ) -> None:
-    """Write a preset into the section `train` of params.yaml; then run `dvc repro`."""
+    """Train for longer or shorter: list the presets, or take one.
+
+    Writes a preset into the section `train` of params.yaml. Then run `dvc repro`.
+    """
     from cgan.params.presets import PRESETS
 
     if name is None:

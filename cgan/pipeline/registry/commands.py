@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cgan.errors import CganError, ModelError
-from cgan.pipeline.options import PRODUCTION
+from cgan.pipeline.options import PRODUCTION, announce
 from cgan.project import require_project
 from cgan.text import printable
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cgan.pipeline.registry.client import Registry
 
 app = typer.Typer()
-versions = typer.Typer(no_args_is_help=True, help="Versions of the generator, and which is served.")
+versions = typer.Typer(no_args_is_help=True, help="List versions; promote one; roll back.")
 Number = Annotated[int, typer.Argument(help="The number of the version.")]
 
 
@@ -111,8 +111,14 @@ def rollback(why: Why) -> None:
 
 @app.command(rich_help_panel=PRODUCTION)
 def gate() -> None:
-    """Compare what `dvc repro` trained with the champion, and promote it or block it (exit code 3)."""
+    """Promote what was trained to champion, or block it.
+
+    What `dvc repro` trained is compared with the champion. Exit code 3 if it is blocked.
+    """
     require_project()
+    announce(
+        "Judging the generator, beside the champion if there is one: half a minute for the sample …"
+    )
     from cgan.pipeline.params_file import load_params
     from cgan.pipeline.registry.gate import gate
     from cgan.project import BLOCKED
@@ -143,7 +149,7 @@ def status(
         ),
     ] = None,
 ) -> None:
-    """Show who is champion, what the gate decided last and why, and what was trained last."""
+    """Show the champion, the last verdict and the last training."""
     root = require_project()
     from cgan.pipeline.registry.status import require_verdict, status
 

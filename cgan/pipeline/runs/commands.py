@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cgan.errors import CganError
-from cgan.pipeline.options import JUDGE
+from cgan.pipeline.options import JUDGE, announce
 from cgan.project import require_project
 
 app = typer.Typer()
@@ -14,11 +14,13 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=JUDGE)
 def report() -> None:
-    """Show how good the trained generator is, and where its pictures and its run are."""
+    """Show how good the generator is, and where everything is."""
     require_project()
+    announce("Reading what was measured …")
     from cgan.pipeline.runs.report import summary
 
-    typer.echo(summary())
+    for line in summary():
+        typer.echo(line)
 
 
 @app.command(rich_help_panel=JUDGE)
@@ -31,14 +33,19 @@ def compare(
         bool, typer.Option("--markdown", help="Write reports/compare.md for a pull request.")
     ] = False,
 ) -> None:
-    """Compare two runs: metrics, with the interval of each difference, params and code."""
+    """Say whether one run is better than another, or it is luck.
+
+    Metrics, with the interval of each difference, params and code. A folder is a project, so
+    `cgan compare champion .` compares the champion with what was trained last.
+    """
     require_project()
+    announce("Reading both runs …")
     from cgan.pipeline.runs.compare import compare
 
     compare(run_a, run_b, typer.echo, markdown)
 
 
-@app.command(rich_help_panel=JUDGE)
+@app.command(hidden=True)
 def reproduce(
     run: Annotated[
         str,
@@ -58,7 +65,10 @@ def reproduce(
 
 @app.command(rich_help_panel=JUDGE)
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
-    """Browse the runs in MLflow's pages, served on this machine until Ctrl-C."""
+    """Browse all runs in MLflow's pages.
+
+    They are served on this machine until Ctrl-C.
+    """
     root = require_project()
     from cgan.pipeline.params_file import load_params
     from cgan.pipeline.runs.ui import serve_ui

@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ DISTANCE = "quality/fid_judge"
 UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
 
 
-def summary() -> str:
-    """Raises CganError while the pipeline has not run."""
+def summary() -> Iterator[str]:
+    """Lines; those of the quality come before MLflow is asked, which takes seconds. Raises CganError while
+    the pipeline has not run."""
     if not EVALUATION.is_file():
         advice = "Run the pipeline first: `make repro` or `dvc repro`."
         if _trains_now():
@@ -59,24 +61,19 @@ def summary() -> str:
             f"{EVALUATION} or {JUDGE_METRICS}: this version cannot read one of them. Write both again: "
             "`dvc repro --force train_judge evaluate`."
         ) from None
+    yield from (*lines, *_fewer(evaluation), "")
     numbers = "2024" if len(evaluation.classes) == 10 else "0,1"
     classes = ", ".join((evaluation.class_names or [numbers])[:3])
     here = Path(".venv/bin/cgan")  # of `make`: it may be on nobody's PATH
     command = here if here.is_file() else "cgan"
-    return "\n".join(
-        [
-            *lines,
-            *_fewer(evaluation),
-            "",
-            f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
-            f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}",
-            f"  MLflow run    {run.get('run_name', 'none')}",
-            *_among_runs(run),
-            *([f"  in MLflow     {_in_mlflow(run, command)}"] if run else []),
-            f"  draw more     {command} draw {shlex.quote(classes)} --seed 7",
-            "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
-        ]
-    )
+    yield f"  its page      {RUN_PAGE}: open it in a browser; it needs no server"
+    yield f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}"
+    yield f"  draw more     {command} draw {shlex.quote(classes)} --seed 7"
+    yield "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff"
+    yield f"  MLflow run    {run.get('run_name', 'none')}"
+    yield from _among_runs(run)
+    if run:
+        yield f"  in MLflow     {_in_mlflow(run, command)}"
 
 
 def _trains_now() -> bool:
