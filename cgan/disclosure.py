@@ -66,7 +66,7 @@ def sharing(
     Raises DataError where the sets do not belong together or too few are held out, CganError for fewer
     than two seeds.
     """
-    _check(train, held_out, generator, seeds)
+    _check(train, held_out, generator, discriminator, seeds)
     hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
     attacker = Attacker.of(train, held_out, seed)
     with deterministic():
@@ -93,6 +93,9 @@ def sharing(
         train_images=len(train),
         held_out_images=len(held_out),
         drawings=len(drawn),
+        not_drawn=tuple(
+            name for name, count in zip(train.class_names, drawn.counts, strict=True) if not count
+        ),
         class_names=tuple(train.class_names),
         file=file,
         discriminator=attacker.on_discriminator(discriminator) if discriminator else None,
@@ -102,13 +105,27 @@ def sharing(
     )
 
 
-def _check(train: Images, held_out: Images, generator: Generator | Images, seeds: int) -> None:
+def _check(
+    train: Images,
+    held_out: Images,
+    generator: Generator | Images,
+    discriminator: DiscriminatorNetwork | None,
+    seeds: int,
+) -> None:
+    for name, images in (("train", train), ("held_out", held_out)):
+        if not isinstance(images, Images):
+            raise CganError(
+                f"cgan.sharing: expected labelled images as {name}, found {type(images).__name__}. Make them "
+                "with `cgan.read(path)` or `cgan.Images(pixels, labels)`."
+            )
     if seeds < MIN_SEEDS:
         raise CganError(
             f"seeds is {seeds}, expected at least {MIN_SEEDS}: their spread is part of the interval."
         )
     parts = {"held_out": held_out}
     if isinstance(generator, Images):
+        if not len(generator):
+            raise DataError("generator: expected drawings, found none.")
         parts["generator"] = generator
     elif not hasattr(generator, "model"):
         raise CganError(
@@ -123,6 +140,17 @@ def _check(train: Images, held_out: Images, generator: Generator | Images, seeds
             raise DataError(
                 f"{name}: expected the classes, channels, height and width of train, {expected}; found "
                 f"{found}. Give images of the same kind."
+            )
+    if discriminator is not None:
+        if not isinstance(discriminator, DiscriminatorNetwork):
+            raise CganError(
+                f"cgan.sharing: expected `run.discriminator`, found {type(discriminator).__name__}."
+            )
+        a = discriminator.architecture
+        if (found := (a.classes, a.channels, a.height, a.width)) != expected:
+            raise DataError(
+                f"discriminator: expected the classes, channels, height and width of train, {expected}; "
+                f"found {found}. Give the one that was trained with this generator."
             )
     require_same_classes(train, **parts)
     if shared := shared_images(train, held_out):

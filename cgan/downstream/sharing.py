@@ -15,7 +15,7 @@ from cgan.downstream.membership import Attack, Detection, detectable_auc
 from cgan.images import Images
 from cgan.quality.likeness import MAX_COMPARED, MIN_REAL_COMPARED, find_replicas
 from cgan.quality.metrics import wilson_interval
-from cgan.text import percent
+from cgan.text import listed, percent
 
 # Three tests, of the drawings and of the generator's file, which share a level of 5 % (Bonferroni).
 COPIES_LEVEL, MEMBERSHIP_LEVEL, FILE_LEVEL = 0.01, 0.03, 0.01
@@ -79,8 +79,8 @@ class Sharing:
     `classifier`: accuracies of a classifier trained on drawings alone (`with_drawings`) and of one trained on
     the images (`without`), and the interval of their difference; overall and by class. `attacks`: on
     drawings alone. `file`: on the generator's file, None where there is none to attack. `discriminator`: None
-    where none was given. `holds_training_images`: does the generator's file? `picture`: PNG of the
-    `exposed` images above their nearest drawings; in no JSON.
+    where none was given. `not_drawn`: the classes without drawings. `holds_training_images`: does the
+    generator's file? `picture`: PNG of the `exposed` images above their nearest drawings; in no JSON.
     """
 
     classifier: Effect
@@ -93,6 +93,7 @@ class Sharing:
     class_names: tuple[str, ...]
     file: Attack | None = None
     discriminator: Attack | None = None
+    not_drawn: tuple[str, ...] = ()
     holds_training_images: bool = False
     generator_digest: str | None = None
     picture: bytes = field(default=b"", compare=False)
@@ -173,6 +174,11 @@ class Sharing:
             f"With {worst.members:,} training and {worst.others:,} held-out images (of a group, one) an AUC "
             f"of {self.detectable_auc:.3f} is found about four times of five; 0.500 is chance.",
         ]
+        if self.not_drawn:
+            said.append(
+                f"There are no drawings of {listed(self.not_drawn)}: a classifier trained on drawings alone "
+                "never names these classes, and of their images the drawings tell nothing."
+            )
         if len(self.attacks) > 1:
             said.append(
                 f"The AUC is that of the attack that tells most, of {len(self.attacks)}: its p-value takes "
@@ -194,6 +200,8 @@ class Sharing:
                 else "told nothing; keep it on this machine all the same"
             )
             said.append(f"The discriminator {advice} ({_auc_in_words(self.discriminator)}).")
+        elif self.file:
+            said.append("No discriminator was at hand, so none was attacked: it often tells more.")
         return [*said, NO_PROOF]
 
     def rows(self) -> list[list[str]]:
@@ -255,7 +263,8 @@ class Sharing:
         for name in ("file", "discriminator"):
             found[name] = _attack(found[name]) if found[name] else None
         found["exposed"] = tuple(Exposed(**each) for each in found["exposed"])
-        found["class_names"] = tuple(found["class_names"])
+        for name in ("class_names", "not_drawn"):
+            found[name] = tuple(found[name])
         return cls(**found)
 
 

@@ -261,6 +261,8 @@ def test_the_answer_has_both_sides_and_travels_as_json(monkeypatch: pytest.Monke
     assert answer.drawings % answer.train_images == 0 and answer.drawings >= 300
     assert [attack.name for attack in answer.attacks] == ["drawings, by pixels"]
     assert answer.file is not None and answer.discriminator is not None
+    assert "No discriminator was" not in repr(answer)
+    assert "No discriminator was at hand" in repr(replace(answer, discriminator=None))
     assert answer.classifier.overall.without > answer.classifier.overall.with_drawings
     assert "differential privacy" in repr(answer) and "anonym" not in repr(answer)
     assert Sharing.of_json(json.loads(json.dumps(answer.as_json()))) == answer
@@ -314,6 +316,27 @@ def test_sets_that_do_not_belong_together_are_refused_in_words() -> None:
         cgan.sharing(train, train, train)
     with pytest.raises(CganError, match="expected a generator or drawings third, found int"):
         cgan.sharing(train, held_out, 3)  # type: ignore[arg-type]
+    with pytest.raises(CganError, match="expected labelled images as held_out, found ndarray"):
+        cgan.sharing(train, held_out.pixels, train)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="generator: expected drawings, found none"):
+        shared(train.at([]))
+    with pytest.raises(CganError, match=r"expected `run.discriminator`, found str"):
+        shared(train, discriminator="networks.safetensors")
+    other = build_discriminator(Architecture("projection", 3, 1, 16, 12, 8))
+    with pytest.raises(
+        DataError, match=r"discriminator: expected .*\(3, 1, 8, 12\); found \(3, 1, 16,"
+    ):
+        shared(train, discriminator=other)
+
+
+def test_classes_without_drawings_are_named() -> None:
+    drawn = uneven(seed=5)
+    answer = shared(drawn.at(drawn.labels != 1))
+    name = drawn.class_names[1]
+    assert answer.not_drawn == (name,)
+    assert answer.classifier.classes[1].with_drawings == 0
+    assert f"There are no drawings of {name}: a classifier" in repr(answer)
+    assert Sharing.of_json(json.loads(json.dumps(answer.as_json()))) == answer
 
 
 def test_an_attack_leaks_by_its_p_value_alone() -> None:
