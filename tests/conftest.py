@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 import yaml
 from synthetic import make_images, write_csv
 from uneven import PARAMS as UNEVEN
@@ -73,6 +74,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """An untrained network has the same weights whatever tests ran before in this process."""
+    torch.manual_seed(0)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 240) -> Any:

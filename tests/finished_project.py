@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cgan.files import write_bytes, write_json, write_text
 from cgan.images import load_images
@@ -61,6 +62,7 @@ def finish_uneven(**facts: Any) -> None:
 def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
     data = load_images(TRAIN_DATA)
     channels, height, width = data.shape
+    torch.manual_seed(0)
     network = build_generator(Architecture("deconv", data.classes, channels, height, width, 4, 4))
     made = {
         "data_sha256": data.source_sha256,

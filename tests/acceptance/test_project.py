@@ -16,7 +16,7 @@ from door import finished as finished
 
 from cgan import Generator
 
-pytestmark = pytest.mark.timeout(600)  # the first of these tests waits for `finished`
+pytestmark = pytest.mark.timeout(1200)  # the first of these tests waits for `finished`
 ASKED = [("012", 0), ("ring, bar", 7), ("2" * 9, 2**40)]
 
 

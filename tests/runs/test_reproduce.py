@@ -11,7 +11,7 @@ from acceptance.door import finished as finished
 from cgan.files import sha256_of
 
 SECRET = "planted-secret-0123456789"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
