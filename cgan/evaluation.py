@@ -19,8 +19,9 @@ from cgan.text import percent
 Interval = tuple[float, float]  # at 95 %
 # Keys of a context that may differ. Of fewer drawings intervals are wider, and say so.
 MAY_DIFFER = {"generator_digest", "drawn_images"}
-# How many images a metric is taken of, where its value depends on that (a Fréchet distance falls with it).
-IMAGES_OF = {
+# The key of a context that says how many images a metric is taken of, where its value depends on that (a
+# Fréchet distance falls with it).
+SAMPLE_SIZE_KEYS = {
     "fid_judge": "distance_images",
     **dict.fromkeys(("precision", "recall", "density", "coverage"), "neighbour_images"),
 }
@@ -40,6 +41,11 @@ class Metric:
     in_tables: bool = True
     short_name: str = ""
     is_share: bool = True
+
+    @property
+    def arrow(self) -> str:
+        """The direction of better."""
+        return "↑" if self.better == "higher" else "↓"
 
     def shown(self, value: float) -> str:
         """A value for readers: `98.6 %`, `0.3354`; a dash for what is no number."""
@@ -207,7 +213,7 @@ class Evaluation:
 
     @property
     def generator_digest(self) -> str | None:
-        """Names the generator."""
+        """The digest of the generator's weights."""
         return self.context.get("generator_digest")
 
     def rows(self) -> list[tuple[Metric, Score]]:
@@ -234,16 +240,22 @@ class Evaluation:
 
     def __repr__(self) -> str:
         """For a terminal: each metric on a line."""
-        lines = [
-            f"{name}: {value}{f' ({interval})' * bool(interval)}{f', real images {real}' * bool(real)}"
-            for name, value, interval, real, *_ in self.table()[1:]
-        ]
+        lines = []
+        for name, value, interval, real, *_ in self.table()[1:]:
+            line = f"{name}: {value}"
+            if interval:
+                line += f" ({interval})"
+            if real:
+                line += f", real images {real}"
+            lines.append(line)
         return "\n".join(lines) or f"<Evaluation: {self.not_measurable or 'nothing was measured'}>"
 
     def _repr_html_(self) -> str:
         """For a notebook."""
-        reason = notebook.paragraph(f"Not measurable: {self.not_measurable}.")
-        return notebook.table(self.table()) + reason * bool(self.not_measurable)
+        html = notebook.table(self.table())
+        if self.not_measurable:
+            html += notebook.paragraph(f"Not measurable: {self.not_measurable}.")
+        return html
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -291,7 +303,7 @@ class Evaluation:
 def comparable(context: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     """The part of an evaluation's context that has to be equal where two are compared; with a metric's key,
     where this metric is."""
-    left_out = MAY_DIFFER | (set(IMAGES_OF.values()) - {IMAGES_OF.get(key)})
+    left_out = MAY_DIFFER | (set(SAMPLE_SIZE_KEYS.values()) - {SAMPLE_SIZE_KEYS.get(key)})
     return {name: value for name, value in context.items() if name not in left_out}
 
 

@@ -44,8 +44,8 @@ class GitError(CganError):
 
 
 @dataclass(frozen=True)
-class Source:
-    """The working tree against its commit.
+class WorkingTree:
+    """The tree of files against its commit.
 
     `patch` brings a tree of `commit` to this one: changes of tracked files, and Python files of ours
     that git neither tracks nor ignores. `secrets`: the environment variables whose values stand in it,
@@ -77,8 +77,8 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
     return done.stdout
 
 
-def source(folder: Path | None = None) -> Source:
-    """What the tree around `folder` (default: the working directory) holds. Raises GitError."""
+def working_tree(folder: Path | None = None) -> WorkingTree:
+    """The tree around `folder`, by default the working directory. Raises GitError."""
     wanted = ("HEAD", "--git-path", "index", "--abbrev-ref", "HEAD")
     commit, real, branch = git("rev-parse", *wanted, folder=folder).decode().splitlines()
     with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
@@ -92,12 +92,12 @@ def source(folder: Path | None = None) -> Source:
         on_copy("add", "--intent-to-add", "--", *new.decode().split("\0")[:-1])
         on_copy("update-index", "-q", "--unmerged", "--refresh")
         # Other than `git diff`, it heeds no settings of the engineer's.
-        names, patch = (
-            on_copy("diff-index", *form, "HEAD", "--", ":/", *EXCLUDED)
-            for form in (("--name-only", "-z"), ("-p", "--binary", "--full-index"))
-        )
+        difference = partial(on_copy, "diff-index")
+        paths = ("HEAD", "--", ":/", *EXCLUDED)
+        names = difference("--name-only", "-z", *paths)
+        patch = difference("-p", "--binary", "--full-index", *paths)
     changed = names.decode(errors="replace").split("\0")[:-1]
-    return Source(commit, branch, changed, patch, secrets_in(patch))
+    return WorkingTree(commit, branch, changed, patch, secrets_in(patch))
 
 
 def secrets_in(content: bytes) -> str:

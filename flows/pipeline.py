@@ -27,7 +27,7 @@ from cgan.git import GitError
 from cgan.hosts import beside_proxies
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
-from cgan.project import BLOCKED, GATE_REPORT, LOCK, home
+from cgan.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
 from flows.checkout import CHECKOUT, tag_results
 from flows.repro import (
     Work,
@@ -108,7 +108,7 @@ def judge() -> State[Any]:
     with refused, get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
     with concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False):
-        state = run("cgan.cli", "gate", exit_codes=(0, BLOCKED))
+        state = run("cgan.cli", "gate", exit_codes=(0, BLOCKED_EXIT_CODE))
     if state.is_failed():
         return state
     report = read_json(GATE_REPORT)
@@ -182,7 +182,7 @@ def _ended_for(name: str) -> State[Any]:
 def _keep(work: Work, message: str, end: str) -> None:
     """The results, for the checkouts of later runs, here and on other machines."""
     if os.environ.get(CHECKOUT):  # the next one begins with these results
-        write_bytes(home() / LOCK, LOCK.read_bytes())
+        write_bytes(home() / DVC_LOCK, DVC_LOCK.read_bytes())
         if end != "unchanged":
             start = f"{runtime.flow_run.scheduled_start_time:%Y-%m-%dT%H%M}"
             try:

@@ -251,18 +251,18 @@ def _in_words(values: Values) -> str:
 def require_committed(base: Path) -> str:
     """HEAD, the commit whose code the trainings run. Raises CganError if the code has changed since."""
     try:
-        source = git.source(base)
+        tree = git.working_tree(base)
     except git.GitError:
         raise CganError(
             f"{base}: git finds no commit here, and a sweep trains with the code of a commit. Make one: "
             "git init; git add .; git commit -m start"
         ) from None
-    if changed := [path for path in source.changed if path.split("/")[0] in CODE_PATHS]:
+    if changed := [path for path in tree.changed if path.split("/")[0] in CODE_PATHS]:
         raise CganError(
             f"{listed(changed)}: changed since HEAD, and a sweep trains with the code of HEAD. Commit the "
             "change, then start the sweep."
         )
-    return source.commit
+    return tree.commit
 
 
 def _interrupt(kind: int, _: Any) -> None:

@@ -21,7 +21,7 @@ from cgan.project import (
     PREVIEWS,
     PROBES,
     RUN_REFERENCE,
-    SOURCE,
+    SOURCE_FOLDER,
     TRAIN_DATA,
     TRAINING,
 )
@@ -81,7 +81,7 @@ def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
         rows = [[step, *(0.1 * step + n for n in range(len(columns) - 1))] for step in STEPS]
         lines = [columns, *(map(str, row) for row in rows)]
         write_text(path, "".join(",".join(line) + "\n" for line in lines))
-    write_bytes(SOURCE / "params.yaml", Path("params.yaml").read_bytes())
+    write_bytes(SOURCE_FOLDER / "params.yaml", Path("params.yaml").read_bytes())
     run = {"run_key": "k", "run_name": "a run", "experiment": "cgan", "run_id": "0" * 32}
     data_facts = {"name": "file: digits.csv", "path": str(CSV), "sha256": made["data_sha256"]}
     about = {

@@ -8,7 +8,7 @@ import toy_project
 from conftest import ROOT
 
 from cgan import git
-from cgan.stages.origin import source_of_here
+from cgan.stages.origin import project_tree
 
 
 def run(*arguments: str) -> None:
@@ -36,7 +36,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_patch_brings_a_tree_of_the_commit_to_this_one(repository: Path) -> None:
-    clean = git.source()
+    clean = git.working_tree()
     assert (clean.changed, clean.patch, clean.branch) == ([], b"", "main")
     Path("cgan/training/losses.py").write_text("loss = 2\n")
     Path("cgan/new.py").write_text("new = 'ü'\n")
@@ -44,7 +44,7 @@ def test_the_patch_brings_a_tree_of_the_commit_to_this_one(repository: Path) -> 
     run("add", "cgan/staged.py")
     run("rm", "--quiet", "README.md")
     index = Path(".git/index").read_bytes()
-    found = git.source()
+    found = git.working_tree()
     changed = ["README.md", "cgan/new.py", "cgan/staged.py", "cgan/training/losses.py"]
     assert found.changed == changed and found.patch
     assert Path(".git/index").read_bytes() == index
@@ -60,20 +60,20 @@ def test_the_patch_brings_a_tree_of_the_commit_to_this_one(repository: Path) -> 
 
 def test_settings_of_git_change_no_patch(repository: Path) -> None:
     Path("cgan/training/losses.py").write_text("loss = 2\n")
-    expected = git.source().patch
+    expected = git.working_tree().patch
     booleans = ("diff.noprefix true", "diff.mnemonicPrefix true", "diff.external false")
     for setting in (*booleans, "color.ui always", "diff.renames copies"):
         run("config", *setting.split())
-    assert git.source().patch == expected and b"+loss = 2" in expected
+    assert git.working_tree().patch == expected and b"+loss = 2" in expected
 
 
 def test_what_git_ignores_and_what_is_not_ours_stays_out_of_the_patch(repository: Path) -> None:
     Path("dvc.lock").write_text("second\n")
     for name in (".dvc/config", ".env", "cgan/.env", "notes.txt", "cgan/credentials.json"):
         Path(name).write_text("TOKEN=planted-secret\n")
-    assert git.source().changed == []
+    assert git.working_tree().changed == []
     Path("params.yaml").write_text("train: 2\n")
-    found = git.source()
+    found = git.working_tree()
     assert found.changed == ["params.yaml"] and b"planted-secret" not in found.patch
 
 
@@ -142,7 +142,7 @@ def test_a_clone_runs_no_hook(repository: Path) -> None:
     run("checkout", "--quiet", "-b", "other")
     assert Path("hooked").exists(), "the hook works"
     Path("hooked").unlink()
-    git.clone_at(repository, git.source().commit, repository.parent / "tree")
+    git.clone_at(repository, git.working_tree().commit, repository.parent / "tree")
     assert not Path("hooked").exists()
 
 
@@ -153,10 +153,10 @@ def test_the_repository_of_a_git_hook_is_not_taken_for_ours(
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere.index"))
     monkeypatch.setenv("GIT_LITERAL_PATHSPECS", "1")
     Path("params.yaml").write_text("train: 2\n")
-    assert (git.source().branch, git.source().changed) == ("main", ["params.yaml"])
+    assert (git.working_tree().branch, git.working_tree().changed) == ("main", ["params.yaml"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(git.GitError):
-        git.source()
+        git.working_tree()
 
 
 def test_git_is_asked_as_the_environment_sets_it_up_and_what_it_refuses_is_told(
@@ -164,25 +164,25 @@ def test_git_is_asked_as_the_environment_sets_it_up_and_what_it_refuses_is_told(
 ) -> None:
     """A repository of another user, as in a container of CI: `safe.directory` is in the environment."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # of git's own tests
-    assert source_of_here() is None
+    assert project_tree() is None
     assert (
         "kept without its commit and changes, as git says: fatal: detected dubious" in caplog.text
     )
     for name, value in (("COUNT", "1"), ("KEY_0", "safe.directory"), ("VALUE_0", str(repository))):
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
-    found = source_of_here()
+    found = project_tree()
     assert found and found.branch == "main"
     caplog.clear()
     monkeypatch.chdir(repository.parent)
-    assert source_of_here() is None and not caplog.records, "no repository is no fault"
+    assert project_tree() is None and not caplog.records, "no repository is no fault"
 
 
 def test_a_commit_that_is_no_branch_s_is_fetched_whatever_protocol_is_set(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = git.source().commit
+    first = git.working_tree().commit
     run("commit", "--quiet", "--allow-empty", "-m", "second")
     for name, value in (("COUNT", "1"), ("KEY_0", "protocol.version"), ("VALUE_0", "0")):
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     git.clone_at(repository, first, repository.parent / "tree")
-    assert git.source(repository.parent / "tree").commit == first
+    assert git.working_tree(repository.parent / "tree").commit == first

@@ -21,7 +21,7 @@ from cgan.errors import SourceError, TrackingError
 from cgan.files import read_json
 from cgan.params.sections import DataParams
 from cgan.pipeline.tracking.run import open_run
-from cgan.project import SOURCE, TRAINING
+from cgan.project import SOURCE_FOLDER, TRAINING
 from cgan.readers import sources
 
 MARK = f"planted-{uuid.uuid4().hex}"
@@ -124,7 +124,7 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     with open_run(about) as run:
         run.describe({})
-        run.log_files(sorted(SOURCE.glob("*")), SOURCE.name)
+        run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
         log_model(run, root)
     assert len(Store(root / "mlflow.db").runs()) == 1
     words = said()

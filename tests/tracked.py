@@ -25,8 +25,8 @@ from cgan.pipeline.tracking.logged_model import save_mlflow_model
 from cgan.pipeline.tracking.run import Run
 from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER, experiment_id, experiment_name
 from cgan.project import training_folder
-from cgan.stages.origin import facts_of_here, keep_source, origin, run_name, source_of_here
-from cgan.stages.train import as_run, system_load, tracked_training
+from cgan.stages.origin import keep_source, origin, origin_tags, project_tree, run_name
+from cgan.stages.train import machine_load, recorded_params, tracked_training
 from cgan.training.auto import resolve
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -52,17 +52,17 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @contextlib.contextmanager
 def training(key: str = "k1", experiment: str = "cgan") -> Iterator[LiveTracker]:
     """As the stage train does it, in the working directory."""
-    source = source_of_here()
+    source = project_tree()
     about = {
         "run_name": run_name(PARAMS.train),
         "experiment": experiment_name(experiment),
-        "params": as_run(PARAMS, FITTED),
-        "tags": {**facts_of_here(DATASET, source), "cgan.device": "cpu", "cgan.fingerprint": key},
+        "params": recorded_params(PARAMS, FITTED),
+        "tags": {**origin_tags(DATASET, source), "cgan.device": "cpu", "cgan.fingerprint": key},
         "dataset": DATASET,
         "origin": origin(DATASET, source),
     }
     keep_source(source)
-    with tracked_training(training_folder(key), about, system_load) as live:
+    with tracked_training(training_folder(key), about, machine_load) as live:
         yield live
         about["numbers"] = {"time/training_s": 2.5}
 

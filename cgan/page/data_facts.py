@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cgan.files import read_json
 from cgan.images import SPLITS, Images, load_images
 from cgan.page.tiles import tile
-from cgan.project import CSV_SOURCE, HOLDOUT_DATA, TRAIN_DATA
+from cgan.project import DATA_SOURCE, HOLDOUT_DATA, TRAIN_DATA
 from cgan.quality.judge import Judge, predict
 from cgan.quality.label_errors import Suspects, doubtful_labels
 
@@ -44,7 +44,7 @@ def whole_data(test: Images | None = None) -> Images:
             whole[at] = piece
         return whole
 
-    source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
+    source = read_json(DATA_SOURCE) if DATA_SOURCE.is_file() else {}
     same = source.get("sha256") == parts[0].source_sha256  # else it was replaced since then
     files = source.get("files", []) if same else []
     whole = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from cgan.errors import DataError
 from cgan.images import Images, load_images
@@ -18,7 +19,7 @@ from cgan.settings import setting
 
 @dataclass(frozen=True)
 class Inputs:
-    """`facts`: of the generator's file. `test`: the source's own test set, where there is one."""
+    """`facts`: of the generator's file. `test`: the source's own test set; None where it has none."""
 
     model: GenerativeModel
     facts: Facts
@@ -37,23 +38,20 @@ class Inputs:
         judge, judge_facts = load_judge(JUDGE)
         train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
 
-        def begin(facts: Facts, key: str) -> str:
-            return str(facts.get(key))[:12]
-
-        digest, source = train.digest[:12], train.source_sha256[:12]
-        expected_kind, found_kind = ((part.classes, *part.shape) for part in (train, held_out))
-        images = "made of other images (classes, channels, height, width)"
-        for path, what, expected, actual in (
-            (GENERATOR, "trained on other data", digest, begin(facts, "data_digest")),
-            (JUDGE, "trained on other data", digest, begin(judge_facts, "data_digest")),
-            (HOLDOUT_DATA, "made from other data", source, held_out.source_sha256[:12]),
-            (HOLDOUT_DATA, images, expected_kind, found_kind),
-        ):
-            if actual != expected:
+        def require(path: Path, what: str, expected: object, found: object) -> None:
+            if found != expected:
                 raise DataError(
-                    f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {actual}. "
-                    "Run `dvc repro`, or restore all files with `dvc checkout`."
+                    f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {found}. Run `dvc repro`, "
+                    "or restore all files with `dvc checkout`."
                 )
+
+        for path, trained in ((GENERATOR, facts), (JUDGE, judge_facts)):
+            found = str(trained.get("data_digest"))[:12]
+            require(path, "trained on other data", train.digest[:12], found)
+        sources = (part.source_sha256[:12] for part in (train, held_out))
+        require(HOLDOUT_DATA, "made from other data", *sources)
+        kinds = ((part.classes, *part.shape) for part in (train, held_out))
+        require(HOLDOUT_DATA, "made of other images (classes, channels, height, width)", *kinds)
         if shared := shared_images(train, held_out):
             raise DataError(
                 f"{HOLDOUT_DATA}: {shared:,} of its {len(held_out):,} images are also in {TRAIN_DATA}, "
@@ -61,6 +59,6 @@ class Inputs:
                 "`preprocess.holdout_fraction` changed). Make both again: `dvc repro --force preprocess`, "
                 "then `dvc repro`."
             )
-        place = find_device(device, setting("train.device"))
+        found_device = find_device(device, setting("train.device"))
         test = load_images(TEST_DATA) if TEST_DATA.is_file() else None
-        return cls(model.to(place), facts, judge.to(place), train, held_out, test)
+        return cls(model.to(found_device), facts, judge.to(found_device), train, held_out, test)

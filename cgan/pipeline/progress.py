@@ -14,25 +14,29 @@ from cgan.params.sections import TrainParams
 from cgan.text import duration
 from cgan.training.loop import train
 
-WARM, TIMED, MOST_S = 2, 6, 10.0  # steps; seconds
+WARM_UP_STEPS, TIMED_STEPS = 2, 6
+MAX_TIMING_S = 10.0
 FIRST_LINE_S, LINE_EVERY_S = 5.0, 10.0
-PIXELS = 64 * 64  # of an image; with larger ones fewer are in a step, which would take many seconds
+# Pixels of an image up to which a whole batch is timed. With larger images fewer are in the timed step, which
+# would take many seconds.
+MAX_AREA = 64 * 64
 
 log = logging.getLogger(__name__)
 
 
 def seconds_of_training(data: Images, params: TrainParams) -> float:
-    """The seconds that the steps alone take. It takes less than ten seconds, whatever the size of the
-    images."""
+    """The seconds that the steps alone take, from a few of them; finds it in less than ten seconds, whatever
+    the size of the images."""
     parts, area = params.cpu_parts, data.shape[1] * data.shape[2]
-    batch = max(1, params.batch_size * PIXELS // max(PIXELS, area) // parts) * parts
-    batch = min(params.batch_size, max(batch, 2 * parts))  # batch norm needs two
-    quick = params.model_copy(update={"batch_size": batch})
-    return quick.total_steps * seconds_a_step(lambda steps: train(data, quick, progress=steps))
+    fitting = params.batch_size * MAX_AREA // max(MAX_AREA, area)
+    images_a_part = max(2, fitting // parts)  # batch norm needs two
+    batch_size = min(params.batch_size, images_a_part * parts)
+    timed = params.model_copy(update={"batch_size": batch_size})
+    return timed.total_steps * seconds_a_step(lambda steps: train(data, timed, progress=steps))
 
 
-class _Enough(Exception):  # noqa: N818 - no fault: enough steps were timed
-    pass
+class _EnoughTimed(Exception):  # noqa: N818 - no fault
+    """Ends a training whose steps have been timed."""
 
 
 def seconds_a_step(run: Callable[[Callable[[range], Iterator[int]]], object]) -> float:
@@ -44,34 +48,35 @@ def seconds_a_step(run: Callable[[Callable[[range], Iterator[int]]], object]) ->
         for step in planned:
             wait_for_device()
             times.append(time.perf_counter())
-            slow = len(times) > 2 and times[-1] - times[0] > MOST_S
-            if slow or len(times) > WARM + TIMED:
-                raise _Enough
+            is_slow = len(times) > 2 and times[-1] - times[0] > MAX_TIMING_S
+            if is_slow or len(times) > WARM_UP_STEPS + TIMED_STEPS:
+                raise _EnoughTimed
             yield step
         wait_for_device()
         times.append(time.perf_counter())
 
-    with contextlib.suppress(_Enough):
+    with contextlib.suppress(_EnoughTimed):
         run(steps)
-    passed = np.diff(times).tolist()
-    return statistics.median(passed[WARM:] or passed[1:] or passed)  # the first is a slow one
+    durations = np.diff(times).tolist()
+    warm = durations[WARM_UP_STEPS:] or durations[1:] or durations  # the first is a slow one
+    return statistics.median(warm)
 
 
 def progress(
     what: str, steps: range, images_a_step: int = 0, say: Callable[[str], None] = log.info
 ) -> Generator[int, None, None]:
     """Yield the steps; say after five seconds, and then every ten, how far they are, with time left and the
-    rate since then. The first step counts for neither: it also prepares memory and threads."""
-    shown, shown_at = steps.start, time.perf_counter()
-    due = shown_at + FIRST_LINE_S
+    rate since the last line. The first step counts for neither: it also prepares memory and threads."""
+    last_step, last_at = steps.start, time.perf_counter()
+    due = last_at + FIRST_LINE_S
     for step in steps:
         yield step
-        now, done = time.perf_counter(), step + 1 - shown
+        now = time.perf_counter()
         if step == steps.start:
-            shown, shown_at = step + 1, now
+            last_step, last_at = step + 1, now
         elif now >= due:
-            rate = done / (now - shown_at)
-            shown, shown_at, due = step + 1, now, now + LINE_EVERY_S
+            rate = (step + 1 - last_step) / (now - last_at)
+            last_step, last_at, due = step + 1, now, now + LINE_EVERY_S
             speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
             left = duration((steps.stop - step - 1) / rate)
             say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")

@@ -2,14 +2,14 @@
 
 from cgan.files import write_json
 from cgan.pipeline.params_file import load_params
-from cgan.project import CSV, CSV_SOURCE, PICTURES
+from cgan.project import CSV, DATA_SOURCE, PICTURES
 from cgan.readers.sources import fetch
 from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:
     info = fetch(load_params().data, CSV, PICTURES)
-    write_json(CSV_SOURCE, info)
+    write_json(DATA_SOURCE, info)
     log.info("%s images from %s: %s", f"{info['rows']:,}", info["source"], info["origin"])
 
 

@@ -16,16 +16,17 @@ from cgan.files import write_bytes
 from cgan.params.presets import recipe_in_words
 from cgan.params.sections import TrainChoices
 from cgan.pipeline.tracking.store import requester_tags
-from cgan.project import SOURCE
+from cgan.project import SOURCE_FOLDER
 from cgan.stages.runner import log
 
-PATCH = "patch.diff"  # in SOURCE, the uncommitted changes
+PATCH = "patch.diff"  # in SOURCE_FOLDER, the uncommitted changes
 
 
-def source_of_here() -> git.Source | None:
-    """None where there is no repository; None and a warning where there is one that git does not read."""
+def project_tree() -> git.WorkingTree | None:
+    """The project as git sees it. None where there is no repository; None and a warning where there is one
+    that git cannot read."""
     try:
-        return git.source()
+        return git.working_tree()
     except git.GitError as error:
         here = Path.cwd()
         if any((folder / ".git").exists() for folder in (here, *here.parents)):
@@ -36,20 +37,19 @@ def source_of_here() -> git.Source | None:
 def run_name(params: TrainChoices) -> str:
     """`seed 1 · lr 0.001 · default · 26 Nov 17:30`: what tells it from others stands in front, for tables cut
     names short; the data have a column."""
-    parts = [f"seed {params.seed}", recipe_in_words(params)]
-    now = time.strftime("%d %b %H:%M")
-    return " · ".join([*filter(None, [*parts, os.environ.get("DVC_EXP_NAME")]), now])
+    parts = [f"seed {params.seed}", recipe_in_words(params), os.environ.get("DVC_EXP_NAME")]
+    return " · ".join([*filter(None, parts), time.strftime("%d %b %H:%M")])
 
 
-def origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
-    """Data, commit, a DVC experiment or a flow that asked for it."""
+def origin(dataset: Mapping[str, Any], tree: git.WorkingTree | None) -> dict[str, str]:
+    """What a training is made from: data, commit, and the DVC experiment or the flow that asked for it."""
     facts = {"data": str(dataset["name"])}
-    if source:
-        facts |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}
-    return facts | {k: v for k, v in _context().items() if k != "mlflow.user"}
+    if tree:
+        facts |= {"commit": tree.commit, "dirty": str(bool(tree.changed)).lower()}
+    return facts | {key: value for key, value in _requester().items() if key != "mlflow.user"}
 
 
-def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
+def origin_tags(dataset: Mapping[str, Any], tree: git.WorkingTree | None) -> dict[str, str]:
     """User, git, DVC, Prefect, torch, machine and CSV, as tags. What is unknown is left out."""
     kind, _, name = str(dataset["name"]).partition(": ")
     tags = {
@@ -60,20 +60,20 @@ def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict
         "cgan.csv_sha256": str(dataset["sha256"]),
         "data": "MNIST sample" if kind == "sample" else Path(name).stem,
     }
-    if source:
+    if tree:
         tags |= {
-            "mlflow.source.git.commit": source.commit,
-            "mlflow.source.git.branch": source.branch,
-            "git.dirty": str(bool(source.changed)).lower(),
-            "git.changed_files": ", ".join(source.changed)[:1000],
+            "mlflow.source.git.commit": tree.commit,
+            "mlflow.source.git.branch": tree.branch,
+            "git.dirty": str(bool(tree.changed)).lower(),
+            "git.changed_files": ", ".join(tree.changed)[:1000],
         }
-    return {key: value for key, value in tags.items() if value} | _context()
+    return {key: value for key, value in tags.items() if value} | _requester()
 
 
-def _context() -> dict[str, str]:
-    """The DVC experiment and the flow that asked for the training."""
-    context = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **requester_tags()}
-    return {key: value for key, value in context.items() if value}
+def _requester() -> dict[str, str]:
+    """The DVC experiment, the user and the flow that asked for the training, as tags."""
+    tags = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **requester_tags()}
+    return {key: value for key, value in tags.items() if value}
 
 
 def _cpu() -> str:
@@ -85,18 +85,18 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def keep_source(source: git.Source | None) -> None:
-    """Write to SOURCE the project's files that the commit may not have, and the changes after it; not where
-    they hold the value of a secret."""
-    files = {name: Path(name) for name in ("params.yaml", "dvc.yaml", "dvc.lock")}
-    contents = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
-    if source and source.patch:
-        contents[PATCH] = source.patch
-    shutil.rmtree(SOURCE, ignore_errors=True)
-    SOURCE.mkdir(parents=True)
+def keep_source(tree: git.WorkingTree | None) -> None:
+    """Write to SOURCE_FOLDER the project's files that the commit may not have, and the changes after it; not
+    where they hold the value of a secret."""
+    names = [name for name in ("params.yaml", "dvc.yaml", "dvc.lock") if Path(name).is_file()]
+    contents = {name: Path(name).read_bytes() for name in names}
+    if tree and tree.patch:
+        contents[PATCH] = tree.patch
+    shutil.rmtree(SOURCE_FOLDER, ignore_errors=True)
+    SOURCE_FOLDER.mkdir(parents=True)
     for name, content in contents.items():
         if secrets := git.secrets_in(content):
             words = "%s is not kept with the run, as it contains the value of %s."
             log.warning(words, name, secrets)
         else:
-            write_bytes(SOURCE / name, content)
+            write_bytes(SOURCE_FOLDER / name, content)

@@ -21,13 +21,13 @@ from cgan.project import (
     GENERATOR,
     JUDGE,
     LOSSES,
-    PREVIEWS,
     PROBES,
     RUN_PAGE,
     TRAIN_DATA,
     TRAINING,
     VALIDATION,
     home,
+    preview_paths,
 )
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import log, run_stage
@@ -53,10 +53,7 @@ def contents_of(params: Params, cache: Path) -> Contents:
         title=title_of(reference),
         losses=read_table(LOSSES),
         probes=read_table(PROBES),
-        previews={
-            int(path.stem.removeprefix("step-")): path.read_bytes()
-            for path in PREVIEWS.glob("step-*.png")
-        },
+        previews={step: path.read_bytes() for step, path in preview_paths().items()},
         seconds=reference.get("training_s"),
         limits=params.gate,
         data=data,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from cgan.files import read_json
 from cgan.images import Images, load_images
 from cgan.params.sections import ValidateParams
-from cgan.project import CSV, CSV_SOURCE, PICTURES
+from cgan.project import CSV, DATA_SOURCE, PICTURES
 from cgan.readers.csv_reader import read_csv
 from cgan.readers.sources import with_class_names
 
@@ -17,5 +17,5 @@ def load_raw(params: ValidateParams) -> Images:
     """
     if not PICTURES.is_file():
         return read_csv(CSV, params)
-    pictures = replace(load_images(PICTURES), files=read_json(CSV_SOURCE)["files"])
+    pictures = replace(load_images(PICTURES), files=read_json(DATA_SOURCE)["files"])
     return with_class_names(pictures, params, str(PICTURES))

@@ -33,15 +33,31 @@ from cgan.pipeline.tracking.run import (
     read_training,
 )
 from cgan.pipeline.tracking.store import STRIP_MARKDOWN
-from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE, STRIP, TRAINING
+from cgan.project import (
+    CARD,
+    EVALUATION,
+    GENERATOR,
+    GRID,
+    SOURCE_FOLDER,
+    STRIP,
+    TRAINING,
+    preview_paths,
+)
 from cgan.quality.table import class_table, tracked_values
 from cgan.stages.runner import log, run_stage
 from cgan.training.tracker import AT_THE_END, BY_STEP
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
-    "": (STRIP, GRID, project.BESIDE_REAL, project.FILM, project.CONFUSION, project.RUN_PAGE),
-    "samples": (project.NINE, project.LATENT_INTERPOLATION, project.CLASS_INTERPOLATION),
+    "": (
+        STRIP,
+        GRID,
+        project.BESIDE_REAL,
+        project.FILM,
+        project.CONFUSION_MATRIX,
+        project.RUN_PAGE,
+    ),
+    "samples": (project.NINE_DRAWINGS, project.LATENT_INTERPOLATION, project.CLASS_INTERPOLATION),
     "reports": (
         *(EVALUATION, project.METRICS_FILE, project.LOSSES, project.PROBES),
         *(*project.CURVES, *project.DIAGRAMS),
@@ -50,7 +66,6 @@ FILES = {
 }
 
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
-ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def main() -> None:
@@ -84,12 +99,16 @@ def remove_checkpoints(training: TrainingRecord) -> None:
     folder = project.training_folder(training["tags"]["cgan.fingerprint"])
     lock = locked(project.training_lock(folder), wait=False)
     with contextlib.suppress(CganError), lock as is_free:  # there may be none
-        if is_free and read_json(folder / project.BEGUN).get("run_key") == training["run_key"]:
+        if (
+            is_free
+            and read_json(folder / project.TRAINING_IN_PROGRESS).get("run_key")
+            == training["run_key"]
+        ):
             remove(folder)
 
 
 def send_training(run: Run, steps: int) -> None:
-    """What a training sends while MLflow answers. A step's time is known at the begin and the end alone."""
+    """What the training has not sent. The times of its steps are not known: they are spread evenly."""
     began_ms, ended_ms = run.training["began_ms"], run.training["ended_ms"]
 
     def time_of(step: int) -> int:
@@ -98,7 +117,7 @@ def send_training(run: Run, steps: int) -> None:
     run.describe(
         {"dvc.generator_md5": md5_of(GENERATOR), GENERATOR_SHA256_TAG: sha256_of(GENERATOR)}
     )
-    run.log_files(sorted(SOURCE.glob("*")), SOURCE.name)
+    run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
     run.log_metrics(
         (name, value, step, time_of(step))
         for path in (project.PROBES, project.LOSSES)
@@ -106,22 +125,18 @@ def send_training(run: Run, steps: int) -> None:
         for name, value in values.items()
     )
     run.log_metrics((*each, 0, ended_ms) for each in run.training["numbers"].items())
-    pictures = {
-        int(path.stem.removeprefix("step-")): path
-        for path in sorted(project.PREVIEWS.glob("step-*.png"))
-    }
-    for step, path in pictures.items():
+    previews = preview_paths()
+    for step, path in previews.items():
         run.log_image(BY_STEP, np.asarray(Image.open(path)), step, time_of(step))
-    if final := pictures.get(steps) or (
-        GRID if GRID.is_file() else None
-    ):  # a sampler has no previews
+    final = previews.get(steps, GRID)  # a sampler has no previews
+    if final.is_file():
         run.log_image(AT_THE_END, np.asarray(Image.open(final)), steps, ended_ms)
     if run.mlflow_run.info.status != "FINISHED":
         run.client.set_terminated(run.run_id, "FINISHED", ended_ms)
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Step and metrics of each row of a table of the training; of a probe's only what is measured there."""
+    """Step and metrics of each row of LOSSES or PROBES, whose thousands of images and rate LOSSES has."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             step, kimg = int(row.pop("step")), row.pop("kimg")
@@ -152,17 +167,17 @@ def send_results(
     # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
     now_ms = time.time_ns() // 1_000_000
     run.log_metrics((name, value, 0, now_ms) for name, value in numbers.items())
-    # The same for distances that can be compared.
-    measured_with = json.dumps(comparable(evaluation.context, RANKED_BY), sort_keys=True)
-    digest = hashlib.sha256(measured_with.encode()).hexdigest()[:16]
-    note = headline(numbers) + (f"\n\n{STRIP_MARKDOWN}" if STRIP.is_file() else "")
-    run.set_tags({NOTE_TAG: note, MEASUREMENT_TAG: digest})
+    # Equal for runs whose distances can be compared.
+    context = json.dumps(comparable(evaluation.context, RANKED_BY), sort_keys=True)
+    context_digest = hashlib.sha256(context.encode()).hexdigest()[:16]
+    note = leading_line(numbers) + (f"\n\n{STRIP_MARKDOWN}" if STRIP.is_file() else "")
+    run.set_tags({NOTE_TAG: note, MEASUREMENT_TAG: context_digest})
 
 
-def headline(numbers: Mapping[str, float]) -> str:
-    """The numbers that lead a run's page."""
+def leading_line(numbers: Mapping[str, float]) -> str:
+    """The numbers at the top of a run's page, in Markdown."""
     return " · ".join(
-        f"{row.short_name} {ARROWS[row.better]} **{row.shown(numbers[f'quality/{key}'])}**"
+        f"{row.short_name} {row.arrow} **{row.shown(numbers[f'quality/{key}'])}**"
         for key, row in METRICS.items()
         if row.short_name and f"quality/{key}" in numbers
     )

@@ -53,7 +53,7 @@ def main() -> None:
         project.GRID: class_grid(model, params, names),
         project.BESIDE_REAL: beside_real(model, params.seed, project.REAL_SAMPLES),
         project.STRIP: _framed(model.draw(first, params.seed), 1, 600),
-        project.NINE: _framed(model.draw(random, params.seed), 3, 600),  # as the demo's
+        project.NINE_DRAWINGS: _framed(model.draw(random, params.seed), 3, 600),  # as the demo's
         **interpolations(model, params),
         **dict(zip(project.CURVES, training_curves(project.LOSSES), strict=True)),
         project.DIAGRAMS[0]: diagram(model),
@@ -139,14 +139,14 @@ def film(folder: Path) -> list[Picture]:
 
     uint8 [H, W, 3] each.
     """
-    steps = {int(path.stem.removeprefix("step-")): path for path in folder.glob("step-*.png")}
+    previews = project.preview_paths(folder)
     frames: list[Picture] = []
-    for step, path in sorted(steps.items()):
+    for step, path in previews.items():
         picture = _read(path, "RGB")
         scale = max(1, FILM_WIDTH // picture.shape[1])
         large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
         caption = Image.new("RGB", (large.shape[1], CAPTION_HEIGHT))
-        pen, left, last = ImageDraw.Draw(caption), large.shape[1] - 210, max(steps)
+        pen, left, last = ImageDraw.Draw(caption), large.shape[1] - 210, max(previews)
         _write(pen, 0, f"step {step:,} of {last:,}")
         for length, colour in ((200, "#3a3f45"), (200 * step // last, "#4c9be8")):
             pen.rectangle((left, 12, left + length, 18), fill=colour)

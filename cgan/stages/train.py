@@ -30,8 +30,9 @@ from cgan.files import (
     write_json,
     write_text,
 )
+from cgan.git import WorkingTree
 from cgan.images import Images, load_images
-from cgan.model.hardware import choose_hardware
+from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_discriminator, save_generator
 from cgan.params.sections import Params, TrainParams, flatten
 from cgan.pipeline.params_file import load_params, read_yaml
@@ -40,23 +41,23 @@ from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.live import LiveTracker, live_run
 from cgan.pipeline.tracking.run import TrainingRecord
 from cgan.project import (
-    BEGUN,
     DISCRIMINATOR,
+    DVC_LOCK,
     GENERATOR,
-    LOCK,
     LOSSES,
     PREVIEWS,
     PROBES,
     TRAIN_DATA,
     TRAINING,
+    TRAINING_IN_PROGRESS,
     training_folder,
     training_lock,
 )
 from cgan.quality.judge import load_judge
-from cgan.stages.origin import facts_of_here, keep_source, origin, run_name, source_of_here
+from cgan.stages.origin import keep_source, origin, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage
 from cgan.text import duration
-from cgan.training.auto import choose
+from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import fingerprint, result_facts
 from cgan.training.loop import Divergence, TrainingResult, make_generator, training_facts
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
@@ -67,114 +68,139 @@ KEPT_KEYS = ("run_key", "run_name", "experiment", "began_ms", "numbers", "traini
 
 def main() -> None:
     params = load_params()
-    data = load_images(TRAIN_DATA)
+    images = load_images(TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
-    log.info(f"{len(data):,} images: choosing what is `auto`, and timing a few steps …")
-    choice = choose(params.train, data)
-    p = choice.params
+    log.info(f"{len(images):,} images: choosing what is `auto`, and timing a few steps …")
+    choice = choose(params.train, images)
     judge, judge_facts = load_judge(project.JUDGE)
-    folder = training_folder(fingerprint(result_facts(p, data, hardware, judge_facts["digest"])))
-    dataset, source = dataset_facts(data), source_of_here()
-    tags = {
-        **facts_of_here(dataset, source),
-        "cgan.chosen_for_the_data": choice.explanation or "nothing",
-        "cgan.device": str(hardware.device),
-        "cgan.precision": str(hardware.precision).removeprefix("torch."),
-        "cgan.fingerprint": folder.name,
-        "dvc.data_md5": md5_of(TRAIN_DATA),
-    }
+    facts = result_facts(choice.params, images, hardware, judge_facts["digest"])
+    folder, tree = training_folder(fingerprint(facts)), project_tree()
     require_writable(GENERATOR, PREVIEWS, LOSSES)
+    training = training_record(params, choice, images, hardware, folder.name, tree)
     if not choice.sampler:
-        log.info(
-            f"Training {p.generator} against {p.discriminator} on {len(data):,} images "
-            f"({hardware.device}, {tags['cgan.precision']}): {p.total_steps:,} steps of "
-            f"{p.batch_size}, about {duration(seconds_of_training(data, p))}"
-        )
-    training: TrainingRecord = {
-        "run_name": run_name(params.train),
-        "experiment": store.experiment_name(params.tracking.experiment),
-        "params": as_run(params, p),
-        "tags": tags,
-        "dataset": dataset,
-        "origin": origin(dataset, source),
-    }
-    load = system_load if params.tracking.system_metrics else dict[str, float]
-    with only_training(folder), stop_signals() as signals:
-        keep_source(source)
-        with tracked_training(folder, training, load) as live:
+        log.info(_announcement(choice.params, images, hardware))
+    measure_load = machine_load if params.tracking.system_metrics else no_load
+    with exclusive_training(folder), stop_signals() as signals:
+        keep_source(tree)
+        with tracked_training(folder, training, measure_load) as tracker:
             log.info("Drawings and curves as they come: `cgan ui`, run %s.", training["run_name"])
+            batch_size = choice.params.batch_size
             try:
                 trained = make_generator(
-                    data,
+                    images,
                     choice,
                     judge=judge,
-                    tracker=live,
+                    tracker=tracker,
                     folder=folder,
-                    progress=functools.partial(progress, "training", images_a_step=p.batch_size),
+                    progress=functools.partial(progress, "training", images_a_step=batch_size),
                     should_stop=lambda: bool(signals),
                 )
             except Divergence as error:
                 raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
-            write_outputs(trained, training_facts(trained, choice, data))
-            done, seconds = trained.step - trained.resumed_from, trained.wall_time_s
+            write_outputs(trained, training_facts(trained, choice, images))
             training.setdefault("numbers", {})
-            if not trained.resumed_from:  # nobody has measured the parts before
-                training["numbers"] = {"time/training_s": seconds}
-                training["training_s"] = round(seconds, 1)
+            if not trained.resumed_from:  # else the parts before were not timed
+                training["numbers"] = {"time/training_s": trained.wall_time_s}
+                training["training_s"] = round(trained.wall_time_s, 1)
+    log.info(_conclusion(trained, choice))
+
+
+def training_record(
+    params: Params,
+    choice: Choice,
+    images: Images,
+    hardware: Hardware,
+    training_fingerprint: str,
+    tree: WorkingTree | None,
+) -> TrainingRecord:
+    """What is known before the training."""
+    dataset = dataset_facts(images)
+    return {
+        "run_name": run_name(params.train),
+        "experiment": store.experiment_name(params.tracking.experiment),
+        "params": recorded_params(params, choice.params),
+        "tags": {
+            **origin_tags(dataset, tree),
+            "cgan.chosen_for_the_data": choice.explanation or "nothing",
+            "cgan.device": str(hardware.device),
+            "cgan.precision": _precision_name(hardware),
+            "cgan.fingerprint": training_fingerprint,
+            "dvc.data_md5": md5_of(TRAIN_DATA),
+        },
+        "dataset": dataset,
+        "origin": origin(dataset, tree),
+    }
+
+
+def _precision_name(hardware: Hardware) -> str:
+    return str(hardware.precision).removeprefix("torch.")
+
+
+def _announcement(params: TrainParams, images: Images, hardware: Hardware) -> str:
+    seconds = duration(seconds_of_training(images, params))
+    return (
+        f"Training {params.generator} against {params.discriminator} on {len(images):,} images "
+        f"({hardware.device}, {_precision_name(hardware)}): {params.total_steps:,} steps of "
+        f"{params.batch_size}, about {seconds}"
+    )
+
+
+def _conclusion(trained: TrainingResult, choice: Choice) -> str:
     if choice.sampler:
-        each = trained.generator.seconds_per_drawing
-        log.info(f"{GENERATOR}: {trained.generator.kind}; {each:.2g} s of a core for a drawing")
-        return
-    rate = done * p.batch_size / max(seconds, 1e-9)
-    log.info(f"Trained {done:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}")
+        generator = trained.generator
+        return f"{GENERATOR}: {generator.kind}; {generator.seconds_per_drawing:.2g} s of a core for a drawing"
+    steps, seconds = trained.step - trained.resumed_from, trained.wall_time_s
+    rate = steps * choice.params.batch_size / max(seconds, 1e-9)
+    return f"Trained {steps:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}"
 
 
 @contextlib.contextmanager
 def tracked_training(
-    folder: Path, training: TrainingRecord, load: Callable[[], Mapping[str, float]]
+    folder: Path, training: TrainingRecord, measure_load: Callable[[], Mapping[str, float]]
 ) -> Iterator[LiveTracker]:
     """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
     `training`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one. Of a
     training that was interrupted, key, name and begin are those with which it began."""
-    note = folder / BEGUN
+    in_progress = folder / TRAINING_IN_PROGRESS
     # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
     # and the training is taken up at its last step. One that it knows is trained anew on purpose.
-    if note.is_file() and md5_of(note) == md5_in_lock(TRAINING):
+    if in_progress.is_file() and md5_of(in_progress) == md5_in_dvc_lock(TRAINING):
         remove(folder)
     with contextlib.suppress(CganError):  # none yet, or damaged
-        if str((begun := read_json(note)).get("run_key")).isalnum():
+        begun = read_json(in_progress)
+        if str(begun.get("run_key")).isalnum():
             kept = {key: begun[key] for key in KEPT_KEYS if key in begun}
             training.update(cast("TrainingRecord", kept))
             training["tags"] |= {"cgan.resumed": "true"}
     if "run_key" not in training:
         training["run_key"] = uuid.uuid4().hex
         training["began_ms"] = time.time_ns() // 1_000_000
-        write_json(note, training)
-    with live_run(training, load) as live:
-        yield live
+        write_json(in_progress, training)
+    with live_run(training, measure_load) as tracker:
+        yield tracker
     training["ended_ms"] = max(training["began_ms"], time.time_ns() // 1_000_000)
-    training["run_id"] = live.run_id
-    for path in (TRAINING, note):  # of which DVC keeps one
+    training["run_id"] = tracker.run_id
+    for path in (TRAINING, in_progress):  # of which DVC keeps one
         write_json(path, training)
 
 
-def md5_in_lock(path: Path) -> str:
-    """What dvc.lock has of an output of this stage; empty where it has none, or is damaged."""
+def md5_in_dvc_lock(path: Path) -> str:
+    """The md5 that dvc.lock has of an output of this stage; empty where it has none, or is damaged."""
     with contextlib.suppress(CganError, KeyError, TypeError):
-        outputs = read_yaml(LOCK)["stages"]["train"]["outs"]
+        outputs = read_yaml(DVC_LOCK)["stages"]["train"]["outs"]
         return next((str(out["md5"]) for out in outputs if out["path"] == str(path)), "")
     return ""
 
 
-def as_run(params: Params, fitted: TrainParams) -> dict[str, Any]:
+def recorded_params(params: Params, chosen: TrainParams) -> dict[str, Any]:
     """The params, flat, with a number for each `auto`. Not those that are read after the training: they may
     change before it is resumed, and MLflow refuses that."""
-    recorded = params.model_dump(by_alias=True, exclude={"gate", "sweep", "tracking"})
-    return flatten(recorded | {"train": fitted.relevant() | {"seed": fitted.seed}})
+    sections = params.model_dump(by_alias=True, exclude={"gate", "sweep", "tracking"})
+    return flatten(sections | {"train": chosen.relevant() | {"seed": chosen.seed}})
 
 
 def dataset_facts(data: Images) -> dict[str, Any]:
-    source = read_json(project.CSV_SOURCE) if project.CSV_SOURCE.is_file() else {}
+    source = read_json(project.DATA_SOURCE) if project.DATA_SOURCE.is_file() else {}
     return {
         "name": f"{source.get('source', 'csv')}: {Path(str(source.get('origin', 'train.csv'))).name}",
         "path": str(project.PICTURES if project.PICTURES.is_file() else project.CSV),
@@ -187,7 +213,7 @@ def dataset_facts(data: Images) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def only_training(folder: Path) -> Iterator[None]:
+def exclusive_training(folder: Path) -> Iterator[None]:
     """Wait for another training in this tree, since killing `dvc` can leave one alive, or of the same result
     in any checkout."""
     with contextlib.ExitStack() as held:
@@ -200,7 +226,11 @@ def only_training(folder: Path) -> Iterator[None]:
         yield
 
 
-def system_load() -> dict[str, float]:
+def no_load() -> dict[str, float]:
+    return {}
+
+
+def machine_load() -> dict[str, float]:
     """The machine's load since the last call, as MLflow's pages know it."""
     load: dict[str, float] = {}
     with contextlib.suppress(Exception):  # no GPU, or nothing that asks it
@@ -215,7 +245,7 @@ def system_load() -> dict[str, float]:
 
 
 def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
-    """The files that the stage leaves, TRAINING and SOURCE aside."""
+    """The stage's outputs, but for TRAINING and SOURCE_FOLDER."""
     save_generator(GENERATOR, trained.generator, facts)
     save_discriminator(DISCRIMINATOR, trained.discriminator, facts)
     PREVIEWS.mkdir(parents=True, exist_ok=True)

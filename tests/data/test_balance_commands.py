@@ -17,7 +17,7 @@ from cgan.images import load_images
 from cgan.model.model_file import load_generator, save_generator
 from cgan.pipeline.data.balance import balance
 from cgan.pipeline.params_file import load_params
-from cgan.project import CSV, CSV_SOURCE, EVIDENCE, GATE_REPORT, GENERATOR, TRAIN_DATA
+from cgan.project import CSV, DATA_SOURCE, EVIDENCE, GATE_REPORT, GENERATOR, TRAIN_DATA
 from cgan.readers.album import find
 from cgan.readers.csv_reader import read_csv
 
@@ -62,7 +62,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     files = [f"own/{'deep' * (n < 2)}/{'same' if n < 2 else n}.jpg" for n in range(56)]
     digest = load_images(TRAIN_DATA).source_sha256
     of_test = ["own/test/0.jpg", "own/test/1.jpg"]  # in neither part; lines count them, too
-    write_json(CSV_SOURCE, {"sha256": digest, "files": [of_test[0], *files, of_test[1]]})
+    write_json(DATA_SOURCE, {"sha256": digest, "files": [of_test[0], *files, of_test[1]]})
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/named", said.append)
     rows = pd.read_csv("drawn/named.rows.csv")
     assert rows["original"][:56].tolist() == files

@@ -121,10 +121,10 @@ def gate() -> None:
     )
     from cgan.pipeline.params_file import load_params
     from cgan.pipeline.registry.gate import gate
-    from cgan.project import BLOCKED
+    from cgan.project import BLOCKED_EXIT_CODE
 
     report = gate(load_params(), typer.echo)
-    raise typer.Exit(BLOCKED if report.verdict == "blocked" else 0)
+    raise typer.Exit(BLOCKED_EXIT_CODE if report.verdict == "blocked" else 0)
 
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}

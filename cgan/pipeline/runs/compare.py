@@ -21,7 +21,6 @@ from cgan.text import listed, printable
 MARKDOWN = Path("reports/compare.md")
 LONGEST_CELL = 300  # characters: a line of quality is not cut
 COLUMNS = ("real images", "A", "B", "B less A", "95 % interval", "B is")
-ARROWS = {"higher": "↑", "lower": "↓"}
 NOT_ALIKE = (
     "**The numbers are not compared, because the two runs were measured differently.** To compare them, "
     "evaluate both with one judge, one hold-out and the same params of `evaluate`. `cgan gate` does that for "
@@ -56,7 +55,7 @@ class Change:
         return "better" if (low > 0) == (self.metric.better == "higher") else "worse"
 
     def cells(self) -> tuple[str, ...]:
-        name = f"{self.metric.name} {ARROWS[self.metric.better]}"
+        name = f"{self.metric.name} {self.metric.arrow}"
         real = "–" if self.real is None else self.metric.shown(self.real)
         difference = self._signed(self.b - self.a) if self.alike else "–"
         interval = " to ".join(map(self._signed, self.interval or ())) or "–"

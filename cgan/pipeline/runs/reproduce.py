@@ -19,7 +19,7 @@ from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import open_registry
 from cgan.pipeline.runs.recorded_run import find_run_id
 from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG
-from cgan.project import CSV_SOURCE, GENERATOR, SOURCE, project_root
+from cgan.project import DATA_SOURCE, GENERATOR, SOURCE_FOLDER, project_root
 
 COMMIT = "mlflow.source.git.commit"  # tag of a run
 DROPPED_PREFIXES = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
@@ -41,15 +41,18 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
             raise CganError(
                 f"run {run_id} was made with changes that are not in commit {tags[COMMIT][:10]} "
                 f"({tags['git.changed_files']}), and only a commit can be repeated. MLflow has the changes "
-                f"as the run's `{SOURCE.name}/patch.diff`: `git apply` that file, commit, and train again."
+                f"as the run's `{SOURCE_FOLDER.name}/patch.diff`: `git apply` that file, commit, and train "
+                "again."
             )
         say(f"run {run_id} · commit {tags[COMMIT][:10]}")
         git.clone_at(root, tags[COMMIT], tree)
-        params = registry.client.download_artifacts(run_id, f"{SOURCE.name}/params.yaml", tmp)
+        params = registry.client.download_artifacts(
+            run_id, f"{SOURCE_FOLDER.name}/params.yaml", tmp
+        )
         shutil.copyfile(params, tree / "params.yaml")
         bring_data(root, tree)
         repeat(tree)
-        if read_json(tree / CSV_SOURCE)["sha256"] != tags.get("cgan.csv_sha256"):
+        if read_json(tree / DATA_SOURCE)["sha256"] != tags.get("cgan.csv_sha256"):
             say("The data differ from those of the run.")
         then, now = tags[GENERATOR_SHA256_TAG], sha256_of(tree / GENERATOR)
     say(f"the same bytes: {now}" if now == then else f"NOT the same bytes: {then} then, {now} now")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cgan.errors import Interrupted
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.run import ENDED_BY_TAG, Point, Run, TrainingRecord
-from cgan.project import SOURCE, project_root
+from cgan.project import SOURCE_FOLDER, project_root
 
 BATCH_S = 1.0  # metrics of this time go in one call
 LOADING_S = 60.0  # for MLflow's import, and for another process that makes the store
@@ -67,7 +67,7 @@ class LiveTracker:
             run = Run(client, self._training)
             client.update_run(run.run_id, status="RUNNING")
             run.describe({})
-            run.log_files(sorted(SOURCE.glob("*")), SOURCE.name)
+            run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
             self.run_id = run.run_id
             while not self._is_over.wait(BATCH_S):
                 self._empty_queues(run)
