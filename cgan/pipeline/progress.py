@@ -9,8 +9,9 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 
 from cgan.images import Images
-from cgan.model.hardware import wait_for_device
-from cgan.params.sections import TrainParams
+from cgan.model.hardware import Hardware, wait_for_device
+from cgan.params.sections import JudgeParams, TrainParams
+from cgan.quality.judge import train_judge
 from cgan.text import duration
 from cgan.training.loop import train
 
@@ -33,6 +34,13 @@ def seconds_of_training(data: Images, params: TrainParams) -> float:
     batch_size = min(params.batch_size, images_a_part * parts)
     timed = params.model_copy(update={"batch_size": batch_size})
     return timed.total_steps * seconds_a_step(lambda steps: train(data, timed, progress=steps))
+
+
+def seconds_of_judge(data: Images, recipe: JudgeParams, hardware: Hardware) -> float:
+    """The seconds that the steps of a judge's training take."""
+    device = hardware.device, hardware.precision
+    a_step = seconds_a_step(lambda steps: train_judge(data, recipe, *device, steps))
+    return a_step * recipe.total_kimg * 1000 / min(recipe.batch_size, len(data))
 
 
 class _EnoughTimed(Exception):  # noqa: N818 - no fault

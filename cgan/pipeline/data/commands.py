@@ -30,23 +30,23 @@ def validate(
     from cgan.params.sections import DataParams, ValidateParams
     from cgan.readers import csv_report, pictures, sources
 
-    here, params, source = None, ValidateParams(), DataParams()
+    project_params, params, source = None, ValidateParams(), DataParams()
     if Path("params.yaml").is_file():
         from cgan.pipeline.params_file import load_params
 
-        here = load_params()
-        params, source = here.validation, here.data
+        project_params = load_params()
+        params, source = project_params.validation, project_params.data
     try:
         images, name = sources.read_by(file, source, params)
     except CganError as error:
-        if here and isinstance(error, pictures.SizeRequired):
-            from cgan.pipeline.data.foresight import run_times
+        if project_params and isinstance(error, pictures.SizeRequired):
+            from cgan.pipeline.data.forecast import run_times_in_words
 
             words = str(error)
             with contextlib.suppress(CganError):  # other faults are said when there is a size
-                words += f" {run_times(file, here, error.sizes)}"
+                words += f" {run_times_in_words(file, project_params, error.sizes)}"
             raise CganError(words) from None
-        if here or not re.search(r"`(data|validate)\.", str(error)):
+        if project_params or not re.search(r"`(data|validate)\.", str(error)):
             raise
         raise CganError(
             f"{error} These settings are in the params.yaml of a project, which `cgan init FOLDER` makes."
@@ -55,12 +55,12 @@ def validate(
     if report is not None:
         write_json(report, facts)
     typer.echo(f"{name} is valid: {csv_report.summary(facts)}")
-    if here:
-        from cgan.pipeline.data.foresight import foresee, next_step
+    if project_params:
+        from cgan.pipeline.data.forecast import forecast, next_step
 
-        for line in foresee(images, here):  # some take seconds
+        for line in forecast(images, project_params):  # some take seconds
             typer.echo(line)
-        typer.echo(next_step(file, here.data))
+        typer.echo(next_step(file, project_params.data))
 
 
 @app.command(hidden=True)

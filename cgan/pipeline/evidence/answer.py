@@ -33,11 +33,10 @@ from cgan.model.model_file import load_generator
 from cgan.page.assemble import document
 from cgan.page.data_facts import whole_data
 from cgan.params.sections import Params
-from cgan.pipeline.data.foresight import seconds_of_judge
 from cgan.pipeline.evidence.report import report_on
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress as progress_of
-from cgan.pipeline.progress import seconds_of_training
+from cgan.pipeline.progress import seconds_of_judge, seconds_of_training
 from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import (
     EVIDENCE,

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.images import Images
-from cgan.pipeline.data import foresight
-from cgan.pipeline.data.foresight import foresee, next_step
+from cgan.pipeline.data import forecast
+from cgan.pipeline.data.forecast import next_step
 from cgan.pipeline.params_file import load_params
 
 
@@ -30,7 +30,7 @@ def test_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_too_f
     params = load_params()
     preprocess = params.preprocess.model_copy(update={"holdout_fraction": 0.1})
     params = params.model_copy(update={"preprocess": preprocess})
-    lines = [*foresee(found(), params)]
+    lines = [*forecast.forecast(found(), params)]
     assert lines[0] == "To train on: 27 of each of 3 classes."
     assert lines[1].startswith(
         "Held out: 3 of each of 3 classes. 3 or fewer say nothing about a class (a, b, c)"
@@ -40,12 +40,12 @@ def test_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_too_f
     assert re.match(r"Time on this machine \(cpu, \d+ cores\): about \d+ (s|min|h): \d", lines[3])
     many = found(60)
     splits = (np.arange(len(many.labels)) % 3).astype(np.uint8)
-    lines = [*foresee(replace(many, splits=splits), params)]
+    lines = [*forecast.forecast(replace(many, splits=splits), params)]
     assert lines[1] == (
         "Held out: 21 of a, 21 of b, 18 of c. For `cgan evidence` to test on: 19 of a, 21 of b, 20 of c."
     )
     unequal = np.delete(np.arange(len(many.labels)), np.flatnonzero(many.labels == 1)[:20])
-    lines = [*foresee(many.at(unequal), params)]
+    lines = [*forecast.forecast(many.at(unequal), params)]
     assert lines[0] == "To train on: 54 of a, 36 of b, 54 of c."
 
 
@@ -57,13 +57,13 @@ def test_the_time_of_a_sampler_is_that_of_all_its_drawings(monkeypatch: pytest.M
         clock[0] += 0.5 * len(labels)
 
     sampler = SimpleNamespace(draw=draw, seconds_per_drawing=0.5, shape=(1, 8, 8), classes=3)
-    monkeypatch.setattr(foresight, "build_sampler", lambda *_: sampler)
-    monkeypatch.setattr(foresight, "seconds_of_judge", lambda *_: 0.0)
+    monkeypatch.setattr(forecast, "build_sampler", lambda *_: sampler)
+    monkeypatch.setattr(forecast, "seconds_of_judge", lambda *_: 0.0)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     params = load_params()
     choice = cast(Any, SimpleNamespace(params=params.train, sampler=sampler))
-    count = foresight.drawings_of_a_run(found(), params, choice)
-    assert foresight._seconds(found(), params, choice)[0] == 0.5 * count > 30
+    count = forecast.drawings_of_a_run(found(), params, choice)
+    assert forecast.run_time(found(), params, choice).generator == 0.5 * count > 30
 
 
 @pytest.mark.usefixtures("project")
