@@ -15,7 +15,7 @@ from conftest import ROOT, answers, free_port, wait_until
 from synthetic import a_model as a_model
 
 from cgan.service.app import config_for
-from cgan.service.served import GeneratorProvider
+from cgan.service.provider import GeneratorProvider
 
 eventually = wait_until
 

@@ -37,7 +37,7 @@ from cgan.pipeline.runs.compare import compare
 from cgan.pipeline.runs.report import rank, summary
 from cgan.quality import estimates
 from cgan.readers.csv_reader import read_csv
-from cgan.service.served import GeneratorProvider
+from cgan.service.provider import GeneratorProvider
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
 
 TEXT = ["pear", "fig", "fig"]

@@ -31,17 +31,19 @@ from cgan.drawing.picture import MAX_SCALE, compose
 from cgan.errors import CganError
 from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
 from cgan.model.sampling import encode_png
-from cgan.service.served import GeneratorProvider, Served
+from cgan.service.provider import GeneratorProvider, ServedGenerator
 from cgan.text import listed
 
-MAX_DRAWINGS = 10_000
+MAX_DRAWINGS = 10_000  # of one answer
 MAX_VALUES = 2**24  # pixels × colours of one answer
-THREADS = 8  # that draw; more at once would only take memory and keep each other waiting
-POLL_S = 2.0
-MAX_CONNECTIONS, OTHER_FILES = 1000, 100  # of the descriptors that a process may have
-ENOUGH_FILES = 4096  # for as many connections, and a queue that a burst does not fill
-IDLE_S = 60  # until a connection has to say something
-TOO_MANY = (
+DRAWING_THREADS = 8  # more at once would only take memory and keep each other waiting
+POLL_S = 2.0  # between two looks at the registry
+MAX_CONNECTIONS = 1000
+# File descriptors of the process: those that are no connections; and enough for MAX_CONNECTIONS and a queue
+# that a burst does not fill.
+OTHER_DESCRIPTORS, ENOUGH_DESCRIPTORS = 100, 4096
+MAX_IDLE_S = 60  # of a connection that says nothing
+TOO_MANY_CONNECTIONS = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n"
     b"X-Content-Type-Options: nosniff\r\nContent-Length: 20\r\nConnection: close\r\n\r\nToo many connections"
 )
@@ -65,79 +67,85 @@ router = APIRouter()
 
 
 def serve(model: str | None, host: str, port: int) -> None:
-    """Until SIGTERM or Ctrl-C. Raises CganError when it cannot begin."""
+    """Serve until SIGTERM or Ctrl-C. Raises CganError when it cannot begin."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("cgan", "uvicorn.access"):
         logging.getLogger(name).setLevel("INFO")
     require_free(host, port, "--port")
-    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= files < ENOUGH_FILES:  # a soft limit: 1,024, mostly, for programs that use select()
-        raised = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, most))
+    _raise_descriptor_limit()
     # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.
     torch.set_num_threads(1)
     provider = GeneratorProvider(model)
-    provider.look()
+    provider.poll()
     gc.freeze()  # else the collector goes through torch's modules, .3 s, as requests are answered
     server = uvicorn.Server(config_for(provider, host, port))
     # When all is answered uvicorn raises the signal again, for these: exit code 0.
     for kind in (signal.SIGTERM, signal.SIGINT):
         signal.signal(kind, server.handle_exit)
-    named = provider.current.named if provider.current else "nothing yet"
-    typer.echo(f"{site_of(host, port)} serves {named} (Ctrl-C ends it)")
+    generator = provider.current.in_words if provider.current else "nothing yet"
+    typer.echo(f"{site_of(host, port)} serves {generator} (Ctrl-C ends it)")
     server.run()
 
 
-class Connection(H11Protocol):
-    """One that is too many, or says nothing for long, is closed. uvicorn refuses requests that are too many,
-    but keeps connections until the process has no descriptor left."""
+def _raise_descriptor_limit() -> None:
+    """Raise the soft limit, which is 1,024, mostly, for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < ENOUGH_DESCRIPTORS:
+        possible = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(possible, ENOUGH_DESCRIPTORS), hard))
+
+
+class LimitedConnection(H11Protocol):
+    """A connection that is closed if it is one too many, or says nothing for long. uvicorn refuses requests
+    that are too many, but keeps connections until the process has no descriptor left."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) >= (self.limit_concurrency or MAX_CONNECTIONS):
-            transport.write(TOO_MANY)
+            transport.write(TOO_MANY_CONNECTIONS)
             transport.close()
         else:  # the first data ends this timer, as it does between two requests
             close = self.timeout_keep_alive_handler
-            self.timeout_keep_alive_task = self.loop.call_later(IDLE_S, close)
+            self.timeout_keep_alive_task = self.loop.call_later(MAX_IDLE_S, close)
 
 
 def config_for(provider: GeneratorProvider, host: str, port: int) -> uvicorn.Config:
-    """What others can reach has any name that its owner gives it; what only this machine can, has few."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    connections = max(10, min(MAX_CONNECTIONS, files - OTHER_FILES))
+    """The server's settings. What others can reach has any name that its owner gives it; what only this
+    machine can, has few."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = max(10, min(MAX_CONNECTIONS, descriptors - OTHER_DESCRIPTORS))
     return uvicorn.Config(
         make_app(provider, (*THIS_MACHINE, host) if is_loopback(host) else ("*",)),
         host,
         port,
-        http=Connection,
+        http=LimitedConnection,
         ws="none",
         log_config=None,
         server_header=False,
         proxy_headers=False,
         limit_concurrency=connections,  # more get 503
         # So many are accepted before one is closed that is too many, and again in each of a few rounds.
-        backlog=max(1, min(2048, (files - connections) // 5)),
-        timeout_graceful_shutdown=30,  # for answers on their way when the service is to end
+        backlog=max(1, min(2048, (descriptors - connections) // 5)),
+        timeout_graceful_shutdown=30,  # seconds, for answers on their way
     )
 
 
 def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
     """The application. `hosts` are the names that the header Host may have."""
 
-    async def follow() -> None:
+    async def poll_registry() -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            await anyio.to_thread.run_sync(provider.look)
+            await anyio.to_thread.run_sync(provider.poll)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-        timer = asyncio.create_task(follow())
+        anyio.to_thread.current_default_thread_limiter().total_tokens = DRAWING_THREADS
+        polling = asyncio.create_task(poll_registry())
         yield
-        timer.cancel()  # when a look has ended: it sets what MLflow knows for the whole process
+        polling.cancel()  # when a poll has ended: it sets what MLflow knows for the whole process
         with contextlib.suppress(asyncio.CancelledError):
-            await timer
+            await polling
 
     app = FastAPIOffline(
         title="cgan",
@@ -152,7 +160,7 @@ def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
 
     @app.middleware("http")
-    async def every_request(
+    async def count_request(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         began, status = time.perf_counter(), 500
@@ -168,7 +176,7 @@ def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
         return response
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def explain_invalid(_: Request, error: RequestValidationError) -> Response:
         """Pydantic's words, with where and what was found."""
         faults = []
         for fault in error.errors()[:5]:
@@ -181,13 +189,13 @@ def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
         )
 
     @app.exception_handler(CganError)
-    async def impossible(_: Request, error: CganError) -> Response:
+    async def explain_refusal(_: Request, error: CganError) -> Response:
         return JSONResponse({"detail": str(error)}, 422)
 
     return app
 
 
-async def _current(request: Request) -> Served:
+async def _current(request: Request) -> ServedGenerator:
     provider: GeneratorProvider = request.app.state.provider
     if provider.current is None:
         detail = f"nothing is served yet: {provider.problem} Try again in a moment."
@@ -195,15 +203,15 @@ async def _current(request: Request) -> Served:
     return provider.current
 
 
-Current = Annotated[Served, Depends(_current)]
+Current = Annotated[ServedGenerator, Depends(_current)]
 
 
 @router.head("/", include_in_schema=False)
 @router.get("/", response_class=HTMLResponse, summary="A page to play with the generator")
 def page(served: Current) -> Response:
-    body, policy = served.page
-    headers = {**_version(served), "Content-Security-Policy": policy}
-    return HTMLResponse(body.encode(errors="replace"), headers=headers)
+    policy = {"Content-Security-Policy": served.page.content_security_policy}
+    content = served.page.html.encode(errors="replace")
+    return HTMLResponse(content, headers=_version_headers(served) | policy)
 
 
 @router.get(
@@ -248,14 +256,15 @@ def draw(
             f"(pixels × colours), expected at most {MAX_DRAWINGS:,} and {MAX_VALUES:,}. Ask several times, "
             "with other seeds, or for a smaller `scale`."
         )
-    most, each = served.generator.most_in(ANSWER_S), served.generator.model.seconds_per_drawing
+    most = served.generator.most_in(ANSWER_S)
     if most is not None and drawings > most:
+        seconds = served.generator.model.seconds_per_drawing
         raise CganError(
             f"{len(labels):,} classes × {count:,} variants are {drawings:,} drawings, expected at most "
-            f"{most:,}: this generator takes about {each:.2g} s each. Ask several times, with other seeds."
+            f"{most:,}: this generator takes about {seconds:.2g} s each. Ask several times, with other seeds."
         )
     DRAWINGS.inc(drawings)
-    headers = {**_version(served), "Cache-Control": "no-store"}
+    headers = {**_version_headers(served), "Cache-Control": "no-store"}
     if format == "png":
         _, picture = compose(
             served.generator.model, labels, count, seed, scale, max_bytes=MAX_VALUES
@@ -264,8 +273,8 @@ def draw(
     labels *= count
     images = served.generator.draw(labels, seed).repeat(scale or 1, 1).repeat(scale or 1, 2)
     pngs = [base64.b64encode(encode_png(image)).decode() for image in images]
-    items = [{"label": k, "png_base64": png} for k, png in zip(labels, pngs, strict=True)]
-    return JSONResponse({"seed": seed, "model": served.about(), "drawings": items}, headers=headers)
+    items = [{"label": label, "png_base64": png} for label, png in zip(labels, pngs, strict=True)]
+    return JSONResponse({"seed": seed, "model": served.facts, "drawings": items}, headers=headers)
 
 
 @router.head("/healthz", include_in_schema=False)  # what asks whether a site is up sends HEAD
@@ -275,19 +284,19 @@ def draw(
 async def health(request: Request) -> Response:
     provider: GeneratorProvider = request.app.state.provider
     served = provider.current
-    body = {"model": served and served.about(), "problem": provider.problem or None}
+    body = {"model": served and served.facts, "problem": provider.problem or None}
     return JSONResponse(body, 200 if served else 503)
 
 
 @router.get("/metrics", response_class=Response, summary="For Prometheus")
 async def metrics(request: Request) -> Response:
     provider: GeneratorProvider = request.app.state.provider
-    AGE.set(time.monotonic() - provider.answered)
+    AGE.set(time.monotonic() - provider.last_answer_at)
     if served := provider.current:
         MODEL.info({"digest": served.digest, "version": str(served.version or "")})
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _version(served: Served) -> dict[str, str]:
+def _version_headers(served: ServedGenerator) -> dict[str, str]:
     version = {} if served.version is None else {"Cgan-Model-Version": str(served.version)}
     return {"Cgan-Model-Digest": served.digest, **version}

@@ -52,7 +52,7 @@ from cgan.quality.judge import load_judge
 from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
-from cgan.service.served import GeneratorProvider
+from cgan.service.provider import GeneratorProvider
 from cgan.stages.page import contents_of, read_table
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together

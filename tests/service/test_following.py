@@ -22,7 +22,7 @@ from cgan.model.model_file import load_generator
 from cgan.model.sampling import encode_png
 from cgan.pipeline.registry.client import Registry, open_registry
 from cgan.pipeline.runs.card import known
-from cgan.service.served import GeneratorProvider
+from cgan.service.provider import GeneratorProvider
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def promote(registry: Registry, number: int) -> None:
 
 def following(asked: str | None = None) -> GeneratorProvider:
     provider = GeneratorProvider(asked)
-    provider.look()
+    provider.poll()
     return provider
 
 
@@ -140,7 +140,7 @@ def test_page_and_health_have_the_quality_by_the_evaluation_of_the_champion_s_ru
         assert words in client.get("/").text
         assert client.get("/healthz").json()["model"]["quality"] == words
         promote(registry, 2)
-        provider.look()
+        provider.poll()
         assert client.get("/healthz").json()["model"]["quality"] is None
 
 
@@ -180,16 +180,16 @@ def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
     provider = following()
     damaged.write_bytes(whole[:-7])
     promote(registry, 2)
-    provider.look()
+    provider.poll()
     assert version(provider) == 1
     words = "the champion, version 2 of `cgan`, cannot be loaded: models:/cgan/2/"
     assert provider.problem.startswith(words), "the same at each look, so it is logged once"
     damaged.write_bytes(whole)
-    provider.look()
+    provider.poll()
     assert (version(provider), provider.problem) == (2, "")
-    monkeypatch.setattr("cgan.service.served.Generator.load", Mock(side_effect=MemoryError))
+    monkeypatch.setattr("cgan.service.provider.Generator.load", Mock(side_effect=MemoryError))
     promote(registry, 1)
-    provider.look()
+    provider.poll()
     assert version(provider) == 2 and "failed (MemoryError)" in provider.problem
 
 
@@ -203,7 +203,7 @@ def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
     assert "has no champion" in provider.problem
     promote(registry, 1)
     for each in (provider, strict):
-        each.look()
+        each.poll()
         assert version(each) == 1
 
 
@@ -226,5 +226,5 @@ def test_without_a_registry_or_without_mlflow_a_file_is_served(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///nowhere")  # that no store can have
     provider = following("champion")
     assert provider.current is None and "migrate-filestore" in provider.problem
-    monkeypatch.setattr("cgan.service.served.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("cgan.service.provider.importlib.util.find_spec", lambda name: None)
     assert GeneratorProvider().alias is None

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.drawing.generator import Generator
-from cgan.service.served import GeneratorProvider
+from cgan.service.provider import GeneratorProvider
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ def test_a_soft_limit_of_files_limits_no_connections(model: Path, tmp_path: Path
 def test_a_connection_that_says_nothing_is_closed(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgan.service.app.IDLE_S", 0.5)
+    monkeypatch.setattr("cgan.service.app.MAX_IDLE_S", 0.5)
     with running(GeneratorProvider(str(model))) as client:
         place = urlsplit(str(client.base_url))
         with socket.create_connection((str(place.hostname), place.port or 0), 60) as silent:

@@ -1,7 +1,7 @@
 """Which generator is served: chosen at the start, and, where it is an alias of the registry, followed.
 
-A `Served` never changes. The provider puts another in its place; a request goes on with that with which
-it began.
+A `ServedGenerator` never changes. The provider puts another in its place; a request goes on with the one with
+which it began.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
@@ -29,8 +29,13 @@ from cgan.quality.table import quality_line, stated_evaluation
 log = logging.getLogger(__name__)
 
 
+class Page(NamedTuple):
+    html: str
+    content_security_policy: str
+
+
 @dataclass(frozen=True)
-class Served:
+class ServedGenerator:
     """A generator, what is known of it, and since when it is served (UTC)."""
 
     generator: Generator
@@ -41,43 +46,45 @@ class Served:
     @classmethod
     def load(
         cls, source: str, version: int | None = None, evaluation: Evaluation | None = None
-    ) -> Served:
-        """The generator with its quality by the evaluation of its run; without one that is about these
-        weights, by what the file states, as the package's own does. Raises ModelError."""
+    ) -> ServedGenerator:
+        """`quality` is by the evaluation of the generator's run; where that is not about these weights, by
+        what the file states, as the package's own does. Raises ModelError."""
         generator = Generator.load(source)
         if not evaluation or evaluation.generator_digest != generator.facts["digest"]:
             evaluation = stated_evaluation(generator.facts)
         return cls(generator, version, quality_line(evaluation) if evaluation else "")
 
     @cached_property
-    def page(self) -> tuple[str, str]:
-        """The page, and its Content-Security-Policy: it may run its own scripts, which the policy names by
-        their hashes, and show pictures that it makes. It may ask for nothing, here or elsewhere, but for the
-        service's own drawings where no browser can make them."""
+    def page(self) -> Page:
+        """By its policy it may run its own scripts, which are named by their hashes, and show pictures that
+        it makes. It may ask for nothing, here or elsewhere, but for the service's own drawings where no
+        browser can make them."""
         from cgan.page.assemble import play_page, runs_in_page
 
-        page = play_page(self.generator, self.quality, self.named)
-        scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
+        html = play_page(self.generator, self.quality, self.in_words)
+        scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", html, re.DOTALL)
         hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
         allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
         pictures, forms = "data: blob:", "'none'"
         if not runs_in_page(self.generator):
             pictures, forms = "data: 'self'", "'self'"
-        return page, (
+        policy = (
             f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
             f"img-src {pictures}; base-uri 'none'; form-action {forms}; frame-ancestors 'none'"
         )
+        return Page(html, policy)
 
     @property
     def digest(self) -> str:
         return str(self.generator.facts["digest"])
 
     @property
-    def named(self) -> str:
-        """For people."""
+    def in_words(self) -> str:
         return f"{self.generator.source} ({self.digest[:12]})"
 
-    def about(self) -> dict[str, Any]:
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What /healthz and /draw say of it."""
         return {
             "digest": self.digest,
             "version": self.version,
@@ -92,24 +99,26 @@ class GeneratorProvider:
     """Holds what is served. `model`: a file, an MLflow URI, an alias, or None: the champion; the project's
     generator or the package's own where the registry says that there is none, or where there is no registry.
 
-    `look` follows an alias. Until the registry answered, nothing is served (`current` is None). Raises
+    `poll` follows an alias. Until the registry answered, nothing is served (`current` is None). Raises
     ModelError for a file or URI that has no usable generator.
     """
 
     def __init__(self, model: str | None = None) -> None:
-        self.current: Served | None = None
+        self.current: ServedGenerator | None = None
         self.problem = ""  # with the registry, when it was last asked
-        self.answered = float("nan")  # when the registry last answered; time.monotonic()
+        self.last_answer_at = float("nan")  # of the registry, by time.monotonic()
         self._has_default = model is None
-        self.alias = CHAMPION if model is None else model if model in ALIASES else None
-        if model is None and not _has_registry():
-            self.alias = None
+        self.alias: str | None = None
+        if model in ALIASES:
+            self.alias = model
+        elif model is None and _may_have_champion():
+            self.alias = CHAMPION
         if self.alias:
             import mlflow  # noqa: F401 - where it is absent, the command says which extra brings it
         else:
-            self.current = _of_file(model or default_source(GENERATOR)[0])
+            self.current = _load_with_evaluation(model or default_source(GENERATOR)[0])
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Ask the registry once, and take the version that has the alias. What is served stays when that
         fails, and `problem` says why."""
         if not self.alias:
@@ -123,7 +132,7 @@ class GeneratorProvider:
             log.exception("looking at the registry failed")
             problem = f"looking at the registry failed ({type(error).__name__})."
         if problem and problem != self.problem:
-            served = self.current.named if self.current else "nothing"
+            served = self.current.in_words if self.current else "nothing"
             log.warning("%s Served for now: %s.", problem, served)
         self.problem = problem
 
@@ -132,34 +141,35 @@ class GeneratorProvider:
 
         with open_registry(model_name()) as registry:
             number = registry.aliases().get(alias)
-            self.answered = time.monotonic()
+            self.last_answer_at = time.monotonic()
             if number is None:
                 if self.current is None and self._has_default:
-                    self.current = _of_file(default_source(GENERATOR)[0])
+                    self.current = _load_with_evaluation(default_source(GENERATOR)[0])
                 raise ModelError(f"`{registry.model}` has no {alias} in {registry.address}.")
             if self.current is None or number != self.current.version:
                 evaluation = evaluation_of(registry, registry.version(number).run_id)
                 source = f"models:/{registry.model}/{number}"
                 try:
-                    self.current = Served.load(source, number, evaluation)
+                    self.current = ServedGenerator.load(source, number, evaluation)
                 except ModelError as error:
                     raise ModelError(
                         f"the {alias}, version {number} of `{registry.model}`, cannot be loaded: {error}"
                     ) from None
-                log.info("served is now %s", self.current.named)
+                log.info("served is now %s", self.current.in_words)
 
 
-def _of_file(source: str) -> Served:
+def _load_with_evaluation(source: str) -> ServedGenerator:
     """The generator with the project's evaluation, where there is one."""
     evaluation = None
     with contextlib.suppress(CganError):
         evaluation = Evaluation.read(EVALUATION)
-    return Served.load(source, evaluation=evaluation)
+    return ServedGenerator.load(source, evaluation=evaluation)
 
 
-def _has_registry() -> bool:
-    """May there be a champion? Not without MLflow, nor before anything was recorded."""
+def _may_have_champion() -> bool:
+    """Not without MLflow, nor before anything was recorded."""
     if importlib.util.find_spec("mlflow") is None:
         return False
-    named = any(os.environ.get(name, "").strip() for name in (STORE_VARIABLE, BACKEND_VARIABLE))
-    return named or not is_absent(store_uri(project_root()))
+    if any(os.environ.get(name, "").strip() for name in (STORE_VARIABLE, BACKEND_VARIABLE)):
+        return True
+    return not is_absent(store_uri(project_root()))
