@@ -22,9 +22,9 @@ from cgan.pipeline.tracking.store import STORE_VARIABLE, store_uri
 from cgan.project import home
 from flows.repro import dvc
 
-CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
-SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
-LOCK = Path(".cgan/checkout.lock")
+# Environment variables of a run that works in a checkout: its folder, and the project that it is a clone of.
+CHECKOUT_VARIABLE, PROJECT_VARIABLE = "CGAN_CHECKOUT", "CGAN_SOURCE"
+CHECKOUT_LOCK = Path(".cgan/checkout.lock")
 
 checkout_stack = contextlib.ExitStack()  # the checkout of this process
 
@@ -32,43 +32,46 @@ checkout_stack = contextlib.ExitStack()  # the checkout of this process
 def enter(commit: str) -> dict[str, str]:
     """Check out the commit for this process. Prefect then replaces it by that of the flow, by `exec`: its
     environment stays, and the lock."""
-    source = Path(os.environ.get(SOURCE) or Path(__file__).parents[1]).resolve()
-    folder = checkout_stack.enter_context(checkout(source, commit))
-    os.environ.update(environment(source, folder))
+    project = Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parents[1]).resolve()
+    folder = checkout_stack.enter_context(checkout(project, commit))
+    os.environ.update(environment(project, folder))
     return {"directory": str(folder)}
 
 
 @contextlib.contextmanager
-def checkout(source: Path, commit: str, params: Path | None = None) -> Iterator[Path]:
-    """A clone of `source` at `commit` with its results and data, and with these params."""
-    with clone(source, commit) as folder:
-        _share_cache(source, folder)
+def checkout(project: Path, commit: str, params: Path | None = None) -> Iterator[Path]:
+    """A clone of `project` at `commit` with its results and data, and with these params."""
+    with clone(project, commit) as folder:
+        _share_cache(project, folder)
         # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
         (folder / "dvc.lock").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError, CganError):  # some results may be gone
-            shutil.copy(home(source) / "dvc.lock", folder)
+            shutil.copy(home(project) / "dvc.lock", folder)
             dvc("checkout", "--quiet", folder=folder)
         if params:
             shutil.copy(params, folder)
-        _share_data(source, folder)
+        _share_data(project, folder)
         yield folder
 
 
 @contextlib.contextmanager
-def clone(source: Path, commit: str) -> Iterator[Path]:
-    """Removed afterwards, and so is what killed processes left: who holds a clone holds its lock, and so does
-    what it becomes, by `exec`, and what it starts. Raises CganError where the commit cannot be found."""
-    folders = home(source) / "checkouts"
+def clone(project: Path, commit: str) -> Iterator[Path]:
+    """A clone of the project at the commit. Removed afterwards, and so is what killed processes left: who
+    holds a clone holds its lock, and so does what it becomes, by `exec`, and what it starts.
+
+    Raises CganError where the commit cannot be found.
+    """
+    folders = home(project) / "checkouts"
     with contextlib.ExitStack() as stack:
         with locked(folders / "lock"):
             for abandoned in folders.glob("*/"):
-                with locked(abandoned / LOCK, wait=False) as is_dead:
+                with locked(abandoned / CHECKOUT_LOCK, wait=False) as is_dead:
                     if is_dead:
                         shutil.rmtree(abandoned, ignore_errors=True)
             folder = Path(tempfile.mkdtemp(dir=folders))
-            stack.enter_context(locked(folder / LOCK, inherited=True))
+            stack.enter_context(locked(folder / CHECKOUT_LOCK, inherited=True))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        git.clone_at(source, commit, folder)
+        git.clone_at(project, commit, folder)
         yield folder
 
 
@@ -78,7 +81,7 @@ def tag_results(name: str) -> None:
     head = git.git("rev-parse", "HEAD").decode().strip()
     with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         # A push from a clone without history would be refused.
-        index, project = f"{temporary}/index", Path(os.environ[SOURCE])
+        index, project = f"{temporary}/index", Path(os.environ[PROJECT_VARIABLE])
         project_git = partial(git.git, folder=project, GIT_INDEX_FILE=index)
         project_git("read-tree", head)
         for file in ("dvc.lock", "params.yaml"):
@@ -92,40 +95,40 @@ def tag_results(name: str) -> None:
         project_git("update-ref", f"refs/tags/{name}", commit)
 
 
-def environment(source: Path, folder: Path) -> dict[str, str]:
-    """What a process in the checkout needs, and its children: the project's Home and MLflow store."""
+def environment(project: Path, folder: Path) -> dict[str, str]:
+    """What a process in the checkout and its children need in their environment."""
     return {
-        CHECKOUT: str(folder),
-        SOURCE: str(source),
-        "CGAN_HOME": str(home(source)),
+        CHECKOUT_VARIABLE: str(folder),
+        PROJECT_VARIABLE: str(project),
+        "CGAN_HOME": str(home(project)),
         "PYTHONPATH": str(folder),
-        STORE_VARIABLE: store_uri(source),
+        STORE_VARIABLE: store_uri(project),
     }
 
 
-def _share_cache(source: Path, folder: Path) -> None:
+def _share_cache(project: Path, folder: Path) -> None:
     """The project's cache and settings of DVC, with the addresses that are relative to its `.dvc` folder."""
     settings = configparser.ConfigParser(interpolation=None)
-    settings.read([folder / ".dvc/config", source / ".dvc/config.local"])
+    settings.read([folder / ".dvc/config", project / ".dvc/config.local"])
     for section in settings.values():
         if (url := section.get("url")) and "://" not in url:
-            section["url"] = os.path.normpath(source / ".dvc" / url)
+            section["url"] = os.path.normpath(project / ".dvc" / url)
     # DVC's notes about a tree: in the checkout, so that they are removed with it.
     notes = str(folder / ".dvc/tmp/site")
-    cache = {"dir": dvc("cache", "dir", folder=source)}
+    cache = {"dir": dvc("cache", "dir", folder=project)}
     settings.read_dict({"cache": cache, "core": {"site_cache_dir": notes}})
     with (folder / ".dvc/config.local").open("w", encoding="utf-8") as file:
         settings.write(file)
 
 
-def _share_data(source: Path, folder: Path) -> None:
+def _share_data(project: Path, folder: Path) -> None:
     """Link what lies at a relative `data.path` of the project and is not in the commit; not where the commit
     has a DVC pointer for it, for then it comes from the remote."""
     path = Path(load_params(folder / "params.yaml").data.path)
-    target = source / path
+    target = project / path
     inside = (folder / path).is_dir() and target.is_dir()
     for file in [] if path.is_absolute() else target.iterdir() if inside else [target]:
-        link = folder / file.relative_to(source)
+        link = folder / file.relative_to(project)
         if file.exists() and not link.exists() and not Path(f"{link}.dvc").exists():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file)

@@ -28,87 +28,88 @@ from cgan.hosts import beside_proxies
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
 from cgan.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
-from flows.checkout import CHECKOUT, tag_results
+from flows.artifact import publish_artifact
+from flows.checkout import CHECKOUT_VARIABLE, tag_results
 from flows.repro import (
-    Work,
+    RunContext,
     dvc,
-    folder_to_itself,
+    exclusive_folder,
     has_remote,
-    publish,
-    relay,
+    log_line,
     repro,
     require_prefect,
-    run,
+    run_module,
 )
 from flows.turns import older_night
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
-# States of type Cancelled, and what their runs are for a moment before: the engine would log them as errors.
+# The engine would log a run that returns a Cancelled state as an error. So it returns a Completed one with
+# one of these names, which `_show_cancelled` replaces by the Cancelled state whose name stands beside it.
 CANCELLED = {"Judged": "Blocked", "Ended": "Cancelled"}
 
 
 @task(description="Is all of params.yaml valid?")
-def params(work: Work) -> State[Any]:
-    return repro(work, "params")
+def params(context: RunContext) -> State[Any]:
+    return repro(context, "params")
 
 
 @task(description="Fetch the data: the sample, a file, pictures or Kaggle")
-def download(work: Work) -> State[Any]:
-    return repro(work, "download", force=work.refresh)
+def download(context: RunContext) -> State[Any]:
+    return repro(context, "download", force=context.refresh)
 
 
 @task(description="Are the data valid?")
-def validate(work: Work) -> State[Any]:
-    return repro(work, "validate")
+def validate(context: RunContext) -> State[Any]:
+    return repro(context, "validate")
 
 
 @task(description="Split the data into a training part and a hold-out")
-def preprocess(work: Work) -> State[Any]:
-    return repro(work, "preprocess")
+def preprocess(context: RunContext) -> State[Any]:
+    return repro(context, "preprocess")
 
 
 @task(description="Train the classifier that the metrics use")
-def train_judge(work: Work) -> State[Any]:
-    return repro(work, "train_judge")
+def train_judge(context: RunContext) -> State[Any]:
+    return repro(context, "train_judge")
 
 
 @task(description="Train the GAN, on a GPU if torch finds one")
-def train(work: Work) -> State[Any]:
-    return repro(work, "train")
+def train(context: RunContext) -> State[Any]:
+    return repro(context, "train")
 
 
 @task(description="Measure the generator")
-def evaluate(work: Work) -> State[Any]:
-    return repro(work, "evaluate")
+def evaluate(context: RunContext) -> State[Any]:
+    return repro(context, "evaluate")
 
 
 @task(description="Make drawings, interpolations, curves and diagrams")
-def render(work: Work) -> State[Any]:
-    return repro(work, "render")
+def render(context: RunContext) -> State[Any]:
+    return repro(context, "render")
 
 
 @task(description="Make the page of the run")
-def page(work: Work) -> State[Any]:
-    return repro(work, "page")
+def page(context: RunContext) -> State[Any]:
+    return repro(context, "page")
 
 
 @task(description="Add numbers and pictures to the MLflow run")
-def record(work: Work) -> State[Any]:
-    return repro(work, "record")
+def record(context: RunContext) -> State[Any]:
+    return repro(context, "record")
 
 
 STAGES = params, download, validate, preprocess, train_judge, train, evaluate, render, page, record
 
 
 @task(name="gate", description="May this generator be served?")
-def judge() -> State[Any]:
+def run_gate() -> State[Any]:
     """One at a time on all machines of a Prefect server, for the gate's own lock is of one machine."""
     # Another gate may make it just now; a server may refuse, and then the registry's own check is left.
     refused = contextlib.suppress(ObjectAlreadyExists, PrefectHTTPStatusError)
     with refused, get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
     with concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False):
-        state = run("cgan.cli", "gate", exit_codes=(0, BLOCKED_EXIT_CODE))
+        state = run_module("cgan.cli", "gate", exit_codes=(0, BLOCKED_EXIT_CODE))
     if state.is_failed():
         return state
     report = read_json(GATE_REPORT)
@@ -117,7 +118,7 @@ def judge() -> State[Any]:
 
 @task(description="Push the results to the DVC remote", retries=2, retry_delay_seconds=10)
 def push() -> State[Any]:
-    return run("dvc", "push", "--run-cache")
+    return run_module("dvc", "push", "--run-cache")
 
 
 def _show_cancelled(flow: Any, flow_run: Any, state: State[Any]) -> None:
@@ -148,48 +149,48 @@ def pipeline(
             starts from the committed ones.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
-    here = os.environ.get(CHECKOUT)
     if older := older_night():
-        return _ended_for(older)
-    with folder_to_itself(relay):
+        return _give_way_to(older)
+    with exclusive_folder(log_line):
         try:
-            remote = bool(here) and has_remote()
-            work = Work([stage.name for stage in STAGES], refresh, remote)
+            uses_remote = bool(os.environ.get(CHECKOUT_VARIABLE)) and has_remote()
+            context = RunContext([stage.name for stage in STAGES], refresh, uses_remote)
             if overrides:
                 dvc("status")  # while a stage runs, params.yaml must not change
-                relay(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
+                log_line(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
             for stage in STAGES[:-1]:
-                _require(stage(work), f"Stage `{stage.name}`: ")
-            recorded = record(work)
+                _require(stage(context), f"Stage `{stage.name}`: ")
+            recorded = record(context)
             if recorded.is_failed():  # MLflow is away: the next run records the training
-                _keep(work, str(recorded.message), "not-recorded")
+                _keep_results(context, str(recorded.message), "not-recorded")
             _require(recorded, "Stage `record`: ")
-            judged = _require(judge(), "Gate: ") if gate else None
-            message = publish(judged is not None)
-            _keep(work, message, str(judged.name).lower() if judged else "completed")
+            judged = _require(run_gate(), "Gate: ") if gate else None
+            message = publish_artifact(judged is not None)
+            outcome = str(judged.name).lower() if judged else "completed"
+            _keep_results(context, message, outcome)
         except CganError as error:
             if older := older_night():
-                return _ended_for(older)
+                return _give_way_to(older)
             return Failed(message=str(error))
     name = judged.name if judged else "Completed"
     return Completed(name="Judged" if name == "Blocked" else name, message=message)
 
 
-def _ended_for(name: str) -> State[Any]:
+def _give_way_to(name: str) -> State[Any]:
     return Completed(name="Ended", message=f"`{name}` is still running")
 
 
-def _keep(work: Work, message: str, end: str) -> None:
-    """The results, for the checkouts of later runs, here and on other machines."""
-    if os.environ.get(CHECKOUT):  # the next one begins with these results
+def _keep_results(context: RunContext, message: str, outcome: str) -> None:
+    """For the checkouts of later runs, here and on other machines."""
+    if os.environ.get(CHECKOUT_VARIABLE):  # the next one begins with these results
         write_bytes(home() / DVC_LOCK, DVC_LOCK.read_bytes())
-        if end != "unchanged":
+        if outcome != "unchanged":
             start = f"{runtime.flow_run.scheduled_start_time:%Y-%m-%dT%H%M}"
             try:
-                tag_results(f"run/{start}-{end}-{str(runtime.flow_run.id)[:8]}")
+                tag_results(f"run/{start}-{outcome}-{str(runtime.flow_run.id)[:8]}")
             except GitError as error:
-                relay(f"WARNING: the results have no tag, for `dvc gc` to keep them: {error}")
-    if work.remote:
+                log_line(f"WARNING: the results have no tag, for `dvc gc` to keep them: {error}")
+    if context.remote:
         _require(push(), "dvc push: ", f"\nThe results are in this machine's cache.\n{message}")
 
 

@@ -35,7 +35,7 @@ from cgan.hosts import (
 from cgan.pipeline.tracking.store import BACKEND_VARIABLE, STORE_VARIABLE, store_uri
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION, home, require_project
-from flows.checkout import SOURCE, clone
+from flows.checkout import PROJECT_VARIABLE, clone
 from flows.repro import output_of, say
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
@@ -100,7 +100,7 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
         "PYTHONPATH": str(root),
         "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
         "CGAN_MLFLOW_PAGE": without_credentials(mlflow),
-        SOURCE: str(root),
+        PROJECT_VARIABLE: str(root),
         "CGAN_SOCKET": f"{here}{PRODUCTION / SOCKET}",
         **{f"CGAN_{name.upper()}_PORT": str(port) for name, port in ports.items()},
     }
@@ -173,7 +173,9 @@ def _orphans(root: Path) -> list[tuple[str, psutil.Process]]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             env = process.environ()
-            if env.get(SOURCE) == str(root) and (name := env.get("SUPERVISOR_PROCESS_NAME")):
+            if env.get(PROJECT_VARIABLE) == str(root) and (
+                name := env.get("SUPERVISOR_PROCESS_NAME")
+            ):
                 found[process.pid] = name, process
     tops = [each for each in found.values() if each[1].ppid() not in found]
     return sorted(tops, key=lambda each: each[0] != "worker")

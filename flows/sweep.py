@@ -36,7 +36,7 @@ from cgan.project import EVALUATION, require_project
 from cgan.quality.intervals import difference_of_means
 from cgan.text import listed
 from flows.checkout import checkout, environment
-from flows.repro import CONTEXT, has_remote, in_session, say
+from flows.repro import CONTEXT_VARIABLE, has_remote, in_session, say
 
 CODE_PATHS = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
 NO_EFFECT = ("sweep", "gate", "tracking")  # sections that change no result
@@ -46,21 +46,21 @@ STUDY_TAG = "cgan.sweep"  # tag of the MLflow runs
 Values = dict[str, Any]  # of params, by their dotted keys
 
 
-def train(base: Path, commit: str, study: str, number: int, values: Values) -> Evaluation:
+def train_trial(base: Path, commit: str, study: str, number: int, values: Values) -> Evaluation:
     """The evaluation of a training by a commit's code, with these values in place of those of params.yaml.
     Raises CganError with the message of a stage that fails."""
     path = base / LOGS / f"{study.replace('/', '-')}-{number}.log"  # a branch may have a slash
     log = path.open("a", buffering=1, encoding="utf-8")
     with log, checkout(base, commit, base / "params.yaml") as folder:
         set_params(values, folder / "params.yaml")
-        variables = {**environment(base, folder), CONTEXT: json.dumps({STUDY_TAG: study})}
+        variables = {**environment(base, folder), CONTEXT_VARIABLE: json.dumps({STUDY_TAG: study})}
         pull = ["--pull"] if has_remote(folder) else []  # data and judge may be there
-        child = partial(
-            in_session, relay=partial(print, file=log), folder=folder, variables=variables
+        run = partial(
+            in_session, on_line=partial(print, file=log), folder=folder, variables=variables
         )
-        child("dvc", "repro", *pull, "evaluate")
+        run("dvc", "repro", *pull, "evaluate")
         try:
-            child("cgan.stages.record")
+            run("cgan.stages.record")
         except CganError as error:  # its result counts all the same
             say(f"{path.stem}: its run is not complete in MLflow. {error}")
         return Evaluation.read(folder / EVALUATION)
@@ -98,9 +98,9 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         constant_liar=True,
     )
     if not study.trials:
-        now = flatten(params)
+        present = flatten(params)
         study.enqueue_trial(
-            {key: now[key] for key, axis in sweep.space.items() if axis.has(now[key])}
+            {key: present[key] for key, axis in sweep.space.items() if axis.has(present[key])}
         )
     machine_and_folder = f"{os.uname().nodename}:{base}"
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -113,7 +113,7 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         trial.set_user_attr("here", machine_and_folder)
         values = _suggest(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
-        evaluation = train(base, commit, study.study_name, trial.number, values)
+        evaluation = train_trial(base, commit, study.study_name, trial.number, values)
         first = study.user_attrs.get("measurement_context", evaluation.context)
         study.set_user_attr("measurement_context", first)
         if differs := ", ".join(context_differences(first, evaluation.context, sweep.objective)):
@@ -125,17 +125,17 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     def count(state: TrialState) -> int:
         return len(study.get_trials(deepcopy=False, states=(state,)))
 
-    def missing() -> int:
+    def count_missing() -> int:
         return max(0, int(args.trials) - count(TrialState.COMPLETE))
 
-    before = count(TrialState.COMPLETE)
-    say(f"{study.study_name}: {args.trials} trials, {args.parallel} at a time; {before} are done")
+    done = count(TrialState.COMPLETE)
+    say(f"{study.study_name}: {args.trials} trials, {args.parallel} at a time; {done} are done")
     optimize = partial(study.optimize, objective, callbacks=[MaxTrialsCallback(args.trials)])
-    if not before:  # it makes the data and the judge for all, and may show that nothing works
+    if not done:  # it makes the data and the judge for all, and may show that nothing works
         optimize(n_trials=1)
     # One at a time: of those that wait, two threads may take the same (SQLite has no locks for rows).
-    optimize(n_trials=min(missing(), count(TrialState.WAITING)), catch=CganError)
-    optimize(n_trials=missing(), n_jobs=args.parallel, catch=CganError)
+    optimize(n_trials=min(count_missing(), count(TrialState.WAITING)), catch=CganError)
+    optimize(n_trials=count_missing(), n_jobs=args.parallel, catch=CganError)
     best = " ".join(f"-S {key}={value}" for key, value in _round(study.best_params).items())
     rival, command = "HEAD", "python -m flows.sweep --seeds 5"
     if params.train.generator == "local_score":
@@ -171,7 +171,7 @@ def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -
 
     def measured(role: str, seed: int) -> float:
         study = f"seeds-{_study_name(base, commit, role, params)}"
-        evaluation = train(base, commit, study, seed, {**roles[role], "train.seed": seed})
+        evaluation = train_trial(base, commit, study, seed, {**roles[role], "train.seed": seed})
         value = value_of(evaluation, key)
         say(f"{role}, seed {seed}: {key} {value:.4g}")
         return value
@@ -205,10 +205,10 @@ def verdict(key: str, name: str, others: list[float], present: list[float]) -> s
 def _study_name(base: Path, commit: str, prefix: str, params: Params) -> str:
     """A name that is the same for the same code, params and objective."""
     tree = [git.git("rev-parse", f"{commit}:{name}", folder=base).decode() for name in CODE_PATHS]
-    part = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NO_EFFECT}
-    space = params.sweep.model_dump(include={"space", "objective"})
-    whole = json.dumps([tree, part, space], sort_keys=True, default=str)
-    return f"{prefix}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    relevant = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NO_EFFECT}
+    search = params.sweep.model_dump(include={"space", "objective"})
+    depends_on = json.dumps([tree, relevant, search], sort_keys=True, default=str)
+    return f"{prefix}-{hashlib.sha256(depends_on.encode()).hexdigest()[:8]}"
 
 
 def _other_params(base: Path, params: Params, name: str) -> Values:
@@ -228,7 +228,7 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
 
 
 def _suggest(trial: Any, params: Params) -> Values:
-    """Optuna's choice. Floats with three digits: more would make no difference."""
+    """The values that Optuna chooses for a trial, rounded as `_round` does."""
     values: Values = {}
     for key, axis in params.sweep.space.items():
         if isinstance(axis, SweepChoices):
@@ -241,6 +241,7 @@ def _suggest(trial: Any, params: Params) -> Values:
 
 
 def _round(values: Values) -> Values:
+    """Floats with three digits: more would make no difference."""
     return {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in values.items()}
 
 

@@ -30,7 +30,6 @@ from cgan.files import (
     write_json,
     write_text,
 )
-from cgan.git import WorkingTree
 from cgan.images import Images, load_images
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_discriminator, save_generator
@@ -74,9 +73,17 @@ def main() -> None:
     choice = choose(params.train, images)
     judge, judge_facts = load_judge(project.JUDGE)
     facts = result_facts(choice.params, images, hardware, judge_facts["digest"])
-    folder, tree = training_folder(fingerprint(facts)), project_tree()
+    folder = training_folder(fingerprint(facts))
+    dataset, tree = dataset_facts(images), project_tree()
+    training: TrainingRecord = {
+        "run_name": run_name(params.train),
+        "experiment": store.experiment_name(params.tracking.experiment),
+        "params": recorded_params(params, choice.params),
+        "tags": origin_tags(dataset, tree) | training_tags(choice, hardware, folder.name),
+        "dataset": dataset,
+        "origin": origin(dataset, tree),
+    }
     require_writable(GENERATOR, PREVIEWS, LOSSES)
-    training = training_record(params, choice, images, hardware, folder.name, tree)
     if not choice.sampler:
         log.info(_announcement(choice.params, images, hardware))
     measure_load = machine_load if params.tracking.system_metrics else no_load
@@ -105,30 +112,13 @@ def main() -> None:
     log.info(_conclusion(trained, choice))
 
 
-def training_record(
-    params: Params,
-    choice: Choice,
-    images: Images,
-    hardware: Hardware,
-    training_fingerprint: str,
-    tree: WorkingTree | None,
-) -> TrainingRecord:
-    """What is known before the training."""
-    dataset = dataset_facts(images)
+def training_tags(choice: Choice, hardware: Hardware, training_fingerprint: str) -> dict[str, str]:
     return {
-        "run_name": run_name(params.train),
-        "experiment": store.experiment_name(params.tracking.experiment),
-        "params": recorded_params(params, choice.params),
-        "tags": {
-            **origin_tags(dataset, tree),
-            "cgan.chosen_for_the_data": choice.explanation or "nothing",
-            "cgan.device": str(hardware.device),
-            "cgan.precision": _precision_name(hardware),
-            "cgan.fingerprint": training_fingerprint,
-            "dvc.data_md5": md5_of(TRAIN_DATA),
-        },
-        "dataset": dataset,
-        "origin": origin(dataset, tree),
+        "cgan.chosen_for_the_data": choice.explanation or "nothing",
+        "cgan.device": str(hardware.device),
+        "cgan.precision": _precision_name(hardware),
+        "cgan.fingerprint": training_fingerprint,
+        "dvc.data_md5": md5_of(TRAIN_DATA),
     }
 
 

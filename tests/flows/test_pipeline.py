@@ -258,9 +258,9 @@ def test_a_damaged_lock_is_told_with_what_brings_it_back(damage: str) -> None:
 
 STAGE = """
 import sys
-from flows.repro import folder_to_itself, in_session
-with folder_to_itself(print):
-    in_session("dvc", "repro", "--single-item", sys.argv[1], relay=print)
+from flows.repro import exclusive_folder, in_session
+with exclusive_folder(print):
+    in_session("dvc", "repro", "--single-item", sys.argv[1], on_line=print)
 """
 
 
@@ -288,9 +288,9 @@ def test_the_message_of_a_failure_is_its_last_error_or_else_its_last_lines(tmp_p
     ):
         Path(tmp_path, "failing.py").write_text(f"print(*{output}, sep='\\n'); raise SystemExit(7)")
         with pytest.raises(CganError) as caught:
-            repro.in_session("failing", relay=lambda _: None, folder=tmp_path)
+            repro.in_session("failing", on_line=lambda _: None, folder=tmp_path)
         assert str(caught.value) == message
-    repro.in_session("failing", relay=lambda _: None, folder=tmp_path, exit_codes=(0, 7))
+    repro.in_session("failing", on_line=lambda _: None, folder=tmp_path, exit_codes=(0, 7))
 
 
 SILENT = """
@@ -316,7 +316,7 @@ def test_a_child_that_says_nothing_is_checked_and_ends_with_what_the_check_raise
         if len(checks) == 2:
             Path(tmp_path, "go on").touch()
 
-    repro.in_session("silent", relay=lines.append, check=check, folder=tmp_path)
+    repro.in_session("silent", on_line=lines.append, check=check, folder=tmp_path)
     assert lines == ["half a line", "über"] and checks[:2] == [0, 0]
     Path(tmp_path, "silent.py").write_text("import time; time.sleep(600)")
 
@@ -324,17 +324,17 @@ def test_a_child_that_says_nothing_is_checked_and_ends_with_what_the_check_raise
         raise CganError("an older night works")
 
     with pytest.raises(CganError, match="an older night works"):
-        repro.in_session("silent", relay=lines.append, check=refuse, folder=tmp_path)
+        repro.in_session("silent", on_line=lines.append, check=refuse, folder=tmp_path)
 
 
 def test_a_stage_behind_a_stale_one_counts_as_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """DVC names the first alone: whether the others are stale, it knows when that has run."""
     monkeypatch.setattr(repro, "dvc", lambda *_: '{"train": [{"changed deps": {}}]}')
-    assert repro.Work(["params", "train", "page"]).unchanged == ["params"]
+    assert repro.RunContext(["params", "train", "page"]).unchanged == ["params"]
 
 
 def test_a_stage_has_no_input_that_it_could_wait_for(repo: Path) -> None:
-    code = 'from flows.repro import in_session; in_session("json.tool", relay=print)'
+    code = 'from flows.repro import in_session; in_session("json.tool", on_line=print)'
     known = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], input="{}", env=known, capture_output=True, text=True
@@ -348,7 +348,7 @@ def test_a_line_of_a_stage_has_its_level_in_prefect_s_log(
     monkeypatch.setattr(repro, "get_run_logger", lambda: logging.getLogger("of a run"))
     caplog.set_level(logging.DEBUG)
     for line in ("Error: no disk", "WARNING: 5 % off", "ERROR: busy", "Errors: 3", "step 5: %s"):
-        repro.relay(line)
+        repro.log_line(line)
     levels = [logging.ERROR, logging.WARNING, logging.ERROR, logging.INFO, logging.INFO]
     assert [record.levelno for record in caplog.records] == levels
     assert caplog.messages[-1] == "step 5: %s"
@@ -360,7 +360,7 @@ def test_f46_whatever_ends_a_run_ends_the_whole_session_of_its_child(
 ) -> None:
     monkeypatch.setenv("SLOW", "download")
     monkeypatch.setenv("DEAF", deaf)
-    monkeypatch.setattr(repro, "GRACE_S", 1 if deaf else 120)
+    monkeypatch.setattr(repro, "CHECKPOINT_S", 1 if deaf else 120)
     lines: list[str] = []
 
     def cancel_at_step_2(line: str) -> None:
@@ -369,7 +369,7 @@ def test_f46_whatever_ends_a_run_ends_the_whole_session_of_its_child(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        repro.in_session("dvc", "repro", "--single-item", "download", relay=cancel_at_step_2)
+        repro.in_session("dvc", "repro", "--single-item", "download", on_line=cancel_at_step_2)
     child = re.search(r"process (\d+)", "\n".join(lines))
     assert child
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -260,7 +260,7 @@ def test_a_trial_that_fails_or_was_measured_otherwise_is_left_out_and_the_search
             raise CganError("classes collapse")
         return Evaluation(metrics={"fid_judge": Score(value=number)}, context={"seed": seed})
 
-    monkeypatch.setattr(sweep, "train", train)
+    monkeypatch.setattr(sweep, "train_trial", train)
     assert sweep.main(["--trials", "4", "--parallel", "1"]) == 0
     states = [trial.state.name for trial in study_of(base).trials]
     assert states == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
