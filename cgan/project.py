@@ -98,7 +98,7 @@ def home(root: Path | None = None) -> Path:
     return Path(os.environ.get("CGAN_HOME") or (root or project_root()) / ".cgan").resolve()
 
 
-def preview_paths(folder: Path = PREVIEWS) -> dict[int, Path]:
+def preview_paths(folder: Path) -> dict[int, Path]:
     """The previews of a training by their steps, in order."""
     paths = folder.glob("step-*.png")
     return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in paths))

@@ -125,7 +125,7 @@ def send_training(run: Run, steps: int) -> None:
         for name, value in values.items()
     )
     run.log_metrics((*each, 0, ended_ms) for each in run.training["numbers"].items())
-    previews = preview_paths()
+    previews = preview_paths(project.PREVIEWS)
     for step, path in previews.items():
         run.log_image(BY_STEP, np.asarray(Image.open(path)), step, time_of(step))
     final = previews.get(steps, GRID)  # a sampler has no previews
