@@ -12,7 +12,7 @@ from test_pipeline import python
 from toy_project import commit, copy_code, git
 
 from cgan.errors import CganError
-from cgan.git import clone_at, source
+from cgan.git import clone_at, working_tree
 from flows.checkout import checkout, environment, tag_results
 from flows.repro import dvc, has_remote
 
@@ -140,7 +140,7 @@ def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_remote_has_them(
     dvc("repro", "--quiet", folder=clone)
     with checkout(clone, head(clone)) as folder:
         assert (folder / file.relative_to(clone)).read_text() == "label\n"
-        assert source(folder).changed == []
+        assert working_tree(folder).changed == []
         assert "is cached - skipping run" in dvc("repro", folder=folder), "the same hash for DVC"
     assert file.exists() and (clone / "data/inbox/README.md").exists()
     pointer = Path(f"{file}.dvc")

@@ -11,7 +11,7 @@ import cgan
 from cgan.files import read_json, write_json
 from cgan.images import Images
 from cgan.params.sections import DataParams, ValidateParams
-from cgan.project import CSV, CSV_SOURCE, PICTURES, VALIDATION
+from cgan.project import CSV, DATA_SOURCE, PICTURES, VALIDATION
 from cgan.readers import csv_report, sources
 from cgan.readers.spurious_correlations import in_words, spurious_correlations
 from cgan.stages import validate
@@ -187,7 +187,7 @@ def test_pictures_of_a_smaller_size_are_seen_before_they_are_fitted(tmp_path: Pa
 def test_the_stage_knows_the_sizes_of_pictures(project: Path) -> None:
     write_pictures(project / "own", smaller="apple")
     params = DataParams(source="file", path="own", height=16, width=24)
-    write_json(CSV_SOURCE, sources.fetch(params, CSV, PICTURES))
+    write_json(DATA_SOURCE, sources.fetch(params, CSV, PICTURES))
     validate.main()
     (one,) = read_json(VALIDATION)["spurious_correlations"]
     assert (one["number"], one["told"]) == ("size", "apple")
