@@ -285,9 +285,8 @@ class Evaluation:
 
     @classmethod
     def of_json(cls, facts: dict[str, Any]) -> Evaluation:
-        """Also of the form that earlier versions wrote. Raises KeyError, TypeError, ValueError or
-        AttributeError for anything else."""
-        facts = dict(facts if "metrics" in facts else _of_earlier_form(facts))
+        """Raises KeyError, TypeError, ValueError or AttributeError for what `as_json` does not make."""
+        facts = dict(facts)
         if not facts["metrics"]:
             raise ValueError("no metrics")
         tested = facts.pop("judge_on_test_set", None)
@@ -327,50 +326,3 @@ def _without_defaults(row: Any) -> dict[str, Any]:
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
-
-
-def _of_earlier_form(report: dict[str, Any]) -> dict[str, Any]:
-    """A report of before version 0.2.0 in today's form: a metric had its own key, and classes were lists in
-    it."""
-    metrics = {}
-    for key, metric in METRICS.items():
-        if key in report:
-            entry = report[key]
-            details = ("constant", "deviation", "heldout_nearest_median")
-            metrics[key] = {
-                "value": entry.get("value"),
-                "real": entry.get("floor"),
-                "interval": metric.bounded(entry.get("interval_95")),
-                "real_interval": entry.get("floor_interval_95"),
-                "replicates": entry.get("replicates", ()),
-                "details": {name: entry[name] for name in details if name in entry},
-            }
-    accuracy, distance, diversity = (
-        report.get(key, {}) for key in ("conditional_accuracy", "fid_judge", "diversity")
-    )
-    columns = {
-        "heldout": report.get("heldout_by_class"),
-        "accuracy": accuracy.get("by_class"),
-        "accuracy_interval": accuracy.get("interval_by_class"),
-        "real_accuracy": accuracy.get("floor_by_class"),
-        "real_accuracy_interval": accuracy.get("floor_interval_by_class"),
-        "distance": distance.get("by_class"),
-        "real_distance": distance.get("floor_by_class"),
-        "excess_interval": distance.get("excess_interval_by_class"),
-        "diversity": diversity.get("by_class"),
-        "diversity_interval": diversity.get("interval_by_class"),
-    }
-    known = {name: column for name, column in columns.items() if column}
-    count = max(map(len, known.values()), default=0)
-    same = ("confusion", "not_measurable", "class_names")
-    tested = report.get("judge_on_test_set")
-    if tested:
-        images = {"images": tested["images"]}
-        tested = {"value": tested["value"], "interval": tested["interval_95"], "details": images}
-    return {
-        "metrics": metrics,
-        "classes": [{name: column[n] for name, column in known.items()} for n in range(count)],
-        "context": report.get("measurement_context", {}),
-        "judge_on_test_set": tested,
-        **{key: report[key] for key in same if key in report},
-    }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from short_reports import json_form
 from synthetic import make_images, sample_digits
 from torch import Tensor
 
@@ -71,7 +72,12 @@ from cgan.quality.table import (
 CPU = torch.device("cpu")
 
 RECIPE = JudgeParams(total_kimg=6.0, batch_size=64, peak_lr=0.1, width=8, seed=1)
-of_json = Evaluation.of_json
+
+
+def of_json(report: dict[str, Any]) -> Evaluation:
+    return Evaluation.of_json(json_form(report))
+
+
 PARAMS = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.0, seed=1)
 
 
@@ -447,7 +453,6 @@ def test_distances_and_copies_are_better_lower_and_all_others_higher() -> None:
 
 
 def test_headline_and_tables_take_each_number_from_its_row() -> None:
-    """In the form that earlier versions wrote, which is read too."""
     report: dict[str, Any] = {
         key: {"value": n / 10 + 1e-7, "floor": n / 100} for n, key in enumerate(METRICS)
     }

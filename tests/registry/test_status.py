@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from rich.console import Console
+from short_reports import json_form
 from tracked import root as root
 
 from cgan.cli import main
@@ -130,7 +131,7 @@ def test_a_run_has_its_rank_among_those_on_the_same_data_measured_alike(root: Pa
             registry.client.set_tag(run_id, GENERATOR_SHA256_TAG, name.removesuffix(" again"))
             entry = {"value": distance, "replicates": [-spread, spread, 0.0]}
             report = {"fid_judge": entry, "measurement_context": {"seed": 1}}
-            registry.client.log_dict(run_id, report, "reports/evaluation.json")
+            registry.client.log_dict(run_id, json_form(report), "reports/evaluation.json")
     by = "of 3 generators by Fréchet distance"
     for name in ("best", "best again"):
         assert rank(runs[name]) == (
@@ -231,13 +232,13 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     measured["measurement_context"] = {"drawn_images": 100, "draws": 3}
     judge = {"judge": {"accuracy": 0.9, "heldout_images": 50}}
     write(Path("reports/judge.json"), judge)
-    write(Path("reports/evaluation.json"), measured)
+    write(Path("reports/evaluation.json"), json_form(measured))
     shown = "\n".join(summary())
     first = shown.splitlines()[0]
     assert "(real images 50.0 %" in first
     assert METRICS["conditional_accuracy"].meaning in shown and "  cgan draw 0,1 --seed" in shown
     measured["class_names"] = ["a red dog", "cat", "eel", "owl"]
-    write(Path("reports/evaluation.json"), measured)
+    write(Path("reports/evaluation.json"), json_form(measured))
     write(Path("models/training.json"), {"run_name": "a run"})
     assert "  in MLflow     not recorded yet: dvc repro" in "\n".join(summary())
     write(Path("models/mlflow_run.json"), {"run_id": "77"})
@@ -252,8 +253,8 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     for name, content, good in (
         ("judge", "[1]", judge),
         ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}', judge),
-        ("evaluation", '{"measurement_context": {}}', measured),
-        ("evaluation", "{", measured),
+        ("evaluation", '{"measurement_context": {}}', json_form(measured)),
+        ("evaluation", "{", json_form(measured)),
     ):
         Path(f"reports/{name}.json").write_text(content)
         with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):

@@ -11,6 +11,7 @@ from finished_project import finish
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from short_reports import json_form
 from typer.testing import CliRunner
 
 from cgan.cli import app
@@ -44,7 +45,10 @@ def card_of(names: list[str], data: str, run: str) -> str:
     facts = {"architecture": shape, "class_names": names}
     report = REPORT | {"class_names": names_in(facts, 3), "heldout_by_class": [9, 9, 9]}
     return model_card(
-        facts, Evaluation.of_json(report), {"run_name": run, "origin": origin}, "grid.png"
+        facts,
+        Evaluation.of_json(json_form(report)),
+        {"run_name": run, "origin": origin},
+        "grid.png",
     )
 
 
@@ -92,7 +96,7 @@ def test_the_three_classes_that_are_least_often_recognized_are_named_the_worst_f
     shares = [0.9, 0.99, 0.3, None, 0.98, 0.97, 0.4, 0.96, 0.95, 0.2]
     facts = {"architecture": {"classes": 10, "channels": 1, "height": 8, "width": 8}}
     report = REPORT | {"conditional_accuracy": {"value": 0.7, "by_class": shares}}
-    card = model_card(facts, Evaluation.of_json(report), {}, "")
+    card = model_card(facts, Evaluation.of_json(json_form(report)), {}, "")
     assert "recognized: 9 (20.0 %), 2 (30.0 %), 6 (40.0 %).\n" in card
 
 
