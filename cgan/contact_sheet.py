@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cgan.images import Images, IntArray
 
-COLUMNS, CLASSES = 10, 50
-SIDE = 48  # pixels, at least, to which an image is enlarged
-GAP = 2
-BACKGROUND = 72
-MAX_NAME_WIDTH = 160
+COLUMNS, MAX_CLASSES = 10, 50
+MIN_SIDE = 48  # pixels, to which an image is enlarged
+GAP = 2  # pixels between images
+BACKGROUND = 72  # grey level
+MAX_NAME_WIDTH = 160  # pixels
 
 Pixels = NDArray[np.uint8]
 
@@ -25,30 +25,30 @@ log = logging.getLogger(__name__)
 def contact_sheet(images: Images, seed: int) -> Image.Image:
     """Ten images of each class (the first 50), drawn by the seed; a row a class."""
     order = np.random.default_rng(seed).permutation(len(images))
-    names = images.class_names[:CLASSES]
+    names = images.class_names[:MAX_CLASSES]
     return Image.fromarray(
-        with_names(in_rows(images.pixels, images.labels, order, len(names)), names)
+        add_row_names(arrange_by_class(images.pixels, images.labels, order, len(names)), names)
     )
 
 
-def in_rows(images: Pixels, labels: IntArray, order: IntArray, shown: int) -> Pixels:
-    """A row for each of the first `shown` classes, of its first ten images in `order`; uint8 [H, W] or
+def arrange_by_class(images: Pixels, labels: IntArray, order: IntArray, classes: int) -> Pixels:
+    """A row for each of the first `classes`, of its first ten images in `order`; uint8 [H, W] or
     [H, W, 3]."""
     _, channels, *sides = images.shape
-    scale = -(-SIDE // max(sides))
-    down, across = (side * scale + GAP for side in sides)
-    cells = np.full((shown, COLUMNS, channels, down, across), BACKGROUND, np.uint8)
-    for label in range(shown):
-        large = images[order[labels[order] == label][:COLUMNS]].repeat(scale, 2).repeat(scale, 3)
-        cells[label, : len(large), :, GAP:, GAP:] = large
-    sheet = cells.transpose(0, 3, 1, 4, 2).reshape(shown * down, COLUMNS * across, channels)
+    scale = -(-MIN_SIDE // max(sides))  # rounded up
+    height, width = (side * scale + GAP for side in sides)
+    cells = np.full((classes, COLUMNS, channels, height, width), BACKGROUND, np.uint8)
+    for label in range(classes):
+        rows = order[labels[order] == label][:COLUMNS]
+        cells[label, : len(rows), :, GAP:, GAP:] = images[rows].repeat(scale, 2).repeat(scale, 3)
+    sheet = cells.transpose(0, 3, 1, 4, 2).reshape(classes * height, COLUMNS * width, channels)
     sheet = np.pad(sheet, ((0, GAP), (0, GAP), (0, 0)), constant_values=BACKGROUND)
     return sheet[..., 0] if channels == 1 else sheet
 
 
-def with_names(picture: Pixels, names: Sequence[str]) -> Pixels:
-    """uint8 [H, W] or [H, W, 3], a row a name, with the names to the left of the rows; with numbers where no
-    font here has all letters of the names."""
+def add_row_names(picture: Pixels, names: Sequence[str]) -> Pixels:
+    """A picture uint8 [H, W] or [H, W, 3], which has a row for each name, with the names to the left of the
+    rows; with numbers where no font here has all letters of the names."""
     height = picture.shape[0] / len(names)
     size = min(14.0, max(8.0, height - 4))
     font = ImageFont.load_default(size)
@@ -70,16 +70,16 @@ def with_names(picture: Pixels, names: Sequence[str]) -> Pixels:
 
 @functools.cache
 def font_with(letters: str) -> str:
-    """The file of a font that has them: matplotlib's, else one of this machine's; `` where none is."""
+    """The file of a font that has these letters: matplotlib's, else one of this machine's; else empty."""
     import matplotlib
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 
-    own = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
-    for file in [own, *sorted(font_manager.findSystemFonts())]:
-        with contextlib.suppress(OSError, RuntimeError):  # no font that can be read
+    default = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    for file in [default, *sorted(font_manager.findSystemFonts())]:
+        with contextlib.suppress(OSError, RuntimeError):  # a font that cannot be read
             if {*map(ord, letters)} <= FT2Font(file).get_charmap().keys():
-                ImageFont.truetype(file, 14)  # one of pictures, as of emoji, has one size alone
+                ImageFont.truetype(file, 14)  # fails for a font of pictures, such as emoji
                 return file
     log.warning(
         "No font on this machine has all letters of the classes' names, so pictures show numbers. Install "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from cgan.contact_sheet import in_rows, with_names
+from cgan.contact_sheet import add_row_names, arrange_by_class
 from cgan.downstream.alone import drawings_alone
 from cgan.downstream.attacker import Attacker, drawings_to_attack
 from cgan.downstream.membership import FloatArray
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
 
 MIN_SEEDS = 2
-SHOWN = 10
+SHOWN = 10  # training images that drawings come nearest to
 
 
 def sharing(
@@ -164,23 +164,26 @@ def _most_exposed(
     train: Images, attacker: Attacker, scores: FloatArray, drawn: Images
 ) -> tuple[tuple[Exposed, ...], bytes]:
     """The training images that drawings come nearest to, and a picture of both."""
-    of_members = scores[attacker.member]
-    rows = attacker.rows[np.argsort(-of_members, kind="stable")[:SHOWN]]
-    some = train.at(rows)
-    drawings = nearest(some.tensors.pixels, some.tensors.labels, *drawn.tensors[:2])[1][:, 0]
-    known = drawings >= 0
-    rows, some, drawings = rows[known], some.at(known), drawings[known]
+    nearest_first = np.argsort(-scores[attacker.member], kind="stable")
+    rows = attacker.rows[nearest_first[:SHOWN]]
+    members = train.at(rows)
+    _, nearest_drawings = nearest(
+        members.tensors.pixels, members.tensors.labels, *drawn.tensors[:2]
+    )
+    drawings = nearest_drawings[:, 0]
+    has_drawing = drawings >= 0
+    rows, members, drawings = rows[has_drawing], members.at(has_drawing), drawings[has_drawing]
     exposed = tuple(
         Exposed(
             row=int(row),
             place=train.place(int(row)),
-            class_name=train.class_names[some.labels[n]],
-            drawing=int(drawings[n]),
+            class_name=train.class_names[label],
+            drawing=int(drawing),
         )
-        for n, row in enumerate(rows)
+        for row, label, drawing in zip(rows, members.labels, drawings, strict=True)
     )
-    pixels = np.concatenate([some.pixels, drawn.pixels[drawings]])
-    kind, every = np.arange(2).repeat(len(some)), np.arange(2 * len(some))
-    sheet, png = in_rows(pixels, kind, every, 2), io.BytesIO()
-    Image.fromarray(with_names(sheet, ["in training", "drawn"])).save(png, format="PNG")
+    pixels = np.concatenate([members.pixels, drawn.pixels[drawings]])
+    is_drawn = np.arange(2).repeat(len(members))  # so a row of training images and one of drawings
+    sheet, png = arrange_by_class(pixels, is_drawn, np.arange(len(pixels)), 2), io.BytesIO()
+    Image.fromarray(add_row_names(sheet, ["in training", "drawn"])).save(png, format="PNG")
     return exposed, png.getvalue()

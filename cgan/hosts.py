@@ -10,7 +10,8 @@ from urllib.parse import quote
 from cgan.errors import CganError
 
 LOOPBACK = "127.0.0.1"
-ANYWHERE = (str(ipaddress.IPv4Address(0)), "::")  # every address of this machine
+# Every address of this machine. The first is spelt so that bandit does not take it for a mistake (B104).
+ANYWHERE = (str(ipaddress.IPv4Address(0)), "::")
 VIEW = "cgan"  # of MLflow's table of runs
 
 
@@ -27,7 +28,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def beside_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+def no_proxy_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """NO_PROXY with this machine in it, in both spellings, of which a library reads one: else a proxy gets
     what is for our own servers. Empty where the environment has no proxy: this variable alone would hide the
     proxies of the system's settings."""
@@ -46,13 +47,13 @@ def require_free(host: str, port: int, option: str) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except (OSError, UnicodeError) as error:
-        advice = {
-            errno.EADDRINUSE: "another program listens there. End it (`ss -ltnp` names it), or choose "
-            f"another port with {option}",
-            errno.EACCES: f"it is the administrator's. Choose one above 1023 with {option}",
-        }.get(
-            getattr(error, "errno", 0) or 0, f"give an address of this machine, such as {LOOPBACK}"
-        )
+        advice = f"give an address of this machine, such as {LOOPBACK}"
+        number = getattr(error, "errno", None)
+        if number == errno.EADDRINUSE:
+            advice = "another program listens there. End it (`ss -ltnp` names it), or choose another port "
+            advice += f"with {option}"
+        elif number == errno.EACCES:
+            advice = f"it is the administrator's. Choose one above 1023 with {option}"
         raise CganError(f"port {port} cannot be used at {host[:100]}: {advice}.") from None
 
 
@@ -70,7 +71,7 @@ def answers(port: int) -> bool:
 
 
 def without_credentials(uri: str) -> str:
-    """An address as it may be shown: without user, password, and what a database's has behind a `?`."""
+    """An address as it may be shown: without user and password, and without a query."""
     if uri.startswith("sqlite:"):
         return uri
     place, _, query = uri.partition("?")

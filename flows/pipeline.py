@@ -24,7 +24,7 @@ from prefect.states import Cancelled, Completed, Failed
 from cgan.errors import CganError
 from cgan.files import read_json, write_bytes
 from cgan.git import GitError
-from cgan.hosts import beside_proxies
+from cgan.hosts import no_proxy_variables
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
 from cgan.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--refresh", action="store_true", help="fetch the data again")
     add("--no-gate", dest="gate", action="store_false", help="neither judge nor promote")
     args = parser.parse_args(arguments)
-    os.environ.update(beside_proxies(os.environ))
+    os.environ.update(no_proxy_variables(os.environ))
     try:
         require_prefect()
         state = pipeline(**vars(args), return_state=True)

@@ -26,17 +26,17 @@ from cgan.files import locked, read_json, write_json
 from cgan.hosts import (
     LOOPBACK,
     answers,
-    beside_proxies,
     is_server,
+    no_proxy_variables,
     require_free,
     site_of,
     without_credentials,
 )
 from cgan.pipeline.tracking.store import BACKEND_VARIABLE, STORE_VARIABLE, store_uri
-from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION, home, require_project
 from flows.checkout import PROJECT_VARIABLE, clone
 from flows.repro import output_of, say
+from flows.supervisor import SOCKET, STATE, running, supervisor
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 SETTINGS = Path(__file__).parents[1] / "deploy/servers.env"
@@ -84,7 +84,7 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     """The environment of all processes: deploy/servers.env, the user's, and what supervisord.conf needs."""
     mlflow = site_of(LOOPBACK, ports["mlflow"])
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
-    environment |= beside_proxies(environment)
+    environment |= no_proxy_variables(environment)
     if is_server(uri := store_uri(root)):
         mlflow = uri
     elif environment.get(
@@ -191,7 +191,7 @@ def deploy(root: Path) -> Iterator[str]:
             )
         site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])
         with clone(root, "HEAD") as folder:
-            variables = {**os.environ, **beside_proxies(os.environ)}
+            variables = {**os.environ, **no_proxy_variables(os.environ)}
             variables |= {"PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
 
             def prefect(*module: str) -> None:

@@ -24,7 +24,7 @@ from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
 from cgan.files import locked
-from cgan.hosts import beside_proxies, without_credentials
+from cgan.hosts import no_proxy_variables, without_credentials
 from flows.turns import require_turn
 
 CHECKPOINT_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
@@ -129,7 +129,7 @@ def in_session(
         cwd=folder,
         env={
             **os.environ,
-            **beside_proxies(os.environ),
+            **no_proxy_variables(os.environ),
             **(variables or {}),
             # So that `python` in a stage's command is this one.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from cgan import project
-from cgan.contact_sheet import CLASSES, COLUMNS, MAX_NAME_WIDTH, in_rows, with_names
+from cgan.contact_sheet import COLUMNS, MAX_CLASSES, MAX_NAME_WIDTH, add_row_names, arrange_by_class
 from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
 from cgan.files import replacing
@@ -70,18 +70,18 @@ def main() -> None:
 
 def class_grid(model: GenerativeModel, params: RenderParams, names: list[str]) -> Picture:
     """A row a class (the first 50), its name and `columns` drawings."""
-    rows = min(len(names), CLASSES)
+    rows = min(len(names), MAX_CLASSES)
     images = model.draw(torch.arange(rows).repeat_interleave(params.columns), params.seed)
-    return with_names(_framed(images, rows, WIDTH - MAX_NAME_WIDTH), names[:rows])
+    return add_row_names(_framed(images, rows, WIDTH - MAX_NAME_WIDTH), names[:rows])
 
 
 def beside_real(model: GenerativeModel, seed: int, sheet: Path) -> Picture:
     """The contact sheet of real images, and to its right as many drawings of each class."""
     real = _read(sheet)
-    rows = min(model.classes, CLASSES)
+    rows = min(model.classes, MAX_CLASSES)
     labels = torch.arange(rows).repeat_interleave(COLUMNS)
     drawings = model.draw(labels, seed).numpy()
-    drawn = in_rows(drawings, labels.numpy(), np.arange(len(labels)), rows)
+    drawn = arrange_by_class(drawings, labels.numpy(), np.arange(len(labels)), rows)
     between = np.full((len(real), BETWEEN, *real.shape[2:]), 255, np.uint8)
     both = Image.fromarray(np.concatenate([real, between, drawn], axis=1))
     middle = (real.shape[1] + BETWEEN) / both.width

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cgan.contact_sheet import with_names
+from cgan.contact_sheet import add_row_names
 from cgan.errors import Interrupted, TrainingError
 from cgan.files import write_bytes
 from cgan.images import Images
@@ -291,4 +291,4 @@ def sampler_preview(sampler: GenerativeModel, class_names: list[str], seed: int)
     names = class_names[:SAMPLER_PREVIEW_CLASSES]
     labels = torch.arange(len(names)).repeat_interleave(SAMPLER_PREVIEW_COLUMNS)
     drawings = sampler.draw(labels, seed).unflatten(0, (len(names), -1))
-    return with_names(image_grid(drawings), names)
+    return add_row_names(image_grid(drawings), names)

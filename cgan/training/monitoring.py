@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgan.contact_sheet import with_names
+from cgan.contact_sheet import add_row_names
 from cgan.images import Images
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import Picture, draw, image_grid, to_uint8
@@ -142,7 +142,7 @@ def draw_preview(state: TrainState, names: list[str]) -> Picture:
     latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=rng).repeat(len(names), 1)
     labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)
     images = to_uint8(state.generator_ema(latents.to(device), labels.to(device)))
-    return with_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), names)
+    return add_row_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), names)
 
 
 def load_previews(folder: Path | None) -> dict[int, bytes]:

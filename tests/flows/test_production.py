@@ -45,10 +45,10 @@ from toy_project import CLI, commit, copy_code, git
 
 from cgan.files import write_json
 from cgan.pipeline.params_file import read_yaml
-from cgan.processes import STATE, running, supervisor
 from cgan.project import PRODUCTION
 from flows import production, turns
 from flows.pipeline import pipeline
+from flows.supervisor import STATE, running, supervisor
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def test_a_supervisor_that_shuts_down_after_a_killed_down_is_waited_for(
         def getAllProcessInfo(self) -> None:  # noqa: N802 - supervisor's name
             raise next(answers, ConnectionRefusedError())
 
-    monkeypatch.setattr("cgan.processes.supervisor", lambda _: contextlib.nullcontext(Keeper()))
+    monkeypatch.setattr("flows.supervisor.supervisor", lambda _: contextlib.nullcontext(Keeper()))
     assert running(project) is None and not list(answers)
     answers = iter([Fault(1, "UNKNOWN_METHOD")])
     with pytest.raises(Fault, match="UNKNOWN_METHOD"):

@@ -17,7 +17,7 @@ from tracked import root as root
 
 from cgan.cli import main
 from cgan.errors import CganError
-from cgan.hosts import answers, beside_proxies, mlflow_page, require_free, site_of
+from cgan.hosts import answers, mlflow_page, no_proxy_variables, require_free, site_of
 from cgan.pipeline.runs.ui import serve_ui
 
 
@@ -83,9 +83,11 @@ def test_a_port_that_takes_connections_and_says_nothing_is_no_server_yet() -> No
 
 
 def test_a_proxy_is_not_asked_for_this_machine() -> None:
-    assert beside_proxies({"PATH": "/bin", "HTTP_PROXY": ""}) == {}, "the system's settings count"
+    assert no_proxy_variables({"PATH": "/bin", "HTTP_PROXY": ""}) == {}, (
+        "the system's settings count"
+    )
     for name in ("HTTP_PROXY", "https_proxy", "all_proxy"):
-        found = beside_proxies(
+        found = no_proxy_variables(
             {name: "http://proxy:8", "NO_PROXY": "a.example, .b", "no_proxy": ".b"}
         )
         assert found == dict.fromkeys(

@@ -21,7 +21,7 @@ from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import encode_png
 from cgan.pipeline.registry.client import Registry, open_registry
-from cgan.pipeline.runs.card import known
+from cgan.pipeline.runs.card import known_evaluation
 from cgan.service.provider import GeneratorProvider
 
 
@@ -143,7 +143,7 @@ def test_page_and_health_have_the_quality_by_the_evaluation_of_the_champion_s_ru
 
 def test_a_model_card_of_the_champion_has_the_evaluation_of_its_run(registry: Registry) -> None:
     promote(registry, 2)
-    evaluation, reference = known(Generator.load("champion"))
+    evaluation, reference = known_evaluation(Generator.load("champion"))
     assert evaluation and evaluation.score("fid_judge").value == 0.2
     assert reference["run_id"] == registry.version(2).run_id
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 from matplotlib import font_manager
 from PIL import Image
 
-from cgan.contact_sheet import contact_sheet, font_with, with_names
+from cgan.contact_sheet import add_row_names, contact_sheet, font_with
 from cgan.images import Images
 from cgan.model.model_file import load_generator, save_discriminator, save_generator
 from cgan.model.networks import Architecture, build_discriminator, build_generator
@@ -120,5 +120,5 @@ def test_names_are_written_in_a_font_that_has_their_letters_or_rows_have_numbers
     assert font_with("k\u1d81") == f"{fonts}/STIXGeneral.ttf", "of this machine's"
     picture, names = np.zeros((60, 30), np.uint8), ["\u732b", "k", "\u72ac"]
     assert font_with("".join(sorted({*"".join(names)}))) == "" and "Noto Sans CJK" in caplog.text
-    assert (with_names(picture, names) == with_names(picture, ["0", "1", "2"])).all()
+    assert (add_row_names(picture, names) == add_row_names(picture, ["0", "1", "2"])).all()
     font_with.cache_clear()

@@ -13,7 +13,7 @@ from cgan.evaluation import METRICS, Evaluation, Interval, Metric, context_diffe
 from cgan.files import write_text
 from cgan.markdown import table
 from cgan.page.assemble import number
-from cgan.pipeline.runs.recorded_run import recorded
+from cgan.pipeline.runs.recorded_run import read_run
 from cgan.quality.intervals import change_interval
 from cgan.quality.table import quality_line
 from cgan.text import listed, printable
@@ -70,8 +70,8 @@ class Change:
 
 
 def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
-    """Show how two runs differ, or write it to MARKDOWN. Each is what `recorded` takes."""
-    (evaluation_a, run_a), (evaluation_b, run_b) = recorded(a), recorded(b)
+    """Show how two runs differ, or write it to MARKDOWN. Each is what `read_run` takes."""
+    (evaluation_a, run_a), (evaluation_b, run_b) = read_run(a), read_run(b)
     text = printable(comparison(evaluation_a, run_a, evaluation_b, run_b), keep="\n")
     if markdown:
         write_text(MARKDOWN, text)

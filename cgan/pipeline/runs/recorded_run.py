@@ -13,7 +13,7 @@ from cgan.project import EVALUATION, TRAINING
 ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
 
 
-def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
+def read_run(what: str) -> tuple[Evaluation, dict[str, Any]]:
     """The evaluation of a project's folder, or of what `find_run_id` takes; and `run_name`, `origin` (data,
     commit, dirty) and `params` of the training, flat and as text, with what was chosen for `auto`.
 

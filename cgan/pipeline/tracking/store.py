@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from cgan.errors import TrackingError
 from cgan.extras import extras_with
 from cgan.files import locked, replacing
-from cgan.hosts import beside_proxies, is_server, without_credentials
+from cgan.hosts import is_server, no_proxy_variables, without_credentials
 from cgan.pipeline.tracking.runs_view import TAG, add_runs_view, runs_view
 from cgan.project import STRIP, home, project_root
 
@@ -93,7 +93,7 @@ def set_environment(timeout_s: int = TIMEOUT_S) -> None:
     try, unless the user wants one."""
     os.environ.setdefault(RETRIES_VARIABLE, "0")
     os.environ.setdefault(TIMEOUT_VARIABLE, str(timeout_s))
-    for name, value in (MLFLOW_SETTINGS | beside_proxies(os.environ)).items():
+    for name, value in (MLFLOW_SETTINGS | no_proxy_variables(os.environ)).items():
         if os.environ.get(name) != value:  # a write while another thread reads can end the process
             os.environ[name] = value
 

@@ -15,7 +15,7 @@ STATE = "state.json"  # the ports of the servers that were started, by name
 
 @contextlib.contextmanager
 def supervisor(root: Path) -> Iterator[Any]:
-    """Its XML-RPC interface. A call raises OSError where none runs."""
+    """The supervisor's XML-RPC interface. A call raises OSError where none runs."""
     from supervisor.xmlrpc import SupervisorTransport
 
     transport = SupervisorTransport(None, None, f"unix://{SOCKET}")
