@@ -18,7 +18,7 @@ from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, write_text
-from cgan.images import Images
+from cgan.images import Images, IntArray
 from cgan.markdown import in_spreadsheet
 from cgan.model.sampling import picture_of
 from cgan.page.class_states import POOR, add_states
@@ -50,57 +50,75 @@ def balance(
     anyway: bool = False,
 ) -> None:
     """Write the data and then the drawings: a CSV, or a folder of pictures by class; and beside it which rows
-    are drawn. `anyway`: also with drawings that were found to be harmful or blocked."""
+    are drawn. `believed`: how sure the judge must be of a drawing's class. `anyway`: also with drawings that
+    were found to be harmful or blocked."""
     path = Path(out)
     if path.suffix not in ("", ".csv"):
         raise CganError(f"--out {out}: expected a file name that ends in .csv, or a folder name.")
     data, generator = whole_data(), Generator.load(source)
-    classes, (count, *shape) = data.classes, data.pixels.shape
-    expected = (classes, *shape[1:], *([3] if shape[0] == 3 else []))
-    if (generator.classes, *generator.shape) != expected:
-        raise CganError(
-            f"--model {source} draws {generator.classes} classes of shape {generator.shape}, but the "
-            f"project's data has {classes} of shape {expected[1:]}. Train another generator: `dvc repro`."
-        )
+    _require_same_kind(source, generator, data)
     if (reason := objection_to_drawings(str(generator.facts["digest"]))) and not anyway:
         raise CganError(f"{reason} To write the data anyway, add --anyway.")
     judge, facts = load_judge(JUDGE)
     if facts.get("data_digest") != data.at(rows_of(data, "train")).digest:
         raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
     lacking = missing_labels(data.tensors.counts, per_class)
-    drawn, sure = fill_classes(
+    drawn, confidence = fill_classes(
         generator.model, judge, lacking, seed, believed, generator.class_names
     )
-
     pictures = picture_of(torch.cat([data.tensors.pixels, drawn]))
     labels = torch.cat([data.tensors.labels, lacking]).numpy()
-    part = np.full(len(labels), "drawn", dtype=object)
-    part[rows_of(data, "train")], part[rows_of(data, "val")] = "train", "holdout"
-    names = np.array(generator.class_names, object)[labels]
-    numbers = np.arange(len(labels)) + 1
-    rows = pd.DataFrame({"row": numbers, "label": labels, "class": names, "part": part})
-    if data.files:
-        rows["original"] = [*data.files, *[None] * len(lacking)]
-    rows["judge"] = np.concatenate([np.full(count, np.nan), sure.numpy()])
+    rows = _rows_table(data, labels, generator.class_names, confidence.numpy())
+    params = load_params()
     if path.suffix == ".csv":
-        column = load_params().validation.label_column
-        write_csv(path, pictures, labels.tolist(), column)
+        write_csv(path, pictures, labels.tolist(), params.validation.label_column)
     else:
         folders = np.array(class_folders(generator.class_names), object)
         rows["file"] = _picture_names(folders[labels], data.files, rows)
         write_folder(path, pictures, rows["file"])
+    rows_path = path.with_name(f"{path.stem}.rows.csv")
+    write_text(rows_path, _for_spreadsheets(rows).to_csv(index=False, float_format="%.4f"))
+    if warning := classes_drawn_poorly(generator, data, params.gate):
+        say(warning)
+    say(
+        f"{out}: {len(data):,} real images and {len(lacking):,} drawn ones; {rows_path} says which is "
+        "which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they help."
+    )
+
+
+def _require_same_kind(source: str, generator: Generator, data: Images) -> None:
+    channels, height, width = data.shape
+    shape = (height, width, 3) if channels == 3 else (height, width)
+    if (generator.classes, generator.shape) != (data.classes, shape):
+        raise CganError(
+            f"--model {source} draws {generator.classes} classes of shape {generator.shape}, but the "
+            f"project's data has {data.classes} of shape {shape}. Train another generator: `dvc repro`."
+        )
+
+
+def _rows_table(
+    data: Images, labels: IntArray, class_names: Sequence[str], confidence: NDArray[np.float32]
+) -> pd.DataFrame:
+    """A row for each image of the data and then for each drawing, which part it is of, and how sure the judge
+    is of a drawing."""
+    part = np.full(len(labels), "drawn", dtype=object)
+    part[rows_of(data, "train")], part[rows_of(data, "val")] = "train", "holdout"
+    names = np.array(class_names, object)[labels]
+    numbers = np.arange(len(labels)) + 1
+    rows = pd.DataFrame({"row": numbers, "label": labels, "class": names, "part": part})
+    if data.files:
+        rows["original"] = [*data.files, *[None] * (len(labels) - len(data))]
+    rows["judge"] = np.concatenate([np.full(len(data), np.nan), confidence])
+    return rows
+
+
+def _for_spreadsheets(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same without texts that a spreadsheet takes for formulas."""
     for column, before in (("class", "'"), ("original", "./"), ("file", "./")):
         if column in rows:
             plain = partial(in_spreadsheet, before=before)
             rows[column] = rows[column].map(plain, na_action="ignore")
-    beside = path.with_name(f"{path.stem}.rows.csv")
-    write_text(beside, rows.to_csv(index=False, float_format="%.4f"))
-    if words := classes_drawn_poorly(generator, data, load_params().gate):
-        say(words)
-    say(
-        f"{out}: {count:,} real images and {len(lacking):,} drawn ones; {beside} says which is "
-        "which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they help."
-    )
+    return rows
 
 
 def classes_drawn_poorly(generator: Generator, data: Images, limits: GateParams) -> str:
