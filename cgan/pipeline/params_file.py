@@ -1,4 +1,4 @@
-"""params.yaml, read → `Params`, and written: single values, and presets.
+"""params.yaml, read into `Params`, and written: single values, and presets.
 
 `cgan.params.checks` says what is wrong with its values. YAML is read as DVC reads it: version 1.2, by
 ruamel.yaml. Only DVC overrides a value (`dvc exp run -S`): it rewrites params.yaml before a stage reads it.
@@ -77,23 +77,28 @@ def set_params(
     `source`. A key that the file lacked had its default before.
     """
     params = load_params(path)
-    in_file, defaults = flatten(params), flatten(params.model_dump(by_alias=True))
-    wanted = flatten(dict(changes))
-    changed = {key: value for key, value in wanted.items() if in_file.get(key, ...) != value}
-    document = _layout().load(read_text(path))
+    in_file, with_defaults = flatten(params), flatten(params.model_dump(by_alias=True))
+    changed = {
+        key: value
+        for key, value in flatten(dict(changes)).items()
+        if in_file.get(key, ...) != value
+    }
+    document = _round_trip_yaml().load(read_text(path))
     for key, value in changed.items():
-        section, dot, name = key.partition(".")
-        place = document.setdefault(section, {}) if dot else document
-        place[name or section] = value
+        section, _, name = key.partition(".")
+        if name:
+            document.setdefault(section, {})[name] = value
+        else:
+            document[section] = value
     result = io.StringIO()
-    _layout().dump(document, result)
+    _round_trip_yaml().dump(document, result)
     check_params(parse_yaml(result.getvalue(), source), source)
     if changed:
         write_text(path, result.getvalue())
-    return {key: (defaults.get(key), value) for key, value in changed.items()}
+    return {key: (with_defaults.get(key), value) for key, value in changed.items()}
 
 
-def _layout() -> YAML:
+def _round_trip_yaml() -> YAML:
     """ruamel.yaml's reader and writer that keeps comments, quotes and the form of numbers."""
     yaml = YAML()
     yaml.preserve_quotes = True

@@ -31,13 +31,12 @@ from cgan.pictures.plots import sheet_with, training_curves
 from cgan.pipeline.params_file import load_params
 from cgan.stages.runner import log, run_stage
 
-WIDTH = 880  # pixels that a README shows
-FILM_WIDTH = 680
-STRIPS = 10
+# Pixels: what a README shows; of the film; of a caption; between real images and drawings, and both together.
+WIDTH, FILM_WIDTH = 880, 680
 CAPTION_HEIGHT = 30
-BETWEEN = 8  # pixels between real images and drawings
-WIDEST = 1300  # of the two together
-BACKGROUND = 72
+SEPARATOR_WIDTH, MAX_PAIR_WIDTH = 8, 1300
+MAX_STRIPS = 10
+BACKGROUND = 72  # grey level
 
 
 def main() -> None:
@@ -47,13 +46,16 @@ def main() -> None:
     classes = model.classes
     names = names_in(facts, classes) or [str(label) for label in range(classes)]
     discriminator, _ = load_discriminator(project.DISCRIMINATOR)
-    first, source = torch.arange(min(classes, STRIPS)), torch.Generator().manual_seed(params.seed)
+    first, source = (
+        torch.arange(min(classes, MAX_STRIPS)),
+        torch.Generator().manual_seed(params.seed),
+    )
     random = torch.randint(classes, (9,), generator=source)
     pictures = {
         project.GRID: class_grid(model, params, names),
         project.BESIDE_REAL: beside_real(model, params.seed, project.REAL_SAMPLES),
-        project.STRIP: _framed(model.draw(first, params.seed), 1, 600),
-        project.NINE_DRAWINGS: _framed(model.draw(random, params.seed), 3, 600),  # as the demo's
+        project.STRIP: _grid(model.draw(first, params.seed), 1, 600),
+        project.NINE_DRAWINGS: _grid(model.draw(random, params.seed), 3, 600),  # as the demo's
         **interpolations(model, params),
         **dict(zip(project.CURVES, training_curves(project.LOSSES), strict=True)),
         project.DIAGRAMS[0]: diagram(model),
@@ -72,7 +74,7 @@ def class_grid(model: GenerativeModel, params: RenderParams, names: list[str]) -
     """A row a class (the first 50), its name and `columns` drawings."""
     rows = min(len(names), MAX_CLASSES)
     images = model.draw(torch.arange(rows).repeat_interleave(params.columns), params.seed)
-    return add_row_names(_framed(images, rows, WIDTH - MAX_NAME_WIDTH), names[:rows])
+    return add_row_names(_grid(images, rows, WIDTH - MAX_NAME_WIDTH), names[:rows])
 
 
 def beside_real(model: GenerativeModel, seed: int, sheet: Path) -> Picture:
@@ -82,15 +84,17 @@ def beside_real(model: GenerativeModel, seed: int, sheet: Path) -> Picture:
     labels = torch.arange(rows).repeat_interleave(COLUMNS)
     drawings = model.draw(labels, seed).numpy()
     drawn = arrange_by_class(drawings, labels.numpy(), np.arange(len(labels)), rows)
-    between = np.full((len(real), BETWEEN, *real.shape[2:]), 255, np.uint8)
-    both = Image.fromarray(np.concatenate([real, between, drawn], axis=1))
-    middle = (real.shape[1] + BETWEEN) / both.width
-    if both.width > WIDEST:
-        both = both.resize((WIDEST, both.height * WIDEST // both.width), Image.Resampling.LANCZOS)
+    separator = np.full((len(real), SEPARATOR_WIDTH, *real.shape[2:]), 255, np.uint8)
+    both = Image.fromarray(np.concatenate([real, separator, drawn], axis=1))
+    middle = (real.shape[1] + SEPARATOR_WIDTH) / both.width  # where drawings begin
+    if both.width > MAX_PAIR_WIDTH:
+        both = both.resize(
+            (MAX_PAIR_WIDTH, both.height * MAX_PAIR_WIDTH // both.width), Image.Resampling.LANCZOS
+        )
     title = Image.new(both.mode, (both.width, CAPTION_HEIGHT))
     pen = ImageDraw.Draw(title)
-    _write(pen, 0, "real images")
-    _write(pen, middle * both.width, "drawings")
+    _write_caption(pen, 0, "real images")
+    _write_caption(pen, middle * both.width, "drawings")
     return np.concatenate([np.asarray(title), np.asarray(both)])
 
 
@@ -108,27 +112,27 @@ def interpolations(model: GenerativeModel, params: RenderParams) -> dict[Path, P
 
 def latent_strips(network: GeneratorNetwork, params: RenderParams) -> Picture:
     """A row a class (the first 10), all on the same way from one latent to another."""
-    a = network.architecture
-    rows = min(a.classes, STRIPS)
-    start, end = draw_latents(params.seed, 2, a.latent_dim)
+    architecture = network.architecture
+    rows = min(architecture.classes, MAX_STRIPS)
+    start, end = draw_latents(params.seed, 2, architecture.latent_dim)
     path = interpolate_latents(start, end, params.steps)
     labels = torch.arange(rows).repeat_interleave(params.steps)
-    return _framed(render(network, path.repeat(rows, 1), network.condition(labels)), rows)
+    return _grid(render(network, path.repeat(rows, 1), network.condition(labels)), rows)
 
 
 def class_strips(network: GeneratorNetwork, params: RenderParams) -> Picture:
     """In each row one latent goes from a class to the next; the last goes on to class 0."""
-    a = network.architecture
-    latents = draw_latents(params.seed, min(a.classes, STRIPS), a.latent_dim)
+    classes, latent_dim = network.architecture.classes, network.architecture.latent_dim
+    latents = draw_latents(params.seed, min(classes, MAX_STRIPS), latent_dim)
     strips = [
-        class_interpolation(network, latent, label, (label + 1) % a.classes, params.steps)
+        class_interpolation(network, latent, label, (label + 1) % classes, params.steps)
         for label, latent in enumerate(latents)
     ]
-    return _framed(torch.cat(strips), len(strips))
+    return _grid(torch.cat(strips), len(strips))
 
 
-def _framed(images: torch.Tensor, rows: int, width: int = WIDTH) -> Picture:
-    """uint8 [N, C, H, W] → `rows` rows, enlarged up to `width` pixels."""
+def _grid(images: torch.Tensor, rows: int, width: int = WIDTH) -> Picture:
+    """Images uint8 [N, C, H, W] in `rows` rows, enlarged up to `width` pixels."""
     grid = images.unflatten(0, (rows, -1))
     scale = max(1, width // (grid.shape[1] * images.shape[-1]))
     return image_grid(grid, padding=2, background=BACKGROUND, scale=scale)
@@ -147,7 +151,7 @@ def film(folder: Path) -> list[Picture]:
         large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
         caption = Image.new("RGB", (large.shape[1], CAPTION_HEIGHT))
         pen, left, last = ImageDraw.Draw(caption), large.shape[1] - 210, max(previews)
-        _write(pen, 0, f"step {step:,} of {last:,}")
+        _write_caption(pen, 0, f"step {step:,} of {last:,}")
         for length, colour in ((200, "#3a3f45"), (200 * step // last, "#4c9be8")):
             pen.rectangle((left, 12, left + length, 18), fill=colour)
         frames.append(np.concatenate([large, np.asarray(caption)]))
@@ -162,7 +166,7 @@ def _read(path: Path, mode: str | None = None) -> Picture:
         raise DataError(f"{path}: damaged ({error}). Restore it: `dvc checkout --force`.") from None
 
 
-def _write(pen: ImageDraw.ImageDraw, left: float, words: str) -> None:
+def _write_caption(pen: ImageDraw.ImageDraw, left: float, words: str) -> None:
     place = (left + 10, CAPTION_HEIGHT / 2)
     pen.text(place, words, "white", ImageFont.load_default(14), anchor="lm")
 
@@ -170,9 +174,16 @@ def _write(pen: ImageDraw.ImageDraw, left: float, words: str) -> None:
 def save_gif(path: Path, frames: Sequence[Picture]) -> None:
     """An endless film; its last frame stands longer."""
     first, *others = map(Image.fromarray, frames)
-    facts = {"append_images": others, "duration": [500] * len(others) + [3000], "loop": 0}
+    durations_ms = [500] * len(others) + [3000]
     with replacing(path) as temporary:
-        first.save(temporary, format="GIF", save_all=True, **facts)
+        first.save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=others,
+            duration=durations_ms,
+            loop=0,
+        )
 
 
 if __name__ == "__main__":

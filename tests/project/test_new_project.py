@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from cgan.errors import CganError
 from cgan.git import git
-from cgan.pipeline.project.new_project import FILES, FIRST_COMMIT, make_project
+from cgan.pipeline.project.new_project import FIRST_COMMIT, TEMPLATE_FILES, make_project
 
 
 def make(out: str) -> str:
@@ -41,7 +41,7 @@ def settings(path: Path) -> dict[str, str]:
 
 def test_a_new_project_is_the_repository_s_without_code_and_committed() -> None:
     assert "deep/new: a project, with its first commit." in make("deep/new")
-    new, files = Path("deep/new"), [ROOT / name for name in FILES]
+    new, files = Path("deep/new"), [ROOT / name for name in TEMPLATE_FILES]
     for file in files:
         same = (new / file.relative_to(ROOT)).read_bytes() == file.read_bytes()
         assert same == (file.name != "dvc.yaml")
@@ -91,7 +91,7 @@ def test_a_folder_that_holds_something_is_refused_and_a_failure_leaves_none(
 
 def test_the_wheel_gets_the_files_of_a_project() -> None:
     built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert {name for names in built["data-files"].values() for name in names} == set(FILES)
+    assert {name for names in built["data-files"].values() for name in names} == set(TEMPLATE_FILES)
     for folder, names in built["data-files"].items():
         below = Path(folder).relative_to("share/cgan")
         assert all(Path(name).parent == below for name in names)

@@ -18,7 +18,7 @@ from cgan.git import GitError, git
 from cgan.project import PACKAGE_PARENT
 
 # The wheel holds them too: `data-files` in pyproject.toml.
-FILES = ("params.yaml", "dvc.yaml", "data/inbox/README.md", ".gitignore", ".dvcignore")
+TEMPLATE_FILES = ("params.yaml", "dvc.yaml", "data/inbox/README.md", ".gitignore", ".dvcignore")
 DVC_SETTINGS = "[core]\n    analytics = false\n    check_update = false\n    autostage = true\n"
 FIRST_COMMIT = "A cgan project"
 HEADER = f"""\
@@ -61,11 +61,11 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
         raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
     if out.resolve() == Path.cwd():
         raise CganError(f"{out}: you are in that folder. Name a folder that does not exist yet.")
-    source, quoted = _origin(), shlex.quote(str(out))
+    template, quoted = _template_folder(), shlex.quote(str(out))
     with new_folder(out) as folder:
-        for name in FILES:
-            write_text(folder / name, (source / name).read_text(encoding="utf-8"))
-        stages = (source / "dvc.yaml").read_text(encoding="utf-8")
+        for name in TEMPLATE_FILES:
+            write_text(folder / name, (template / name).read_text(encoding="utf-8"))
+        stages = (template / "dvc.yaml").read_text(encoding="utf-8")
         write_text(folder / "dvc.yaml", without_code(stages))
         write_text(folder / "README.md", README.format(name=out.resolve().name))
         git("init", "--quiet", folder=folder)
@@ -91,12 +91,13 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
 def without_code(dvc_yaml: str) -> str:
     """dvc.yaml without its dependencies on the package's code, which no project but a clone holds."""
     lines = dvc_yaml.splitlines(keepends=True)
-    rest = [line for line in lines if not line.lstrip().startswith("- cgan/")]
-    return HEADER + "".join(itertools.dropwhile(lambda line: line.startswith("#"), rest))
+    kept = [line for line in lines if not line.lstrip().startswith("- cgan/")]
+    without_comment = itertools.dropwhile(lambda line: line.startswith("#"), kept)
+    return HEADER + "".join(without_comment)
 
 
-def _origin() -> Path:
-    """The folder that holds FILES: the clone of the repository that runs, else where the wheel put them."""
+def _template_folder() -> Path:
+    """The folder of TEMPLATE_FILES: the clone of the repository that runs, else where the wheel put them."""
     if (Path(PACKAGE_PARENT) / "dvc.yaml").is_file():
         return Path(PACKAGE_PARENT)
     for installed in importlib.metadata.distributions(name="cgan"):
