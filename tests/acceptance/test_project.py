@@ -48,7 +48,7 @@ def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) ->
 
 def test_a_training_begins_with_how_long_it_will_take(finished: Project) -> None:
     said = finished.folder.with_suffix(".txt").read_text()
-    forecast = rf"^Training .*: {STEPS} steps of \d+, about \d+ (s|min)$"
+    forecast = rf"^Training .*: {STEPS} steps of \d+, about [\d.]+ (s|min|h)$"
     assert re.search(forecast, said, re.MULTILINE), said
 
 

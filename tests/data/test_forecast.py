@@ -37,7 +37,7 @@ def test_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_too_f
     )
     assert "`preprocess.holdout_fraction: 0.3`" in lines[1]
     assert lines[2].startswith("Chosen for these images: ")
-    assert re.match(r"Time on this machine \(cpu, \d+ cores\): about \d+ (s|min|h): \d", lines[3])
+    assert re.match(r"Time on this machine \(cpu, \d+ cores\): about [\d.]+ (s|min|h): \d", lines[3])
     many = found(60)
     splits = (np.arange(len(many.labels)) % 3).astype(np.uint8)
     lines = [*forecast.forecast(replace(many, splits=splits), params)]
@@ -85,7 +85,7 @@ def test_pictures_without_a_size_get_two_proposals_with_their_time(project: Path
 
     sizes = "`data.height: 32` and `data.width: 24`, or, to see more, 64 and 48"
     assert (words := words_for(6)).endswith("to cut off nothing.") and sizes in words, "too few"
-    words, time = words_for(40), r"about \d+ (s|min)"
+    words, time = words_for(40), r"about [\d.]+ (s|min|h)"
     assert sizes in words
     assert re.search(rf" on this machine, {time} with 24 × 32 and {time} with 48 × 64\.$", words)
 
