@@ -18,7 +18,7 @@ from cgan.pipeline.runs.compare import (
     conclusion,
     metric_changes,
 )
-from cgan.pipeline.runs.recorded_run import find_run_id, recorded
+from cgan.pipeline.runs.recorded_run import find_run_id, read_run
 from cgan.project import EVALUATION, TRAINING
 
 
@@ -44,7 +44,7 @@ def row(markdown: str, first: str) -> list[str]:
 
 
 def test_numbers_stand_side_by_side_with_the_difference_and_what_it_means(finished: Path) -> None:
-    report, reference = recorded(str(finished))
+    report, reference = read_run(str(finished))
     params = reference["params"] | {"train.lr": "0.125"}
     other = {**reference, "run_name": "the other", "params": params}
     markdown = comparison(report, reference, better(report), other)
@@ -102,7 +102,7 @@ def test_a_metric_that_one_run_alone_has_is_left_out() -> None:
 
 
 def test_numbers_of_different_contexts_are_not_compared_and_it_is_told_why(finished: Path) -> None:
-    report, reference = recorded(str(finished))
+    report, reference = read_run(str(finished))
     other = better(report)
     differ = {"reference_digest": "f" * 64, "seed": 5}
     other = replace(other, context={**other.context, **differ})
@@ -116,7 +116,7 @@ def test_where_fewer_drawings_were_judged_it_is_said_and_the_rest_is_compared(
     finished: Path,
 ) -> None:
     """As of a GAN and of a sampler, which takes part of a second for a drawing."""
-    report, reference = recorded(str(finished))
+    report, reference = read_run(str(finished))
     other = better(report)
     drawn = report.context["drawn_images"]
     other = replace(other, context={**report.context, "drawn_images": 10_000})
