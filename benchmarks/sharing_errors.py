@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repetitions", type=int, default=60)
     repetitions = parser.parse_args().repetitions
-    membership.PERMUTATIONS_OF_RATES = 10  # of what is not looked at here
+    membership.RATE_PERMUTATIONS = 10  # of what is not looked at here
     pixels, labels = mnist_sample()
     images = Images(np.asarray(pixels).reshape(-1, 28, 28), labels)
     for sizes in SIZES:

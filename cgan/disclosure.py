@@ -165,7 +165,7 @@ def _most_exposed(
 ) -> tuple[tuple[Exposed, ...], bytes]:
     """The training images that drawings come nearest to, and a picture of both."""
     nearest_first = np.argsort(-scores[attacker.member], kind="stable")
-    rows = attacker.rows[nearest_first[:SHOWN]]
+    rows = attacker.member_rows[nearest_first[:SHOWN]]
     members = train.at(rows)
     _, nearest_drawings = nearest(
         members.tensors.pixels, members.tensors.labels, *drawn.tensors[:2]

@@ -10,7 +10,7 @@ from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Progress, predict, silent, train_judge
 
-IMAGES = "images"
+IMAGES = "images"  # the method beside drawings: the classifier trained on the images
 
 
 def drawings_alone(
@@ -25,15 +25,15 @@ def drawings_alone(
 ) -> Effect:
     """The accuracy on `test` of a classifier trained on `drawn`, less that of one trained on `train`: both
     augmented, with equal networks and equally many steps, once for each of `seeds`, two at least. `units`
-    int64 [N]: images of `test` with equal ones belong together."""
+    int64 [N]: images of `test` with equal units belong together."""
     outcomes = []
     for seed in range(seeds):
-        of_seed, right = recipe.model_copy(update={"seed": recipe.seed + seed}), {}
+        seeded, right = recipe.model_copy(update={"seed": recipe.seed + seed}), {}
         for name, data in ((IMAGES, train), (DRAWN, drawn)):
             batch = min(recipe.batch_size, len(data))
             bar = partial(progress, f"classifier of {name}, seed {seed + 1}", images_a_step=batch)
-            judge = train_judge(data, of_seed, hardware.device, hardware.precision, bar)
-            seen = predict(judge, test.tensors.pixels).classes
-            right[name] = seen == test.tensors.labels
+            classifier = train_judge(data, seeded, hardware.device, hardware.precision, bar)
+            predicted = predict(classifier, test.tensors.pixels).classes
+            right[name] = predicted == test.tensors.labels
         outcomes.append(Outcome(test.tensors.labels, units, right))
     return effect(outcomes, [IMAGES], folded=False)

@@ -10,8 +10,8 @@ import torch
 from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
 from cgan.errors import DataError
 
-WITHOUT = "without"
-COLUMNS = ("label", "prediction")
+WITHOUT = "without"  # the method beside drawings
+REQUIRED_COLUMNS = ("label", "prediction")
 
 
 def effect_of_answers(pairs: Sequence[tuple[Path, Path]]) -> tuple[Effect, list[str]]:
@@ -22,21 +22,22 @@ def effect_of_answers(pairs: Sequence[tuple[Path, Path]]) -> tuple[Effect, list[
     where images belong together, `group`. Raises DataError for files that do not fit.
     """
     tables = [(_read(path), path) for pair in pairs for path in pair]
-    first, where = tables[0]
+    first, first_path = tables[0]
     for table, path in tables[1:]:
-        for column in (name for name in ("label", "group") if name in first or name in table):
-            expected, found = (list(each.get(column, ())) for each in (first, table))
+        for column in ("label", "group"):
+            expected, found = (each.get(column, []) for each in (first, table))
+            if expected == found:
+                continue
             if not expected:
                 raise DataError(
-                    f"{path}: found a column `{column}`, which {where} has not. Write it "
+                    f"{path}: found a column `{column}`, which {first_path} has not. Write it "
                     "into all files, or into none."
                 )
-            if expected != found:
-                raise DataError(
-                    f"{path}: expected the column `{column}` of {where}, row by row ({len(expected):,} "
-                    f"rows); found {_difference(expected, found)}. Test both classifiers on the same images "
-                    "in the same order."
-                )
+            raise DataError(
+                f"{path}: expected the column `{column}` of {first_path}, row by row ({len(expected):,} "
+                f"rows); found {_difference(expected, found)}. Test both classifiers on the same images "
+                "in the same order."
+            )
     for table, path in tables:
         if not {*table["label"]} & {*table["prediction"]}:
             raise DataError(
@@ -46,15 +47,15 @@ def effect_of_answers(pairs: Sequence[tuple[Path, Path]]) -> tuple[Effect, list[
             )
     names = sorted({*first["label"]}, key=lambda name: (len(name), name))
     labels = torch.tensor([names.index(name) for name in first["label"]])
-    things = first.get("group", [str(row) for row in range(len(labels))])
-    units = torch.from_numpy(np.unique(things, return_inverse=True)[1])
+    groups = first.get("group", [str(row) for row in range(len(labels))])
+    units = torch.from_numpy(np.unique(groups, return_inverse=True)[1])
     right = [
         torch.tensor([a == b for a, b in zip(table["label"], table["prediction"], strict=True)])
         for table, _ in tables
     ]
     outcomes = [
-        Outcome(labels, units, {WITHOUT: right[n], DRAWN: right[n + 1]})
-        for n in range(0, len(right), 2)
+        Outcome(labels, units, {WITHOUT: without, DRAWN: with_drawings})
+        for without, with_drawings in zip(right[0::2], right[1::2], strict=True)
     ]
     return effect(outcomes, [WITHOUT], folded=False), names
 
@@ -79,12 +80,14 @@ def _read(path: Path) -> dict[str, list[str]]:
             f"{path}: expected a CSV with the columns label and prediction; cannot read it ({reason})."
         ) from None
     frame.columns = [str(name).strip() for name in frame.columns]
-    if missing := [name for name in COLUMNS if name not in frame]:
+    if missing := [name for name in REQUIRED_COLUMNS if name not in frame]:
         raise DataError(
             f"{path}: expected the columns label, prediction and, if you like, group; found "
             f"{', '.join(map(str, frame.columns))[:200]}. Add {missing[0]}."
         )
-    columns = {name: [*frame[name].str.strip()] for name in (*COLUMNS, "group") if name in frame}
+    columns = {
+        name: [*frame[name].str.strip()] for name in (*REQUIRED_COLUMNS, "group") if name in frame
+    }
     for name, values in columns.items():
         if "" in values:
             raise DataError(
@@ -100,5 +103,6 @@ def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
         return "no such column"
     if len(found) != len(expected):
         return f"{len(found):,} rows"
-    row = next(n for n, pair in enumerate(zip(expected, found, strict=True)) if len({*pair}) > 1)
+    pairs = zip(expected, found, strict=True)
+    row = next(row for row, (wanted, value) in enumerate(pairs) if wanted != value)
     return f"{found[row]!r} in place of {expected[row]!r} in row {row + 1}"

@@ -18,13 +18,14 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.quality.judge import Progress, silent
 
-DRAWINGS = 5_000  # at least: an attacker may ask for many
-MOST_BYTES = 500_000_000  # of drawings beyond one for each image
-PATIENCE_S = 120.0  # of a core, for those that a slow generator draws beyond one for each image
-LEAST = 6  # members and others: as many as a hold-out has at least
-MOST = 1_500  # of each, that are scored
-FEATURED = 3_000  # drawings that the pretrained network looks at, sixty a second
-RECONSTRUCTED = 200  # of members, and of others: each takes a tenth of a second
+MIN_DRAWINGS = 5_000  # that are attacked: an attacker may ask for many
+# Limits of the drawings beyond one for each image: bytes of pixels; seconds of a core, of a slow generator.
+MAX_EXTRA_BYTES = 500_000_000
+MAX_EXTRA_S = 120.0
+MIN_PER_SIDE = 6  # members, and others, that are scored: as many as a hold-out has at least
+MAX_PER_SIDE = 1_500
+MAX_FEATURE_DRAWINGS = 3_000  # that the pretrained network looks at, sixty a second
+MAX_RECONSTRUCTED_PER_SIDE = 200  # members, and others: each takes a tenth of a second
 BY_PIXELS = "drawings, by pixels"
 BY_FEATURES = "drawings, by a pretrained network's features"
 BY_RECONSTRUCTION = "the generator's file, by reconstruction"
@@ -33,62 +34,72 @@ BY_DISCRIMINATOR = "the discriminator"
 
 @dataclass(frozen=True, eq=False)
 class Attacker:
-    """Scores `images` uint8 [N, C, H, W] of `labels` int64 [N]. `member` bool [N]: which were trained on;
-    they come first. `rows` int64 [members]: where these are among all training images."""
+    """Scores `images` uint8 [N, C, H, W] of `labels` int64 [N]. `member` bool [N]: which were trained
+    on; they come first. `member_rows` int64 [members]: where these are among all training images."""
 
     images: Tensor
     labels: Tensor
     member: BoolArray
-    rows: Tensor
+    member_rows: Tensor
     seed: int
 
     @classmethod
     def of(cls, train: Images, held_out: Images, seed: int) -> Self:
-        """An attacker with one image of each group, at most MOST of each side, and only classes that both
-        sides have.
+        """An attacker with one image of each group, at most MAX_PER_SIDE members and others, and only
+        classes that both sides have.
 
-        Raises DataError where fewer than LEAST are left.
+        Raises DataError where fewer than MIN_PER_SIDE are left.
         """
         chosen = []
         for name, part, other in (("train", train, held_out), ("held_out", held_out, train)):
             rows = one_per_unit(units_of(part).numpy(), seed)
             rows = rows[other.counts[part.labels[rows]] > 0]
-            if len(rows) < LEAST:
+            if len(rows) < MIN_PER_SIDE:
                 raise DataError(
-                    f"{name}: expected at least {LEAST} images of different groups, of classes that the "
-                    f"other part has too; found {len(rows)}. Give more, or hold out another fraction."
+                    f"{name}: expected at least {MIN_PER_SIDE} images of different groups, of classes that "
+                    f"the other part has too; found {len(rows)}. Give more, or hold out another fraction."
                 )
             order = np.random.default_rng(seed).permutation(len(rows))
-            chosen.append(np.sort(rows[order[:MOST]]))
-        members, others = chosen
-        parts = train.at(members).tensors, held_out.at(others).tensors
-        images, labels = (torch.cat([part[n] for part in parts]) for n in (0, 1))
-        member = np.arange(len(labels)) < len(members)
-        return cls(images, labels, member, torch.from_numpy(members), seed)
+            chosen.append(np.sort(rows[order[:MAX_PER_SIDE]]))
+        member_rows, other_rows = chosen
+        members, others = train.at(member_rows).tensors, held_out.at(other_rows).tensors
+        labels = torch.cat([members.labels, others.labels])
+        return cls(
+            images=torch.cat([members.pixels, others.pixels]),
+            labels=labels,
+            member=np.arange(len(labels)) < len(member_rows),
+            member_rows=torch.from_numpy(member_rows),
+            seed=seed,
+        )
 
     def by_pixels(self, drawn: Images) -> FloatArray:
         """How exposed each image is, by drawings alone."""
-        return exposure.by_pixels(self.images, self.labels, *drawn.tensors[:2])
+        return exposure.by_pixels(
+            self.images, self.labels, drawn.tensors.pixels, drawn.tensors.labels
+        )
 
     def on_drawings(
         self, by_pixels: FloatArray, drawn: Images, pretrained: bool, progress: Progress = silent
     ) -> list[Attack]:
-        """Attacks by drawings alone, adjusted for one another. `pretrained`: by its features, too."""
+        """Attacks on drawings alone, adjusted for one another: by pixels, and by a `pretrained` network's
+        features, too."""
         scores = {BY_PIXELS: by_pixels}
         if pretrained:
-            order = np.random.default_rng(self.seed).permutation(len(drawn))[:FEATURED]
-            some = drawn.at(np.sort(order)).tensors
-            seen = features(torch.cat([self.images, some.pixels]), progress)
-            real, of_drawn = seen.split([len(self.images), len(some.pixels)])
-            scores[BY_FEATURES] = exposure.by_features(real, self.labels, of_drawn, some.labels)
+            order = np.random.default_rng(self.seed).permutation(len(drawn))
+            some = drawn.at(np.sort(order[:MAX_FEATURE_DRAWINGS])).tensors
+            both = features(torch.cat([self.images, some.pixels]), progress)
+            of_real, of_drawn = both.split([len(self.images), len(some.pixels)])
+            scores[BY_FEATURES] = exposure.by_features(of_real, self.labels, of_drawn, some.labels)
         return attacks(scores, self.member, self.labels.numpy(), self.seed)
 
     def on_generator(self, network: GeneratorNetwork, progress: Progress = silent) -> Attack:
         """The attack on the generator's file, with some of the images."""
-        random, sides = np.random.default_rng(self.seed), (self.member, ~self.member)
-        some = np.concatenate(
-            [np.sort(random.permutation(np.flatnonzero(side))[:RECONSTRUCTED]) for side in sides]
-        )
+        random = np.random.default_rng(self.seed)
+        chosen = [
+            np.sort(random.permutation(np.flatnonzero(side))[:MAX_RECONSTRUCTED_PER_SIDE])
+            for side in (self.member, ~self.member)
+        ]
+        some = np.concatenate(chosen)
         images, labels = self.images[some], self.labels[some]
         scores = exposure.by_reconstruction(network, images, labels, self.seed, progress)
         return attacks({BY_RECONSTRUCTION: scores}, self.member[some], labels.numpy(), self.seed)[0]
@@ -99,10 +110,12 @@ class Attacker:
 
 
 def drawings_to_attack(model: GenerativeModel, train: Images, seed: int) -> Images:
-    """A drawing for each training image, of its class and in their order; and again, until there are DRAWINGS
-    or limits of memory or time are reached."""
-    times = min(math.ceil(DRAWINGS / len(train)), max(1, MOST_BYTES // train.pixels.nbytes))
-    if each := model.seconds_per_drawing:
-        times = min(times, max(1, int(PATIENCE_S / (each * len(train)))))
+    """A drawing for each training image, of its class and in their order; and again, until there are
+    MIN_DRAWINGS or limits of memory or time are reached."""
+    times = min(
+        math.ceil(MIN_DRAWINGS / len(train)), max(1, MAX_EXTRA_BYTES // train.pixels.nbytes)
+    )
+    if seconds := model.seconds_per_drawing:
+        times = min(times, max(1, int(MAX_EXTRA_S / (seconds * len(train)))))
     labels = train.tensors.labels.repeat(times)
     return Images(model.draw(labels, seed), labels, train.class_names)

@@ -1,21 +1,22 @@
-"""When more rounds cannot change the verdict.
+"""An early end of evidence: when more rounds would hardly change the verdict.
 
 After each round the difference so far is looked at. To look often makes chance findings likelier, so an early
 end needs a clearer difference, by O'Brien and Fleming's boundary (Biometrics 35, 1979): after k of K rounds
 the limit is √(K/k) times as many standard errors. A verdict of no difference stands early where the rounds
-to come would have to be unlike those that were. docs/log.md has the error rates.
+to come would have to be unlike those that were. Error rates: docs/log.md, 2026-11-30, "who was in the
+training data, and evidence that ends early".
 """
 
 import math
 from collections.abc import Sequence
 
 from cgan.downstream.effect import (
-    LEVEL,
-    NORMAL,
-    WIDER_LEVEL,
-    WIDER_NORMAL,
+    CONFIDENCE,
+    WIDER_CONFIDENCE,
+    WIDER_Z,
     Difference,
     Outcome,
+    Z,
     effect,
     variance_of_mean,
 )
@@ -34,20 +35,21 @@ def is_settled(
 
 def _is_clear(so_far: Difference, done: int, planned: int) -> bool:
     # Harm has to be clearer.
-    level, normal = (LEVEL, NORMAL) if so_far.gain > 0 else (WIDER_LEVEL, WIDER_NORMAL)
+    level, z = (CONFIDENCE, Z) if so_far.gain > 0 else (WIDER_CONFIDENCE, WIDER_Z)
     of_rounds = critical_t(done - 1, level) * so_far.deviation_of_rounds
-    reach = math.hypot(normal * so_far.deviation_of_images, of_rounds)
-    return abs(so_far.gain) > reach * math.sqrt(planned / done)
+    half_width = math.hypot(z * so_far.deviation_of_images, of_rounds)
+    return abs(so_far.gain) > half_width * math.sqrt(planned / done)
 
 
 def _stays_unclear(so_far: Difference, done: int, planned: int, folded: bool) -> bool:
     """Would even the largest difference that all rounds are likely to have lie within the noise of the tested
-    images alone? `reach`: how far the mean of all rounds may lie from that so far. Folds to come bring
-    further images, whose noise is part of it."""
-    spread = so_far.deviation_of_rounds / math.sqrt(variance_of_mean(done, folded))
-    reach = critical_t(done - 1, LEVEL) * spread * math.sqrt(1 / done - 1 / planned)
-    of_images = NORMAL * so_far.deviation_of_images
+    images alone? Folds to come bring further images, whose noise adds to how far the mean may still move."""
+    deviation_of_round = so_far.deviation_of_rounds / math.sqrt(variance_of_mean(done, folded))
+    # The mean of K rounds differs from that of the first k of them with the variance σ² (1/k - 1/K).
+    move = critical_t(done - 1, CONFIDENCE) * deviation_of_round
+    move *= math.sqrt(1 / done - 1 / planned)
+    noise = Z * so_far.deviation_of_images
     if folded:
-        reach = math.hypot(reach, of_images * math.sqrt(1 - done / planned))
-        of_images *= math.sqrt(done / planned)
-    return abs(so_far.gain) + reach < of_images
+        move = math.hypot(move, noise * math.sqrt(1 - done / planned))
+        noise *= math.sqrt(done / planned)
+    return abs(so_far.gain) + move < noise

@@ -19,18 +19,18 @@ from torch import Tensor
 from cgan.evaluation import Interval
 from cgan.quality.intervals import critical_t
 
-DRAWN = "drawn"
-LEVEL, WIDER_LEVEL = 0.95, 0.99  # of intervals
-NORMAL, WIDER_NORMAL = (NormalDist().inv_cdf((1 + level) / 2) for level in (LEVEL, WIDER_LEVEL))
-LEAST_UNITS = (
-    6  # by chance all go one way with probability 1/32 (sign test, two-sided); of five, 1/16
-)
+DRAWN = "drawn"  # the method with drawings
+CONFIDENCE, WIDER_CONFIDENCE = 0.95, 0.99  # of intervals
+# Half the width of an interval, in standard errors.
+Z, WIDER_Z = (NormalDist().inv_cdf((1 + level) / 2) for level in (CONFIDENCE, WIDER_CONFIDENCE))
+# By chance six units all go one way with probability 1/32 (sign test, two-sided); five with 1/16.
+MIN_UNITS = 6
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One round. `labels` int64 [N]; `units` int64 [N]: equal ones belong together; `right`: by method, bool
-    [N], or of several rounds how often, float64 [N]."""
+    """The answers of one round. `labels` int64 [N] of the tested images; `units` int64 [N]: images of one
+    unit belong together; `right`: by method, bool [N], or of several rounds how often, float64 [N]."""
 
     labels: Tensor
     units: Tensor
@@ -39,7 +39,8 @@ class Outcome:
     def accuracies(self, method: str) -> dict[int, float]:
         """The accuracy of each class that is tested."""
         right = self.right[method].double()
-        return {n: float(right[self.labels == n].mean()) for n in self.labels.unique().tolist()}
+        labels = self.labels.unique().tolist()
+        return {label: float(right[self.labels == label].mean()) for label in labels}
 
     def mean_accuracy(self, method: str) -> float:
         """The mean of the classes' accuracies."""
@@ -48,19 +49,19 @@ class Outcome:
 
 def pooled(rounds: Sequence[Outcome]) -> Outcome:
     """The answers of all rounds."""
-    labels, units = (
-        torch.cat([getattr(outcome, n) for outcome in rounds]) for n in ("labels", "units")
+    return Outcome(
+        labels=torch.cat([outcome.labels for outcome in rounds]),
+        units=torch.cat([outcome.units for outcome in rounds]),
+        right={
+            name: torch.cat([outcome.right[name] for outcome in rounds]) for name in rounds[0].right
+        },
     )
-    right = {
-        name: torch.cat([outcome.right[name] for outcome in rounds]) for name in rounds[0].right
-    }
-    return Outcome(labels, units, right)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracies without and with drawings, and the intervals of their difference at LEVEL and at
-    WIDER_LEVEL."""
+    """Accuracies without and with drawings, and the intervals of their difference at CONFIDENCE and at
+    WIDER_CONFIDENCE."""
 
     without: float
     with_drawings: float
@@ -70,7 +71,7 @@ class Difference:
     deviation_of_images: float = 0.0
     """The standard error of the difference by the choice of the tested images alone."""
     deviation_of_rounds: float = 0.0
-    """By the spread of the rounds alone."""
+    """The standard error by the spread of the rounds alone."""
 
     @property
     def gain(self) -> float:
@@ -78,7 +79,8 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Harm has to be clearer: the best of several methods was a little lucky."""
+        """`help`, `harm` or `no difference`. Harm has to be clearer: the best of several methods was a little
+        lucky."""
         if self.interval[0] > 0:
             return "help"
         return "harm" if self.wider_interval[1] < 0 else "no difference"
@@ -88,7 +90,7 @@ class Difference:
 class Effect:
     """Drawings beside the best of the methods that cost nothing: the mean over classes, and each class."""
 
-    baseline: str  # that method
+    baseline: str  # the name of that method
     overall: Difference
     classes: dict[int, Difference]
 
@@ -105,14 +107,14 @@ def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> E
     images = pooled(rounds) if folded else _mean(rounds)
     baseline = max(methods, key=images.mean_accuracy)
     classes = {
-        label: _of_class(images, baseline, label) for label in images.labels.unique().tolist()
+        label: _class_result(images, baseline, label) for label in images.labels.unique().tolist()
     }
     return Effect(
         baseline,
         _difference(classes, rounds, baseline, folded),
         {
-            label: _difference({label: of_class}, rounds, baseline, folded)
-            for label, of_class in classes.items()
+            label: _difference({label: result}, rounds, baseline, folded)
+            for label, result in classes.items()
         },
     )
 
@@ -128,7 +130,7 @@ def _mean(rounds: Sequence[Outcome]) -> Outcome:
 
 
 @dataclass(frozen=True)
-class _OfClass:
+class _ClassResult:
     """Mean accuracies without and with drawings, and the variance of their difference, on `tested` images."""
 
     without: float
@@ -137,7 +139,7 @@ class _OfClass:
     tested: int
 
 
-def _of_class(images: Outcome, baseline: str, label: int) -> _OfClass:
+def _class_result(images: Outcome, baseline: str, label: int) -> _ClassResult:
     rows = images.labels == label
     without, with_drawings = (images.right[name].double()[rows] for name in (baseline, DRAWN))
     difference = (with_drawings - without).numpy()
@@ -146,36 +148,36 @@ def _of_class(images: Outcome, baseline: str, label: int) -> _OfClass:
     count, units = len(difference), len(sums)
     variance = float((sums**2).sum()) / count**2 * units / max(1, units - 1)
     # Units that all go one way have no variance: as if one more had gone the other way. Fewer than
-    # LEAST_UNITS show nothing in a sign test: with this variance the interval reaches 1 to each side.
-    variance = max(variance, 1 / units**2 if units >= LEAST_UNITS else NORMAL**-2)
-    return _OfClass(float(without.mean()), float(with_drawings.mean()), variance, count)
+    # MIN_UNITS show nothing in a sign test: with a standard error of 1/Z the interval reaches 1 to each side.
+    variance = max(variance, 1 / units**2 if units >= MIN_UNITS else Z**-2)
+    return _ClassResult(float(without.mean()), float(with_drawings.mean()), variance, count)
 
 
 def _difference(
-    classes: Mapping[int, _OfClass], rounds: Sequence[Outcome], baseline: str, folded: bool
+    classes: Mapping[int, _ClassResult], rounds: Sequence[Outcome], baseline: str, folded: bool
 ) -> Difference:
     """The difference of the mean over `classes`. Its interval adds the variance of which images were tested
     and that of the rounds."""
-    without = statistics.fmean(of_class.without for of_class in classes.values())
-    with_drawings = statistics.fmean(of_class.with_drawings for of_class in classes.values())
+    without = statistics.fmean(result.without for result in classes.values())
+    with_drawings = statistics.fmean(result.with_drawings for result in classes.values())
     gain = with_drawings - without
-    variances = [of_class.variance for of_class in classes.values()]
+    variances = [result.variance for result in classes.values()]
     deviation_of_images = math.sqrt(sum(variances)) / len(classes)
-    of_rounds = [found for each in rounds if (found := _of_round(each, classes, baseline))]
-    deviation_of_rounds = math.sqrt(_variance_of_rounds(of_rounds, folded))
-    freedom = max(1, len(of_rounds) - 1)
+    results = [result for each in rounds if (result := _round_result(each, classes, baseline))]
+    deviation_of_rounds = math.sqrt(_variance_of_rounds(results, folded))
+    freedom = max(1, len(results) - 1)
 
     def interval(level: float) -> Interval:
-        normal, t = NormalDist().inv_cdf((1 + level) / 2), critical_t(freedom, level)
-        reach = math.hypot(normal * deviation_of_images, t * deviation_of_rounds)
-        return max(-1.0, gain - reach), min(1.0, gain + reach)
+        z, t = NormalDist().inv_cdf((1 + level) / 2), critical_t(freedom, level)
+        half_width = math.hypot(z * deviation_of_images, t * deviation_of_rounds)
+        return max(-1.0, gain - half_width), min(1.0, gain + half_width)
 
-    tested = sum(of_class.tested for of_class in classes.values())
+    tested = sum(result.tested for result in classes.values())
     return Difference(
         without,
         with_drawings,
-        interval(LEVEL),
-        interval(WIDER_LEVEL),
+        interval(CONFIDENCE),
+        interval(WIDER_CONFIDENCE),
         tested,
         deviation_of_images,
         deviation_of_rounds,
@@ -183,35 +185,37 @@ def _difference(
 
 
 @dataclass(frozen=True)
-class _OfRound:
+class _RoundResult:
     """A round's gain, mean over the classes that it tests, and the variance that its images give that."""
 
     gain: float
     variance_of_images: float
 
 
-def _of_round(outcome: Outcome, classes: Mapping[int, _OfClass], baseline: str) -> _OfRound | None:
-    """None of a round that tests no image of `classes`."""
+def _round_result(
+    outcome: Outcome, classes: Mapping[int, _ClassResult], baseline: str
+) -> _RoundResult | None:
+    """The result of a round; None of one that tests no image of `classes`."""
     changes = outcome.right[DRAWN].double() - outcome.right[baseline].double()
     gains, variances = [], []
-    for label, of_class in classes.items():
-        of_label = changes[outcome.labels == label]
-        if len(of_label):
-            gains.append(float(of_label.mean()))
-            # Of the images of all rounds, this one tests a part.
-            variances.append(of_class.variance * of_class.tested / len(of_label))
+    for label, result in classes.items():
+        changes_of_class = changes[outcome.labels == label]
+        if tested := len(changes_of_class):
+            gains.append(float(changes_of_class.mean()))
+            # The variance is that of all rounds' images, of which this round tests a part.
+            variances.append(result.variance * result.tested / tested)
     if not gains:
         return None
-    return _OfRound(statistics.fmean(gains), sum(variances) / len(variances) ** 2)
+    return _RoundResult(statistics.fmean(gains), sum(variances) / len(variances) ** 2)
 
 
-def _variance_of_rounds(rounds: Sequence[_OfRound], folded: bool) -> float:
+def _variance_of_rounds(rounds: Sequence[_RoundResult], folded: bool) -> float:
     """The variance of the mean gain, from the spread of the rounds; 0 of a single one."""
     if len(rounds) < 2:
         return 0.0
-    spread = statistics.variance(each.gain for each in rounds)
+    spread = statistics.variance(result.gain for result in rounds)
     if folded:  # each fold tests other images, whose noise is in the spread too
-        noise = statistics.fmean(each.variance_of_images for each in rounds)
+        noise = statistics.fmean(result.variance_of_images for result in rounds)
         spread = max(0.0, spread - noise)
     return spread * variance_of_mean(len(rounds), folded)
 

@@ -21,10 +21,10 @@ from cgan.model.sampling import draw_latents
 from cgan.quality.judge import Progress, silent
 from cgan.quality.likeness import nearest
 
-LEAST = 1e-3  # no distance counts as less, for that of a copy, 0, has no logarithm
+MIN_DISTANCE = 1e-3  # no distance counts as less, for that of a copy, 0, has no logarithm
 # Of a reconstruction: random latents tried for an image, and steps and rate of Adam from the best of them.
-STARTS, STEPS, RATE = 16, 60, 0.1
-AT_ONCE = 100  # images
+STARTS, ADAM_STEPS, ADAM_RATE = 16, 60, 0.1
+BATCH = 100  # images
 
 
 def by_pixels(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
@@ -32,19 +32,19 @@ def by_pixels(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tenso
     and other brightness. Real neighbours are looked for among the same images."""
     to_drawn = nearest(images, labels, drawn, drawn_labels)[0][:, 0]
     # The two nearest of its class: one of them is the image itself, unless it has copies.
-    apart, rows = nearest(images, labels, images, labels, 2)
-    own = rows == torch.arange(len(images))[:, None]
-    to_real = apart.masked_fill(own, math.inf).amin(dim=1)
+    distances, rows = nearest(images, labels, images, labels, 2)
+    is_itself = rows == torch.arange(len(images))[:, None]
+    to_real = distances.masked_fill(is_itself, math.inf).amin(dim=1)
     return _calibrated(to_drawn, to_real)
 
 
 def by_features(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
-    """The same by features, float32 [N, D] of images and [M, D] of drawings, of a network that has seen none
-    of the images: one that was trained on the members knows them by heart, and would tell them apart whatever
-    the drawings are."""
+    """The score of each image by features, float32 [N, D] of images and [M, D] of drawings. They are to be of
+    a network that has seen none of the images: one that was trained on the members knows them by heart, and
+    would tell them apart whatever the drawings are."""
     to_drawn, to_real = (torch.full((len(images),), math.inf) for _ in range(2))
     for label in labels.unique():
-        rows, drawings = (part == label for part in (labels, drawn_labels))
+        rows, drawings = labels == label, drawn_labels == label
         queries = images[rows]
         if drawings.any():
             to_drawn[rows] = torch.cdist(queries, drawn[drawings]).amin(dim=1)
@@ -57,7 +57,7 @@ def _calibrated(to_drawn: Tensor, to_real: Tensor) -> FloatArray:
     """The logarithm of the distance to the real image, less that to the drawing: the nearer the drawing, the
     higher. Where a class has no drawings or only one image, nothing is known: all of it score 0."""
     known = to_drawn.isfinite() & to_real.isfinite()
-    logs = to_real.clamp(min=LEAST).log() - to_drawn.clamp(min=LEAST).log()
+    logs = to_real.clamp(min=MIN_DISTANCE).log() - to_drawn.clamp(min=MIN_DISTANCE).log()
     return logs.where(known, 0.0).double().numpy()
 
 
@@ -72,8 +72,8 @@ def by_reconstruction(
     logarithm of the error, relative to the distance of the nearest other image. The latent is found by Adam,
     from the best of STARTS random ones."""
     device = network.device
-    parts = torch.arange(len(images)).split(AT_ONCE)
-    bar = partial(progress, "reconstructing", images_a_step=AT_ONCE)
+    parts = torch.arange(len(images)).split(BATCH)
+    bar = partial(progress, "reconstructing", images_a_step=BATCH)
     with exact_floats():
         errors = torch.cat(
             [
@@ -85,8 +85,8 @@ def by_reconstruction(
     for label in labels.unique():
         rows = labels == label
         if rows.sum() > 1:
-            apart = torch.cdist(flat[rows], flat[rows]).fill_diagonal_(math.inf)
-            to_real[rows] = apart.amin(dim=1)
+            distances = torch.cdist(flat[rows], flat[rows]).fill_diagonal_(math.inf)
+            to_real[rows] = distances.amin(dim=1)
     return _calibrated(errors, to_real)
 
 
@@ -95,33 +95,36 @@ def _error(network: GeneratorNetwork, images: Tensor, labels: Tensor, seed: int)
     targets, condition = _flat(images), network.condition(labels)
     size = network.architecture.latent_dim
 
-    def apart(latents: Tensor) -> Tensor:
+    def squared_errors(latents: Tensor) -> Tensor:
         drawn: Tensor = network.from_condition(latents, condition).flatten(1)
         return (drawn.float() - targets).square().sum(dim=1)
 
     with torch.no_grad():
         starts = draw_latents(seed, STARTS * len(images), size).to(images.device)
-        tried = starts.view(STARTS, len(images), size)
-        best = torch.stack([apart(latents) for latents in tried]).argmin(dim=0)
-    latents = tried[best, torch.arange(len(images))].clone().requires_grad_()
-    optimizer, found = torch.optim.Adam([latents], RATE), apart(latents).detach()
-    for _ in range(STEPS):
-        (gradient,) = torch.autograd.grad(apart(latents).sum(), latents)
+        starts = starts.view(STARTS, len(images), size)
+        best = torch.stack([squared_errors(latents) for latents in starts]).argmin(dim=0)
+    latents = starts[best, torch.arange(len(images))].clone().requires_grad_()
+    optimizer, at_start = torch.optim.Adam([latents], ADAM_RATE), squared_errors(latents).detach()
+    for _ in range(ADAM_STEPS):
+        (gradient,) = torch.autograd.grad(squared_errors(latents).sum(), latents)
         latents.grad = gradient
         optimizer.step()
     with torch.no_grad():
-        found = torch.minimum(found, apart(latents))
-    return found.sqrt().cpu()
+        errors = torch.minimum(at_start, squared_errors(latents))
+    return errors.sqrt().cpu()
 
 
 @torch.inference_mode()
 def by_discriminator(network: DiscriminatorNetwork, images: Tensor, labels: Tensor) -> FloatArray:
     """How real the discriminator takes each image, uint8 [N, C, H, W], to be, as one of its class."""
-    parts = zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
+    batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
     device, was_training = next(network.parameters()).device, network.training
     network.eval()  # a batch norm would make scores depend on their neighbours
     with exact_floats():
-        logits = [network(_scaled(some.to(device)), each.to(device))[0] for some, each in parts]
+        logits = [
+            network(_scaled(batch.to(device)), batch_labels.to(device))[0]
+            for batch, batch_labels in batches
+        ]
     network.train(was_training)
     return torch.cat(logits).double().cpu().numpy().astype(np.float64)
 

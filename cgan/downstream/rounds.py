@@ -27,7 +27,7 @@ from cgan.training.loop import train
 
 
 def units_of(data: Images) -> Tensor:
-    """Equal for images that belong together: copies, and groups."""
+    """The unit of each image, int64 [N]: equal for images that belong together, copies and groups."""
     return torch.from_numpy(unit_indices(data.pixels, data.groups))
 
 
@@ -50,40 +50,43 @@ def rounds_by_fold(
     hardware: Hardware,
     progress: Progress = silent,
 ) -> list[Round]:
-    """Each fold is tested by classifiers that learnt from the other folds, whose drawings come from a
-    generator trained on these folds alone, or are somebody else's: `others`, of each fold."""
-    count, unit_of = int(fold_of.max()) + 1, units_of(data)
+    """A round for each fold. Classifiers are tested on the fold, and learn from the other folds and from
+    drawings: of a generator trained on these other folds alone, or somebody else's, `others`, a set for each
+    fold. `believed`: see `fill_classes`."""
+    count, units = int(fold_of.max()) + 1, units_of(data)
 
-    def round_of(fold: int) -> Round:
-        tested, place = fold_of == fold, folder / f"fold-{fold + 1}"
-        training, name = data.at(fold_of != fold), f"fold {fold + 1} of {count}"
-        given = others[fold] if others else None
-        lacking = (
-            missing_labels(training.tensors.counts, per_class)
-            if given is None
-            else given.tensors.labels
-        )
+    def fold_round(fold: int) -> Round:
+        name, place = f"fold {fold + 1} of {count}", folder / f"fold-{fold + 1}"
+        training, test = data.at(fold_of != fold), data.at(fold_of == fold)
+        if others:
+            drawn = others[fold]
+            require_unseen(drawn.tensors.pixels, test.tensors.pixels)
+            labels = drawn.tensors.labels
+        else:
+            labels = missing_labels(training.tensors.counts, per_class)
 
-        def drawn(judge: Judge) -> Tensor:
-            if given is not None:
-                return given.tensors.pixels
+        def draw_missing(judge: Judge) -> Tensor:
+            if others:
+                return drawn.tensors.pixels
             bar = partial(progress, f"{name}, generator")
-            network = fold_generator(training, params.train, fold, place, bar)
+            network = fold_generator(training, params.train, fold, place, bar).to(hardware.device)
             seed, names = params.evaluate.seed + fold, training.class_names
-            return fill_classes(network.to(hardware.device), judge, lacking, seed, believed, names)[
-                0
-            ]
+            images, _ = fill_classes(network, judge, labels, seed, believed, names)
+            return images
 
-        recipe, test, units_of_test = (
-            _seeded(params.train_judge, fold),
-            data.at(tested),
-            unit_of[tested],
+        return Round(
+            name=name,
+            training=training,
+            missing_labels=labels,
+            draw_missing=draw_missing,
+            recipe=_with_seed(params.train_judge, fold),
+            folder=place,
+            hardware=hardware,
+            test=test,
+            units=units[fold_of == fold],
         )
-        if given:
-            require_unseen(given.tensors.pixels, test.tensors.pixels)
-        return Round(name, training, lacking, drawn, recipe, place, hardware, test, units_of_test)
 
-    return [round_of(fold) for fold in range(count)]
+    return [fold_round(fold) for fold in range(count)]
 
 
 def rounds_by_seed(
@@ -95,55 +98,59 @@ def rounds_by_seed(
     folder: Path,
     hardware: Hardware,
 ) -> list[Round]:
-    """Classifiers with other seeds, and everything else the same."""
-    unit_of, images, lacking = units_of(test), drawn.tensors.pixels, drawn.tensors.labels
-
-    def round_of(seed: int) -> Round:
-        name, place = f"seed {seed + 1} of {count}", folder / f"seed-{seed + 1}"
-        of_seed = _seeded(recipe, seed)
-        return Round(
-            name, training, lacking, lambda _: images, of_seed, place, hardware, test, unit_of
+    """A round for each seed of the classifiers, with everything else the same."""
+    units, images = units_of(test), drawn.tensors.pixels
+    return [
+        Round(
+            name=f"seed {seed + 1} of {count}",
+            training=training,
+            missing_labels=drawn.tensors.labels,
+            draw_missing=lambda _: images,
+            recipe=_with_seed(recipe, seed),
+            folder=folder / f"seed-{seed + 1}",
+            hardware=hardware,
+            test=test,
+            units=units,
         )
-
-    return [round_of(seed) for seed in range(count)]
+        for seed in range(count)
+    ]
 
 
 def near_to_training(rounds: Sequence[Round], folded: bool) -> tuple[int, int]:
     """How many tested images look much like one that was learnt from, and of how many that were looked at."""
-    near, looked, random = 0, 0, np.random.default_rng(0)
-    rounds = rounds if folded else rounds[:1]
+    near, looked_at, random = 0, 0, np.random.default_rng(0)
+    rounds = rounds if folded else rounds[:1]  # else all have the same images
     for each in rounds:
-        parts = each.training, each.test
-        images, labels = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("pixels", "labels")
-        )
-        learnt, tested = np.split(np.arange(len(labels)), [len(each.training)])
-        tested = random.permutation(tested)[: MAX_QUERIES // len(rounds)]
-        among = np.sort(random.permutation(learnt)[:MAX_SEARCHED])
-        near += len(np.unique(near_copies(images, labels, tested, among)[:, 0]))
-        looked += len(tested)
-    return near, looked
+        images = np.concatenate([each.training.pixels, each.test.pixels])
+        labels = np.concatenate([each.training.labels, each.test.labels])
+        training_rows, test_rows = np.split(np.arange(len(labels)), [len(each.training)])
+        queries = random.permutation(test_rows)[: MAX_QUERIES // len(rounds)]
+        searched = np.sort(random.permutation(training_rows)[:MAX_SEARCHED])
+        near += len(np.unique(near_copies(images, labels, queries, searched)[:, 0]))
+        looked_at += len(queries)
+    return near, looked_at
 
 
 def with_pretrained(
     rounds: list[Round], outcomes: list[Outcome], progress: Progress = silent
 ) -> list[Outcome]:
-    """The outcomes, with the answers of the pretrained network's probe, which learnt from real images."""
-    first = rounds[0]  # what it learns from and is tested on are all images that there are
-    images = torch.cat([part.tensors.pixels for part in (first.training, first.test)])
+    """The outcomes, with the answers of logistic regression on a pretrained network's features, which learnt
+    from the real images."""
+    # Training and test images of any round are all images that there are: each is looked at once.
+    images = torch.cat([part.tensors.pixels for part in (rounds[0].training, rounds[0].test)])
     digests, rows = np.unique(image_digests(images.numpy()), return_index=True)
     features = pretrained.features(images[rows], progress)
 
     def features_of(part: Images) -> Tensor:
         return features[np.searchsorted(digests, image_digests(part.pixels))]
 
-    probed = []
+    extended = []
     for each, outcome in zip(rounds, outcomes, strict=True):
-        learnt = features_of(each.training), each.training.tensors.labels
-        predicted = pretrained.predict(*learnt, features_of(each.test))
+        training, labels = features_of(each.training), each.training.tensors.labels
+        predicted = pretrained.predict(training, labels, features_of(each.test))
         right = {**outcome.right, pretrained.PRETRAINED: predicted == outcome.labels}
-        probed.append(replace(outcome, right=right))
-    return probed
+        extended.append(replace(outcome, right=right))
+    return extended
 
 
 def fold_generator(
@@ -153,8 +160,8 @@ def fold_generator(
     trained before. A training that was cut off goes on from its checkpoint."""
     path, checkpoints = folder / "generator.safetensors", folder / "training"
     if not path.is_file():
-        seeded = {"seed": choices.seed + fold, "probes": 0, "previews": 0}
-        choice = choose(choices.model_copy(update=seeded), data)
+        changes = {"seed": choices.seed + fold, "probes": 0, "previews": 0}
+        choice = choose(choices.model_copy(update=changes), data)
         if choice.sampler:
             return build_sampler(data, choice)
         params = choice.params
@@ -165,5 +172,5 @@ def fold_generator(
     return load_generator(path)[0]
 
 
-def _seeded(recipe: JudgeParams, number: int) -> JudgeParams:
+def _with_seed(recipe: JudgeParams, number: int) -> JudgeParams:
     return recipe.model_copy(update={"seed": recipe.seed + number})

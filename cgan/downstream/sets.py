@@ -1,4 +1,5 @@
-"""What a classifier is trained on: folds of the data, repeated images, drawings that fill up the classes."""
+"""The images that a classifier is trained on: folds of the data, repeated images, drawings that fill up
+classes."""
 
 from collections.abc import Sequence
 
@@ -12,19 +13,21 @@ from cgan.model.generative import GenerativeModel
 from cgan.quality.judge import Judge, predict
 from cgan.settings import setting
 
-ROUNDS = 20  # of drawing anew what the judge did not believe
-ABOUT_EQUAL = 1.25  # the largest class by the smallest: there is nothing to fill up
+MAX_REDRAWS = 20  # of drawings that the judge did not believe
+MAX_EQUAL_RATIO = 1.25  # of the largest class to the smallest: up to it classes are about equal
 
 
 def default_per_class(counts: Tensor) -> int:
-    """As many as the largest class has, or twice that where all have about as many."""
+    """How many images each class is to have: as many as the largest one, or twice that where all have about
+    as many."""
     most = int(counts.max())
-    return most if most > ABOUT_EQUAL * int(counts.min()) else 2 * most
+    return most if most > MAX_EQUAL_RATIO * int(counts.min()) else 2 * most
 
 
 def missing_labels(counts: Tensor, per_class: int | None = None) -> Tensor:
-    """The labels int64 [M] of what the classes lack, but for those without an image, of which nobody learnt
-    anything. Raises CganError where none lacks any."""
+    """The label of each image that the classes lack, int64 [M]: `per_class`, less what each of them has.
+    Classes without an image are left out, as no generator learnt them. Raises CganError where none lacks
+    any."""
     per_class = per_class or default_per_class(counts)
     lacking = torch.where(counts > 0, (per_class - counts).clamp(min=0), 0)
     labels = torch.repeat_interleave(lacking)
@@ -44,25 +47,26 @@ def fill_classes(
     believed: float = 0.0,
     names: Sequence[str] = (),
 ) -> tuple[Tensor, Tensor]:
-    """A drawing of each of `labels`, uint8 [M, C, H, W], and how sure the judge is of the label, [M].
+    """A drawing of each of `labels`, uint8 [M, C, H, W], and the judge's probability of the label, float32
+    [M].
 
-    One of which it is less sure than `believed` is drawn again. Raises CganError where that does not help;
-    `names` are those of the classes.
+    One with a probability below `believed` is drawn again. Raises CganError where that does not help; `names`
+    are those of the classes.
     """
-    images, sure = model.draw(labels, seed), torch.zeros(len(labels))
+    images, certainty = model.draw(labels, seed), torch.zeros(len(labels))
     pending = torch.arange(len(labels))
-    for again in range(1, ROUNDS + 1):
+    for attempt in range(1, MAX_REDRAWS + 1):
         probabilities = predict(judge, images[pending]).logits.softmax(dim=1)
-        sure[pending] = probabilities.gather(1, labels[pending, None])[:, 0]
-        pending = (sure < believed).nonzero()[:, 0]
+        certainty[pending] = probabilities.gather(1, labels[pending, None])[:, 0]
+        pending = (certainty < believed).nonzero()[:, 0]
         if not len(pending):
-            return images, sure
-        images[pending] = model.draw(labels[pending], seed + again)
+            return images, certainty
+        images[pending] = model.draw(labels[pending], seed + attempt)
     counts = torch.bincount(labels[pending])
     worst = int(counts.argmax())
     raise CganError(
         f"--believed {believed}: of class {names[worst] if names else worst}, {int(counts[worst]):,} "
-        f"drawings did not reach that certainty in {ROUNDS} tries. Lower --believed, or train a better "
+        f"drawings did not reach that certainty in {MAX_REDRAWS} tries. Lower --believed, or train a better "
         "generator."
     )
 
@@ -74,15 +78,14 @@ def require_unseen(drawn: Tensor, test: Tensor) -> None:
         raise DataError("--drawn: some of the drawings are images that are tested on. Remove them.")
 
 
-def repeated(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
-    """For each label `wanted` the index of an image of that class; each image in turn, in random order."""
+def repeated_rows(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
+    """For each label `wanted` the row of an image of that class; its images take turns, in random order."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    rows_of = {int(label): order[labels[order] == label] for label in wanted.unique()}
-    turns = torch.zeros_like(wanted)
-    for label, rows in rows_of.items():
-        where = wanted == label
-        turns[where] = rows[torch.arange(int(where.sum())) % len(rows)]
-    return turns
+    found = torch.zeros_like(wanted)
+    for label in wanted.unique():
+        rows, places = order[labels[order] == label], wanted == label
+        found[places] = rows[torch.arange(int(places.sum())) % len(rows)]
+    return found
 
 
 def folds(labels: IntArray, units: IntArray, count: int, seed: int, names: list[str]) -> IntArray:
@@ -93,24 +96,27 @@ def folds(labels: IntArray, units: IntArray, count: int, seed: int, names: list[
     to train on.
     """
     classes = len(names)
-    rarest = np.argsort(np.bincount(labels, minlength=classes), kind="stable")
-    rank = np.argsort(rarest)[labels]
-    firsts, of_unit, sizes = np.unique(units, return_inverse=True, return_counts=True)
-    best = np.full(len(firsts), classes)
-    np.minimum.at(best, of_unit, rank)
-    random = np.random.default_rng(seed).random(len(firsts))
-    members = np.zeros((len(firsts), classes), np.int64)
-    np.add.at(members, (of_unit, labels), 1)
-    held = np.zeros((count, classes), np.int64)
-    fold_of = np.empty(len(firsts), np.int64)
-    for unit in np.lexsort((random, -sizes, best)):  # large units first: the small ones level out
-        filled = held[:, rarest[best[unit]]]
-        fold_of[unit] = np.lexsort((held.sum(axis=1), filled))[0]
-        held[fold_of[unit]] += members[unit]
+    by_rarity = np.argsort(np.bincount(labels, minlength=classes), kind="stable")
+    rarity = np.argsort(by_rarity)  # of each class: 0 is the rarest
+    values, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    unit_count = len(values)
+    unit_counts = np.zeros((unit_count, classes), np.int64)  # images of each class in each unit
+    np.add.at(unit_counts, (unit_of, labels), 1)
+    unit_rarity = np.full(unit_count, classes)  # of the rarest class in each unit
+    np.minimum.at(unit_rarity, unit_of, rarity[labels])
+    random = np.random.default_rng(seed).random(unit_count)
+    held = np.zeros((count, classes), np.int64)  # images of each class in each fold
+    fold_of = np.empty(unit_count, np.int64)
+    # Of units with equal rarity the large ones come first: the small ones level out.
+    for unit in np.lexsort((random, -sizes, unit_rarity)):
+        of_rarest = held[:, by_rarity[unit_rarity[unit]]]
+        # The fold with the fewest images of the unit's rarest class; of these, with the fewest of all.
+        fold_of[unit] = np.lexsort((held.sum(axis=1), of_rarest))[0]
+        held[fold_of[unit]] += unit_counts[unit]
     for label in np.flatnonzero(held.sum(axis=0)):
         if held[:, label].max() == held[:, label].sum():
             raise DataError(
                 f"class {names[label]}: all its distinct images are in one of {count} folds, so no "
                 "classifier could learn the class from the others. Add images of this class, or remove it."
             )
-    return fold_of[of_unit]
+    return fold_of[unit_of]

@@ -1,4 +1,4 @@
-"""What drawings can do in place of images, and what they give away: the answer of `cgan.sharing`."""
+"""The answer of `cgan.sharing`: what drawings can do in place of images, and what they give away."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cgan.text import listed, percent
 
 # Three tests, of the drawings and of the generator's file, which share a level of 5 % (Bonferroni).
 COPIES_LEVEL, MEMBERSHIP_LEVEL, FILE_LEVEL = 0.01, 0.03, 0.01
-STATISTICS = 2  # that `membership.attacks` tests of each score
+STATISTICS_PER_SCORE = 2  # that `membership.attacks` tests
 NO_PROOF = (
     "This says what was tried, on these images. No test proves that drawings keep a secret; training with "
     "differential privacy would bound what they give away, and cgan has none."
@@ -56,7 +56,7 @@ class Copies:
     def leak(self) -> bool:
         """Are there more than chance explains, at 1 %, were the true share the upper end of the interval of
         real images'?"""
-        usual = wilson_interval(round(self.real * self.real_compared), self.real_compared)[1]
+        _, usual = wilson_interval(round(self.real * self.real_compared), self.real_compared)
         count = round(self.share * self.compared)
         return bool(count and bdtrc(count - 1, self.compared, usual) < COPIES_LEVEL)
 
@@ -74,7 +74,7 @@ class Exposed:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Sharing:
-    """What drawings can do in place of the images, and what they give away. A notebook shows it.
+    """The use of drawings in place of the images, and what they give away. A notebook shows it.
 
     `classifier`: accuracies of a classifier trained on drawings alone (`with_drawings`) and of one trained on
     the images (`without`), and the interval of their difference; overall and by class. `attacks`: on
@@ -125,7 +125,7 @@ class Sharing:
     def detectable_auc(self) -> float:
         """The true AUC that an attack on drawings shows about four times of five. The level is divided by the
         number of tests, which is a little stricter than adjusting them for one another."""
-        level = MEMBERSHIP_LEVEL / (STATISTICS * len(self.attacks))
+        level = MEMBERSHIP_LEVEL / (STATISTICS_PER_SCORE * len(self.attacks))
         return detectable_auc(self.worst.members, self.worst.others, level)
 
     @property
@@ -138,7 +138,7 @@ class Sharing:
 
     @property
     def sentence(self) -> str:
-        """What was found of the drawings, and what a classifier loses by them."""
+        """Whether the drawings give anything away, and how much a classifier loses by them."""
         worst = self.worst
         auc = _auc_in_words(worst)
         change = self.classifier.overall
@@ -166,31 +166,31 @@ class Sharing:
 
     @property
     def reasons(self) -> list[str]:
-        """The rest, a sentence each."""
+        """The rest of the answer, in sentences."""
         copies, worst = self.copies, self.worst
-        said = [
+        reasons = [
             f"Near copies of training images: {percent(copies.share)} of {copies.compared:,} drawings; "
             f"{percent(copies.real)} of real images lie as near.",
             f"With {worst.members:,} training and {worst.others:,} held-out images (of a group, one) an AUC "
             f"of {self.detectable_auc:.3f} is found about four times of five; 0.500 is chance.",
         ]
         if self.not_drawn:
-            said.append(
+            reasons.append(
                 f"There are no drawings of {listed(self.not_drawn)}: a classifier trained on drawings alone "
                 "never names these classes, and of their images the drawings tell nothing."
             )
         if len(self.attacks) > 1:
-            said.append(
+            reasons.append(
                 f"The AUC is that of the attack that tells most, of {len(self.attacks)}: its p-value takes "
                 "them all into account, its interval does not."
             )
         if self.holds_training_images:
-            said.append(
+            reasons.append(
                 "The generator's file holds its training images: who has the file has them."
             )
         elif self.file:
             found = "gives away who was in it" if self.file_leaks else "gave nothing away"
-            said.append(
+            reasons.append(
                 f"The generator's file, by reconstruction, {found} ({_auc_in_words(self.file)})."
             )
         if self.discriminator:
@@ -199,10 +199,12 @@ class Sharing:
                 if self.discriminator.leaks
                 else "told nothing; keep it on this machine all the same"
             )
-            said.append(f"The discriminator {advice} ({_auc_in_words(self.discriminator)}).")
+            reasons.append(f"The discriminator {advice} ({_auc_in_words(self.discriminator)}).")
         elif self.file:
-            said.append("No discriminator was at hand, so none was attacked: it often tells more.")
-        return [*said, NO_PROOF]
+            reasons.append(
+                "No discriminator was at hand, so none was attacked: it often tells more."
+            )
+        return [*reasons, NO_PROOF]
 
     def rows(self) -> list[list[str]]:
         """The attacks as a table, a header first."""
@@ -241,7 +243,7 @@ class Sharing:
         return html
 
     def as_json(self) -> dict[str, Any]:
-        """What `of_json` reads, and the verdict. Without pictures."""
+        """The mapping that `of_json` reads, with the verdict, and without pictures."""
         facts = asdict(self)
         del facts["picture"]
         classes = {str(label): each for label, each in facts["classifier"]["classes"].items()}
@@ -253,7 +255,7 @@ class Sharing:
 
     @classmethod
     def of_json(cls, facts: Mapping[str, Any]) -> Sharing:
-        """Raises KeyError or TypeError for anything that `as_json` has not made."""
+        """The answer that `as_json` made this mapping of. Raises KeyError or TypeError for any other."""
         found = {name: facts[name] for name in cls.__dataclass_fields__ if name != "picture"}
         effect = found["classifier"]
         classes = {int(label): _difference(each) for label, each in effect["classes"].items()}

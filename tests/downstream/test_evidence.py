@@ -14,10 +14,16 @@ from torch import Tensor
 from uneven import NAMES, uneven
 
 from cgan.downstream import pretrained
-from cgan.downstream.classifiers import BASELINES, METHODS, adjusted, class_balanced
-from cgan.downstream.effect import DRAWN, Outcome, _of_class, effect, variance_of_mean
+from cgan.downstream.classifiers import BASELINES, METHODS, adjusted_logits, balanced_weights
+from cgan.downstream.effect import DRAWN, Outcome, _class_result, effect, variance_of_mean
 from cgan.downstream.rounds import folds_of, rounds_by_fold, rounds_by_seed
-from cgan.downstream.sets import default_per_class, fill_classes, folds, missing_labels, repeated
+from cgan.downstream.sets import (
+    default_per_class,
+    fill_classes,
+    folds,
+    missing_labels,
+    repeated_rows,
+)
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
 from cgan.images import Images, image_digests
@@ -44,10 +50,10 @@ def test_classes_are_filled_up_to_the_largest_or_to_twice_that_if_all_are_alike(
 
 def test_images_are_repeated_in_turn_in_the_classes_that_are_asked_for() -> None:
     labels = torch.tensor([0, 1, 0, 1, 0])
-    rows = repeated(labels, torch.tensor([1] * 4 + [0] * 6), seed=3)
+    rows = repeated_rows(labels, torch.tensor([1] * 4 + [0] * 6), seed=3)
     assert Counter(rows.tolist()) == {1: 2, 3: 2, 0: 2, 2: 2, 4: 2}
     labels = torch.arange(90) % 3
-    once, again = (repeated(labels, labels[:40], seed=3) for _ in range(2))
+    once, again = (repeated_rows(labels, labels[:40], seed=3) for _ in range(2))
     assert once.equal(again), "by the seed alone"
 
 
@@ -106,22 +112,22 @@ def test_rounds_of_folds_keep_groups_and_copies_on_one_side_and_each_has_its_see
         for group in {*groups[tested]}:
             assert len(each.units[torch.from_numpy(groups[tested] == group)].unique()) == 1
         assert each.recipe.seed == params.train_judge.seed + fold
-        assert each.lacking.bincount().tolist() == (30 - each.training.counts).tolist()
+        assert each.missing_labels.bincount().tolist() == (30 - each.training.counts).tolist()
         # A generator that lies there is used, with a seed for each fold.
         path = a_model(
             tmp_path / f"fold-{fold + 1}/generator.safetensors", "deconv", 3, 1, 8, 12, 4, 4
         )
         judge, seed = Judge(3, 1, 4).eval(), params.evaluate.seed + fold
-        expected = fill_classes(load_generator(path)[0], judge, each.lacking, seed)[0]
-        assert torch.equal(each.drawn(judge), expected)
+        expected = fill_classes(load_generator(path)[0], judge, each.missing_labels, seed)[0]
+        assert torch.equal(each.draw_missing(judge), expected)
     things = sum(len(each.units.unique()) for each in rounds)
     assert things == len({*groups}) - 3, "of each class two groups have an image in common"
     more = uneven(seed=9)
     others = [more.at(more.labels == label) for label in (1, 2, 1)]
     rounds = rounds_by_fold(data, fold_of, params, None, 0.0, others, tmp_path, CPU)
     for each, given in zip(rounds, others, strict=True):
-        assert torch.equal(each.lacking, given.tensors.labels)
-        assert torch.equal(each.drawn(Judge(3, 1, 4)), given.tensors.pixels)
+        assert torch.equal(each.missing_labels, given.tensors.labels)
+        assert torch.equal(each.draw_missing(Judge(3, 1, 4)), given.tensors.pixels)
     others[2] = data.at(fold_of == 2)
     with pytest.raises(DataError, match="are images that are tested on"):
         rounds_by_fold(data, fold_of, params, None, 0.0, others, tmp_path, CPU)
@@ -140,8 +146,8 @@ def test_rounds_of_seeds_differ_by_the_seed_alone_and_groups_are_tested_as_one(
     assert [each.folder.name for each in rounds] == ["seed-1", "seed-2", "seed-3"]
     assert test.groups is not None
     for each in rounds:
-        assert torch.equal(each.drawn(Judge(3, 1, 4)), drawn.tensors.pixels)
-        assert torch.equal(each.lacking, drawn.tensors.labels)
+        assert torch.equal(each.draw_missing(Judge(3, 1, 4)), drawn.tensors.pixels)
+        assert torch.equal(each.missing_labels, drawn.tensors.labels)
         assert len(each.units.unique()) == len(np.unique(test.groups)) - 3, "and copies, too"
         together = np.unique([test.groups, each.units.numpy()], axis=1)
         assert together.shape[1] == len(np.unique(test.groups))
@@ -214,7 +220,7 @@ def test_the_interval_is_the_closed_form_and_folds_widen_it_for_what_they_share(
     ten = torch.arange(10)
     for gaining, variance in ((3, 0.3 * 0.7 / 9), (10, 0.01)):  # all: as if one more had not
         outcome = Outcome(ten * 0, ten, {"real": torch.zeros(10), DRAWN: ten < gaining})
-        assert _of_class(outcome, "real", 0).variance == pytest.approx(variance)
+        assert _class_result(outcome, "real", 0).variance == pytest.approx(variance)
     assert variance_of_mean(5, folded=True) == pytest.approx(0.45)
 
 
@@ -239,11 +245,11 @@ def test_a_class_of_few_images_shows_nothing_and_each_class_counts_alike() -> No
 
 def test_logits_are_adjusted_and_losses_weighed_by_how_frequent_a_class_is() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10)
-    found = adjusted(torch.zeros(1, 2), labels)
+    found = adjusted_logits(torch.zeros(1, 2), labels)
     torch.testing.assert_close(found[0, 1] - found[0, 0], torch.tensor(9.0).log())
     assert [name for name, method in METHODS.items() if method.balanced] == ["balanced_loss"]
     data = Images(torch.zeros(100, 1, 8, 8, dtype=torch.uint8), labels, list("abc"))
-    weights = class_balanced(data)
+    weights = balanced_weights(data)
     assert float(weights[:2].mean()) == pytest.approx(1) and float(weights[2]) == 0
     # The effective number of 90 of 100 is 59.5, that of 10 is 9.6.
     assert float(weights[1] / weights[0]) == pytest.approx(59.5 / 9.6, rel=0.01)
@@ -315,7 +321,7 @@ class Pool(GenerativeModel):
 
     def draw(self, labels: Tensor, seed: int) -> Tensor:
         asked = labels if self.drawn_as is None else torch.full_like(labels, self.drawn_as)
-        return self.images.tensors.pixels[repeated(self.images.tensors.labels, asked, seed)]
+        return self.images.tensors.pixels[repeated_rows(self.images.tensors.labels, asked, seed)]
 
 
 def test_in_python_evidence_is_that_of_rounds_by_seed_and_keeps_its_classifiers(

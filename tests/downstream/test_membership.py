@@ -25,7 +25,7 @@ from cgan.downstream.membership import (
     one_per_unit,
     standardised,
 )
-from cgan.downstream.sharing import FILE_LEVEL, MEMBERSHIP_LEVEL, STATISTICS, Sharing
+from cgan.downstream.sharing import FILE_LEVEL, MEMBERSHIP_LEVEL, STATISTICS_PER_SCORE, Sharing
 from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
@@ -39,7 +39,7 @@ RECIPE = JudgeParams(total_kimg=0.3, batch_size=16, peak_lr=0.1, width=4, seed=1
 @pytest.fixture(autouse=True)
 def few_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "PERMUTATIONS", 400)
-    monkeypatch.setattr(membership, "PERMUTATIONS_OF_RATES", 200)
+    monkeypatch.setattr(membership, "RATE_PERMUTATIONS", 200)
 
 
 def test_the_auc_is_how_often_a_member_scores_higher_and_ties_count_half() -> None:
@@ -164,7 +164,7 @@ def test_what_a_hold_out_can_show_grows_with_it() -> None:
 
 def test_the_auc_that_is_said_to_be_found_four_times_of_five_is() -> None:
     """Beside a score that tells nothing, which the test has to allow for."""
-    auc = detectable_auc(200, 100, MEMBERSHIP_LEVEL / (2 * STATISTICS))
+    auc = detectable_auc(200, 100, MEMBERSHIP_LEVEL / (2 * STATISTICS_PER_SCORE))
     shift = NormalDist().inv_cdf(auc) * np.sqrt(2)
     random, member, labels = np.random.default_rng(7), np.arange(300) < 200, np.zeros(300, int)
     found = 0
@@ -220,7 +220,7 @@ def test_copies_among_drawings_are_found_and_other_real_images_are_not(share: fl
 def test_the_attacker_takes_one_image_of_a_group_and_the_members_first() -> None:
     train, held_out = uneven().split(0.3, seed=2)
     attacker = Attacker.of(train, held_out, seed=3)
-    rows = attacker.rows.numpy()
+    rows = attacker.member_rows.numpy()
     assert attacker.member.sum() == len(rows) < len(train)
     assert torch.equal(attacker.images[: len(rows)], train.tensors.pixels[rows])
     assert train.groups is not None and len(np.unique(train.groups[rows])) == len(rows)
@@ -253,7 +253,7 @@ def shared(generator: object, **options: object) -> Sharing:
 
 
 def test_the_answer_has_both_sides_and_travels_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgan.downstream.attacker.DRAWINGS", 300)
+    monkeypatch.setattr("cgan.downstream.attacker.MIN_DRAWINGS", 300)
     torch.manual_seed(0)
     network = build_generator(Architecture("deconv", 3, 1, 8, 12, 8, 4)).eval()
     critic = build_discriminator(Architecture("projection", 3, 1, 8, 12, 8))
@@ -297,7 +297,7 @@ def test_training_images_as_drawings_are_given_away_and_stand_in_for_themselves(
 def test_a_sampler_s_file_gives_its_training_images_away_whatever_its_drawings_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cgan.downstream.attacker.DRAWINGS", 50)
+    monkeypatch.setattr("cgan.downstream.attacker.MIN_DRAWINGS", 50)
     train, _ = uneven(times=2).split(0.3, seed=2)
     pixels, labels, _ = train.tensors
     sampler = LocalScoreSampler(pixels, labels, LocalScoreSettings(steps=4))

@@ -312,7 +312,7 @@ def _carried_out(
         choice = choose(params.train, first)
         if choice.sampler:  # nothing to train, but each drawing takes its time
             each = build_sampler(first, choice).seconds_per_drawing
-            seconds += sum(len(round_.lacking) for round_ in rounds) * each
+            seconds += sum(len(round_.missing_labels) for round_ in rounds) * each
             generators = 0
         else:
             seconds += generators * seconds_of_training(first, choice.params)

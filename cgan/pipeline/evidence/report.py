@@ -42,7 +42,7 @@ def report_on(
     that was learnt from, and of how many that were looked at."""
     answers, names = pooled(outcomes), rounds[0].test.class_names
     learnt = torch.stack([round_.training.tensors.counts for round_ in rounds])
-    added = torch.stack([round_.lacking.bincount(minlength=len(names)) for round_ in rounds])
+    added = torch.stack([round_.missing_labels.bincount(minlength=len(names)) for round_ in rounds])
     tables = [
         _classes(effect, names, learnt.double().mean(dim=0), added.double().mean(dim=0)),
         _methods(answers, 1 if folded else len(rounds), names),

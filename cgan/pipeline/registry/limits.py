@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cgan.downstream.attacker import MOST
+from cgan.downstream.attacker import MAX_PER_SIDE
 from cgan.downstream.membership import Attack, non_members_needed
 from cgan.evaluation import METRICS, Evaluation, Interval, Score
 from cgan.params.sections import GateParams
@@ -320,7 +320,7 @@ def membership_check(attack: Attack, limit: float) -> Check:
     why = ""
     if low <= limit < high and (needed is None or attack.others < needed):
         more = f"beside {attack.members:,} training images no hold-out is large enough"
-        if needed and needed <= MOST:
+        if needed and needed <= MAX_PER_SIDE:
             more = f"{needed:,} would show it four times of five, if the drawings tell nothing"
         why = f"{attack.others:,} held-out images are too few to show that it is at most {limit:g}; {more}"
     return Check(
