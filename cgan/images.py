@@ -99,15 +99,17 @@ class Images:
         notes: Sequence[str] = (),
     ) -> None:
         nchw = _as_nchw(_as_numpy(pixels, "pixels"))
-        numbers, names = _labels_and_names(_as_numpy(labels, "labels"), class_names)
-        _require_length("labels", len(numbers), len(nchw))
-        group_of = None if groups is None else _group_numbers(_as_numpy(groups, "groups"))
-        _require_length("groups", len(nchw) if group_of is None else len(group_of), len(nchw))
+        label_numbers, names = _labels_and_names(_as_numpy(labels, "labels"), class_names)
+        _require_length("labels", len(label_numbers), len(nchw))
+        group_numbers = None
+        if groups is not None:
+            group_numbers = _group_numbers(_as_numpy(groups, "groups"))
+            _require_length("groups", len(group_numbers), len(nchw))
         values = {
             "pixels": nchw,
-            "labels": numbers,
+            "labels": label_numbers,
             "class_names": names,
-            "groups": group_of,
+            "groups": group_numbers,
             "splits": splits,
             "lines": np.arange(len(nchw)) if lines is None else lines,
             "files": [*files],
@@ -142,7 +144,7 @@ class Images:
 
     @property
     def classes(self) -> int:
-        """How many there are; some may have no image here."""
+        """The number of classes; some may have no image here."""
         return len(self.class_names)
 
     @property
@@ -199,16 +201,14 @@ class Images:
         if not isinstance(index, slice) and not index.size:
             index = slice(0)  # an empty list becomes an array of floats, which is no index
         chosen = np.arange(len(self))[index]
-        arrays: dict[str, Any] = {
-            name: None if (array := getattr(self, name)) is None else array[chosen]
-            for name in ("pixels", "labels", "groups", "splits", "lines", "sizes")
-        }
-        return replace(
-            self, **arrays, files=[self.files[row] for row in chosen] if self.files else []
-        )
+        changes: dict[str, Any] = {"files": [self.files[row] for row in chosen if self.files]}
+        for name in ("pixels", "labels", "groups", "splits", "lines", "sizes"):
+            array = getattr(self, name)
+            changes[name] = None if array is None else array[chosen]
+        return replace(self, **changes)
 
     def place(self, row: int) -> str:
-        """Where a reader finds an image, in words: its file, its line in the CSV, or its index."""
+        """Where to find an image: its file, its row in the CSV, or its index; for messages."""
         if self.files:
             return self.files[row]
         line = int(self.lines[row])
@@ -258,19 +258,24 @@ def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
             f"{MAX_SIDE} and 1 or 3 channels; found {[*shape]}. {advice}"
         )
     if pixels.dtype != np.uint8:
-        pixels = _as_bytes(pixels)
+        _require_byte_values(pixels)
     return np.require(pixels, np.uint8, ["C", "W"])
 
 
-def _as_bytes(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers from 0 to 255, of whatever type. Raises DataError for others, and for fractions."""
+def _require_byte_values(pixels: NDArray[Any]) -> None:
+    """Raises DataError for anything but integers from 0 to 255, of whatever type."""
     is_numeric = pixels.size and pixels.dtype.kind in "iuf"
     low, high = (pixels.min(), pixels.max()) if is_numeric else (0, 1)
     if pixels.dtype.kind in "iu" and low >= 0 and high <= 255:
-        return pixels
-    scaled = "pixels" if high <= 255 else "(pixels / pixels.max() * 255)"
-    if high <= 1:
-        scaled = "(pixels * 255)" if low >= 0 else "((pixels + 1) * 127.5)"
+        return
+    if high > 255:
+        scaled = "(pixels / pixels.max() * 255)"
+    elif high > 1:
+        scaled = "pixels"
+    elif low >= 0:
+        scaled = "(pixels * 255)"
+    else:
+        scaled = "((pixels + 1) * 127.5)"
     raise DataError(
         f"pixels: expected whole numbers from 0 to 255 as uint8, found {pixels.dtype} from {low:g} to "
         f'{high:g}. Convert them: `{scaled}.round().clip(0, 255).astype("uint8")`.'
@@ -296,42 +301,44 @@ def _labels_and_names(
         found = sorted({*labels.tolist()})
         if names is None:
             names = sorted(found, key=int) if all(map(str.isdecimal, found)) else found
-        elif unknown := [kind for kind in found if kind not in names]:
+        elif unknown := [name for name in found if name not in names]:
             raise DataError(
                 f"labels: expected the class_names, {listed(names)}; found {listed(unknown)}. Correct the "
                 "labels, or add these names."
             )
-        number_of = {name: number for number, name in enumerate(names)}
-        return np.array([number_of[label] for label in labels], np.int64), names
+        label_of = {name: label for label, name in enumerate(names)}
+        return np.array([label_of[name] for name in labels], np.int64), names
     if labels.dtype.kind not in "iu" and labels.size:
         raise DataError(
             f"labels: expected integers from 0, or the classes' names; found {labels.dtype}. Convert them: "
             '`labels.astype("int64")`.'
         )
     lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
-    if lowest < 0 or highest >= (MAX_CLASSES if names is None else len(names)):
-        last = (MAX_CLASSES if names is None else len(names)) - 1
+    max_label = (MAX_CLASSES if names is None else len(names)) - 1
+    if lowest < 0 or highest > max_label:
         raise DataError(
-            f"labels: expected integers from 0 to {last}; found {lowest} to {highest}. Number the classes in "
-            "order: `names, labels = numpy.unique(labels, return_inverse=True)`."
+            f"labels: expected integers from 0 to {max_label}; found {lowest} to {highest}. Number the "
+            "classes in order: `names, labels = numpy.unique(labels, return_inverse=True)`."
         )
     return np.require(labels, np.int64, ["C", "W"]), names or _default_names(highest + 1)
 
 
 def _group_numbers(groups: NDArray[Any]) -> IntArray:
-    """The number of each image's group, int64 [N]. One without (blank, None or NaN) is a group of its own."""
+    """A number for the group of each image, int64 [N]. One without (blank, None or NaN) is a group of its
+    own."""
     if groups.ndim != 1:
         raise DataError(f"groups: expected one an image, [N]; found {[*groups.shape]}.")
     if groups.dtype.kind in "iu":
         return groups.astype(np.int64, copy=False)
-    keys = [
-        f"\0{row}" if group in (None, "") or group != group else str(group)
-        for row, group in enumerate(groups.tolist())
-    ]
+    keys = list[str]()
+    for row, group in enumerate(groups.tolist()):
+        is_nan = group != group
+        has_none = group in (None, "") or is_nan
+        keys.append(f"\0{row}" if has_none else str(group))  # \0: a key that no group has
     return np.unique(keys, return_inverse=True)[1]
 
 
-# --- the same, and the same file -------------------------------------------------------------------
+# --- Digests, copies, and the file of images -------------------------------------------------------
 
 
 def pixels_digest(pixels: NDArray[np.uint8], *more: NDArray[Any]) -> str:
@@ -343,15 +350,15 @@ def pixels_digest(pixels: NDArray[np.uint8], *more: NDArray[Any]) -> str:
 
 
 def image_digests(pixels: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """16 bytes an image, [N]. Equal images have equal ones."""
+    """A digest of 16 bytes for each image, [N]: equal for equal images."""
     digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels)
     return np.fromiter(digests, "S16", len(pixels))
 
 
 def first_copies(values: NDArray[Any]) -> IntArray:
     """For each value, such as an image's digest, the index of the first one equal to it; int64 [N]."""
-    _, firsts, kind_of = np.unique(values, return_index=True, return_inverse=True)
-    return np.asarray(firsts[kind_of])
+    _, firsts, index_of_unique = np.unique(values, return_index=True, return_inverse=True)
+    return np.asarray(firsts[index_of_unique])
 
 
 def save_images(path: Path | str, images: Images, **facts: Any) -> None:

@@ -1,8 +1,8 @@
-"""Finds what a path means, pixels in a CSV or an album of pictures, and the class of each picture.
+"""Opens a path, which may be a CSV of pixels or an album of pictures, and finds the class of each picture.
 
 The classes come from the folders (`cat/1.png`, also deeper), from torchvision's layout (`train/cat/1.png`,
-`val/…`, `test/…`), or from a CSV beside the pictures, `path,label[,group][,split]`. What is not read keeps
-its row, with the reason.
+`val/…`, `test/…`), or from a listing: a CSV beside the pictures, `path,label[,group][,split]`. A file that is
+not read keeps its entry in the album, with the reason.
 """
 
 import contextlib
@@ -31,34 +31,36 @@ ARCHIVES = (".zip", ".gz")
 TABLES = (".csv", ".tsv")
 SEPARATORS = ",;\t|"
 SYSTEM_FILES = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
-HEAD_BYTES = 4096
-MIN_PIXELS = 64  # columns of a CSV
-PATHS = {"path", "label"}  # columns of a CSV that lists pictures
-COLUMNS = PATHS | {"group", "split"}  # of which it may have these two as well
-LISTING_COLUMNS = PATHS | {"group"}  # a CSV with one of these is meant to be read
-AS_SPLIT = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+HEAD_BYTES = 4096  # of a CSV, read to see its columns
+MIN_PIXEL_COLUMNS = 64  # a CSV with more columns holds pixels
+REQUIRED_COLUMNS = {"path", "label"}  # of a listing
+KNOWN_COLUMNS = REQUIRED_COLUMNS | {"group", "split"}
+TELLING_COLUMNS = REQUIRED_COLUMNS | {"group"}  # a CSV with one of these is meant to be a listing
+SPLIT_SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+# Reasons not to read a file.
 NO_PICTURE = "no PNG, JPEG, GIF, BMP, WebP or TIFF"
-STRAY = "not in a class's folder"  # of pictures
+STRAY = "not in a class's folder"
 
 
 @dataclass
 class Entry:
-    """A file of an album. `reason`: why it is not read, "" if it is. `label`, `split` and `group`: what its
-    folder or a CSV says, "" where neither does. The rest is found when its picture is read."""
+    """A file of an album."""
 
     name: str
-    reason: str = ""
+    reason: str = ""  # why it is not read; "" if it is
+    # By its folder or a listing; "" where neither says anything.
     label: str = ""
     split: str = ""
     group: str = ""
-    damage: str = ""  # why its picture cannot be read
+    in_subfolder: bool = False  # of the folder of its class
+    # Found when the picture is read.
+    damage: str = ""  # why it cannot be read
     size: tuple[int, int] = (0, 0)  # width, height, perhaps made smaller while it was unpacked
-    original: tuple[int, int] = (0, 0)  # the same before that
-    scale: int = 0  # of fractions: the value that is white; 0 for all other pictures
-    white: bool = False  # was put on it
-    frames: bool = False
-    colour: bool = False
-    deeper: bool = False  # in a folder of its class's folder
+    original_size: tuple[int, int] = (0, 0)  # the same before that
+    white_level: int = 0  # the value that is white, in a picture of fractions; 0 for all others
+    is_transparent: bool = False
+    has_frames: bool = False
+    is_colour: bool = False
 
 
 @dataclass
@@ -71,14 +73,15 @@ class Album:
     @functools.cached_property
     def entries(self) -> list[Entry]:
         """Sorted by name; raises SourceError for names that cannot be used."""
-        files = _in_zip(self.archive, self.root) if self.archive else _in_folder(self.root)
-        return [Entry(name, why) for name, why in sorted(files)]
+        root, archive = self.root, self.archive
+        files = _files_in_zip(archive, root) if archive else _files_in_folder(root)
+        return [Entry(name, reason) for name, reason in sorted(files)]
 
     def open(self, name: str) -> IO[bytes]:
         return self.archive.open(name) if self.archive else (self.root / name).open("rb")
 
     def columns(self, name: str) -> list[str]:
-        """The first line of a CSV; of a damaged one nothing: whoever reads it says in which way."""
+        """The columns of a CSV; none of a damaged one, about which its reader has an error."""
         try:
             with self.open(name) as file:
                 line = file.readline(HEAD_BYTES).decode("utf-8-sig", "replace")
@@ -89,15 +92,15 @@ class Album:
 
 
 @contextlib.contextmanager
-def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
-    """Yield the file or folder that `data.path` means, and its pictures; None for pixels in a CSV, which may
-    be packed.
+def open_source(path: Path) -> Iterator[tuple[Path, Album | None]]:
+    """Yield the file or folder that `data.path` means, and its album; None for pixels in a CSV, which may be
+    packed.
 
     Raises SourceError where there is neither, for an archive with a link or a name that leads outside, and
-    for a CSV of paths with faults.
+    for a listing with faults.
     """
     if path.is_dir():
-        if album := _with_classes(Album(path)):
+        if album := _classified(Album(path)):
             yield path, album
             return
         path = _only_file(path)
@@ -108,16 +111,15 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
         )
     with contextlib.ExitStack() as opened:
         archive = album = None
-        # A .zip that is damaged, or packed in a way that zipfile does not know, for which it raises
-        # NotImplementedError: whoever unpacks it gives the reason.
+        # No .zip, or one that zipfile cannot read: `cgan.readers.sources.unpack` has an error for that.
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
-            album = _with_classes(Album(path, archive))
+            album = _classified(Album(path, archive))
         elif path.suffix.lower() in TABLES:
             beside = Album(path.parent)
-            if PATHS.issubset(beside.columns(path.name)):
-                album = _by_listing(beside, path.name)
+            if REQUIRED_COLUMNS.issubset(beside.columns(path.name)):
+                album = _classify_by_listing(beside, path.name)
         yield path, album
 
 
@@ -135,12 +137,13 @@ def is_picture(name: str) -> bool:
 
 def refuse_hostile(archive: zipfile.ZipFile, path: str) -> None:
     """Raises SourceError for an archive of which any member is a link, absolute, or leads upwards."""
-    for entry in archive.infolist():
-        # Absolute, with a drive, or upwards.
-        outside = re.search(r"^[\\/]|^[^\\/]*:|(^|[\\/])\.\.([\\/]|$)", entry.filename)
-        if outside or stat.S_ISLNK(entry.external_attr >> 16):
+    for member in archive.infolist():
+        absolute, drive, upwards = r"^[\\/]", r"^[^\\/]*:", r"(^|[\\/])\.\.([\\/]|$)"
+        leads_outside = re.search(f"{absolute}|{drive}|{upwards}", member.filename)
+        unix_mode = member.external_attr >> 16
+        if leads_outside or stat.S_ISLNK(unix_mode):
             raise SourceError(
-                f"{path}: member {entry.filename[:80]!r} is a link, or points outside the archive. Nothing "
+                f"{path}: member {member.filename[:80]!r} is a link, or points outside the archive. Nothing "
                 "was unpacked; do not trust this file."
             )
 
@@ -149,7 +152,7 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-# --- which files there are -----------------------------------------------------------------------
+# --- The files of an album -----------------------------------------------------------------------
 
 
 def _only_file(folder: Path) -> Path:
@@ -165,10 +168,11 @@ def _only_file(folder: Path) -> Path:
     )
 
 
-def _in_folder(root: Path) -> list[tuple[str, str]]:
-    """The files, and the folders that are not looked into, and why each is not read, `` if it is."""
-    below = _below(root, {root.resolve()})
-    files = [(path.relative_to(root).as_posix(), why) for path, why in below]
+def _files_in_folder(root: Path) -> list[tuple[str, str]]:
+    """The names of files, and of folders that are not looked into, each with the reason why it is not read;
+    "" if it is."""
+    walk = _walk(root, {root.resolve()})
+    files = [(path.relative_to(root).as_posix(), reason) for path, reason in walk]
     if foreign := sorted(name for name, _ in files if re.search("[\ud800-\udfff]", name)):
         raise SourceError(
             f"{root}: expected names in UTF-8, as DVC does; of others there are {len(foreign):,}: "
@@ -177,14 +181,15 @@ def _in_folder(root: Path) -> list[tuple[str, str]]:
     return files
 
 
-def _below(folder: Path, seen: set[Path]) -> Iterator[tuple[Path, str]]:
-    """`seen`: folders, without links; those looked into are added."""
-    inside = []
+def _walk(folder: Path, seen: set[Path]) -> Iterator[tuple[Path, str]]:
+    """What is in a folder, also deeper, with reasons. `seen` are resolved folders; those looked into are
+    added."""
+    folders = []
     for path in sorted(folder.iterdir()):
-        if why := _by_name(path.name):
-            yield path, why
+        if reason := _reason_by_name(path.name):
+            yield path, reason
         elif path.name == "README.md" and folder.name == "inbox":
-            continue  # ours
+            continue  # it comes with the project
         elif not path.is_dir():
             link = "a dangling link" if path.is_symlink() else "no file"
             yield path, "" if path.is_file() else link
@@ -194,61 +199,70 @@ def _below(folder: Path, seen: set[Path]) -> Iterator[tuple[Path, str]]:
             yield path, "an empty folder"
         else:
             seen.add(path.resolve())
-            inside.append(path)
-    for path in inside:
-        yield from _below(path, seen)
+            folders.append(path)
+    for path in folders:
+        yield from _walk(path, seen)
 
 
-def _in_zip(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, str]]:
-    """See `_in_folder`."""
+def _files_in_zip(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, str]]:
+    """As `_files_in_folder`."""
     refuse_hostile(archive, str(path))
     names = {*archive.namelist()}
-    filled = {f"{above}/" for name in names for above in PurePosixPath(name).parents}
-    reasons = {n: next(filter(None, map(_by_name, n.split("/"))), "") for n in names - filled}
-    return [(n, "an empty folder" if n.endswith("/") else why) for n, why in reasons.items()]
+    folders_with_files = {f"{above}/" for name in names for above in PurePosixPath(name).parents}
+    files = []
+    for name in names - folders_with_files:
+        reasons = [reason for part in name.split("/") if (reason := _reason_by_name(part))]
+        if name.endswith("/"):
+            reasons = ["an empty folder"]
+        files.append((name, reasons[0] if reasons else ""))
+    return files
 
 
-def _by_name(name: str) -> str:
+def _reason_by_name(name: str) -> str:
+    """Why a file or folder of this name is not read; "" if it may be."""
     if name in SYSTEM_FILES:
         return "a system file"
     return "hidden" if name.startswith(".") else ""
 
 
-# --- of which class each is ----------------------------------------------------------------------
+# --- The class of each picture -------------------------------------------------------------------
 
 
-def _with_classes(album: Album) -> Album | None:
-    """The album with the class of each picture, by a CSV of paths or by folders. None where it holds no
-    pictures in folders, or where a CSV of pixels lies around them."""
+def _classified(album: Album) -> Album | None:
+    """The album with the class of each picture, by a listing or by folders. None where it holds no pictures
+    in folders, or where a CSV of pixels lies in a folder around them."""
     names = [entry.name for entry in album.entries if not entry.reason]
     folders = {name.rpartition("/")[0] for name in names if is_picture(name)}
     top = os.path.commonpath(folders) if folders else ""
-    columns_of = {name: album.columns(name) for name in names if name.lower().endswith(TABLES)}
-    around = [name for name in columns_of if _is_around(name, top)]
-    listing = next((name for name in around if PATHS.issubset(columns_of[name])), "")
+    columns = {name: album.columns(name) for name in names if name.lower().endswith(TABLES)}
+    tables_around = [name for name in columns if _lies_around(name, top)]
+    listings = [name for name in tables_around if REQUIRED_COLUMNS.issubset(columns[name])]
+    listing = listings[0] if listings else ""
     if folders:
-        _refuse_other_listings(album.root, columns_of, listing)
+        _refuse_other_listings(album.root, columns, listing)
     if listing:
-        return _by_listing(album, listing)
-    if any(len(columns_of[name]) > MIN_PIXELS for name in around):
+        return _classify_by_listing(album, listing)
+    if any(len(columns[name]) > MIN_PIXEL_COLUMNS for name in tables_around):
         return None
-    # All in one folder: it is their class.
-    _by_folders(album.entries, top.rpartition("/")[0] if len(folders) == 1 else top)
+    if len(folders) == 1:  # it is the class of all pictures
+        top = top.rpartition("/")[0]
+    _classify_by_folders(album.entries, top)
     return album if any(is_picture(e.name) for e in album.entries if not e.reason) else None
 
 
-def _is_around(name: str, folder: str) -> bool:
-    """Is this file in `folder`, or in one above it?"""
+def _lies_around(name: str, folder: str) -> bool:
+    """Whether this file is in `folder`, or in one above it."""
     return PurePosixPath(folder).is_relative_to(PurePosixPath(name).parent)
 
 
-def _refuse_other_listings(root: Path, columns_of: dict[str, list[str]], listing: str) -> None:
-    """Raises SourceError for a CSV that seems to list pictures, and is not the one that is read."""
-    others = [
-        f"{name} ({', '.join(columns)})"
-        for name, columns in columns_of.items()
-        if name != listing and len(columns) <= MIN_PIXELS and LISTING_COLUMNS.intersection(columns)
-    ]
+def _refuse_other_listings(root: Path, columns: dict[str, list[str]], listing: str) -> None:
+    """Raises SourceError for a CSV that seems to be a listing, and is not the one that is read. `columns`:
+    those of each CSV, by its name."""
+    others = []
+    for name, names in columns.items():
+        seems_listing = len(names) <= MIN_PIXEL_COLUMNS and TELLING_COLUMNS.intersection(names)
+        if name != listing and seems_listing:
+            others.append(f"{name} ({', '.join(names)})")
     if others:
         found = [listing, *others] if listing else others
         raise SourceError(
@@ -260,40 +274,56 @@ def _refuse_other_listings(root: Path, columns_of: dict[str, list[str]], listing
         )
 
 
-def _by_folders(entries: list[Entry], top: str) -> None:
-    """Give each picture the name of its folder in `top` as its class; in torchvision's layout that of the
-    folder in train, val or test, of which val and test may also lie beside the classes, or around all."""
+def _classify_by_folders(entries: list[Entry], top: str) -> None:
+    """Give each picture below the folder `top` its class and split, by its path from there.
+
+    `cat/1.png` is of the class `cat`. In torchvision's layout, `train/cat/1.png`, the first folder is the
+    split. Folders `val` and `test` may also lie beside the classes (`val/cat/1.png` beside `cat/1.png`), or
+    be above `top`. Whatever fits nowhere gets a reason not to be read.
+    """
     prefix = f"{top}/" if top else ""
-    inside = [(e, e.name.removeprefix(prefix)) for e in entries if e.name.startswith(prefix)]
-    paths = [(entry, name.split("/")) for entry, name in inside]
-    firsts = {path[0] for e, path in paths if len(path) > 1 and is_picture(e.name) and not e.reason}
-    split_of = {first: split for first in firsts if (split := _as_split(first)) in SPLITS}
-    all_in_splits = len(split_of) == len(firsts) and any(len(path) > 2 for _, path in paths)
+    inside = [entry for entry in entries if entry.name.startswith(prefix)]
+    paths = [(entry, entry.name.removeprefix(prefix).split("/")) for entry in inside]
+    first_folders = {
+        first
+        for entry, (first, *rest) in paths
+        if rest and is_picture(entry.name) and not entry.reason
+    }
+    split_of = {name: split for name in first_folders if (split := _split_name(name)) in SPLITS}
+    is_torchvision = len(split_of) == len(first_folders) and any(len(path) > 2 for _, path in paths)
     for entry, (first, *rest) in paths:
-        if first in split_of and len(rest) > 1 and (all_in_splits or rest[0] in firsts):
-            entry.label, entry.split, entry.deeper = rest[0], split_of[first], len(rest) > 2
-        elif rest and not all_in_splits:
-            entry.label, entry.split, entry.deeper = first, "train", len(rest) > 1
-        elif not entry.reason:
-            entry.reason = STRAY if is_picture(entry.name) else NO_PICTURE
-    outside = [entry for entry in entries if not entry.name.startswith(prefix)]
-    for entry in outside:
-        entry.reason = entry.reason or (STRAY if is_picture(entry.name) else NO_PICTURE)
-    if not all_in_splits and {entry.split for entry in entries} <= {"", "train"}:
+        second_is_class = len(rest) > 1 and (is_torchvision or rest[0] in first_folders)
+        if first in split_of and second_is_class:
+            entry.label, entry.split = rest[0], split_of[first]
+            entry.in_subfolder = len(rest) > 2
+        elif rest and not is_torchvision:
+            entry.label, entry.split = first, "train"
+            entry.in_subfolder = len(rest) > 1
+        else:
+            entry.reason = entry.reason or _reason_without_class(entry.name)
+    for entry in entries:
+        if not entry.name.startswith(prefix):
+            entry.reason = entry.reason or _reason_without_class(entry.name)
+    if not is_torchvision and {entry.split for entry in entries} <= {"", "train"}:
         for entry in entries:
-            entry.split = ""  # nothing is held out by the source
-    above = [split for split in map(_as_split, top.split("/")) if split in ("val", "test")]
-    if above:
+            entry.split = ""  # the source has no splits
+    splits_above = [name for name in map(_split_name, top.split("/")) if name in ("val", "test")]
+    if splits_above:
         for entry in entries:
-            entry.split = above[-1] if entry.label else ""
+            entry.split = splits_above[-1] if entry.label else ""
 
 
-def _as_split(name: str) -> str:
-    return AS_SPLIT.get(name.lower(), name.lower())
+def _reason_without_class(name: str) -> str:
+    return STRAY if is_picture(name) else NO_PICTURE
 
 
-def _by_listing(album: Album, listing: str) -> Album:
-    """What a CSV says: `path` from its own folder, `label`, and perhaps `group` and `split`."""
+def _split_name(name: str) -> str:
+    """`val` for `Validation`, `valid` and `val`, and so on; the name in lower case, if it is no split's."""
+    return SPLIT_SYNONYMS.get(name.lower(), name.lower())
+
+
+def _classify_by_listing(album: Album, listing: str) -> Album:
+    """The album with the class, group and split of each picture by a listing; paths start at its folder."""
     where, folder = f"{album.root}/{listing}", listing[: listing.rfind("/") + 1]
     try:
         with album.open(listing) as file:
@@ -304,7 +334,7 @@ def _by_listing(album: Album, listing: str) -> Album:
             stripped = ([value.strip() for value in row] for row in table)
             (_, header), *rows = [(table.line_num, row) for row in stripped if any(row)]
             columns = _columns(header)
-            if any(columns.count(name) > 1 for name in COLUMNS):
+            if any(columns.count(name) > 1 for name in KNOWN_COLUMNS):
                 raise ValueError("two columns have one name")
     except Exception as error:  # zipfile raises a dozen kinds
         raise SourceError(
@@ -312,42 +342,46 @@ def _by_listing(album: Album, listing: str) -> Album:
             "or save it again as “CSV UTF-8”."
         ) from None
     readable = {entry.name: entry for entry in album.entries if not entry.reason}
-    taken, wrong = dict[str, Entry](), list[str]()
+    listed_entries, faults = dict[str, Entry](), list[str]()
     for line, row in rows:
         values = dict.fromkeys(columns, "") | dict(zip(columns, row, strict=False))
-        name, split = str(PurePosixPath(folder, values["path"])), _as_split(values.get("split", ""))
+        name = str(PurePosixPath(folder, values["path"]))
+        split = _split_name(values.get("split", ""))
         fault = ""
         if len(row) > len(columns):
             fault = f"{len(row)} values, expected {len(columns)}"
         elif name not in readable:
             fault = "there is no such picture"
-        elif name in taken:
+        elif name in listed_entries:
             fault = "listed a second time"
         elif not values["label"]:
             fault = "no label"
         elif "split" in values and split not in SPLITS:
             fault = "its split is none of train, val and test"
         if fault:
-            wrong.append(f"\n  - line {line}, `{','.join(row)}`: {fault}")
-        taken[name] = entry = readable.get(name, Entry(name))
+            faults.append(f"\n  - line {line}, `{','.join(row)}`: {fault}")
+        listed_entries[name] = entry = readable.get(name, Entry(name))
         entry.label, entry.split = values["label"], split
         if "group" in values:
-            entry.group = values["group"] or name  # blank: of its own
-    if wrong or not rows:
+            entry.group = values["group"] or name  # blank: a group of its own
+    if faults or not rows:
         raise SourceError(
             f"{where}: expected a picture's path from here, such as `cat/1.png`, and its label in each line; "
-            f"{len(wrong):,} of {len(rows):,} lines are wrong:{''.join(wrong[:5]) or ' there are none'}\n"
+            f"{len(faults):,} of {len(rows):,} lines are wrong:{''.join(faults[:5]) or ' there are none'}\n"
             "Correct these lines, or add some."
         )
-    # Other files may lie around.
-    folders = {PurePosixPath(name).parent for name in [listing, *taken]}
-    beside = [
-        Entry(e.name, e.reason or f"not in {listing}")
-        for e in album.entries
-        if e.name not in taken and PurePosixPath(e.name).parent in folders
-        if e.reason or is_picture(e.name)
+    # Of other files, those count as left out that lie beside these, and are pictures or have a reason.
+    folders = {PurePosixPath(name).parent for name in [listing, *listed_entries]}
+    left_out = [
+        Entry(entry.name, entry.reason or f"not in {listing}")
+        for entry in album.entries
+        if entry.name not in listed_entries
+        and PurePosixPath(entry.name).parent in folders
+        and (entry.reason or is_picture(entry.name))
     ]
-    unused = sorted({*columns} - COLUMNS)
-    beside += [Entry(name or "no name", f"a column of {listing} without a use") for name in unused]
-    album.entries = [*taken.values(), *beside]
+    unknown = sorted({*columns} - KNOWN_COLUMNS)
+    left_out += [
+        Entry(name or "no name", f"a column of {listing} without a use") for name in unknown
+    ]
+    album.entries = [*listed_entries.values(), *left_out]
     return album

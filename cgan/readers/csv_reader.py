@@ -1,9 +1,10 @@
 """Reads a CSV of images, and says what is wrong with one that is not valid.
 
-A header (the label column first; perhaps `group`; then the pixels in order) and one image a row,
-labels and pixels whole numbers. It is read once, and parsed by pandas in blocks of rows, so that memory is
-that of the uint8 images. pandas takes 2.0, 1e2 and True for whole numbers too: a block with other signs than
-those of whole numbers, or which it refuses, is looked at value by value, to name rows and columns.
+A valid one has a header (the label column first; perhaps `group`; then the pixels in order) and an image in
+each row, with integers for label and pixels. It is read once, and parsed by pandas in blocks of rows, so that
+memory is that of the uint8 images. Since pandas takes 2.0, 1e2 and True for integers, too, only blocks with
+the characters of integers are given to it. A block with others, or which it refuses, is checked value by
+value, to name rows and columns.
 """
 
 import io
@@ -14,6 +15,7 @@ import re
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,23 +27,28 @@ from cgan.params.sections import ValidateParams
 from cgan.settings import setting
 
 MAX_HEADER_BYTES = 4_000_000
-BYTES_PER_VALUE = 24  # three digits, a separator, and ample room for quotes and padding
-BLOCK_VALUES = 1_000_000  # parsed at once
-SHOWN = 5  # faults spelt out in a message
-MAX_COUNTED = 1000  # faults counted before the search stops
+MAX_BYTES_PER_VALUE = 24  # three digits, a separator, and ample room for quotes and padding
+VALUES_PER_BLOCK = 1_000_000
+MAX_SHOWN_FAULTS = 5  # in a message
+MAX_COUNTED_FAULTS = 1000  # then the search stops
 
-_SIGNS = b"0123456789,\r\n \t+-"
+_INTEGER_CHARACTERS = b"0123456789,\r\n \t+-"
 _WHOLE_NUMBER = re.compile(rb"\+?0*\d{1,9}|-0+")
 _QUOTED_NUMBER = re.compile(rb'(?<![^,\n])"([ \t]*\d+[ \t]*)"(?=[,\r\n]|$)')
 
 Shape = tuple[int, int, int]  # channels, height, width
 
 
-def read_csv(path: Path | str, params: ValidateParams, *, name: str | None = None) -> Images:
-    """The images and labels of a CSV, every value checked. `name` stands for the path in messages.
+class Line(NamedTuple):
+    number: int  # the header is line 1
+    text: bytes
 
-    Raises DataError for what is no CSV of images; it names row and column of the first faults, and says how
-    many there are. Raises it also when the file changed while it was read.
+
+def read_csv(path: Path | str, params: ValidateParams, *, name: str | None = None) -> Images:
+    """The images and labels of a CSV, every value checked. Messages call the path `name`.
+
+    Raises DataError for a file that is no CSV of images, with row and column of the first faults and how many
+    there are; also when the file changed while it was read.
     """
     try:
         sha256 = sha256_of(path)
@@ -57,35 +64,41 @@ def read_csv(path: Path | str, params: ValidateParams, *, name: str | None = Non
 def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> Images:
     if looks_like_web_page(file.peek(512)):
         raise DataError(WEB_PAGE)
-    columns, has_groups, shape = _header(file.readline(MAX_HEADER_BYTES), params)
-    # A value takes two bytes at least. Room that nothing is written to takes no memory.
+    columns, has_groups, shape = _parse_header(file.readline(MAX_HEADER_BYTES), params)
+    # A value takes two bytes at least. Memory that nothing is written to is not taken.
     size = os.fstat(file.fileno()).st_size
-    room = size // (2 * len(columns)) + 1
-    images = np.empty((room, *shape), np.uint8)
-    labels, line_numbers = np.empty((2, room), np.int64)
-    highest = (params.classes or MAX_CLASSES) - 1
+    max_rows = size // (2 * len(columns)) + 1
+    images = np.empty((max_rows, *shape), np.uint8)
+    labels, line_numbers = np.empty((2, max_rows), np.int64)
+    max_label = (params.classes or MAX_CLASSES) - 1
     # Should the file grow, perhaps for ever, no more is read than there is room for.
-    lines = itertools.islice(_lines(file, len(columns) * BYTES_PER_VALUE), room)
-    rows_at_once = max(1, BLOCK_VALUES // len(columns))
-    rows, last_line, groups, faults = 0, b"", list[str](), list[str]()
-    while (block := list(itertools.islice(lines, rows_at_once))) and len(faults) < MAX_COUNTED:
-        numbers, texts = map(list, zip(*block, strict=True))
-        first, rows, last_line = rows, rows + len(block), texts[-1]
+    lines = itertools.islice(_lines(file, len(columns) * MAX_BYTES_PER_VALUE), max_rows)
+    rows_per_block = max(1, VALUES_PER_BLOCK // len(columns))
+    rows, last_text, groups, faults = 0, b"", list[str](), list[str]()
+    while len(faults) < MAX_COUNTED_FAULTS:
+        block = list(itertools.islice(lines, rows_per_block))
+        if not block:
+            break
+        first, rows, last_text = rows, rows + len(block), block[-1].text
         if has_groups:
-            groups_of_block, texts = map(list, zip(*map(_split_group, texts), strict=True))
-            groups += groups_of_block
-        values = _parsed(b"".join(texts), (len(block), len(columns)), highest)
+            split_lines = [_split_group(line) for line in block]
+            groups += [group for group, _ in split_lines]
+            block = [line for _, line in split_lines]
+        text = b"".join(line.text for line in block)
+        values = _parse(text, (len(block), len(columns)), max_label)
         if values is None:
-            faults += [
-                fault
-                for row, (number, text) in enumerate(zip(numbers, texts, strict=True), first + 1)
-                for fault in _faults(text, f"row {row} (line {number})", columns, highest)
-            ] or [f"rows {first + 1} to {rows}: no valid CSV."]
+            faults_before = len(faults)
+            for row, line in enumerate(block, first + 1):
+                place = f"row {row} (line {line.number})"
+                faults += _row_faults(line.text, place, columns, max_label)
+            if len(faults) == faults_before:
+                faults.append(f"rows {first + 1} to {rows}: no valid CSV.")
         else:
-            line_numbers[first:rows], labels[first:rows] = numbers, values[:, 0]
+            line_numbers[first:rows] = [line.number for line in block]
+            labels[first:rows] = values[:, 0]
             images[first:rows] = values[:, 1:].reshape(-1, *shape)
     if faults:
-        raise _error(faults, columns[0], params)
+        raise _faults_error(faults, columns[0], params)
     if rows == 0:
         raise DataError("0 rows after the header. Download or export it again.")
     warning = "The last line has no line end: make sure that the file is complete."
@@ -96,15 +109,16 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> Images:
         groups if has_groups else None,
         lines=line_numbers[:rows],
         source_sha256=sha256,
-        notes=() if last_line.endswith(b"\n") else (warning,),
+        notes=() if last_text.endswith(b"\n") else (warning,),
     )
 
 
-def _split_group(line: bytes) -> tuple[str, bytes]:
+def _split_group(line: Line) -> tuple[str, Line]:
     """The group of a row, which stands after its label, and the row without it."""
-    label, _, rest = line.partition(b",")
+    label, _, rest = line.text.partition(b",")
     group, _, pixels = rest.partition(b",")
-    return group.decode("utf-8", "replace").strip(' \t"'), label + b"," + pixels
+    without_group = Line(line.number, label + b"," + pixels)
+    return group.decode("utf-8", "replace").strip(' \t"'), without_group
 
 
 def _class_names(labels: IntArray, params: ValidateParams) -> list[str]:
@@ -115,9 +129,9 @@ def _class_names(labels: IntArray, params: ValidateParams) -> list[str]:
     return names
 
 
-def _lines(file: BufferedReader, limit: int) -> Iterator[tuple[int, bytes]]:
-    """The lines with rows, each after its number. Raises DataError for one without an end within `limit`
-    bytes, which is not held."""
+def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
+    """The lines after the header that are not blank. Raises DataError for one of `limit` bytes or more, of
+    which it holds no more."""
     row = 1
     for number, line in enumerate(iter(lambda: file.readline(limit), b""), 2):
         if len(line) == limit:
@@ -126,17 +140,17 @@ def _lines(file: BufferedReader, limit: int) -> Iterator[tuple[int, bytes]]:
                 "Fix or remove it, or download the file again."
             )
         if line.strip():
-            yield number, line
+            yield Line(number, line)
             row += 1
 
 
-def _parsed(text: bytes, shape: tuple[int, int], highest: int) -> NDArray[np.int64] | None:
-    """Labels and pixels of rows; None where a value may be wrong. Labels go to `highest`."""
+def _parse(text: bytes, shape: tuple[int, int], max_label: int) -> NDArray[np.int64] | None:
+    """The values of rows, labels first: int64 of the `shape` rows, columns. None where one may be wrong."""
     import pandas as pd  # a third of a second, and half of the memory: not for the stage download
 
     if b'"' in text:
         text = _QUOTED_NUMBER.sub(rb"\1", text)
-    if text.translate(None, _SIGNS) or b"\r" in text.replace(b"\r\n", b"\n"):
+    if text.translate(None, _INTEGER_CHARACTERS) or b"\r" in text.replace(b"\r\n", b"\n"):
         return None
     try:
         # int64: with uint8, 256 would become 0 (pandas#55232).
@@ -146,16 +160,16 @@ def _parsed(text: bytes, shape: tuple[int, int], highest: int) -> NDArray[np.int
     values = table.to_numpy()
     if values.shape != shape or values.min() < 0:
         return None
-    return values if values[:, 0].max() <= highest and values[:, 1:].max() <= 255 else None
+    return values if values[:, 0].max() <= max_label and values[:, 1:].max() <= 255 else None
 
 
-# --- the header ----------------------------------------------------------------------------------
+# --- The header ----------------------------------------------------------------------------------
 
 
-def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape]:
-    """The columns of label and pixels, whether `group` stands between them, and the shape of an image.
+def _parse_header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape]:
+    """The names of the columns without `group`, whether there is one, and the shape of an image.
 
-    Raises DataError when pixels may be missing or permuted.
+    Raises DataError for another header, and when pixels may be missing or permuted.
     """
     label, text = params.label_column, line.decode("utf-8-sig", "replace").rstrip("\r\n")
     columns = [column.strip().strip('"').strip() for column in text.split(",")]
@@ -192,22 +206,22 @@ def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape
     else:
         has_groups = columns[1:2] == ["group"]
         pixels = columns[1 + has_groups :]
-        shape = _shape(len(pixels), params)
+        shape = _image_shape(len(pixels), params)
         _check_order(pixels, shape, first_column=2 + has_groups)
         return [label, *pixels], has_groups, shape
     raise DataError(f"{problem} Expected a header such as `{label},pixel0,pixel1,…`.")
 
 
-def _shape(pixels: int, params: ValidateParams) -> Shape:
+def _image_shape(pixels: int, params: ValidateParams) -> Shape:
     channels, height, width = params.channels, params.height, params.width
-    form = f"{channels} × {height} × {width}"
+    expected = f"{channels} × {height} × {width}"
     if height is None or width is None:
         height = width = math.isqrt(pixels // channels)
-        form = f"{channels} × a square with sides of {MIN_SIDE} to {MAX_SIDE}"
+        expected = f"{channels} × a square with sides of {MIN_SIDE} to {MAX_SIDE}"
     if channels * height * width != pixels or not MIN_SIDE <= height <= MAX_SIDE:
         raise DataError(
-            f"{pixels:,} pixel columns, expected channels × height × width = {form}. Columns are missing or "
-            f"too many; or set {setting('validate.channels', 3)} for colour (the planes of R, G and B one "
+            f"{pixels:,} pixel columns, expected channels × height × width = {expected}. Columns are missing "
+            f"or too many; or set {setting('validate.channels', 3)} for colour (the planes of R, G and B one "
             f"after the other), {setting('validate.height')} and {setting('validate.width')} for images that "
             "are no squares."
         )
@@ -215,7 +229,8 @@ def _shape(pixels: int, params: ValidateParams) -> Shape:
 
 
 def _check_order(pixels: list[str], shape: Shape, first_column: int) -> None:
-    """Names must count up, as pixel0, pixel1, … or 1x1, 1x2, …: permuted pixels are no images."""
+    """Raises DataError unless the names count up, as pixel0, pixel1, … or 1x1, 1x2, …: permuted pixels are no
+    images."""
     start = re.fullmatch(r"(|.*\D)(0*[01])", pixels[0], re.ASCII | re.DOTALL)
     if start is None:
         raise DataError(
@@ -239,28 +254,30 @@ def _quote(text: str) -> str:
     return f"`{text[:40]}{'…' * (len(text) > 40)}`" if text else "a column without a name"
 
 
-# --- what is wrong with rows ---------------------------------------------------------------------
+# --- Faults in rows ------------------------------------------------------------------------------
 
 
-def _faults(line: bytes, where: str, columns: list[str], highest: int) -> list[str]:
-    """What is wrong with a row; each fault begins with the place."""
+def _row_faults(line: bytes, place: str, columns: list[str], max_label: int) -> list[str]:
+    """The faults of a row; each begins with the place, `row 3 (line 4)`."""
     fields = _QUOTED_NUMBER.sub(rb"\1", line).rstrip(b"\r\n").split(b",")
     if b"\0" in line:
-        return [f"{where}: there is a NUL byte, so the file is damaged or not text."]
+        return [f"{place}: there is a NUL byte, so the file is damaged or not text."]
     if len(fields) != len(columns):
         number = f"{len(fields):,} value{'s' * (len(fields) > 1)}"
         end = "" if line.endswith(b"\n") else ", and the file ends there: it was cut off"
-        return [f"{where}: {number}, expected {len(columns):,}{end}."]
+        return [f"{place}: {number}, expected {len(columns):,}{end}."]
     if fields[0].strip(b' \t"').decode("utf-8", "replace") == columns[0]:
-        return [f"{where}: the header appears again. Were files joined?"]
-    faults = [_fault(fields[0], highest, "the classes "), *map(_fault, fields[1:])]
-    named = zip(columns, faults, strict=True)
-    return [f"{where}, column {column}: {fault}" for column, fault in named if fault]
+        return [f"{place}: the header appears again. Were files joined?"]
+    value_faults = [
+        _value_fault(fields[0], max_label, is_label=True),
+        *(_value_fault(field, 255) for field in fields[1:]),
+    ]
+    faults = zip(columns, value_faults, strict=True)
+    return [f"{place}, column {column}: {fault}" for column, fault in faults if fault]
 
 
-def _fault(field: bytes, highest: int = 255, range_name: str = "") -> str:
-    """What is wrong with a value, "" if nothing. `range_name`: what a label's range is called; "" for
-    pixels."""
+def _value_fault(field: bytes, highest: int, is_label: bool = False) -> str:
+    """The fault of a label or pixel, which goes from 0 to `highest`; "" if there is none."""
     text = field.strip(b" \t")
     if not text:
         return "blank."
@@ -268,39 +285,43 @@ def _fault(field: bytes, highest: int = 255, range_name: str = "") -> str:
         return ""
     shown = text[:20].decode("utf-8", "backslashreplace") + "…" * (len(text) > 20)
     if re.fullmatch(rb"[+-]?\d+", text):
-        return f"{shown} is outside {range_name}0–{highest}."
-    is_fraction = not range_name and b"." in text
-    hint = " (write it without decimals, and unscaled: 0–255, not 0–1)" if is_fraction else ""
-    return f"{shown!r} is not a whole number{hint}."
+        return f"{shown} is outside {'the classes ' if is_label else ''}0–{highest}."
+    if b"." in text and not is_label:
+        return f"{shown!r} is not a whole number (write it without decimals, and unscaled: 0–255, not 0–1)."
+    return f"{shown!r} is not a whole number."
 
 
-def _error(faults: list[str], label: str, params: ValidateParams) -> DataError:
-    """One message of all, without the file's name. `label`: the first column."""
+def _faults_error(faults: list[str], label_column: str, params: ValidateParams) -> DataError:
+    """One error for all faults, without the file's name."""
     lines = "".join(f"\n  - {fault}" for fault in _examples(faults))
     advice = "Fix or remove these rows, or download the file again."
-    if all(f", column {label}: " in fault and not fault.endswith("blank.") for fault in faults):
+    if all(
+        f", column {label_column}: " in fault and not fault.endswith("blank.") for fault in faults
+    ):
         advice += f" If these labels are right, {renumbering_advice(params)}"
     count = f"{len(faults):,} fault{'s' * (len(faults) > 1)}"
-    if len(faults) >= MAX_COUNTED:
+    if len(faults) >= MAX_COUNTED_FAULTS:
         count = f"at least {count}"
-    if len(faults) > SHOWN:
+    if len(faults) > MAX_SHOWN_FAULTS:
         count = f"{count}, among them"
     return DataError(f"{count}:{lines}\n{advice}")
 
 
 def _examples(faults: list[str]) -> list[str]:
-    """SHOWN of them: one of each kind, then of other rows, in the order of the file."""
-    kinds, rows = dict[str, str](), dict[str, str]()
+    """MAX_SHOWN_FAULTS of them, in the order of the file: one of each kind, then one of each row, then
+    others."""
+    first_of_kind, first_of_row = dict[str, str](), dict[str, str]()
     for fault in faults:
-        row, _, what = fault.partition(")")
-        kinds.setdefault(re.sub(r", column [^:]*|'[^']*'|\d[\d,]*", "", what), fault)
-        rows.setdefault(row, fault)
-    chosen = [*dict.fromkeys([*kinds.values(), *rows.values(), *faults])][:SHOWN]
-    return sorted(chosen, key=faults.index)
+        row, _, problem = fault.partition(")")  # of `row 3 (line 4), column pixel7: blank.`
+        kind = re.sub(r", column [^:]*|'[^']*'|\d[\d,]*", "", problem)  # without column and values
+        first_of_kind.setdefault(kind, fault)
+        first_of_row.setdefault(row, fault)
+    by_priority = dict.fromkeys([*first_of_kind.values(), *first_of_row.values(), *faults])
+    return sorted([*by_priority][:MAX_SHOWN_FAULTS], key=faults.index)
 
 
 def names_mismatch(classes: int, names: int) -> str:
-    """That there are so many classes, and another number of `validate.class_names`."""
+    """The message for another number of `validate.class_names` than there are classes."""
     return (
         f"{classes} classes, with labels from 0 to {classes - 1}, and {setting('validate.class_names')} has "
         f"{names} names. Give each class one name, in the order of the labels, or set "
@@ -309,7 +330,7 @@ def names_mismatch(classes: int, names: int) -> str:
 
 
 def renumbering_advice(params: ValidateParams) -> str:
-    """How to make 0, 1, 2, … of any labels, also of names."""
+    """How to turn any labels, also names, into 0, 1, 2, …"""
     column = f"frame[{params.label_column!r}]"
     number = f"{setting('validate.classes')} to their number, and " if params.classes else ""
     return (

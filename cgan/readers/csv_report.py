@@ -1,4 +1,4 @@
-"""The validation report: what the images of a valid CSV or folder are like."""
+"""The validation report: counts, copies and warnings about the images of a valid CSV or folder."""
 
 import re
 import unicodedata
@@ -16,16 +16,16 @@ from cgan.readers.spurious_correlations import in_words, spurious_correlations
 from cgan.settings import setting
 from cgan.text import listed
 
-FEW = 50  # images of a class: warn
-UNSCALED = 16  # the highest value of scikit-learn's digits
-SHOWN = 20  # classes
+FEW_IMAGES = 50  # fewer in a class are worth a warning; chosen by hand
+MAX_UNSCALED = 16  # the highest value of scikit-learn's digits
+MAX_SHOWN_CLASSES = 20
 
 
 def report_on(data: Images, params: ValidateParams, name: str) -> dict[str, Any]:
-    """The validation report: plain JSON, a function of the data and `params` alone. What the source names a
-    test set is only counted.
+    """The validation report as plain JSON, a function of the data and `params` alone. If the source has a
+    test set, that is only counted.
 
-    Raises DataError for no training set: a class too small, a wrong scale.
+    Raises DataError for images that cannot be trained on: a class too small, a wrong scale.
     """
     test = SPLITS.index("test")
     split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
@@ -81,17 +81,17 @@ def _warnings_of_classes(data: Images, params: ValidateParams) -> list[str]:
     most, fewest = int(counts.argmax()), int(counts.argmin())
     ratio = float(counts[most] / counts[fewest])
     if ratio > params.max_imbalance:
-        extremes = of_each({names[label]: int(counts[label]) for label in (most, fewest)})
+        extremes = describe_counts({names[label]: int(counts[label]) for label in (most, fewest)})
         limit = setting("validate.max_imbalance", f"{params.max_imbalance:g}")
         warnings.append(
             f"Imbalance: {extremes}, {ratio:.3g} times fewer ({limit}). Rare classes are drawn less well."
         )
     order = counts.argsort(kind="stable")
-    if few := {names[label]: int(counts[label]) for label in order if counts[label] < FEW}:
+    if few := {names[label]: int(counts[label]) for label in order if counts[label] < FEW_IMAGES}:
         warnings.append(
-            f"Few images: {of_each(few)}. With fewer than {FEW}, the drawings of a class repeat a few forms, "
-            "and some are copies of its images: compare them on the run's page before you use them. More "
-            "images help more than any parameter."
+            f"Few images: {describe_counts(few)}. With fewer than {FEW_IMAGES}, the drawings of a class "
+            "repeat a few forms, and some are copies of its images: compare them on the run's page before "
+            "you use them. More images help more than any parameter."
         )
     return warnings
 
@@ -99,13 +99,14 @@ def _warnings_of_classes(data: Images, params: ValidateParams) -> list[str]:
 def _warnings_of_images(
     data: Images, firsts: IntArray, copies: IntArray, conflicts: IntArray, constant: IntArray
 ) -> list[str]:
-    """`firsts`: of each image the first one equal to it; the others are rows of `data`."""
+    """`firsts`: for each image the first one equal to it. `copies`, `conflicts` and `constant` are rows of
+    `data`."""
 
-    def repeats(rows: IntArray) -> str:
+    def describe_copies(rows: IntArray) -> str:
         return listed([f"{data.place(row)} is {data.place(firsts[row])}" for row in rows])
 
     brightest, warnings = int(data.pixels.max()), list[str]()
-    if brightest <= UNSCALED:
+    if brightest <= MAX_UNSCALED:
         warnings.append(
             f"Dark: no value is above {brightest} of 255. Do they have another scale (0–16, as in "
             "scikit-learn's digits; 12 of 16 bits)? Multiply by "
@@ -113,13 +114,13 @@ def _warnings_of_images(
         )
     if len(copies):
         warnings.append(
-            f"Duplicates: {len(copies):,} ({repeats(copies)}). All copies of an image stay on one side of "
-            "the hold-out."
+            f"Duplicates: {len(copies):,} ({describe_copies(copies)}). All copies of an image stay on one "
+            "side of the hold-out."
         )
     if len(conflicts):
         warnings.append(
             f"Conflicting labels: {len(conflicts):,} of these copies are of another class "
-            f"({repeats(conflicts)}). Correct the labels, or remove the images."
+            f"({describe_copies(conflicts)}). Correct the labels, or remove the images."
         )
     if len(constant):
         places = listed([data.place(row) for row in constant])
@@ -132,23 +133,26 @@ def _warnings_of_images(
 
 def _look_alike(names: Sequence[str]) -> list[str]:
     """`'Cat' and 'cat'`: names that differ in capitals, in leading zeros, or in how letters are composed."""
-    kinds = dict[str, list[str]]()
+    alike = dict[str, list[str]]()
     for name in names:
         plain = unicodedata.normalize("NFKC", name).casefold()
-        kinds.setdefault(re.sub(r"\b0+(?=\d)", "", plain), []).append(name)
-    shown = ascii if any(name != unicodedata.normalize("NFC", name) for name in names) else repr
-    return [" and ".join(map(shown, kind)) for kind in kinds.values() if len(kind) > 1]
+        without_zeros = re.sub(r"\b0+(?=\d)", "", plain)
+        alike.setdefault(without_zeros, []).append(name)
+    is_composed = all(name == unicodedata.normalize("NFC", name) for name in names)
+    show = repr if is_composed else ascii
+    return [" and ".join(map(show, same)) for same in alike.values() if len(same) > 1]
 
 
-def of_each(counts: Mapping[str, int]) -> str:
-    """`540 of cats, 54 of dogs`, by the class's name."""
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """`540 of cats, 54 of dogs`, from counts by class."""
     if len(counts) > 1 and len(set(counts.values())) == 1:
         return f"{max(counts.values()):,} of each of {len(counts)} classes"
-    return listed([f"{count:,} of {name}" for name, count in counts.items()], SHOWN)
+    return listed([f"{count:,} of {name}" for name, count in counts.items()], MAX_SHOWN_CLASSES)
 
 
 def _check_counts(counts: IntArray, params: ValidateParams, name: str, data: Images) -> None:
-    """Raises DataError when a class has no image, or too few; it also says what was left out."""
+    """Raises DataError when a class has no image, or too few. The message has the notes of `data`, too: they
+    say what was left out."""
     present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
     few = [label for label in present if counts[label] < params.min_per_class]
     declared = f" ({setting('validate.classes')} is {params.classes})" if params.classes else ""
@@ -180,11 +184,11 @@ def _check_counts(counts: IntArray, params: ValidateParams, name: str, data: Ima
 def summary(report: dict[str, Any]) -> str:
     """The report in a few lines, for a terminal."""
     shape, counts, splits = report["shape"], report["class_counts"], report["splits"]
-    range_of = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
+    count_range = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
     colour = " in colour" if shape["channels"] == 3 else ""
     lines = [
         f"{report['rows']:,} images of {shape['width']} × {shape['height']} pixels{colour}, "
-        f"{report['classes']} classes of {range_of} images"
+        f"{report['classes']} classes of {count_range} images"
     ]
     if report["groups"]:
         lines.append(

@@ -1,7 +1,7 @@
 """The download from Kaggle, with retries. The only network code of the pipeline's stages.
 
-kagglehub finds the credentials and downloads. Of its errors only kind and number are shown: their words may
-hold a key, or a signed address.
+kagglehub finds the credentials and downloads. Messages show only the type and status of its errors, because
+their texts may hold a key, or a signed address.
 """
 
 import logging
@@ -18,7 +18,7 @@ from cgan.errors import SourceError
 from cgan.params.sections import DataParams
 
 RETRY_DELAYS_S = (2.0, 8.0, 30.0)  # before the second, third and fourth try
-MOST_S = 1800.0  # for a try; Kaggle's client would wait for a silent server for ever
+TIMEOUT_S = 1800.0  # of a try; Kaggle's client would wait for a silent server for ever
 NO_CREDENTIALS = (
     "No Kaggle credentials, or Kaggle refused them (401). Make a token at "
     "https://www.kaggle.com/settings/api. Put it into the environment variable KAGGLE_API_TOKEN, the file "
@@ -46,14 +46,14 @@ def download(params: DataParams, folder: str) -> Path:
     slug, competition = params.kaggle, "/" not in params.kaggle
     get = kagglehub.competition_download if competition else kagglehub.dataset_download
     for pause in (*RETRY_DELAYS_S, None):
-        where = {"output_dir": tempfile.mkdtemp(dir=folder)}
+        options = {"output_dir": tempfile.mkdtemp(dir=folder)}
         try:
-            with ThreadPool(1) as pool:  # a thread that may be left behind
-                return Path(pool.apply_async(get, (slug, params.member), where).get(MOST_S))
+            with ThreadPool(1) as pool:  # a thread that can be left when the time is over
+                return Path(pool.apply_async(get, (slug, params.member), options).get(TIMEOUT_S))
         except multiprocessing.TimeoutError:
             raise SourceError(
-                f"Kaggle's download was not complete after {MOST_S:,.0f} s. Run again later, or download the "
-                "file in a browser and set `data.source: file`."
+                f"Kaggle's download was not complete after {TIMEOUT_S:,.0f} s. Run again later, or download "
+                "the file in a browser and set `data.source: file`."
             ) from None
         except Exception as error:  # kagglehub and requests raise a dozen kinds
             code = getattr(getattr(error, "response", None), "status_code", 0)

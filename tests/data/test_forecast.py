@@ -37,7 +37,9 @@ def test_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_too_f
     )
     assert "`preprocess.holdout_fraction: 0.3`" in lines[1]
     assert lines[2].startswith("Chosen for these images: ")
-    assert re.match(r"Time on this machine \(cpu, \d+ cores\): about [\d.]+ (s|min|h): \d", lines[3])
+    assert re.match(
+        r"Time on this machine \(cpu, \d+ cores\): about [\d.]+ (s|min|h): \d", lines[3]
+    )
     many = found(60)
     splits = (np.arange(len(many.labels)) % 3).astype(np.uint8)
     lines = [*forecast.forecast(replace(many, splits=splits), params)]

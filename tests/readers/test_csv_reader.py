@@ -72,7 +72,7 @@ def test_f88_rows_are_parsed_in_blocks_and_it_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
     report = report_of(tmp_path, LINES)
-    monkeypatch.setattr(csv_reader, "BLOCK_VALUES", 65 * rows_at_once)
+    monkeypatch.setattr(csv_reader, "VALUES_PER_BLOCK", 65 * rows_at_once)
     table = accepts(tmp_path, LINES)
     assert np.array_equal(table.pixels, IMAGES) and np.array_equal(table.labels, LABELS)
     assert report_of(tmp_path, LINES) == report
@@ -107,7 +107,7 @@ def test_f06_f07_faults_are_counted_and_the_first_shown_with_row_line_and_column
     lines = [LINES[0], *(f"7{line[1:]}" if i % 2 else line for i, line in enumerate(LINES[1:]))]
     message = refuses(tmp_path, lines, classes=3)
     assert "18 faults, among them:" in message and "row 2 (line 3)" in message
-    assert message.count("column label: 7 ") == csv_reader.SHOWN
+    assert message.count("column label: 7 ") == csv_reader.MAX_SHOWN_FAULTS
     for text in ("9" * 23, "1 0", '"1', '"', '"1"0', "3\x1f", "3\r"):
         message = refuses(tmp_path, with_field(17, 13, text))
         assert "row 17 (line 18), column pixel12: " in message, text
@@ -196,7 +196,7 @@ def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None
     with path.open("wb") as file:
         file.truncate(5_000_000_000_000)  # sparse: takes no room, and hours to read
     with pytest.raises(SourceError, match=r"more than 2,000 MB.*`data.max_megabytes`"):
-        sources.read_by(path, DataParams(), DEFAULTS)
+        sources.read_source(path, DataParams(), DEFAULTS)
 
 
 @pytest.mark.parametrize("added", [1, 500, -1])  # -1: all are gone
@@ -212,7 +212,7 @@ def test_f20_file_that_changes_while_it_is_read_is_refused(
         return values
 
     monkeypatch.setattr(pandas, "read_csv", slow_parse)
-    monkeypatch.setattr(csv_reader, "BLOCK_VALUES", 65 * 12)
+    monkeypatch.setattr(csv_reader, "VALUES_PER_BLOCK", 65 * 12)
     words = "changed while being read" if added > 0 else "changed while|it was cut off"
     with pytest.raises(DataError, match=words):
         read_csv(digits_csv, DEFAULTS)
@@ -256,7 +256,7 @@ def test_reader_is_exact_or_refuses_whatever_the_bytes(tmp_path: Path, data: st.
 
 
 def test_f14_imbalance_and_few_images_of_a_class_are_warnings(tmp_path: Path) -> None:
-    images, labels = make_images(per_class=csv_report.FEW)
+    images, labels = make_images(per_class=csv_report.FEW_IMAGES)
     keep = (labels != 1) | (np.cumsum(labels == 1) <= 10)
     uneven = csv_lines(images[keep], labels[keep])
     imbalance, few = report_of(tmp_path, uneven, max_imbalance=3.0)["warnings"]

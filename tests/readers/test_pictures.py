@@ -23,7 +23,7 @@ from cgan.params.sections import DataParams, ValidateParams
 from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
 from cgan.readers import csv_report, pictures
-from cgan.readers.sources import fetch, read_by
+from cgan.readers.sources import fetch, read_source
 from cgan.stages import download, preprocess, validate
 
 Files = dict[str, Any]  # name → bytes; a link's target; None: a folder
@@ -66,7 +66,7 @@ def write(files: Files, root: str = "own") -> None:
 
 def opened(path: str = "own", **changes: Any) -> Images:
     params = DataParams().model_copy(update={"path": path, **changes})
-    return read_by(Path(path), params, ValidateParams())[0]
+    return read_source(Path(path), params, ValidateParams())[0]
 
 
 @pytest.fixture(autouse=True)

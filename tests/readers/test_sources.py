@@ -235,7 +235,7 @@ def test_f23_silent_server_is_left_after_the_timeout_and_no_network_is_said_plai
     kaggle: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds in (0.5, 4, 16):  # a busy machine takes long to ask
-        monkeypatch.setattr(kaggle_module, "MOST_S", seconds)
+        monkeypatch.setattr(kaggle_module, "TIMEOUT_S", seconds)
         server = kaggle(Answer(status=500, silence_s=300))
         started = time.monotonic()
         assert f"not complete after {seconds:.0f} s" in refuses(source="kaggle")

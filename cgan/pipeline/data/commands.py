@@ -37,7 +37,7 @@ def validate(
         project_params = load_params()
         params, source = project_params.validation, project_params.data
     try:
-        images, name = sources.read_by(file, source, params)
+        images, name = sources.read_source(file, source, params)
     except CganError as error:
         if project_params and isinstance(error, pictures.SizeRequired):
             from cgan.pipeline.data.forecast import run_times_in_words

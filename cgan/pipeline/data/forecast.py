@@ -16,8 +16,8 @@ from cgan.params.sections import DataParams, Params
 from cgan.pipeline.progress import seconds_of_judge, seconds_of_training
 from cgan.project import RUN_PAGE
 from cgan.quality.conditions import labels_to_draw
-from cgan.readers.csv_report import of_each
-from cgan.readers.sources import read_by
+from cgan.readers.csv_report import describe_counts
+from cgan.readers.sources import read_source
 from cgan.splitting import split_images
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, build_sampler, choose, choose_gan
@@ -55,7 +55,7 @@ def forecast(data: Images, params: Params) -> Iterator[str]:
         dict(zip(part.class_names, part.counts.tolist(), strict=True)) for part in parts
     )
     yield from held_out.notes
-    yield f"To train on: {of_each(to_train)}."
+    yield f"To train on: {describe_counts(to_train)}."
     source_has_val = data.splits is not None and bool((data.splits == 1).any())
     yield _held_out_line(to_hold_out, to_test, fraction, source_has_val)
     choice = choose(params.train, training)
@@ -76,9 +76,9 @@ def next_step(file: Path, params: DataParams) -> str:
 
 
 def _held_out_line(held_out: Counts, test: Counts, fraction: float, source_has_val: bool) -> str:
-    has_test, text = any(test.values()), f"Held out: {of_each(held_out)}."
+    has_test, text = any(test.values()), f"Held out: {describe_counts(held_out)}."
     if has_test:
-        text += f" For `cgan evidence` to test on: {of_each(test)}."
+        text += f" For `cgan evidence` to test on: {describe_counts(test)}."
     few = [name for name, count in held_out.items() if count <= TOO_FEW_HELD_OUT]
     if not few:
         return text
@@ -99,7 +99,7 @@ def run_times_in_words(file: Path, params: Params, sizes: list[tuple[int, int]])
     predictions = []
     for width, height in sizes:
         sized = params.data.model_copy(update={"height": height, "width": width})
-        data, _ = read_by(file, sized, params.validation)
+        data, _ = read_source(file, sized, params.validation)
         recipe = params.preprocess
         training, *_ = split_images(data, recipe.holdout_fraction, recipe.seed, recipe.group)
         expected = run_time(training, params, choose(params.train, training))

@@ -51,7 +51,7 @@ from cgan.project import (
     home,
 )
 from cgan.quality.judge import Progress
-from cgan.readers.sources import read_by
+from cgan.readers.sources import read_source
 from cgan.text import duration, listed, percent
 from cgan.training.auto import build_sampler, choose
 
@@ -205,7 +205,7 @@ def labelled(path: Path, params: Params, data: Images) -> Images:
     # Classes and names are compared below: a folder may lack some.
     known = {"channels": channels, "height": height, "width": width}
     expected = params.validation.model_copy(update={**known, "classes": None, "class_names": None})
-    source, _ = read_by(path, params.data, expected)
+    source, _ = read_source(path, params.data, expected)
     if source.shape != data.shape or source.classes > data.classes:
         raise DataError(
             f"{path}: {source.classes} classes of shape {source.shape}; expected at most "
