@@ -102,12 +102,17 @@ def test_validate_outside_a_project_says_how_to_make_the_params_that_it_names(
         app(["validate", "x.csv"], standalone_mode=False)
 
 
-def test_the_help_shows_the_commands_in_groups_each_with_an_example_that_is_one() -> None:
-    help_ = run_cgan("--help").stdout
-    groups = re.findall(r"─ (\w+): cgan (\w+)", help_)
-    assert [name for name, _ in groups] == ["Draw", "Data", "Judge", "Production"]
-    assert {example for _, example in groups} <= {command.split()[0] for command in COMMANDS}
+def test_the_help_shows_fourteen_commands_in_groups_each_with_an_example_and_names_the_rest() -> (
+    None
+):
+    help_ = run_cgan("--help", COLUMNS="80").stdout
+    groups = re.findall(r"─ ([\w ]+)[:?] cgan (\w+)", help_)
+    assert [name for name, _ in groups] == ["Draw", "Your data", "How good is it", "Production"]
+    shown = set(re.findall(r"(?m)^│ (\w+) ", help_))
+    assert {example for _, example in groups} <= shown and len(shown) <= 14
     assert "─ Commands" not in help_, "each is in a group"
+    below = set(re.findall(r"`cgan\s+(\w+)`", help_.rpartition("╯")[2]))
+    assert shown | below == set(get_command(app).commands), "the rare ones stand below"
 
 
 def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(

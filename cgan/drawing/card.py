@@ -20,11 +20,12 @@ PARAMS = (
     *("generator", "generator_width", "latent_dim", "discriminator", "objective", "updates"),
     *("optimizer", "lr", "batch_size", "total_kimg", "ema_half_life_kimg", "precision", "seed"),
 )
-# The nearest of the Hub's tasks. There is no license: it is the publisher's to choose.
+# The Hub has no task for drawing a class. Its text-to-image would offer a field for a prompt, so this is the
+# nearest; a tag says that there are classes. There is no license: it is the publisher's to choose.
 METADATA = """\
 library_name: cgan
 pipeline_tag: unconditional-image-generation
-tags: [{tags}image-generation, pytorch]
+tags: [{tags}class-conditional, image-generation, pytorch]
 """
 GAN_TAGS = "conditional-gan, dcgan, gan, "
 # The Hub's `fid` is in the features of Inception: a metric has our key for its type.
