@@ -144,7 +144,7 @@ def test_f30_keys_are_nowhere_after_flows(
 
     from flows.pipeline import pipeline
 
-    with refusing() as address, prefect_test_harness(server_startup_timeout=120):
+    with refusing() as address, prefect_test_harness(server_startup_timeout=400):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@{address}")
         assert pipeline(return_state=True).is_completed()
         monkeypatch.setenv("FAIL", "train")

@@ -125,6 +125,7 @@ def test_a_flow_that_is_killed_goes_on_and_a_flow_with_nothing_to_do_trains_noth
     project = longer(finished, tmp_path / "project")
     flow = "python -m flows.pipeline"
     home = {"PREFECT_HOME": str(tmp_path / "prefect")}
+    home["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "400"
     seen = lambda: recorded(project) >= 4 * LOG_EVERY  # noqa: E731
     project.cut_off(flow, seen, signal.SIGKILL, **home)
     project.run(flow, **home)

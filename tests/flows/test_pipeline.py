@@ -46,7 +46,7 @@ from flows.pipeline import pipeline
 def prefect() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness  # imports all of its server
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=400):
         yield
 
 
@@ -418,7 +418,7 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     repo: Path, tmp_path: Path, name: str, code: int
 ) -> None:
     settings = {"PREFECT_HOME": str(tmp_path / "prefect")}
-    settings["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
+    settings["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "240"
     with python("-m", "flows.pipeline", SLOW="train", **settings) as process:
         assert process.stdout
         assert any("train: step 1" in line for line in process.stdout)
