@@ -137,11 +137,11 @@ def test_a_quick_answer_says_its_width_first_and_trains_shorter(
 ) -> None:
     monkeypatch.setattr(command, "seconds_of_judge", lambda *_: 75.0)
     report, said = found(quick=True)
-    assert said[0].startswith("A quick answer: 12 classifiers of 0.1 thousand images each")
-    assert "expect an interval of about ±" in said[0]
-    assert report["rounds"] == {"count": 2, "folds": False, "planned": 2}
+    assert said[0].startswith("A quick answer: 18 classifiers of 0.1 thousand images each")
+    assert "expect an interval of ±" in said[0] and "where the seeds differ, more" in said[0]
+    assert report["rounds"] == {"count": 3, "folds": False, "planned": 3}
     assert any("quick answer" in line for line in report["reasons"])  # type: ignore[attr-defined]
-    with pytest.raises(CganError, match="--quick trains with two seeds"):
+    with pytest.raises(CganError, match="--quick trains with three seeds"):
         found(quick=True, folds=3)
 
 
