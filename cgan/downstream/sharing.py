@@ -190,8 +190,13 @@ class Sharing:
             )
         elif self.file:
             found = "gives away who was in it" if self.file_leaks else "gave nothing away"
+            also = (
+                "; but who has the file has its drawings"
+                if self.leaks and not self.file_leaks
+                else ""
+            )
             reasons.append(
-                f"The generator's file, by reconstruction, {found} ({_auc_in_words(self.file)})."
+                f"The generator's file, by reconstruction, {found} ({_auc_in_words(self.file)}){also}."
             )
         if self.discriminator:
             advice = (

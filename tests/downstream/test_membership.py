@@ -286,6 +286,9 @@ def test_training_images_as_drawings_are_given_away_and_stand_in_for_themselves(
     for p_value, leaks in ((0.9 * FILE_LEVEL, True), (FILE_LEVEL, False)):
         file = replace(safe, p_value=p_value)
         assert replace(quiet, file=file).verdict == ("gives away" if leaks else "nothing shown")
+    for told, has_caution in ((answer, True), (quiet, False)):
+        reasons = " ".join(replace(told, file=safe).reasons)
+        assert ("who has the file has its drawings" in reasons) == has_caution
     two = replace(quiet, attacks=(safe, safe))
     assert two.detectable_auc > quiet.detectable_auc
     assert ["of 2:" in " ".join(each.reasons) for each in (quiet, two)] == [False, True]
