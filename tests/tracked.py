@@ -26,7 +26,7 @@ from cgan.pipeline.tracking.run import Run
 from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER, experiment_id, experiment_name
 from cgan.project import training_folder
 from cgan.stages.origin import keep_source, origin, origin_tags, project_tree, run_name
-from cgan.stages.train import machine_load, recorded_params, tracked_training
+from cgan.stages.train import recorded_params, tracked_training
 from cgan.training.auto import resolve
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -62,7 +62,7 @@ def training(key: str = "k1", experiment: str = "cgan") -> Iterator[LiveTracker]
         "origin": origin(DATASET, source),
     }
     keep_source(source)
-    with tracked_training(training_folder(key), about, machine_load) as live:
+    with tracked_training(training_folder(key), about) as live:
         yield live
         about["numbers"] = {"time/training_s": 2.5}
 

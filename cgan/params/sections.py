@@ -364,7 +364,6 @@ class TrackingParams(Section):
     """What is sent to MLflow."""
 
     experiment: ExperimentName = "cgan"
-    system_metrics: bool = True
 
 
 class Params(Section):

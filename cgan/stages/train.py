@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,10 +86,9 @@ def main() -> None:
     require_writable(GENERATOR, PREVIEWS, LOSSES)
     if not choice.sampler:
         log.info(_announcement(choice.params, images, hardware))
-    measure_load = machine_load if params.tracking.system_metrics else no_load
     with exclusive_training(folder), stop_signals() as signals:
         keep_source(tree)
-        with tracked_training(folder, training, measure_load) as tracker:
+        with tracked_training(folder, training) as tracker:
             log.info("Drawings and curves as they come: `cgan ui`, run %s.", training["run_name"])
             batch_size = choice.params.batch_size
             try:
@@ -145,9 +144,7 @@ def _conclusion(trained: TrainingResult, choice: Choice) -> str:
 
 
 @contextlib.contextmanager
-def tracked_training(
-    folder: Path, training: TrainingRecord, measure_load: Callable[[], Mapping[str, float]]
-) -> Iterator[LiveTracker]:
+def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTracker]:
     """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
     `training`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one. Of a
     training that was interrupted, key, name and begin are those with which it began."""
@@ -166,7 +163,7 @@ def tracked_training(
         training["run_key"] = uuid.uuid4().hex
         training["began_ms"] = time.time_ns() // 1_000_000
         write_json(in_progress, training)
-    with live_run(training, measure_load) as tracker:
+    with live_run(training) as tracker:
         yield tracker
     training["ended_ms"] = max(training["began_ms"], time.time_ns() // 1_000_000)
     training["run_id"] = tracker.run_id
@@ -214,24 +211,6 @@ def exclusive_training(folder: Path) -> Iterator[None]:
                 held.enter_context(locked(lock))
             lock.write_text(str(os.getpid()), encoding="utf-8")
         yield
-
-
-def no_load() -> dict[str, float]:
-    return {}
-
-
-def machine_load() -> dict[str, float]:
-    """The machine's load since the last call, as MLflow's pages know it."""
-    load: dict[str, float] = {}
-    with contextlib.suppress(Exception):  # no GPU, or nothing that asks it
-        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-
-        for kind in (CPUMonitor, GPUMonitor):
-            monitor: Any = kind()  # untyped
-            monitor.collect_metrics()
-            load |= monitor.aggregate_metrics()
-    return {f"system/{name}": value for name, value in load.items()}
 
 
 def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:

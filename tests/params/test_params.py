@@ -108,7 +108,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("train.lr", "1.0e-3", "found '1.0e-3'."),
     ("train.lr", math.nan, "found nan."),
     ("validate.classes", 1, "2, found 1."),
-    ("tracking.system_metrics", 1, "boolean, found 1."),
+    ("gate.promote", 1, "boolean, found 1."),
     ("train", None, "`train`: "),
     ("data.path", "", "`data.path`: "),
     ("data.path", datetime.date(2026, 1, 2), "found datetime.date(2026, 1, 2)"),

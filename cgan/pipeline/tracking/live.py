@@ -6,8 +6,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +27,11 @@ log = logging.getLogger(__name__)
 
 class LiveTracker:
     """A tracker of a training, which waits for MLflow at its end only, and then no longer than PATIENCE_S.
-    `training` is `Run`'s; `machine_load` is measured at each probe."""
+    `training` is `Run`'s."""
 
-    def __init__(
-        self, training: TrainingRecord, machine_load: Callable[[], Mapping[str, float]]
-    ) -> None:
+    def __init__(self, training: TrainingRecord) -> None:
         self.run_id: str | None = None  # once MLflow has given one
-        self._training, self._machine_load = training, machine_load
+        self._training = training
         self._now_ms = int(training["began_ms"])
         self._metrics: SimpleQueue[tuple[dict[str, float], int, int]] = SimpleQueue()
         self._images: SimpleQueue[tuple[str, NDArray[np.uint8], int, int]] = SimpleQueue()
@@ -83,7 +82,7 @@ class LiveTracker:
         while not self._metrics.empty():
             metrics, step, time_ms = self._metrics.get()
             if any(key.startswith("probe/") for key in metrics):
-                metrics |= self._machine_load()
+                metrics |= machine_load()
             points += [(key, value, step, time_ms) for key, value in metrics.items()]
         run.log_metrics(points)
         while not self._images.empty():
@@ -107,12 +106,24 @@ class LiveTracker:
         self._is_loaded.set()
 
 
+def machine_load() -> dict[str, float]:
+    """The machine's load since the last call, as MLflow's pages know it."""
+    load: dict[str, float] = {}
+    with contextlib.suppress(Exception):  # no GPU, or nothing that asks it
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+        for kind in (CPUMonitor, GPUMonitor):
+            monitor: Any = kind()  # untyped
+            monitor.collect_metrics()
+            load |= monitor.aggregate_metrics()
+    return {f"system/{name}": value for name, value in load.items()}
+
+
 @contextlib.contextmanager
-def live_run(
-    training: TrainingRecord, machine_load: Callable[[], Mapping[str, float]]
-) -> Iterator[LiveTracker]:
+def live_run(training: TrainingRecord) -> Iterator[LiveTracker]:
     """The run of a training, from its begin to its end."""
-    live, status, ended_by = LiveTracker(training, machine_load), "FINISHED", ""
+    live, status, ended_by = LiveTracker(training), "FINISHED", ""
     try:
         yield live
     except BaseException as error:
