@@ -40,7 +40,7 @@ from flows.repro import (
     require_prefect,
     run_module,
 )
-from flows.turns import older_night
+from flows.turns import older_nightly_run
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
 # The engine would log a run that returns a Cancelled state as an error. So it returns a Completed one with
@@ -149,7 +149,7 @@ def pipeline(
             starts from the committed ones.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
-    if older := older_night():
+    if older := older_nightly_run():
         return _give_way_to(older)
     with exclusive_folder(log_line):
         try:
@@ -169,7 +169,7 @@ def pipeline(
             outcome = str(judged.name).lower() if judged else "completed"
             _keep_results(context, message, outcome)
         except CganError as error:
-            if older := older_night():
+            if older := older_nightly_run():
                 return _give_way_to(older)
             return Failed(message=str(error))
     name = judged.name if judged else "Completed"

@@ -40,10 +40,10 @@ from flows.supervisor import SOCKET, STATE, running, supervisor
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 SETTINGS = Path(__file__).parents[1] / "deploy/servers.env"
-POOL = "cgan"  # of supervisord.conf and prefect.yaml
+WORK_POOL = "cgan"  # of supervisord.conf and prefect.yaml
 PORTS = {"mlflow": 5000, "prefect": 4200}
 LINE_EVERY_S = 15.0  # while a program starts
-END_S = 60.0  # that a worker may take to end a run, which saves a checkpoint
+MAX_END_S = 60.0  # of a worker whose run saves a checkpoint
 
 
 def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
@@ -158,7 +158,7 @@ def _stop_programs(root: Path) -> str:
     for name, process in _orphans(root):
         children = process.children(recursive=True)
         process.terminate()
-        _, living = psutil.wait_procs([process, *children], timeout=END_S)
+        _, living = psutil.wait_procs([process, *children], timeout=MAX_END_S)
         for each in living:
             with contextlib.suppress(psutil.Error):
                 each.kill()
@@ -199,9 +199,11 @@ def deploy(root: Path) -> Iterator[str]:
 
             # A slow machine's worker may not have made the pool yet, and without it nothing is deployed.
             try:
-                prefect("prefect", "--no-prompt", "work-pool", "inspect", POOL)
+                prefect("prefect", "--no-prompt", "work-pool", "inspect", WORK_POOL)
             except CganError:
-                prefect("prefect", "--no-prompt", "work-pool", "create", POOL, "--type", "process")
+                prefect(
+                    "prefect", "--no-prompt", "work-pool", "create", WORK_POOL, "--type", "process"
+                )
             prefect("flows.automations")
             prefect("prefect", "--no-prompt", "deploy", "--all")
     commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
@@ -222,9 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     try:
         root = require_project()
-        ports = {name: getattr(args, f"{name}_port") for name in PORTS}
-        other = deploy if args.command == "deploy" else down
-        for line in up(root, ports) if args.command == "up" else other(root):
+        if args.command == "up":
+            lines = up(root, {name: getattr(args, f"{name}_port") for name in PORTS})
+        else:
+            lines = deploy(root) if args.command == "deploy" else down(root)
+        for line in lines:
             say(line)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")

@@ -25,7 +25,7 @@ from prefect.states import Completed, Failed
 from cgan.errors import CganError
 from cgan.files import locked
 from cgan.hosts import no_proxy_variables, without_credentials
-from flows.turns import require_turn
+from flows.turns import check_own_run
 
 CHECKPOINT_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
 CHECK_EVERY_S = 60.0  # whether the run may go on
@@ -69,7 +69,7 @@ def repro(context: RunContext, stage: str, force: bool = False) -> State[Any]:
 
 
 def run_module(*module: str, exit_codes: Sequence[int] = (0,)) -> State[Any]:
-    """`python -m MODULE …`, its output in the run's log. Failed where `in_session` or `require_turn`
+    """`python -m MODULE …`, its output in the run's log. Failed where `in_session` or `check_own_run`
     raises."""
     requester = {
         "prefect.flow_run_id": runtime.flow_run.id,
@@ -82,7 +82,7 @@ def run_module(*module: str, exit_codes: Sequence[int] = (0,)) -> State[Any]:
         in_session(
             *module,
             on_line=log_line,
-            check=require_turn,
+            check=check_own_run,
             variables=variables,
             exit_codes=exit_codes,
         )

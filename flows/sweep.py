@@ -81,27 +81,9 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     from optuna.study import MaxTrialsCallback
     from optuna.trial import TrialState
 
-    sweep, better = params.sweep, METRICS[params.sweep.objective].better
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=storage_at(args.storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}"),
-        study_name=_study_name(base, commit, "sweep", params),
-        direction="minimize" if better == "lower" else "maximize",
-        load_if_exists=True,
-    )
-    # With the same seed, a second sweep would repeat the first.
-    # Optuna 4 and 5 have other defaults: set, a seed means the same.
-    study.sampler = optuna.samplers.TPESampler(
-        seed=1 + len(study.trials),
-        n_startup_trials=len(sweep.space) + 2,
-        multivariate=True,
-        constant_liar=True,
-    )
-    if not study.trials:
-        present = flatten(params)
-        study.enqueue_trial(
-            {key: present[key] for key, axis in sweep.space.items() if axis.has(present[key])}
-        )
+    sweep = params.sweep
+    study = _open_study(base, commit, params, args.storage)
     machine_and_folder = f"{os.uname().nodename}:{base}"
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         # One that was abandoned, for only one sweep at a time runs here.
@@ -144,6 +126,33 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
         f"The best, {sweep.objective} {study.best_value:.4g}, is partly luck. Train with it, and test "
         f"whether it is better than {rival}:\n  dvc exp run {best}\n  {command}"
     )
+
+
+def _open_study(base: Path, commit: str, params: Params, storage: str | None) -> Any:
+    """Optuna's study of this code and these params; a new one begins with the present params."""
+    import optuna
+
+    sweep, better = params.sweep, METRICS[params.sweep.objective].better
+    study = optuna.create_study(
+        storage=storage_at(storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}"),
+        study_name=_study_name(base, commit, "sweep", params),
+        direction="minimize" if better == "lower" else "maximize",
+        load_if_exists=True,
+    )
+    # With the same seed, a second sweep would repeat the first.
+    # Optuna 4 and 5 have other defaults: set, a seed means the same.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=1 + len(study.trials),
+        n_startup_trials=len(sweep.space) + 2,
+        multivariate=True,
+        constant_liar=True,
+    )
+    if not study.trials:
+        present = flatten(params)
+        study.enqueue_trial(
+            {key: present[key] for key, axis in sweep.space.items() if axis.has(present[key])}
+        )
+    return study
 
 
 def storage_at(url: str) -> Any:

@@ -25,19 +25,19 @@ from prefect.states import Running
 
 from cgan.errors import CganError
 
-NIGHT = "night"  # a tag of deployments in prefect.yaml: only one of their runs works at a time
-AT_WORK = FlowRunFilterState(
+NIGHT_TAG = "night"  # a tag of deployments in prefect.yaml: only one of their runs works at a time
+WORKING = FlowRunFilterState(
     type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
 )
 
 
-def older_night() -> str:
-    """The name of the run with the tag NIGHT that began before this one and still works; empty where there is
+def older_nightly_run() -> str:
+    """The name of the run with NIGHT_TAG that began before this one and still works; empty where there is
     none, where this run has no such tag, and where the server does not answer."""
-    if NIGHT in runtime.flow_run.tags:
-        nights = FlowRunFilter(tags=FlowRunFilterTags(all_=[NIGHT]), state=AT_WORK)
+    if NIGHT_TAG in runtime.flow_run.tags:
+        nights = FlowRunFilter(tags=FlowRunFilterTags(all_=[NIGHT_TAG]), state=WORKING)
         by_age = FlowRunSort.START_TIME_ASC
-        with _server() as client:
+        with _quick_client() as client:
             this = client.read_flow_run(runtime.flow_run.id)
             # The first may have begun after this one, for the server may have marked this one as Crashed.
             for first in client.read_flow_runs(flow_run_filter=nights, sort=by_age, limit=1):
@@ -46,17 +46,17 @@ def older_night() -> str:
     return ""
 
 
-def require_turn() -> None:
+def check_own_run() -> None:
     """Set this run to Running again if it was marked as Crashed, because its heartbeats did not arrive while
     the server was away. Raises CganError if an older night still works."""
     if not runtime.flow_run.tags:  # of no deployment
         return
-    with _server() as client:
+    with _quick_client() as client:
         flow_run = client.read_flow_run(runtime.flow_run.id)
         if flow_run.state and flow_run.state.is_crashed():
             get_run_logger().warning("Marked as Crashed, but alive: it is Running again.")
             client.set_flow_run_state(flow_run.id, Running(message="It was alive."), force=True)
-    if name := older_night():
+    if name := older_nightly_run():
         raise CganError(f"`{name}` began before and is still running. This one ends.")
 
 
@@ -67,7 +67,7 @@ def _start(run: FlowRun) -> tuple[datetime, str]:
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[SyncPrefectClient]:
+def _quick_client() -> Iterator[SyncPrefectClient]:
     """A client that tries once. Where the server does not answer, or has this run no more, the `with` block
     ends without an error."""
     away = contextlib.suppress(

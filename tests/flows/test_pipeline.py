@@ -483,10 +483,10 @@ def test_a_run_that_is_marked_as_crashed_finds_no_older_one_where_none_or_a_youn
     def night() -> None:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(runtime.flow_run.id, Crashed(), force=True)
-            found.append(turns.older_night())
+            found.append(turns.older_nightly_run())
             younger = client.create_flow_run(pipeline, name="younger", tags=["cgan", "night"])
             client.set_flow_run_state(younger.id, Running(), force=True)
-            found.append(turns.older_night())
+            found.append(turns.older_nightly_run())
             client.set_flow_run_state(younger.id, Crashed(), force=True)
 
     with tags("cgan", "night"):

@@ -96,7 +96,7 @@ def test_the_schedule_is_two_o_clock_utc_in_summer_and_winter() -> None:
 
 
 def test_one_night_at_a_time_and_the_worker_takes_one_more_to_cancel_it() -> None:
-    nights = [name for name, each in DEPLOYMENTS.items() if turns.NIGHT in each["tags"]]
+    nights = [name for name, each in DEPLOYMENTS.items() if turns.NIGHT_TAG in each["tags"]]
     assert nights == ["nightly", "nightly-again"], "one limit for both"
     assert not any("concurrency_limit" in each for each in DEPLOYMENTS.values())
     configuration = RawConfigParser()
