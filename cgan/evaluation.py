@@ -59,8 +59,9 @@ class Metric:
         if interval is None:
             return None
         low, high = interval
-        most = 1.0 if self.is_share else high
-        return (low if self.key == "kid_judge" else max(0.0, low), min(most, high))
+        if self.key != "kid_judge":
+            low = max(0.0, low)
+        return low, min(1.0, high) if self.is_share else high
 
 
 METRICS = {
@@ -274,7 +275,7 @@ class Evaluation:
             ) from None
 
     def as_json(self) -> dict[str, Any]:
-        """What `of_json` reads."""
+        """The form that `of_json` reads."""
         rows = {
             "metrics": {key: _without_defaults(score) for key, score in self.metrics.items()},
             "classes": [_without_defaults(row) for row in self.classes],
@@ -317,7 +318,7 @@ def context_differences(
 
 
 def _without_defaults(row: Any) -> dict[str, Any]:
-    """Its fields by name, except for those that say nothing."""
+    """The fields of a row by name, except for those that say nothing."""
     values = {each.name: getattr(row, each.name) for each in fields(row)}
     return {
         name: value for name, value in values.items() if value is not None and value not in ((), {})

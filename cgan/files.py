@@ -112,7 +112,7 @@ def require_writable(*paths: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a stage left. Raises CganError for a file that is missing, or no object in JSON."""
+    """The object in a JSON file of a stage. Raises CganError for one that is missing, or no object."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):

@@ -35,14 +35,15 @@ def no_proxy_variables(environment: Mapping[str, str]) -> dict[str, str]:
     names = {key.lower() for key, value in environment.items() if value}
     if not names & {"http_proxy", "https_proxy", "all_proxy"}:
         return {}
-    given = [environment.get(key, "") for key in ("no_proxy", "NO_PROXY")]
-    hosts = [host.strip() for host in ",".join(given).split(",") if host.strip()]
-    every = ",".join(dict.fromkeys([*hosts, LOOPBACK, "localhost", "::1"]))
-    return dict.fromkeys(("NO_PROXY", "no_proxy"), every)
+    spellings = ("NO_PROXY", "no_proxy")
+    present = ",".join(environment.get(name, "") for name in reversed(spellings)).split(",")
+    hosts = [host.strip() for host in present if host.strip()]
+    value = ",".join(dict.fromkeys([*hosts, LOOPBACK, "localhost", "::1"]))
+    return dict.fromkeys(spellings, value)
 
 
 def require_free(host: str, port: int, option: str) -> None:
-    """Raises CganError where nobody can listen; `option` chooses another port."""
+    """Raise CganError where nobody can listen; `option` chooses another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()

@@ -84,7 +84,7 @@ class Report:
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def _other_reasons(self) -> list[str]:
-        """Those that the summary does not give already."""
+        """The reasons that the summary does not give already."""
         return [reason for reason in self.reasons if reason not in self.summary]
 
     def write(self, json_path: Path, text_path: Path) -> None:

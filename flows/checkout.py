@@ -96,7 +96,7 @@ def tag_results(name: str) -> None:
 
 
 def environment(project: Path, folder: Path) -> dict[str, str]:
-    """What a process in the checkout and its children need in their environment."""
+    """Variables for a process in the checkout and its children."""
     return {
         CHECKOUT_VARIABLE: str(folder),
         PROJECT_VARIABLE: str(project),

@@ -181,7 +181,7 @@ def _give_way_to(name: str) -> State[Any]:
 
 
 def _keep_results(context: RunContext, message: str, outcome: str) -> None:
-    """For the checkouts of later runs, here and on other machines."""
+    """Keep the results for the checkouts of later runs, here and on other machines."""
     if os.environ.get(CHECKOUT_VARIABLE):  # the next one begins with these results
         write_bytes(home() / DVC_LOCK, DVC_LOCK.read_bytes())
         if outcome != "unchanged":

@@ -75,7 +75,7 @@ def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
 
 
 def settings() -> dict[str, str]:
-    """What deploy/servers.env tells the servers, the worker and its runs."""
+    """The variables of deploy/servers.env, for the servers, the worker and its runs."""
     lines = SETTINGS.read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
@@ -111,7 +111,7 @@ def _start(root: Path, name: str, port: int = 0) -> Iterator[str]:
     while and, a server, answers; yield a line now and then. Raises CganError if it ends."""
     log = root / PRODUCTION / f"{name}.log"
     length = log.stat().st_size if log.is_file() else 0  # of what earlier ones wrote
-    began = shown = time.monotonic()
+    began = last_line_at = time.monotonic()
     with supervisor(root) as rpc:
         # An `up` that was killed may have left a program that is stopping, or one that fails at each restart.
         while (state := rpc.getProcessInfo(name)["statename"]) == "STOPPING":
@@ -124,10 +124,10 @@ def _start(root: Path, name: str, port: int = 0) -> Iterator[str]:
         while info["statename"] in ("STARTING", "RUNNING") and info["pid"] == first["pid"]:
             if info["statename"] == "RUNNING" and (not port or answers(port)):
                 return
-            if time.monotonic() - shown > LINE_EVERY_S:
-                shown = time.monotonic()
+            if time.monotonic() - last_line_at > LINE_EVERY_S:
+                last_line_at = time.monotonic()
                 wanted = f"{site_of(LOOPBACK, port)} answers" if port else "it stays up"
-                yield f"{name:8} waiting until {wanted}, {shown - began:.0f} s; its log: {log}"
+                yield f"{name:8} waiting until {wanted}, {last_line_at - began:.0f} s; its log: {log}"
             time.sleep(0.2)
             info = rpc.getProcessInfo(name)
         with contextlib.suppress(Fault):  # it has ended

@@ -39,7 +39,7 @@ say = partial(print, flush=True)
 
 @dataclass
 class RunContext:
-    """What the tasks of a flow run share. `stages`: the names of all, in order."""
+    """The state that the tasks of a flow run share. `stages`: the names of all, in order."""
 
     stages: Sequence[str]
     refresh: bool = False
@@ -185,7 +185,7 @@ def _lines_of(pipe: int, check: Callable[[], None]) -> Iterator[str]:
 def output_of(
     *command: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> str:
-    """What a command that takes a moment prints. Raises CganError with its error message."""
+    """The output of a command that takes a moment. Raises CganError with its error message."""
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, encoding="utf-8"
     )

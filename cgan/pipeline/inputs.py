@@ -1,4 +1,4 @@
-"""What the stages left in the project: generator, judge and both parts of the data, of one origin."""
+"""The inputs of an evaluation, as the stages left them: generator, judge and data, of one origin."""
 
 from __future__ import annotations
 

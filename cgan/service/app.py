@@ -242,10 +242,10 @@ def draw(
         Literal["png", "json"], Query(description="One picture, or each by itself, in base64.")
     ] = "png",
 ) -> Response:
-    known = [name for name in inspect.signature(draw).parameters if name not in INJECTED]
-    if unknown := request.query_params.keys() - set(known):
+    accepted = [name for name in inspect.signature(draw).parameters if name not in INJECTED]
+    if unknown := request.query_params.keys() - set(accepted):
         raise CganError(
-            f"{listed(sorted(unknown))}: /draw takes {', '.join(known)} alone. docs/service.md"
+            f"{listed(sorted(unknown))}: /draw takes {', '.join(accepted)} alone. docs/service.md"
         )
     labels = served.generator.labels(text)
     drawings = len(labels) * count

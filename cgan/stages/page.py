@@ -42,8 +42,10 @@ def main() -> None:
 
 
 def contents_of(params: Params, cache: Path) -> Contents:
-    """What the stages left. `cache`: a folder for the chart library. Raises CganError for what doesn't
-    belong together."""
+    """The page's contents, from what the stages left. `cache`: a folder for the chart library.
+
+    Raises CganError for what doesn't belong together.
+    """
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
     judge, _ = load_judge(JUDGE)
     data, validation, reference = whole_data(), read_json(VALIDATION), read_json(TRAINING)

@@ -15,25 +15,25 @@ from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:
-    given, report = load_params(), read_json(VALIDATION)
+    params, report = load_params(), read_json(VALIDATION)
     if not isinstance(report, dict) or "source_sha256" not in report:
         raise DataError(
             f"{VALIDATION}: not a report of this version. Make it again: `dvc repro --force validate`."
         )
-    params, data = given.preprocess, load_raw(given.validation)
+    recipe, data = params.preprocess, load_raw(params.validation)
     if data.source_sha256 != report["source_sha256"]:
         raise DataError(
             f"{PICTURES if data.files else CSV}: changed since {VALIDATION} was written. Run `dvc repro`, "
             "which validates it again."
         )
     data = replace(data, notes=())  # the validation report has them
-    parts = split_images(data, params.holdout_fraction, params.seed, params.group)
+    parts = split_images(data, recipe.holdout_fraction, recipe.seed, recipe.group)
     train, holdout, test = parts
     del data  # to write a part takes its memory once more
     for line in holdout.notes:
         log.warning(line)
     with replacing(REAL_SAMPLES) as temporary:
-        contact_sheet(train, params.seed).save(temporary, format="PNG")
+        contact_sheet(train, recipe.seed).save(temporary, format="PNG")
     paths = project.TRAIN_DATA, project.HOLDOUT_DATA, project.TEST_DATA
     for path, part in zip(paths, parts, strict=True):
         save_images(path, part, part=path.stem)

@@ -1,4 +1,4 @@
-"""What the stage download left, for the stages that read it."""
+"""The images that the stage download left, for the stages that read them."""
 
 from dataclasses import replace
 

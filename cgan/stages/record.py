@@ -108,7 +108,7 @@ def remove_checkpoints(training: TrainingRecord) -> None:
 
 
 def send_training(run: Run, steps: int) -> None:
-    """What the training has not sent. The times of its steps are not known: they are spread evenly."""
+    """Send what the training has not sent. The times of its steps are not known: they are spread evenly."""
     began_ms, ended_ms = run.training["began_ms"], run.training["ended_ms"]
 
     def time_of(step: int) -> int:
@@ -124,7 +124,8 @@ def send_training(run: Run, steps: int) -> None:
         for step, values in rows_of(path)
         for name, value in values.items()
     )
-    run.log_metrics((*each, 0, ended_ms) for each in run.training["numbers"].items())
+    numbers = run.training["numbers"].items()
+    run.log_metrics((name, value, 0, ended_ms) for name, value in numbers)
     previews = preview_paths(project.PREVIEWS)
     for step, path in previews.items():
         run.log_image(BY_STEP, np.asarray(Image.open(path)), step, time_of(step))

@@ -144,7 +144,8 @@ def classes_drawn_poorly(generator: Generator, data: Images, limits: GateParams)
 
 
 def objection_to_drawings(digest: str) -> str:
-    """What `cgan evidence` or the gate found against this generator's drawings; empty where nothing is."""
+    """The finding of `cgan evidence` or of the gate against this generator's drawings; empty where there is
+    none."""
     for path, verdict, words in (
         (EVIDENCE, "harm", f"{EVIDENCE_TEXT}: these drawings harm a classifier."),
         (GATE_REPORT, "blocked", f"{GATE_TEXT}: the gate blocked this generator."),

@@ -152,7 +152,7 @@ class Registry:
             self._set_champion(number, why, previous)
 
     def accept_data(self, number: int) -> None:
-        """A person accepts the data of a champion that the gate made: later data are compared with them."""
+        """Accept, as a person, the data of a champion: later data are compared with them."""
         self.tag(number, {DATA_ACCEPTED_IN: str(number)})
 
     def rollback(self, why: str) -> tuple[int, int]:

@@ -56,8 +56,8 @@ def list_() -> None:
     for version in versions:
         state = "rolled back" if ROLLED_BACK in version.tags else version.verdict
         name = version.tags.get(RUN_NAME, version.run_id)
-        own = [alias for alias, number in aliases.items() if number == version.number]
-        typer.echo(f"  {version.number:3}  {', '.join(own) or '-':10}  {state:11}  {name}")
+        of_version = [alias for alias, number in aliases.items() if number == version.number]
+        typer.echo(f"  {version.number:3}  {', '.join(of_version) or '-':10}  {state:11}  {name}")
     typer.echo("\nChampions, the latest first:")
     champions = lineage(versions, aliases.get(CHAMPION))
     for version in reversed(champions):

@@ -123,10 +123,10 @@ def agreement_checks(
     confused = []
     for each in compared:
         if each.loss > MAX_CLASS_AGREEMENT_DROP:
-            others = confusion[each.label].scatter(0, torch.tensor(each.label), 0)
-            share = percent(int(others.max()) / each.images, 0)
+            mistaken = confusion[each.label].scatter(0, torch.tensor(each.label), 0)
+            share = percent(int(mistaken.max()) / each.images, 0)
             confused.append(
-                f"{class_names[int(others.argmax())]} in {share} of the {each.images:,} images labelled "
+                f"{class_names[int(mistaken.argmax())]} in {share} of the {each.images:,} images labelled "
                 f"{class_names[each.label]}"
             )
     return [

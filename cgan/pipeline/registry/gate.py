@@ -119,7 +119,8 @@ def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
 
 
 def _judged_against(champion: int | None, params: Params, files: list[Facts]) -> str:
-    """What a verdict holds for: this champion, and a hash of all else that it depends on."""
+    """A text that is equal as long as a verdict holds: this champion, and a hash of all else that it depends
+    on."""
     depends_on = (
         params.gate.model_dump(exclude={"model", "promote"}),
         params.evaluate.model_dump(),
@@ -175,7 +176,7 @@ def _conclude(report: Report, version: Version, verdict: str) -> None:
 
 
 def shortened(page: str) -> str:
-    """For MLflow's column of 5,000 characters: SQLite takes more, PostgreSQL refuses the update."""
+    """The page, cut for MLflow's column of 5,000 characters: SQLite takes more, PostgreSQL refuses it."""
     if len(page) <= DESCRIPTION_CHARACTERS:
         return page
     rest = f"\n\n… The rest is in {GATE_FOLDER}/{project.GATE_TEXT.name} of its run."

@@ -44,8 +44,11 @@ class GateSetup:
 
 
 def prepare(registry: Registry, champion: Version | None, params: Params) -> GateSetup:
-    """Raises DataError or ModelError for a file that is damaged or of another training, and for a champion
-    that cannot be read, or draws something else than what was trained now."""
+    """Load what the gate needs, and compare today's data with the champion's.
+
+    Raises DataError or ModelError for a file that is damaged or of another training, and for a champion that
+    cannot be read, or draws something else than what was trained now.
+    """
     compute_deterministically()
     inputs = Inputs.load(params.train.device)
     if champion is None:
@@ -115,11 +118,11 @@ def _reference_versions(registry: Registry, champion: Version) -> list[tuple[Ver
     """The versions with whose data today's are compared, each with its name for a sentence: the champion, so
     that data cannot change much in one night; and the version that a person accepted last, so that they
     cannot drift as far over many nights."""
-    found = [(champion, "the champion's")]
-    known = {version.number: version for version in registry.versions()}
-    if champion.data_accepted_in != champion.number and champion.data_accepted_in in known:
-        found.append((known[champion.data_accepted_in], f"version {champion.data_accepted_in}'s"))
-    return found
+    references, accepted = [(champion, "the champion's")], champion.data_accepted_in
+    versions = {version.number: version for version in registry.versions()}
+    if accepted != champion.number and accepted in versions:
+        references.append((versions[accepted], f"version {accepted}'s"))
+    return references
 
 
 def _classes_in_words(model: GenerativeModel, facts: Facts, *, named: bool) -> str:

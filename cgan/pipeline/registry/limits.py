@@ -39,21 +39,21 @@ def estimate_of_real(score: Score) -> Estimate:
 
 
 def score_of_drawings(score: Score) -> ValueAndInterval | None:
-    """A metric; None where it has no value."""
+    """The metric of drawings; None where they have no value."""
     if score.value is None or score.interval is None:
         return None
     return score.value, score.interval
 
 
 def score_of_real(score: Score) -> ValueAndInterval | None:
-    """What real images get."""
+    """The metric of real images; None where they have no value."""
     if score.real is None or score.real_interval is None:
         return None
     return score.real, score.real_interval
 
 
 def excess_over_real(score: Score) -> ValueAndInterval | None:
-    """By how much a metric exceeds what real images get."""
+    """By how much the drawings' metric exceeds that of real images; None where it has no value."""
     if score.value is None:
         return None
     excess = estimate_of_drawings(score) - estimate_of_real(score)
@@ -61,7 +61,7 @@ def excess_over_real(score: Score) -> ValueAndInterval | None:
 
 
 def ratio_to_real(score: Score) -> ValueAndInterval | None:
-    """A metric as a fraction of what real images get."""
+    """The drawings' metric as a fraction of that of real images; None where it has no value."""
     if score.value is None:
         return None
     ratio = estimate_of_drawings(score) / estimate_of_real(score)
@@ -85,7 +85,7 @@ class Limit:
     plus_real: bool = False
 
     def check(self, evaluation: Evaluation, limits: GateParams) -> Check | None:
-        """None where the metric has no value, which `not_measurable` explains."""
+        """The check of an evaluation; None where the metric has no value, as `not_measurable` explains."""
         score = evaluation.score(self.key)
         measured, limit = self.measure(score), getattr(limits, self.param)
         if measured is None:
@@ -143,7 +143,7 @@ LIMITS = (
 
 
 def check_limits(evaluation: Evaluation, limits: GateParams) -> list[Check]:
-    """Those in LIMITS, then those of single classes."""
+    """The checks of LIMITS, then those of single classes."""
     checks = []
     if evaluation.not_measurable:
         unmeasured = Check(

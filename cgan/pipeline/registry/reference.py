@@ -42,7 +42,8 @@ class Reference:
 
     @classmethod
     def load(cls, registry: Registry, version: Version) -> Reference:
-        """Raises ModelError when it is gone, damaged or of an older cgan, or the store cannot give it."""
+        """The reference of a version. Raises ModelError when it is gone, damaged or of an older cgan, or
+        the store cannot give it."""
         address = f"runs:/{version.run_id}/{GATE_FOLDER}"
         advice = f"If the store's files are lost, {CHAMPION_ADVICE}."
         with downloaded(registry, address, advice) as folder:

@@ -23,12 +23,12 @@ IS_TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 
 
 def status(root: Path, console: Console) -> None:
-    """Print it; of a store that cannot be used, why."""
+    """Print data, champion, verdict and training; of a store that cannot be used, why."""
     for source in (_data, _store):
         try:
             for name, words in source(root):
-                shown = Text(f"{name:15}", "bold cyan").append(printable(words))
-                console.print(shown, soft_wrap=True)
+                line = Text(f"{name:15}", "bold cyan").append(printable(words))
+                console.print(line, soft_wrap=True)
         except (CganError, KeyError, TypeError, ValueError) as error:  # a damaged file too
             console.print(f"unknown: {error}", markup=False, soft_wrap=True)
 
@@ -154,9 +154,9 @@ def _start_time(run: Any) -> str:
 
 def _metrics_line(run: Any) -> str:
     """The metrics for which a screen has room; `cgan report` has each in plain words."""
-    shown = [
+    metrics = [
         f"{row.name} {row.shown(value)}"
         for key, row in METRICS.items()
         if row.on_screen and (value := run.data.metrics.get(f"quality/{key}")) is not None
     ]
-    return " · ".join(shown) or "not evaluated yet: `dvc repro` does it"
+    return " · ".join(metrics) or "not evaluated yet: `dvc repro` does it"

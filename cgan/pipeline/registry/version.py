@@ -37,7 +37,7 @@ class Version:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For a report."""
+        """Number, run and digest, for a report."""
         return {
             "version": self.number,
             "run_id": self.run_id,

@@ -60,7 +60,7 @@ def write_card_folder(
 
 
 def _sharing(generator: Generator) -> dict[str, Any]:
-    """What `cgan sharing` found of these weights; empty where it did not look at them."""
+    """The report of `cgan sharing` on these weights; empty where there is none."""
     if SHARING.is_file():
         found: dict[str, Any] = read_json(SHARING)
         if found.get("generator_digest") == generator.facts["digest"]:

@@ -59,7 +59,7 @@ class LiveTracker:
         return self._now_ms
 
     def _send(self) -> None:
-        """What the thread does, from the training's begin to its end."""
+        """Run the thread, from the training's begin to its end."""
         try:
             client = store.open_store(self._uri)
             self._is_loaded.set()

@@ -46,7 +46,7 @@ Point = tuple[str, float, int, int]  # of a metric: name, value, step, time in m
 
 
 class TrainingRecord(TypedDict, total=False):
-    """What models/training.json says of a training: each fact from the moment at which it is known."""
+    """The content of models/training.json: each fact from the moment at which it is known."""
 
     run_key: str
     run_name: str
@@ -63,7 +63,7 @@ class TrainingRecord(TypedDict, total=False):
 
 
 def read_training(path: Path) -> TrainingRecord:
-    """Raises CganError for a file that is missing or damaged."""
+    """The record of a training. Raises CganError for a file that is missing or damaged."""
     return cast("TrainingRecord", read_json(path))
 
 
@@ -96,9 +96,10 @@ class Run:
         """Log params, the tags of `training` and these, and the dataset."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-        known, given = self.mlflow_run.data.params, self.training["params"].items()
+        recorded = self.mlflow_run.data.params
         # MLflow refuses to change a param; one that changes no result may have another value by now.
-        new = [Param(key, str(value)) for key, value in given if key not in known]
+        params = self.training["params"].items()
+        new = [Param(key, str(value)) for key, value in params if key not in recorded]
         self.client.log_batch(self.run_id, params=new)
         self.set_tags(self.training["tags"] | dict(tags))
         # The tag of a failure or a stop, after which the training went on.
@@ -158,8 +159,8 @@ class Run:
         mark = f"{name.rpartition('/')[2]}+step+{step}+"  # MLflow ends the name of each at random
         if not any(mark in path for path in self._pictures):
             scale = max(1, IMAGE_SIDE // max(image.shape[:2]))
-            shown = Image.fromarray(image.repeat(scale, 0).repeat(scale, 1))
-            self.client.log_image(self.run_id, shown, None, name, step, time_ms)
+            enlarged = Image.fromarray(image.repeat(scale, 0).repeat(scale, 1))
+            self.client.log_image(self.run_id, enlarged, None, name, step, time_ms)
 
     def log_files(self, paths: Iterable[Path], folder: str = "") -> None:
         for path in paths:
@@ -200,7 +201,8 @@ def model_of(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
 
 @contextlib.contextmanager
 def open_run(training: TrainingRecord, command: str = "dvc repro") -> Iterator[Run]:
-    """Raises TrackingError where MLflow fails, here or while `command` adds to the run."""
+    """The training's run in MLflow. Raises TrackingError where MLflow fails, here or while `command` adds to
+    the run."""
     uri = store.store_uri(project_root())
     try:
         yield Run(store.open_store(uri), training)

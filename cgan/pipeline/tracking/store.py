@@ -89,8 +89,8 @@ def artifact_root(uri: str, root: Path) -> str:
 
 
 def set_environment(timeout_s: int = TIMEOUT_S) -> None:
-    """The environment, which MLflow reads at each call. Its own client would ask for four minutes: no second
-    try, unless the user wants one."""
+    """Set the environment, which MLflow reads at each call. By MLflow's defaults a client would try for four
+    minutes: here it tries once, unless the user has set another number."""
     os.environ.setdefault(RETRIES_VARIABLE, "0")
     os.environ.setdefault(TIMEOUT_VARIABLE, str(timeout_s))
     for name, value in (MLFLOW_SETTINGS | no_proxy_variables(os.environ)).items():
@@ -151,7 +151,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 
 def require_not_deleted(stage: str, kind: str, name: str, entity_id: str) -> None:
-    """Raises TrackingError for an experiment or a run that was deleted: MLflow keeps it in its trash, and its
+    """Raise TrackingError for an experiment or a run that was deleted: MLflow keeps it in its trash, and its
     name stays taken."""
     if stage != "active":
         message = (
