@@ -92,9 +92,11 @@ def test_drawings_stand_beside_the_real_images_of_their_class(trained: Path) -> 
         rows = np.asarray(sheet)[render.CAPTION_HEIGHT :]
         left, right = np.split(rows, [real.width], axis=1)
         assert np.array_equal(left, np.asarray(real))
-        assert (right[:, : render.BETWEEN] == 255).all()
+        assert (right[:, : render.SEPARATOR_WIDTH] == 255).all()
     network, _ = load_generator(GENERATOR)
-    drawn = right[2 * 50 + 2 :, render.BETWEEN + 2 :]  # enlarged six times, two pixels apart
+    drawn = right[
+        2 * 50 + 2 :, render.SEPARATOR_WIDTH + 2 :
+    ]  # enlarged six times, two pixels apart
     labels = torch.arange(4).repeat_interleave(10)
     images = draw(network, labels, load_params().render.seed)
     assert np.array_equal(drawn[:48:6, :48:6], images[20, 0].numpy())
