@@ -1,4 +1,4 @@
-"""`cgan.fit`: from images to a generator in one call, and what comes of it."""
+"""`cgan.fit`: from images to a generator in one call; and `Run`, its result."""
 
 from __future__ import annotations
 

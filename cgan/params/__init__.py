@@ -1,4 +1,4 @@
-"""What can be set: the sections of params, their defaults and limits, and presets.
+"""The params: their sections with defaults and limits, checks, and presets.
 
-May import: errors and files. Everything else may import it.
+May import: errors, settings, evaluation (the names of metrics). Everything above may import it.
 """

@@ -100,7 +100,7 @@ def open_source(path: Path) -> Iterator[tuple[Path, Album | None]]:
     for a listing with faults.
     """
     if path.is_dir():
-        if album := _classified(Album(path)):
+        if album := _classify(Album(path)):
             yield path, album
             return
         path = _only_file(path)
@@ -115,7 +115,7 @@ def open_source(path: Path) -> Iterator[tuple[Path, Album | None]]:
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
-            album = _classified(Album(path, archive))
+            album = _classify(Album(path, archive))
         elif path.suffix.lower() in TABLES:
             beside = Album(path.parent)
             if REQUIRED_COLUMNS.issubset(beside.columns(path.name)):
@@ -228,7 +228,7 @@ def _reason_by_name(name: str) -> str:
 # --- The class of each picture -------------------------------------------------------------------
 
 
-def _classified(album: Album) -> Album | None:
+def _classify(album: Album) -> Album | None:
     """The album with the class of each picture, by a listing or by folders. None where it holds no pictures
     in folders, or where a CSV of pixels lies in a folder around them."""
     names = [entry.name for entry in album.entries if not entry.reason]

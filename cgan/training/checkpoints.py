@@ -1,6 +1,6 @@
-"""Checkpoints of a training: whole or not there, and the one before where the newest is damaged.
+"""Checkpoints of a training. If the newest is damaged, the one before is loaded.
 
-One atomic file holds everything of one step, so parts of different steps never meet.
+A checkpoint is one file, written atomically, so it is whole and all of one step.
 """
 
 import logging
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Write the checkpoint of a step, and remove all but the newest KEEP."""
     path = folder / f"step-{step:09d}.safetensors"
     save_tensors(path, "checkpoint", tensors, {"step": step})
     for old in _newest_first(folder)[KEEP:]:

@@ -1,4 +1,4 @@
-"""What determines the bytes of a training's result, and a hash of it, under which checkpoints are kept."""
+"""The facts that determine the bytes of a training's result, and their hash, which names its folder."""
 
 import hashlib
 import json

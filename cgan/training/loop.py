@@ -177,9 +177,8 @@ def train(
         if monitor and step in steps_with_probe:
             tracker.log_metrics(probe(state, monitor), step)
 
-    if (
-        state.step == 0
-    ):  # before any record: MLflow compares two runs by the metrics that were logged first
+    if state.step == 0:
+        # Before any record, because MLflow compares two runs by the metrics that were logged first.
         preview_and_probe_if_due()
     with parts_on_threads(state.part_count) as state.map_parts:
         first_step, started_at = state.step, time.perf_counter()

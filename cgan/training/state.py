@@ -52,9 +52,9 @@ def optimizer_weights(optimizer: Optimizer) -> list[Tensor]:
 
 
 class TrainState:
-    """Both networks, both optimizers, the EMA of the generator, and what was recorded so far.
+    """Both networks, both optimizers, the average of the generator, and the records so far.
 
-    `generator_ema` is an exponential moving average of the generator's weights, which is what draws.
+    `generator_ema` has the exponential moving average of the generator's weights. It is the one that draws.
     """
 
     def __init__(self, data: Images, params: TrainParams, hardware: Hardware) -> None:
@@ -82,8 +82,8 @@ class TrainState:
         self.generator_ema: GeneratorNetwork = copy.deepcopy(self.generator).eval()
         self.generator_ema.requires_grad_(False)
         self.params, self.hardware = params, hardware
-        self.generator_optimizer = self._optimizer(self.generator)
-        self.discriminator_optimizer = self._optimizer(self.discriminator)
+        self.generator_optimizer = self._build_optimizer(self.generator)
+        self.discriminator_optimizer = self._build_optimizer(self.discriminator)
         # On CUDA one stream computes a whole batch faster than parts of it.
         self.part_count = p.cpu_parts if device.type == "cpu" else 1
         # Generator and discriminator of each part of a batch; the first part has the networks themselves.
@@ -99,7 +99,7 @@ class TrainState:
         self._generator_tensors = _float_tensors(self.generator)
         self._ema_tensors = _float_tensors(self.generator_ema)
 
-    def _optimizer(self, network: nn.Module) -> Optimizer:
+    def _build_optimizer(self, network: nn.Module) -> Optimizer:
         p, device = self.params, self.hardware.device
         weights = [w for w in network.parameters() if w.requires_grad]
         on_cuda = device.type == "cuda"

@@ -1,4 +1,4 @@
-"""What a training reports while it goes on: metrics and pictures by step."""
+"""The interface to which a training reports metrics and pictures while it runs."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# Names of pictures. MLflow sorts its panels by name, and these come first.
+# Names of pictures, with which they come first in MLflow: it sorts its panels by name.
 FIRST_LOOK = "A first look"
 AT_THE_END, BY_STEP = f"{FIRST_LOOK}/at the end", f"{FIRST_LOOK}/by step"
 

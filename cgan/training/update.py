@@ -38,14 +38,21 @@ def train_step(state: TrainState, feed: Feed) -> None:
 
 
 def split_batch(state: TrainState, batch: Batch, with_r1: bool) -> list[BatchPart]:
-    """A batch → its parts, each with networks that share the weights."""
+    """The parts of a batch, each with networks that share the weights."""
     parts = []
-    batches = batch.split(state.part_count)
-    for (generator, discriminator), part in zip(state.part_networks, batches, strict=True):
-        part.real.requires_grad_(with_r1)  # R1 is a gradient at the reals
-        parts.append(
-            BatchPart(generator, discriminator, state.hardware, state.params, part, with_r1)
+    small_batches = batch.split(state.part_count)
+    for networks, small_batch in zip(state.part_networks, small_batches, strict=True):
+        generator, discriminator = networks
+        small_batch.real.requires_grad_(with_r1)  # R1 is a gradient at the reals
+        part = BatchPart(
+            generator=generator,
+            discriminator=discriminator,
+            hardware=state.hardware,
+            params=state.params,
+            batch=small_batch,
+            with_r1=with_r1,
         )
+        parts.append(part)
     return parts
 
 
@@ -65,7 +72,7 @@ class BatchPart:
     # For `stats`: the logits that the discriminator gave in this step, float32 [B], without a graph.
     real_logits: Tensor = field(init=False)
     fake_logits: Tensor = field(init=False)
-    # Those of the fakes in the generator's loss: after the discriminator's update, except in one pass.
+    # Those in the generator's loss: of fakes, and after the discriminator's update, except in one pass.
     generator_logits: Tensor = field(init=False)
 
     @cached_property
