@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
     folder = tmp_path_factory.mktemp("sampled")
     with settled(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimates, "REPLICATES", 20)
-        patch.setattr(drawn_facts, "DRAWN_S", 3.0)
+        patch.setattr(drawn_facts, "MAX_DRAWING_S", 3.0)
         shutil.copy(empty_store, folder / "mlflow.db")
         write_params(folder, **TINY)
         validated = {**UNEVEN["validate"], "channels": 3}

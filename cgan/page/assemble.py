@@ -13,16 +13,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cgan.drawing.class_names import names_in
 from cgan.drawing.generator import ANSWER_S
-from cgan.page.weights import packed
+from cgan.page.weights import pack_generator
 from cgan.project import PACKAGE
 from cgan.text import percent
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
 
-FOLDER = PACKAGE / "page"
+PAGE_FOLDER = PACKAGE / "page"  # of templates, scripts and styles
 # In the order in which they are evaluated: a file imports only from those before it.
-PLAY = (
+PLAY_SCRIPTS = (
     "page_data.js",
     "play_text.js",
     "generator.js",
@@ -31,10 +31,10 @@ PLAY = (
     "play_latents.js",
     "play.js",
 )
-GALLERY = ("page_data.js", "play_text.js", "gallery.js")
-ASK = ("ask.js",)
-EVIDENCE = ("previews.js", "charts.js")
-WRITTEN_OUT = 20  # classes, at most, that an example has
+GALLERY_SCRIPTS = ("page_data.js", "play_text.js", "gallery.js")
+ASK_SCRIPTS = ("ask.js",)
+EVIDENCE_SCRIPTS = ("previews.js", "charts.js")
+MAX_EXAMPLE_CLASSES = 20
 
 
 def play_page(generator: Generator, quality: str, named: str, seed: int = 0) -> str:
@@ -44,10 +44,10 @@ def play_page(generator: Generator, quality: str, named: str, seed: int = 0) -> 
     shown = {"quality": quality, "named": named, "query": query}
     data = play_data(generator, seed)
     if runs_in_page(generator):
-        return document("play_page.html", PLAY, data, **shown)
+        return document("play_page.html", PLAY_SCRIPTS, data, **shown)
     names, most = generator.class_names, generator.most_in(ANSWER_S)
     limits = {"names": names, "caution": generator.caution, "most": most}
-    return document("ask_page.html", ASK, data, **shown, **limits)
+    return document("ask_page.html", ASK_SCRIPTS, data, **shown, **limits)
 
 
 def runs_in_page(generator: Generator) -> bool:
@@ -56,11 +56,11 @@ def runs_in_page(generator: Generator) -> bool:
 
 
 def play_data(generator: Generator, seed: int) -> dict[str, Any]:
-    """What the scripts know of the generator. `seed`: of the first picture."""
+    """The facts of the generator that the scripts read. `seed`: of the first picture."""
     return {
         "architecture": generator.architecture,
         "class_names": names_in(generator.facts, generator.classes),
-        **(packed(generator) if runs_in_page(generator) else {}),
+        **(pack_generator(generator) if runs_in_page(generator) else {}),
         "examples": examples(generator),
         "seed": seed,
     }
@@ -70,24 +70,25 @@ def examples(generator: Generator) -> list[str]:
     """Texts to draw; the page opens with the first."""
     names = generator.class_names
     digits = names == [str(label) for label in range(min(10, len(names)))]
-    written = ("" if digits else ", ").join
-    texts = [written(names[:4]), written(names[:WRITTEN_OUT]), written(names[-4:][::-1])]
+    separator = "" if digits else ", "
+    first, many, last = names[:4], names[:MAX_EXAMPLE_CLASSES], names[-4:][::-1]
+    texts = [separator.join(some) for some in (first, many, last)]
     if digits and len(names) == 10:
         texts = ["2024", "31415926", "0123456789"]
     return list(dict.fromkeys(texts))
 
 
 def document(template: str, scripts: Iterable[str], data: Mapping[str, Any], **shown: Any) -> str:
-    """The file. The scripts read `data` as JSON, the template shows `shown`. Whatever stands in both is text,
-    neither markup nor script."""
+    """The text of a page. The scripts read `data` as JSON, the template shows `shown`. Strings in
+    both are text, neither markup nor script."""
     page = _environment().get_template(template)
-    text = page.render(finite(shown), data=finite(data), script=joined(scripts))
+    text = page.render(finite(shown), data=finite(data), script=join_modules(scripts))
     return text.encode(errors="replace").decode()  # half a character: UTF-8 has none
 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader(PAGE_FOLDER),
         autoescape=True,
         extensions=["jinja2.ext.do"],
         trim_blocks=True,
@@ -95,11 +96,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"number": number, "percent": percent}
+    environment.filters |= {"number": format_number, "percent": percent}
     return environment
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Three significant digits and no exponent, whole numbers whole; – for none."""
     if value is None:
         return "–"
@@ -109,7 +110,7 @@ def number(value: float | None) -> str:
 
 
 def finite(data: Any) -> Any:
-    """The same, with None for numbers that JSON cannot hold, NaN and infinities; dataclasses as mappings."""
+    """The data with None for numbers that JSON cannot hold, NaN and infinities; dataclasses as mappings."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if is_dataclass(data):
@@ -119,7 +120,7 @@ def finite(data: Any) -> Any:
     return [finite(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
-def joined(scripts: Iterable[str]) -> str:
-    """Modules → one: they share a scope, so imports between them fall away."""
-    text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in scripts)
+def join_modules(scripts: Iterable[str]) -> str:
+    """The text of several modules as one: they share a scope, so imports between them fall away."""
+    text = "\n".join((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in scripts)
     return re.sub(r"^(import [^;]*;\n|export )", "", text, flags=re.MULTILINE)

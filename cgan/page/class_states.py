@@ -10,13 +10,17 @@ from cgan.params.sections import GateParams
 from cgan.quality.intervals import falls_short, proportion_interval
 
 GOOD, DOUBTFUL, POOR = "good", "doubtful", "poor"
-FEW_HELD_OUT = 20  # images: below, the accuracy of real images is known to ± 10 points or worse
-FEW_IMAGES, RARE = 50, 0.5  # images of a class; as a part of what the median class has
-LESS_DIVERSE = 0.9  # than real images
-# By how much a distance exceeds that of real images, as a fraction of their variance (`excess_by_class`).
-UNLIKE, VERY_UNLIKE = 0.1, 0.3
+MIN_HELD_OUT = (
+    20  # images of a class: below, the accuracy of real ones is known to ± 10 points or worse
+)
+# A class has few images below this number, and below this fraction of what the median class has.
+MIN_IMAGES, MIN_IMAGES_OF_MEDIAN = 50, 0.5
+MIN_DIVERSITY = 0.9  # as a fraction of real images': below, for certain, a class is doubtful
+# By how much a distance exceeds that of real images, as a fraction of their variance (`excess_interval`):
+# limits of a doubtful and of a poor class (docs/log.md, 2026-11-30, "diversity of a class").
+DOUBTFUL_EXCESS, POOR_EXCESS = 0.1, 0.3
 
-# After the names of the classes; params of the training are called as in params.yaml. What is advised was
+# Advice, which follows the names of the classes; params of the training are called as in params.yaml. It was
 # tried; the log has it under the day that is named.
 NOT_MEASURABLE = (  # 2026-11-29, unequal classes
     "the judge does not know real images well enough to judge drawings. Add images, larger ones if these "
@@ -56,7 +60,7 @@ SAMPLED_LEGIBLE = (
 )
 SAMPLED_VARIED = "the drawings repeat themselves. Lower `train.score_window_scale`, or add images."
 HOLD_OUT_MORE = (  # 2026-11-29, like is compared with like
-    f"fewer than {FEW_HELD_OUT} images are held out, so the numbers say little. Hold out more of them, or "
+    f"fewer than {MIN_HELD_OUT} images are held out, so the numbers say little. Hold out more of them, or "
     "add images."
 )
 NOT_DRAWN = "too few drawings were judged. Evaluate with more of them."
@@ -75,35 +79,36 @@ def add_states(
     legible, varied = (LEGIBLE, VARIED) if trained else (SAMPLED_LEGIBLE, SAMPLED_VARIED)
     unlike = LONGER if trained else SAMPLED_UNLIKE
     counts = [facts["images"] for facts in classes]
-    few = 0 if None in counts else max(FEW_IMAGES, RARE * statistics.median(counts))
-    weak = judge_accuracy is not None and judge_accuracy < limits.min_judge_accuracy
+    is_counted = None not in counts
+    fewest = max(MIN_IMAGES, MIN_IMAGES_OF_MEDIAN * statistics.median(counts)) if is_counted else 0
+    weak_judge = judge_accuracy is not None and judge_accuracy < limits.min_judge_accuracy
     right, asked = (torch.tensor([facts[key] for facts in classes]) for key in ("right", "asked"))
     short = falls_short(right, asked, limits.min_worst_class_accuracy).tolist()
-    for facts, wrong_beyond_chance in zip(classes, short, strict=True):
-        low, high, judge = (facts[key] for key in ("low", "high", "judge"))
-        least, most = facts["diversity_interval"] or (1.0, 1.0)
-        excess = (facts["excess_interval"] or (0.0, 0.0))[0]
-        rare = bool(few) and facts["images"] < few
+    for facts, is_short in zip(classes, short, strict=True):
+        low, high, real = (facts[key] for key in ("low", "high", "judge"))
+        diversity_low, diversity_high = facts["diversity_interval"] or (1.0, 1.0)
+        excess, _ = facts["excess_interval"] or (0.0, 0.0)  # the end that is certain
         judged = low is not None
-        wrong = judged and wrong_beyond_chance
-        alike = least < limits.min_worst_class_diversity
-        clearly_less = (
-            judged and judge is not None and high < proportion_interval(judge, facts["heldout"])[0]
+        rare = is_counted and facts["images"] < fewest
+        wrong = judged and is_short
+        alike = diversity_low < limits.min_worst_class_diversity
+        behind_real = (
+            judged and real is not None and high < proportion_interval(real, facts["heldout"])[0]
         )
-        misread = (judge or 0) < limits.min_worst_class_accuracy and not clearly_less
+        real_is_misread = (real or 0) < limits.min_worst_class_accuracy and not behind_real
         rules = (
             (DOUBTFUL, not measurable, NOT_MEASURABLE),
-            (POOR, wrong and misread and not weak, JUDGE_FAILS),
-            (POOR, rare and (wrong or alike or excess > VERY_UNLIKE), MORE_IMAGES),
-            (POOR, excess > VERY_UNLIKE, unlike),
-            (POOR, wrong and not misread, legible),
+            (POOR, wrong and real_is_misread and not weak_judge, JUDGE_FAILS),
+            (POOR, rare and (wrong or alike or excess > POOR_EXCESS), MORE_IMAGES),
+            (POOR, excess > POOR_EXCESS, unlike),
+            (POOR, wrong and not real_is_misread, legible),
             (POOR, alike, varied),
-            (DOUBTFUL, excess > UNLIKE, unlike),
+            (DOUBTFUL, excess > DOUBTFUL_EXCESS, unlike),
             (DOUBTFUL, wrong, WEAK_JUDGE),
-            (DOUBTFUL, clearly_less, legible),
-            (DOUBTFUL, most < LESS_DIVERSE, varied),
-            (DOUBTFUL, facts["heldout"] < FEW_HELD_OUT, HOLD_OUT_MORE),
+            (DOUBTFUL, behind_real, legible),
+            (DOUBTFUL, diversity_high < MIN_DIVERSITY, varied),
+            (DOUBTFUL, facts["heldout"] < MIN_HELD_OUT, HOLD_OUT_MORE),
             (DOUBTFUL, not judged, NOT_DRAWN),
         )
-        applying = ((state, advice) for state, applies, advice in rules if applies)
-        facts["state"], facts["advice"] = next(applying, (GOOD, ""))
+        matches = ((state, advice) for state, applies, advice in rules if applies)
+        facts["state"], facts["advice"] = next(matches, (GOOD, ""))

@@ -1,10 +1,9 @@
-"""What a page shows of the data: counts, and labels that look wrong."""
+"""Facts of the data for a page: counts, and labels that look wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from cgan.project import DATA_SOURCE, HOLDOUT_DATA, TRAIN_DATA
 from cgan.quality.judge import Judge, predict
 from cgan.quality.label_errors import Suspects, doubtful_labels
 
-SIDE = 64  # pixels, at most, of an image in the page
-SHOWN = 48  # suspects
-VALUES = 60_000_000  # pixels that the judge looks at
+MAX_IMAGE_SIDE = 64  # pixels, of an image in the page
+MAX_SUSPECTS = 48
+MAX_JUDGED_PIXELS = 60_000_000  # in which labels that look wrong are looked for
 
 
 def whole_data(test: Images | None = None) -> Images:
@@ -32,21 +31,21 @@ def whole_data(test: Images | None = None) -> Images:
     parts = [load_images(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
     lines = np.concatenate([part.lines for part in parts])
     order = lines.argsort()
-    rows = np.empty_like(order)  # where each image of the parts goes
-    rows[order] = np.arange(len(order))
-    rows_of_parts = np.split(rows, [len(parts[0])])
+    whole_rows = np.empty_like(order)  # where each image of the parts goes
+    whole_rows[order] = np.arange(len(order))
+    rows_of_parts = np.split(whole_rows, [len(parts[0])])
 
     def ordered(name: str) -> NDArray[Any]:
-        """Without holding all twice, as joining and then sorting would."""
+        """An array of both parts in order, without holding all twice as joining and then sorting would."""
         pieces = [getattr(part, name) for part in parts]
         whole: NDArray[Any] = np.empty((len(lines), *pieces[0].shape[1:]), pieces[0].dtype)
-        for at, piece in zip(rows_of_parts, pieces, strict=True):
-            whole[at] = piece
+        for rows, piece in zip(rows_of_parts, pieces, strict=True):
+            whole[rows] = piece
         return whole
 
     source = read_json(DATA_SOURCE) if DATA_SOURCE.is_file() else {}
-    same = source.get("sha256") == parts[0].source_sha256  # else it was replaced since then
-    files = source.get("files", []) if same else []
+    is_current = source.get("sha256") == parts[0].source_sha256  # else it was replaced since then
+    files = source.get("files", []) if is_current else []
     whole = replace(
         parts[0],
         pixels=ordered("pixels"),
@@ -54,18 +53,20 @@ def whole_data(test: Images | None = None) -> Images:
         groups=None if parts[0].groups is None else ordered("groups"),
         splits=(np.repeat([0, 1], [len(part) for part in parts]).astype(np.uint8))[order],
         lines=lines[order],
-        # Those of a test set are in neither part.
+        # The list has the files of a test set, too.
         files=[files[line - 1] for line in lines[order]] if files else [],
         notes=parts[1].notes,
     )
-    return _joined(whole, test) if test else whole
+    return _with_test_set(whole, test) if test else whole
 
 
-def _joined(whole: Images, test: Images) -> Images:
-    """Without files: the test set's have other numbers."""
+def _with_test_set(whole: Images, test: Images) -> Images:
+    """Both, without the names of files: the test set's have other numbers."""
+    names = ["pixels", "labels", "lines"]
+    if whole.groups is not None:
+        names.append("groups")
     arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in (whole, test)])
-        for name in ("pixels", "labels", "lines", *(("groups",) * (whole.groups is not None)))
+        name: np.concatenate([getattr(part, name) for part in (whole, test)]) for name in names
     }
     splits = np.concatenate([whole.splits, np.full(len(test), SPLITS.index("test"), np.uint8)])
     return replace(whole, **arrays, splits=splits, files=[])
@@ -77,13 +78,15 @@ def rows_of(data: Images, split: str) -> NDArray[np.int64]:
     return np.flatnonzero(data.splits == SPLITS.index(split))
 
 
-def place(data: Images, row: int) -> dict[str, Any]:
-    """A row, counted from 1 as `cgan validate` does; of a project, its line in the CSV or its picture's file,
-    too."""
-    where: dict[str, Any] = {"row": int(row) + 1}
+def place_facts(data: Images, row: int) -> dict[str, Any]:
+    """Where an image stands: its row, counted from 1 as `cgan validate` does; of a project, its line in the
+    CSV or its picture's file, too."""
+    facts: dict[str, Any] = {"row": int(row) + 1}
     if data.source_sha256:
-        where["line"] = int(data.lines[row])
-    return where | ({"file": data.files[row]} if data.files else {})
+        facts["line"] = int(data.lines[row])
+    if data.files:
+        facts["file"] = data.files[row]
+    return facts
 
 
 def data_facts(
@@ -93,8 +96,8 @@ def data_facts(
     notes: Sequence[str] = (),
     tested: int = 0,
 ) -> dict[str, Any]:
-    """`warnings`, `notes`: of the stage validate; `tested`: images of the test set. Without a judge no label
-    is doubted."""
+    """Counts and shape of the data, and its doubtful labels. `warnings`, `notes`: of the stage validate;
+    `tested`: images of the test set. Without a judge no label is doubted."""
     return {
         "rows": len(data),
         "training": len(rows_of(data, "train")),
@@ -109,30 +112,36 @@ def data_facts(
 
 def _suspects(data: Images, judge: Judge) -> dict[str, Any]:
     """Rows whose label the judge doubts. It has seen the labels of the training part, and learnt some."""
-    room = max(1, VALUES // data.pixels[0].size)
-    # A CSV can be sorted by class: what is looked at comes from everywhere, held-out rows first.
+    most = max(1, MAX_JUDGED_PIXELS // data.pixels[0].size)
+    # A CSV can be sorted by class: the judge looks at rows from everywhere, held-out ones first.
     random = np.random.default_rng(0)
-    order = [random.permutation(part) for part in map(partial(rows_of, data), ("val", "train"))]
-    looked = np.sort(np.concatenate(order)[:room])
+    order = [random.permutation(rows_of(data, split)) for split in ("val", "train")]
+    judged = np.sort(np.concatenate(order)[:most])
     probabilities = (
-        predict(judge, data.tensors.pixels[looked]).logits.double().softmax(dim=1).numpy()
+        predict(judge, data.tensors.pixels[judged]).logits.double().softmax(dim=1).numpy()
     )
-    groups = None if data.groups is None else data.groups[looked]
-    suspects = doubtful_labels(probabilities, data.labels[looked], groups=groups)
-    shown = suspects_facts(suspects.first(SHOWN), looked, data)
-    return {"count": len(suspects), "looked_at": len(looked), "rows": shown}
+    groups = None if data.groups is None else data.groups[judged]
+    suspects = doubtful_labels(probabilities, data.labels[judged], groups=groups)
+    shown = suspects_facts(suspects.first(MAX_SUSPECTS), judged, data)
+    return {"count": len(suspects), "looked_at": len(judged), "rows": shown}
 
 
 def suspects_facts(
-    suspects: Suspects, looked: NDArray[np.int64], data: Images
+    suspects: Suspects, judged: NDArray[np.int64], data: Images
 ) -> list[dict[str, Any]]:
-    """For each suspect its place, label and picture. `looked`: the rows that `suspects` counts."""
-    at = looked[suspects.rows]
-    heldout = np.isin(at, rows_of(data, "val"))
-    columns = zip(at, suspects.suggested, suspects.confidence, heldout, strict=True)
+    """For each suspect its place, label and picture. `judged`: the rows of `data` that were looked at, which
+    `suspects` counts."""
+    rows = judged[suspects.rows]
+    is_heldout = np.isin(rows, rows_of(data, "val"))
+    columns = zip(rows, suspects.suggested, suspects.confidence, is_heldout, strict=True)
     return [
-        place(data, i)
-        | {"label": int(data.labels[i]), "src": tile(data.tensors.pixels[i], SIDE)}
-        | {"suggested": int(suggested), "confidence": float(confidence), "heldout": bool(part)}
-        for i, suggested, confidence, part in columns
+        {
+            **place_facts(data, row),
+            "label": int(data.labels[row]),
+            "src": tile(data.tensors.pixels[row], MAX_IMAGE_SIDE),
+            "suggested": int(suggested),
+            "confidence": float(confidence),
+            "heldout": bool(heldout),
+        }
+        for row, suggested, confidence, heldout in columns
     ]

@@ -1,4 +1,4 @@
-"""What a page shows of the drawings: some at random, the worst, and the training images nearest to each."""
+"""Facts of the drawings for a page: some at random, the worst, and the training images nearest to each."""
 
 import math
 from typing import Any
@@ -8,21 +8,23 @@ from torch import Tensor
 
 from cgan.images import Images
 from cgan.model.generative import GenerativeModel
-from cgan.page.data_facts import place, rows_of
+from cgan.page.data_facts import place_facts, rows_of
 from cgan.page.tiles import photograph, tile
 from cgan.quality.judge import Judge, predict
 from cgan.quality.likeness import nearest
 
-DRAWINGS = 1000
-SHOWN = 16
-CARDS, ON_A_CARD, CARD_SIDE = 30, 4, 56  # classes, drawings; pixels at most
-LOOKED_AT = 2000  # training images, for the first picture
-SEEDS = 20  # that are tried for the page's first picture
-NEIGHBOURS = 3
-SIDE = 96  # pixels, at most, of an image in the page
-VALUES = 20_000_000  # that are drawn: fewer drawings of large images
-DRAWN_S = 30.0  # of a core, at most, that the drawings take
-GALLERY, GALLERY_SIDE = 300, 64  # drawings, of a generator that no browser runs; pixels at most
+# Of the drawings of a page: how many, and limits of their pixels and of the seconds of a core that they take.
+MAX_DRAWINGS, MAX_DRAWN_PIXELS, MAX_DRAWING_S = 1000, 20_000_000, 30.0
+SHOWN_DRAWINGS = 16  # of the random ones, and of the worst
+NEIGHBOURS_SHOWN = 3  # training images beside each of them
+MAX_IMAGE_SIDE = 96  # pixels, of an image in the page
+MAX_CARDS, DRAWINGS_PER_CARD = 30, 4  # a card shows a class
+MAX_CARD_SIDE = 56  # pixels
+# Of a generator that no browser runs, drawings are shown: how many, and pixels of a side.
+MAX_GALLERY_DRAWINGS, MAX_GALLERY_SIDE = 300, 64
+# For the first picture: how many seeds are tried, and training images that their drawings are compared with.
+SEEDS_TRIED, MAX_SEED_IMAGES = 20, 2000
+NEAREST_IMAGES = 5  # whose mean distance says how good a drawing of the first picture is
 
 
 def drawn_facts(
@@ -33,22 +35,26 @@ def drawn_facts(
     data: Images | None = None,
     judge: Judge | None = None,
 ) -> dict[str, Any]:
-    """`first`: labels of the page's first picture, for which a good seed is looked for. `cards`: labels whose
-    first drawings are shown. Without data or judge none are set beside training images."""
+    """Drawings of a generator, as a page shows them. `first`: labels of the page's first picture, for which a
+    good seed is looked for. `cards`: labels whose first drawings are shown. Without data or judge none are
+    set beside training images."""
     classes, count, seconds = model.classes, drawings_shown(model), model.seconds_per_drawing
-    asked = torch.arange(count) % classes
+    drawn_labels = torch.arange(count) % classes
     if classes > count:  # more classes than drawings: some of the classes, at random
-        asked = torch.randperm(classes, generator=_random(seed))[:count]
-    drawn = model.draw(asked, seed)
+        drawn_labels = torch.randperm(classes, generator=_random(seed))[:count]
+    drawn = model.draw(drawn_labels, seed)
     facts = {
         "drawings": count,
         "seed": seed,
         "first_seed": 0,
-        "gallery": gallery(drawn, asked) if seconds else [],
+        "gallery": gallery(drawn, drawn_labels) if seconds else [],
         "random": [],
         "worst": [],
         "by_class": {
-            label: [tile(image, CARD_SIDE) for image in drawn[asked == label][:ON_A_CARD]]
+            label: [
+                tile(image, MAX_CARD_SIDE)
+                for image in drawn[drawn_labels == label][:DRAWINGS_PER_CARD]
+            ]
             for label in cards
         },
     }
@@ -56,70 +62,81 @@ def drawn_facts(
         return facts
     (images, labels, _), training = data.tensors, torch.from_numpy(rows_of(data, "train"))
     probabilities = predict(judge, drawn).logits.double().softmax(dim=1)
-    of_asked = probabilities[torch.arange(count), asked]
+    certainty = probabilities[torch.arange(count), drawn_labels]  # that a drawing shows its class
     predicted = probabilities.argmax(dim=1)
     # Only training images are shown beside drawings: here a held-out one is of no class.
     train_labels = torch.full_like(labels, -1)
     train_labels[training] = labels[training]
 
-    def beside(picked: Tensor) -> list[dict[str, Any]]:
-        neighbours = nearest(drawn[picked], asked[picked], images, train_labels, NEIGHBOURS)
+    def neighbour_facts(row: int, distance: float) -> dict[str, Any]:
+        return {
+            "src": tile(images[row], MAX_IMAGE_SIDE),
+            "label": int(labels[row]),
+            **place_facts(data, row),
+            "distance": distance,
+        }
+
+    def beside_training(picked: Tensor) -> list[dict[str, Any]]:
+        distances, rows = nearest(
+            drawn[picked], drawn_labels[picked], images, train_labels, NEIGHBOURS_SHOWN
+        )
         return [
             {
-                "src": tile(drawn[n], SIDE),
-                "asked": int(asked[n]),
+                "src": tile(drawn[n], MAX_IMAGE_SIDE),
+                "asked": int(drawn_labels[n]),
                 "seen": int(predicted[n]),
-                "probability": float(of_asked[n]),
+                "probability": float(certainty[n]),
                 "near": [
-                    {
-                        "src": tile(images[i], SIDE),
-                        "label": int(labels[i]),
-                        **place(data, i),
-                        "distance": distance,
-                    }
-                    for distance, i in zip(far.tolist(), places.tolist(), strict=True)
-                    if i >= 0
+                    neighbour_facts(row, distance)
+                    for row, distance in zip(rows_of_n, distances_of_n, strict=True)
+                    if row >= 0
                 ],
             }
-            for n, far, places in zip(picked.tolist(), *neighbours, strict=True)
+            for n, rows_of_n, distances_of_n in zip(
+                picked.tolist(), rows.tolist(), distances.tolist(), strict=True
+            )
         ]
 
-    some = training[torch.randperm(len(training), generator=_random(seed))[:LOOKED_AT]]
+    some = training[torch.randperm(len(training), generator=_random(seed))[:MAX_SEED_IMAGES]]
     if not seconds:
         facts["first_seed"] = good_seed(model, judge, first, images[some], labels[some])
-    facts["random"] = beside(torch.randperm(count, generator=_random(seed + 1))[:SHOWN])
-    facts["worst"] = beside(of_asked.argsort(stable=True)[:SHOWN])
+    order = torch.randperm(count, generator=_random(seed + 1))
+    facts["random"] = beside_training(order[:SHOWN_DRAWINGS])
+    facts["worst"] = beside_training(certainty.argsort(stable=True)[:SHOWN_DRAWINGS])
     return facts
 
 
 def drawings_shown(model: GenerativeModel) -> int:
     """How many are drawn for a page."""
-    count = min(DRAWINGS, VALUES // math.prod(model.shape))
-    if model.seconds_per_drawing:
-        count = min(count, GALLERY, int(DRAWN_S / model.seconds_per_drawing))
-    return max(SHOWN, count)
+    count = min(MAX_DRAWINGS, MAX_DRAWN_PIXELS // math.prod(model.shape))
+    if seconds := model.seconds_per_drawing:
+        count = min(count, MAX_GALLERY_DRAWINGS, int(MAX_DRAWING_S / seconds))
+    return max(SHOWN_DRAWINGS, count)
 
 
-def gallery(drawn: Tensor, asked: Tensor) -> list[dict[str, Any]]:
+def gallery(drawn: Tensor, labels: Tensor) -> list[dict[str, Any]]:
     """The first drawings of all classes, class by class."""
-    some = asked[:GALLERY].argsort(stable=True)
+    order = labels[:MAX_GALLERY_DRAWINGS].argsort(stable=True)
     return [
-        {"src": photograph(drawn[n], GALLERY_SIDE), "label": int(asked[n])} for n in some.tolist()
+        {"src": photograph(drawn[row], MAX_GALLERY_SIDE), "label": int(labels[row])}
+        for row in order.tolist()
     ]
 
 
 def good_seed(
     model: GenerativeModel, judge: Judge, wanted: list[int], images: Tensor, labels: Tensor
 ) -> int:
-    """The one of the first seeds whose drawings of these labels look most like images of their classes."""
-    asked = torch.tensor(wanted).repeat(SEEDS)
-    tried = torch.cat([model.draw(torch.tensor(wanted), seed) for seed in range(SEEDS)])
-    far = torch.cdist(
-        predict(judge, tried).features.float(), predict(judge, images).features.float()
+    """The one of the first seeds whose worst drawing of the labels `wanted` is nearest to images of its
+    class, in the judge's features."""
+    drawings = torch.cat([model.draw(torch.tensor(wanted), seed) for seed in range(SEEDS_TRIED)])
+    drawn_labels = torch.tensor(wanted).repeat(SEEDS_TRIED)
+    distances = torch.cdist(
+        predict(judge, drawings).features.float(), predict(judge, images).features.float()
     )
-    far[asked[:, None] != labels] = torch.inf
-    nearest_few = far.topk(min(5, len(images)), largest=False).values.mean(dim=1)
-    return int(nearest_few.view(SEEDS, -1).max(dim=1).values.argmin())
+    distances[drawn_labels[:, None] != labels] = torch.inf
+    nearest_few = distances.topk(min(NEAREST_IMAGES, len(images)), largest=False).values
+    by_seed = nearest_few.mean(dim=1).view(SEEDS_TRIED, -1)
+    return int(by_seed.max(dim=1).values.argmin())
 
 
 def _random(seed: int) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""What a page shows of the run: curves, metrics, classes, params, and where all of it comes from."""
+"""Facts of the run for a page: curves, metrics, classes, params, and where all of it comes from."""
 
 import math
 from collections.abc import Sequence
@@ -8,21 +8,22 @@ from cgan.evaluation import Evaluation
 from cgan.params.presets import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
 
-POINTS = 600  # of a curve
-CONFUSION_CLASSES = 40  # more, and the most frequent mistakes are listed instead
-MISTAKES = 60
+MAX_CURVE_POINTS = 600
+MAX_MATRIX_CLASSES = 40  # with more, the most frequent mistakes are listed instead
+MAX_MISTAKES = 60
 SHOWN_SECTIONS = ("data", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
 
 
 def curve(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Numbers by step, every n-th row of a long table."""
-    every = math.ceil(len(rows) / POINTS) or 1
-    shown = rows[(len(rows) - 1) % every :: every]  # the last is among them
+    every = math.ceil(len(rows) / MAX_CURVE_POINTS) or 1
+    first = (len(rows) - 1) % every  # so that the last is among them
+    shown = rows[first::every]
     return {"columns": columns, "rows": shown, "every": every}
 
 
 def class_facts(evaluation: Evaluation, counts: Sequence[int] | None) -> list[dict[str, Any]]:
-    """Each class by itself, beside what its real images get. `counts`: of images, where they are known."""
+    """Each class by itself, beside its real images. `counts`: of images, where they are known."""
     rows = []
     for label, row in enumerate(evaluation.classes):
         predictions = evaluation.confusion[label]
@@ -59,8 +60,8 @@ def confusion_facts(evaluation: Evaluation) -> dict[str, Any]:
         if count and asked != predicted
     ]
     mistakes.sort(key=lambda mistake: (-mistake[0], mistake[1:]))
-    shown = [[asked, predicted, count] for count, asked, predicted in mistakes[:MISTAKES]]
-    small = len(matrix) <= CONFUSION_CLASSES
+    shown = [[asked, predicted, count] for count, asked, predicted in mistakes[:MAX_MISTAKES]]
+    small = len(matrix) <= MAX_MATRIX_CLASSES
     return {"matrix": matrix if small else None, "mistakes": shown}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,27 +18,27 @@ from cgan.files import write_text
 from cgan.images import SPLITS, Images
 from cgan.model.generative import GenerativeModel
 from cgan.page.assemble import (
-    EVIDENCE,
-    GALLERY,
-    PLAY,
+    EVIDENCE_SCRIPTS,
+    GALLERY_SCRIPTS,
+    PLAY_SCRIPTS,
     document,
     examples,
     play_data,
     runs_in_page,
 )
-from cgan.page.charts import bundle
+from cgan.page.charts import chart_library
 from cgan.page.class_states import (
     DOUBTFUL,
-    FEW_HELD_OUT,
+    DOUBTFUL_EXCESS,
     GOOD,
-    LESS_DIVERSE,
+    MIN_DIVERSITY,
+    MIN_HELD_OUT,
     POOR,
-    UNLIKE,
-    VERY_UNLIKE,
+    POOR_EXCESS,
     add_states,
 )
-from cgan.page.data_facts import VALUES, data_facts
-from cgan.page.drawn_facts import CARDS, drawn_facts
+from cgan.page.data_facts import MAX_JUDGED_PIXELS, data_facts
+from cgan.page.drawn_facts import MAX_CARDS, drawn_facts
 from cgan.page.run_facts import class_facts, confusion_facts, curve
 from cgan.page.tiles import preview_frames
 from cgan.params.sections import GateParams
@@ -51,20 +52,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STATES = (POOR, DOUBTFUL, GOOD)
-# Of the gate, in dvc.yaml too.
-LIMITS = {"min_worst_class_accuracy", "min_worst_class_diversity", "min_judge_accuracy"}
-# What the scripts show; the template has the rest.
-SCRIPTED = ("previews", "losses", "probes", "classes", "confusion")
+# The gate's limits that the page shows: params of the stage page, in dvc.yaml too.
+SHOWN_LIMITS = {"min_worst_class_accuracy", "min_worst_class_diversity", "min_judge_accuracy"}
+# Facts of the run that the scripts show; the template has the rest.
+SCRIPT_FACTS = ("previews", "losses", "probes", "classes", "confusion")
 
 Table = tuple[Sequence[str], Sequence[Sequence[float]]]  # columns and rows of numbers
-EMPTY: Table = ((), ())
+NO_TABLE: Table = ((), ())
 # The factor to try first where an advice says more (or its inverse, where it says less).
-TRY_TIMES = {"train.total_kimg": 2, "train.score_window_scale": 1.25}
+TRIAL_FACTORS = {"train.total_kimg": 2, "train.score_window_scale": 1.25}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a page is made of. It leaves out what is not given.
+    """The contents of a page. It leaves out what is not given.
 
     `losses`, `probes`, `previews` (PNG by step), `seconds`: of the training. `data`: all images, `splits` of
     which say what was trained on (train) and held out (val); with `judge`, which has learnt from these, the
@@ -76,8 +77,8 @@ class Contents:
     generator: Generator
     evaluation: Evaluation
     title: str = "cgan"
-    losses: Table = EMPTY
-    probes: Table = EMPTY
+    losses: Table = NO_TABLE
+    probes: Table = NO_TABLE
     previews: Mapping[int, bytes]
     seconds: float | None = None
     limits: GateParams
@@ -152,15 +153,15 @@ def write_page(
         previews=run.previews,
         seconds=run.seconds,
         limits=GateParams(),
-        data=_joined(train, held_out) if train and held_out else None,
+        data=_both_parts(train, held_out) if train and held_out else None,
         judge=judge,
         cache=cache,
     )
-    write_text(path, page_of(contents))
+    write_text(path, render_page(contents))
 
 
-def _joined(train: Images, held_out: Images) -> Images:
-    """Both, with what they are for."""
+def _both_parts(train: Images, held_out: Images) -> Images:
+    """The images of both parts, with `splits` that say which is which."""
     groups = None
     if train.groups is not None and held_out.groups is not None:
         groups = np.concatenate([train.groups, held_out.groups])
@@ -176,17 +177,19 @@ def _joined(train: Images, held_out: Images) -> Images:
     )
 
 
-def page_of(contents: Contents) -> str:
-    """HTML."""
+def render_page(contents: Contents) -> str:
+    """The page, as HTML."""
     generator, run = contents.generator, run_facts(contents)
-    data = play_data(generator, run["drawn"]["first_seed"]) | {key: run[key] for key in SCRIPTED}
-    data["charts"] = bundle(contents.cache)
-    scripts = (PLAY if runs_in_page(generator) else GALLERY) + EVIDENCE
+    data = play_data(generator, run["drawn"]["first_seed"]) | {
+        key: run[key] for key in SCRIPT_FACTS
+    }
+    data["charts"] = chart_library(contents.cache)
+    scripts = (PLAY_SCRIPTS if runs_in_page(generator) else GALLERY_SCRIPTS) + EVIDENCE_SCRIPTS
     return document("run.html", scripts, data, run=run, names=generator.class_names)
 
 
 def run_facts(contents: Contents) -> dict[str, Any]:
-    """All that the page shows, as plain JSON."""
+    """All facts that the page shows, as plain JSON."""
     generator, evaluation = contents.generator, contents.evaluation
     previews, smaller = preview_frames(contents.previews)
     data, tested = contents.data, evaluation.judge_on_test_set
@@ -196,13 +199,13 @@ def run_facts(contents: Contents) -> dict[str, Any]:
     limits, measurable = contents.limits, not evaluation.not_measurable
     add_states(classes, measurable, judge_accuracy, limits, trained=trained)
     weakest = [weakness.label for weakness in weaknesses(evaluation)]
-    rank = {label: place for place, label in enumerate(weakest)}
+    rank = {label: number for number, label in enumerate(weakest)}
     by_weakness = sorted(classes, key=lambda row: rank.get(row["label"], len(rank)))
     by_state = {state: [row for row in by_weakness if row["state"] == state] for state in STATES}
-    in_order = list(itertools.chain(*by_state.values()))  # what needs a look comes first
-    cards = in_order[:CARDS]
+    worst_first = list(itertools.chain(*by_state.values()))
+    cards = worst_first[:MAX_CARDS]
     advice: dict[str, list[int]] = {}
-    for row in in_order:
+    for row in worst_first:
         advice.setdefault(row["advice"], []).append(row["label"])
     advice.pop("", None)
     settings = contents.settings or {"preset": None, "rows": []}
@@ -225,13 +228,13 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         else {_for_fit(words): advice[words] for words in advice},
         "weakest": weakest[0] if weakest else None,
         "trials": trials(advice, settings["rows"]),
-        "few_held_out": FEW_HELD_OUT,
-        "less_diverse": LESS_DIVERSE,
-        "unlike": (UNLIKE, VERY_UNLIKE),
+        "few_held_out": MIN_HELD_OUT,
+        "less_diverse": MIN_DIVERSITY,
+        "unlike": (DOUBTFUL_EXCESS, POOR_EXCESS),
         "others": MAX_OTHERS,
         "judge": judge_accuracy,
         "judge_on_test_set": tested,
-        "limits": limits.model_dump(include=LIMITS),
+        "limits": limits.model_dump(include=SHOWN_LIMITS),
         "least_images": MIN_DISTANCE_IMAGES,
         "confusion": confusion_facts(evaluation),
         "drawn": _drawn(contents, [row["label"] for row in cards]),
@@ -255,11 +258,13 @@ def trials(advice: Iterable[str], settings: Sequence[Mapping[str, Any]]) -> list
     now = {row["key"]: row["chosen"] or row["value"] for row in settings}
     rows: dict[str, dict[str, Any]] = {}
     for text in advice:
-        key = next((key for key in text.split("`")[1::2] if key in TRY_TIMES), "")
+        params = re.findall("`([^`]*)`", text)
+        key = next((param for param in params if param in TRIAL_FACTORS), "")
         if isinstance(value := now.get(key), int | float):
-            more = "longer" in text or "raise" in text
-            tried = value * TRY_TIMES[key] if more else value / TRY_TIMES[key]
-            rows.setdefault(key, {"key": key, "value": value, "try": float(f"{tried:.2g}")})
+            asks_for_more = "longer" in text or "raise" in text
+            factor = TRIAL_FACTORS[key]
+            trial = value * factor if asks_for_more else value / factor
+            rows.setdefault(key, {"key": key, "value": value, "try": float(f"{trial:.2g}")})
     return list(rows.values())
 
 
@@ -272,7 +277,7 @@ def _drawn(contents: Contents, cards: list[int]) -> dict[str, Any]:
 
 
 def left_out(facts: dict[str, Any], evaluation: Evaluation, samples: int) -> list[str]:
-    """What a page of this run does not show, in sentences."""
+    """Which facts the page of this run leaves out, in sentences."""
     data, sentences = facts["data"], list[str]()
     suspects = data and data["suspects"]
     if facts["losses"]["every"] > 1:
@@ -280,7 +285,7 @@ def left_out(facts: dict[str, Any], evaluation: Evaluation, samples: int) -> lis
     if suspects and (looked_at := suspects["looked_at"]) < data["rows"]:
         sentences.append(
             f"Looking for wrong labels, the judge saw {looked_at:,} of {data['rows']:,} rows, the "
-            f"held-out ones first ({VALUES:,} pixels are the limit)."
+            f"held-out ones first ({MAX_JUDGED_PIXELS:,} pixels are the limit)."
         )
     if fewer := fewer_judged(evaluation, samples):
         sentences.append(fewer)

@@ -13,24 +13,24 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.model.sampling import encode_png, picture_of
 
 MAX_PREVIEW_BYTES = 800_000  # of all together; larger previews are made smaller
-PREVIEW_WIDTH = 720  # pixels
+MAX_PREVIEW_WIDTH = 720  # pixels, of a preview that is made smaller
 
 
 def tile(image: Tensor, side: int) -> str:
-    """uint8 [C, H, W] → a PNG, averaged over areas where it is larger than `side`."""
-    return _uri("png", encode_png(picture_of(_within(image, side))))
+    """An image uint8 [C, H, W] as a PNG, averaged over areas where it is larger than `side`."""
+    return _uri("png", encode_png(picture_of(_downscale(image, side))))
 
 
 def photograph(image: Tensor, side: int) -> str:
-    """uint8 [C, H, W] → a WebP, which loses a little and is a quarter of a PNG; as large as `tile`."""
+    """An image uint8 [C, H, W] as a WebP, as large as `tile`: it loses a little and is a quarter of a PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture_of(_within(image, side))).convert("RGB").save(
+    Image.fromarray(picture_of(_downscale(image, side))).convert("RGB").save(
         buffer, "WEBP", quality=85
     )
     return _uri("webp", buffer.getvalue())
 
 
-def _within(image: Tensor, side: int) -> Tensor:
+def _downscale(image: Tensor, side: int) -> Tensor:
     height, width = image.shape[1:]
     scale = side / max(height, width)
     if scale < 1:
@@ -40,19 +40,20 @@ def _within(image: Tensor, side: int) -> Tensor:
 
 
 def preview_frames(previews: Mapping[int, bytes]) -> tuple[list[dict[str, Any]], str]:
-    """The previews of a training, PNG by step, for a page, and what was left out of them, in words."""
+    """The previews of a training, PNG by step, for a page, and a note where they were made smaller."""
     large = sum(map(len, previews.values())) > MAX_PREVIEW_BYTES
     frames = [
         {"step": step, "src": _webp(png) if large else _uri("png", png)}
         for step, png in sorted(previews.items())
     ]
-    return frames, "The previews of the training are shown smaller than they were drawn." * large
+    note = "The previews of the training are shown smaller than they were drawn." if large else ""
+    return frames, note
 
 
 def _webp(png: bytes) -> str:
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
-        width = min(PREVIEW_WIDTH, picture.width)
+        width = min(MAX_PREVIEW_WIDTH, picture.width)
         height = max(1, round(picture.height * width / picture.width))
         picture.convert("RGB").resize((width, height)).save(buffer, "WEBP", quality=75)
     return _uri("webp", buffer.getvalue())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cgan.model.networks import GeneratorNetwork
 
 # Along one side: a kernel of 3 on doubled pixels is one of 4, transposed, with stride 2.
-DOUBLING = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
+DOUBLED_KERNEL = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
 
 
 @dataclass
@@ -34,9 +34,9 @@ class Layer:
 
 
 @torch.no_grad()
-def packed(generator: Generator) -> dict[str, Any]:
-    """Facts of each layer, and float32 numbers in base64: of each layer weight and bias, and then, if the
-    condition is no one-hot, the embedding of each class."""
+def pack_generator(generator: Generator) -> dict[str, Any]:
+    """Shape, stride and padding of each layer, and float32 numbers in base64: the weight and bias of each
+    layer, and then, if the condition is no one-hot, the embedding of each class."""
     layers = plain_layers(generator.network)
     tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
     if (embedding := getattr(generator.network, "embedding", None)) is not None:
@@ -51,7 +51,7 @@ def packed(generator: Generator) -> dict[str, Any]:
 
 @torch.no_grad()
 def plain_layers(network: GeneratorNetwork) -> list[Layer]:
-    """The last of them is followed by tanh, the others by ReLU."""
+    """A generator's layers as transposed convolutions. The last is followed by tanh, the others by ReLU."""
     layers: list[Layer] = []
     doubled = False
     for module in [getattr(network, "linear", None), *network.layers]:
@@ -88,6 +88,9 @@ def _layer(
         weight = module.weight.permute(2, 3, 1, 0).flip(0, 1)
         padding = module.kernel_size[0] - 1 - int(module.padding[0])
         if doubled:
-            stride, weight = 2, torch.einsum("ya,xb,abio->yxio", DOUBLING, DOUBLING, weight)
+            stride, weight = (
+                2,
+                torch.einsum("ya,xb,abio->yxio", DOUBLED_KERNEL, DOUBLED_KERNEL, weight),
+            )
     bias = torch.zeros(weight.shape[-1]) if module.bias is None else module.bias
     return Layer(weight.contiguous(), bias, stride, padding)

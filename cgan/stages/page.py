@@ -13,7 +13,7 @@ from cgan.images import Images
 from cgan.model.hardware import compute_deterministically
 from cgan.page.data_facts import whole_data
 from cgan.page.run_facts import lineage_facts, params_facts
-from cgan.page.run_page import Contents, Table, page_of
+from cgan.page.run_page import Contents, Table, render_page
 from cgan.params.sections import Params
 from cgan.pipeline.params_file import load_params
 from cgan.project import (
@@ -36,7 +36,7 @@ from cgan.stages.runner import log, run_stage
 
 def main() -> None:
     compute_deterministically()
-    page = page_of(contents_of(load_params(), home()))
+    page = render_page(contents_of(load_params(), home()))
     write_text(RUN_PAGE, page)
     log.info("%s: %.1f MB; it opens in any browser, offline.", RUN_PAGE, len(page.encode()) / 1e6)
 

@@ -39,7 +39,7 @@ def finished(uneven_project: Path, empty_store: Path, monkeypatch: pytest.Monkey
     shutil.copyfile(empty_store, "mlflow.db")
     monkeypatch.setattr("cgan.disclosure.is_installed", lambda: False)
     monkeypatch.setattr(membership, "PERMUTATIONS", 200)
-    monkeypatch.setattr(membership, "PERMUTATIONS_OF_RATES", 50)
+    monkeypatch.setattr(membership, "RATE_PERMUTATIONS", 50)
     monkeypatch.setattr(attacker, "MIN_DRAWINGS", 150)
     monkeypatch.setattr("cgan.downstream.exposure.STEPS", 3)
     return uneven_project

@@ -28,11 +28,11 @@ from cgan.images import load_images
 from cgan.model.model_file import load_generator, save_generator
 from cgan.model.sampling import draw, encode_png
 from cgan.page import class_states as states
-from cgan.page.assemble import FOLDER, document
+from cgan.page.assemble import PAGE_FOLDER, document
 from cgan.page.data_facts import whole_data
-from cgan.page.drawn_facts import CARD_SIDE, NEIGHBOURS, drawn_facts
-from cgan.page.run_facts import POINTS, curve
-from cgan.page.run_page import page_of, run_facts, trials, write_page
+from cgan.page.drawn_facts import MAX_CARD_SIDE, NEIGHBOURS_SHOWN, drawn_facts
+from cgan.page.run_facts import MAX_CURVE_POINTS, curve
+from cgan.page.run_page import render_page, run_facts, trials, write_page
 from cgan.page.tiles import preview_frames, tile
 from cgan.params.presets import PRESETS
 from cgan.pipeline.params_file import load_params
@@ -66,7 +66,7 @@ HOSTILE = (
 
 def page_made() -> None:
     """Write the page of what lies in the working directory."""
-    RUN_PAGE.write_text(page_of(contents_of(load_params(), CACHE)), encoding="utf-8")
+    RUN_PAGE.write_text(render_page(contents_of(load_params(), CACHE)), encoding="utf-8")
 
 
 def facts() -> dict[str, Any]:
@@ -215,17 +215,22 @@ def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_
     assert run["measurement_context"]["generator_digest"] not in shown
 
 
-@pytest.mark.parametrize("count", [3, POINTS, POINTS + 1, 2 * POINTS + 1])
+@pytest.mark.parametrize(
+    "count", [3, MAX_CURVE_POINTS, MAX_CURVE_POINTS + 1, 2 * MAX_CURVE_POINTS + 1]
+)
 def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
     path.write_text("step,loss\n" + "".join(f"{n},0.5\n" for n in range(count)))
     rows = curve(*read_table(path))["rows"]
-    assert rows[-1] == [count - 1, 0.5] and min(count, POINTS / 2) <= len(rows) <= POINTS
+    assert (
+        rows[-1] == [count - 1, 0.5]
+        and min(count, MAX_CURVE_POINTS / 2) <= len(rows) <= MAX_CURVE_POINTS
+    )
 
 
 def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None:
     first = RUN_PAGE.read_text()
-    assert page_of(contents_of(load_params(), CACHE)) == first
+    assert render_page(contents_of(load_params(), CACHE)) == first
     # What a page can ask for stands in its markup or style: there is nothing but data in both.
     markup = re.sub(r"<script.*?</script>", "", first, flags=re.DOTALL)
     asked = re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", markup)
@@ -242,7 +247,7 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
     data = load_images(TRAIN_DATA)
     asked = torch.arange(drawn["drawings"]) % data.classes
     images = draw(load_generator(GENERATOR)[0], asked, drawn["seed"])
-    by, _ = nearest(images, asked, data.tensors.pixels, data.tensors.labels, NEIGHBOURS)
+    by, _ = nearest(images, asked, data.tensors.pixels, data.tensors.labels, NEIGHBOURS_SHOWN)
     for one in shown:
         distances = [other["distance"] for other in one["near"]]
         assert distances == sorted(distances)
@@ -250,7 +255,7 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
         for other in one["near"]:
             assert other["label"] == one["asked"]
             assert int(lines[other["line"] - 1].split(",")[0]) == other["label"]
-    cards = {n: [tile(image, CARD_SIDE) for image in images[asked == n][:4]] for n in range(3)}
+    cards = {n: [tile(image, MAX_CARD_SIDE) for image in images[asked == n][:4]] for n in range(3)}
     assert drawn["by_class"] == cards, "on a class's card are drawings of it"
 
 
@@ -336,11 +341,11 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     context = {**evaluation.context, "generator_digest": "0" * 64}
     replace(evaluation, context=context).write(EVALUATION)
     with pytest.raises(ModelError, match="about another generator, not"):
-        page_of(contents_of(load_params(), CACHE))
+        render_page(contents_of(load_params(), CACHE))
     evaluation.write(EVALUATION)
     change_facts(data_sha256="0" * 64)
     with pytest.raises(ModelError, match=f"{GENERATOR} was trained on other data"):
-        page_of(contents_of(load_params(), CACHE))
+        render_page(contents_of(load_params(), CACHE))
 
 
 class Trained(NamedTuple):
@@ -389,7 +394,7 @@ def test_a_page_is_written_of_a_run_in_memory_and_has_more_where_images_and_judg
 
 def test_no_script_makes_markup_of_text() -> None:
     markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\("
-    for path in FOLDER.glob("*.js"):
+    for path in PAGE_FOLDER.glob("*.js"):
         assert not re.search(markup, path.read_text()), path
 
 

@@ -20,7 +20,7 @@ from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of
 from cgan.images import Images, image_digests, load_images, pixels_digest, save_images
 from cgan.model import file_facts
-from cgan.page.data_facts import place, rows_of, whole_data
+from cgan.page.data_facts import place_facts, rows_of, whole_data
 from cgan.pipeline.params_file import load_params
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.splitting import split_images, stratified_split
@@ -332,7 +332,7 @@ def test_each_image_keeps_its_class_group_and_side_through_the_stages(
     assert rows.shape == (1, 8, 12)
     if not pictures:
         assert np.array_equal(rows.pixels, data.pixels)
-        assert place(rows, 5) == {"row": 6, "line": 7}
+        assert place_facts(rows, 5) == {"row": 6, "line": 7}
     held, learnt = (rows.at(rows_of(rows, split)) for split in ("val", "train"))
     assert held.groups is not None and learnt.groups is not None
     assert not np.isin(held.groups, learnt.groups).any()

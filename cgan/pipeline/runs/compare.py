@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 from cgan.evaluation import METRICS, Evaluation, Interval, Metric, context_differences
 from cgan.files import write_text
 from cgan.markdown import table
-from cgan.page.assemble import number
+from cgan.page.assemble import format_number
 from cgan.pipeline.runs.recorded_run import read_run
 from cgan.quality.intervals import change_interval
 from cgan.quality.table import quality_line
@@ -66,7 +66,7 @@ class Change:
         """A difference with its sign, of shares in percentage points: `+0.4 %`."""
         if self.metric.is_share:
             return f"{100 * difference:+.1f} %"
-        return f"{'+' if difference > 0 else ''}{number(difference)}"
+        return f"{'+' if difference > 0 else ''}{format_number(difference)}"
 
 
 def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
