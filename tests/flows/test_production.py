@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from configparser import RawConfigParser
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 from xmlrpc.client import Fault
 
 import prefect
@@ -40,6 +42,7 @@ from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.settings.models.server.ui import ServerUISettings
+from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
 from test_pipeline import python
 from toy_project import CLI, commit, copy_code, git
 
@@ -170,6 +173,17 @@ def test_a_night_that_crashed_starts_again_once_and_no_other_end_does_that() -> 
         "prefect.resource.role": "deployment",
         "prefect.resource.name": "nightly",
     }, "a crash of nightly-again itself starts nothing"
+
+
+@pytest.mark.parametrize("overrides", [{"train.seed": 2, "train.lr": 1e-3}, None])
+def test_a_night_that_crashed_starts_again_with_its_params(
+    overrides: dict[str, Any] | None,
+) -> None:
+    (trigger,) = DEPLOYMENTS["nightly-again"]["triggers"]
+    given = {"refresh": True, **({"overrides": overrides} if overrides else {})}
+    crashed = FlowRun(flow_id=uuid4(), parameters=given)
+    context = HydrationContext(render_jinja=True, jinja_context={"flow_run": crashed})
+    assert hydrate(trigger["parameters"], context) == {"overrides": overrides}
 
 
 def test_prefect_still_has_the_pages_that_ask_nobody_else() -> None:
@@ -453,7 +467,9 @@ def test_f67_f69_f70_a_day_in_production(
     training(3)
     os.kill((running(project) or {})["worker"], signal.SIGKILL)
     wait_until(lambda: runs(up, "nightly-again", "Promoted"), 300)
-    assert len(runs(up, "nightly", "Crashed")) == len(runs(up, "nightly-again")) == 2
+    again = runs(up, "nightly-again")
+    assert len(runs(up, "nightly", "Crashed")) == len(again) == 2
+    assert {"train.seed": 2} in [run.parameters["overrides"] for run in again], "the same params"
 
     # The schedule fires by itself. While the run is on, the next is cancelled, not queued.
     (schedule,) = nightly.schedules
