@@ -13,6 +13,10 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from uuid import UUID
+
+from prefect import runtime
+from prefect.logging.loggers import flow_run_logger
 
 from cgan import git
 from cgan.errors import CganError
@@ -33,7 +37,12 @@ def enter(commit: str) -> dict[str, str]:
     """Check out the commit for this process. Prefect then replaces it by that of the flow, by `exec`: its
     environment stays, and the lock."""
     project = Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parents[1]).resolve()
-    folder = checkout_stack.enter_context(checkout(project, commit))
+    try:
+        folder = checkout_stack.enter_context(checkout(project, commit))
+    except CganError as error:
+        if run := runtime.flow_run.id:  # Prefect shows no more than that its process ended
+            flow_run_logger(flow_run_id=UUID(run)).error("%s", error)
+        raise
     os.environ.update(environment(project, folder))
     return {"directory": str(folder)}
 

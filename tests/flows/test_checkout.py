@@ -5,15 +5,18 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from conftest import run
+from prefect.logging import LogEavesdropper
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from test_pipeline import python
 from toy_project import commit, copy_code, git
 
 from cgan.errors import CganError
 from cgan.git import clone_at, working_tree
-from flows.checkout import checkout, environment, tag_results
+from flows.checkout import PROJECT_VARIABLE, checkout, enter, environment, tag_results
 from flows.repro import dvc, has_remote
 
 
@@ -80,7 +83,7 @@ def test_a_run_s_results_have_a_tag_in_the_project_and_nothing_else_changes_ther
 ) -> None:
     commit, before = head(clone), (clone / "params.yaml").read_text()
     with checkout(clone, commit) as folder:
-        monkeypatch.setenv("CGAN_SOURCE", str(clone))
+        monkeypatch.setenv(PROJECT_VARIABLE, str(clone))
         monkeypatch.chdir(folder)
         (folder / "dvc.lock").write_text("of this run")
         (folder / "params.yaml").write_text("with overrides")
@@ -106,6 +109,18 @@ def test_a_commit_pushed_later_is_fetched_and_no_branch_of_the_project_changes(c
     assert git(worker, "for-each-ref") == before
     with pytest.raises(CganError, match=r"commit 1234567 is neither in .*git push"):
         checkout(clone, "1234567").__enter__()
+
+
+def test_why_a_run_has_no_checkout_stands_in_its_log(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's state says that its process ended with exit code 1, and no more."""
+    monkeypatch.setenv(PROJECT_VARIABLE, str(clone))
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
+    no_server = temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False})
+    with no_server, LogEavesdropper("prefect.flow_runs") as log, pytest.raises(CganError):
+        enter("1234567")
+    assert "commit 1234567 is neither in" in log.text() and "git push" in log.text()
 
 
 def test_git_is_asked_with_the_key_of_the_environment(
