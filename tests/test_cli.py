@@ -102,9 +102,7 @@ def test_validate_outside_a_project_says_how_to_make_the_params_that_it_names(
         app(["validate", "x.csv"], standalone_mode=False)
 
 
-def test_the_help_shows_fourteen_commands_in_groups_each_with_an_example_and_names_the_rest() -> (
-    None
-):
+def test_the_help_shows_fourteen_commands_in_groups_with_examples_and_names_the_rest() -> None:
     help_ = run_cgan("--help", COLUMNS="80").stdout
     groups = re.findall(r"─ ([\w ]+)[:?] cgan (\w+)", help_)
     assert [name for name, _ in groups] == ["Draw", "Your data", "How good is it", "Production"]

@@ -67,7 +67,7 @@ the repository of whoever gave you this file, not from a package index.
 {run}
 ## Limits
 
-- The numbers come from a single *judge*, a class network trained on the same images. Compare them with those
+- The numbers come from a single *judge*, a classifier trained on the same images. Compare them with those
   of the same judge and reference alone, and never with a Fréchet distance (FID) in Inception's features.
 {one}- A class with few training images is drawn worse, and its numbers are less certain.{worst}
 {privacy}{sharing}

@@ -53,7 +53,8 @@ class Version:
         since, why, who = (
             self.tags[tag] for tag in (CHAMPION_SINCE, PROMOTION_REASON, PROMOTED_BY)
         )
-        return f"version {self.number}, since {since}: {why} ({who})"
+        since = since.replace("T", " ").replace("Z", " UTC")
+        return f"version {self.number}, since {since}, by {who}: {why}"
 
 
 def lineage(versions: Sequence[Version], champion: int | None) -> list[Version]:

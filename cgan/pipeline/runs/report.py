@@ -91,7 +91,7 @@ def _quality(evaluation: Evaluation, judge: dict[str, Any], run: dict[str, Any])
         "",
         "Quality of the generator, next to real images:",
         *(f"  {'  '.join(map(str.ljust, row, widths)).rstrip()}" for row in rows),
-        f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a class network that is "
+        f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a classifier that is "
         f"right on {percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over "
         "classes)",
     ]
