@@ -12,7 +12,7 @@ from cgan.errors import DataError
 from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.params.sections import ValidateParams
 from cgan.readers.csv_reader import renumbering_advice
-from cgan.readers.spurious_correlations import in_words, spurious_correlations
+from cgan.readers.spurious_correlations import notes_on, spurious_correlations
 from cgan.settings import setting
 from cgan.text import listed
 
@@ -68,7 +68,7 @@ def report_on(data: Images, params: ValidateParams, name: str) -> dict[str, Any]
             *_warnings_of_images(data, firsts, copies, conflicts, constant),
         ],
         "spurious_correlations": [asdict(each) for each in correlations],
-        "notes": in_words(correlations),
+        "notes": notes_on(correlations),
     }
 
 

@@ -13,7 +13,7 @@ from cgan.images import Images
 from cgan.params.sections import DataParams, ValidateParams
 from cgan.project import CSV, DATA_SOURCE, PICTURES, VALIDATION
 from cgan.readers import csv_report, sources
-from cgan.readers.spurious_correlations import in_words, spurious_correlations
+from cgan.readers.spurious_correlations import notes_on, spurious_correlations
 from cgan.stages import validate
 
 NAMES = ["pear", "apple", "fig", "date"]
@@ -40,9 +40,9 @@ def noise(seed: int = 0, group_size: int = 0) -> Images:
 
 
 def found(images: Images) -> dict[str, str]:
-    """The class that is told best, by number."""
+    """The class that is predicted best, by quantity."""
     every = np.arange(len(images))
-    return {each.number: each.told for each in spurious_correlations(images, every)}
+    return {each.quantity: each.best_class for each in spurious_correlations(images, every)}
 
 
 def changed(images: Images, label: int, change: str) -> Images:
@@ -68,10 +68,10 @@ def changed(images: Images, label: int, change: str) -> Images:
     return replace(images, pixels=pixels, sizes=sizes)
 
 
-@pytest.mark.parametrize("number", ["brightness", "contrast", "sharpness", "size", "aspect"])
+@pytest.mark.parametrize("quantity", ["brightness", "contrast", "sharpness", "size", "aspect"])
 @pytest.mark.parametrize("label", [1, 3])
-def test_a_class_that_differs_in_one_number_is_named(number: str, label: int) -> None:
-    assert found(changed(noise(), label, number)) == {number: NAMES[label]}
+def test_a_class_that_differs_in_one_quantity_is_named(quantity: str, label: int) -> None:
+    assert found(changed(noise(), label, quantity)) == {quantity: NAMES[label]}
 
 
 def test_the_numbers_are_those_of_a_rule_that_has_not_seen_the_image() -> None:
@@ -79,25 +79,25 @@ def test_the_numbers_are_those_of_a_rule_that_has_not_seen_the_image() -> None:
     (one,) = spurious_correlations(images, np.arange(len(images)))
     means = images.pixels.mean(axis=(1, 2, 3))
     assert one.median == pytest.approx(np.median(means))
-    assert one.median_of_told == pytest.approx(np.median(means[images.labels == 2]))
-    assert one.chance == 0.25 and one.share_of_told > 0.8 > 0.2 > one.share_of_others
-    assert one.gain == pytest.approx(one.share_of_told - one.share_of_others)
+    assert one.class_median == pytest.approx(np.median(means[images.labels == 2]))
+    assert one.chance == 0.25 and one.true_positive_rate > 0.8 > 0.2 > one.false_positive_rate
+    assert one.youden_j == pytest.approx(one.true_positive_rate - one.false_positive_rate)
     # Of one class all and of three others a third each, at most, and some luck.
-    assert one.share_of_told / 4 < one.accuracy < 0.6
+    assert one.true_positive_rate / 4 < one.accuracy < 0.6
 
 
 def test_of_data_without_any_relation_at_most_a_twentieth_gets_a_note(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By the permutation test alone, whatever the effect; 8 or more of 60 would be at 1 % by chance."""
-    module = "cgan.readers.spurious_correlations.TELLS_CLASSES"
+    module = "cgan.readers.spurious_correlations.MIN_MEAN_J"
     monkeypatch.setattr(module, -1.0)
     assert sum(bool(found(noise(seed))) for seed in range(60)) < 8
 
 
 def test_groups_that_differ_are_no_classes_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen photographs of each thing are about equally bright: the class can be told by the thing."""
-    monkeypatch.setattr("cgan.readers.spurious_correlations.TELLS_CLASSES", -1.0)
+    monkeypatch.setattr("cgan.readers.spurious_correlations.MIN_MEAN_J", -1.0)
     every = [noise(seed, group_size=16) for seed in range(20)]
     assert sum(bool(found(images)) for images in every) < 5
     ungrouped = [replace(images, groups=None) for images in every]
@@ -127,18 +127,18 @@ def test_the_note_is_in_words_and_no_warning() -> None:
     assert note.startswith(start) and " of the images (chance 25 %). Best told is date, by " in note
     assert "of its images are named so, and " in note and "(median width ÷ height 9." in note
     assert report["warnings"] == ["Few images: 40 of date. " + report["warnings"][0][24:]]
-    assert [each["number"] for each in report["spurious_correlations"]] == ["aspect"]
+    assert [each["quantity"] for each in report["spurious_correlations"]] == ["aspect"]
     summary = csv_report.summary(report).splitlines()
     assert summary[-1] == note and f"Warning: {note}" not in summary
-    assert in_words([]) == []
+    assert notes_on([]) == []
 
 
 def test_two_numbers_stand_in_one_sentence_the_more_accurate_first() -> None:
     images = changed(changed(noise(), 2, "size"), 1, "brightness")
     correlations = spurious_correlations(images, np.arange(len(images)))
-    assert {each.number for each in correlations} == {"brightness", "size"}
+    assert {each.quantity for each in correlations} == {"brightness", "size"}
     assert correlations[0].accuracy >= correlations[1].accuracy
-    (note,) = in_words(correlations)
+    (note,) = notes_on(correlations)
     assert note.count("alone tells the classes in") == 1 and note.count(" alone in ") == 1
 
 
@@ -146,9 +146,9 @@ def test_the_sample_says_that_ones_have_less_ink() -> None:
     pixels, labels = sources.mnist_sample()
     images = Images(pixels.reshape(-1, 28, 28), labels)
     brightness, contrast = spurious_correlations(images, np.arange(len(images)))
-    assert (brightness.number, contrast.number) == ("brightness", "contrast")
+    assert (brightness.quantity, contrast.quantity) == ("brightness", "contrast")
     assert 0.2 < contrast.accuracy < brightness.accuracy < 0.27
-    assert brightness.told == contrast.told == "1"
+    assert brightness.best_class == contrast.best_class == "1"
 
 
 def write_pictures(folder: Path, smaller: str) -> None:
@@ -190,4 +190,4 @@ def test_the_stage_knows_the_sizes_of_pictures(project: Path) -> None:
     write_json(DATA_SOURCE, sources.fetch(params, CSV, PICTURES))
     validate.main()
     (one,) = read_json(VALIDATION)["spurious_correlations"]
-    assert (one["number"], one["told"]) == ("size", "apple")
+    assert (one["quantity"], one["best_class"]) == ("size", "apple")
