@@ -29,8 +29,8 @@ from cgan.quality.likeness import nearest
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
 
-MIN_SEEDS = 2
-SHOWN = 10  # training images that drawings come nearest to
+MIN_SEEDS = 2  # their spread is part of the interval
+EXPOSED_IMAGES = 10  # training images that drawings come nearest to, which are shown
 
 
 def sharing(
@@ -75,11 +75,13 @@ def sharing(
         else:
             drawn = drawings_to_attack(generator.model, train, seed)
             alone = drawn.at(slice(len(train)))
-        fitted = recipe, seeds, hardware, progress
-        classifier = drawings_alone(train, alone, held_out, units_of(held_out), *fitted)
+        classifier = drawings_alone(
+            train, alone, held_out, units_of(held_out), recipe, seeds, hardware, progress
+        )
         scores = attacker.by_pixels(drawn)
-        looks = is_installed() if pretrained is None else pretrained
-        on_drawings = attacker.on_drawings(scores, drawn, looks, progress)
+        if pretrained is None:
+            pretrained = is_installed()
+        on_drawings = attacker.on_drawings(scores, drawn, pretrained, progress)
         network = None if isinstance(generator, Images) else generator.model
         gan = network if isinstance(network, GeneratorNetwork) else None
         file = attacker.on_generator(gan, progress) if gan else None
@@ -146,8 +148,8 @@ def _check(
             raise CganError(
                 f"cgan.sharing: expected `run.discriminator`, found {type(discriminator).__name__}."
             )
-        a = discriminator.architecture
-        if (found := (a.classes, a.channels, a.height, a.width)) != expected:
+        sizes = discriminator.architecture
+        if (found := (sizes.classes, sizes.channels, sizes.height, sizes.width)) != expected:
             raise DataError(
                 f"discriminator: expected the classes, channels, height and width of train, {expected}; "
                 f"found {found}. Give the one that was trained with this generator."
@@ -165,7 +167,7 @@ def _most_exposed(
 ) -> tuple[tuple[Exposed, ...], bytes]:
     """The training images that drawings come nearest to, and a picture of both."""
     nearest_first = np.argsort(-scores[attacker.member], kind="stable")
-    rows = attacker.member_rows[nearest_first[:SHOWN]]
+    rows = attacker.member_rows[nearest_first[:EXPOSED_IMAGES]]
     members = train.at(rows)
     _, nearest_drawings = nearest(
         members.tensors.pixels, members.tensors.labels, *drawn.tensors[:2]
@@ -184,6 +186,7 @@ def _most_exposed(
     )
     pixels = np.concatenate([members.pixels, drawn.pixels[drawings]])
     is_drawn = np.arange(2).repeat(len(members))  # so a row of training images and one of drawings
-    sheet, png = arrange_by_class(pixels, is_drawn, np.arange(len(pixels)), 2), io.BytesIO()
+    sheet = arrange_by_class(pixels, is_drawn, np.arange(len(pixels)), 2)
+    png = io.BytesIO()
     Image.fromarray(add_row_names(sheet, ["in training", "drawn"])).save(png, format="PNG")
     return exposed, png.getvalue()

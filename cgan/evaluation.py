@@ -17,8 +17,8 @@ from cgan.files import read_json, write_json
 from cgan.text import percent
 
 Interval = tuple[float, float]  # at 95 %
-# Keys of a context that may differ. Of fewer drawings intervals are wider, and say so.
-MAY_DIFFER = {"generator_digest", "drawn_images"}
+# Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
+FREE_KEYS = {"generator_digest", "drawn_images"}
 # The key of a context that says how many images a metric is taken of, where its value depends on that (a
 # Fréchet distance falls with it).
 SAMPLE_SIZE_KEYS = {
@@ -138,7 +138,7 @@ METRICS = {
     )
 }
 
-RANKED_BY = "fid_judge"  # what says which of several runs is the best
+RANKED_BY = "fid_judge"  # the metric that says which of several runs is the best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
-    """What was measured of a generator's drawings, beside real images.
+    """The measurements of a generator's drawings, beside real images.
 
     `metrics`: by the keys of `METRICS`; `classes`: a row each, in the order of the labels. `confusion`:
     drawings by the class asked for and the one that the judge sees. `context`: what every number depends on;
@@ -214,11 +214,11 @@ class Evaluation:
 
     @property
     def generator_digest(self) -> str | None:
-        """The digest of the generator's weights."""
+        """The digest of the generator's weights; None where the context has none."""
         return self.context.get("generator_digest")
 
     def rows(self) -> list[tuple[Metric, Score]]:
-        """The metrics that were measured, in the order of `METRICS`: what tables and pages show."""
+        """The metrics that were measured, in the order of `METRICS`, as tables and pages show them."""
         return [
             (metric, self.metrics[key])
             for key, metric in METRICS.items()
@@ -233,9 +233,9 @@ class Evaluation:
                 "" if number is None else metric.shown(number)
                 for number in (score.value, score.real)
             )
-            measured = score.value is not None and math.isfinite(score.value)
-            ends = (score.interval or ()) if measured else ()
-            interval = " to ".join(map(metric.shown, ends))
+            interval = ""
+            if score.interval and score.value is not None and math.isfinite(score.value):
+                interval = " to ".join(map(metric.shown, score.interval))
             rows.append([metric.name, value, interval, real, metric.better, metric.meaning])
         return rows
 
@@ -275,27 +275,29 @@ class Evaluation:
             ) from None
 
     def as_json(self) -> dict[str, Any]:
-        """The form that `of_json` reads."""
-        rows = {
+        """The mapping that `of_json` reads."""
+        facts = _without_defaults(self)
+        facts |= {
             "metrics": {key: _without_defaults(score) for key, score in self.metrics.items()},
             "classes": [_without_defaults(row) for row in self.classes],
         }
-        tested = self.judge_on_test_set
-        rows |= {"judge_on_test_set": _without_defaults(tested)} if tested else {}
-        return _without_defaults(self) | rows
+        if self.judge_on_test_set:
+            facts["judge_on_test_set"] = _without_defaults(self.judge_on_test_set)
+        return facts
 
     @classmethod
     def of_json(cls, facts: dict[str, Any]) -> Evaluation:
-        """Raises KeyError, TypeError, ValueError or AttributeError for what `as_json` does not make."""
+        """The evaluation that `as_json` made this mapping of. Raises KeyError, TypeError, ValueError or
+        AttributeError for any other."""
         facts = dict(facts)
         if not facts["metrics"]:
             raise ValueError("no metrics")
-        tested = facts.pop("judge_on_test_set", None)
+        on_test_set = facts.pop("judge_on_test_set", None)
         return cls(
             metrics={key: Score(**_tuples(row)) for key, row in facts.pop("metrics").items()},
             classes=[ClassScores(**_tuples(row)) for row in facts.pop("classes", ())],
             context=dict(facts.pop("context", {})),
-            judge_on_test_set=Score(**_tuples(tested)) if tested else None,
+            judge_on_test_set=Score(**_tuples(on_test_set)) if on_test_set else None,
             **facts,
         )
 
@@ -303,8 +305,9 @@ class Evaluation:
 def comparable(context: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     """The part of an evaluation's context that has to be equal where two are compared; with a metric's key,
     where this metric is."""
-    left_out = MAY_DIFFER | (set(SAMPLE_SIZE_KEYS.values()) - {SAMPLE_SIZE_KEYS.get(key)})
-    return {name: value for name, value in context.items() if name not in left_out}
+    sample_sizes = set(SAMPLE_SIZE_KEYS.values()) - {SAMPLE_SIZE_KEYS.get(key)}
+    free = FREE_KEYS | sample_sizes
+    return {name: value for name, value in context.items() if name not in free}
 
 
 def context_differences(
@@ -312,13 +315,13 @@ def context_differences(
 ) -> dict[str, tuple[Any, Any]]:
     """Where the `comparable` parts of two contexts differ; empty if the evaluations, or this metric of
     theirs, can be compared."""
-    of_a, of_b = comparable(a, key), comparable(b, key)
-    names = sorted(of_a.keys() | of_b.keys())
-    return {n: (of_a.get(n), of_b.get(n)) for n in names if of_a.get(n) != of_b.get(n)}
+    a, b = comparable(a, key), comparable(b, key)
+    names = sorted(a.keys() | b.keys())
+    return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
 
 
 def _without_defaults(row: Any) -> dict[str, Any]:
-    """The fields of a row by name, except for those that say nothing."""
+    """The fields of a dataclass by name, except for those that are empty."""
     values = {each.name: getattr(row, each.name) for each in fields(row)}
     return {
         name: value for name, value in values.items() if value is not None and value not in ((), {})

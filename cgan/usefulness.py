@@ -30,7 +30,7 @@ from cgan.text import percent
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
 
-MIN_SEEDS = 2
+MIN_SEEDS = 2  # their spread is part of the interval
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,10 +73,10 @@ class Evidence:
         accuracies = [("trained on", "accuracy, mean over the classes")]
         accuracies += [(name, percent(value)) for name, value in self.accuracies.items()]
         classes = [("class", "tested images", "without drawings", "with drawings", "difference")]
-        for label, of_class in self.effect.classes.items():
-            shares = percent(of_class.without), percent(of_class.with_drawings)
+        for label, difference in self.effect.classes.items():
+            shares = percent(difference.without), percent(difference.with_drawings)
             name = self.class_names[label]
-            classes.append((name, f"{of_class.tested:,}", *shares, _points(of_class)))
+            classes.append((name, f"{difference.tested:,}", *shares, _points(difference)))
         return notebook.paragraph(f"{self}.") + notebook.table(accuracies) + notebook.table(classes)
 
 
@@ -116,19 +116,18 @@ def evidence(
         )
     require_matching(generator.model, train, held_out)
     hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
-    lacking = missing_labels(train.tensors.counts, per_class)
-    pixels = generator.model.draw(lacking, seed)
-    drawn = Images(pixels, lacking, train.class_names)
+    labels = missing_labels(train.tensors.counts, per_class)
+    drawn = Images(generator.model.draw(labels, seed), labels, train.class_names)
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        place = Path(folder or temporary, _key(train, drawn, recipe, hardware))
-        rounds = rounds_by_seed(train, drawn, held_out, recipe, seeds, place, hardware)
+        kept_in = Path(folder or temporary, _folder_name(train, drawn, recipe, hardware))
+        rounds = rounds_by_seed(train, drawn, held_out, recipe, seeds, kept_in, hardware)
         outcomes = [each.outcome(progress) for each in rounds]
     result = effect(outcomes, BASELINES, folded=False)
     return Evidence(result, _accuracies(outcomes), train.class_names)
 
 
-def _key(train: Images, drawn: Images, recipe: JudgeParams, hardware: Hardware) -> str:
-    """Names what the classifiers are trained on, and how."""
+def _folder_name(train: Images, drawn: Images, recipe: JudgeParams, hardware: Hardware) -> str:
+    """The name of the folder of classifiers that are trained on these images in this way: a digest."""
     facts = train.digest, drawn.digest, recipe.model_dump(), torch.__version__, str(hardware)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

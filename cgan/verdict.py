@@ -44,7 +44,7 @@ class Check:
         return f"{self.what}: {found}; the limit is {self._in_digits(self.limit or 0.0)}, {outcome}"
 
     def row(self) -> tuple[str, ...]:
-        """Its cells in `table_of`."""
+        """The cells of the check in `table_of`."""
         expected = ""
         if self.limit is not None:
             expected = f"{'≤' if self.at_most else '≥'} {self._in_digits(self.limit)}"
@@ -66,7 +66,8 @@ def table_of(checks: Iterable[Check]) -> str:
 
 @dataclass
 class Report:
-    """`facts`: what else the JSON file has. `sections`: tables in Markdown by their headings."""
+    """A verdict with its reasons. `facts`: further entries of the JSON file. `sections`: tables in Markdown
+    by their headings."""
 
     title: str
     verdict: str
@@ -93,7 +94,7 @@ class Report:
         write_text(text_path, f"# {self.title}: {self.verdict}\n\n{self.body()}")
 
     def say(self, say: Callable[[str], None], source: Path | str) -> None:
-        """Verdict and reasons, line by line; `source`: what has every number."""
+        """Say the verdict and the reasons, line by line; `source`: the file that has every number."""
         say(f"{self.verdict.upper()}: {self.summary}")
         for reason in self._other_reasons():
             say(f"  - {reason}")

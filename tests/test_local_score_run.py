@@ -23,7 +23,7 @@ from uneven import uneven, write_uneven_csv
 
 from cgan import project
 from cgan.cli import app
-from cgan.drawing.generator import ANSWER_S, Generator
+from cgan.drawing.generator import MAX_ANSWER_S, Generator
 from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json
@@ -132,7 +132,7 @@ def test_the_service_says_the_price_draws_by_itself_and_bounds_what_it_takes() -
         assert "img-src data: 'self'" in policy and "form-action 'self'" in policy
         assert "training images" in client.get("/healthz").json()["model"]["caution"]
         generator = Generator.load(project.GENERATOR)
-        most = generator.most_in(ANSWER_S)
+        most = generator.most_in(MAX_ANSWER_S)
         assert most and f'max="{most}"' in front.text
         words = detail(client.get("/draw", params={"text": "pear", "count": most + 1}))
         assert f"at most {most:,}" in words and "seeds" in words

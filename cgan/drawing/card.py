@@ -15,8 +15,9 @@ from cgan.model.file_facts import CAUTION, LOCAL_SCORE, Facts
 from cgan.quality.table import quality_line
 from cgan.text import percent, printable
 
-MOST_NAMES = 50
-PARAMS = (
+MAX_NAMES = 50  # of classes
+# Params of a training that a card shows; the file's metadata has all.
+SHOWN_PARAMS = (
     *("generator", "generator_width", "latent_dim", "discriminator", "objective", "updates"),
     *("optimizer", "lr", "batch_size", "total_kimg", "ema_half_life_kimg", "precision", "seed"),
 )
@@ -77,6 +78,7 @@ the repository of whoever gave you this file, not from a package index.
 """
 
 
+# What fills BODY for each kind of generator.
 TRAINED = {
     "kind": "A conditional DCGAN",
     "caution": "",
@@ -105,30 +107,37 @@ def model_card(
     picture: str,
     sharing: str = "",
 ) -> str:
-    """`facts`: of the generator's file. `evaluation`: None where it is not known; `reference`: what
-    TRAINING says of its run, empty where that is not known. `picture`: where its drawings are, seen from
-    the card. `sharing`: what `cgan sharing` found, in a sentence."""
-    a, params = facts["architecture"], facts.get("params", {})
-    classes, colour = a["classes"], "grey" if a["channels"] == 1 else "colour"
+    """The card of a generator, Markdown below metadata in YAML.
+
+    `facts`: of the generator's file. `evaluation`: None where it is not known; `reference`: the contents of
+    TRAINING, about its run, empty where that is not known. `picture`: where its drawings are, seen from the
+    card. `sharing`: the answer of `cgan sharing`, in a sentence.
+    """
+    architecture, params = facts["architecture"], facts.get("params", {})
+    classes, colour = architecture["classes"], "grey" if architecture["channels"] == 1 else "colour"
     names = names_in(facts, classes) or list(map(str, range(classes)))
     data = facts.get("data") or reference.get("origin", {}).get("data", "not known")
     data, name = printable(data), printable(reference.get("run_name") or "conditional DCGAN")
-    sampled = a.get("kind") == LOCAL_SCORE
-    pieces = SAMPLED if sampled else TRAINED
-    shown = a["settings"] if sampled else {key: params[key] for key in PARAMS if key in params}
-    made = {
-        "steps": facts.get("steps"),
-        "torch": facts.get("torch"),
-        "params": ", ".join(f"`{key}` {value}" for key, value in shown.items()),
-    }
+    sampled = architecture.get("kind") == LOCAL_SCORE
+    texts = SAMPLED if sampled else TRAINED
+    shown = (
+        architecture["settings"]
+        if sampled
+        else {key: params[key] for key in SHOWN_PARAMS if key in params}
+    )
+    training = texts["training"].format(
+        steps=facts.get("steps"),
+        torch=facts.get("torch"),
+        params=", ".join(f"`{key}` {value}" for key, value in shown.items()),
+    )
     body = BODY.format(
-        **pieces | {"training": pieces["training"].format(**made)},
-        sharing=f"\n- {in_markdown(sharing)}" * bool(sharing),
+        **texts | {"training": training},
+        sharing=f"\n- {in_markdown(sharing)}" if sharing else "",
         classes=classes,
         version=__version__,
         picture=picture,
-        pixels=f"{a['width']}×{a['height']} pixels, {colour}",
-        names=", ".join(map(in_markdown, names[:MOST_NAMES])) + ", …" * (classes > MOST_NAMES),
+        pixels=f"{architecture['width']}×{architecture['height']} pixels, {colour}",
+        names=", ".join(map(in_markdown, names[:MAX_NAMES])) + ", …" * (classes > MAX_NAMES),
         quality=_quality(evaluation) if evaluation else "No evaluation of it is at hand.",
         data=in_markdown(data),
         sha256=facts.get("data_sha256"),

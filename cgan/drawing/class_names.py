@@ -7,7 +7,8 @@ from typing import Any
 
 from cgan.errors import CganError
 
-MAX_SHOWN = 12  # names in a message
+MAX_LISTED_NAMES = 12  # in a message
+MAX_DIGIT_CLASSES = 10  # of which each has a digit of its own
 
 
 def names_in(facts: Any, classes: int) -> list[str] | None:
@@ -24,20 +25,21 @@ class Classes:
     """Reads which of `count` classes is asked for, by number or, where they have `names`, by these."""
 
     def __init__(self, count: int, names: Sequence[str] | None = None) -> None:
-        self.count, self.many = count, count > 10
+        self.count = count
+        self.beyond_digits = count > MAX_DIGIT_CLASSES
         self.names = [" ".join(name.split()) for name in names or ()]
         self.exact = {name: label for label, name in enumerate(self.names)}
-        alike = Counter(name.casefold() for name in self.names)
+        spellings = Counter(name.casefold() for name in self.names)
         self.folded = {
             name.casefold(): label
             for name, label in self.exact.items()
-            if alike[name.casefold()] == 1
+            if spellings[name.casefold()] == 1
         }
         numbers = [name for name in self.exact if _number(name) is not None]
         self.spelled = all(len(name) == 1 for name in numbers)  # else 60 is not 6 and 0
         # Where a 7 is the name of another class, or 12 are two names, a number would be ambiguous.
         self.numbered = all(self.exact[name] == int(name) for name in numbers)
-        self.numbered &= not (self.many and numbers and self.spelled)
+        self.numbered &= not (self.beyond_digits and numbers and self.spelled)
 
     def labels(self, text: str) -> list[int]:
         """The labels that a text asks for. Raises CganError that names the first part that is no class.
@@ -59,24 +61,24 @@ class Classes:
         return labels
 
     def _labels_of(self, word: str, text: str) -> list[int]:
-        """A name, a number, or single characters that are classes."""
+        """The labels of a word: a name, a number, or single characters that are classes."""
         if (label := self._label(word)) is not None:
             return [label]
-        read = self._by_name if self.many else self._label
-        labels = [label for character in word if (label := read(character)) is not None]
+        label_of = self._by_name if self.beyond_digits else self._label
+        labels = [label for character in word if (label := label_of(character)) is not None]
         if len(labels) == len(word) and (self.spelled or not word.isdecimal()):
             return labels
         place = ""
-        if not self.names and self.many:
+        if not self.names and self.beyond_digits:
             number = text.replace(",", " ").split().index(word) + 1
             place = f", number {number} of the text to draw,"
         elif not self.names:
-            word = next(character for character in word if read(character) is None)
+            word = next(character for character in word if label_of(character) is None)
             place = f", character {text.index(word) + 1} of the text to draw,"
         raise CganError(f"{word[:40]!r}{place} is not a class. {self.listed()}")
 
     def label(self, position: int, item: int | str) -> int:
-        """That of an item of a list: the number of a class, or its name as a text. Raises CganError."""
+        """The label of an item of a list: the number of a class, or its name as a text. Raises CganError."""
         if isinstance(item, str):
             label = self._label(" ".join(item.split())) if self.names else None
         else:
@@ -87,9 +89,9 @@ class Classes:
         return label
 
     def _label(self, word: str) -> int | None:
-        """Up to 10 classes a number has one digit, since "07" is two of them."""
+        """The label of a name or a number: up to 10 classes one of one digit, since "07" is two of them."""
         label = self._by_name(word)
-        if label is None and self.numbered and (len(word) == 1 or self.many):
+        if label is None and self.numbered and (len(word) == 1 or self.beyond_digits):
             label = _number(word)
         return label if label is not None and label < self.count else None
 
@@ -99,10 +101,10 @@ class Classes:
     def listed(self) -> str:
         """Which classes there are, as a sentence."""
         if not self.names:
-            separated = ', separated by commas or spaces ("12,3 40")' if self.many else ""
+            separated = ', separated by commas or spaces ("12,3 40")' if self.beyond_digits else ""
             return f"The classes are 0 to {self.count - 1}{separated}."
-        shown = ", ".join(self.names[:MAX_SHOWN])
-        more = f", … ({self.count:,} in all)" if self.count > MAX_SHOWN else ""
+        shown = ", ".join(self.names[:MAX_LISTED_NAMES])
+        more = f", … ({self.count:,} in all)" if self.count > MAX_LISTED_NAMES else ""
         numbers = f", or their numbers, 0 to {self.count - 1}" if self.numbered else ""
         return f"The classes are {shown}{more}{numbers}; put commas between them."
 

@@ -14,12 +14,12 @@ from cgan.errors import CganError
 from cgan.files import replacing
 from cgan.model.sampling import Picture, encode_png
 
-MAX_SET_BYTES = 2**30
-MAX_FILES = 100_000
+MAX_SET_BYTES = 2**30  # of pixels
+MAX_FILES = 100_000  # in a folder
 
 
 def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
-    """As many drawings of each class, in the order 0, 1, …, 0, 1, …; returns what was written."""
+    """Write as many drawings of each class, in the order 0, 1, …, 0, 1, …; returns a line about them."""
     path, classes = Path(out), generator.classes
     folder = out.endswith("/") or path.is_dir() or not path.suffix
     if not folder and path.suffix not in (".npz", ".csv"):
@@ -38,19 +38,22 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
     images = generator.draw(labels, seed)
     if folder:
         folders = class_folders(generator.class_names)
-        names = (f"{folders[k]}/{folders[k]}_{n // classes:05d}.png" for n, k in enumerate(labels))
+        names = (
+            f"{folders[label]}/{folders[label]}_{row // classes:05d}.png"
+            for row, label in enumerate(labels)
+        )
         write_folder(path, images, names)
     elif path.suffix == ".npz":
         arrays = {"images": images, "labels": np.array(labels)}
-        if given := names_in(generator.facts, classes):
-            arrays["class_names"] = np.array(given)
+        if class_names := names_in(generator.facts, classes):
+            arrays["class_names"] = np.array(class_names)
         # A file object keeps numpy from adding an ending of its own to the temporary name.
         with replacing(path) as temporary, temporary.open("wb") as packed:
             np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
     else:
         write_csv(path, images, labels)
     words = f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
-    return words + numbered(generator.class_names) * folder
+    return words + numbered(generator.class_names) if folder else words
 
 
 def write_csv(path: Path, images: Picture, labels: list[int], column: str = "label") -> None:
@@ -89,7 +92,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise CganError(f"{out}: exists and is not empty. Remove it, or choose another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary, "made")
+        folder = Path(temporary, "new")
         folder.mkdir()
         yield folder
         folder.replace(out)

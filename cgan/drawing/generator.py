@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from cgan.model.networks import GeneratorNetwork
     from cgan.model.sampling import Picture
 
-DIGITS = "digits"
+DIGITS = "digits"  # names the package's own generator
 BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
 MAX_SEED = 2**63 - 1
-SHOWN = 20  # classes in a notebook
-ANSWER_S = 20.0  # of a core, which the drawings of one answer may take
-ALIASES = ("champion", "challenger")
+MAX_NOTEBOOK_CLASSES = 20  # of which a notebook shows a drawing
+MAX_ANSWER_S = 20.0  # of a core, which the drawings of one answer may take
+ALIASES = ("champion", "challenger")  # of versions of the registered model
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
 
@@ -63,7 +63,7 @@ class Generator:
         from cgan import notebook
         from cgan.model.sampling import encode_png
 
-        names = self.class_names[:SHOWN]
+        names = self.class_names[:MAX_NOTEBOOK_CLASSES]
         png = encode_png(np.asarray(self.picture(list(range(len(names))))))
         words = repr(self).strip("<>")
         return notebook.paragraph(words) + notebook.picture(png, ", ".join(names))
@@ -78,8 +78,8 @@ class Generator:
 
     @classmethod
     def load(cls, source: Path | str = DIGITS, device: str = "cpu") -> Generator:
-        """The package's own (`digits`), or from a file, or from an MLflow URI: `runs:/<id>/generator`,
-        `models:/<name>@champion`.
+        """Load the package's own (`digits`), or one from a file, or from an MLflow URI:
+        `runs:/<id>/generator`, `models:/<name>@champion`.
 
         `champion` and `challenger` are short for the project's registered model. Raises
         ModelError when there is no usable generator.
@@ -114,7 +114,8 @@ class Generator:
 
     @property
     def network(self) -> GeneratorNetwork:
-        """A GAN's, from latents and labels to images. Raises ModelError for a generator that has none."""
+        """The network of a GAN, from latents and labels to images. Raises ModelError for a generator that has
+        none."""
         from cgan.model.networks import GeneratorNetwork
 
         if not isinstance(self.model, GeneratorNetwork):
@@ -134,12 +135,12 @@ class Generator:
 
     def most_in(self, seconds: float) -> int | None:
         """How many drawings a core makes in this time; None: too many to count."""
-        each = self.model.seconds_per_drawing
-        return max(1, int(seconds / each)) if each else None
+        per_drawing = self.model.seconds_per_drawing
+        return max(1, int(seconds / per_drawing)) if per_drawing else None
 
     @property
     def caution(self) -> str:
-        """What to know before the file or a drawing is passed on; "" of a generator of learnt weights."""
+        """A warning for whoever passes the file or a drawing on; "" of a generator of learnt weights."""
         return CAUTION if self.holds_training_images else ""
 
     @property
@@ -151,17 +152,17 @@ class Generator:
 
     @property
     def device(self) -> torch.device:
-        """Where it draws."""
+        """The device that it draws on."""
         return self.model.device
 
     @property
     def classes(self) -> int:
-        """How many; labels are 0 to classes - 1."""
+        """The number of classes; labels are 0 to classes - 1."""
         return self.model.classes
 
     @property
     def class_names(self) -> list[str]:
-        """One a class, in the order of the labels; where they have no names, their numbers."""
+        """The name of each class, in the order of the labels; where they have no names, their numbers."""
         return names_in(self.facts, self.classes) or [str(label) for label in range(self.classes)]
 
     @property
@@ -171,7 +172,7 @@ class Generator:
         return (height, width) if channels == 1 else (height, width, channels)
 
     def draw(self, what: str | int | Sequence[int | str], seed: int = 0) -> Picture:
-        """uint8 [N, *shape]: an image for each class in a text ("2024"), or in a list of labels or names.
+        """Draw an image for each class in a text ("2024") or a list of labels or names: uint8 [N, *shape].
 
         Equal seeds draw equal images, position by position, however many are asked for. Raises
         CganError for something that is no class.
@@ -193,7 +194,7 @@ class Generator:
         scale: int | None = None,
         smooth: bool = False,
     ) -> Image:
-        """What `cgan draw` writes, as a PIL image; with more rows a grid of variants.
+        """The picture that `cgan draw` writes, as a PIL image; with more rows a grid of variants.
 
         `what`: as of `draw`; None: all classes. `scale` enlarges each pixel so many times, `smooth`
         without visible pixels. Raises CganError for what is no class, or too large a picture.
@@ -224,12 +225,12 @@ def _check_seed(seed: int) -> None:
         raise CganError(f"the seed is {seed}, expected a whole number from 0 to {MAX_SEED}.")
 
 
-def default_source(of_project: Path) -> tuple[str, str]:
-    """What `cgan draw` draws with where nobody says: the project's generator, or the package's own; and,
-    of the latter, a note that says so."""
-    if of_project.exists() or of_project.is_symlink():  # loading says what is wrong with it
-        return str(of_project), ""
+def default_source(project_file: Path) -> tuple[str, str]:
+    """The generator that `cgan draw` draws with by default, the project's or the package's own; and, of the
+    latter, a note that says so."""
+    if project_file.exists() or project_file.is_symlink():  # loading says what is wrong with it
+        return str(project_file), ""
     note = ", by the generator of digits that comes with cgan"
     if Path("params.yaml").is_file() and Path("dvc.yaml").is_file():
-        note += f" ({of_project} is not there yet: `dvc repro` trains this project's own)"
+        note += f" ({project_file} is not there yet: `dvc repro` trains this project's own)"
     return DIGITS, note

@@ -12,9 +12,8 @@ import mlflow.pyfunc
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-MAX_IMAGES = 10_000
-MAX_BYTES = 2**27  # of pixels in one answer
-MAX_S = 120.0  # of a core, for one answer
+# Of one answer: images, bytes of pixels, seconds of a core.
+MAX_IMAGES, MAX_BYTES, MAX_ANSWER_S = 10_000, 2**27, 120.0
 
 
 class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
@@ -33,7 +32,7 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
 
         labels = model_input["label"].tolist()
         most = min(MAX_IMAGES, MAX_BYTES // math.prod(self.generator.shape))
-        most = min(most, self.generator.most_in(MAX_S) or most)
+        most = min(most, self.generator.most_in(MAX_ANSWER_S) or most)
         if not 1 <= len(labels) <= most:
             raise _refused(f"expected 1 to {most:,} labels, found {len(labels):,}.")
         try:

@@ -1,5 +1,7 @@
 """Drawings made into one picture: a text as one number, rows of variants as a grid."""
 
+import math
+
 import numpy as np
 import torch
 from PIL import Image
@@ -10,10 +12,11 @@ from cgan.errors import CganError
 from cgan.model.generative import GenerativeModel
 from cgan.model.sampling import Picture, image_grid, picture_of
 
-PER_LINE = 20  # drawings, at most, of a text
-MAX_PICTURE_BYTES = 200_000_000
-MAX_SCALED_WIDTH = 900
+MAX_PER_LINE = 20  # drawings of a text
+MAX_PICTURE_BYTES = 200_000_000  # of pixels
 MAX_SCALE = 64
+# Without a scale: the largest, and the width in pixels up to which pixels are enlarged.
+MAX_DEFAULT_SCALE, MAX_DEFAULT_WIDTH = 4, 900
 
 
 def compose(
@@ -25,12 +28,13 @@ def compose(
     smooth: bool = False,
     max_bytes: int = MAX_PICTURE_BYTES,
 ) -> tuple[Tensor, Picture]:
-    """`rows` variants of the labels in a row, or one variant in lines of at most PER_LINE.
+    """Draw `rows` variants of the labels, each in a row, or one variant in lines of at most MAX_PER_LINE.
 
     Returns the drawings, uint8 [N, C, H, W], and the picture, [H, W] or in colour [H, W, 3].
 
     Digits of a single variant touch, so that they read as one number; several are kept apart.
-    Without a scale, pixels are enlarged up to 4 times while the width stays under 900; `smooth` enlarges by
+    Without a scale, pixels are enlarged up to MAX_DEFAULT_SCALE times while the width stays under
+    MAX_DEFAULT_WIDTH; `smooth` enlarges by
     Lanczos' filter.
     """
     channels, height, width = model.shape
@@ -38,9 +42,9 @@ def compose(
         raise CganError(
             f"rows {rows}, scale {scale}: expected at least one row and a scale from 1 to {MAX_SCALE}."
         )
-    columns = len(labels) if rows > 1 else balanced(len(labels), PER_LINE)
-    lines = -(-len(labels) * rows // columns)
-    scale = scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * width)))
+    columns = len(labels) if rows > 1 else even_line_length(len(labels), MAX_PER_LINE)
+    lines = math.ceil(len(labels) * rows / columns)
+    scale = scale or max(1, min(MAX_DEFAULT_SCALE, MAX_DEFAULT_WIDTH // (columns * width)))
     size = lines * columns * height * width * scale**2 * channels
     if size > max_bytes:
         raise CganError(
@@ -48,15 +52,19 @@ def compose(
             f"at most {max_bytes:,}. Ask for fewer drawings or a smaller scale."
         )
     images = model.draw(torch.tensor(labels * rows), seed)
-    large, scale = (_smooth(images, scale), 1) if smooth else (images, scale)
-    filled = F.pad(large, (0, 0) * 3 + (0, lines * columns - len(large)))
+    large = images
+    if smooth:
+        large, scale = _smooth(images, scale), 1
+    empty = lines * columns - len(large)
+    filled = F.pad(large, (0, 0, 0, 0, 0, 0, 0, empty))
     grid = filled.view(lines, columns, *large.shape[1:])
     return images, image_grid(grid, int(rows > 1), scale=scale)
 
 
-def balanced(count: int, most: int) -> int:
+def even_line_length(count: int, most: int) -> int:
     """How many stand in a line, when as few lines as possible are about equally long."""
-    return -(-count // -(-count // most))
+    lines = math.ceil(count / most)
+    return math.ceil(count / lines)
 
 
 def _smooth(images: Tensor, scale: int) -> Tensor:

@@ -12,56 +12,57 @@ from rich.text import Text
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.drawing.picture import PER_LINE, balanced
+from cgan.drawing.picture import MAX_PER_LINE, even_line_length
 
-LEAST_WIDTH = 8  # pixels in which a drawing can still be read
-LINES_KEPT = 3  # for the prompt, the file's name and a note
+MIN_WIDTH = 8  # pixels in which a drawing can still be read
+OTHER_LINES = 3  # of the terminal: for the prompt, the file's name and a note
 
 
 def show(images: Tensor, rows: int, console: Console) -> None:
     """Print drawings uint8 [N, C, H, W]: one variant in lines that fit, or `rows` variants.
 
-    They are made smaller to fit, down to LEAST_WIDTH; what is then still too wide or high is left out, and
+    They are made smaller to fit, down to MIN_WIDTH; what is then still too wide or high is left out, and
     the last line says so. Without colours, or blocks to colour, nothing is printed.
     """
     if console.no_color or not console.color_system or console.options.ascii_only:
         return
     count, _, height, width = images.shape
-    room = max(1, console.width // min(LEAST_WIDTH, width))
-    columns = count // rows if rows > 1 else balanced(count, min(PER_LINE, room))
-    shown = min(columns, room)
-    wide = min(width, max(1, console.width // shown))
-    most = max(1, console.height - LINES_KEPT)
-    high = max(1, min(round(height * wide / width / 2), most))  # in characters
-    if high == most:
-        wide = min(wide, max(1, round(2 * high * width / height)))
-    lines = list(images.split(columns))
+    room = max(1, console.width // min(MIN_WIDTH, width))
+    columns = count // rows if rows > 1 else even_line_length(count, min(MAX_PER_LINE, room))
+    shown_columns = min(columns, room)
+    characters = min(width, max(1, console.width // shown_columns))  # a character is a pixel wide
+    free_lines = max(1, console.height - OTHER_LINES)
+    drawing_lines = max(1, min(round(height * characters / width / 2), free_lines))
+    if drawing_lines == free_lines:
+        characters = min(characters, max(1, round(2 * drawing_lines * width / height)))
+    rows_of_drawings = list(images.split(columns))
+    shown_rows = min(free_lines // drawing_lines, len(rows_of_drawings))
     text = [
-        row
-        for line in lines[: most // high]
-        for row in _rows_of(_smaller(line[:shown], 2 * high, wide))
+        line
+        for drawings in rows_of_drawings[:shown_rows]
+        for line in _lines_of(_downscale(drawings[:shown_columns], 2 * drawing_lines, characters))
     ]
-    if shown < columns or most // high < len(lines):
+    if shown_columns < columns or shown_rows < len(rows_of_drawings):
         text.append(
             Text(
-                f"(shown: {min(most // high, len(lines))} of {len(lines)} rows, {shown} of {columns} "
+                f"(shown: {shown_rows} of {len(rows_of_drawings)} rows, {shown_columns} of {columns} "
                 "columns; the file has all)"
             )
         )
     console.print(Text("\n").join(text), soft_wrap=True)
 
 
-def _smaller(images: Tensor, height: int, width: int) -> NDArray[np.uint8]:
+def _downscale(images: Tensor, height: int, width: int) -> NDArray[np.uint8]:
     """Drawings [N, C, H, W] side by side, at most as large as they are: [height, N·width, C]."""
     small = F.adaptive_avg_pool2d(images.float(), (height, width)).round().to(torch.uint8)
     row: NDArray[np.uint8] = small.permute(2, 0, 3, 1).flatten(1, 2).numpy()
     return row
 
 
-def _rows_of(pixels: NDArray[np.uint8]) -> Iterator[Text]:
-    """Each row of characters shows two of pixels [H, W, C]."""
-    coloured = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).tolist()
-    for above, below in zip(coloured[::2], coloured[1::2], strict=True):
+def _lines_of(pixels: NDArray[np.uint8]) -> Iterator[Text]:
+    """Lines of characters, each of which shows two rows of pixels [H, W, C]."""
+    rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).tolist()
+    for above, below in zip(rgb[0::2], rgb[1::2], strict=True):
         pairs = zip(above, below, strict=True)
         colours = ((Color.from_rgb(*fore), Color.from_rgb(*back)) for fore, back in pairs)
         yield Text.assemble(*(("▀", Style(color=fore, bgcolor=back)) for fore, back in colours))

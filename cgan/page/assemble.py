@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cgan.drawing.class_names import names_in
-from cgan.drawing.generator import ANSWER_S
+from cgan.drawing.generator import MAX_ANSWER_S
 from cgan.page.weights import pack_generator
 from cgan.project import PACKAGE
 from cgan.text import percent
@@ -45,7 +45,7 @@ def play_page(generator: Generator, quality: str, named: str, seed: int = 0) -> 
     data = play_data(generator, seed)
     if runs_in_page(generator):
         return document("play_page.html", PLAY_SCRIPTS, data, **shown)
-    names, most = generator.class_names, generator.most_in(ANSWER_S)
+    names, most = generator.class_names, generator.most_in(MAX_ANSWER_S)
     limits = {"names": names, "caution": generator.caution, "most": most}
     return document("ask_page.html", ASK_SCRIPTS, data, **shown, **limits)
 

@@ -13,7 +13,8 @@ from cgan.model.local_score import LocalScoreSampler
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.pictures.plots import Picture, picture_of, sheet_with
 
-LINE = 62  # characters for what a layer is made of; a row has room for two lines
+DETAIL_WIDTH = 62  # characters for what a layer is made of; a row has room for two lines
+# Colours of layers with and without parameters, and of what goes in and comes out.
 LEARNT, FIXED, ENDS = "#e3eefa", "#e2f5e4", "#fdf1d3"
 
 
@@ -30,9 +31,9 @@ class Layer:
 
 @torch.inference_mode()
 def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
-    """What goes in, every layer in the order of its run, and what comes out. The network is on the CPU, and
-    set to evaluation."""
-    a = network.architecture
+    """The input, every layer in the order of its run, and the output. The network is on the CPU, and set to
+    evaluation."""
+    sizes = network.architecture
     layers: list[Layer] = []
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
@@ -45,23 +46,25 @@ def trace(network: GeneratorNetwork | DiscriminatorNetwork) -> list[Layer]:
     leaves = [module for module in network.modules() if next(module.children(), None) is None]
     hooks = [module.register_forward_hook(record) for module in leaves]
     network.eval()
-    labels, image = torch.zeros(1, dtype=torch.int64), (a.channels, a.height, a.width)
+    labels, image = torch.zeros(1, dtype=torch.int64), (sizes.channels, sizes.height, sizes.width)
     if isinstance(network, GeneratorNetwork):
-        network(torch.zeros(1, a.latent_dim), labels)
+        network(torch.zeros(1, sizes.latent_dim), labels)
         way = "embedded" if getattr(network, "embedding", None) else "one-hot"
-        first = Layer("latent", f"beside one of {a.classes} classes, {way}", (a.latent_dim,))
+        first = Layer(
+            "latent", f"beside one of {sizes.classes} classes, {way}", (sizes.latent_dim,)
+        )
         last = Layer("image", "from -1 to 1", image)
     else:
         network(torch.zeros(1, *image), labels)
         first = Layer("image", "", image)
-        last = Layer("logit", f"real or fake, of one of {a.classes} classes", (1,))
+        last = Layer("logit", f"real or fake, of one of {sizes.classes} classes", (1,))
     for hook in hooks:
         hook.remove()
     return [first, *layers, last]
 
 
 def diagram(model: GenerativeModel | DiscriminatorNetwork | None) -> Picture:
-    """Of a network; of a sampler its settings; without one, that there is none. uint8 [H, W, 3]."""
+    """The diagram of a network, or a sampler's settings, or that there is no network: uint8 [H, W, 3]."""
     if isinstance(model, GeneratorNetwork | DiscriminatorNetwork):
         return network_diagram(model)
     if isinstance(model, LocalScoreSampler):
@@ -75,7 +78,8 @@ def diagram(model: GenerativeModel | DiscriminatorNetwork | None) -> Picture:
 
 
 def network_diagram(network: GeneratorNetwork | DiscriminatorNetwork) -> Picture:
-    """uint8 [H, W, 3]: a table; from the top down a row a layer, with its parameters and what it puts out."""
+    """A network as a table, uint8 [H, W, 3]: from the top down a row a layer, with its parameters and the
+    shape that it puts out."""
     layers = trace(network)
     figure = Figure(figsize=(9, 0.3 * len(layers) + 1))
     axes = figure.add_axes((0.02, 0, 0.96, 1 - 0.5 / figure.get_figheight()))
@@ -85,9 +89,10 @@ def network_diagram(network: GeneratorNetwork | DiscriminatorNetwork) -> Picture
     axes.set_title(f"{role} · {network.architecture.kind} · {total:,} parameters", loc="left")
     rows = [["layer", "", "parameters", "puts out"]]
     for layer in layers:
-        shape, count = " × ".join(f"{size:,}" for size in layer.outputs), f"{layer.parameters:,}"
-        detail = textwrap.fill(layer.detail, LINE)
-        rows.append([layer.name, detail, count * (count != "0"), shape])
+        shape = " × ".join(f"{size:,}" for size in layer.outputs)
+        count = f"{layer.parameters:,}" if layer.parameters else ""
+        detail = textwrap.fill(layer.detail, DETAIL_WIDTH)
+        rows.append([layer.name, detail, count, shape])
     colours = [[colour] * 4 for colour in ("white", *(layer.colour for layer in layers))]
     widths = [0.18, 0.53, 0.12, 0.17]
     table = axes.table(rows, colours, "left", colWidths=widths, bbox=Bbox.unit())

@@ -1,6 +1,7 @@
 """The curves of a training and the confusion matrix."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,20 @@ from cgan.errors import DataError
 from cgan.text import percent
 
 Picture = NDArray[np.uint8]
-MOST_NUMBERS = 24  # classes whose cells have room for one
-MOST_NAMES = 30  # of each side
+MAX_NUMBERED_CLASSES = 24  # whose cells have room for a number
+MAX_AXIS_NAMES = 30
+MIN_SHOWN_SHARE = 0.0005  # of a row: what is less is 0.0 per cent
 
 
 def picture_of(figure: Figure) -> Picture:
-    """uint8 [H, W, 3]."""
+    """A figure as pixels, uint8 [H, W, 3]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def sheet_with(*lines: str) -> Picture:
-    """uint8 [H, W, 3]: lines of text where a picture would be."""
+    """Lines of text where a picture would be, uint8 [H, W, 3]."""
     figure = Figure(figsize=(8, 0.5 + 0.3 * len(lines)))
     text = {"ha": "left", "va": "center", "size": 11}
     figure.text(0.03, 0.5, "\n".join(lines), **text)  # type: ignore[arg-type]
@@ -34,7 +36,7 @@ def sheet_with(*lines: str) -> Picture:
 
 
 def training_curves(table: Path) -> tuple[Picture, Picture]:
-    """Losses, and what the discriminator says, of losses.csv; that there are none, if it has no rows."""
+    """The curves of the losses and of the mean logits in losses.csv; a note, if it has no rows."""
     try:
         names, *rows = csv.reader(table.read_text(encoding="utf-8").splitlines())
         if not rows:
@@ -75,25 +77,28 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
     """
     counts = np.asarray(matrix, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
-    parts = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     classes, right = len(class_names), np.eye(len(counts), dtype=bool)
     figure = Figure(figsize=(7, 7), layout="constrained")
     axes = figure.subplots()
-    for mask, shades, colours in ((right, parts, "Blues"), (~right, parts**0.5, "Reds")):
+    for mask, shades, colours in ((right, shares, "Blues"), (~right, shares**0.5, "Reds")):
         axes.imshow(np.where(mask, shades, np.nan), cmap=colours, vmin=0, vmax=1)
-    shown = range(0, classes, -(-classes // MOST_NAMES))
+    labels = range(0, classes, math.ceil(classes / MAX_AXIS_NAMES))
     # Its font has Latin, Greek and Cyrillic letters, not Chinese ones.
     has_glyphs = all(max(map(ord, name), default=0) < 0x590 for name in class_names)
-    names = [f"{class_names[label]:.12}" if has_glyphs else str(label) for label in shown]
-    axes.set_xticks(shown, names, rotation="horizontal" if max(map(len, names)) < 3 else "vertical")
-    axes.set_yticks(shown, names)
+    names = [f"{class_names[label]:.12}" if has_glyphs else str(label) for label in labels]
+    axes.set_xticks(
+        labels, names, rotation="horizontal" if max(map(len, names)) < 3 else "vertical"
+    )
+    axes.set_yticks(labels, names)
     axes.set(xlabel="class that the judge sees", ylabel="class asked for")
     hits = counts.trace() / max(counts.sum(), 1)
     axes.set_title(f"{percent(hits)} of {int(counts.sum()):,} drawings; per cent of each row")
     place: dict[str, Any] = {"ha": "center", "va": "center", "size": min(10, 130 / classes)}
-    for row, column in np.argwhere((parts >= 0.0005) & (classes <= MOST_NUMBERS)):
-        part = parts[row, column]
-        colour = "white" if part > (0.55 if row == column else 0.3) else "black"
-        words = "100" if part > 0.9995 else f"{part * 100:.1f}"
+    for row, column in np.argwhere((shares >= MIN_SHOWN_SHARE) & (classes <= MAX_NUMBERED_CLASSES)):
+        share = shares[row, column]
+        dark = 0.55 if row == column else 0.3  # from this share on, by the shades above
+        colour = "white" if share > dark else "black"
+        words = "100" if share > 1 - MIN_SHOWN_SHARE else f"{share * 100:.1f}"
         axes.text(column, row, words, color=colour, **place)
     return picture_of(figure)

@@ -26,7 +26,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, In
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cgan import __version__
-from cgan.drawing.generator import ANSWER_S, MAX_SEED
+from cgan.drawing.generator import MAX_ANSWER_S, MAX_SEED
 from cgan.drawing.picture import MAX_SCALE, compose
 from cgan.errors import CganError
 from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
@@ -256,7 +256,7 @@ def draw(
             f"(pixels × colours), expected at most {MAX_DRAWINGS:,} and {MAX_VALUES:,}. Ask several times, "
             "with other seeds, or for a smaller `scale`."
         )
-    most = served.generator.most_in(ANSWER_S)
+    most = served.generator.most_in(MAX_ANSWER_S)
     if most is not None and drawings > most:
         seconds = served.generator.model.seconds_per_drawing
         raise CganError(

@@ -13,7 +13,7 @@ from cgan.model.networks import (
     build_discriminator,
     build_generator,
 )
-from cgan.pictures.network_diagram import LINE, network_diagram, trace
+from cgan.pictures.network_diagram import DETAIL_WIDTH, network_diagram, trace
 from cgan.pictures.plots import confusion_matrix_image, curves_image, training_curves
 
 NAN = float("nan")
@@ -96,7 +96,9 @@ def test_a_diagram_has_every_layer_once_and_all_parameters(
     a = network.architecture
     image = (a.channels, a.height, a.width)
     assert last.outputs == (image if isinstance(network, GeneratorNetwork) else (1,))
-    assert max(len(textwrap.wrap(layer.detail, LINE)) for layer in layers) <= 2, "in its row"
+    assert max(len(textwrap.wrap(layer.detail, DETAIL_WIDTH)) for layer in layers) <= 2, (
+        "in its row"
+    )
     picture = network_diagram(network)
     assert picture.shape[1:] == (900, 3)
     assert np.array_equal(picture, network_diagram(network))
