@@ -41,7 +41,7 @@ def finished(uneven_project: Path, empty_store: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(membership, "PERMUTATIONS", 200)
     monkeypatch.setattr(membership, "RATE_PERMUTATIONS", 50)
     monkeypatch.setattr(attacker, "MIN_DRAWINGS", 150)
-    monkeypatch.setattr("cgan.downstream.exposure.STEPS", 3)
+    monkeypatch.setattr("cgan.downstream.exposure.ADAM_STEPS", 3)
     return uneven_project
 
 
