@@ -23,7 +23,9 @@ FREE_KEYS = {"generator_digest", "drawn_images"}
 # Fréchet distance falls with it).
 SAMPLE_SIZE_KEYS = {
     "fid_judge": "distance_images",
-    **dict.fromkeys(("precision", "recall", "density", "coverage"), "neighbour_images"),
+    **dict.fromkeys(
+        ("precision", "recall", "density", "coverage", "detectability"), "neighbour_images"
+    ),
 }
 
 
@@ -111,6 +113,13 @@ METRICS = {
             "copies",
             "drawings nearer to a training image than unseen real images are, even if moved, turned or noisy",
             "lower",
+        ),
+        Metric(
+            "detectability",
+            "detectability",
+            "how often a small classifier knows a drawing from a real image, of one each; 50 % is a guess",
+            "lower",
+            on_screen=False,
         ),
         Metric(
             "kid_judge",

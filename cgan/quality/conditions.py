@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.model_file import digest_of
 from cgan.params.sections import EvaluateParams
 from cgan.quality.accuracies import accuracy_of_all, accuracy_scores, gan_train_score, proportion
+from cgan.quality.detectability import Detector
 from cgan.quality.distances import (
     distance_scores,
     distances_by_class,
@@ -48,12 +50,14 @@ MAX_DRAWING_S = 60.0
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The judge, both parts of the data, the classes to draw, and the latents' seed."""
+    """The judge, both parts of the data, the classes to draw, and the latents' seed. `in_drawings_place`:
+    pixels of the training images of which real images' scores are."""
 
     train: Images
     held_out: Images
     params: EvaluateParams
     evaluation_set: EvaluationSet
+    in_drawings_place: Tensor
 
     @classmethod
     def of(
@@ -87,7 +91,8 @@ class Conditions:
                 f"and recall need more than {NEIGHBOURS} of each, with the same mix of classes. Hold "
                 "out a larger fraction, or add images."
             ) from None
-        return cls(train, held_out, params, evaluation_set)
+        in_place = training.pixels[: evaluation_set.distance_images]
+        return cls(train, held_out, params, evaluation_set, in_place)
 
     @property
     def judge(self) -> Judge:
@@ -97,6 +102,10 @@ class Conditions:
     def drawn_labels(self) -> Tensor:
         """The class of each drawing, int64 [N]."""
         return self.evaluation_set.drawn_labels
+
+    @functools.cached_property
+    def detector(self) -> Detector:
+        return Detector(self.evaluation_set, self.in_drawings_place, self.held_out)
 
     def context(self, generator_digest: str) -> dict[str, Any]:
         """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
@@ -142,6 +151,7 @@ class Conditions:
         replicas = find_replicas(first, labels, self.train, self.held_out, self.params.seed)
         metrics = through_judge | diversity_score(diversities)
         metrics["copies"] = copies_score(replicas, proportion(evaluation_set, replicas.is_replica))
+        metrics |= self.detector.score(draws)
         accuracy = accuracy_of_all(evaluation_set, predictions)
         classes = self._classes(accuracy, predictions[0], diversities, replicas)
         reason = _why_not_measurable(evaluation_set)

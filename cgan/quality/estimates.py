@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cgan.evaluation import METRICS, Score
+from cgan.quality.metrics import wilson_interval
 
 REPLICATES = 200
 REPLICATE_DECIMALS = 7  # of the replicates that an evaluation keeps
@@ -102,3 +103,11 @@ def bootstrap_weights(count: int, random: torch.Generator) -> Tensor:
     picks = torch.randint(count, (REPLICATES, count), generator=random)
     weights = torch.zeros(REPLICATES, count, dtype=torch.float64)
     return weights.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64))
+
+
+def wilson_replicates(value: float, count: int) -> Tensor:
+    """Replicates as wide as Wilson's interval of a share of `count` images: for one of which all or none
+    count, where resampling finds no noise."""
+    low, high = wilson_interval(round(value * count), count)
+    spread = torch.linspace(-1, 1, REPLICATES, dtype=torch.float64)
+    return (high - low) / 2 / spread.std() * spread

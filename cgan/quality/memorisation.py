@@ -48,7 +48,7 @@ def memorisation_bias(evaluation_set: EvaluationSet) -> Estimates:
         order = torch.randperm(len(training), generator=random)
         for reference, others in (halves, halves[::-1]):
             counts = torch.bincount(labels[others], minlength=evaluation_set.classes)
-            picked = order[_first_rows(training_labels[order], counts)]
+            picked = order[first_rows(training_labels[order], counts)]
             if not MIN_HALF_IMAGES <= len(others) == len(picked):
                 return {}
             mixed = torch.randperm(len(others), generator=random)  # all were sorted by class
@@ -82,7 +82,7 @@ def deviation_of_mean(sets: int) -> float:
     return math.sqrt((of_heldout + of_training / sets) / (of_heldout + of_training))
 
 
-def _first_rows(labels: Tensor, counts: Tensor) -> Tensor:
+def first_rows(labels: Tensor, counts: Tensor) -> Tensor:
     """Rows of the first images of each class, as many as `counts` [classes] asks for or all there are, in
     order of the classes."""
     available = labels.bincount(minlength=len(counts)).tolist()

@@ -12,9 +12,15 @@ import torch
 from torch import Tensor
 
 from cgan.evaluation import METRICS, Score
-from cgan.quality.estimates import Estimate, Estimates, jackknife_deviations, scores
+from cgan.quality.estimates import (
+    Estimate,
+    Estimates,
+    jackknife_deviations,
+    scores,
+    wilson_replicates,
+)
 from cgan.quality.evaluation_set import JACKKNIFE_PARTS, EvaluationSet, Source
-from cgan.quality.metrics import NEIGHBOURS, wilson_interval
+from cgan.quality.metrics import NEIGHBOURS
 
 MAX_BLOCKS = 20  # of drawings, whose mean is taken
 CHUNK = 1000  # images whose distances to all others are held at once
@@ -59,10 +65,8 @@ def neighbour_estimates(
         )
         replicates = evaluation_set.part_weights["heldout"] @ of_real
         replicates += evaluation_set.part_weights[source] @ of_drawn / math.sqrt(len(blocks))
-        if METRICS[key].is_share and not replicates.std() > 0:  # all or none: Wilson's interval
-            low, high = wilson_interval(round(value * count), count)
-            spread = torch.linspace(-1, 1, len(replicates), dtype=torch.float64)
-            replicates = (high - low) / 2 / spread.std() * spread
+        if METRICS[key].is_share and not replicates.std() > 0:
+            replicates = wilson_replicates(value, count)
         estimates[key] = Estimate.of(value, replicates)
     return estimates
 

@@ -43,7 +43,7 @@ def test_a_metric_whose_value_depends_on_how_many_images_it_is_taken_of_is_compa
     assert not context_differences(a, b, "recall") and not context_differences(a, b, "copies")
     b = {"distance_images": 300, "neighbour_images": 8}
     assert [key for key in METRICS if context_differences(a, b, key)] == [
-        *("coverage", "recall", "precision", "density")
+        *("coverage", "recall", "detectability", "precision", "density")
     ]
 
 

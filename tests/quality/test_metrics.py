@@ -273,7 +273,7 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     inputs.judge.head.weight.zero_()
     inputs.judge.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     found = evaluation_of(inputs, draws(5))
-    assert metric_values(found).keys() == {"worst_class_diversity", "copies"}
+    assert metric_values(found).keys() == {*("worst_class_diversity", "copies", "detectability")}
     assert "33.3 %" in found.not_measurable and found.not_measurable in quality_line(found)
     assert not re.search("Legible|Weakest class", quality_line(found))
     assert found.score("conditional_accuracy").real == pytest.approx(1 / 3)
@@ -445,9 +445,9 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     assert 0.5 < (metrics["worst_class_diversity"].real or 0) < 1, "the least of three, by chance"
 
 
-def test_distances_and_copies_are_better_lower_and_all_others_higher() -> None:
+def test_distances_copies_and_detectability_are_better_lower_and_all_others_higher() -> None:
     """By it the gate, sweeps and comparisons decide what is better."""
-    lower = {"fid_judge", "kid_judge", "copies"}
+    lower = {"fid_judge", "kid_judge", "copies", "detectability"}
     for key, metric in METRICS.items():
         assert metric.better == ("lower" if key in lower else "higher")
 
