@@ -189,10 +189,10 @@ def test_its_evaluation_names_copies_and_how_many_were_drawn() -> None:
     accuracy = found.score("conditional_accuracy").value
     assert found.score("copies").value is not None and accuracy is not None and accuracy > 0.5
     assert found.context["drawn_images"] == 300, "100 of each class"
-    assert "right on" in (shown := summary()) and "were judged, not" not in shown
+    assert "right on" in (shown := "\n".join(summary())) and "were judged, not" not in shown
     params = Path("params.yaml").read_text()
     set_params({"evaluate.samples": 5000})
-    shown = " ".join(summary().split())
+    shown = " ".join(" ".join(summary()).split())
     Path("params.yaml").write_text(params)
     assert "300 drawings were judged, not 5,000 (`evaluate.samples`), as each takes a part" in shown
 
