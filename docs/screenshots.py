@@ -88,7 +88,7 @@ class Project:
             text = text.replace(f" {old}", f" {new}")
         path.write_text(text, encoding="utf-8")
         self.run("dvc", "repro")
-        made = self.read("models/mlflow_run.json")
+        made = self.read("models/training.json") | self.read("models/mlflow_run.json")
         kept = {key: made[key] for key in ("run_id", "run_name", "training_s")}
         return kept | {"accuracy": self.read("reports/headline.json")["conditional_accuracy"]}
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 TAG = f"mlflow.sharedViewState.{VIEW}"
-CHARACTER = 7  # pixels of a column's head
-PADDING = 24
+CHARACTER = 6  # pixels of a column's head
+PADDING = 28
 RUN_NAME = (
     232  # pixels; with 130 for Created, two metrics fit a screen of 1366, MLflow's Assistant open
 )
