@@ -26,10 +26,8 @@ IntArray = NDArray[np.int64]
 
 FALSE_POSITIVE_RATES = 0.01, 0.001  # shares of the non-members that are taken for members
 SIGNIFICANCE = 0.05  # level of the test
-PERMUTATIONS, RATE_PERMUTATIONS = (
-    4_000,
-    1_000,
-)  # of the test; of what chance finds at a false positive rate
+# Of the test, and of the share that chance finds at a false positive rate.
+PERMUTATIONS, RATE_PERMUTATIONS = 4_000, 1_000
 PERMUTATION_BATCH = 500  # that are floats at once
 # The most exposed images, among which a few copies show: this share of all, and no fewer than so many
 # (docs/log.md, 2026-11-30, "who was in the training data").

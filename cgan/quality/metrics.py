@@ -1,4 +1,4 @@
-"""What evaluations and the probes of a training both compute: accuracy, Fréchet distance, the spread of
+"""Metrics that evaluations and the probes of a training share: accuracy, Fréchet distance, the spread of
 features.
 
 - Fréchet distance: Heusel et al., arXiv:1706.08500 (eq. 6), in the judge's features.

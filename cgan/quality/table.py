@@ -8,9 +8,8 @@ from typing import Any
 from cgan.evaluation import METRICS, Evaluation, Score
 from cgan.text import percent
 
-WIDE_INTERVAL = (
-    0.05  # of real images' accuracy, from end to end: above, the line gives the interval
-)
+# Of real images' accuracy, from end to end: above, the line gives the interval.
+WIDE_INTERVAL = 0.05
 WEAK_JUDGE_ACCURACY = 0.9  # a judge that is right on fewer real images says little of drawings
 
 
