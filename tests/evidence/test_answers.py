@@ -92,7 +92,7 @@ def test_files_that_do_not_fit_are_refused_with_the_row(
     with pytest.raises(DataError, match=words):
         effect_of_answers([(without, tmp_path / "with.csv")])
     command = ["evidence", "--answers", str(without), str(without), "--seeds", "3"]
-    assert "FILES are for --answers" in str(CliRunner().invoke(app, command).exception)
+    assert "--answers trains nothing" in str(CliRunner().invoke(app, command).exception)
     for files in ([], [str(without)]):
         odd = CliRunner().invoke(app, ["evidence", "--answers", *files]).exception
         assert (

@@ -65,10 +65,10 @@ def evidence(
     if answers or files:
         from cgan.pipeline.evidence.answers import evidence_of_answers
 
-        if not answers or per_class or believed or folds or seeds or test or drawn or quick:
-            raise CganError(
-                "FILES are for --answers, which trains nothing: leave out other options."
-            )
+        if not answers:
+            raise CganError("FILES are for --answers: add it, or leave them out.")
+        if per_class or believed or folds or seeds or test or drawn or quick:
+            raise CganError("--answers trains nothing: leave out the other options.")
         evidence_of_answers(files or [], typer.echo)
         return
     require_project()
