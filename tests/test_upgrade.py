@@ -60,4 +60,4 @@ def test_the_params_that_are_called_new_have_the_values_that_the_page_shows() ->
             bare[section].pop(name, None)
     found = checked(bare)
     assert len(shown) > 25 and {key: found[key] for key in shown} == shown
-    assert len(ROWS) == 18
+    assert len(ROWS) == 19

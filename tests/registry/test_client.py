@@ -189,8 +189,10 @@ def test_commands_list_promote_and_roll_back(
     rows = [line.split()[:3] for line in listed.splitlines() if line.startswith("  ")]
     assert rows[:2] == [["2", "champion", "passed"], ["1", "-", "passed"]]
     reigns = listed.partition("Champions, the latest first:\n")[2].splitlines()
-    assert re.match(r"  version 2, since 2.*Z: much sharper \(.+, flow run flow-7\)", reigns[0])
-    assert re.match(r"  version 1, since 2.*Z: the first \(", reigns[1]) and len(reigns) == 2
+    assert re.match(r"  version 2, since 2.* UTC, by .+, flow run flow-7: much sharper$", reigns[0])
+    assert (
+        re.match(r"  version 1, since 2.* UTC, by .+: the first$", reigns[1]) and len(reigns) == 2
+    )
     run("registry", "rollback", "--why", "too grey")
     assert registry.aliases() == {"champion": 1}
     listed = run("registry", "list")
