@@ -22,7 +22,7 @@ from cgan.model.model_file import digest_of
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
-from cgan.quality.evaluation import require_kind, require_same_classes, shared_images
+from cgan.quality.evaluation import require_disjoint, require_kind, require_same_classes
 from cgan.quality.judge import Progress
 from cgan.quality.likeness import nearest
 
@@ -155,11 +155,7 @@ def _check(
                 f"found {found}. Give the one that was trained with this generator."
             )
     require_same_classes(train, **parts)
-    if shared := shared_images(train, held_out):
-        raise DataError(
-            f"held_out: expected images that are not in train; found {shared:,} that are. Make both with "
-            "`train, held_out = images.split(0.1)`."
-        )
+    require_disjoint(train, held_out)
 
 
 def _most_exposed(

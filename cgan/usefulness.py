@@ -14,8 +14,9 @@ import torch
 
 from cgan import notebook
 from cgan.downstream.classifiers import BASELINES, METHOD_NAMES
+from cgan.downstream.early import is_settled
 from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome, effect
-from cgan.downstream.rounds import rounds_by_seed
+from cgan.downstream.rounds import DEFAULT_ROUNDS, rounds_by_seed
 from cgan.downstream.sets import missing_labels
 from cgan.errors import CganError
 from cgan.images import Images
@@ -39,11 +40,14 @@ class Evidence:
 
     `accuracies`: by method, in words, the accuracy on the tested images, mean over the classes and seeds.
     `effect`: drawings beside the best method without any; `effect.classes` has each class by its label.
+    `rounds`: the seeds that were trained, of `planned` ones.
     """
 
     effect: Effect
     accuracies: dict[str, float]
     class_names: list[str]
+    rounds: int
+    planned: int
 
     @property
     def verdict(self) -> str:
@@ -77,7 +81,19 @@ class Evidence:
             shares = percent(difference.without), percent(difference.with_drawings)
             name = self.class_names[label]
             classes.append((name, f"{difference.tested:,}", *shares, _points(difference)))
-        return notebook.paragraph(f"{self}.") + notebook.table(accuracies) + notebook.table(classes)
+        parts = [
+            notebook.paragraph(f"{self}."),
+            notebook.table(accuracies),
+            notebook.table(classes),
+        ]
+        if self.rounds < self.planned:
+            parts.append(
+                notebook.paragraph(
+                    f"Ended after {self.rounds} of {self.planned} seeds: more could not change the verdict. "
+                    f"seeds={self.planned} trains all."
+                )
+            )
+        return "".join(parts)
 
 
 @as_keywords()
@@ -87,7 +103,7 @@ def evidence(
     generator: Generator,
     *,
     per_class: int | None = None,
-    seeds: int = 5,
+    seeds: int | None = None,
     recipe: JudgeParams | None = None,
     folder: Path | str | None = None,
     device: str = "auto",
@@ -95,7 +111,8 @@ def evidence(
     progress: Progress = progress_bar,
 ) -> Evidence:
     """Train classifiers with and without drawings, and test them on images that neither they nor the
-    generator have seen. Takes minutes: six classifiers a seed, each as long as a judge.
+    generator have seen. Takes minutes: six classifiers a seed, each as long as a judge. Without `seeds`,
+    five are planned, and the rest is left out as soon as it could not change the verdict.
 
     `train` is what the generator was trained on. The drawings fill up its classes to `per_class` images, by
     default as many as the largest class has (twice that where all are about equal). They are compared with
@@ -110,7 +127,7 @@ def evidence(
 
     Raises DataError where the two sets do not belong together, and CganError where no class lacks images.
     """
-    if seeds < MIN_SEEDS:
+    if seeds is not None and seeds < MIN_SEEDS:
         raise CganError(
             f"seeds is {seeds}, expected at least {MIN_SEEDS}: their spread is part of the interval."
         )
@@ -120,10 +137,18 @@ def evidence(
     drawn = Images(generator.model.draw(labels, seed), labels, train.class_names)
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         kept_in = Path(folder or temporary, _folder_name(train, drawn, recipe, hardware))
-        rounds = rounds_by_seed(train, drawn, held_out, recipe, seeds, kept_in, hardware)
-        outcomes = [each.outcome(progress) for each in rounds]
-    result = effect(outcomes, BASELINES, folded=False)
-    return Evidence(result, _accuracies(outcomes), train.class_names)
+        planned, outcomes = seeds or DEFAULT_ROUNDS, list[Outcome]()
+        for round_ in rounds_by_seed(train, drawn, held_out, recipe, planned, kept_in, hardware):
+            outcomes.append(round_.outcome(progress))
+            if not seeds and is_settled(outcomes, BASELINES, planned, folded=False):
+                break
+    return Evidence(
+        effect=effect(outcomes, BASELINES, folded=False),
+        accuracies=_accuracies(outcomes),
+        class_names=train.class_names,
+        rounds=len(outcomes),
+        planned=planned,
+    )
 
 
 def _folder_name(train: Images, drawn: Images, recipe: JudgeParams, hardware: Hardware) -> str:

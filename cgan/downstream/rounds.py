@@ -25,6 +25,8 @@ from cgan.splitting import MAX_QUERIES, MAX_SEARCHED, near_copies, unit_indices
 from cgan.training.auto import build_sampler, choose
 from cgan.training.loop import train
 
+DEFAULT_ROUNDS = 5  # folds, or seeds
+
 
 def units_of(data: Images) -> Tensor:
     """The unit of each image, int64 [N]: equal for images that belong together, copies and groups."""

@@ -84,11 +84,7 @@ def require_matching(
     tested = {"test": test} if test else {}
     require_kind(model, train=train, held_out=held_out, **tested)
     require_same_classes(train, held_out=held_out, **tested)
-    if shared := shared_images(train, held_out):
-        raise DataError(
-            f"held_out: expected images that are not in train; found {shared:,} of {len(held_out):,} that "
-            "are. Make both with `train, held_out = images.split(0.1)`, which keeps copies together."
-        )
+    require_disjoint(train, held_out)
 
 
 def require_kind(model: GenerativeModel, **parts: Images) -> None:
@@ -110,6 +106,15 @@ def require_same_classes(train: Images, **others: Images) -> None:
                 f"{name}: expected the classes of train in its order, {listed(train.class_names)}; found "
                 f"{listed(images.class_names)}. Make both by `Images.split`, or with one `class_names`."
             )
+
+
+def require_disjoint(train: Images, held_out: Images) -> None:
+    """Raises DataError where held-out images are training images, too."""
+    if shared := shared_images(train, held_out):
+        raise DataError(
+            f"held_out: expected images that are not in train; found {shared:,} of {len(held_out):,} that "
+            "are. Make both with `train, held_out = images.split(0.1)`, which keeps copies together."
+        )
 
 
 def shared_images(train: Images, held_out: Images) -> int:

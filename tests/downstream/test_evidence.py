@@ -13,6 +13,7 @@ from synthetic import a_model, sample_digits
 from torch import Tensor
 from uneven import NAMES, uneven
 
+from cgan import usefulness
 from cgan.downstream import pretrained
 from cgan.downstream.classifiers import BASELINES, METHODS, adjusted_logits, balanced_weights
 from cgan.downstream.effect import DRAWN, Outcome, _class_result, effect, variance_of_mean
@@ -354,6 +355,19 @@ def test_in_python_evidence_is_that_of_rounds_by_seed_and_keeps_its_classifiers(
     other = evidence(train, held_out, wrong, recipe=recipe, seeds=2, folder=kept, seed=4)
     assert other.effect.overall.with_drawings != found.effect.overall.with_drawings
     assert other == evidence(train, held_out, wrong, recipe=recipe, seeds=2, seed=4)
+
+
+def test_evidence_in_python_ends_when_more_seeds_could_not_change_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usefulness, "is_settled", lambda outcomes, *_, **__: len(outcomes) == 2)
+    train, held_out, pool = (uneven(times=2, seed=n) for n in (1, 2, 3))
+    recipe = RECIPE.model_copy(update={"total_kimg": 0.1})
+    ask = partial(evidence, train, held_out, Generator(Pool(pool), {}), recipe=recipe)
+    early, all_asked_for = ask(folder=tmp_path), ask(folder=tmp_path, seeds=3)
+    assert (early.rounds, early.planned) == (2, 5) and "of 5 seeds" in early._repr_html_()
+    assert (all_asked_for.rounds, all_asked_for.planned) == (3, 3)
+    assert "seeds:" not in all_asked_for._repr_html_()
 
 
 def test_evidence_in_python_refuses_what_does_not_belong_together() -> None:

@@ -18,6 +18,7 @@ from cgan.downstream.classifiers import BASELINES, METHODS, Round
 from cgan.downstream.early import is_settled
 from cgan.downstream.effect import DRAWN, Outcome, effect
 from cgan.downstream.rounds import (
+    DEFAULT_ROUNDS,
     folds_of,
     near_to_training,
     rounds_by_fold,
@@ -25,19 +26,18 @@ from cgan.downstream.rounds import (
     with_pretrained,
 )
 from cgan.downstream.sets import fill_classes, missing_labels, require_unseen
-from cgan.errors import CganError, DataError, TrackingError
-from cgan.files import locked, require_writable, sha256_of, write_text
+from cgan.errors import CganError, DataError
+from cgan.files import locked, require_writable, sha256_of
 from cgan.images import Images, image_digests, load_images
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
 from cgan.model.model_file import load_generator
-from cgan.page.assemble import document
 from cgan.page.data_facts import whole_data
 from cgan.params.sections import Params
+from cgan.pipeline.evidence.publish import publish
 from cgan.pipeline.evidence.report import report_on
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress as progress_of
 from cgan.pipeline.progress import seconds_of_judge, seconds_of_training
-from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import (
     EVIDENCE,
     EVIDENCE_PAGE,
@@ -47,7 +47,6 @@ from cgan.project import (
     PACKAGE,
     TEST_DATA,
     TRAIN_DATA,
-    TRAINING,
     home,
 )
 from cgan.quality.judge import Progress
@@ -62,7 +61,6 @@ HOLD_OUT, TEST_SET = "the hold-out", "the test set"
 # machine, for all classifiers.
 QUICK_SEEDS, QUICK_S = 3, 90.0
 DISAGREE = 0.1  # the share of the images on which two classifiers differ, about
-DEFAULT_ROUNDS = 5
 MAX_PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
 KEPT_ANSWERS = 3  # answers, the one at hand among them, whose classifiers stay
 # The code that decides an answer.
@@ -162,19 +160,8 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
             "and the classifiers are better."
         )
     report.facts["generator_digest"] = "" if options.drawn else _digest()
-    facts, text, page = EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE
-    if options.drawn:  # what was found of the project's own drawings stays
-        facts, text, page = (p.with_stem(f"{p.stem}-drawn") for p in (facts, text, page))
-        report.reasons.append(f"The drawings are those in {options.drawn}.")
-    report.write(facts, text)
-    write_text(page, document("evidence.html", (), {}, report=report, tables=tables))
-    report.say(say, page)
-    if TRAINING.is_file():
-        try:
-            with open_run(read_training(TRAINING), "cgan evidence") as run:
-                run.log_files((facts, text, page))
-        except TrackingError as error:
-            say(f"WARNING: {error}")
+    paths = EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE
+    publish(report, paths, "evidence.html", options.drawn, say, tables=tables)
 
 
 # --- what is tested on, and what fills up the classes --------------------------------------------

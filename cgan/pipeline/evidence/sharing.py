@@ -9,19 +9,17 @@ from pathlib import Path
 from cgan.disclosure import sharing
 from cgan.downstream.sharing import Sharing
 from cgan.drawing.generator import Generator
-from cgan.errors import TrackingError
-from cgan.files import require_writable, write_text
+from cgan.files import require_writable
 from cgan.images import load_images
 from cgan.markdown import table
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator
-from cgan.page.assemble import document
 from cgan.params.sections import Params
 from cgan.pipeline.evidence.answer import labelled
+from cgan.pipeline.evidence.publish import publish
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress as progress_of
 from cgan.pipeline.registry.client import now
-from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import (
     DISCRIMINATOR,
     GENERATOR,
@@ -30,7 +28,6 @@ from cgan.project import (
     SHARING_PAGE,
     SHARING_TEXT,
     TRAIN_DATA,
-    TRAINING,
 )
 from cgan.verdict import Report
 
@@ -56,10 +53,8 @@ def find_sharing(
         seed=params.evaluate.seed,
         progress=progress,
     )
-    facts, text, page = SHARING, SHARING_TEXT, SHARING_PAGE
-    if drawn:  # what was found of the project's own drawings stays
+    if drawn:
         train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
-        facts, text, page = (path.with_stem(f"{path.stem}-drawn") for path in (facts, text, page))
         answer = ask(train, held_out, labelled(drawn, params, train))
     else:
         inputs = Inputs.load(params.train.device)
@@ -71,20 +66,15 @@ def find_sharing(
             discriminator = found if same else None
         answer = ask(inputs.train, inputs.held_out, generator, discriminator=discriminator)
     report = report_on(answer)
-    if drawn:
-        report.reasons.append(f"The drawings are those in {drawn}.")
-    report.write(facts, text)
-    picture = base64.b64encode(answer.picture).decode()
-    tables = {WHO: answer.rows(), INSTEAD: answer.class_rows()}
-    shown = {"report": report, "tables": tables, "picture": picture}
-    write_text(page, document("sharing.html", (), {}, **shown))
-    report.say(say, page)
-    if TRAINING.is_file():
-        try:
-            with open_run(read_training(TRAINING), "cgan sharing") as run:
-                run.log_files((facts, text, page))
-        except TrackingError as error:
-            say(f"WARNING: {error}")
+    publish(
+        report,
+        (SHARING, SHARING_TEXT, SHARING_PAGE),
+        "sharing.html",
+        drawn,
+        say,
+        tables={WHO: answer.rows(), INSTEAD: answer.class_rows()},
+        picture=base64.b64encode(answer.picture).decode(),
+    )
     return report
 
 
