@@ -33,8 +33,8 @@ from cgan.settings import as_keywords
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
 from cgan.training.batches import require_full_batch
-from cgan.training.fingerprint import fingerprint, result_facts
-from cgan.training.loop import TrainingResult, make_generator, training_facts
+from cgan.training.fingerprint import determining_facts, fingerprint
+from cgan.training.loop import TrainingResult, train_or_build, training_facts
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
 FALLBACK_PREVIEW_CLASSES = 20  # shown by `Run.preview` after a training that made no preview
@@ -60,7 +60,7 @@ class Run:
     seconds: float | None
     """How long the training took; None where it was resumed, because only its last part was timed."""
     step: int
-    """How many updates of each network were made."""
+    """How many training steps were made; 0 for a sampler."""
     discriminator: DiscriminatorNetwork | None = None
     """Whoever has it can find out which images were in the training data: keep it to yourself."""
 
@@ -72,7 +72,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """False where the training was stopped before its last step."""
-        return self.choice.sampler is not None or self.step >= self.params.total_steps
+        return self.choice.sampler_settings is not None or self.step >= self.params.total_steps
 
     @property
     def preview(self) -> bytes:
@@ -100,7 +100,7 @@ class Run:
 
     def _length(self) -> str:
         """`1,667 steps of 96 images in 57 s`."""
-        if self.choice.sampler:
+        if self.choice.sampler_settings:
             return "none: its file is the training images"
         steps = f"{self.params.total_steps:,} steps"
         done = steps if self.finished else f"{self.step:,} of {steps}"
@@ -175,20 +175,20 @@ def fit(
         values["batch_size"] = "auto"
     choice = choose(check_train(values | {"seed": seed} | params, "cgan.fit"), images)
     p = choice.params
-    if not choice.sampler:
+    if not choice.sampler_settings:
         require_full_batch(images, p)
-    checkpoints = None
+    training_folder = None
     if folder is not None:
         hardware = choose_hardware(p.device, p.precision)
         digest = digest_of(judge.state_dict()) if judge else ""
-        checkpoints = Path(folder) / fingerprint(result_facts(p, images, hardware, digest))
+        training_folder = Path(folder) / fingerprint(determining_facts(p, images, hardware, digest))
     bar = partial(progress_bar, "training", images_a_step=p.batch_size) if progress else iter
-    with locked_folder(checkpoints), deterministic(), catch_ctrl_c() as was_pressed:
-        result = make_generator(
+    with locked_folder(training_folder), deterministic(), catch_ctrl_c() as was_pressed:
+        result = train_or_build(
             images,
             choice,
             judge=judge,
-            folder=checkpoints,
+            folder=training_folder,
             progress=bar,
             should_stop=was_pressed,
             keep_partial=True,
@@ -203,21 +203,21 @@ def fit(
 
 
 @contextlib.contextmanager
-def locked_folder(checkpoints: Path | None) -> Iterator[None]:
+def locked_folder(training_folder: Path | None) -> Iterator[None]:
     """Hold the folder of a training; a kill lets go of it. Raises CganError where it cannot be made, or where
     another process or thread trains there."""
-    if checkpoints is None:
+    if training_folder is None:
         yield
         return
-    folder = checkpoints.parent
+    folder = training_folder.parent
     try:
-        require_writable(checkpoints / "lock")
+        require_writable(training_folder / "lock")
     except OSError as error:
         raise CganError(
             f"cgan.fit: expected a folder for checkpoints, and {folder} cannot be one ({error.strerror}). "
             "Give another `folder`."
         ) from None
-    with locked(checkpoints / "lock", wait=False) as is_held:
+    with locked(training_folder / "lock", wait=False) as is_held:
         if not is_held:
             raise CganError(
                 f"cgan.fit: another call with these arguments is training in {folder}. Wait until it has "

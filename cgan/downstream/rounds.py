@@ -164,7 +164,7 @@ def fold_generator(
     if not path.is_file():
         changes = {"seed": choices.seed + fold, "probes": 0, "previews": 0}
         choice = choose(choices.model_copy(update=changes), data)
-        if choice.sampler:
+        if choice.sampler_settings:
             return build_sampler(data, choice)
         params = choice.params
         bar = partial(progress, images_a_step=params.batch_size)

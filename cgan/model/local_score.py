@@ -309,12 +309,12 @@ def choose_settings(images: Tensor) -> tuple[LocalScoreSettings, str]:
     return settings, f"windows × {scale}, down to {side} pixels"
 
 
-def is_better_than_gan(
+def suits_images(
     images: Tensor, labels: Tensor, drawings: int = TRIAL_DRAWINGS
 ) -> tuple[bool, str]:
     """Whether this sampler is a better choice for such images than a GAN, and why (docs/log.md, 2026-11-30,
     "a cap that counts contrast; a sampler beside GANs at equal CPU seconds")."""
-    if not are_photographs(images[:: math.ceil(len(images) / TRIAL_IMAGES)]):
+    if not may_be_photographs(images[:: math.ceil(len(images) / TRIAL_IMAGES)]):
         return False, "no photographs"
     settings, _ = choose_settings(images)
     if nearness(images, labels, settings.window_scale, drawings) > MAX_NEARNESS:
@@ -322,7 +322,7 @@ def is_better_than_gan(
     return True, "photographs"
 
 
-def are_photographs(images: Tensor) -> bool:
+def may_be_photographs(images: Tensor) -> bool:
     """Whether images are in colour, or grey without a plain background, which drawings and characters have.
     In photographs the checkerboard of a GAN's transposed convolutions would show (Odena et al., Distill
     2016)."""

@@ -57,8 +57,8 @@ from cgan.stages.origin import keep_source, origin, origin_tags, project_tree, r
 from cgan.stages.runner import log, run_stage
 from cgan.text import duration
 from cgan.training.auto import Choice, choose
-from cgan.training.fingerprint import fingerprint, result_facts
-from cgan.training.loop import Divergence, TrainingResult, make_generator, training_facts
+from cgan.training.fingerprint import determining_facts, fingerprint
+from cgan.training.loop import Divergence, TrainingResult, train_or_build, training_facts
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
 # Of a training that is resumed: what it was called and took, whatever has changed since.
@@ -72,7 +72,7 @@ def main() -> None:
     log.info(f"{len(images):,} images: choosing what is `auto`, and timing a few steps …")
     choice = choose(params.train, images)
     judge, judge_facts = load_judge(project.JUDGE)
-    facts = result_facts(choice.params, images, hardware, judge_facts["digest"])
+    facts = determining_facts(choice.params, images, hardware, judge_facts["digest"])
     folder = training_folder(fingerprint(facts))
     dataset, tree = dataset_facts(images), project_tree()
     training: TrainingRecord = {
@@ -84,7 +84,7 @@ def main() -> None:
         "origin": origin(dataset, tree),
     }
     require_writable(GENERATOR, PREVIEWS, LOSSES)
-    if not choice.sampler:
+    if not choice.sampler_settings:
         log.info(_announcement(choice.params, images, hardware))
     with exclusive_training(folder), stop_signals() as signals:
         keep_source(tree)
@@ -92,7 +92,7 @@ def main() -> None:
             log.info("Drawings and curves as they come: `cgan ui`, run %s.", training["run_name"])
             batch_size = choice.params.batch_size
             try:
-                trained = make_generator(
+                trained = train_or_build(
                     images,
                     choice,
                     judge=judge,
@@ -135,7 +135,7 @@ def _announcement(params: TrainParams, images: Images, hardware: Hardware) -> st
 
 
 def _conclusion(trained: TrainingResult, choice: Choice) -> str:
-    if choice.sampler:
+    if choice.sampler_settings:
         generator = trained.generator
         return f"{GENERATOR}: {generator.kind}; {generator.seconds_per_drawing:.2g} s of a core for a drawing"
     steps, seconds = trained.step - trained.resumed_from, trained.wall_time_s

@@ -24,9 +24,9 @@ from cgan.images import Images
 from cgan.model.local_score import (
     LocalScoreSampler,
     LocalScoreSettings,
-    are_photographs,
     choose_settings,
-    is_better_than_gan,
+    may_be_photographs,
+    suits_images,
 )
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.settings import setting
@@ -37,7 +37,7 @@ BATCH_SIZE = 96
 # (2026-11-26, "one pass for both networks, built")
 PARAMS_FOR_EASY_IMAGES = {
     "generator": "deconv",
-    "auxiliary_generator": 0.0,
+    "auxiliary_generator": 0.0,  # weight of the class loss on fakes
     "class_logit_weight": 1.25,
     "max_shift": 0,
     "r1_gamma": R1_GAMMA,
@@ -65,13 +65,13 @@ CONTRAST_OF_DIGITS = 0.39
 # `Neighbours.distance`, between 5,000 digits (.51) and 1,000 (.56), which are hard (2026-11-26, "a quicker
 # judge, and images that lie far apart").
 MAX_EASY_DISTANCE = 0.53
-# How often the nearest image is of another class, as a fraction of how often by chance: with more, classes
-# are hard to tell apart. Chosen by hand, from digits (.06 of another class) and photographs (.72; 2026-11-28,
-# "classes that look alike, and nearest fakes").
+# How often the nearest image is of another class, over how often by chance: with more, classes are hard to
+# tell apart. Chosen by hand, from digits (.06 of them, chance .9: .07 here) and photographs (.72 of them, so
+# .8; 2026-11-28, "classes that look alike, and nearest fakes").
 MAX_EASY_OTHER_CLASS = 0.5
-# `auto` takes no sampler that needs more than MAX_JUDGED_S seconds of a core to draw JUDGED_PER_CLASS images
-# of each class, the fewest that are judged. Chosen by hand.
-JUDGED_PER_CLASS, MAX_JUDGED_S = 100, 1200.0
+# `auto` takes no sampler that needs more than MAX_DRAWING_S seconds of a core to draw the fewest images that
+# are judged: so many of each class. Chosen by hand.
+FEWEST_JUDGED_PER_CLASS, MAX_DRAWING_S = 100, 1200.0
 # To bound the time, the neighbours of at most MAX_QUERIES images are sought, among at most MAX_SAMPLE.
 MAX_QUERIES, MAX_SAMPLE = 1000, 4000
 MAX_SIDE = 32  # pixels: larger images are made smaller, so that MAX_SAMPLE fit into memory
@@ -87,8 +87,8 @@ class Choice:
     """The values in the place of `auto`, and what in the images decided them; "" without any `auto`."""
     advice: str
     """What to know or do about such images; "" where there is nothing to say."""
-    sampler: LocalScoreSettings | None = None
-    """The settings of a local score sampler, which is not trained; None: a GAN is trained."""
+    sampler_settings: LocalScoreSettings | None = None
+    """Of a local score sampler, which is not trained; None: a GAN is trained."""
 
     def __str__(self) -> str:
         return self.explanation
@@ -108,35 +108,38 @@ def suitable_sampler(params: TrainChoices, images: Images) -> Choice | None:
     asks_for_gan = params.total_kimg != "auto" or params.discriminator != "projection"
     if params.generator != "auto" or asks_for_gan or images.classes_without_images:
         return None
-    is_better, reason = is_better_than_gan(images.tensors.pixels, images.tensors.labels)
-    if not is_better:
+    suits, reason = suits_images(images.tensors.pixels, images.tensors.labels)
+    if not suits:
         return None
     choice = choose_sampler(params, images, reason)
     seconds_per_drawing = build_sampler(images, choice).seconds_per_drawing
-    is_fast = JUDGED_PER_CLASS * images.classes * seconds_per_drawing <= MAX_JUDGED_S
+    is_fast = FEWEST_JUDGED_PER_CLASS * images.classes * seconds_per_drawing <= MAX_DRAWING_S
     return choice if is_fast else None
 
 
 def choose_gan(params: TrainChoices, images: Images) -> Choice:
     """A value for each `auto` of a GAN, even where a sampler would suit the images."""
     neighbours = measure_neighbours(images)
-    rules, advice = dict[str, Any](PARAMS_FOR_EASY_IMAGES), ""
+    values_for_auto, advice = dict[str, Any](PARAMS_FOR_EASY_IMAGES), ""
     if neighbours.are_hard:
-        rules |= PARAMS_FOR_HARD_IMAGES | {"max_shift": shift_for(min(images.shape[1:]))}
+        values_for_auto |= PARAMS_FOR_HARD_IMAGES
+        values_for_auto["max_shift"] = shift_for(min(images.shape[1:]))
         if params.updates == "one_pass":
-            rules |= PARAMS_FOR_HARD_IMAGES_IN_ONE_PASS
+            values_for_auto |= PARAMS_FOR_HARD_IMAGES_IN_ONE_PASS
         if params.total_kimg == "auto":
             advice = advice_on_hard_images()
     every_nth = math.ceil(len(images) / MAX_SAMPLE)  # not the first ones: a CSV can be sorted
     sample = images.tensors.pixels[::every_nth]
-    if neighbours.are_hard and are_photographs(sample):
-        rules["generator"] = "upsample"
+    if neighbours.are_hard and may_be_photographs(sample):
+        values_for_auto["generator"] = "upsample"
         if neighbours.classes_alike:
-            rules["r1_gamma"] = choose_r1_gamma(sample)
+            values_for_auto["r1_gamma"] = choose_r1_gamma(sample)
             advice = advice_on_photographs()
-    names = [name for name in rules if name != "batch_size" and getattr(params, name) == "auto"]
-    rules["batch_size"] = batch_size_for(len(images), params.cpu_parts)
-    resolved = resolve(params, rules)
+    names = [
+        name for name in values_for_auto if name != "batch_size" and getattr(params, name) == "auto"
+    ]
+    batch_size = batch_size_for(len(images), params.cpu_parts)
+    resolved = resolve(params, values_for_auto | {"batch_size": batch_size})
     reasons = list[str]()
     if names:
         values = ", ".join(f"{name} {getattr(resolved, name)}" for name in names)
@@ -145,7 +148,7 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
             f"{values} (nearest other image: distance {neighbours.distance:.2f}, same class {same_class})"
         )
     if params.batch_size == "auto":
-        reasons.append(f"batch_size {rules['batch_size']} ({len(images):,} images to train on)")
+        reasons.append(f"batch_size {batch_size} ({len(images):,} images to train on)")
     return Choice(resolved, ", ".join(reasons), advice)
 
 
@@ -154,9 +157,9 @@ def shift_for(side: int) -> int:
     return round(SHIFT_FRACTION * side) if side >= MIN_SIDE_TO_SHIFT else 0
 
 
-def batch_size_for(images: int, cpu_parts: int) -> int:
+def batch_size_for(image_count: int, cpu_parts: int) -> int:
     """BATCH_SIZE, or all images where there are fewer; a multiple of `cpu_parts`."""
-    return max(2, cpu_parts, min(BATCH_SIZE, images) // cpu_parts * cpu_parts)
+    return max(2, cpu_parts, min(BATCH_SIZE, image_count) // cpu_parts * cpu_parts)
 
 
 def advice_on_hard_images() -> str:
@@ -205,8 +208,8 @@ def choose_sampler(params: TrainChoices, images: Images, reason: str = "") -> Ch
     settings = replace(settings, **given)
     score_params = {f"score_{name}": getattr(settings, name) for name in params_by_setting}
     batch_size = batch_size_for(len(images), params.cpu_parts)  # unused, but TrainParams needs one
-    rules = PARAMS_FOR_EASY_IMAGES | score_params | {"batch_size": batch_size}
-    resolved = resolve(params.model_copy(update={"generator": "local_score"}), rules)
+    values_for_auto = PARAMS_FOR_EASY_IMAGES | score_params | {"batch_size": batch_size}
+    resolved = resolve(params.model_copy(update={"generator": "local_score"}), values_for_auto)
     if params.generator == "auto":
         explanation = f"generator local_score ({reason}), {explanation}"
     return Choice(resolved, explanation, advice_on_local_score(), settings)
@@ -214,33 +217,36 @@ def choose_sampler(params: TrainChoices, images: Images, reason: str = "") -> Ch
 
 def build_sampler(images: Images, choice: Choice) -> LocalScoreSampler:
     """The sampler that `choice` asks for, which draws from these images."""
-    assert choice.sampler
-    return LocalScoreSampler(images.tensors.pixels, images.tensors.labels, choice.sampler)
+    assert choice.sampler_settings
+    return LocalScoreSampler(images.tensors.pixels, images.tensors.labels, choice.sampler_settings)
 
 
-def choose_r1_gamma(images: Tensor) -> float:
+def choose_r1_gamma(pixels: Tensor) -> float:
     """The weight of R1, which keeps a discriminator from being steep, for images uint8 [N, C, H, W].
 
     To see details of half the contrast, a discriminator has to be twice as steep. So the weight falls with
     the square of the contrast, which is the root mean square of the difference of horizontally neighbouring
-    pixels in [-1, 1]; but to no less than a hundredth (chosen by hand). One digit is kept of it.
+    pixels in [-1, 1]; but to no less than a hundredth (chosen by hand). It is rounded to one significant
+    figure.
     """
-    contrast = (images.float() * 2 / 255).diff(dim=3).square().mean().sqrt().item()
-    relative = min(1.0, max(0.1, contrast / CONTRAST_OF_DIGITS))
+    neighbour_contrast = (pixels.float() * 2 / 255).diff(dim=3).square().mean().sqrt().item()
+    relative = min(1.0, max(0.1, neighbour_contrast / CONTRAST_OF_DIGITS))
     return float(f"{R1_GAMMA * relative**2:.1g}")
 
 
-def resolve(params: TrainChoices, rules: Mapping[str, Any] = PARAMS_FOR_EASY_IMAGES) -> TrainParams:
-    """The params, with the value from `rules` in the place of each `auto`."""
-    values, rules = params.model_dump(), dict(rules)
+def resolve(
+    params: TrainChoices, values_for_auto: Mapping[str, Any] = PARAMS_FOR_EASY_IMAGES
+) -> TrainParams:
+    """The params, with the value from `values_for_auto` in the place of each `auto`."""
+    values, values_for_auto = params.model_dump(), dict(values_for_auto)
     if params.discriminator == "demo":  # which has no class logits
-        rules |= {"class_logit_weight": 0.0, "auxiliary_generator": 0.0}
+        values_for_auto |= {"class_logit_weight": 0.0, "auxiliary_generator": 0.0}
     if params.updates == "one_pass":  # which has no separate loss of the generator
-        rules["auxiliary_generator"] = 0.0
+        values_for_auto["auxiliary_generator"] = 0.0
     elif params.auxiliary_generator not in (0, "auto"):
-        rules["updates"] = "two_passes"
-    resolved = {name: value for name, value in rules.items() if values[name] == "auto"}
-    return TrainParams(**values | resolved)
+        values_for_auto["updates"] = "two_passes"
+    chosen = {name: value for name, value in values_for_auto.items() if values[name] == "auto"}
+    return TrainParams(**values | chosen)
 
 
 class Neighbours(NamedTuple):
@@ -250,9 +256,9 @@ class Neighbours(NamedTuple):
     """The median distance to it, over √2·‖σ‖ with σ the standard deviation of each pixel: the mean squared
     distance of two images picked at random is 2·‖σ‖². 0: copies; 1: no image is like another."""
     same_class: float
-    """How many of the nearest images have the same class, 0 to 1."""
+    """The fraction of the nearest images that have the same class."""
     chance: float
-    """How many pairs of images picked at random have the same class, 0 to 1."""
+    """The fraction of pairs of images picked at random that have the same class."""
 
     @property
     def classes_alike(self) -> bool:

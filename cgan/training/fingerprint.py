@@ -1,4 +1,4 @@
-"""The facts that determine the bytes of a training's result, and their hash, which names its folder."""
+"""The facts that determine the weights that a training ends with, and their hash, which names its folder."""
 
 import hashlib
 import json
@@ -14,16 +14,20 @@ from cgan.model.hardware import Hardware
 from cgan.params.sections import TrainParams
 
 PACKAGE = Path(__file__).resolve().parent.parent
-# The packages that compute the result. Their sources are hashed: a change of other code cannot change it.
+# The packages that compute the weights: their sources are hashed, comments included.
 HASHED_PACKAGES = ("model", "training")
 
 
-def result_facts(
+def determining_facts(
     params: TrainParams, images: Images, hardware: Hardware, judge: str
 ) -> dict[str, Any]:
-    """Everything that determines a training's weights, the facts in its file and its probes, as plain JSON.
+    """What determines a training's weights and the facts in its file, as plain JSON. `judge` is the digest of
+    the judge that probes; "" without one.
 
-    `judge` is the digest of the judge that probes; "" without one.
+    Not in it: the model of the CPU or GPU, packages other than torch, and code outside HASHED_PACKAGES. Of
+    that code, the formulas of a probe (`cgan.quality.judge`, `cgan.quality.metrics`) change no weight, but can
+    end a training. Where they change, a resumed training goes on with the new ones, its earlier probes stay,
+    and one that is finished is not probed again.
     """
     return {
         "format": FORMAT,
@@ -49,5 +53,5 @@ def data_facts(images: Images) -> dict[str, Any]:
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
-    """16 hex digits of the sha256 of `result_facts`."""
+    """16 hex digits of the sha256 of `determining_facts`."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """From images to a generator: the training loop of a GAN, or a sampler that needs no training.
 
-`cgan.fit` and the stage train call `make_generator`, which trains a GAN or builds a sampler. `train` is the
-loop: steps, records, previews, probes, checkpoints, and when to stop.
+`cgan.fit` and the stage train call `train_or_build`. `train` is the loop: steps, records, previews, probes,
+checkpoints, and when to stop.
 """
 
 import logging
@@ -47,7 +47,7 @@ from cgan.training.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
 from cgan.training.update import train_step
 
 # The discriminator has won for good where it recognises at least this share of the reals, and of the fakes,
-# in each of the last WON_RECORDS records. Both are chosen by hand: a lead that it loses again ends nothing.
+# in each of the last WON_RECORDS records: a passing lead does not end the training. Both are chosen by hand.
 WON_ACCURACY, WON_RECORDS = 0.995, 10
 SAMPLER_PREVIEW_COLUMNS, SAMPLER_PREVIEW_CLASSES = 4, 20
 
@@ -56,17 +56,19 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingResult:
-    """The result of a training: networks in eval mode on the CPU, records, and previews as PNG by step."""
+    """What a training, or the building of a sampler, gives: models in eval mode on the CPU, records, and
+    previews as PNG by step."""
 
     generator: GenerativeModel
     discriminator: DiscriminatorNetwork | None
+    """None with a sampler, which has no records or previews either."""
     history: list[Record]
     probes: list[Record]
     previews: dict[int, bytes]
     wall_time_s: float
     """Of the steps that this process made."""
     step: int
-    """How many updates of each network were made in all."""
+    """How many training steps were made in all; 0 for a sampler."""
     resumed_from: int
     """How many of them were made before, by a process that was stopped; 0 for a training in one go."""
 
@@ -81,7 +83,7 @@ class Divergence(TrainingError):  # noqa: N818 - like StopIteration
         )
 
 
-def make_generator(
+def train_or_build(
     images: Images,
     choice: Choice,
     *,
@@ -96,14 +98,14 @@ def make_generator(
 
     With a `judge` there are probes. The other arguments, and what is raised, are those of `train`.
     """
-    if choice.sampler:
+    if choice.sampler_settings:
         log.info("Nothing to train: drawings are put together from pieces of the training images.")
     if choice.explanation:
         log.info("Chosen for these images: %s", choice.explanation)
     if choice.advice:
         log.info(choice.advice)
-    if choice.sampler:
-        return make_sampler(images, choice, tracker)
+    if choice.sampler_settings:
+        return sampler_result(images, choice, tracker)
     params = choice.params
     device = choose_hardware(params.device, params.precision).device
     return train(
@@ -118,8 +120,8 @@ def make_generator(
     )
 
 
-def make_sampler(images: Images, choice: Choice, tracker: Tracker | None) -> TrainingResult:
-    """A sampler, which takes a moment: it has no discriminator, records or previews."""
+def sampler_result(images: Images, choice: Choice, tracker: Tracker | None) -> TrainingResult:
+    """Build a sampler, which takes a moment, and show its drawings to the tracker."""
     started_at = time.perf_counter()
     sampler = build_sampler(images, choice)
     seconds = time.perf_counter() - started_at
@@ -266,22 +268,23 @@ def probe(state: TrainState, monitor: ProbeMonitor) -> dict[str, float]:
 
 
 def record_interval(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
-    """Add the means since the last record to `state.history`; these metrics, and the rate of `steps` steps in
-    `seconds`, for the tracker. Besides previews, probes and checkpoints, only this waits for the device."""
+    """Add the means since the last record to `state.history`, and return them for the tracker, with the
+    images per second of `steps` steps in `seconds`. Besides previews, probes and checkpoints, only this waits
+    for the device."""
     check_finite(state)
     means = state.interval_stats.cpu().double().mean(dim=0).tolist()
-    rate = learning_rate(state.params, state.step - 1)
-    values = (state.step, state.kimg, rate, *means)
+    lr = learning_rate(state.params, state.step - 1)
+    values = (state.step, state.kimg, lr, *means)
     record = dict(zip(HISTORY_COLUMNS, values, strict=True))
     state.history.append(record)
     metrics = {name: value for name, value in record.items() if name != "step"}
-    images = steps * state.params.batch_size
-    return metrics | {"progress/images_per_s": images / max(seconds, 1e-9)}
+    image_count = steps * state.params.batch_size
+    return metrics | {"progress/images_per_s": image_count / max(seconds, 1e-9)}
 
 
 def training_facts(result: TrainingResult, choice: Choice, images: Images) -> dict[str, Any]:
     """The facts in the generator's file that say how it was made."""
-    steps = {} if choice.sampler else {"steps": result.step}
+    steps = {} if choice.sampler_settings else {"steps": result.step}
     return {"params": choice.params.relevant(), **steps, **data_facts(images)}
 
 

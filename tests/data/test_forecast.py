@@ -63,7 +63,7 @@ def test_the_time_of_a_sampler_is_that_of_all_its_drawings(monkeypatch: pytest.M
     monkeypatch.setattr(forecast, "seconds_of_judge", lambda *_: 0.0)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     params = load_params()
-    choice = cast(Any, SimpleNamespace(params=params.train, sampler=sampler))
+    choice = cast(Any, SimpleNamespace(params=params.train, sampler_settings=sampler))
     count = forecast.drawings_of_a_run(found(), params, choice)
     assert forecast.run_time(found(), params, choice).generator == 0.5 * count > 30
 

@@ -15,10 +15,10 @@ from cgan.model.local_score import (
     capped_softmax,
     choose_settings,
     denoise,
-    is_better_than_gan,
     nearness,
     noise_levels,
     pixel_variance,
+    suits_images,
     window_distances,
 )
 
@@ -228,11 +228,11 @@ def test_windows_are_larger_in_larger_images() -> None:
 
 def test_it_suits_photographs_unless_drawings_would_be_copies() -> None:
     plain, cells = random_pictures(1), random_pictures(3)
-    assert is_better_than_gan(*plain, 20) == (True, "photographs")
-    assert is_better_than_gan(*cells, 20) == (False, "drawings would lie near training images")
+    assert suits_images(*plain, 20) == (True, "photographs")
+    assert suits_images(*cells, 20) == (False, "drawings would lie near training images")
     characters = torch.zeros(20, 1, 16, 16, dtype=torch.uint8)
     characters[:, :, 4:12, 7:9] = 255
-    assert is_better_than_gan(characters, torch.arange(20) % 2) == (False, "no photographs")
+    assert suits_images(characters, torch.arange(20) % 2) == (False, "no photographs")
 
 
 def test_it_draws_large_images() -> None:

@@ -44,7 +44,7 @@ def fingerprint_of(
 ) -> tuple[str, dict[str, Any]]:
     pixels, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
     data = Images(**({"pixels": pixels, "labels": labels, "source_sha256": "aa"} | facts))
-    facts = fingerprints.result_facts(params, data, hardware, judge)
+    facts = fingerprints.determining_facts(params, data, hardware, judge)
     return fingerprints.fingerprint(facts), facts
 
 

@@ -112,7 +112,7 @@ def _time_line(training: Images, params: Params, choice: Choice) -> str:
     expected = run_time(training, params, choice)
     what = f"{choice.params.total_kimg:g} kimg of the generator's training (`train.total_kimg`)"
     alternative = ""
-    if choice.sampler:
+    if choice.sampler_settings:
         what = f"some {drawings_of_a_run(training, params, choice):,} drawings"
         gan = choose_gan(params.train.model_copy(update={"generator": "auto"}), training).params
         alternative = (
@@ -133,7 +133,7 @@ def run_time(training: Images, params: Params, choice: Choice) -> RunTime:
     # GAN-train's classifier: as long as a judge, if not said otherwise.
     judges = 2.0 if gan_train_kimg is None else 1 + gan_train_kimg / judge_kimg
     judging = judges * seconds_of_judge(training, params.train_judge, hardware)
-    if not choice.sampler:
+    if not choice.sampler_settings:
         return RunTime(seconds_of_training(training, choice.params), judging)
     sampler = build_sampler(training, choice)
     labels = torch.arange(TIMED_DRAWINGS) % training.classes

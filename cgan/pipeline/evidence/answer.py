@@ -300,7 +300,7 @@ def _carried_out(
     seconds = count * seconds_of_judge(first, recipe, hardware)
     if generators:
         choice = choose(params.train, first)
-        if choice.sampler:  # nothing to train, but each drawing takes its time
+        if choice.sampler_settings:  # nothing to train, but each drawing takes its time
             each = build_sampler(first, choice).seconds_per_drawing
             seconds += sum(len(round_.missing_labels) for round_ in rounds) * each
             generators = 0
