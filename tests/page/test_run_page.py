@@ -402,7 +402,7 @@ def test_data_and_words_are_text_whatever_is_in_them() -> None:
     """Neither ends the script that it stands in, nor breaks the file's encoding or its JSON."""
     hostile = "</script><script>alert(1)</script><!-- \u2028 \ud800"
     data = {"name": hostile, "numbers": (float("nan"), [float("-inf")], 0.5)}
-    report = {"summary": hostile, "reasons": [hostile], "time": hostile}
+    report = dict.fromkeys(("title", "summary", "time"), hostile) | {"reasons": [hostile]}
     page = document("evidence.html", (), data, report=report, tables=[])
     assert page.encode() and "<script>alert" not in page
     assert page_data(page) == {"name": hostile, "numbers": [None, [None], 0.5]}
