@@ -189,6 +189,16 @@ def test_a_monitor_hears_of_a_verdict_that_is_too_old_and_of_a_store_that_is_awa
     )
     assert words.count("\n") == 1, "one line for cron's mail"
     assert asked("1529m")[0] == 1 and asked("26")[0] == 2 and asked("h")[0] == 2
+    with open_registry(
+        "cgan"
+    ) as registry:  # of a clock that was fast, which would be silent for years
+        for tag in ("2999-01-01T00:00:00Z", f"{datetime.now(UTC) + timedelta(hours=1.5):%FT%TZ}"):
+            registry.client.set_registered_model_tag("cgan", LAST_VERDICT, tag)
+            code, words = asked("26h")
+            assert code == 1 and f"lies in the future ({tag})" in words
+        tag = f"{datetime.now(UTC) + timedelta(minutes=30):%FT%TZ}"
+        registry.client.set_registered_model_tag("cgan", LAST_VERDICT, tag)
+        assert asked("26h") == (0, ""), "clocks differ a little"
     (root / "mlflow.db").unlink()
     code, words = asked("26h")
     assert code == 1 and "there is no MLflow store" in words

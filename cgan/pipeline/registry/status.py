@@ -35,12 +35,17 @@ def status(root: Path, console: Console) -> None:
 
 def require_verdict(root: Path, max_age: timedelta) -> None:
     """Has the gate decided within this time, if only that nothing is new? Raises CganError where it has not,
-    and where nobody can tell."""
+    and where nobody can tell, as where a clock is wrong."""
     with open_registry(load_params(root / "params.yaml").gate.model, TIMEOUT_S) as registry:
         last, address = registry.last_verdict(), registry.address
     if not last:
         raise CganError(f"`cgan gate` has not decided anything yet in the MLflow store {address}.")
     age = datetime.now(UTC) - datetime.fromisoformat(last)
+    if age < -timedelta(hours=1):
+        raise CganError(
+            f"the last verdict of `cgan gate` lies in the future ({last}). Set the clocks of this machine "
+            "and of the one that ran the gate; the next verdict is right again."
+        )
     if age > max_age:
         raise CganError(
             f"the last verdict of `cgan gate` is {_hours(age)} old ({last}), expected at most "
