@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import itertools
 import logging
 import os
@@ -175,15 +176,24 @@ def test_a_night_that_crashed_starts_again_once_and_no_other_end_does_that() -> 
     }, "a crash of nightly-again itself starts nothing"
 
 
-@pytest.mark.parametrize("overrides", [{"train.seed": 2, "train.lr": 1e-3}, None])
-def test_a_night_that_crashed_starts_again_with_its_params(
-    overrides: dict[str, Any] | None,
-) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"overrides": {"train.seed": 2, "train.lr": 1e-3}, "gate": False, "refresh": False},
+        {"overrides": {"train.seed": 2}, "gate": False},
+        {"refresh": False},
+        {},
+    ],
+)
+def test_a_night_that_crashed_starts_again_with_its_parameters(given: dict[str, Any]) -> None:
+    """All of the flow's: a run that must not promote is not followed by one that does."""
     (trigger,) = DEPLOYMENTS["nightly-again"]["triggers"]
-    given = {"refresh": True, **({"overrides": overrides} if overrides else {})}
     crashed = FlowRun(flow_id=uuid4(), parameters=given)
     context = HydrationContext(render_jinja=True, jinja_context={"flow_run": crashed})
-    assert hydrate(trigger["parameters"], context) == {"overrides": overrides}
+    handed_over = hydrate(trigger["parameters"], context)
+    nightly = {"overrides": None, "gate": True} | DEPLOYMENTS["nightly"]["parameters"]
+    assert handed_over == nightly | given
+    assert handed_over.keys() == inspect.signature(pipeline.fn).parameters.keys()
 
 
 def test_prefect_still_has_the_pages_that_ask_nobody_else() -> None:
