@@ -88,9 +88,13 @@ def test_equal_weights_are_registered_once_whoever_trained_them(second: Path) ->
         with open_registry("cgan") as registry:
             assert registry.last_verdict(), "a night with nothing new is a night, too"
     train(second, "worse", 20)
-    assert gated()[0]["verdict"] == "blocked"
+    report, said = gated()
+    assert report["verdict"] == "blocked"
+    words = "Judging the generator beside version 1, the champion: half a minute for the sample …"
+    assert said[0] == words
     train(second, "asbad", 20)
     report, said = gated()
+    assert not any("Judging" in line for line in said), "nothing is judged"
     assert report["verdict"] == "blocked", "a job of CI that is run again stays red"
     assert "Version 2 is blocked: nothing has changed" in report["summary"]
     assert report["summary"].count("is blocked") == 1

@@ -116,9 +116,7 @@ def gate() -> None:
     What `dvc repro` trained is compared with the champion. Exit code 3 if it is blocked.
     """
     require_project()
-    announce(
-        "Judging the generator, beside the champion if there is one: half a minute for the sample …"
-    )
+    announce("Looking up the champion and earlier verdicts …")
     from cgan.pipeline.params_file import load_params
     from cgan.pipeline.registry.gate import gate
     from cgan.project import BLOCKED_EXIT_CODE

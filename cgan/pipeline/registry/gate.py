@@ -67,6 +67,8 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             from cgan.pipeline.registry import judging
             from cgan.pipeline.registry.reference import save_reference
 
+            beside = f" beside version {champion.number}, the champion" if champion else ""
+            say(f"Judging the generator{beside}: half a minute for the sample …")
             setup = judging.prepare(registry, champion, params)
             version = registry.register(run, digest)
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
