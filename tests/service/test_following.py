@@ -119,7 +119,8 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_healthz_says_s
         promote(registry, 2)
         eventually(lambda: health("model")["version"] == 2 and health("problem") is None)
     said = [text for text in caplog.messages if "Served for now" in text]
-    assert said and len(said) == len({*said}), "of each problem once"
+    assert 1 <= len(said) <= 3, said  # looks are twenty a second
+    assert len(said) == len({*said}), "of each problem once"
 
 
 def test_page_and_health_have_the_quality_by_the_evaluation_of_the_champion_s_run(
