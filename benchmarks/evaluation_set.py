@@ -132,12 +132,12 @@ class EvaluationSet:
             len(self.training), generator=torch.Generator().manual_seed(DRAW_SEED)
         )
         others = predict(self.judge, self.training.tensors.pixels[order[: len(self.heldout)]])
-        accuracy = (self.real.classes == self.heldout.tensors.labels).double().mean().item()
+        accuracy = (self.real.labels == self.heldout.tensors.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, others.features)
 
     def score(self, drawn: Tensor) -> tuple[float, float]:
         """(accuracy, Fréchet distance) of uint8 drawings of the hold-out's classes, one drawing an image, so
         that a difference in the mix of classes is not taken for one in the drawings."""
         seen = predict(self.judge, drawn)
-        accuracy = (seen.classes == self.heldout.tensors.labels).double().mean().item()
+        accuracy = (seen.labels == self.heldout.tensors.labels).double().mean().item()
         return accuracy, frechet_distance(self.real.features, seen.features)

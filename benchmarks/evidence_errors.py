@@ -171,7 +171,7 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
         second = predict(
             again.classifier("repeated", partial(silent, "again")), each.test.tensors.pixels
         )
-        both = {"repeated": here.right["repeated"], DRAWN: second.classes == here.labels}
+        both = {"repeated": here.right["repeated"], DRAWN: second.labels == here.labels}
         alike.append(replace(here, right=both))
     return found.overall, fmean(truth), effect(alike, ["repeated"], folded=True).overall
 

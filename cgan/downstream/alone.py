@@ -33,7 +33,7 @@ def drawings_alone(
             batch = min(recipe.batch_size, len(data))
             bar = partial(progress, f"classifier of {name}, seed {seed + 1}", images_a_step=batch)
             classifier = train_judge(data, seeded, hardware.device, hardware.precision, bar)
-            predicted = predict(classifier, test.tensors.pixels).classes
+            predicted = predict(classifier, test.tensors.pixels).labels
             right[name] = predicted == test.tensors.labels
         outcomes.append(Outcome(test.tensors.labels, units, right))
     return effect(outcomes, [IMAGES], folded=False)

@@ -146,10 +146,10 @@ def wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
-def fits_in_memory(images: Tensor, device: torch.device) -> bool:
+def fits_in_memory(pixels: Tensor, device: torch.device) -> bool:
     """Whether the images take at most half of the GPU's free memory. A CPU and an Apple GPU use the host's
     memory, which holds them already."""
-    return device.type != "cuda" or images.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+    return device.type != "cuda" or pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
 
 
 def take_rows(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:

@@ -26,7 +26,7 @@ def accuracy_scores(
     """How often the judge sees the class that was asked for, by its predictions for several sets of drawings
     of `evaluation_set.drawn_labels`. Real images: how often it names the label of a held-out one."""
     estimates = [accuracy_estimates(evaluation_set, prediction) for prediction in predictions]
-    real = heldout_accuracies(evaluation_set, evaluation_set.heldout.classes)
+    real = heldout_accuracies(evaluation_set, evaluation_set.heldout.labels)
     found = scores(estimates, real)
     mean = replace(
         found["conditional_accuracy"],
@@ -43,7 +43,7 @@ def accuracy_of_all(evaluation_set: EvaluationSet, predictions: Sequence[Predict
     """The accuracy of all sets of drawings together."""
     labels, classes = evaluation_set.drawn_labels, evaluation_set.classes
     confusions = [
-        conditional_accuracy(prediction.classes, labels, classes).confusion
+        conditional_accuracy(prediction.labels, labels, classes).confusion
         for prediction in predictions
     ]
     return accuracy_from_confusion(torch.stack(confusions).sum(dim=0))
@@ -53,7 +53,7 @@ def accuracy_estimates(evaluation_set: EvaluationSet, prediction: Prediction) ->
     """The accuracies of one set of drawings."""
     labels = evaluation_set.drawn_labels
     return _accuracies(
-        prediction.classes == labels,
+        prediction.labels == labels,
         labels,
         evaluation_set.all_drawn_weights,
         evaluation_set.classes,
@@ -119,7 +119,7 @@ def gan_train_score(
     rows = evaluation_set.rows_in_mix
     drawings = Images(drawn[rows], evaluation_set.drawn_labels[rows], held_out.class_names)
     classifier = gan_train(drawings, evaluation_set.judge, kimg, progress)
-    predicted = predict(classifier, held_out.tensors.pixels).classes
+    predicted = predict(classifier, held_out.tensors.pixels).labels
     accuracy = heldout_accuracies(evaluation_set, predicted)["conditional_accuracy"]
     labels, classes = evaluation_set.heldout_labels, evaluation_set.classes
     return replace(

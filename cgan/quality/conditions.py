@@ -247,7 +247,7 @@ def _value(estimate: Estimate | None) -> float | None:
 def _why_not_measurable(evaluation_set: EvaluationSet) -> str:
     accuracy = evaluation_set.judge_accuracy.value
     guesses = accuracy_of_guesses(
-        evaluation_set.heldout.classes, evaluation_set.heldout_labels, evaluation_set.classes
+        evaluation_set.heldout.labels, evaluation_set.heldout_labels, evaluation_set.classes
     )
     if accuracy > guesses + 1e-9:
         return ""

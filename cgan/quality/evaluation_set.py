@@ -77,7 +77,7 @@ class EvaluationSet:
         self.training_features = self.training_features[:count]
         self.training_labels = self.training_labels[:count]
         self.judge_accuracy = conditional_accuracy(
-            self.heldout.classes, self.heldout_labels, self.classes
+            self.heldout.labels, self.heldout_labels, self.classes
         )
 
         def weights(images: int) -> Tensor:

@@ -120,7 +120,8 @@ class Prediction:
     logits: Tensor
 
     @property
-    def classes(self) -> Tensor:
+    def labels(self) -> Tensor:
+        """The class that it takes each image for, int64 [N]."""
         return self.logits.argmax(dim=1)
 
 
@@ -154,7 +155,7 @@ def require_judge_of(judge: Judge, images: Images) -> None:
 def accuracy(judge: Judge, data: Images) -> Accuracy:
     """How often the judge names an image's label."""
     pixels, labels, _ = data.tensors
-    return conditional_accuracy(predict(judge, pixels).classes, labels, data.classes)
+    return conditional_accuracy(predict(judge, pixels).labels, labels, data.classes)
 
 
 def _scaled(images: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ For given data and params, everything random here depends only on the seed, the 
 `train.log_every` (latents are drawn for that many steps at once). So a checkpoint needs no RNG state,
 and a resumed training equals an uninterrupted one.
 
-With `train.max_shift` the discriminator gets reals and fakes shifted at random, so that it memorises few
-images less (Zhao et al., *DiffAugment*, arXiv:2006.10738). The generator still learns unshifted images,
-because every shift is as likely for fakes as for reals. Pixels that leave at one edge come back at the
-opposite one (Karras et al., arXiv:2006.06676, appendix B, do the same with reflections). So a shift loses no
-pixel, and a gradient goes back by the opposite shift.
+With `train.max_shift`, reals and fakes are shifted at random before the discriminator sees them: that makes
+a small data set harder to memorise (Zhao et al., *DiffAugment*, arXiv:2006.10738). The generator still learns
+unshifted images, because every shift is as likely for fakes as for reals. Pixels that leave at one edge come
+back at the opposite one, so none is lost, and the opposite shift takes a gradient back. (Karras et al.,
+arXiv:2006.06676, appendix B, fill the edge with reflections instead.)
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from cgan.model.hardware import fits_in_memory, take_rows
 from cgan.params.sections import TrainParams
 from cgan.settings import setting
 
-# Seeds of the random generators are `seed` times these plus the chunk or epoch. Both are primes above a
-# million: no two seeds of a training meet before the millionth chunk or epoch.
-LATENT_SEED_STEP, ORDER_SEED_STEP = 1_000_003, 1_000_033
+# The random generator of a chunk gets the seed `train.seed` · LATENT_SEED_STRIDE + chunk, that of an epoch
+# `train.seed` · ORDER_SEED_STRIDE + epoch. So no two chunks, and no two epochs, of trainings with different
+# seeds share one before the millionth. A chunk and an epoch may, which is harmless: one draws latents, the
+# other an order.
+LATENT_SEED_STRIDE, ORDER_SEED_STRIDE = 1_000_003, 1_000_033
 
 
 class Batch(NamedTuple):
@@ -62,9 +64,9 @@ class Feed:
     ) -> None:
         require_full_batch(data, params)
         self.params, self.device, self.steps_per_chunk = params, device, steps_per_chunk
-        images, labels, _ = data.tensors
+        pixels, labels, _ = data.tensors
         self.labels = labels.to(device)
-        self.images = images.to(device) if fits_in_memory(images, device) else images
+        self.pixels = pixels.to(device) if fits_in_memory(pixels, device) else pixels
         self._prepared_chunk = -1
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
@@ -73,7 +75,7 @@ class Feed:
         chunk, step_in_chunk = divmod(step, self.steps_per_chunk)
         if chunk != self._prepared_chunk:
             self._prepare(chunk)
-        real = take_rows(self.images, self._image_rows[step_in_chunk], self.device)
+        real = take_rows(self.pixels, self._pixel_rows[step_in_chunk], self.device)
         real = real.float().mul_(2 / 255).sub_(1)
         labels = self.labels.index_select(0, self._label_rows[step_in_chunk])
         latents = self._latents[step_in_chunk]
@@ -85,8 +87,8 @@ class Feed:
     def _prepare(self, chunk: int) -> None:
         p, steps = self.params, self.steps_per_chunk
         rows = torch.stack([self._rows(chunk * steps + number) for number in range(steps)])
-        self._label_rows, self._image_rows = rows.to(self.device), rows.to(self.images.device)
-        rng = torch.Generator().manual_seed(p.seed * LATENT_SEED_STEP + chunk)
+        self._label_rows, self._pixel_rows = rows.to(self.device), rows.to(self.pixels.device)
+        rng = torch.Generator().manual_seed(p.seed * LATENT_SEED_STRIDE + chunk)
         latents = torch.randn(steps, p.batch_size, p.latent_dim, generator=rng)
         self._latents = latents.to(self.device)
         self._shifts = None
@@ -98,12 +100,12 @@ class Feed:
         self._prepared_chunk = chunk
 
     def _rows(self, step: int) -> Tensor:
-        """The images of a step, int64 [B]: each epoch shows all, but for an incomplete last batch, in a new
-        order."""
+        """The rows of a step's images, int64 [B]: each epoch shows all images, but for an incomplete last
+        batch, in a new order."""
         size = self.params.batch_size
         epoch, batch = divmod(step, len(self.labels) // size)
         if epoch != self._epoch:
-            rng = torch.Generator().manual_seed(self.params.seed * ORDER_SEED_STEP + epoch)
+            rng = torch.Generator().manual_seed(self.params.seed * ORDER_SEED_STRIDE + epoch)
             self._epoch = epoch
             self._order = torch.randperm(len(self.labels), generator=rng)
         return self._order[batch * size : (batch + 1) * size]
@@ -133,7 +135,8 @@ def shift(images: Tensor, shifts: Tensor | None) -> Tensor:
 
 
 def learning_rate(params: TrainParams, step: int) -> float:
-    """Constant up to `decay_from`, then linear to `final_lr_fraction` at the last step."""
+    """The learning rate of a step: `lr` up to the fraction `decay_from` of all steps, then falling linearly
+    to `final_lr_fraction` · `lr` at the last one."""
     progress = (step + 1) / params.total_steps
     decay = max(0.0, progress - params.decay_from) / max(1e-9, 1 - params.decay_from)  # 0 to 1
     return params.lr * (1 - decay * (1 - params.final_lr_fraction))

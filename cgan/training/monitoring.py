@@ -1,8 +1,8 @@
 """Previews and probes between the steps. None of it changes the training.
 
 A probe is a quick measurement of quality: 1,000 drawings, compared with training images by the judge's
-features, as `evaluate` does with ten times as many. Two of its results end a training: a class is drawn as
-one and the same picture, or the drawings show the class asked for by chance alone.
+features, as the stage evaluate does with ten times as many. Two of its results can end a training: a class is
+drawn as one and the same picture, or the drawings show the class asked for no more often than by chance.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,9 @@ MIN_DIVERSITY = 0.25
 # A training ends when so many probes in a row show a problem: a single unlucky one ends nothing. Chosen by
 # hand.
 PROBLEMS_IN_A_ROW = 2
-# Until then nothing is taken for a failure: a young generator draws one blob a class, and its discriminator
-# tells it from reals. Chosen by hand: 500 steps of 64 images.
+# Before so many kimg, no probe and no lead of the discriminator is taken for a failure: at first a generator
+# draws one blob a class, which a discriminator easily tells from reals. Chosen by hand: 500 steps of 64
+# images.
 WARM_UP_KIMG = 32.0
 # Chosen by hand, for a preview soon after the start.
 EARLY_PREVIEW_STEP = 200
@@ -49,22 +50,22 @@ class ProbeMonitor:
         pixels, labels, counts = data.tensors
         rng = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data), generator=rng)
-        present_classes = (counts > 0).nonzero()[:, 0]
+        present_labels = (counts > 0).nonzero()[:, 0]
         # Diversity needs two real images of a class.
         candidates = (counts > 1).nonzero()[:, 0]
         candidates = candidates[torch.randperm(len(candidates), generator=rng)]
-        diversity_classes = candidates[:MAX_DIVERSITY_CLASSES]
+        diversity_labels = candidates[:MAX_DIVERSITY_CLASSES]
         self.judge, self.names, self.seed = judge, data.class_names, seed
-        self.classes = len(present_classes)
+        self.present_classes = len(present_labels)
         # A probe draws PROBE_DRAWINGS of all classes in turn, and where these are many, more of those whose
         # diversity is measured.
-        self.labels = present_classes[torch.arange(PROBE_DRAWINGS) % len(present_classes)]
-        if len(present_classes) > MAX_DIVERSITY_CLASSES:
-            more = diversity_classes.repeat(PROBE_DRAWINGS // MAX_DIVERSITY_CLASSES)
+        self.labels = present_labels[torch.arange(PROBE_DRAWINGS) % self.present_classes]
+        if self.present_classes > MAX_DIVERSITY_CLASSES:
+            more = diversity_labels.repeat(PROBE_DRAWINGS // MAX_DIVERSITY_CLASSES)
             self.labels = torch.cat([self.labels, more])
         self.real_features = predict(judge, pixels[order[: 2 * PROBE_DRAWINGS]]).features
-        per_class = 2 * PROBE_DRAWINGS // max(1, len(diversity_classes))
-        rows_by_class = [order[labels[order] == label][:per_class] for label in diversity_classes]
+        per_class = 2 * PROBE_DRAWINGS // max(1, len(diversity_labels))
+        rows_by_class = [order[labels[order] == label][:per_class] for label in diversity_labels]
         rows = torch.cat(rows_by_class) if rows_by_class else order[:0]
         features = predict(judge, pixels[rows]).features
         self.real_diversity = deviation_by_class(features, labels[rows], data.classes)
@@ -81,7 +82,7 @@ class ProbeMonitor:
             relative = {label: drawn / real for label, (drawn, real) in pairs if real > 0}
         self.worst_class = min(relative, key=lambda label: relative[label])
         values = (
-            (judged.classes == self.labels)[:PROBE_DRAWINGS].double().mean().item(),
+            (judged.labels == self.labels)[:PROBE_DRAWINGS].double().mean().item(),
             frechet_distance(self.real_features, judged.features[:PROBE_DRAWINGS]),
             sum(relative.values()) / len(relative),
             relative[self.worst_class],
@@ -100,7 +101,7 @@ class ProbeMonitor:
         worst = probe["probe/diversity_worst_class"]
         if kimg <= WARM_UP_KIMG:
             return None
-        chance = 1 / self.classes
+        chance = 1 / self.present_classes
         right = round(accuracy * PROBE_DRAWINGS)
         lowest_accuracy, _ = wilson_interval(right, PROBE_DRAWINGS)
         if lowest_accuracy <= chance < 1 and kimg > total_kimg / 2:

@@ -36,7 +36,8 @@ PROBE_METRICS = (
 # The columns of the records: of `history`, with the means of STATS since the record before, and of `probes`.
 HISTORY_COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
 PROBE_COLUMNS = ("step", "progress/kimg", *PROBE_METRICS)
-# What a checkpoint holds, by the names of the state's attributes.
+# What a checkpoint holds, by the names of `TrainState`'s attributes: networks, optimizers, and lists of
+# records, with the columns of each list.
 NETWORKS = ("generator", "discriminator", "generator_ema")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 RECORDS = {"history": HISTORY_COLUMNS, "probes": PROBE_COLUMNS}
@@ -64,7 +65,7 @@ class TrainState:
         generator = Architecture(
             p.generator,
             **sizes,
-            features=p.generator_width,
+            features=p.generator_width,  # channels of the largest maps
             latent_dim=p.latent_dim,
             max_features=p.max_width,
         )
@@ -108,8 +109,8 @@ class TrainState:
                 weights, p.lr, p.adadelta_rho, p.adadelta_eps, capturable=on_cuda
             )
         # A tensor on the device, like all that a step reads: no step waits for a copy from the host.
-        rate, betas = torch.tensor(p.lr, device=device), (p.adam_beta1, p.adam_beta2)
-        return torch.optim.Adam(weights, rate, betas, fused=True, capturable=on_cuda)
+        lr, betas = torch.tensor(p.lr, device=device), (p.adam_beta1, p.adam_beta2)
+        return torch.optim.Adam(weights, lr, betas, fused=True, capturable=on_cuda)
 
     @property
     def optimizers(self) -> tuple[Optimizer, Optimizer]:
@@ -126,13 +127,13 @@ class TrainState:
         steps = (self.step - 1) % self.params.log_every + 1
         return self.stats[:steps]
 
-    def set_learning_rate(self, rate: float) -> None:
+    def set_learning_rate(self, lr: float) -> None:
         for optimizer in self.optimizers:
             group = optimizer.param_groups[0]
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(lr)
             else:
-                group["lr"] = rate
+                group["lr"] = lr
 
     @torch.no_grad()
     def update_ema(self, weight: float) -> None:
@@ -208,7 +209,7 @@ def estimate_batch_norm(
 
 def proportional_labels(counts: Tensor, size: int) -> Tensor:
     """Labels int64 [size], the classes in proportion to `counts` and spread evenly: the k-th label of a
-    class, from 0, has its turn at (k + ½) / count (Sainte-Laguë's apportionment). Classes of equal counts
-    alternate, and a class without images, whose turn is at ∞, never comes."""
+    class, from 0, has its turn at (k + ½) / count (Sainte-Laguë's apportionment), and the first `size` turns
+    are taken. Classes of equal counts alternate; a class without images, whose turn is at ∞, never comes."""
     turns = (torch.arange(size) + 0.5) / counts[:, None]
     return turns.flatten().argsort(stable=True)[:size] // size

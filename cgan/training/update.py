@@ -24,7 +24,8 @@ Gradients = tuple[Tensor, ...]  # one for each weight of a network
 
 
 def train_step(state: TrainState, feed: Feed) -> None:
-    """Update both networks once, then the average of the generator, and keep the step's statistics."""
+    """One training step: the generator is updated once, the discriminator once (`in_turn`: twice), then the
+    average of the generator; and the step's statistics are kept."""
     p, step = state.params, state.step
     state.set_learning_rate(learning_rate(p, step))
     parts = split_batch(state, feed.batch(step), r1_is_due(p, step))
@@ -69,11 +70,13 @@ class BatchPart:
     params: TrainParams
     batch: Batch
     with_r1: bool
-    # For `stats`: the logits that the discriminator gave in this step, float32 [B], without a graph.
+    # For `stats`, kept by the losses below: the logits in this step's losses, float32 [B], without a graph.
+    # In those of the discriminator:
     real_logits: Tensor = field(init=False)
     fake_logits: Tensor = field(init=False)
-    # Those in the generator's loss: of fakes, and after the discriminator's update, except in one pass.
-    generator_logits: Tensor = field(init=False)
+    # In that of the generator. The discriminator is updated before it gives them, except in `one_pass`, where
+    # they are `fake_logits`.
+    fake_logits_for_generator: Tensor = field(init=False)
 
     @cached_property
     def fakes(self) -> Tensor:
@@ -107,7 +110,7 @@ class BatchPart:
         threshold = 0.0 if objective == "logistic" else 0.5  # above it: taken for real
         values = (
             fake_loss(objective, fake_logits) + real_loss(objective, real_logits),
-            real_loss(objective, self.generator_logits),
+            real_loss(objective, self.fake_logits_for_generator),
             real_logits.mean(),
             fake_logits.mean(),
             (real_logits > threshold).float().mean(),
@@ -139,13 +142,14 @@ def one_pass(state: TrainState, parts: list[BatchPart]) -> None:
         # At the maps of the fakes: the gradient of the generator's loss.
         ratio = slope_ratio(part.params.objective, part.fake_logits)
         maps_gradient = maps_gradient.chunk(2)[0] * ratio[:, None, None, None]
-        # On to the images, for the fakes alone and by the faster kernel; past their shift; to the generator.
+        # From the maps back to the fakes, by a faster kernel than autograd's; back through their shift; and
+        # from the fakes to the generator's weights.
         with part.hardware.autocast():
             fakes_gradient = part.projection_discriminator.gradient_at_images(maps_gradient)
         if part.batch.fake_shifts is not None:
             fakes_gradient = shift(fakes_gradient, -part.batch.fake_shifts)
         generator_gradients = torch.autograd.grad(part.fakes, generator_weights, fakes_gradient)
-        part.generator_logits = part.fake_logits
+        part.fake_logits_for_generator = part.fake_logits
         return tuple(discriminator_gradients), generator_gradients
 
     gradients = zip(*state.map_parts(part_gradients, parts), strict=True)
@@ -227,12 +231,12 @@ def discriminator_loss_on_reals(part: BatchPart) -> Tensor:
 
 def generator_loss(part: BatchPart) -> Tensor:
     """The generator's loss through the discriminator: its fakes should be taken for real, and show their
-    class (Odena et al., arXiv:1610.09585)."""
+    class (Odena et al., arXiv:1610.09585). Keeps the logits in `part.fake_logits_for_generator`."""
     p = part.params
     fake_logits, class_logits = part.discriminate(part.shifted_fakes())
-    part.generator_logits = fake_logits.detach()
+    part.fake_logits_for_generator = fake_logits.detach()
     loss = real_loss(p.objective, fake_logits)
-    if class_logits is not None and p.auxiliary_generator:
+    if class_logits is not None and p.auxiliary_generator:  # weight of the class loss on fakes
         loss = loss + p.auxiliary_generator * cross_entropy(class_logits, part.batch.labels)
     return loss
 
@@ -256,14 +260,15 @@ def discriminator_loss_from_maps(part: BatchPart, maps: Tensor) -> Tensor:
 
 
 def fake_terms(part: BatchPart, fake_logits: Tensor) -> Tensor:
-    """The terms of the discriminator's loss on fakes."""
+    """The terms of the discriminator's loss on fakes. Keeps the logits in `part.fake_logits`."""
     part.fake_logits = fake_logits.detach()
     return fake_loss(part.params.objective, fake_logits)
 
 
 def real_terms(part: BatchPart, real_logits: Tensor, class_logits: Tensor | None) -> Tensor:
     """The terms of the discriminator's loss on reals: the adversarial loss; the class loss of an auxiliary
-    classifier (Odena et al., arXiv:1610.09585); and R1, where it is due.
+    classifier (Odena et al., arXiv:1610.09585); and R1, where it is due. Keeps the logits in
+    `part.real_logits`.
 
     R1 joins one step in `r1_every`, with so many times its weight: lazy regularization (Karras et al.,
     arXiv:1912.04958, section 3.1).
@@ -271,7 +276,7 @@ def real_terms(part: BatchPart, real_logits: Tensor, class_logits: Tensor | None
     p = part.params
     part.real_logits = real_logits.detach()
     loss = real_loss(p.objective, real_logits)
-    if class_logits is not None and p.auxiliary_discriminator:
+    if class_logits is not None and p.auxiliary_discriminator:  # weight of the class loss on reals
         loss = loss + p.auxiliary_discriminator * cross_entropy(class_logits, part.batch.labels)
     if part.with_r1:
         loss = loss + p.r1_gamma * p.r1_every * r1_penalty(real_logits, part.batch.real)

@@ -285,7 +285,7 @@ def test_f104_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path
     assert steps[0] == "seed 1 of 3, classifier 1 of 6"
     predicted = predict(
         rounds[0].classifier("repeated", partial(silent, "")), test.tensors.pixels
-    ).classes
+    ).labels
     right = [
         float((predicted == test.tensors.labels)[rows].double().mean())
         for rows in (slice(10), slice(10, 14))

@@ -388,15 +388,15 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     images = (heldout.tensors.pixels, training.tensors.pixels[some], *drawn)
     real, trained, first, second = (predict(judge, each) for each in images)
 
-    right = torch.cat([first.classes == asked, second.classes == asked]).double().mean().item()
+    right = torch.cat([first.labels == asked, second.labels == asked]).double().mean().item()
     found = metrics["conditional_accuracy"]
     assert found.value == pytest.approx(right)
     assert found.real == accuracy(judge, heldout).value
-    both = torch.cat([first.classes, second.classes])
+    both = torch.cat([first.labels, second.labels])
     assert found.interval == conditional_accuracy(both, asked.repeat(2), 3).interval
     assert [row.real_accuracy for row in rows] == accuracy(judge, heldout).by_class
     assert sum(map(sum, evaluation.confusion)) == 600
-    worst = [min(conditional_accuracy(each.classes, asked, 3).by_class) for each in (first, second)]
+    worst = [min(conditional_accuracy(each.labels, asked, 3).by_class) for each in (first, second)]
     assert metrics["worst_class_accuracy"].value == pytest.approx(sum(worst) / 2)
 
     fid = metrics["fid_judge"]
@@ -547,7 +547,7 @@ def test_the_judge_s_accuracy_on_the_test_set_stands_in_the_report() -> None:
     labels = torch.where(
         torch.arange(12) % 2 == 0, test.tensors.labels, (test.tensors.labels + 1) % 3
     )
-    named = predict(inputs.judge, test.tensors.pixels).classes
+    named = predict(inputs.judge, test.tensors.pixels).labels
     right = (named == labels).double().mean().item()
     wrong = replace(test, labels=labels)
     on_test_set = evaluation_of_all(inputs, params, test=wrong).judge_on_test_set

@@ -55,7 +55,7 @@ def data_checks(
         features = Moments.of([predictions.features], labels[judged], classes)
         shifts += largest_shifts(features, reference.features)
         checks += agreement_checks(
-            conditional_accuracy(predictions.classes, labels[judged], classes).confusion,
+            conditional_accuracy(predictions.labels, labels[judged], classes).confusion,
             reference.correct,
             reference.features.counts.long(),
             limits.max_agreement_drop,
