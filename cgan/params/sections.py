@@ -133,7 +133,7 @@ class ValidateParams(_WithSize):
 
 
 class PreprocessParams(Section):
-    """Stage preprocess: the part of the images that is held out of the training."""
+    """Stage preprocess: the part of the images that is held out. Stage validate reads `group`, too."""
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     group: Annotated[PrintableText, AfterValidator(_check_pattern)] | None = None

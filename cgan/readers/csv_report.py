@@ -192,8 +192,8 @@ def summary(report: dict[str, Any]) -> str:
     ]
     if report["groups"]:
         lines.append(
-            f"In {report['groups']:,} groups, the largest of {report['largest_group']:,} (column `group`): "
-            "all images of a group stay on one side of the hold-out"
+            f"In {report['groups']:,} groups, the largest of {report['largest_group']:,}: all images of a "
+            "group stay on one side of the hold-out"
         )
     if splits["val"]:
         lines.append(f"{splits['val']:,} of these are held out: they are in val")

@@ -99,9 +99,10 @@ def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     expected = check_section(ValidateParams, "validate", values["validate"], "cgan.read")
     preprocess = check_section(PreprocessParams, "preprocess", values["preprocess"], "cgan.read")
     images, name = read_source(Path(path), source, expected)
+    if preprocess.group:
+        images = with_groups(images, preprocess.group)
     report = report_on(images, expected, name)
-    images = replace(images, notes=(*report["warnings"], *report["notes"]))
-    return with_groups(images, preprocess.group) if preprocess.group else images
+    return replace(images, notes=(*report["warnings"], *report["notes"]))
 
 
 def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:

@@ -121,9 +121,10 @@ def notes_on(correlations: list[Correlation]) -> list[str]:
     name, form = QUANTITIES[best.quantity]
     medians = [form.format(median) for median in (best.class_median, best.median)]
     return [
-        f"{start[0].upper()}{start[1:]} of the images (chance {percent(best.chance, digits)}). Best told is "
-        f"{best.best_class}, by {name}: {percent(best.true_positive_rate, 0)} of its images are named so, "
-        f"and {percent(best.false_positive_rate, 0)} of others (median {medians[0]}, of all images "
+        f"{start[0].upper()}{start[1:]} of the images, as a mean over the classes (chance "
+        f"{percent(best.chance, digits)}). Best told is {best.best_class}, by {name}: "
+        f"{percent(best.true_positive_rate, 0)} of its images are named so, and "
+        f"{percent(best.false_positive_rate, 0)} of others (median {medians[0]}, of all images "
         f"{medians[1]}). Where the classes themselves differ in this, it is no fault. Where they were "
         "photographed or scanned differently, classifiers learn that in place of the form, and drawings show "
         "it."

@@ -1,18 +1,23 @@
 """Stage validate: is the data what it should be? Stops with row and column, or the file, if not."""
 
+from dataclasses import replace
+
 from cgan.files import write_json
 from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, PICTURES, VALIDATION
 from cgan.readers import csv_report
+from cgan.splitting import with_groups
 from cgan.stages.raw import load_raw
 from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:
-    params = load_params().validation
-    data = load_raw(params)
+    params = load_params()
+    data = load_raw(params.validation)
+    if group := params.preprocess.group:  # `preprocess` has the notes on groups
+        data = replace(with_groups(data, group), notes=data.notes)
     name = str(PICTURES if data.files else CSV)
-    report = csv_report.report_on(data, params, name)
+    report = csv_report.report_on(data, params.validation, name)
     write_json(VALIDATION, report)
     log.info("%s is valid: %s", name, csv_report.summary(report))
 

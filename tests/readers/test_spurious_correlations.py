@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_params
 from PIL import Image, ImageFilter
 
 import cgan
+from cgan.cli import app
 from cgan.files import read_json, write_json
 from cgan.images import Images
 from cgan.params.sections import DataParams, ValidateParams
@@ -124,7 +126,8 @@ def test_the_note_is_in_words_and_no_warning() -> None:
     report = csv_report.report_on(images, ValidateParams(), "own.csv")
     (note,) = report["notes"]
     start = "The shape of the original picture alone tells the classes in "
-    assert note.startswith(start) and " of the images (chance 25 %). Best told is date, by " in note
+    words = " of the images, as a mean over the classes (chance 25 %). Best told is date, by "
+    assert note.startswith(start) and words in note
     assert "of its images are named so, and " in note and "(median width ÷ height 9." in note
     assert report["warnings"] == ["Few images: 40 of date. " + report["warnings"][0][24:]]
     assert [each["quantity"] for each in report["spurious_correlations"]] == ["aspect"]
@@ -182,6 +185,50 @@ def test_pictures_of_a_smaller_size_are_seen_before_they_are_fitted(tmp_path: Pa
     assert "Best told is fig" in note
     train, held_out = images.split(0.3)
     assert train.sizes is held_out.sizes is None
+
+
+def write_things(folder: Path) -> None:
+    """Six photographs each of 24 things, which are differently bright. Of three named classes, by turns."""
+    random = np.random.default_rng(3)
+    for thing in range(24):
+        pattern = random.normal(random.integers(50, 200), 12, (9, 14))
+        into = folder / ("pear", "apple", "fig", "pear")[thing % 4]
+        into.mkdir(parents=True, exist_ok=True)
+        for shot in range(6):
+            pixels = (pattern + random.normal(0, 1, pattern.shape)).clip(0, 255).round()
+            Image.fromarray(pixels.astype(np.uint8)).save(into / f"thing{thing}-{shot}.png")
+
+
+@pytest.mark.parametrize("group", ["auto", "thing(\\d+)"])
+def test_groups_by_a_param_are_known_to_every_report(
+    group: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The class can be told by the thing, and then by nothing else."""
+    write_things(project / "own")
+
+    def notes(images: Images) -> int:
+        return sum("alone tells" in note for note in images.notes)
+
+    assert notes(cgan.read(project / "own")) == 1
+    grouped = cgan.read(project / "own", group=group)
+    assert notes(grouped) == 0 and len(np.unique(grouped.groups)) == 24
+    assert sum(note.startswith("Groups: 24 of 144 images") for note in grouped.notes) == 1
+    params = DataParams(source="file", path="own")
+    write_json(DATA_SOURCE, sources.fetch(params, CSV, PICTURES))
+    for chosen, count, groups in ((None, 1, 0), (group, 0, 24)):
+        (project / "params.yaml").unlink(missing_ok=True)
+        write_params(project, preprocess={"group": chosen})
+        validate.main()
+        report = read_json(VALIDATION)
+        assert (len(report["notes"]), report["groups"]) == (count, groups)
+        assert not any("Groups" in warning for warning in report["warnings"]), "said once, later"
+        capsys.readouterr()
+        app(["validate", "own", "--report", "own.json"], standalone_mode=False)
+        said = capsys.readouterr().out
+        assert (
+            read_json(Path("own.json"))["spurious_correlations"] == report["spurious_correlations"]
+        )
+        assert said.count("alone tells") == count and said.count("Groups: 24 of") == bool(groups)
 
 
 def test_the_stage_knows_the_sizes_of_pictures(project: Path) -> None:

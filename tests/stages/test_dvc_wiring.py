@@ -118,8 +118,9 @@ def test_each_section_of_params_belongs_to_one_stage_and_each_with_outputs_has_o
         for stage in STAGES
         if stage not in others
         for section in entries(stage, "params")
-        # Where judge and evaluation compute, too; and by which both stages read the data.
-        if (stage, section) != ("preprocess", "validate") and section != "train.device"
+        # Where judge and evaluation compute, too; and by which both stages read and group the data.
+        if (stage, section) != ("preprocess", "validate")
+        and section not in ("train.device", "preprocess.group")
     ]
     assert len(owned) == len(STAGES) - len(others) and not entries("record", "params")
     assert "params.yaml" in entries("params", "deps"), "it checks all of the file"

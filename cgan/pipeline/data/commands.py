@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,7 @@ def validate(
     from cgan.files import write_json
     from cgan.params.sections import DataParams, ValidateParams
     from cgan.readers import csv_report, pictures, sources
+    from cgan.splitting import with_groups
 
     project_params, params, source = None, ValidateParams(), DataParams()
     if Path("params.yaml").is_file():
@@ -51,6 +53,9 @@ def validate(
         raise CganError(
             f"{error} These settings are in the params.yaml of a project, which `cgan init FOLDER` makes."
         ) from None
+    if project_params and (group := project_params.preprocess.group):
+        # The forecast has the notes on groups.
+        images = replace(with_groups(images, group), notes=images.notes)
     facts = csv_report.report_on(images, params, name)
     if report is not None:
         write_json(report, facts)
