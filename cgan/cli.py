@@ -12,7 +12,7 @@ from cgan.errors import CganError
 from cgan.extras import extras_with
 from cgan.pipeline.data import commands as data
 from cgan.pipeline.evidence import commands as evidence
-from cgan.pipeline.options import DRAW, PRODUCTION
+from cgan.pipeline.options import DRAW_PANEL, PRODUCTION_PANEL
 from cgan.pipeline.project import commands as project
 from cgan.pipeline.registry import commands as registry
 from cgan.pipeline.runs import commands as runs
@@ -46,7 +46,7 @@ def _cgan(
 ) -> None: ...
 
 
-@app.command(rich_help_panel=DRAW)
+@app.command(rich_help_panel=DRAW_PANEL)
 def draw(
     text: Annotated[
         str | None,
@@ -131,7 +131,7 @@ def draw(
     typer.echo(f"{out}: {width}×{height} pixels, seed {seed}{note}")
 
 
-@app.command(rich_help_panel=DRAW)
+@app.command(rich_help_panel=DRAW_PANEL)
 def serve(
     model: Annotated[
         str | None,
@@ -154,7 +154,7 @@ def serve(
     serve(model, host, port)
 
 
-@app.command(rich_help_panel=DRAW)
+@app.command(rich_help_panel=DRAW_PANEL)
 def card(
     folder: Annotated[Path, typer.Argument(help="A new folder, to push to Hugging Face.")],
     publish_training_images: Annotated[
@@ -189,7 +189,7 @@ def card(
 
 for commands in (project, data, runs, evidence, registry):
     app.add_typer(commands.app)
-app.add_typer(registry.versions, name="registry", rich_help_panel=PRODUCTION)
+app.add_typer(registry.versions, name="registry", rich_help_panel=PRODUCTION_PANEL)
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ CARD = Path("models/README.md")  # the generator's model card
 # Reports of commands.
 GATE_REPORT, GATE_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
 EVIDENCE, EVIDENCE_TEXT = Path("reports/evidence.json"), Path("reports/evidence.md")
-EVIDENCE_PAGE = Path("reports/evidence.html")  # the run's page with the evidence in it
+EVIDENCE_PAGE = Path("reports/evidence.html")  # a page of its own
 SHARING, SHARING_TEXT = Path("reports/sharing.json"), Path("reports/sharing.md")
 SHARING_PAGE = Path("reports/sharing.html")
 GIVES_AWAY = "gives away"  # the verdict in SHARING that forbids to share

@@ -19,7 +19,7 @@ from cgan.settings import setting
 
 @dataclass(frozen=True)
 class Inputs:
-    """`facts`: of the generator's file. `test`: the source's own test set; None where it has none."""
+    """`facts`: of the generator's file. `test`: the source's own test set; None where it has no images."""
 
     model: GenerativeModel
     facts: Facts

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-DRAW = "Draw: cgan draw 2024 --seed 7"
-DATA = "Your data: cgan validate my-pictures/"
-JUDGE = "How good is it? cgan report"
-PRODUCTION = "Production: cgan gate"
+DRAW_PANEL = "Draw: cgan draw 2024 --seed 7"
+DATA_PANEL = "Your data: cgan validate my-pictures/"
+JUDGE_PANEL = "How good is it? cgan report"
+PRODUCTION_PANEL = "Production: cgan gate"
 
 MANY = (
     "How many images each class gets.  \\[default: as many as the largest class has; twice as many if the "

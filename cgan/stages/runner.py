@@ -45,7 +45,7 @@ def run_stage(stage: Callable[[], None]) -> None:
 
 
 def _in_words(error: Exception) -> str:
-    """The message for an error that is not ours: of a CganError, or of a machine that is full."""
+    """The message for a CganError or a full machine; empty for any other error."""
     if isinstance(error, CganError):
         return str(error)
     if "CUDA out of memory" in str(error):

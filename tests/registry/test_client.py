@@ -69,7 +69,7 @@ def test_f72_of_two_promoters_one_wins_and_the_other_says_so(
     monkeypatch.setenv("CGAN_HOME", str(tmp_path / "another machine's"))
     with pytest.raises(ModelError, match="another promotion came first"):
         registry.promote(loser, previous=1, why="good")
-    assert registry.champion() == winner
+    assert registry.champion_number() == winner
 
 
 @pytest.mark.parametrize("moment", ["claimed", "set before", "set after"])
@@ -100,14 +100,14 @@ def test_f72_a_promotion_on_another_machine_in_the_same_moment_is_seen(
         ModelError, match=r"version 2 of `cgan` was not promoted, .* another machine"
     ):
         registry.promote(2, previous=1, why="good")
-    assert registry.champion() == (1 if moment == "claimed" else 3)
+    assert registry.champion_number() == (1 if moment == "claimed" else 3)
 
 
 def test_data_are_compared_with_those_that_a_person_accepted_last(registry: Registry) -> None:
     add_versions(registry, 5)
 
     def anchors() -> list[int]:
-        return [version.data_accepted_in for version in reversed(registry.versions())]
+        return [version.data_baseline for version in reversed(registry.versions())]
 
     registry.promote(1, previous=None, why="passed the gate: good")
     registry.promote(2, previous=1, why="passed the gate: good")
@@ -116,14 +116,14 @@ def test_data_are_compared_with_those_that_a_person_accepted_last(registry: Regi
     assert "new data are compared with its data now" in run(
         "registry", "promote", "3", "--why", "new scanner"
     )
-    assert anchors() == [1, 1, 3, 4, 5] and registry.champion() == 3
+    assert anchors() == [1, 1, 3, 4, 5] and registry.champion_number() == 3
     assert "is already the champion" in refusal("registry", "promote", "3", "--why", "again")
     registry.promote(4, previous=3, why="passed the gate: good")
     assert anchors() == [1, 1, 3, 3, 5]
     run("registry", "promote", "5", "--why", "new scanner, and light")
     assert anchors()[4] == 5
     registry.rollback("too grey")
-    assert registry.champion() == 4 and anchors() == [1, 1, 3, 3, 5]
+    assert registry.champion_number() == 4 and anchors() == [1, 1, 3, 3, 5]
     # Of an older cgan, or made champion in MLflow: its own data.
     registry.client.delete_model_version_tag("cgan", "4", "champion.anchor")
     registry.promote(2, previous=4, why="passed the gate: good")

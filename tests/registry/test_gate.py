@@ -30,9 +30,9 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
-from cgan.pipeline.registry.client import LAST_VERDICT, Registry, open_registry
+from cgan.pipeline.registry.client import LAST_DECIDED_AT, Registry, open_registry
 from cgan.pipeline.registry.comparison import TOLERATED_LOSSES
-from cgan.pipeline.registry.gate import DESCRIPTION_CHARACTERS, _judged_against, shortened
+from cgan.pipeline.registry.gate import DESCRIPTION_CHARACTERS, _verdict_key, shortened
 from cgan.pipeline.registry.limits import LIMITS
 from cgan.quality.judge import load_judge, save_judge
 from cgan.verdict import Report
@@ -79,14 +79,14 @@ def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(secon
 
 def test_equal_weights_are_registered_once_whoever_trained_them(second: Path) -> None:
     with open_registry("cgan") as registry:
-        assert registry.last_verdict(), "of the first"
+        assert registry.last_decided_at(), "of the first"
     for key in ("first", "again"):
         train(second, key, 30)
-        client_of(second).delete_registered_model_tag("cgan", LAST_VERDICT)
+        client_of(second).delete_registered_model_tag("cgan", LAST_DECIDED_AT)
         report, _ = gated()
         assert report["verdict"] == "unchanged" and "the champion already" in report["summary"]
         with open_registry("cgan") as registry:
-            assert registry.last_verdict(), "a night with nothing new is a night, too"
+            assert registry.last_decided_at(), "a night with nothing new is a night, too"
     train(second, "worse", 20)
     report, said = gated()
     assert report["verdict"] == "blocked"
@@ -114,20 +114,20 @@ def test_a_verdict_that_stands_is_found_without_torch_and_the_gate_needs_few_mod
 
 def test_a_verdict_holds_for_one_champion_and_every_param_and_file_it_depends_on() -> None:
     params, files = load_params(ROOT / "params.yaml"), [{"digest": name} for name in "abc"]
-    known = _judged_against(1, params, files)
+    known = _verdict_key(1, params, files)
     assert (
         known
-        == _judged_against(1, params.model_copy(deep=True), files)
-        != _judged_against(2, params, files)
+        == _verdict_key(1, params.model_copy(deep=True), files)
+        != _verdict_key(2, params, files)
     )
     for other in ("xbc", "axc", "abx"):
-        assert _judged_against(1, params, [{"digest": name} for name in other]) != known
+        assert _verdict_key(1, params, [{"digest": name} for name in other]) != known
     for section in ("gate", "evaluate"):
         values = getattr(params, section)
         for name, value in values:
             changed = "other" if isinstance(value, str) else (value or 0) + 1
             section_of = {section: values.model_copy(update={name: changed})}
-            judged_again = _judged_against(1, params.model_copy(update=section_of), files) != known
+            judged_again = _verdict_key(1, params.model_copy(update=section_of), files) != known
             assert judged_again is (name not in ("model", "promote")), name
 
 
@@ -140,7 +140,7 @@ def test_of_an_equal_generator_every_difference_from_the_champion_is_exactly_not
         version = registry.version(1)
         setup = judging.prepare(registry, version, params)
         report = Report("", "", "", [], "")
-        assert judging.judge(report, setup, params) == "blocked" and not setup.note
+        assert judging.evaluate_and_decide(report, setup, params) == "blocked" and not setup.note
     *rows, varied = report.facts["comparison"]
     assert {row["name"] for row in rows} == TOLERATED_LOSSES.keys() and varied["value"] == 1
     assert all((row["value"], row["interval"]) == (0, (0, 0)) for row in rows)
@@ -165,7 +165,7 @@ def test_f52_copies_of_training_images_are_counted_and_real_ones_nobody_trained_
 
         inputs = replace(setup.inputs, model=cast(Any, Memory()))
         report = Report("", "", "", [], "")
-        judging.judge(report, replace(setup, inputs=inputs), params)
+        judging.evaluate_and_decide(report, replace(setup, inputs=inputs), params)
         copied += [row["value"] for row in report.facts["checks"] if "copies" in row["name"]]
     assert min(copied[:2]) > 0.9 and max(copied[2:]) < 0.2
 
@@ -362,13 +362,13 @@ def test_f72_champion_that_went_during_the_judgement_is_replaced_by_nobody(
     second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(second, "second", 150)
-    real = judging.judge
+    real = judging.evaluate_and_decide
 
     def meanwhile(*arguments: Any) -> Any:
         client_of(second).delete_registered_model_alias("cgan", "champion")
         return real(*arguments)
 
-    monkeypatch.setattr(judging, "judge", meanwhile)
+    monkeypatch.setattr(judging, "evaluate_and_decide", meanwhile)
     with pytest.raises(ModelError, match="champion before: version 1, now: none"):
         gated()
     assert "champion" not in aliases()

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from cgan.errors import ModelError
 from cgan.pipeline.registry.client import CHALLENGER, Registry
-from cgan.pipeline.registry.version import PREVIOUS_CHAMPION, ROLLED_BACK, Version, lineage
+from cgan.pipeline.registry.version import PREVIOUS_CHAMPION, ROLLED_BACK, Version, champion_history
 
 VERSIONS = 4
 
@@ -63,8 +63,8 @@ def play(acts: list[tuple[int, int]]) -> None:
     client = InMemory()
     registry = Registry("cgan", cast(MlflowClient, client), "")
     for target, kill_at in acts:
-        champion = registry.champion()
-        before = lineage(registry.versions(), champion)
+        champion = registry.champion_number()
+        before = champion_history(registry.versions(), champion)
         wanted = target or (before[-2].number if len(before) > 1 else None)
         client.left, killed = kill_at, False
         try:
@@ -77,12 +77,12 @@ def play(acts: list[tuple[int, int]]) -> None:
         except ModelError:
             assert wanted is None, "there is one to go back to"
         client.left = -1
-        found, versions = registry.champion(), registry.versions()
+        found, versions = registry.champion_number(), registry.versions()
         assert found == (champion if killed else wanted or champion), "the alias moves last"
         if found == champion:
             continue
         # The line of champions ends with the present one, and goes on from the line before.
-        line = [version.number for version in lineage(versions, found)]
+        line = [version.number for version in champion_history(versions, found)]
         marked = {each.number for each in versions if ROLLED_BACK in each.tags}
         assert line[-1:] == [found] and len(line) == len(set(line)) and found not in marked
         if target:
@@ -112,10 +112,10 @@ def test_f72_history_is_a_stack_of_champions_whatever_is_killed(
         ({1: "none", 2: "1", 3: "9"}, 3, [3]),  # the one before was deleted
     ],
 )
-def test_lineage_copes_with_what_people_do_in_mlflow(
+def test_champion_history_copes_with_what_people_do_in_mlflow(
     before: dict[int, str], champion: int, line: list[int]
 ) -> None:
     versions = [
         Version(n, "", {PREVIOUS_CHAMPION: before[n]} if n in before else {}) for n in range(1, 5)
     ]
-    assert [version.number for version in lineage(versions, champion)] == line
+    assert [version.number for version in champion_history(versions, champion)] == line

@@ -22,7 +22,7 @@ from cgan.cli import main
 from cgan.errors import CganError
 from cgan.evaluation import METRICS
 from cgan.files import locked
-from cgan.pipeline.registry.client import LAST_VERDICT, open_registry
+from cgan.pipeline.registry.client import LAST_DECIDED_AT, open_registry
 from cgan.pipeline.registry.status import status
 from cgan.pipeline.runs.report import rank, summary
 from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
@@ -177,11 +177,11 @@ def test_a_monitor_hears_of_a_verdict_that_is_too_old_and_of_a_store_that_is_awa
     assert code == 1 and "`cgan gate`" in words
     trained("a run", "blocked", "Version 1 is blocked: worse.")
     with open_registry("cgan") as registry:
-        registry.note_decision()
+        registry.record_decision_time()
         assert asked("10m") == (0, ""), "silence is good"
         past = datetime.now(UTC) - timedelta(hours=25.5)
         tag = f"{past:%Y-%m-%dT%H:%M:%SZ}"
-        registry.client.set_registered_model_tag("cgan", LAST_VERDICT, tag)
+        registry.client.set_registered_model_tag("cgan", LAST_DECIDED_AT, tag)
     assert asked("26h") == asked("2d") == asked("1540m") == (0, "")
     code, words = asked("25h")
     assert code == 1 and words.startswith(
@@ -193,11 +193,11 @@ def test_a_monitor_hears_of_a_verdict_that_is_too_old_and_of_a_store_that_is_awa
         "cgan"
     ) as registry:  # of a clock that was fast, which would be silent for years
         for tag in ("2999-01-01T00:00:00Z", f"{datetime.now(UTC) + timedelta(hours=1.5):%FT%TZ}"):
-            registry.client.set_registered_model_tag("cgan", LAST_VERDICT, tag)
+            registry.client.set_registered_model_tag("cgan", LAST_DECIDED_AT, tag)
             code, words = asked("26h")
             assert code == 1 and f"lies in the future ({tag})" in words
         tag = f"{datetime.now(UTC) + timedelta(minutes=30):%FT%TZ}"
-        registry.client.set_registered_model_tag("cgan", LAST_VERDICT, tag)
+        registry.client.set_registered_model_tag("cgan", LAST_DECIDED_AT, tag)
         assert asked("26h") == (0, ""), "clocks differ a little"
     (root / "mlflow.db").unlink()
     code, words = asked("26h")

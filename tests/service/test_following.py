@@ -39,7 +39,7 @@ def registry(root: Path) -> Iterator[Registry]:
 
 
 def promote(registry: Registry, number: int) -> None:
-    registry.promote(number, previous=registry.champion(), why="a test")
+    registry.promote(number, previous=registry.champion_number(), why="a test")
 
 
 def following(asked: str | None = None) -> GeneratorProvider:

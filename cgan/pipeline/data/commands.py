@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from cgan.errors import CganError
-from cgan.pipeline.options import DATA, Believed, PerClass, from_2_to_20
+from cgan.pipeline.options import DATA_PANEL, Believed, PerClass, from_2_to_20
 from cgan.project import require_project
 
 app = typer.Typer()
 
 
-@app.command(rich_help_panel=DATA)
+@app.command(rich_help_panel=DATA_PANEL)
 def validate(
     file: Annotated[
         Path, typer.Argument(help="A .csv, .csv.gz or .zip, or a folder with one or with pictures.")

@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from cgan.errors import CganError
-from cgan.pipeline.options import JUDGE, Believed, PerClass, announce, from_2_to_20
+from cgan.pipeline.options import JUDGE_PANEL, Believed, PerClass, announce, from_2_to_20
 from cgan.project import require_project
 
 app = typer.Typer()
 
 
-@app.command(rich_help_panel=JUDGE)
+@app.command(rich_help_panel=JUDGE_PANEL)
 def evidence(
     per_class: PerClass = None,
     believed: Believed = 0.0,
@@ -80,7 +80,7 @@ def evidence(
     find_evidence(load_params(), options, typer.echo)
 
 
-@app.command(rich_help_panel=JUDGE)
+@app.command(rich_help_panel=JUDGE_PANEL)
 def sharing(
     drawn: Annotated[
         Path | None,

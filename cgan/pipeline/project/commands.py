@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from cgan.pipeline.options import DATA
+from cgan.pipeline.options import DATA_PANEL
 from cgan.project import require_project
 
 app = typer.Typer()
 
 
-@app.command(rich_help_panel=DATA)
+@app.command(rich_help_panel=DATA_PANEL)
 def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
     """Make a new project, which `dvc repro` can run.
 
@@ -22,7 +22,7 @@ def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")])
     make_project(folder, typer.echo)
 
 
-@app.command(rich_help_panel=DATA)
+@app.command(rich_help_panel=DATA_PANEL)
 def preset(
     name: Annotated[str | None, typer.Argument(help="Without one, lists them.")] = None,
 ) -> None:

@@ -32,7 +32,7 @@ from cgan.pipeline.registry.version import (
     ROLLED_BACK,
     RUN_NAME,
     Version,
-    lineage,
+    champion_history,
     version_in_words,
 )
 from cgan.pipeline.tracking import store
@@ -51,7 +51,7 @@ DEFAULT_MODEL = (
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases
 # Tags of the registered model: the promotion that is at work, or was the last; and when the gate decided
 # last, "unchanged" included.
-CLAIM, LAST_VERDICT = "champion.claim", "gate.last"
+CLAIM, LAST_DECIDED_AT = "champion.claim", "gate.last"
 GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
 
 
@@ -78,16 +78,16 @@ class Registry:
         models = self.client.search_registered_models(f"name = '{self.model}'")
         return {alias: int(number) for model in models for alias, number in model.aliases.items()}
 
-    def champion(self) -> int | None:
+    def champion_number(self) -> int | None:
         return self.aliases().get(CHAMPION)
 
-    def note_decision(self) -> None:
+    def record_decision_time(self) -> None:
         """Record when the gate last decided, whatever the verdict, for `cgan status --max-age`."""
-        self.client.set_registered_model_tag(self.model, LAST_VERDICT, now())
+        self.client.set_registered_model_tag(self.model, LAST_DECIDED_AT, now())
 
-    def last_verdict(self) -> str:
+    def last_decided_at(self) -> str:
         """When the gate decided last, as `now` writes it; empty where it never did."""
-        return self._tag_of_model(LAST_VERDICT)
+        return self._tag_of_model(LAST_DECIDED_AT)
 
     def _tag_of_model(self, key: str) -> str:
         models = self.client.search_registered_models(f"name = '{self.model}'")
@@ -137,7 +137,7 @@ class Registry:
         Raises ModelError when another promotion came first; then nothing is changed.
         """
         with store.store_locked():
-            champion = self.champion()
+            champion = self.champion_number()
             if champion == number:
                 return
             self.version(number)
@@ -145,7 +145,7 @@ class Registry:
                 raise self._conflict(number, previous, champion)
             accepted = number
             if champion is not None and not by_person:
-                accepted = self.version(champion).data_accepted_in
+                accepted = self.version(champion).data_baseline
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
             tags = {PREVIOUS_CHAMPION: str(champion or "none"), DATA_ACCEPTED_IN: str(accepted)}
             self.tag(number, tags)
@@ -161,8 +161,8 @@ class Registry:
         Raises ModelError when there is none before.
         """
         with store.store_locked():
-            champion = self.champion()
-            champions = lineage(self.versions(), champion)
+            champion = self.champion_number()
+            champions = champion_history(self.versions(), champion)
             if champion is None or len(champions) < 2:
                 raise ModelError(
                     f"`{self.model}` has no champion to go back to (now: {version_in_words(champion)}). "
@@ -187,10 +187,10 @@ class Registry:
         self.tag(number, {CHAMPION_SINCE: now(), PROMOTION_REASON: why, PROMOTED_BY: who})
         if self.aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
-        if (champion := self.champion()) != previous or self._tag_of_model(CLAIM) != claim:
+        if (champion := self.champion_number()) != previous or self._tag_of_model(CLAIM) != claim:
             raise self._conflict(number, previous, champion)
         self.client.set_registered_model_alias(self.model, CHAMPION, str(number))
-        if (champion := self.champion()) != number or self._tag_of_model(CLAIM) != claim:
+        if (champion := self.champion_number()) != number or self._tag_of_model(CLAIM) != claim:
             raise self._conflict(number, previous, champion)
 
     def _conflict(self, number: int, previous: int | None, champion: int | None) -> ModelError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cgan.errors import CganError, ModelError
-from cgan.pipeline.options import PRODUCTION, announce
+from cgan.pipeline.options import PRODUCTION_PANEL, announce
 from cgan.project import require_project
 from cgan.text import printable
 
@@ -45,7 +45,7 @@ def _project_registry() -> AbstractContextManager[Registry]:
 def list_() -> None:
     """List all versions with their verdicts, and all champions: since when, why and by whom."""
     from cgan.pipeline.registry.client import CHAMPION
-    from cgan.pipeline.registry.version import ROLLED_BACK, RUN_NAME, lineage
+    from cgan.pipeline.registry.version import ROLLED_BACK, RUN_NAME, champion_history
 
     with _project_registry() as registry:
         versions, aliases = registry.versions(), registry.aliases()
@@ -59,7 +59,7 @@ def list_() -> None:
         of_version = [alias for alias, number in aliases.items() if number == version.number]
         typer.echo(f"  {version.number:3}  {', '.join(of_version) or '-':10}  {state:11}  {name}")
     typer.echo("\nChampions, the latest first:")
-    champions = lineage(versions, aliases.get(CHAMPION))
+    champions = champion_history(versions, aliases.get(CHAMPION))
     for version in reversed(champions):
         typer.echo(f"  {version.champion_line}")
     if not champions:
@@ -82,9 +82,9 @@ def promote(
     from cgan.pipeline.registry.version import SUMMARY, version_in_words
 
     with _project_registry() as registry:
-        wanted, champion = registry.version(version), registry.champion()
+        wanted, champion = registry.version(version), registry.champion_number()
         if version == champion:
-            if wanted.data_accepted_in == version:
+            if wanted.data_baseline == version:
                 raise ModelError(
                     f"version {version} of `{registry.model}` is already the champion."
                 )
@@ -109,7 +109,7 @@ def rollback(why: Why) -> None:
     typer.echo(f"Version {champion} is champion again, in place of version {replaced}.")
 
 
-@app.command(rich_help_panel=PRODUCTION)
+@app.command(rich_help_panel=PRODUCTION_PANEL)
 def gate() -> None:
     """Promote what was trained to champion, or block it.
 
@@ -135,7 +135,7 @@ def _age(text: str) -> timedelta:
     return timedelta(**{UNITS[match[2]]: float(match[1])})
 
 
-@app.command(rich_help_panel=PRODUCTION)
+@app.command(rich_help_panel=PRODUCTION_PANEL)
 def status(
     max_age: Annotated[
         timedelta | None,
@@ -149,10 +149,10 @@ def status(
 ) -> None:
     """Show the champion, the last verdict and the last training."""
     root = require_project()
-    from cgan.pipeline.registry.status import require_verdict, status
+    from cgan.pipeline.registry.status import require_recent_decision, status
 
     if max_age is not None:
-        require_verdict(root, max_age)
+        require_recent_decision(root, max_age)
         return
     from rich.console import Console
 

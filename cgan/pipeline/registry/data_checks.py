@@ -149,9 +149,9 @@ def agreement_checks(
 
 
 def class_mix_check(counts: Tensor, before: Tensor, group_size: float = 1.0) -> Check:
-    """How many images would need another class, less what chance explains: of the counts [classes], today
-    and `before`. `group_size`: images in a group. Groups are drawn whole, so the variance is as many times
-    larger (Kish, Survey Sampling, 1965, 5.4)."""
+    """The total variation distance between the class shares of today's counts [classes] and those `before`,
+    less what chance explains. `group_size`: images in a group. Groups are drawn whole, so the variance is as
+    many times larger (Kish, Survey Sampling, 1965, 5.4)."""
     shares, shares_before = counts / counts.sum(), before / before.sum()
     # Of two binomial shares whose difference is 0, with the shares of both taken together.
     pooled = (counts + before) / (counts + before).sum()

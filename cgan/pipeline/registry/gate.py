@@ -33,7 +33,7 @@ from cgan.verdict import Report
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-JUDGED_AGAINST = "gate.against"  # tag of a version: what its verdict holds for
+VERDICT_KEY = "gate.against"  # tag of a version: what its verdict holds for
 DESCRIPTION_CHARACTERS = 5000  # of a version, in MLflow's databases
 SUMMARIES = {
     "unchanged": "needs no new verdict",
@@ -55,11 +55,11 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
     files += [read_facts(path, "dataset") for path in (project.TRAIN_DATA, project.HOLDOUT_DATA)]
     trained = read_json(project.RUN_REFERENCE)
     with open_registry(params.gate.model) as registry:
-        run, number = _run_of(registry, trained), registry.champion()
+        run, number = _run_of(registry, trained), registry.champion_number()
         champion = None if number is None else registry.version(number)
         version = registry.find(run.info.run_id, digest)
-        against = _judged_against(number, params, files)
-        if version and (earlier := _earlier_verdict(version, number, against, params)):
+        verdict_key = _verdict_key(number, params, files)
+        if version and (earlier := _earlier_verdict(version, number, verdict_key, params)):
             report = _report(version, champion, [earlier.reason])
             _conclude(report, version, earlier.verdict)
         else:
@@ -82,14 +82,14 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
                     "set, give its models their own name in `gate.model`"
                 ]
             else:
-                verdict = judging.judge(report, setup, params)
+                verdict = judging.evaluate_and_decide(report, setup, params)
             _conclude(report, version, verdict)
-            _record(registry, version, report, against)
+            _record(registry, version, report, verdict_key)
             if verdict == "passed" and params.gate.promote:
                 why = f"passed the gate: {report.reasons[0]}"
                 registry.promote(version.number, previous=number, why=why)
                 _conclude(report, version, "promoted")
-        registry.note_decision()
+        registry.record_decision_time()
     where: Path | str = project.GATE_TEXT
     if not report.facts["checks"]:  # an earlier verdict stands
         where = f"In MLflow, the page of version {version.number}"
@@ -120,7 +120,7 @@ def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
     return run
 
 
-def _judged_against(champion: int | None, params: Params, files: list[Facts]) -> str:
+def _verdict_key(champion: int | None, params: Params, files: list[Facts]) -> str:
     """A text that is equal as long as a verdict holds: this champion, and a hash of all else that it depends
     on."""
     depends_on = (
@@ -140,7 +140,7 @@ class EarlierVerdict(NamedTuple):
 
 
 def _earlier_verdict(
-    version: Version, champion: int | None, against: str, params: Params
+    version: Version, champion: int | None, verdict_key: str, params: Params
 ) -> EarlierVerdict | None:
     """The verdict that still holds; None when the version has to be judged."""
     if champion == version.number:
@@ -151,7 +151,7 @@ def _earlier_verdict(
             f"{version.number} --why …` makes it champion again"
         )
         return EarlierVerdict("unchanged", reason)
-    if version.tags.get(JUDGED_AGAINST) != against:
+    if version.tags.get(VERDICT_KEY) != verdict_key:
         return None
     summary = version.tags.get(SUMMARY, version.verdict)
     if version.verdict == "passed" and not params.gate.promote:
@@ -185,7 +185,7 @@ def shortened(page: str) -> str:
     return page[: DESCRIPTION_CHARACTERS - len(rest)].rpartition("\n")[0].rstrip() + rest
 
 
-def _record(registry: Registry, version: Version, report: Report, against: str) -> None:
+def _record(registry: Registry, version: Version, report: Report, verdict_key: str) -> None:
     """The verdict where MLflow shows it: the version's tags and page, the run's numbers, the reports."""
     client, run_id = registry.client, version.run_id
     for path in (project.GATE_REPORT, project.GATE_TEXT):
@@ -196,5 +196,5 @@ def _record(registry: Registry, version: Version, report: Report, against: str) 
             client.log_metric(run_id, f"gate/{name}", value)
     page = spaced(report.body(STRIP_MARKDOWN.replace(RUN_ID_PLACEHOLDER, run_id)))
     client.update_model_version(registry.model, str(version.number), shortened(page))
-    tags = {VERDICT: report.verdict, SUMMARY: report.summary, JUDGED_AGAINST: against}
+    tags = {VERDICT: report.verdict, SUMMARY: report.summary, VERDICT_KEY: verdict_key}
     registry.tag(version.number, tags)

@@ -118,7 +118,7 @@ def _reference_versions(registry: Registry, champion: Version) -> list[tuple[Ver
     """The versions with whose data today's are compared, each with its name for a sentence: the champion, so
     that data cannot change much in one night; and the version that a person accepted last, so that they
     cannot drift as far over many nights."""
-    references, accepted = [(champion, "the champion's")], champion.data_accepted_in
+    references, accepted = [(champion, "the champion's")], champion.data_baseline
     versions = {version.number: version for version in registry.versions()}
     if accepted != champion.number and accepted in versions:
         references.append((versions[accepted], f"version {accepted}'s"))
@@ -131,7 +131,7 @@ def _classes_in_words(model: GenerativeModel, facts: Facts, *, named: bool) -> s
     return f"{words} ({', '.join(names)})" if names else words
 
 
-def judge(report: Report, setup: GateSetup, params: Params) -> str:
+def evaluate_and_decide(report: Report, setup: GateSetup, params: Params) -> str:
     """Evaluate both generators under the same conditions: the verdict, `passed` or `blocked`. Reasons,
     numbers and tables go into the report."""
     conditions = setup.conditions

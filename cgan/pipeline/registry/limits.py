@@ -314,8 +314,8 @@ def maximum_check(
 
 
 def membership_check(attack: Attack, limit: float) -> Check:
-    """Do the drawings tell at most so well which images were trained on? A hold-out too small to show it
-    passes nothing, and says how many images show it of a generator that tells nothing, four times of five."""
+    """The attack's AUC is at most `limit`, by the upper end of its interval. Where the hold-out is too small
+    to show that, the check fails, and says how many held-out images give 80 % power at a true AUC of 0.5."""
     (low, high), needed = attack.interval, non_members_needed(limit, attack.members)
     why = ""
     if low <= limit < high and (needed is None or attack.others < needed):

@@ -33,11 +33,11 @@ def status(root: Path, console: Console) -> None:
             console.print(f"unknown: {error}", markup=False, soft_wrap=True)
 
 
-def require_verdict(root: Path, max_age: timedelta) -> None:
+def require_recent_decision(root: Path, max_age: timedelta) -> None:
     """Has the gate decided within this time, if only that nothing is new? Raises CganError where it has not,
     and where nobody can tell, as where a clock is wrong."""
     with open_registry(load_params(root / "params.yaml").gate.model, TIMEOUT_S) as registry:
-        last, address = registry.last_verdict(), registry.address
+        last, address = registry.last_decided_at(), registry.address
     if not last:
         raise CganError(f"`cgan gate` has not decided anything yet in the MLflow store {address}.")
     age = datetime.now(UTC) - datetime.fromisoformat(last)
@@ -92,7 +92,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _champion(registry: Registry, versions: list[Version]) -> Iterator[tuple[str, str]]:
-    number = registry.champion()
+    number = registry.champion_number()
     champion = next((version for version in versions if version.number == number), None)
     if champion:
         run = registry.client.get_run(champion.run_id)

@@ -29,7 +29,7 @@ class Version:
         return self.tags.get(VERDICT, "not judged")
 
     @property
-    def data_accepted_in(self) -> int:
+    def data_baseline(self) -> int:
         """The champion whose data a person accepted last, itself or one before it: itself, too, where an
         older cgan or somebody in MLflow made it champion."""
         number = self.tags.get(DATA_ACCEPTED_IN, "")
@@ -57,7 +57,7 @@ class Version:
         return f"version {self.number}, since {since}, by {who}: {why}"
 
 
-def lineage(versions: Sequence[Version], champion: int | None) -> list[Version]:
+def champion_history(versions: Sequence[Version], champion: int | None) -> list[Version]:
     """The champions that a rollback goes back through, oldest first, the present one last.
 
     Each names the one before it. Those that were rolled back are passed over.

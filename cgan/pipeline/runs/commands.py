@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from cgan.errors import CganError
-from cgan.pipeline.options import JUDGE, announce
+from cgan.pipeline.options import JUDGE_PANEL, announce
 from cgan.project import require_project
 
 app = typer.Typer()
 
 
-@app.command(rich_help_panel=JUDGE)
+@app.command(rich_help_panel=JUDGE_PANEL)
 def report() -> None:
     """Show how good the generator is, and where everything is."""
     require_project()
@@ -23,7 +23,7 @@ def report() -> None:
         typer.echo(line)
 
 
-@app.command(rich_help_panel=JUDGE)
+@app.command(rich_help_panel=JUDGE_PANEL)
 def compare(
     run_a: Annotated[
         str, typer.Argument(metavar="RUN_A", help="Id or alias in MLflow, or a project's folder.")
@@ -63,7 +63,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=JUDGE)
+@app.command(rich_help_panel=JUDGE_PANEL)
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Browse all runs in MLflow's pages.
 
