@@ -216,7 +216,6 @@ def test_groups_by_a_param_are_known_to_every_report(
     params = DataParams(source="file", path="own")
     write_json(DATA_SOURCE, sources.fetch(params, CSV, PICTURES))
     for chosen, count, groups in ((None, 1, 0), (group, 0, 24)):
-        (project / "params.yaml").unlink(missing_ok=True)
         write_params(project, preprocess={"group": chosen})
         validate.main()
         report = read_json(VALIDATION)
