@@ -202,6 +202,7 @@ def test_defaults_that_are_in_use_are_named_for_dvc_and_what_it_names_itself_has
         assert json.loads(Path("reports/params.json").read_text()) == expected
     for lacking, words in (
         (r"\n  device: .*", '`train.device` is missing.*Under `train:` add `device: "auto"`'),
+        (r"\n  group: .*", "Under `preprocess:` add `group: null`"),
         (r"\n  min_judge_accuracy: .*", "Under `gate:` add `min_judge_accuracy: 0.9`"),
         (r"\nrender:\n(  .*\n)+", "`render` is missing.*Under `render:` add `columns: 10`"),
     ):
