@@ -41,6 +41,7 @@ from cgan.page.data_facts import MAX_JUDGED_PIXELS, data_facts
 from cgan.page.drawn_facts import MAX_CARDS, drawn_facts
 from cgan.page.run_facts import class_facts, confusion_facts, curve
 from cgan.page.tiles import preview_frames
+from cgan.params.presets import preset_params
 from cgan.params.sections import GateParams
 from cgan.quality.distances import MIN_DISTANCE_IMAGES
 from cgan.quality.diversity import MAX_OTHERS
@@ -228,6 +229,7 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         else {_for_fit(words): advice[words] for words in advice},
         "weakest": weakest[0] if weakest else None,
         "trials": trials(advice, settings["rows"]),
+        "longer_preset": longer_preset(settings["rows"]) if trained else "",
         "few_held_out": MIN_HELD_OUT,
         "less_diverse": MIN_DIVERSITY,
         "unlike": (DOUBTFUL_EXCESS, POOR_EXCESS),
@@ -266,6 +268,17 @@ def trials(advice: Iterable[str], settings: Sequence[Mapping[str, Any]]) -> list
             trial = value * factor if asks_for_more else value / factor
             rows.setdefault(key, {"key": key, "value": value, "try": float(f"{trial:.2g}")})
     return list(rows.values())
+
+
+def longer_preset(settings: Sequence[Mapping[str, Any]]) -> str:
+    """`best` after a shorter training, otherwise an empty text; also where params.yaml names a network, since
+    presets let the images choose it."""
+    rows = {row["key"]: row for row in settings}
+    if not rows or rows["train.generator"]["value"] != "auto":
+        return ""
+    kimg = rows["train.total_kimg"]["chosen"] or rows["train.total_kimg"]["value"]
+    is_longer = isinstance(kimg, int | float) and preset_params("best")["total_kimg"] > kimg
+    return "best" if is_longer else ""
 
 
 def _drawn(contents: Contents, cards: list[int]) -> dict[str, Any]:

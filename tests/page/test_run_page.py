@@ -22,7 +22,7 @@ from visitor import page as page
 
 from cgan.drawing.generator import Generator
 from cgan.errors import DataError, ModelError
-from cgan.evaluation import Evaluation
+from cgan.evaluation import ClassScores, Evaluation
 from cgan.files import read_json, sha256_of, write_json
 from cgan.images import load_images
 from cgan.model.model_file import load_generator, save_generator
@@ -213,6 +213,37 @@ def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_
     assert text.count(sha256_of(GENERATOR)) == 1, "one hash for one file"
     shown = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     assert run["measurement_context"]["generator_digest"] not in shown
+
+
+def test_where_all_classes_are_good_nothing_is_to_be_changed_and_a_longer_preset_can_be_tried() -> (
+    None
+):
+    evaluation = Evaluation.read(EVALUATION)
+    good = ClassScores(
+        heldout=50, accuracy=1.0, accuracy_interval=(0.99, 1.0), real_accuracy=0.94, diversity=0.99
+    )
+    confusion = np.diag([400, 300, 500]).tolist()
+    replace(evaluation, classes=[good] * 3, confusion=confusion, not_measurable="").write(
+        EVALUATION
+    )
+    write_params(Path(), train={"total_kimg": 40.0})
+    page_made()
+    text = RUN_PAGE.read_text(encoding="utf-8")
+    assert facts()["states"] == {"poor": 0, "doubtful": 0, "good": 3}
+    line = "<strong>What to change</strong>: nothing, all classes are good."
+    assert line in text and "<code>cgan preset best</code>, then <code>dvc repro</code>." in text
+    assert text.count("real: 47 of 50 right") == 3
+    write_params(Path(), train=dict(PRESETS["best"].changes))
+    page_made()
+    text = RUN_PAGE.read_text(encoding="utf-8")
+    assert line in text and "cgan preset" not in text
+
+
+def test_training_images_are_announced_where_there_are_any() -> None:
+    assert "This page shows training images" in RUN_PAGE.read_text(encoding="utf-8")
+    without = replace(contents_of(load_params(), CACHE), judge=None)
+    text = render_page(without)
+    assert "Training image" not in text and "This page shows training images" not in text
 
 
 @pytest.mark.parametrize(
@@ -467,6 +498,18 @@ def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_c
     page.press("ArrowLeft")
     assert page.run(caption) == "step 5" and page.run(picture) != last
     assert re.match(r"step\s+\d+\s", hovered(page, ".chart", "[data-drawn] svg"))
+
+
+def test_a_link_to_a_folded_part_opens_it(page: Page) -> None:
+    show(page)
+    is_open = "document.querySelector('#classes').open"
+    assert not page.run(is_open)
+    page.run("document.querySelector('#cards a[href=\"#classes\"]').click()")
+    assert page.run(is_open)
+    page.run(f"{is_open} = false; document.querySelector('#cards a[href=\"#classes\"]').click()")
+    assert page.run(is_open), "the address is the same as before"
+    page.run("location.hash = '#data'")
+    page.until("document.querySelector('#data').open")
 
 
 UNPACKED_AFTER_THE_PAGE_S_OWN = """requestIdleCallback(async () => {
