@@ -115,7 +115,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(ro
     text = screen(root)
     assert "Verdict Version 2 is blocked: worse." in text and text.count("Verdict") == 1
     assert "third run · FINISHED · trained " in text and "commit abcdef01 with changes" in text
-    assert f"run {third}, not judged yet: `cgan gate`" in text
+    assert f"run {third}, not gated yet: `cgan gate`" in text
     assert "not evaluated yet: `dvc repro` does it" in text, "it has no numbers of another run"
 
 
@@ -246,7 +246,9 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     shown = "\n".join(summary())
     first = shown.splitlines()[0]
     assert "(real images 50.0 %" in first
-    assert METRICS["conditional_accuracy"].meaning in shown and "  cgan draw 0,1 --seed" in shown
+    assert METRICS["conditional_accuracy"].name in shown and "  cgan draw 0,1 --seed" in shown
+    assert "  cgan sharing: " in shown and "compare" not in shown, "there is no run"
+    assert all(len(line) <= 80 for line in shown.splitlines()[1:])
     measured["class_names"] = ["a red dog", "cat", "eel", "owl"]
     write(Path("reports/evaluation.json"), json_form(measured))
     write(Path("models/training.json"), {"run_name": "a run"})
@@ -257,6 +259,7 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     assert (
         "  in MLflow     in the store of the machine that recorded it, not in this one's" in shown
     )
+    assert "  its id        77\n" in shown and "  cgan compare champion ., or " in shown
     server = {"run_id": "77", "experiment_id": "5", "tracking_uri": "http://me:secret@runs.example"}
     write(Path("models/mlflow_run.json"), server)
     assert "  in MLflow     http://runs.example/#/experiments/5/runs/77" in "\n".join(summary())

@@ -85,7 +85,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         yield from _champion(registry, versions)
         if versions:
             newest = versions[0]
-            unjudged = f"version {newest.number} is not judged yet"
+            unjudged = f"version {newest.number} is not gated yet"
             yield "Verdict", newest.tags.get(SUMMARY) or unjudged
         trainings = _trainings(registry, experiment_name(params.tracking.experiment))
         yield from _training_lines(trainings, {version.run_id for version in versions})
@@ -132,7 +132,7 @@ def _training_lines(runs: list[Any], judged: set[str]) -> Iterator[tuple[str, st
         run = ended[0]
         yield "Last training", _training_line(run, "trained")
         yield "", _metrics_line(run)
-        advice = "" if run.info.run_id in judged else ", not judged yet: `cgan gate`"
+        advice = "" if run.info.run_id in judged else ", not gated yet: `cgan gate`"
         yield "", f"run {run.info.run_id}{advice}"
 
 

@@ -33,10 +33,11 @@ def compare(
         bool, typer.Option("--markdown", help="Write reports/compare.md for a pull request.")
     ] = False,
 ) -> None:
-    """Say whether one run is better than another, or it is luck.
+    """Say whether two generators differ beyond chance, and in what.
 
     Metrics, with the interval of each difference, params and code. A folder is a project, so
-    `cgan compare champion .` compares the champion with what was trained last.
+    `cgan compare champion .` compares the champion with what was trained last. With other seeds they may
+    differ otherwise: that takes `python -m flows.sweep --seeds 5`.
     """
     require_project()
     announce("Reading both runs …")

@@ -69,8 +69,12 @@ def summary() -> Iterator[str]:
     yield f"  its page      {RUN_PAGE}: open it in a browser; it needs no server"
     yield f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}"
     yield f"  draw more     {command} draw {shlex.quote(classes)} --seed 7"
-    yield "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff"
+    yield f"  may I share?  {command} sharing: the drawings, in place of the images (minutes)"
+    yield "  keep it       git commit -m 'My results' dvc.lock"
     yield f"  MLflow run    {run.get('run_name', 'none')}"
+    if run.get("run_id"):
+        yield f"  its id        {run['run_id']}"
+        yield f"  compare       {command} compare champion ., or {command} compare RUN_A RUN_B"
     yield from _among_runs(run)
     if run:
         yield f"  in MLflow     {_in_mlflow(run, command)}"
@@ -84,16 +88,16 @@ def _trains_now() -> bool:
 
 
 def _quality(evaluation: Evaluation, judge: dict[str, Any], run: dict[str, Any]) -> list[str]:
-    context, rows = evaluation.context, evaluation.table()
+    context = evaluation.context
+    rows = [row[:-1] for row in evaluation.table()]  # the page has the meanings: they fit no screen
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         f"{run.get('run_name', 'This generator')}: {quality_line(evaluation, run.get('training_s'))}",
         "",
-        "Quality of the generator, next to real images:",
+        f"Quality of the generator, next to real images ({RUN_PAGE} says what each means):",
         *(f"  {'  '.join(map(str.ljust, row, widths)).rstrip()}" for row in rows),
-        f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a classifier that is "
-        f"right on {percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over "
-        "classes)",
+        f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a classifier that is right on",
+        f"  {percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over classes)",
     ]
 
 
