@@ -50,10 +50,12 @@ class Metric:
         return "↑" if self.better == "higher" else "↓"
 
     def shown(self, value: float) -> str:
-        """A value for readers: `98.6 %`, `0.3354`; a dash for what is no number."""
+        """A value for readers: `98.6 %`, `0.335`; a dash for what is no number."""
         if not math.isfinite(value):
             return "–"
-        return percent(value) if self.is_share else f"{value:,.4g}"
+        if self.is_share:
+            return percent(value)
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
     def bounded(self, interval: Sequence[float] | None) -> tuple[float, float] | None:
         """An interval within what the metric can be: of all metrics only the kernel distance can be below 0;
@@ -83,11 +85,13 @@ METRICS = {
             short_name="distance",
             is_share=False,
         ),
-        Metric("coverage", "coverage", "share of real images with a drawing near them"),
+        Metric(
+            "coverage", "coverage", "share of real images with a drawing in their neighbourhood"
+        ),
         Metric(
             "recall",
             "recall",
-            "share of real images that look like some drawing",
+            "share of real images that are in the neighbourhood of a drawing",
             short_name="recall",
         ),
         Metric(
@@ -117,7 +121,8 @@ METRICS = {
         Metric(
             "detectability",
             "detectability",
-            "how often a small classifier knows a drawing from a real image, of one each; 50 % is a guess",
+            "shown one drawing and one real image, how often a small classifier picks the drawing; 50 % is a "
+            "guess",
             "lower",
             on_screen=False,
         ),
@@ -133,7 +138,7 @@ METRICS = {
         Metric(
             "precision",
             "precision",
-            "share of drawings that look like some real image",
+            "share of drawings that are in the neighbourhood of a real image",
             on_screen=False,
         ),
         Metric(

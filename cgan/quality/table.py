@@ -14,9 +14,9 @@ WEAK_JUDGE_ACCURACY = 0.9  # a judge that is right on fewer real images says lit
 
 
 def quality_line(evaluation: Evaluation, training_s: float | None = None) -> str:
-    """`Legible: 99.4 % (real images 98.6 %, less typical and so harder). Varied: 96 % of real images. Weakest
-    class: 9 (94 % as diverse as real images). No near copies. Trained in 24 s.` The word of a weak
-    judge comes last."""
+    """`Legible: 99.4 % (real images 98.6 %; odd ones are misread more often). Varied (recall): 96 % of real
+    images. Weakest class: 9 (94 % as diverse as real images). No near copies. Trained in 24 s.` The word of a
+    weak judge comes last."""
     parts, reason = [], evaluation.not_measurable
     if reason:
         parts.append(f"What the drawings are worth is not measurable: {reason}")
@@ -30,7 +30,7 @@ def quality_line(evaluation: Evaluation, training_s: float | None = None) -> str
         parts.append(f"{part}, one trained on real images on {of_images}")
     if (pair := _beside_real(evaluation, "recall")) and pair[1]:
         value, real = pair
-        parts.append(f"Varied: {percent(min(value / real, 1.0), 0)} of real images")
+        parts.append(f"Varied (recall): {percent(min(value / real, 1.0), 0)} of real images")
     if not reason and (weakest := weakest_class(evaluation)):
         parts.append(f"Weakest class: {weakest}")
     if pair := _beside_real(evaluation, "copies"):
@@ -51,7 +51,7 @@ def _legible(score: Score, value: float, real: float) -> str:
     if high - low > WIDE_INTERVAL:  # few held-out images say little of what real ones get
         between = f", between {100 * low:.0f} and {percent(high, 0)}"
     if value > real:
-        harder = ", less typical and so harder"
+        harder = "; odd ones are misread more often"
     words = f"{percent(value)} (real images {percent(real)}{between}{harder})"
     if value and (constant := score.details.get("constant", 0.0)) > value / 2:
         words += f" (the same answer for all: {percent(constant, 0)})"

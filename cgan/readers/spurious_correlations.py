@@ -122,9 +122,9 @@ def notes_on(correlations: list[Correlation]) -> list[str]:
     medians = [form.format(median) for median in (best.class_median, best.median)]
     return [
         f"{start[0].upper()}{start[1:]} of the images, as a mean over the classes (chance "
-        f"{percent(best.chance, digits)}). Best told is {best.best_class}, by {name}: "
-        f"{percent(best.true_positive_rate, 0)} of its images are named so, and "
-        f"{percent(best.false_positive_rate, 0)} of others (median {medians[0]}, of all images "
+        f"{percent(best.chance, digits)}). {name[0].upper()}{name[1:]} alone recognises "
+        f"{percent(best.true_positive_rate, 0)} of the images of class {best.best_class}, and takes "
+        f"{percent(best.false_positive_rate, 0)} of the others for it (median {medians[0]}, of all images "
         f"{medians[1]}). Where the classes themselves differ in this, it is no fault. Where they were "
         "photographed or scanned differently, classifiers learn that in place of the form, and drawings show "
         "it."

@@ -528,7 +528,7 @@ def test_a_line_of_quality_has_what_real_images_get_and_what_makes_it_doubtful()
     assert numbers_in({"conditional_accuracy": uncertain}) == [91.0, 92.0, 70, 97]
     for value, is_more in ((0.91, False), (0.93, True)):
         words = quality_line(of_json({"conditional_accuracy": uncertain | {"value": value}}))
-        assert ("less typical" in words) is is_more
+        assert ("odd ones" in words) is is_more
 
 
 def test_what_a_weak_judge_says_of_drawings_comes_last() -> None:

@@ -126,9 +126,10 @@ def test_the_note_is_in_words_and_no_warning() -> None:
     report = csv_report.report_on(images, ValidateParams(), "own.csv")
     (note,) = report["notes"]
     start = "The shape of the original picture alone tells the classes in "
-    words = " of the images, as a mean over the classes (chance 25 %). Best told is date, by "
+    words = " of the images, as a mean over the classes (chance 25 %). The shape of the original "
     assert note.startswith(start) and words in note
-    assert "of its images are named so, and " in note and "(median width ÷ height 9." in note
+    assert " of the images of class date, and takes " in note
+    assert "(median width ÷ height 9." in note
     assert report["warnings"] == ["Few images: 40 of date. " + report["warnings"][0][24:]]
     assert [each["quantity"] for each in report["spurious_correlations"]] == ["aspect"]
     summary = csv_report.summary(report).splitlines()
@@ -182,7 +183,7 @@ def test_pictures_of_a_smaller_size_are_seen_before_they_are_fitted(tmp_path: Pa
     assert (images.sizes[:, 0] > images.sizes[:, 1]).all()
     (note,) = [note for note in images.notes if "alone tells" in note]
     assert note.startswith("The size of the original picture alone tells the classes in ")
-    assert "Best told is fig" in note
+    assert "of the images of class fig, and takes" in note
     train, held_out = images.split(0.3)
     assert train.sizes is held_out.sizes is None
 
