@@ -55,7 +55,7 @@ class Metric:
             return "–"
         if self.is_share:
             return percent(value)
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
     def bounded(self, interval: Sequence[float] | None) -> tuple[float, float] | None:
         """An interval within what the metric can be: of all metrics only the kernel distance can be below 0;

@@ -452,6 +452,13 @@ def test_distances_copies_and_detectability_are_better_lower_and_all_others_high
         assert metric.better == ("lower" if key in lower else "higher")
 
 
+def test_a_number_is_shown_in_three_digits_or_whole() -> None:
+    values = (0.33543, 0.1, 12.345, 99.96, 1234.5, math.nan)
+    shown = [METRICS["fid_judge"].shown(value) for value in values]
+    assert shown == ["0.335", "0.100", "12.3", "100", "1,234", "–"]
+    assert METRICS["recall"].shown(0.8894) == "88.9 %"
+
+
 def test_headline_and_tables_take_each_number_from_its_row() -> None:
     report: dict[str, Any] = {
         key: {"value": n / 10 + 1e-7, "floor": n / 100} for n, key in enumerate(METRICS)
@@ -476,7 +483,7 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     table = of_json(report).table()
     assert not {"kernel distance", "density"} & {row[0] for row in table}, "of no use to a reader"
     assert table[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
-    assert table[2][:5] == ["Fréchet distance", "0.1", "0.05 to 0.15", "0.01", "lower"]
+    assert table[2][:5] == ["Fréchet distance", "0.100", "0.0500 to 0.150", "0.0100", "lower"]
     assert [row[2] for row in table if row[0] == "precision"] == ["0.0 % to 100.0 %"]
     assert table[5][:5] == ["accuracy of the worst class", "40.0 %", "", "", "higher"]
     report["class_names"] = ["<b>", "no"]
