@@ -134,9 +134,11 @@ def _share_data(project: Path, folder: Path) -> None:
     """Link what lies at a relative `data.path` of the project and is not in the commit; not where the commit
     has a DVC pointer for it, for then it comes from the remote."""
     path = Path(load_params(folder / "params.yaml").data.path)
+    if path.is_absolute():
+        return
     target = project / path
-    inside = (folder / path).is_dir() and target.is_dir()
-    for file in [] if path.is_absolute() else target.iterdir() if inside else [target]:
+    is_in_both = (folder / path).is_dir() and target.is_dir()
+    for file in target.iterdir() if is_in_both else [target]:
         link = folder / file.relative_to(project)
         if file.exists() and not link.exists() and not Path(f"{link}.dvc").exists():
             link.parent.mkdir(parents=True, exist_ok=True)

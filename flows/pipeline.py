@@ -31,7 +31,7 @@ from cgan.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
 from flows.artifact import publish_artifact
 from flows.checkout import CHECKOUT_VARIABLE, tag_results
 from flows.repro import (
-    RunContext,
+    PipelineState,
     dvc,
     exclusive_folder,
     has_remote,
@@ -49,52 +49,52 @@ CANCELLED = {"Judged": "Blocked", "Ended": "Cancelled"}
 
 
 @task(description="Is all of params.yaml valid?")
-def params(context: RunContext) -> State[Any]:
+def params(context: PipelineState) -> State[Any]:
     return repro(context, "params")
 
 
 @task(description="Fetch the data: the sample, a file, pictures or Kaggle")
-def download(context: RunContext) -> State[Any]:
+def download(context: PipelineState) -> State[Any]:
     return repro(context, "download", force=context.refresh)
 
 
 @task(description="Are the data valid?")
-def validate(context: RunContext) -> State[Any]:
+def validate(context: PipelineState) -> State[Any]:
     return repro(context, "validate")
 
 
 @task(description="Split the data into a training part and a hold-out")
-def preprocess(context: RunContext) -> State[Any]:
+def preprocess(context: PipelineState) -> State[Any]:
     return repro(context, "preprocess")
 
 
 @task(description="Train the classifier that the metrics use")
-def train_judge(context: RunContext) -> State[Any]:
+def train_judge(context: PipelineState) -> State[Any]:
     return repro(context, "train_judge")
 
 
 @task(description="Train the GAN, on a GPU if torch finds one")
-def train(context: RunContext) -> State[Any]:
+def train(context: PipelineState) -> State[Any]:
     return repro(context, "train")
 
 
 @task(description="Measure the generator")
-def evaluate(context: RunContext) -> State[Any]:
+def evaluate(context: PipelineState) -> State[Any]:
     return repro(context, "evaluate")
 
 
 @task(description="Make drawings, interpolations, curves and diagrams")
-def render(context: RunContext) -> State[Any]:
+def render(context: PipelineState) -> State[Any]:
     return repro(context, "render")
 
 
 @task(description="Make the page of the run")
-def page(context: RunContext) -> State[Any]:
+def page(context: PipelineState) -> State[Any]:
     return repro(context, "page")
 
 
 @task(description="Add numbers and pictures to the MLflow run")
-def record(context: RunContext) -> State[Any]:
+def record(context: PipelineState) -> State[Any]:
     return repro(context, "record")
 
 
@@ -154,7 +154,7 @@ def pipeline(
     with exclusive_folder(log_line):
         try:
             uses_remote = bool(os.environ.get(CHECKOUT_VARIABLE)) and has_remote()
-            context = RunContext([stage.name for stage in STAGES], refresh, uses_remote)
+            context = PipelineState([stage.name for stage in STAGES], refresh, uses_remote)
             if overrides:
                 dvc("status")  # while a stage runs, params.yaml must not change
                 log_line(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
@@ -180,7 +180,7 @@ def _give_way_to(name: str) -> State[Any]:
     return Completed(name="Ended", message=f"`{name}` is still running")
 
 
-def _keep_results(context: RunContext, message: str, outcome: str) -> None:
+def _keep_results(context: PipelineState, message: str, outcome: str) -> None:
     """Keep the results for the checkouts of later runs, here and on other machines."""
     if os.environ.get(CHECKOUT_VARIABLE):  # the next one begins with these results
         write_bytes(home() / DVC_LOCK, DVC_LOCK.read_bytes())

@@ -38,7 +38,7 @@ say = partial(print, flush=True)
 
 
 @dataclass
-class RunContext:
+class PipelineState:
     """The state that the tasks of a flow run share. `stages`: the names of all, in order."""
 
     stages: Sequence[str]
@@ -53,7 +53,7 @@ class RunContext:
         return list(itertools.takewhile(lambda name: name not in stale, self.stages))
 
 
-def repro(context: RunContext, stage: str, force: bool = False) -> State[Any]:
+def repro(context: PipelineState, stage: str, force: bool = False) -> State[Any]:
     """Bring a stage up to date. Returns the state of its task: Completed, *Unchanged* or Failed."""
     try:
         if not force and stage != context.stages[0] and stage in context.unchanged:

@@ -34,7 +34,7 @@ from cgan.pipeline.data.balance import balance
 from cgan.pipeline.evidence import answer as evidence
 from cgan.pipeline.params_file import load_params, set_params
 from cgan.pipeline.runs.compare import compare
-from cgan.pipeline.runs.report import rank, summary
+from cgan.pipeline.runs.report import rank_in_words, summary
 from cgan.quality import estimates
 from cgan.readers.csv_reader import read_csv
 from cgan.service.provider import GeneratorProvider
@@ -215,7 +215,7 @@ def test_a_sampler_and_a_gan_are_compared_and_ranked_though_fewer_drawings_were_
     for stage in (train, evaluate, render, page, record):
         stage.main()
     trained = read_json(project.RUN_REFERENCE)["run_id"]
-    ranks = [rank(run_id) for run_id in (sampled, trained)]
+    ranks = [rank_in_words(run_id) for run_id in (sampled, trained)]
     assert sorted(text.split(" by ")[0] for text in ranks) == [
         "number 1 of 2 generators",
         "number 2 of 2 generators",

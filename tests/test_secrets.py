@@ -123,7 +123,7 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
     assert holding(root) == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     with open_run(about) as run:
-        run.describe({})
+        run.log_inputs({})
         run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
         log_model(run, root)
     assert len(Store(root / "mlflow.db").runs()) == 1

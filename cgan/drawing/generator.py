@@ -90,9 +90,9 @@ class Generator:
         from cgan.model.model_file import load_generator
 
         if source in ALIASES:
-            from cgan.pipeline.registry.client import address_of
+            from cgan.pipeline.registry.client import model_uri
 
-            source = address_of(str(source))
+            source = model_uri(str(source))
         if isinstance(source, str) and _MLFLOW_URI.match(source):
             from cgan.pipeline.registry.client import generator_file
 

@@ -114,14 +114,14 @@ def send_training(run: Run, steps: int) -> None:
     def time_of(step: int) -> int:
         return int(began_ms + (ended_ms - began_ms) * step / max(1, steps))
 
-    run.describe(
+    run.log_inputs(
         {"dvc.generator_md5": md5_of(GENERATOR), GENERATOR_SHA256_TAG: sha256_of(GENERATOR)}
     )
     run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
     run.log_metrics(
         (name, value, step, time_of(step))
         for path in (project.PROBES, project.LOSSES)
-        for step, values in rows_of(path)
+        for step, values in read_metrics(path)
         for name, value in values.items()
     )
     numbers = run.training["numbers"].items()
@@ -136,7 +136,7 @@ def send_training(run: Run, steps: int) -> None:
         run.client.set_terminated(run.run_id, "FINISHED", ended_ms)
 
 
-def rows_of(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Step and metrics of each row of LOSSES or PROBES, whose thousands of images and rate LOSSES has."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

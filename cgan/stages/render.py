@@ -46,16 +46,14 @@ def main() -> None:
     classes = model.classes
     names = names_in(facts, classes) or [str(label) for label in range(classes)]
     discriminator, _ = load_discriminator(project.DISCRIMINATOR)
-    first, source = (
-        torch.arange(min(classes, MAX_STRIPS)),
-        torch.Generator().manual_seed(params.seed),
-    )
-    random = torch.randint(classes, (9,), generator=source)
+    first_labels = torch.arange(min(classes, MAX_STRIPS))
+    rng = torch.Generator().manual_seed(params.seed)
+    random_labels = torch.randint(classes, (9,), generator=rng)  # as the demo's
     pictures = {
         project.GRID: class_grid(model, params, names),
         project.BESIDE_REAL: beside_real(model, params.seed, project.REAL_SAMPLES),
-        project.STRIP: _grid(model.draw(first, params.seed), 1, 600),
-        project.NINE_DRAWINGS: _grid(model.draw(random, params.seed), 3, 600),  # as the demo's
+        project.STRIP: _grid(model.draw(first_labels, params.seed), 1, 600),
+        project.NINE_DRAWINGS: _grid(model.draw(random_labels, params.seed), 3, 600),
         **interpolations(model, params),
         **dict(zip(project.CURVES, training_curves(project.LOSSES), strict=True)),
         project.DIAGRAMS[0]: diagram(model),

@@ -46,7 +46,9 @@ def main() -> None:
     interval = f"95 % interval {percent(low)} to {percent(high)}"
     log.info(
         "Judge: %s of held-out images right, mean over classes (%s), %.0f s",
-        *(percent(right), interval, seconds),
+        percent(right),
+        interval,
+        seconds,
     )
     needed = params.gate.min_judge_accuracy
     if low < needed:

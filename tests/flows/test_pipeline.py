@@ -330,7 +330,7 @@ def test_a_child_that_says_nothing_is_checked_and_ends_with_what_the_check_raise
 def test_a_stage_behind_a_stale_one_counts_as_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """DVC names the first alone: whether the others are stale, it knows when that has run."""
     monkeypatch.setattr(repro, "dvc", lambda *_: '{"train": [{"changed deps": {}}]}')
-    assert repro.RunContext(["params", "train", "page"]).unchanged == ["params"]
+    assert repro.PipelineState(["params", "train", "page"]).unchanged == ["params"]
 
 
 def test_a_stage_has_no_input_that_it_could_wait_for(repo: Path) -> None:

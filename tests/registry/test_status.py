@@ -24,7 +24,7 @@ from cgan.evaluation import METRICS
 from cgan.files import locked
 from cgan.pipeline.registry.client import LAST_DECIDED_AT, open_registry
 from cgan.pipeline.registry.status import status
-from cgan.pipeline.runs.report import rank, summary
+from cgan.pipeline.runs.report import rank_in_words, summary
 from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
 from cgan.project import TRAIN_LOCK, project_root
 
@@ -134,14 +134,18 @@ def test_a_run_has_its_rank_among_those_on_the_same_data_measured_alike(root: Pa
             registry.client.log_dict(run_id, json_form(report), "reports/evaluation.json")
     by = "of 3 generators by Fréchet distance"
     for name in ("best", "best again"):
-        assert rank(runs[name]) == (
+        assert rank_in_words(runs[name]) == (
             f"number 1 {by}, 0.3; close has 0.31, and the difference is within chance"
         )
-    assert rank(runs["worst"]) in [
+    assert rank_in_words(runs["worst"]) in [
         f"number 3 {by}, 0.9; {twin} has 0.3, and the difference is more than chance"
         for twin in ("best", "best again")
     ]
-    assert rank(runs["other data"]) == rank(trained("without a tag", fid_judge=0.1)) == ""
+    assert (
+        rank_in_words(runs["other data"])
+        == rank_in_words(trained("without a tag", fid_judge=0.1))
+        == ""
+    )
 
 
 def test_what_trains_now_is_shown_and_never_what_was_cancelled_or_killed(root: Path) -> None:

@@ -253,8 +253,8 @@ def open_registry(
 # -- Files ---------------------------------------------------------------------------------------------
 
 
-def address_of(alias: str) -> str:
-    """The address of the version of the project's model that is champion or challenger. Raises ModelError
+def model_uri(alias: str) -> str:
+    """The MLflow URI of the version of the project's model that is champion or challenger. Raises ModelError
     where there is none."""
     with open_registry(model_name()) as registry:
         number = registry.aliases().get(alias)

@@ -44,9 +44,9 @@ class Reference:
     def load(cls, registry: Registry, version: Version) -> Reference:
         """The reference of a version. Raises ModelError when it is gone, damaged or of an older cgan, or
         the store cannot give it."""
-        address = f"runs:/{version.run_id}/{GATE_FOLDER}"
+        uri = f"runs:/{version.run_id}/{GATE_FOLDER}"
         advice = f"If the store's files are lost, {CHAMPION_ADVICE}."
-        with downloaded(registry, address, advice) as folder:
+        with downloaded(registry, uri, advice) as folder:
             try:
                 judge, _ = load_judge(folder / JUDGE.name)
                 tensors, _ = load_tensors(folder / REFERENCE_FILE, "training_data")
@@ -59,7 +59,7 @@ class Reference:
                 )
             except (CganError, KeyError) as error:  # its advice fits a file of the project only
                 reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
-                raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None
+                raise ModelError(f"{uri}: missing or damaged ({reason}). {advice}") from None
 
 
 def _moments(tensors: dict[str, Tensor], name: str) -> Moments:

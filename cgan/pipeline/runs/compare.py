@@ -90,11 +90,11 @@ def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference)
     else:
         metrics = metric_changes(a, b)
         rows = [change.cells() for change in metrics]
-        parts = [conclusion(metrics), _judged_by(a, b, metrics), runs, "### Metrics"]
+        parts = [conclusion(metrics), _count_caveat(a, b, metrics), runs, "### Metrics"]
         parts += [_table("↑: higher is better", COLUMNS, rows, numbers=5)]
     params_a, params_b = run_a["params"], run_b["params"]
     params = [(key, params_a.get(key, "–"), params_b.get(key, "–")) for key in params_a | params_b]
-    differ = [(key, a, b) for key, a, b in params if a != b]
+    differ = [(key, value_a, value_b) for key, value_a, value_b in params if value_a != value_b]
     parts += [f"### Params that differ: {len(differ) or 'none'}", _table("", ("A", "B"), differ)]
     parts += ["### Code", code_in_words(*(run.get("origin") or {} for run in (run_a, run_b)))]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -112,7 +112,7 @@ def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
     return changes
 
 
-def _judged_by(a: Evaluation, b: Evaluation, changes: Sequence[Change]) -> str:
+def _count_caveat(a: Evaluation, b: Evaluation, changes: Sequence[Change]) -> str:
     """What a reader should know where the drawings judged differ in number; otherwise nothing."""
     counts = [each.context.get("drawn_images") for each in (a, b)]
     if counts[0] == counts[1]:

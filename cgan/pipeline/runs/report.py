@@ -64,8 +64,8 @@ def summary() -> Iterator[str]:
     yield from (*lines, *_fewer(evaluation), "")
     numbers = "2024" if len(evaluation.classes) == 10 else "0,1"
     classes = ", ".join((evaluation.class_names or [numbers])[:3])
-    here = Path(".venv/bin/cgan")  # of `make`: it may be on nobody's PATH
-    command = here if here.is_file() else "cgan"
+    local_command = Path(".venv/bin/cgan")  # of `make`: it may be on nobody's PATH
+    command = local_command if local_command.is_file() else "cgan"
     yield f"  its page      {RUN_PAGE}: open it in a browser; it needs no server"
     yield f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}"
     yield f"  draw more     {command} draw {shlex.quote(classes)} --seed 7"
@@ -113,12 +113,12 @@ def _fewer(evaluation: Evaluation) -> list[str]:
 def _among_runs(run: dict[str, Any]) -> list[str]:
     # There may be no store, or another version's numbers.
     with contextlib.suppress(CganError, KeyError, TypeError):
-        if run.get("run_id") and (standing := rank(run["run_id"])):
+        if run.get("run_id") and (standing := rank_in_words(run["run_id"])):
             return [f"  on these data {standing}"]
     return []
 
 
-def rank(run_id: str) -> str:
+def rank_in_words(run_id: str) -> str:
     """`number 2 of 5 generators by Fréchet distance, 0.335; seed 3 has 0.31, and the difference is within
     chance`.
 
@@ -126,29 +126,29 @@ def rank(run_id: str) -> str:
     """
     with open_registry() as registry:
         run = registry.client.get_run(run_id)
-        alike = str(run.data.tags.get(MEASUREMENT_TAG))
-        peers = measured_alike(registry.client, run.info.experiment_id, alike)
+        measurement = str(run.data.tags.get(MEASUREMENT_TAG))
+        peers = measured_alike(registry.client, run.info.experiment_id, measurement)
         weights = run.data.tags.get(GENERATOR_SHA256_TAG, run_id)
         if weights not in peers or len(peers) < 2:
             return ""
         ranking = list(peers)
         position = ranking.index(weights) + 1
         rival = peers[ranking[1 if position == 1 else 0]][0]
-        here, there = (evaluation_of(registry, key) for key in (run_id, rival.info.run_id))
+        own, rivals = (evaluation_of(registry, key) for key in (run_id, rival.info.run_id))
     text = f"number {position} of {len(peers)} generators by "
     text += f"{METRICS[RANKED_BY].name}, {run.data.metrics[DISTANCE]:.3g}; "
     text += f"{rival.info.run_name} has {rival.data.metrics[DISTANCE]:.3g}"
-    if not here or not there or context_differences(here.context, there.context, RANKED_BY):
+    if not own or not rivals or context_differences(own.context, rivals.context, RANKED_BY):
         return text
-    if interval := change_interval(RANKED_BY, here, there):
+    if interval := change_interval(RANKED_BY, own, rivals):
         low, high = interval
         text += f", and the difference is {'within' if low <= 0 <= high else 'more than'} chance"
     return text
 
 
-def measured_alike(client: Any, experiment: str, alike: str) -> dict[str, list[Any]]:
+def measured_alike(client: Any, experiment: str, measurement: str) -> dict[str, list[Any]]:
     """The runs of each generator, the best first, by the hash of its file: equal params train it again."""
-    wanted = f"tags.`{MEASUREMENT_TAG}` = '{alike}'"
+    wanted = f"tags.`{MEASUREMENT_TAG}` = '{measurement}'"
     runs: dict[str, list[Any]] = {}
     for run in client.search_runs([experiment], wanted, order_by=[f"metrics.`{DISTANCE}` ASC"]):
         if DISTANCE in run.data.metrics:

@@ -65,7 +65,7 @@ class LiveTracker:
             self._is_loaded.set()
             run = Run(client, self._training)
             client.update_run(run.run_id, status="RUNNING")
-            run.describe({})
+            run.log_inputs({})
             run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
             self.run_id = run.run_id
             while not self._is_over.wait(BATCH_S):

@@ -92,7 +92,7 @@ class Run:
         self._steps: dict[str, set[int]] = {}
         self._pictures: list[str] | None = None
 
-    def describe(self, tags: Mapping[str, str]) -> None:
+    def log_inputs(self, tags: Mapping[str, str]) -> None:
         """Log params, the tags of `training` and these, and the dataset."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
@@ -133,13 +133,14 @@ class Run:
             value = float(f"{value:.{DIGITS}g}")
             if not math.isfinite(value):
                 self.client.set_tag(self.run_id, f"not_finite.{key}", f"{value} at step {step}")
-            elif self._lacks(key, value, step):
+            elif self._claim_step(key, value, step):
                 model_id = model.model_id if model and key.startswith(QUALITY) else None
                 metrics.append(Metric(key, value, time_ms, step, model_id=model_id))
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(self.run_id, metrics[start : start + BATCH])
 
-    def _lacks(self, key: str, value: float, step: int) -> bool:
+    def _claim_step(self, key: str, value: float, step: int) -> bool:
+        """Has the run not got this number yet? Of a series, the step then counts as logged."""
         latest = self.mlflow_run.data.metrics.get(key)
         if key.startswith(QUALITY):
             return latest != value
@@ -172,13 +173,11 @@ class Run:
 
         run = self.client.get_run(self.run_id)
         model = model_of(self.client, run) or self.client.create_logged_model(
-            *(
-                run.info.experiment_id,
-                MODEL_NAME,
-                self.run_id,
-                self._with_run_id(tags),
-                run.data.params,
-            ),
+            run.info.experiment_id,
+            MODEL_NAME,
+            self.run_id,
+            self._with_run_id(tags),
+            run.data.params,
             model_type="generator",
         )
         if model.status == "READY":
