@@ -158,7 +158,7 @@ def _start_time(run: Any) -> str:
 
 
 def _metrics_line(run: Any) -> str:
-    """The metrics for which a screen has room; `cgan report` has each in plain words."""
+    """The metrics for which a screen has room; the page says what each means."""
     metrics = [
         f"{row.name} {row.shown(value)}"
         for key, row in METRICS.items()

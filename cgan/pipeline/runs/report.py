@@ -69,12 +69,12 @@ def summary() -> Iterator[str]:
     yield f"  its page      {RUN_PAGE}: open it in a browser; it needs no server"
     yield f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}"
     yield f"  draw more     {command} draw {shlex.quote(classes)} --seed 7"
-    yield f"  may I share?  {command} sharing: the drawings, in place of the images (minutes)"
+    yield f"  may I share?  {command} sharing: the drawings in place of images?"
     yield "  keep it       git commit -m 'My results' dvc.lock"
     yield f"  MLflow run    {run.get('run_name', 'none')}"
     if run.get("run_id"):
         yield f"  its id        {run['run_id']}"
-        yield f"  compare       {command} compare champion ., or {command} compare RUN_A RUN_B"
+        yield f"  compare       {command} compare champion ., or compare RUN_A RUN_B"
     yield from _among_runs(run)
     if run:
         yield f"  in MLflow     {_in_mlflow(run, command)}"
@@ -94,7 +94,7 @@ def _quality(evaluation: Evaluation, judge: dict[str, Any], run: dict[str, Any])
     return [
         f"{run.get('run_name', 'This generator')}: {quality_line(evaluation, run.get('training_s'))}",
         "",
-        f"Quality of the generator, next to real images ({RUN_PAGE} says what each means):",
+        f"Quality, next to real images ({RUN_PAGE} says what each metric means):",
         *(f"  {'  '.join(map(str.ljust, row, widths)).rstrip()}" for row in rows),
         f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a classifier that is right on",
         f"  {percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over classes)",
