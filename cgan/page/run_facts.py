@@ -85,10 +85,10 @@ def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
 
 
 def lineage_facts(
-    reference: dict[str, Any], csv_sha256: str, generator_sha256: str
+    run_record: dict[str, Any], csv_sha256: str, generator_sha256: str
 ) -> dict[str, Any]:
-    """`reference`: TRAINING. The hashes are those of `cgan reproduce`."""
-    origin = {str(key): str(value) for key, value in (reference.get("origin") or {}).items()}
-    run = {key: reference.get(key) for key in ("run_id", "run_name", "experiment")}
+    """`run_record`: TRAINING. The hashes are those of `cgan reproduce`."""
+    origin = {str(key): str(value) for key, value in (run_record.get("origin") or {}).items()}
+    run = {key: run_record.get(key) for key in ("run_id", "run_name", "experiment")}
     hashes = {"csv_sha256": csv_sha256, "generator_sha256": generator_sha256}
     return {**run, "origin": origin, **hashes}

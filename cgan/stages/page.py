@@ -48,16 +48,16 @@ def contents_of(params: Params, cache: Path) -> Contents:
     """
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
     judge, _ = load_judge(JUDGE)
-    data, validation, reference = whole_data(), read_json(VALIDATION), read_json(TRAINING)
+    data, validation, run_record = whole_data(), read_json(VALIDATION), read_json(TRAINING)
     _require_one_origin(generator, evaluation, data)
     return Contents(
         generator=generator,
         evaluation=evaluation,
-        title=title_of(reference),
+        title=title_of(run_record),
         losses=read_table(LOSSES),
         probes=read_table(PROBES),
         previews={step: path.read_bytes() for step, path in preview_paths(PREVIEWS).items()},
-        seconds=reference.get("training_s"),
+        seconds=run_record.get("training_s"),
         limits=params.gate,
         data=data,
         judge=judge,
@@ -65,7 +65,7 @@ def contents_of(params: Params, cache: Path) -> Contents:
         notes=validation.get("notes", ()),
         tested=validation.get("splits", {}).get("test", 0),
         settings=params_facts(params, generator.facts.get("params") or {}),
-        lineage=lineage_facts(reference, data.source_sha256, sha256_of(GENERATOR)),
+        lineage=lineage_facts(run_record, data.source_sha256, sha256_of(GENERATOR)),
         samples=params.evaluate.samples,
         cache=cache,
     )

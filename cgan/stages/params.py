@@ -16,7 +16,7 @@ from cgan.pipeline.params_file import load_params, read_yaml
 from cgan.project import PARAMS_CHECKED
 from cgan.stages.runner import run_stage
 
-PARAMS, STAGES = Path("params.yaml"), Path("dvc.yaml")
+PARAMS, DVC_YAML = Path("params.yaml"), Path("dvc.yaml")
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
         for key, value in values.items()
         if key not in in_file and not key.startswith("sweep.space.")
     }
-    if STAGES.is_file():
-        require_named(read_yaml(STAGES), in_file, values)
+    if DVC_YAML.is_file():
+        require_named(read_yaml(DVC_YAML), in_file, values)
     write_json(PARAMS_CHECKED, {"valid": True} | ({"defaults": defaults} if defaults else {}))
 
 
@@ -42,7 +42,7 @@ def require_named(stages: Any, in_file: dict[str, Any], values: dict[str, Any]) 
         section, _, key = name.partition(".")
         key = key or next(k for k in values if k.startswith(f"{section}.")).partition(".")[2]
         raise ParamsError(
-            f"{PARAMS}: `{name}` is missing, and {STAGES} names it, so DVC needs it there. Under "
+            f"{PARAMS}: `{name}` is missing, and {DVC_YAML} names it, so DVC needs it there. Under "
             f"`{section}:` add `{key}: {json.dumps(values[f'{section}.{key}'])}`, which is the default."
         )
 

@@ -13,7 +13,7 @@ from cgan.readers.sources import with_class_names
 def load_raw(params: ValidateParams) -> Images:
     """The images of the CSV, checked as `read_csv` does, or the pictures.
 
-    Raises DataError for a CSV that is none, ModelError for a damaged file of pictures.
+    Raises DataError for a file that is not a valid CSV, ModelError for a damaged file of pictures.
     """
     if not PICTURES.is_file():
         return read_csv(CSV, params)

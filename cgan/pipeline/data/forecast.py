@@ -33,15 +33,14 @@ Counts = dict[str, int]  # images by the class's name
 
 @dataclass(frozen=True)
 class RunTime:
-    """Seconds: of the generator's training, or of a sampler's drawings; of the judges; of the rest."""
+    """Seconds: of the generator's training, or of a sampler's drawings; and of the judges."""
 
     generator: float
     judges: float
-    rest: float = OTHER_STAGES_S
 
     @property
     def total(self) -> float:
-        return self.generator + self.judges + self.rest
+        return self.generator + self.judges + OTHER_STAGES_S
 
 
 def forecast(data: Images, params: Params) -> Iterator[str]:
@@ -122,7 +121,7 @@ def _time_line(training: Images, params: Params, choice: Choice) -> str:
     return (
         f"Time on this machine ({hardware.device}, {os.cpu_count()} cores): about "
         f"{duration(expected.total)}: {duration(expected.generator)} for {what}, "
-        f"{duration(expected.judges)} for judges, {duration(expected.rest)} for the rest.{alternative}"
+        f"{duration(expected.judges)} for judges, {duration(OTHER_STAGES_S)} for the rest.{alternative}"
     )
 
 

@@ -23,10 +23,10 @@ def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str
             files = (f"{folders[n]}/{i:06d}.png" for i, n in enumerate(part.labels.tolist(), 1))
             write_folder(new / name, pictures, files)
     ways = f"--folds {folds} --drawn" if folds else "--seeds 5 --drawn"
-    train, place = ("each fold's `train`", "FOLD/CLASS/") if folds else ("`train`", "CLASS/")
+    train, class_folder = ("each fold's `train`", "FOLD/CLASS/") if folds else ("`train`", "CLASS/")
     say(
         f"{out}: written{numbered(part.class_names)}. Train a generator on {train} and save its drawings in "
-        f"FOLDER/{place}; then "
+        f"FOLDER/{class_folder}; then "
         f"`cgan evidence {ways} FOLDER` says whether they help. Never look at the images for testing."
     )
 

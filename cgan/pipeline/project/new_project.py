@@ -64,9 +64,8 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
     template, quoted = _template_folder(), shlex.quote(str(out))
     with new_folder(out) as folder:
         for name in TEMPLATE_FILES:
-            write_text(folder / name, (template / name).read_text(encoding="utf-8"))
-        stages = (template / "dvc.yaml").read_text(encoding="utf-8")
-        write_text(folder / "dvc.yaml", without_code(stages))
+            text = (template / name).read_text(encoding="utf-8")
+            write_text(folder / name, without_code(text) if name == "dvc.yaml" else text)
         write_text(folder / "README.md", README.format(name=out.resolve().name))
         git("init", "--quiet", folder=folder)
         _dvc_init(folder)

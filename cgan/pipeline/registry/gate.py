@@ -105,9 +105,11 @@ def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
     wanted += f" AND tags.`{GENERATOR_SHA256_TAG}` = '{sha256_of(project.GENERATOR)}'"
     runs: list[Run] = []
     if experiment:
-        place = experiment.experiment_id
-        require_not_deleted(experiment.lifecycle_stage, "experiment", experiment.name, place)
-        runs = registry.client.search_runs([place], wanted, run_view_type=INCLUDE_DELETED)
+        experiment_id = experiment.experiment_id
+        require_not_deleted(
+            experiment.lifecycle_stage, "experiment", experiment.name, experiment_id
+        )
+        runs = registry.client.search_runs([experiment_id], wanted, run_view_type=INCLUDE_DELETED)
     if not runs:
         raise ModelError(
             f"the MLflow store {registry.address} has no run with the key {trained['run_key']} that trained "

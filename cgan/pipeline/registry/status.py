@@ -107,9 +107,9 @@ def _trainings(registry: Registry, name: str) -> list[Any]:
     experiment = registry.client.get_experiment_by_name(name)
     if not experiment:
         return []
-    place = experiment.experiment_id
-    require_not_deleted(experiment.lifecycle_stage, "experiment", experiment.name, place)
-    return list(registry.client.search_runs([place], IS_TRAINING, max_results=100))
+    experiment_id = experiment.experiment_id
+    require_not_deleted(experiment.lifecycle_stage, "experiment", experiment.name, experiment_id)
+    return list(registry.client.search_runs([experiment_id], IS_TRAINING, max_results=100))
 
 
 def _training_lines(runs: list[Any], judged: set[str]) -> Iterator[tuple[str, str]]:

@@ -44,7 +44,7 @@ def write_card_folder(
             f"{folder}: not written. {SHARING_TEXT}: {found['sentence']} To publish it all the same, add "
             "--publish-leaks."
         )
-    evaluation, reference = known_evaluation(generator)
+    evaluation, run_record = known_evaluation(generator)
     labels = list(range(min(generator.classes, 10)))
     with new_folder(folder) as new:
         save_generator(new / GENERATOR.name, generator.model, generator.facts)
@@ -52,7 +52,7 @@ def write_card_folder(
         write_text(
             new / CARD.name,
             model_card(
-                generator.facts, evaluation, reference, GRID.name, found.get("sentence", "")
+                generator.facts, evaluation, run_record, GRID.name, found.get("sentence", "")
             ),
         )
     note = "" if evaluation else "; this generator has no evaluation, so the card has no numbers"
@@ -71,14 +71,14 @@ def _sharing(generator: Generator) -> dict[str, Any]:
 def known_evaluation(generator: Generator) -> tuple[Evaluation | None, dict[str, Any]]:
     """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them;
     None and empty where none of them is about these weights."""
-    evaluation, reference = stated_evaluation(generator.facts), dict[str, Any]()
+    evaluation, run_record = stated_evaluation(generator.facts), dict[str, Any]()
     with contextlib.suppress(CganError):
         if not evaluation and Path(generator.source).is_file():
-            evaluation, reference = Evaluation.read(EVALUATION), read_json(TRAINING)
+            evaluation, run_record = Evaluation.read(EVALUATION), read_json(TRAINING)
         elif not evaluation:  # where only what drawing needs is installed, this cannot be imported
             from cgan.pipeline.runs.recorded_run import read_run
 
-            evaluation, reference = read_run(generator.source)
+            evaluation, run_record = read_run(generator.source)
     if evaluation and evaluation.generator_digest == generator.facts["digest"]:
-        return evaluation, reference
+        return evaluation, run_record
     return None, {}

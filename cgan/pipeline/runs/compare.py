@@ -27,7 +27,7 @@ NOT_ALIKE = (
     "the champion and the present generator."
 )
 
-Reference = dict[str, Any]
+RunRecord = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) 
         Console().print(Markdown(text))
 
 
-def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference) -> str:
+def comparison(a: Evaluation, run_a: RunRecord, b: Evaluation, run_b: RunRecord) -> str:
     """Markdown; numbers only where both were measured alike."""
     names = [run.get("run_name") or "" for run in (run_a, run_b)]
     runs = _table("", ("A", "B"), [("run", *names), ("in short", quality_line(a), quality_line(b))])

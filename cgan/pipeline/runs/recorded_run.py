@@ -33,8 +33,8 @@ def read_run(what: str) -> tuple[Evaluation, dict[str, Any]]:
                 "it. `dvc repro` records the project's present run."
             )
     origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
-    reference = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
-    return of_run, reference | {"params": dict(run.data.params)}
+    run_record = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
+    return of_run, run_record | {"params": dict(run.data.params)}
 
 
 def find_run_id(what: str) -> str:

@@ -162,13 +162,13 @@ def _in_mlflow(run: dict[str, Any], command: Path | str) -> str:
     """Where the page of a run is."""
     if not run.get("run_id"):
         return "not recorded yet: dvc repro"
-    place = str(run.get("experiment_id") or 0), run["run_id"]
+    ids = str(run.get("experiment_id") or 0), run["run_id"]
     recorded = str(run.get("tracking_uri") or store_uri(project_root()))
     if is_server(recorded):
-        return mlflow_page(without_credentials(recorded), *place)
+        return mlflow_page(without_credentials(recorded), *ids)
     if not _is_in_store(run["run_id"]):
         return "in the store of the machine that recorded it, not in this one's"
-    return f"{command} ui, then {mlflow_page(UI, *place)}"
+    return f"{command} ui, then {mlflow_page(UI, *ids)}"
 
 
 def _is_in_store(run_id: str) -> bool:

@@ -32,7 +32,7 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
             f"{store.STORE_VARIABLE} is {hosts.without_credentials(uri)}, a server already: open it in a "
             f"browser, or set {store.BACKEND_VARIABLE} to the database that `cgan ui` should show."
         )
-    place, files = hosts.site_of(hosts.LOOPBACK, port), store.artifact_root(uri, root)
+    url, files = hosts.site_of(hosts.LOOPBACK, port), store.artifact_root(uri, root)
     if os.environ.get(FILES, files).startswith("s3:"):
         importlib.import_module("boto3")  # or the server answers each file with 500 and no reason
     settings = {
@@ -48,7 +48,7 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
         client = store.open_store(uri)
         if record := client.get_experiment_by_name(experiment):
             add_runs_view(client, record)
-            place = hosts.mlflow_page(place, record.experiment_id)
+            url = hosts.mlflow_page(url, record.experiment_id)
     except Exception as error:  # of MLflow, of a database's driver
         raise CganError(
             f"the MLflow store {hosts.without_credentials(uri)} cannot be shown: "
@@ -65,8 +65,8 @@ def serve_ui(root: Path, port: int, experiment: str) -> int:
         while server.poll() is None and not hosts.answers(port):
             time.sleep(0.2)
         if server.poll() is None:
-            sys.stdout.write(f"MLflow: {place} (Ctrl-C ends it)\n")
+            sys.stdout.write(f"MLflow: {url} (Ctrl-C ends it)\n")
             sys.stdout.flush()
             if sys.stdout.isatty():
-                webbrowser.open(place)
+                webbrowser.open(url)
         return server.wait()

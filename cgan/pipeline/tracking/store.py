@@ -134,9 +134,9 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     uri = str(client.tracking_uri)
     with contextlib.nullcontext() if is_server(uri) else store_locked():
         if not (experiment := client.get_experiment_by_name(name)):
-            place = None if is_server(uri) else artifact_root(uri, project_root())
+            artifact_location = None if is_server(uri) else artifact_root(uri, project_root())
             tags = EXPERIMENT_TAGS | {TAG: runs_view()}
-            return str(client.create_experiment(name, place, tags=tags))
+            return str(client.create_experiment(name, artifact_location, tags=tags))
     require_not_deleted(experiment.lifecycle_stage, "experiment", name, experiment.experiment_id)
     add_runs_view(client, experiment)
     address = urlsplit(experiment.artifact_location)
