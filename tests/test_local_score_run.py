@@ -31,7 +31,7 @@ from cgan.images import load_images
 from cgan.model.local_score import LocalScoreSampler
 from cgan.page import drawn_facts
 from cgan.pipeline.data.balance import balance
-from cgan.pipeline.evidence import answer as evidence
+from cgan.pipeline.evidence import experiment as evidence
 from cgan.pipeline.params_file import load_params, set_params
 from cgan.pipeline.runs.compare import compare
 from cgan.pipeline.runs.report import rank_in_words, summary

@@ -34,8 +34,8 @@ from cgan.model.sampling import picture_of
 from cgan.page.data_facts import whole_data
 from cgan.params.sections import Params
 from cgan.pipeline.data.split import write_split
-from cgan.pipeline.evidence import answer as command
-from cgan.pipeline.evidence.answer import Options, find_evidence
+from cgan.pipeline.evidence import experiment as command
+from cgan.pipeline.evidence.experiment import Options, find_evidence
 from cgan.pipeline.evidence.report import _classes, _doubts, _methods, _verdict
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.params_file import load_params, set_params
@@ -177,7 +177,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
     places = Path(".cgan/evidence").glob("*/*/augmented.safetensors")
     assert len({path.read_bytes() for path in places}) == 2, "each has its own seed"
     for options, module in (
-        ({"seeds": 2}, "pipeline.evidence.answer"),
+        ({"seeds": 2}, "pipeline.evidence.experiment"),
         ({"folds": 2}, "downstream.rounds"),
     ):
         with pytest.MonkeyPatch.context() as patch:
@@ -322,7 +322,7 @@ def test_labelled_images_keep_their_classes_and_groups_whatever_order_their_sour
     write_uneven_folder(Path("pictures"), others)
     write_uneven_csv(Path("images.csv"), others)
     for source in ("pictures", "images.csv"):
-        found = command.labelled(Path(source), load_params(), data)
+        found = command.read_labelled(Path(source), load_params(), data)
         assert found.class_names == NAMES and found.labels.tolist() == sorted(others.labels)
         expected = image_digests(others.pixels)
         digests = image_digests(found.pixels)

@@ -63,7 +63,7 @@ def evidence(
     It is trained with and without them.
     """
     if answers or files:
-        from cgan.pipeline.evidence.answers import evidence_of_answers
+        from cgan.pipeline.evidence.predictions import evidence_of_answers
 
         if not answers:
             raise CganError("FILES are for --answers: add it, or leave them out.")
@@ -73,7 +73,7 @@ def evidence(
         return
     require_project()
     announce("Looking at the images, and how long a classifier takes here …")
-    from cgan.pipeline.evidence.answer import Options, find_evidence
+    from cgan.pipeline.evidence.experiment import Options, find_evidence
     from cgan.pipeline.params_file import load_params
 
     options = Options(per_class, believed, folds, seeds, test, drawn, quick)

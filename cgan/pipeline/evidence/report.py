@@ -16,13 +16,13 @@ from cgan.splitting import MAX_NEAR_COPIES
 from cgan.text import percent
 from cgan.verdict import Report
 
-# Title, header, rows, and what is drawn of them: name, number, low, value and high, shares all three.
+# Title, header, rows, and the bars of a chart: name, number, low, value and high, shares all three.
 Table = tuple[str, list[str], list[list[Any]], list[tuple[str, str, float, float, float]]]
 FEW_TESTED = 20  # tested images of a class
 MAX_CLASSES = 60  # classes
 TIMES_GUESSING = 2  # times what guessing gets
 WIDE_INTERVAL = 0.2  # width of an interval
-PROBE_MARGIN = 0.02  # by which the pretrained network is worth a word
+PRETRAINED_MARGIN = 0.02  # by which the pretrained network is worth a word
 ADVICE = {
     "help": "Use the drawings",
     "harm": "Don't use the drawings",
@@ -40,14 +40,16 @@ def report_on(
 ) -> tuple[Report, list[Table]]:
     """The report, and its tables as a page has them. `near`: how many of the tested images look much like one
     that was learnt from, and of how many that were looked at."""
-    answers, names = pooled(outcomes), rounds[0].test.class_names
+    pooled_outcome, names = pooled(outcomes), rounds[0].test.class_names
     learnt = torch.stack([round_.training.tensors.counts for round_ in rounds])
     added = torch.stack([round_.missing_labels.bincount(minlength=len(names)) for round_ in rounds])
     tables = [
         _classes(effect, names, learnt.double().mean(dim=0), added.double().mean(dim=0)),
-        _methods(answers, 1 if folded else len(rounds), names),
+        _methods(pooled_outcome, 1 if folded else len(rounds), names),
     ]
-    pretrained = answers.mean_accuracy(PRETRAINED) if PRETRAINED in answers.right else None
+    pretrained = (
+        pooled_outcome.mean_accuracy(PRETRAINED) if PRETRAINED in pooled_outcome.right else None
+    )
     report = Report(
         title="Do drawn images help a classifier?",
         verdict=effect.overall.verdict,
@@ -90,10 +92,11 @@ def _doubts(
     pretrained: float | None,
     near: tuple[int, int] = (0, 0),
 ) -> list[str]:
-    """What a reader should know beside the verdict. `pretrained`: how often the probe is right."""
+    """What a reader should know beside the verdict. `pretrained`: how often the pretrained network is
+    right."""
     doubts = []
     best = max(effect.overall.without, effect.overall.with_drawings)
-    if pretrained is not None and pretrained > best + PROBE_MARGIN:
+    if pretrained is not None and pretrained > best + PRETRAINED_MARGIN:
         doubts.append(
             f"Better than any of these: logistic regression on a pretrained network's features gets "
             f"{percent(pretrained)} right, without drawings."
@@ -129,7 +132,7 @@ def _doubts(
 
 def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torch.Tensor) -> Table:
     """Those that got most drawings first."""
-    rows, drawn = [], []
+    rows, bars = [], []
     for label in added.argsort(descending=True, stable=True).tolist()[:MAX_CLASSES]:
         real, drawings = (round(float(counts[label])) for counts in (learnt, added))
         tested: list[Any] = [0, *"––––"]
@@ -140,20 +143,20 @@ def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torc
                 tested[-1] = _verdict(change)
                 low, high = change.interval
                 words = f"{_points(change)} (95 %: {_interval(change)})"
-                drawn.append((f"{names[label]} ({real} images)", words, low, change.gain, high))
+                bars.append((f"{names[label]} ({real} images)", words, low, change.gain, high))
         rows.append([names[label], real, drawings, *tested])
     head = ["class", "real", "drawn", "tested", "without", "with drawings"]
     head += ["difference, points (95 %)", "drawings"]
-    return "Class by class", head, rows, drawn
+    return "Class by class", head, rows, bars
 
 
-def _methods(answers: Outcome, times: int, names: list[str]) -> Table:
+def _methods(pooled_outcome: Outcome, times: int, names: list[str]) -> Table:
     """Each class counted alike; the interval is by the tested images alone, of which each was tested so many
     times."""
-    counts, rows, drawn = (answers.labels.bincount() // times).tolist(), [], []
-    for name in (name for name in METHOD_NAMES if name in answers.right):
-        shares = answers.accuracies(name)
-        worst, mean = min(shares, key=lambda n: shares[n]), answers.mean_accuracy(name)
+    counts, rows, bars = (pooled_outcome.labels.bincount() // times).tolist(), [], []
+    for name in (name for name in METHOD_NAMES if name in pooled_outcome.right):
+        shares = pooled_outcome.accuracies(name)
+        worst, mean = min(shares, key=lambda n: shares[n]), pooled_outcome.mean_accuracy(name)
         middle, ends = mean_share([(round(shares[n] * counts[n]), counts[n]) for n in shares])
         low, high = (min(1.0, max(0.0, mean + end - middle)) for end in ends)
         interval = f"{100 * low:.1f} to {percent(high)}"
@@ -165,10 +168,14 @@ def _methods(answers: Outcome, times: int, names: list[str]) -> Table:
                 f"{percent(shares[worst])}, {names[worst]}",
             ]
         )
-        drawn.append((METHOD_NAMES[name], percent(mean), low, mean, high))
-    head = ["", "right, mean over the classes", "95 % interval over the tested images"]
-    head += ["worst class"]
-    return "What a classifier learns from", head, rows, drawn
+        bars.append((METHOD_NAMES[name], percent(mean), low, mean, high))
+    head = [
+        "",
+        "right, mean over the classes",
+        "95 % interval over the tested images",
+        "worst class",
+    ]
+    return "What a classifier learns from", head, rows, bars
 
 
 def _verdict(change: Difference) -> str:

@@ -15,7 +15,7 @@ from cgan.markdown import table
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator
 from cgan.params.sections import Params
-from cgan.pipeline.evidence.answer import labelled
+from cgan.pipeline.evidence.experiment import read_labelled
 from cgan.pipeline.evidence.publish import publish
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress as progress_of
@@ -55,7 +55,7 @@ def find_sharing(
     )
     if drawn:
         train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
-        answer = ask(train, held_out, labelled(drawn, params, train))
+        answer = ask(train, held_out, read_labelled(drawn, params, train))
     else:
         inputs = Inputs.load(params.train.device)
         generator = Generator(inputs.model, inputs.facts, GENERATOR)

@@ -54,15 +54,14 @@ from cgan.readers.sources import read_source
 from cgan.text import duration, listed, percent
 from cgan.training.auto import build_sampler, choose
 
-Say = Callable[[str], None]
 MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
 HOLD_OUT, TEST_SET = "the hold-out", "the test set"
 # Of two seeds the interval has one degree of freedom, and is three times as wide as of three. Seconds of this
 # machine, for all classifiers.
 QUICK_SEEDS, QUICK_S = 3, 90.0
 DISAGREE = 0.1  # the share of the images on which two classifiers differ, about
-MAX_PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
-KEPT_ANSWERS = 3  # answers, the one at hand among them, whose classifiers stay
+MAX_PRETRAINED_IMAGES = 20_000  # images, at most, that the pretrained network looks at: 60 a second
+KEPT_EXPERIMENTS = 3  # the one at hand among them, whose classifiers stay
 # The code that decides an answer.
 CODE_FILES = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py", "training/*.py")
 
@@ -82,7 +81,7 @@ class Options:
     quick: bool = False
 
 
-def find_evidence(params: Params, options: Options, say: Say) -> None:
+def find_evidence(params: Params, options: Options, say: Callable[[str], None]) -> None:
     """Train the classifiers, write and show the report.
 
     Raises DataError or CganError where images, drawings or options do not fit.
@@ -102,16 +101,16 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
     hardware = choose_hardware(params.train.device, "auto")
     training, progress = load_images(TRAIN_DATA), functools.partial(progress_of, say=say)
     test, tested_on = _test_set(params, options, training, say)
-    own = tested_on == TEST_SET and not options.drawn
-    few = (tested_on == HOLD_OUT or own) and int(test.counts.min()) < MIN_HELD_OUT
-    count = options.folds or (
-        DEFAULT_ROUNDS if few and not options.seeds and not options.quick else 0
+    on_own_test_set = tested_on == TEST_SET and not options.drawn
+    too_few = (tested_on == HOLD_OUT or on_own_test_set) and int(test.counts.min()) < MIN_HELD_OUT
+    folds = options.folds or (
+        DEFAULT_ROUNDS if too_few and not options.seeds and not options.quick else 0
     )
-    if count and not options.folds:
+    if folds and not options.folds:
         rarest = int(test.counts.argmin())
         say(
             f"{tested_on[0].upper()}{tested_on[1:]} has only {test.counts[rarest]:,} images of class "
-            f"{test.class_names[rarest]}. So all images are tested on, in {count} folds, each with its own "
+            f"{test.class_names[rarest]}. So all images are tested on, in {folds} folds, each with its own "
             f"generator; `--seeds {DEFAULT_ROUNDS}` tests on {tested_on} alone, and is quicker."
         )
     if options.quick:
@@ -120,39 +119,40 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
     with locked(folder.with_suffix(".lock")):
         folder.mkdir(parents=True, exist_ok=True)
         tidy(folder)
-        if count:
-            more = test if own and not options.folds else None
-            tested_on, data = f"each of {count} folds", whole_data(more)
-            fold_of, drawn = folds_of(data, count, params), options.drawn
-            others = _by_fold(drawn, count, params, data, say) if drawn else []
+        if folds:
+            more = test if on_own_test_set and not options.folds else None
+            tested_on, data = f"each of {folds} folds", whole_data(more)
+            fold_of, drawn = folds_of(data, folds, params), options.drawn
+            others = _read_drawings_by_fold(drawn, folds, params, data, say) if drawn else []
             filling = options.per_class, options.believed, others
             rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
         else:
-            filled, seeds = (
-                _drawings(params, options, training, say),
-                options.seeds or DEFAULT_ROUNDS,
-            )
-            seeds = QUICK_SEEDS if options.quick else seeds
+            filled = _drawings(params, options, training, say)
+            seeds = QUICK_SEEDS if options.quick else options.seeds or DEFAULT_ROUNDS
             if options.drawn:
                 require_unseen(filled.tensors.pixels, test.tensors.pixels)
             rounds = rounds_by_seed(
                 training, filled, test, params.train_judge, seeds, folder, hardware
             )
-        generators = 0 if options.drawn else count
+        generators = 0 if options.drawn else folds
         # Who asked for so many gets them; the last of a quick answer's few makes its interval bearable.
         early = not (options.folds or options.seeds or options.quick)
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress, early)
         planned, rounds = len(rounds), rounds[: len(outcomes)]
-        if not options.quick and pretrained.is_installed() and len(training) <= MAX_PROBED:
+        if (
+            not options.quick
+            and pretrained.is_installed()
+            and len(training) <= MAX_PRETRAINED_IMAGES
+        ):
             outcomes = with_pretrained(rounds, outcomes, progress)
-    result = effect(outcomes, BASELINES, folded=bool(count))
-    near = near_to_training(rounds, folded=bool(count))
-    report, tables = report_on(result, outcomes, rounds, bool(count), tested_on, near)
+    result = effect(outcomes, BASELINES, folded=bool(folds))
+    near = near_to_training(rounds, folded=bool(folds))
+    report, tables = report_on(result, outcomes, rounds, bool(folds), tested_on, near)
     report.facts["rounds"]["planned"] = planned
     if len(rounds) < planned:
         report.reasons.append(
             f"Ended after {len(rounds)} of {planned} rounds: more could not change the verdict. `--"
-            f"{'folds' if count else 'seeds'} {planned}` asks for all."
+            f"{'folds' if folds else 'seeds'} {planned}` asks for all."
         )
     if options.quick:
         report.reasons.append(
@@ -167,14 +167,16 @@ def find_evidence(params: Params, options: Options, say: Say) -> None:
 # --- what is tested on, and what fills up the classes --------------------------------------------
 
 
-def _test_set(params: Params, options: Options, training: Images, say: Say) -> tuple[Images, str]:
+def _test_set(
+    params: Params, options: Options, training: Images, say: Callable[[str], None]
+) -> tuple[Images, str]:
     """The images of `--test` that are not in the training part, or the data's own test set, or the hold-out;
     and which it is."""
     path = options.test
     if not path:
         test = load_images(TEST_DATA) if TEST_DATA.is_file() else None  # empty if there is none
         return (test, TEST_SET) if test else (load_images(HOLDOUT_DATA), HOLD_OUT)
-    data = labelled(path, params, training)
+    data = read_labelled(path, params, training)
     trained_on, digests = (image_digests(part.pixels) for part in (training, data))
     new = ~np.isin(digests, trained_on)
     if not new.all():
@@ -186,7 +188,7 @@ def _test_set(params: Params, options: Options, training: Images, say: Say) -> t
     return data.at(np.flatnonzero(new)), str(path)
 
 
-def labelled(path: Path, params: Params, data: Images) -> Images:
+def read_labelled(path: Path, params: Params, data: Images) -> Images:
     """The images of a CSV, archive or folder, with the labels that `data` has for their classes.
 
     Raises DataError where shape or classes are others.
@@ -214,16 +216,20 @@ def labelled(path: Path, params: Params, data: Images) -> Images:
     return replace(source, labels=labels, class_names=data.class_names).at(order)
 
 
-def _others(folder: Path, params: Params, data: Images, say: Say) -> Images:
+def _read_drawings(
+    folder: Path, params: Params, data: Images, say: Callable[[str], None]
+) -> Images:
     """Somebody else's drawings; says of which classes there are none."""
-    drawn = labelled(folder, params, data)
+    drawn = read_labelled(folder, params, data)
     without = (data.counts < data.counts.max()) & (drawn.counts == 0)
     if names := [data.class_names[n] for n in np.flatnonzero(without)]:
         say(f"{folder}: no drawings of {listed(names)}, so nothing is added to these classes.")
     return drawn
 
 
-def _by_fold(folder: Path, count: int, params: Params, data: Images, say: Say) -> list[Images]:
+def _read_drawings_by_fold(
+    folder: Path, count: int, params: Params, data: Images, say: Callable[[str], None]
+) -> list[Images]:
     names = [folder / f"fold-{fold + 1}" for fold in range(count)]
     if absent := [name for name in names if not name.is_dir()]:
         raise DataError(
@@ -231,12 +237,14 @@ def _by_fold(folder: Path, count: int, params: Params, data: Images, say: Say) -
             f"images; `cgan split --folds {count}` writes the images to train these generators on. If one "
             "generator learnt from the project's training part, use --seeds 5 instead of --folds."
         )
-    return [_others(name, params, data, say) for name in names]
+    return [_read_drawings(name, params, data, say) for name in names]
 
 
-def _drawings(params: Params, options: Options, training: Images, say: Say) -> Images:
+def _drawings(
+    params: Params, options: Options, training: Images, say: Callable[[str], None]
+) -> Images:
     if options.drawn:
-        return _others(options.drawn, params, training, say)
+        return _read_drawings(options.drawn, params, training, say)
     inputs = Inputs.load(params.train.device)
     lacking = missing_labels(training.tensors.counts, options.per_class)
     seed, names = params.evaluate.seed, training.class_names
@@ -244,7 +252,9 @@ def _drawings(params: Params, options: Options, training: Images, say: Say) -> I
     return Images(images, lacking, training.class_names)
 
 
-def _quick(params: Params, training: Images, test: Images, hardware: Hardware, say: Say) -> Params:
+def _quick(
+    params: Params, training: Images, test: Images, hardware: Hardware, say: Callable[[str], None]
+) -> Params:
     """Params with trainings as short as the time allows; says how wide the interval will be."""
     recipe, classifiers = params.train_judge, QUICK_SEEDS * len(METHODS)
     seconds = classifiers * seconds_of_judge(training, recipe, hardware)
@@ -291,7 +301,7 @@ def _carried_out(
     generators: int,
     params: Params,
     hardware: Hardware,
-    say: Say,
+    say: Callable[[str], None],
     progress: Progress,
     early: bool,
 ) -> list[Outcome]:
@@ -337,7 +347,7 @@ def tidy(folder: Path) -> None:
     """Remove the classifiers of answers before the last few, but for those that a command is at. Empty locks
     stay: somebody may wait for one."""
     folders = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
-    for old in sorted(folders, key=lambda path: path.stat().st_mtime)[: -(KEPT_ANSWERS - 1)]:
+    for old in sorted(folders, key=lambda path: path.stat().st_mtime)[: -(KEPT_EXPERIMENTS - 1)]:
         with locked(old.with_suffix(".lock"), wait=False) as is_idle:
             if is_idle:
                 shutil.rmtree(old, ignore_errors=True)
