@@ -55,7 +55,8 @@ class Generator:
         channels, height, width = self.model.shape
         return (
             f"<Generator: {self.classes} classes, {width}×{height} pixels, "
-            f"{'grey' if channels == 1 else 'colour'}, {self.model.kind}, from {self.source or 'memory'}>"
+            f"{'grey' if channels == 1 else 'colour'}, {self.model.description}, "
+            f"from {self.source or 'memory'}>"
         )
 
     def _repr_html_(self) -> str:

@@ -7,7 +7,7 @@ because safetensors writes several in random order, and equal content must give 
 - `kind`: what the file holds: `dataset`, `generator`, `discriminator`, `judge` or `checkpoint`;
 - `digest`: a digest of the tensors;
 - more from the writer, such as `architecture`, with a `kind` of its own: that of the network;
-- `seal`: a digest of all other facts, so that a damaged step is found like a damaged weight.
+- `seal`: a digest of all other facts, so that damage to a fact is found like damage to a tensor.
 """
 
 import contextlib

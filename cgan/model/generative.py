@@ -20,9 +20,9 @@ class GenerativeModel(nn.Module):
         raise AssertionError("a subclass knows its shape")
 
     @property
-    def kind(self) -> str:
-        """The kind of model, in a few words."""
-        raise AssertionError("a subclass knows its kind")
+    def description(self) -> str:
+        """What model it is, in a few words."""
+        raise AssertionError("a subclass describes itself")
 
     @property
     def seconds_per_drawing(self) -> float:

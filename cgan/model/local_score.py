@@ -47,7 +47,7 @@ CAP_TOLERANCE = 1.02  # a source may have so many times the cap: each round cost
 MAX_CAP_ROUNDS = 10  # in each, the source with the most weight is brought down to the cap
 # `_logit_reduction` searches a grid of so many points, and so many times narrows it to one of its intervals.
 GRID_POINTS, REFINEMENTS = 33, 4
-# Values that are floats at once: on the CPU, as many as stay in a core's cache.
+# Sources are converted to floats in chunks of so many values: on the CPU, as many as stay in a core's cache.
 VALUES_AT_ONCE, VALUES_AT_ONCE_ON_GPU = 250_000, 50_000_000
 # -- What suits given images
 # The largest `nearness` of a set for which `auto` takes this sampler. CIFAR has .06 to .08, clothes -.08 to
@@ -55,7 +55,7 @@ VALUES_AT_ONCE, VALUES_AT_ONCE_ON_GPU = 250_000, 50_000_000
 MAX_NEARNESS = 0.2
 TRIAL_DRAWINGS = 80  # of `nearness`
 TRIAL_IMAGES = 1000  # at most so many of a class are compared
-TRIAL_SIDE, OUTLINE_SIDE = 32, 16  # pixels of the images drawn, and of their outlines compared
+TRIAL_SIDE, THUMBNAIL_SIDE = 32, 16  # pixels of the images drawn, and of their thumbnails compared
 # A set has a plain background if at least this share of all its pixels has one value (photographs of tiles
 # .01, alphabets .86, digits .81).
 MIN_BACKGROUND_SHARE = 0.3
@@ -75,7 +75,7 @@ class LocalScoreSettings:
     """The noise levels go from `sigma_max` to `sigma_min` by the schedule of Karras et al. (arXiv:2206.00364,
     equation 5), with this exponent."""
     cap: float = 0.3
-    """At most this part of a drawing, each pixel weighted by `pixel_variance`, may come from one image; more
+    """At most this share of a drawing, each pixel weighted by `pixel_variance`, may come from one image; more
     where a class has fewer than five."""
     sources: int = 250
     """Images of the class, picked at random, that one drawing is made from."""
@@ -105,7 +105,7 @@ class LocalScoreSampler(GenerativeModel):
         return int(self.labels.max()) + 1
 
     @property
-    def kind(self) -> str:
+    def description(self) -> str:
         return f"local score sampler of {len(self.images):,} training images"
 
     @property
@@ -138,11 +138,11 @@ class LocalScoreSampler(GenerativeModel):
         noise = torch.randn(self.shape, generator=rng).to(device)
         picked = torch.randperm(len(rows), generator=rng)[: self.settings.sources]
         sources = self.images[rows[picked.to(device)]]
-        variance = pixel_variance(sources)
+        source_variance = pixel_variance(sources)
         image = noise * self.settings.sigma_max
         sigmas = noise_levels(self.settings)
         for sigma, next_sigma in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
-            clean = denoise(image, sources, variance, sigma, self.settings)
+            clean = denoise(image, sources, source_variance, sigma, self.settings)
             # A step of Euler's method on the probability-flow ODE.
             image = torch.lerp(clean, image, next_sigma / sigma)
         return to_uint8(image).cpu()
@@ -181,12 +181,12 @@ def pixel_variance(sources: Tensor) -> Tensor:
 def denoise(
     noisy: Tensor,
     sources: Tensor,
-    variance: Tensor,
+    source_variance: Tensor,
     sigma: float,
     settings: LocalScoreSettings,
 ) -> Tensor:
     """An estimate of the image behind `noisy` [C, H, W] of noise `sigma`, from the sources uint8 [N, C, H,
-    W], whose `pixel_variance` is `variance`.
+    W], whose `pixel_variance` is `source_variance`.
 
     Each window has a weight for each source, a softmax of minus the squared distance over 2σ². A pixel is the
     mean of the sources' pixels there, by the mean weights of the windows in whose middle it lies. If whole
@@ -197,7 +197,7 @@ def denoise(
     down, across = (Windows(length, side, noisy.device) for length in (height, width))
     squared_distances = window_distances(noisy, sources, down, across)
     logits = squared_distances.div_(-2 * sigma**2)
-    importance = down.mixing @ variance @ across.mixing.T
+    importance = down.mixing @ source_variance @ across.mixing.T
     rows, weights = capped_softmax(logits, settings.cap, importance / importance.sum())
     total = torch.zeros_like(noisy)
     size = _images_at_once(noisy)
@@ -210,8 +210,8 @@ def denoise(
 class Windows:
     """The windows along one side of an image, cut at the ends; float32 [windows, pixels].
 
-    `view` is 1 where a window sees a pixel. `mixing` is the part of each window in making a pixel: equal
-    parts for those in whose middle it lies.
+    `in_window` is 1 where a window sees a pixel. `mixing` is each window's share in making a pixel: equal
+    shares for those in whose middle it lies.
     """
 
     def __init__(self, length: int, side: int, device: torch.device) -> None:
@@ -220,7 +220,7 @@ class Windows:
         centres = torch.linspace(0, length - 1, count).round()
         distance = (centres[:, None] - torch.arange(length)).abs()
         stride = (length - 1) / max(1, count - 1)
-        self.view = (distance <= side // 2).float().to(device)
+        self.in_window = (distance <= side // 2).float().to(device)
         # No pixel is left out: where windows are small, the middle reaches to the next centre.
         in_middle = (distance <= max(side // 2 * MIDDLE_FRACTION, stride)).float().to(device)
         self.mixing = in_middle / in_middle.sum(dim=0)
@@ -230,11 +230,11 @@ def window_distances(noisy: Tensor, sources: Tensor, down: Windows, across: Wind
     """Squared distances of the sources to `noisy` in each window, float32 [N, windows down, windows
     across]."""
     noisy_in_bytes = (noisy + 1) * 127.5  # the unit of the sources, so that these need no scaling
-    view_down = down.view / 127.5**2  # scales the sums instead
+    scaled_down = down.in_window / 127.5**2  # scales the sums instead
     distances = []
     for chunk in sources.split(_images_at_once(noisy)):
         squares = (chunk - noisy_in_bytes).square_().sum(dim=1)
-        distances.append(view_down @ (squares @ across.view.T))
+        distances.append(scaled_down @ (squares @ across.in_window.T))
     return torch.cat(distances)
 
 
@@ -245,10 +245,10 @@ def _images_at_once(image: Tensor) -> int:
 
 def capped_softmax(logits: Tensor, cap: float, importance: Tensor) -> tuple[Tensor, Tensor]:
     """The softmax of `logits` [N, h, w] over N sources in each of h · w windows, in which no source has more
-    than the part `cap` of all weight. `importance` [h, w], whose sum is 1, says how much each window counts.
+    than the share `cap` of all weight. `importance` [h, w], whose sum is 1, says how much each window counts.
 
     Returns the rows of the sources that have weight, and their weights [rows, h, w]. `logits` are
-    overwritten: those of a source with too much weight are lowered by a constant, which leaves it the part
+    overwritten: those of a source with too much weight are lowered by a constant, which leaves it the share
     `cap`. With few sources the cap is higher: MIN_CAP_FACTOR / N.
     """
     cap = min(1.0, max(cap, MIN_CAP_FACTOR / len(logits)))
@@ -296,12 +296,12 @@ def _logit_reduction(lead: Tensor, cap: float, importance: Tensor) -> Tensor:
 # --- What suits given images ----------------------------------------------------------------------
 
 
-def choose_settings(images: Tensor) -> tuple[LocalScoreSettings, str]:
+def choose_settings(pixels: Tensor) -> tuple[LocalScoreSettings, str]:
     """Settings that suit training images uint8 [N, C, H, W], and a text that says what was chosen.
 
     Large windows draw legible images, and copies; the larger the images, the larger they may be.
     """
-    height, width = images.shape[2:]
+    height, width = pixels.shape[2:]
     is_large = math.sqrt(height * width) >= LARGE_SIDE
     scale = LARGE_IMAGE_SCALE if is_large else SMALL_IMAGE_SCALE
     settings = LocalScoreSettings(sigma_max=_sigma_max(height, width), window_scale=scale)
@@ -310,55 +310,57 @@ def choose_settings(images: Tensor) -> tuple[LocalScoreSettings, str]:
 
 
 def suits_images(
-    images: Tensor, labels: Tensor, drawings: int = TRIAL_DRAWINGS
+    pixels: Tensor, labels: Tensor, drawings: int = TRIAL_DRAWINGS
 ) -> tuple[bool, str]:
-    """Whether this sampler is a better choice for such images than a GAN, and why (docs/log.md, 2026-11-30,
-    "a cap that counts contrast; a sampler beside GANs at equal CPU seconds")."""
-    if not may_be_photographs(images[:: math.ceil(len(images) / TRIAL_IMAGES)]):
+    """Whether this sampler suits images uint8 [N, C, H, W] better than a GAN, and why (docs/log.md,
+    2026-11-30, "a cap that counts contrast; a sampler beside GANs at equal CPU seconds")."""
+    if not may_be_photographs(pixels[:: math.ceil(len(pixels) / TRIAL_IMAGES)]):
         return False, "no photographs"
-    settings, _ = choose_settings(images)
-    if nearness(images, labels, settings.window_scale, drawings) > MAX_NEARNESS:
+    settings, _ = choose_settings(pixels)
+    if nearness(pixels, labels, settings.window_scale, drawings) > MAX_NEARNESS:
         return False, "drawings would lie near training images"
     return True, "photographs"
 
 
-def may_be_photographs(images: Tensor) -> bool:
-    """Whether images are in colour, or grey without a plain background, which drawings and characters have.
+def may_be_photographs(pixels: Tensor) -> bool:
+    """Whether images are in colour, or grey without a plain background, which sketches and characters have.
     In photographs the checkerboard of a GAN's transposed convolutions would show (Odena et al., Distill
     2016)."""
-    most_frequent_value = int(images.flatten().int().bincount().max())
-    has_background = most_frequent_value >= MIN_BACKGROUND_SHARE * images.numel()
-    return images.shape[1] == 3 or not has_background
+    largest_count = int(pixels.flatten().int().bincount().max())  # of pixels of one value
+    has_background = largest_count >= MIN_BACKGROUND_SHARE * pixels.numel()
+    return pixels.shape[1] == 3 or not has_background
 
 
-def nearness(images: Tensor, labels: Tensor, scale: float, drawings: int = TRIAL_DRAWINGS) -> float:
+def nearness(pixels: Tensor, labels: Tensor, scale: float, drawings: int = TRIAL_DRAWINGS) -> float:
     """How much nearer drawings with windows of this scale are to training images than these are to one
-    another: log q(images) - log q(drawings). 0: as near; above 0: nearer; -∞ where no class has two images.
+    another.
 
-    q is the first decile of d(x) / m(class of x), with d(x) the distance of x to the nearest (other) training
-    image of its class, and m(class) the median d of the class's training images. The distance is the sine of
-    the angle between two rough outlines. It is measured with a few drawings, of images made smaller.
+    d(x) is the distance of x to the nearest (other) training image of its class, m(class) the median d of the
+    class's training images, and p10 the 10th percentile of d(x) / m(class of x). The nearness is
+    log p10(images) - log p10(drawings). 0: as near; above 0: nearer; -∞ where no class has two images. The
+    distance is the sine of the angle between two thumbnails. It is measured with a few drawings, of images
+    made smaller.
     """
-    smaller = _downscale(images, TRIAL_SIDE).round().to(torch.uint8)
+    smaller = _downscale(pixels, TRIAL_SIDE).round().to(torch.uint8)
     settings = LocalScoreSettings(
         sigma_max=_sigma_max(*smaller.shape[2:]), window_scale=scale, steps=STEPS
     )
     counts = labels.bincount()
-    classes = (counts > 1).nonzero()[:, 0]
-    if not len(classes):
+    comparable = (counts > 1).nonzero()[:, 0]  # labels of classes with two images or more
+    if not len(comparable):
         return -math.inf
     rng = torch.Generator().manual_seed(0)
-    order = classes[torch.randperm(len(classes), generator=rng)]
+    order = comparable[torch.randperm(len(comparable), generator=rng)]
     drawn_labels = order[torch.arange(drawings) % len(order)]
     sampler = LocalScoreSampler(smaller, labels, settings)
-    drawn_outlines = _outlines(sampler.draw(drawn_labels, seed=0))
+    drawn_thumbnails = _thumbnails(sampler.draw(drawn_labels, seed=0))
     image_ratios, drawing_ratios = list[Tensor](), list[Tensor]()  # log d/m of each
     for label in drawn_labels.unique():
         rows = (labels == label).nonzero()[:, 0]
         rows = rows[torch.randperm(len(rows), generator=rng)[:TRIAL_IMAGES]]
-        outlines = _outlines(smaller[rows])
-        image_distances = _log_distance((outlines @ outlines.T).fill_diagonal_(-1))
-        drawing_distances = _log_distance(drawn_outlines[drawn_labels == label] @ outlines.T)
+        thumbnails = _thumbnails(smaller[rows])
+        image_distances = _log_distance((thumbnails @ thumbnails.T).fill_diagonal_(-1))
+        drawing_distances = _log_distance(drawn_thumbnails[drawn_labels == label] @ thumbnails.T)
         image_ratios.append(image_distances - image_distances.median())
         drawing_ratios.append(drawing_distances - image_distances.median())
     return (torch.cat(image_ratios).quantile(0.1) - torch.cat(drawing_ratios).quantile(0.1)).item()
@@ -371,22 +373,22 @@ def _sigma_max(height: int, width: int) -> float:
     return round(SIGMA_MAX * max(1.0, math.sqrt(height * width) / REFERENCE_SIDE), 1)
 
 
-def _downscale(images: Tensor, side: int) -> Tensor:
-    height, width = (min(side, length) for length in images.shape[2:])
-    chunks = images.split(1000)
+def _downscale(pixels: Tensor, side: int) -> Tensor:
+    height, width = (min(side, length) for length in pixels.shape[2:])
+    chunks = pixels.split(1000)
     return torch.cat([F.adaptive_avg_pool2d(chunk.float(), (height, width)) for chunk in chunks])
 
 
-def _outlines(images: Tensor) -> Tensor:
-    """Each image in rough outline, a vector of length 1, float [N, values]: its pixels less their mean, and
-    one more value that stands for a grey level of contrast, so that images of one colour have a direction."""
-    flat = _downscale(images, OUTLINE_SIDE).flatten(1)
+def _thumbnails(pixels: Tensor) -> Tensor:
+    """A thumbnail of each image, a vector of length 1, float [N, values]: its pixels less their mean, and one
+    more value that stands for a grey level of contrast, so that images of one colour have a direction."""
+    flat = _downscale(pixels, THUMBNAIL_SIDE).flatten(1)
     flat = flat - flat.mean(dim=1, keepdim=True)
     return F.normalize(F.pad(flat, (0, 1), value=math.sqrt(flat.shape[1])), dim=1)
 
 
 def _log_distance(cosines: Tensor) -> Tensor:
-    """The logarithm of the distance of each row to its nearest column. The distance of two outlines is the
+    """The logarithm of the distance of each row to its nearest column. The distance of two thumbnails is the
     sine of their angle; `cosines` has the cosine of each pair."""
     sine: Tensor = (1 - cosines.amax(dim=1).square()).clamp(min=1e-6).sqrt()
     return sine.log()

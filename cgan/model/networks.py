@@ -1,9 +1,10 @@
 """Generators and discriminators.
 
 The default pair is a small conditional DCGAN (Radford et al., arXiv:1511.06434): the generator starts
-from a linear layer; the discriminator has no normalisation, and its score includes the label's projection
-(Miyato & Koyama, arXiv:1802.05637) and the logit of an auxiliary classifier (Odena et al., arXiv:1610.09585;
-joined to the score as by Chen et al., *A Unified View of cGANs with and without Classifiers*, NeurIPS 2021).
+from a linear layer; the discriminator has no normalisation, and its logit includes the label's projection
+(Miyato & Koyama, arXiv:1802.05637) and the class logit of an auxiliary classifier (Odena et al.,
+arXiv:1610.09585; joined to it as by Chen et al., *A Unified View of cGANs with and without Classifiers*,
+NeurIPS 2021).
 `DemoGenerator` and `DemoDiscriminator` are the networks of the R/MXNet demo that this project replaces
 (jeremiedb/gan_example).
 
@@ -37,23 +38,24 @@ class Architecture:
     channels: int  # of an image, as are height and width
     height: int
     width: int
-    features: int  # of the largest maps; `train.generator_width` and `train.discriminator_width`
+    # Channels of the largest maps: `train.generator_width` or `train.discriminator_width`.
+    features: int
     latent_dim: int = 0
     max_features: int = 4096
     class_logit_weight: float = 0.0
 
 
 def _halvings(height: int, width: int) -> int:
-    """How often the sides are halved from the image to the smallest map: at least twice, and until the map is
-    at most 8 pixels wide (28 → 7: twice); but no more once the shorter side has one pixel."""
+    """How often the sides are halved from the image to the smallest map: until the longer side has at most 8
+    pixels (28 → 7: twice), and at least twice; but not below one pixel on the shorter side."""
     wanted = max(2, math.ceil(math.log2(max(height, width) / 8)))
     possible = int(math.log2(min(height, width)))
     return min(wanted, possible)
 
 
 def _map_features(a: Architecture, halvings: int) -> int:
-    """Features of a map whose sides were halved so many times more than those of the largest: twice as many
-    for each halving, up to `max_features`."""
+    """The channels of a map, whose sides are those of the largest maps halved `halvings` times: each halving
+    doubles the channels, up to `max_features`."""
     features: int = a.features * 2**halvings
     return min(features, max(a.features, a.max_features))
 
@@ -79,7 +81,7 @@ class GeneratorNetwork(_Network, GenerativeModel):
         return a.channels, a.height, a.width
 
     @property
-    def kind(self) -> str:
+    def description(self) -> str:
         a = self.architecture
         return f"network {a.kind}, {f'latents of {a.latent_dim}' if a.latent_dim else 'no latents'}"
 
@@ -192,7 +194,7 @@ class ConvGenerator(GeneratorNetwork):
 class ProjectionDiscriminator(DiscriminatorNetwork):
     """Strided 4×4 convs → 3×3 conv → one linear layer with 1 + 2·classes outputs: the score without the
     label, the projection on each class, and the logit of each class. An image's logit is this score, plus the
-    label's projection, plus `class_logit_weight` times the label's class logit.
+    projection on its label's class, plus `class_logit_weight` times the logit of that class.
 
     The projection of Miyato and Koyama is the inner product of the features φ(x), which the convolutions make
     of an image, with an embedding of its class. A linear layer's output for a class is just that, with the

@@ -35,7 +35,7 @@ def draw(
 ) -> Tensor:
     """Draw one image a label: uint8 [N, C, H, W] on the CPU, for labels int64 [N].
 
-    `network` is in eval mode and on `device`. Latents come from a CPU generator whatever the device,
+    `network` is in eval mode and on `device`. Latents come from torch's RNG on the CPU whatever the device,
     so that devices differ by rounding only. On one device equal (seed, position, label) are equal
     images.
     """

@@ -137,7 +137,8 @@ def _announcement(params: TrainParams, images: Images, hardware: Hardware) -> st
 def _conclusion(trained: TrainingResult, choice: Choice) -> str:
     if choice.sampler_settings:
         generator = trained.generator
-        return f"{GENERATOR}: {generator.kind}; {generator.seconds_per_drawing:.2g} s of a core for a drawing"
+        each = f"{generator.seconds_per_drawing:.2g}"
+        return f"{GENERATOR}: {generator.description}; {each} s of a core for a drawing"
     steps, seconds = trained.step - trained.resumed_from, trained.wall_time_s
     rate = steps * choice.params.batch_size / max(seconds, 1e-9)
     return f"Trained {steps:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}"

@@ -74,7 +74,7 @@ def test_with_windows_that_see_all_drawings_of_two_images_are_one_or_the_other_h
 def test_windows_sum_what_they_see_and_are_cut_at_the_ends() -> None:
     sources, noisy = images_of(4), torch.randn(3, 10, 14)
     down, across = Windows(10, 5, noisy.device), Windows(14, 5, noisy.device)
-    assert (len(down.view), len(across.view)) == (10, 14)  # a window at each pixel
+    assert (len(down.in_window), len(across.in_window)) == (10, 14)  # a window at each pixel
     found = window_distances(noisy, sources, down, across)
     squares = (noisy - (sources / 127.5 - 1)).square()
     for source, y, x in [(0, 0, 0), (1, 9, 13), (2, 4, 6), (3, 1, 12)]:
@@ -86,8 +86,8 @@ def test_large_windows_overlap_and_every_pixel_is_made_by_some() -> None:
     for length, side in [(64, 47), (28, 5), (17, 33), (3, 1), (256, 53)]:
         windows = Windows(length, side, torch.device("cpu"))
         torch.testing.assert_close(windows.mixing.sum(dim=0), torch.ones(length))
-        assert (windows.view.sum(dim=0) >= 1).all()
-        assert len(windows.view) <= 2 + length / max(1, side // 4)
+        assert (windows.in_window.sum(dim=0) >= 1).all()
+        assert len(windows.in_window) <= 2 + length / max(1, side // 4)
 
 
 def test_parts_of_several_images_become_new_ones_whose_parts_are_real() -> None:
