@@ -30,12 +30,12 @@ from flows.repro import dvc
 CHECKOUT_VARIABLE, PROJECT_VARIABLE = "CGAN_CHECKOUT", "CGAN_SOURCE"
 CHECKOUT_LOCK = Path(".cgan/checkout.lock")
 
-checkout_stack = contextlib.ExitStack()  # the checkout of this process
+checkout_stack = contextlib.ExitStack()  # holds the checkout of this process
 
 
 def enter(commit: str) -> dict[str, str]:
-    """Check out the commit for this process. Prefect then replaces it by that of the flow, by `exec`: its
-    environment stays, and the lock."""
+    """Check out the commit for this process. Prefect then runs the flow in place of this program, by `exec`:
+    the process keeps its environment and the lock."""
     project = Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parents[1]).resolve()
     try:
         folder = checkout_stack.enter_context(checkout(project, commit))

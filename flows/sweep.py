@@ -174,8 +174,8 @@ def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -
             "an earlier one in MLflow."
         )
     name, key, count = args.against or "HEAD", params.sweep.objective, args.seeds
-    others, first = _other_params(base, params, name), params.train.seed + 1
-    roles: dict[str, Values] = {"present": {}, **({name: others} if others else {})}
+    other_params, first = _other_params(base, params, name), params.train.seed + 1
+    roles: dict[str, Values] = {"present": {}, **({name: other_params} if other_params else {})}
     say(f"{count} fresh seeds each: {', '.join(roles)}")
 
     def measured(role: str, seed: int) -> float:
@@ -189,11 +189,12 @@ def compare(base: Path, commit: str, params: Params, args: argparse.Namespace) -
     values = [measured(*pairs[0])]  # it makes the data and the judge for all
     with ThreadPoolExecutor(args.parallel) as threads:
         values += threads.map(measured, *zip(*pairs[1:], strict=True))
-    present, other = values[:count], values[count:]
-    for role, group in zip(roles, (present, other), strict=False):
+    present_values, other_values = values[:count], values[count:]
+    for role, group in zip(roles, (present_values, other_values), strict=False):
         say(f"{role}: {key} {fmean(group):.4g} ± {stdev(group):.2g} over {count} seeds")
-    if others:
-        say(f"otherwise in {name}: {_in_words(others)}\n{verdict(key, name, other, present)}")
+    if other_params:
+        words = verdict(key, name, other_values, present_values)
+        say(f"otherwise in {name}: {_in_words(other_params)}\n{words}")
     else:
         say(f"{name} has the same `train`: there is nothing to compare.")
 

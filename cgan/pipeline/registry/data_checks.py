@@ -17,7 +17,7 @@ from torch import Tensor
 from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.registry.limits import maximum_check, shift_check
-from cgan.pipeline.registry.reference import Reference, all_images, fingerprints
+from cgan.pipeline.registry.reference import Reference, all_images, labelled_image_digests
 from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, largest_shifts
 from cgan.quality.judge import predict
 from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
@@ -41,7 +41,7 @@ def data_checks(
     would not show among many; and its judge sees only these."""
     images, labels = all_images(inputs)
     shape, classes, names = images.shape[1:], inputs.held_out.classes, inputs.held_out.class_names
-    is_new = ~torch.isin(fingerprints(images, labels), reference.fingerprints)
+    is_new = ~torch.isin(labelled_image_digests(images, labels), reference.labelled_image_digests)
     new = is_new.nonzero()[:, 0]
     shifts = largest_shifts(Moments.of_images(images, labels, classes), reference.looks, shape)
     counts = labels.bincount(minlength=classes).double()

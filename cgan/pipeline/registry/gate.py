@@ -55,11 +55,11 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
     files += [read_facts(path, "dataset") for path in (project.TRAIN_DATA, project.HOLDOUT_DATA)]
     trained = read_json(project.RUN_REFERENCE)
     with open_registry(params.gate.model) as registry:
-        run, number = _run_of(registry, trained), registry.champion_number()
-        champion = None if number is None else registry.version(number)
+        run, champion_number = _run_of(registry, trained), registry.champion_number()
+        champion = None if champion_number is None else registry.version(champion_number)
         version = registry.find(run.info.run_id, digest)
-        verdict_key = _verdict_key(number, params, files)
-        if version and (earlier := _earlier_verdict(version, number, verdict_key, params)):
+        verdict_key = _verdict_key(champion_number, params, files)
+        if version and (earlier := _earlier_verdict(version, champion_number, verdict_key, params)):
             report = _report(version, champion, [earlier.reason])
             _conclude(report, version, earlier.verdict)
         else:
@@ -87,7 +87,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             _record(registry, version, report, verdict_key)
             if verdict == "passed" and params.gate.promote:
                 why = f"passed the gate: {report.reasons[0]}"
-                registry.promote(version.number, previous=number, why=why)
+                registry.promote(version.number, previous=champion_number, why=why)
                 _conclude(report, version, "promoted")
         registry.record_decision_time()
     where: Path | str = project.GATE_TEXT
@@ -122,7 +122,7 @@ def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
     return run
 
 
-def _verdict_key(champion: int | None, params: Params, files: list[Facts]) -> str:
+def _verdict_key(champion_number: int | None, params: Params, files: list[Facts]) -> str:
     """A text that is equal as long as a verdict holds: this champion, and a hash of all else that it depends
     on."""
     depends_on = (
@@ -131,7 +131,7 @@ def _verdict_key(champion: int | None, params: Params, files: list[Facts]) -> st
         [facts["digest"] for facts in files],
     )
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{version_in_words(champion)} · {digest}"
+    return f"{version_in_words(champion_number)} · {digest}"
 
 
 class EarlierVerdict(NamedTuple):
@@ -142,10 +142,10 @@ class EarlierVerdict(NamedTuple):
 
 
 def _earlier_verdict(
-    version: Version, champion: int | None, verdict_key: str, params: Params
+    version: Version, champion_number: int | None, verdict_key: str, params: Params
 ) -> EarlierVerdict | None:
     """The verdict that still holds; None when the version has to be judged."""
-    if champion == version.number:
+    if champion_number == version.number:
         return EarlierVerdict("unchanged", "it is the champion already")
     if ROLLED_BACK in version.tags:
         reason = (

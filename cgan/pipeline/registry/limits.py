@@ -201,7 +201,7 @@ def _worst_class_check(evaluation: Evaluation, limit: float) -> Check:
     short = falls_short(right, total, limit)
     # There may be more classes than drawings: one without any is not the worst.
     accuracy = (right / total).nan_to_num(nan=2.0)
-    worst = int((accuracy - 2 * short.double()).argmin())
+    worst = int((accuracy - 2 * short.double()).argmin())  # those that fall short come first
     hits, drawings = int(right[worst]), int(total[worst])
     what = f"drawings of class {evaluation.names[worst]}, the worst, that show it"
     interval, passed = wilson_interval(hits, drawings), not bool(short.any())
@@ -224,7 +224,7 @@ def _class_copies_check(evaluation: Evaluation, limit: float) -> Check:
     copied, total = torch.tensor(counts).unbind(dim=1)
     over = clearly_short(total - copied, total, 1 - limit)
     share = (copied / total).nan_to_num(nan=-1.0)
-    worst = int((share + 2 * over.double()).argmax())
+    worst = int((share + 2 * over.double()).argmax())  # those clearly above the limit come first
     copies, compared = counts[worst]
     passed = not bool(over.any())
     found = (

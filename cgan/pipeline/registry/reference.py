@@ -31,13 +31,13 @@ CHAMPION_ADVICE = (
 @dataclass(frozen=True)
 class Reference:
     """`looks`: the moments of all images' looks; `features`: of the held-out images' features in the eyes of
-    `judge`, which named the label of `correct` int64 [classes] of them. `fingerprints` int64 [N]: of all
-    images with their labels."""
+    `judge`, which named the label of `correct` int64 [classes] of them. `labelled_image_digests` int64 [N]:
+    of all images with their labels."""
 
     looks: Moments
     features: Moments
     correct: Tensor
-    fingerprints: Tensor
+    labelled_image_digests: Tensor
     judge: Judge
 
     @classmethod
@@ -54,7 +54,7 @@ class Reference:
                     looks=_moments(tensors, "looks"),
                     features=_moments(tensors, "seen"),
                     correct=tensors["right"],
-                    fingerprints=tensors["fingerprints"],
+                    labelled_image_digests=tensors["fingerprints"],
                     judge=judge,
                 )
             except (CganError, KeyError) as error:  # its advice fits a file of the project only
@@ -79,7 +79,7 @@ def save_reference(
         **{f"looks.{key}": value for key, value in vars(looks).items()},
         **{f"seen.{key}": value for key, value in vars(features).items()},
         "right": evaluation_set.judge_accuracy.confusion.diagonal(),
-        "fingerprints": fingerprints(images, labels),
+        "fingerprints": labelled_image_digests(images, labels),
     }
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         save_tensors(Path(folder) / REFERENCE_FILE, "training_data", tensors, {})
@@ -87,7 +87,7 @@ def save_reference(
             registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
 
 
-def fingerprints(images: Tensor, labels: Tensor) -> Tensor:
+def labelled_image_digests(images: Tensor, labels: Tensor) -> Tensor:
     """A hash of each image with its label: int64 [N]. Equal images with equal labels have equal hashes."""
     pairs = zip(images.numpy(), labels.tolist(), strict=True)
     digests = (
