@@ -1,6 +1,6 @@
 """Conditional accuracy, of all classes and of the worst, and GAN-train accuracy: formulas, and their Scores.
 
-Shmelkov et al., arXiv:1807.09499. Accuracies are means over the classes.
+Shmelkov et al., arXiv:1807.09499, who call the first GAN-test. Accuracies are means over the classes.
 """
 
 import functools
@@ -83,7 +83,7 @@ def _accuracies(
     right: Tensor, labels: Tensor, weights: Tensor, classes: int
 ) -> dict[str, Estimate]:
     """The mean over the classes that have images, and the worst of them. `right` bool [N]; `weights`
-    [replicates, groups]: how often each group of consecutive rows is drawn."""
+    [replicates, groups]: how often each group of consecutive rows is picked."""
     groups = weights.shape[1]
     label_groups = labels.tensor_split(groups)
     right_groups = right.double().tensor_split(groups)

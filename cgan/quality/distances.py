@@ -23,7 +23,7 @@ from cgan.quality.estimates import (
 )
 from cgan.quality.evaluation_set import JACKKNIFE_PARTS, SOURCES, EvaluationSet, Source
 
-KERNEL_SUBSETS, MAX_KERNEL_SUBSET = 20, 1000  # of the kernel distance; images of each side
+MAX_KERNEL_IMAGES = 5000  # of each side, for the kernel distance: its time grows with their square
 MIN_DISTANCE_IMAGES = 50  # drawn and real images of a class, for a Fréchet distance of its own
 
 
@@ -47,14 +47,11 @@ def distances_of_training(evaluation_set: EvaluationSet) -> Estimates:
 def distance_estimates(
     evaluation_set: EvaluationSet, features: Tensor, source: Source
 ) -> Estimates:
-    """The distances of features from the hold-out. For the kernel distance, subsets are resampled."""
+    """The distances of features from the hold-out."""
     features = features[: evaluation_set.distance_images]
-    seed = evaluation_set.seed
-    by_subset = kernel_distances(evaluation_set.heldout.features, features, seed)
-    weights = bootstrap_weights(len(by_subset), torch.Generator().manual_seed(seed))
     return {
         "fid_judge": frechet_estimate(evaluation_set, features, source),
-        "kid_judge": Estimate.of(by_subset.mean().item(), weights @ by_subset / len(by_subset)),
+        "kid_judge": kernel_estimate(evaluation_set, features, source),
     }
 
 
@@ -67,6 +64,19 @@ def frechet_estimate(evaluation_set: EvaluationSet, features: Tensor, source: So
     return Estimate.of(distances[0].item(), distances[1:])
 
 
+def kernel_estimate(evaluation_set: EvaluationSet, features: Tensor, source: Source) -> Estimate:
+    """The kernel distance to the hold-out. Replicates have the variance of the jackknife, which leaves out
+    one of JACKKNIFE_PARTS of either side: an image that is picked twice would be compared with itself."""
+    real, drawn = (
+        side[:MAX_KERNEL_IMAGES] for side in (evaluation_set.shuffled_features, features)
+    )
+    without_real, without_drawn = kernel_distances(real, drawn)
+    weights = evaluation_set.part_weights
+    replicates = weights["heldout"] @ jackknife_deviations(without_real[1:])
+    replicates += weights[source] @ jackknife_deviations(without_drawn[1:])
+    return Estimate.of(without_real[0].item(), replicates)
+
+
 def distances_by_class(
     evaluation_set: EvaluationSet, features: Tensor, labels: Tensor, source: Source
 ) -> list[Estimate | None]:
@@ -74,7 +84,7 @@ def distances_by_class(
     where a class has less than MIN_DISTANCE_IMAGES images.
 
     Replicates have the variance of the jackknife, which leaves out one of JACKKNIFE_PARTS of either side: of
-    as few images as a class has, drawing with replacement raises a distance too much.
+    as few images as a class has, resampling with replacement raises a distance too much.
     """
     features = features[: evaluation_set.distance_images]
     labels = labels[: len(features)]
@@ -120,7 +130,7 @@ def excess_interval(
     drawn: Estimate | None, real: Estimate | None, variance: float
 ) -> Interval | None:
     """By how much the Fréchet distance of a class exceeds that of real images, as a fraction of these images'
-    variance, at 95 %: at 1 the drawings are as far off as one grey picture, whatever the features. None where
+    variance, at 95 %: at 1 the drawings are as far off as one point at the class's mean features. None where
     one of them is not known."""
     if not drawn or not real:
         return None
@@ -135,27 +145,46 @@ def variance_by_class(evaluation_set: EvaluationSet) -> list[float]:
     return [float(members.double().var(dim=0).sum()) for members in by_class]
 
 
-def kernel_distances(
-    real: Tensor, drawn: Tensor, seed: int = 0, subsets: int = KERNEL_SUBSETS
-) -> Tensor:
-    """Unbiased MMD² with the kernel (x·y/D + 1)³ of each subset of at most MAX_KERNEL_SUBSET:
-    float64 [subsets]. The metric is their mean. Around 0 for equal distributions whatever the counts; it can
-    lie below."""
-    size = min(MAX_KERNEL_SUBSET, len(real), len(drawn))
+def kernel_distances(real: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Unbiased MMD² with the kernel (x·y/D + 1)³, of features [N, D] and [M, D]: around 0 for equal
+    distributions whatever the counts; it can lie below.
+
+    Of all images (row 0), then without each of JACKKNIFE_PARTS of the real ones; and the same of the drawn
+    ones: float64 [1 + JACKKNIFE_PARTS] each.
+    """
     real, drawn = real.double(), drawn.double()
-    rng = torch.Generator().manual_seed(seed)
+    part_is_kept = torch.cat([torch.ones(1, JACKKNIFE_PARTS), 1 - torch.eye(JACKKNIFE_PARTS)])
+    part_is_kept = part_is_kept.double()
 
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
+    def kernel_sums(x: Tensor, y: Tensor) -> Tensor:
+        """Of each part of x with each of y: [JACKKNIFE_PARTS, JACKKNIFE_PARTS]."""
+        columns = [
+            ((part @ y.T / y.shape[1] + 1) ** 3).sum(dim=0)
+            for part in x.tensor_split(JACKKNIFE_PARTS)
+        ]
+        parts = torch.stack(columns).tensor_split(JACKKNIFE_PARTS, dim=1)
+        return torch.stack([part.sum(dim=1) for part in parts], dim=1)
 
-    estimates = []
-    for _ in range(subsets):
-        x = real[torch.randperm(len(real), generator=rng)[:size]]
-        y = drawn[torch.randperm(len(drawn), generator=rng)[:size]]
-        xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
-        within = xx.sum() - xx.trace() + yy.sum() - yy.trace()  # no image is compared with itself
-        estimates.append(within / (size * (size - 1)) - 2 * xy.mean())
-    return torch.stack(estimates)
+    def kept(x: Tensor) -> Tensor:
+        """How many images of x are kept."""
+        return part_is_kept @ torch.tensor(
+            [len(part) for part in x.tensor_split(JACKKNIFE_PARTS)], dtype=torch.float64
+        )
+
+    def within(x: Tensor) -> Tensor:
+        """The mean kernel of two images of x."""
+        of_itself = (x.square().sum(dim=1) / x.shape[1] + 1) ** 3
+        own = torch.stack([part.sum() for part in of_itself.tensor_split(JACKKNIFE_PARTS)])
+        sums = kernel_sums(x, x) - own.diag()
+        return (part_is_kept @ sums * part_is_kept).sum(dim=1) / (kept(x) * (kept(x) - 1))
+
+    within_real, within_drawn, between = within(real), within(drawn), kernel_sums(real, drawn)
+    between_real = (part_is_kept @ between).sum(dim=1) / (kept(real) * len(drawn))
+    between_drawn = (part_is_kept @ between.T).sum(dim=1) / (kept(drawn) * len(real))
+    return (
+        within_real + within_drawn[0] - 2 * between_real,
+        within_real[0] + within_drawn - 2 * between_drawn,
+    )
 
 
 @dataclass(frozen=True)

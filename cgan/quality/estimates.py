@@ -31,7 +31,7 @@ class Estimate:
 
     @classmethod
     def of(cls, value: float, replicates: Tensor) -> Estimate:
-        """The estimate whose replicates are shifted so that their mean is the value: a sample drawn with
+        """The estimate whose replicates are shifted so that their mean is the value: a sample with
         replacement holds some images twice, and that alone raises a Fréchet distance."""
         return cls(value, replicates - replicates.mean() + value)
 
@@ -91,14 +91,14 @@ def scores(draws: Sequence[Estimates], real: Estimates) -> dict[str, Score]:
 
 def jackknife_deviations(left_out: Tensor) -> Tensor:
     """How much each part adds to a value, from the values without each of the parts, float64 [N]: sums of N
-    of these, drawn with replacement, have the jackknife's variance (Efron & Stein, Annals of Statistics 9,
+    of these, picked with replacement, have the jackknife's variance (Efron & Stein, Annals of Statistics 9,
     1981: on average not too small)."""
     count = len(left_out)
     return (left_out.mean() - left_out) * math.sqrt((count - 1) / count)
 
 
 def bootstrap_weights(count: int, random: torch.Generator) -> Tensor:
-    """How often each of `count` images, groups or parts is drawn in each replicate: float64
+    """How often each of `count` images, groups or parts is picked in each replicate: float64
     [REPLICATES, count]."""
     picks = torch.randint(count, (REPLICATES, count), generator=random)
     weights = torch.zeros(REPLICATES, count, dtype=torch.float64)
@@ -106,8 +106,12 @@ def bootstrap_weights(count: int, random: torch.Generator) -> Tensor:
 
 
 def wilson_replicates(value: float, count: int) -> Tensor:
-    """Replicates as wide as Wilson's interval of a share of `count` images: for one of which all or none
-    count, where resampling finds no noise."""
+    """Replicates for a share of `count` images of which all or none count, where resampling finds no noise:
+    their interval reaches as far from the value, to either side, as Wilson's does.
+
+    They are evenly spaced, for want of images to resample: in the difference of two such shares, all of the
+    noise drops out.
+    """
     low, high = wilson_interval(round(value * count), count)
     spread = torch.linspace(-1, 1, REPLICATES, dtype=torch.float64)
     return (high - low) / 2 / spread.std() * spread

@@ -1,4 +1,4 @@
-"""The images that generators are measured with, and how all of these are resampled.
+"""What generators are measured with, and how images and drawings are resampled.
 
 Two generators are compared under equal conditions: the judge, the hold-out, the latents, the labels and the
 class mix. Sets are compared at the mix of the held-out images, for drawings, held-out and training images
@@ -35,7 +35,8 @@ SOURCES: tuple[Source, ...] = ("heldout", "drawn", "training")
 
 @dataclass(eq=False)
 class EvaluationSet:
-    """The judge, the real images and the classes to draw: one set for all generators that are compared.
+    """The judge, what it sees in real images, the classes to draw and the weights of the resampling: one set
+    for all generators that are compared. It holds no images.
 
     `heldout`, `heldout_labels`: the judge's prediction for the hold-out, and its labels. `training_features`
     [N, 128] and `training_labels` [N] of training images, in the hold-out's class mix. `drawn_labels`: the
@@ -45,7 +46,7 @@ class EvaluationSet:
     `distance_images` of them, or of the training images, with the hold-out; neighbours are looked for among
     the `block_size` real images of `heldout_block`. `judge_accuracy`: how often the judge names the label of
     a held-out image. `group_weights`, `part_weights` float64 [replicates, groups or parts]: how often each
-    one of a source is drawn in each replicate.
+    one of a source is picked in each replicate.
 
     Raises ValueError where there are too few images for NEIGHBOURS.
     """
@@ -83,7 +84,7 @@ class EvaluationSet:
         def weights(images: int) -> Tensor:
             return bootstrap_weights(min(MAX_GROUPS, images), random)
 
-        # The order of these draws is part of what a seed means.
+        # The order in which these are picked is part of what a seed means.
         heldout_weights, drawn_weights = weights(len(self.heldout_labels)), weights(count)
         self.all_drawn_weights = weights(len(self.drawn_labels))
         self.group_weights: dict[Source, Tensor] = {

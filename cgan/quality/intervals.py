@@ -1,7 +1,8 @@
 """How sure a metric is: 95 % intervals of an evaluation's numbers, and of differences between two.
 
-A share of N images has Wilson's interval. The Fréchet distance has that of bootstrap replicates, by which
-the gate decides too: it covers which latents were drawn and which real images were held out (`estimates`).
+A share of N drawings or images that are right, or copies, has Wilson's interval. Distances, precision,
+recall, density and coverage have that of replicates, by which the gate decides too: it covers which latents
+were drawn and which real images were held out (`estimates`).
 No interval covers what another seed of the training would give, nor the judge's errors.
 """
 

@@ -1,4 +1,4 @@
-"""The judge's memorisation bias: how much nearer training images come to held-out ones than unseen images do.
+"""The judge's memorisation bias: how differently training and unseen images score beside held-out ones.
 
 The score of real images is what those get that the judge has not seen. None are left for that, so training
 images take the drawings' place, and the bias is taken off: how they differ from held-out images, when both
@@ -97,9 +97,10 @@ def _excess(real: Tensor, training: Tensor, heldout: Tensor) -> dict[str, float]
     def metrics(features: Tensor) -> dict[str, float]:
         most = MAX_BLOCK_IMAGES // 2
         by_image = neighbour_values(real[:most], features[:most])
+        kernel, _ = kernel_distances(real[:MAX_BLOCK_IMAGES], features[:MAX_BLOCK_IMAGES])
         return {
             "fid_judge": frechet_distance(real, features),
-            "kid_judge": kernel_distances(real, features, subsets=1).item(),
+            "kid_judge": kernel[0].item(),
             **{key: values.mean().item() for key, values in by_image.items()},
         }
 

@@ -47,7 +47,7 @@ def neighbour_estimates(
     images.
 
     Replicates have the variance of the jackknife, which leaves out one of JACKKNIFE_PARTS of either side (of
-    the drawings, of one block): an image that is drawn twice would be its own neighbour.
+    the drawings, of one block): an image that is picked twice would be its own neighbour.
     """
     real, count = evaluation_set.heldout_block, evaluation_set.block_size
     blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]

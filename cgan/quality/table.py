@@ -3,9 +3,10 @@ MLflow, the table of the classes."""
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
-from cgan.evaluation import METRICS, Evaluation, Score
+from cgan.evaluation import METRICS, Evaluation, Interval, Score
 from cgan.text import percent
 
 # Of real images' accuracy, from end to end: above, the line gives the interval.
@@ -69,7 +70,7 @@ def _beside_real(evaluation: Evaluation, key: str) -> tuple[float, float] | None
 @dataclass(frozen=True, order=True)
 class Weakness:
     """An accuracy or diversity in which a class is clearly behind real images. `fraction`: of that of real
-    images, at the near ends of the intervals of both."""
+    images, at the near ends of the intervals of both, which are at 95 % for all classes together."""
 
     fraction: float
     label: int
@@ -78,20 +79,34 @@ class Weakness:
 
 def weaknesses(evaluation: Evaluation) -> list[Weakness]:
     """For each class that is clearly behind real images, in accuracy or diversity, the one of them in which
-    it is further behind; the weakest class first."""
-    found = []
+    it is further behind; the weakest class first. Of equally good classes, however many, one is named in at
+    most one evaluation of twenty."""
+    found, count = [], len(evaluation.classes)
     for label, row in enumerate(evaluation.classes):
-        interval, real_interval = row.accuracy_interval, row.real_accuracy_interval
         of_class = []
-        if interval and real_interval and real_interval[0]:
-            value, real = (percent(number or 0.0) for number in (row.accuracy, row.real_accuracy))
-            words = f"{value} right, its {row.heldout:,} held-out images {real}"
-            of_class.append(Weakness(interval[1] / real_interval[0], label, words))
+        if row.accuracy_interval and row.real_accuracy_interval:
+            value, real = row.accuracy or 0.0, row.real_accuracy or 0.0
+            _, high = _for_comparisons(value, row.accuracy_interval, count)
+            real_low, _ = _for_comparisons(real, row.real_accuracy_interval, count)
+            words = f"{percent(value)} right, its {row.heldout:,} held-out images {percent(real)}"
+            if real_low > 0:
+                of_class.append(Weakness(high / real_low, label, words))
         if row.diversity_interval:
-            words = f"{percent(row.diversity or 0.0, 0)} as diverse as real images"
-            of_class.append(Weakness(row.diversity_interval[1], label, words))
+            diversity = row.diversity or 0.0
+            _, high = _for_comparisons(diversity, row.diversity_interval, count)
+            words = f"{percent(diversity, 0)} as diverse as real images"
+            of_class.append(Weakness(high, label, words))
         found += sorted(of_class)[:1]
     return sorted(weakness for weakness in found if weakness.fraction < 1)
+
+
+def _for_comparisons(value: float, interval: Interval, comparisons: int) -> Interval:
+    """An interval at 95 %, made wide enough to be at 95 % for so many `comparisons` together (Bonferroni):
+    each end is as much further from the value as the normal distribution's."""
+    normal = NormalDist()  # `intervals.critical_t` takes scipy, and the service has none
+    further = normal.inv_cdf(1 - 0.025 / comparisons) / normal.inv_cdf(0.975)
+    low, high = interval
+    return value - further * (value - low), value + further * (high - value)
 
 
 def weakest_class(evaluation: Evaluation) -> str:

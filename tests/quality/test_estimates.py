@@ -12,9 +12,10 @@ from cgan.quality.distances import (
     distances_by_class,
     distances_of_training,
     frechet_estimate,
+    kernel_estimate,
     training_distances_by_class,
 )
-from cgan.quality.estimates import REPLICATES, Estimate
+from cgan.quality.estimates import REPLICATES, Estimate, wilson_replicates
 from cgan.quality.evaluation_set import EvaluationSet
 from cgan.quality.judge import Judge, Prediction
 from cgan.quality.memorisation import deviation_of_mean, memorisation_bias, unbiased
@@ -193,6 +194,24 @@ def test_of_generators_that_differ_by_a_real_step_nine_in_ten_are_found() -> Non
     assert worse >= 27 and better == 0
 
 
+@pytest.mark.parametrize(("mean", "most"), [(0.0, 2.2), (0.5, 1.3)])
+def test_the_kernel_distance_says_how_far_other_images_would_move_it(
+    mean: float, most: float
+) -> None:
+    """As far as 60 other sets of images do; where nothing differs, the jackknife says up to twice as much."""
+    found = []
+    for seed in range(60):
+        real, trained = points(90, 3 * seed), points(240, 3 * seed + 1)
+        evaluation_set = evaluation_set_of(real, trained, torch.arange(240) % 3)
+        drawn = points(240, 3 * seed + 2, mean=mean)
+        found.append(kernel_estimate(evaluation_set, drawn, "drawn"))
+    values = torch.tensor([each.value for each in found])
+    estimated = torch.tensor([float(each.replicates.std()) for each in found]).mean()
+    assert 0.8 < estimated / values.std() < most
+    truth = values.mean().item()
+    assert sum(low <= truth <= high for low, high in (each.interval for each in found)) >= 53
+
+
 @pytest.mark.parametrize("count", [40, 100])
 def test_precision_recall_density_and_coverage_say_how_far_other_images_would_move_them(
     count: int,
@@ -217,6 +236,13 @@ def test_a_share_of_twelve_images_that_is_one_is_not_known_exactly() -> None:
     drawn = 0.1 * torch.cat([real, real])
     precision = neighbour_estimates(evaluation_set, drawn, "drawn")["precision"]
     assert precision.value == 1 and precision.interval[0] == pytest.approx(0.757, abs=0.01)
+
+
+def test_where_all_or_none_count_the_interval_ends_where_wilsons_does() -> None:
+    """Newcombe 1998, table I, method 3: 0 of 20."""
+    for value, interval in ((0.0, (-0.1611, 0.1611)), (1.0, (0.8389, 1.1611))):
+        found = Estimate.of(value, wilson_replicates(value, 20)).interval
+        assert found == pytest.approx(interval, abs=1e-4)
 
 
 def test_the_distance_of_a_class_comes_with_the_noise_of_other_images() -> None:

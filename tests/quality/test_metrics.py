@@ -20,7 +20,7 @@ import cgan
 from cgan import project
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
-from cgan.evaluation import METRICS, Evaluation
+from cgan.evaluation import METRICS, ClassScores, Evaluation
 from cgan.images import Images, load_images, save_images
 from cgan.model.hardware import choose_hardware
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
@@ -40,6 +40,7 @@ from cgan.quality.distances import (
 )
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluation import evaluate
+from cgan.quality.evaluation_set import JACKKNIFE_PARTS
 from cgan.quality.intervals import difference_interval
 from cgan.quality.judge import Judge, accuracy, predict, save_judge, train_judge
 from cgan.quality.likeness import find_replicas
@@ -130,9 +131,8 @@ def points(count: int, dimension: int, seed: int, mean: float = 0.0) -> Tensor:
     return torch.randn(count, dimension, generator=torch.Generator().manual_seed(seed)) + mean
 
 
-def test_both_distances_are_those_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fréchet's, and the kernel's with its 20 subsets, here of at most 100, of the same random numbers."""
-    monkeypatch.setattr(distances, "MAX_KERNEL_SUBSET", 100)
+def test_both_distances_are_those_of_torchmetrics() -> None:
+    """Fréchet's, and the kernel's of all images, of which torchmetrics wants as many on either side."""
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -140,18 +140,35 @@ def test_both_distances_are_those_of_torchmetrics(monkeypatch: pytest.MonkeyPatc
         features = torch.nn.Identity()
         features.num_features = dimension  # type: ignore[assignment]
         sets = points(counts[0], dimension, seed=0), points(counts[1], dimension, 1, mean=0.5)
+        size = min(counts)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*save all extracted features")
-            kernel = KernelInceptionDistance(features, subsets=20, subset_size=min(100, *counts))
+            kernel = KernelInceptionDistance(features, subsets=1, subset_size=size)
         frechet = FrechetInceptionDistance(features)
-        for metric in (frechet, kernel):
-            metric.update(sets[0].double(), real=True)
-            metric.update(sets[1].double(), real=False)
+        for metric, most in ((frechet, None), (kernel, size)):
+            metric.update(sets[0][:most].double(), real=True)
+            metric.update(sets[1][:most].double(), real=False)
         assert frechet_distance(*sets) == pytest.approx(float(frechet.compute()), rel=1e-10)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            expected = float(kernel.compute()[0])
-        assert kernel_distances(*sets).mean().item() == pytest.approx(expected, rel=1e-10)
+        expected = pytest.approx(float(kernel.compute()[0]), rel=1e-10)
+        for found in kernel_distances(sets[0][:size], sets[1][:size]):
+            assert found[0].item() == expected
+
+
+def test_a_kernel_distance_without_a_part_is_that_of_the_other_images() -> None:
+    real, drawn = points(33, 4, seed=0), points(57, 4, 1, mean=0.5)
+    without_real, without_drawn = kernel_distances(real, drawn)
+    assert without_real[0] == pytest.approx(without_drawn[0])
+    parts = zip(
+        real.tensor_split(JACKKNIFE_PARTS), drawn.tensor_split(JACKKNIFE_PARTS), strict=True
+    )
+    for number, (of_real, of_drawn) in enumerate(parts, start=1):
+        other_real, other_drawn = (
+            torch.stack([row for row in side if not (row == part).all(dim=1).any()])
+            for side, part in ((real, of_real), (drawn, of_drawn))
+        )
+        assert len(other_real) == 33 - len(of_real) and len(other_drawn) == 57 - len(of_drawn)
+        assert without_real[number] == pytest.approx(kernel_distances(other_real, drawn)[0][0])
+        assert without_drawn[number] == pytest.approx(kernel_distances(real, other_drawn)[1][0])
 
 
 def means(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
@@ -416,7 +433,7 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
         drawings = first.features[:count][asked[:count] == label]
         of_class = real.features[heldout.tensors.labels == label]
         assert rows[label].distance == pytest.approx(frechet_distance(of_class, drawings))
-    kernel = [kernel_distances(real.features, v.features[:count], 1) for v in (first, second)]
+    kernel = [kernel_distances(real.features, v.features[:count])[0][0] for v in (first, second)]
     assert metrics["kid_judge"].value == pytest.approx(torch.stack(kernel).mean().item())
     equal = min(count, len(heldout))
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(PARAMS.seed))
@@ -488,21 +505,59 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     assert table[5][:5] == ["accuracy of the worst class", "40.0 %", "", "", "higher"]
     report["class_names"] = ["<b>", "no"]
     assert class_table(of_json(report))[1] == ["<b>", 0.93, 1.0, 7, 0.72, 12.0, 2.0]
-    # At the near ends of the intervals: .74 of the diversity; of the accuracy .70 of .79 or more.
-    assert weakest_of(report) == (0, 0.74)
+    # At the near ends of the intervals, of two classes 2.2414 / 1.96 as far from the value: .743 of the
+    # diversity; of the accuracy .713 of .774 or more.
+    further = 2.241403 / 1.959964
+    assert weakest_of(report) == (0, pytest.approx(0.72 + 0.02 * further))
     assert weakest_class(of_json(report)).startswith("<b> (72 % ")
     report["diversity"]["interval_by_class"][0] = [0.54, 0.9]
-    assert weakest_of(report) == (1, 0.8), "less certain, class 0 may have as much"
+    assert weakest_of(report) == (1, pytest.approx(0.7 + 0.1 * further)), (
+        "less certain, class 0 may have as much"
+    )
     report["diversity"]["interval_by_class"] = [None, None]
-    assert weakest_of(report) == (1, pytest.approx(0.7 / 0.79))
+    of_drawings, of_real = 0.61 + 0.09 * further, 0.9 - 0.11 * further
+    assert weakest_of(report) == (1, pytest.approx(of_drawings / of_real))
     report["conditional_accuracy"] |= {
         "by_class": [0.5, 0.9],
-        "interval_by_class": [[0.4, 0.6], None],
+        "interval_by_class": [[0.45, 0.55], None],
     }
-    assert weakest_of(report) == (0, pytest.approx(0.6 / 0.65))
+    of_drawings, of_real = 0.5 + 0.05 * further, 1 - 0.35 * further
+    assert weakest_of(report) == (0, pytest.approx(of_drawings / of_real))
     report["conditional_accuracy"]["interval_by_class"] = [[0.6, 0.7], [0.84, 0.95]]
     assert weaknesses(of_json(report)) == [], "seven real images, all right: 65 % or more"
     assert weakest_class(of_json(report)) == ""
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_of_equal_classes_one_is_called_the_weakest_once_in_twenty_and_a_weak_one_is(
+    classes: int,
+) -> None:
+    """The drawings of a class are as often right, and as diverse, as real images."""
+    random = np.random.default_rng(3)
+
+    def evaluation(weak: float = 0.0) -> Evaluation:
+        right = random.binomial(1000, 0.95, classes)
+        right[1] -= int(1000 * weak)
+        of_real, diversity = random.binomial(40, 0.95, classes), random.normal(1, 0.03, classes)
+        return Evaluation(
+            metrics={},
+            classes=[
+                ClassScores(
+                    heldout=40,
+                    accuracy=drawn / 1000,
+                    accuracy_interval=wilson_interval(drawn, 1000),
+                    real_accuracy=real / 40,
+                    real_accuracy_interval=wilson_interval(real, 40),
+                    diversity=diverse,
+                    diversity_interval=(diverse - 0.06, diverse + 0.06),
+                )
+                for drawn, real, diverse in zip(right, of_real, diversity, strict=True)
+            ],
+        )
+
+    named = [bool(weaknesses(evaluation())) for _ in range(200)]
+    assert 0 < sum(named) <= 15, "at 95 % for each class: 40 of ten, 180 of a hundred"
+    assert all(weaknesses(evaluation(weak=0.4))[0].label == 1 for _ in range(20))
 
 
 def weakest_of(report: dict[str, Any]) -> tuple[int, float]:
