@@ -1,9 +1,9 @@
 """How far the images of each class lie from other images of it, in numbers that have names.
 
 Each image becomes a row: brightness, contrast, where its light is and how far it spreads, its edges, and the
-image itself made small. Of each class the means and variances of these are compared with those of other
-images (Cohen's d, Statistical Power Analysis, 1988), less what chance explains: the optimistic end of an
-interval that is at 95 % for all columns of all classes together (Bonferroni).
+image itself made small. Of each class the means of these are compared with those of other images, in
+standard deviations (Cohen's d, Statistical Power Analysis, 1988), less what chance explains: the optimistic
+end of an interval that is at 95 % for all columns of all classes together (Bonferroni).
 """
 
 from __future__ import annotations
@@ -110,14 +110,21 @@ def largest_shifts(
 
 def _certain_differences(moments: Moments, others: Moments, floor: Tensor) -> Tensor:
     """By how many standard deviations the means differ at least, at the end of the interval nearer to 0:
-    [classes, columns], 0 where it may be chance. `floor` [columns]: no standard deviation counts as less."""
+    [classes, columns], 0 where it may be chance. `floor` [columns]: no standard deviation counts as less.
+
+    The variance of Cohen's d is 1/n + 1/m + d²/(2(n + m)): the second part is that of the standard
+    deviation. By the transformation that makes it 1, the interval is not symmetric, and a large difference of
+    few images stays one (Hedges & Olkin, Statistical Methods for Meta-Analysis, 1985, chapter 5).
+    """
     n, m = moments.counts[:, None], others.counts[:, None]
     freedom = (n + m - 2).clamp(min=1)
     pooled = (n * moments.variances + m * others.variances) / freedom
     cohens_d = (moments.means - others.means).abs() / pooled.sqrt().maximum(floor)
     t = [critical_t(each, comparisons=cohens_d.numel()) for each in freedom[:, 0].tolist()]
-    half_width = torch.tensor(t, dtype=torch.float64)[:, None] * (1 / n + 1 / m).sqrt()
-    certain = (cohens_d - half_width).clamp(min=0)
+    rate = 2 * (n + m)
+    scale = (rate * (1 / n + 1 / m)).sqrt()
+    half_width = torch.tensor(t, dtype=torch.float64)[:, None] / rate.sqrt()
+    certain = scale * ((cohens_d / scale).asinh() - half_width).clamp(min=0).sinh()
     return certain.where(torch.minimum(n, m) >= MIN_CLASS_IMAGES, 0.0)
 
 

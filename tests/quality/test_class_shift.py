@@ -96,6 +96,22 @@ def test_a_mean_is_off_by_its_standard_deviations_less_what_chance_explains() ->
     rows = (rows / rows.std()).repeat_interleave(2, dim=0)
     moved = rows + 3.0 * labels[:, None]
     known, found = (Moments.of(each.split(7000), labels, 2) for each in (rows, moved))
-    # 2 columns: Student's t is 2.24 normal deviations, and a difference of two means has 1/100 of one.
+    # 2 columns: Student's t is 2.24 normal deviations. A difference of two means has 1/100 of one, and 3
+    # of them √(1/100² + 3² / 80,000).
     shifts = [each.deviations for each in largest_shifts(found, known)]
-    assert shifts == [0, pytest.approx(3 - 0.0224, abs=0.001)]
+    assert shifts == [0, pytest.approx(3 - 2.24 * 0.01458, abs=0.001)]
+
+
+@pytest.mark.parametrize("count", [10, 40])
+def test_a_shift_is_said_to_be_larger_than_it_is_in_few_cases_however_large(count: int) -> None:
+    """2,000 times 3 standard deviations: the noise of the standard deviation counts, too. Without it one in
+    eight was larger."""
+    random = torch.Generator().manual_seed(0)
+    label, larger, certain = torch.zeros(count, dtype=torch.int64), 0, 0.0
+    for _ in range(2000):
+        known, moved = torch.randn(2, count, 1, generator=random, dtype=torch.float64)
+        of_known, of_moved = (Moments.of([rows], label, 1) for rows in (known, moved + 3))
+        (shift,) = largest_shifts(of_moved, of_known)
+        larger += shift.deviations > 3
+        certain += shift.deviations / 2000
+    assert larger <= 100 and certain > 1.7
