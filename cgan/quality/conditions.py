@@ -105,7 +105,7 @@ class Conditions:
 
     @functools.cached_property
     def detector(self) -> Detector:
-        return Detector(self.evaluation_set, self.in_drawings_place, self.held_out)
+        return Detector(self.evaluation_set, self.in_drawings_place, self.train, self.held_out)
 
     def context(self, generator_digest: str) -> dict[str, Any]:
         """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be

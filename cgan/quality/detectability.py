@@ -1,6 +1,6 @@
 """How well a small classifier tells drawings from held-out images: the formula, and its Score.
 
-A classifier two-sample test (Lopez-Paz & Oquab, arXiv:1610.06545), as SDMetrics' detection: its AUC is how
+A classifier two-sample test (Lopez-Paz & Oquab, arXiv:1610.06545), as in SDMetrics, but the AUC itself: how
 often, of a drawing and a real image, it gives the drawing the higher score. 0.5 is a guess.
 
 The features have to be fair: the judge's would tell training images from held-out ones, for it knows the
@@ -88,12 +88,18 @@ class Filters:
 class Detector:
     """What drawings are told from: held-out images, at most `EvaluationSet.block_size`.
 
-    `training`: pixels uint8 [N, C, H, W] of the training images that take the drawings' place, in the order
-    of `evaluation_set.training_labels`. Equally many of each class are on either side, and in a fold;
-    held-out images of a group are in one fold.
+    `in_drawings_place`: pixels uint8 [N, C, H, W] of training images, in the order of
+    `evaluation_set.training_labels`. `train`: the images of the filters, whatever the number of drawings.
+    Equally many of each class are on either side, and in a fold; held-out images of a group are in one fold.
     """
 
-    def __init__(self, evaluation_set: EvaluationSet, training: Tensor, held_out: Images) -> None:
+    def __init__(
+        self,
+        evaluation_set: EvaluationSet,
+        in_drawings_place: Tensor,
+        train: Images,
+        held_out: Images,
+    ) -> None:
         self.evaluation_set, labels = evaluation_set, evaluation_set.shuffled_labels
         drawn_labels = evaluation_set.drawn_labels[evaluation_set.rows_in_mix]
         block = rows_in_class_mix(labels, evaluation_set.heldout_counts)
@@ -115,9 +121,9 @@ class Detector:
         self.is_possible = len(rows) >= MIN_IMAGES and self.unit_count >= FOLDS
         self.real: Estimate | None = None
         if self.is_possible:
-            self.filters = Filters.of(training, evaluation_set.seed)
+            self.filters = Filters.of(train.tensors.pixels, evaluation_set.seed)
             self.heldout = self.filters.features(held_out.tensors.pixels[rows])
-            self.real = self._estimate(training[training_rows], "training")
+            self.real = self._estimate(in_drawings_place[training_rows], "training")
 
     def score(self, draws: Sequence[Tensor]) -> dict[str, Score]:
         """Of several sets of drawings, uint8 [N, C, H, W] each, of `drawn_labels`; empty where too few images

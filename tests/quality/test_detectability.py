@@ -23,13 +23,15 @@ class Repeater:
     classes, seconds_per_drawing = 3, 0.0
 
 
-def conditions(channels: int = 1, groups: bool = True, few: bool = False) -> Conditions:
+def conditions(
+    channels: int = 1, groups: bool = True, few: bool = False, samples: int = 400
+) -> Conditions:
     """Of 56 × 9 images of three unequal, named classes, 8 × 12 pixels; a quarter is held out."""
     images = uneven(1 if few else 9, channels=channels)
     images = images if groups else replace(images, groups=None)
     train, held_out = images.split(0.25, seed=3)
     judge = Judge(3, channels, 2).eval()
-    params = EvaluateParams(samples=400, seed=5)
+    params = EvaluateParams(samples=samples, seed=5)
     return Conditions.of(judge, train, held_out, params, [Repeater()])  # type: ignore[list-item]
 
 
@@ -111,6 +113,20 @@ def test_several_sets_are_their_mean() -> None:
     assert both.value == of.detector.score([bright, real])[KEY].value
 
 
+def test_the_value_is_the_same_whatever_the_number_of_drawings() -> None:
+    """Runs with other numbers of drawings are compared by it."""
+    fewer, more = conditions(samples=300), conditions(samples=600)
+    sizes = [each.context("")["distance_images"] for each in (fewer, more)]
+    assert sizes[0] < sizes[1]
+    assert fewer.evaluation_set.block_size == more.evaluation_set.block_size
+    assert torch.equal(fewer.detector.filters.weights, more.detector.filters.weights)
+    real = [each.detector.real for each in (fewer, more)]
+    assert real[0] and real[1] and real[0].value == real[1].value
+    drawn = noisy(other_real_images(more).float()).clamp(0, 255).to(torch.uint8)
+    values = [found(each, drawn[: len(each.drawn_labels)])[0] for each in (fewer, more)]
+    assert values[0] == values[1]
+
+
 def test_both_sides_have_the_same_classes_and_groups_stay_together() -> None:
     of = conditions()
     detector = of.detector
@@ -122,7 +138,7 @@ def test_both_sides_have_the_same_classes_and_groups_stay_together() -> None:
     assert detector.unit_count < len(chosen) and len(detector.folds.unique()) == FOLDS
     # The held-out images are in that order, too.
     rows = of.held_out.tensors.labels.argsort(stable=True)
-    every = Filters.of(of.in_drawings_place, of.params.seed).features(of.held_out.tensors.pixels)
+    every = Filters.of(of.train.tensors.pixels, of.params.seed).features(of.held_out.tensors.pixels)
     assert torch.allclose(every[rows].sum(dim=0), detector.heldout.sum(dim=0))
     alone = conditions(groups=False).detector
     assert alone.unit_count == len(alone.folds)
@@ -189,4 +205,4 @@ def test_images_without_contrast_and_large_ones_are_no_error() -> None:
 def test_a_detector_needs_five_groups() -> None:
     of = conditions()
     one = replace(of.held_out, groups=np.arange(len(of.held_out)) % 4)
-    assert not Detector(of.evaluation_set, of.in_drawings_place, one).is_possible
+    assert not Detector(of.evaluation_set, of.in_drawings_place, of.train, one).is_possible
