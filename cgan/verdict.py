@@ -38,7 +38,7 @@ class Check:
         low, high = self.interval or (self.value, self.value)
         decisive = self._in_digits(high if self.at_most else low)
         found = f"between {self._interval(' and ')} (95 %)" if self.interval else decisive
-        outcome = "and it is kept"
+        outcome = "and it is met"
         if not self.passed:
             outcome = f"and {decisive} is {'above' if self.at_most else 'below'} it"
         return f"{self.what}: {found}; the limit is {self._in_digits(self.limit or 0.0)}, {outcome}"
