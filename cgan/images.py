@@ -208,7 +208,8 @@ class Images:
         return replace(self, **changes)
 
     def place(self, row: int) -> str:
-        """Where to find an image: its file, its row in the CSV, or its index; for messages."""
+        """Where to find an image, in words for messages: its file; its row here and its line in the CSV; or,
+        where images were given as arrays, its index in them."""
         if self.files:
             return self.files[row]
         line = int(self.lines[row])

@@ -39,16 +39,16 @@ MAX_PAIRED = 20_000
 
 
 def split_images(
-    images: Images, fraction: float, seed: int, group: str | None = None
+    images: Images, fraction: float, seed: int, group_by: str | None = None
 ) -> tuple[Images, Images, Images]:
     """Images to train on, those held out, and those to test on: the source's own split, or the `fraction`
-    that `stratified_split` holds out by `seed`. With `group`, images get the groups of `with_groups` first.
-    `notes` of those held out are what a reader should know.
+    that `stratified_split` holds out by `seed`. With `group_by`, images get the groups of `with_groups`
+    first. `notes` of those held out are what a reader should know.
 
-    Raises DataError where a class cannot be held out, or `group` does not fit the images.
+    Raises DataError where a class cannot be held out, or `group_by` does not fit the images.
     """
-    if group:
-        images = with_groups(images, group)
+    if group_by:
+        images = with_groups(images, group_by)
     if not 0 < fraction < 1:
         raise DataError(f"expected a fraction above 0 and below 1 to hold out, found {fraction}.")
     notes = [*images.notes]
@@ -87,7 +87,7 @@ def split_images(
             f"{len(held_out)} images are held out, expected at least {MIN_HELD_OUT}: from fewer no metric "
             f"can be had. Add images, or {more}."
         )
-    if group != "auto":  # `auto` keeps near copies on one side already
+    if group_by != "auto":  # `auto` keeps near copies on one side already
         notes += _near_copies_notes(images, train, held_out)
     # So that a part can be divided again, and is of one form wherever it comes from.
     plain = replace(images, notes=(), splits=None, sizes=None)
@@ -108,19 +108,19 @@ def _without_leaks(
     ]
 
 
-def with_groups(images: Images, by: str) -> Images:
+def with_groups(images: Images, group_by: str) -> Images:
     """The images, each with a group, and in `notes` how many there are.
 
-    `by` is `auto`, for groups of near copies, or a regular expression: files in which it matches the same
-    text are a group. If it has brackets, the text in the first ones counts.
+    `group_by` is `auto`, for groups of near copies, or a regular expression: files in which it matches the
+    same text are a group. If it has brackets, the text in the first ones counts.
 
-    Raises DataError where `by` does not fit the images.
+    Raises DataError where `group_by` does not fit the images.
     """
     notes = [*images.notes]
-    if by == "auto":
+    if group_by == "auto":
         groups = _near_copy_groups(images)
     else:
-        groups, without = _groups_by_name(images.files, by)
+        groups, without = _groups_by_name(images.files, group_by)
         if without:
             notes.append(
                 f"Without a group: {len(without):,} ({listed(without)}). {setting('preprocess.group')} is "
@@ -129,7 +129,7 @@ def with_groups(images: Images, by: str) -> Images:
     sizes = np.unique(groups, return_counts=True)[1]
     notes.append(
         f"Groups: {len(sizes):,} of {len(images):,} images, the largest of {sizes.max():,} "
-        f"({setting('preprocess.group', by)})."
+        f"({setting('preprocess.group', group_by)})."
     )
     return replace(images, groups=groups, notes=tuple(notes))
 
@@ -197,7 +197,7 @@ def _near_copies_notes(images: Images, train: IntArray, held_out: IntArray) -> l
 
 
 def stratified_split(
-    images: NDArray[np.uint8],
+    pixels: NDArray[np.uint8],
     labels: IntArray,
     holdout_fraction: float,
     seed: int,
@@ -210,10 +210,10 @@ def stratified_split(
     least one. Units stay whole, also when the labels in them differ. The rarest class chooses first, for it
     has fewest to choose from.
     """
-    units = unit_indices(images, groups)
-    order = np.random.default_rng(seed).random(len(labels))
+    units = unit_indices(pixels, groups)
+    random_keys = np.random.default_rng(seed).random(len(labels))
     choose = _choose_images if groups is None else _choose_groups
-    is_held = np.isin(units, choose(units, labels, order, holdout_fraction))
+    is_held = np.isin(units, choose(units, labels, random_keys, holdout_fraction))
     for label in np.unique(labels):
         is_divided = len(np.unique(is_held[labels == label])) == 2
         if is_divided:
@@ -231,19 +231,19 @@ def stratified_split(
 
 
 def _choose_images(
-    units: IntArray, labels: IntArray, order: NDArray[np.float64], fraction: float
+    units: IntArray, labels: IntArray, random_keys: NDArray[np.float64], fraction: float
 ) -> IntArray:
     """The units to hold out where each is an image and its few copies, by their indices: for each class, the
-    rarest first, those with the lowest `order`."""
+    rarest first, those with the lowest `random_keys`."""
     sizes, held = np.bincount(units, minlength=len(labels)), list[int]()
     classes_by_count = np.argsort(np.bincount(labels), kind="stable")
-    rarity = np.argsort(classes_by_count)  # of each class: 0 for the rarest
+    rarity_rank = np.argsort(classes_by_count)  # of each class: 0 for the rarest
     # A unit belongs to its rarest class. An index that is no unit belongs to none.
-    unit_rarity = np.full(len(labels), len(classes_by_count))
-    np.minimum.at(unit_rarity, units, rarity[labels])
-    for class_rarity in range(len(classes_by_count)):
-        candidates = np.flatnonzero(unit_rarity == class_rarity)
-        candidates = candidates[np.argsort(order[candidates], kind="stable")]
+    unit_rank = np.full(len(labels), len(classes_by_count))
+    np.minimum.at(unit_rank, units, rarity_rank[labels])
+    for rank in range(len(classes_by_count)):
+        candidates = np.flatnonzero(unit_rank == rank)
+        candidates = candidates[np.argsort(random_keys[candidates], kind="stable")]
         quota = max(1, round(int(sizes[candidates].sum()) * fraction))
         within_quota = np.searchsorted(np.cumsum(sizes[candidates]), quota, side="right")
         count = min(max(1, int(within_quota)), len(candidates) - 1)  # one stays to train on
@@ -253,42 +253,41 @@ def _choose_images(
 
 @dataclass(frozen=True)
 class _Unit:
-    """A unit in which several classes can be: its index, its classes, and how many images it has of each."""
+    """A unit in which several classes can be: its index, the labels in it, and how many images have each."""
 
     index: int
-    classes: IntArray
+    labels: IntArray
     counts: IntArray
 
 
 def _choose_groups(
-    units: IntArray, labels: IntArray, order: NDArray[np.float64], fraction: float
+    units: IntArray, labels: IntArray, random_keys: NDArray[np.float64], fraction: float
 ) -> IntArray:
     """The units to hold out where they can be large and of several classes, by their indices.
 
-    Class by class, the rarest first, units are taken by `order` while none of their classes exceeds its
-    quota. If a class is still short of its quota, one more unit is taken that brings classes nearer to
-    theirs; or, if nothing of the class is held out yet, the one that takes them least far away.
+    Class by class, the rarest first, units are taken in the order of `random_keys` while none of their
+    classes exceeds its quota. If a class is still short of its quota, one more unit is taken that brings
+    classes nearer to theirs; or, if nothing of the class is held out yet, the one that takes them least far
+    away.
     """
     class_counts = np.bincount(labels)
     quotas = np.clip(np.round(class_counts * fraction), 1, class_counts - 1).astype(np.int64)
-    room, held = (
-        quotas.copy(),
-        set[int](),
-    )  # what is left of the quotas; the indices of units held out
+    room = quotas.copy()  # what is left of the quotas
+    held = set[int]()  # the indices of units held out
 
     def has_room(unit: _Unit) -> bool:
-        return bool((unit.counts <= room[unit.classes]).all())
+        return bool((unit.counts <= room[unit.labels]).all())
 
     def distance_change(unit: _Unit) -> int:
         """How much further from their quotas its classes are if it is held out, in images."""
-        before, after = room[unit.classes], room[unit.classes] - unit.counts
+        before, after = room[unit.labels], room[unit.labels] - unit.counts
         return int((np.abs(after) - np.abs(before)).sum())
 
     def hold(unit: _Unit) -> None:
         held.add(unit.index)
-        room[unit.classes] -= unit.counts
+        room[unit.labels] -= unit.counts
 
-    units_by_class = _units_by_class(units, labels, order)
+    units_by_class = _units_by_class(units, labels, random_keys)
     for label in np.argsort(class_counts, kind="stable"):
         for unit in units_by_class[label]:
             if unit.index not in held and room[label] > 0 and has_room(unit):
@@ -303,22 +302,22 @@ def _choose_groups(
 
 
 def _units_by_class(
-    units: IntArray, labels: IntArray, order: NDArray[np.float64]
+    units: IntArray, labels: IntArray, random_keys: NDArray[np.float64]
 ) -> list[list[_Unit]]:
-    """For each class the units that have images of it, by `order`."""
+    """For each class the units that have images of it, in the order of `random_keys`."""
     by_class: list[list[_Unit]] = [[] for _ in range(int(labels.max()) + 1)]
     rows_by_unit = np.argsort(units, kind="stable")
     indices, begins = np.unique(units[rows_by_unit], return_index=True)
     for index, rows in zip(indices, np.split(rows_by_unit, begins[1:]), strict=True):
         unit = _Unit(int(index), *np.unique(labels[rows], return_counts=True))
-        for label in unit.classes:
+        for label in unit.labels:
             by_class[label].append(unit)
-    return [sorted(members, key=lambda unit: order[unit.index]) for members in by_class]
+    return [sorted(members, key=lambda unit: random_keys[unit.index]) for members in by_class]
 
 
-def unit_indices(images: NDArray[np.uint8], groups: IntArray | None = None) -> IntArray:
+def unit_indices(pixels: NDArray[np.uint8], groups: IntArray | None = None) -> IntArray:
     """The unit of each image, int64 [N]: the index of the first image in it."""
-    first_copy = first_copies(image_digests(images))
+    first_copy = first_copies(image_digests(pixels))
     if groups is None:
         return first_copy
     rows = np.arange(len(groups))
@@ -337,7 +336,7 @@ def components(count: int, pairs: IntArray) -> IntArray:
 
 
 def near_copies(
-    images: NDArray[np.uint8],
+    pixels: NDArray[np.uint8],
     labels: IntArray,
     rows: IntArray,
     among: IntArray,
@@ -354,10 +353,10 @@ def near_copies(
         queries, pool = rows[labels[rows] == label], among[labels[among] == label]
         if len(pool) < 2:
             continue
-        pool_thumbnails = _thumbnails(images, pool).T
+        pool_thumbnails = _thumbnails(pixels, pool).T
         usual_rank = min(USUAL_RANK, max(2, len(pool) // 3))  # from 1
         for chunk in np.array_split(queries, len(queries) // 100 + 1):
-            correlations = _thumbnails(images, chunk) @ pool_thumbnails
+            correlations = _thumbnails(pixels, chunk) @ pool_thumbnails
             correlations[chunk[:, None] == pool] = -1  # itself
             descending = -np.partition(-correlations, usual_rank - 1, axis=1)
             usual = descending[:, usual_rank - 1, None]
@@ -367,14 +366,14 @@ def near_copies(
     return np.concatenate(pairs)
 
 
-def _thumbnails(images: NDArray[np.uint8], rows: IntArray) -> NDArray[np.float32]:
+def _thumbnails(pixels: NDArray[np.uint8], rows: IntArray) -> NDArray[np.float32]:
     """Small grey pictures, [N, THUMBNAIL²], each of mean 0 and length 1: a product of two is their
     correlation."""
-    height, width = images.shape[2:]
+    height, width = pixels.shape[2:]
     begins_y, begins_x = (np.arange(THUMBNAIL) * side // THUMBNAIL for side in (height, width))
     sums = list[NDArray[np.float32]]()  # of the pixels under each pixel of a thumbnail
     for chunk in np.array_split(rows, len(rows) // 1000 + 1):
-        grey = images[chunk].mean(axis=1, dtype=np.float32)
+        grey = pixels[chunk].mean(axis=1, dtype=np.float32)
         sums.append(np.add.reduceat(np.add.reduceat(grey, begins_y, 1), begins_x, 2))
     flat = np.concatenate(sums).reshape(len(rows), -1)
     flat -= flat.mean(axis=1, keepdims=True)
