@@ -10,7 +10,7 @@ from cgan.pipeline.evidence.report import ADVICE
 from cgan.text import percent
 
 
-def evidence_of_answers(files: Sequence[Path], say: Callable[[str], None]) -> Difference:
+def evidence_of_answers(files: Sequence[Path], say: Callable[[str], None]) -> None:
     """Show what the answers tell; a line a class. `files`: in turn those without drawings and with them.
     Raises DataError for files that do not fit, CganError for an odd number of them."""
     if not files or len(files) % 2:
@@ -33,7 +33,6 @@ def evidence_of_answers(files: Sequence[Path], say: Callable[[str], None]) -> Di
         )
     seeds = f"{many} seeds" if many > 1 else "one seed, whose luck it does not cover"
     say(f"The interval covers the choice of the {overall.tested:,} test images, and {seeds}.")
-    return overall
 
 
 def _points(change: Difference) -> str:
