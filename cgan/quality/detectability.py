@@ -74,7 +74,7 @@ class Filters:
         """Mean responses in each quarter, above and below: float64 [N, 2 * PATCHES * QUARTERS²]."""
         stride = math.ceil(max(images.shape[2:]) / POSITIONS)
         features = []
-        for chunk in images.split(250):
+        for chunk in images.split(50):  # for memory: a response is 48 times an image
             response = functional.conv2d(
                 chunk.float() / 255, self.weights, -self.offsets, stride=stride
             )
