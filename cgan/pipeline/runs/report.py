@@ -69,7 +69,7 @@ def summary() -> Iterator[str]:
     yield f"  its page      {RUN_PAGE}: open it in a browser; it needs no server"
     yield f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}"
     yield f"  draw more     {command} draw {shlex.quote(classes)} --seed 7"
-    yield f"  may I share?  {command} sharing: the drawings in place of images?"
+    yield f"  sharing       {command} sharing says whether they may be shared"
     yield "  keep it       git commit -m 'My results' dvc.lock"
     yield f"  MLflow run    {run.get('run_name', 'none')}"
     if run.get("run_id"):
