@@ -74,7 +74,7 @@ def summary() -> Iterator[str]:
     yield f"  MLflow run    {run.get('run_name', 'none')}"
     if run.get("run_id"):
         yield f"  its id        {run['run_id']}"
-        yield f"  compare       {command} compare champion ., or compare RUN_A RUN_B"
+        yield f"  compare       {command} compare RUN . (RUN: an id, or champion)"
     yield from _among_runs(run)
     if run:
         yield f"  in MLflow     {_in_mlflow(run, command)}"
