@@ -251,7 +251,7 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     first = shown.splitlines()[0]
     assert "(real images 50.0 %" in first
     assert METRICS["conditional_accuracy"].name in shown and "  cgan draw 0,1 --seed" in shown
-    assert "  cgan sharing: " in shown and "compare" not in shown, "there is no run"
+    assert "  cgan sharing " in shown and "compare" not in shown, "there is no run"
     assert all(len(line) <= 80 for line in shown.splitlines()[1:])
     measured["class_names"] = ["a red dog", "cat", "eel", "owl"]
     write(Path("reports/evaluation.json"), json_form(measured))
