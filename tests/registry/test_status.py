@@ -263,7 +263,7 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     assert (
         "  in MLflow     in the store of the machine that recorded it, not in this one's" in shown
     )
-    assert "  its id        77\n" in shown and "  cgan compare champion ., or " in shown
+    assert "  its id        77\n" in shown and "  cgan compare RUN . " in shown
     server = {"run_id": "77", "experiment_id": "5", "tracking_uri": "http://me:secret@runs.example"}
     write(Path("models/mlflow_run.json"), server)
     assert "  in MLflow     http://runs.example/#/experiments/5/runs/77" in "\n".join(summary())
