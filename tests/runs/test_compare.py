@@ -65,6 +65,14 @@ def test_a_run_is_named_by_its_id_with_or_without_mlflow_s_address() -> None:
     assert find_run_id(run_id) == find_run_id(f"runs:/{run_id}/model") == run_id
 
 
+def test_without_a_champion_it_is_said_what_makes_one(project: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, project / "mlflow.db")
+    with pytest.raises(CganError, match="'champion': there is no champion yet"):
+        find_run_id("champion")
+    with pytest.raises(CganError, match="'champoin' names no run: expected"):
+        find_run_id("champoin")
+
+
 def test_the_code_of_two_runs_is_what_git_shows() -> None:
     a, b = {"commit": "a" * 40}, {"commit": "b" * 40, "dirty": "true"}
     assert f"`git diff {'a' * 12} {'b' * 12} -- " in code_in_words(a, b)

@@ -7,7 +7,7 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json
-from cgan.pipeline.registry.client import evaluation_of, model_name, open_registry
+from cgan.pipeline.registry.client import CHAMPION, evaluation_of, model_name, open_registry
 from cgan.project import EVALUATION, TRAINING
 
 ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
@@ -47,6 +47,8 @@ def find_run_id(what: str) -> str:
         model, alias, digits = model_name(), what, ""
     with open_registry(model) as registry:
         number = int(digits) if digits else registry.aliases().get(alias)
+        if number is None and alias == CHAMPION:
+            raise CganError(f"{what!r}: there is no champion yet. `cgan gate` makes the first.")
         if number is None:
             raise CganError(
                 f"{what!r} names no run: expected a run's id in MLflow, an alias like `champion`, or "
