@@ -30,6 +30,7 @@ from cgan.errors import CganError
 from cgan.files import locked
 from cgan.images import Images, first_copies, image_digests, load_images, save_images
 from cgan.model.hardware import choose_hardware
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import whole_data
 from cgan.params.sections import Params
@@ -143,6 +144,20 @@ def test_a_quick_answer_says_its_width_first_and_trains_shorter(
     assert any("quick answer" in line for line in report["reasons"])  # type: ignore[attr-defined]
     with pytest.raises(CganError, match="--quick trains with three seeds"):
         found(quick=True, folds=3)
+
+
+@pytest.mark.usefixtures("rare", "no_probe")
+def test_a_quick_answer_draws_no_longer_than_a_minute_of_a_core_and_says_how_much_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(GeneratorNetwork, "seconds_per_drawing", 6.0)  # a local score sampler's
+    wanted = len(missing_labels(load_images(TRAIN_DATA).tensors.counts))
+    report, said = found(quick=True)
+    assert report["images"]["drawn"] == 10 < wanted  # type: ignore[index]
+    assert any(line.startswith("Drawing 10 images, about ") for line in said)
+    assert any(f"with 10 of {wanted} drawings" in line for line in report["reasons"])  # type: ignore[attr-defined]
+    labels = command.some_of(torch.tensor([0] * 20 + [1] * 10 + [2] * 5), 7)
+    assert labels.tolist() == [0, 0, 0, 0, 1, 1, 2]
 
 
 def test_f55_reports_that_cannot_be_written_are_refused_before_anything_is_trained(

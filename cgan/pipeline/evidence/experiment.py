@@ -29,7 +29,12 @@ from cgan.downstream.sets import fill_classes, missing_labels, require_unseen
 from cgan.errors import CganError, DataError
 from cgan.files import locked, require_writable, sha256_of
 from cgan.images import Images, image_digests, load_images
-from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
+from cgan.model.hardware import (
+    Hardware,
+    available_threads,
+    choose_hardware,
+    compute_deterministically,
+)
 from cgan.model.model_file import load_generator
 from cgan.page.data_facts import whole_data
 from cgan.params.sections import Params
@@ -59,6 +64,7 @@ HOLD_OUT, TEST_SET = "the hold-out", "the test set"
 # Of two seeds the interval has one degree of freedom, and is three times as wide as of three. Seconds of this
 # machine, for all classifiers.
 QUICK_SEEDS, QUICK_S = 3, 90.0
+QUICK_DRAWING_S = 60.0  # seconds of a core, for all drawings of a local score sampler
 DISAGREE = 0.1  # the share of the images on which two classifiers differ, about
 MAX_PRETRAINED_IMAGES = 20_000  # images, at most, that the pretrained network looks at: 60 a second
 KEPT_EXPERIMENTS = 3  # the one at hand among them, whose classifiers stay
@@ -159,6 +165,11 @@ def find_evidence(params: Params, options: Options, say: Callable[[str], None]) 
             "A quick answer, of short trainings with three seeds: without --quick the interval is narrower "
             "and the classifiers are better."
         )
+        if not options.drawn and len(filled) < (wanted := len(_lacking(training, options))):
+            report.reasons.append(
+                f"Filled up with {len(filled):,} of {wanted:,} drawings, for each takes its time: without "
+                "--quick with all."
+            )
     report.facts["generator_digest"] = "" if options.drawn else _digest()
     paths = EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE
     publish(report, paths, "evidence.html", options.drawn, say, tables=tables)
@@ -245,11 +256,25 @@ def _drawings(
 ) -> Images:
     if options.drawn:
         return _read_drawings(options.drawn, params, training, say)
-    inputs = Inputs.load(params.train.device)
-    lacking = missing_labels(training.tensors.counts, options.per_class)
+    inputs, lacking = Inputs.load(params.train.device), _lacking(training, options)
+    if each := inputs.model.seconds_per_drawing:
+        if options.quick:
+            lacking = some_of(lacking, int(QUICK_DRAWING_S / each))
+        seconds = len(lacking) * each / available_threads()
+        say(f"Drawing {len(lacking):,} images, about {duration(seconds)} on this machine.")
     seed, names = params.evaluate.seed, training.class_names
     images, _ = fill_classes(inputs.model, inputs.judge, lacking, seed, options.believed, names)
     return Images(images, lacking, training.class_names)
+
+
+def _lacking(training: Images, options: Options) -> torch.Tensor:
+    return missing_labels(training.tensors.counts, options.per_class)
+
+
+def some_of(labels: torch.Tensor, most: int) -> torch.Tensor:
+    """At most so many of labels that are in order, about the same share of each; at least one."""
+    count = max(1, min(most, len(labels)))
+    return labels[torch.arange(count) * len(labels) // count]
 
 
 def _quick(
