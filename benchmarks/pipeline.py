@@ -6,6 +6,7 @@ the disk: the CSV, the tensors, DVC's copies.
 """
 
 import itertools
+import os
 import re
 import shutil
 import statistics
@@ -136,10 +137,12 @@ def repro(
             text = stages.read_text(encoding="utf-8")
             command = f'cmd: {TIME} -f "took %U %S %M" python'
             stages.write_text(text.replace("cmd: python", command), encoding="utf-8")
-        dvc = shutil.which("dvc", path=str(Path(sys.executable).parent)) or "dvc"
+        # The stages start `python` by the PATH.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with subprocess.Popen(
-            [dvc, "repro", "--force"],
+            [shutil.which("dvc", path=path) or "dvc", "repro", "--force"],
             cwd=clone,
+            env={**os.environ, "PATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
