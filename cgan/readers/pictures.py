@@ -39,15 +39,6 @@ NOTES = {
 }
 
 
-class SizeRequired(SourceError):  # noqa: N818 - like StopIteration
-    """Pictures differ in size, and `data.height` and `data.width` are not set. `sizes`: proposals, width
-    first."""
-
-    def __init__(self, message: str, sizes: list[tuple[int, int]]) -> None:
-        super().__init__(message)
-        self.sizes = sizes
-
-
 def read_album(album: Album, params: DataParams) -> Images:
     """The pictures as arrays, grey if all are grey, each fitted to `data.height` × `data.width`.
 
@@ -220,9 +211,8 @@ def _class_names(album: Album, pictures: list[Entry]) -> list[str]:
 
 
 def _check_pictures(album: Album, pictures: list[Entry], size: tuple[int, int] | None) -> None:
-    """Raises SourceError with all problems of the pictures; SizeRequired if the only one is that they differ
-    in size."""
-    problems, proposals = list[str](), list[tuple[int, int]]()
+    """Raises SourceError with all problems of the pictures."""
+    problems = list[str]()
     if damaged := [entry for entry in pictures if entry.damage]:
         shown = "".join(f"\n  - {entry.name}: {entry.damage}" for entry in damaged[:5])
         problems.append(
@@ -238,8 +228,7 @@ def _check_pictures(album: Album, pictures: list[Entry], size: tuple[int, int] |
     fits_in = all(MIN_SIDE <= side <= MAX_SIDE for found in first_by_size for side in found)
     if not size and (len(first_by_size) > 1 or not fits_in):
         shown = listed([f"{w} × {h} ({name})" for (w, h), name in first_by_size.items()], 4)
-        proposals = [_propose_size(whole, area) for area in PROPOSED_AREAS]
-        (width, height), (wider, higher) = proposals
+        (width, height), (wider, higher) = (_propose_size(whole, area) for area in PROPOSED_AREAS)
         problems.append(
             f"pictures of {shown}; expected one size, with sides of {MIN_SIDE} to {MAX_SIDE}. Set "
             f"{setting('data.height', height)} and {setting('data.width', width)}, or, to see more, {higher} "
@@ -248,11 +237,8 @@ def _check_pictures(album: Album, pictures: list[Entry], size: tuple[int, int] |
     if len(first_by_level) > 1:  # a dark picture of 0–255 would be taken for one of 0–1
         shown = listed([f"0–{level:,}: {name}" for level, name in first_by_level.items()])
         problems.append(f"pictures of fractions differ in scale ({shown}). Give all the same one.")
-    message = f"{album.root}: " + "\n".join(problems)
-    if proposals and len(problems) == 1:
-        raise SizeRequired(message, proposals)
     if problems:
-        raise SourceError(message)
+        raise SourceError(f"{album.root}: " + "\n".join(problems))
 
 
 def _propose_size(pictures: list[Entry], area: int) -> tuple[int, int]:

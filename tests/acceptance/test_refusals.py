@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import io
-import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -173,11 +172,9 @@ def test_harmless_variants_of_a_csv_are_accepted(tmp_path: Path) -> None:
         path = tmp_path / name / f"train.{name if name == 'zip' else 'csv'}"
         path.parent.mkdir()
         path.write_bytes(content)
-        calls.append((path.parent, ["validate", path.name, "--report", "report.json"]))
-    counts = [12, 12, 12]
+        calls.append((path.parent, ["validate", path.name]))
     for (folder, _), (code, words) in zip(calls, many(calls), strict=True):
-        assert code == 0, f"{folder.name}: {words}"
-        assert json.loads((folder / "report.json").read_text())["class_counts"] == counts
+        assert code == 0 and "3 classes of 12 images" in words, f"{folder.name}: {words}"
 
 
 def as_bytes(content: str | bytes) -> bytes:

@@ -40,8 +40,7 @@ def refused(
     """Run `cgan …` in a project; it must refuse in words and change nothing. Returns the words."""
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path)
-    for name in ("report.json", "picture.png"):
-        Path(name).write_text("old")
+    Path("picture.png").write_text("old")
 
     def contents() -> dict[Path, tuple[int, int]]:
         stats = {path: path.stat() for path in Path().rglob("*") if path.is_file()}
@@ -111,7 +110,7 @@ def test_f01_f02_f03_f04_f05_f08_f09_f11_bad_csv_or_archive_is_refused_in_words(
 ) -> None:
     content = FILES[name]
     (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    assert name in refused("validate", name, "--report", "report.json")
+    assert name in refused("validate", name)
 
 
 # At this path → what stands there.
@@ -132,7 +131,7 @@ def test_what_is_no_file_is_refused_as_csv_and_as_model(
     refused: Refused, tmp_path: Path, name: str
 ) -> None:
     STRANGE[name](tmp_path / name)
-    refused("validate", name, "--report", "report.json")
+    refused("validate", name)
     refused("draw", "1", "--model", name, "--out", "picture.png")
 
 

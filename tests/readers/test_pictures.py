@@ -124,6 +124,10 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         r"refused: .* 30 × 20 \(cat/wide.*one size.*`data\.height: 32` and `data\.width: 32`.*pad`",
     ),
     "too large": ({"cat/0.png": picture(size=(400, 300))}, r"refused: .*sides of 8 to 256"),
+    "photographs, alone": (
+        {"a/0.png": picture(size=(400, 533))},
+        r"refused: .*: 32` and .*: 24`, or, to see more, 64 and 48, .* to cut off nothing\.$",
+    ),
     "too small, alone": ({"a/0.png": picture(size=(60, 7))}, "refused: .*60 × 7 .*of 8 to 256"),
     "classes in a class": ({"a/b/0.png": picture()}, r"Folders in folders: 1 of 5 .*: a/b/0\.png"),
     "a bomb": ({"cat/0.png": picture(size=(12_000, 9000))}, "refused: .*0.png: .*sion bomb"),

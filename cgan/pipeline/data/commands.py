@@ -1,6 +1,5 @@
 """The commands about data: `validate`, `split`, `balance`."""
 
-import contextlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +19,14 @@ def validate(
     file: Annotated[
         Path, typer.Argument(help="A .csv, .csv.gz or .zip, or a folder with one or with pictures.")
     ],
-    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
 ) -> None:
     """Check your images; say what to set, and how long it takes.
 
     If FILE holds no valid labelled images, it says which row, column or file is wrong. In a project, it also
     says what a run with these images will do, and how long it takes here.
     """
-    from cgan.files import write_json
     from cgan.params.sections import DataParams, ValidateParams
-    from cgan.readers import csv_report, pictures, sources
+    from cgan.readers import csv_report, sources
     from cgan.splitting import with_groups
 
     project_params, params, source = None, ValidateParams(), DataParams()
@@ -41,13 +38,6 @@ def validate(
     try:
         images, name = sources.read_source(file, source, params)
     except CganError as error:
-        if project_params and isinstance(error, pictures.SizeRequired):
-            from cgan.pipeline.data.forecast import run_times_in_words
-
-            words = str(error)
-            with contextlib.suppress(CganError):  # other faults are said when there is a size
-                words += f" {run_times_in_words(file, project_params, error.sizes)}"
-            raise CganError(words) from None
         if project_params or not re.search(r"`(data|validate)\.", str(error)):
             raise
         raise CganError(
@@ -57,8 +47,6 @@ def validate(
         # The forecast has the notes on groups.
         images = replace(with_groups(images, group), notes=images.notes)
     facts = csv_report.report_on(images, params, name)
-    if report is not None:
-        write_json(report, facts)
     typer.echo(f"{name} is valid: {csv_report.summary(facts)}")
     if project_params:
         from cgan.pipeline.data.forecast import forecast, next_step

@@ -17,10 +17,9 @@ from cgan.pipeline.progress import seconds_of_judge, seconds_of_training
 from cgan.project import RUN_PAGE
 from cgan.quality.conditions import labels_to_draw
 from cgan.readers.csv_report import describe_counts
-from cgan.readers.sources import read_source
 from cgan.splitting import split_images
 from cgan.text import duration, listed
-from cgan.training.auto import Choice, build_sampler, choose, choose_gan
+from cgan.training.auto import Choice, build_sampler, choose
 
 TOO_FEW_HELD_OUT = 3  # held-out images: they say nothing of a class
 ENOUGH_HELD_OUT = 10
@@ -93,35 +92,16 @@ def _held_out_line(held_out: Counts, test: Counts, fraction: float, source_has_v
     )
 
 
-def run_times_in_words(file: Path, params: Params, sizes: list[tuple[int, int]]) -> str:
-    """How long a run takes with pictures of these widths and heights, in words. Takes some seconds."""
-    predictions = []
-    for width, height in sizes:
-        sized = params.data.model_copy(update={"height": height, "width": width})
-        data, _ = read_source(file, sized, params.validation)
-        recipe = params.preprocess
-        training, *_ = split_images(data, recipe.holdout_fraction, recipe.seed, recipe.group)
-        expected = run_time(training, params, choose(params.train, training))
-        predictions.append(f"about {duration(expected.total)} with {width} × {height}")
-    return f"A run takes, on this machine, {' and '.join(predictions)}."
-
-
 def _time_line(training: Images, params: Params, choice: Choice) -> str:
     hardware = choose_hardware(choice.params.device, choice.params.precision)
     expected = run_time(training, params, choice)
     what = f"{choice.params.total_kimg:g} kimg of the generator's training (`train.total_kimg`)"
-    alternative = ""
     if choice.sampler_settings:
         what = f"some {drawings_of_a_run(training, params, choice):,} drawings"
-        gan = choose_gan(params.train.model_copy(update={"generator": "auto"}), training).params
-        alternative = (
-            f" A GAN (`train.generator: {gan.generator}`) would train for "
-            f"{duration(seconds_of_training(training, gan))}, and draw at once."
-        )
     return (
         f"Time on this machine ({hardware.device}, {os.cpu_count()} cores): about "
         f"{duration(expected.total)}: {duration(expected.generator)} for {what}, "
-        f"{duration(expected.judges)} for judges, {duration(OTHER_STAGES_S)} for the rest.{alternative}"
+        f"{duration(expected.judges)} for judges, {duration(OTHER_STAGES_S)} for the rest."
     )
 
 
