@@ -148,7 +148,7 @@ def _open_study(base: Path, commit: str, params: Params, storage: str | None) ->
         constant_liar=True,
     )
     if not study.trials:
-        present = flatten(params)
+        present = flatten(params.model_dump(by_alias=True))
         study.enqueue_trial(
             {key: present[key] for key, axis in sweep.space.items() if axis.has(present[key])}
         )
@@ -226,15 +226,13 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
         text = git.git("show", f"{name}:params.yaml", folder=base).decode()
     except git.GitError as error:
         raise CganError(f"--against {name}: no commit here has a params.yaml ({error}).") from None
-    of_commit = parse_yaml(text, f"params.yaml of {name}")["train"]
-    others = {
-        key: value
-        for key, value in of_commit.items()
-        if key != "seed" and getattr(params.train, key, ...) != value
+    document = {"train": parse_yaml(text, f"params.yaml of {name}")["train"]}
+    of_commit, present = check_params(document, f"`train` of {name}").train, params.train
+    return {
+        f"train.{key}": value
+        for key, value in of_commit
+        if key != "seed" and getattr(present, key) != value
     }
-    document = params.model_dump(by_alias=True)
-    check_params({**document, "train": document["train"] | others}, f"`train` of {name}")
-    return {f"train.{key}": value for key, value in others.items()}
 
 
 def _suggest(trial: Any, params: Params) -> Values:

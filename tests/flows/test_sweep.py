@@ -166,6 +166,18 @@ def test_seeds_say_whether_params_yaml_is_better_than_a_commit(
     assert "--against nobody: no commit here" in capsys.readouterr().err
 
 
+def test_a_key_that_a_params_yaml_lacks_has_its_default(base: Path) -> None:
+    path = base / "params.yaml"
+    set_params({"train.lr": 0.0045, "train.decay_from": 0.5})
+    with_keys = path.read_text()
+    path.write_text(re.sub(r"(?m)^  (lr|decay_from): .*\n", "", with_keys))
+    commit(base)
+    study = sweep._open_study(base, "HEAD", load_params(), f"sqlite:///{base}/optuna.db")
+    assert study.trials[0].system_attrs["fixed_params"] == {"train.lr": 0.0045}
+    path.write_text(with_keys)
+    assert sweep._other_params(base, load_params(), "HEAD") == {"train.decay_from": 0.4}
+
+
 @pytest.mark.parametrize(
     ("key", "others", "present", "words"),
     [
