@@ -1,6 +1,7 @@
 """`cgan status` on a real store, and `cgan report` on damaged files."""
 
 import contextlib
+import http.server
 import io
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, on_a_thread
 from rich.console import Console
 from short_reports import json_form
 from tracked import root as root
@@ -23,7 +24,7 @@ from cgan.errors import CganError
 from cgan.evaluation import METRICS
 from cgan.files import locked
 from cgan.pipeline.registry.client import LAST_DECIDED_AT, open_registry
-from cgan.pipeline.registry.status import status
+from cgan.pipeline.registry.status import require_recent_decision, status
 from cgan.pipeline.runs.report import rank_in_words, summary
 from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
 from cgan.project import TRAIN_LOCK, project_root
@@ -206,6 +207,25 @@ def test_a_monitor_hears_of_a_verdict_that_is_too_old_and_of_a_store_that_is_awa
     (root / "mlflow.db").unlink()
     code, words = asked("26h")
     assert code == 1 and "there is no MLflow store" in words
+
+
+def test_a_monitor_waits_for_a_busy_server(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag = {"key": LAST_DECIDED_AT, "value": f"{datetime.now(UTC):%FT%TZ}"}
+    answer = json.dumps({"registered_models": [{"name": "cgan", "tags": [tag]}]}).encode()
+
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(4)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with on_a_thread(http.server.HTTPServer(("127.0.0.1", 0), Busy)) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        require_recent_decision(root, timedelta(hours=26))
 
 
 def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path) -> None:
