@@ -54,8 +54,9 @@ def checkout(project: Path, commit: str, params: Path | None = None) -> Iterator
         _share_cache(project, folder)
         # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
         (folder / "dvc.lock").unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError, CganError):  # some results may be gone
+        with contextlib.suppress(FileNotFoundError):
             shutil.copy(home(project) / "dvc.lock", folder)
+        with contextlib.suppress(CganError):  # some results may be gone
             dvc("checkout", "--quiet", folder=folder)
         if params:
             shutil.copy(params, folder)
@@ -131,11 +132,14 @@ def _share_cache(project: Path, folder: Path) -> None:
 
 
 def _share_data(project: Path, folder: Path) -> None:
-    """Link what lies at a relative `data.path` of the project and is not in the commit; not where the commit
-    has a DVC pointer for it, for then it comes from the remote."""
+    """Link what lies at a relative `data.path` of the project and is not in the commit. What the commit has a
+    DVC pointer for is pulled if it is not in the cache: a stage that is forced to run pulls nothing."""
     path = Path(load_params(folder / "params.yaml").data.path)
     if path.is_absolute():
         return
+    for pointer in (Path(f"{folder / path}.dvc"), *(folder / path).glob("*.dvc")):
+        if pointer.exists() and not pointer.with_suffix("").exists():
+            dvc("pull", "--quiet", str(pointer), folder=folder)
     target = project / path
     is_in_both = (folder / path).is_dir() and target.is_dir()
     for file in target.iterdir() if is_in_both else [target]:

@@ -139,8 +139,8 @@ def test_git_is_asked_with_the_key_of_the_environment(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["data/inbox", "mine/digits.csv"])
-def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_remote_has_them(
-    clone: Path, path: str
+def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_commit_has_a_pointer(
+    clone: Path, tmp_path: Path, path: str
 ) -> None:
     text = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text(text.replace("path: data/inbox ", f"path: {path} "))
@@ -158,12 +158,18 @@ def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_remote_has_them(
         assert working_tree(folder).changed == []
         assert "is cached - skipping run" in dvc("repro", folder=folder), "the same hash for DVC"
     assert file.exists() and (clone / "data/inbox/README.md").exists()
-    pointer = Path(f"{file}.dvc")
-    pointer.write_text("outs:\n- path: mine.csv\n")
-    git(clone, "add", "--force", str(pointer))
+    dvc("add", "--quiet", str(file), folder=clone)
+    dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"), folder=clone)
+    dvc("push", "--quiet", folder=clone)
+    git(clone, "add", "--force", f"{file}.dvc", ".dvc/config")
     git(clone, "commit", "--quiet", "-m", "pointer")
-    with checkout(clone, head(clone)) as folder:
-        assert not (folder / file.relative_to(clone)).exists(), "it comes from the remote"
+    file.write_text("label\nof another version\n")
+    shutil.rmtree(clone / ".dvc/cache")
+    (clone / ".cgan/dvc.lock").unlink(missing_ok=True)  # no run has been here
+    for _ in range(2):
+        with checkout(clone, head(clone)) as folder:
+            assert (folder / file.relative_to(clone)).read_text() == "label\n"
+        shutil.rmtree(tmp_path / "remote", ignore_errors=True)  # now it is in the cache
 
 
 HOLD = """
