@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 from conftest import ROOT
+from mlflow import __file__ as mlflow_package
 from mlflow import environment_variables
 from mlflow.cli import cli as mlflow
 from mlflow.server.security_utils import should_block_cors_request
@@ -112,6 +113,27 @@ def test_the_shared_servers_are_these_versions_and_each_password_is_asked_for() 
     assert not should_block_cors_request(at, "POST", [at])
     proxied = re.findall(r"reverse_proxy (\w+):(\d+)", (DEPLOY / "shared/Caddyfile").read_text())
     assert proxied == [("prefect", "4200"), ("mlflow", "5000")]
+
+
+def test_mlflow_s_passwords_are_as_its_own_but_kept_for_a_minute() -> None:
+    """To check one costs nearly half a CPU second: a status of two cores at work took 3 to 9 s an answer."""
+    shipped, ours = RawConfigParser(), RawConfigParser()
+    text = (Path(mlflow_package).parent / "server/auth/basic_auth.ini").read_text()
+    shipped.read_string(text)
+    ours.read(DEPLOY / "mlflow-auth.ini")
+    changed = {"auth_cache_ttl_seconds": "60"}
+    assert dict(ours["mlflow"]) == changed | {
+        name: value
+        for name, value in shipped["mlflow"].items()
+        if name in ("default_permission", "database_uri", "admin_username")
+    }
+    known = all(f"# {name} = 0" in text for name in changed)
+    assert known or Version(MLFLOW_VERSION) < Version("3.17"), (
+        "it knows that, and has another default"
+    )
+    service = COMPOSE["mlflow"]
+    at = service["environment"]["MLFLOW_AUTH_CONFIG_PATH"]
+    assert f"../mlflow-auth.ini:{at}:ro" in service["volumes"]
 
 
 def test_the_commands_of_compose_are_commands() -> None:
