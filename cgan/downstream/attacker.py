@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from cgan.downstream import exposure
-from cgan.downstream.membership import Attack, BoolArray, FloatArray, attacks, one_per_unit
+from cgan.downstream.membership import (
+    Attack,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    attacks,
+    one_per_unit,
+)
 from cgan.downstream.pretrained import features
 from cgan.downstream.rounds import units_of
 from cgan.errors import DataError
@@ -35,10 +42,15 @@ BY_DISCRIMINATOR = "the discriminator"
 @dataclass(frozen=True, eq=False)
 class Attacker:
     """Scores `images` uint8 [N, C, H, W] of `labels` int64 [N]. `member` bool [N]: which were trained
-    on; they come first. `member_rows` int64 [members]: where these are among all training images."""
+    on; they come first. `member_rows` int64 [members]: where these are among all training images.
+
+    `strata` int64 [N]: images with equal ones are compared, those of one class and of groups of about one
+    size. A split that keeps groups whole fills up its smaller part with small groups, and an image without
+    look-alikes scores otherwise than one that has some: that is no leak."""
 
     images: Tensor
     labels: Tensor
+    strata: IntArray
     member: BoolArray
     member_rows: Tensor
     seed: int
@@ -50,9 +62,10 @@ class Attacker:
 
         Raises DataError where fewer than MIN_PER_SIDE are left.
         """
-        chosen = []
+        chosen, sizes = [], []
         for name, part, other in (("train", train, held_out), ("held_out", held_out, train)):
-            rows = one_per_unit(units_of(part).numpy(), seed)
+            units = units_of(part).numpy()
+            rows = one_per_unit(units, seed)
             rows = rows[other.counts[part.labels[rows]] > 0]
             if len(rows) < MIN_PER_SIDE:
                 raise DataError(
@@ -61,12 +74,16 @@ class Attacker:
                 )
             order = np.random.default_rng(seed).permutation(len(rows))
             chosen.append(np.sort(rows[order[:MAX_PER_SIDE]]))
+            sizes.append(np.bincount(units)[units[chosen[-1]]])
         member_rows, other_rows = chosen
         members, others = train.at(member_rows).tensors, held_out.at(other_rows).tensors
         labels = torch.cat([members.labels, others.labels])
+        powers_of_two = np.log2(np.concatenate(sizes)).astype(np.int64)
+        strata = labels.numpy() * (powers_of_two.max() + 1) + powers_of_two
         return cls(
             images=torch.cat([members.pixels, others.pixels]),
             labels=labels,
+            strata=strata,
             member=np.arange(len(labels)) < len(member_rows),
             member_rows=torch.from_numpy(member_rows),
             seed=seed,
@@ -90,7 +107,7 @@ class Attacker:
             both = features(torch.cat([self.images, some.pixels]), progress)
             of_real, of_drawn = both.split([len(self.images), len(some.pixels)])
             scores[BY_FEATURES] = exposure.by_features(of_real, self.labels, of_drawn, some.labels)
-        return attacks(scores, self.member, self.labels.numpy(), self.seed)
+        return attacks(scores, self.member, self.strata, self.seed)
 
     def on_generator(self, network: GeneratorNetwork, progress: Progress = silent) -> Attack:
         """The attack on the generator's file, with some of the images."""
@@ -102,11 +119,13 @@ class Attacker:
         some = np.concatenate(chosen)
         images, labels = self.images[some], self.labels[some]
         scores = exposure.by_reconstruction(network, images, labels, self.seed, progress)
-        return attacks({BY_RECONSTRUCTION: scores}, self.member[some], labels.numpy(), self.seed)[0]
+        return attacks(
+            {BY_RECONSTRUCTION: scores}, self.member[some], self.strata[some], self.seed
+        )[0]
 
     def on_discriminator(self, network: DiscriminatorNetwork) -> Attack:
         scores = exposure.by_discriminator(network, self.images, self.labels)
-        return attacks({BY_DISCRIMINATOR: scores}, self.member, self.labels.numpy(), self.seed)[0]
+        return attacks({BY_DISCRIMINATOR: scores}, self.member, self.strata, self.seed)[0]
 
 
 def drawings_to_attack(model: GenerativeModel, train: Images, seed: int) -> Images:

@@ -2,8 +2,8 @@
 
 A member is a training image; the others were held out at random. Of a group of images one stands for all.
 The score says how much an image looks like a member. Under the null hypothesis the scores tell nothing: then
-within a class any choice of as many members is as likely as the true one, so the test permutes who is a
-member within each class (the class mix of the two sides may differ).
+within a stratum, a class or a part of it, any choice of as many members is as likely as the true one, so the
+test permutes who is a member within each stratum (the mix of the two sides may differ).
 
 The AUC is an average over all members. To the few who are found, the true positive rate at a low false
 positive rate matters more: Carlini et al., Membership Inference Attacks From First Principles
@@ -32,7 +32,7 @@ PERMUTATION_BATCH = 500  # that are floats at once
 # The most exposed images, among which a few copies show: this share of all, and no fewer than so many
 # (docs/log.md, 2026-11-30, "who was in the training data").
 TAIL_SHARE, MIN_TAIL_IMAGES = 0.01, 10
-MIN_CLASS_IMAGES = 20  # to know the spread of the class's scores
+MIN_STRATUM_IMAGES = 20  # to know the spread of its scores
 POWER = 0.8  # by convention (Cohen, Statistical Power Analysis, 1988)
 Z_95 = NormalDist().inv_cdf(0.975)  # standard errors to each side of a 95 % interval
 
@@ -78,25 +78,25 @@ def one_per_unit(units: IntArray, seed: int) -> IntArray:
     return np.sort(order[firsts])
 
 
-def standardised(scores: FloatArray, labels: IntArray) -> FloatArray:
-    """Scores less the median of their class, divided by its median absolute deviation; in a class of fewer
-    than MIN_CLASS_IMAGES images, by that of all. Membership plays no part in it, so it gives none away."""
+def standardised(scores: FloatArray, strata: IntArray) -> FloatArray:
+    """Scores less the median of their stratum, divided by its median absolute deviation; in one of fewer than
+    MIN_STRATUM_IMAGES images, by that of all. Membership plays no part in it, so it gives none away."""
     centred = scores.astype(np.float64)
-    for label in np.unique(labels):
-        centred[labels == label] -= np.median(scores[labels == label])
+    for stratum in np.unique(strata):
+        centred[strata == stratum] -= np.median(scores[strata == stratum])
 
     def spread(values: FloatArray) -> float:
         return float(np.median(np.abs(values))) or 1.0
 
     overall = spread(centred)
-    for label in np.unique(labels):
-        rows = labels == label
-        centred[rows] /= spread(centred[rows]) if rows.sum() >= MIN_CLASS_IMAGES else overall
+    for stratum in np.unique(strata):
+        rows = strata == stratum
+        centred[rows] /= spread(centred[rows]) if rows.sum() >= MIN_STRATUM_IMAGES else overall
     return centred
 
 
 def attacks(
-    scores: Mapping[str, FloatArray], member: BoolArray, labels: IntArray, seed: int = 0
+    scores: Mapping[str, FloatArray], member: BoolArray, strata: IntArray, seed: int = 0
 ) -> list[Attack]:
     """The attack by each of the scores [N]. The p-values are adjusted for all of them.
 
@@ -105,15 +105,15 @@ def attacks(
     compared with the smallest of each permutation (min P: Westfall and Young, Resampling-Based Multiple
     Testing, 1993), so that a further score costs little where it says much the same as another.
     """
-    by_name = {name: standardised(values, labels) for name, values in scores.items()}
-    p_values = _adjusted_p_values([*by_name.values()], member, labels, seed)
-    sorted_labels = np.concatenate([labels[member], labels[~member]])
+    by_name = {name: standardised(values, strata) for name, values in scores.items()}
+    p_values = _adjusted_p_values([*by_name.values()], member, strata, seed)
+    sorted_strata = np.concatenate([strata[member], strata[~member]])
     found = []
     for (name, values), p_value in zip(by_name.items(), p_values, strict=True):
         members, others = values[member], values[~member]
         auc, interval = auc_with_interval(members, others)
         detections = (
-            detection(members, others, rate, seed, sorted_labels) for rate in FALSE_POSITIVE_RATES
+            detection(members, others, rate, seed, sorted_strata) for rate in FALSE_POSITIVE_RATES
         )
         found.append(
             Attack(
@@ -162,13 +162,13 @@ def detection(
     non_members: FloatArray,
     false_positive_rate: float,
     seed: int = 0,
-    labels: IntArray | None = None,
+    strata: IntArray | None = None,
 ) -> Detection:
     """The true positive rate at a threshold that another non-member exceeds with a probability of at most
     `false_positive_rate`: of n, k lie above it, and (k + 1) / (n + 1) is that probability.
 
-    `chance` comes from permutations, within classes where `labels` are given (of the members, then of the
-    non-members): classes may have other tails, and the two sides other mixes of them.
+    `chance` comes from permutations, within `strata` where these are given (of the members, then of the
+    non-members): they may have other tails, and the two sides other mixes of them.
     """
     needed = math.ceil(1 / false_positive_rate)
     if len(non_members) < needed:
@@ -183,12 +183,12 @@ def detection(
         rates: FloatArray = (members > thresholds).mean(axis=1)
         return rates
 
-    labels = np.zeros(len(scores), int) if labels is None else labels
+    strata = np.zeros(len(scores), int) if strata is None else strata
     permuted = np.empty((RATE_PERMUTATIONS, len(scores)))
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        class_scores = np.broadcast_to(scores[rows], (len(permuted), len(rows)))
-        permuted[:, rows] = random.permuted(class_scores, axis=1)
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        some_scores = np.broadcast_to(scores[rows], (len(permuted), len(rows)))
+        permuted[:, rows] = random.permuted(some_scores, axis=1)
     by_chance = true_positive_rates(permuted[:, : len(members)], permuted[:, len(members) :])
     return Detection(
         false_alarms=false_positive_rate,
@@ -244,17 +244,17 @@ def non_members_needed(auc: float, members: int) -> int | None:
 
 
 def _adjusted_p_values(
-    scores: list[FloatArray], member: BoolArray, labels: IntArray, seed: int
+    scores: list[FloatArray], member: BoolArray, strata: IntArray, seed: int
 ) -> list[float]:
     """For each score, the smaller of the p-values of its two statistics, adjusted for all statistics."""
     # Two columns a score: a statistic is the sum of its column over the members.
     weights = np.stack([column for each in scores for column in _rank_weights(each)], axis=1)
     random = np.random.default_rng(seed)
     permuted = np.empty((PERMUTATIONS, len(member)), bool)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        class_members = np.broadcast_to(member[rows], (PERMUTATIONS, len(rows)))
-        permuted[:, rows] = random.permuted(class_members, axis=1)
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        some_members = np.broadcast_to(member[rows], (PERMUTATIONS, len(rows)))
+        permuted[:, rows] = random.permuted(some_members, axis=1)
     ends = range(PERMUTATION_BATCH, PERMUTATIONS, PERMUTATION_BATCH)
     batches = [member[None], *np.split(permuted, ends)]  # the true members first
     sums = np.concatenate([batch.astype(np.float32) @ weights for batch in batches])

@@ -213,7 +213,7 @@ def test_copies_among_drawings_are_found_and_other_real_images_are_not(share: fl
     by_plain_pixels = by_features(
         attacker.images.flatten(1).float(), attacker.labels, pixels.flatten(1).float(), labels
     )
-    (other,) = attacks({"plain": by_plain_pixels}, attacker.member, attacker.labels.numpy())
+    (other,) = attacks({"plain": by_plain_pixels}, attacker.member, attacker.strata)
     assert other.leaks == (share > 0)
 
 
@@ -230,6 +230,28 @@ def test_the_attacker_takes_one_image_of_a_group_and_the_members_first() -> None
         DataError, match=r"held_out: expected at least 6 images of different groups"
     ):
         Attacker.of(train, held_out.at(slice(4)), seed=3)
+
+
+def grouped(large: int, single: int, first: int) -> Images:
+    """Noise of two classes, in so many groups of four and of one, numbered from `first`."""
+    groups = np.concatenate([np.repeat(np.arange(large), 4), large + np.arange(single)]) + first
+    pixels = np.random.default_rng(first).integers(0, 256, (len(groups), 8, 8), dtype=np.uint8)
+    return Images(pixels, groups % 2, groups=groups)
+
+
+@pytest.mark.parametrize("told_by, leaks", [(0.0, False), (1.2, True)])
+def test_groups_of_other_sizes_on_one_side_are_no_leak(told_by: float, leaks: bool) -> None:
+    """A hold-out is filled up with small groups, and an image without look-alikes scores otherwise."""
+    train, held_out = grouped(120, 30, 1), grouped(20, 60, 1000)
+    random, said = np.random.default_rng(8), 0
+    for seed in range(10):
+        attacker = Attacker.of(train, held_out, seed)
+        assert attacker.member.sum() == 150 and len(np.unique(attacker.strata)) == 4
+        scores = random.normal(size=230) + told_by * attacker.member
+        scores[np.r_[:120, 150:170]] += 1.0  # of groups of four
+        (attack,) = attacker.on_drawings(scores, train, pretrained=False)
+        said += attack.leaks
+    assert said == 10 if leaks else said <= 2, "5 % of 10, and luck"
 
 
 def test_an_image_that_the_network_drew_is_reconstructed_better_than_others() -> None:
