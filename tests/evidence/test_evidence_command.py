@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from finished_project import finish_uneven
-from synthetic import a_model, write_csv
+from synthetic import write_csv
 from uneven import NAMES, uneven, write_uneven_csv, write_uneven_folder
 
 from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome
@@ -33,7 +33,6 @@ from cgan.model.hardware import choose_hardware
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import picture_of
 from cgan.page.data_facts import whole_data
-from cgan.params.sections import Params
 from cgan.pipeline.data.split import write_split
 from cgan.pipeline.evidence import experiment as command
 from cgan.pipeline.evidence.experiment import Options, find_evidence
@@ -45,7 +44,6 @@ from cgan.project import (
     EVIDENCE,
     EVIDENCE_PAGE,
     EVIDENCE_TEXT,
-    GENERATOR,
     HOLDOUT_DATA,
     TEST_DATA,
     TRAIN_DATA,
@@ -109,6 +107,8 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     monkeypatch.setattr("cgan.downstream.classifiers.train_judge", lambda *_, **__: pytest.fail())
     again, _ = found()
     assert {**again, "time": ""} == {**report, "time": ""}
+    asked_for, _ = found(folds=5)
+    assert asked_for["effect"] == report["effect"]
 
 
 @pytest.mark.usefixtures("rare", "no_probe")
@@ -130,6 +130,8 @@ def test_rounds_end_when_more_could_not_change_the_verdict_unless_all_were_asked
     assert any("; so far " in line and "points (95 %)" in line for line in said)
     report, _ = found(seeds=3)
     assert len(asked) == 2 and report["rounds"] == {"count": 3, "folds": False, "planned": 3}
+    (folder,) = (path for path in Path(".cgan/evidence").iterdir() if path.is_dir())
+    assert len([*folder.iterdir()]) == 3, "two were trained before"
 
 
 @pytest.mark.usefixtures("rare", "no_probe")
@@ -353,40 +355,45 @@ def test_labelled_images_keep_their_classes_and_groups_whatever_order_their_sour
             assert units == [5, 4], "two groups have an image in common"
 
 
-@pytest.mark.usefixtures("uneven_project")
-def test_whatever_decides_an_answer_names_its_classifiers_folder(
+@pytest.mark.usefixtures("rare")
+def test_whatever_decides_a_classifier_and_nothing_else_names_its_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    params, data, other = load_params(), uneven(), uneven(seed=9)
-    a_model(GENERATOR, "deconv", 3, 1, 8, 12, 4, 4, seed=1)
+    folders = list[Path]()
 
-    def key(
-        given: Params = params, parts: tuple[Images, Images] = (data, other), **how: Any
-    ) -> str:
-        return command._key(given, Options(**how), parts, choose_hardware("cpu", "float32"))
+    def stop_at(lock: Path) -> None:
+        folders.append(lock)
+        raise CganError("found")
 
-    changed = [
-        given.model_copy(update={part: getattr(given, part).model_copy(update={name: value})})
-        for given in [params]
-        for part, name, value in (
-            ("evaluate", "seed", 9),
-            ("train", "total_kimg", 9.0),
-            ("train_judge", "width", 9),
-            ("preprocess", "seed", 9),
-        )
-    ]
-    relabelled = replace(other, labels=other.labels[::-1])
-    Path("theirs").mkdir()
-    Path("theirs/a.png").write_bytes(b"a")
-    keys = [key(), *map(key, changed), key(parts=(other, data)), key(parts=(data, relabelled))]
-    keys += [key(seeds=2), key(per_class=30), key(drawn=Path("theirs"))]
-    Path("theirs/a.png").write_bytes(b"b")
-    keys.append(key(drawn=Path("theirs")))
-    a_model(GENERATOR, "deconv", 3, 1, 8, 12, 4, 4, seed=2)
-    keys.append(key())
+    monkeypatch.setattr(command, "locked", stop_at)
+
+    def folder(**how: Any) -> Path:
+        with pytest.raises(CganError, match=r"^found$"):
+            find_evidence(load_params(), Options(**how), print)
+        return folders[-1]
+
+    write_uneven_csv(Path("others.csv"), uneven(seed=9))
+    by_seed, by_fold = folder(seeds=3), folder()
+    assert by_seed == folder(seeds=5) == folder(seeds=3, test=Path("others.csv"))
+    assert by_fold == folder(folds=5)
+    different = [by_seed, by_fold, folder(folds=3)]
+    different += [folder(per_class=30, **how) for how in ({"seeds": 3}, {"folds": 5})]
+    different += [folder(believed=0.01)]
+    for name in ("evaluate.seed", "train_judge.width", "train.total_kimg", "preprocess.seed"):
+        set_params({name: 9})
+        different.append(folder())
     monkeypatch.setattr(torch, "__version__", "2.0.0")
-    keys.append(key())
-    assert len({*keys}) == len(keys) and key() == keys[-1]
+    different.append(folder())
+    assert len({*different}) == len(different)
+    for drawing in (b"a", b"b"):
+        write_folder(
+            Path("theirs"),
+            np.full((3, 8, 12), drawing[0], np.uint8),
+            [f"{name}/1.png" for name in NAMES],
+        )
+        different.append(folder(seeds=3, drawn=Path("theirs")))
+        shutil.rmtree("theirs")
+    assert len({*different}) == len(different)
 
 
 @pytest.mark.usefixtures("uneven_project")

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +29,15 @@ from cgan.downstream.sets import fill_classes, missing_labels, require_unseen
 from cgan.errors import CganError, DataError
 from cgan.files import locked, require_writable, sha256_of
 from cgan.images import Images, image_digests, load_images
+from cgan.model.file_facts import read_facts
 from cgan.model.hardware import (
     Hardware,
     available_threads,
     choose_hardware,
     compute_deterministically,
 )
-from cgan.model.model_file import load_generator
 from cgan.page.data_facts import whole_data
-from cgan.params.sections import Params
+from cgan.params.sections import JudgeParams, Params
 from cgan.pipeline.evidence.publish import publish
 from cgan.pipeline.evidence.report import report_on
 from cgan.pipeline.inputs import Inputs
@@ -121,25 +121,28 @@ def find_evidence(params: Params, options: Options, say: Callable[[str], None]) 
         )
     if options.quick:
         params = _quick(params, training, test, hardware, say)
-    folder = home() / "evidence" / _key(params, options, (training, test), hardware)
+    recipe = params.train_judge
+    if folds:
+        more = test if on_own_test_set and not options.folds else None
+        tested_on, data = f"each of {folds} folds", whole_data(more)
+        fold_of, drawn = folds_of(data, folds, params), options.drawn
+        others = _read_drawings_by_fold(drawn, folds, params, data, say) if drawn else []
+        filling = options.per_class, options.believed, others
+        drawings: list[object] = [part.digest for part in others]
+        if not drawn:
+            drawings = [*filling, params.train.model_dump(), params.evaluate.seed]
+        folder = _folder(recipe, hardware, data.digest, fold_of.tolist(), drawings)
+        rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
+    else:
+        filled = _drawings(params, options, training, say)
+        seeds = QUICK_SEEDS if options.quick else options.seeds or DEFAULT_ROUNDS
+        if options.drawn:
+            require_unseen(filled.tensors.pixels, test.tensors.pixels)
+        folder = _folder(recipe, hardware, training.digest, filled.digest)
+        rounds = rounds_by_seed(training, filled, test, recipe, seeds, folder, hardware)
     with locked(folder.with_suffix(".lock")):
         folder.mkdir(parents=True, exist_ok=True)
         tidy(folder)
-        if folds:
-            more = test if on_own_test_set and not options.folds else None
-            tested_on, data = f"each of {folds} folds", whole_data(more)
-            fold_of, drawn = folds_of(data, folds, params), options.drawn
-            others = _read_drawings_by_fold(drawn, folds, params, data, say) if drawn else []
-            filling = options.per_class, options.believed, others
-            rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
-        else:
-            filled = _drawings(params, options, training, say)
-            seeds = QUICK_SEEDS if options.quick else options.seeds or DEFAULT_ROUNDS
-            if options.drawn:
-                require_unseen(filled.tensors.pixels, test.tensors.pixels)
-            rounds = rounds_by_seed(
-                training, filled, test, params.train_judge, seeds, folder, hardware
-            )
         generators = 0 if options.drawn else folds
         # Who asked for so many gets them; the last of a quick answer's few makes its interval bearable.
         early = not (options.folds or options.seeds or options.quick)
@@ -297,28 +300,23 @@ def _quick(
 
 def _digest() -> str:
     """The digest of the project's generator, whose drawings `cgan balance` then does not use unasked."""
-    return str(load_generator(GENERATOR)[1]["digest"]) if GENERATOR.is_file() else ""
+    return str(read_facts(GENERATOR, "generator")["digest"]) if GENERATOR.is_file() else ""
 
 
 # --- carrying it out -----------------------------------------------------------------------------
 
 
-def _key(params: Params, options: Options, parts: tuple[Images, ...], hardware: Hardware) -> str:
-    """Names everything that the answer depends on."""
+def _folder(recipe: JudgeParams, hardware: Hardware, *images_and_drawings: object) -> Path:
+    """The folder of the classifiers that are trained in this way, on these images and drawings."""
     files = [file for name in CODE_FILES for file in sorted(PACKAGE.glob(name))]
-    drawn = options.drawn.rglob("*") if options.drawn else ()
     facts = {
         "code": [sha256_of(path) for path in files],
-        "options": {name: str(value) for name, value in asdict(options).items()},
-        "params": [params.train.model_dump(), params.train_judge.model_dump()],
-        "split": [params.preprocess.model_dump(), parts[0].source_sha256],
-        "seed": params.evaluate.seed,
-        "data": [part.digest for part in parts],
-        "drawn": [sha256_of(path) for path in sorted(drawn) if path.is_file()],
-        "generator": _digest(),
+        "recipe": recipe.model_dump(),
+        "images and drawings": images_and_drawings,
         "torch": [torch.__version__, str(hardware.device), str(hardware.precision)],
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return home() / "evidence" / digest
 
 
 def _carried_out(
