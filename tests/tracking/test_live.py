@@ -36,7 +36,8 @@ def test_f64_a_run_can_be_watched_is_one_and_says_what_made_it(
     monkeypatch.setenv("MLFLOW_RUN_CONTEXT", '{"prefect.flow_run_id": "f-1"}')
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
-    store = Store(root / "mlflow.db")
+    store, searches = Store(root / "mlflow.db"), list[object]()
+    monkeypatch.setattr("cgan.pipeline.tracking.run.model_of", lambda *_: searches.append(1))
     with training() as live:
         log_steps(live, STEPS[:5])
         wait_until(lambda: store.steps("loss/generator") == STEPS[:5])
@@ -61,6 +62,7 @@ def test_f64_a_run_can_be_watched_is_one_and_says_what_made_it(
     made_by |= {"prefect.flow_run_id": "f-1", "cgan.run_key": about["run_key"]}
     assert made_by.items() <= store.tags(run_id).items()
     assert list((root / "mlartifacts").rglob("source/dvc.yaml"))
+    assert not searches, "there is no model before the training's end"
 
 
 def test_a_failed_training_resumes_in_its_run_in_another_checkout_and_with_other_params_of_the_gate(

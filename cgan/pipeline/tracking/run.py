@@ -7,6 +7,7 @@ the steps of a metric, the names of pictures, the model. A file takes the place 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import tempfile
@@ -128,16 +129,21 @@ class Run:
         page too. A value that is not finite becomes a tag, since charts cannot show it."""
         from mlflow.entities import Metric
 
-        metrics, model = list[Metric](), model_of(self.client, self.mlflow_run)
+        metrics = list[Metric]()
         for key, value, step, time_ms in points:
             value = float(f"{value:.{DIGITS}g}")
             if not math.isfinite(value):
                 self.client.set_tag(self.run_id, f"not_finite.{key}", f"{value} at step {step}")
             elif self._claim_step(key, value, step):
-                model_id = model.model_id if model and key.startswith(QUALITY) else None
+                model_id = self._model_id if key.startswith(QUALITY) else None
                 metrics.append(Metric(key, value, time_ms, step, model_id=model_id))
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(self.run_id, metrics[start : start + BATCH])
+
+    @functools.cached_property
+    def _model_id(self) -> str | None:
+        model = model_of(self.client, self.mlflow_run)
+        return model.model_id if model else None
 
     def _claim_step(self, key: str, value: float, step: int) -> bool:
         """Has the run not got this number yet? Of a series, the step then counts as logged."""
