@@ -58,6 +58,7 @@ def test_the_report_is_an_answer_a_page_and_a_text_and_goes_to_the_run(finished:
     assert report["verdict"] == answer.verdict and report["summary"] == answer.sentence
     page, text = html.unescape(SHARING_PAGE.read_text()), SHARING_TEXT.read_text()
     assert answer.sentence in page and "data:image/png;base64," in page
+    assert f'class="short">{answer.worst.auc:.3f}</td>' in page, "no number is broken"
     for words in ("by reconstruction", "apple", "differential privacy"):
         assert words in page and words in text
     sent = {path.name for path in (finished / "mlartifacts").rglob("sharing.*")}
