@@ -17,17 +17,19 @@ import pytest
 from conftest import ROOT, on_a_thread
 from rich.console import Console
 from short_reports import json_form
+from synthetic import a_model
 from tracked import root as root
 
 from cgan.cli import main
 from cgan.errors import CganError
 from cgan.evaluation import METRICS
 from cgan.files import locked
+from cgan.model.file_facts import read_facts
 from cgan.pipeline.registry.client import LAST_DECIDED_AT, open_registry
 from cgan.pipeline.registry.status import require_recent_decision, status
 from cgan.pipeline.runs.report import rank_in_words, summary
 from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
-from cgan.project import TRAIN_LOCK, project_root
+from cgan.project import GENERATOR, TRAIN_LOCK, project_root
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 
@@ -259,11 +261,12 @@ def test_report_says_that_the_first_training_is_not_done_yet() -> None:
 
 
 def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message() -> None:
-    write(Path("models/generator.safetensors"), {})
+    a_model(GENERATOR)
     measured: dict[str, Any] = {
         key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")
     }
-    measured["measurement_context"] = {"drawn_images": 100, "draws": 3}
+    digest = read_facts(GENERATOR, "generator")["digest"]
+    measured["measurement_context"] = {"drawn_images": 100, "draws": 3, "generator_digest": digest}
     judge = {"judge": {"accuracy": 0.9, "heldout_images": 50}}
     write(Path("reports/judge.json"), judge)
     write(Path("reports/evaluation.json"), json_form(measured))

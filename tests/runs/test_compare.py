@@ -19,6 +19,7 @@ from cgan.pipeline.runs.compare import (
     metric_changes,
 )
 from cgan.pipeline.runs.recorded_run import find_run_id, read_run
+from cgan.pipeline.runs.report import summary
 from cgan.project import EVALUATION, TRAINING
 
 
@@ -172,6 +173,17 @@ def test_a_report_that_is_missing_or_of_another_version_is_one_message(finished:
         (other / EVALUATION).write_text(content)
         with pytest.raises(CganError, match=words):
             command.compare(".", "other", print)
+
+
+def test_the_evaluation_of_the_generator_before_is_not_shown_as_the_new_one_s(
+    finished: Path,
+) -> None:
+    """As after `dvc repro train`."""
+    evaluation = Evaluation.read(EVALUATION)
+    replace(evaluation, context={**evaluation.context, "generator_digest": "0"}).write(EVALUATION)
+    for ask in (lambda: read_run("."), lambda: list(summary())):
+        with pytest.raises(CganError, match=r"evaluation\.json: .* another generator.*`dvc repro`"):
+            ask()
 
 
 def test_the_conclusion_names_the_better_run_and_a_collapsed_one_has_no_merit_in_its_copies() -> (

@@ -7,8 +7,9 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json
+from cgan.model.file_facts import read_facts
 from cgan.pipeline.registry.client import CHAMPION, evaluation_of, model_name, open_registry
-from cgan.project import EVALUATION, TRAINING
+from cgan.project import EVALUATION, GENERATOR, TRAINING
 
 ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
 
@@ -20,7 +21,7 @@ def read_run(what: str) -> tuple[Evaluation, dict[str, Any]]:
     Raises CganError where there is none.
     """
     if (folder := Path(what)).is_dir():
-        evaluation, about = Evaluation.read(folder / EVALUATION), read_json(folder / TRAINING)
+        evaluation, about = present_evaluation(folder), read_json(folder / TRAINING)
         params = {key: str(value) for key, value in about["params"].items()}
         return evaluation, about | {"params": params}
     run_id = find_run_id(what)
@@ -35,6 +36,17 @@ def read_run(what: str) -> tuple[Evaluation, dict[str, Any]]:
     origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
     run_record = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
     return of_run, run_record | {"params": dict(run.data.params)}
+
+
+def present_evaluation(folder: Path) -> Evaluation:
+    """The evaluation of the generator in a project's folder. Raises CganError where it is of another."""
+    evaluation = Evaluation.read(folder / EVALUATION)
+    if evaluation.generator_digest != read_facts(folder / GENERATOR, "generator")["digest"]:
+        raise CganError(
+            f"{folder / EVALUATION}: of another generator than the present {folder / GENERATOR}. `dvc repro` "
+            "measures that."
+        )
+    return evaluation
 
 
 def find_run_id(what: str) -> str:

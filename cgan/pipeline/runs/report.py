@@ -14,6 +14,7 @@ from cgan.hosts import is_server, mlflow_page, without_credentials
 from cgan.model.file_facts import read_facts
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import evaluation_of, open_registry
+from cgan.pipeline.runs.recorded_run import present_evaluation
 from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
 from cgan.pipeline.tracking.store import store_uri
 from cgan.project import (
@@ -49,7 +50,7 @@ def summary() -> Iterator[str]:
             f"{EVALUATION} is about a generator that is gone: {GENERATOR} does not exist. `dvc checkout` "
             "restores both; `dvc repro` trains another."
         )
-    evaluation, judge = Evaluation.read(EVALUATION), read_json(JUDGE_METRICS)
+    evaluation, judge = present_evaluation(Path()), read_json(JUDGE_METRICS)
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):
         run = read_json(TRAINING) | {"run_id": None}
