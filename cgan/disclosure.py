@@ -11,7 +11,7 @@ from PIL import Image
 from cgan.contact_sheet import add_row_names, arrange_by_class
 from cgan.downstream.alone import drawings_alone
 from cgan.downstream.attacker import Attacker, drawings_to_attack
-from cgan.downstream.membership import FloatArray
+from cgan.downstream.membership import FloatArray, standardised
 from cgan.downstream.pretrained import is_installed
 from cgan.downstream.rounds import units_of
 from cgan.downstream.sharing import Copies, Exposed, Sharing
@@ -48,8 +48,9 @@ def sharing(
 ) -> Sharing:
     """Ask what drawings can do in place of the images that must not be shared, and what they give away.
 
-    *Instead of the images*: classifiers trained on drawings alone, as many of each class as `train` has, and
-    on `train`, `seeds` of each; both tested on `held_out`. `recipe`: their network and length.
+    *Instead of the images*: classifiers trained on drawings alone, of each class as many as `train` has or
+    all where there are fewer, and on `train`, `seeds` of each; both tested on `held_out`. `recipe`: their
+    network and length.
 
     *Who was in it*: can an attacker who has the drawings tell the images of `train` from those of
     `held_out`? He asks how near the nearest drawing of the class lies, by pixels and by the features of a
@@ -71,10 +72,10 @@ def sharing(
     attacker = Attacker.of(train, held_out, seed)
     with deterministic():
         if isinstance(generator, Images):
-            drawn = alone = generator
+            drawn = generator
         else:
             drawn = drawings_to_attack(generator.model, train, seed)
-            alone = drawn.at(slice(len(train)))
+        alone = as_many_of_each_class(drawn, train, seed)
         classifier = drawings_alone(
             train, alone, held_out, units_of(held_out), recipe, seeds, hardware, progress
         )
@@ -95,6 +96,7 @@ def sharing(
         train_images=len(train),
         held_out_images=len(held_out),
         drawings=len(drawn),
+        learnt_drawings=len(alone),
         not_drawn=tuple(
             name for name, count in zip(train.class_names, drawn.counts, strict=True) if not count
         ),
@@ -158,19 +160,31 @@ def _check(
     require_disjoint(train, held_out)
 
 
+def as_many_of_each_class(drawn: Images, train: Images, seed: int) -> Images:
+    """Of each class as many drawings as `train` has images, chosen at random; where there are fewer, all."""
+    order = np.random.default_rng(seed).permutation(len(drawn))
+    chosen = [
+        order[drawn.labels[order] == label][:count] for label, count in enumerate(train.counts)
+    ]
+    return drawn.at(np.sort(np.concatenate(chosen)))
+
+
 def _most_exposed(
     train: Images, attacker: Attacker, scores: FloatArray, drawn: Images
 ) -> tuple[tuple[Exposed, ...], bytes]:
-    """The training images that drawings come nearest to, and a picture of both."""
-    nearest_first = np.argsort(-scores[attacker.member], kind="stable")
-    rows = attacker.member_rows[nearest_first[:EXPOSED_IMAGES]]
+    """The training images that drawings come nearest to, by scores that are compared within strata, as the
+    attack compares them; and a picture of both."""
+    has_drawings = drawn.counts[attacker.labels] > 0
+    known = np.flatnonzero(attacker.member & has_drawings)
+    nearest_first = np.argsort(-standardised(scores, attacker.strata)[known], kind="stable")
+    rows = attacker.member_rows.numpy()[known[nearest_first[:EXPOSED_IMAGES]]]
+    if not len(rows):
+        return (), b""
     members = train.at(rows)
     _, nearest_drawings = nearest(
         members.tensors.pixels, members.tensors.labels, *drawn.tensors[:2]
     )
-    drawings = nearest_drawings[:, 0]
-    has_drawing = drawings >= 0
-    rows, members, drawings = rows[has_drawing], members.at(has_drawing), drawings[has_drawing]
+    drawings = nearest_drawings[:, 0].numpy()
     exposed = tuple(
         Exposed(
             row=int(row),

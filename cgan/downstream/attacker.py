@@ -16,6 +16,7 @@ from cgan.downstream.membership import (
     IntArray,
     attacks,
     one_per_unit,
+    strata_of,
 )
 from cgan.downstream.pretrained import features
 from cgan.downstream.rounds import units_of
@@ -62,28 +63,31 @@ class Attacker:
 
         Raises DataError where fewer than MIN_PER_SIDE are left.
         """
-        chosen, sizes = [], []
+        of_each = []
         for name, part, other in (("train", train, held_out), ("held_out", held_out, train)):
             units = units_of(part).numpy()
             rows = one_per_unit(units, seed)
-            rows = rows[other.counts[part.labels[rows]] > 0]
-            if len(rows) < MIN_PER_SIDE:
-                raise DataError(
-                    f"{name}: expected at least {MIN_PER_SIDE} images of different groups, of classes that "
-                    f"the other part has too; found {len(rows)}. Give more, or hold out another fraction."
-                )
-            order = np.random.default_rng(seed).permutation(len(rows))
-            chosen.append(np.sort(rows[order[:MAX_PER_SIDE]]))
+            of_each.append((name, units, rows[other.counts[part.labels[rows]] > 0]))
+        name, _, fewest = min(of_each, key=lambda side: len(side[2]))
+        if len(fewest) < MIN_PER_SIDE:
+            if not len(held_out):  # then no image of `train` is of its classes
+                name = "held_out"
+            raise DataError(
+                f"{name}: expected at least {MIN_PER_SIDE} images of different groups, of classes that the "
+                f"other part has too; found {len(fewest)}. Give more, or hold out another fraction."
+            )
+        chosen, sizes = [], []
+        for _, units, rows in of_each:
+            order = np.random.default_rng(seed).permutation(rows)
+            chosen.append(np.sort(order[:MAX_PER_SIDE]))
             sizes.append(np.bincount(units)[units[chosen[-1]]])
         member_rows, other_rows = chosen
         members, others = train.at(member_rows).tensors, held_out.at(other_rows).tensors
         labels = torch.cat([members.labels, others.labels])
-        powers_of_two = np.log2(np.concatenate(sizes)).astype(np.int64)
-        strata = labels.numpy() * (powers_of_two.max() + 1) + powers_of_two
         return cls(
             images=torch.cat([members.pixels, others.pixels]),
             labels=labels,
-            strata=strata,
+            strata=strata_of(labels.numpy(), np.concatenate(sizes)),
             member=np.arange(len(labels)) < len(member_rows),
             member_rows=torch.from_numpy(member_rows),
             seed=seed,

@@ -1,10 +1,12 @@
 """An early end of evidence: when more rounds would hardly change the verdict.
 
 After each round the difference so far is looked at. To look often makes chance findings likelier, so an early
-end needs a clearer difference, by O'Brien and Fleming's boundary (Biometrics 35, 1979): after k of K rounds
-the limit is √(K/k) times as many standard errors. A verdict of no difference stands early where the rounds
-to come would have to be unlike those that were. Error rates: docs/log.md, 2026-11-30, "who was in the
-training data, and evidence that ends early".
+end needs a clearer difference: after k of K rounds the limit is √(K/k) times as many standard errors. That is
+the shape of O'Brien and Fleming's boundary (Biometrics 35, 1979), not its level: for five looks theirs ends
+at 2.040 standard errors, this at 1.96; and the tested images' noise does not fall with k, so that k/K is no
+fraction of the information. Hence the error rates are not theirs, but were simulated: docs/log.md,
+2026-11-30, "who was in the training data, and evidence that ends early". A verdict of no difference stands
+early where the rounds to come would have to be unlike those that were.
 """
 
 import math

@@ -99,10 +99,10 @@ def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> E
     """The effect beside the best of `methods`, those without drawings, by the mean over classes of all rounds
     together.
 
-    `rounds`: two at least. `folded`: each image is tested in one round, by networks that were trained on the
-    other rounds' images; else all rounds test the same images, in one order. To choose the method in each
-    round by the others is no way out: what is best in all folds but one is worse in that one, for together
-    they are the same images.
+    `rounds`: one at least; of one alone, the interval lacks the spread of rounds. `folded`: each image is
+    tested in one round, by networks that were trained on the other rounds' images; else all rounds test the
+    same images, in one order. To choose the method in each round by the others is no way out: what is best in
+    all folds but one is worse in that one, for together they are the same images.
     """
     images = pooled(rounds) if folded else _mean(rounds)
     baseline = max(methods, key=images.mean_accuracy)

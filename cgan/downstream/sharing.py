@@ -6,19 +6,35 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+import numpy as np
 import torch
 from scipy.special import bdtrc
 
 from cgan import notebook
 from cgan.downstream.effect import Difference, Effect
-from cgan.downstream.membership import Attack, Detection, detectable_auc
+from cgan.downstream.membership import (
+    Attack,
+    BoolArray,
+    Detection,
+    IntArray,
+    detectable_auc,
+    strata_of,
+)
+from cgan.downstream.rounds import units_of
 from cgan.images import Images
-from cgan.quality.likeness import MAX_COMPARED, MIN_REAL_COMPARED, find_replicas
-from cgan.quality.metrics import wilson_interval
+from cgan.quality.likeness import (
+    MAX_COMPARED,
+    MIN_REAL_COMPARED,
+    find_replicas,
+    nearest_within,
+)
 from cgan.text import listed, percent
 
 # Three tests, of the drawings and of the generator's file, which share a level of 5 % (Bonferroni).
 COPIES_LEVEL, MEMBERSHIP_LEVEL, FILE_LEVEL = 0.01, 0.03, 0.01
+# Of drawings that are as typical of their class as its most typical tenth of real images, so many lie as near
+# to training images as 1 % of all real images do.
+TYPICAL_SHARE = 0.1
 STATISTICS_PER_SCORE = 2  # that `membership.attacks` tests
 NO_PROOF = (
     "This says what was tried, on these images. No test proves that drawings keep a secret; training with "
@@ -30,35 +46,84 @@ ADVICE = "Train on more images, stop earlier, or do not share them."
 @dataclass(frozen=True, kw_only=True)
 class Copies:
     """`share`: of the `compared` drawings, those that lie nearer to a training image than real images usually
-    do; `real`: the share of `real_compared` real images that lie as near."""
+    do; `real`: the share of `real_compared` real images that lie as near. `members`, `non_members`: how many
+    training and held-out images (of a group, one) a drawing lies so near to, as to the nearest of all.
+    `p_value`: of the test that training images are no more often among them than held-out ones."""
 
     share: float
     real: float
     compared: int
     real_compared: int
+    members: int
+    non_members: int
+    p_value: float
 
     @classmethod
     def of(cls, drawn: Images, train: Images, held_out: Images, seed: int) -> Self:
-        """The copies, as `evaluate` counts them."""
+        """The copies, as `evaluate` counts them, and the test of who is copied."""
         # `find_replicas` looks at the first drawings, which may all be of one class.
         order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))
-        pixels, labels, _ = drawn.tensors
-        found = find_replicas(pixels[order], labels[order], train, held_out, seed)
+        pixels, labels, _ = drawn.at(order).tensors
+        found = find_replicas(pixels, labels, train, held_out, seed)
+        compared = len(found.is_replica)
+        real = train.tensors, held_out.tensors
+        both = Images(
+            torch.cat([part.pixels for part in real]),
+            torch.cat([part.labels for part in real]),
+            train.class_names,
+        )
+        rows = nearest_within(pixels[:compared], labels[:compared], both, found.limits).numpy()
+        # A unit is named by the row of its first image.
+        units = np.concatenate([units_of(train), units_of(held_out) + len(train)])
+        copied, every = np.unique(units[rows[rows >= 0]]), np.unique(units)
+        members = int((copied < len(train)).sum())
         held = min(MAX_COMPARED, len(held_out))
         return cls(
             share=float(found.is_replica.double().mean()),
             real=found.real,
-            compared=len(found.is_replica),
+            compared=compared,
             real_compared=min(max(held, MIN_REAL_COMPARED), held + len(train)),
+            members=members,
+            non_members=len(copied) - members,
+            p_value=copied_p_value(
+                copied=np.isin(every, copied),
+                member=every < len(train),
+                strata=strata_of(both.labels[every], np.bincount(units)[every]),
+                other_drawings=compared - int(((rows >= 0) & (rows < len(train))).sum()),
+            ),
         )
 
     @property
     def leak(self) -> bool:
-        """Are there more than chance explains, at 1 %, were the true share the upper end of the interval of
-        real images'?"""
-        _, usual = wilson_interval(round(self.real * self.real_compared), self.real_compared)
-        count = round(self.share * self.compared)
-        return bool(count and bdtrc(count - 1, self.compared, usual) < COPIES_LEVEL)
+        """Are more training images copied than chance explains, at 1 %?"""
+        return self.p_value < COPIES_LEVEL
+
+
+def copied_p_value(
+    copied: BoolArray, member: BoolArray, strata: IntArray, other_drawings: int
+) -> float:
+    """The smaller p-value of two tests, doubled (Bonferroni). `copied`, `member`, `strata` are of the real
+    images [N], of a group of one.
+
+    Whatever the drawings are, similar, repeated or blurred, if they were made without knowledge of who is a
+    member, then within a stratum the copied images are as likely members as any: Fisher's exact test,
+    one-sided. It counts real images, not drawings, so that a picture drawn a hundred times counts once.
+
+    But where a generator repeats a few training images, these are too few for that test. So of the distinct
+    drawings, those that copy members are not to be more than even the most typical images would be:
+    TYPICAL_SHARE. `other_drawings`, those that copy no member, are taken for distinct, which is cautious.
+    """
+    from scipy.stats import hypergeom  # takes seconds to import
+
+    found, chances = int((copied & member).sum()), np.ones(1)
+    for stratum in np.unique(strata[copied]):
+        rows = strata == stratum
+        count = int(copied[rows].sum())
+        within = hypergeom.pmf(range(count + 1), rows.sum(), member[rows].sum(), count)
+        chances = np.convolve(chances, within)
+    of_members = float(chances[found:].sum())
+    of_drawings = float(bdtrc(found - 1, found + other_drawings, TYPICAL_SHARE)) if found else 1.0
+    return min(1.0, 2 * min(of_members, of_drawings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +144,9 @@ class Sharing:
     `classifier`: accuracies of a classifier trained on drawings alone (`with_drawings`) and of one trained on
     the images (`without`), and the interval of their difference; overall and by class. `attacks`: on
     drawings alone. `file`: on the generator's file, None where there is none to attack. `discriminator`: None
-    where none was given. `not_drawn`: the classes without drawings. `holds_training_images`: does the
-    generator's file? `picture`: PNG of the `exposed` images above their nearest drawings; in no JSON.
+    where none was given. `learnt_drawings`: that the classifier learnt from. `not_drawn`: the classes without
+    drawings. `holds_training_images`: does the generator's file? `picture`: PNG of the `exposed` images above
+    their nearest drawings; in no JSON.
     """
 
     classifier: Effect
@@ -90,6 +156,7 @@ class Sharing:
     train_images: int
     held_out_images: int
     drawings: int
+    learnt_drawings: int
     class_names: tuple[str, ...]
     file: Attack | None = None
     discriminator: Attack | None = None
@@ -170,7 +237,8 @@ class Sharing:
         copies, worst = self.copies, self.worst
         reasons = [
             f"Near copies of training images: {percent(copies.share)} of {copies.compared:,} drawings; "
-            f"{percent(copies.real)} of real images lie as near.",
+            f"{percent(copies.real)} of real images lie as near. These drawings come that near to "
+            f"{copies.members:,} of the training images and {copies.non_members:,} of the held-out ones.",
             f"With {worst.members:,} training and {worst.others:,} held-out images (of a group, one) an AUC "
             f"of {self.detectable_auc:.3f} is found about four times of five; 0.500 is chance.",
         ]
@@ -178,6 +246,11 @@ class Sharing:
             reasons.append(
                 f"There are no drawings of {listed(self.not_drawn)}: a classifier trained on drawings alone "
                 "never names these classes, and of their images the drawings tell nothing."
+            )
+        if self.learnt_drawings < self.train_images:
+            reasons.append(
+                f"The classifier of drawings learnt from {self.learnt_drawings:,}, that of images from "
+                f"{self.train_images:,}: part of the difference may be of their number."
             )
         if len(self.attacks) > 1:
             reasons.append(

@@ -47,12 +47,14 @@ MAX_BLOCK_PIXELS = 2_000_000  # that are held as floats at once
 class Replicas:
     """`is_replica`, bool [N], marks the drawings that are nearer to a training image of their class than real
     images are; `real`: the share of real images that are as near; `heldout_median`: the median distance of a
-    held-out image to the nearest training image; `labels`: the drawings' classes."""
+    held-out image to the nearest training image; `labels`: the drawings' classes; `limits` [classes]: the
+    distance up to which an image is near."""
 
     is_replica: Tensor
     real: float
     heldout_median: float
     labels: Tensor
+    limits: Tensor
 
     def by_class(self, classes: int) -> tuple[list[int], list[int]]:
         """How many drawings of each class are replicas, and how many were looked at."""
@@ -83,18 +85,25 @@ def find_replicas(
     heldout_order = torch.randperm(len(heldout), generator=random)
     unseen = heldout.at(heldout_order[:MAX_COMPARED]).tensors
     own_rows = training_order[: max(0, MIN_REAL_COMPARED - len(unseen.labels))]
-    _, drawn_distances = _closest(drawn, drawn_labels, None, training)
-    unmoved, real_distances = _closest(unseen.pixels, unseen.labels, None, training)
+    _, drawn_distances, _ = _closest(drawn, drawn_labels, None, training)
+    unmoved, real_distances, _ = _closest(unseen.pixels, unseen.labels, None, training)
     real_labels = unseen.labels
     if len(own_rows):
         some = training.at(own_rows).tensors
-        _, own_distances = _closest(some.pixels, some.labels, own_rows, training)
+        _, own_distances, _ = _closest(some.pixels, some.labels, own_rows, training)
         real_distances = torch.cat([real_distances, own_distances])
         real_labels = torch.cat([real_labels, some.labels])
     limits = _limits(real_distances, real_labels, training.classes)
     real_share = (real_distances < limits[real_labels]).double().mean().item()
     is_replica = drawn_distances < limits[drawn_labels]
-    return Replicas(is_replica, real_share, unmoved.median().item(), drawn_labels)
+    return Replicas(is_replica, real_share, unmoved.median().item(), drawn_labels, limits)
+
+
+def nearest_within(drawn: Tensor, drawn_labels: Tensor, real: Images, limits: Tensor) -> Tensor:
+    """For each drawing, uint8 [N, C, H, W], the row of the image in `real` of its class that it comes nearest
+    to, int64 [N]; -1 where none is within the class's limit of `limits` [classes]."""
+    _, found, rows = _closest(drawn, drawn_labels, None, real)
+    return rows.where(found < limits[drawn_labels], -1)
 
 
 def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -117,10 +126,11 @@ def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def _closest(
     images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Images
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """For each image the distance to the nearest training image of its class; and, among the CANDIDATES
-    nearest, the least distance with the image turned, zoomed or slanted and both smoothed. `own_rows`: where
-    `images` are training images, their rows among these, which are left out."""
+    nearest, the least distance with the image turned, zoomed or slanted and both smoothed, and the row of
+    that candidate. `own_rows`: where `images` are training images, their rows among these, which are left
+    out."""
     found, rows = nearest(
         images, labels, training.tensors.pixels, training.tensors.labels, CANDIDATES + 1
     )
@@ -137,7 +147,8 @@ def _closest(
     with parts_on_threads(available_threads()) as parallel:
         blocks = zip(images.split(block), rows.split(block), strict=True)
         warped = torch.cat(list(parallel(lambda block: warped_distances(*block), blocks)))
-    return found[:, 0], warped.where(found.isfinite(), math.inf).amin(dim=1)
+    least, best = warped.where(found.isfinite(), math.inf).min(dim=1)
+    return found[:, 0], least, rows.gather(1, best[:, None])[:, 0]
 
 
 def _warped_distances(images: Tensor, candidates: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from synthetic import sample_digits
 from uneven import uneven
 
 import cgan
+from cgan.disclosure import _most_exposed, as_many_of_each_class
 from cgan.downstream import membership
 from cgan.downstream.attacker import Attacker
 from cgan.downstream.exposure import by_features, by_pixels, by_reconstruction
@@ -25,13 +26,21 @@ from cgan.downstream.membership import (
     one_per_unit,
     standardised,
 )
-from cgan.downstream.sharing import FILE_LEVEL, MEMBERSHIP_LEVEL, STATISTICS_PER_SCORE, Sharing
+from cgan.downstream.sharing import (
+    FILE_LEVEL,
+    MEMBERSHIP_LEVEL,
+    STATISTICS_PER_SCORE,
+    Copies,
+    Sharing,
+    copied_p_value,
+)
 from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import silent
+from cgan.quality.likeness import find_replicas
 
 RECIPE = JudgeParams(total_kimg=0.3, batch_size=16, peak_lr=0.1, width=4, seed=1)
 
@@ -42,13 +51,22 @@ def few_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "RATE_PERMUTATIONS", 200)
 
 
+def auc_of(members: np.ndarray, others: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """Of one class."""
+    both = np.concatenate([members, others])
+    return auc_with_interval(both, np.arange(len(both)) < len(members), np.zeros(len(both), int))
+
+
 def test_the_auc_is_how_often_a_member_scores_higher_and_ties_count_half() -> None:
     members, others = np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0])
-    auc, (low, high) = auc_with_interval(members, others)
+    auc, (low, high) = auc_of(members, others)
     assert auc == pytest.approx((1 + 1.5 + 2) / 6) and 0 < low < auc < high < 1
-    best, (low, high) = auc_with_interval(np.arange(50) + 9.0, np.arange(40) - 40.0)
-    assert best == 1 and high == 1 and 0.9 < low < 1, "no certainty of so few"
-    _, narrow = auc_with_interval(*np.random.default_rng(0).normal(size=(2, 4000)))
+    best, (low, high) = auc_of(np.arange(50) + 9.0, np.arange(40) - 40.0)
+    assert best == 1 and high == 1 and low == pytest.approx(0.025 ** (1 / 40)), (
+        "Clopper and Pearson"
+    )
+    assert auc_of(np.arange(40) - 40.0, np.arange(50) + 9.0)[1] == pytest.approx((0, 1 - low))
+    _, narrow = auc_of(*np.random.default_rng(0).normal(size=(2, 4000)))
     error = np.sqrt(8001 / (12 * 4000**2))
     assert narrow[1] - narrow[0] == pytest.approx(2 * 1.96 * error, rel=0.03), "as Mann and Whitney"
 
@@ -57,9 +75,36 @@ def test_the_interval_of_the_auc_covers_the_truth() -> None:
     random, truth, covered = np.random.default_rng(1), 0.6382, 0
     for _ in range(400):  # Φ(0.5 / √2)
         members, others = random.normal(0.5, 1, 120), random.normal(0, 1, 45)
-        low, high = auc_with_interval(members, others)[1]
+        low, high = auc_of(members, others)[1]
         covered += low <= truth <= high
     assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("mixes, by_hand", [((0.3, 0.7), 0.5), ((0.5, 0.5), 0.5)])
+def test_classes_of_other_spread_and_other_shares_of_both_sides_leave_chance_at_one_half(
+    mixes: tuple[float, float], by_hand: float
+) -> None:
+    """Skewed scores of one class have their median, but not their mean, where the other class has it."""
+    random, covered, aucs = np.random.default_rng(9), 0, []
+    for _ in range(300):
+        sizes = [round(mix * 300) for mix in mixes], [round(mix * 150) for mix in mixes[::-1]]
+        labels = np.concatenate([np.repeat([0, 1], each) for each in sizes])
+        member = np.arange(len(labels)) < 300
+        scores = np.where(
+            labels == 0, random.exponential(size=len(labels)), 0.2 * random.normal(size=len(labels))
+        )
+        auc, (low, high) = auc_with_interval(standardised(scores, labels), member, labels)
+        aucs.append(auc)
+        covered += low <= by_hand <= high
+    assert np.mean(aucs) == pytest.approx(by_hand, abs=0.006)
+    assert 0.92 <= covered / 300 <= 0.98
+
+
+def test_a_class_of_one_side_alone_says_nothing_of_the_auc() -> None:
+    scores, labels = np.arange(10.0), np.repeat([0, 1], 5)
+    member = np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 1], bool)
+    assert auc_with_interval(scores, member, labels)[0] == 1
+    assert auc_with_interval(scores, labels == 0, labels) == (0.5, (0.0, 1.0))
 
 
 def test_scores_that_tell_nothing_are_said_to_leak_in_one_case_of_twenty() -> None:
@@ -180,7 +225,7 @@ def test_so_many_non_members_as_needed_show_it_of_a_harmless_generator_four_time
     assert needed is not None
     random = np.random.default_rng(8)
     passed = sum(
-        auc_with_interval(random.normal(size=300), random.normal(size=needed))[1][1] <= 0.58
+        auc_of(random.normal(size=300), random.normal(size=needed))[1][1] <= 0.58
         for _ in range(200)
     )
     assert 145 <= passed <= 177, "half of them, were no power built in"
@@ -230,6 +275,8 @@ def test_the_attacker_takes_one_image_of_a_group_and_the_members_first() -> None
         DataError, match=r"held_out: expected at least 6 images of different groups"
     ):
         Attacker.of(train, held_out.at(slice(4)), seed=3)
+    with pytest.raises(DataError, match=r"held_out: expected at least 6 .* found 0"):
+        Attacker.of(train, held_out.at([]), seed=3)
 
 
 def grouped(large: int, single: int, first: int) -> Images:
@@ -261,7 +308,7 @@ def test_an_image_that_the_network_drew_is_reconstructed_better_than_others() ->
     drawn = network.draw(real.tensors.labels, seed=5)
     images, labels = torch.cat([drawn, real.tensors.pixels]), real.tensors.labels.repeat(2)
     scores = by_reconstruction(network, images, labels, seed=1)
-    auc, _ = auc_with_interval(scores[: len(drawn)], scores[len(drawn) :])
+    auc, _ = auc_of(scores[: len(drawn)], scores[len(drawn) :])
     assert auc > 0.9
 
 
@@ -298,11 +345,13 @@ def test_training_images_as_drawings_are_given_away_and_stand_in_for_themselves(
     answer = shared(train)
     assert answer.verdict == "gives away" and answer.leaks and answer.worst.auc > 0.95
     assert answer.loss == 0 and answer.file is None
+    assert answer.learnt_drawings == answer.train_images and "of their number" not in repr(answer)
+    assert "may be of their number" in repr(replace(answer, learnt_drawings=9))
     assert answer.sentence.startswith("These drawings give away who was in the training data (AUC ")
     assert "Train on more images, stop earlier, or do not share them." in answer.sentence
     assert all(train.place(each.row) == each.place for each in answer.exposed)
     safe = replace(answer.worst, auc=0.51, interval=(0.48, 0.54), p_value=0.3)
-    copies = replace(answer.copies, share=0.0)
+    copies = replace(answer.copies, share=0.0, p_value=1.0)
     quiet = replace(answer, attacks=(safe,), copies=copies)
     assert quiet.verdict == "nothing shown"
     for p_value, leaks in ((0.9 * FILE_LEVEL, True), (FILE_LEVEL, False)):
@@ -362,6 +411,59 @@ def test_classes_without_drawings_are_named() -> None:
     assert answer.classifier.classes[1].with_drawings == 0
     assert f"There are no drawings of {name}: a classifier" in repr(answer)
     assert Sharing.of_json(json.loads(json.dumps(answer.as_json()))) == answer
+
+
+def test_the_nearest_images_are_compared_within_a_class_and_those_without_drawings_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of class 1, without drawings, nothing is known: its scores are 0, and all others below."""
+    drawn, random = uneven(seed=5), np.random.default_rng(1)
+    known = drawn.at(drawn.labels != 1)
+    train, held_out = uneven(times=2).split(0.3, seed=2)
+    attacker = Attacker.of(train, held_out, seed=1)
+    labels = attacker.labels.numpy()
+    scores = np.where(labels == 1, 0.0, -5.0 - 9 * labels - random.random(len(labels)))
+    exposed, picture = _most_exposed(train, attacker, scores, known)
+    names = {each.class_name for each in exposed}
+    assert len(exposed) == 10 and names == {train.class_names[0], train.class_names[2]}
+    assert picture.startswith(b"\x89PNG")
+    assert _most_exposed(train, attacker, scores, drawn.at([])) == ((), b"")
+
+
+def test_of_many_drawings_as_many_of_each_class_as_images_stand_in_for_these() -> None:
+    train, many = uneven(), uneven(times=3, seed=5)
+    lacking = many.at(
+        np.concatenate([np.flatnonzero(many.labels != 2), np.flatnonzero(many.labels == 2)[:3]])
+    )
+    alone = as_many_of_each_class(lacking, train, seed=1)
+    assert alone.counts.tolist() == [*train.counts[:2], 3]
+    other = as_many_of_each_class(lacking, train, seed=2)
+    assert alone.digest != other.digest, "at random"
+
+
+def test_few_pictures_repeated_are_no_copies_by_chance_but_where_all_are_training_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One picture of thirty lies near a training image by chance: 3 % of the drawings, of real images 1 %."""
+    monkeypatch.setattr("cgan.quality.likeness.MIN_REAL_COMPARED", 150)
+    train, held_out, others = digits(0, 400), digits(400, 150), digits(550, 150)
+    near = find_replicas(*others.tensors[:2], train, held_out, seed=1).is_replica.numpy()
+    assert near.any(), "one of so many"
+    thirty = [*np.flatnonzero(near)[:1], *np.flatnonzero(~near)[:29]]
+    by_chance = Copies.of(others.at(np.repeat(thirty, 15)), train, held_out, seed=1)
+    assert by_chance.share == pytest.approx(1 / 30) and not by_chance.leak
+    memorised = Copies.of(train.at(np.repeat(range(10), 15)), train, held_out, seed=1)
+    assert memorised.share == 1 and memorised.leak and memorised.members == 10
+
+
+def test_who_is_copied_is_tested_within_classes_by_the_hypergeometric_distribution() -> None:
+    member, labels = np.arange(30) % 3 > 0, np.arange(30) % 2
+    copied = np.zeros(30, bool)
+    copied[np.flatnonzero(member & (labels == 0))[:5]] = True
+    # Five of the ten members of class 0, and of its five others none: C(10, 5) / C(15, 5).
+    assert copied_p_value(copied, member, labels, 10**6) == pytest.approx(2 * 252 / 3003)
+    assert copied_p_value(np.zeros(30, bool), member, labels, 100) == 1
+    assert copied_p_value(copied, member, labels, 0) == pytest.approx(2 * 0.1**5)
 
 
 def test_an_attack_leaks_by_its_p_value_alone() -> None:
