@@ -78,7 +78,7 @@ def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
             "chosen": chosen.get(key, "") if value == "auto" else "",
             "preset": others.get(key, ""),
         }
-        for key, value in flatten(params).items()
+        for key, value in flatten(params.model_dump(by_alias=True)).items()
         if key.partition(".")[0] in SHOWN_SECTIONS
     ]
     return {"preset": preset, "rows": rows}

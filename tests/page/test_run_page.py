@@ -367,6 +367,17 @@ def test_what_differs_from_the_preset_is_shown() -> None:
     assert not any(rows[f"train.{key}"]["chosen"] for key in ("batch_size", *automatic[1:]))
 
 
+def test_params_that_the_file_lacks_are_shown_with_their_defaults() -> None:
+    text = Path("params.yaml").read_text()
+    for key in ("generator", "total_kimg"):
+        text = re.sub(rf"\n +{key}: .*", "", text)
+    Path("params.yaml").write_text(text)
+    rows = {row["key"]: row["value"] for row in facts()["params"]["rows"]}
+    assert rows["train.generator"] == load_params().train.generator
+    assert rows["train.total_kimg"] == load_params().train.total_kimg
+    page_made()
+
+
 def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     evaluation = Evaluation.read(EVALUATION)
     context = {**evaluation.context, "generator_digest": "0" * 64}
