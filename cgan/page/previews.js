@@ -2,8 +2,8 @@
 import { RUN } from "./page_data.js";
 
 function playPreviews(place) {
+  if (!place) return; // a training that made none
   const frames = RUN.previews;
-  if (!frames.length) return;
   const parts = ["img", "figcaption", "input", "button"].map((name) => place.querySelector(name));
   const [image, caption, slider, play] = parts;
   const last = frames.length - 1;

@@ -214,6 +214,7 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         "title": contents.title,
         "verdict": quality_line(evaluation, contents.seconds),
         "caution": generator.caution,
+        "trained": trained,
         "plays": runs_in_page(generator),
         "previews": previews,
         "losses": curve(*contents.losses),

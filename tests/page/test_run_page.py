@@ -403,7 +403,8 @@ class Trained(NamedTuple):
 def test_a_page_is_written_of_a_run_in_memory_and_has_more_where_images_and_judge_are_given(
     page: Page,
 ) -> None:
-    """Without a project, an empty table of probes and no previews; a browser finds no error in either."""
+    """Without a project, an empty table of probes and no previews; of a training that was stopped before its
+    first record. A browser finds no error in any."""
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
     train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
     judge, history = load_judge(JUDGE)[0], pd.read_csv(LOSSES)
@@ -417,6 +418,12 @@ def test_a_page_is_written_of_a_run_in_memory_and_has_more_where_images_and_judg
     assert not re.search(r"dvc (repro|exp|checkout|pull)", text), "there is no project"
     assert page_data(text)["losses"]["rows"] == history.to_numpy(float).tolist()
     unfold(page)
+    stopped = Trained(generator, history[:0], pd.DataFrame(columns=["step"]), {0: PNG})
+    write_page(RUN_PAGE, stopped, evaluation, cache=CACHE)
+    unfold(page)
+    training = page.run("document.querySelector('#training').innerText")
+    assert "step 0" in training and "ended before its losses" in training
+    page.until("Boolean(document.querySelector('#classes .chart svg'))", 60)
     whole = Trained(generator, history, pd.read_csv(PROBES), {5: PNG})
     images = {"train": train, "held_out": held_out}
     write_page(RUN_PAGE, whole, evaluation, **images, judge=judge, title="<mine>", cache=CACHE)
