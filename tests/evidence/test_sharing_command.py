@@ -84,10 +84,11 @@ def test_the_card_has_the_sentence_and_what_leaks_is_published_by_a_flag_alone(
     generator = Generator.load(GENERATOR)
     answer = {"generator_digest": generator.facts["digest"], "sentence": "They *give* away."}
     write_json(SHARING, answer | {"verdict": GIVES_AWAY})
-    with pytest.raises(
-        CganError, match=r"They \*give\* away\. To publish it all the same, add --pub"
-    ):
-        write_card_folder(generator, Path("card"))
+    for allowed in ({}, {"training_images": True}):  # of a GAN, which holds none
+        with pytest.raises(
+            CganError, match=r"They \*give\* away\. To publish it all the same, add --publish-leaks"
+        ):
+            write_card_folder(generator, Path("card"), **allowed)
     assert not Path("card").exists()
     done = CliRunner().invoke(app, ["card", "card", "--publish-leaks"])
     assert done.exit_code == 0, done.output

@@ -33,13 +33,14 @@ def write_card_folder(
     which `training_images` allows; and where `cgan sharing` found that it gives images away, which `leaks`
     allows.
     """
-    if generator.holds_training_images and not training_images:
+    holds_images = generator.holds_training_images
+    if holds_images and not training_images:
         raise CganError(
             f"{folder}: not written. {generator.caution} If they may be published, add "
             "--publish-training-images."
         )
     found = _sharing(generator)
-    if found.get("verdict") == GIVES_AWAY and not (leaks or training_images):
+    if found.get("verdict") == GIVES_AWAY and not (leaks or holds_images):
         raise CganError(
             f"{folder}: not written. {SHARING_TEXT}: {found['sentence']} To publish it all the same, add "
             "--publish-leaks."
