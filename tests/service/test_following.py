@@ -172,6 +172,8 @@ def test_f73_the_projects_generator_does_not_replace_a_champion_that_cannot_be_r
 def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Mock(monotonic=Mock(return_value=0.0))
+    monkeypatch.setattr("cgan.service.provider.time", clock)
     promote(registry, 1)
     [damaged] = Path("mlartifacts", registry.version(2).run_id).rglob("generator.safetensors")
     whole = damaged.read_bytes()
@@ -181,14 +183,24 @@ def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
     provider.poll()
     assert version(provider) == 1
     words = "the champion, version 2 of `cgan`, cannot be loaded: models:/cgan/2/"
-    assert provider.problem.startswith(words), "the same at each look, so it is logged once"
+    assert provider.problem.startswith(words)
+    tried_at = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Generator, "load", load := Mock(side_effect=ModelError("damaged")))
+        for clock.monotonic.return_value in range(0, 1000, 2):
+            calls = load.call_count
+            provider.poll()
+            tried_at += [clock.monotonic()] * (load.call_count - calls)
+            assert "version 2 of `cgan`, cannot be loaded: " in provider.problem
+    assert tried_at == [4, 12, 28, 60, 124, 252, 508, 808], "pauses double up to five minutes"
     damaged.write_bytes(whole)
+    clock.monotonic.return_value = 1108
     provider.poll()
     assert (version(provider), provider.problem) == (2, "")
     monkeypatch.setattr("cgan.service.provider.Generator.load", Mock(side_effect=MemoryError))
     promote(registry, 1)
     provider.poll()
-    assert version(provider) == 2 and "failed (MemoryError)" in provider.problem
+    assert version(provider) == 2 and "cannot be loaded: MemoryError" in provider.problem
 
 
 def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
