@@ -156,7 +156,7 @@ def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTra
         remove(folder)
     with contextlib.suppress(CganError):  # none yet, or damaged
         begun = read_json(in_progress)
-        if str(begun.get("run_key")).isalnum():
+        if str(begun.get("run_key") or "").isalnum():
             kept = {key: begun[key] for key in KEPT_KEYS if key in begun}
             training.update(cast("TrainingRecord", kept))
             training["tags"] |= {"cgan.resumed": "true"}

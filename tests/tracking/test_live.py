@@ -107,7 +107,9 @@ def test_a_training_that_dvc_knows_is_trained_anew_in_another_run(root: Path) ->
         assert not (training_folder("k1") / "step-1.safetensors").exists(), "nothing is resumed"
 
 
-@pytest.mark.parametrize("damage", ["[]", '{"run_key": "../k"}', '{"run_ke', None])
+@pytest.mark.parametrize(
+    "damage", ["[]", '{"run_key": "../k"}', '{"run_name": "another"}', '{"run_ke', None]
+)
 def test_f80_what_a_training_noted_at_its_begin_is_written_anew_where_it_is_damaged(
     root: Path, damage: str | None
 ) -> None:
@@ -118,7 +120,9 @@ def test_f80_what_a_training_noted_at_its_begin_is_written_anew_where_it_is_dama
     with training() as live:
         log_steps(live)
     assert note.read_bytes() == TRAINING.read_bytes()
-    assert read_json(TRAINING)["run_key"].isalnum()
+    noted = read_json(TRAINING)
+    assert noted["run_key"].isalnum() and noted["run_name"] != "another"
+    assert "cgan.resumed" not in noted["tags"]
 
 
 def test_f102_where_the_clock_is_set_back_the_times_of_a_run_stand_still_until_it_has_caught_up(
