@@ -4,28 +4,18 @@ from dataclasses import replace
 
 from cgan import project
 from cgan.contact_sheet import contact_sheet
-from cgan.errors import DataError
-from cgan.files import read_json, replacing
+from cgan.files import replacing
 from cgan.images import save_images
 from cgan.pipeline.params_file import load_params
-from cgan.project import CSV, PICTURES, REAL_SAMPLES, VALIDATION
+from cgan.project import REAL_SAMPLES
 from cgan.splitting import split_images
 from cgan.stages.raw import load_raw
 from cgan.stages.runner import log, run_stage
 
 
 def main() -> None:
-    params, report = load_params(), read_json(VALIDATION)
-    if not isinstance(report, dict) or "source_sha256" not in report:
-        raise DataError(
-            f"{VALIDATION}: not a report of this version. Make it again: `dvc repro --force validate`."
-        )
+    params = load_params()
     recipe, data = params.preprocess, load_raw(params.validation)
-    if data.source_sha256 != report["source_sha256"]:
-        raise DataError(
-            f"{PICTURES if data.files else CSV}: changed since {VALIDATION} was written. Run `dvc repro`, "
-            "which validates it again."
-        )
     data = replace(data, notes=())  # the validation report has them
     parts = split_images(data, recipe.holdout_fraction, recipe.seed, recipe.group)
     train, holdout, test = parts

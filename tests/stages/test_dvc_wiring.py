@@ -95,8 +95,9 @@ def test_a_stage_depends_on_what_other_stages_made_that_its_code_names(stage: st
     declared = {*entries(stage, "deps")}
     outs_of_others = {out for other in STAGES if other != stage for out in outputs(other)}
     differing = {out for out in outs_of_others if overlaps(out, named) != overlaps(out, declared)}
-    # A training tells where its data came from; defaults that are in use are in reports/params.json.
-    expected = {"data/raw"} if stage == "train" else set()
+    # A training tells where its data came from; only valid data are split; defaults that are in use are
+    # in reports/params.json.
+    expected = {"train": {"data/raw"}, "preprocess": {"reports/validation.json"}}.get(stage, set())
     if entries(stage, "params"):
         expected |= {"reports/params.json"}
     assert differing == expected
