@@ -226,10 +226,9 @@ class Evaluation:
         """The names of the classes; their numbers where they have none."""
         return [*(self.class_names or map(str, range(len(self.classes))))]
 
-    @property
-    def generator_digest(self) -> str | None:
-        """The digest of the generator's weights; None where the context has none."""
-        return self.context.get("generator_digest")
+    def is_of(self, facts: Mapping[str, Any]) -> bool:
+        """Is it about the generator that has these facts?"""
+        return bool(self.context.get("generator_digest") == facts["digest"])
 
     def rows(self) -> list[tuple[Metric, Score]]:
         """The metrics that were measured, in the order of `METRICS`, as tables and pages show them."""

@@ -26,7 +26,7 @@ DATA = (
 def main() -> None:
     network, facts = load_generator(GENERATOR)
     evaluation = Evaluation.read(EVALUATION)
-    if evaluation.generator_digest != facts["digest"]:
+    if not evaluation.is_of(facts):
         sys.exit(f"{EVALUATION} is of another generator than {GENERATOR}. Run `dvc repro`.")
     scores = evaluation.metrics
     real = {key: score.real for key, score in scores.items()}

@@ -135,8 +135,7 @@ def write_page(
         raise DataError(
             "write_page: expected both `train` and `held_out`, found one. Give both, or none."
         )
-    digest = run.generator.facts.get("digest")
-    if evaluation.generator_digest != digest:
+    if not evaluation.is_of(run.generator.facts):
         raise DataError(
             "write_page: the evaluation is about another generator than the run's. Evaluate it: "
             "`cgan.evaluate(run.generator, train, held_out)`."

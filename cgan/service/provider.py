@@ -52,7 +52,7 @@ class ServedGenerator:
         """`quality` is by the evaluation of the generator's run; where that is not about these weights, by
         what the file states, as the package's own does. Raises ModelError."""
         generator = Generator.load(source)
-        if not evaluation or evaluation.generator_digest != generator.facts["digest"]:
+        if not evaluation or not evaluation.is_of(generator.facts):
             evaluation = stated_evaluation(generator.facts)
         return cls(generator, version, quality_line(evaluation) if evaluation else "")
 

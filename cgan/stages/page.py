@@ -87,7 +87,7 @@ def read_table(path: Path) -> Table:
 def _require_one_origin(generator: Generator, evaluation: Evaluation, data: Images) -> None:
     """Are the generator, its evaluation and the data of one run? Raises ModelError."""
     again = "Run `dvc repro`, or restore all files with `dvc checkout`."
-    if evaluation.generator_digest != generator.facts["digest"]:
+    if not evaluation.is_of(generator.facts):
         raise ModelError(f"{EVALUATION} is about another generator, not {GENERATOR}. {again}")
     if generator.facts.get("data_sha256") != data.source_sha256:
         raise ModelError(f"{GENERATOR} was trained on other data, not {TRAIN_DATA}. {again}")

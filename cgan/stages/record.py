@@ -71,7 +71,7 @@ NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
 def main() -> None:
     evaluation, facts = Evaluation.read(EVALUATION), read_facts(GENERATOR, "generator")
     training = read_training(TRAINING)
-    if evaluation.generator_digest != facts["digest"]:
+    if not evaluation.is_of(facts):
         raise ModelError(
             f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "
             "`dvc checkout`."

@@ -125,7 +125,7 @@ def classes_drawn_poorly(generator: Generator, data: Images, limits: GateParams)
     """A warning, by the rule of the run's page; empty where no such class is known."""
     with contextlib.suppress(CganError):
         evaluation = Evaluation.read(EVALUATION)
-        if evaluation.generator_digest == generator.facts["digest"]:
+        if evaluation.is_of(generator.facts):
             classes = class_facts(evaluation, data.counts.tolist())
             add_states(
                 classes,

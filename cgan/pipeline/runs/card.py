@@ -80,6 +80,6 @@ def known_evaluation(generator: Generator) -> tuple[Evaluation | None, dict[str,
             from cgan.pipeline.runs.recorded_run import read_run
 
             evaluation, run_record = read_run(generator.source)
-    if evaluation and evaluation.generator_digest == generator.facts["digest"]:
+    if evaluation and evaluation.is_of(generator.facts):
         return evaluation, run_record
     return None, {}
