@@ -37,12 +37,12 @@ EVIDENCE_SCRIPTS = ("folds.js", "previews.js", "charts.js")
 MAX_EXAMPLE_CLASSES = 20
 
 
-def play_page(generator: Generator, quality: str, named: str, seed: int = 0) -> str:
+def play_page(generator: Generator, quality: str, named: str) -> str:
     """A page to play with the generator that `cgan serve` has, with how good it is and what it is called;
-    where it is too slow for a browser, one that asks the service. `seed`: of the first picture."""
-    query = urlencode({"text": examples(generator)[0], "seed": seed})
+    where it is too slow for a browser, one that asks the service."""
+    query = urlencode({"text": examples(generator)[0], "seed": 0})
     shown = {"quality": quality, "named": named, "query": query}
-    data = play_data(generator, seed)
+    data = play_data(generator)
     if runs_in_page(generator):
         return document("play_page.html", PLAY_SCRIPTS, data, **shown)
     names, most = generator.class_names, generator.most_in(MAX_ANSWER_S)
@@ -55,14 +55,13 @@ def runs_in_page(generator: Generator) -> bool:
     return not generator.model.seconds_per_drawing
 
 
-def play_data(generator: Generator, seed: int) -> dict[str, Any]:
-    """The facts of the generator that the scripts read. `seed`: of the first picture."""
+def play_data(generator: Generator) -> dict[str, Any]:
+    """The facts of the generator that the scripts read."""
     return {
         "architecture": generator.architecture,
         "class_names": names_in(generator.facts, generator.classes),
         **(pack_generator(generator) if runs_in_page(generator) else {}),
         "examples": examples(generator),
-        "seed": seed,
     }
 
 

@@ -22,23 +22,18 @@ MAX_CARDS, DRAWINGS_PER_CARD = 30, 4  # a card shows a class
 MAX_CARD_SIDE = 56  # pixels
 # Of a generator that no browser runs, drawings are shown: how many, and pixels of a side.
 MAX_GALLERY_DRAWINGS, MAX_GALLERY_SIDE = 300, 64
-# For the first picture: how many seeds are tried, and training images that their drawings are compared with.
-SEEDS_TRIED, MAX_SEED_IMAGES = 20, 2000
-NEAREST_IMAGES = 5  # whose mean distance says how good a drawing of the first picture is
 
 
 def drawn_facts(
     model: GenerativeModel,
     seed: int,
-    first: list[int],
     cards: list[int],
     data: Images | None = None,
     judge: Judge | None = None,
 ) -> dict[str, Any]:
-    """Drawings of a generator, as a page shows them. `first`: labels of the page's first picture, for which a
-    good seed is looked for. `cards`: labels whose first drawings are shown. Without data or judge none are
-    set beside training images."""
-    classes, count, seconds = model.classes, drawings_shown(model), model.seconds_per_drawing
+    """Drawings of a generator, as a page shows them. `cards`: labels whose first drawings are shown. Without
+    data or judge none are set beside training images."""
+    classes, count = model.classes, drawings_shown(model)
     drawn_labels = torch.arange(count) % classes
     if classes > count:  # more classes than drawings: some of the classes, at random
         drawn_labels = torch.randperm(classes, generator=_random(seed))[:count]
@@ -46,8 +41,7 @@ def drawn_facts(
     facts = {
         "drawings": count,
         "seed": seed,
-        "first_seed": 0,
-        "gallery": gallery(drawn, drawn_labels) if seconds else [],
+        "gallery": gallery(drawn, drawn_labels) if model.seconds_per_drawing else [],
         "random": [],
         "worst": [],
         "by_class": {
@@ -97,9 +91,6 @@ def drawn_facts(
             )
         ]
 
-    some = training[torch.randperm(len(training), generator=_random(seed))[:MAX_SEED_IMAGES]]
-    if not seconds:
-        facts["first_seed"] = good_seed(model, judge, first, images[some], labels[some])
     order = torch.randperm(count, generator=_random(seed + 1))
     facts["random"] = beside_training(order[:SHOWN_DRAWINGS])
     facts["worst"] = beside_training(certainty.argsort(stable=True)[:SHOWN_DRAWINGS])
@@ -121,22 +112,6 @@ def gallery(drawn: Tensor, labels: Tensor) -> list[dict[str, Any]]:
         {"src": photograph(drawn[row], MAX_GALLERY_SIDE), "label": int(labels[row])}
         for row in order.tolist()
     ]
-
-
-def good_seed(
-    model: GenerativeModel, judge: Judge, wanted: list[int], images: Tensor, labels: Tensor
-) -> int:
-    """The one of the first seeds whose worst drawing of the labels `wanted` is nearest to images of its
-    class, in the judge's features."""
-    drawings = torch.cat([model.draw(torch.tensor(wanted), seed) for seed in range(SEEDS_TRIED)])
-    drawn_labels = torch.tensor(wanted).repeat(SEEDS_TRIED)
-    distances = torch.cdist(
-        predict(judge, drawings).features.float(), predict(judge, images).features.float()
-    )
-    distances[drawn_labels[:, None] != labels] = torch.inf
-    nearest_few = distances.topk(min(NEAREST_IMAGES, len(images)), largest=False).values
-    by_seed = nearest_few.mean(dim=1).view(SEEDS_TRIED, -1)
-    return int(by_seed.max(dim=1).values.argmin())
 
 
 def _random(seed: int) -> torch.Generator:

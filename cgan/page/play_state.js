@@ -12,7 +12,7 @@ const LINK_PAUSE_MS = 250; // browsers limit how often the address may change
 export function freshState() {
   const to = SHAPE.classes > 8 ? 8 : SHAPE.classes - 1;
   const [text] = RUN.examples;
-  return { text, seed: RUN.seed, x: 0, y: 0, from: to > 3 ? 3 : 0, to, mix: 0 };
+  return { text, seed: 0, x: 0, y: 0, from: to > 3 ? 3 : 0, to, mix: 0 };
 }
 
 /** The state that a link's hash holds, or null where it holds none. What makes no sense in it is left out. */

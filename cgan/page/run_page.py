@@ -16,13 +16,11 @@ from cgan.errors import DataError
 from cgan.evaluation import Evaluation
 from cgan.files import write_text
 from cgan.images import SPLITS, Images
-from cgan.model.generative import GenerativeModel
 from cgan.page.assemble import (
     EVIDENCE_SCRIPTS,
     GALLERY_SCRIPTS,
     PLAY_SCRIPTS,
     document,
-    examples,
     play_data,
     runs_in_page,
 )
@@ -180,9 +178,7 @@ def _both_parts(train: Images, held_out: Images) -> Images:
 def render_page(contents: Contents) -> str:
     """The page, as HTML."""
     generator, run = contents.generator, run_facts(contents)
-    data = play_data(generator, run["drawn"]["first_seed"]) | {
-        key: run[key] for key in SCRIPT_FACTS
-    }
+    data = play_data(generator) | {key: run[key] for key in SCRIPT_FACTS}
     data["charts"] = chart_library(contents.cache)
     scripts = (PLAY_SCRIPTS if runs_in_page(generator) else GALLERY_SCRIPTS) + EVIDENCE_SCRIPTS
     return document("run.html", scripts, data, run=run, names=generator.class_names)
@@ -239,7 +235,13 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         "limits": limits.model_dump(include=SHOWN_LIMITS),
         "least_images": MIN_DISTANCE_IMAGES,
         "confusion": confusion_facts(evaluation),
-        "drawn": _drawn(contents, [row["label"] for row in cards]),
+        "drawn": drawn_facts(
+            generator.model,
+            evaluation.context["seed"],
+            [row["label"] for row in cards],
+            data,
+            contents.judge,
+        ),
         "data": data
         and data_facts(data, contents.judge, contents.warnings, contents.notes, contents.tested),
         "params": settings,
@@ -279,14 +281,6 @@ def longer_preset(settings: Sequence[Mapping[str, Any]]) -> str:
     kimg = rows["train.total_kimg"]["chosen"] or rows["train.total_kimg"]["value"]
     is_longer = isinstance(kimg, int | float) and preset_params("best")["total_kimg"] > kimg
     return "best" if is_longer else ""
-
-
-def _drawn(contents: Contents, cards: list[int]) -> dict[str, Any]:
-    generator: Generator = contents.generator
-    model: GenerativeModel = generator.model
-    first = generator.labels(examples(generator)[0])
-    seed = contents.evaluation.context["seed"]
-    return drawn_facts(model, seed, first, cards, contents.data, contents.judge)
 
 
 def left_out(facts: dict[str, Any], evaluation: Evaluation, samples: int) -> list[str]:

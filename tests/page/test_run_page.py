@@ -6,8 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,8 +28,7 @@ from cgan.model.model_file import load_generator, save_generator
 from cgan.model.sampling import draw, encode_png
 from cgan.page import class_states as states
 from cgan.page.assemble import PAGE_FOLDER, document
-from cgan.page.data_facts import whole_data
-from cgan.page.drawn_facts import MAX_CARD_SIDE, NEIGHBOURS_SHOWN, drawn_facts
+from cgan.page.drawn_facts import MAX_CARD_SIDE, NEIGHBOURS_SHOWN
 from cgan.page.run_facts import MAX_CURVE_POINTS, curve
 from cgan.page.run_page import render_page, run_facts, trials, write_page
 from cgan.page.tiles import preview_frames, tile
@@ -288,21 +286,6 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
             assert int(lines[other["line"] - 1].split(",")[0]) == other["label"]
     cards = {n: [tile(image, MAX_CARD_SIDE) for image in images[asked == n][:4]] for n in range(3)}
     assert drawn["by_class"] == cards, "on a class's card are drawings of it"
-
-
-def test_the_first_picture_is_of_the_seed_whose_drawings_are_most_like_their_classes() -> None:
-    """One that draws noise with every other seed."""
-    data, (judge, _) = whole_data(), load_judge(JUDGE)
-    pixels, labels, _ = data.tensors
-
-    def drawn(asked: torch.Tensor, seed: int) -> torch.Tensor:
-        own = torch.stack([pixels[labels == n][0] for n in asked])
-        noise = torch.randint(0, 256, own.shape, generator=torch.Generator().manual_seed(seed))
-        return own if seed == 13 else noise.to(torch.uint8)
-
-    model = SimpleNamespace(classes=3, shape=data.shape, seconds_per_drawing=0.0, draw=drawn)
-    facts = drawn_facts(cast(Any, model), 5, [2, 0, 2, 1], [0], data, judge)
-    assert facts["first_seed"] == 13
 
 
 def test_previews_that_are_large_together_are_made_smaller_and_the_page_says_so() -> None:
