@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,7 +38,6 @@ from cgan.page.data_facts import MAX_JUDGED_PIXELS, data_facts
 from cgan.page.drawn_facts import MAX_CARDS, drawn_facts
 from cgan.page.run_facts import class_facts, confusion_facts, curve
 from cgan.page.tiles import preview_frames
-from cgan.params.presets import preset_params
 from cgan.params.sections import GateParams
 from cgan.quality.distances import MIN_DISTANCE_IMAGES
 from cgan.quality.diversity import MAX_OTHERS
@@ -58,8 +56,6 @@ SCRIPT_FACTS = ("previews", "losses", "probes", "classes", "confusion")
 
 Table = tuple[Sequence[str], Sequence[Sequence[float]]]  # columns and rows of numbers
 NO_TABLE: Table = ((), ())
-# The factor to try first where an advice says more (or its inverse, where it says less).
-TRIAL_FACTORS = {"train.total_kimg": 2, "train.score_window_scale": 1.25}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +200,6 @@ def run_facts(contents: Contents) -> dict[str, Any]:
     for row in worst_first:
         advice.setdefault(row["advice"], []).append(row["label"])
     advice.pop("", None)
-    settings = contents.settings or {"preset": None, "rows": []}
     facts = {
         "title": contents.title,
         "verdict": quality_line(evaluation, contents.seconds),
@@ -224,8 +219,7 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         if contents.settings
         else {_for_fit(words): advice[words] for words in advice},
         "weakest": weakest[0] if weakest else None,
-        "trials": trials(advice, settings["rows"]),
-        "longer_preset": longer_preset(settings["rows"]) if trained else "",
+        "kimg": (generator.facts.get("params") or {}).get("total_kimg"),
         "few_held_out": MIN_HELD_OUT,
         "less_diverse": MIN_DIVERSITY,
         "unlike": (DOUBTFUL_EXCESS, POOR_EXCESS),
@@ -244,7 +238,7 @@ def run_facts(contents: Contents) -> dict[str, Any]:
         ),
         "data": data
         and data_facts(data, contents.judge, contents.warnings, contents.notes, contents.tested),
-        "params": settings,
+        "params": contents.settings or {"preset": None, "rows": []},
         "lineage": contents.lineage,
     }
     sentences = [smaller, *left_out(facts, evaluation, contents.samples)]
@@ -254,33 +248,6 @@ def run_facts(contents: Contents) -> dict[str, Any]:
 def _for_fit(advice: str) -> str:
     """A param of the training is a keyword of `cgan.fit`, without its section of params.yaml."""
     return advice.replace("`train.", "`")
-
-
-def trials(advice: Iterable[str], settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each advice on params of the training, the param to try first: its `key`, its `value` now, and
-    the value to `try`."""
-    now = {row["key"]: row["chosen"] or row["value"] for row in settings}
-    rows: dict[str, dict[str, Any]] = {}
-    for text in advice:
-        params = re.findall("`([^`]*)`", text)
-        key = next((param for param in params if param in TRIAL_FACTORS), "")
-        if isinstance(value := now.get(key), int | float):
-            asks_for_more = "longer" in text or "raise" in text
-            factor = TRIAL_FACTORS[key]
-            trial = value * factor if asks_for_more else value / factor
-            rows.setdefault(key, {"key": key, "value": value, "try": float(f"{trial:.2g}")})
-    return list(rows.values())
-
-
-def longer_preset(settings: Sequence[Mapping[str, Any]]) -> str:
-    """`best` after a shorter training, otherwise an empty text; also where params.yaml names a network, since
-    presets let the images choose it."""
-    rows = {row["key"]: row for row in settings}
-    if not rows or rows["train.generator"]["value"] != "auto":
-        return ""
-    kimg = rows["train.total_kimg"]["chosen"] or rows["train.total_kimg"]["value"]
-    is_longer = isinstance(kimg, int | float) and preset_params("best")["total_kimg"] > kimg
-    return "best" if is_longer else ""
 
 
 def left_out(facts: dict[str, Any], evaluation: Evaluation, samples: int) -> list[str]:
