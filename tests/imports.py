@@ -15,7 +15,8 @@ def source_of(module: str) -> Path:
 def closure(module: str, without: Iterable[str] = ()) -> set[str]:
     """`module` and all that it imports, inside functions too, except `without`. Packages themselves are left
     out: they hold a docstring, and no code that a result hangs on."""
-    graph, left_out = grimp.build_graph("cgan", cache_dir=None), set(without)
+    graph = grimp.build_graph("cgan", cache_dir=None, exclude_type_checking_imports=True)
+    left_out = set(without)
     # Methods that show and divide images. Whoever calls them, and is a stage, imports these, too.
     for shown in ("cgan.contact_sheet", "cgan.notebook", "cgan.splitting"):
         graph.remove_import(importer="cgan.images", imported=shown)

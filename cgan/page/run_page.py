@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ from cgan.quality.judge import Judge, require_judge_of
 from cgan.quality.table import fewer_judged, quality_line, weaknesses
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from cgan.fitting import Run
 
 STATES = (POOR, DOUBTFUL, GOOD)
 # The gate's limits that the page shows: params of the stage page, in dvc.yaml too.
@@ -88,24 +88,9 @@ class Contents:
     cache: Path | None = None
 
 
-class Trained(Protocol):
-    """A `cgan.Run`, or what has its properties."""
-
-    @property
-    def generator(self) -> Generator: ...
-    @property
-    def history(self) -> pd.DataFrame: ...
-    @property
-    def probes(self) -> pd.DataFrame: ...
-    @property
-    def previews(self) -> Mapping[int, bytes]: ...
-    @property
-    def seconds(self) -> float | None: ...
-
-
 def write_page(
     path: Path | str,
-    run: Trained,
+    run: Run,
     evaluation: Evaluation,
     *,
     train: Images | None = None,
