@@ -38,15 +38,15 @@ WEAK_JUDGE = (  # 2026-11-30, diversity of a class
     "the judge misreads many real images of all classes, so it cannot say how well these are drawn. Compare "
     "them with real images; add images, or larger ones."
 )
-LONGER = (  # 2026-11-29, photographs, another try
+WHEN_UNLIKE = (  # 2026-11-29, photographs, another try
     "the drawings are unlike real images. Train longer (`train.total_kimg`), and add images; photographs "
     "need thousands per class."
 )
-LEGIBLE = (  # 2026-11-26, one pass for both networks
+WHEN_ILLEGIBLE = (  # 2026-11-26, one pass for both networks
     "the drawings are often taken for another class. Train longer (`train.total_kimg`), or raise "
     "`train.class_logit_weight`, which makes drawings easier to recognise, but less varied."
 )
-VARIED = (  # 2026-11-27, how many different drawings; 2026-11-26
+WHEN_REPETITIVE = (  # 2026-11-27, how many different drawings; 2026-11-26
     "the drawings repeat themselves. Train longer (`train.total_kimg`), or lower `train.class_logit_weight`, "
     "which makes drawings more varied, but harder to recognise."
 )
@@ -54,11 +54,13 @@ VARIED = (  # 2026-11-27, how many different drawings; 2026-11-26
 SAMPLED_UNLIKE = (
     "the drawings are unlike real images. Add images: nothing is trained that could learn longer."
 )
-SAMPLED_LEGIBLE = (
+SAMPLED_ILLEGIBLE = (
     "the drawings are often taken for another class. Add images, or raise `train.score_window_scale`, which "
     "makes them easier to recognise, but nearer to training images."
 )
-SAMPLED_VARIED = "the drawings repeat themselves. Lower `train.score_window_scale`, or add images."
+SAMPLED_REPETITIVE = (
+    "the drawings repeat themselves. Lower `train.score_window_scale`, or add images."
+)
 HOLD_OUT_MORE = (  # 2026-11-29, like is compared with like
     f"fewer than {MIN_HELD_OUT} images are held out, so the numbers say little. Hold out more of them, or "
     "add images."
@@ -76,8 +78,11 @@ def add_states(
 ) -> None:
     """Give each class a `state` and `advice`, by the first rule that applies. `judge_accuracy`: on real
     images of all classes. `trained`: whether the generator is."""
-    legible, varied = (LEGIBLE, VARIED) if trained else (SAMPLED_LEGIBLE, SAMPLED_VARIED)
-    unlike = LONGER if trained else SAMPLED_UNLIKE
+    unlike, illegible, repetitive = (
+        (WHEN_UNLIKE, WHEN_ILLEGIBLE, WHEN_REPETITIVE)
+        if trained
+        else (SAMPLED_UNLIKE, SAMPLED_ILLEGIBLE, SAMPLED_REPETITIVE)
+    )
     counts = [facts["images"] for facts in classes]
     is_counted = None not in counts
     fewest = max(MIN_IMAGES, MIN_IMAGES_OF_MEDIAN * statistics.median(counts)) if is_counted else 0
@@ -101,12 +106,12 @@ def add_states(
             (POOR, wrong and real_is_misread and not weak_judge, JUDGE_FAILS),
             (POOR, rare and (wrong or alike or excess > POOR_EXCESS), MORE_IMAGES),
             (POOR, excess > POOR_EXCESS, unlike),
-            (POOR, wrong and not real_is_misread, legible),
-            (POOR, alike, varied),
+            (POOR, wrong and not real_is_misread, illegible),
+            (POOR, alike, repetitive),
             (DOUBTFUL, excess > DOUBTFUL_EXCESS, unlike),
             (DOUBTFUL, wrong, WEAK_JUDGE),
-            (DOUBTFUL, behind_real, legible),
-            (DOUBTFUL, diversity_high < MIN_DIVERSITY, varied),
+            (DOUBTFUL, behind_real, illegible),
+            (DOUBTFUL, diversity_high < MIN_DIVERSITY, repetitive),
             (DOUBTFUL, facts["heldout"] < MIN_HELD_OUT, HOLD_OUT_MORE),
             (DOUBTFUL, not judged, NOT_DRAWN),
         )
