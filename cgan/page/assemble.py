@@ -33,7 +33,7 @@ PLAY_SCRIPTS = (
 )
 GALLERY_SCRIPTS = ("page_data.js", "play_text.js", "gallery.js")
 ASK_SCRIPTS = ("ask.js",)
-EVIDENCE_SCRIPTS = ("folds.js", "previews.js", "charts.js")
+NUMBERS_SCRIPTS = ("folds.js", "previews.js", "charts.js")
 MAX_EXAMPLE_CLASSES = 20
 
 

@@ -16,8 +16,8 @@ from cgan.evaluation import Evaluation
 from cgan.files import write_text
 from cgan.images import SPLITS, Images
 from cgan.page.assemble import (
-    EVIDENCE_SCRIPTS,
     GALLERY_SCRIPTS,
+    NUMBERS_SCRIPTS,
     PLAY_SCRIPTS,
     document,
     play_data,
@@ -158,14 +158,14 @@ def _both_parts(train: Images, held_out: Images) -> Images:
 
 def render_page(contents: Contents) -> str:
     """The page, as HTML."""
-    generator, run = contents.generator, run_facts(contents)
+    generator, run = contents.generator, page_facts(contents)
     data = play_data(generator) | {key: run[key] for key in SCRIPT_FACTS}
     data["charts"] = chart_library(contents.cache)
-    scripts = (PLAY_SCRIPTS if runs_in_page(generator) else GALLERY_SCRIPTS) + EVIDENCE_SCRIPTS
+    scripts = (PLAY_SCRIPTS if runs_in_page(generator) else GALLERY_SCRIPTS) + NUMBERS_SCRIPTS
     return document("run.html", scripts, data, run=run, names=generator.class_names)
 
 
-def run_facts(contents: Contents) -> dict[str, Any]:
+def page_facts(contents: Contents) -> dict[str, Any]:
     """All facts that the page shows, as plain JSON."""
     generator, evaluation = contents.generator, contents.evaluation
     previews, smaller = preview_frames(contents.previews)

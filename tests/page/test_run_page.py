@@ -30,7 +30,7 @@ from cgan.page import class_states as states
 from cgan.page.assemble import PAGE_FOLDER, document
 from cgan.page.drawn_facts import MAX_CARD_SIDE, NEIGHBOURS_SHOWN
 from cgan.page.run_facts import MAX_CURVE_POINTS, curve
-from cgan.page.run_page import render_page, run_facts, write_page
+from cgan.page.run_page import page_facts, render_page, write_page
 from cgan.page.tiles import preview_frames, tile
 from cgan.params.presets import PRESETS
 from cgan.pipeline.params_file import load_params
@@ -69,7 +69,7 @@ def page_made() -> None:
 
 def facts() -> dict[str, Any]:
     """All that the page shows."""
-    return run_facts(contents_of(load_params(), CACHE))
+    return page_facts(contents_of(load_params(), CACHE))
 
 
 def change_facts(**facts: Any) -> None:
@@ -199,7 +199,7 @@ def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_
     run, text = facts(), RUN_PAGE.read_text(encoding="utf-8")
     states_of_cards = [each["state"] for each in run["cards"]]
     assert states_of_cards[:2] == ["poor"] * 2, "an untrained generator"
-    cards = text[text.index('id="cards"') : text.index('id="evidence"')]
+    cards = text[text.index('id="cards"') : text.index('id="numbers"')]
     assert re.findall(r'<span class="state">(\w+)[<,]', cards) == states_of_cards
     assert (
         cards.count("A drawing of ") == 12 and f"{states_of_cards.count('poor')} are poor" in text
@@ -476,7 +476,7 @@ def hovered(page: Page, chart: str, mark: str) -> str:
     return str(page.run("document.querySelector('#vg-tooltip-element').innerText"))
 
 
-def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_charts_tell(
+def test_the_numbers_are_folded_until_one_opens_it_and_then_the_film_plays_and_the_charts_tell(
     page: Page,
 ) -> None:
     show(page)
