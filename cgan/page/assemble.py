@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -14,13 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from cgan.drawing.class_names import names_in
 from cgan.drawing.generator import MAX_ANSWER_S
 from cgan.page.weights import pack_generator
-from cgan.project import PACKAGE
 from cgan.text import percent
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
 
-PAGE_FOLDER = PACKAGE / "page"  # of templates, scripts and styles
+PAGE_FOLDER = Path(__file__).parent  # of templates, scripts and styles
 # In the order in which they are evaluated: a file imports only from those before it.
 PLAY_SCRIPTS = (
     "page_data.js",

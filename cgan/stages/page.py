@@ -11,11 +11,11 @@ from cgan.evaluation import Evaluation
 from cgan.files import read_json, sha256_of, write_text
 from cgan.images import Images
 from cgan.model.hardware import compute_deterministically
-from cgan.page.data_facts import whole_data
 from cgan.page.run_facts import lineage_facts, params_facts
 from cgan.page.run_page import Contents, Table, render_page
 from cgan.params.sections import Params
 from cgan.pipeline.params_file import load_params
+from cgan.pipeline.whole_data import whole_data
 from cgan.project import (
     EVALUATION,
     GENERATOR,

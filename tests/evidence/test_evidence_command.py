@@ -32,13 +32,13 @@ from cgan.images import Images, first_copies, image_digests, load_images, save_i
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import picture_of
-from cgan.page.data_facts import whole_data
 from cgan.pipeline.data.split import write_split
 from cgan.pipeline.evidence import experiment as command
 from cgan.pipeline.evidence.experiment import Options, find_evidence
 from cgan.pipeline.evidence.report import _classes, _doubts, _methods, _verdict
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.params_file import load_params, set_params
+from cgan.pipeline.whole_data import whole_data
 from cgan.project import (
     CSV,
     EVIDENCE,

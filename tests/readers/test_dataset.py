@@ -20,8 +20,9 @@ from cgan.errors import DataError, ModelError
 from cgan.files import sha256_of
 from cgan.images import Images, image_digests, load_images, pixels_digest, save_images
 from cgan.model import file_facts
-from cgan.page.data_facts import place_facts, rows_of, whole_data
+from cgan.page.data_facts import place_facts, rows_of
 from cgan.pipeline.params_file import load_params
+from cgan.pipeline.whole_data import whole_data
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.splitting import split_images, stratified_split
 from cgan.stages import download, preprocess, validate

@@ -18,9 +18,9 @@ from cgan import splitting
 from cgan.errors import CganError, DataError
 from cgan.files import read_json
 from cgan.images import Images, load_images
-from cgan.page.data_facts import whole_data
 from cgan.params.sections import DataParams, ValidateParams
 from cgan.pipeline.params_file import load_params
+from cgan.pipeline.whole_data import whole_data
 from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
 from cgan.readers import csv_report, pictures
 from cgan.readers.sources import fetch, read_source

@@ -22,10 +22,11 @@ from cgan.images import Images, IntArray
 from cgan.markdown import in_spreadsheet
 from cgan.model.sampling import picture_of
 from cgan.page.class_states import POOR, add_states
-from cgan.page.data_facts import rows_of, whole_data
+from cgan.page.data_facts import rows_of
 from cgan.page.run_facts import class_facts
 from cgan.params.sections import GateParams
 from cgan.pipeline.params_file import load_params
+from cgan.pipeline.whole_data import whole_data
 from cgan.project import (
     EVALUATION,
     EVIDENCE,

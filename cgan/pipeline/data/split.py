@@ -7,8 +7,8 @@ from cgan.downstream.rounds import folds_of
 from cgan.drawing.drawings import class_folders, new_folder, numbered, write_folder
 from cgan.images import Images, load_images
 from cgan.model.sampling import picture_of
-from cgan.page.data_facts import whole_data
 from cgan.params.sections import Params
+from cgan.pipeline.whole_data import whole_data
 from cgan.project import HOLDOUT_DATA, TEST_DATA, TRAIN_DATA
 
 

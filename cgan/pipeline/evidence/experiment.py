@@ -36,13 +36,13 @@ from cgan.model.hardware import (
     choose_hardware,
     compute_deterministically,
 )
-from cgan.page.data_facts import whole_data
 from cgan.params.sections import JudgeParams, Params
 from cgan.pipeline.evidence.publish import publish
 from cgan.pipeline.evidence.report import report_on
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress as progress_of
 from cgan.pipeline.progress import seconds_of_judge, seconds_of_training
+from cgan.pipeline.whole_data import whole_data
 from cgan.project import (
     EVIDENCE,
     EVIDENCE_PAGE,
