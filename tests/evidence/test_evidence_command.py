@@ -273,13 +273,13 @@ def test_a_wide_interval_cannot_tell_and_a_pretrained_network_that_is_better_is_
         assert any("Class b is tested on only 10 images" in line for line in doubts)
     # A class that got no drawings shows nothing about them.
     table = _classes(effect, ["a", "b"], torch.tensor([9, 3]), torch.tensor([0, 6]))
-    assert [row[-1] for row in table[2]] == ["no difference", "–"]
+    assert [row[-1] for row in table.rows] == ["no difference", "–"]
 
 
 def test_intervals_over_the_tested_images_count_an_image_once() -> None:
     labels, right = torch.arange(400) // 200, torch.arange(400) >= 40
     answers = Outcome(labels, labels, dict.fromkeys(("real", DRAWN), right))
-    row = _methods(answers, 2, ["a", "b"])[2][0]
+    row = _methods(answers, 2, ["a", "b"]).rows[0]
     assert row[1:] == ["90.0 %", "85.2 to 93.3 %", "80.0 %, a"]
 
 

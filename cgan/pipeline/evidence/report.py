@@ -1,7 +1,7 @@
 """What was found of drawings, in a sentence, in reasons and in tables."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,8 +16,6 @@ from cgan.splitting import MAX_NEAR_COPIES
 from cgan.text import percent
 from cgan.verdict import Report
 
-# Title, header, rows, and the bars of a chart: name, number, low, value and high, shares all three.
-Table = tuple[str, list[str], list[list[Any]], list[tuple[str, str, float, float, float]]]
 FEW_TESTED = 20  # tested images of a class
 MAX_CLASSES = 60  # classes
 TIMES_GUESSING = 2  # times what guessing gets
@@ -28,6 +26,27 @@ ADVICE = {
     "harm": "Don't use the drawings",
     "no difference": "The drawings make no difference that these images can show",
 }
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share with its interval, and the same in words."""
+
+    name: str
+    words: str
+    low: float
+    value: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in the order of `head`, and what a page draws of them."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    bars: Sequence[Bar]
 
 
 def report_on(
@@ -67,7 +86,7 @@ def report_on(
                 "tested": effect.overall.tested,
             },
         },
-        sections={title: table(head, rows, len(head) - 1) for title, head, rows, _ in tables},
+        sections={each.title: table(each.head, each.rows, len(each.head) - 1) for each in tables},
     )
     return report, tables
 
@@ -143,11 +162,11 @@ def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torc
                 tested[-1] = _verdict(change)
                 low, high = change.interval
                 words = f"{_points(change)} (95 %: {_interval(change)})"
-                bars.append((f"{names[label]} ({real} images)", words, low, change.gain, high))
+                bars.append(Bar(f"{names[label]} ({real} images)", words, low, change.gain, high))
         rows.append([names[label], real, drawings, *tested])
     head = ["class", "real", "drawn", "tested", "without", "with drawings"]
     head += ["difference, points (95 %)", "drawings"]
-    return "Class by class", head, rows, bars
+    return Table("Class by class", head, rows, bars)
 
 
 def _methods(pooled_outcome: Outcome, times: int, names: list[str]) -> Table:
@@ -168,14 +187,14 @@ def _methods(pooled_outcome: Outcome, times: int, names: list[str]) -> Table:
                 f"{percent(shares[worst])}, {names[worst]}",
             ]
         )
-        bars.append((METHOD_NAMES[name], percent(mean), low, mean, high))
+        bars.append(Bar(METHOD_NAMES[name], percent(mean), low, mean, high))
     head = [
         "",
         "right, mean over the classes",
         "95 % interval over the tested images",
         "worst class",
     ]
-    return "What a classifier learns from", head, rows, bars
+    return Table("What a classifier learns from", head, rows, bars)
 
 
 def _verdict(change: Difference) -> str:
