@@ -5,6 +5,7 @@ It is made of facts alone, and equal facts give equal bytes.
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from cgan import __version__
@@ -103,21 +104,21 @@ SAMPLED = {
 def model_card(
     facts: Facts,
     evaluation: Evaluation | None,
-    run_record: dict[str, Any],
+    training: Mapping[str, Any],
     picture: str,
     sharing: str = "",
 ) -> str:
     """The card of a generator, Markdown below metadata in YAML.
 
-    `facts`: of the generator's file. `evaluation`: None where it is not known; `run_record`: the contents of
-    TRAINING, about its run, empty where that is not known. `picture`: where its drawings are, seen from the
+    `facts`: of the generator's file. `evaluation`: None where it is not known; `training`: the record of
+    its training, empty where that is not known. `picture`: where its drawings are, seen from the
     card. `sharing`: the answer of `cgan sharing`, in a sentence.
     """
     architecture, params = facts["architecture"], facts.get("params", {})
     classes, colour = architecture["classes"], "grey" if architecture["channels"] == 1 else "colour"
     names = names_in(facts, classes) or list(map(str, range(classes)))
-    data = facts.get("data") or run_record.get("origin", {}).get("data", "not known")
-    data, name = printable(data), printable(run_record.get("run_name") or "conditional DCGAN")
+    data = facts.get("data") or training.get("origin", {}).get("data", "not known")
+    data, name = printable(data), printable(training.get("run_name") or "conditional DCGAN")
     sampled = architecture.get("kind") == LOCAL_SCORE
     texts = SAMPLED if sampled else TRAINED
     shown = (
@@ -125,13 +126,13 @@ def model_card(
         if sampled
         else {key: params[key] for key in SHOWN_PARAMS if key in params}
     )
-    training = texts["training"].format(
+    recipe = texts["training"].format(
         steps=facts.get("steps"),
         torch=facts.get("torch"),
         params=", ".join(f"`{key}` {value}" for key, value in shown.items()),
     )
     body = BODY.format(
-        **texts | {"training": training},
+        **texts | {"training": recipe},
         sharing=f"\n- {in_markdown(sharing)}" if sharing else "",
         classes=classes,
         version=__version__,
@@ -141,7 +142,7 @@ def model_card(
         quality=_quality(evaluation) if evaluation else "No evaluation of it is at hand.",
         data=in_markdown(data),
         sha256=facts.get("data_sha256"),
-        run=_run(run_record, name),
+        run=_run(training, name),
         worst=_worst(evaluation, names) if evaluation else "",
     )
     metadata = METADATA.format(tags="" if sampled else GAN_TAGS)
@@ -182,10 +183,10 @@ def _worst(evaluation: Evaluation, names: list[str]) -> str:
     return f" Least often recognized: {worst}." if worst else ""
 
 
-def _run(run_record: dict[str, Any], name: str) -> str:
-    if "commit" not in (origin := run_record.get("origin", {})):
+def _run(training: Mapping[str, Any], name: str) -> str:
+    if "commit" not in (origin := training.get("origin", {})):
         return ""
-    run_id = run_record.get("run_id")  # none before MLflow has it
+    run_id = training.get("run_id")  # none before MLflow has it
     again = f"; `cgan reproduce {run_id}` in its project repeats it" if run_id else ""
     if origin.get("dirty") == "true":
         again = ", with changes that are in no commit"

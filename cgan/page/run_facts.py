@@ -1,7 +1,7 @@
 """Facts of the run for a page: curves, metrics, classes, params, and where all of it comes from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cgan.evaluation import Evaluation
@@ -85,10 +85,10 @@ def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
 
 
 def lineage_facts(
-    run_record: dict[str, Any], csv_sha256: str, generator_sha256: str
+    training: Mapping[str, Any], csv_sha256: str, generator_sha256: str
 ) -> dict[str, Any]:
-    """`run_record`: TRAINING. The hashes are those of `cgan reproduce`."""
-    origin = {str(key): str(value) for key, value in (run_record.get("origin") or {}).items()}
-    run = {key: run_record.get(key) for key in ("run_id", "run_name", "experiment")}
+    """`training`: its record. The hashes are those of `cgan reproduce`."""
+    origin = {str(key): str(value) for key, value in (training.get("origin") or {}).items()}
+    run = {key: training.get(key) for key in ("run_id", "run_name", "experiment")}
     hashes = {"csv_sha256": csv_sha256, "generator_sha256": generator_sha256}
     return {**run, "origin": origin, **hashes}

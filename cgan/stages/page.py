@@ -1,9 +1,7 @@
 """Stage page: the run as one HTML file, with the generator in it."""
 
 import csv
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
@@ -15,6 +13,7 @@ from cgan.page.run_facts import lineage_facts, params_facts
 from cgan.page.run_page import Contents, Table, render_page
 from cgan.params.sections import Params
 from cgan.pipeline.params_file import load_params
+from cgan.pipeline.tracking.run import TrainingRecord, read_training
 from cgan.pipeline.whole_data import whole_data
 from cgan.project import (
     EVALUATION,
@@ -48,16 +47,16 @@ def contents_of(params: Params, cache: Path) -> Contents:
     """
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
     judge, _ = load_judge(JUDGE)
-    data, validation, run_record = whole_data(), read_json(VALIDATION), read_json(TRAINING)
+    data, validation, training = whole_data(), read_json(VALIDATION), read_training(TRAINING)
     _require_one_origin(generator, evaluation, data)
     return Contents(
         generator=generator,
         evaluation=evaluation,
-        title=title_of(run_record),
+        title=title_of(training),
         losses=read_table(LOSSES),
         probes=read_table(PROBES),
         previews={step: path.read_bytes() for step, path in preview_paths(PREVIEWS).items()},
-        seconds=run_record.get("training_s"),
+        seconds=training.get("training_s"),
         limits=params.gate,
         data=data,
         judge=judge,
@@ -65,13 +64,13 @@ def contents_of(params: Params, cache: Path) -> Contents:
         notes=validation.get("notes", ()),
         tested=validation.get("splits", {}).get("test", 0),
         settings=params_facts(params, generator.facts.get("params") or {}),
-        lineage=lineage_facts(run_record, data.source_sha256, sha256_of(GENERATOR)),
+        lineage=lineage_facts(training, data.source_sha256, sha256_of(GENERATOR)),
         samples=params.evaluate.samples,
         cache=cache,
     )
 
 
-def title_of(training: Mapping[str, Any]) -> str:
+def title_of(training: TrainingRecord) -> str:
     """`cgan · MNIST sample`: the project, as its experiment in MLflow is called, and its data."""
     names = training.get("experiment"), training.get("tags", {}).get("data")
     return " · ".join(filter(None, names)) or "cgan"

@@ -11,6 +11,7 @@ from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, write_text
 from cgan.model.model_file import save_generator
+from cgan.pipeline.tracking.run import TrainingRecord, read_training
 from cgan.project import (
     CARD,
     EVALUATION,
@@ -45,16 +46,14 @@ def write_card_folder(
             f"{folder}: not written. {SHARING_TEXT}: {found['sentence']} To publish it all the same, add "
             "--publish-leaks."
         )
-    evaluation, run_record = known_evaluation(generator)
+    evaluation, training = known_evaluation(generator)
     labels = list(range(min(generator.classes, 10)))
     with new_folder(folder) as new:
         save_generator(new / GENERATOR.name, generator.model, generator.facts)
         generator.picture(labels, rows=4).save(new / GRID.name)
         write_text(
             new / CARD.name,
-            model_card(
-                generator.facts, evaluation, run_record, GRID.name, found.get("sentence", "")
-            ),
+            model_card(generator.facts, evaluation, training, GRID.name, found.get("sentence", "")),
         )
     note = "" if evaluation else "; this generator has no evaluation, so the card has no numbers"
     return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
@@ -69,17 +68,17 @@ def _sharing(generator: Generator) -> dict[str, Any]:
     return {}
 
 
-def known_evaluation(generator: Generator) -> tuple[Evaluation | None, dict[str, Any]]:
+def known_evaluation(generator: Generator) -> tuple[Evaluation | None, TrainingRecord]:
     """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them;
     None and empty where none of them is about these weights."""
-    evaluation, run_record = stated_evaluation(generator.facts), dict[str, Any]()
+    evaluation, training = stated_evaluation(generator.facts), TrainingRecord()
     with contextlib.suppress(CganError):
         if not evaluation and Path(generator.source).is_file():
-            evaluation, run_record = Evaluation.read(EVALUATION), read_json(TRAINING)
+            evaluation, training = Evaluation.read(EVALUATION), read_training(TRAINING)
         elif not evaluation:  # where only what drawing needs is installed, this cannot be imported
             from cgan.pipeline.runs.recorded_run import read_run
 
-            evaluation, run_record = read_run(generator.source)
+            evaluation, training = read_run(generator.source)
     if evaluation and evaluation.is_of(generator.facts):
-        return evaluation, run_record
+        return evaluation, training
     return None, {}

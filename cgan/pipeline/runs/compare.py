@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -14,6 +13,7 @@ from cgan.files import write_text
 from cgan.markdown import table
 from cgan.page.assemble import format_number
 from cgan.pipeline.runs.recorded_run import read_run
+from cgan.pipeline.tracking.run import TrainingRecord
 from cgan.quality.intervals import change_interval
 from cgan.quality.table import quality_line
 from cgan.text import listed, printable
@@ -26,8 +26,6 @@ NOT_ALIKE = (
     "evaluate both with one judge, one hold-out and the same params of `evaluate`. `cgan gate` does that for "
     "the champion and the present generator."
 )
-
-RunRecord = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) 
         Console().print(Markdown(text))
 
 
-def comparison(a: Evaluation, run_a: RunRecord, b: Evaluation, run_b: RunRecord) -> str:
+def comparison(a: Evaluation, run_a: TrainingRecord, b: Evaluation, run_b: TrainingRecord) -> str:
     """Markdown; numbers only where both were measured alike."""
     names = [run.get("run_name") or "" for run in (run_a, run_b)]
     runs = _table("", ("A", "B"), [("run", *names), ("in short", quality_line(a), quality_line(b))])

@@ -2,28 +2,27 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation
-from cgan.files import read_json
 from cgan.model.file_facts import read_facts
 from cgan.pipeline.registry.client import CHAMPION, evaluation_of, model_name, open_registry
+from cgan.pipeline.tracking.run import TrainingRecord, read_training
 from cgan.project import EVALUATION, GENERATOR, TRAINING
 
 ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
 
 
-def read_run(what: str) -> tuple[Evaluation, dict[str, Any]]:
+def read_run(what: str) -> tuple[Evaluation, TrainingRecord]:
     """The evaluation of a project's folder, or of what `find_run_id` takes; and `run_name`, `origin` (data,
     commit, dirty) and `params` of the training, flat and as text, with what was chosen for `auto`.
 
     Raises CganError where there is none.
     """
     if (folder := Path(what)).is_dir():
-        evaluation, about = present_evaluation(folder), read_json(folder / TRAINING)
-        params = {key: str(value) for key, value in about["params"].items()}
-        return evaluation, about | {"params": params}
+        evaluation, training = present_evaluation(folder), read_training(folder / TRAINING)
+        training["params"] = {key: str(value) for key, value in training["params"].items()}
+        return evaluation, training
     run_id = find_run_id(what)
     with open_registry() as registry:
         of_run = evaluation_of(registry, run_id)
@@ -34,14 +33,14 @@ def read_run(what: str) -> tuple[Evaluation, dict[str, Any]]:
                 "it. `dvc repro` records the project's present run."
             )
     origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
-    run_record = {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}
-    return of_run, run_record | {"params": dict(run.data.params)}
+    params, name = dict(run.data.params), str(run.info.run_name)
+    return of_run, {"run_id": run_id, "run_name": name, "origin": origin, "params": params}
 
 
 def present_evaluation(folder: Path) -> Evaluation:
     """The evaluation of the generator in a project's folder. Raises CganError where it is of another."""
     evaluation = Evaluation.read(folder / EVALUATION)
-    if evaluation.generator_digest != read_facts(folder / GENERATOR, "generator")["digest"]:
+    if not evaluation.is_of(read_facts(folder / GENERATOR, "generator")):
         raise CganError(
             f"{folder / EVALUATION}: of another generator than the present {folder / GENERATOR}. `dvc repro` "
             "measures that."
