@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,8 @@ from cgan.training.auto import Choice, choose
 from cgan.training.batches import require_full_batch
 from cgan.training.fingerprint import determining_facts, fingerprint
 from cgan.training.loop import TrainingResult, train_or_build, training_facts
-from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
+from cgan.training.records import records_table
+from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
 FALLBACK_PREVIEW_CLASSES = 20  # shown by `Run.preview` after a training that made no preview
 
@@ -239,13 +240,6 @@ def make_run(result: TrainingResult, choice: Choice, images: Images) -> Run:
         step=result.step,
         discriminator=result.discriminator,
     )
-
-
-def records_table(columns: Sequence[str], records: list[Record]) -> pd.DataFrame:
-    """Records as a table, the step a whole number."""
-    names = [name.removeprefix("progress/") for name in columns]
-    rows = np.reshape([[*record.values()] for record in records], (-1, len(names)))
-    return pd.DataFrame(rows, columns=names).astype({"step": int})
 
 
 @contextlib.contextmanager

@@ -1,12 +1,17 @@
 """Facts of the run for a page: curves, metrics, classes, params, and where all of it comes from."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgan.evaluation import Evaluation
 from cgan.params.presets import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_CURVE_POINTS = 600
 MAX_MATRIX_CLASSES = 40  # with more, the most frequent mistakes are listed instead
@@ -14,12 +19,12 @@ MAX_MISTAKES = 60
 SHOWN_SECTIONS = ("data", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
 
 
-def curve(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, Any]:
+def curve(table: pd.DataFrame) -> dict[str, Any]:
     """Numbers by step, every n-th row of a long table."""
-    every = math.ceil(len(rows) / MAX_CURVE_POINTS) or 1
-    first = (len(rows) - 1) % every  # so that the last is among them
-    shown = rows[first::every]
-    return {"columns": columns, "rows": shown, "every": every}
+    every = math.ceil(len(table) / MAX_CURVE_POINTS) or 1
+    first = (len(table) - 1) % every  # so that the last is among them
+    rows = table[first::every].to_numpy(float).tolist()
+    return {"columns": [*table.columns], "rows": rows, "every": every}
 
 
 def class_facts(evaluation: Evaluation, counts: Sequence[int] | None) -> list[dict[str, Any]]:

@@ -46,6 +46,8 @@ from cgan.quality.judge import Judge, require_judge_of
 from cgan.quality.table import fewer_judged, quality_line, weaknesses
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cgan.fitting import Run
 
 STATES = (POOR, DOUBTFUL, GOOD)
@@ -53,9 +55,6 @@ STATES = (POOR, DOUBTFUL, GOOD)
 SHOWN_LIMITS = {"min_worst_class_accuracy", "min_worst_class_diversity", "min_judge_accuracy"}
 # Facts of the run that the scripts show; the template has the rest.
 SCRIPT_FACTS = ("previews", "losses", "probes", "classes", "confusion")
-
-Table = tuple[Sequence[str], Sequence[Sequence[float]]]  # columns and rows of numbers
-NO_TABLE: Table = ((), ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +71,8 @@ class Contents:
     generator: Generator
     evaluation: Evaluation
     title: str = "cgan"
-    losses: Table = NO_TABLE
-    probes: Table = NO_TABLE
+    losses: pd.DataFrame
+    probes: pd.DataFrame
     previews: Mapping[int, bytes]
     seconds: float | None = None
     limits: GateParams
@@ -127,8 +126,8 @@ def write_page(
         generator=run.generator,
         evaluation=evaluation,
         title=title,
-        losses=([*run.history.columns], run.history.to_numpy(float).tolist()),
-        probes=([*run.probes.columns], run.probes.to_numpy(float).tolist()),
+        losses=run.history,
+        probes=run.probes,
         previews=run.previews,
         seconds=run.seconds,
         limits=GateParams(),
@@ -192,8 +191,8 @@ def page_facts(contents: Contents) -> dict[str, Any]:
         "trained": trained,
         "plays": runs_in_page(generator),
         "previews": previews,
-        "losses": curve(*contents.losses),
-        "probes": curve(*contents.probes),
+        "losses": curve(contents.losses),
+        "probes": curve(contents.probes),
         "metrics": evaluation.table()[1:],
         "measurement_context": evaluation.context,
         "usual_distance": evaluation.score("copies").details["heldout_nearest_median"],

@@ -1,17 +1,15 @@
 """The curves of a training and the confusion matrix."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from cgan.errors import DataError
 from cgan.text import percent
 
 Picture = NDArray[np.uint8]
@@ -35,29 +33,20 @@ def sheet_with(*lines: str) -> Picture:
     return picture_of(figure)
 
 
-def training_curves(table: Path) -> tuple[Picture, Picture]:
-    """The curves of the losses and of the mean logits in losses.csv; a note, if it has no rows."""
-    try:
-        names, *rows = csv.reader(table.read_text(encoding="utf-8").splitlines())
-        if not rows:
-            nothing = sheet_with("No losses: this generator is not trained.")
-            return nothing, nothing
-        columns = dict(zip(names, np.array(rows, float).T.tolist(), strict=True))
-        losses = {who: columns[f"loss/{who}"] for who in ("discriminator", "generator")}
-        logits = {f"{kind} images": columns[f"logits/{kind}_mean"] for kind in ("real", "fake")}
-    except (ValueError, KeyError) as error:
-        raise DataError(
-            f"{table}: damaged ({error}). Restore it: `dvc checkout --force`."
-        ) from None
+def training_curves(table: pd.DataFrame) -> tuple[Picture, Picture]:
+    """The curves of the losses and of the mean logits of a training's records; a note, if there are none."""
+    if table.empty:
+        nothing = sheet_with("No losses: this generator is not trained.")
+        return nothing, nothing
+    losses = {who: table[f"loss/{who}"] for who in ("discriminator", "generator")}
+    logits = {f"{kind} images": table[f"logits/{kind}_mean"] for kind in ("real", "fake")}
     return (
-        curves_image("Losses", columns["step"], losses),
-        curves_image("What the discriminator says (mean logits)", columns["step"], logits),
+        curves_image("Losses", table["step"], losses),
+        curves_image("What the discriminator says (mean logits)", table["step"], logits),
     )
 
 
-def curves_image(
-    title: str, steps: Sequence[float], curves: Mapping[str, Sequence[float]]
-) -> Picture:
+def curves_image(title: str, steps: ArrayLike, curves: Mapping[str, ArrayLike]) -> Picture:
     """Curves over the steps. A value that is not finite is left out."""
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axes = figure.subplots()

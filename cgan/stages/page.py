@@ -1,6 +1,5 @@
 """Stage page: the run as one HTML file, with the generator in it."""
 
-import csv
 from pathlib import Path
 
 from cgan.drawing.generator import Generator
@@ -10,7 +9,7 @@ from cgan.files import read_json, sha256_of, write_text
 from cgan.images import Images
 from cgan.model.hardware import compute_deterministically
 from cgan.page.run_facts import lineage_facts, params_facts
-from cgan.page.run_page import Contents, Table, render_page
+from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import Params
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.tracking.run import TrainingRecord, read_training
@@ -31,6 +30,7 @@ from cgan.project import (
 )
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import log, run_stage
+from cgan.training.records import read_records
 
 
 def main() -> None:
@@ -53,8 +53,8 @@ def contents_of(params: Params, cache: Path) -> Contents:
         generator=generator,
         evaluation=evaluation,
         title=title_of(training),
-        losses=read_table(LOSSES),
-        probes=read_table(PROBES),
+        losses=read_records(LOSSES),
+        probes=read_records(PROBES),
         previews={step: path.read_bytes() for step, path in preview_paths(PREVIEWS).items()},
         seconds=training.get("training_s"),
         limits=params.gate,
@@ -74,13 +74,6 @@ def title_of(training: TrainingRecord) -> str:
     """`cgan · MNIST sample`: the project, as its experiment in MLflow is called, and its data."""
     names = training.get("experiment"), training.get("tags", {}).get("data")
     return " · ".join(filter(None, names)) or "cgan"
-
-
-def read_table(path: Path) -> Table:
-    """A CSV of numbers."""
-    with path.open(encoding="utf-8", newline="") as file:
-        columns, *lines = csv.reader(file)
-    return columns, [[float(value) for value in line] for line in lines]
 
 
 def _require_one_origin(generator: Generator, evaluation: Evaluation, data: Images) -> None:

@@ -45,6 +45,7 @@ from cgan.project import (
 )
 from cgan.quality.table import class_table, tracked_values
 from cgan.stages.runner import log, run_stage
+from cgan.training.records import read_records
 from cgan.training.tracker import AT_THE_END, BY_STEP
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
@@ -138,13 +139,12 @@ def send_training(run: Run, steps: int) -> None:
 
 def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Step and metrics of each row of LOSSES or PROBES, whose thousands of images and rate LOSSES has."""
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            step, kimg = int(row.pop("step")), row.pop("kimg")
-            if path == project.LOSSES:
-                rate = row.pop("learning_rate")
-                row = {"progress/kimg": kimg, "progress/learning_rate": rate, **row}
-            yield step, {name: float(value) for name, value in row.items()}
+    table = read_records(path)
+    if path == project.PROBES:
+        table = table.drop(columns="kimg")
+    names = {"kimg": "progress/kimg", "learning_rate": "progress/learning_rate"}
+    for row in table.rename(columns=names).to_dict("records"):
+        yield int(row.pop("step")), {str(name): value for name, value in row.items()}
 
 
 def send_results(

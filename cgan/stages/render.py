@@ -30,6 +30,7 @@ from cgan.pictures.network_diagram import diagram
 from cgan.pictures.plots import sheet_with, training_curves
 from cgan.pipeline.params_file import load_params
 from cgan.stages.runner import log, run_stage
+from cgan.training.records import read_records
 
 # Pixels: what a README shows; of the film; of a caption; between real images and drawings, and both together.
 WIDTH, FILM_WIDTH = 880, 680
@@ -55,7 +56,7 @@ def main() -> None:
         project.STRIP: _grid(model.draw(first_labels, params.seed), 1, 600),
         project.NINE_DRAWINGS: _grid(model.draw(random_labels, params.seed), 3, 600),
         **interpolations(model, params),
-        **dict(zip(project.CURVES, training_curves(project.LOSSES), strict=True)),
+        **dict(zip(project.CURVES, training_curves(read_records(project.LOSSES)), strict=True)),
         project.DIAGRAMS[0]: diagram(model),
         project.DIAGRAMS[1]: diagram(discriminator),
     }

@@ -28,7 +28,6 @@ from cgan.files import (
     require_writable,
     write_bytes,
     write_json,
-    write_text,
 )
 from cgan.images import Images, load_images
 from cgan.model.hardware import Hardware, choose_hardware
@@ -59,7 +58,8 @@ from cgan.text import duration
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts, fingerprint
 from cgan.training.loop import Divergence, TrainingResult, train_or_build, training_facts
-from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
+from cgan.training.records import records_table, write_records
+from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
 # Of a training that is resumed: what it was called and took, whatever has changed since.
 KEPT_KEYS = ("run_key", "run_name", "experiment", "began_ms", "numbers", "training_s")
@@ -221,17 +221,8 @@ def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
     PREVIEWS.mkdir(parents=True, exist_ok=True)
     for step, png in trained.previews.items():
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
-    write_text(LOSSES, csv_of(HISTORY_COLUMNS, trained.history))
-    write_text(PROBES, csv_of(PROBE_COLUMNS, trained.probes))
-
-
-def csv_of(columns: tuple[str, ...], records: list[Record]) -> str:
-    """Records as CSV, the step a whole number."""
-    lines = [[name.removeprefix("progress/") for name in columns]]
-    for record in records:
-        step, *values = record.values()
-        lines.append([f"{step:.0f}", *(f"{value:.6g}" for value in values)])
-    return "".join(",".join(line) + "\n" for line in lines)
+    write_records(LOSSES, records_table(HISTORY_COLUMNS, trained.history))
+    write_records(PROBES, records_table(PROBE_COLUMNS, trained.probes))
 
 
 @contextlib.contextmanager

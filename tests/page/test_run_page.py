@@ -51,7 +51,8 @@ from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
 from cgan.service.provider import GeneratorProvider
-from cgan.stages.page import contents_of, read_table
+from cgan.stages.page import contents_of
+from cgan.training.records import read_records
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
 PNG = encode_png(torch.zeros(8, 8, dtype=torch.uint8).numpy())
@@ -249,7 +250,7 @@ def test_training_images_are_announced_where_there_are_any() -> None:
 def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
     path.write_text("step,loss\n" + "".join(f"{n},0.5\n" for n in range(count)))
-    rows = curve(*read_table(path))["rows"]
+    rows = curve(read_records(path))["rows"]
     assert (
         rows[-1] == [count - 1, 0.5]
         and min(count, MAX_CURVE_POINTS / 2) <= len(rows) <= MAX_CURVE_POINTS

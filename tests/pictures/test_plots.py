@@ -15,6 +15,7 @@ from cgan.model.networks import (
 )
 from cgan.pictures.network_diagram import DETAIL_WIDTH, network_diagram, trace
 from cgan.pictures.plots import confusion_matrix_image, curves_image, training_curves
+from cgan.training.records import read_records
 
 NAN = float("nan")
 HEADER = "step,loss/discriminator,loss/generator,logits/real_mean,logits/fake_mean\n"
@@ -71,7 +72,9 @@ def test_losses_and_logits_are_read_from_the_table(tmp_path: Path) -> None:
     table = tmp_path / "losses.csv"
     table.write_text(f"{HEADER}50,1.5,2.5,3,-1\n100,1.25,nan,2,-0.5\n")
     losses = {"discriminator": [1.5, 1.25], "generator": [2.5, NAN]}
-    assert np.array_equal(training_curves(table)[0], curves_image("Losses", [50, 100], losses))
+    assert np.array_equal(
+        training_curves(read_records(table))[0], curves_image("Losses", [50, 100], losses)
+    )
 
 
 DEMO = Architecture("demo", 10, 1, 28, 28, 96, 96)
