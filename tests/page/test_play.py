@@ -185,7 +185,7 @@ def test_zeros_of_a_link_count_and_the_number_of_classes_is_none(
 ) -> None:
     generator = generator_of()
     zeros = "seed=0&x=0&y=0&from=0&to=0&mix=0"
-    page.show(generator, tmp_path, f"#text=0&{zeros}", seed=7)
+    page.show(generator, tmp_path, f"#text=0&{zeros}")
     assert page.label() == "0, drawn with seed 0"
     assert page.label("morph") == "0 % of the way from 0 to 0"
     page.set_text("1")

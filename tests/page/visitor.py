@@ -46,19 +46,19 @@ def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Gen
 
 
 @functools.cache
-def page_of(generator: Generator, seed: int) -> str:
-    return play_page(generator, "", "a test", seed)
+def page_of(generator: Generator) -> str:
+    return play_page(generator, "", "a test")
 
 
 class Visitor(Page):
     """Of the page's first half, whose elements have these names behind `play-`."""
 
-    def show(self, generator: Generator, folder: Path, link: str = "", seed: int = 0) -> None:
-        """Open the generator's page, whose first picture has this seed and whose downloads land there."""
+    def show(self, generator: Generator, folder: Path, link: str = "") -> None:
+        """Open the generator's page, whose downloads land there."""
         self.downloads_to(folder)
         # With another name it is a new page, not another hash.
         path = folder / f"{uuid.uuid4().hex}.html"
-        path.write_text(page_of(generator, seed), encoding="utf-8")
+        path.write_text(page_of(generator), encoding="utf-8")
         self.start(f"{path.as_uri()}{link}")
         self.until("document.readyState === 'complete'")
         self.idle()
