@@ -287,7 +287,8 @@ def test_f103_ctrl_c_ends_a_deploy_in_words_and_what_a_killed_one_left_goes(
 
 
 SLOW_SERVER = """
-import http.server, os, sys, time
+import http.server, os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 while not os.path.exists("go on"):
     time.sleep(0.05)
 port = int(sys.argv[sys.argv.index("--port") + 1])
@@ -336,6 +337,10 @@ def test_up_works_after_a_failed_up_a_slow_one_and_a_killed_supervisor_and_down_
             for line in waiting
         )
         assert until_mlflow_answers() == [], "it runs already"
+        (killed,) = (running(project) or {}).values()
+        os.kill(killed, signal.SIGTERM)  # it ends with 0, as MLflow's does where a child is killed
+        wait_until(lambda: {*(running(project) or {}).values()} - {killed})
+        until_mlflow_answers()
         (pid,) = (running(project) or {}).values()
         with supervisor(project) as keeper:
             psutil.Process(keeper.getPID()).kill()
