@@ -118,6 +118,10 @@ def search(base: Path, commit: str, params: Params, args: argparse.Namespace) ->
     # One at a time: of those that wait, two threads may take the same (SQLite has no locks for rows).
     optimize(n_trials=min(count_missing(), count(TrialState.WAITING)), catch=CganError)
     optimize(n_trials=count_missing(), n_jobs=args.parallel, catch=CganError)
+    if missing := count_missing():
+        say(
+            f"{missing} of {args.trials} are missing: the same command tries as many more. {LOGS} says why."
+        )
     best = " ".join(f"-S {key}={value}" for key, value in _round(study.best_params).items())
     rival, command = "HEAD", "python -m flows.sweep --seeds 5"
     if params.train.generator == "local_score":

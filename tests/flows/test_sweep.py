@@ -279,6 +279,7 @@ def test_a_trial_that_fails_or_was_measured_otherwise_is_left_out_and_the_search
     assert study_of(base).best_value == 2.0, "0.1 was measured with other images"
     said = capsys.readouterr().out
     assert "4 trials, 1 at a time; 0 are done" in said and "The best, fid_judge 2" in said
+    assert "\n2 of 4 are missing: the same command" in said, "of one whose process was killed, too"
 
 
 def test_what_makes_no_sweep_is_refused_before_training(capsys: pytest.CaptureFixture[str]) -> None:
