@@ -12,10 +12,10 @@ from statistics import fmean
 
 import numpy as np
 
-from cgan.downstream import membership
-from cgan.downstream.attacker import Attacker
-from cgan.downstream.membership import Attack
-from cgan.downstream.sharing import MEMBERSHIP_LEVEL, Copies
+from cgan.attacks import membership
+from cgan.attacks.attacker import Attacker
+from cgan.attacks.membership import AttackResult
+from cgan.attacks.sharing import MEMBERSHIP_LEVEL, Copies
 from cgan.images import Images
 from cgan.readers.sources import mnist_sample
 
@@ -25,7 +25,7 @@ PLANTED = (0.0, 0.05, 0.2, 0.5)
 
 def trial(
     images: Images, sizes: tuple[int, int, int], share: float, seed: int
-) -> tuple[Attack, Images, Images, Images]:
+) -> tuple[AttackResult, Images, Images, Images]:
     """The attack by pixels, and the sets."""
     random = np.random.default_rng(seed)
     rows = np.split(random.permutation(len(images))[: sum(sizes)], np.cumsum(sizes)[:-1])
@@ -34,7 +34,7 @@ def trial(
     rows[2][:copied] = random.choice(rows[0], copied)
     drawn = images.at(random.permutation(rows[2]))
     attacker = Attacker.of(train, held_out, seed)
-    found = attacker.on_drawings(attacker.by_pixels(drawn), drawn, pretrained=False)
+    found = attacker.on_drawings(attacker.pixel_scores(drawn), drawn, pretrained=False)
     return found[0], train, held_out, drawn
 
 

@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cgan.attacks.sharing import Sharing
     from cgan.disclosure import sharing
-    from cgan.downstream.sharing import Sharing
     from cgan.drawing.generator import Generator
     from cgan.evaluation import Evaluation
     from cgan.fitting import Run, fit
@@ -39,7 +39,7 @@ _MODULES = {
     "Generator": "cgan.drawing.generator",
     "Images": "cgan.images",
     "Run": "cgan.fitting",
-    "Sharing": "cgan.downstream.sharing",
+    "Sharing": "cgan.attacks.sharing",
     "evaluate": "cgan.quality.evaluation",
     "evidence": "cgan.usefulness",
     "fit": "cgan.fitting",

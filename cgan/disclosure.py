@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from cgan.attacks.attacker import Attacker, drawings_to_attack
+from cgan.attacks.membership import FloatArray, standardised
+from cgan.attacks.sharing import Copies, NearestMember, Sharing
 from cgan.contact_sheet import add_row_names, arrange_by_class
 from cgan.downstream.alone import drawings_alone
-from cgan.downstream.attacker import Attacker, drawings_to_attack
-from cgan.downstream.membership import FloatArray, standardised
 from cgan.downstream.pretrained import is_installed
 from cgan.downstream.rounds import units_of
-from cgan.downstream.sharing import Copies, Exposed, Sharing
 from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
 
 MIN_SEEDS = 2  # their spread is part of the interval
-EXPOSED_IMAGES = 10  # training images that drawings come nearest to, which are shown
+NEAREST_MEMBERS = 10  # training images that drawings come nearest to, which are shown
 
 
 def sharing(
@@ -76,10 +76,10 @@ def sharing(
         else:
             drawn = drawings_to_attack(generator.model, train, seed)
         alone = as_many_of_each_class(drawn, train, seed)
-        classifier = drawings_alone(
+        utility = drawings_alone(
             train, alone, held_out, units_of(held_out), recipe, seeds, hardware, progress
         )
-        scores = attacker.by_pixels(drawn)
+        scores = attacker.pixel_scores(drawn)
         if pretrained is None:
             pretrained = is_installed()
         on_drawings = attacker.on_drawings(scores, drawn, pretrained, progress)
@@ -87,12 +87,12 @@ def sharing(
         gan = network if isinstance(network, GeneratorNetwork) else None
         file = attacker.on_generator(gan, progress) if gan else None
         copies = Copies.of(drawn, train, held_out, seed)
-    exposed, picture = _most_exposed(train, attacker, scores, drawn)
+    nearest_members, picture = _nearest_members(train, attacker, scores, drawn)
     return Sharing(
-        classifier=classifier,
-        attacks=tuple(on_drawings),
+        utility=utility,
+        drawing_attacks=tuple(on_drawings),
         copies=copies,
-        exposed=exposed,
+        nearest_members=nearest_members,
         train_images=len(train),
         held_out_images=len(held_out),
         drawings=len(drawn),
@@ -101,8 +101,8 @@ def sharing(
             name for name, count in zip(train.class_names, drawn.counts, strict=True) if not count
         ),
         class_names=tuple(train.class_names),
-        file=file,
-        discriminator=attacker.on_discriminator(discriminator) if discriminator else None,
+        generator_attack=file,
+        discriminator_attack=attacker.on_discriminator(discriminator) if discriminator else None,
         holds_training_images=getattr(generator, "holds_training_images", False),
         generator_digest=digest_of(network.state_dict()) if network is not None else None,
         picture=picture,
@@ -169,15 +169,15 @@ def as_many_of_each_class(drawn: Images, train: Images, seed: int) -> Images:
     return drawn.at(np.sort(np.concatenate(chosen)))
 
 
-def _most_exposed(
+def _nearest_members(
     train: Images, attacker: Attacker, scores: FloatArray, drawn: Images
-) -> tuple[tuple[Exposed, ...], bytes]:
+) -> tuple[tuple[NearestMember, ...], bytes]:
     """The training images that drawings come nearest to, by scores that are compared within strata, as the
     attack compares them; and a picture of both."""
     has_drawings = drawn.counts[attacker.labels] > 0
     known = np.flatnonzero(attacker.member & has_drawings)
     nearest_first = np.argsort(-standardised(scores, attacker.strata)[known], kind="stable")
-    rows = attacker.member_rows.numpy()[known[nearest_first[:EXPOSED_IMAGES]]]
+    rows = attacker.member_rows.numpy()[known[nearest_first[:NEAREST_MEMBERS]]]
     if not len(rows):
         return (), b""
     members = train.at(rows)
@@ -185,8 +185,8 @@ def _most_exposed(
         members.tensors.pixels, members.tensors.labels, *drawn.tensors[:2]
     )
     drawings = nearest_drawings[:, 0].numpy()
-    exposed = tuple(
-        Exposed(
+    nearest_members = tuple(
+        NearestMember(
             row=int(row),
             place=train.place(int(row)),
             class_name=train.class_names[label],
@@ -199,4 +199,4 @@ def _most_exposed(
     sheet = arrange_by_class(pixels, is_drawn, np.arange(len(pixels)), 2)
     png = io.BytesIO()
     Image.fromarray(add_row_names(sheet, ["in training", "drawn"])).save(png, format="PNG")
-    return exposed, png.getvalue()
+    return nearest_members, png.getvalue()

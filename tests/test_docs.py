@@ -108,7 +108,7 @@ def test_the_page_on_python_is_true_line_by_line(
     monkeypatch.setattr("cgan.usefulness.JudgeParams", lambda: short)
     monkeypatch.setattr("cgan.quality.evaluation.JudgeParams", lambda: short)
     monkeypatch.setattr("cgan.disclosure.JudgeParams", lambda: short)
-    monkeypatch.setattr("cgan.downstream.membership.PERMUTATIONS", 200)
+    monkeypatch.setattr("cgan.attacks.membership.PERMUTATIONS", 200)
     changes = {
         "cgan.fit(train, seed=1)": "cgan.fit(train, seed=1, total_kimg=0.5, batch_size=16)",
         "cgan.evaluate(run.generator, train, held_out)": "cgan.evaluate("

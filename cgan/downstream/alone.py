@@ -1,4 +1,5 @@
-"""Classifiers trained on drawings alone, beside those trained on the images that these stand in for."""
+"""Classifiers trained on drawings alone, beside those trained on the images that these stand in for: train on
+synthetic, test on real (TSTR: Esteban et al., arXiv:1706.02633)."""
 
 from functools import partial
 

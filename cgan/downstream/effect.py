@@ -47,13 +47,14 @@ class Outcome:
         return statistics.fmean(self.accuracies(method).values())
 
 
-def pooled(rounds: Sequence[Outcome]) -> Outcome:
+def pooled(outcomes: Sequence[Outcome]) -> Outcome:
     """The answers of all rounds."""
     return Outcome(
-        labels=torch.cat([outcome.labels for outcome in rounds]),
-        units=torch.cat([outcome.units for outcome in rounds]),
+        labels=torch.cat([outcome.labels for outcome in outcomes]),
+        units=torch.cat([outcome.units for outcome in outcomes]),
         right={
-            name: torch.cat([outcome.right[name] for outcome in rounds]) for name in rounds[0].right
+            name: torch.cat([outcome.right[name] for outcome in outcomes])
+            for name in outcomes[0].right
         },
     )
 
@@ -68,9 +69,9 @@ class Difference:
     interval: Interval
     wider_interval: Interval
     tested: int
-    deviation_of_images: float = 0.0
+    standard_error_of_images: float = 0.0
     """The standard error of the difference by the choice of the tested images alone."""
-    deviation_of_rounds: float = 0.0
+    standard_error_of_rounds: float = 0.0
     """The standard error by the spread of the rounds alone."""
 
     @property
@@ -95,35 +96,35 @@ class Effect:
     classes: dict[int, Difference]
 
 
-def effect(rounds: Sequence[Outcome], methods: Sequence[str], folded: bool) -> Effect:
+def effect(outcomes: Sequence[Outcome], methods: Sequence[str], folded: bool) -> Effect:
     """The effect beside the best of `methods`, those without drawings, by the mean over classes of all rounds
     together.
 
-    `rounds`: one at least; of one alone, the interval lacks the spread of rounds. `folded`: each image is
-    tested in one round, by networks that were trained on the other rounds' images; else all rounds test the
-    same images, in one order. To choose the method in each round by the others is no way out: what is best in
-    all folds but one is worse in that one, for together they are the same images.
+    `outcomes`: of one round at least; of one alone, the interval lacks the spread of rounds. `folded`: each
+    image is tested in one round, by networks that were trained on the other rounds' images; else all rounds
+    test the same images, in one order. To choose the method in each round by the others is no way out: what
+    is best in all folds but one is worse in that one, for together they are the same images.
     """
-    images = pooled(rounds) if folded else _mean(rounds)
+    images = pooled(outcomes) if folded else _mean(outcomes)
     baseline = max(methods, key=images.mean_accuracy)
     classes = {
         label: _class_result(images, baseline, label) for label in images.labels.unique().tolist()
     }
     return Effect(
         baseline,
-        _difference(classes, rounds, baseline, folded),
+        _difference(classes, outcomes, baseline, folded),
         {
-            label: _difference({label: result}, rounds, baseline, folded)
+            label: _difference({label: result}, outcomes, baseline, folded)
             for label, result in classes.items()
         },
     )
 
 
-def _mean(rounds: Sequence[Outcome]) -> Outcome:
+def _mean(outcomes: Sequence[Outcome]) -> Outcome:
     """How often each image was right, in rounds that all test the same ones."""
-    first = rounds[0]
+    first = outcomes[0]
     right = {
-        name: torch.stack([outcome.right[name].double() for outcome in rounds]).mean(dim=0)
+        name: torch.stack([outcome.right[name].double() for outcome in outcomes]).mean(dim=0)
         for name in first.right
     }
     return replace(first, right=right)
@@ -154,7 +155,7 @@ def _class_result(images: Outcome, baseline: str, label: int) -> _ClassResult:
 
 
 def _difference(
-    classes: Mapping[int, _ClassResult], rounds: Sequence[Outcome], baseline: str, folded: bool
+    classes: Mapping[int, _ClassResult], outcomes: Sequence[Outcome], baseline: str, folded: bool
 ) -> Difference:
     """The difference of the mean over `classes`. Its interval adds the variance of which images were tested
     and that of the rounds."""
@@ -162,14 +163,14 @@ def _difference(
     with_drawings = statistics.fmean(result.with_drawings for result in classes.values())
     gain = with_drawings - without
     variances = [result.variance for result in classes.values()]
-    deviation_of_images = math.sqrt(sum(variances)) / len(classes)
-    results = [result for each in rounds if (result := _round_result(each, classes, baseline))]
-    deviation_of_rounds = math.sqrt(_variance_of_rounds(results, folded))
+    standard_error_of_images = math.sqrt(sum(variances)) / len(classes)
+    results = [result for each in outcomes if (result := _round_result(each, classes, baseline))]
+    standard_error_of_rounds = math.sqrt(_variance_of_rounds(results, folded))
     freedom = max(1, len(results) - 1)
 
     def interval(level: float) -> Interval:
         z, t = NormalDist().inv_cdf((1 + level) / 2), critical_t(freedom, level)
-        half_width = math.hypot(z * deviation_of_images, t * deviation_of_rounds)
+        half_width = math.hypot(z * standard_error_of_images, t * standard_error_of_rounds)
         return max(-1.0, gain - half_width), min(1.0, gain + half_width)
 
     tested = sum(result.tested for result in classes.values())
@@ -179,8 +180,8 @@ def _difference(
         interval(CONFIDENCE),
         interval(WIDER_CONFIDENCE),
         tested,
-        deviation_of_images,
-        deviation_of_rounds,
+        standard_error_of_images,
+        standard_error_of_rounds,
     )
 
 
@@ -209,15 +210,15 @@ def _round_result(
     return _RoundResult(statistics.fmean(gains), sum(variances) / len(variances) ** 2)
 
 
-def _variance_of_rounds(rounds: Sequence[_RoundResult], folded: bool) -> float:
+def _variance_of_rounds(results: Sequence[_RoundResult], folded: bool) -> float:
     """The variance of the mean gain, from the spread of the rounds; 0 of a single one."""
-    if len(rounds) < 2:
+    if len(results) < 2:
         return 0.0
-    spread = statistics.variance(result.gain for result in rounds)
+    spread = statistics.variance(result.gain for result in results)
     if folded:  # each fold tests other images, whose noise is in the spread too
-        noise = statistics.fmean(result.variance_of_images for result in rounds)
+        noise = statistics.fmean(result.variance_of_images for result in results)
         spread = max(0.0, spread - noise)
-    return spread * variance_of_mean(len(rounds), folded)
+    return spread * variance_of_mean(len(results), folded)
 
 
 def variance_of_mean(rounds: int, folded: bool) -> float:

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.quality.judge import Progress, silent
 
-PRETRAINED = "probe"  # its name among the methods of evidence
+PRETRAINED = "pretrained"  # its name among the methods of evidence
 SIDE = 96  # pixels, to which images are scaled: the network halves them five times
 BATCH = 100  # images
 REGULARISATION = 0.01  # scikit-learn's C, of standardised features

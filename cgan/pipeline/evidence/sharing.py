@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from cgan.attacks.sharing import Sharing
 from cgan.disclosure import sharing
-from cgan.downstream.sharing import Sharing
 from cgan.drawing.generator import Generator
 from cgan.files import require_writable
 from cgan.images import load_images

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cgan.downstream.membership import Attack
+from cgan.attacks.membership import AttackResult
 from cgan.evaluation import Evaluation
 from cgan.params.sections import GateParams
 from cgan.pipeline.registry.comparison import compare, diversity_checks
@@ -46,7 +46,7 @@ def decide(
     champion: Evaluation | None,
     appearance: Appearance,
     limits: GateParams,
-    attack: Attack | None = None,
+    attack: AttackResult | None = None,
 ) -> Decision:
     """May the challenger be served? `appearance`: of its drawings; `attack`: on them, where the gate limits
     that. Challenger and champion were measured under the same conditions."""

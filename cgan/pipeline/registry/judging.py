@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-from cgan.downstream.attacker import Attacker, drawings_to_attack
-from cgan.downstream.membership import Attack
+from cgan.attacks.attacker import Attacker, drawings_to_attack
+from cgan.attacks.membership import AttackResult
 from cgan.errors import ModelError
 from cgan.evaluation import Evaluation
 from cgan.markdown import table
@@ -161,12 +161,12 @@ def evaluate_and_decide(report: Report, setup: GateSetup, params: Params) -> str
     return decision.verdict
 
 
-def _attack(inputs: Inputs, params: Params) -> Attack:
+def _attack(inputs: Inputs, params: Params) -> AttackResult:
     """A membership inference attack by the pixels of the drawings alone."""
     train, seed = inputs.train, params.evaluate.seed
     drawn = drawings_to_attack(inputs.model, train, seed)
     attacker = Attacker.of(train, inputs.held_out, seed)
-    return attacker.on_drawings(attacker.by_pixels(drawn), drawn, pretrained=False)[0]
+    return attacker.on_drawings(attacker.pixel_scores(drawn), drawn, pretrained=False)[0]
 
 
 def _values(evaluation: Evaluation) -> dict[str, float]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from cgan.downstream.attacker import MAX_PER_SIDE
-from cgan.downstream.membership import Attack, non_members_needed
+from cgan.attacks.attacker import MAX_PER_SIDE
+from cgan.attacks.membership import AttackResult, non_members_needed
 from cgan.evaluation import METRICS, Evaluation, Interval, Score
 from cgan.params.sections import GateParams
 from cgan.quality.class_shift import Shift
@@ -313,16 +313,17 @@ def maximum_check(
 # -- What drawings give away ----------------------------------------------------------------------------
 
 
-def membership_check(attack: Attack, limit: float) -> Check:
+def membership_check(attack: AttackResult, limit: float) -> Check:
     """The attack's AUC is at most `limit`, by the upper end of its interval. Where the hold-out is too small
     to show that, the check fails, and says how many held-out images give 80 % power at a true AUC of 0.5."""
     (low, high), needed = attack.interval, non_members_needed(limit, attack.members)
     why = ""
-    if low <= limit < high and (needed is None or attack.others < needed):
+    if low <= limit < high and (needed is None or attack.non_members < needed):
         more = f"beside {attack.members:,} training images no hold-out is large enough"
         if needed and needed <= MAX_PER_SIDE:
             more = f"{needed:,} would show it four times of five, if the drawings tell nothing"
-        why = f"{attack.others:,} held-out images are too few to show that it is at most {limit:g}; {more}"
+        few = f"{attack.non_members:,} held-out images are too few"
+        why = f"{few} to show that it is at most {limit:g}; {more}"
     return Check(
         name="membership_auc",
         what="how well drawings tell training images from held-out ones (AUC; 0.5 is chance)",

@@ -25,11 +25,10 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 FALSE_POSITIVE_RATES = 0.01, 0.001  # shares of the non-members that are taken for members
-SIGNIFICANCE = 0.05  # level of the test
 # Of the test, and of the share that chance finds at a false positive rate.
 PERMUTATIONS, RATE_PERMUTATIONS = 4_000, 1_000
 PERMUTATION_BATCH = 500  # that are floats at once
-# The most exposed images, among which a few copies show: this share of all, and no fewer than so many
+# The highest scores, among which a few copies show: this share of all, and no fewer than so many
 # (docs/log.md, 2026-11-30, "who was in the training data").
 TAIL_SHARE, MIN_TAIL_IMAGES = 0.01, 10
 MIN_STRATUM_IMAGES = 20  # to know the spread of its scores
@@ -38,37 +37,31 @@ Z_95 = NormalDist().inv_cdf(0.975)  # standard errors to each side of a 95 % int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection:
-    """`found`: the share of members that are found (the true positive rate) at the false positive rate
-    `false_alarms`, with a 95 % interval. `chance`: the share that scores which tell nothing find at most in
-    19 of 20 cases. All None with fewer than `others_needed` non-members."""
+class RateAtFPR:
+    """`true_positive_rate`: the share of members that are found at the `false_positive_rate`, with a 95 %
+    interval. `chance`: the share that scores which tell nothing find at most in 19 of 20 cases. All None with
+    fewer than `min_non_members` non-members."""
 
-    false_alarms: float
-    others_needed: int
-    found: float | None = None
+    false_positive_rate: float
+    min_non_members: int
+    true_positive_rate: float | None = None
     interval: Interval | None = None
     chance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack:
+class AttackResult:
     """One attack. `auc`: how often a member scores higher than a non-member of its stratum, with its 95 %
     interval, which is of this attack alone; 0.5 is chance. `p_value`: of the test that it tells nothing,
-    adjusted for all scores that were tried together. `others`: how many non-members."""
+    adjusted for all scores that were tried together."""
 
     name: str
     auc: float
     interval: Interval
     p_value: float
-    detections: tuple[Detection, ...]
+    rates: tuple[RateAtFPR, ...]
     members: int
-    others: int
-
-    @property
-    def leaks(self) -> bool:
-        """Does it tell members from others? Of attacks that tell nothing at most 5 % seem to, however many
-        were tried together."""
-        return self.p_value < SIGNIFICANCE
+    non_members: int
 
 
 def one_per_unit(units: IntArray, seed: int) -> IntArray:
@@ -104,11 +97,11 @@ def standardised(scores: FloatArray, strata: IntArray) -> FloatArray:
 
 def attacks(
     scores: Mapping[str, FloatArray], member: BoolArray, strata: IntArray, seed: int = 0
-) -> list[Attack]:
+) -> list[AttackResult]:
     """The attack by each of the scores [N]. The p-values are adjusted for all of them.
 
     Of each score two statistics are tested, both one-sided: the sum of the members' ranks (the AUC), and how
-    many of the most exposed images are members, for a few copies hardly move the AUC. Each p-value is
+    many of the highest scores are of members, for a few copies hardly move the AUC. Each p-value is
     compared with the smallest of each permutation (min P: Westfall and Young, Resampling-Based Multiple
     Testing, 1993), so that a further score costs little where it says much the same as another.
     """
@@ -117,20 +110,21 @@ def attacks(
     sorted_strata = np.concatenate([strata[member], strata[~member]])
     found = []
     for (name, values), p_value in zip(by_name.items(), p_values, strict=True):
-        members, others = values[member], values[~member]
+        members, non_members = values[member], values[~member]
         auc, interval = auc_with_interval(values, member, strata)
-        detections = (
-            detection(members, others, rate, seed, sorted_strata) for rate in FALSE_POSITIVE_RATES
+        rates = (
+            rate_at_fpr(members, non_members, rate, seed, sorted_strata)
+            for rate in FALSE_POSITIVE_RATES
         )
         found.append(
-            Attack(
+            AttackResult(
                 name=name,
                 auc=auc,
                 interval=interval,
                 p_value=p_value,
-                detections=tuple(detections),
+                rates=tuple(rates),
                 members=len(members),
-                others=len(others),
+                non_members=len(non_members),
             )
         )
     return found
@@ -149,22 +143,22 @@ def auc_with_interval(
     aucs, weights, variances, pairs = [], [], [], 0
     for stratum in np.unique(strata):
         within = strata == stratum
-        members, others = (np.sort(scores[within & side]) for side in (member, ~member))
-        if not len(members) or not len(others):
+        members, non_members = (np.sort(scores[within & side]) for side in (member, ~member))
+        if not len(members) or not len(non_members):
             continue
-        # How often each member exceeds an other, and each other is exceeded by a member; ties count half.
-        wins_of_members = _count_below(others, members) / len(others)
-        losses_of_others = 1 - _count_below(members, others) / len(members)
+        # How often each member exceeds a non-member, and the other way round; ties count half.
+        wins_of_members = _count_below(non_members, members) / len(non_members)
+        losses_of_non_members = 1 - _count_below(members, non_members) / len(members)
         aucs.append(float(wins_of_members.mean()))
-        weights.append(len(members) * len(others) / (len(members) + len(others) + 1))
+        weights.append(len(members) * len(non_members) / (len(members) + len(non_members) + 1))
         # One alone has no spread: by chance its share is uniform, of variance 1/12.
         variances.append(
             sum(
                 float(share.var(ddof=1)) / len(share) if len(share) > 1 else 1 / 12
-                for share in (wins_of_members, losses_of_others)
+                for share in (wins_of_members, losses_of_non_members)
             )
         )
-        pairs += min(len(members), len(others))
+        pairs += min(len(members), len(non_members))
     if not aucs:
         return 0.5, (0.0, 1.0)
     auc, parts = float(np.average(aucs, weights=weights)), np.array(weights) / sum(weights)
@@ -189,13 +183,13 @@ def _count_below(ordered: FloatArray, values: FloatArray) -> FloatArray:
     return below
 
 
-def detection(
+def rate_at_fpr(
     members: FloatArray,
     non_members: FloatArray,
     false_positive_rate: float,
     seed: int = 0,
     strata: IntArray | None = None,
-) -> Detection:
+) -> RateAtFPR:
     """The true positive rate at a threshold that another non-member exceeds with a probability of at most
     `false_positive_rate`: of n, k lie above it, and (k + 1) / (n + 1) is that probability.
 
@@ -204,7 +198,7 @@ def detection(
     """
     needed = math.ceil(1 / false_positive_rate)
     if len(non_members) < needed:
-        return Detection(false_alarms=false_positive_rate, others_needed=needed)
+        return RateAtFPR(false_positive_rate=false_positive_rate, min_non_members=needed)
     random, scores = np.random.default_rng(seed), np.concatenate([members, non_members])
     # How many non-members may lie above the threshold, so that (k + 1) / (n + 1) is at most the rate.
     above = math.floor(false_positive_rate * (len(non_members) + 1) + 1e-9) - 1
@@ -222,10 +216,10 @@ def detection(
         some_scores = np.broadcast_to(scores[rows], (len(permuted), len(rows)))
         permuted[:, rows] = random.permuted(some_scores, axis=1)
     by_chance = true_positive_rates(permuted[:, : len(members)], permuted[:, len(members) :])
-    return Detection(
-        false_alarms=false_positive_rate,
-        others_needed=needed,
-        found=float(true_positive_rates(members[None], non_members[None])[0]),
+    return RateAtFPR(
+        false_positive_rate=false_positive_rate,
+        min_non_members=needed,
+        true_positive_rate=float(true_positive_rates(members[None], non_members[None])[0]),
         interval=_true_positive_interval(members, non_members, false_positive_rate),
         chance=float(np.quantile(by_chance, 0.95)),
     )
@@ -298,7 +292,7 @@ def _adjusted_p_values(
 
 def _rank_weights(scores: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """How much each image adds to the two statistics if it is a member: its rank in [-1, 1], and 1 if it is
-    among the most exposed."""
+    among the highest."""
     ordered = np.sort(scores)
     ranks = 2 * _count_below(ordered, scores) / len(scores) - 1
     tail = min(len(scores), max(MIN_TAIL_IMAGES, round(TAIL_SHARE * len(scores))))

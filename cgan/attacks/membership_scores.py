@@ -1,4 +1,4 @@
-"""How exposed a real image is: the scores of attacks that ask whether a generator was trained on it.
+"""How much a real image looks like a member: the scores of attacks that ask whether it was trained on.
 
 From drawings alone: how near the nearest drawing of the class is, relative to the nearest other real image,
 for a typical image has near neighbours whatever was trained (after GAN-Leaks: Chen et al., arXiv:1909.03935,
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.downstream.membership import FloatArray
+from cgan.attacks.membership import FloatArray
 from cgan.model.hardware import exact_floats
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.model.sampling import draw_latents
@@ -27,7 +27,7 @@ STARTS, ADAM_STEPS, ADAM_RATE = 16, 60, 0.1
 BATCH = 100  # images
 
 
-def by_pixels(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
+def pixel_scores(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
     """The score of each image, uint8 [N, C, H, W], by `cgan.quality.likeness`, which sees past small shifts
     and other brightness. Real neighbours are looked for among the same images."""
     to_drawn = nearest(images, labels, drawn, drawn_labels)[0][:, 0]
@@ -38,7 +38,9 @@ def by_pixels(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tenso
     return _calibrated(to_drawn, to_real)
 
 
-def by_features(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
+def feature_scores(
+    images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor
+) -> FloatArray:
     """The score of each image by features, float32 [N, D] of images and [M, D] of drawings. They are to be of
     a network that has seen none of the images: one that was trained on the members knows them by heart, and
     would tell them apart whatever the drawings are."""
@@ -61,7 +63,7 @@ def _calibrated(to_drawn: Tensor, to_real: Tensor) -> FloatArray:
     return logs.where(known, 0.0).double().numpy()
 
 
-def by_reconstruction(
+def reconstruction_scores(
     network: GeneratorNetwork,
     images: Tensor,
     labels: Tensor,
@@ -115,7 +117,9 @@ def _error(network: GeneratorNetwork, images: Tensor, labels: Tensor, seed: int)
 
 
 @torch.inference_mode()
-def by_discriminator(network: DiscriminatorNetwork, images: Tensor, labels: Tensor) -> FloatArray:
+def discriminator_scores(
+    network: DiscriminatorNetwork, images: Tensor, labels: Tensor
+) -> FloatArray:
     """How real the discriminator takes each image, uint8 [N, C, H, W], to be, as one of its class."""
     batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
     device, was_training = next(network.parameters()).device, network.training

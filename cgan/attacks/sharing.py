@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -11,15 +10,15 @@ import torch
 from scipy.special import bdtrc
 
 from cgan import notebook
-from cgan.downstream.effect import Difference, Effect
-from cgan.downstream.membership import (
-    Attack,
+from cgan.attacks.membership import (
+    AttackResult,
     BoolArray,
-    Detection,
     IntArray,
+    RateAtFPR,
     detectable_auc,
     strata_of,
 )
+from cgan.downstream.effect import Effect
 from cgan.downstream.rounds import units_of
 from cgan.images import Images
 from cgan.quality.likeness import (
@@ -32,6 +31,7 @@ from cgan.text import listed, percent
 
 # Three tests, of the drawings and of the generator's file, which share a level of 5 % (Bonferroni).
 COPIES_LEVEL, MEMBERSHIP_LEVEL, FILE_LEVEL = 0.01, 0.03, 0.01
+DISCRIMINATOR_LEVEL = 0.05  # which is in no verdict
 # Of drawings that are as typical of their class as its most typical tenth of real images, so many lie as near
 # to training images as 1 % of all real images do.
 TYPICAL_SHARE = 0.1
@@ -46,16 +46,17 @@ ADVICE = "Train on more images, stop earlier, or do not share them."
 @dataclass(frozen=True, kw_only=True)
 class Copies:
     """`share`: of the `compared` drawings, those that lie nearer to a training image than real images usually
-    do; `real`: the share of `real_compared` real images that lie as near. `members`, `non_members`: how many
-    training and held-out images (of a group, one) a drawing lies so near to, as to the nearest of all.
-    `p_value`: of the test that training images are no more often among them than held-out ones."""
+    do; `real`: the share of `real_compared` real images that lie as near. `copied_members`,
+    `copied_non_members`: how many training and held-out images (of a group, one) are the nearest of all to a
+    drawing that lies so near. `p_value`: of the test that drawings lie no nearer to the one than the other.
+    """
 
     share: float
     real: float
     compared: int
     real_compared: int
-    members: int
-    non_members: int
+    copied_members: int
+    copied_non_members: int
     p_value: float
 
     @classmethod
@@ -83,8 +84,8 @@ class Copies:
             real=found.real,
             compared=compared,
             real_compared=min(max(held, MIN_REAL_COMPARED), held + len(train)),
-            members=members,
-            non_members=len(copied) - members,
+            copied_members=members,
+            copied_non_members=len(copied) - members,
             p_value=copied_p_value(
                 copied=np.isin(every, copied),
                 member=every < len(train),
@@ -127,7 +128,7 @@ def copied_p_value(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exposed:
+class NearestMember:
     """A training image: its row in `train`, where it came from, its class, and the row of the drawing that is
     nearest to it."""
 
@@ -141,25 +142,26 @@ class Exposed:
 class Sharing:
     """The use of drawings in place of the images, and what they give away. A notebook shows it.
 
-    `classifier`: accuracies of a classifier trained on drawings alone (`with_drawings`) and of one trained on
-    the images (`without`), and the interval of their difference; overall and by class. `attacks`: on
-    drawings alone. `file`: on the generator's file, None where there is none to attack. `discriminator`: None
-    where none was given. `learnt_drawings`: that the classifier learnt from. `not_drawn`: the classes without
-    drawings. `holds_training_images`: does the generator's file? `picture`: PNG of the `exposed` images above
-    their nearest drawings; in no JSON.
+    `utility`: accuracies of a classifier trained on drawings alone (`with_drawings`) and of one trained on
+    the images (`without`), and the interval of their difference; overall and by class.
+    `drawing_attacks`: on drawings alone. `generator_attack`: on its file, None where there is none to attack.
+    `discriminator_attack`: None where none was given. `nearest_members`: the training images that drawings
+    come nearest to. `learnt_drawings`: that the classifier learnt from. `not_drawn`: the classes without
+    drawings. `holds_training_images`: does the generator's file? `picture`: PNG of the nearest members above
+    these drawings; in no JSON.
     """
 
-    classifier: Effect
-    attacks: tuple[Attack, ...]
+    utility: Effect
+    drawing_attacks: tuple[AttackResult, ...]
     copies: Copies
-    exposed: tuple[Exposed, ...]
+    nearest_members: tuple[NearestMember, ...]
     train_images: int
     held_out_images: int
     drawings: int
     learnt_drawings: int
     class_names: tuple[str, ...]
-    file: Attack | None = None
-    discriminator: Attack | None = None
+    generator_attack: AttackResult | None = None
+    discriminator_attack: AttackResult | None = None
     not_drawn: tuple[str, ...] = ()
     holds_training_images: bool = False
     generator_digest: str | None = None
@@ -174,7 +176,7 @@ class Sharing:
     @property
     def file_leaks(self) -> bool:
         """Does the generator's file? Of files that give nothing away at most 1 % are said to."""
-        leak = self.file is not None and self.file.p_value < FILE_LEVEL
+        leak = self.generator_attack is not None and self.generator_attack.p_value < FILE_LEVEL
         return self.holds_training_images or leak
 
     @property
@@ -184,21 +186,21 @@ class Sharing:
         return "gives away" if self.leaks or self.file_leaks else "nothing shown"
 
     @property
-    def worst(self) -> Attack:
+    def worst(self) -> AttackResult:
         """The attack on drawings that tells most."""
-        return min(self.attacks, key=lambda attack: (attack.p_value, -attack.auc))
+        return min(self.drawing_attacks, key=lambda attack: (attack.p_value, -attack.auc))
 
     @property
     def detectable_auc(self) -> float:
         """The true AUC that an attack on drawings shows about four times of five. The level is divided by the
         number of tests, which is a little stricter than adjusting them for one another."""
-        level = MEMBERSHIP_LEVEL / (STATISTICS_PER_SCORE * len(self.attacks))
-        return detectable_auc(self.worst.members, self.worst.others, level)
+        level = MEMBERSHIP_LEVEL / (STATISTICS_PER_SCORE * len(self.drawing_attacks))
+        return detectable_auc(self.worst.members, self.worst.non_members, level)
 
     @property
     def loss(self) -> float:
         """Accuracy of a classifier of the images less that of one of drawings, mean over the classes."""
-        return -self.classifier.overall.gain
+        return -self.utility.overall.gain
 
     def __repr__(self) -> str:
         return " ".join((self.sentence, *self.reasons))
@@ -208,7 +210,7 @@ class Sharing:
         """Whether the drawings give anything away, and how much a classifier loses by them."""
         worst = self.worst
         auc = _auc_in_words(worst)
-        change = self.classifier.overall
+        change = self.utility.overall
         low, high = (100 * end for end in change.interval)
         word = "gains"
         if self.loss >= 0:
@@ -223,8 +225,8 @@ class Sharing:
                 which = "is its training images" if self.holds_training_images else "does"
                 file = f"; the generator's file {which}, so share drawings alone"
             return (
-                f"These drawings gave nothing away that {worst.others:,} held-out images can show ({auc})"
-                f"{file}, and {use}."
+                f"These drawings gave nothing away that {worst.non_members:,} held-out images can show "
+                f"({auc}){file}, and {use}."
             )
         what = f"who was in the training data ({auc})"
         if worst.p_value >= MEMBERSHIP_LEVEL:
@@ -238,9 +240,10 @@ class Sharing:
         reasons = [
             f"Near copies of training images: {percent(copies.share)} of {copies.compared:,} drawings; "
             f"{percent(copies.real)} of real images lie as near. These drawings come that near to "
-            f"{copies.members:,} of the training images and {copies.non_members:,} of the held-out ones.",
-            f"With {worst.members:,} training and {worst.others:,} held-out images (of a group, one) an AUC "
-            f"of {self.detectable_auc:.3f} is found about four times of five; 0.500 is chance.",
+            f"{copies.copied_members:,} of the training images and {copies.copied_non_members:,} of the "
+            "held-out ones.",
+            f"With {worst.members:,} training and {worst.non_members:,} held-out images (of a group, one) an "
+            f"AUC of {self.detectable_auc:.3f} is found about four times of five; 0.500 is chance.",
         ]
         if self.not_drawn:
             reasons.append(
@@ -252,16 +255,16 @@ class Sharing:
                 f"The classifier of drawings learnt from {self.learnt_drawings:,}, that of images from "
                 f"{self.train_images:,}: part of the difference may be of their number."
             )
-        if len(self.attacks) > 1:
+        if len(self.drawing_attacks) > 1:
             reasons.append(
-                f"The AUC is that of the attack that tells most, of {len(self.attacks)}: its p-value takes "
-                "them all into account, its interval does not."
+                f"The AUC is that of the attack that tells most, of {len(self.drawing_attacks)}: its p-value "
+                "takes them all into account, its interval does not."
             )
         if self.holds_training_images:
             reasons.append(
                 "The generator's file holds its training images: who has the file has them."
             )
-        elif self.file:
+        elif self.generator_attack:
             found = "gives away who was in it" if self.file_leaks else "gave nothing away"
             also = (
                 "; but who has the file has its drawings"
@@ -269,16 +272,19 @@ class Sharing:
                 else ""
             )
             reasons.append(
-                f"The generator's file, by reconstruction, {found} ({_auc_in_words(self.file)}){also}."
+                f"The generator's file, by reconstruction, {found} "
+                f"({_auc_in_words(self.generator_attack)}){also}."
             )
-        if self.discriminator:
+        if self.discriminator_attack:
             advice = (
                 "tells who was in the training data: keep it on this machine"
-                if self.discriminator.leaks
+                if self.discriminator_attack.p_value < DISCRIMINATOR_LEVEL
                 else "told nothing; keep it on this machine all the same"
             )
-            reasons.append(f"The discriminator {advice} ({_auc_in_words(self.discriminator)}).")
-        elif self.file:
+            reasons.append(
+                f"The discriminator {advice} ({_auc_in_words(self.discriminator_attack)})."
+            )
+        elif self.generator_attack:
             reasons.append(
                 "No discriminator was at hand, so none was attacked: it often tells more."
             )
@@ -288,14 +294,15 @@ class Sharing:
         """The attacks as a table, a header first."""
         head = ["attack", "AUC", "95 % interval", "p"]
         head += [
-            f"found at a false positive rate of {percent(each.false_alarms)}"
-            for each in self.attacks[0].detections
+            f"found at a false positive rate of {percent(each.false_positive_rate)}"
+            for each in self.drawing_attacks[0].rates
         ]
-        every = [*self.attacks, *filter(None, (self.file, self.discriminator))]
+        files = self.generator_attack, self.discriminator_attack
+        every = [*self.drawing_attacks, *filter(None, files)]
         rows = [head]
         for attack in every:
             low, high = attack.interval
-            found = [_found_in_words(each) for each in attack.detections]
+            found = [_found_in_words(each) for each in attack.rates]
             p_value = "< 0.001" if attack.p_value < 0.001 else f"{attack.p_value:.3f}"
             rows.append(
                 [attack.name, f"{attack.auc:.3f}", f"{low:.3f} to {high:.3f}", p_value, *found]
@@ -306,7 +313,7 @@ class Sharing:
         """The classifiers by class as a table, a header first."""
         head = ["class", "tested", "trained on the images", "on drawings alone"]
         rows = [[*head, "difference, points (95 %)"]]
-        for label, change in self.classifier.classes.items():
+        for label, change in self.utility.classes.items():
             low, high = (100 * end for end in change.interval)
             shares = percent(change.without), percent(change.with_drawings)
             difference = f"{100 * change.gain:+.1f} ({low:+.1f} to {high:+.1f})"
@@ -317,59 +324,32 @@ class Sharing:
         words = map(notebook.paragraph, (self.sentence, *self.reasons))
         html = "".join(words) + notebook.table(self.rows()) + notebook.table(self.class_rows())
         if self.picture:
-            html += notebook.picture(self.picture, "the most exposed training images, and drawings")
+            html += notebook.picture(
+                self.picture, "the training images nearest to drawings, and these"
+            )
         return html
 
     def as_json(self) -> dict[str, Any]:
-        """The mapping that `of_json` reads, with the verdict, and without pictures."""
+        """The fields and the verdict, without the picture."""
         facts = asdict(self)
         del facts["picture"]
-        classes = {str(label): each for label, each in facts["classifier"]["classes"].items()}
-        facts["classifier"]["classes"] = classes
+        classes = {str(label): each for label, each in facts["utility"]["classes"].items()}
+        facts["utility"]["classes"] = classes
         derived = {
             name: getattr(self, name) for name in ("verdict", "leaks", "file_leaks", "sentence")
         }
         return derived | facts
 
-    @classmethod
-    def of_json(cls, facts: Mapping[str, Any]) -> Sharing:
-        """The answer that `as_json` made this mapping of. Raises KeyError or TypeError for any other."""
-        found = {name: facts[name] for name in cls.__dataclass_fields__ if name != "picture"}
-        effect = found["classifier"]
-        classes = {int(label): _difference(each) for label, each in effect["classes"].items()}
-        found["classifier"] = Effect(effect["baseline"], _difference(effect["overall"]), classes)
-        found["copies"] = Copies(**found["copies"])
-        found["attacks"] = tuple(map(_attack, found["attacks"]))
-        for name in ("file", "discriminator"):
-            found[name] = _attack(found[name]) if found[name] else None
-        found["exposed"] = tuple(Exposed(**each) for each in found["exposed"])
-        for name in ("class_names", "not_drawn"):
-            found[name] = tuple(found[name])
-        return cls(**found)
 
-
-def _attack(facts: Mapping[str, Any]) -> Attack:
-    detections = (
-        Detection(**each | {"interval": each["interval"] and tuple(each["interval"])})
-        for each in facts["detections"]
-    )
-    return Attack(
-        **{**facts, "interval": tuple(facts["interval"]), "detections": tuple(detections)}
-    )
-
-
-def _difference(facts: Mapping[str, Any]) -> Difference:
-    intervals = {name: tuple(facts[name]) for name in ("interval", "wider_interval")}
-    return Difference(**{**facts, **intervals})
-
-
-def _auc_in_words(attack: Attack) -> str:
+def _auc_in_words(attack: AttackResult) -> str:
     low, high = attack.interval
     return f"AUC {attack.auc:.3f}, {low:.3f} to {high:.3f}"
 
 
-def _found_in_words(detection: Detection) -> str:
-    if detection.found is None or detection.interval is None or detection.chance is None:
-        return f"needs {detection.others_needed:,} held-out images"
-    low, high = map(percent, detection.interval)
-    return f"{percent(detection.found)} ({low} to {high}; chance up to {percent(detection.chance)})"
+def _found_in_words(rate: RateAtFPR) -> str:
+    if rate.true_positive_rate is None or rate.interval is None or rate.chance is None:
+        return f"needs {rate.min_non_members:,} held-out images"
+    low, high = map(percent, rate.interval)
+    return (
+        f"{percent(rate.true_positive_rate)} ({low} to {high}; chance up to {percent(rate.chance)})"
+    )

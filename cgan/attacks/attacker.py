@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.downstream import exposure
-from cgan.downstream.membership import (
-    Attack,
+from cgan.attacks import membership_scores
+from cgan.attacks.membership import (
+    AttackResult,
     BoolArray,
     FloatArray,
     IntArray,
@@ -30,10 +30,10 @@ MIN_DRAWINGS = 5_000  # that are attacked: an attacker may ask for many
 # Limits of the drawings beyond one for each image: bytes of pixels; seconds of a core, of a slow generator.
 MAX_EXTRA_BYTES = 500_000_000
 MAX_EXTRA_S = 120.0
-MIN_PER_SIDE = 6  # members, and others, that are scored: as many as a hold-out has at least
+MIN_PER_SIDE = 6  # members, and non-members, that are scored: as many as a hold-out has at least
 MAX_PER_SIDE = 1_500
 MAX_FEATURE_DRAWINGS = 3_000  # that the pretrained network looks at, sixty a second
-MAX_RECONSTRUCTED_PER_SIDE = 200  # members, and others: each takes a tenth of a second
+MAX_RECONSTRUCTED_PER_SIDE = 200  # members, and non-members: each takes a tenth of a second
 BY_PIXELS = "drawings, by pixels"
 BY_FEATURES = "drawings, by a pretrained network's features"
 BY_RECONSTRUCTION = "the generator's file, by reconstruction"
@@ -58,7 +58,7 @@ class Attacker:
 
     @classmethod
     def of(cls, train: Images, held_out: Images, seed: int) -> Self:
-        """An attacker with one image of each group, at most MAX_PER_SIDE members and others, and only
+        """An attacker with one image of each group, at most MAX_PER_SIDE members and non-members, and only
         classes that both sides have.
 
         Raises DataError where fewer than MIN_PER_SIDE are left.
@@ -93,15 +93,15 @@ class Attacker:
             seed=seed,
         )
 
-    def by_pixels(self, drawn: Images) -> FloatArray:
-        """How exposed each image is, by drawings alone."""
-        return exposure.by_pixels(
+    def pixel_scores(self, drawn: Images) -> FloatArray:
+        """The score of each image by drawings alone."""
+        return membership_scores.pixel_scores(
             self.images, self.labels, drawn.tensors.pixels, drawn.tensors.labels
         )
 
     def on_drawings(
         self, by_pixels: FloatArray, drawn: Images, pretrained: bool, progress: Progress = silent
-    ) -> list[Attack]:
+    ) -> list[AttackResult]:
         """Attacks on drawings alone, adjusted for one another: by pixels, and by a `pretrained` network's
         features, too."""
         scores = {BY_PIXELS: by_pixels}
@@ -110,10 +110,12 @@ class Attacker:
             some = drawn.at(np.sort(order[:MAX_FEATURE_DRAWINGS])).tensors
             both = features(torch.cat([self.images, some.pixels]), progress)
             of_real, of_drawn = both.split([len(self.images), len(some.pixels)])
-            scores[BY_FEATURES] = exposure.by_features(of_real, self.labels, of_drawn, some.labels)
+            scores[BY_FEATURES] = membership_scores.feature_scores(
+                of_real, self.labels, of_drawn, some.labels
+            )
         return attacks(scores, self.member, self.strata, self.seed)
 
-    def on_generator(self, network: GeneratorNetwork, progress: Progress = silent) -> Attack:
+    def on_generator(self, network: GeneratorNetwork, progress: Progress = silent) -> AttackResult:
         """The attack on the generator's file, with some of the images."""
         random = np.random.default_rng(self.seed)
         chosen = [
@@ -122,13 +124,15 @@ class Attacker:
         ]
         some = np.concatenate(chosen)
         images, labels = self.images[some], self.labels[some]
-        scores = exposure.by_reconstruction(network, images, labels, self.seed, progress)
+        scores = membership_scores.reconstruction_scores(
+            network, images, labels, self.seed, progress
+        )
         return attacks(
             {BY_RECONSTRUCTION: scores}, self.member[some], self.strata[some], self.seed
         )[0]
 
-    def on_discriminator(self, network: DiscriminatorNetwork) -> Attack:
-        scores = exposure.by_discriminator(network, self.images, self.labels)
+    def on_discriminator(self, network: DiscriminatorNetwork) -> AttackResult:
+        scores = membership_scores.discriminator_scores(network, self.images, self.labels)
         return attacks({BY_DISCRIMINATOR: scores}, self.member, self.strata, self.seed)[0]
 
 

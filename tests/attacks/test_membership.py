@@ -11,22 +11,20 @@ from synthetic import sample_digits
 from uneven import uneven
 
 import cgan
-from cgan.disclosure import _most_exposed, as_many_of_each_class
-from cgan.downstream import membership
-from cgan.downstream.attacker import Attacker
-from cgan.downstream.exposure import by_features, by_pixels, by_reconstruction
-from cgan.downstream.membership import (
-    Attack,
+from cgan.attacks import membership
+from cgan.attacks.attacker import Attacker
+from cgan.attacks.membership import (
     _adjusted_p_values,
     attacks,
     auc_with_interval,
     detectable_auc,
-    detection,
     non_members_needed,
     one_per_unit,
+    rate_at_fpr,
     standardised,
 )
-from cgan.downstream.sharing import (
+from cgan.attacks.membership_scores import feature_scores, pixel_scores, reconstruction_scores
+from cgan.attacks.sharing import (
     FILE_LEVEL,
     MEMBERSHIP_LEVEL,
     STATISTICS_PER_SCORE,
@@ -34,6 +32,7 @@ from cgan.downstream.sharing import (
     Sharing,
     copied_p_value,
 )
+from cgan.disclosure import _nearest_members, as_many_of_each_class
 from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
@@ -118,7 +117,7 @@ def test_scores_that_tell_nothing_are_said_to_leak_in_one_case_of_twenty() -> No
         first = random.normal(3.0 * labels, 1.0 + labels)
         second = first + random.normal(size=155)
         found = attacks({"a": first, "b": second}, member, labels, trial)
-        said += any(attack.leaks for attack in found)
+        said += any(attack.p_value < 0.05 for attack in found)
     assert said <= 18, "5 % of 200, and luck"
 
 
@@ -130,7 +129,7 @@ def test_copies_of_a_few_members_are_found(copied: float, at_least: float) -> No
         scores = random.normal(size=1200)
         scores[member & (random.random(1200) < copied)] += 6
         (attack,) = attacks({"a": scores}, member, np.arange(1200) % 4, trial)
-        found += attack.leaks
+        found += attack.p_value < 0.05
     assert found >= 20 * at_least
 
 
@@ -140,11 +139,14 @@ def test_members_found_at_a_low_false_positive_rate_stand_beside_chance_or_say_w
     random = np.random.default_rng(4)
     members, non_members = random.normal(size=900), random.normal(size=300)
     members[:90] += 20
-    hundredth, thousandth = (detection(members, non_members, rate) for rate in (0.01, 0.001))
-    assert hundredth.found is not None and hundredth.interval and hundredth.chance
-    assert 0.1 <= hundredth.found < 0.14 and hundredth.chance < 0.05
-    assert hundredth.interval[0] < hundredth.found < hundredth.interval[1]
-    assert thousandth.found is thousandth.chance is None and thousandth.others_needed == 1000
+    hundredth, thousandth = (rate_at_fpr(members, non_members, rate) for rate in (0.01, 0.001))
+    assert hundredth.true_positive_rate is not None and hundredth.interval and hundredth.chance
+    assert 0.1 <= hundredth.true_positive_rate < 0.14 and hundredth.chance < 0.05
+    assert hundredth.interval[0] < hundredth.true_positive_rate < hundredth.interval[1]
+    assert (
+        thousandth.true_positive_rate is thousandth.chance is None
+        and thousandth.min_non_members == 1000
+    )
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.8])
@@ -153,9 +155,9 @@ def test_few_non_members_give_an_interval_that_covers_the_true_positive_rate(shi
     random, normal, covered = np.random.default_rng(6), NormalDist(), 0
     truth = 1 - normal.cdf(normal.inv_cdf(0.99) - shift)
     for _ in range(40):
-        found = detection(random.normal(shift, 1, 300), random.normal(size=100), 0.01)
-        assert found.interval and found.found is not None
-        assert found.interval[0] <= found.found <= found.interval[1]
+        found = rate_at_fpr(random.normal(shift, 1, 300), random.normal(size=100), 0.01)
+        assert found.interval and found.true_positive_rate is not None
+        assert found.interval[0] <= found.true_positive_rate <= found.interval[1]
         covered += found.interval[0] <= truth <= found.interval[1]
     assert covered >= 37, "95 % of 40, and luck"
 
@@ -165,7 +167,7 @@ def test_the_threshold_has_at_most_the_false_positive_rate_it_is_named_by(count:
     """Of one more non-member that is as likely to be at any rank."""
     non_members = np.arange(count) + 0.5
     ranks = np.arange(count + 1.0)
-    assert detection(ranks, non_members, 0.01).found == pytest.approx(
+    assert rate_at_fpr(ranks, non_members, 0.01).true_positive_rate == pytest.approx(
         np.floor(0.01 * (count + 1)) / (count + 1)
     )
 
@@ -179,9 +181,9 @@ def test_what_chance_finds_is_of_the_class_mix_of_both_sides() -> None:
         scores = np.where(labels == 0, random.standard_t(2, 550), random.normal(size=550))
         values = standardised(scores, labels)
         order = np.concatenate([labels[member], labels[~member]])
-        found = detection(values[member], values[~member], 0.01, trial, order)
-        assert found.found is not None and found.chance is not None
-        beyond += found.found > found.chance
+        found = rate_at_fpr(values[member], values[~member], 0.01, trial, order)
+        assert found.true_positive_rate is not None and found.chance is not None
+        beyond += found.true_positive_rate > found.chance
     assert beyond <= 8, "5 % of 60, and luck"
 
 
@@ -251,15 +253,15 @@ def test_copies_among_drawings_are_found_and_other_real_images_are_not(share: fl
     )
     drawn = Images(pixels, labels, train.class_names)
     attacker = Attacker.of(train, held_out, seed=1)
-    scores = attacker.by_pixels(drawn)
+    scores = attacker.pixel_scores(drawn)
     (attack,) = attacker.on_drawings(scores, drawn, pretrained=False)
-    assert attack.leaks == (share > 0)
+    assert (attack.p_value < 0.05) == (share > 0)
     assert (attack.interval[0] > 0.5) == (share > 0)
-    by_plain_pixels = by_features(
+    by_plain_pixels = feature_scores(
         attacker.images.flatten(1).float(), attacker.labels, pixels.flatten(1).float(), labels
     )
     (other,) = attacks({"plain": by_plain_pixels}, attacker.member, attacker.strata)
-    assert other.leaks == (share > 0)
+    assert (other.p_value < 0.05) == (share > 0)
 
 
 def test_the_attacker_takes_one_image_of_a_group_and_the_members_first() -> None:
@@ -269,7 +271,7 @@ def test_the_attacker_takes_one_image_of_a_group_and_the_members_first() -> None
     assert attacker.member.sum() == len(rows) < len(train)
     assert torch.equal(attacker.images[: len(rows)], train.tensors.pixels[rows])
     assert train.groups is not None and len(np.unique(train.groups[rows])) == len(rows)
-    scores = by_pixels(attacker.images, attacker.labels, *train.tensors[:2])
+    scores = pixel_scores(attacker.images, attacker.labels, *train.tensors[:2])
     assert scores[attacker.member].min() > scores[~attacker.member].max(), "each has its copy"
     with pytest.raises(
         DataError, match=r"held_out: expected at least 6 images of different groups"
@@ -297,7 +299,7 @@ def test_groups_of_other_sizes_on_one_side_are_no_leak(told_by: float, leaks: bo
         scores = random.normal(size=230) + told_by * attacker.member
         scores[np.r_[:120, 150:170]] += 1.0  # of groups of four
         (attack,) = attacker.on_drawings(scores, train, pretrained=False)
-        said += attack.leaks
+        said += attack.p_value < 0.05
     assert said == 10 if leaks else said <= 2, "5 % of 10, and luck"
 
 
@@ -307,7 +309,7 @@ def test_an_image_that_the_network_drew_is_reconstructed_better_than_others() ->
     real = uneven()
     drawn = network.draw(real.tensors.labels, seed=5)
     images, labels = torch.cat([drawn, real.tensors.pixels]), real.tensors.labels.repeat(2)
-    scores = by_reconstruction(network, images, labels, seed=1)
+    scores = reconstruction_scores(network, images, labels, seed=1)
     auc, _ = auc_of(scores[: len(drawn)], scores[len(drawn) :])
     assert auc > 0.9
 
@@ -321,46 +323,56 @@ def shared(generator: object, **options: object) -> Sharing:
     return cgan.sharing(train, held_out, generator, **given)  # type: ignore[arg-type]
 
 
+def assert_is_json(answer: Sharing) -> None:
+    facts = json.loads(json.dumps(answer.as_json()))
+    assert facts["verdict"] == answer.verdict and "picture" not in facts
+    assert facts["utility"]["overall"]["without"] == answer.utility.overall.without
+
+
 def test_the_answer_has_both_sides_and_travels_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgan.downstream.attacker.MIN_DRAWINGS", 300)
+    monkeypatch.setattr("cgan.attacks.attacker.MIN_DRAWINGS", 300)
     torch.manual_seed(0)
     network = build_generator(Architecture("deconv", 3, 1, 8, 12, 8, 4)).eval()
     critic = build_discriminator(Architecture("projection", 3, 1, 8, 12, 8))
     answer = shared(cgan.Generator(network, {}), discriminator=critic.eval())
     assert answer.drawings % answer.train_images == 0 and answer.drawings >= 300
-    assert [attack.name for attack in answer.attacks] == ["drawings, by pixels"]
-    assert answer.file is not None and answer.discriminator is not None
+    assert [attack.name for attack in answer.drawing_attacks] == ["drawings, by pixels"]
+    assert answer.generator_attack is not None and answer.discriminator_attack is not None
     assert "No discriminator was" not in repr(answer)
-    assert "No discriminator was at hand" in repr(replace(answer, discriminator=None))
-    assert answer.classifier.overall.without > answer.classifier.overall.with_drawings
+    assert "No discriminator was at hand" in repr(replace(answer, discriminator_attack=None))
+    assert answer.utility.overall.without > answer.utility.overall.with_drawings
     assert "differential privacy" in repr(answer) and "anonym" not in repr(answer)
-    assert Sharing.of_json(json.loads(json.dumps(answer.as_json()))) == answer
+    assert_is_json(answer)
     html = answer._repr_html_()
     assert "data:image/png" in html and "pear" in html and "needs 100 held-out images" in html
-    assert [each.class_name for each in answer.exposed] and len(answer.exposed) == 10
+    assert [each.class_name for each in answer.nearest_members] and len(
+        answer.nearest_members
+    ) == 10
 
 
 def test_training_images_as_drawings_are_given_away_and_stand_in_for_themselves() -> None:
     train, _ = uneven(times=2).split(0.3, seed=2)
     answer = shared(train)
     assert answer.verdict == "gives away" and answer.leaks and answer.worst.auc > 0.95
-    assert answer.loss == 0 and answer.file is None
+    assert answer.loss == 0 and answer.generator_attack is None
     assert answer.learnt_drawings == answer.train_images and "of their number" not in repr(answer)
     assert "may be of their number" in repr(replace(answer, learnt_drawings=9))
     assert answer.sentence.startswith("These drawings give away who was in the training data (AUC ")
     assert "Train on more images, stop earlier, or do not share them." in answer.sentence
-    assert all(train.place(each.row) == each.place for each in answer.exposed)
+    assert all(train.place(each.row) == each.place for each in answer.nearest_members)
     safe = replace(answer.worst, auc=0.51, interval=(0.48, 0.54), p_value=0.3)
     copies = replace(answer.copies, share=0.0, p_value=1.0)
-    quiet = replace(answer, attacks=(safe,), copies=copies)
+    quiet = replace(answer, drawing_attacks=(safe,), copies=copies)
     assert quiet.verdict == "nothing shown"
     for p_value, leaks in ((0.9 * FILE_LEVEL, True), (FILE_LEVEL, False)):
         file = replace(safe, p_value=p_value)
-        assert replace(quiet, file=file).verdict == ("gives away" if leaks else "nothing shown")
+        assert replace(quiet, generator_attack=file).verdict == (
+            "gives away" if leaks else "nothing shown"
+        )
     for told, has_caution in ((answer, True), (quiet, False)):
-        reasons = " ".join(replace(told, file=safe).reasons)
+        reasons = " ".join(replace(told, generator_attack=safe).reasons)
         assert ("who has the file has its drawings" in reasons) == has_caution
-    two = replace(quiet, attacks=(safe, safe))
+    two = replace(quiet, drawing_attacks=(safe, safe))
     assert two.detectable_auc > quiet.detectable_auc
     assert ["of 2:" in " ".join(each.reasons) for each in (quiet, two)] == [False, True]
     assert (
@@ -371,12 +383,12 @@ def test_training_images_as_drawings_are_given_away_and_stand_in_for_themselves(
 def test_a_sampler_s_file_gives_its_training_images_away_whatever_its_drawings_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cgan.downstream.attacker.MIN_DRAWINGS", 50)
+    monkeypatch.setattr("cgan.attacks.attacker.MIN_DRAWINGS", 50)
     train, _ = uneven(times=2).split(0.3, seed=2)
     pixels, labels, _ = train.tensors
     sampler = LocalScoreSampler(pixels, labels, LocalScoreSettings(steps=4))
     answer = shared(cgan.Generator(sampler, {}))
-    assert answer.file_leaks and answer.verdict == "gives away" and answer.file is None
+    assert answer.file_leaks and answer.verdict == "gives away" and answer.generator_attack is None
     assert any("file holds its training images" in reason for reason in answer.reasons)
 
 
@@ -408,9 +420,9 @@ def test_classes_without_drawings_are_named() -> None:
     answer = shared(drawn.at(drawn.labels != 1))
     name = drawn.class_names[1]
     assert answer.not_drawn == (name,)
-    assert answer.classifier.classes[1].with_drawings == 0
+    assert answer.utility.classes[1].with_drawings == 0
     assert f"There are no drawings of {name}: a classifier" in repr(answer)
-    assert Sharing.of_json(json.loads(json.dumps(answer.as_json()))) == answer
+    assert_is_json(answer)
 
 
 def test_the_nearest_images_are_compared_within_a_class_and_those_without_drawings_are_left_out(
@@ -423,11 +435,11 @@ def test_the_nearest_images_are_compared_within_a_class_and_those_without_drawin
     attacker = Attacker.of(train, held_out, seed=1)
     labels = attacker.labels.numpy()
     scores = np.where(labels == 1, 0.0, -5.0 - 9 * labels - random.random(len(labels)))
-    exposed, picture = _most_exposed(train, attacker, scores, known)
-    names = {each.class_name for each in exposed}
-    assert len(exposed) == 10 and names == {train.class_names[0], train.class_names[2]}
+    nearest_members, picture = _nearest_members(train, attacker, scores, known)
+    names = {each.class_name for each in nearest_members}
+    assert len(nearest_members) == 10 and names == {train.class_names[0], train.class_names[2]}
     assert picture.startswith(b"\x89PNG")
-    assert _most_exposed(train, attacker, scores, drawn.at([])) == ((), b"")
+    assert _nearest_members(train, attacker, scores, drawn.at([])) == ((), b"")
 
 
 def test_of_many_drawings_as_many_of_each_class_as_images_stand_in_for_these() -> None:
@@ -453,7 +465,7 @@ def test_few_pictures_repeated_are_no_copies_by_chance_but_where_all_are_trainin
     by_chance = Copies.of(others.at(np.repeat(thirty, 15)), train, held_out, seed=1)
     assert by_chance.share == pytest.approx(1 / 30) and not by_chance.leak
     memorised = Copies.of(train.at(np.repeat(range(10), 15)), train, held_out, seed=1)
-    assert memorised.share == 1 and memorised.leak and memorised.members == 10
+    assert memorised.share == 1 and memorised.leak and memorised.copied_members == 10
 
 
 def test_who_is_copied_is_tested_within_classes_by_the_hypergeometric_distribution() -> None:
@@ -464,10 +476,3 @@ def test_who_is_copied_is_tested_within_classes_by_the_hypergeometric_distributi
     assert copied_p_value(copied, member, labels, 10**6) == pytest.approx(2 * 252 / 3003)
     assert copied_p_value(np.zeros(30, bool), member, labels, 100) == 1
     assert copied_p_value(copied, member, labels, 0) == pytest.approx(2 * 0.1**5)
-
-
-def test_an_attack_leaks_by_its_p_value_alone() -> None:
-    attack = Attack(
-        name="a", auc=0.6, interval=(0.5, 0.7), p_value=0.049, detections=(), members=9, others=9
-    )
-    assert attack.leaks and not replace(attack, p_value=0.05).leaks
