@@ -26,6 +26,7 @@ from cgan.quality.likeness import distances
 # less of spread (docs/log.md, 2026-11-30, "diversity of a class").
 MAX_OTHERS = 24
 MAX_COMPARED = 250  # images of a class, drawn and real
+COPY_DISTANCE = 0.01  # of copies: the distance of two is 0, but for rounding
 
 
 def diversity_score(by_class: Sequence[Estimate | None]) -> dict[str, Score]:
@@ -35,10 +36,12 @@ def diversity_score(by_class: Sequence[Estimate | None]) -> dict[str, Score]:
     if not known:
         return {}
     replicates = torch.stack([estimate.replicates for estimate in known])
-    values = torch.tensor([estimate.value for estimate in known], dtype=torch.float64)
+    values = torch.tensor([[estimate.value] for estimate in known], dtype=torch.float64)
     least = Estimate.of(values.min().item(), replicates.amin(dim=0))
-    # Where every class is as diverse as real images, the noise of many makes one of them less so.
-    real = (replicates / values[:, None]).amin(dim=0).mean().item()
+    # Where every class is as diverse as real images, the noise of many makes one of them less so. A class
+    # that shows one picture alone has no noise.
+    noise = torch.where(values > 0, replicates / values, 1.0)
+    real = noise.amin(dim=0).mean().item()
     key = "worst_class_diversity"
     return {key: replace(least.score(key, real), interval=None)}
 
@@ -47,7 +50,8 @@ def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[
     """The mean distance of a drawing to the nearest of MAX_OTHERS of its class, as a fraction of that of
     training images: around 1 for real images. `drawn` uint8 [N, C, H, W] of the classes `labels`.
 
-    None for a class with less than four drawings or different training images. Sets of equal size have the
+    None for a class with fewer than four drawings or different training images, and where training images
+    differ by no more than place and brightness. Sets of equal size have the
     same replicates, so that in the quotient of two generators' the noise of the real images drops out.
     """
 
@@ -61,7 +65,8 @@ def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[
         if others < 1:
             return None
         drawn_distance = _mean_distance(drawings, others, random)
-        return drawn_distance / _mean_distance(real, others, random)
+        real_distance = _mean_distance(real, others, random)
+        return drawn_distance / real_distance if real_distance.value > COPY_DISTANCE else None
 
     with parts_on_threads(available_threads()) as parallel:
         return list(parallel(estimate, range(training.classes)))

@@ -1,6 +1,7 @@
 """How diverse the drawings of a class are: what real images get, and what repeated drawings."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from synthetic import sample_digits
 from test_likeness import trifling
 from torch import Tensor
 
+from cgan.evaluation import Evaluation
 from cgan.images import Images
-from cgan.quality.diversity import diversity_by_class, nearest_distance
+from cgan.quality.diversity import diversity_by_class, diversity_score, nearest_distance
 from cgan.quality.estimates import Estimate
 
 
@@ -101,6 +103,35 @@ def test_a_class_is_measured_by_itself_and_one_without_enough_images_not_at_all(
     assert fine and fine.interval[0] < 1 < fine.interval[1]
     assert repeated and repeated.interval[1] < 0.3
     assert others == [None] * 3
+
+
+@pytest.mark.parametrize("collapsed", ["plain", "copies", "beside a good class"])
+def test_a_class_of_one_picture_has_no_diversity_and_the_report_of_it_can_be_written(
+    collapsed: str, digits: dict[int, Tensor], tmp_path: Path
+) -> None:
+    drawn = torch.full((100, 1, 28, 28), 90, dtype=torch.uint8)
+    if collapsed == "copies":
+        drawn = digits[1][:1].repeat(100, 1, 1, 1)
+    labels, real_labels = torch.zeros(100).long(), torch.zeros(60).long()
+    training = Images(digits[1][:60], real_labels)
+    if collapsed == "beside a good class":
+        drawn[50:], labels[50:], real_labels[30:] = digits[2][:50], 1, 1
+        training = Images(torch.cat([digits[1][:30], digits[2][60:90]]), real_labels)
+    found = diversity_by_class(drawn, labels, training)
+    assert found[0] and found[0].value < 0.01 and found[0].interval[1] < 0.01
+    score = diversity_score(found)["worst_class_diversity"]
+    assert score.value == found[0].value
+    assert score.real is not None and 0.5 < score.real <= 1
+    path = tmp_path / "evaluation.json"
+    Evaluation(metrics={"worst_class_diversity": score}).write(path)
+    assert Evaluation.read(path).score("worst_class_diversity") == score
+
+
+def test_a_class_of_plain_real_images_is_not_measured(digits: dict[int, Tensor]) -> None:
+    grey = torch.arange(60, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28)
+    training, asked = Images(grey, torch.zeros(60).long()), torch.zeros(50).long()
+    assert diversity_by_class(digits[1][:50], asked, training) == [None]
+    assert diversity_score([None]) == {}
 
 
 def test_colours_and_images_that_are_not_square(digits: dict[int, Tensor]) -> None:
