@@ -131,8 +131,8 @@ def excess_interval(
 ) -> Interval | None:
     """By how much the Fréchet distance of a class exceeds that of real images, as a fraction of these images'
     variance, at 95 %: at 1 the drawings are as far off as one point at the class's mean features. None where
-    one of them is not known."""
-    if not drawn or not real:
+    one of them is not known, or all of the images have the same features."""
+    if not drawn or not real or not variance > 0:
         return None
     low, high = (drawn - real).interval
     return low / variance, high / variance

@@ -78,8 +78,9 @@ def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
     A class does not where the pessimistic end of its own 95 % interval is below, unless chance explains it:
     were all classes as good as their mean, the worst of so many would have so few right (Fisher's exact test
     of the class beside the others, Bonferroni). Nor does one that is `clearly_short`. So of equally good
-    classes, whatever their number, at most 5 % of generators are stopped; a class that is worse than the
-    others has to reach the limit itself (docs/log.md, 2026-11-30, "1 to 1,000 classes, and groups").
+    classes, two or more, at most 5 % of generators are stopped; a class that is worse than the others, or
+    has no others, has to reach the limit itself, which a single good class of few drawings may miss by chance
+    (docs/log.md, 2026-11-30, "1 to 1,000 classes, and groups").
     """
     from scipy.stats import hypergeom
 

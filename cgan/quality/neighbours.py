@@ -52,8 +52,11 @@ def neighbour_estimates(
     real, count = evaluation_set.heldout_block, evaluation_set.block_size
     blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
     by_block = _block_means(real, blocks)
-    part_of = torch.arange(count) % JACKKNIFE_PARTS
-    rests = [part_of != part for part in range(JACKKNIFE_PARTS)]
+    # Of consecutive rows, for these come class by class in turn: every tenth one could be of one class.
+    rests = [
+        torch.ones(count, dtype=torch.bool).index_fill(0, part, False)
+        for part in torch.arange(count).tensor_split(JACKKNIFE_PARTS)
+    ]
     without_real = [_block_means(real[rest], blocks[:2]) for rest in rests]
     without_drawn = [_block_means(real, [blocks[0][rest]]) for rest in rests]
     estimates = {}

@@ -11,9 +11,11 @@ from cgan.quality.distances import (
     distance_estimates,
     distances_by_class,
     distances_of_training,
+    excess_interval,
     frechet_estimate,
     kernel_estimate,
     training_distances_by_class,
+    variance_by_class,
 )
 from cgan.quality.estimates import REPLICATES, Estimate, wilson_replicates
 from cgan.quality.evaluation_set import EvaluationSet
@@ -264,3 +266,32 @@ def test_the_distance_of_a_class_comes_with_the_noise_of_other_images() -> None:
         values = torch.tensor([seed[label].value for seed in found])
         estimated = torch.tensor([float(seed[label].replicates.std()) for seed in found]).mean()
         assert 0.6 < estimated / values.std() < 2.2
+
+
+def test_a_class_whose_held_out_images_look_alike_has_no_excess() -> None:
+    """As a judge of few channels can see plain images: the distance is no multiple of their variance."""
+    asked = torch.arange(900) % 3
+    real = points(150, 0)
+    real[torch.arange(150) % 3 == 1] = 0.5
+    evaluation_set = evaluation_set_of(real, points(900, 1), asked)
+    of_drawings = distances_by_class(evaluation_set, points(900, 2), asked, "drawn")
+    of_real = training_distances_by_class(evaluation_set)
+    rows = zip(of_drawings, of_real, variance_by_class(evaluation_set), strict=True)
+    excess = [excess_interval(drawn, real, variance) for drawn, real, variance in rows]
+    assert [each is None for each in excess] == [False, True, False]
+
+
+def test_the_parts_that_the_jackknife_leaves_out_are_of_all_classes() -> None:
+    """Ten classes come in turn, and the drawings of one are off. Were each part a class, precision would
+    seem to vary by a tenth; it is that of any other drawings of these classes, .9."""
+    labels = torch.arange(200) % 10
+    places = 20.0 * torch.eye(10)[labels]
+    real, trained, drawn = (points(200, seed, 10) + places for seed in (0, 1, 2))
+    drawn[labels == 0] -= 40.0
+    heldout = Prediction(real, torch.zeros(200, 10))
+    evaluation_set = EvaluationSet(
+        cast(Judge, None), heldout, labels, trained, labels, labels, seed=1
+    )
+    features = drawn[evaluation_set.rows_in_mix]
+    precision = neighbour_estimates(evaluation_set, features, "drawn")["precision"]
+    assert 0.8 < precision.value <= 0.9 and float(precision.replicates.std()) < 0.05
