@@ -11,7 +11,7 @@ from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
 from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.judge import Judge, accuracy
-from cgan.quality.likeness import find_replicas
+from cgan.quality.likeness import find_near_copies
 from cgan.training.auto import choose
 from cgan.training.loop import train
 
@@ -63,9 +63,9 @@ def small(scale: Scale) -> Result:
         trained = train(some, choose(choices, some).params)
         drawn = draw(trained.generator, asked, params.evaluate.seed)
         found = report(common, judge, drawn)
-        near = find_replicas(drawn, asked, some, common.heldout, params.evaluate.seed)
+        near = find_near_copies(drawn, asked, some, common.heldout, params.evaluate.seed)
         pupil = accuracy(replace(common, training=some).judge, common.heldout)
-        closer = near.is_replica.double().mean().item()
+        closer = near.is_copy.double().mean().item()
         more = {"pupil": Score(value=pupil.value), "copies": Score(value=closer)}
         found = replace(found, metrics={**found.metrics, **more})
         reports[f"{len(some):,}"] = found.as_json()

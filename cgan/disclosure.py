@@ -24,7 +24,7 @@ from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluation import require_disjoint, require_kind, require_same_classes
 from cgan.quality.judge import Progress
-from cgan.quality.likeness import nearest
+from cgan.quality.likeness import nearest_neighbours
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
@@ -181,7 +181,7 @@ def _nearest_members(
     if not len(rows):
         return (), b""
     members = train.at(rows)
-    _, nearest_drawings = nearest(
+    _, nearest_drawings = nearest_neighbours(
         members.tensors.pixels, members.tensors.labels, *drawn.tensors[:2]
     )
     drawings = nearest_drawings[:, 0].numpy()

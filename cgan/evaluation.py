@@ -159,8 +159,9 @@ RANKED_BY = "fid_judge"  # the metric that says which of several runs is the bes
 class Score:
     """A metric's `value`, and `real`: what real images get in place of drawings. None: not known.
 
-    `interval` and `real_interval`: at 95 %. `replicates` and `real_replicates`: of the bootstrap, less the
-    value; generators that were measured alike had the same latents and images, which were resampled alike.
+    `interval` and `real_interval`: at 95 %. `replicates` and `real_replicates`: by the bootstrap, or with the
+    variance of a jackknife, less the value (`quality.estimates`); generators that were measured alike had the
+    same latents and images, which were resampled alike.
     `details`: other numbers, such as the standard deviation over several sets of drawings.
     """
 

@@ -19,7 +19,7 @@ from cgan.model.hardware import exact_floats
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.model.sampling import draw_latents
 from cgan.quality.judge import Progress, silent
-from cgan.quality.likeness import nearest
+from cgan.quality.likeness import nearest_neighbours
 
 MIN_DISTANCE = 1e-3  # no distance counts as less, for that of a copy, 0, has no logarithm
 # Of a reconstruction: random latents tried for an image, and steps and rate of Adam from the best of them.
@@ -30,9 +30,9 @@ BATCH = 100  # images
 def pixel_scores(images: Tensor, labels: Tensor, drawn: Tensor, drawn_labels: Tensor) -> FloatArray:
     """The score of each image, uint8 [N, C, H, W], by `cgan.quality.likeness`, which sees past small shifts
     and other brightness. Real neighbours are looked for among the same images."""
-    to_drawn = nearest(images, labels, drawn, drawn_labels)[0][:, 0]
+    to_drawn = nearest_neighbours(images, labels, drawn, drawn_labels)[0][:, 0]
     # The two nearest of its class: one of them is the image itself, unless it has copies.
-    distances, rows = nearest(images, labels, images, labels, 2)
+    distances, rows = nearest_neighbours(images, labels, images, labels, 2)
     is_itself = rows == torch.arange(len(images))[:, None]
     to_real = distances.masked_fill(is_itself, math.inf).amin(dim=1)
     return _calibrated(to_drawn, to_real)

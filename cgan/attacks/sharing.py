@@ -21,12 +21,7 @@ from cgan.attacks.membership import (
 from cgan.downstream.effect import Effect
 from cgan.downstream.rounds import units_of
 from cgan.images import Images
-from cgan.quality.likeness import (
-    MAX_COMPARED,
-    MIN_REAL_COMPARED,
-    find_replicas,
-    nearest_within,
-)
+from cgan.quality.likeness import find_near_copies, nearest_within
 from cgan.text import listed, percent
 
 # Three tests, of the drawings and of the generator's file, which share a level of 5 % (Bonferroni).
@@ -62,11 +57,11 @@ class Copies:
     @classmethod
     def of(cls, drawn: Images, train: Images, held_out: Images, seed: int) -> Self:
         """The copies, as `evaluate` counts them, and the test of who is copied."""
-        # `find_replicas` looks at the first drawings, which may all be of one class.
+        # `find_near_copies` looks at the first drawings, which may all be of one class.
         order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))
         pixels, labels, _ = drawn.at(order).tensors
-        found = find_replicas(pixels, labels, train, held_out, seed)
-        compared = len(found.is_replica)
+        found = find_near_copies(pixels, labels, train, held_out, seed)
+        compared = len(found.is_copy)
         real = train.tensors, held_out.tensors
         both = Images(
             torch.cat([part.pixels for part in real]),
@@ -78,12 +73,11 @@ class Copies:
         units = np.concatenate([units_of(train), units_of(held_out) + len(train)])
         copied, every = np.unique(units[rows[rows >= 0]]), np.unique(units)
         members = int((copied < len(train)).sum())
-        held = min(MAX_COMPARED, len(held_out))
         return cls(
-            share=float(found.is_replica.double().mean()),
+            share=float(found.is_copy.double().mean()),
             real=found.real,
             compared=compared,
-            real_compared=min(max(held, MIN_REAL_COMPARED), held + len(train)),
+            real_compared=found.real_compared,
             copied_members=members,
             copied_non_members=len(copied) - members,
             p_value=copied_p_value(

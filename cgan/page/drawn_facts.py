@@ -11,7 +11,7 @@ from cgan.model.generative import GenerativeModel
 from cgan.page.data_facts import place_facts, rows_of
 from cgan.page.tiles import photograph, tile
 from cgan.quality.judge import Judge, predict
-from cgan.quality.likeness import nearest
+from cgan.quality.likeness import nearest_neighbours
 
 # Of the drawings of a page: how many, and limits of their pixels and of the seconds of a core that they take.
 MAX_DRAWINGS, MAX_DRAWN_PIXELS, MAX_DRAWING_S = 1000, 20_000_000, 30.0
@@ -71,7 +71,7 @@ def drawn_facts(
         }
 
     def beside_training(picked: Tensor) -> list[dict[str, Any]]:
-        distances, rows = nearest(
+        distances, rows = nearest_neighbours(
             drawn[picked], drawn_labels[picked], images, train_labels, NEIGHBOURS_SHOWN
         )
         return [

@@ -30,7 +30,7 @@ from cgan.quality.diversity import diversity_by_class, diversity_score
 from cgan.quality.estimates import Estimate
 from cgan.quality.evaluation_set import EvaluationSet
 from cgan.quality.judge import Judge, Prediction, Progress, predict, silent
-from cgan.quality.likeness import MAX_SHIFT, Replicas, copies_score, find_replicas
+from cgan.quality.likeness import MAX_SHIFT, NearCopies, copies_score, find_near_copies
 from cgan.quality.memorisation import memorisation_bias, unbiased
 from cgan.quality.metrics import NEIGHBOURS, Accuracy, accuracy_of_guesses, rows_in_class_mix
 from cgan.quality.neighbours import neighbour_scores, neighbours_of_training
@@ -138,8 +138,9 @@ class Conditions:
         """Evaluate drawings (uint8 [N, C, H, W] each, of the classes `drawn_labels`) beside real images;
         `predictions`: the judge's for these drawings, where they are known.
 
-        With several draws a metric is their mean. Where the judge may be no better than one that guesses,
-        what is seen through it has no value, and `not_measurable` says why.
+        With several draws a metric is their mean. Copies, diversity, GAN-train accuracy and a class's numbers
+        (but for its accuracy) are of the first. Where the judge may be no better than one that guesses, what
+        is seen through it has no value, and `not_measurable` says why.
         """
         evaluation_set, labels, first = self.evaluation_set, self.drawn_labels, draws[0]
         steps = progress("judging", range(len(draws)), len(labels))
@@ -148,12 +149,14 @@ class Conditions:
         ]
         through_judge = self._through_judge(predictions)
         diversities = diversity_by_class(first, labels, self.train)
-        replicas = find_replicas(first, labels, self.train, self.held_out, self.params.seed)
+        near_copies = find_near_copies(first, labels, self.train, self.held_out, self.params.seed)
         metrics = through_judge | diversity_score(diversities)
-        metrics["copies"] = copies_score(replicas, proportion(evaluation_set, replicas.is_replica))
+        metrics["copies"] = copies_score(
+            near_copies, proportion(evaluation_set, near_copies.is_copy)
+        )
         metrics |= self.detector.score(draws)
         accuracy = accuracy_of_all(evaluation_set, predictions)
-        classes = self._classes(accuracy, predictions[0], diversities, replicas)
+        classes = self._classes(accuracy, predictions[0], diversities, near_copies)
         reason = _why_not_measurable(evaluation_set)
         if reason:
             metrics |= dict.fromkeys(through_judge, Score())
@@ -197,7 +200,7 @@ class Conditions:
         accuracy: Accuracy,
         prediction: Prediction,
         diversities: Sequence[Estimate | None],
-        replicas: Replicas,
+        near_copies: NearCopies,
     ) -> list[ClassScores]:
         """Each class by itself. `prediction`: for the first set of drawings."""
         evaluation_set, rows = self.evaluation_set, self.evaluation_set.rows_in_mix
@@ -207,7 +210,7 @@ class Conditions:
         real_distances = evaluation_set.compute_once(training_distances_by_class)
         variances = evaluation_set.compute_once(variance_by_class)
         real_accuracy = evaluation_set.judge_accuracy
-        copied, compared = replicas.by_class(evaluation_set.classes)
+        copied, compared = near_copies.by_class(evaluation_set.classes)
         classes = []
         for label, held_out in enumerate(evaluation_set.heldout_counts.tolist()):
             distance, real, diversity = distances[label], real_distances[label], diversities[label]

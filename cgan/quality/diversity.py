@@ -2,7 +2,7 @@
 
 Clark and Evans (Ecology 35, 1954) tell clustered points from scattered ones by the mean distance to the
 nearest neighbour, as a fraction of what is expected. Here real images say what is expected, and the distance
-is that of `likeness.distances`, by which a moved or brightened copy is at 0.
+is that of `likeness.pairwise_distances`, by which a moved or brightened copy is at 0.
 
 Among more images the nearest is nearer. So each image always has equally many others, MAX_OTHERS: the mean is
 over all subsets of so many, and thereby unbiased whatever the counts (a U-statistic). Its noise is the
@@ -20,7 +20,7 @@ from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.quality.estimates import Estimate, bootstrap_weights, jackknife_deviations
-from cgan.quality.likeness import distances
+from cgan.quality.likeness import pairwise_distances
 
 # Images among which an image has its nearest one; at most half of a class's. More tell more of repeats, and
 # less of spread (docs/log.md, 2026-11-30, "diversity of a class").
@@ -73,7 +73,7 @@ def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[
 
 
 def _mean_distance(images: Tensor, others: int, random: torch.Generator) -> Estimate:
-    one_way = distances(images, images)
+    one_way = pairwise_distances(images, images)
     value, left_out = nearest_distance(torch.minimum(one_way, one_way.T), others)
     weights = bootstrap_weights(len(images), random)
     return Estimate.of(value, weights @ jackknife_deviations(left_out))

@@ -1,5 +1,5 @@
-"""How alike images are, however moved or brightened, and which drawings are replicas of training images: the
-metric *copies*, its formula and its Score.
+"""How alike images are, however moved or brightened, and which drawings are near copies of training images:
+the metric *copies*, its formula and its Score.
 
 The distance of two images is the part of the first one's contrast (its standard deviation) that remains when
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
@@ -44,36 +44,37 @@ MAX_BLOCK_PIXELS = 2_000_000  # that are held as floats at once
 
 
 @dataclass(frozen=True)
-class Replicas:
-    """`is_replica`, bool [N], marks the drawings that are nearer to a training image of their class than real
-    images are; `real`: the share of real images that are as near; `heldout_median`: the median distance of a
-    held-out image to the nearest training image; `labels`: the drawings' classes; `limits` [classes]: the
-    distance up to which an image is near."""
+class NearCopies:
+    """`is_copy`, bool [N], marks the drawings that are nearer to a training image of their class than real
+    images are; `real`: the share of `real_compared` real images that are as near; `heldout_median`: the
+    median distance of a held-out image to the nearest training image; `labels`: the drawings' classes;
+    `limits` [classes]: the distance up to which an image is near."""
 
-    is_replica: Tensor
+    is_copy: Tensor
     real: float
+    real_compared: int
     heldout_median: float
     labels: Tensor
     limits: Tensor
 
     def by_class(self, classes: int) -> tuple[list[int], list[int]]:
-        """How many drawings of each class are replicas, and how many were looked at."""
-        replicas = self.labels[self.is_replica].bincount(minlength=classes)
-        return replicas.tolist(), self.labels.bincount(minlength=classes).tolist()
+        """How many drawings of each class are near copies, and how many were looked at."""
+        copies = self.labels[self.is_copy].bincount(minlength=classes)
+        return copies.tolist(), self.labels.bincount(minlength=classes).tolist()
 
 
-def copies_score(found: Replicas, estimate: Estimate) -> Score:
-    """The metric `copies`: the proportion of the drawings that are replicas (`estimate`)."""
+def copies_score(found: NearCopies, estimate: Estimate) -> Score:
+    """The metric `copies`: the proportion of the drawings that are near copies (`estimate`)."""
     return replace(
         estimate.score("copies", found.real),
-        interval=proportion_interval(estimate.value, len(found.is_replica)),
+        interval=proportion_interval(estimate.value, len(found.is_copy)),
         details={"heldout_nearest_median": found.heldout_median},
     )
 
 
-def find_replicas(
+def find_near_copies(
     drawn: Tensor, drawn_labels: Tensor, training: Images, heldout: Images, seed: int
-) -> Replicas:
+) -> NearCopies:
     """How near the first drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` come to training images,
     and how near real images do: at most MAX_COMPARED held-out ones and, where these are fewer than
     MIN_REAL_COMPARED, some of the training images, each compared with all the others."""
@@ -95,8 +96,10 @@ def find_replicas(
         real_labels = torch.cat([real_labels, some.labels])
     limits = _limits(real_distances, real_labels, training.classes)
     real_share = (real_distances < limits[real_labels]).double().mean().item()
-    is_replica = drawn_distances < limits[drawn_labels]
-    return Replicas(is_replica, real_share, unmoved.median().item(), drawn_labels, limits)
+    is_copy = drawn_distances < limits[drawn_labels]
+    return NearCopies(
+        is_copy, real_share, len(real_labels), unmoved.median().item(), drawn_labels, limits
+    )
 
 
 def nearest_within(drawn: Tensor, drawn_labels: Tensor, real: Images, limits: Tensor) -> Tensor:
@@ -107,8 +110,9 @@ def nearest_within(drawn: Tensor, drawn_labels: Tensor, real: Images, limits: Te
 
 
 def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The distance that all but 1 % of the real images of each class keep from training images, [classes]: by
-    the median of the logarithms and the deviations from it, which some twins across the split do not change.
+    """The distance that all but 1 % of the real images of each class would keep from training images, were it
+    log-normal, [classes]: by the median of the logarithms and the deviations from it, which some twins across
+    the split do not change. Of images in the log 1.3 to 4.6 % do not keep it, which `NearCopies.real` counts.
     """
 
     def limit(distances: Tensor) -> Tensor:
@@ -131,7 +135,7 @@ def _closest(
     nearest, the least distance with the image turned, zoomed or slanted and both smoothed, and the row of
     that candidate. `own_rows`: where `images` are training images, their rows among these, which are left
     out."""
-    found, rows = nearest(
+    found, rows = nearest_neighbours(
         images, labels, training.tensors.pixels, training.tensors.labels, CANDIDATES + 1
     )
     if own_rows is not None:
@@ -183,7 +187,7 @@ def _warps(height: int, width: int) -> Iterator[Tensor]:
         yield torch.tensor([[[1.0, 0, 0], [shear * width / height, 1, 0]]])
 
 
-def nearest(
+def nearest_neighbours(
     images: Tensor, labels: Tensor, reference: Tensor, reference_labels: Tensor, count: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Distances of each image to the nearest ones in `reference` of its class, and their rows.
@@ -200,7 +204,7 @@ def nearest(
         others = (reference_labels == label).nonzero()[:, 0]
         for queries in members.split(block):
             for rows in others.split(block):
-                new = distances(images[queries], reference[rows])
+                new = pairwise_distances(images[queries], reference[rows])
                 pool = torch.cat([found[queries], new], dim=1)
                 pool_rows = torch.cat([found_rows[queries], rows.expand(len(queries), -1)], dim=1)
                 found[queries], order = pool.topk(count, dim=1, largest=False)
@@ -211,14 +215,14 @@ def nearest(
     return found, found_rows
 
 
-def distances(images: Tensor, others: Tensor) -> Tensor:
-    """The distance of each image to each of the others, moved: both uint8 [N, C, H, W] → float32 [N, M].
+def pairwise_distances(images: Tensor, reference: Tensor) -> Tensor:
+    """The distance of each image to each of the reference, moved: both uint8 [N, C, H, W] → float32 [N, M].
 
-    The middle of the others is compared, without the edge that a shift would move outside.
+    The middle of the reference is compared, without the edge that a shift would move outside.
     """
-    images, others = _downscale(images), _downscale(others)
+    images, reference = _downscale(images), _downscale(reference)
     window = _window(*images.shape[2:])
-    middles = _directions(window.middle(others)).T
+    middles = _directions(window.middle(reference)).T
     correlations = torch.zeros(len(images), middles.shape[1])
     for y in range(2 * window.down + 1):
         for x in range(2 * window.right + 1):

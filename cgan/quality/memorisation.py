@@ -61,25 +61,30 @@ def memorisation_bias(evaluation_set: EvaluationSet) -> Estimates:
     picks = torch.randint(
         len(sets), (len(evaluation_set.group_weights["heldout"]),), generator=random
     )
+    deviation = deviation_of_mean(len(sets), len(sets[0][1]) / len(training))
     estimates = {}
     for key in excesses[0]:
         values = torch.tensor([excess[key] for excess in excesses], dtype=torch.float64)
-        replicates = deviation_of_mean(len(sets)) * values[picks]
+        replicates = deviation * values[picks]
         estimates[key] = Estimate.of(values.mean().item(), replicates)
     return estimates
 
 
-def deviation_of_mean(sets: int) -> float:
+def deviation_of_mean(sets: int, fraction: float) -> float:
     """The standard deviation of the mean excess of so many sets, as a fraction of that of a single set's.
+    `fraction`: of the training images, that a set has.
 
     Let 1 be the variance that the hold-out's choice gives the mean. From half to half a value varies just as
     much, for halves deviate from the whole hold-out as that does from all images (McCarthy, Review of the
     International Statistical Institute 37, 1969). A set's training images are half as many, so their choice
-    adds a variance of 2. Sets share the hold-out, whose part no mean makes smaller; each has other training
-    images, whose part falls with the number of sets.
+    adds a variance of 2. Sets share the hold-out, whose part no mean makes smaller.
+
+    Of a set's training images, m of N, the variance has two parts: of a mean, σ²/N for all N, which sets
+    share, and σ²/m · (1 - m/N) for the choice of m among them, which falls with the number of sets.
     """
     of_heldout, of_training = 1.0, 2.0
-    return math.sqrt((of_heldout + of_training / sets) / (of_heldout + of_training))
+    of_mean = of_training * (fraction + (1 - fraction) / sets)
+    return math.sqrt((of_heldout + of_mean) / (of_heldout + of_training))
 
 
 def first_rows(labels: Tensor, counts: Tensor) -> Tensor:

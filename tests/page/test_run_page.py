@@ -47,7 +47,7 @@ from cgan.project import (
     TRAINING,
 )
 from cgan.quality.judge import load_judge
-from cgan.quality.likeness import nearest
+from cgan.quality.likeness import nearest_neighbours
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import quality_line
 from cgan.service.provider import GeneratorProvider
@@ -276,7 +276,9 @@ def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_
     data = load_images(TRAIN_DATA)
     asked = torch.arange(drawn["drawings"]) % data.classes
     images = draw(load_generator(GENERATOR)[0], asked, drawn["seed"])
-    by, _ = nearest(images, asked, data.tensors.pixels, data.tensors.labels, NEIGHBOURS_SHOWN)
+    by, _ = nearest_neighbours(
+        images, asked, data.tensors.pixels, data.tensors.labels, NEIGHBOURS_SHOWN
+    )
     for one in shown:
         distances = [other["distance"] for other in one["near"]]
         assert distances == sorted(distances)

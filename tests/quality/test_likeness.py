@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.images import Images
 from cgan.quality import likeness
-from cgan.quality.likeness import distances, find_replicas, nearest
+from cgan.quality.likeness import find_near_copies, nearest_neighbours, pairwise_distances
 
 ASKED = torch.arange(1000) % 10
 
@@ -68,7 +68,7 @@ def test_an_image_moved_or_brightened_is_the_same_and_another_is_not(
     images = F.interpolate(rough, size=shape[1:], mode="bicubic").clamp(0, 255)
     pixels = min(2, min(shape[1:]) // 8)
     same = (images.roll((pixels, -pixels), (2, 3)) * 0.8 + 30).to(torch.uint8)
-    found = distances(same, images.to(torch.uint8))
+    found = pairwise_distances(same, images.to(torch.uint8))
     assert found.diagonal().max() < 0.3  # a part of a pixel, where large images are made smaller
     assert found.fill_diagonal_(1).min() > 0.5
 
@@ -78,12 +78,15 @@ def test_a_distance_is_the_part_of_the_contrast_that_remains_and_flat_images_are
     one = torch.tensor([1.0, -1.0]).repeat(12, 6)
     other = one.T
     images = torch.stack([128 + 80 * one, 128 + 80 * (0.8 * one + 0.6 * other), 128 + 80 * other])
-    found = distances(images[:, None].to(torch.uint8), images[:, None].to(torch.uint8))
+    found = pairwise_distances(images[:, None].to(torch.uint8), images[:, None].to(torch.uint8))
     assert found[0].tolist() == pytest.approx([0, 0.6, 1], abs=0.02)
     flat = torch.tensor([0, 90, 255], dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 9, 9)
     digit = torch.eye(9, dtype=torch.uint8)[None, None] * 200
-    assert distances(flat, flat).max() < 0.01
-    assert distances(flat, digit).min() > 0.99 and distances(digit, flat).min() > 0.99
+    assert pairwise_distances(flat, flat).max() < 0.01
+    assert (
+        pairwise_distances(flat, digit).min() > 0.99
+        and pairwise_distances(digit, flat).min() > 0.99
+    )
 
 
 def test_f88_the_nearest_are_of_the_same_class_whatever_the_blocks(
@@ -94,13 +97,13 @@ def test_f88_the_nearest_are_of_the_same_class_whatever_the_blocks(
     reference = torch.randint(0, 256, (70, 1, 8, 8), dtype=torch.uint8, generator=random)
     labels, reference_labels = torch.arange(30) % 4, torch.arange(70) % 3
     reference_labels[0] = 3  # the only one of its class
-    apart = distances(images, reference)
+    apart = pairwise_distances(images, reference)
     apart[labels[:, None] != reference_labels] = math.inf
     by, at = apart.topk(2, dim=1, largest=False)
     at[by.isinf()] = -1
     for block in (64 * 7, 10**9):
         monkeypatch.setattr(likeness, "MAX_BLOCK_PIXELS", block)
-        found = nearest(images, labels, reference, reference_labels, 2)
+        found = nearest_neighbours(images, labels, reference, reference_labels, 2)
         torch.testing.assert_close(found[0], by)
         assert torch.equal(found[1], at)
 
@@ -144,8 +147,8 @@ def test_copies_are_found_also_where_moved_turned_zoomed_slanted_darkened_or_noi
     hide: Callable[[Tensor], Tensor], least: float, digits: tuple[Images, Images]
 ) -> None:
     train, held = digits
-    found = find_replicas(hide(drawings(train, 100)), ASKED, train, held, seed=0)
-    assert found.is_replica.double().mean() > least
+    found = find_near_copies(hide(drawings(train, 100)), ASKED, train, held, seed=0)
+    assert found.is_copy.double().mean() > least
     assert found.real < 0.03
 
 
@@ -157,8 +160,8 @@ def test_of_many_drawings_2000_are_looked_at_and_as_many_held_out_images_of_all_
     train = Images(images[::40], labels[::40])
     held = images.clone()
     held[:1600] = train.tensors.pixels.repeat_interleave(40, dim=0)[:1600]
-    found = find_replicas(images, labels, train, Images(held, labels), seed=0)
-    assert len(found.is_replica) == 2000
+    found = find_near_copies(images, labels, train, Images(held, labels), seed=0)
+    assert len(found.is_copy) == found.real_compared == 2000
     assert found.real == pytest.approx(2 / 3, abs=0.05)
 
 
@@ -169,9 +172,10 @@ def test_of_many_classes_ten_drawings_of_each_are_looked_at() -> None:
     train = Images(images[:600], labels[:600])
     held = Images(images[600:], labels[600:])
     drawn, asked = images[torch.arange(3600) % 300 + 300], torch.arange(3600) % 300
-    found = find_replicas(drawn, asked, train, held, seed=0)
-    assert len(found.is_replica) == len(found.labels) == 3000 and found.is_replica.all()
+    found = find_near_copies(drawn, asked, train, held, seed=0)
+    assert len(found.is_copy) == len(found.labels) == 3000 and found.is_copy.all()
     assert torch.equal(found.labels, asked[:3000])
+    assert found.real_compared == 900, "300 held-out ones, and all of the training images"
 
 
 def test_real_images_are_at_the_floor_of_copies(
@@ -180,15 +184,15 @@ def test_real_images_are_at_the_floor_of_copies(
     train, held = digits
     random = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     first, second = map(held.at, random.split(500))
-    found = find_replicas(first.tensors.pixels, first.tensors.labels, train, second, seed=1)
+    found = find_near_copies(first.tensors.pixels, first.tensors.labels, train, second, seed=1)
     monkeypatch.setattr(likeness, "MIN_REAL_COMPARED", 500)  # the held-out ones alone
-    back = find_replicas(second.tensors.pixels, second.tensors.labels, train, first, seed=0)
+    back = find_near_copies(second.tensors.pixels, second.tensors.labels, train, first, seed=0)
     for each in (found, back):
         assert each.real == pytest.approx(0.015, abs=0.01)
         # Of 500 images the share has a standard deviation of .006.
-        assert each.is_replica.double().mean() == pytest.approx(each.real, abs=0.015)
-    again = find_replicas(*held.tensors[:2], train, held, seed=0)
-    assert again.is_replica.double().mean() == again.real
+        assert each.is_copy.double().mean() == pytest.approx(each.real, abs=0.015)
+    again = find_near_copies(*held.tensors[:2], train, held, seed=0)
+    assert again.is_copy.double().mean() == again.real
 
 
 def test_twins_across_the_split_are_counted_and_hide_no_copies(
@@ -203,10 +207,10 @@ def test_twins_across_the_split_are_counted_and_hide_no_copies(
             int(row) % 100
         ]
     spoilt = Images(twins, held.tensors.labels)
-    found = find_replicas(drawings(train, 100), ASKED, train, spoilt, seed=0)
-    assert found.is_replica.all() and found.real == pytest.approx(0.05, abs=0.01)
-    honest = find_replicas(drawings(held, 100), ASKED, train, spoilt, seed=0)
-    assert honest.is_replica.double().mean() < 0.03
+    found = find_near_copies(drawings(train, 100), ASKED, train, spoilt, seed=0)
+    assert found.is_copy.all() and found.real == pytest.approx(0.05, abs=0.01)
+    honest = find_near_copies(drawings(held, 100), ASKED, train, spoilt, seed=0)
+    assert honest.is_copy.double().mean() < 0.03
 
 
 def test_a_class_of_few_images_is_judged_by_what_is_usual_in_all(
@@ -215,7 +219,7 @@ def test_a_class_of_few_images_is_judged_by_what_is_usual_in_all(
     train, held = digits
     some = held.at((held.tensors.labels != 3) | (torch.arange(1000) % 100 < 3))
     found, unseen = (
-        find_replicas(drawings(part, 100), ASKED, train, some, seed=0).is_replica
+        find_near_copies(drawings(part, 100), ASKED, train, some, seed=0).is_copy
         for part in (train, held)
     )
     assert found.all() and unseen[ASKED == 3].double().mean() < 0.05

@@ -43,7 +43,7 @@ from cgan.quality.evaluation import evaluate
 from cgan.quality.evaluation_set import JACKKNIFE_PARTS
 from cgan.quality.intervals import difference_interval
 from cgan.quality.judge import Judge, accuracy, predict, save_judge, train_judge
-from cgan.quality.likeness import find_replicas
+from cgan.quality.likeness import find_near_copies
 from cgan.quality.memorisation import memorisation_bias, unbiased
 from cgan.quality.metrics import (
     NEIGHBOURS,
@@ -449,9 +449,9 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
         assert metrics[key].value == pytest.approx((values[0] + values[1]) / 2)
         most = math.inf if key == "density" else 1
         assert metrics[key].real == pytest.approx(min(most, values[2] - bias[key]))
-    by_hand = find_replicas(drawn[0], asked, training, heldout, PARAMS.seed)
-    assert len(by_hand.is_replica) == 30 and metrics["copies"].real == by_hand.real
-    assert metrics["copies"].value == by_hand.is_replica.double().mean()
+    by_hand = find_near_copies(drawn[0], asked, training, heldout, PARAMS.seed)
+    assert len(by_hand.is_copy) == 30 and metrics["copies"].real == by_hand.real
+    assert metrics["copies"].value == by_hand.is_copy.double().mean()
     assert metrics["copies"].details == {"heldout_nearest_median": by_hand.heldout_median}
     assert "gan_train_accuracy" not in metrics, "0 kimg: it is not asked for"
     diverse = [each for each in diversity_by_class(drawn[0], asked, training) if each]

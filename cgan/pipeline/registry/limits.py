@@ -2,8 +2,8 @@
 and on what they give away.
 
 A limit is checked at the pessimistic end of the number's 95 % interval, so that none passes by luck: shares
-by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the bootstrap of
-`quality.estimates`.
+by Wilson's interval (resampling gives "all right" no width), distances by the bootstrap and coverage by the
+jackknife of `quality.estimates`.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _check_of_interval(
     """The check at the interval's pessimistic end."""
     low, high = interval
     if not at_most:
-        low = max(low, 0.0)  # the bootstrap can go below what a share can be
+        low = max(low, 0.0)  # 2 standard deviations can reach below what a share can be
     return Check(
         name=name,
         what=what,
