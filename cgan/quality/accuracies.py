@@ -66,7 +66,7 @@ def heldout_accuracies(evaluation_set: EvaluationSet, predicted: Tensor) -> Esti
     return _accuracies(
         right,
         evaluation_set.shuffled_labels,
-        evaluation_set.group_weights["heldout"],
+        evaluation_set.bin_weights["heldout"],
         evaluation_set.classes,
     )
 
@@ -83,15 +83,15 @@ def _accuracies(
     right: Tensor, labels: Tensor, weights: Tensor, classes: int
 ) -> dict[str, Estimate]:
     """The mean over the classes that have images, and the worst of them. `right` bool [N]; `weights`
-    [replicates, groups]: how often each group of consecutive rows is picked."""
-    groups = weights.shape[1]
-    label_groups = labels.tensor_split(groups)
-    right_groups = right.double().tensor_split(groups)
-    counts = torch.stack([group.bincount(minlength=classes) for group in label_groups]).double()
+    [replicates, bins]: how often each bin of consecutive rows is picked."""
+    bins = weights.shape[1]
+    label_bins = labels.tensor_split(bins)
+    right_bins = right.double().tensor_split(bins)
+    counts = torch.stack([each.bincount(minlength=classes) for each in label_bins]).double()
     hits = torch.stack(
         [
-            group_labels.bincount(group_right, classes)
-            for group_labels, group_right in zip(label_groups, right_groups, strict=True)
+            of_labels.bincount(of_right, classes)
+            for of_labels, of_right in zip(label_bins, right_bins, strict=True)
         ]
     )
     present = counts.sum(dim=0) > 0

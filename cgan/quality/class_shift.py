@@ -95,12 +95,12 @@ class Shift(NamedTuple):
 
 
 def largest_shifts(
-    moments: Moments, others: Moments, shape: Sequence[int] | None = None
+    moments: Moments, reference: Moments, shape: Sequence[int] | None = None
 ) -> list[Shift]:
     """For each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
-    floor = min_deviations(shape, moments.means.shape[1])
-    values, columns = _certain_differences(moments, others, floor).max(dim=1)
-    changes = (moments.means - others.means).gather(1, columns[:, None])[:, 0]
+    min_std = min_deviations(shape, moments.means.shape[1])
+    values, columns = _certain_differences(moments, reference, min_std).max(dim=1)
+    changes = (moments.means - reference.means).gather(1, columns[:, None])[:, 0]
     worst = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
     return [
         Shift(label, value, _in_words(column, change, shape))
@@ -108,18 +108,18 @@ def largest_shifts(
     ]
 
 
-def _certain_differences(moments: Moments, others: Moments, floor: Tensor) -> Tensor:
+def _certain_differences(moments: Moments, reference: Moments, min_std: Tensor) -> Tensor:
     """By how many standard deviations the means differ at least, at the end of the interval nearer to 0:
-    [classes, columns], 0 where it may be chance. `floor` [columns]: no standard deviation counts as less.
+    [classes, columns], 0 where it may be chance. `min_std` [columns]: no standard deviation counts as less.
 
     The variance of Cohen's d is 1/n + 1/m + d²/(2(n + m)): the second part is that of the standard
     deviation. By the transformation that makes it 1, the interval is not symmetric, and a large difference of
     few images stays one (Hedges & Olkin, Statistical Methods for Meta-Analysis, 1985, chapter 5).
     """
-    n, m = moments.counts[:, None], others.counts[:, None]
+    n, m = moments.counts[:, None], reference.counts[:, None]
     freedom = (n + m - 2).clamp(min=1)
-    pooled = (n * moments.variances + m * others.variances) / freedom
-    cohens_d = (moments.means - others.means).abs() / pooled.sqrt().maximum(floor)
+    pooled = (n * moments.variances + m * reference.variances) / freedom
+    cohens_d = (moments.means - reference.means).abs() / pooled.sqrt().maximum(min_std)
     t = [critical_t(each, comparisons=cohens_d.numel()) for each in freedom[:, 0].tolist()]
     rate = 2 * (n + m)
     scale = (rate * (1 / n + 1 / m)).sqrt()
@@ -132,12 +132,12 @@ def min_deviations(shape: Sequence[int] | None, columns: int) -> Tensor:
     """The smallest standard deviation that counts, of each column: float64 [columns]."""
     if shape is None:
         return torch.full((columns,), MIN_FEATURE_DEVIATION, dtype=torch.float64)
-    floor = torch.full((columns,), MIN_PIXEL_DEVIATION, dtype=torch.float64)
+    min_std = torch.full((columns,), MIN_PIXEL_DEVIATION, dtype=torch.float64)
     height, width = shape[1:]
     sides = {"": 1, "height": height, "width": width, "longer": max(height, width)}
     for number, column in enumerate(COLUMNS.values()):
-        floor[number] = column.min_deviation * sides[column.side]
-    return floor
+        min_std[number] = column.min_deviation * sides[column.side]
+    return min_std
 
 
 def _in_words(number: int, change: float, shape: Sequence[int] | None) -> str:

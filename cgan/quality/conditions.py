@@ -17,7 +17,7 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.model_file import digest_of
 from cgan.params.sections import EvaluateParams
 from cgan.quality.accuracies import accuracy_of_all, accuracy_scores, gan_train_score, proportion
-from cgan.quality.detectability import Detector
+from cgan.quality.detectability import TwoSampleTest
 from cgan.quality.distances import (
     distance_scores,
     distances_by_class,
@@ -30,8 +30,8 @@ from cgan.quality.diversity import diversity_by_class, diversity_score
 from cgan.quality.estimates import Estimate
 from cgan.quality.evaluation_set import EvaluationSet
 from cgan.quality.judge import Judge, Prediction, Progress, predict, silent
+from cgan.quality.judge_bias import memorisation_bias, subtract_bias
 from cgan.quality.likeness import MAX_SHIFT, NearCopies, copies_score, find_near_copies
-from cgan.quality.memorisation import memorisation_bias, unbiased
 from cgan.quality.metrics import NEIGHBOURS, Accuracy, accuracy_of_guesses, rows_in_class_mix
 from cgan.quality.neighbours import neighbour_scores, neighbours_of_training
 from cgan.text import percent
@@ -104,8 +104,8 @@ class Conditions:
         return self.evaluation_set.drawn_labels
 
     @functools.cached_property
-    def detector(self) -> Detector:
-        return Detector(self.evaluation_set, self.in_drawings_place, self.train, self.held_out)
+    def two_sample_test(self) -> TwoSampleTest:
+        return TwoSampleTest(self.evaluation_set, self.in_drawings_place, self.train, self.held_out)
 
     def context(self, generator_digest: str) -> dict[str, Any]:
         """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
@@ -154,7 +154,7 @@ class Conditions:
         metrics["copies"] = copies_score(
             near_copies, proportion(evaluation_set, near_copies.is_copy)
         )
-        metrics |= self.detector.score(draws)
+        metrics |= self.two_sample_test.score(draws)
         accuracy = accuracy_of_all(evaluation_set, predictions)
         classes = self._classes(accuracy, predictions[0], diversities, near_copies)
         reason = _why_not_measurable(evaluation_set)
@@ -187,8 +187,8 @@ class Conditions:
         evaluation_set = self.evaluation_set
         rows, bias = evaluation_set.rows_in_mix, evaluation_set.compute_once(memorisation_bias)
         features = [prediction.features[rows] for prediction in predictions]
-        real_distances = unbiased(evaluation_set.compute_once(distances_of_training), bias)
-        real_neighbours = unbiased(evaluation_set.compute_once(neighbours_of_training), bias)
+        real_distances = subtract_bias(evaluation_set.compute_once(distances_of_training), bias)
+        real_neighbours = subtract_bias(evaluation_set.compute_once(neighbours_of_training), bias)
         return {
             **accuracy_scores(evaluation_set, predictions),
             **distance_scores(evaluation_set, features, real_distances),

@@ -22,8 +22,7 @@ from torch.nn import functional
 from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.quality.estimates import Estimate, wilson_replicates
-from cgan.quality.evaluation_set import EvaluationSet, Source
-from cgan.quality.memorisation import first_rows
+from cgan.quality.evaluation_set import EvaluationSet, Source, first_rows
 from cgan.quality.metrics import rows_in_class_mix
 
 KEY = "detectability"
@@ -85,7 +84,7 @@ class Filters:
         return torch.cat([above, below], dim=1).double()
 
 
-class Detector:
+class TwoSampleTest:
     """What drawings are told from: held-out images, at most `EvaluationSet.block_size`.
 
     `in_drawings_place`: pixels uint8 [N, C, H, W] of training images, in the order of
@@ -137,16 +136,17 @@ class Detector:
         """The AUC, the mean over the folds of what the others' classifier gets. Replicates by the share of
         the other side that each image is told from (DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988),
         of whole groups of held-out images."""
-        heldout, others = self.heldout, self.filters.features(images)
-        told = torch.zeros(2, len(heldout), dtype=torch.float64)  # held-out images, others
+        heldout, drawn = self.heldout, self.filters.features(images)
+        wins = torch.zeros(2, len(heldout), dtype=torch.float64)  # of held-out images, of drawings
         for fold in range(FOLDS):
             is_tested = self.folds == fold
-            real, drawn = told_scores(heldout, others, is_tested)
-            is_right = (drawn > real[:, None]).double() + (drawn == real[:, None]).double() / 2
-            told[0, is_tested], told[1, is_tested] = is_right.mean(dim=1), is_right.mean(dim=0)
-        value = told[0].mean().item()
-        deviations = (told - value) / len(heldout)
-        weights = self.evaluation_set.group_weights
+            real_scores, drawn_scores = fold_scores(heldout, drawn, is_tested)
+            lead = drawn_scores - real_scores[:, None]
+            is_right = (lead > 0).double() + (lead == 0).double() / 2
+            wins[0, is_tested], wins[1, is_tested] = is_right.mean(dim=1), is_right.mean(dim=0)
+        value = wins[0].mean().item()
+        deviations = (wins - value) / len(heldout)
+        weights = self.evaluation_set.bin_weights
         places = self.units, torch.arange(len(heldout))
         replicates = torch.zeros(len(weights["heldout"]), dtype=torch.float64)
         for weight, place, each in zip(
@@ -159,7 +159,7 @@ class Detector:
         return Estimate.of(value, replicates)
 
 
-def told_scores(real: Tensor, drawn: Tensor, is_tested: Tensor) -> tuple[Tensor, Tensor]:
+def fold_scores(real: Tensor, drawn: Tensor, is_tested: Tensor) -> tuple[Tensor, Tensor]:
     """How much the tested images of both sides, bool [N], look drawn to a ridge regression that was fitted to
     the others: higher is drawn. Features float64 [N, D], in pairs of one class."""
     fitted = torch.cat([real[~is_tested], drawn[~is_tested]])
@@ -169,5 +169,5 @@ def told_scores(real: Tensor, drawn: Tensor, is_tested: Tensor) -> tuple[Tensor,
     fitted = (fitted - mean) / deviation
     penalty = RIDGE * len(fitted) * torch.eye(fitted.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(fitted.T @ fitted + penalty, fitted.T @ target)
-    scores = (((side[is_tested] - mean) / deviation) @ weights for side in (real, drawn))
-    return next(scores), next(scores)
+    real, drawn = (((side[is_tested] - mean) / deviation) @ weights for side in (real, drawn))
+    return real, drawn

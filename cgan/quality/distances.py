@@ -18,7 +18,7 @@ from cgan.quality.estimates import (
     Estimate,
     Estimates,
     bootstrap_weights,
-    jackknife_deviations,
+    jackknife_replicates,
     scores,
 )
 from cgan.quality.evaluation_set import JACKKNIFE_PARTS, SOURCES, EvaluationSet, Source
@@ -31,7 +31,7 @@ def distance_scores(
     evaluation_set: EvaluationSet, draws: Sequence[Tensor], real: Estimates
 ) -> dict[str, Score]:
     """The scores of several sets of drawings by their features, in the hold-out's mix. `real`: what real
-    images get (`memorisation.unbiased`)."""
+    images get (`judge_bias.subtract_bias`)."""
     estimates = [distance_estimates(evaluation_set, features, "drawn") for features in draws]
     found = scores(estimates, real)
     values = [estimate["fid_judge"].value for estimate in estimates]
@@ -58,7 +58,7 @@ def distance_estimates(
 def frechet_estimate(evaluation_set: EvaluationSet, features: Tensor, source: Source) -> Estimate:
     """The Fréchet distance to the hold-out (`metrics.frechet_distance`)."""
     heldout, roots = evaluation_set.compute_once(_moments_of_heldout)
-    moments = _moments(features, evaluation_set.group_weights[source])
+    moments = _moments(features, evaluation_set.bin_weights[source])
     eigenvalues = _map_on_cores(torch.linalg.eigvalsh, roots @ moments.covariances @ roots)
     distances = _frechet_distances(heldout, moments, eigenvalues)
     return Estimate.of(distances[0].item(), distances[1:])
@@ -72,8 +72,9 @@ def kernel_estimate(evaluation_set: EvaluationSet, features: Tensor, source: Sou
     )
     without_real, without_drawn = kernel_distances(real, drawn)
     weights = evaluation_set.part_weights
-    replicates = weights["heldout"] @ jackknife_deviations(without_real[1:])
-    replicates += weights[source] @ jackknife_deviations(without_drawn[1:])
+    replicates = jackknife_replicates(
+        (weights["heldout"], without_real[1:]), (weights[source], without_drawn[1:])
+    )
     return Estimate.of(without_real[0].item(), replicates)
 
 
@@ -105,15 +106,14 @@ def distances_by_class(
         eigenvalues = torch.linalg.eigvalsh(roots @ of_drawn.covariances[drawn_rows] @ roots)
         distances = _frechet_distances(of_real.at(real_rows), of_drawn.at(drawn_rows), eigenvalues)
         value, without_real, without_drawn = distances.split([1, JACKKNIFE_PARTS, JACKKNIFE_PARTS])
-        replicates = value.expand(len(evaluation_set.group_weights["heldout"])).clone()
-        sides: tuple[tuple[Source, Tensor], ...] = (
-            ("heldout", without_real),
-            (source, without_drawn),
-        )
-        for side, left_out in sides:
+
+        def weights(side: Source) -> Tensor:
             seed = evaluation_set.classes * SOURCES.index(side) + label
-            weights = bootstrap_weights(JACKKNIFE_PARTS, torch.Generator().manual_seed(seed))
-            replicates += weights @ jackknife_deviations(left_out)
+            return bootstrap_weights(JACKKNIFE_PARTS, torch.Generator().manual_seed(seed))
+
+        replicates = jackknife_replicates(
+            (weights("heldout"), without_real), (weights(source), without_drawn)
+        )
         return Estimate.of(value.item(), replicates)
 
     with parts_on_threads(available_threads()) as parallel:
@@ -200,19 +200,19 @@ class _Moments:
 
 def _moments_of_heldout(evaluation_set: EvaluationSet) -> tuple[_Moments, Tensor]:
     """The hold-out's moments, and the roots of the covariances [B, D, D]."""
-    weights = evaluation_set.group_weights["heldout"]
+    weights = evaluation_set.bin_weights["heldout"]
     moments = _moments(evaluation_set.shuffled_features, weights)
     return moments, _map_on_cores(_root, moments.covariances)
 
 
 def _moments(features: Tensor, weights: Tensor) -> _Moments:
-    """The moments of all images (row 0), then of each replicate. `weights` [replicates, groups]: groups of
+    """The moments of all images (row 0), then of each replicate. `weights` [replicates, bins]: bins of
     consecutive rows are resampled, not single images, so their sums are taken once."""
     weights = torch.cat([torch.ones(1, weights.shape[1], dtype=weights.dtype), weights])
-    groups = features.double().tensor_split(weights.shape[1])
-    counts = torch.tensor([len(group) for group in groups], dtype=torch.float64)
-    sums = torch.stack([group.sum(dim=0) for group in groups])
-    squares = torch.stack([group.T @ group for group in groups])
+    bins = features.double().tensor_split(weights.shape[1])
+    counts = torch.tensor([len(each) for each in bins], dtype=torch.float64)
+    sums = torch.stack([each.sum(dim=0) for each in bins])
+    squares = torch.stack([each.T @ each for each in bins])
     totals = (weights @ counts)[:, None]
     means = weights @ sums / totals
     second_moments = (weights @ squares.flatten(1)).view(-1, *squares.shape[1:])

@@ -19,7 +19,7 @@ from torch import Tensor
 from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.estimates import Estimate, bootstrap_weights, jackknife_deviations
+from cgan.quality.estimates import Estimate, bootstrap_weights, jackknife_replicates
 from cgan.quality.likeness import pairwise_distances
 
 # Images among which an image has its nearest one; at most half of a class's. More tell more of repeats, and
@@ -76,7 +76,7 @@ def _mean_distance(images: Tensor, others: int, random: torch.Generator) -> Esti
     one_way = pairwise_distances(images, images)
     value, left_out = nearest_distance(torch.minimum(one_way, one_way.T), others)
     weights = bootstrap_weights(len(images), random)
-    return Estimate.of(value, weights @ jackknife_deviations(left_out))
+    return Estimate.of(value, jackknife_replicates((weights, left_out)))
 
 
 def nearest_distance(pairwise: Tensor, others: int) -> tuple[float, Tensor]:

@@ -40,6 +40,18 @@ class Estimate:
         """The estimate whose replicates are `deviations` from the value, as an evaluation keeps them."""
         return cls(value, torch.tensor(deviations, dtype=torch.float64) + value)
 
+    @classmethod
+    def of_score(cls, score: Score) -> Estimate:
+        """Of the drawings of a score, which has a value."""
+        assert score.value is not None
+        return cls.from_deviations(score.value, score.replicates)
+
+    @classmethod
+    def of_real(cls, score: Score) -> Estimate:
+        """Of the real images of a score, which has their value."""
+        assert score.real is not None
+        return cls.from_deviations(score.real, score.real_replicates)
+
     @property
     def deviations(self) -> tuple[float, ...]:
         """The replicates less their mean, which `from_deviations` takes."""
@@ -94,12 +106,18 @@ def scores(draws: Sequence[Estimates], real: Estimates) -> dict[str, Score]:
     }
 
 
-def jackknife_deviations(left_out: Tensor) -> Tensor:
-    """How much each part adds to a value, from the values without each of the parts, float64 [N]: sums of N
-    of these, picked with replacement, have the jackknife's variance (Efron & Stein, Annals of Statistics 9,
-    1981: on average not too small)."""
-    count = len(left_out)
-    return (left_out.mean() - left_out) * math.sqrt((count - 1) / count)
+def jackknife_replicates(*sides: tuple[Tensor, Tensor]) -> Tensor:
+    """By how much a value that independent sides give deviates, float64 [REPLICATES]: of each side `weights`
+    [REPLICATES, N] of its N parts, and the values without each of them, float64 [N].
+
+    It says how much each part adds to the value: sums of N of these, picked with replacement, have the
+    jackknife's variance (Efron & Stein, Annals of Statistics 9, 1981: on average not too small).
+    """
+    of_sides = [
+        weights @ (left_out.mean() - left_out) * math.sqrt(1 - 1 / len(left_out))
+        for weights, left_out in sides
+    ]
+    return torch.stack(of_sides).sum(dim=0)
 
 
 def bootstrap_weights(count: int, random: torch.Generator) -> Tensor:

@@ -4,8 +4,8 @@ Two generators are compared under equal conditions: the judge, the hold-out, the
 class mix. Sets are compared at the mix of the held-out images, for drawings, held-out and training images
 alike; accuracies are means over classes.
 
-Drawings, held-out and training images are resampled in up to MAX_GROUPS groups of consecutive rows, not image
-by image. So an interval covers the noise of *which* latents and *which* real images a metric was measured
+Drawings, held-out and training images are resampled in up to MAX_BINS bins of consecutive rows, not image by
+image. So an interval covers the noise of *which* latents and *which* real images a metric was measured
 with. It doesn't cover what another seed of the training would give, nor the judge's errors.
 """
 
@@ -22,8 +22,8 @@ from cgan.quality.estimates import bootstrap_weights
 from cgan.quality.judge import Judge, Prediction
 from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy, rows_in_class_mix
 
-# Groups in which a set is resampled, each as a whole: their sums are taken once, not in each replicate.
-MAX_GROUPS = 200
+# Bins of a set, each resampled as a whole: their sums are taken once, not in each replicate.
+MAX_BINS = 200
 JACKKNIFE_PARTS = 10  # of a set or a class, each of which is left out once
 MAX_BLOCK_IMAGES = 1000  # real images whose neighbours are looked for, and drawings of a block
 Result = TypeVar("Result")
@@ -45,7 +45,7 @@ class EvaluationSet:
     Derived: `rows_in_mix`, the drawings that have the hold-out's class mix. Distances compare the first
     `distance_images` of them, or of the training images, with the hold-out; neighbours are looked for among
     the `block_size` real images of `heldout_block`. `judge_accuracy`: how often the judge names the label of
-    a held-out image. `group_weights`, `part_weights` float64 [replicates, groups or parts]: how often each
+    a held-out image. `bin_weights`, `part_weights` float64 [replicates, bins or parts]: how often each
     one of a source is picked in each replicate.
 
     Raises ValueError where there are too few images for NEIGHBOURS.
@@ -82,12 +82,12 @@ class EvaluationSet:
         )
 
         def weights(images: int) -> Tensor:
-            return bootstrap_weights(min(MAX_GROUPS, images), random)
+            return bootstrap_weights(min(MAX_BINS, images), random)
 
         # The order in which these are picked is part of what a seed means.
         heldout_weights, drawn_weights = weights(len(self.heldout_labels)), weights(count)
         self.all_drawn_weights = weights(len(self.drawn_labels))
-        self.group_weights: dict[Source, Tensor] = {
+        self.bin_weights: dict[Source, Tensor] = {
             "heldout": heldout_weights,
             "drawn": drawn_weights,
             "training": weights(count),
@@ -101,3 +101,11 @@ class EvaluationSet:
         if compute not in self._results:
             self._results[compute] = compute(self)
         return cast("Result", self._results[compute])
+
+
+def first_rows(labels: Tensor, counts: Tensor) -> Tensor:
+    """Rows of the first images of each class, as many as `counts` [classes] asks for or all there are, in
+    order of the classes."""
+    available = labels.bincount(minlength=len(counts)).tolist()
+    by_class = labels.argsort(stable=True).split(available)
+    return torch.cat([rows[:count] for rows, count in zip(by_class, counts.tolist(), strict=True)])

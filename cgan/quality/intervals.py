@@ -29,9 +29,7 @@ def change_interval(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
     first, second = a.metrics[key], b.metrics[key]
     assert first.value is not None and second.value is not None
     if first.replicates and second.replicates:
-        before = Estimate.from_deviations(first.value, first.replicates)
-        after = Estimate.from_deviations(second.value, second.replicates)
-        return (after - before).interval
+        return (Estimate.of_score(second) - Estimate.of_score(first)).interval
     if first.interval and second.interval:
         return difference_interval(first.value, first.interval, second.value, second.interval)
     return None

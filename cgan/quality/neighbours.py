@@ -15,7 +15,7 @@ from cgan.evaluation import METRICS, Score
 from cgan.quality.estimates import (
     Estimate,
     Estimates,
-    jackknife_deviations,
+    jackknife_replicates,
     scores,
     wilson_replicates,
 )
@@ -30,7 +30,7 @@ def neighbour_scores(
     evaluation_set: EvaluationSet, draws: Sequence[Tensor], real: Estimates
 ) -> dict[str, Score]:
     """The scores of several sets of drawings by their features, in the hold-out's mix. `real`: what real
-    images get (`memorisation.unbiased`)."""
+    images get (`judge_bias.subtract_bias`)."""
     estimates = [neighbour_estimates(evaluation_set, features, "drawn") for features in draws]
     return scores(estimates, real)
 
@@ -59,15 +59,16 @@ def neighbour_estimates(
     ]
     without_real = [_block_means(real[rest], blocks[:2]) for rest in rests]
     without_drawn = [_block_means(real, [blocks[0][rest]]) for rest in rests]
-    estimates = {}
+    estimates, weights = {}, evaluation_set.part_weights
     for key, values in by_block.items():
         value = values.mean().item()
         of_real, of_drawn = (
-            jackknife_deviations(torch.stack([metrics[key].mean() for metrics in left_out]))
+            torch.stack([metrics[key].mean() for metrics in left_out])
             for left_out in (without_real, without_drawn)
         )
-        replicates = evaluation_set.part_weights["heldout"] @ of_real
-        replicates += evaluation_set.part_weights[source] @ of_drawn / math.sqrt(len(blocks))
+        replicates = jackknife_replicates(
+            (weights["heldout"], of_real), (weights[source], of_drawn / math.sqrt(len(blocks)))
+        )
         if METRICS[key].is_share and not replicates.std() > 0:
             replicates = wilson_replicates(value, count)
         estimates[key] = Estimate.of(value, replicates)

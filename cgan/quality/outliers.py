@@ -97,9 +97,9 @@ def outliers(
 ) -> list[Excess]:
     """The excess of every kind and class, the largest first. `shape` of the images: C, H, W;
     `feature_labels`: of the training images that `training.features` are of, which may be some of them."""
-    floor = min_deviations(shape, drawn.descriptors.shape[1])[: len(COLUMNS)].float()
+    min_std = min_deviations(shape, drawn.descriptors.shape[1])[: len(COLUMNS)].float()
     fits: dict[str, _Fit] = {
-        "numbers": partial(_fit_mahalanobis, floor=floor),
+        "numbers": partial(_fit_mahalanobis, min_std=min_std),
         "pixels": _fit_components,
         "features": _fit_components,
         "tones": _fit_tones,
@@ -138,10 +138,10 @@ _Score = Callable[[Tensor], Tensor]  # rows [N, columns] → outlier scores [N]
 _Fit = Callable[[Tensor], _Score]  # the rows of a class's training images → how others are scored
 
 
-def _fit_mahalanobis(rows: Tensor, floor: Tensor) -> _Score:
-    """`floor` [columns]: a standard deviation that is added to each column's own, as if independent."""
+def _fit_mahalanobis(rows: Tensor, min_std: Tensor) -> _Score:
+    """`min_std` [columns]: a standard deviation that is added to each column's own, as if independent."""
     mean = rows.mean(dim=0)
-    inverse = torch.linalg.inv(torch.cov(rows.T) + floor.square().diag())
+    inverse = torch.linalg.inv(torch.cov(rows.T) + min_std.square().diag())
 
     def score(others: Tensor) -> Tensor:
         centred = others - mean

@@ -12,7 +12,7 @@ from cgan.evaluation import METRICS
 from cgan.images import Images
 from cgan.params.sections import EvaluateParams
 from cgan.quality.conditions import Conditions
-from cgan.quality.detectability import FOLDS, KEY, Detector, Filters, told_scores
+from cgan.quality.detectability import FOLDS, KEY, Filters, TwoSampleTest, fold_scores
 from cgan.quality.estimates import Estimate
 from cgan.quality.judge import Judge
 
@@ -49,7 +49,7 @@ def other_real_images(of: Conditions) -> Tensor:
 
 
 def found(of: Conditions, drawn: Tensor) -> tuple[float, tuple[float, float]]:
-    score = of.detector.score([drawn])[KEY]
+    score = of.two_sample_test.score([drawn])[KEY]
     assert score.value is not None and score.interval is not None
     return score.value, score.interval
 
@@ -59,7 +59,7 @@ def test_real_images_are_told_no_better_than_by_chance(channels: int) -> None:
     of = conditions(channels)
     value, (low, high) = found(of, other_real_images(of))
     assert low < 0.5 < high and 0.35 < value < 0.65
-    real = of.detector.real
+    real = of.two_sample_test.real
     assert real is not None and real.interval[0] < 0.5 < real.interval[1]
 
 
@@ -108,9 +108,9 @@ def test_several_sets_are_their_mean() -> None:
     of = conditions()
     real = other_real_images(of)
     bright = (real.float() + 12).clamp(0, 255).to(torch.uint8)
-    both = of.detector.score([real, bright])[KEY]
+    both = of.two_sample_test.score([real, bright])[KEY]
     assert both.value == pytest.approx((found(of, real)[0] + found(of, bright)[0]) / 2)
-    assert both.value == of.detector.score([bright, real])[KEY].value
+    assert both.value == of.two_sample_test.score([bright, real])[KEY].value
 
 
 def test_the_value_is_the_same_whatever_the_number_of_drawings() -> None:
@@ -119,8 +119,8 @@ def test_the_value_is_the_same_whatever_the_number_of_drawings() -> None:
     sizes = [each.context("")["distance_images"] for each in (fewer, more)]
     assert sizes[0] < sizes[1]
     assert fewer.evaluation_set.block_size == more.evaluation_set.block_size
-    assert torch.equal(fewer.detector.filters.weights, more.detector.filters.weights)
-    real = [each.detector.real for each in (fewer, more)]
+    assert torch.equal(fewer.two_sample_test.filters.weights, more.two_sample_test.filters.weights)
+    real = [each.two_sample_test.real for each in (fewer, more)]
     assert real[0] and real[1] and real[0].value == real[1].value
     drawn = noisy(other_real_images(more).float()).clamp(0, 255).to(torch.uint8)
     values = [found(each, drawn[: len(each.drawn_labels)])[0] for each in (fewer, more)]
@@ -129,18 +129,18 @@ def test_the_value_is_the_same_whatever_the_number_of_drawings() -> None:
 
 def test_both_sides_have_the_same_classes_and_groups_stay_together() -> None:
     of = conditions()
-    detector = of.detector
-    chosen = of.drawn_labels[detector.drawn_rows]
+    test = of.two_sample_test
+    chosen = of.drawn_labels[test.drawn_rows]
     assert torch.equal(chosen, chosen.sort().values)
     assert torch.equal(chosen.bincount(), of.evaluation_set.heldout_counts)
-    for unit in range(detector.unit_count):
-        assert len(detector.folds[detector.units == unit].unique()) == 1
-    assert detector.unit_count < len(chosen) and len(detector.folds.unique()) == FOLDS
+    for unit in range(test.unit_count):
+        assert len(test.folds[test.units == unit].unique()) == 1
+    assert test.unit_count < len(chosen) and len(test.folds.unique()) == FOLDS
     # The held-out images are in that order, too.
     rows = of.held_out.tensors.labels.argsort(stable=True)
     every = Filters.of(of.train.tensors.pixels, of.params.seed).features(of.held_out.tensors.pixels)
-    assert torch.allclose(every[rows].sum(dim=0), detector.heldout.sum(dim=0))
-    alone = conditions(groups=False).detector
+    assert torch.allclose(every[rows].sum(dim=0), test.heldout.sum(dim=0))
+    alone = conditions(groups=False).two_sample_test
     assert alone.unit_count == len(alone.folds)
 
 
@@ -154,7 +154,7 @@ def test_copies_of_held_out_images_in_a_group_widen_the_interval() -> None:
     widths = []
     for images in (replace(grouped, groups=None), grouped):
         of = Conditions.of(judge, single.train, images, params, [Repeater()])  # type: ignore[list-item]
-        estimate = of.detector.real
+        estimate = of.two_sample_test.real
         assert estimate is not None
         widths.append(float(estimate.replicates.std()))
     assert widths[1] > 1.2 * widths[0]
@@ -163,7 +163,7 @@ def test_copies_of_held_out_images_in_a_group_widen_the_interval() -> None:
 def test_of_too_few_images_there_is_no_score() -> None:
     of = conditions(few=True)
     assert len(of.held_out) < 20
-    assert of.detector.score([other_real_images(of)]) == {}
+    assert of.two_sample_test.score([other_real_images(of)]) == {}
 
 
 def test_the_classifier_is_ridge_regression_of_those_that_are_not_tested() -> None:
@@ -171,11 +171,11 @@ def test_the_classifier_is_ridge_regression_of_those_that_are_not_tested() -> No
     real, drawn = torch.randn(2, 40, 7, generator=random, dtype=torch.float64)
     drawn[:, 3] += 2
     is_tested = torch.arange(40) % 4 == 0
-    of_real, of_drawn = told_scores(real, drawn, is_tested)
+    of_real, of_drawn = fold_scores(real, drawn, is_tested)
     assert of_drawn.mean() > of_real.mean() + 0.5
     changed = real.clone()
     changed[is_tested] += 5  # what is tested teaches nothing
-    assert torch.equal(told_scores(changed, drawn, is_tested)[1], of_drawn)
+    assert torch.equal(fold_scores(changed, drawn, is_tested)[1], of_drawn)
     fitted = torch.cat([real[~is_tested], drawn[~is_tested]])
     fitted = (fitted - fitted.mean(dim=0)) / fitted.std(dim=0)
     target = np.repeat([-1.0, 1.0], 30)
@@ -187,7 +187,7 @@ def test_the_classifier_is_ridge_regression_of_those_that_are_not_tested() -> No
 
 
 def test_equal_seeds_give_equal_numbers_and_the_metric_is_a_share() -> None:
-    first, second = (conditions().detector.real for _ in range(2))
+    first, second = (conditions().two_sample_test.real for _ in range(2))
     assert isinstance(first, Estimate) and isinstance(second, Estimate)
     assert first.value == second.value and torch.equal(first.replicates, second.replicates)
     assert METRICS[KEY].is_share and METRICS[KEY].better == "lower"
@@ -205,4 +205,4 @@ def test_images_without_contrast_and_large_ones_are_no_error() -> None:
 def test_a_detector_needs_five_groups() -> None:
     of = conditions()
     one = replace(of.held_out, groups=np.arange(len(of.held_out)) % 4)
-    assert not Detector(of.evaluation_set, of.in_drawings_place, of.train, one).is_possible
+    assert not TwoSampleTest(of.evaluation_set, of.in_drawings_place, of.train, one).is_possible

@@ -20,7 +20,7 @@ from cgan.quality.distances import (
 from cgan.quality.estimates import REPLICATES, Estimate, wilson_replicates
 from cgan.quality.evaluation_set import EvaluationSet
 from cgan.quality.judge import Judge, Prediction
-from cgan.quality.memorisation import deviation_of_mean, memorisation_bias, unbiased
+from cgan.quality.judge_bias import deviation_of_mean, memorisation_bias, subtract_bias
 from cgan.quality.metrics import frechet_distance
 from cgan.quality.neighbours import neighbour_estimates, neighbours_of_training
 
@@ -71,7 +71,7 @@ def test_the_memorisation_bias_is_taken_off_what_real_images_get() -> None:
             evaluation_set = evaluation_set_of(real, features, asked, seed)
             metrics = set_estimates(evaluation_set, unseen)
             biased = training_estimates(evaluation_set)
-            real_scores = unbiased(biased, memorisation_bias(evaluation_set))
+            real_scores = subtract_bias(biased, memorisation_bias(evaluation_set))
             for key, found in metrics.items():
                 low, high = (found - real_scores[key]).interval
                 off.append(not low <= 0 <= high)
@@ -104,7 +104,7 @@ def test_with_too_few_images_real_images_get_what_training_images_get(
     bias = memorisation_bias(evaluation_set)
     assert bias == {}
     biased = training_estimates(evaluation_set)
-    for key, found in unbiased(biased, bias).items():
+    for key, found in subtract_bias(biased, bias).items():
         assert found.value == biased[key].value
 
 

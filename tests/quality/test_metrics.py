@@ -43,8 +43,8 @@ from cgan.quality.evaluation import evaluate
 from cgan.quality.evaluation_set import JACKKNIFE_PARTS
 from cgan.quality.intervals import difference_interval
 from cgan.quality.judge import Judge, accuracy, predict, save_judge, train_judge
+from cgan.quality.judge_bias import memorisation_bias, subtract_bias
 from cgan.quality.likeness import find_near_copies
-from cgan.quality.memorisation import memorisation_bias, unbiased
 from cgan.quality.metrics import (
     NEIGHBOURS,
     accuracy_of_guesses,
@@ -366,7 +366,7 @@ def test_real_images_that_the_judge_has_not_seen_get_the_score_of_real_images_at
         **neighbour_estimates(evaluation_set, features, "drawn"),
     }
     training = distances_of_training(evaluation_set), neighbours_of_training(evaluation_set)
-    real = {key: each for part in training for key, each in unbiased(part, bias).items()}
+    real = {key: each for part in training for key, each in subtract_bias(part, bias).items()}
     assert perfect.keys() == real.keys() == bias.keys()
     assert len(drawn) == len(evaluation_set.drawn_labels) == 1000
     mix = torch.bincount(evaluation_set.drawn_labels[evaluation_set.rows_in_mix]) / len(

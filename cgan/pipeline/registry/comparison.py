@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cgan.evaluation import METRICS, ClassScores, Evaluation, Interval, Metric
-from cgan.pipeline.registry.limits import estimate_of_drawings
 from cgan.quality.estimates import Estimate
 from cgan.quality.intervals import critical_t
 from cgan.verdict import Check, in_digits
@@ -55,7 +54,7 @@ class Difference:
 
     @classmethod
     def of(cls, key: str, challenger: Evaluation, champion: Evaluation) -> Difference:
-        new, old = (estimate_of_drawings(each.score(key)) for each in (challenger, champion))
+        new, old = (Estimate.of_score(each.score(key)) for each in (challenger, champion))
         interval = _joint_interval(new - old, len(TOLERATED_LOSSES))
         return cls(METRICS[key], new.value, old.value, (new - old).value, interval)
 

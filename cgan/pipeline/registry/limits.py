@@ -28,16 +28,6 @@ from cgan.verdict import Check
 ValueAndInterval = tuple[float, Interval]
 
 
-def estimate_of_drawings(score: Score) -> Estimate:
-    assert score.value is not None
-    return Estimate.from_deviations(score.value, score.replicates)
-
-
-def estimate_of_real(score: Score) -> Estimate:
-    assert score.real is not None
-    return Estimate.from_deviations(score.real, score.real_replicates)
-
-
 def score_of_drawings(score: Score) -> ValueAndInterval | None:
     """The metric of drawings; None where they have no value."""
     if score.value is None or score.interval is None:
@@ -56,7 +46,7 @@ def excess_over_real(score: Score) -> ValueAndInterval | None:
     """By how much the drawings' metric exceeds that of real images; None where it has no value."""
     if score.value is None:
         return None
-    excess = estimate_of_drawings(score) - estimate_of_real(score)
+    excess = Estimate.of_score(score) - Estimate.of_real(score)
     return excess.value, excess.interval
 
 
@@ -64,7 +54,7 @@ def ratio_to_real(score: Score) -> ValueAndInterval | None:
     """The drawings' metric as a fraction of that of real images; None where it has no value."""
     if score.value is None:
         return None
-    ratio = estimate_of_drawings(score) / estimate_of_real(score)
+    ratio = Estimate.of_score(score) / Estimate.of_real(score)
     return ratio.value, ratio.interval
 
 

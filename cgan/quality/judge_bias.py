@@ -14,7 +14,7 @@ from cgan.evaluation import METRICS
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.quality.distances import kernel_distances
 from cgan.quality.estimates import Estimate, Estimates
-from cgan.quality.evaluation_set import MAX_BLOCK_IMAGES, EvaluationSet
+from cgan.quality.evaluation_set import MAX_BLOCK_IMAGES, EvaluationSet, first_rows
 from cgan.quality.metrics import frechet_distance
 from cgan.quality.neighbours import neighbour_values
 
@@ -22,7 +22,7 @@ HOLDOUT_SPLITS = 8  # into halves, each of which is set beside the other
 MIN_HALF_IMAGES = 50
 
 
-def unbiased(training: Estimates, bias: Estimates) -> Estimates:
+def subtract_bias(training: Estimates, bias: Estimates) -> Estimates:
     """The estimates for real images that the judge has not seen: those for training images, less the bias."""
     estimates = {}
     for key, estimate in training.items():
@@ -59,7 +59,7 @@ def memorisation_bias(evaluation_set: EvaluationSet) -> Estimates:
     with parts_on_threads(available_threads()) as parallel:
         excesses = list(parallel(lambda features: _excess(*features), sets))
     picks = torch.randint(
-        len(sets), (len(evaluation_set.group_weights["heldout"]),), generator=random
+        len(sets), (len(evaluation_set.bin_weights["heldout"]),), generator=random
     )
     deviation = deviation_of_mean(len(sets), len(sets[0][1]) / len(training))
     estimates = {}
@@ -85,14 +85,6 @@ def deviation_of_mean(sets: int, fraction: float) -> float:
     of_heldout, of_training = 1.0, 2.0
     of_mean = of_training * (fraction + (1 - fraction) / sets)
     return math.sqrt((of_heldout + of_mean) / (of_heldout + of_training))
-
-
-def first_rows(labels: Tensor, counts: Tensor) -> Tensor:
-    """Rows of the first images of each class, as many as `counts` [classes] asks for or all there are, in
-    order of the classes."""
-    available = labels.bincount(minlength=len(counts)).tolist()
-    by_class = labels.argsort(stable=True).split(available)
-    return torch.cat([rows[:count] for rows, count in zip(by_class, counts.tolist(), strict=True)])
 
 
 def _excess(real: Tensor, training: Tensor, heldout: Tensor) -> dict[str, float]:
