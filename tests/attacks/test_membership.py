@@ -39,7 +39,7 @@ from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import silent
-from cgan.quality.likeness import find_replicas
+from cgan.quality.likeness import find_near_copies
 
 RECIPE = JudgeParams(total_kimg=0.3, batch_size=16, peak_lr=0.1, width=4, seed=1)
 
@@ -459,7 +459,7 @@ def test_few_pictures_repeated_are_no_copies_by_chance_but_where_all_are_trainin
     """One picture of thirty lies near a training image by chance: 3 % of the drawings, of real images 1 %."""
     monkeypatch.setattr("cgan.quality.likeness.MIN_REAL_COMPARED", 150)
     train, held_out, others = digits(0, 400), digits(400, 150), digits(550, 150)
-    near = find_replicas(*others.tensors[:2], train, held_out, seed=1).is_replica.numpy()
+    near = find_near_copies(*others.tensors[:2], train, held_out, seed=1).is_copy.numpy()
     assert near.any(), "one of so many"
     thirty = [*np.flatnonzero(near)[:1], *np.flatnonzero(~near)[:29]]
     by_chance = Copies.of(others.at(np.repeat(thirty, 15)), train, held_out, seed=1)
