@@ -68,6 +68,7 @@ def heldout_accuracies(evaluation_set: EvaluationSet, predicted: Tensor) -> Esti
         evaluation_set.shuffled_labels,
         evaluation_set.bin_weights["heldout"],
         evaluation_set.classes,
+        evaluation_set.heldout_cuts,
     )
 
 
@@ -80,11 +81,12 @@ def proportion(evaluation_set: EvaluationSet, marked: Tensor) -> Estimate:
 
 
 def _accuracies(
-    right: Tensor, labels: Tensor, weights: Tensor, classes: int
+    right: Tensor, labels: Tensor, weights: Tensor, classes: int, cuts: Tensor | None = None
 ) -> dict[str, Estimate]:
     """The mean over the classes that have images, and the worst of them. `right` bool [N]; `weights`
-    [replicates, bins]: how often each bin of consecutive rows is picked."""
-    bins = weights.shape[1]
+    [replicates, bins]: how often each bin of consecutive rows is picked; `cuts`: where bins begin, without
+    them they are of equal size."""
+    bins = weights.shape[1] if cuts is None else cuts
     label_bins = labels.tensor_split(bins)
     right_bins = right.double().tensor_split(bins)
     counts = torch.stack([each.bincount(minlength=classes) for each in label_bins]).double()

@@ -84,6 +84,9 @@ class Conditions:
                 training_labels=training.labels,
                 drawn_labels=drawn_labels,
                 seed=params.seed,
+                heldout_groups=None
+                if held_out.groups is None
+                else torch.from_numpy(held_out.groups),
             )
         except ValueError:
             raise DataError(

@@ -200,16 +200,20 @@ class _Moments:
 
 def _moments_of_heldout(evaluation_set: EvaluationSet) -> tuple[_Moments, Tensor]:
     """The hold-out's moments, and the roots of the covariances [B, D, D]."""
-    weights = evaluation_set.bin_weights["heldout"]
-    moments = _moments(evaluation_set.shuffled_features, weights)
+    moments = _moments(
+        evaluation_set.shuffled_features,
+        evaluation_set.bin_weights["heldout"],
+        evaluation_set.heldout_cuts,
+    )
     return moments, _map_on_cores(_root, moments.covariances)
 
 
-def _moments(features: Tensor, weights: Tensor) -> _Moments:
+def _moments(features: Tensor, weights: Tensor, cuts: Tensor | None = None) -> _Moments:
     """The moments of all images (row 0), then of each replicate. `weights` [replicates, bins]: bins of
-    consecutive rows are resampled, not single images, so their sums are taken once."""
+    consecutive rows are resampled, not single images, so their sums are taken once. `cuts`: where bins begin;
+    without them, they are of equal size."""
     weights = torch.cat([torch.ones(1, weights.shape[1], dtype=weights.dtype), weights])
-    bins = features.double().tensor_split(weights.shape[1])
+    bins = features.double().tensor_split(weights.shape[1] if cuts is None else cuts)
     counts = torch.tensor([len(each) for each in bins], dtype=torch.float64)
     sums = torch.stack([each.sum(dim=0) for each in bins])
     squares = torch.stack([each.T @ each for each in bins])

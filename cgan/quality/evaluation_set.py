@@ -5,8 +5,9 @@ class mix. Sets are compared at the mix of the held-out images, for drawings, he
 alike; accuracies are means over classes.
 
 Drawings, held-out and training images are resampled in up to MAX_BINS bins of consecutive rows, not image by
-image. So an interval covers the noise of *which* latents and *which* real images a metric was measured
-with. It doesn't cover what another seed of the training would give, nor the judge's errors.
+image; held-out images of a group are in one bin. So an interval covers the noise of *which* latents and
+*which* real images a metric was measured with. It doesn't cover what another seed of the training would give,
+nor the judge's errors.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ class EvaluationSet:
 
     `heldout`, `heldout_labels`: the judge's prediction for the hold-out, and its labels. `training_features`
     [N, 128] and `training_labels` [N] of training images, in the hold-out's class mix. `drawn_labels`: the
-    class of each drawing, int64 [N], about equally many of each.
+    class of each drawing, int64 [N], about equally many of each. `heldout_groups` int64 [held-out images]:
+    where they are given, held-out images are resampled in whole groups.
 
     Derived: `rows_in_mix`, the drawings that have the hold-out's class mix. Distances compare the first
     `distance_images` of them, or of the training images, with the hold-out; neighbours are looked for among
     the `block_size` real images of `heldout_block`. `judge_accuracy`: how often the judge names the label of
-    a held-out image. `bin_weights`, `part_weights` float64 [replicates, bins or parts]: how often each
-    one of a source is picked in each replicate.
+    a held-out image. `bin_weights`, `part_weights` float64 [replicates, bins or parts]: how often each one of
+    a source is picked in each replicate. `heldout_cuts`: where bins of the shuffled hold-out begin.
 
     Raises ValueError where there are too few images for NEIGHBOURS.
     """
@@ -58,6 +60,7 @@ class EvaluationSet:
     training_labels: Tensor
     drawn_labels: Tensor
     seed: int
+    heldout_groups: Tensor | None = None
     _results: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,10 +73,12 @@ class EvaluationSet:
             raise ValueError(f"{self.block_size} images to compare")
         random = torch.Generator().manual_seed(self.seed)
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
-        self.shuffled_rows = torch.randperm(len(self.heldout_labels), generator=random)
+        self.shuffled_rows = _shuffled_rows(len(self.heldout_labels), self.heldout_groups, random)
         self.shuffled_labels = self.heldout_labels[self.shuffled_rows]
         self.shuffled_features = self.heldout.features[self.shuffled_rows]
         block_rows = rows_in_class_mix(self.shuffled_labels, self.heldout_counts)[: self.block_size]
+        if self.heldout_groups is not None:
+            block_rows = block_rows.sort().values  # groups stand together
         self.heldout_block = self.shuffled_features[block_rows]
         self.training_features = self.training_features[:count]
         self.training_labels = self.training_labels[:count]
@@ -84,8 +89,10 @@ class EvaluationSet:
         def weights(images: int) -> Tensor:
             return bootstrap_weights(min(MAX_BINS, images), random)
 
+        self.heldout_cuts = self._heldout_cuts()
         # The order in which these are picked is part of what a seed means.
-        heldout_weights, drawn_weights = weights(len(self.heldout_labels)), weights(count)
+        heldout_weights = bootstrap_weights(len(self.heldout_cuts) + 1, random)
+        drawn_weights = weights(count)
         self.all_drawn_weights = weights(len(self.drawn_labels))
         self.bin_weights: dict[Source, Tensor] = {
             "heldout": heldout_weights,
@@ -96,11 +103,37 @@ class EvaluationSet:
             source: bootstrap_weights(JACKKNIFE_PARTS, random) for source in SOURCES
         }
 
+    def _heldout_cuts(self) -> Tensor:
+        """The first rows of all bins of the hold-out but the first one: int64 [bins - 1]. With groups, each
+        bin begins with a group."""
+        images = len(self.heldout_labels)
+        bins = min(MAX_BINS, images)
+        # As `Tensor.tensor_split` does.
+        number = torch.arange(1, bins)
+        cuts = number * (images // bins) + number.clamp(max=images % bins)
+        if self.heldout_groups is None:
+            return cuts
+        groups = self.heldout_groups[self.shuffled_rows]
+        starts = (groups.diff() != 0).nonzero()[:, 0] + 1
+        nearest = torch.searchsorted(starts, cuts)
+        found: Tensor = starts[nearest[nearest < len(starts)]].unique()
+        return found
+
     def compute_once(self, compute: Callable[[EvaluationSet], Result]) -> Result:
         """`compute(self)`, which is kept for all generators that are measured."""
         if compute not in self._results:
             self._results[compute] = compute(self)
         return cast("Result", self._results[compute])
+
+
+def _shuffled_rows(count: int, groups: Tensor | None, random: torch.Generator) -> Tensor:
+    """All rows in random order, those of a group together."""
+    order = torch.randperm(count, generator=random)
+    if groups is None:
+        return order
+    units = groups[order].unique(return_inverse=True)[1]
+    first = torch.full((count,), count).scatter_reduce_(0, units, torch.arange(count), "amin")
+    return order[first[units].argsort(stable=True)]
 
 
 def first_rows(labels: Tensor, counts: Tensor) -> Tensor:

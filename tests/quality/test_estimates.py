@@ -30,13 +30,16 @@ def points(count: int, seed: int, dimension: int = 3, mean: float = 0.0) -> Tens
     return torch.randn(count, dimension, generator=random) + mean
 
 
-def evaluation_set_of(real: Tensor, trained: Tensor, asked: Tensor, seed: int = 1) -> EvaluationSet:
+def evaluation_set_of(
+    real: Tensor, trained: Tensor, asked: Tensor, seed: int = 1, groups: Tensor | None = None
+) -> EvaluationSet:
     """Of features made by hand: the network that makes them is not asked. 3 classes, class 0 judged."""
     logits = torch.zeros(len(real), 3)
     logits[:, 0] = 1.0
     labels, trained_labels = (torch.arange(len(features)) % 3 for features in (real, trained))
     heldout = Prediction(real, logits)
-    return EvaluationSet(cast(Judge, None), heldout, labels, trained, trained_labels, asked, seed)
+    judge = cast(Judge, None)
+    return EvaluationSet(judge, heldout, labels, trained, trained_labels, asked, seed, groups)
 
 
 def set_estimates(evaluation_set: EvaluationSet, features: Tensor) -> dict[str, Estimate]:
@@ -300,3 +303,40 @@ def test_the_parts_that_the_jackknife_leaves_out_are_of_all_classes() -> None:
     features = drawn[evaluation_set.rows_in_mix]
     precision = neighbour_estimates(evaluation_set, features, "drawn")["precision"]
     assert 0.8 < precision.value <= 0.9 and float(precision.replicates.std()) < 0.05
+
+
+def test_near_copies_in_a_group_say_no_more_than_one_of_them() -> None:
+    """Of 120 held-out images each is there five times: the deviation is that of 120 images, which is what
+    other such hold-outs have."""
+    found: dict[str, list[Estimate]] = {}
+    for seed in range(12):
+        once, trained, drawn = (points(n, 3 * seed + k) for k, n in enumerate((120, 600, 600)))
+        # A class has 40 of them, all in its groups; `evaluation_set_of` takes the classes in turn.
+        rows = (torch.arange(600) // 15 * 3 + torch.arange(600) % 3) % 120
+        real = once[rows] + 0.01 * points(600, 1000 + seed)
+        for name, groups in (("grouped", rows), ("alone", None)):
+            evaluation_set = evaluation_set_of(
+                real, trained, torch.arange(600) % 3, seed, groups=groups
+            )
+            measured = {
+                "frechet": frechet_estimate(evaluation_set, drawn + 0.5, "drawn"),
+                "kernel": kernel_estimate(evaluation_set, drawn + 0.5, "drawn"),
+            }
+            of_class = distances_by_class(
+                evaluation_set, drawn + 0.5, torch.arange(600) % 3, "drawn"
+            )[0]
+            assert of_class
+            measured["class"] = of_class
+            for key, estimate in measured.items():
+                found.setdefault(f"{key} {name}", []).append(estimate)
+
+    def spread(key: str) -> tuple[float, float]:
+        values = torch.tensor([each.value for each in found[key]])
+        said = torch.tensor([float(each.replicates.std()) for each in found[key]])
+        return float(said.mean()), float(values.std())
+
+    for key in ("frechet", "kernel", "class"):
+        said, true = spread(f"{key} grouped")
+        too_little, _ = spread(f"{key} alone")
+        assert 0.75 < said / true < 1.6, key
+        assert said > 1.5 * too_little, key
