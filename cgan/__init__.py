@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cgan.fitting import Run, fit
     from cgan.images import Images
     from cgan.page.run_page import write_page
-    from cgan.quality.evaluation import evaluate
+    from cgan.quality.evaluate import evaluate
     from cgan.readers.sources import read
     from cgan.usefulness import Evidence, evidence
 
@@ -40,7 +40,7 @@ _MODULES = {
     "Images": "cgan.images",
     "Run": "cgan.fitting",
     "Sharing": "cgan.attacks.sharing",
-    "evaluate": "cgan.quality.evaluation",
+    "evaluate": "cgan.quality.evaluate",
     "evidence": "cgan.usefulness",
     "fit": "cgan.fitting",
     "read": "cgan.readers.sources",

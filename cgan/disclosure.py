@@ -22,7 +22,7 @@ from cgan.model.model_file import digest_of
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
-from cgan.quality.evaluation import require_disjoint, require_kind, require_same_classes
+from cgan.quality.evaluate import require_disjoint, require_kind, require_same_classes
 from cgan.quality.judge import Progress
 from cgan.quality.likeness import nearest_neighbours
 

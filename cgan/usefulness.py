@@ -23,7 +23,7 @@ from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware, deterministic
 from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
-from cgan.quality.evaluation import require_matching
+from cgan.quality.evaluate import require_matching
 from cgan.quality.judge import Progress
 from cgan.settings import as_keywords
 from cgan.text import percent

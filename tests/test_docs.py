@@ -106,7 +106,7 @@ def test_the_page_on_python_is_true_line_by_line(
     text = python_of(ROOT / "docs/python.md")
     short = JudgeParams(total_kimg=0.5, batch_size=32)
     monkeypatch.setattr("cgan.usefulness.JudgeParams", lambda: short)
-    monkeypatch.setattr("cgan.quality.evaluation.JudgeParams", lambda: short)
+    monkeypatch.setattr("cgan.quality.evaluate.JudgeParams", lambda: short)
     monkeypatch.setattr("cgan.disclosure.JudgeParams", lambda: short)
     monkeypatch.setattr("cgan.attacks.membership.PERMUTATIONS", 200)
     changes = {

@@ -22,7 +22,7 @@ from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams, TrainParams
-from cgan.quality.evaluation import evaluate
+from cgan.quality.evaluate import evaluate
 from cgan.quality.judge import Judge, predict, train_judge
 from cgan.training.loop import train
 from cgan.training.monitoring import ProbeMonitor

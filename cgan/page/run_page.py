@@ -41,7 +41,7 @@ from cgan.page.tiles import preview_frames
 from cgan.params.sections import GateParams
 from cgan.quality.distances import MIN_DISTANCE_IMAGES
 from cgan.quality.diversity import MAX_OTHERS
-from cgan.quality.evaluation import require_kind
+from cgan.quality.evaluate import require_kind
 from cgan.quality.judge import Judge, require_judge_of
 from cgan.quality.table import fewer_judged, quality_line, weaknesses
 

@@ -12,7 +12,7 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import find_device
 from cgan.model.model_file import load_generator
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TEST_DATA, TRAIN_DATA
-from cgan.quality.evaluation import shared_images
+from cgan.quality.evaluate import shared_images
 from cgan.quality.judge import Judge, load_judge
 from cgan.settings import setting
 

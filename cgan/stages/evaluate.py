@@ -8,7 +8,7 @@ from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
 from cgan.project import CONFUSION_MATRIX, DVC_METRICS, EVALUATION, METRICS_FILE
-from cgan.quality.evaluation import evaluate
+from cgan.quality.evaluate import evaluate
 from cgan.quality.table import leading_values, metric_values, quality_line
 from cgan.stages.runner import log, run_stage
 

@@ -17,7 +17,7 @@ from cgan.model.hardware import Hardware, compute_deterministically, find_device
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.quality.evaluation import evaluate
+from cgan.quality.evaluate import evaluate
 from cgan.quality.judge import predict, train_judge
 from cgan.training import batches
 from cgan.training.loop import train

@@ -29,7 +29,7 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.pipeline.inputs import Inputs
-from cgan.quality import distances, estimates, evaluation, likeness
+from cgan.quality import distances, estimates, likeness
 from cgan.quality.accuracies import accuracy_of_all, gan_train
 from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.distances import (
@@ -39,7 +39,7 @@ from cgan.quality.distances import (
     kernel_distances,
 )
 from cgan.quality.diversity import diversity_by_class
-from cgan.quality.evaluation import evaluate
+from cgan.quality.evaluate import evaluate
 from cgan.quality.evaluation_set import JACKKNIFE_PARTS
 from cgan.quality.intervals import difference_interval
 from cgan.quality.judge import Judge, accuracy, predict, save_judge, train_judge
@@ -664,7 +664,7 @@ def test_anybody_s_arrays_are_evaluated_with_a_judge_of_their_own_and_no_project
 ) -> None:
     """In colour, not square, in two named classes of unequal counts; nothing is written."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "JudgeParams", lambda: RECIPE)
+    monkeypatch.setattr("cgan.quality.evaluate.JudgeParams", lambda: RECIPE)
     random = np.random.default_rng(0)
 
     def images(*counts: int) -> Images:
