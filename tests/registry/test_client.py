@@ -197,6 +197,8 @@ def test_commands_list_promote_and_roll_back(
     assert registry.aliases() == {"champion": 1}
     listed = run("registry", "list")
     assert "rolled back" in listed and "brought back in place of version 2: too grey" in listed
+    *_, last = listed.splitlines()
+    assert re.search(r"version 2, since .*: much sharper; rolled back 2.*Z: too grey$", last)
 
 
 def test_commands_refuse_in_one_message(

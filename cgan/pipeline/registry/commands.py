@@ -64,6 +64,9 @@ def list_() -> None:
         typer.echo(f"  {version.champion_line}")
     if not champions:
         typer.echo("  none yet")
+    for version in versions:
+        if version not in champions and ROLLED_BACK in version.tags:
+            typer.echo(f"  {version.champion_line}; rolled back {version.tags[ROLLED_BACK]}")
 
 
 @versions.command()
