@@ -34,7 +34,7 @@ def trial(
     rows[2][:copied] = random.choice(rows[0], copied)
     drawn = images.at(random.permutation(rows[2]))
     attacker = Attacker.of(train, held_out, seed)
-    found = attacker.on_drawings(attacker.pixel_scores(drawn), drawn, pretrained=False)
+    found = attacker.on_drawings(attacker.drawing_scores(drawn, pretrained=False))
     return found[0], train, held_out, drawn
 
 

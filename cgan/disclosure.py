@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from cgan.attacks.attacker import Attacker, drawings_to_attack
+from cgan.attacks.attacker import BY_PIXELS, Attacker, drawings_to_attack
 from cgan.attacks.membership import FloatArray, standardised
 from cgan.attacks.sharing import Copies, NearestMember, Sharing
 from cgan.contact_sheet import add_row_names, arrange_by_class
 from cgan.downstream.alone import drawings_alone
 from cgan.downstream.pretrained import is_installed
-from cgan.downstream.rounds import units_of
+from cgan.downstream.rounds import require_seeds, units_of
 from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
@@ -22,14 +22,13 @@ from cgan.model.model_file import digest_of
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
-from cgan.quality.evaluate import require_disjoint, require_kind, require_same_classes
+from cgan.quality.evaluate import require_disjoint, require_same_classes
 from cgan.quality.judge import Progress
 from cgan.quality.likeness import nearest_neighbours
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
 
-MIN_SEEDS = 2  # their spread is part of the interval
 NEAREST_MEMBERS = 10  # training images that drawings come nearest to, which are shown
 
 
@@ -72,25 +71,25 @@ def sharing(
     attacker = Attacker.of(train, held_out, seed)
     with deterministic():
         if isinstance(generator, Images):
-            drawn = generator
+            drawn, model = generator, None
         else:
-            drawn = drawings_to_attack(generator.model, train, seed)
+            model = generator.model
+            drawn = drawings_to_attack(model, train, seed)
         alone = as_many_of_each_class(drawn, train, seed)
         utility = drawings_alone(
             train, alone, held_out, units_of(held_out), recipe, seeds, hardware, progress
         )
-        scores = attacker.pixel_scores(drawn)
         if pretrained is None:
             pretrained = is_installed()
-        on_drawings = attacker.on_drawings(scores, drawn, pretrained, progress)
-        network = None if isinstance(generator, Images) else generator.model
-        gan = network if isinstance(network, GeneratorNetwork) else None
-        file = attacker.on_generator(gan, progress) if gan else None
+        scores = attacker.drawing_scores(drawn, pretrained, progress)
+        generator_attack = None
+        if isinstance(model, GeneratorNetwork):
+            generator_attack = attacker.on_generator(model, progress)
         copies = Copies.of(drawn, train, held_out, seed)
-    nearest_members, picture = _nearest_members(train, attacker, scores, drawn)
+    nearest_members, picture = _nearest_members(train, attacker, scores[BY_PIXELS], drawn)
     return Sharing(
         utility=utility,
-        drawing_attacks=tuple(on_drawings),
+        drawing_attacks=tuple(attacker.on_drawings(scores)),
         copies=copies,
         nearest_members=nearest_members,
         train_images=len(train),
@@ -101,10 +100,10 @@ def sharing(
             name for name, count in zip(train.class_names, drawn.counts, strict=True) if not count
         ),
         class_names=tuple(train.class_names),
-        generator_attack=file,
+        generator_attack=generator_attack,
         discriminator_attack=attacker.on_discriminator(discriminator) if discriminator else None,
         holds_training_images=getattr(generator, "holds_training_images", False),
-        generator_digest=digest_of(network.state_dict()) if network is not None else None,
+        generator_digest=digest_of(model.state_dict()) if model is not None else None,
         picture=picture,
     )
 
@@ -122,39 +121,33 @@ def _check(
                 f"cgan.sharing: expected labelled images as {name}, found {type(images).__name__}. Make them "
                 "with `cgan.read(path)` or `cgan.Images(pixels, labels)`."
             )
-    if seeds < MIN_SEEDS:
-        raise CganError(
-            f"seeds is {seeds}, expected at least {MIN_SEEDS}: their spread is part of the interval."
-        )
-    parts = {"held_out": held_out}
+    require_seeds(seeds)
+    parts, kinds = {"held_out": held_out}, dict[str, tuple[int, ...]]()
     if isinstance(generator, Images):
         if not len(generator):
             raise DataError("generator: expected drawings, found none.")
         parts["generator"] = generator
-    elif not hasattr(generator, "model"):
+    elif hasattr(generator, "model"):
+        kinds["generator"] = generator.model.classes, *generator.model.shape
+    else:
         raise CganError(
             f"cgan.sharing: expected a generator or drawings third, found {type(generator).__name__}. Give "
             "`run.generator`, `cgan.Generator.load(path)`, or `cgan.read(folder)` with drawings."
         )
-    else:
-        require_kind(generator.model, train=train, held_out=held_out)
+    if isinstance(discriminator, DiscriminatorNetwork):
+        sizes = discriminator.architecture
+        kinds["discriminator"] = sizes.classes, sizes.channels, sizes.height, sizes.width
+    elif discriminator is not None:
+        raise CganError(
+            f"cgan.sharing: expected `run.discriminator`, found {type(discriminator).__name__}."
+        )
+    kinds |= {name: (images.classes, *images.shape) for name, images in parts.items()}
     expected = train.classes, *train.shape
-    for name, images in parts.items():
-        if (found := (images.classes, *images.shape)) != expected:
+    for name, found in kinds.items():
+        if found != expected:
             raise DataError(
                 f"{name}: expected the classes, channels, height and width of train, {expected}; found "
-                f"{found}. Give images of the same kind."
-            )
-    if discriminator is not None:
-        if not isinstance(discriminator, DiscriminatorNetwork):
-            raise CganError(
-                f"cgan.sharing: expected `run.discriminator`, found {type(discriminator).__name__}."
-            )
-        sizes = discriminator.architecture
-        if (found := (sizes.classes, sizes.channels, sizes.height, sizes.width)) != expected:
-            raise DataError(
-                f"discriminator: expected the classes, channels, height and width of train, {expected}; "
-                f"found {found}. Give the one that was trained with this generator."
+                f"{found}. Give images of one kind, and networks that were trained on such images."
             )
     require_same_classes(train, **parts)
     require_disjoint(train, held_out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +13,9 @@ import torch
 
 from cgan import notebook
 from cgan.downstream.classifiers import BASELINES, METHOD_NAMES
-from cgan.downstream.early import is_settled
-from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome, effect
-from cgan.downstream.rounds import DEFAULT_ROUNDS, rounds_by_seed
+from cgan.downstream.effect import DRAWN, Effect, effect, pooled
+from cgan.downstream.rounds import DEFAULT_ROUNDS, require_seeds, rounds_by_seed, run_rounds
 from cgan.downstream.sets import missing_labels
-from cgan.errors import CganError
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware, deterministic
 from cgan.notebook import progress_bar
@@ -30,8 +27,6 @@ from cgan.text import percent
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
-
-MIN_SEEDS = 2  # their spread is part of the interval
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,11 +61,12 @@ class Evidence:
 
     def __repr__(self) -> str:
         overall, verdict = self.effect.overall, self.verdict
+        gain, interval = overall.in_points()
         if verdict == "no difference":
             verdict += f" that {overall.tested:,} tested images could show"
         return (
             f"{verdict}: {percent(overall.with_drawings)} with drawings, {percent(overall.without)} "
-            f"without ({METHOD_NAMES[self.effect.baseline]}), a difference of {_points(overall)}"
+            f"without ({METHOD_NAMES[self.effect.baseline]}), a difference of {gain} points ({interval})"
         )
 
     def _repr_html_(self) -> str:
@@ -80,7 +76,9 @@ class Evidence:
         for label, difference in self.effect.classes.items():
             shares = percent(difference.without), percent(difference.with_drawings)
             name = self.class_names[label]
-            classes.append((name, f"{difference.tested:,}", *shares, _points(difference)))
+            gain, interval = difference.in_points()
+            points = f"{gain} points ({interval})"
+            classes.append((name, f"{difference.tested:,}", *shares, points))
         parts = [
             notebook.paragraph(f"{self}."),
             notebook.table(accuracies),
@@ -127,24 +125,21 @@ def evidence(
 
     Raises DataError where the two sets do not belong together, and CganError where no class lacks images.
     """
-    if seeds is not None and seeds < MIN_SEEDS:
-        raise CganError(
-            f"seeds is {seeds}, expected at least {MIN_SEEDS}: their spread is part of the interval."
-        )
+    if seeds is not None:
+        require_seeds(seeds)
     require_matching(generator.model, train, held_out)
     hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
     labels = missing_labels(train.tensors.counts, per_class)
     drawn = Images(generator.model.draw(labels, seed), labels, train.class_names)
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         kept_in = Path(folder or temporary, _folder_name(train, drawn, recipe, hardware))
-        planned, outcomes = seeds or DEFAULT_ROUNDS, list[Outcome]()
-        for round_ in rounds_by_seed(train, drawn, held_out, recipe, planned, kept_in, hardware):
-            outcomes.append(round_.outcome(progress))
-            if not seeds and is_settled(outcomes, BASELINES, planned, folded=False):
-                break
+        planned = seeds or DEFAULT_ROUNDS
+        rounds = rounds_by_seed(train, drawn, held_out, recipe, planned, kept_in, hardware)
+        outcomes = [*run_rounds(rounds, folded=False, early=not seeds, progress=progress)]
+    images = pooled(outcomes)
     return Evidence(
         effect=effect(outcomes, BASELINES, folded=False),
-        accuracies=_accuracies(outcomes),
+        accuracies={METHOD_NAMES[name]: images.mean_accuracy(name) for name in (*BASELINES, DRAWN)},
         class_names=train.class_names,
         rounds=len(outcomes),
         planned=planned,
@@ -155,16 +150,3 @@ def _folder_name(train: Images, drawn: Images, recipe: JudgeParams, hardware: Ha
     """The name of the folder of classifiers that are trained on these images in this way: a digest."""
     facts = train.digest, drawn.digest, recipe.model_dump(), torch.__version__, str(hardware)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _accuracies(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    methods = (*BASELINES, DRAWN)
-    return {
-        METHOD_NAMES[name]: sum(outcome.mean_accuracy(name) for outcome in outcomes) / len(outcomes)
-        for name in methods
-    }
-
-
-def _points(difference: Difference) -> str:
-    low, high = (100 * end for end in difference.interval)
-    return f"{100 * difference.gain:+.1f} points ({low:+.1f} to {high:+.1f})"

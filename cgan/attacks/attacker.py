@@ -1,6 +1,7 @@
 """An attacker, who scores training and held-out images: by drawings, a generator, a discriminator."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -93,17 +94,13 @@ class Attacker:
             seed=seed,
         )
 
-    def pixel_scores(self, drawn: Images) -> FloatArray:
-        """The score of each image by drawings alone."""
-        return membership_scores.pixel_scores(
-            self.images, self.labels, drawn.tensors.pixels, drawn.tensors.labels
-        )
-
-    def on_drawings(
-        self, by_pixels: FloatArray, drawn: Images, pretrained: bool, progress: Progress = silent
-    ) -> list[AttackResult]:
-        """Attacks on drawings alone, adjusted for one another: by pixels, and by a `pretrained` network's
-        features, too."""
+    def drawing_scores(
+        self, drawn: Images, pretrained: bool, progress: Progress = silent
+    ) -> dict[str, FloatArray]:
+        """The scores of each image by drawings alone: BY_PIXELS and, with a `pretrained` network's features,
+        BY_FEATURES."""
+        pixels, drawn_labels, _ = drawn.tensors
+        by_pixels = membership_scores.pixel_scores(self.images, self.labels, pixels, drawn_labels)
         scores = {BY_PIXELS: by_pixels}
         if pretrained:
             order = np.random.default_rng(self.seed).permutation(len(drawn))
@@ -113,6 +110,10 @@ class Attacker:
             scores[BY_FEATURES] = membership_scores.feature_scores(
                 of_real, self.labels, of_drawn, some.labels
             )
+        return scores
+
+    def on_drawings(self, scores: Mapping[str, FloatArray]) -> list[AttackResult]:
+        """The attacks by `drawing_scores`, adjusted for one another."""
         return attacks(scores, self.member, self.strata, self.seed)
 
     def on_generator(self, network: GeneratorNetwork, progress: Progress = silent) -> AttackResult:

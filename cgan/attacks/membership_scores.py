@@ -44,15 +44,22 @@ def feature_scores(
     """The score of each image by features, float32 [N, D] of images and [M, D] of drawings. They are to be of
     a network that has seen none of the images: one that was trained on the members knows them by heart, and
     would tell them apart whatever the drawings are."""
-    to_drawn, to_real = (torch.full((len(images),), math.inf) for _ in range(2))
+    to_drawn = torch.full((len(images),), math.inf)
     for label in labels.unique():
         rows, drawings = labels == label, drawn_labels == label
-        queries = images[rows]
         if drawings.any():
-            to_drawn[rows] = torch.cdist(queries, drawn[drawings]).amin(dim=1)
-        if len(queries) > 1:
-            to_real[rows] = torch.cdist(queries, queries).fill_diagonal_(math.inf).amin(dim=1)
-    return _calibrated(to_drawn, to_real)
+            to_drawn[rows] = torch.cdist(images[rows], drawn[drawings]).amin(dim=1)
+    return _calibrated(to_drawn, _to_nearest_other(images, labels))
+
+
+def _to_nearest_other(vectors: Tensor, labels: Tensor) -> Tensor:
+    """The distance of each of N vectors to the nearest other one of its label; infinite where it is alone."""
+    found = torch.full((len(vectors),), math.inf)
+    for label in labels.unique():
+        of_label = vectors[labels == label]
+        to_others = torch.cdist(of_label, of_label).fill_diagonal_(math.inf)
+        found[labels == label] = to_others.amin(dim=1)
+    return found
 
 
 def _calibrated(to_drawn: Tensor, to_real: Tensor) -> FloatArray:
@@ -83,18 +90,12 @@ def reconstruction_scores(
                 for n in bar(range(len(parts)))
             ]
         )
-    flat, to_real = _flat(images), torch.full((len(images),), math.inf)
-    for label in labels.unique():
-        rows = labels == label
-        if rows.sum() > 1:
-            distances = torch.cdist(flat[rows], flat[rows]).fill_diagonal_(math.inf)
-            to_real[rows] = distances.amin(dim=1)
-    return _calibrated(errors, to_real)
+    return _calibrated(errors, _to_nearest_other(_scaled(images).flatten(1), labels))
 
 
 def _error(network: GeneratorNetwork, images: Tensor, labels: Tensor, seed: int) -> Tensor:
     """The distance of each image to its reconstruction, float32 [N]."""
-    targets, condition = _flat(images), network.condition(labels)
+    targets, condition = _scaled(images).flatten(1), network.condition(labels)
     size = network.architecture.latent_dim
 
     def squared_errors(latents: Tensor) -> Tensor:
@@ -131,10 +132,6 @@ def discriminator_scores(
         ]
     network.train(was_training)
     return torch.cat(logits).double().cpu().numpy().astype(np.float64)
-
-
-def _flat(images: Tensor) -> Tensor:
-    return _scaled(images).flatten(1)
 
 
 def _scaled(images: Tensor) -> Tensor:

@@ -308,10 +308,10 @@ class Sharing:
         head = ["class", "tested", "trained on the images", "on drawings alone"]
         rows = [[*head, "difference, points (95 %)"]]
         for label, change in self.utility.classes.items():
-            low, high = (100 * end for end in change.interval)
             shares = percent(change.without), percent(change.with_drawings)
-            difference = f"{100 * change.gain:+.1f} ({low:+.1f} to {high:+.1f})"
-            rows.append([self.class_names[label], f"{change.tested:,}", *shares, difference])
+            gain, interval = change.in_points()
+            name, difference = self.class_names[label], f"{gain} ({interval})"
+            rows.append([name, f"{change.tested:,}", *shares, difference])
         return rows
 
     def _repr_html_(self) -> str:

@@ -78,6 +78,10 @@ class Difference:
     def gain(self) -> float:
         return self.with_drawings - self.without
 
+    def in_points(self) -> tuple[str, str]:
+        """The gain in percentage points and its interval, as `+1.2` and `-0.3 to +2.7`."""
+        return f"{100 * self.gain:+.1f}", " to ".join(f"{100 * end:+.1f}" for end in self.interval)
+
     @property
     def verdict(self) -> str:
         """`help`, `harm` or `no difference`. Harm has to be clearer: the best of several methods was a little

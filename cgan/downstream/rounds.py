@@ -2,7 +2,7 @@
 seed, all with the same."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from cgan.downstream import pretrained
-from cgan.downstream.classifiers import Round
+from cgan.downstream.classifiers import BASELINES, Round
+from cgan.downstream.early import is_settled
 from cgan.downstream.effect import Outcome
 from cgan.downstream.sets import fill_classes, folds, missing_labels, require_unseen
+from cgan.errors import CganError
 from cgan.images import Images, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import Hardware
@@ -26,6 +28,7 @@ from cgan.training.auto import build_sampler, choose
 from cgan.training.loop import train
 
 DEFAULT_ROUNDS = 5  # folds, or seeds
+MIN_SEEDS = 2  # their spread is part of the interval
 
 
 def units_of(data: Images) -> Tensor:
@@ -116,6 +119,26 @@ def rounds_by_seed(
         )
         for seed in range(count)
     ]
+
+
+def require_seeds(count: int) -> None:
+    """Raises CganError for fewer than MIN_SEEDS."""
+    if count < MIN_SEEDS:
+        raise CganError(
+            f"seeds is {count}, expected at least {MIN_SEEDS}: their spread is part of the interval."
+        )
+
+
+def run_rounds(
+    rounds: Sequence[Round], folded: bool, early: bool, progress: Progress = silent
+) -> Iterator[Outcome]:
+    """The outcome of each round as it ends; with `early`, no more where more cannot change the verdict."""
+    outcomes = list[Outcome]()
+    for each in rounds:
+        outcomes.append(each.outcome(progress))
+        yield outcomes[-1]
+        if early and is_settled(outcomes, BASELINES, len(rounds), folded):
+            return
 
 
 def near_to_training(rounds: Sequence[Round], folded: bool) -> tuple[int, int]:

@@ -253,8 +253,7 @@ def test_copies_among_drawings_are_found_and_other_real_images_are_not(share: fl
     )
     drawn = Images(pixels, labels, train.class_names)
     attacker = Attacker.of(train, held_out, seed=1)
-    scores = attacker.pixel_scores(drawn)
-    (attack,) = attacker.on_drawings(scores, drawn, pretrained=False)
+    (attack,) = attacker.on_drawings(attacker.drawing_scores(drawn, pretrained=False))
     assert (attack.p_value < 0.05) == (share > 0)
     assert (attack.interval[0] > 0.5) == (share > 0)
     by_plain_pixels = feature_scores(

@@ -57,7 +57,9 @@ def rare(uneven_project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatc
     finish_uneven()
     set_params({"train_judge.total_kimg": 0.1})  # of the classifiers; the judge has learnt
     shutil.copyfile(empty_store, "mlflow.db")
-    monkeypatch.setattr(command, "is_settled", lambda *_: False)  # tests/downstream/test_early.py
+    monkeypatch.setattr(
+        "cgan.downstream.rounds.is_settled", lambda *_: False
+    )  # tests/downstream/test_early.py
     monkeypatch.setenv("DVC_ROOT", str(uneven_project))
     return uneven_project
 

@@ -15,7 +15,6 @@ import torch
 
 from cgan.downstream import pretrained
 from cgan.downstream.classifiers import BASELINES, METHODS, Round
-from cgan.downstream.early import is_settled
 from cgan.downstream.effect import DRAWN, Outcome, effect
 from cgan.downstream.rounds import (
     DEFAULT_ROUNDS,
@@ -23,6 +22,7 @@ from cgan.downstream.rounds import (
     near_to_training,
     rounds_by_fold,
     rounds_by_seed,
+    run_rounds,
     with_pretrained,
 )
 from cgan.downstream.sets import fill_classes, missing_labels, require_unseen
@@ -346,23 +346,24 @@ def _carried_out(
         "the command again, and it continues."
     )
     began, outcomes = time.monotonic(), list[Outcome]()
-    for done, round_ in enumerate(rounds, start=1):
-        outcome = round_.outcome(progress)
+    folded = rounds[0].test is not rounds[-1].test
+    for done, outcome in enumerate(run_rounds(rounds, folded, early, progress), start=1):
         outcomes.append(outcome)
         remaining = (time.monotonic() - began) / done * (len(rounds) - done)
-        folded = rounds[0].test is not rounds[-1].test
         so_far = ""
         if done > 1:
-            low, high = effect(outcomes, BASELINES, folded).overall.interval
-            so_far = f"; so far {100 * low:+.1f} to {100 * high:+.1f} points (95 %)"
+            _, interval = effect(outcomes, BASELINES, folded).overall.in_points()
+            so_far = f"; so far {interval} points (95 %)"
+        name = rounds[done - 1].name
         say(
-            f"{round_.name[0].upper()}{round_.name[1:]}: {percent(outcome.mean_accuracy(DRAWN))} right with "
+            f"{name[0].upper()}{name[1:]}: {percent(outcome.mean_accuracy(DRAWN))} right with "
             f"drawings, {percent(max(map(outcome.mean_accuracy, BASELINES)))} without; "
             f"{duration(remaining)} left{so_far}."
         )
-        if early and is_settled(outcomes, BASELINES, len(rounds), folded):
-            say(f"More rounds could not change the verdict: ended after {done} of {len(rounds)}.")
-            break
+    if len(outcomes) < len(rounds):
+        say(
+            f"More rounds could not change the verdict: ended after {len(outcomes)} of {len(rounds)}."
+        )
     return outcomes
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cgan.downstream.answers import effect_of_answers
-from cgan.downstream.effect import Difference
 from cgan.errors import CganError
 from cgan.pipeline.evidence.report import ADVICE
 from cgan.text import percent
@@ -21,20 +20,17 @@ def evidence_of_answers(files: Sequence[Path], say: Callable[[str], None]) -> No
     pairs = [*zip(files[::2], files[1::2], strict=True)]
     effect, names = effect_of_answers(pairs)
     overall, many = effect.overall, len(pairs)
+    gain, interval = overall.in_points()
     say(
         f"{overall.verdict.upper()}: {ADVICE[overall.verdict]}: with them the classifier gets "
         f"{percent(overall.with_drawings)} right, without them {percent(overall.without)}. The difference is "
-        f"{_points(overall)}, as a mean over the classes."
+        f"{gain} points ({interval}, 95 %), as a mean over the classes."
     )
     for label, change in effect.classes.items():
+        gain, interval = change.in_points()
         say(
             f"  {names[label]}: {percent(change.without)} without, {percent(change.with_drawings)} with; "
-            f"{_points(change)}, {change.tested:,} images"
+            f"{gain} points ({interval}, 95 %), {change.tested:,} images"
         )
     seeds = f"{many} seeds" if many > 1 else "one seed, whose luck it does not cover"
     say(f"The interval covers the choice of the {overall.tested:,} test images, and {seeds}.")
-
-
-def _points(change: Difference) -> str:
-    low, high = (100 * end for end in change.interval)
-    return f"{100 * change.gain:+.1f} points ({low:+.1f} to {high:+.1f}, 95 %)"

@@ -95,11 +95,12 @@ def _sentence(effect: Effect) -> str:
     """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (real images,
     repeated to equal counts, augmented). …`"""
     overall = effect.overall
+    gain, interval = overall.in_points()
     instead = ": do that instead" if overall.verdict == "harm" else ""
     return (
         f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
         f"without them {percent(overall.without)} ({METHOD_NAMES[effect.baseline]}{instead}). The difference "
-        f"is {_points(overall)} (95 % interval {_interval(overall)}), as a mean over the classes."
+        f"is {gain} points (95 % interval {interval}), as a mean over the classes."
     )
 
 
@@ -157,11 +158,12 @@ def _classes(effect: Effect, names: list[str], learnt: torch.Tensor, added: torc
         tested: list[Any] = [0, *"––––"]
         if change := effect.classes.get(label):
             shares = percent(change.without), percent(change.with_drawings)
-            tested = [change.tested, *shares, _interval(change), "–"]
+            gain, interval = change.in_points()
+            tested = [change.tested, *shares, interval, "–"]
             if added[label]:
                 tested[-1] = _verdict(change)
                 low, high = change.interval
-                words = f"{_points(change)} (95 %: {_interval(change)})"
+                words = f"{gain} points (95 %: {interval})"
                 bars.append(Bar(f"{names[label]} ({real} images)", words, low, change.gain, high))
         rows.append([names[label], real, drawings, *tested])
     head = ["class", "real", "drawn", "tested", "without", "with drawings"]
@@ -202,15 +204,6 @@ def _verdict(change: Difference) -> str:
     low, high = change.interval
     vague = change.verdict == "no difference" and high - low > WIDE_INTERVAL
     return "cannot tell" if vague else change.verdict
-
-
-def _points(change: Difference) -> str:
-    return f"{100 * change.gain:+.1f} points"
-
-
-def _interval(change: Difference) -> str:
-    low, high = (100 * end for end in change.interval)
-    return f"{low:+.1f} to {high:+.1f}"
 
 
 def _as_json(change: Difference) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _attack(inputs: Inputs, params: Params) -> AttackResult:
     train, seed = inputs.train, params.evaluate.seed
     drawn = drawings_to_attack(inputs.model, train, seed)
     attacker = Attacker.of(train, inputs.held_out, seed)
-    return attacker.on_drawings(attacker.pixel_scores(drawn), drawn, pretrained=False)[0]
+    return attacker.on_drawings(attacker.drawing_scores(drawn, pretrained=False))[0]
 
 
 def _values(evaluation: Evaluation) -> dict[str, float]:
