@@ -11,8 +11,10 @@ from scipy.special import bdtrc
 
 from cgan import notebook
 from cgan.attacks.membership import (
+    PERMUTATIONS,
     AttackResult,
     BoolArray,
+    FloatArray,
     IntArray,
     RateAtFPR,
     detectable_auc,
@@ -68,23 +70,26 @@ class Copies:
             torch.cat([part.labels for part in real]),
             train.class_names,
         )
-        rows = nearest_within(pixels[:compared], labels[:compared], both, found.limits).numpy()
+        rows, nearness = nearest_within(pixels[:compared], labels[:compared], both, found.limits)
         # A unit is named by the row of its first image.
         units = np.concatenate([units_of(train), units_of(held_out) + len(train)])
-        copied, every = np.unique(units[rows[rows >= 0]]), np.unique(units)
-        members = int((copied < len(train)).sum())
+        nearest = np.zeros(len(both))  # of a unit, to the nearest drawing
+        np.maximum.at(nearest, units[rows], nearness.numpy())  # row -1 by 0: no change
+        every = np.unique(units)
+        member, copied = every < len(train), nearest[every] > 0
         return cls(
             share=float(found.is_copy.double().mean()),
             real=found.real,
             compared=compared,
             real_compared=found.real_compared,
-            copied_members=members,
-            copied_non_members=len(copied) - members,
+            copied_members=int((copied & member).sum()),
+            copied_non_members=int((copied & ~member).sum()),
             p_value=copied_p_value(
-                copied=np.isin(every, copied),
-                member=every < len(train),
+                nearness=nearest[every],
+                member=member,
                 strata=strata_of(both.labels[every], np.bincount(units)[every]),
                 other_drawings=compared - int(((rows >= 0) & (rows < len(train))).sum()),
+                seed=seed,
             ),
         )
 
@@ -95,28 +100,31 @@ class Copies:
 
 
 def copied_p_value(
-    copied: BoolArray, member: BoolArray, strata: IntArray, other_drawings: int
+    nearness: FloatArray, member: BoolArray, strata: IntArray, other_drawings: int, seed: int
 ) -> float:
-    """The smaller p-value of two tests, doubled (Bonferroni). `copied`, `member`, `strata` are of the real
-    images [N], of a group of one.
+    """The smaller p-value of two tests, doubled (Bonferroni). `nearness`, `member`, `strata` are of the real
+    images [N], of a group of one: how near the nearest drawing is, 0 where none is within the limit.
 
     Whatever the drawings are, similar, repeated or blurred, if they were made without knowledge of who is a
-    member, then within a stratum the copied images are as likely members as any: Fisher's exact test,
-    one-sided. It counts real images, not drawings, so that a picture drawn a hundred times counts once.
+    member, then within a stratum the copied images are as likely members as any. So the sum of the members'
+    nearness is compared with permutations. It counts real images, not drawings, so that a picture drawn a
+    hundred times counts once.
 
     But where a generator repeats a few training images, these are too few for that test. So of the distinct
     drawings, those that copy members are not to be more than even the most typical images would be:
     TYPICAL_SHARE. `other_drawings`, those that copy no member, are taken for distinct, which is cautious.
     """
-    from scipy.stats import hypergeom  # takes seconds to import
-
-    found, chances = int((copied & member).sum()), np.ones(1)
+    copied, random, sums = nearness > 0, np.random.default_rng(seed), np.zeros(PERMUTATIONS)
     for stratum in np.unique(strata[copied]):
         rows = strata == stratum
-        count = int(copied[rows].sum())
-        within = hypergeom.pmf(range(count + 1), rows.sum(), member[rows].sum(), count)
-        chances = np.convolve(chances, within)
-    of_members = float(chances[found:].sum())
+        near, members = nearness[rows & copied], int(member[rows].sum())
+        # How many of the copied images are members, and then which of them.
+        counts = random.hypergeometric(members, rows.sum() - members, len(near), PERMUTATIONS)
+        order = random.random((PERMUTATIONS, len(near))).argsort(axis=1)
+        sums += (order < counts[:, None]) @ near
+    as_near = (sums >= nearness[member].sum() - 1e-9).sum()
+    of_members = float((1 + as_near) / (1 + PERMUTATIONS))
+    found = int((copied & member).sum())
     of_drawings = float(bdtrc(found - 1, found + other_drawings, TYPICAL_SHARE)) if found else 1.0
     return min(1.0, 2 * min(of_members, of_drawings))
 

@@ -102,11 +102,15 @@ def find_near_copies(
     )
 
 
-def nearest_within(drawn: Tensor, drawn_labels: Tensor, real: Images, limits: Tensor) -> Tensor:
+def nearest_within(
+    drawn: Tensor, drawn_labels: Tensor, real: Images, limits: Tensor
+) -> tuple[Tensor, Tensor]:
     """For each drawing, uint8 [N, C, H, W], the row of the image in `real` of its class that it comes nearest
-    to, int64 [N]; -1 where none is within the class's limit of `limits` [classes]."""
+    to, int64 [N], and how near: 1 for a copy, 0 at the class's limit of `limits` [classes]. -1 and 0 where
+    none is within it."""
     _, found, rows = _closest(drawn, drawn_labels, None, real)
-    return rows.where(found < limits[drawn_labels], -1)
+    nearness = (1 - found / limits[drawn_labels]).clamp(min=0)
+    return rows.where(nearness > 0, -1), nearness
 
 
 def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:

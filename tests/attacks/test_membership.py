@@ -467,11 +467,14 @@ def test_few_pictures_repeated_are_no_copies_by_chance_but_where_all_are_trainin
     assert memorised.share == 1 and memorised.leak and memorised.copied_members == 10
 
 
-def test_who_is_copied_is_tested_within_classes_by_the_hypergeometric_distribution() -> None:
-    member, labels = np.arange(30) % 3 > 0, np.arange(30) % 2
-    copied = np.zeros(30, bool)
-    copied[np.flatnonzero(member & (labels == 0))[:5]] = True
+def test_who_is_copied_is_tested_within_strata_and_a_nearer_copy_counts_more() -> None:
+    member, strata = np.arange(30) % 3 > 0, np.arange(30) % 2
+    near = np.zeros(30)
+    near[np.flatnonzero(member & (strata == 0))[:5]] = 0.7
     # Five of the ten members of class 0, and of its five others none: C(10, 5) / C(15, 5).
-    assert copied_p_value(copied, member, labels, 10**6) == pytest.approx(2 * 252 / 3003)
-    assert copied_p_value(np.zeros(30, bool), member, labels, 100) == 1
-    assert copied_p_value(copied, member, labels, 0) == pytest.approx(2 * 0.1**5)
+    by_hand = 2 * 252 / 3003
+    assert copied_p_value(near, member, strata, 10**6, 1) == pytest.approx(by_hand, abs=0.03)
+    assert copied_p_value(np.zeros(30), member, strata, 100, 1) == 1
+    assert copied_p_value(near, member, strata, 0, 1) == pytest.approx(2 * 0.1**5)
+    barely = near + 0.01 * (strata == 0)  # all others of the class, at the limit
+    assert copied_p_value(barely, member, strata, 10**6, 1) == pytest.approx(by_hand, abs=0.03)
