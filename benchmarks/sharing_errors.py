@@ -5,22 +5,29 @@
 Of the embedded sample 1,000 images are trained on, 500 held out and 2,000 "drawn", chosen anew each time; and
 200, 100 and 400. Where none is a copy, nothing tells who was trained on, so each leak that is found is an
 error. Half a second of a core for each repetition; copies and their like take ten times that.
+
+And for the test of copies a few pictures repeated, which are neither independent nor, where they are smoothed
+or typical of their class, as likely near a training image as others. Only the last are training images.
 """
 
 import argparse
 from statistics import fmean
 
 import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
 
 from cgan.attacks import membership
 from cgan.attacks.attacker import Attacker
 from cgan.attacks.membership import AttackResult
 from cgan.attacks.sharing import MEMBERSHIP_LEVEL, Copies
 from cgan.images import Images
+from cgan.quality.likeness import nearest
 from cgan.readers.sources import mnist_sample
 
 SIZES = ((1000, 500, 2000), (200, 100, 400))  # trained on, held out, drawn
 PLANTED = (0.0, 0.05, 0.2, 0.5)
+PICTURES, REPEATED = (10, 30, 100), 600  # that are repeated, and how many drawings they become
 
 
 def trial(
@@ -36,6 +43,23 @@ def trial(
     attacker = Attacker.of(train, held_out, seed)
     found = attacker.on_drawings(attacker.drawing_scores(drawn, pretrained=False))
     return found[0], train, held_out, drawn
+
+
+def repeated(images: Images, kind: str, count: int, seed: int) -> Copies:
+    """What is found among drawings that repeat `count` pictures."""
+    random = np.random.default_rng(seed)
+    train_rows, held_out_rows, others = np.split(random.permutation(len(images)), [1000, 1500])
+    train, held_out = images.at(train_rows), images.at(held_out_rows)
+    if kind == "typical":  # the tenth that has the nearest look-alike among all
+        distances, rows = nearest(*images.tensors[:2], *images.tensors[:2], 2)
+        of_others = distances.masked_fill(rows == torch.arange(len(images))[:, None], torch.inf)
+        order = np.argsort(of_others.amin(dim=1).numpy()[others])
+        others = random.permutation(others[order[: len(others) // 10]])
+    pictures = images.at((train_rows if kind == "training images" else others)[:count])
+    if kind == "smoothed":
+        pixels = gaussian_filter(pictures.pixels.astype(float), (0, 0, 1, 1))
+        pictures = Images(pixels.round().astype(np.uint8), pictures.labels, images.class_names)
+    return Copies.of(pictures.at(np.arange(REPEATED) % count), train, held_out, seed)
 
 
 def main() -> None:
@@ -59,6 +83,14 @@ def main() -> None:
                 f"{fmean(attack.auc for attack, *_ in found):.3f}; copies found "
                 f"{fmean(each.leak for each in near):.2f} of {len(near)}, share "
                 f"{fmean(each.share for each in near):.3f} (real {fmean(each.real for each in near):.3f})",
+                flush=True,
+            )
+    for kind in ("as they are", "smoothed", "typical", "training images"):
+        for count in PICTURES:
+            found_copies = [repeated(images, kind, count, seed) for seed in range(repetitions // 3)]
+            print(
+                f"{count} pictures repeated, {kind}: called copies "
+                f"{fmean(each.leak for each in found_copies):.3f} of {len(found_copies)}",
                 flush=True,
             )
 

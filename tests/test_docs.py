@@ -131,7 +131,7 @@ def test_the_page_on_python_is_true_line_by_line(
         "no difference",
     )
     assert found["shared"].verdict in ("gives away", "nothing shown")
-    assert found["shared"].discriminator
+    assert found["shared"].discriminator_attack
     assert len(found["run"].history) and 0 <= found["evaluation"].score("recall").real <= 1
     assert "<canvas" in Path("run.html").read_text() and cgan.Generator.load(
         "generator.safetensors"

@@ -29,8 +29,8 @@ from cgan.text import listed, percent
 # Three tests, of the drawings and of the generator's file, which share a level of 5 % (Bonferroni).
 COPIES_LEVEL, MEMBERSHIP_LEVEL, FILE_LEVEL = 0.01, 0.03, 0.01
 DISCRIMINATOR_LEVEL = 0.05  # which is in no verdict
-# Of drawings that are as typical of their class as its most typical tenth of real images, so many lie as near
-# to training images as 1 % of all real images do.
+# Of drawings that are as typical as the most typical tenth of real images, no more can lie as near as 1 % of
+# all of these do; of digits 4 % do (docs/log.md, 2026-12-01).
 TYPICAL_SHARE = 0.1
 STATISTICS_PER_SCORE = 2  # that `membership.attacks` tests
 NO_PROOF = (

@@ -297,7 +297,7 @@ def test_groups_of_other_sizes_on_one_side_are_no_leak(told_by: float, leaks: bo
         assert attacker.member.sum() == 150 and len(np.unique(attacker.strata)) == 4
         scores = random.normal(size=230) + told_by * attacker.member
         scores[np.r_[:120, 150:170]] += 1.0  # of groups of four
-        (attack,) = attacker.on_drawings(scores, train, pretrained=False)
+        (attack,) = attacker.on_drawings({"planted": scores})
         said += attack.p_value < 0.05
     assert said == 10 if leaks else said <= 2, "5 % of 10, and luck"
 
