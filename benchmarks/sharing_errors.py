@@ -22,7 +22,7 @@ from cgan.attacks.attacker import Attacker
 from cgan.attacks.membership import AttackResult
 from cgan.attacks.sharing import MEMBERSHIP_LEVEL, Copies
 from cgan.images import Images
-from cgan.quality.likeness import nearest
+from cgan.quality.likeness import nearest_neighbours
 from cgan.readers.sources import mnist_sample
 
 SIZES = ((1000, 500, 2000), (200, 100, 400))  # trained on, held out, drawn
@@ -51,7 +51,7 @@ def repeated(images: Images, kind: str, count: int, seed: int) -> Copies:
     train_rows, held_out_rows, others = np.split(random.permutation(len(images)), [1000, 1500])
     train, held_out = images.at(train_rows), images.at(held_out_rows)
     if kind == "typical":  # the tenth that has the nearest look-alike among all
-        distances, rows = nearest(*images.tensors[:2], *images.tensors[:2], 2)
+        distances, rows = nearest_neighbours(*images.tensors[:2], *images.tensors[:2], 2)
         of_others = distances.masked_fill(rows == torch.arange(len(images))[:, None], torch.inf)
         order = np.argsort(of_others.amin(dim=1).numpy()[others])
         others = random.permutation(others[order[: len(others) // 10]])
