@@ -13,7 +13,6 @@ from synthetic import a_model, sample_digits
 from torch import Tensor
 from uneven import NAMES, uneven
 
-from cgan import usefulness
 from cgan.downstream import pretrained
 from cgan.downstream.classifiers import BASELINES, METHODS, adjusted_logits, balanced_weights
 from cgan.downstream.effect import DRAWN, Outcome, _class_result, effect, variance_of_mean
@@ -360,7 +359,9 @@ def test_in_python_evidence_is_that_of_rounds_by_seed_and_keeps_its_classifiers(
 def test_evidence_in_python_ends_when_more_seeds_could_not_change_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usefulness, "is_settled", lambda outcomes, *_, **__: len(outcomes) == 2)
+    monkeypatch.setattr(
+        "cgan.downstream.rounds.is_settled", lambda outcomes, *_: len(outcomes) == 2
+    )
     train, held_out, pool = (uneven(times=2, seed=n) for n in (1, 2, 3))
     recipe = RECIPE.model_copy(update={"total_kimg": 0.1})
     ask = partial(evidence, train, held_out, Generator(Pool(pool), {}), recipe=recipe)

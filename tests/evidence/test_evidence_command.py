@@ -123,7 +123,7 @@ def test_rounds_end_when_more_could_not_change_the_verdict_unless_all_were_asked
         asked.append((len(outcomes), planned, folded))
         return len(outcomes) == 2
 
-    monkeypatch.setattr(command, "is_settled", settled)
+    monkeypatch.setattr("cgan.downstream.rounds.is_settled", settled)
     monkeypatch.setattr(command, "MIN_HELD_OUT", 1)  # enough for seeds
     report, said = found()
     assert asked == [(1, 5, False), (2, 5, False)]
