@@ -71,8 +71,9 @@ class Ours:
     def draw(self, labels: Tensor, seed: int) -> Tensor:
         network = copy.deepcopy(self.state.generator_ema)
         counts = self.feed.labels.cpu().bincount(minlength=network.architecture.classes)
-        estimate_batch_norm(network, counts, self.params.seed)
-        return draw(network, labels, seed, self.state.hardware.device)
+        with self._computing(2):
+            estimate_batch_norm(network, counts, self.params.seed)
+            return draw(network, labels, seed, self.state.hardware.device)
 
 
 def contenders(data: Images, device: str) -> dict[str, Ours]:
