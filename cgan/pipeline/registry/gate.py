@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +29,7 @@ from cgan.pipeline.tracking.store import (
     STRIP_MARKDOWN,
     require_not_deleted,
 )
-from cgan.verdict import Report
+from cgan.verdict import Report, table_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -62,6 +63,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
         if version and (earlier := _earlier_verdict(version, champion_number, verdict_key, params)):
             report = _report(version, champion, [earlier.reason])
             _conclude(report, version, earlier.verdict)
+            where: Path | str = f"In MLflow, the page of version {version.number}"
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.pipeline.registry import judging
@@ -74,8 +76,11 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
             save_reference(registry, version, setup.inputs, setup.conditions)
             report = _report(version, champion, [setup.note] if setup.note else [])
+            if setup.data_checks:
+                report.sections["Today's data"] = table_of(setup.data_checks)
             if setup.data_warning:
                 verdict = "blocked"
+                report.facts["checks"] = [asdict(check) for check in setup.data_checks]
                 report.reasons = [
                     f"{setup.data_warning}. Check the data. If they are right, promote the version yourself: "
                     f"`cgan registry promote {version.number} --force --why …`. If they are another data "
@@ -84,15 +89,13 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             else:
                 verdict = judging.evaluate_and_decide(report, setup, params)
             _conclude(report, version, verdict)
+            where = project.GATE_TEXT
             _record(registry, version, report, verdict_key)
             if verdict == "passed" and params.gate.promote:
                 why = f"passed the gate: {report.reasons[0]}"
                 registry.promote(version.number, previous=champion_number, why=why)
                 _conclude(report, version, "promoted")
         registry.record_decision_time()
-    where: Path | str = project.GATE_TEXT
-    if not report.facts["checks"]:  # an earlier verdict stands
-        where = f"In MLflow, the page of version {version.number}"
     report.say(say, where)
     return report
 

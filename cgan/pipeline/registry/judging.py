@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from torch import Tensor
@@ -28,7 +29,7 @@ from cgan.quality.conditions import Conditions
 from cgan.quality.estimates import REPLICATES
 from cgan.quality.judge import predict
 from cgan.quality.outliers import Samples, outliers
-from cgan.verdict import Report, table_of
+from cgan.verdict import Check, Report, table_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class GateSetup:
     inputs: Inputs
     conditions: Conditions
     champion: GenerativeModel | None = None
+    data_checks: Sequence[Check] = ()  # of today's data, where the champion was trained on others
     data_warning: str = ""  # why today's data may be wrong
     note: str = ""  # for the report, where the champion was trained on other data
 
@@ -72,7 +74,7 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Gat
         "judge and hold-out, part of which the champion may have been trained on"
     )
     return GateSetup(
-        inputs, conditions, model, _data_warning(registry, champion, inputs, params), note
+        inputs, conditions, model, *_check_data(registry, champion, inputs, params), note
     )
 
 
@@ -91,18 +93,22 @@ def _load_champion(registry: Registry, champion: Version) -> tuple[GenerativeMod
         ) from None
 
 
-def _data_warning(registry: Registry, champion: Version, inputs: Inputs, params: Params) -> str:
-    """Why today's data are unlike those with which they are compared; empty where they are not."""
-    warnings = []
+def _check_data(
+    registry: Registry, champion: Version, inputs: Inputs, params: Params
+) -> tuple[list[Check], str]:
+    """The checks of today's data; and why they are unlike those with which they are compared, empty where
+    they are not."""
+    all_checks, warnings = list[Check](), list[str]()
     for version, owner in _reference_versions(registry, champion):
         try:
             reference = Reference.load(registry, version)
         except ModelError as error:
             raise ModelError(f"cannot tell whether the data are like {owner}: {error}") from None
         checks = data_checks(reference, inputs, params.gate, owner)
+        all_checks += checks
         if failures := [check.in_words() for check in checks if not check.passed]:
             warnings.append(f"the images or labels are unlike {owner} ({'; '.join(failures)})")
-    return warnings[0] if warnings else ""
+    return all_checks, next(iter(warnings), "")
 
 
 def _conditions(
@@ -148,7 +154,7 @@ def evaluate_and_decide(report: Report, setup: GateSetup, params: Params) -> str
     decision = decide(challenger, champion, appearance, params.gate, attack)
     context = conditions.context(str(setup.inputs.facts["digest"])) | {"replicates": REPLICATES}
     report.facts |= {
-        "checks": [asdict(check) for check in decision.checks],
+        "checks": [asdict(check) for check in (*setup.data_checks, *decision.checks)],
         "comparison": [asdict(check) for check in decision.comparison],
         "measured": _values(challenger),
         "measurement_context": context,
