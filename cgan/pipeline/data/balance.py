@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,28 +15,15 @@ from cgan.downstream.sets import fill_classes, missing_labels
 from cgan.drawing.drawings import class_folders, write_csv, write_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
-from cgan.evaluation import Evaluation
-from cgan.files import read_json, write_text
+from cgan.files import write_text
 from cgan.images import Images, IntArray
 from cgan.markdown import in_spreadsheet
 from cgan.model.sampling import picture_of
-from cgan.page.class_states import POOR, add_states
 from cgan.page.data_facts import rows_of
-from cgan.page.run_facts import class_facts
-from cgan.params.sections import GateParams
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.whole_data import whole_data
-from cgan.project import (
-    EVALUATION,
-    EVIDENCE,
-    EVIDENCE_TEXT,
-    GATE_REPORT,
-    GATE_TEXT,
-    JUDGE,
-    RUN_PAGE,
-)
+from cgan.project import JUDGE, RUN_PAGE
 from cgan.quality.judge import load_judge
-from cgan.text import listed
 
 
 def balance(
@@ -47,19 +33,14 @@ def balance(
     seed: int,
     out: str,
     say: Callable[[str], None],
-    *,
-    anyway: bool = False,
 ) -> None:
     """Write the data and then the drawings: a CSV, or a folder of pictures by class; and beside it which rows
-    are drawn. `believed`: how sure the judge must be of a drawing's class. `anyway`: also with drawings that
-    were found to be harmful or blocked."""
+    are drawn. `believed`: how sure the judge must be of a drawing's class."""
     path = Path(out)
     if path.suffix not in ("", ".csv"):
         raise CganError(f"--out {out}: expected a file name that ends in .csv, or a folder name.")
     data, generator = whole_data(), Generator.load(source)
     _require_same_kind(source, generator, data)
-    if (reason := objection_to_drawings(str(generator.facts["digest"]))) and not anyway:
-        raise CganError(f"{reason} To write the data anyway, add --anyway.")
     judge, facts = load_judge(JUDGE)
     if facts.get("data_digest") != data.at(rows_of(data, "train")).digest:
         raise CganError(f"{JUDGE} was not trained on the project's present data. Run `dvc repro`.")
@@ -70,20 +51,18 @@ def balance(
     pictures = picture_of(torch.cat([data.tensors.pixels, drawn]))
     labels = torch.cat([data.tensors.labels, lacking]).numpy()
     rows = _rows_table(data, labels, generator.class_names, confidence.numpy())
-    params = load_params()
     if path.suffix == ".csv":
-        write_csv(path, pictures, labels.tolist(), params.validation.label_column)
+        write_csv(path, pictures, labels.tolist(), load_params().validation.label_column)
     else:
         folders = np.array(class_folders(generator.class_names), object)
         rows["file"] = _picture_names(folders[labels], data.files, rows)
         write_folder(path, pictures, rows["file"])
     rows_path = path.with_name(f"{path.stem}.rows.csv")
     write_text(rows_path, _for_spreadsheets(rows).to_csv(index=False, float_format="%.4f"))
-    if warning := classes_drawn_poorly(generator, data, params.gate):
-        say(warning)
     say(
         f"{out}: {len(data):,} real images and {len(lacking):,} drawn ones; {rows_path} says which is "
-        "which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they help."
+        f"which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they help, "
+        f"and {RUN_PAGE} which classes are drawn poorly."
     )
 
 
@@ -120,43 +99,6 @@ def _for_spreadsheets(rows: pd.DataFrame) -> pd.DataFrame:
             plain = partial(in_spreadsheet, before=before)
             rows[column] = rows[column].map(plain, na_action="ignore")
     return rows
-
-
-def classes_drawn_poorly(generator: Generator, data: Images, limits: GateParams) -> str:
-    """A warning, by the rule of the run's page; empty where no such class is known."""
-    with contextlib.suppress(CganError):
-        evaluation = Evaluation.read(EVALUATION)
-        if evaluation.is_of(generator.facts):
-            classes = class_facts(evaluation, data.counts.tolist())
-            add_states(
-                classes,
-                not evaluation.not_measurable,
-                evaluation.score("conditional_accuracy").real,
-                limits,
-                trained=not generator.holds_training_images,
-            )
-            poor = [generator.class_names[row["label"]] for row in classes if row["state"] == POOR]
-            if poor:
-                return (
-                    f"Warning: {len(poor):,} of {len(classes):,} classes are drawn poorly: "
-                    f"{listed(poor)}. {RUN_PAGE} says what is wrong with them."
-                )
-    return ""
-
-
-def objection_to_drawings(digest: str) -> str:
-    """The finding of `cgan evidence` or of the gate against this generator's drawings; empty where there is
-    none."""
-    for path, verdict, words in (
-        (EVIDENCE, "harm", f"{EVIDENCE_TEXT}: these drawings harm a classifier."),
-        (GATE_REPORT, "blocked", f"{GATE_TEXT}: the gate blocked this generator."),
-    ):
-        with contextlib.suppress(CganError):
-            facts = read_json(path)
-            judged = facts.get("generator_digest") or (facts.get("challenger") or {}).get("digest")
-            if judged == digest and verdict == facts.get("verdict"):
-                return f"{words} {facts.get('summary')}"
-    return ""
 
 
 def _picture_names(

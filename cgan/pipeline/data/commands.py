@@ -80,12 +80,6 @@ def balance(
         str, typer.Option(help="The .csv or the folder to write.")
     ] = "drawn/balanced.csv",
     model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
-    anyway: Annotated[
-        bool,
-        typer.Option(
-            "--anyway", help="Write it even if `cgan evidence` found harm or the gate blocked."
-        ),
-    ] = False,
 ) -> None:
     """Write the data, with drawings added until all classes have the same number of images."""
     require_project()
@@ -93,4 +87,4 @@ def balance(
     from cgan.project import GENERATOR
 
     source = model or str(GENERATOR)
-    balance(source, per_class, believed, seed, out, typer.echo, anyway=anyway)
+    balance(source, per_class, believed, seed, out, typer.echo)

@@ -29,7 +29,6 @@ from cgan.downstream.sets import fill_classes, missing_labels, require_unseen
 from cgan.errors import CganError, DataError
 from cgan.files import locked, require_writable, sha256_of
 from cgan.images import Images, image_digests, load_images
-from cgan.model.file_facts import read_facts
 from cgan.model.hardware import (
     Hardware,
     available_threads,
@@ -47,7 +46,6 @@ from cgan.project import (
     EVIDENCE,
     EVIDENCE_PAGE,
     EVIDENCE_TEXT,
-    GENERATOR,
     HOLDOUT_DATA,
     PACKAGE,
     TEST_DATA,
@@ -173,7 +171,6 @@ def find_evidence(params: Params, options: Options, say: Callable[[str], None]) 
                 f"Filled up with {len(filled):,} of {wanted:,} drawings, for each takes its time: without "
                 "--quick with all."
             )
-    report.facts["generator_digest"] = "" if options.drawn else _digest()
     paths = EVIDENCE, EVIDENCE_TEXT, EVIDENCE_PAGE
     publish(report, paths, "evidence.html", options.drawn, say, tables=tables)
 
@@ -296,11 +293,6 @@ def _quick(
     )
     short = recipe.model_copy(update={"total_kimg": kimg})
     return params.model_copy(update={"train_judge": short})
-
-
-def _digest() -> str:
-    """The digest of the project's generator, whose drawings `cgan balance` then does not use unasked."""
-    return str(read_facts(GENERATOR, "generator")["digest"]) if GENERATOR.is_file() else ""
 
 
 # --- carrying it out -----------------------------------------------------------------------------
