@@ -43,7 +43,7 @@ PARAMS_CHECKED = Path("reports/params.json")
 EVALUATION = Path("reports/evaluation.json")
 METRICS_FILE = Path("reports/metrics.json")
 DVC_METRICS = Path("reports/headline.json")  # for `dvc metrics`, `dvc exp show`
-RUN_REFERENCE = Path("models/mlflow_run.json")  # where MLflow has the run
+RUN_LOCATION = Path("models/mlflow_run.json")  # where MLflow has the run
 RECORDED = Path("reports/recorded.json")  # the numbers on the run's page in MLflow
 
 # Pictures and pages.
@@ -65,7 +65,6 @@ EVIDENCE, EVIDENCE_TEXT = Path("reports/evidence.json"), Path("reports/evidence.
 EVIDENCE_PAGE = Path("reports/evidence.html")  # a page of its own
 SHARING, SHARING_TEXT = Path("reports/sharing.json"), Path("reports/sharing.md")
 SHARING_PAGE = Path("reports/sharing.html")
-GIVES_AWAY = "gives away"  # the verdict in SHARING that forbids to share
 
 # State.
 DVC_LOCK = Path("dvc.lock")

@@ -10,7 +10,7 @@ from cgan.evaluation import Evaluation
 from cgan.files import read_json
 from cgan.hosts import is_server, mlflow_page
 from cgan.markdown import in_markdown, table
-from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_PAGE, RUN_REFERENCE
+from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_LOCATION, RUN_PAGE
 from cgan.quality.table import quality_line
 
 
@@ -23,7 +23,7 @@ def publish_artifact(judged: bool) -> str:
         evaluation = Evaluation.read(EVALUATION)
         head, *rows = evaluation.table()
         text, summary = table(head, rows, 3), quality_line(evaluation)
-    parts = [text, _mlflow_links(read_json(RUN_REFERENCE))]
+    parts = [text, _mlflow_links(read_json(RUN_LOCATION))]
     # With its bytes in it: a page would not find a file.
     grid = base64.b64encode(GRID.read_bytes()).decode()
     parts.append(f"![A row for each class](data:image/png;base64,{grid})")

@@ -31,7 +31,7 @@ from cgan.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
 from flows.artifact import publish_artifact
 from flows.checkout import CHECKOUT_VARIABLE, tag_results
 from flows.repro import (
-    PipelineState,
+    Stages,
     dvc,
     exclusive_folder,
     has_remote,
@@ -49,53 +49,53 @@ CANCELLED = {"Judged": "Blocked", "Ended": "Cancelled"}
 
 
 @task(description="Is all of params.yaml valid?")
-def params(context: PipelineState) -> State[Any]:
-    return repro(context, "params")
+def params(stages: Stages) -> State[Any]:
+    return repro(stages, "params")
 
 
 @task(description="Fetch the data: the sample, a file, pictures or Kaggle")
-def download(context: PipelineState) -> State[Any]:
-    return repro(context, "download", force=context.refresh)
+def download(stages: Stages) -> State[Any]:
+    return repro(stages, "download", force=stages.refresh)
 
 
 @task(description="Are the data valid?")
-def validate(context: PipelineState) -> State[Any]:
-    return repro(context, "validate")
+def validate(stages: Stages) -> State[Any]:
+    return repro(stages, "validate")
 
 
 @task(description="Split the data into a training part and a hold-out")
-def preprocess(context: PipelineState) -> State[Any]:
-    return repro(context, "preprocess")
+def preprocess(stages: Stages) -> State[Any]:
+    return repro(stages, "preprocess")
 
 
 @task(description="Train the classifier that the metrics use")
-def train_judge(context: PipelineState) -> State[Any]:
-    return repro(context, "train_judge")
+def train_judge(stages: Stages) -> State[Any]:
+    return repro(stages, "train_judge")
 
 
 @task(description="Train the GAN, on a GPU if torch finds one")
-def train(context: PipelineState) -> State[Any]:
-    return repro(context, "train")
+def train(stages: Stages) -> State[Any]:
+    return repro(stages, "train")
 
 
 @task(description="Measure the generator")
-def evaluate(context: PipelineState) -> State[Any]:
-    return repro(context, "evaluate")
+def evaluate(stages: Stages) -> State[Any]:
+    return repro(stages, "evaluate")
 
 
 @task(description="Make drawings, interpolations, curves and diagrams")
-def render(context: PipelineState) -> State[Any]:
-    return repro(context, "render")
+def render(stages: Stages) -> State[Any]:
+    return repro(stages, "render")
 
 
 @task(description="Make the page of the run")
-def page(context: PipelineState) -> State[Any]:
-    return repro(context, "page")
+def page(stages: Stages) -> State[Any]:
+    return repro(stages, "page")
 
 
 @task(description="Add numbers and pictures to the MLflow run")
-def record(context: PipelineState) -> State[Any]:
-    return repro(context, "record")
+def record(stages: Stages) -> State[Any]:
+    return repro(stages, "record")
 
 
 STAGES = params, download, validate, preprocess, train_judge, train, evaluate, render, page, record
@@ -154,20 +154,20 @@ def pipeline(
     with exclusive_folder(log_line):
         try:
             uses_remote = bool(os.environ.get(CHECKOUT_VARIABLE)) and has_remote()
-            context = PipelineState([stage.name for stage in STAGES], refresh, uses_remote)
+            stages = Stages([stage.name for stage in STAGES], refresh, uses_remote)
             if overrides:
                 dvc("status")  # while a stage runs, params.yaml must not change
                 log_line(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
             for stage in STAGES[:-1]:
-                _require(stage(context), f"Stage `{stage.name}`: ")
-            recorded = record(context)
+                _require(stage(stages), f"Stage `{stage.name}`: ")
+            recorded = record(stages)
             if recorded.is_failed():  # MLflow is away: the next run records the training
-                _keep_results(context, str(recorded.message), "not-recorded")
+                _keep_results(stages, str(recorded.message), "not-recorded")
             _require(recorded, "Stage `record`: ")
             judged = _require(run_gate(), "Gate: ") if gate else None
             message = publish_artifact(judged is not None)
             outcome = str(judged.name).lower() if judged else "completed"
-            _keep_results(context, message, outcome)
+            _keep_results(stages, message, outcome)
         except CganError as error:
             if older := older_nightly_run():
                 return _give_way_to(older)
@@ -180,7 +180,7 @@ def _give_way_to(name: str) -> State[Any]:
     return Completed(name="Ended", message=f"`{name}` is still running")
 
 
-def _keep_results(context: PipelineState, message: str, outcome: str) -> None:
+def _keep_results(stages: Stages, message: str, outcome: str) -> None:
     """Keep the results for the checkouts of later runs, here and on other machines."""
     if os.environ.get(CHECKOUT_VARIABLE):  # the next one begins with these results
         write_bytes(home() / DVC_LOCK, DVC_LOCK.read_bytes())
@@ -190,7 +190,7 @@ def _keep_results(context: PipelineState, message: str, outcome: str) -> None:
                 tag_results(f"run/{start}-{outcome}-{str(runtime.flow_run.id)[:8]}")
             except GitError as error:
                 log_line(f"WARNING: the results have no tag, for `dvc gc` to keep them: {error}")
-    if context.remote:
+    if stages.remote:
         _require(push(), "dvc push: ", f"\nThe results are in this machine's cache.\n{message}")
 
 

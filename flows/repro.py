@@ -38,10 +38,10 @@ say = partial(print, flush=True)
 
 
 @dataclass
-class PipelineState:
-    """The state that the tasks of a flow run share. `stages`: the names of all, in order."""
+class Stages:
+    """What the tasks of a flow run know of the stages. `names`: of all, in order."""
 
-    stages: Sequence[str]
+    names: Sequence[str]
     refresh: bool = False
     remote: bool = False  # results come from DVC's remote, and go there
 
@@ -50,20 +50,20 @@ class PipelineState:
         """The stages before the first stale one. Asked once, after params were checked and data fetched
         again."""
         stale = json.loads(dvc("status", "--json"))
-        return list(itertools.takewhile(lambda name: name not in stale, self.stages))
+        return list(itertools.takewhile(lambda name: name not in stale, self.names))
 
 
-def repro(context: PipelineState, stage: str, force: bool = False) -> State[Any]:
+def repro(stages: Stages, stage: str, force: bool = False) -> State[Any]:
     """Bring a stage up to date. Returns the state of its task: Completed, *Unchanged* or Failed."""
     try:
-        if not force and stage != context.stages[0] and stage in context.unchanged:
+        if not force and stage != stages.names[0] and stage in stages.unchanged:
             return Completed(name="Unchanged", message="not stale")
     except CganError as error:
         return Failed(message=str(error))
     options = []
     if force:
         options.append("--force")
-    if context.remote:
+    if stages.remote:
         options.append("--pull")
     return run_module("dvc", "repro", "--single-item", stage, *options)
 

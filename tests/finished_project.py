@@ -20,7 +20,7 @@ from cgan.project import (
     LOSSES,
     PREVIEWS,
     PROBES,
-    RUN_REFERENCE,
+    RUN_LOCATION,
     SOURCE_FOLDER,
     TRAIN_DATA,
     TRAINING,
@@ -90,7 +90,7 @@ def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
         "tags": {"cgan.fingerprint": "f" * 16, "data": "digits"},
     }
     write_json(TRAINING, {**run, **about, **reference})
-    write_json(RUN_REFERENCE, {**run, **reference})
+    write_json(RUN_LOCATION, {**run, **reference})
 
 
 def page_data(page: str) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def test_its_run_in_mlflow_has_params_numbers_pictures_and_a_model_that_draws() 
     import pandas as pd
 
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
-    run = client.get_run(read_json(project.RUN_REFERENCE)["run_id"])
+    run = client.get_run(read_json(project.RUN_LOCATION)["run_id"])
     assert run.info.status == "FINISHED"
     params = {key: value for key, value in run.data.params.items() if key.startswith("train.")}
     assert params["train.generator"] == "local_score" and params["train.score_cap"] == "0.5"
@@ -209,12 +209,12 @@ def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_a_sampler_and_a_gan_are_compared_and_ranked_though_fewer_drawings_were_judged_of_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sampled = read_json(project.RUN_REFERENCE)["run_id"]
+    sampled = read_json(project.RUN_LOCATION)["run_id"]
     monkeypatch.setattr(estimates, "REPLICATES", 20)
     set_params({"train.generator": "deconv", "evaluate.samples": 400})
     for stage in (train, evaluate, render, page, record):
         stage.main()
-    trained = read_json(project.RUN_REFERENCE)["run_id"]
+    trained = read_json(project.RUN_LOCATION)["run_id"]
     ranks = [rank_in_words(run_id) for run_id in (sampled, trained)]
     assert sorted(text.split(" by ")[0] for text in ranks) == [
         "number 1 of 2 generators",

@@ -37,6 +37,7 @@ NO_PROOF = (
     "This says what was tried, on these images. No test proves that drawings keep a secret; training with "
     "differential privacy would bound what they give away, and cgan has none."
 )
+GIVES_AWAY = "gives away"  # the verdict by which nothing should be shared
 ADVICE = "Train on more images, stop earlier, or do not share them."
 
 
@@ -185,7 +186,7 @@ class Sharing:
     def verdict(self) -> str:
         """`gives away`, where the drawings or the file do (by chance alone in up to 5 % of cases), or
         `nothing shown`: nothing that so many held-out images can show."""
-        return "gives away" if self.leaks or self.file_leaks else "nothing shown"
+        return GIVES_AWAY if self.leaks or self.file_leaks else "nothing shown"
 
     @property
     def worst(self) -> AttackResult:

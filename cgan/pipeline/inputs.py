@@ -48,10 +48,11 @@ class Inputs:
         for path, trained in ((GENERATOR, facts), (JUDGE, judge_facts)):
             found = str(trained.get("data_digest"))[:12]
             require(path, "trained on other data", train.digest[:12], found)
-        sources = (part.source_sha256[:12] for part in (train, held_out))
-        require(HOLDOUT_DATA, "made from other data", *sources)
-        kinds = ((part.classes, *part.shape) for part in (train, held_out))
-        require(HOLDOUT_DATA, "made of other images (classes, channels, height, width)", *kinds)
+        source, source_of_held_out = train.source_sha256[:12], held_out.source_sha256[:12]
+        require(HOLDOUT_DATA, "made from other data", source, source_of_held_out)
+        kind, kind_of_held_out = ((part.classes, *part.shape) for part in (train, held_out))
+        what = "made of other images (classes, channels, height, width)"
+        require(HOLDOUT_DATA, what, kind, kind_of_held_out)
         if shared := shared_images(train, held_out):
             raise DataError(
                 f"{HOLDOUT_DATA}: {shared:,} of its {len(held_out):,} images are also in {TRAIN_DATA}, "

@@ -87,7 +87,7 @@ def main() -> None:
         "run_name": training["run_name"],
         "experiment": training["experiment"],
     }
-    write_json(project.RUN_REFERENCE, reference | run.location)
+    write_json(project.RUN_LOCATION, reference | run.location)
     write_json(project.RECORDED, numbers)
     log.info(
         "Recorded for the run's page in MLflow: %d numbers, tables and pictures.", len(numbers)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from uneven import write_uneven_folder
 
 from cgan.attacks import attacker, membership
+from cgan.attacks.sharing import GIVES_AWAY
 from cgan.cli import app
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
@@ -22,7 +23,6 @@ from cgan.pipeline.runs.card import write_card_folder
 from cgan.project import (
     CARD,
     GENERATOR,
-    GIVES_AWAY,
     SHARING,
     SHARING_PAGE,
     SHARING_TEXT,

@@ -36,7 +36,7 @@ from prefect.states import Crashed, Running
 from toy_project import STAGES, attempts
 
 from cgan.errors import CganError
-from cgan.project import RUN_REFERENCE
+from cgan.project import RUN_LOCATION
 from flows import automations, repro, turns
 from flows import pipeline as flow
 from flows.pipeline import pipeline
@@ -93,7 +93,7 @@ def test_the_verdict_is_the_run_s_state_and_what_is_not_stale_ends_at_once(
 
     # A refresh that finds the same data: DVC is asked once. Blocked is neither green nor red.
     reference = {"run_id": "abc", "run_name": "c|gan", "tracking_uri": "http://127.0.0.1:5000"}
-    RUN_REFERENCE.write_text(json.dumps(reference))
+    RUN_LOCATION.write_text(json.dumps(reference))
     monkeypatch.setenv("VERDICT", "blocked")
     state = pipeline(refresh=True, return_state=True)
     assert (state.name, state.type.value) == ("Judged", "COMPLETED"), "for Prefect's engine"
@@ -107,7 +107,7 @@ def test_the_verdict_is_the_run_s_state_and_what_is_not_stale_ends_at_once(
     assert "http://127.0.0.1:5000/#/experiments/0/runs/abc/artifacts/run.html" in artifact(state)
     assert attempts() == [*STAGES, "download"]
 
-    RUN_REFERENCE.write_text(json.dumps(reference | {"tracking_uri": "sqlite:///mlflow.db"}))
+    RUN_LOCATION.write_text(json.dumps(reference | {"tracking_uri": "sqlite:///mlflow.db"}))
     state = pipeline(gate=False, return_state=True)
     assert has_tasks(state, unchanged | {"params": "Completed"})
     assert "99.4 %" in str(state.message)
@@ -330,7 +330,7 @@ def test_a_child_that_says_nothing_is_checked_and_ends_with_what_the_check_raise
 def test_a_stage_behind_a_stale_one_counts_as_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """DVC names the first alone: whether the others are stale, it knows when that has run."""
     monkeypatch.setattr(repro, "dvc", lambda *_: '{"train": [{"changed deps": {}}]}')
-    assert repro.PipelineState(["params", "train", "page"]).unchanged == ["params"]
+    assert repro.Stages(["params", "train", "page"]).unchanged == ["params"]
 
 
 def test_a_stage_has_no_input_that_it_could_wait_for(repo: Path) -> None:

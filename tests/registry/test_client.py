@@ -106,28 +106,28 @@ def test_f72_a_promotion_on_another_machine_in_the_same_moment_is_seen(
 def test_data_are_compared_with_those_that_a_person_accepted_last(registry: Registry) -> None:
     add_versions(registry, 5)
 
-    def anchors() -> list[int]:
-        return [version.data_baseline for version in reversed(registry.versions())]
+    def accepted() -> list[int]:
+        return [version.accepted_data for version in reversed(registry.versions())]
 
     registry.promote(1, previous=None, why="passed the gate: good")
     registry.promote(2, previous=1, why="passed the gate: good")
     registry.promote(3, previous=2, why="passed the gate: good")
-    assert anchors() == [1, 1, 1, 4, 5]
+    assert accepted() == [1, 1, 1, 4, 5]
     assert "new data are compared with its data now" in run(
         "registry", "promote", "3", "--why", "new scanner"
     )
-    assert anchors() == [1, 1, 3, 4, 5] and registry.champion_number() == 3
+    assert accepted() == [1, 1, 3, 4, 5] and registry.champion_number() == 3
     assert "is already the champion" in refusal("registry", "promote", "3", "--why", "again")
     registry.promote(4, previous=3, why="passed the gate: good")
-    assert anchors() == [1, 1, 3, 3, 5]
+    assert accepted() == [1, 1, 3, 3, 5]
     run("registry", "promote", "5", "--why", "new scanner, and light")
-    assert anchors()[4] == 5
+    assert accepted()[4] == 5
     registry.rollback("too grey")
-    assert registry.champion_number() == 4 and anchors() == [1, 1, 3, 3, 5]
+    assert registry.champion_number() == 4 and accepted() == [1, 1, 3, 3, 5]
     # Of an older cgan, or made champion in MLflow: its own data.
     registry.client.delete_model_version_tag("cgan", "4", "champion.anchor")
     registry.promote(2, previous=4, why="passed the gate: good")
-    assert anchors() == [1, 4, 3, 4, 5]
+    assert accepted() == [1, 4, 3, 4, 5]
 
 
 def test_a_promotion_ends_its_own_version_s_time_as_challenger_alone(registry: Registry) -> None:

@@ -20,8 +20,8 @@ from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
 from cgan.pipeline.registry.client import Registry, open_registry
 from cgan.pipeline.registry.data_checks import agreement_checks, class_mix_check, data_checks
-from cgan.pipeline.registry.reference import Reference
-from cgan.pipeline.registry.version import DATA_ACCEPTED_IN, Version
+from cgan.pipeline.registry.kept_data import KeptData
+from cgan.pipeline.registry.version import ACCEPTED_DATA, Version
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 
@@ -148,7 +148,7 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(second: Path, 
     ]
     with open_registry("cgan") as registry:
         champion = registry.version(1)
-        reference = Reference.load(registry, champion)
+        reference = KeptData.load(registry, champion)
     # Only the data are looked at.
     inputs = SimpleNamespace(train=parts[0], held_out=parts[1])
     checks = data_checks(reference, cast(Any, inputs), LIMITS)
@@ -167,7 +167,7 @@ def test_f19_of_many_new_images_a_random_part_is_looked_at(
     labels = labels[order].where(labels[order] < 2, 1 - torch.arange(len(labels)) % 2)
     parts = [Images(images[order], labels, list("012")) for _ in range(2)]
     with open_registry("cgan") as registry:
-        reference = Reference.load(registry, registry.version(1))
+        reference = KeptData.load(registry, registry.version(1))
     inputs = SimpleNamespace(train=parts[0], held_out=parts[1].at(torch.arange(0)))
     checks = data_checks(reference, cast(Any, inputs), LIMITS)
     assert {"label_agreement", "class_agreement"} <= {c.name for c in checks if not c.passed}
@@ -190,10 +190,10 @@ def test_new_data_of_the_same_kind_are_no_sign_against_anything(second: Path) ->
 def test_f19_data_are_compared_with_the_champion_s_and_with_those_that_a_person_accepted() -> None:
     tags = {
         1: {},
-        2: {DATA_ACCEPTED_IN: "1"},
-        3: {DATA_ACCEPTED_IN: "1"},
-        4: {DATA_ACCEPTED_IN: "4"},
-        5: {DATA_ACCEPTED_IN: "9"},
+        2: {ACCEPTED_DATA: "1"},
+        3: {ACCEPTED_DATA: "1"},
+        4: {ACCEPTED_DATA: "4"},
+        5: {ACCEPTED_DATA: "9"},
     }
     known = {number: Version(number, "", dict(of)) for number, of in tags.items()}
     registry = cast(Registry, SimpleNamespace(versions=lambda: list(known.values())))
@@ -271,7 +271,7 @@ def test_f19_few_things_that_were_photographed_often_have_another_mix_by_chance(
     )
     part = Images(images[fewer], labels[fewer])
     with open_registry("cgan") as registry:
-        reference = Reference.load(registry, registry.version(1))
+        reference = KeptData.load(registry, registry.version(1))
 
     def failed(groups: torch.Tensor | None) -> set[str]:
         whole = replace(part, groups=groups)

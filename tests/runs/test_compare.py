@@ -12,7 +12,7 @@ from cgan.errors import CganError
 from cgan.evaluation import METRICS, Evaluation, Score
 from cgan.pipeline.runs import compare as command
 from cgan.pipeline.runs.compare import (
-    Change,
+    RunDifference,
     code_in_words,
     comparison,
     conclusion,
@@ -189,8 +189,8 @@ def test_the_evaluation_of_the_generator_before_is_not_shown_as_the_new_one_s(
 def test_the_conclusion_names_the_better_run_and_a_collapsed_one_has_no_merit_in_its_copies() -> (
     None
 ):
-    def changed(key: str, low: float, high: float) -> Change:
-        return Change(METRICS[key], 0.5, 0.5 + (low + high) / 2, (low, high))
+    def changed(key: str, low: float, high: float) -> RunDifference:
+        return RunDifference(METRICS[key], 0.5, 0.5 + (low + high) / 2, (low, high))
 
     fewer_copies, less_recall = changed("copies", -0.2, -0.1), changed("recall", -0.4, -0.3)
     more_coverage, same = changed("coverage", 0.1, 0.2), changed("conditional_accuracy", -0.1, 0.2)
@@ -202,4 +202,4 @@ def test_the_conclusion_names_the_better_run_and_a_collapsed_one_has_no_merit_in
     assert both.startswith(
         "**Neither is clearly better: B is better in coverage, worse in recall.**"
     )
-    assert "chance is not known" in conclusion([Change(METRICS["recall"], 0.5, 0.6, None)])
+    assert "chance is not known" in conclusion([RunDifference(METRICS["recall"], 0.5, 0.6, None)])

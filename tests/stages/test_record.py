@@ -27,7 +27,7 @@ from cgan.project import (
     LOSSES,
     PREVIEWS,
     PROBES,
-    RUN_REFERENCE,
+    RUN_LOCATION,
     TRAINING,
     training_folder,
     training_lock,
@@ -53,7 +53,7 @@ def root(
     for path in [path for paths in record.FILES.values() for path in paths]:
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    RUN_REFERENCE.unlink()  # it is made here
+    RUN_LOCATION.unlink()  # it is made here
     shutil.copyfile(empty_store, project / "mlflow.db")
     (project / "dvc.yaml").touch()  # it is a project
     return project
@@ -65,7 +65,7 @@ def assert_complete(root: Path, store: Path | None = None) -> Store:
     ((run_id, name, status),) = held.runs()
     about, numbers = read_json(TRAINING), tracked_values(Evaluation.read(EVALUATION))
     assert (name, status) == ("a run", "FINISHED")
-    assert read_json(RUN_REFERENCE)["run_id"] == run_id
+    assert read_json(RUN_LOCATION)["run_id"] == run_id
     for key in SERIES:
         assert held.steps(key) == sorted(STEPS), key
     assert held.steps("time/training_s") == [0]
@@ -213,7 +213,7 @@ def test_f61_without_mlflow_it_fails_in_a_sentence_and_completes_the_run_the_nex
     words = str(caught.value)
     assert words.startswith(f"MLflow at {address} cannot be used now (")
     assert "so run `a run` is not complete there" in words and "`dvc repro` again" in words
-    assert not RUN_REFERENCE.exists() and not Path("reports/recorded.json").exists()
+    assert not RUN_LOCATION.exists() and not Path("reports/recorded.json").exists()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     record.main()
     assert_complete(root)
@@ -224,7 +224,7 @@ def test_what_a_store_lost_or_another_one_never_had_is_sent(
     root: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     record.main()
-    first = read_json(RUN_REFERENCE)["run_id"]
+    first = read_json(RUN_LOCATION)["run_id"]
     if lost == "the store":
         shutil.copyfile(empty_store, root / "mlflow.db")
         shutil.rmtree(root / "mlartifacts")
@@ -235,7 +235,7 @@ def test_what_a_store_lost_or_another_one_never_had_is_sent(
         shutil.copyfile(empty_store, root / "other/mlflow.db")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/other/mlflow.db")
     record.main()
-    second = read_json(RUN_REFERENCE)["run_id"]
+    second = read_json(RUN_LOCATION)["run_id"]
     assert second != first
     client = open_store(store_uri(root))
     run = client.get_run(second)

@@ -125,12 +125,22 @@ def find_evidence(params: Params, options: Options, say: Callable[[str], None]) 
         tested_on, data = f"each of {folds} folds", whole_data(more)
         fold_of, drawn = folds_of(data, folds, params), options.drawn
         others = _read_drawings_by_fold(drawn, folds, params, data, say) if drawn else []
-        filling = options.per_class, options.believed, others
         drawings: list[object] = [part.digest for part in others]
         if not drawn:
-            drawings = [*filling, params.train.model_dump(), params.evaluate.seed]
+            seed, recipe_of_generators = params.evaluate.seed, params.train.model_dump()
+            drawings = [options.per_class, options.believed, seed, recipe_of_generators]
         folder = _folder(recipe, hardware, data.digest, fold_of.tolist(), drawings)
-        rounds = rounds_by_fold(data, fold_of, params, *filling, folder, hardware, progress)
+        rounds = rounds_by_fold(
+            data,
+            fold_of,
+            params,
+            per_class=options.per_class,
+            believed=options.believed,
+            others=others,
+            folder=folder,
+            hardware=hardware,
+            progress=progress,
+        )
     else:
         filled = _drawings(params, options, training, say)
         seeds = QUICK_SEEDS if options.quick else options.seeds or DEFAULT_ROUNDS

@@ -23,8 +23,8 @@ from urllib.parse import unquote
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.hosts import without_credentials
 from cgan.pipeline.registry.version import (
+    ACCEPTED_DATA,
     CHAMPION_SINCE,
-    DATA_ACCEPTED_IN,
     DIGEST,
     PREVIOUS_CHAMPION,
     PROMOTED_BY,
@@ -145,15 +145,15 @@ class Registry:
                 raise self._conflict(number, previous, champion)
             accepted = number
             if champion is not None and not by_person:
-                accepted = self.version(champion).data_baseline
+                accepted = self.version(champion).accepted_data
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
-            tags = {PREVIOUS_CHAMPION: str(champion or "none"), DATA_ACCEPTED_IN: str(accepted)}
+            tags = {PREVIOUS_CHAMPION: str(champion or "none"), ACCEPTED_DATA: str(accepted)}
             self.tag(number, tags)
             self._set_champion(number, why, previous)
 
     def accept_data(self, number: int) -> None:
         """Accept, as a person, the data of a champion: later data are compared with them."""
-        self.tag(number, {DATA_ACCEPTED_IN: str(number)})
+        self.tag(number, {ACCEPTED_DATA: str(number)})
 
     def rollback(self, why: str) -> tuple[int, int]:
         """Bring back the champion before this one: the numbers of both. Never to one that was left.

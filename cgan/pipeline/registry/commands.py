@@ -87,7 +87,7 @@ def promote(
     with _project_registry() as registry:
         wanted, champion = registry.version(version), registry.champion_number()
         if version == champion:
-            if wanted.data_baseline == version:
+            if wanted.accepted_data == version:
                 raise ModelError(
                     f"version {version} of `{registry.model}` is already the champion."
                 )

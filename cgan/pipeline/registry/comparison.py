@@ -33,7 +33,7 @@ def compare(
     """
     if challenger.not_measurable:
         return [], []
-    differences = [Difference.of(key, challenger, champion) for key in TOLERATED_LOSSES]
+    differences = [ChampionDifference.of(key, challenger, champion) for key in TOLERATED_LOSSES]
     better = [each for each in differences if each.is_better]
     has_improved = any(each.metric.key in IMPROVEMENT_METRICS for each in better)
     must_improve = against_champion == "better" and not has_improved
@@ -42,7 +42,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class Difference:
+class ChampionDifference:
     """A metric of the challenger and of the champion. `change`: the former less the latter; `interval`: of
     that, by the same replicates, at 95 % for all TOLERATED_LOSSES together."""
 
@@ -53,7 +53,7 @@ class Difference:
     interval: Interval
 
     @classmethod
-    def of(cls, key: str, challenger: Evaluation, champion: Evaluation) -> Difference:
+    def of(cls, key: str, challenger: Evaluation, champion: Evaluation) -> ChampionDifference:
         new, old = (Estimate.of_score(each.score(key)) for each in (challenger, champion))
         interval = _joint_interval(new - old, len(TOLERATED_LOSSES))
         return cls(METRICS[key], new.value, old.value, (new - old).value, interval)

@@ -1,7 +1,7 @@
 """Are today's data like those that a version learnt from?
 
 Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good champion
-bad. So data are measured by what was kept of the version (`Reference`). They raise an alarm at the optimistic
+bad. So data are measured by what was kept of the version (`KeptData`). They raise an alarm at the optimistic
 end of an interval, so that noise raises none: docs/log.md has what clean and spoilt data get.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.registry.kept_data import KeptData, all_images, labelled_image_digests
 from cgan.pipeline.registry.limits import maximum_check, shift_check
-from cgan.pipeline.registry.reference import Reference, all_images, labelled_image_digests
 from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, largest_shifts
 from cgan.quality.judge import predict
 from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
@@ -33,7 +33,7 @@ MAX_JUDGED = 5000  # images, at most, that the version's judge sees
 
 
 def data_checks(
-    reference: Reference, inputs: Inputs, limits: GateParams, owner: str = "the champion's"
+    kept: KeptData, inputs: Inputs, limits: GateParams, owner: str = "the champion's"
 ) -> list[Check]:
     """Today's images and labels, class by class, beside those of the version that `owner` names.
 
@@ -41,23 +41,23 @@ def data_checks(
     would not show among many; and its judge sees only these."""
     images, labels = all_images(inputs)
     shape, classes, names = images.shape[1:], inputs.held_out.classes, inputs.held_out.class_names
-    is_new = ~torch.isin(labelled_image_digests(images, labels), reference.labelled_image_digests)
+    is_new = ~torch.isin(labelled_image_digests(images, labels), kept.labelled_image_digests)
     new = is_new.nonzero()[:, 0]
-    shifts = largest_shifts(Moments.of_images(images, labels, classes), reference.looks, shape)
+    shifts = largest_shifts(Moments.of_images(images, labels, classes), kept.looks, shape)
     counts = labels.bincount(minlength=classes).double()
-    checks = [class_mix_check(counts, reference.looks.counts, _mean_group_size(inputs))]
+    checks = [class_mix_check(counts, kept.looks.counts, _mean_group_size(inputs))]
     if len(new):
         looks_of_new = Moments.of_images(images[new], labels[new], classes)
-        shifts += largest_shifts(looks_of_new, reference.looks, shape)
+        shifts += largest_shifts(looks_of_new, kept.looks, shape)
         order = torch.randperm(len(new), generator=torch.Generator().manual_seed(0))
         judged = new[order][:MAX_JUDGED]
-        predictions = predict(reference.judge, images[judged])
+        predictions = predict(kept.judge, images[judged])
         features = Moments.of([predictions.features], labels[judged], classes)
-        shifts += largest_shifts(features, reference.features)
+        shifts += largest_shifts(features, kept.features)
         checks += agreement_checks(
             conditional_accuracy(predictions.labels, labels[judged], classes).confusion,
-            reference.correct,
-            reference.features.counts.long(),
+            kept.correct,
+            kept.features.counts.long(),
             limits.max_agreement_drop,
             names,
             owner,

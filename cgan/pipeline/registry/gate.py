@@ -54,7 +54,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
     digest = str(read_facts(project.GENERATOR, "generator")["digest"])
     files = [read_facts(project.JUDGE, "judge")]
     files += [read_facts(path, "dataset") for path in (project.TRAIN_DATA, project.HOLDOUT_DATA)]
-    trained = read_json(project.RUN_REFERENCE)
+    trained = read_json(project.RUN_LOCATION)
     with open_registry(params.gate.model) as registry:
         run, champion_number = _run_of(registry, trained), registry.champion_number()
         champion = None if champion_number is None else registry.version(champion_number)
@@ -67,14 +67,14 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.pipeline.registry import judging
-            from cgan.pipeline.registry.reference import save_reference
+            from cgan.pipeline.registry.kept_data import keep_data
 
             beside = f" beside version {champion.number}, the champion" if champion else ""
             say(f"Judging the generator{beside}: half a minute for the sample …")
             setup = judging.prepare(registry, champion, params)
             version = registry.register(run, digest)
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
-            save_reference(registry, version, setup.inputs, setup.conditions)
+            keep_data(registry, version, setup.inputs, setup.conditions)
             report = _report(version, champion, [setup.note] if setup.note else [])
             if setup.data_checks:
                 report.sections["Today's data"] = table_of(setup.data_checks)

@@ -21,7 +21,7 @@ from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.registry.client import Registry, generator_file
 from cgan.pipeline.registry.data_checks import data_checks
 from cgan.pipeline.registry.decision import Appearance, decide
-from cgan.pipeline.registry.reference import CHAMPION_ADVICE, Reference
+from cgan.pipeline.registry.kept_data import CHAMPION_ADVICE, KeptData
 from cgan.pipeline.registry.version import Version
 from cgan.project import GENERATOR
 from cgan.quality.class_shift import Moments, largest_shifts
@@ -99,12 +99,12 @@ def _check_data(
     """The checks of today's data; and why they are unlike those with which they are compared, empty where
     they are not."""
     all_checks, warnings = list[Check](), list[str]()
-    for version, owner in _reference_versions(registry, champion):
+    for version, owner in _compared_versions(registry, champion):
         try:
-            reference = Reference.load(registry, version)
+            kept = KeptData.load(registry, version)
         except ModelError as error:
             raise ModelError(f"cannot tell whether the data are like {owner}: {error}") from None
-        checks = data_checks(reference, inputs, params.gate, owner)
+        checks = data_checks(kept, inputs, params.gate, owner)
         all_checks += checks
         if failures := [check.in_words() for check in checks if not check.passed]:
             warnings.append(f"the images or labels are unlike {owner} ({'; '.join(failures)})")
@@ -120,15 +120,15 @@ def _conditions(
     return Conditions.of(inputs.judge, inputs.train, inputs.held_out, once, models)
 
 
-def _reference_versions(registry: Registry, champion: Version) -> list[tuple[Version, str]]:
+def _compared_versions(registry: Registry, champion: Version) -> list[tuple[Version, str]]:
     """The versions with whose data today's are compared, each with its name for a sentence: the champion, so
     that data cannot change much in one night; and the version that a person accepted last, so that they
     cannot drift as far over many nights."""
-    references, accepted = [(champion, "the champion's")], champion.data_baseline
+    compared, accepted = [(champion, "the champion's")], champion.accepted_data
     versions = {version.number: version for version in registry.versions()}
     if accepted != champion.number and accepted in versions:
-        references.append((versions[accepted], f"version {accepted}'s"))
-    return references
+        compared.append((versions[accepted], f"version {accepted}'s"))
+    return compared
 
 
 def _classes_in_words(model: GenerativeModel, facts: Facts, *, named: bool) -> str:

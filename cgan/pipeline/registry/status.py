@@ -15,7 +15,7 @@ from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import Registry, open_registry
 from cgan.pipeline.registry.version import SUMMARY, Version
 from cgan.pipeline.tracking.store import experiment_name, is_absent, require_not_deleted, store_uri
-from cgan.project import DATA_SOURCE, DVC_LOCK, RUN_REFERENCE, home, training_folder, training_lock
+from cgan.project import DATA_SOURCE, DVC_LOCK, RUN_LOCATION, home, training_folder, training_lock
 from cgan.text import printable
 
 # For an answer of the server to a monitor, for which nobody waits, and to which a busy server is no fault: on
@@ -79,7 +79,7 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
 
 def _store(root: Path) -> Iterator[tuple[str, str]]:
     params = load_params(root / "params.yaml")
-    if is_absent(store_uri(root)) and not (root / RUN_REFERENCE).exists():
+    if is_absent(store_uri(root)) and not (root / RUN_LOCATION).exists():
         yield "Last training", "none yet: `dvc repro` makes the first"
         yield "Champion", "none yet: after a training, `cgan gate` makes the first"
         return

@@ -11,7 +11,7 @@ VERDICT, SUMMARY = "gate.verdict", "gate.summary"
 # last champion, itself or one before, whose data a person accepted.
 CHAMPION_SINCE, PROMOTION_REASON = "champion.since", "champion.why"
 PROMOTED_BY, PREVIOUS_CHAMPION = "champion.who", "champion.instead_of"
-DATA_ACCEPTED_IN = "champion.anchor"
+ACCEPTED_DATA = "champion.anchor"  # as in stores of today
 # Of one that a rollback left: when and why.
 ROLLED_BACK = "registry.rolled_back"
 
@@ -29,10 +29,10 @@ class Version:
         return self.tags.get(VERDICT, "not judged")
 
     @property
-    def data_baseline(self) -> int:
+    def accepted_data(self) -> int:
         """The champion whose data a person accepted last, itself or one before it: itself, too, where an
         older cgan or somebody in MLflow made it champion."""
-        number = self.tags.get(DATA_ACCEPTED_IN, "")
+        number = self.tags.get(ACCEPTED_DATA, "")
         return int(number) if number.isdecimal() else self.number
 
     @property

@@ -29,7 +29,7 @@ NOT_ALIKE = (
 
 
 @dataclass(frozen=True)
-class Change:
+class RunDifference:
     """A number of both runs. `interval`: at 95 %, of b - a, where it is known; `alike`: measured on as many
     images, where the value depends on it."""
 
@@ -98,19 +98,19 @@ def comparison(a: Evaluation, run_a: TrainingRecord, b: Evaluation, run_b: Train
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
+def metric_changes(a: Evaluation, b: Evaluation) -> list[RunDifference]:
     """The changes of the metrics that both have."""
-    changes = list[Change]()
+    changes = list[RunDifference]()
     for key, metric in METRICS.items():
         of_a, of_b = a.score(key), b.score(key)
         if metric.in_tables and of_a.value is not None and of_b.value is not None:
             alike = not context_differences(a.context, b.context, key)
             interval, real = (change_interval(key, a, b), of_a.real) if alike else (None, None)
-            changes.append(Change(metric, of_a.value, of_b.value, interval, real, alike))
+            changes.append(RunDifference(metric, of_a.value, of_b.value, interval, real, alike))
     return changes
 
 
-def _count_caveat(a: Evaluation, b: Evaluation, changes: Sequence[Change]) -> str:
+def _count_caveat(a: Evaluation, b: Evaluation, changes: Sequence[RunDifference]) -> str:
     """What a reader should know where the drawings judged differ in number; otherwise nothing."""
     counts = [each.context.get("drawn_images") for each in (a, b)]
     if counts[0] == counts[1]:
@@ -125,7 +125,7 @@ def _count_caveat(a: Evaluation, b: Evaluation, changes: Sequence[Change]) -> st
     return text
 
 
-def conclusion(changes: Sequence[Change]) -> str:
+def conclusion(changes: Sequence[RunDifference]) -> str:
     """Markdown: which run is better, in what, whether that may be luck, and what to do next.
 
     `**B is better in recall; the rest is within chance.** …` Fewer near copies are no merit of a run that is

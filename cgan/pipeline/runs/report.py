@@ -23,8 +23,8 @@ from cgan.project import (
     GENERATOR,
     GRID,
     JUDGE_METRICS,
+    RUN_LOCATION,
     RUN_PAGE,
-    RUN_REFERENCE,
     TRAIN_LOCK,
     TRAINING,
     project_root,
@@ -54,7 +54,7 @@ def summary() -> Iterator[str]:
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):
         run = read_json(TRAINING) | {"run_id": None}
-        run |= read_json(RUN_REFERENCE)
+        run |= read_json(RUN_LOCATION)
     try:
         lines = _quality(evaluation, judge["judge"], run)
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -21,7 +21,7 @@ from cgan.quality.class_shift import Moments
 from cgan.quality.conditions import Conditions
 from cgan.quality.judge import Judge, load_judge
 
-REFERENCE_FILE = "training_data.safetensors"
+KEPT_FILE = "training_data.safetensors"
 CHAMPION_ADVICE = (
     "bring back the previous champion (`cgan registry rollback --why …`), or delete the alias `champion` in "
     "MLflow, so that the next `cgan gate` chooses a first champion"
@@ -29,7 +29,7 @@ CHAMPION_ADVICE = (
 
 
 @dataclass(frozen=True)
-class Reference:
+class KeptData:
     """`looks`: the moments of all images' looks; `features`: of the held-out images' features in the eyes of
     `judge`, which named the label of `correct` int64 [classes] of them. `labelled_image_digests` int64 [N]:
     of all images with their labels."""
@@ -41,15 +41,15 @@ class Reference:
     judge: Judge
 
     @classmethod
-    def load(cls, registry: Registry, version: Version) -> Reference:
-        """The reference of a version. Raises ModelError when it is gone, damaged or of an older cgan, or
+    def load(cls, registry: Registry, version: Version) -> KeptData:
+        """What was kept of a version. Raises ModelError when it is gone, damaged or of an older cgan, or
         the store cannot give it."""
         uri = f"runs:/{version.run_id}/{GATE_FOLDER}"
         advice = f"If the store's files are lost, {CHAMPION_ADVICE}."
         with downloaded(registry, uri, advice) as folder:
             try:
                 judge, _ = load_judge(folder / JUDGE.name)
-                tensors, _ = load_tensors(folder / REFERENCE_FILE, "training_data")
+                tensors, _ = load_tensors(folder / KEPT_FILE, "training_data")
                 return cls(
                     looks=_moments(tensors, "looks"),
                     features=_moments(tensors, "seen"),
@@ -66,10 +66,8 @@ def _moments(tensors: dict[str, Tensor], name: str) -> Moments:
     return Moments(*(tensors[f"{name}.{key}"] for key in ("counts", "means", "variances")))
 
 
-def save_reference(
-    registry: Registry, version: Version, inputs: Inputs, conditions: Conditions
-) -> None:
-    """Store at the version's run what `Reference.load` reads."""
+def keep_data(registry: Registry, version: Version, inputs: Inputs, conditions: Conditions) -> None:
+    """Store at the version's run what `KeptData.load` reads."""
     images, labels = all_images(inputs)
     classes, held_out_labels = inputs.held_out.classes, inputs.held_out.tensors.labels
     evaluation_set = conditions.evaluation_set
@@ -82,8 +80,8 @@ def save_reference(
         "fingerprints": labelled_image_digests(images, labels),
     }
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        save_tensors(Path(folder) / REFERENCE_FILE, "training_data", tensors, {})
-        for path in (JUDGE, Path(folder) / REFERENCE_FILE):
+        save_tensors(Path(folder) / KEPT_FILE, "training_data", tensors, {})
+        for path in (JUDGE, Path(folder) / KEPT_FILE):
             registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
 
 
