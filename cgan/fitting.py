@@ -73,7 +73,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """False where the training was stopped before its last step."""
-        return self.choice.sampler_settings is not None or self.step >= self.params.total_steps
+        return self.choice.sampler is not None or self.step >= self.params.total_steps
 
     @property
     def preview(self) -> bytes:
@@ -101,7 +101,7 @@ class Run:
 
     def _length(self) -> str:
         """`1,667 steps of 96 images in 57 s`."""
-        if self.choice.sampler_settings:
+        if self.choice.sampler:
             return "none: its file is the training images"
         steps = f"{self.params.total_steps:,} steps"
         done = steps if self.finished else f"{self.step:,} of {steps}"
@@ -176,7 +176,7 @@ def fit(
         values["batch_size"] = "auto"
     choice = choose(check_train(values | {"seed": seed} | params, "cgan.fit"), images)
     p = choice.params
-    if not choice.sampler_settings:
+    if not choice.sampler:
         require_full_batch(images, p)
     training_folder = None
     if folder is not None:

@@ -24,7 +24,7 @@ from cgan.model.model_file import load_generator, save_generator
 from cgan.params.sections import JudgeParams, Params, TrainChoices
 from cgan.quality.judge import Judge, Progress, silent
 from cgan.splitting import MAX_QUERIES, MAX_SEARCHED, near_copies, unit_indices
-from cgan.training.auto import build_sampler, choose
+from cgan.training.auto import choose
 from cgan.training.loop import train
 
 DEFAULT_ROUNDS = 5  # folds, or seeds
@@ -187,8 +187,8 @@ def fold_generator(
     if not path.is_file():
         changes = {"seed": choices.seed + fold, "probes": 0, "previews": 0}
         choice = choose(choices.model_copy(update=changes), data)
-        if choice.sampler_settings:
-            return build_sampler(data, choice)
+        if choice.sampler:
+            return choice.sampler
         params = choice.params
         bar = partial(progress, images_a_step=params.batch_size)
         trained = train(data, params, folder=checkpoints, progress=bar)

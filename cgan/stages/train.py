@@ -84,7 +84,7 @@ def main() -> None:
         "origin": origin(dataset, tree),
     }
     require_writable(GENERATOR, PREVIEWS, LOSSES)
-    if not choice.sampler_settings:
+    if not choice.sampler:
         log.info(_announcement(choice.params, images, hardware))
     with exclusive_training(folder), stop_signals() as signals:
         keep_source(tree)
@@ -135,7 +135,7 @@ def _announcement(params: TrainParams, images: Images, hardware: Hardware) -> st
 
 
 def _conclusion(trained: TrainingResult, choice: Choice) -> str:
-    if choice.sampler_settings:
+    if choice.sampler:
         generator = trained.generator
         each = f"{generator.seconds_per_drawing:.2g}"
         return f"{GENERATOR}: {generator.description}; {each} s of a core for a drawing"

@@ -23,7 +23,6 @@ from cgan.errors import DataError
 from cgan.images import Images
 from cgan.model.local_score import (
     LocalScoreSampler,
-    LocalScoreSettings,
     choose_settings,
     may_be_photographs,
     suits_images,
@@ -87,8 +86,8 @@ class Choice:
     """The values in the place of `auto`, and what in the images decided them; "" without any `auto`."""
     advice: str
     """What to know or do about such images; "" where there is nothing to say."""
-    sampler_settings: LocalScoreSettings | None = None
-    """Of a local score sampler, which is not trained; None: a GAN is trained."""
+    sampler: LocalScoreSampler | None = None
+    """Draws from these images, and is not trained; None: a GAN is trained."""
 
     def __str__(self) -> str:
         return self.explanation
@@ -112,8 +111,9 @@ def suitable_sampler(params: TrainChoices, images: Images) -> Choice | None:
     if not suits:
         return None
     choice = choose_sampler(params, images, reason)
-    seconds_per_drawing = build_sampler(images, choice).seconds_per_drawing
-    is_fast = FEWEST_JUDGED_PER_CLASS * images.classes * seconds_per_drawing <= MAX_DRAWING_S
+    assert choice.sampler
+    drawings = FEWEST_JUDGED_PER_CLASS * images.classes
+    is_fast = drawings * choice.sampler.seconds_per_drawing <= MAX_DRAWING_S
     return choice if is_fast else None
 
 
@@ -188,7 +188,7 @@ def advice_on_local_score() -> str:
 
 
 def choose_sampler(params: TrainChoices, images: Images, reason: str = "") -> Choice:
-    """The settings of a local score sampler. `reason`: what in the images speaks for it; "" where the params
+    """A local score sampler. `reason`: what in the images speaks for it; "" where the params
     ask for it. Raises DataError for a class without images."""
     if empty := images.classes_without_images:
         raise DataError(
@@ -212,13 +212,8 @@ def choose_sampler(params: TrainChoices, images: Images, reason: str = "") -> Ch
     resolved = resolve(params.model_copy(update={"generator": "local_score"}), values_for_auto)
     if params.generator == "auto":
         explanation = f"generator local_score ({reason}), {explanation}"
-    return Choice(resolved, explanation, advice_on_local_score(), settings)
-
-
-def build_sampler(images: Images, choice: Choice) -> LocalScoreSampler:
-    """The sampler that `choice` asks for, which draws from these images."""
-    assert choice.sampler_settings
-    return LocalScoreSampler(images.tensors.pixels, images.tensors.labels, choice.sampler_settings)
+    sampler = LocalScoreSampler(images.tensors.pixels, images.tensors.labels, settings)
+    return Choice(resolved, explanation, advice_on_local_score(), sampler)
 
 
 def choose_r1_gamma(pixels: Tensor) -> float:

@@ -30,7 +30,7 @@ from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge
 from cgan.settings import setting
 from cgan.text import percent
-from cgan.training.auto import Choice, build_sampler
+from cgan.training.auto import Choice
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 from cgan.training.fingerprint import data_facts
@@ -98,15 +98,18 @@ def train_or_build(
 
     With a `judge` there are probes. The other arguments, and what is raised, are those of `train`.
     """
-    if choice.sampler_settings:
+    if choice.sampler:
         log.info("Nothing to train: drawings are put together from pieces of the training images.")
     if choice.explanation:
         log.info("Chosen for these images: %s", choice.explanation)
     if choice.advice:
         log.info(choice.advice)
-    if choice.sampler_settings:
-        return sampler_result(images, choice, tracker)
     params = choice.params
+    if choice.sampler:
+        if tracker:
+            preview = sampler_preview(choice.sampler, images.class_names, params.seed)
+            tracker.log_image(AT_THE_END, preview, 0)
+        return TrainingResult(choice.sampler, None, [], [], {}, 0.0, step=0, resumed_from=0)
     device = choose_hardware(params.device, params.precision).device
     return train(
         images,
@@ -118,17 +121,6 @@ def train_or_build(
         monitor=ProbeMonitor(judge.to(device), images, params.seed) if judge else None,
         keep_partial=keep_partial,
     )
-
-
-def sampler_result(images: Images, choice: Choice, tracker: Tracker | None) -> TrainingResult:
-    """Build a sampler, which takes a moment, and show its drawings to the tracker."""
-    started_at = time.perf_counter()
-    sampler = build_sampler(images, choice)
-    seconds = time.perf_counter() - started_at
-    if tracker:
-        preview = sampler_preview(sampler, images.class_names, choice.params.seed)
-        tracker.log_image(AT_THE_END, preview, 0)
-    return TrainingResult(sampler, None, [], [], {}, seconds, step=0, resumed_from=0)
 
 
 def train(
@@ -284,7 +276,7 @@ def record_interval(state: TrainState, seconds: float, steps: int) -> dict[str, 
 
 def training_facts(result: TrainingResult, choice: Choice, images: Images) -> dict[str, Any]:
     """The facts in the generator's file that say how it was made."""
-    steps = {} if choice.sampler_settings else {"steps": result.step}
+    steps = {} if choice.sampler else {"steps": result.step}
     return {"params": choice.params.relevant(), **steps, **data_facts(images)}
 
 

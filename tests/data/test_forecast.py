@@ -59,12 +59,11 @@ def test_the_time_of_a_sampler_is_that_of_all_its_drawings(monkeypatch: pytest.M
         clock[0] += 0.5 * len(labels)
 
     sampler = SimpleNamespace(draw=draw, seconds_per_drawing=0.5, shape=(1, 8, 8), classes=3)
-    monkeypatch.setattr(forecast, "build_sampler", lambda *_: sampler)
     monkeypatch.setattr(forecast, "seconds_of_judge", lambda *_: 0.0)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     params = load_params()
-    choice = cast(Any, SimpleNamespace(params=params.train, sampler_settings=sampler))
-    count = forecast.drawings_of_a_run(found(), params, choice)
+    choice = cast(Any, SimpleNamespace(params=params.train, sampler=sampler))
+    count = forecast.drawings_of_a_run(found(), params, choice.sampler)
     assert forecast.run_time(found(), params, choice).generator == 0.5 * count > 30
 
 

@@ -165,7 +165,7 @@ def test_a_batch_that_is_auto_is_all_of_a_few_images_in_equal_parts() -> None:
     sampler = CHOICES.model_copy(
         update={"batch_size": "auto", "cpu_parts": 5, "generator": "local_score"}
     )
-    assert choose(sampler, data).sampler_settings
+    assert choose(sampler, data).sampler
 
 
 def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for_or_drawing_takes_too_long(
@@ -173,34 +173,34 @@ def test_auto_takes_what_suits_the_data_unless_a_gan_is_asked_for_or_drawing_tak
 ) -> None:
     photographs = noise(32)  # without a plain ground, and none like another
     found = choose(CHOICES, photographs)
-    assert found.sampler_settings and found.params.generator == "local_score"
+    assert found.sampler and found.params.generator == "local_score"
     assert (
         found.explanation.startswith("generator local_score (")
         and "training images" in found.advice
     )
-    assert found.params.score_cap == found.sampler_settings.cap
+    assert found.params.score_cap == found.sampler.settings.cap
     assert choose(CHOICES, digits(5000)).params == choose_gan(CHOICES, digits(5000)).params
     for asked in ({"total_kimg": 50.0}, {"generator": "upsample"}):
         gan = choose(CHOICES.model_copy(update=asked), photographs)
-        assert gan.sampler_settings is None and gan.params.generator != "local_score"
+        assert gan.sampler is None and gan.params.generator != "local_score"
     monkeypatch.setattr(auto, "MAX_DRAWING_S", 1.0)
-    assert choose(CHOICES, photographs).sampler_settings is None
+    assert choose(CHOICES, photographs).sampler is None
     chosen = CHOICES.model_copy(update={"generator": "local_score"})
-    assert choose(chosen, photographs).sampler_settings, "who asks for it gets it"
+    assert choose(chosen, photographs).sampler, "who asks for it gets it"
 
 
 def test_what_params_yaml_says_of_a_sampler_stays_and_a_class_without_images_is_refused() -> None:
     data = uneven(channels=3)
     asked = {"generator": "local_score", "score_cap": 0.7, "score_sources": 5}
     found = choose(CHOICES.model_copy(update=asked), data)
-    assert found.sampler_settings and (
-        found.sampler_settings.cap,
-        found.sampler_settings.sources,
+    assert found.sampler and (
+        found.sampler.settings.cap,
+        found.sampler.settings.sources,
     ) == (0.7, 5)
     assert found.params.relevant() == asked | {
-        "score_window_scale": found.sampler_settings.window_scale
+        "score_window_scale": found.sampler.settings.window_scale
     }
     three = Images(data.pixels, data.labels, list("abcd"))
     with pytest.raises(DataError, match="there are none of d"):
         choose(CHOICES.model_copy(update=asked), three)
-    assert choose(CHOICES, three).sampler_settings is None, "auto takes what can draw"
+    assert choose(CHOICES, three).sampler is None, "auto takes what can draw"

@@ -11,6 +11,7 @@ import torch
 from cgan.contact_sheet import COLUMNS
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware
+from cgan.model.local_score import LocalScoreSampler
 from cgan.page.drawn_facts import drawings_shown
 from cgan.params.sections import DataParams, Params
 from cgan.pipeline.progress import seconds_of_judge, seconds_of_training
@@ -19,7 +20,7 @@ from cgan.quality.conditions import labels_to_draw
 from cgan.readers.csv_report import describe_counts
 from cgan.splitting import split_images
 from cgan.text import duration, listed
-from cgan.training.auto import Choice, build_sampler, choose
+from cgan.training.auto import Choice, choose
 
 TOO_FEW_HELD_OUT = 3  # held-out images: they say nothing of a class
 ENOUGH_HELD_OUT = 10
@@ -96,8 +97,8 @@ def _time_line(training: Images, params: Params, choice: Choice) -> str:
     hardware = choose_hardware(choice.params.device, choice.params.precision)
     expected = run_time(training, params, choice)
     what = f"{choice.params.total_kimg:g} kimg of the generator's training (`train.total_kimg`)"
-    if choice.sampler_settings:
-        what = f"some {drawings_of_a_run(training, params, choice):,} drawings"
+    if choice.sampler:
+        what = f"some {drawings_of_a_run(training, params, choice.sampler):,} drawings"
     return (
         f"Time on this machine ({hardware.device}, {os.cpu_count()} cores): about "
         f"{duration(expected.total)}: {duration(expected.generator)} for {what}, "
@@ -112,19 +113,17 @@ def run_time(training: Images, params: Params, choice: Choice) -> RunTime:
     # GAN-train's classifier: as long as a judge, if not said otherwise.
     judges = 2.0 if gan_train_kimg is None else 1 + gan_train_kimg / judge_kimg
     judging = judges * seconds_of_judge(training, params.train_judge, hardware)
-    if not choice.sampler_settings:
+    if not (sampler := choice.sampler):
         return RunTime(seconds_of_training(training, choice.params), judging)
-    sampler = build_sampler(training, choice)
     labels = torch.arange(TIMED_DRAWINGS) % training.classes
     began = time.perf_counter()
     sampler.draw(labels, params.render.seed)
     seconds_a_drawing = (time.perf_counter() - began) / len(labels)
-    return RunTime(seconds_a_drawing * drawings_of_a_run(training, params, choice), judging)
+    return RunTime(seconds_a_drawing * drawings_of_a_run(training, params, sampler), judging)
 
 
-def drawings_of_a_run(training: Images, params: Params, choice: Choice) -> int:
+def drawings_of_a_run(training: Images, params: Params, sampler: LocalScoreSampler) -> int:
     """How many drawings evaluation, page and pictures take."""
-    sampler = build_sampler(training, choice)
     judged = labels_to_draw(training.classes, params.evaluate, sampler.seconds_per_drawing)
     sheets = training.classes * (params.render.columns + COLUMNS)
     return params.evaluate.draws * len(judged) + drawings_shown(sampler) + sheets

@@ -55,7 +55,7 @@ from cgan.project import (
 from cgan.quality.judge import Progress
 from cgan.readers.sources import read_source
 from cgan.text import duration, listed, percent
-from cgan.training.auto import build_sampler, choose
+from cgan.training.auto import choose
 
 MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
 HOLD_OUT, TEST_SET = "the hold-out", "the test set"
@@ -335,8 +335,8 @@ def _carried_out(
     seconds = count * seconds_of_judge(first, recipe, hardware)
     if generators:
         choice = choose(params.train, first)
-        if choice.sampler_settings:  # nothing to train, but each drawing takes its time
-            each = build_sampler(first, choice).seconds_per_drawing
+        if choice.sampler:  # nothing to train, but each drawing takes its time
+            each = choice.sampler.seconds_per_drawing
             seconds += sum(len(round_.missing_labels) for round_ in rounds) * each
             generators = 0
         else:
