@@ -17,6 +17,7 @@ from cgan.files import read_json, write_json
 from cgan.text import percent
 
 Interval = tuple[float, float]  # at 95 %
+QUALITY = "quality/"  # before the metrics of an evaluation in MLflow
 # Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
 FREE_KEYS = {"generator_digest", "drawn_images"}
 # The key of a context that says how many images a metric is taken of, where its value depends on that (a
@@ -31,7 +32,7 @@ SAMPLE_SIZE_KEYS = {
 
 @dataclass(frozen=True)
 class Metric:
-    """`key`: of metrics.json, and of MLflow after `quality/`. `on_screen`: shown where there is room for a
+    """`key`: of metrics.json. `on_screen`: shown where there is room for a
     few only. `in_tables`: shown in tables. `short_name`: only of the few that lead where there is room for
     three or four numbers. `is_share`: a share of all drawings or images, between 0 and 1."""
 
@@ -43,6 +44,11 @@ class Metric:
     in_tables: bool = True
     short_name: str = ""
     is_share: bool = True
+
+    @property
+    def tracked_key(self) -> str:
+        """Its name in MLflow."""
+        return f"{QUALITY}{self.key}"
 
     @property
     def arrow(self) -> str:

@@ -18,7 +18,7 @@ from door import Project, environment, new_project
 from tracked import Store
 
 from cgan.files import sha256_of
-from cgan.pipeline.tracking.run import RUN_KEY_TAG
+from cgan.pipeline.tracking.tags import RUN_KEY_TAG
 
 KILLS = int(os.environ.get("CGAN_KILLS", "4"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))

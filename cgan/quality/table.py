@@ -136,9 +136,9 @@ def leading_values(evaluation: Evaluation) -> dict[str, float]:
 
 
 def tracked_values(evaluation: Evaluation) -> dict[str, float]:
-    """The metrics of the run's page, `quality/…`: one number each. The rest is in the tables."""
+    """The metrics of the run's page in MLflow: one number each. The rest is in the tables."""
     return {
-        f"quality/{key}": value
+        METRICS[key].tracked_key: value
         for key, value in metric_values(evaluation).items()
         if key in METRICS
     }

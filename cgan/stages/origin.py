@@ -16,6 +16,14 @@ from cgan.files import write_bytes
 from cgan.params.presets import recipe_in_words
 from cgan.params.sections import TrainChoices
 from cgan.pipeline.tracking.store import requester_tags
+from cgan.pipeline.tracking.tags import (
+    CHANGED_FILES_TAG,
+    COMMIT_TAG,
+    DATA_SHA256_TAG,
+    DATA_TAG,
+    DIRTY_TAG,
+    SOURCE_TAG,
+)
 from cgan.project import SOURCE_FOLDER
 from cgan.stages.runner import log
 
@@ -53,19 +61,19 @@ def origin_tags(dataset: Mapping[str, Any], tree: git.WorkingTree | None) -> dic
     """User, git, DVC, Prefect, torch, machine and CSV, as tags. What is unknown is left out."""
     kind, _, name = str(dataset["name"]).partition(": ")
     tags = {
-        "mlflow.source.name": "cgan.stages.train",
+        SOURCE_TAG: "cgan.stages.train",
         "torch.version": str(torch.__version__),  # unlike the metadata's, with its build: +cu132
         "machine.cpu": _cpu(),
         "machine.cores": str(os.cpu_count()),
-        "cgan.csv_sha256": str(dataset["sha256"]),
-        "data": "MNIST sample" if kind == "sample" else Path(name).stem,
+        DATA_SHA256_TAG: str(dataset["sha256"]),
+        DATA_TAG: "MNIST sample" if kind == "sample" else Path(name).stem,
     }
     if tree:
         tags |= {
-            "mlflow.source.git.commit": tree.commit,
+            COMMIT_TAG: tree.commit,
             "mlflow.source.git.branch": tree.branch,
-            "git.dirty": str(bool(tree.changed)).lower(),
-            "git.changed_files": ", ".join(tree.changed)[:1000],
+            DIRTY_TAG: str(bool(tree.changed)).lower(),
+            CHANGED_FILES_TAG: ", ".join(tree.changed)[:1000],
         }
     return {key: value for key, value in tags.items() if value} | _requester()
 

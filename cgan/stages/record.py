@@ -25,14 +25,13 @@ from cgan.files import locked, md5_of, read_json, remove, sha256_of, write_json,
 from cgan.model.file_facts import Facts, read_facts
 from cgan.pipeline.tracking.logged_model import NOTE, save_mlflow_model
 from cgan.pipeline.tracking.run import (
-    GENERATOR_SHA256_TAG,
-    MEASUREMENT_TAG,
     Run,
     TrainingRecord,
     open_run,
     read_training,
 )
 from cgan.pipeline.tracking.store import STRIP_MARKDOWN
+from cgan.pipeline.tracking.tags import FINGERPRINT_TAG, GENERATOR_SHA256_TAG, MEASUREMENT_TAG
 from cgan.project import (
     CARD,
     EVALUATION,
@@ -97,7 +96,7 @@ def main() -> None:
 def remove_checkpoints(training: TrainingRecord) -> None:
     """Remove the checkpoints of the training whose result DVC has; not those of another, or of one that goes
     on."""
-    folder = project.training_folder(training["tags"]["cgan.fingerprint"])
+    folder = project.training_folder(training["tags"][FINGERPRINT_TAG])
     lock = locked(project.training_lock(folder), wait=False)
     with contextlib.suppress(CganError), lock as is_free:  # there may be none
         if (
@@ -178,9 +177,9 @@ def send_results(
 def leading_line(numbers: Mapping[str, float]) -> str:
     """The numbers at the top of a run's page, in Markdown."""
     return " · ".join(
-        f"{row.short_name} {row.arrow} **{row.shown(numbers[f'quality/{key}'])}**"
-        for key, row in METRICS.items()
-        if row.short_name and f"quality/{key}" in numbers
+        f"{row.short_name} {row.arrow} **{row.shown(numbers[row.tracked_key])}**"
+        for row in METRICS.values()
+        if row.short_name and row.tracked_key in numbers
     )
 
 

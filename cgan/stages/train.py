@@ -38,6 +38,7 @@ from cgan.pipeline.progress import progress, seconds_of_training
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.live import LiveTracker, live_run
 from cgan.pipeline.tracking.run import TrainingRecord
+from cgan.pipeline.tracking.tags import FINGERPRINT_TAG
 from cgan.project import (
     DISCRIMINATOR,
     DVC_LOCK,
@@ -116,7 +117,7 @@ def training_tags(choice: Choice, hardware: Hardware, training_fingerprint: str)
         "cgan.chosen_for_the_data": choice.explanation or "nothing",
         "cgan.device": str(hardware.device),
         "cgan.precision": _precision_name(hardware),
-        "cgan.fingerprint": training_fingerprint,
+        FINGERPRINT_TAG: training_fingerprint,
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
 

@@ -28,7 +28,7 @@ from cgan.model.file_facts import read_facts
 from cgan.pipeline.registry.client import LAST_DECIDED_AT, open_registry
 from cgan.pipeline.registry.status import require_recent_decision, status
 from cgan.pipeline.runs.report import rank_in_words, summary
-from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
+from cgan.pipeline.tracking.tags import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
 from cgan.project import GENERATOR, TRAIN_LOCK, project_root
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"

@@ -22,13 +22,14 @@ from cgan.model.file_facts import Facts, read_facts
 from cgan.params.sections import Params
 from cgan.pipeline.registry.client import GATE_FOLDER, Registry, now, open_registry
 from cgan.pipeline.registry.version import ROLLED_BACK, SUMMARY, VERDICT, Version, version_in_words
-from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, RUN_KEY_TAG
 from cgan.pipeline.tracking.store import (
     INCLUDE_DELETED,
     RUN_ID_PLACEHOLDER,
     STRIP_MARKDOWN,
+    find_experiment,
     require_not_deleted,
 )
+from cgan.pipeline.tracking.tags import GENERATOR_SHA256_TAG, RUN_KEY_TAG
 from cgan.verdict import Report, table_of
 
 if TYPE_CHECKING:
@@ -103,16 +104,14 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
 def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together,
     TrackingError where somebody deleted it."""
-    experiment = registry.client.get_experiment_by_name(trained["experiment"])
+    experiment = find_experiment(registry.client, trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
     wanted += f" AND tags.`{GENERATOR_SHA256_TAG}` = '{sha256_of(project.GENERATOR)}'"
     runs: list[Run] = []
     if experiment:
-        experiment_id = experiment.experiment_id
-        require_not_deleted(
-            experiment.lifecycle_stage, "experiment", experiment.name, experiment_id
+        runs = registry.client.search_runs(
+            [experiment.experiment_id], wanted, run_view_type=INCLUDE_DELETED
         )
-        runs = registry.client.search_runs([experiment_id], wanted, run_view_type=INCLUDE_DELETED)
     if not runs:
         raise ModelError(
             f"the MLflow store {registry.address} has no run with the key {trained['run_key']} that trained "

@@ -14,14 +14,15 @@ from cgan.files import locked, read_json
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import Registry, open_registry
 from cgan.pipeline.registry.version import SUMMARY, Version
-from cgan.pipeline.tracking.store import experiment_name, is_absent, require_not_deleted, store_uri
+from cgan.pipeline.tracking.store import experiment_name, find_experiment, is_absent, store_uri
+from cgan.pipeline.tracking.tags import COMMIT_TAG, DIRTY_TAG, FINGERPRINT_TAG, SOURCE_TAG
 from cgan.project import DATA_SOURCE, DVC_LOCK, RUN_LOCATION, home, training_folder, training_lock
 from cgan.text import printable
 
 # For an answer of the server to a monitor, for which nobody waits, and to which a busy server is no fault: on
 # two cores at a load of 10, an answer took 3 to 9 s.
 MONITOR_TIMEOUT_S = 60
-IS_TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
+IS_TRAINING = f"tags.`{SOURCE_TAG}` = 'cgan.stages.train'"
 
 
 def status(root: Path, console: Console) -> None:
@@ -107,11 +108,9 @@ def _champion(registry: Registry, versions: list[Version]) -> Iterator[tuple[str
 
 def _trainings(registry: Registry, name: str) -> list[Any]:
     """The newest runs of trainings in the experiment, the last begun first."""
-    experiment = registry.client.get_experiment_by_name(name)
-    if not experiment:
+    if not (experiment := find_experiment(registry.client, name)):
         return []
     experiment_id = experiment.experiment_id
-    require_not_deleted(experiment.lifecycle_stage, "experiment", experiment.name, experiment_id)
     return list(registry.client.search_runs([experiment_id], IS_TRAINING, max_results=100))
 
 
@@ -141,15 +140,15 @@ def _training_lines(runs: list[Any], judged: set[str]) -> Iterator[tuple[str, st
 
 def _training_line(run: Any, verb: str) -> str:
     tags = run.data.tags
-    commit = tags.get("mlflow.source.git.commit", "")[:8]
-    changes = " with changes" if tags.get("git.dirty") == "true" else ""
+    commit = tags.get(COMMIT_TAG, "")[:8]
+    changes = " with changes" if tags.get(DIRTY_TAG) == "true" else ""
     words = f"{run.info.status} · {verb} {_start_time(run)} · commit {commit}{changes}"
     return f"{run.info.run_name} · {words}"
 
 
 def _is_cut_off(run: Any) -> bool:
     """Was it killed on this machine? MLflow learns of that when the training resumes."""
-    folder = training_folder(run.data.tags.get("cgan.fingerprint", "none"))
+    folder = training_folder(run.data.tags.get(FINGERPRINT_TAG, "none"))
     if not folder.is_dir():
         return False
     with locked(training_lock(folder), wait=False) as is_free:
@@ -164,7 +163,7 @@ def _metrics_line(run: Any) -> str:
     """The metrics for which a screen has room; the page says what each means."""
     metrics = [
         f"{row.name} {row.shown(value)}"
-        for key, row in METRICS.items()
-        if row.on_screen and (value := run.data.metrics.get(f"quality/{key}")) is not None
+        for row in METRICS.values()
+        if row.on_screen and (value := run.data.metrics.get(row.tracked_key)) is not None
     ]
     return " · ".join(metrics) or "not evaluated yet: `dvc repro` does it"

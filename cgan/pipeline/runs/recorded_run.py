@@ -8,9 +8,10 @@ from cgan.evaluation import Evaluation
 from cgan.model.file_facts import read_facts
 from cgan.pipeline.registry.client import CHAMPION, evaluation_of, model_name, open_registry
 from cgan.pipeline.tracking.run import TrainingRecord, read_training
+from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG
 from cgan.project import EVALUATION, GENERATOR, TRAINING
 
-ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
+ORIGIN = {"data": DATA_TAG, "commit": COMMIT_TAG, "dirty": DIRTY_TAG}
 
 
 def read_run(what: str) -> tuple[Evaluation, TrainingRecord]:

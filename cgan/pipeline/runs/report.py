@@ -15,8 +15,8 @@ from cgan.model.file_facts import read_facts
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import evaluation_of, open_registry
 from cgan.pipeline.runs.recorded_run import present_evaluation
-from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
 from cgan.pipeline.tracking.store import store_uri
+from cgan.pipeline.tracking.tags import GENERATOR_SHA256_TAG, MEASUREMENT_TAG
 from cgan.project import (
     BESIDE_REAL,
     EVALUATION,
@@ -33,7 +33,7 @@ from cgan.quality.intervals import change_interval
 from cgan.quality.table import fewer_judged, quality_line
 from cgan.text import percent
 
-DISTANCE = "quality/fid_judge"
+DISTANCE = METRICS[RANKED_BY].tracked_key
 UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
 
 

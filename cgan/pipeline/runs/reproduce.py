@@ -18,10 +18,14 @@ from cgan.files import read_json, sha256_of
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import open_registry
 from cgan.pipeline.runs.recorded_run import find_run_id
-from cgan.pipeline.tracking.run import GENERATOR_SHA256_TAG
+from cgan.pipeline.tracking.tags import (
+    CHANGED_FILES_TAG,
+    COMMIT_TAG,
+    DATA_SHA256_TAG,
+    GENERATOR_SHA256_TAG,
+)
 from cgan.project import DATA_SOURCE, GENERATOR, SOURCE_FOLDER, project_root
 
-COMMIT = "mlflow.source.git.commit"  # tag of a run
 DROPPED_PREFIXES = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
 
 
@@ -33,26 +37,26 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
     run_id, root = find_run_id(what), project_root()
     with tempfile.TemporaryDirectory(prefix="cgan-reproduce-") as tmp, open_registry() as registry:
         tags, tree = registry.client.get_run(run_id).data.tags, Path(tmp) / "tree"
-        if not {COMMIT, GENERATOR_SHA256_TAG} <= tags.keys():
+        if not {COMMIT_TAG, GENERATOR_SHA256_TAG} <= tags.keys():
             raise CganError(
                 f"run {run_id} has no generator or no commit to repeat. Choose another."
             )
-        if tags.get("git.changed_files", "params.yaml") != "params.yaml":
+        if tags.get(CHANGED_FILES_TAG, "params.yaml") != "params.yaml":
             raise CganError(
-                f"run {run_id} was made with changes that are not in commit {tags[COMMIT][:10]} "
-                f"({tags['git.changed_files']}), and only a commit can be repeated. MLflow has the changes "
+                f"run {run_id} was made with changes that are not in commit {tags[COMMIT_TAG][:10]} "
+                f"({tags[CHANGED_FILES_TAG]}), and only a commit can be repeated. MLflow has the changes "
                 f"as the run's `{SOURCE_FOLDER.name}/patch.diff`: `git apply` that file, commit, and train "
                 "again."
             )
-        say(f"run {run_id} · commit {tags[COMMIT][:10]}")
-        git.clone_at(root, tags[COMMIT], tree)
+        say(f"run {run_id} · commit {tags[COMMIT_TAG][:10]}")
+        git.clone_at(root, tags[COMMIT_TAG], tree)
         params = registry.client.download_artifacts(
             run_id, f"{SOURCE_FOLDER.name}/params.yaml", tmp
         )
         shutil.copyfile(params, tree / "params.yaml")
         bring_data(root, tree)
         repeat(tree)
-        if read_json(tree / DATA_SOURCE)["sha256"] != tags.get("cgan.csv_sha256"):
+        if read_json(tree / DATA_SOURCE)["sha256"] != tags.get(DATA_SHA256_TAG):
             say("The data differ from those of the run.")
         then, now = tags[GENERATOR_SHA256_TAG], sha256_of(tree / GENERATOR)
     say(f"the same bytes: {now}" if now == then else f"NOT the same bytes: {then} then, {now} now")

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from cgan.errors import Interrupted
 from cgan.pipeline.tracking import store
-from cgan.pipeline.tracking.run import ENDED_BY_TAG, Point, Run, TrainingRecord
+from cgan.pipeline.tracking.run import Point, Run, TrainingRecord
+from cgan.pipeline.tracking.tags import ENDED_BY_TAG
 from cgan.project import SOURCE_FOLDER, project_root
 
 BATCH_S = 1.0  # metrics of this time go in one call

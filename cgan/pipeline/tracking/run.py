@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgan.errors import TrackingError
+from cgan.evaluation import QUALITY
 from cgan.files import read_json
 from cgan.hosts import without_credentials
 from cgan.pipeline.tracking import store
+from cgan.pipeline.tracking.tags import ENDED_BY_TAG, RUN_KEY_TAG
 from cgan.project import project_root
 
 if TYPE_CHECKING:
@@ -30,15 +32,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities import Run as MlflowRun
 
-# Tags: the run's key; the hash of the generator's file; the hash of what else its numbers depend on.
-RUN_KEY_TAG, GENERATOR_SHA256_TAG, MEASUREMENT_TAG = (
-    "cgan.run_key",
-    "cgan.generator_sha256",
-    "cgan.measured_with",
-)
-ENDED_BY_TAG = "cgan.ended_by"  # why a training did not finish
 MODEL_NAME = "generator"
-QUALITY = "quality/"  # the metrics of an evaluation
 DIGITS = 6  # of a metric: what float32 has
 IMAGE_SIDE = 256  # pixels that MLflow's page has for a picture
 BATCH = 1000  # metrics that MLflow takes in one call

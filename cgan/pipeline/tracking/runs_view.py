@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cgan.evaluation import METRICS
 from cgan.hosts import VIEW
+from cgan.pipeline.tracking.tags import DATA_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,11 +27,11 @@ CREATED = 130
 
 def runs_view() -> str:
     """The view: a run's name, when it was made, and the leading metrics; a tag's value."""
-    leading = [f"quality/{key}" for key, metric in METRICS.items() if metric.short_name]
+    leading = [metric.tracked_key for metric in METRICS.values() if metric.short_name]
     metrics = {f"metrics.`{name}`": CHARACTER * len(name) + PADDING for name in leading}
     columns = {"attributes.`Run Name`": RUN_NAME, "runDateAndNestInfo": CREATED} | metrics
     state = {
-        "selectedColumns": [*metrics, "tags.`data`"],
+        "selectedColumns": [*metrics, f"tags.`{DATA_TAG}`"],
         "columnOrder": [*columns],
         "columnWidths": columns,
     }

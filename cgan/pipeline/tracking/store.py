@@ -21,6 +21,7 @@ from cgan.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 # Environment variables of MLflow's: the store that a client writes to, and the one that a server keeps.
 STORE_VARIABLE, BACKEND_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI"
@@ -133,11 +134,10 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     where MLflow looks for them, else whatever MLflow raises."""
     uri = str(client.tracking_uri)
     with contextlib.nullcontext() if is_server(uri) else store_locked():
-        if not (experiment := client.get_experiment_by_name(name)):
+        if not (experiment := find_experiment(client, name)):
             artifact_location = None if is_server(uri) else artifact_root(uri, project_root())
             tags = EXPERIMENT_TAGS | {TAG: runs_view()}
             return str(client.create_experiment(name, artifact_location, tags=tags))
-    require_not_deleted(experiment.lifecycle_stage, "experiment", name, experiment.experiment_id)
     add_runs_view(client, experiment)
     address = urlsplit(experiment.artifact_location)
     folder = Path(unquote(address.path)).parent
@@ -148,6 +148,15 @@ def experiment_id(client: MlflowClient, name: str) -> str:
             f"{Path(uri.removeprefix(SQLITE)).parent} {folder}`; or set `tracking.experiment` to another"
         )
     return str(experiment.experiment_id)
+
+
+def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
+    """None where there is none. Raises TrackingError for one that was deleted."""
+    if experiment := client.get_experiment_by_name(name):
+        require_not_deleted(
+            experiment.lifecycle_stage, "experiment", name, experiment.experiment_id
+        )
+    return experiment
 
 
 def require_not_deleted(stage: str, kind: str, name: str, entity_id: str) -> None:
