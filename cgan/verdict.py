@@ -27,7 +27,7 @@ class Check:
     limit: float | None
     passed: bool
     at_most: bool = False
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     why: str = ""
     is_share: bool = True
 

@@ -16,6 +16,7 @@ from finished_project import page_data
 from gated import settled
 from mlflow import MlflowClient
 from PIL import Image
+from rich.console import Console
 from served import detail, running
 from typer.testing import CliRunner
 from uneven import PARAMS as UNEVEN
@@ -222,7 +223,7 @@ def test_a_sampler_and_a_gan_are_compared_and_ranked_though_fewer_drawings_were_
     ]
     assert all("chance" in text for text in ranks)
     monkeypatch.setenv("COLUMNS", "500")
-    compare(sampled, trained, print)
+    compare(sampled, trained, Console())
     shown = " ".join(capsys.readouterr().out.split())
     assert "300 drawings of A were judged and 400 of B" in shown
     assert "train.generator" in shown and "local_score" in shown

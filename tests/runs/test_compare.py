@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from finished_project import finish
+from rich.console import Console
 
 from cgan.errors import CganError
 from cgan.evaluation import METRICS, Evaluation, Score
@@ -152,13 +153,12 @@ def test_the_terminal_shows_it_a_file_takes_it_and_a_foreign_name_commands_no_te
     other = shutil.copytree(finished, finished / "other")
     name = "\x1b[2Jevil\u202e\nError: fake" + "x" * 1000
     (other / TRAINING).write_text(json.dumps({"run_name": name, "params": {"newer.key": 1}}))
-    command.compare(".", "other", print)
+    command.compare(".", "other", Console(force_terminal=True, color_system=None))
     shown = capsys.readouterr().out
     for words in ("Fréchet", "no difference beyond", "newer.key", "\\x1b[2J"):
         assert words in shown
-    command.compare(".", "other", print, markdown=True)
-    assert capsys.readouterr().out == "reports/compare.md: for a pull request.\n"
-    written = command.MARKDOWN.read_text()
+    command.compare(".", "other", Console(width=20))
+    written = capsys.readouterr().out
     assert "| Fréchet distance ↓ |" in written and "\nError: fake" not in written
     assert all(line.isprintable() for line in [*shown.splitlines(), *written.splitlines()])
 
@@ -172,7 +172,7 @@ def test_a_report_that_is_missing_or_of_another_version_is_one_message(finished:
     ):
         (other / EVALUATION).write_text(content)
         with pytest.raises(CganError, match=words):
-            command.compare(".", "other", print)
+            command.compare(".", "other", Console())
 
 
 def test_the_evaluation_of_the_generator_before_is_not_shown_as_the_new_one_s(

@@ -29,21 +29,20 @@ def compare(
         str, typer.Argument(metavar="RUN_A", help="Id or alias in MLflow, or a project's folder.")
     ],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Write reports/compare.md for a pull request.")
-    ] = False,
 ) -> None:
     """Say whether two generators differ beyond chance, and in what.
 
-    Metrics, with the interval of each difference, params and code. A folder is a project, so
-    `cgan compare champion .` compares the champion with what was trained last. With other seeds they may
-    differ otherwise: that takes `python -m flows.sweep --seeds 5`.
+    Metrics, with the interval of each difference, params and code; as Markdown where they go into a file. A
+    folder is a project, so `cgan compare champion .` compares the champion with what was trained last. With
+    other seeds they may differ otherwise: that takes `python -m flows.sweep --seeds 5`.
     """
     require_project()
     announce("Reading both runs …")
+    from rich.console import Console
+
     from cgan.pipeline.runs.compare import compare
 
-    compare(run_a, run_b, typer.echo, markdown)
+    compare(run_a, run_b, Console())
 
 
 @app.command(hidden=True)

@@ -1,15 +1,13 @@
 """`cgan compare`: how two runs differ: metrics with intervals of the difference, params, code."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
 
 from cgan.evaluation import METRICS, Evaluation, Interval, Metric, context_differences
-from cgan.files import write_text
 from cgan.markdown import table
 from cgan.page.assemble import format_number
 from cgan.pipeline.runs.recorded_run import read_run
@@ -18,7 +16,6 @@ from cgan.quality.intervals import change_interval
 from cgan.quality.table import quality_line
 from cgan.text import listed, printable
 
-MARKDOWN = Path("reports/compare.md")
 LONGEST_CELL = 300  # characters: a line of quality is not cut
 COLUMNS = ("real images", "A", "B", "B less A", "95 % interval", "B is")
 NOT_ALIKE = (
@@ -67,15 +64,14 @@ class RunDifference:
         return f"{'+' if difference > 0 else ''}{format_number(difference)}"
 
 
-def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
-    """Show how two runs differ, or write it to MARKDOWN. Each is what `read_run` takes."""
+def compare(a: str, b: str, console: Console) -> None:
+    """Show how two runs differ, as Markdown where that is no terminal. Each is what `read_run` takes."""
     (evaluation_a, run_a), (evaluation_b, run_b) = read_run(a), read_run(b)
     text = printable(comparison(evaluation_a, run_a, evaluation_b, run_b), keep="\n")
-    if markdown:
-        write_text(MARKDOWN, text)
-        say(f"{MARKDOWN}: for a pull request.")
+    if console.is_terminal:
+        console.print(Markdown(text))
     else:
-        Console().print(Markdown(text))
+        console.out(text, end="", highlight=False)
 
 
 def comparison(a: Evaluation, run_a: TrainingRecord, b: Evaluation, run_b: TrainingRecord) -> str:
