@@ -84,7 +84,7 @@ def stopped(accuracies: list[float], drawings: int, repeats: int = 100) -> float
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 100])
-def test_of_good_classes_whatever_their_number_one_generator_in_twenty_is_stopped_at_most(
+def test_of_good_classes_one_generator_in_twenty_is_stopped_at_most_and_of_a_single_class_one_in_ten(
     classes: int,
 ) -> None:
     assert stopped([0.995] * classes, 100) <= (0.05 if classes > 1 else 0.1)
