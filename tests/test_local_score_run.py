@@ -223,7 +223,7 @@ def test_a_sampler_and_a_gan_are_compared_and_ranked_though_fewer_drawings_were_
     ]
     assert all("chance" in text for text in ranks)
     monkeypatch.setenv("COLUMNS", "500")
-    compare(sampled, trained, Console())
+    compare(sampled, trained, Console(force_terminal=True, color_system=None))
     shown = " ".join(capsys.readouterr().out.split())
     assert "300 drawings of A were judged and 400 of B" in shown
     assert "train.generator" in shown and "local_score" in shown
