@@ -10,6 +10,7 @@ import torch
 from scipy.special import bdtrc
 
 from cgan import notebook
+from cgan.attacks import GIVES_AWAY
 from cgan.attacks.membership import (
     PERMUTATIONS,
     AttackResult,
@@ -37,7 +38,6 @@ NO_PROOF = (
     "This says what was tried, on these images. No test proves that drawings keep a secret; training with "
     "differential privacy would bound what they give away, and cgan has none."
 )
-GIVES_AWAY = "gives away"  # the verdict by which nothing should be shared
 ADVICE = "Train on more images, stop earlier, or do not share them."
 
 

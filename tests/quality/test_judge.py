@@ -112,7 +112,7 @@ def test_bfloat16_trains_float32_weights_and_is_no_float32() -> None:
     judge = train_judge(tiny(), params_of(), CPU, torch.bfloat16)
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in judge.parameters())
     exact = weights_of(train_judge(tiny(), params_of(), CPU, torch.float32))
-    assert 1e-3 < (weights_of(judge) - exact).norm() / exact.norm() < 0.2
+    assert 1e-3 < (weights_of(judge) - exact).norm() / exact.norm() < 0.5
 
 
 def test_f51_divergence_is_an_error_with_advice() -> None:

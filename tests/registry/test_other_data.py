@@ -198,7 +198,7 @@ def test_f19_data_are_compared_with_the_champion_s_and_with_those_that_a_person_
     known = {number: Version(number, "", dict(of)) for number, of in tags.items()}
     registry = cast(Registry, SimpleNamespace(versions=lambda: list(known.values())))
     for champion, numbers in ((1, [1]), (2, [2, 1]), (3, [3, 1]), (4, [4]), (5, [5])):
-        accepted = judging._reference_versions(registry, known[champion])
+        accepted = judging._compared_versions(registry, known[champion])
         assert [version.number for version, _ in accepted] == numbers
         assert [owner for _, owner in accepted] == ["the champion's", "version 1's"][: len(numbers)]
 

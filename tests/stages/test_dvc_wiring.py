@@ -30,6 +30,7 @@ CHANGES_NO_RESULT = {
     "cgan.pipeline.tracking.live",
     "cgan.pipeline.tracking.run",
     "cgan.pipeline.tracking.store",
+    "cgan.pipeline.tracking.tags",
     "cgan.pipeline.tracking.logged_model",
     "cgan.stages.origin",
     "cgan.drawing.mlflow_model",

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from cgan.attacks.sharing import GIVES_AWAY
+from cgan.attacks import GIVES_AWAY
 from cgan.drawing.card import model_card
 from cgan.drawing.drawings import new_folder
 from cgan.drawing.generator import Generator
