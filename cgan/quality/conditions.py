@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cgan.errors import DataError
 from cgan.evaluation import METRICS, ClassScores, Evaluation, Score
-from cgan.images import Images
+from cgan.images import Images, IntArray, pixels_digest
 from cgan.model.generative import GenerativeModel
 from cgan.model.model_file import digest_of
 from cgan.params.sections import EvaluateParams
@@ -114,7 +115,7 @@ class Conditions:
         """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
         compared if all of this but `generator_digest` is equal."""
         bias = self.evaluation_set.compute_once(memorisation_bias)
-        return {
+        context = {
             "extractor": "judge, 128 features after ReLU",
             "extractor_digest": digest_of(self.judge.state_dict()),
             "reference": "held-out images",
@@ -131,6 +132,9 @@ class Conditions:
             "generator_digest": generator_digest,
             "torch": torch.__version__,
         }
+        if self.held_out.groups is not None:
+            context["held_out_groups"] = _partition_digest(self.held_out.groups)
+        return context
 
     def measure(
         self,
@@ -244,6 +248,12 @@ def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -
     if seconds:
         count = min(count, max(fewest, int(MAX_DRAWING_S / seconds)))
     return torch.arange(count) % classes
+
+
+def _partition_digest(groups: IntArray) -> str:
+    """The same for all numberings of the same groups."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    return pixels_digest(first[group].astype(np.int64))
 
 
 def _value(estimate: Estimate | None) -> float | None:

@@ -5,9 +5,9 @@ class mix. Sets are compared at the mix of the held-out images, for drawings, he
 alike; accuracies are means over classes.
 
 Drawings, held-out and training images are resampled in up to MAX_BINS bins of consecutive rows, not image by
-image; held-out images of a group are in one bin. So an interval covers the noise of *which* latents and
-*which* real images a metric was measured with. It doesn't cover what another seed of the training would give,
-nor the judge's errors.
+image; held-out images of a group are in one bin where there are MIN_GROUPS or more. So an interval covers the
+noise of *which* latents and *which* real images a metric was measured with. It doesn't cover what another
+seed of the training would give, nor the judge's errors.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy, rows_in_class
 
 # Bins of a set, each resampled as a whole: their sums are taken once, not in each replicate.
 MAX_BINS = 200
+MIN_GROUPS = 10  # held out; fewer don't show how they vary, and one would have no noise at all
 JACKKNIFE_PARTS = 10  # of a set or a class, each of which is left out once
 MAX_BLOCK_IMAGES = 1000  # real images whose neighbours are looked for, and drawings of a block
 Result = TypeVar("Result")
@@ -42,7 +43,8 @@ class EvaluationSet:
     `heldout`, `heldout_labels`: the judge's prediction for the hold-out, and its labels. `training_features`
     [N, 128] and `training_labels` [N] of training images, in the hold-out's class mix. `drawn_labels`: the
     class of each drawing, int64 [N], about equally many of each. `heldout_groups` int64 [held-out images]:
-    where they are given, held-out images are resampled in whole groups.
+    where there are MIN_GROUPS or more, images of a group stand together, and a bin begins with a group; with
+    fewer it is None. The jackknife's parts are of equal size: a cut may divide a group.
 
     Derived: `rows_in_mix`, the drawings that have the hold-out's class mix. Distances compare the first
     `distance_images` of them, or of the training images, with the hold-out; neighbours are looked for among
@@ -71,6 +73,8 @@ class EvaluationSet:
         self.block_size = min(len(self.heldout_labels), MAX_BLOCK_IMAGES, count)
         if self.block_size <= NEIGHBOURS:
             raise ValueError(f"{self.block_size} images to compare")
+        if self.heldout_groups is not None and len(self.heldout_groups.unique()) < MIN_GROUPS:
+            self.heldout_groups = None
         random = torch.Generator().manual_seed(self.seed)
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
         self.shuffled_rows = _shuffled_rows(len(self.heldout_labels), self.heldout_groups, random)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from uneven import uneven
 
+from cgan.evaluation import context_differences
 from cgan.images import Images
 from cgan.params.sections import EvaluateParams
 from cgan.quality.conditions import Conditions
@@ -110,6 +111,20 @@ def test_several_sets_are_their_mean() -> None:
     both = of.two_sample_test.score([real, bright])[KEY]
     assert both.value == pytest.approx((found(of, real)[0] + found(of, bright)[0]) / 2)
     assert both.value == of.two_sample_test.score([bright, real])[KEY].value
+
+
+def test_a_context_names_the_groups_whatever_their_numbers_and_only_where_there_are_some() -> None:
+    of, alone = conditions(), conditions(groups=False)
+    assert "held_out_groups" not in alone.context("")
+    numbers = of.held_out.groups
+    assert numbers is not None
+    other = np.where(numbers == numbers[0], numbers[-1], numbers)
+    named = [
+        replace(of, held_out=replace(of.held_out, groups=groups)).context("")
+        for groups in (numbers, numbers.max() - numbers, other)
+    ]
+    assert named[0] == named[1] == of.context("")
+    assert {*context_differences(named[0], named[2])} == {"held_out_groups"}
 
 
 def test_the_value_is_the_same_whatever_the_number_of_drawings() -> None:

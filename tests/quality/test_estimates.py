@@ -305,6 +305,21 @@ def test_the_parts_that_the_jackknife_leaves_out_are_of_all_classes() -> None:
     assert 0.8 < precision.value <= 0.9 and float(precision.replicates.std()) < 0.05
 
 
+def test_of_fewer_than_ten_groups_images_are_resampled() -> None:
+    """One group would have one bin, and no noise at all."""
+    real, trained, drawn = (points(120, seed) for seed in range(3))
+    labels = torch.arange(120) % 3
+    alone, one, nine, ten = (
+        evaluation_set_of(real, trained, labels, groups=groups)
+        for groups in (None, labels * 0, torch.arange(120) % 9, torch.arange(120) % 10)
+    )
+    bins = [len(each.heldout_cuts) + 1 for each in (alone, one, nine, ten)]
+    assert bins == [120, 120, 120, 10]
+    expected, found = (set_estimates(each, drawn) for each in (alone, one))
+    for key, estimate in expected.items():
+        assert torch.equal(found[key].replicates, estimate.replicates), key
+
+
 def test_near_copies_in_a_group_say_no_more_than_one_of_them() -> None:
     """Of 120 held-out images each is there five times: the deviation is that of 120 images, which is what
     other such hold-outs have."""
