@@ -1,5 +1,6 @@
 """`cgan balance`: what it writes, and what it refuses."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -51,7 +52,10 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     held = 56 - len(training)
     assert rows["part"][:56].value_counts()["holdout"] == held
     assert (rows["part"][56:] == "drawn").all() and rows["judge"].notna().sum() == 16
-    assert "56 real images and 16 drawn" in said[0]
+    assert "56 real images and 16 drawn" in said[0] and "reports/run.html which classes" in said[0]
+    other = shutil.copy(GENERATOR, "other.safetensors")
+    balance(other, None, 0.0, 1, "drawn/other.csv", said.append)
+    assert said.pop().endswith("`cgan evidence` says whether they help.")
 
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/folder", said.append)
     with open_source(Path("drawn/folder")) as (_, album):

@@ -22,7 +22,7 @@ from cgan.model.sampling import picture_of
 from cgan.page.data_facts import rows_of
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.whole_data import whole_data
-from cgan.project import JUDGE, RUN_PAGE
+from cgan.project import GENERATOR, JUDGE, RUN_PAGE
 from cgan.quality.judge import load_judge
 
 
@@ -59,10 +59,12 @@ def balance(
         write_folder(path, pictures, rows["file"])
     rows_path = path.with_name(f"{path.stem}.rows.csv")
     write_text(rows_path, _for_spreadsheets(rows).to_csv(index=False, float_format="%.4f"))
+    is_own = Path(source).resolve() == GENERATOR.resolve()  # the page is about that
+    poorly = f", and {RUN_PAGE} which classes are drawn poorly" if is_own else ""
     say(
         f"{out}: {len(data):,} real images and {len(lacking):,} drawn ones; {rows_path} says which is "
-        f"which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they help, "
-        f"and {RUN_PAGE} which classes are drawn poorly."
+        f"which. Train on the drawn ones, but never test on them. `cgan evidence` says whether they "
+        f"help{poorly}."
     )
 
 
