@@ -199,6 +199,10 @@ def test_commands_list_promote_and_roll_back(
     assert "rolled back" in listed and "brought back in place of version 2: too grey" in listed
     *_, last = listed.splitlines()
     assert re.search(r"version 2, since .*: much sharper; rolled back 2.*Z: too grey$", last)
+    registry.client.delete_registered_model_alias("cgan", "champion")
+    listed = run("registry", "list")
+    assert "Champions, the latest first (there is none now):\n  version 2, since" in listed
+    assert "none yet" not in listed
 
 
 def test_commands_refuse_in_one_message(

@@ -45,7 +45,12 @@ def _project_registry() -> AbstractContextManager[Registry]:
 def list_() -> None:
     """List all versions with their verdicts, and all champions: since when, why and by whom."""
     from cgan.pipeline.registry.client import CHAMPION
-    from cgan.pipeline.registry.version import ROLLED_BACK, RUN_NAME, champion_history
+    from cgan.pipeline.registry.version import (
+        CHAMPION_SINCE,
+        ROLLED_BACK,
+        RUN_NAME,
+        champion_history,
+    )
 
     with _project_registry() as registry:
         versions, aliases = registry.versions(), registry.aliases()
@@ -58,15 +63,18 @@ def list_() -> None:
         name = version.tags.get(RUN_NAME, version.run_id)
         of_version = [alias for alias, number in aliases.items() if number == version.number]
         typer.echo(f"  {version.number:3}  {', '.join(of_version) or '-':10}  {state:11}  {name}")
-    typer.echo("\nChampions, the latest first:")
-    champions = champion_history(versions, aliases.get(CHAMPION))
-    for version in reversed(champions):
-        typer.echo(f"  {version.champion_line}")
-    if not champions:
+    champion = aliases.get(CHAMPION)
+    in_line = champion_history(versions, champion)
+    ever = [each for each in versions if each in in_line or ROLLED_BACK in each.tags]
+    ever.sort(key=lambda each: each.tags.get(CHAMPION_SINCE, ""), reverse=True)
+    ever.sort(key=lambda each: each.number != champion)  # one made in MLflow has no time
+    none_now = " (there is none now)" if ever and champion is None else ""
+    typer.echo(f"\nChampions, the latest first{none_now}:")
+    for version in ever:
+        left = "" if version in in_line else f"; rolled back {version.tags[ROLLED_BACK]}"
+        typer.echo(f"  {version.champion_line}{left}")
+    if not ever:
         typer.echo("  none yet")
-    for version in versions:
-        if version not in champions and ROLLED_BACK in version.tags:
-            typer.echo(f"  {version.champion_line}; rolled back {version.tags[ROLLED_BACK]}")
 
 
 @versions.command()
