@@ -134,8 +134,9 @@ def _share_cache(project: Path, folder: Path) -> None:
 def _share_data(project: Path, folder: Path) -> None:
     """Link what lies at a relative `data.path` of the project and is not in the commit. What the commit has a
     DVC pointer for is pulled if it is not in the cache: a stage that is forced to run pulls nothing."""
-    path = Path(load_params(folder / "params.yaml").data.path)
-    if path.is_absolute():
+    data = load_params(folder / "params.yaml").data
+    path = Path(data.path)
+    if data.source != "file" or path.is_absolute():
         return
     for pointer in (Path(f"{folder / path}.dvc"), *(folder / path).glob("*.dvc")):
         if pointer.exists() and not pointer.with_suffix("").exists():

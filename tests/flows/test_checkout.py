@@ -16,6 +16,7 @@ from toy_project import commit, copy_code, git
 
 from cgan.errors import CganError
 from cgan.git import clone_at, working_tree
+from cgan.pipeline.params_file import load_params, set_params
 from flows.checkout import PROJECT_VARIABLE, checkout, enter, environment, tag_results
 from flows.repro import dvc, has_remote
 
@@ -142,8 +143,7 @@ def test_git_is_asked_with_the_key_of_the_environment(
 def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_commit_has_a_pointer(
     clone: Path, tmp_path: Path, path: str
 ) -> None:
-    text = (clone / "params.yaml").read_text()
-    (clone / "params.yaml").write_text(text.replace("path: data/inbox ", f"path: {path} "))
+    set_params({"data.source": "file", "data.path": path}, clone / "params.yaml")
     file = clone / (path if path.endswith(".csv") else f"{path}/digits.csv")
     file.parent.mkdir(exist_ok=True)
     file.write_text("label\n")
@@ -170,6 +170,22 @@ def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_commit_has_a_poin
         with checkout(clone, head(clone)) as folder:
             assert (folder / file.relative_to(clone)).read_text() == "label\n"
         shutil.rmtree(tmp_path / "remote", ignore_errors=True)  # now it is in the cache
+
+
+@pytest.mark.parametrize("source", ["sample", "kaggle", "file"])
+def test_data_that_the_source_does_not_name_are_neither_pulled_nor_linked(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    set_params({"data.source": source}, clone / "params.yaml")
+    (clone / "data/inbox/digits.csv.dvc").write_text("outs: []")
+    (clone / "data/inbox/other.csv").write_text("label\n")
+    git(clone, "add", "--force", "data/inbox/digits.csv.dvc", "params.yaml")
+    git(clone, "commit", "--quiet", "--message", "another source")
+    asked: list[str] = []
+    monkeypatch.setattr("flows.checkout.dvc", lambda *given, folder: asked.append(given[0]) or "")
+    with checkout(clone, head(clone)) as folder:
+        assert load_params(folder / "params.yaml").data.source == source
+        assert (folder / "data/inbox/other.csv").exists() == ("pull" in asked) == (source == "file")
 
 
 HOLD = """
