@@ -230,7 +230,8 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
         text = git.git("show", f"{name}:params.yaml", folder=base).decode()
     except git.GitError as error:
         raise CganError(f"--against {name}: no commit here has a params.yaml ({error}).") from None
-    document = {"train": parse_yaml(text, f"params.yaml of {name}")["train"]}
+    sections = parse_yaml(text, f"params.yaml of {name}") or {}
+    document = {"train": sections.get("train") or {}}
     of_commit, present = check_params(document, f"`train` of {name}").train, params.train
     return {
         f"train.{key}": value

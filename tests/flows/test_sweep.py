@@ -176,6 +176,11 @@ def test_a_key_that_a_params_yaml_lacks_has_its_default(base: Path) -> None:
     assert study.trials[0].system_attrs["fixed_params"] == {"train.lr": 0.0045}
     path.write_text(with_keys)
     assert sweep._other_params(base, load_params(), "HEAD") == {"train.decay_from": 0.4}
+    for text in ("gate:\n  promote: true\n", "train:\n", ""):
+        path.write_text(text)
+        commit(base)
+        path.write_text(with_keys)
+        assert sweep._other_params(base, load_params(), "HEAD")["train.decay_from"] == 0.4
 
 
 @pytest.mark.parametrize(
