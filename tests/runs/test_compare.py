@@ -21,7 +21,7 @@ from cgan.pipeline.runs.compare import (
 )
 from cgan.pipeline.runs.recorded_run import find_run_id, read_run
 from cgan.pipeline.runs.report import summary
-from cgan.project import EVALUATION, TRAINING
+from cgan.project import EVALUATION, GENERATOR, TRAINING
 
 
 @pytest.fixture
@@ -184,6 +184,8 @@ def test_the_evaluation_of_the_generator_before_is_not_shown_as_the_new_one_s(
     for ask in (lambda: read_run("."), lambda: list(summary())):
         with pytest.raises(CganError, match=r"evaluation\.json: .* another generator.*`dvc repro`"):
             ask()
+    GENERATOR.unlink()  # as where reports were pulled alone
+    assert read_run(".")[0].context["generator_digest"] == "0"
 
 
 def test_the_conclusion_names_the_better_run_and_a_collapsed_one_has_no_merit_in_its_copies() -> (

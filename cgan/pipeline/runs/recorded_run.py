@@ -39,11 +39,12 @@ def read_run(what: str) -> tuple[Evaluation, TrainingRecord]:
 
 
 def present_evaluation(folder: Path) -> Evaluation:
-    """The evaluation of the generator in a project's folder. Raises CganError where it is of another."""
-    evaluation = Evaluation.read(folder / EVALUATION)
-    if not evaluation.is_of(read_facts(folder / GENERATOR, "generator")):
+    """The evaluation in a project's folder. Raises CganError where it is of another generator than the one
+    there; without one, as where reports were pulled alone, nothing is compared."""
+    evaluation, generator = Evaluation.read(folder / EVALUATION), folder / GENERATOR
+    if generator.is_file() and not evaluation.is_of(read_facts(generator, "generator")):
         raise CganError(
-            f"{folder / EVALUATION}: of another generator than the present {folder / GENERATOR}. `dvc repro` "
+            f"{folder / EVALUATION}: of another generator than the present {generator}. `dvc repro` "
             "measures that."
         )
     return evaluation
