@@ -177,6 +177,7 @@ class GeneratorProvider:
                 pause_s = min(2 * failed.pause_s, MAX_PAUSE_S) if failed else FIRST_PAUSE_S
                 self._failure = Failure(number, problem, pause_s, time.monotonic() + pause_s)
                 raise ModelError(problem) from None
+            self._failure = None
             log.info("served is now %s", self.current.in_words)
 
 

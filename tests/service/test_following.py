@@ -197,6 +197,15 @@ def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
     clock.monotonic.return_value = 1108
     provider.poll()
     assert (version(provider), provider.problem) == (2, "")
+    promote(registry, 1)
+    provider.poll()
+    assert version(provider) == 1
+    damaged.write_bytes(whole[:-7])
+    promote(registry, 2)
+    for clock.monotonic.return_value in (1110, 1115):  # 4 s later: what failed before is past
+        provider.poll()
+        damaged.write_bytes(whole)
+    assert (version(provider), provider.problem) == (2, "")
     monkeypatch.setattr("cgan.service.provider.Generator.load", Mock(side_effect=MemoryError))
     promote(registry, 1)
     provider.poll()
