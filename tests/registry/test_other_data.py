@@ -148,10 +148,10 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(second: Path, 
     ]
     with open_registry("cgan") as registry:
         champion = registry.version(1)
-        reference = KeptData.load(registry, champion)
+        kept = KeptData.load(registry, champion)
     # Only the data are looked at.
     inputs = SimpleNamespace(train=parts[0], held_out=parts[1])
-    checks = data_checks(reference, cast(Any, inputs), LIMITS)
+    checks = data_checks(kept, cast(Any, inputs), LIMITS)
     assert [check.name for check in checks if not check.passed] == failed
     assert words in "; ".join(check.why for check in checks)
     assert [check.name for check in checks if check.why] == failed or failed == ["class_mix"]
@@ -167,9 +167,9 @@ def test_f19_of_many_new_images_a_random_part_is_looked_at(
     labels = labels[order].where(labels[order] < 2, 1 - torch.arange(len(labels)) % 2)
     parts = [Images(images[order], labels, list("012")) for _ in range(2)]
     with open_registry("cgan") as registry:
-        reference = KeptData.load(registry, registry.version(1))
+        kept = KeptData.load(registry, registry.version(1))
     inputs = SimpleNamespace(train=parts[0], held_out=parts[1].at(torch.arange(0)))
-    checks = data_checks(reference, cast(Any, inputs), LIMITS)
+    checks = data_checks(kept, cast(Any, inputs), LIMITS)
     assert {"label_agreement", "class_agreement"} <= {c.name for c in checks if not c.passed}
 
 
@@ -218,6 +218,9 @@ def test_f19_what_drifts_a_little_each_night_is_compared_with_what_a_person_acce
         assert report["verdict"] == verdict, report["reasons"]
     assert "unlike version 1's" in report["summary"]
     assert "unlike the champion's" not in report["summary"]
+    for key in ("name", "what"):
+        found = [check[key] for check in report["checks"]]
+        assert len({*found}) == len(found) == 8, "each says with whose data it compares"
 
 
 @pytest.mark.parametrize(
@@ -271,13 +274,13 @@ def test_f19_few_things_that_were_photographed_often_have_another_mix_by_chance(
     )
     part = Images(images[fewer], labels[fewer])
     with open_registry("cgan") as registry:
-        reference = KeptData.load(registry, registry.version(1))
+        kept = KeptData.load(registry, registry.version(1))
 
     def failed(groups: torch.Tensor | None) -> set[str]:
         whole = replace(part, groups=groups)
         heldout = whole.at(torch.arange(0))
         checks = data_checks(
-            reference, cast(Any, SimpleNamespace(train=whole, held_out=heldout)), LIMITS
+            kept, cast(Any, SimpleNamespace(train=whole, held_out=heldout)), LIMITS
         )
         return {check.name for check in checks if not check.passed}
 

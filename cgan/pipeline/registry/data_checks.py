@@ -45,7 +45,7 @@ def data_checks(
     new = is_new.nonzero()[:, 0]
     shifts = largest_shifts(Moments.of_images(images, labels, classes), kept.looks, shape)
     counts = labels.bincount(minlength=classes).double()
-    checks = [class_mix_check(counts, kept.looks.counts, _mean_group_size(inputs))]
+    checks = [class_mix_check(counts, kept.looks.counts, _mean_group_size(inputs), owner)]
     if len(new):
         looks_of_new = Moments.of_images(images[new], labels[new], classes)
         shifts += largest_shifts(looks_of_new, kept.looks, shape)
@@ -148,7 +148,9 @@ def agreement_checks(
     ]
 
 
-def class_mix_check(counts: Tensor, before: Tensor, group_size: float = 1.0) -> Check:
+def class_mix_check(
+    counts: Tensor, before: Tensor, group_size: float = 1.0, owner: str = "the champion's"
+) -> Check:
     """The total variation distance between the class shares of today's counts [classes] and those `before`,
     less what chance explains. `group_size`: images in a group. Groups are drawn whole, so the variance is as
     many times larger (Kish, Survey Sampling, 1965, 5.4)."""
@@ -160,5 +162,8 @@ def class_mix_check(counts: Tensor, before: Tensor, group_size: float = 1.0) -> 
     beyond_chance = ((shares - shares_before).abs() - z * variance.sqrt()).clamp(min=0)
     value = float(beyond_chance.sum() / 2)  # one image that changes its class counts in two
     return maximum_check(
-        "class_mix", "images that would need another class", value, MAX_CLASS_MIX_CHANGE
+        "class_mix",
+        f"images that would need another class for the mix to be {owner}",
+        value,
+        MAX_CLASS_MIX_CHANGE,
     )

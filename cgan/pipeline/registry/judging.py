@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 
@@ -105,6 +105,10 @@ def _check_data(
         except ModelError as error:
             raise ModelError(f"cannot tell whether the data are like {owner}: {error}") from None
         checks = data_checks(kept, inputs, params.gate, owner)
+        if version is not champion:  # its checks have the same names
+            checks = [
+                replace(each, name=f"version_{version.number}.{each.name}") for each in checks
+            ]
         all_checks += checks
         if failures := [check.in_words() for check in checks if not check.passed]:
             warnings.append(f"the images or labels are unlike {owner} ({'; '.join(failures)})")
