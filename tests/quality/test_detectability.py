@@ -118,7 +118,7 @@ def test_a_context_names_the_groups_whatever_their_numbers_and_only_where_there_
     assert "held_out_groups" not in alone.context("")
     numbers = of.held_out.groups
     assert numbers is not None
-    other = np.where(numbers == numbers[0], numbers[-1], numbers)
+    other = np.where(numbers == numbers.min(), numbers.max(), numbers)
     named = [
         replace(of, held_out=replace(of.held_out, groups=groups)).context("")
         for groups in (numbers, numbers.max() - numbers, other)
