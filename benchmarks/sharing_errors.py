@@ -87,7 +87,8 @@ def main() -> None:
             )
     for kind in ("as they are", "smoothed", "typical", "training images"):
         for count in PICTURES:
-            found_copies = [repeated(images, kind, count, seed) for seed in range(repetitions // 3)]
+            times = max(1, repetitions // 3)
+            found_copies = [repeated(images, kind, count, seed) for seed in range(times)]
             print(
                 f"{count} pictures repeated, {kind}: called copies "
                 f"{fmean(each.leak for each in found_copies):.3f} of {len(found_copies)}",

@@ -25,6 +25,7 @@ from cgan.params.sections import JudgeParams
 from cgan.quality.evaluate import require_disjoint, require_same_classes
 from cgan.quality.judge import Progress
 from cgan.quality.likeness import nearest_neighbours
+from cgan.text import listed
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
@@ -63,8 +64,8 @@ def sharing(
     `generator`: the one that was trained on `train`; or drawings by any such generator, as `Images`, whose
     file is then not attacked. `seed`: of the drawings, and of which images are looked at. Takes minutes.
 
-    Raises DataError where the sets do not belong together or too few are held out, CganError for fewer
-    than two seeds.
+    Raises DataError where the sets do not belong together, too few are held out or no drawing is of a class
+    of `train`, CganError for fewer than two seeds.
     """
     _check(train, held_out, generator, discriminator, seeds)
     hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
@@ -159,7 +160,13 @@ def as_many_of_each_class(drawn: Images, train: Images, seed: int) -> Images:
     chosen = [
         order[drawn.labels[order] == label][:count] for label, count in enumerate(train.counts)
     ]
-    return drawn.at(np.sort(np.concatenate(chosen)))
+    rows = np.sort(np.concatenate(chosen))
+    if not len(rows):
+        names = [drawn.class_names[label] for label in np.flatnonzero(drawn.counts)]
+        raise DataError(
+            f"generator: expected drawings of classes that train has images of, found only {listed(names)}."
+        )
+    return drawn.at(rows)
 
 
 def _nearest_members(

@@ -100,8 +100,9 @@ def attacks(
 ) -> list[AttackResult]:
     """The attack by each of the scores [N]. The p-values are adjusted for all of them.
 
-    Of each score two statistics are tested, both one-sided: the sum of the members' ranks (the AUC), and how
-    many of the highest scores are of members, for a few copies hardly move the AUC. Each p-value is
+    Of each score two statistics are tested, both one-sided: the sum of the members' ranks, and how many of
+    the highest scores are of members, for a few copies hardly move the sum. The ranks are those of
+    `standardised` scores among all strata, while the AUC compares within each. Each p-value is
     compared with the smallest of each permutation (min P: Westfall and Young, Resampling-Based Multiple
     Testing, 1993), so that a further score costs little where it says much the same as another.
     """
@@ -133,7 +134,9 @@ def attacks(
 def auc_with_interval(
     scores: FloatArray, member: BoolArray, strata: IntArray
 ) -> tuple[float, Interval]:
-    """The AUC within strata and its 95 % interval; without a stratum that both sides have, 0.5 and no limits.
+    """The AUC within strata and its 95 % interval. A stratum of one side alone, or whose scores are all the
+    same, as those of a class without drawings are, tells nothing and is left out; without another it is 0.5
+    and no limits.
 
     It is the mean of the strata's areas under the ROC curve, with the weights of van Elteren's test (Bulletin
     of the International Statistical Institute 37, 1960): so 0.5 is chance where the two sides have other
@@ -144,19 +147,22 @@ def auc_with_interval(
     for stratum in np.unique(strata):
         within = strata == stratum
         members, non_members = (np.sort(scores[within & side]) for side in (member, ~member))
-        if not len(members) or not len(non_members):
+        if not len(members) or not len(non_members) or not np.ptp(scores[within]):
             continue
         # How often each member exceeds a non-member, and the other way round; ties count half.
         wins_of_members = _count_below(non_members, members) / len(non_members)
         losses_of_non_members = 1 - _count_below(members, non_members) / len(members)
         aucs.append(float(wins_of_members.mean()))
         weights.append(len(members) * len(non_members) / (len(members) + len(non_members) + 1))
-        # One alone has no spread: by chance its share is uniform, of variance 1/12.
+        # One alone has no spread: by chance its share is uniform, of variance 1/12. Where both are alone it
+        # is 0 or 1.
         variances.append(
             sum(
                 float(share.var(ddof=1)) / len(share) if len(share) > 1 else 1 / 12
                 for share in (wins_of_members, losses_of_non_members)
             )
+            if within.sum() > 2
+            else 1 / 4
         )
         pairs += min(len(members), len(non_members))
     if not aucs:

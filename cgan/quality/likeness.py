@@ -107,9 +107,9 @@ def nearest_within(
 ) -> tuple[Tensor, Tensor]:
     """For each drawing, uint8 [N, C, H, W], the row of the image in `real` of its class that it comes nearest
     to, int64 [N], and how near: 1 for a copy, 0 at the class's limit of `limits` [classes]. -1 and 0 where
-    none is within it."""
+    none is within it, or where the class has no limit: NaN."""
     _, found, rows = _closest(drawn, drawn_labels, None, real)
-    nearness = (1 - found / limits[drawn_labels]).clamp(min=0)
+    nearness = (1 - found / limits[drawn_labels]).clamp(min=0).nan_to_num(0.0)
     return rows.where(nearness > 0, -1), nearness
 
 

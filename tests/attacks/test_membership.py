@@ -31,6 +31,7 @@ from cgan.attacks.sharing import (
     Copies,
     Sharing,
     copied_p_value,
+    typical_share,
 )
 from cgan.disclosure import _nearest_members, as_many_of_each_class
 from cgan.errors import CganError, DataError
@@ -39,7 +40,7 @@ from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import silent
-from cgan.quality.likeness import find_near_copies
+from cgan.quality.likeness import MIN_CLASS_IMAGES, find_near_copies
 
 RECIPE = JudgeParams(total_kimg=0.3, batch_size=16, peak_lr=0.1, width=4, seed=1)
 
@@ -79,9 +80,9 @@ def test_the_interval_of_the_auc_covers_the_truth() -> None:
     assert 0.92 <= covered / 400 <= 0.98
 
 
-@pytest.mark.parametrize("mixes, by_hand", [((0.3, 0.7), 0.5), ((0.5, 0.5), 0.5)])
+@pytest.mark.parametrize("mixes", [(0.3, 0.7), (0.5, 0.5)])
 def test_classes_of_other_spread_and_other_shares_of_both_sides_leave_chance_at_one_half(
-    mixes: tuple[float, float], by_hand: float
+    mixes: tuple[float, float],
 ) -> None:
     """Skewed scores of one class have their median, but not their mean, where the other class has it."""
     random, covered, aucs = np.random.default_rng(9), 0, []
@@ -94,8 +95,8 @@ def test_classes_of_other_spread_and_other_shares_of_both_sides_leave_chance_at_
         )
         auc, (low, high) = auc_with_interval(standardised(scores, labels), member, labels)
         aucs.append(auc)
-        covered += low <= by_hand <= high
-    assert np.mean(aucs) == pytest.approx(by_hand, abs=0.006)
+        covered += low <= 0.5 <= high
+    assert np.mean(aucs) == pytest.approx(0.5, abs=0.006)
     assert 0.92 <= covered / 300 <= 0.98
 
 
@@ -104,6 +105,29 @@ def test_a_class_of_one_side_alone_says_nothing_of_the_auc() -> None:
     member = np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 1], bool)
     assert auc_with_interval(scores, member, labels)[0] == 1
     assert auc_with_interval(scores, labels == 0, labels) == (0.5, (0.0, 1.0))
+
+
+def test_a_class_without_drawings_says_nothing_of_the_auc_and_does_not_narrow_its_interval() -> (
+    None
+):
+    random, member, labels = np.random.default_rng(2), np.arange(80) % 2 > 0, np.repeat([0, 1], 40)
+    scores = np.where(labels == 0, random.normal(size=80) + member, 0.0)
+    drawn = labels == 0
+    assert auc_with_interval(scores, member, labels) == auc_with_interval(
+        scores[drawn], member[drawn], labels[drawn]
+    )
+    assert auc_with_interval(scores[~drawn], member[~drawn], labels[~drawn]) == (0.5, (0.0, 1.0))
+
+
+def test_pairs_of_one_member_and_one_other_have_the_variance_of_a_tossed_coin() -> None:
+    pairs, is_second = np.repeat(np.arange(60), 2), np.arange(120) % 2
+    member = is_second == np.arange(60).repeat(2) % 2  # so half of the members score higher
+    auc, (low, high) = auc_with_interval(is_second.astype(float), member, pairs)
+    half_width = 1.96 * np.sqrt(0.25 / 60) / 0.25  # of the logit
+    assert auc == pytest.approx(0.5) and np.log(high / (1 - high)) == pytest.approx(
+        half_width, rel=1e-3
+    )
+    assert low == pytest.approx(1 - high)
 
 
 def test_scores_that_tell_nothing_are_said_to_leak_in_one_case_of_twenty() -> None:
@@ -424,9 +448,9 @@ def test_classes_without_drawings_are_named() -> None:
     assert_is_json(answer)
 
 
-def test_the_nearest_images_are_compared_within_a_class_and_those_without_drawings_are_left_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_nearest_images_are_compared_within_a_class_and_those_without_drawings_are_left_out() -> (
+    None
+):
     """Of class 1, without drawings, nothing is known: its scores are 0, and all others below."""
     drawn, random = uneven(seed=5), np.random.default_rng(1)
     known = drawn.at(drawn.labels != 1)
@@ -450,6 +474,8 @@ def test_of_many_drawings_as_many_of_each_class_as_images_stand_in_for_these() -
     assert alone.counts.tolist() == [*train.counts[:2], 3]
     other = as_many_of_each_class(lacking, train, seed=2)
     assert alone.digest != other.digest, "at random"
+    with pytest.raises(DataError, match=f"found only {train.class_names[2]}\\."):
+        as_many_of_each_class(many.at(many.labels == 2), train.at(train.labels != 2), seed=1)
 
 
 def test_few_pictures_repeated_are_no_copies_by_chance_but_where_all_are_training_images(
@@ -467,14 +493,48 @@ def test_few_pictures_repeated_are_no_copies_by_chance_but_where_all_are_trainin
     assert memorised.share == 1 and memorised.leak and memorised.copied_members == 10
 
 
-def test_who_is_copied_is_tested_within_strata_and_a_nearer_copy_counts_more() -> None:
+def test_drawings_are_no_copies_where_as_many_real_images_have_twins() -> None:
+    """A fifth of the held-out images and of the drawings is of a picture that the others have, too."""
+    train, fresh, others = digits(0, 500), digits(500, 80), digits(580, 240)
+
+    def joined(*parts: Images) -> Images:
+        pixels = np.concatenate([part.pixels for part in parts])
+        return Images(pixels, np.concatenate([part.labels for part in parts]))
+
+    held_out = joined(fresh, train.at(slice(20)))
+    of_both = joined(others, train.at(slice(100, 150)), fresh.at(slice(10)))
+    honest = Copies.of(of_both, train, held_out, seed=1)
+    assert honest.share > 0.15 and honest.real > 0.02 and not honest.leak
+    assert typical_share(0.0, 10**6) == pytest.approx(0.1)
+    assert typical_share(0.05, 10**6) == pytest.approx(0.2, rel=0.02)
+    assert typical_share(0.3, 100) == 1
+
+
+def test_a_drawing_of_a_class_without_training_images_is_no_copy_and_no_other_image_is() -> None:
+    """Of so many held-out images, none of which has a training image, there is no usual distance."""
+    every, drawn = uneven(times=8), uneven(times=8, seed=5)
+    train, held_out = every.split(0.5, seed=2)
+    train = train.at(train.labels != 1)
+    assert (held_out.labels == 1).sum() >= MIN_CLASS_IMAGES
+    of_class = held_out.at(held_out.labels == 1)
+    found = Copies.of(of_class, train, held_out, seed=1)
+    assert found.copied_members == found.copied_non_members == 0 and found.p_value == 1
+    both = Copies.of(drawn, train, held_out, seed=1)
+    known = Copies.of(drawn.at(drawn.labels != 1), train, held_out, seed=1)
+    assert both.copied_non_members == known.copied_non_members
+
+
+def test_who_is_copied_is_tested_within_strata_and_a_nearer_copy_counts_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     member, strata = np.arange(30) % 3 > 0, np.arange(30) % 2
     near = np.zeros(30)
     near[np.flatnonzero(member & (strata == 0))[:5]] = 0.7
     # Five of the ten members of class 0, and of its five others none: C(10, 5) / C(15, 5).
+    monkeypatch.setattr(membership, "PERMUTATIONS", 4000)
     by_hand = 2 * 252 / 3003
-    assert copied_p_value(near, member, strata, 10**6, 1) == pytest.approx(by_hand, abs=0.03)
-    assert copied_p_value(np.zeros(30), member, strata, 100, 1) == 1
-    assert copied_p_value(near, member, strata, 0, 1) == pytest.approx(2 * 0.1**5)
+    assert copied_p_value(near, member, strata, 10**6, 0.1, 1) == pytest.approx(by_hand, abs=0.03)
+    assert copied_p_value(np.zeros(30), member, strata, 100, 0.1, 1) == 1
+    assert copied_p_value(near, member, strata, 0, 0.1, 1) == pytest.approx(2 * 0.1**5)
     barely = near + 0.01 * (strata == 0)  # all others of the class, at the limit
-    assert copied_p_value(barely, member, strata, 10**6, 1) == pytest.approx(by_hand, abs=0.03)
+    assert copied_p_value(barely, member, strata, 10**6, 0.1, 1) == pytest.approx(by_hand, abs=0.03)
