@@ -234,8 +234,9 @@ class Evaluation:
         return [*(self.class_names or map(str, range(len(self.classes))))]
 
     def is_of(self, facts: Mapping[str, Any]) -> bool:
-        """Is it about the generator that has these facts?"""
-        return bool(self.context.get("generator_digest") == facts["digest"])
+        """Is it about the generator that has these facts? No, where the facts have no digest."""
+        digest = facts.get("digest")
+        return digest is not None and bool(self.context.get("generator_digest") == digest)
 
     def rows(self) -> list[tuple[Metric, Score]]:
         """The metrics that were measured, in the order of `METRICS`, as tables and pages show them."""

@@ -217,7 +217,7 @@ def test_the_page_begins_with_the_classes_their_states_in_a_word_and_one_advice_
 def test_the_page_says_what_trains_twice_as_long_where_that_may_help_or_all_classes_are_good() -> (
     None
 ):
-    longer = "<code>dvc exp run -S train.total_kimg=80.0</code>"
+    longer = "<code>dvc exp run -S train.total_kimg=80</code>"
     change_facts(params={"total_kimg": 40.0})
     page_made()
     advice = "".join(facts()["advice"])

@@ -11,7 +11,7 @@ VERDICT, SUMMARY = "gate.verdict", "gate.summary"
 # last champion, itself or one before, whose data a person accepted.
 CHAMPION_SINCE, PROMOTION_REASON = "champion.since", "champion.why"
 PROMOTED_BY, PREVIOUS_CHAMPION = "champion.who", "champion.instead_of"
-ACCEPTED_DATA = "champion.anchor"  # as in stores of today
+ACCEPTED_DATA = "champion.anchor"  # the name in existing stores
 # Of one that a rollback left: when and why.
 ROLLED_BACK = "registry.rolled_back"
 
