@@ -212,7 +212,7 @@ def test_images_without_contrast_and_large_ones_are_no_error() -> None:
     assert Filters.of(blank, 1).features(blank).isfinite().all()
     large = torch.randint(256, (5, 3, 250, 131), generator=random).to(torch.uint8)
     features = Filters.of(large, 1).features(large)
-    assert features.shape == (5, 384) and features.isfinite().all() and features.std(dim=0).all()
+    assert features.shape == (5, 768) and features.isfinite().all() and features.std(dim=0).all()
 
 
 def test_a_two_sample_test_needs_five_groups() -> None:
