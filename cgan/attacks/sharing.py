@@ -78,7 +78,7 @@ class Copies:
         units = np.concatenate([units_of(train), units_of(held_out) + len(train)])
         nearest = np.zeros(len(both))  # of a unit, to the nearest drawing
         near = rows >= 0
-        np.maximum.at(nearest, units[rows[near]], nearness[near].numpy())
+        np.maximum.at(nearest, units[rows[near].numpy()], nearness[near].numpy())
         every = np.unique(units)
         member, copied = every < len(train), nearest[every] > 0
         return cls(
