@@ -42,7 +42,7 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(
     assert {"cgan/py.typed", "cgan/drawing/digits.safetensors"} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"cgan"}
     promised = re.search(r"builds a ([\d.]+) MB wheel", (ROOT / "README.md").read_text())
-    assert promised and f"{wheel.stat().st_size / 1e6:.1f}" == promised[1]
+    assert promised and abs(wheel.stat().st_size / 1e6 - float(promised[1])) < 0.1
 
     run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
     programs = tmp_path / "env/bin"

@@ -402,7 +402,7 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
         (training.tensors.pixels[-1:].expand(95, -1, -1, -1).clone(), ["harm", "no difference"]),
     ):
         drawn = Images(images, asked)
-        rounds = rounds_by_seed(training, drawn, test, params.train_judge, 5, tmp_path, CPU)
+        rounds = rounds_by_seed(training, drawn, test, params.train_judge, 8, tmp_path, CPU)
         for path in tmp_path.glob("*/drawn.safetensors"):
             path.unlink()
         outcomes = [each.outcome() for each in rounds]

@@ -59,7 +59,7 @@ def test_what_cannot_be_repeated_is_refused_with_the_way_out(
     refused("0" * 32, "0" * 32)
     refused("models:/../etc@champion", "names no run")
     said = project.run("cgan compare champion .")
-    assert re.search(r"train\.seed +│? *\d+ +│? *5", said) and "uncommitted changes" in said
+    assert re.search(r"train\.seed[ │|]+\d+[ │|]+5", said) and "uncommitted changes" in said
     experiment = client.get_run(run_id).info.experiment_id
     begun = client.create_run(experiment).info.run_id  # `record` was not run for it
     assert "has no evaluation" in project.run(f"cgan compare . {begun}", 1)
