@@ -1,16 +1,20 @@
 """The curves of a training and the confusion matrix."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from cgan.text import percent
+
+if TYPE_CHECKING:  # the stage evaluate draws a matrix, and pandas takes 70 MB
+    import pandas as pd
 
 Picture = NDArray[np.uint8]
 MAX_NUMBERED_CLASSES = 24  # whose cells have room for a number
