@@ -118,6 +118,7 @@ def test_the_verdict_is_the_run_s_state_and_what_is_not_stale_ends_at_once(
     assert state.is_failed() and state.message == "Gate: Error: the store is away. Start it."
 
 
+@pytest.mark.slow
 def test_f79_a_night_whose_record_finds_no_mlflow_keeps_its_results_and_the_next_one_records(
     prefect: None, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     assert len(study.trials) == 4 and "measurement_context" in study.user_attrs
 
 
+@pytest.mark.slow
 def test_a_trial_takes_from_the_remote_what_is_not_in_the_cache(base: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # of an activated environment
 
@@ -95,6 +96,7 @@ def test_f79_a_trial_whose_run_mlflow_does_not_take_counts_and_says_so(
     assert f"-0: its run is not complete in MLflow. {words}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sampler_s_windows_and_cap_are_searched_and_its_seeds_are_not(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
