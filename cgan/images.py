@@ -60,8 +60,7 @@ class Images:
     Images from a file have more fields:
 
     - `splits` uint8 [N]: index of SPLITS; None where the source names none;
-    - `lines` int64 [N]: the line in the CSV (the header is line 1), or the number of the picture; the index
-      where the images were given as arrays;
+    - `lines` int64 [N]: the line in the CSV (the header is line 1), the number of the picture, or the index;
     - `files`: the name of each picture; empty where there are none;
     - `sizes` int64 [N, 2]: width and height of each picture, before it was fitted; None where unknown;
     - `source_sha256`: of the CSV's bytes, or of the pictures' arrays; else "";

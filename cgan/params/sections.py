@@ -25,9 +25,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Side = Annotated[int, Field(ge=8, le=256)]  # of an image, in pixels
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of a loss
-Kimg = Annotated[
-    float, Field(gt=0, le=1_000_000)
-]  # the length of a training, in thousands of images
+Kimg = Annotated[float, Field(gt=0, le=1_000_000)]  # of a training, in thousands of images
 BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Auto = Literal["auto"]
 GeneratorKind = Literal["deconv", "upsample", "embed", "demo", "local_score"]
@@ -324,10 +322,9 @@ class SweepChoices(Section):
 
 
 def _space_tag(value: Any) -> str:
-    has_choices = isinstance(value, SweepChoices) or (
-        isinstance(value, dict) and "choices" in value
-    )
-    return "choices" if has_choices else "range"
+    if isinstance(value, SweepChoices) or (isinstance(value, dict) and "choices" in value):
+        return "choices"
+    return "range"
 
 
 Space = Annotated[
