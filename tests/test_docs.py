@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import ROOT, run
 from PIL import Image
-from synthetic import a_model
 from uneven import uneven, write_uneven_folder
 
 import cgan
-from cgan import Generator
 from cgan.files import read_json
 from cgan.params.sections import EvaluateParams, JudgeParams
 
@@ -30,11 +27,8 @@ BY_OTHERS = {
     "facts.json",
     "hands-alphabets.jpg",
     "local-score-32.jpg",
-    "local-score-64.jpg",
-    "local-score-96.jpg",
     "photographs-cifar.jpg",
     "photographs-clothes.jpg",
-    "photographs-tiles.png",
 }
 SHOWN = re.compile(r"!\[([^\]]*)\]\((?:docs/)?images/([\w.-]+)\)")
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
@@ -136,39 +130,3 @@ def test_the_page_on_python_is_true_line_by_line(
     assert "<canvas" in Path("run.html").read_text() and cgan.Generator.load(
         "generator.safetensors"
     )
-
-
-GENERATORS = [  # kind, classes, channels, height, width, width of the layers, latents
-    *[("deconv", 3, 3, 10, 14, 4, 6), ("upsample", 12, 1, 20, 9, 4, 5)],
-    *[("embed", 3, 1, 8, 8, 4, 2), ("demo", 10, 1, 28, 28, 8, 100)],
-]
-
-
-@pytest.mark.filterwarnings("ignore")  # torch's, of its own calls
-@pytest.mark.parametrize("architecture", GENERATORS, ids=[each[0] for each in GENERATORS])
-def test_the_lines_that_write_onnx_draw_the_same_pixels_in_batches_of_any_size(
-    architecture: tuple[str, int, int, int, int, int, int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for package in ("onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
-        pytest.skip("the lines are for torch 2.9 or newer, as the docs say")
-    import onnxruntime
-
-    (tmp_path / "models").mkdir()
-    path = a_model(tmp_path / "models/generator.safetensors", *architecture)
-    monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs/service.md").read_text().partition("## Without Python")[2]
-    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
-    session = onnxruntime.InferenceSession("generator.onnx", providers=["CPUExecutionProvider"])
-    network = Generator.load(path).network
-    for count in (1, 2, 1000):
-        latents = torch.randn(count, network.architecture.latent_dim)
-        labels = torch.randint(network.classes, (count,))
-        inputs = {"latents": latents.numpy(), "labels": labels.numpy()}
-        with torch.no_grad():
-            expected = network(latents, labels).numpy()
-        (images,) = session.run(["images"], inputs)
-        assert images.shape == expected.shape and np.abs(images - expected).max() <= 1e-4
