@@ -1,9 +1,7 @@
 """Writes files whole or not at all, and reads, locks and hashes them."""
 
 import contextlib
-import errno
 import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -33,18 +31,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
     After the block the file survives a power cut: its folder is flushed as well, and folders that were
     made for it. The new name always gets a new inode, so a file that DVC linked from its cache is never
-    written through. On an error the temporary file is removed and `path` is left as it was; what a killed
-    process left goes at the next try.
+    written through. On an error the temporary file is removed and `path` is left as it was.
     """
     path = Path(path)
     changed = [path.parent]
     while not changed[-1].exists():
         changed.append(changed[-1].parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # By machine and process: a pid says nothing about another machine's process in a shared folder.
-    prefix = f".{path.name}.{os.uname().nodename}."
-    _remove_leftovers(path.parent, prefix)
-    temporary = path.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode  # by the umask, whatever mode its writer gives it
@@ -63,24 +57,11 @@ def replacing(path: Path | str) -> Iterator[Path]:
         raise
 
 
-def _remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove the temporary files of processes that were killed, and SQLite's journals beside them."""
-    for leftover in folder.glob(f"{glob.escape(prefix)}*-*.tmp*"):
-        with contextlib.suppress(ValueError, PermissionError):  # not ours, or another user's
-            try:
-                os.kill(int(leftover.name.removeprefix(prefix).partition("-")[0]), 0)
-            except ProcessLookupError:
-                leftover.unlink(missing_ok=True)
-
-
 def sync_folder(folder: Path) -> None:
     """Flush the folder's list of names to the disk, as os.fsync flushes a file's content."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system whose folders cannot be flushed
-            raise
     finally:
         os.close(descriptor)
 
@@ -134,13 +115,6 @@ def locked(path: Path, *, wait: bool = True, inherited: bool = False) -> Iterato
         except BlockingIOError:
             yield False
             return
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
-            raise CganError(
-                f"{path}: this file system has no locks ({error.strerror}), and without them two processes "
-                "would write at once. Mount it with locks, or use a local disk (and a local CGAN_HOME)."
-            ) from None
         yield True
 
 

@@ -1,42 +1,30 @@
 """The project as git sees it: what a run is made from, and a clone of it at a commit."""
 
-import contextlib
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from cgan.errors import CganError
 
-# Of the files that git does not track, those that are part of a patch.
-NEW_FILES = ("params.yaml", "dvc.yaml", "cgan/*.py", "flows/*.py")
 # A rewritten dvc.lock is what a training on another kind of machine leaves behind; it travels by itself.
 # DVC's settings change no result, and may name a password.
 EXCLUDED = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
-# Not PWD and OLDPWD, which are folders, nor AUTHOR, PATH and COMPASS.
-SECRET_NAME = re.compile(
-    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|WEBHOOK|COOKIE|CONNECTION_STRING|^(?!OLD).+PWD$|(API|ACCESS|PRIVATE)_?KEY"
-    r"|_KEY$|^KEY|(^|_)(PASS|PAT|JWT|DSN|AUTH|BEARER)(_|$)",
-    re.IGNORECASE,
-)
+# Of the files that git does not track, those that a run may be made from.
+NEW_FILES = ("params.yaml", "dvc.yaml", "cgan/*.py", "flows/*.py")
+# Whatever settings the engineer's git has.
+PATCH_FORM = [
+    *("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-renames", "--no-textconv"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
+]
+SECRET_NAME = re.compile("KEY|TOKEN|SECRET|PASSW|AUTH", re.IGNORECASE)
 PASSWORD_IN_URL = re.compile(r"://[^:/@\s]*:(.+)@")  # a database's or a server's password
-# A user's name: a secret where the variable's name says so, as of SENTRY_DSN.
-USER_IN_URL = re.compile(r"://([^:/@\s]+)@")
-# Variables that lead git to another repository, as inside a hook, or change what a command means. The others,
-# such as GIT_CONFIG_COUNT, GIT_ASKPASS and GIT_SSH_COMMAND, are how somebody set git up.
-REDIRECTIONS = """
-    GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_PREFIX GIT_NAMESPACE GIT_SHALLOW_FILE
-    GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_GRAFT_FILE GIT_INTERNAL_SUPER_PREFIX
-    GIT_IMPLICIT_WORK_TREE GIT_REPLACE_REF_BASE GIT_NO_REPLACE_OBJECTS GIT_ATTR_SOURCE
-    GIT_EXTERNAL_DIFF GIT_DIFF_OPTS GIT_QUARANTINE_PATH
-    GIT_LITERAL_PATHSPECS GIT_GLOB_PATHSPECS GIT_NOGLOB_PATHSPECS GIT_ICASE_PATHSPECS
-"""
 SECRET_LENGTH = 8  # shorter values stand in any text by chance
+# Inside a hook, they lead git to another repository.
+REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
 class GitError(CganError):
@@ -45,18 +33,13 @@ class GitError(CganError):
 
 @dataclass(frozen=True)
 class WorkingTree:
-    """The tree of files against its commit.
-
-    `patch` brings a tree of `commit` to this one: changes of tracked files, and Python files of ours
-    that git neither tracks nor ignores. `secrets`: the environment variables whose values stand in it,
-    so that it must not travel.
-    """
+    """The tree of files against its commit. `changed`: the names of tracked files that differ, and of
+    NEW_FILES; `patch` brings the tracked files of `commit` to these."""
 
     commit: str
     branch: str
     changed: list[str]
     patch: bytes
-    secrets: str
 
 
 def git(*arguments: str | Path, folder: Path | None = None, **environment: str) -> bytes:
@@ -64,10 +47,9 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
 
     The repository is the one of `folder`, also inside a git hook, which points to its own.
     """
-    env = {key: value for key, value in os.environ.items() if key not in REDIRECTIONS.split()}
+    env = {key: value for key, value in os.environ.items() if key not in REDIRECTIONS}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **environment}
-    # By the protocol of version 0, which somebody may have set, no server gives a commit that is no branch's.
-    command = ["git", "-c", "protocol.version=2", *map(str, arguments)]
+    command = ["git", *map(str, arguments)]
     try:
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
@@ -79,49 +61,30 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
 
 def working_tree(folder: Path | None = None) -> WorkingTree:
     """The tree around `folder`, by default the working directory. Raises GitError."""
-    wanted = ("HEAD", "--git-path", "index", "--abbrev-ref", "HEAD")
-    commit, real, branch = git("rev-parse", *wanted, folder=folder).decode().splitlines()
-    with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        # New files are part of a diff once an index knows of them: not the engineer's, a copy of it. With
-        # its time: git compares a file's content if the file isn't older than the index.
-        index = Path(temporary) / "index"
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copy2((folder or Path()) / real, index)
-        on_copy = partial(git, folder=folder, GIT_INDEX_FILE=str(index))
-        new = on_copy("ls-files", "--others", "--exclude-standard", "-z", "--", *NEW_FILES)
-        on_copy("add", "--intent-to-add", "--", *new.decode().split("\0")[:-1])
-        on_copy("update-index", "-q", "--unmerged", "--refresh")
-        # Other than `git diff`, it heeds no settings of the engineer's.
-        difference = partial(on_copy, "diff-index")
-        paths = ("HEAD", "--", ":/", *EXCLUDED)
-        names = difference("--name-only", "-z", *paths)
-        patch = difference("-p", "--binary", "--full-index", *paths)
-    changed = names.decode(errors="replace").split("\0")[:-1]
-    return WorkingTree(commit, branch, changed, patch, secrets_in(patch))
+    ask = partial(git, folder=folder)
+    commit, branch = ask("rev-parse", "HEAD", "--abbrev-ref", "HEAD").decode().splitlines()
+    paths = ("HEAD", "--", ":/", *EXCLUDED)
+    names = ask("diff", "--name-only", "-z", *paths)
+    names += ask("ls-files", "--others", "--exclude-standard", "-z", "--", *NEW_FILES)
+    patch = ask("diff", *PATCH_FORM, *paths)
+    return WorkingTree(commit, branch, names.decode(errors="replace").split("\0")[:-1], patch)
 
 
 def secrets_in(content: bytes) -> str:
-    """The names of environment variables whose secret values stand in `content`."""
+    """The names of environment variables whose secret values stand in `content`: of those that are named as
+    a secret is, and of passwords in addresses."""
     text = content.decode(errors="replace")
-    return ", ".join(name for name, value in os.environ.items() if _has_secret(text, name, value))
+    return ", ".join(
+        name
+        for name, value in os.environ.items()
+        if any(len(s) >= SECRET_LENGTH and s in text for s in _secrets_of(name, value))
+    )
 
 
-def _has_secret(text: str, name: str, value: str) -> bool:
-    is_place = False  # of a secret, such as SSH_AUTH_SOCK
-    with contextlib.suppress(OSError, ValueError):  # no path, for it is too long
-        is_place = Path(value).exists()
-    is_named = bool(SECRET_NAME.search(name)) and not is_place
-    found = PASSWORD_IN_URL.findall(value)
-    if is_named:
-        found += [value, *USER_IN_URL.findall(value)]
-    # In an address, characters that it needs for itself stand as % and two digits.
-    forms = {form for secret in found for form in (secret, unquote(secret), quote(secret, safe=""))}
-    for form in forms:
-        # A password that is a word does not stand in longer ones: `training` in `training_images`.
-        bounds = (r"(?<![\w-])", r"(?![\w-])") if form.isalpha() and form.islower() else ("", "")
-        if len(form) >= SECRET_LENGTH and re.search(re.escape(form).join(bounds), text):
-            return True
-    return False
+def _secrets_of(name: str, value: str) -> list[str]:
+    passwords = PASSWORD_IN_URL.findall(value)
+    named = [value] if SECRET_NAME.search(name) else []
+    return [*named, *passwords, *map(unquote, passwords)]
 
 
 def clone_at(repository: Path, commit: str, folder: Path) -> None:

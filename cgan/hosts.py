@@ -12,7 +12,6 @@ from cgan.errors import CganError
 LOOPBACK = "127.0.0.1"
 # Every address of this machine. The first is spelt so that bandit does not take it for a mistake (B104).
 ANYWHERE = (str(ipaddress.IPv4Address(0)), "::")
-VIEW = "cgan"  # of MLflow's table of runs
 
 
 def site_of(host: str, port: int | None) -> str:
@@ -86,12 +85,11 @@ def is_server(uri: str) -> bool:
 
 
 def mlflow_page(site: str, experiment_id: str, run_id: str = "", artifact: str = "") -> str:
-    """The address of a run in MLflow, or of one of its artifacts; without a run, of the table of all runs,
-    in our view of it."""
+    """The address of a run in MLflow, or of one of its artifacts; without a run, of the table of all runs."""
     run = f"/{quote(run_id, safe='')}" if run_id else ""
     place = f"/artifacts/{quote(artifact)}" if artifact else ""
     # Without the query a new browser gets MLflow's pages for GenAI.
-    query = "?workflowType=machine_learning" + f"&viewStateShareKey={VIEW}" * (not run_id)
+    query = "?workflowType=machine_learning"
     return (
         f"{site.rstrip('/')}/#/experiments/{quote(experiment_id, safe='')}/runs{run}{place}{query}"
     )

@@ -13,7 +13,6 @@ import torch
 
 from cgan import git
 from cgan.files import write_bytes
-from cgan.params.presets import recipe_in_words
 from cgan.params.sections import TrainChoices
 from cgan.pipeline.tracking.store import requester_tags
 from cgan.pipeline.tracking.tags import (
@@ -31,21 +30,17 @@ PATCH = "patch.diff"  # in SOURCE_FOLDER, the uncommitted changes
 
 
 def project_tree() -> git.WorkingTree | None:
-    """The project as git sees it. None where there is no repository; None and a warning where there is one
-    that git cannot read."""
+    """The project as git sees it; None and a line in the log where git cannot read it."""
     try:
         return git.working_tree()
     except git.GitError as error:
-        here = Path.cwd()
-        if any((folder / ".git").exists() for folder in (here, *here.parents)):
-            log.warning("The run is kept without its commit and changes, as git says: %s", error)
+        log.info("The run is kept without its commit and changes, as git says: %s", error)
     return None
 
 
 def run_name(params: TrainChoices) -> str:
-    """`seed 1 · lr 0.001 · default · 26 Nov 17:30`: what tells it from others stands in front, for tables cut
-    names short; the data have a column."""
-    parts = [f"seed {params.seed}", recipe_in_words(params), os.environ.get("DVC_EXP_NAME")]
+    """`seed 1 · 26 Nov 17:30`, with the name of DVC's experiment; params and data have columns in MLflow."""
+    parts = [f"seed {params.seed}", os.environ.get("DVC_EXP_NAME")]
     return " · ".join([*filter(None, parts), time.strftime("%d %b %H:%M")])
 
 

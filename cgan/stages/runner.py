@@ -48,32 +48,16 @@ def _in_words(error: Exception) -> str:
     """The message for a CganError or a full machine; empty for any other error."""
     if isinstance(error, CganError):
         return str(error)
-    if "CUDA out of memory" in str(error):
-        return (
-            f"the GPU's memory is full ({str(error).splitlines()[0][:200]}). End other programs on it "
-            "(`nvidia-smi` lists them), or lower `train.batch_size` or the widths in params.yaml, or set "
-            "`train.device: cpu`. Then run `dvc repro` again: a training goes on from its last checkpoint if "
-            "its params are the same."
-        )
+    again = "Then run `dvc repro` again: a training goes on from its last checkpoint."
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
+        details = str(error).splitlines()[0][:200] if str(error) else "no details"
         return (
-            f"out of memory ({str(error).splitlines()[0][:200] if str(error) else 'no details'}). End "
-            "other programs, or lower `batch_size` or the widths in params.yaml. Then run `dvc repro` "
-            "again: a training goes on from its last checkpoint if its params are the same."
+            f"out of memory ({details}). End other programs, or lower `train.batch_size` or the widths in "
+            f"params.yaml; of a GPU, `train.device: cpu` takes none. {again}"
         )
-    if isinstance(error, OSError) and error.errno:
-        advice = "Correct that"
-        if error.errno in NO_SPACE:
-            advice = (
-                "Free some space (`dvc gc --all-branches --all-tags --all-experiments` removes results that "
-                "none of these has from the cache; docs/production.md, Prune and back up, names more)"
-            )
-        elif not error.filename:
-            return ""
-        return (
-            f"{str(error.filename or 'a file')[:300]}: cannot be used ({error.strerror}). {advice} and run "
-            "`dvc repro` again: no file is half-written, and a training goes on from its last checkpoint."
-        )
+    if isinstance(error, OSError) and error.errno and (error.filename or error.errno in NO_SPACE):
+        advice = "Free some space" if error.errno in NO_SPACE else "Correct that"
+        return f"{str(error.filename or 'a file')[:300]}: {error.strerror}. {advice}. {again}"
     return ""
 
 

@@ -20,7 +20,6 @@ from tracked import Store, mlflow_server, refusing
 from cgan.errors import CganError, TrackingError
 from cgan.evaluation import Evaluation
 from cgan.files import locked, read_json, write_bytes, write_json
-from cgan.pipeline.tracking.store import open_store, store_uri
 from cgan.project import (
     CARD,
     EVALUATION,
@@ -217,32 +216,6 @@ def test_f61_without_mlflow_it_fails_in_a_sentence_and_completes_the_run_the_nex
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     record.main()
     assert_complete(root)
-
-
-@pytest.mark.parametrize("lost", ["the store", "the run", "nothing: another store"])
-def test_what_a_store_lost_or_another_one_never_had_is_sent(
-    root: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, lost: str
-) -> None:
-    record.main()
-    first = read_json(RUN_LOCATION)["run_id"]
-    if lost == "the store":
-        shutil.copyfile(empty_store, root / "mlflow.db")
-        shutil.rmtree(root / "mlartifacts")
-    elif lost == "the run":
-        open_store(store_uri(root)).delete_run(first)
-    else:
-        (root / "other").mkdir()
-        shutil.copyfile(empty_store, root / "other/mlflow.db")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/other/mlflow.db")
-    record.main()
-    second = read_json(RUN_LOCATION)["run_id"]
-    assert second != first
-    client = open_store(store_uri(root))
-    run = client.get_run(second)
-    assert run.info.status == "FINISHED" and "quality/recall" in run.data.metrics
-    points = client.get_metric_history(second, "loss/generator")
-    assert sorted(point.step for point in points) == sorted(STEPS)
-    assert sum(file.path.endswith("png") for file in client.list_artifacts(second, "images")) == 4
 
 
 def test_checkpoints_go_once_dvc_has_the_result_but_not_another_training_s(root: Path) -> None:

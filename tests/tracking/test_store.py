@@ -3,8 +3,6 @@
 import contextlib
 import http.server
 import json
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +15,10 @@ from conftest import free_port, on_a_thread
 from tracked import Store, log_model, log_steps, mlflow_server, training
 from tracked import root as root
 
-from cgan.errors import TrackingError
 from cgan.files import read_json, sha256_of
 from cgan.hosts import without_credentials
-from cgan.pipeline.registry.client import generator_file, open_registry
+from cgan.pipeline.registry.client import generator_file
 from cgan.pipeline.tracking.run import open_run
-from cgan.pipeline.tracking.runs_view import TAG
 from cgan.pipeline.tracking.store import (
     artifact_root,
     experiment_id,
@@ -67,34 +63,6 @@ def test_what_is_shown_of_an_address_has_no_password() -> None:
         assert without_credentials(uri) == shown
 
 
-def test_an_address_that_is_none_or_would_be_read_as_another_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("100% of what", "a#b", "[c"):
-        assert store_uri(tmp_path / name) == f"sqlite:///{tmp_path / name}/mlflow.db"
-    for name in ("what?", "100%25"):
-        with pytest.raises(TrackingError, match=r"store cannot lie in .*Rename the folder, or set"):
-            store_uri(tmp_path / name)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@[::1")
-    with pytest.raises(TrackingError, match=r"^MLFLOW_TRACKING_URI, http://\[::1, is no address"):
-        store_uri(tmp_path)
-    with pytest.raises(TrackingError, match="is no address"), open_registry():
-        pass
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere/mlflow.db")
-    assert store_uri(tmp_path / "what?") == "sqlite:////elsewhere/mlflow.db"
-
-
-def test_f63_what_mlflow_says_of_a_store_that_is_none_is_shown_without_its_password() -> None:
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    for address, word in (("file:///old", "mlflow migrate-filestore"), ("ours://", "ours://")):
-        with pytest.raises(MlflowException) as caught:
-            MlflowClient(address.replace("ours://", "ours://me:secret@host")).search_experiments()
-        said = reason_of(caught.value)
-        assert word in said and "secret" not in said
-
-
 def test_an_experiment_is_named_by_the_environment_first_and_is_one_of_trainings(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,13 +74,7 @@ def test_an_experiment_is_named_by_the_environment_first_and_is_one_of_trainings
     experiment = client.get_experiment(experiment_id(client, "cgan"))
     assert experiment.artifact_location == (root / "mlartifacts").as_uri()
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-    client.delete_experiment_tag(experiment.experiment_id, TAG)  # as in a store of 0.1.0
     assert experiment_id(client, "cgan") == experiment.experiment_id
-    seen = {TAG: experiment.tags[TAG], "mlflow.experimentKind": "custom_model_development"}
-    assert client.get_experiment(experiment.experiment_id).tags == seen
-    client.set_experiment_tag(experiment.experiment_id, TAG, "somebody's own")
-    assert experiment_id(client, "cgan") == experiment.experiment_id
-    assert client.get_experiment(experiment.experiment_id).tags[TAG] == "somebody's own"
 
 
 def test_who_asked_is_the_user_where_there_is_one_and_the_flow(
@@ -145,57 +107,6 @@ def test_the_reason_is_the_first_line_of_what_the_machine_said() -> None:
         assert "geheim" not in reason_of(RuntimeError(f"at {secret.format('geheim')}, twice"))
     assert reason_of(RuntimeError("at http://me:secret@host")) == "at http://host"
     assert reason_of(RuntimeError("monkey=no (key = 5)")) == "monkey=… (key = 5)"
-
-
-def test_a_package_that_a_store_lacks_is_named_with_the_extra_that_brings_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(
-        "cgan.pipeline.tracking.store.extras_with", lambda module: ["s3"] * (module == "boto3")
-    )
-    wrapped = RuntimeError("upload failed")
-    wrapped.__cause__ = ModuleNotFoundError("No module named 'boto3'", name="boto3")
-    assert reason_of(wrapped) == "there is no package boto3 here: `pip install 'cgan[s3]'`"
-    wrapped.__cause__ = ModuleNotFoundError("No module named 'ours'", name="ours")
-    assert reason_of(wrapped) == "upload failed"
-
-
-def test_f105_a_store_of_another_user_is_refused_at_once(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """MLflow's own client tries for two minutes to open the file."""
-    monkeypatch.setattr("os.access", lambda *_: False)  # whoever runs the tests may be root
-    refused = pytest.raises(TrackingError, match=r"mlflow\.db cannot be read by this user")
-    with refused:
-        open_store(store_uri(root))
-    with refused, open_registry():
-        pass
-
-
-def test_f93_a_store_lies_in_its_project_whatever_its_name_and_a_link_helps_one_that_was_moved(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new = root / "100% ä'b\"c#d&e=f;g", root / "new"
-    about = {"run_key": "k", "run_name": "a run", "experiment": "cgan", "began_ms": 1}
-    old.mkdir()
-    shutil.copyfile(root / "mlflow.db", old / "mlflow.db")
-    monkeypatch.setenv("DVC_ROOT", str(old))
-    with open_run(about) as run:
-        run.log_files([Path(__file__)])
-    assert len(Store(old / "mlflow.db").runs()) == 1
-    assert len(list((old / "mlartifacts").rglob(Path(__file__).name))) == 1
-    old.rename(new)
-    monkeypatch.setenv("DVC_ROOT", str(new))
-    link = f"ln -s {new} {old}"
-    with pytest.raises(TrackingError, match=re.escape(link)) as caught, open_run(about):
-        pass
-    assert "MLflow keeps absolute addresses" in str(caught.value)
-    assert not old.exists(), "nothing is written where the project was"
-    old.symlink_to(new)
-    with open_run(about) as run:
-        run.log_files([root / "dvc.yaml"])
-    assert len(Store(new / "mlflow.db").runs()) == 1
-    assert len(list((new / "mlartifacts").rglob("dvc.yaml"))) == 1
 
 
 MIGRATION = """

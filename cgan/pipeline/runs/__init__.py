@@ -1,1 +1,1 @@
-"""Runs: reports on one, comparisons of two, a training repeated, MLflow's pages, a card to publish."""
+"""Runs: reports on one, comparisons of two, MLflow's pages, a card to publish."""

@@ -1,11 +1,9 @@
-"""The commands about runs: `report`, `compare`, `reproduce`, `ui`."""
+"""The commands about runs: `report`, `compare`, `ui`."""
 
-import contextlib
 from typing import Annotated
 
 import typer
 
-from cgan.errors import CganError
 from cgan.pipeline.options import JUDGE_PANEL, announce
 from cgan.project import require_project
 
@@ -45,24 +43,6 @@ def compare(
     compare(run_a, run_b, Console())
 
 
-@app.command(hidden=True)
-def reproduce(
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN_ID", help="Id in MLflow, or champion, or models:/NAME@ALIAS."),
-    ],
-) -> None:
-    """Repeat a training from its commit, params and data, and say whether the bytes are the same.
-
-    Runs the code of its commit in a temporary clone. Exit code 0 if they are equal, else 1.
-    """
-    require_project()
-    from cgan.pipeline.runs.reproduce import reproduce_run
-
-    if not reproduce_run(run, typer.echo):
-        raise typer.Exit(1)
-
-
 @app.command(rich_help_panel=JUDGE_PANEL)
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Browse all runs in MLflow's pages.
@@ -70,11 +50,6 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     They are served on this machine until Ctrl-C.
     """
     root = require_project()
-    from cgan.pipeline.params_file import load_params
     from cgan.pipeline.runs.ui import serve_ui
-    from cgan.pipeline.tracking.store import experiment_name
 
-    experiment = "cgan"
-    with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
-        experiment = load_params().tracking.experiment
-    raise typer.Exit(serve_ui(root, port, experiment_name(experiment)))
+    raise typer.Exit(serve_ui(root, port))

@@ -1,4 +1,7 @@
-"""A training in MLflow while it goes on: sent by a thread of its own, which ends at the first failure."""
+"""A training in MLflow while it goes on: its metrics, sent by a thread that ends at the first failure.
+
+MLflow's own asynchronous logging drops a batch that fails, and says so in a log alone.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,36 +30,26 @@ log = logging.getLogger(__name__)
 
 class LiveTracker:
     """A tracker of a training, which waits for MLflow at its end only, and then no longer than PATIENCE_S.
-    `training` is `Run`'s."""
+
+    Pictures come from the stage record, with all that did not arrive. `training` is `Run`'s.
+    """
 
     def __init__(self, training: TrainingRecord) -> None:
         self.run_id: str | None = None  # once MLflow has given one
-        self._training = training
-        self._now_ms = int(training["began_ms"])
-        self._metrics: SimpleQueue[tuple[dict[str, float], int, int]] = SimpleQueue()
-        self._images: SimpleQueue[tuple[str, NDArray[np.uint8], int, int]] = SimpleQueue()
+        self._training, self._points = training, SimpleQueue[Point]()
         self._uri, self._status, self._ended_by = store.store_uri(project_root()), "RUNNING", ""
         self._has_failed = False
         self._is_loaded, self._is_over = threading.Event(), threading.Event()
         store.set_environment()  # here: on a thread it would change the environment while torch reads it
         self._thread = threading.Thread(target=self._send, daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as error:  # no memory
-            self._fail(error)
+        self._thread.start()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         if not self._has_failed:
-            self._metrics.put((dict(metrics), step, self._time_ms()))
+            for key, value in metrics.items():
+                self._points.put((key, value, step, time.time_ns() // 1_000_000))
 
-    def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
-        if not self._has_failed:
-            self._images.put((name, image.copy(), step, self._time_ms()))
-
-    def _time_ms(self) -> int:
-        """Now; where the clock is set back, it stands still until it has caught up."""
-        self._now_ms = max(self._now_ms, time.time_ns() // 1_000_000)
-        return self._now_ms
+    def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None: ...
 
     def _send(self) -> None:
         """Run the thread, from the training's begin to its end."""
@@ -70,33 +62,26 @@ class LiveTracker:
             run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
             self.run_id = run.run_id
             while not self._is_over.wait(BATCH_S):
-                self._empty_queues(run)
-            self._empty_queues(run)
+                run.log_metrics(self._waiting())
+            run.log_metrics(self._waiting())
             if self._ended_by:
                 client.set_tag(run.run_id, ENDED_BY_TAG, self._ended_by)
-            client.set_terminated(run.run_id, self._status, self._time_ms())
+            client.set_terminated(run.run_id, self._status)
         except Exception as error:  # of MLflow, of what it imports, of a machine that is full
             self._fail(error)
 
-    def _empty_queues(self, run: Run) -> None:
+    def _waiting(self) -> list[Point]:
         points = list[Point]()
-        while not self._metrics.empty():
-            metrics, step, time_ms = self._metrics.get()
-            if any(key.startswith("probe/") for key in metrics):
-                metrics |= machine_load()
-            points += [(key, value, step, time_ms) for key, value in metrics.items()]
-        run.log_metrics(points)
-        while not self._images.empty():
-            run.log_image(*self._images.get())
+        while not self._points.empty():
+            points.append(self._points.get())
+        return points
 
     def end(self, status: str, ended_by: str) -> None:
         self._status, self._ended_by = status, ended_by
         self._is_over.set()
-        if self._has_failed:
-            return
-        if self._is_loaded.wait(LOADING_S):
+        if not self._has_failed and self._is_loaded.wait(LOADING_S):
             self._thread.join(PATIENCE_S)
-        if self._thread.is_alive():
+        if not self._has_failed and self._thread.is_alive():
             self._fail(TimeoutError("no answer in time"))
 
     def _fail(self, error: Exception) -> None:
@@ -105,20 +90,6 @@ class LiveTracker:
             log.warning(words, store.failure_in_words(self._uri, error))
         self._has_failed = True
         self._is_loaded.set()
-
-
-def machine_load() -> dict[str, float]:
-    """The machine's load since the last call, as MLflow's pages know it."""
-    load: dict[str, float] = {}
-    with contextlib.suppress(Exception):  # no GPU, or nothing that asks it
-        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-
-        for kind in (CPUMonitor, GPUMonitor):
-            monitor: Any = kind()  # untyped
-            monitor.collect_metrics()
-            load |= monitor.aggregate_metrics()
-    return {f"system/{name}": value for name, value in load.items()}
 
 
 @contextlib.contextmanager

@@ -120,15 +120,13 @@ class Run:
 
     def log_metrics(self, points: Iterable[Point]) -> None:
         """Each step of a series once, and numbers of an evaluation where they have changed, for the model's
-        page too. A value that is not finite becomes a tag, since charts cannot show it."""
+        page too. A value that is not finite is left out, since charts cannot show it."""
         from mlflow.entities import Metric
 
         metrics = list[Metric]()
         for key, value, step, time_ms in points:
             value = float(f"{value:.{DIGITS}g}")
-            if not math.isfinite(value):
-                self.client.set_tag(self.run_id, f"not_finite.{key}", f"{value} at step {step}")
-            elif self._claim_step(key, value, step):
+            if math.isfinite(value) and self._claim_step(key, value, step):
                 model_id = self._model_id if key.startswith(QUALITY) else None
                 metrics.append(Metric(key, value, time_ms, step, model_id=model_id))
         for start in range(0, len(metrics), BATCH):

@@ -10,13 +10,10 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from cgan.errors import TrackingError
-from cgan.extras import extras_with
 from cgan.files import locked, replacing
 from cgan.hosts import is_server, no_proxy_variables, without_credentials
-from cgan.pipeline.tracking.runs_view import TAG, add_runs_view, runs_view
 from cgan.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
@@ -50,25 +47,10 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 def store_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, a server or a database, else sqlite in the project's root, as a relative path of
-    sqlite is. Raises TrackingError for what is no address, or would be read as another."""
+    sqlite is."""
     uri = os.environ.get(STORE_VARIABLE, "").strip() or f"{SQLITE}mlflow.db"
     path = uri.removeprefix(SQLITE)
-    if is_server(uri):
-        try:
-            urlsplit(uri)
-        except ValueError as error:
-            raise TrackingError(
-                f"{STORE_VARIABLE}, {without_credentials(uri)}, is no address ({error}). Correct it; a "
-                "server's is such as http://127.0.0.1:5000."
-            ) from None
-    if path == uri or path.startswith(":"):
-        return uri
-    if not Path(path).is_absolute() and re.search(r"\?|%[\da-fA-F]{2}", str(root)):
-        raise TrackingError(
-            f"MLflow's store cannot lie in {root}: in an address `?` and `%41` mean something else. Rename "
-            f"the folder, or set {STORE_VARIABLE}."
-        )
-    return f"{SQLITE}{root / path}"
+    return uri if path == uri or path.startswith(":") else f"{SQLITE}{root / path}"
 
 
 def is_absent(uri: str) -> bool:
@@ -101,7 +83,7 @@ def set_environment(timeout_s: int = TIMEOUT_S) -> None:
 
 def open_store(uri: str, timeout_s: int = TIMEOUT_S) -> MlflowClient:
     """A client. All that takes seconds the first time and waits for no server: import MLflow, make a sqlite
-    store. Raises TrackingError for one that this user may not read."""
+    store."""
     set_environment(timeout_s)
     from mlflow import MlflowClient
 
@@ -114,40 +96,17 @@ def open_store(uri: str, timeout_s: int = TIMEOUT_S) -> MlflowClient:
                 with replacing(path) as temporary:
                     temporary.unlink()  # MLflow takes an empty file for an old store
                     MlflowClient(f"{SQLITE}{temporary}")
-    elif uri.startswith(SQLITE) and not os.access(path, os.R_OK):
-        # MLflow would try for two minutes.
-        raise TrackingError(
-            f"the MLflow store {uri} cannot be read by this user. Give it the permission to read and write "
-            f"the file, or set {STORE_VARIABLE} to another."
-        )
-    elif uri.startswith(SQLITE) and path.is_file() and not path.stat().st_size:
-        # MLflow would fill it, and a lost store would pass for one without a champion.
-        raise TrackingError(
-            f"the MLflow store {uri} is an empty file. Restore it from a backup, or delete it: the next "
-            "training makes a new one."
-        )
     return MlflowClient(uri)
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """The id of an experiment, made where there is none. Raises TrackingError where its files are no longer
-    where MLflow looks for them, else whatever MLflow raises."""
+    """The id of an experiment, made where there is none. Raises whatever MLflow raises."""
     uri = str(client.tracking_uri)
     with contextlib.nullcontext() if is_server(uri) else store_locked():
-        if not (experiment := find_experiment(client, name)):
-            artifact_location = None if is_server(uri) else artifact_root(uri, project_root())
-            tags = EXPERIMENT_TAGS | {TAG: runs_view()}
-            return str(client.create_experiment(name, artifact_location, tags=tags))
-    add_runs_view(client, experiment)
-    address = urlsplit(experiment.artifact_location)
-    folder = Path(unquote(address.path)).parent
-    if uri.startswith(SQLITE) and address.scheme in ("", "file") and not folder.is_dir():
-        raise TrackingError(
-            f"experiment `{name}` keeps its files in {folder}, and that is not there. MLflow keeps absolute "
-            "addresses: if this project was moved, a link at the old place leads here, `ln -s "
-            f"{Path(uri.removeprefix(SQLITE)).parent} {folder}`; or set `tracking.experiment` to another"
-        )
-    return str(experiment.experiment_id)
+        if experiment := client.get_experiment_by_name(name):
+            return str(experiment.experiment_id)
+        artifact_location = None if is_server(uri) else artifact_root(uri, project_root())
+        return str(client.create_experiment(name, artifact_location, tags=EXPERIMENT_TAGS))
 
 
 def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
@@ -180,8 +139,6 @@ def reason_of(error: BaseException) -> str:
     """Why a store failed, in a line: MLflow and its libraries wrap a refused connection in three others."""
     cause: BaseException | None = error
     while cause:
-        if isinstance(cause, ModuleNotFoundError) and (extras := extras_with(cause.name or "")):
-            return f"there is no package {cause.name} here: `pip install 'cgan[{extras[0]}]'`"
         error = cause if isinstance(cause, OSError) else error
         cause = cause.__cause__ or cause.__context__
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
