@@ -28,7 +28,7 @@ app = typer.Typer(
     help="Draw images of the class that you ask for, and measure how good they are. `dvc repro` trains the "
     "generator.",
     epilog="Needed rarely: `cgan balance` fills up small classes with drawings, `cgan split` writes folders "
-    "to train and test on, `cgan reproduce` repeats a training and compares the bytes.",
+    "to train and test on.",
 )
 
 

@@ -4,7 +4,6 @@ import importlib.metadata
 import re
 
 PACKAGES = {  # what is imported of a distribution, where that has another name
-    "nvidia-ml-py": "pynvml",
     "psycopg2-binary": "psycopg2",
     "ruamel.yaml": "ruamel",
     "scikit-learn": "sklearn",
