@@ -26,15 +26,12 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from cgan.hosts import mlflow_page
-
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs/images"
 MAX_BYTES = 300_000
 PICTURES = (
-    *("run-page", "run-page-hands", "run-page-hands-believe", "production-run", "dvc-plots"),
-    *("mlflow-runs", "mlflow-run", "mlflow-artifacts", "mlflow-compare"),
-    "mlflow-version",
+    *("run-page", "run-page-hands", "run-page-hands-believe", "production-run"),
+    *("mlflow-run", "mlflow-compare", "mlflow-version"),
 )
 FOREIGN = ("CGAN_", "DVC_", "GIT_", "MLFLOW_", "PREFECT_")  # of the environment: settings of yours
 
@@ -138,13 +135,9 @@ def mlflow_pages(page: Page, project: Project, run_id: str, other_id: str) -> No
     site = project.mlflow
     found = asked(f"{site}/api/2.0/mlflow/runs/get?run_id={run_id}")
     experiment = found["run"]["info"]["experiment_id"]
-    visit(page, mlflow_page(site, experiment), 6000)
-    shoot(page, "mlflow-runs")
     run = f"{site}/#/experiments/{experiment}/runs/{run_id}"
     visit(page, f"{run}?workflowType=machine_learning")
     shoot(page, "mlflow-run")
-    visit(page, f"{run}/artifacts/grid.png?workflowType=machine_learning")
-    shoot(page, "mlflow-artifacts")
     visit(page, f"{site}/#/models/cgan/versions/1")
     shoot(page, "mlflow-version")
     compared = f"runs={json.dumps([run_id, other_id])}&experiments={json.dumps([experiment])}"
@@ -185,9 +178,6 @@ def retake(page: Page, project: Project, hands: Path | None) -> dict[str, Any]:
         facts = {"production": production_page(page, project)}
         sample = project.train({})  # the night's results, from DVC's cache
         sample["verdict"] = page_of_the_run(page, project, "run-page")
-        project.run("dvc", "plots", "show")
-        visit(page, (project.folder / "dvc_plots/index.html").as_uri(), 1000)
-        shoot(page, "dvc-plots")
         project.run("cgan.cli", "preset", "fast")
         fast = project.train({})
         facts |= {"sample": sample, "fast": fast}

@@ -46,6 +46,28 @@ def test_the_docs_show_all_pictures_and_one_command_takes_them() -> None:
     assert all(path.stat().st_size <= 300_000 for path in IMAGES.iterdir())
 
 
+def test_each_promise_names_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (\d+) \|(.*)$", (ROOT / "docs/promises.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 25))
+    for _, row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}" in (ROOT / file).read_text(), (file, test)
+
+
+def test_every_link_within_the_docs_leads_somewhere() -> None:
+    for page in [*PAGES, *(ROOT / "docs/adr").glob("*.md"), ROOT / "CONTRIBUTING.md"]:
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([^)#\s]*)(?:#([^)]*))?\)", page.read_text()
+        ):
+            there = page.parent / target if target else page
+            assert there.exists(), (page.name, target)
+            heads = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE) if anchor else []
+            names = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+            assert not anchor or anchor in names, (page.name, target, anchor)
+
+
 def test_the_text_agrees_with_what_the_pictures_show() -> None:
     facts = read_json(IMAGES / "facts.json")
     readme = (ROOT / "README.md").read_text()
@@ -109,7 +131,8 @@ def test_the_page_on_python_is_true_line_by_line(
         "run.generator, train, held_out, params=EvaluateParams(samples=300, gan_train_kimg=0.0))",
         "cgan.evidence(train, held_out, run.generator)": "cgan.evidence("
         "train, held_out, run.generator, seeds=2)",
-        "discriminator=run.discriminator)": "discriminator=run.discriminator, pretrained=False)",
+        "cgan.sharing(train, held_out, run.generator)": "cgan.sharing("
+        "train, held_out, run.generator, pretrained=False)",
     }
     for line, shorter in changes.items():
         assert text.count(line) == 1, line
@@ -125,7 +148,6 @@ def test_the_page_on_python_is_true_line_by_line(
         "no difference",
     )
     assert found["shared"].verdict in ("gives away", "nothing shown")
-    assert found["shared"].discriminator_attack
     assert len(found["run"].history) and 0 <= found["evaluation"].score("recall").real <= 1
     assert "<canvas" in Path("run.html").read_text() and cgan.Generator.load(
         "generator.safetensors"
