@@ -109,7 +109,6 @@ def test_one_night_at_a_time_and_the_worker_takes_one_more_to_cancel_it() -> Non
     assert words[words.index("--limit") + 1] == "2"
     unit = (ROOT / "deploy/systemd/cgan-worker.service").read_text()
     assert "prefect worker start --pool cgan --type process --limit 2 " in unit
-    assert "--pool cgan --type process --limit 2\n" in (ROOT / "docs/workers.md").read_text()
     assert words[words.index("--pool") + 1] == DEPLOYMENTS["nightly"]["work_pool"]["name"] == "cgan"
 
 
