@@ -154,5 +154,5 @@ def test_a_command_that_needs_an_absent_package_ends_with_how_to_install_it(
     for module in ("mlflow.tracking", "dvc", "prefect", "sqlalchemy.exc"):
         assert extras_with(module) == ["pipeline"], module
     assert extras_with("ruamel.yaml") == ["pipeline", "validate"]
-    assert (extras_with("kagglehub"), extras_with("pynvml")) == (["kaggle"], ["gpu"])
+    assert extras_with("kagglehub") == ["kaggle"]
     assert extras_with("torch") == extras_with("cgan.nothing") == extras_with("") == []
