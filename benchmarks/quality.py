@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from cgan.training.loop import LOG_EVERY
+
 from .evaluation_set import DRAW_SEED, EvaluationSet, preset
 from .scale import PORT_TARGET, Run, Scale
 from .tables import Check, Result, Table, times
@@ -36,7 +38,7 @@ def follow(common: EvaluationSet, trained: Ours, run: Run, threads: int) -> list
     seconds = cpu_seconds = 0.0
     state, params = trained.state, trained.params
     # A GPU is waited for after each chunk.
-    chunk = params.log_every if params.device == "cuda" else 10
+    chunk = LOG_EVERY if params.device == "cuda" else 10
     for last_step, last_second in _due(params.total_steps, run, chunk):
         while state.step < last_step and seconds < last_second:
             wall, cpu = trained.train(min(chunk, params.total_steps - state.step), threads)
@@ -66,7 +68,7 @@ def measure(scale: Scale) -> Result:
     curves: list[Curve] = []
     for run in scale.runs:
         for seed in run.seeds:
-            changes = {"device": scale.device, "seed": seed, "previews": 0, **run.changes}
+            changes = {"device": scale.device, "seed": seed, **run.changes}
             trained = Ours(common.training, preset(run.who, **changes))
             probes = follow(common, trained, run, threads)
             curves.append({"who": run.who, "seed": seed, "threads": threads, "probes": probes})

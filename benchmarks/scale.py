@@ -31,7 +31,7 @@ class Scale:
 
 PORT_TARGET = (0.88, 1.2)  # what the demo's port was seen to reach in 870 steps, by our judge
 SEEDS = (1, 2, 3)
-SHORT_RUN = {"total_kimg": 0.64, "log_every": 5, "save_every": 5}
+SHORT_RUN = {"total_kimg": 0.64}
 ALL_PRESETS = (
     *(Run("fast", SEEDS, probes=14), Run("default", SEEDS, probes=12)),
     Run("best", SEEDS, probes=12),

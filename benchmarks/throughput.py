@@ -20,7 +20,7 @@ from cgan.model.hardware import (
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainParams
 from cgan.training.batches import Feed
-from cgan.training.loop import record_interval
+from cgan.training.loop import LOG_EVERY, record_interval
 from cgan.training.state import TrainState, estimate_batch_norm
 from cgan.training.update import train_step
 
@@ -41,7 +41,7 @@ class Ours:
         self.batch, self.params = params.batch_size, params
         hardware = choose_hardware(params.device, params.precision)
         self.state = TrainState(data, params, hardware)
-        self.feed = Feed(data, params, hardware.device, params.log_every)
+        self.feed = Feed(data, params, hardware.device, LOG_EVERY)
         keep_freed_memory()
 
     def train(self, steps: int, threads: int) -> tuple[float, float]:
@@ -50,8 +50,8 @@ class Ours:
         with self._computing(threads):
             for _ in range(steps):
                 train_step(self.state, self.feed)
-                if self.state.step % self.params.log_every == 0:
-                    record_interval(self.state, 1.0, self.params.log_every)
+                if self.state.step % LOG_EVERY == 0:
+                    record_interval(self.state, 1.0, LOG_EVERY)
             wait_for_device()
         return time.perf_counter() - wall, time.process_time() - cpu
 
@@ -87,7 +87,7 @@ def contenders(data: Images, device: str) -> dict[str, Ours]:
                 chosen[f"preset `{name}`, batch {batch}"] = name, {"batch_size": batch}
     if device != "cpu":
         chosen["preset `gpu`"] = "gpu", {}
-    endless = {"total_kimg": 1_000_000.0, "previews": 0, "device": device}
+    endless = {"total_kimg": 1_000_000.0, "device": device}
     return {
         who: Ours(data, preset(name, **endless, **changes))
         for who, (name, changes) in chosen.items()

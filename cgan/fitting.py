@@ -32,7 +32,6 @@ from cgan.quality.judge import Judge, require_judge_of
 from cgan.settings import as_keywords
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
-from cgan.training.batches import require_full_batch
 from cgan.training.fingerprint import determining_facts, fingerprint
 from cgan.training.loop import TrainingResult, train_or_build, training_facts
 from cgan.training.records import records_table
@@ -140,9 +139,8 @@ def fit(
     `preset`: default, fast, best, gpu, demo or local_score (`cgan.params.presets`). `params`: any param of a
     training by its name, such as `total_kimg=320.0` or `device="cuda"`; `TrainChoices` in
     `cgan.params.sections` has them all, with defaults and limits. Where one is `auto`, the images decide:
-    `run.choice` says what, and why. With fewer images than a preset's batch, the batch size is chosen,
-    too. With the same images, params and torch on one kind of machine, the same seed gives the same bytes,
-    also in `dvc repro`.
+    `run.choice` says what, and why. With the same images, params and torch on one kind of machine, the same
+    seed gives the same bytes, also in `dvc repro`.
 
     `folder` keeps checkpoints: after a crash the same call goes on from the last one, and a finished one
     returns at once. While one call trains there, the same call elsewhere is refused.
@@ -162,8 +160,8 @@ def fit(
             f"cgan.fit: expected labelled images, found {type(images).__name__}. Make them with "
             "`cgan.read(path)` or `cgan.Images(pixels, labels)`."
         )
-    if not len(images):
-        raise DataError("cgan.fit: expected images to train on, found none.")
+    if len(images) < 2:
+        raise DataError(f"cgan.fit: expected images to train on, found {len(images)}.")
     if empty := images.classes_without_images:
         raise DataError(
             f"cgan.fit: expected images of every class, found none of {listed(empty)}. Add some, or number "
@@ -171,13 +169,9 @@ def fit(
         )
     if judge:
         require_judge_of(judge, images)
-    values = preset_params(preset)
-    if len(images) < values["batch_size"]:
-        values["batch_size"] = "auto"
-    choice = choose(check_train(values | {"seed": seed} | params, "cgan.fit"), images)
+    values = preset_params(preset) | {"seed": seed} | params
+    choice = choose(check_train(values, "cgan.fit"), images)
     p = choice.params
-    if not choice.sampler:
-        require_full_batch(images, p)
     training_folder = None
     if folder is not None:
         hardware = choose_hardware(p.device, p.precision)

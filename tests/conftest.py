@@ -50,12 +50,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 NETWORKS = {"latent_dim": 4, "generator_width": 4, "discriminator_width": 4}
 PACE = {"batch_size": 8, "total_kimg": 0.08, "ema_half_life_kimg": 0.02}
-RECORDS = {"log_every": 2, "save_every": 4, "previews": 2}
 TINY: dict[str, dict[str, Any]] = {
     "data": {"source": "file", "path": "inbox/digits.csv"},
     "preprocess": {"holdout_fraction": 0.25},
     "train_judge": {"total_kimg": 8.0, "batch_size": 16, "peak_lr": 0.1, "width": 8},
-    "train": {**NETWORKS, **PACE, **RECORDS, "device": "cpu", "precision": "float32"},
+    "train": {**NETWORKS, **PACE, "device": "cpu", "precision": "float32"},
     "evaluate": {"samples": 100, "gan_train_kimg": 0.2},
     "render": {"columns": 2, "steps": 2},
 }
@@ -69,6 +68,15 @@ LONGEST += ["pipeline", "project", "runs"]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_intervals() -> Iterator[None]:
+    """Trainings in tests have ten steps: a record every other one, a checkpoint every fourth."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, steps in (("LOG_EVERY", 2), ("SAVE_EVERY", 4), ("PREVIEWS", 2)):
+            patch.setattr(f"cgan.training.loop.{name}", steps)
+        yield
 
 
 def pytest_collection_finish() -> None:

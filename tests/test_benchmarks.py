@@ -21,8 +21,7 @@ from cgan.training import loop as training
 from cgan.training.loop import train
 from cgan.training.state import estimate_batch_norm
 
-RECORDS = {"log_every": 2, "save_every": 2, "previews": 0}
-SHORT: dict[str, Any] = {"total_kimg": 0.16, "batch_size": 16, "device": "cpu", **RECORDS}
+SHORT: dict[str, Any] = {"total_kimg": 0.16, "batch_size": 16, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

@@ -145,12 +145,10 @@ def test_what_cannot_be_trained_is_said_in_words_before_anything_is_written(
         (images, {"lr": "fast"}, ParamsError, "`lr`: "),
         (images, {"seed": -1}, ParamsError, "`seed`: "),
         (images, {"preset": "quick"}, ParamsError, "default, fast, "),
-        (images, {"batch_size": 64}, ParamsError, '56. Set `batch_size="auto"`'),
         (images, {"device": "tpu"}, ParamsError, "`device`"),
-        (images, {"discriminator": "demo"}, ParamsError, '`updates="in_turn"`'),
         (images, {"generator": "demo"}, ParamsError, '`generator="deconv"`'),
         (images.pixels, {}, CganError, "ndarray"),
-        (images.at([]), {}, DataError, "none"),
+        (images.at([0]), {}, DataError, "found 1"),
         (images, {"judge": Judge(2, 1, 8)}, DataError, "(3, 1); found (2, 1)"),
         (empty, {}, DataError, "found none of d. Add some"),
     ]

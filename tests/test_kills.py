@@ -31,7 +31,7 @@ python -m dvc status 2>&1 | grep --quiet "dvc.lock' " && rm dvc.lock
 python -m dvc repro && python -m cgan.cli gate
 """
 PARAMS: dict[str, dict[str, Any]] = {
-    "train": {"total_kimg": 0.96, "batch_size": 8, "log_every": 10, "save_every": 20},
+    "train": {"total_kimg": 6.4, "batch_size": 8},
     "evaluate": {"samples": 100, "gan_train_kimg": 0.05},
     "gate": {f"min_{name}_accuracy": 0.0 for name in ("conditional", "worst_class", "judge")},
 }

@@ -28,7 +28,7 @@ def test_a_step_of_large_images_is_timed_with_few_of_them(
     monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
     pixels = torch.zeros((200, 1, side, side + 1), dtype=torch.uint8)[..., :-1]
     data = Images(pixels, torch.arange(200) % 3)
-    params = params_of(batch_size=96, cpu_parts=2, total_kimg=96.0)
+    params = params_of(batch_size=96, total_kimg=96.0)
     seconds = progress.seconds_of_training(data, params)
     assert batches == [images]
     assert seconds == pytest.approx(96_000 * IMAGE_S[side], rel=0.01)

@@ -16,7 +16,7 @@ def test_a_setting_is_a_param_of_a_project_and_a_keyword_of_a_call() -> None:
         (("validate.classes", None), "`validate.classes: null`", "`classes=None`"),
         (("preprocess.holdout_fraction",), "`preprocess.holdout_fraction`", "`fraction`"),
         (("--per-class", 4), "`--per-class 4`", "`per_class=4`"),
-        (("updates", "in_turn"), "`updates: in_turn`", '`updates="in_turn"`'),
+        (("updates", "one_pass"), "`updates: one_pass`", '`updates="one_pass"`'),
     ]
     for arguments, of_project, of_python in cases:
         assert setting(*arguments) == of_project

@@ -185,7 +185,7 @@ def fold_generator(
     trained before. A training that was cut off goes on from its checkpoint."""
     path, checkpoints = folder / "generator.safetensors", folder / "training"
     if not path.is_file():
-        changes = {"seed": choices.seed + fold, "probes": 0, "previews": 0}
+        changes = {"seed": choices.seed + fold, "probes": 0}
         choice = choose(choices.model_copy(update=changes), data)
         if choice.sampler:
             return choice.sampler

@@ -19,8 +19,8 @@ from cgan.text import percent, printable
 MAX_NAMES = 50  # of classes
 # Params of a training that a card shows; the file's metadata has all.
 SHOWN_PARAMS = (
-    *("generator", "generator_width", "latent_dim", "discriminator", "objective", "updates"),
-    *("optimizer", "lr", "batch_size", "total_kimg", "ema_half_life_kimg", "precision", "seed"),
+    *("generator", "generator_width", "latent_dim", "updates"),
+    *("lr", "batch_size", "total_kimg", "ema_half_life_kimg", "precision", "seed"),
 )
 # The Hub has no task for drawing a class. Its text-to-image would offer a field for a prompt, so this is the
 # nearest; a tag says that there are classes. There is no license: it is the publisher's to choose.

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import available_threads, parts_on_threads
@@ -50,12 +49,6 @@ GRID_POINTS, REFINEMENTS = 33, 4
 # Sources are converted to floats in chunks of so many values: on the CPU, as many as stay in a core's cache.
 VALUES_AT_ONCE, VALUES_AT_ONCE_ON_GPU = 250_000, 50_000_000
 # -- What suits given images
-# The largest `nearness` of a set for which `auto` takes this sampler. CIFAR has .06 to .08, clothes -.08 to
-# 0, hand signs .11 to .17 (cap).
-MAX_NEARNESS = 0.2
-TRIAL_DRAWINGS = 80  # of `nearness`
-TRIAL_IMAGES = 1000  # at most so many of a class are compared
-TRIAL_SIDE, THUMBNAIL_SIDE = 32, 16  # pixels of the images drawn, and of their thumbnails compared
 # A set has a plain background if at least this share of all its pixels has one value (photographs of tiles
 # .01, alphabets .86, digits .81).
 MIN_BACKGROUND_SHARE = 0.3
@@ -309,19 +302,6 @@ def choose_settings(pixels: Tensor) -> tuple[LocalScoreSettings, str]:
     return settings, f"windows × {scale}, down to {side} pixels"
 
 
-def suits_images(
-    pixels: Tensor, labels: Tensor, drawings: int = TRIAL_DRAWINGS
-) -> tuple[bool, str]:
-    """Whether this sampler suits images uint8 [N, C, H, W] better than a GAN, and why (docs/log.md,
-    2026-11-30, "a cap that counts contrast; a sampler beside GANs at equal CPU seconds")."""
-    if not may_be_photographs(pixels[:: math.ceil(len(pixels) / TRIAL_IMAGES)]):
-        return False, "no photographs"
-    settings, _ = choose_settings(pixels)
-    if nearness(pixels, labels, settings.window_scale, drawings) > MAX_NEARNESS:
-        return False, "drawings would lie near training images"
-    return True, "photographs"
-
-
 def may_be_photographs(pixels: Tensor) -> bool:
     """Whether images are in colour, or grey without a plain background, which sketches and characters have.
     In photographs the checkerboard of a GAN's transposed convolutions would show (Odena et al., Distill
@@ -331,64 +311,8 @@ def may_be_photographs(pixels: Tensor) -> bool:
     return pixels.shape[1] == 3 or not has_background
 
 
-def nearness(pixels: Tensor, labels: Tensor, scale: float, drawings: int = TRIAL_DRAWINGS) -> float:
-    """How much nearer drawings with windows of this scale are to training images than these are to one
-    another.
-
-    d(x) is the distance of x to the nearest (other) training image of its class, m(class) the median d of the
-    class's training images, and p10 the 10th percentile of d(x) / m(class of x). The nearness is
-    log p10(images) - log p10(drawings). 0: as near; above 0: nearer; -∞ where no class has two images. The
-    distance is the sine of the angle between two thumbnails. It is measured with a few drawings, of images
-    made smaller.
-    """
-    smaller = _downscale(pixels, TRIAL_SIDE).round().to(torch.uint8)
-    settings = LocalScoreSettings(
-        sigma_max=_sigma_max(*smaller.shape[2:]), window_scale=scale, steps=STEPS
-    )
-    counts = labels.bincount()
-    comparable = (counts > 1).nonzero()[:, 0]  # labels of classes with two images or more
-    if not len(comparable):
-        return -math.inf
-    rng = torch.Generator().manual_seed(0)
-    order = comparable[torch.randperm(len(comparable), generator=rng)]
-    drawn_labels = order[torch.arange(drawings) % len(order)]
-    sampler = LocalScoreSampler(smaller, labels, settings)
-    drawn_thumbnails = _thumbnails(sampler.draw(drawn_labels, seed=0))
-    image_ratios, drawing_ratios = list[Tensor](), list[Tensor]()  # log d/m of each
-    for label in drawn_labels.unique():
-        rows = (labels == label).nonzero()[:, 0]
-        rows = rows[torch.randperm(len(rows), generator=rng)[:TRIAL_IMAGES]]
-        thumbnails = _thumbnails(smaller[rows])
-        image_distances = _log_distance((thumbnails @ thumbnails.T).fill_diagonal_(-1))
-        drawing_distances = _log_distance(drawn_thumbnails[drawn_labels == label] @ thumbnails.T)
-        image_ratios.append(image_distances - image_distances.median())
-        drawing_ratios.append(drawing_distances - image_distances.median())
-    return (torch.cat(image_ratios).quantile(0.1) - torch.cat(drawing_ratios).quantile(0.1)).item()
-
-
 def _sigma_max(height: int, width: int) -> float:
     """The noise of the first step for images of this size. Weights depend on squared distances over σ², and
     squared distances grow with the number of pixels: noise that grows with the side leaves the weights as
     they are."""
     return round(SIGMA_MAX * max(1.0, math.sqrt(height * width) / REFERENCE_SIDE), 1)
-
-
-def _downscale(pixels: Tensor, side: int) -> Tensor:
-    height, width = (min(side, length) for length in pixels.shape[2:])
-    chunks = pixels.split(1000)
-    return torch.cat([F.adaptive_avg_pool2d(chunk.float(), (height, width)) for chunk in chunks])
-
-
-def _thumbnails(pixels: Tensor) -> Tensor:
-    """A thumbnail of each image, a vector of length 1, float [N, values]: its pixels less their mean, and one
-    more value that stands for a grey level of contrast, so that images of one colour have a direction."""
-    flat = _downscale(pixels, THUMBNAIL_SIDE).flatten(1)
-    flat = flat - flat.mean(dim=1, keepdim=True)
-    return F.normalize(F.pad(flat, (0, 1), value=math.sqrt(flat.shape[1])), dim=1)
-
-
-def _log_distance(cosines: Tensor) -> Tensor:
-    """The logarithm of the distance of each row to its nearest column. The distance of two thumbnails is the
-    sine of their angle; `cosines` has the cosine of each pair."""
-    sine: Tensor = (1 - cosines.amax(dim=1).square()).clamp(min=1e-6).sqrt()
-    return sine.log()

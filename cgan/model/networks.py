@@ -139,11 +139,10 @@ class ConvTransposeToImages(nn.ConvTranspose2d):
 
 
 class ConvGenerator(GeneratorNetwork):
-    """Linear → smallest map → 3×3 conv → layers that double the sides → image. Three kinds:
+    """Linear → smallest map → 3×3 conv → layers that double the sides → image. Two kinds:
 
     - `deconv` doubles the sides by transposed convolutions;
-    - `upsample` repeats pixels and convolves, which shows no checkerboard (Odena et al., Distill 2016);
-    - `embed` is `deconv`, with a learnt embedding of the label in place of one-hot.
+    - `upsample` repeats pixels and convolves, which shows no checkerboard (Odena et al., Distill 2016).
 
     A linear layer does the work of DCGAN's first transposed convolution in a tenth of its time, and
     its output is read as NHWC, so that the maps are channels-last without a copy.
@@ -156,10 +155,8 @@ class ConvGenerator(GeneratorNetwork):
         self.map_height = math.ceil(a.height / 2**doublings)
         self.map_width = math.ceil(a.width / 2**doublings)
         features = [_map_features(a, halvings) for halvings in reversed(range(doublings))]
-        label_dim = a.latent_dim if a.kind == "embed" else a.classes
-        self.embedding = nn.Embedding(a.classes, a.latent_dim) if a.kind == "embed" else None
         self.linear = nn.Linear(
-            a.latent_dim + label_dim, self.map_height * self.map_width * features[0], bias=False
+            a.latent_dim + a.classes, self.map_height * self.map_width * features[0], bias=False
         )
         layers = _norm_and_relu(features[0])
         layers += [nn.Conv2d(features[0], features[0], 3, padding=1, bias=False)]
@@ -178,9 +175,6 @@ class ConvGenerator(GeneratorNetwork):
             return [nn.Upsample(scale_factor=2, mode="nearest"), conv]
         layer = ConvTransposeToImages if is_last else nn.ConvTranspose2d
         return [layer(in_features, out_features, 4, stride=2, padding=1, bias=is_last)]
-
-    def condition(self, labels: Tensor) -> Tensor:
-        return super().condition(labels) if self.embedding is None else self.embedding(labels)
 
     def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
         a = self.architecture
@@ -317,13 +311,13 @@ class DemoDiscriminator(DiscriminatorNetwork):
 def _require_demo_size(a: Architecture) -> None:
     if (a.height, a.width) != (28, 28):
         raise ParamsError(
-            f"the network `demo` needs 28×28 images, found {a.height}×{a.width}. "
-            f"Set {setting('train.generator', 'deconv')} and {setting('train.discriminator', 'projection')}."
+            f"{setting('train.generator', 'demo')} needs 28×28 images, found {a.height}×{a.width}. "
+            f"Set {setting('train.generator', 'deconv')}."
         )
 
 
 GENERATORS: dict[str, type[GeneratorNetwork]] = {
-    **dict.fromkeys(("deconv", "upsample", "embed"), ConvGenerator),
+    **dict.fromkeys(("deconv", "upsample"), ConvGenerator),
     "demo": DemoGenerator,
 }
 DISCRIMINATORS: dict[str, type[DiscriminatorNetwork]] = {

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from cgan.errors import ParamsError
+from cgan.params.closed import CLOSED
 from cgan.params.sections import Params, Section, TrainChoices, param_names
 from cgan.settings import as_keywords, setting
 
@@ -75,6 +76,9 @@ def _key(location: tuple[int | str, ...]) -> str:
 def _describe(key: str, problems: list[Any]) -> str:
     """The problems of one key as a sentence."""
     kind, value = problems[0]["type"], problems[0]["input"]
+    closed = key if key in CLOSED or not isinstance(value, str) else f"{key}: {value}"
+    if closed in CLOSED:
+        return f"{setting(*closed.split(': '))} is closed since 1.0: {CLOSED[closed]}."
     if kind == "extra_forbidden":
         return f"unknown key {setting(key)}; {_suggestion(key)}"
     if kind == "missing":

@@ -11,8 +11,7 @@ from typing import Any
 from cgan.errors import ParamsError
 from cgan.params.sections import TrainChoices
 
-# Params that no preset sets: the seed, and those that concern the machine or the records alone.
-UNSET_BY_PRESETS = {"seed", "device", "log_every", "save_every", "previews"}
+UNSET_BY_PRESETS = {"seed", "device"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ PRESETS = {
     # more and starts fewer kernels.
     "gpu": Preset(
         "Large batches for a GPU.",
-        {"batch_size": 384, "lr": 0.009, "cpu_parts": 1, "total_kimg": 320.0},
+        {"batch_size": 384, "lr": 0.009, "total_kimg": 320.0},
     ),
     # Drawings are put together from pieces of the training images, which the generator's file holds. It takes
     # seconds in place of minutes, and a tenth of a second for each drawing.
@@ -71,30 +70,16 @@ PRESETS = {
         "Photographs without a training; its file holds the training images.",
         {"generator": "local_score"},
     ),
-    # The demo's own values: its networks, squared error, Adadelta, clipped gradients, three updates a step,
-    # no average of the weights.
+    # The demo's own values: constant learning rate, no average of the weights.
     "demo": Preset(
         "The R/MXNet demo that this project replaces (jeremiedb/gan_example).",
         {
             "generator": "demo",
-            "discriminator": "demo",
             "latent_dim": 96,
             "generator_width": 96,
-            "objective": "least_squares",
-            "auxiliary_discriminator": 0.0,
-            "auxiliary_generator": 0.0,
-            "class_logit_weight": 0.0,
-            "max_shift": 0,
-            "r1_gamma": 0.0,
-            "updates": "in_turn",
-            "optimizer": "adadelta",
             "lr": 1.0,
-            "adadelta_rho": 0.92,
-            "adadelta_eps": 1e-6,
-            "gradient_clip": 1.0,
             "decay_from": 1.0,
             "batch_size": 64,
-            "cpu_parts": 1,
             "total_kimg": 153.6,
             "ema_half_life_kimg": 0.0,
             "precision": "float32",

@@ -28,10 +28,15 @@ Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of a loss
 Kimg = Annotated[float, Field(gt=0, le=1_000_000)]  # of a training, in thousands of images
 BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Auto = Literal["auto"]
-GeneratorKind = Literal["deconv", "upsample", "embed", "demo", "local_score"]
-Updates = Literal["one_pass", "two_passes", "in_turn"]
+GeneratorKind = Literal["deconv", "upsample", "demo", "local_score"]
+Updates = Literal["one_pass", "two_passes"]
 # The only params of `train` on which a local score sampler depends.
-LOCAL_SCORE_PARAMS = ("generator", "score_cap", "score_sources", "score_window_scale")
+LOCAL_SCORE_PARAMS = ("generator", "score_window_scale")
+# Those that the demo's update does not know.
+NO_DEMO_PARAMS = (
+    *("discriminator_width", "max_width", "auxiliary_discriminator", "auxiliary_generator"),
+    *("class_logit_weight", "max_shift", "r1_gamma", "updates", "adam_beta1"),
+)
 
 
 class Section(BaseModel):
@@ -149,76 +154,37 @@ class JudgeParams(Section):
 
 
 class TrainChoices(Section):
-    """Stage train, as the user gives it: networks, losses, optimizers, length and records of the training.
+    """Stage train, as the user gives it: networks, losses, length and machine of the training.
 
     Some params may be `auto`. `cgan.training.auto.choose` gives each of these a value that suits the images;
     the result is a `TrainParams`.
     """
 
     generator: Literal[Auto, GeneratorKind] = "auto"
-    score_cap: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
-    score_sources: Annotated[int, Field(gt=0, le=100_000)] | Auto = "auto"
     score_window_scale: Annotated[float, Field(ge=0.1, le=10)] | Auto = "auto"
-    discriminator: Literal["projection", "demo"] = "projection"
     latent_dim: Annotated[int, Field(gt=0, le=4096)] = 64
     generator_width: Annotated[int, Field(gt=0, le=1024)] = 16
     discriminator_width: Annotated[int, Field(gt=0, le=1024)] = 16
     max_width: Annotated[int, Field(gt=0, le=4096)] = 512
-    objective: Literal["logistic", "least_squares"] = "logistic"
     auxiliary_discriminator: Weight = 2.0
     auxiliary_generator: Weight | Auto = "auto"
     class_logit_weight: Weight | Auto = "auto"
     max_shift: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"
-    r1_gamma: Weight | Auto = "auto"
-    r1_every: Annotated[int, Field(gt=0, le=1_000_000)] = 16
+    r1_gamma: Weight = 0.3
     updates: Literal[Auto, Updates] = "auto"
-    optimizer: Literal["adam", "adadelta"] = "adam"
     lr: Annotated[float, Field(gt=0, le=1000)] = 0.0045
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    adadelta_rho: Annotated[float, Field(gt=0, lt=1)] = 0.92
-    adadelta_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
-    gradient_clip: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     decay_from: Fraction = 0.4
-    final_lr_fraction: Fraction = 0.02
-    batch_size: BatchSize | Auto = 96
-    cpu_parts: Annotated[int, Field(ge=1, le=64)] = 2
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000, multiple_of=2)] = 96
     total_kimg: Kimg | Auto = "auto"
     ema_half_life_kimg: Annotated[float, Field(ge=0)] = 10.0
     seed: Seed = 1
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    # In steps, as `save_every`. Batches are prepared for so many steps at once, so the latents depend on it,
-    # too.
-    log_every: Annotated[int, Field(gt=0, le=10_000)] = 50
-    save_every: Annotated[int, Field(gt=0)] = 250
     probes: Annotated[int, Field(ge=0, le=1000)] = 8
-    previews: Annotated[int, Field(ge=0, le=1000)] = 12
 
     @model_validator(mode="after")
-    def _check_combinations(self) -> Self:
-        if self.save_every % self.log_every:
-            raise ValueError(
-                f"`save_every` ({self.save_every}) must be a multiple of `log_every` ({self.log_every}): a "
-                "checkpoint falls on a record"
-            )
-        if self.batch_size != "auto" and self.batch_size % self.cpu_parts:
-            raise ValueError(
-                f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` ({self.cpu_parts})"
-            )
-        demo = setting("discriminator", "demo")
-        if self.discriminator == "demo" and self.updates != "in_turn":
-            raise ValueError(f"{demo} has batch norm and needs {setting('updates', 'in_turn')}")
-        class_weights = (
-            self.auxiliary_discriminator,
-            self.auxiliary_generator,
-            self.class_logit_weight,
-        )
-        if self.discriminator == "demo" and any(w not in (0, "auto") for w in class_weights):
-            raise ValueError(
-                f"{demo} has no auxiliary classes: set `auxiliary_discriminator`, `auxiliary_generator` and "
-                "`class_logit_weight` to 0.0"
-            )
+    def _check_one_pass(self) -> Self:
         if self.updates == "one_pass" and self.auxiliary_generator not in (0, "auto"):
             raise ValueError(
                 f"{setting('updates', 'one_pass')} has no loss of the generator's own: set "
@@ -238,10 +204,13 @@ class TrainParams(TrainChoices):
     auxiliary_generator: Weight
     class_logit_weight: Weight
     max_shift: Annotated[int, Field(ge=0, le=64)]
-    r1_gamma: Weight
     updates: Updates
-    batch_size: BatchSize
     total_kimg: Kimg
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether networks, losses, optimizer and update are those of the demo."""
+        return self.generator == "demo"
 
     @property
     def total_steps(self) -> int:
@@ -249,10 +218,10 @@ class TrainParams(TrainChoices):
 
     def relevant(self) -> dict[str, Any]:
         """The params that have an effect on this kind of generator, by name."""
-        values = self.model_dump()
         if self.generator == "local_score":
-            return {name: values[name] for name in LOCAL_SCORE_PARAMS}
-        return {name: value for name, value in values.items() if not name.startswith("score_")}
+            return self.model_dump(include={*LOCAL_SCORE_PARAMS})
+        unused = {"score_window_scale", *(NO_DEMO_PARAMS if self.is_demo else ())}
+        return self.model_dump(exclude=unused)
 
 
 class EvaluateParams(Section):

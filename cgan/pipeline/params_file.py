@@ -18,8 +18,6 @@ from cgan.params.checks import check_params
 from cgan.params.presets import preset_params
 from cgan.params.sections import Params, flatten
 
-MAX_BYTES = 1_000_000  # ruamel.yaml takes a second for 1.5 MB
-
 
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check every parameter. Raises ParamsError that lists all problems at once."""
@@ -32,13 +30,8 @@ def read_yaml(path: Path | str) -> Any:
 
 
 def read_text(path: Path | str) -> str:
-    """The text of a file. Raises ParamsError when it is missing, larger than 1 MB or not UTF-8."""
+    """The text of a file. Raises ParamsError when it is missing or not UTF-8."""
     try:
-        if (size := Path(path).stat().st_size) > MAX_BYTES:
-            raise ParamsError(
-                f"{path}: {size / 1e6:,.1f} MB, and 1 MB is read at most. Restore it from git: "
-                f"`git checkout {path}`."
-            )
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ParamsError(

@@ -14,6 +14,7 @@ from cgan.params.sections import JudgeParams, TrainParams
 from cgan.quality.judge import train_judge
 from cgan.text import duration
 from cgan.training.loop import train
+from cgan.training.state import CPU_PARTS
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 6
 MAX_TIMING_S = 10.0
@@ -28,10 +29,10 @@ log = logging.getLogger(__name__)
 def seconds_of_training(data: Images, params: TrainParams) -> float:
     """The seconds that the steps alone take, from a few of them; finds it in less than ten seconds, whatever
     the size of the images."""
-    parts, area = params.cpu_parts, data.shape[1] * data.shape[2]
+    area = data.shape[1] * data.shape[2]
     fitting = params.batch_size * MAX_AREA // max(MAX_AREA, area)
-    images_a_part = max(2, fitting // parts)  # batch norm needs two
-    batch_size = min(params.batch_size, images_a_part * parts)
+    images_a_part = max(2, fitting // CPU_PARTS)  # batch norm needs two
+    batch_size = min(params.batch_size, images_a_part * CPU_PARTS)
     timed = params.model_copy(update={"batch_size": batch_size})
     return timed.total_steps * seconds_a_step(lambda steps: train(data, timed, progress=steps))
 

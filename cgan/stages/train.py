@@ -129,7 +129,7 @@ def _precision_name(hardware: Hardware) -> str:
 def _announcement(params: TrainParams, images: Images, hardware: Hardware) -> str:
     seconds = duration(seconds_of_training(images, params))
     return (
-        f"Training {params.generator} against {params.discriminator} on {len(images):,} images "
+        f"Training {params.generator} on {len(images):,} images "
         f"({hardware.device}, {_precision_name(hardware)}): {params.total_steps:,} steps of "
         f"{params.batch_size}, about {seconds}"
     )

@@ -21,27 +21,18 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from cgan.errors import DataError
 from cgan.images import Images
-from cgan.model.local_score import (
-    LocalScoreSampler,
-    choose_settings,
-    may_be_photographs,
-    suits_images,
-)
+from cgan.model.local_score import LocalScoreSampler, choose_settings, may_be_photographs
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.settings import setting
 from cgan.text import listed, percent
 
-R1_GAMMA = 0.3  # (2026-11, "Quality: paid")
-BATCH_SIZE = 96
 # (2026-11-26, "one pass for both networks, built")
 PARAMS_FOR_EASY_IMAGES = {
     "generator": "deconv",
     "auxiliary_generator": 0.0,  # weight of the class loss on fakes
     "class_logit_weight": 1.25,
     "max_shift": 0,
-    "r1_gamma": R1_GAMMA,
     "updates": "one_pass",
-    "batch_size": BATCH_SIZE,
     "total_kimg": 160.0,
 }
 # In place of those above (2026-11-28, "classes that look alike, and nearest fakes").
@@ -51,16 +42,11 @@ PARAMS_FOR_HARD_IMAGES = {
     "updates": "two_passes",
     "total_kimg": 190.0,
 }
-# In place of those above where `updates` is set to one pass: it takes the same time, and drawings are less
-# legible (2026-11-26, "a quicker judge, and images that lie far apart").
-PARAMS_FOR_HARD_IMAGES_IN_ONE_PASS = {"class_logit_weight": 2.5, "total_kimg": 240.0}
 # `max_shift` for hard images, as a fraction of the side (2026-11-26, the same entry).
 SHIFT_FRACTION = 0.07
 # Pixels: in smaller images the shifted edge is too much of the whole (digits of 8×8 lose by a shift of one
 # pixel, same entry). The limit itself is chosen by hand.
 MIN_SIDE_TO_SHIFT = 16
-# The contrast of digits, as `choose_r1_gamma` measures it (2026-11-29, "photographs, another try").
-CONTRAST_OF_DIGITS = 0.39
 # `Neighbours.distance`, between 5,000 digits (.51) and 1,000 (.56), which are hard (2026-11-26, "a quicker
 # judge, and images that lie far apart").
 MAX_EASY_DISTANCE = 0.53
@@ -75,6 +61,16 @@ FEWEST_JUDGED_PER_CLASS, MAX_DRAWING_S = 100, 1200.0
 MAX_QUERIES, MAX_SAMPLE = 1000, 4000
 MAX_SIDE = 32  # pixels: larger images are made smaller, so that MAX_SAMPLE fit into memory
 RESIZED_AT_ONCE = 100  # images
+
+
+# Terms of losses that the demo lacks.
+NONE_OF_DEMO = {
+    "auxiliary_discriminator": 0.0,
+    "auxiliary_generator": 0.0,
+    "class_logit_weight": 0.0,
+    "max_shift": 0,
+    "r1_gamma": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -103,14 +99,13 @@ def choose(params: TrainChoices, images: Images) -> Choice:
 
 def suitable_sampler(params: TrainChoices, images: Images) -> Choice | None:
     """A local score sampler, where it suits the images and the params leave the choice; otherwise None."""
-    # Who says how long to train, or against which discriminator, asks for a GAN.
-    asks_for_gan = params.total_kimg != "auto" or params.discriminator != "projection"
-    if params.generator != "auto" or asks_for_gan or images.classes_without_images:
+    # Who says how long to train asks for a GAN.
+    asks_for_gan = params.generator != "auto" or params.total_kimg != "auto"
+    if asks_for_gan or images.classes_without_images:
         return None
-    suits, reason = suits_images(images.tensors.pixels, images.tensors.labels)
-    if not suits:
+    if not may_be_photographs(spread_sample(images)):
         return None
-    choice = choose_sampler(params, images, reason)
+    choice = choose_sampler(params, images)
     assert choice.sampler
     drawings = FEWEST_JUDGED_PER_CLASS * images.classes
     is_fast = drawings * choice.sampler.seconds_per_drawing <= MAX_DRAWING_S
@@ -124,32 +119,31 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
     if neighbours.are_hard:
         values_for_auto |= PARAMS_FOR_HARD_IMAGES
         values_for_auto["max_shift"] = shift_for(min(images.shape[1:]))
-        if params.updates == "one_pass":
-            values_for_auto |= PARAMS_FOR_HARD_IMAGES_IN_ONE_PASS
         if params.total_kimg == "auto":
             advice = advice_on_hard_images()
-    every_nth = math.ceil(len(images) / MAX_SAMPLE)  # not the first ones: a CSV can be sorted
-    sample = images.tensors.pixels[::every_nth]
-    if neighbours.are_hard and may_be_photographs(sample):
-        values_for_auto["generator"] = "upsample"
-        if neighbours.classes_alike:
-            values_for_auto["r1_gamma"] = choose_r1_gamma(sample)
-            advice = advice_on_photographs()
-    names = [
-        name for name in values_for_auto if name != "batch_size" and getattr(params, name) == "auto"
-    ]
-    batch_size = batch_size_for(len(images), params.cpu_parts)
-    resolved = resolve(params, values_for_auto | {"batch_size": batch_size})
+        if may_be_photographs(spread_sample(images)):
+            values_for_auto["generator"] = "upsample"
+            if neighbours.classes_alike:
+                advice = advice_on_photographs()
+    batch_size = batch_size_for(params, images)
+    resolved = resolve(params.model_copy(update={"batch_size": batch_size}), values_for_auto)
+    used = resolved.relevant()
+    names = [name for name in values_for_auto if name in used and getattr(params, name) == "auto"]
     reasons = list[str]()
     if names:
-        values = ", ".join(f"{name} {getattr(resolved, name)}" for name in names)
+        values = ", ".join(f"{name} {used[name]}" for name in names)
         same_class = percent(neighbours.same_class, 0)
         reasons.append(
             f"{values} (nearest other image: distance {neighbours.distance:.2f}, same class {same_class})"
         )
-    if params.batch_size == "auto":
+    if batch_size != params.batch_size:
         reasons.append(f"batch_size {batch_size} ({len(images):,} images to train on)")
     return Choice(resolved, ", ".join(reasons), advice)
+
+
+def spread_sample(images: Images) -> Tensor:
+    """The pixels of at most MAX_SAMPLE images, not of the first ones: a CSV can be sorted."""
+    return images.tensors.pixels[:: math.ceil(len(images) / MAX_SAMPLE)]
 
 
 def shift_for(side: int) -> int:
@@ -157,9 +151,9 @@ def shift_for(side: int) -> int:
     return round(SHIFT_FRACTION * side) if side >= MIN_SIDE_TO_SHIFT else 0
 
 
-def batch_size_for(image_count: int, cpu_parts: int) -> int:
-    """BATCH_SIZE, or all images where there are fewer; a multiple of `cpu_parts`."""
-    return max(2, cpu_parts, min(BATCH_SIZE, image_count) // cpu_parts * cpu_parts)
+def batch_size_for(params: TrainChoices, images: Images) -> int:
+    """The batch size, or all images where there are fewer; an even number."""
+    return min(params.batch_size, len(images) // 2 * 2)
 
 
 def advice_on_hard_images() -> str:
@@ -187,9 +181,8 @@ def advice_on_local_score() -> str:
     )
 
 
-def choose_sampler(params: TrainChoices, images: Images, reason: str = "") -> Choice:
-    """A local score sampler. `reason`: what in the images speaks for it; "" where the params
-    ask for it. Raises DataError for a class without images."""
+def choose_sampler(params: TrainChoices, images: Images) -> Choice:
+    """A local score sampler. Raises DataError for a class without images."""
     if empty := images.classes_without_images:
         raise DataError(
             f"{setting('train.generator', 'local_score')} draws from the images of a class, and there are "
@@ -197,36 +190,14 @@ def choose_sampler(params: TrainChoices, images: Images, reason: str = "") -> Ch
             f"{setting('train.generator', 'deconv')}."
         )
     settings, explanation = choose_settings(images.tensors.pixels)
-    params_by_setting = {
-        "cap": params.score_cap,
-        "sources": params.score_sources,
-        "window_scale": params.score_window_scale,
-    }
-    given: dict[str, Any] = {
-        name: value for name, value in params_by_setting.items() if value != "auto"
-    }
-    settings = replace(settings, **given)
-    score_params = {f"score_{name}": getattr(settings, name) for name in params_by_setting}
-    batch_size = batch_size_for(len(images), params.cpu_parts)  # unused, but TrainParams needs one
-    values_for_auto = PARAMS_FOR_EASY_IMAGES | score_params | {"batch_size": batch_size}
-    resolved = resolve(params.model_copy(update={"generator": "local_score"}), values_for_auto)
+    if params.score_window_scale != "auto":
+        settings = replace(settings, window_scale=params.score_window_scale)
+    chosen = {"generator": "local_score", "score_window_scale": settings.window_scale}
     if params.generator == "auto":
-        explanation = f"generator local_score ({reason}), {explanation}"
+        explanation = f"generator local_score (photographs), {explanation}"
     sampler = LocalScoreSampler(images.tensors.pixels, images.tensors.labels, settings)
+    resolved = resolve(params.model_copy(update=chosen))
     return Choice(resolved, explanation, advice_on_local_score(), sampler)
-
-
-def choose_r1_gamma(pixels: Tensor) -> float:
-    """The weight of R1, which keeps a discriminator from being steep, for images uint8 [N, C, H, W].
-
-    To see details of half the contrast, a discriminator has to be twice as steep. So the weight falls with
-    the square of the contrast, which is the root mean square of the difference of horizontally neighbouring
-    pixels in [-1, 1]; but to no less than a hundredth (chosen by hand). It is rounded to one significant
-    figure.
-    """
-    neighbour_contrast = (pixels.float() * 2 / 255).diff(dim=3).square().mean().sqrt().item()
-    relative = min(1.0, max(0.1, neighbour_contrast / CONTRAST_OF_DIGITS))
-    return float(f"{R1_GAMMA * relative**2:.1g}")
 
 
 def resolve(
@@ -234,8 +205,8 @@ def resolve(
 ) -> TrainParams:
     """The params, with the value from `values_for_auto` in the place of each `auto`."""
     values, values_for_auto = params.model_dump(), dict(values_for_auto)
-    if params.discriminator == "demo":  # which has no class logits
-        values_for_auto |= {"class_logit_weight": 0.0, "auxiliary_generator": 0.0}
+    if params.generator == "demo":
+        values |= NONE_OF_DEMO
     if params.updates == "one_pass":  # which has no separate loss of the generator
         values_for_auto["auxiliary_generator"] = 0.0
     elif params.auxiliary_generator not in (0, "auto"):

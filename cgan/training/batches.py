@@ -1,8 +1,8 @@
 """The batch of each step (images, labels, latents), and the schedules of learning rate, average and R1.
 
-For given data and params, everything random here depends only on the seed, the step and
-`train.log_every` (latents are drawn for that many steps at once). So a checkpoint needs no RNG state,
-and a resumed training equals an uninterrupted one.
+For given data and params, everything random here depends only on the seed, the step and for how many steps
+latents are drawn at once. So a checkpoint needs no RNG state, and a resumed training equals an uninterrupted
+one.
 
 With `train.max_shift`, reals and fakes are shifted at random before the discriminator sees them: that makes
 a small data set harder to memorise (Zhao et al., *DiffAugment*, arXiv:2006.10738). The generator still learns
@@ -19,17 +19,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cgan.errors import ParamsError
 from cgan.images import Images
 from cgan.model.hardware import fits_in_memory, take_rows
 from cgan.params.sections import TrainParams
-from cgan.settings import setting
 
 # The random generator of a chunk gets the seed `train.seed` · LATENT_SEED_STRIDE + chunk, that of an epoch
 # `train.seed` · ORDER_SEED_STRIDE + epoch. So no two chunks, and no two epochs, of trainings with different
 # seeds share one before the millionth. A chunk and an epoch may, which is harmless: one draws latents, the
 # other an order.
 LATENT_SEED_STRIDE, ORDER_SEED_STRIDE = 1_000_003, 1_000_033
+# Steps between lazy R1 penalties.
+R1_EVERY = 16
+# The learning rate of the last step, as a fraction of `train.lr`.
+FINAL_LR_FRACTION = 0.02
 
 
 class Batch(NamedTuple):
@@ -62,7 +64,6 @@ class Feed:
     def __init__(
         self, data: Images, params: TrainParams, device: torch.device, steps_per_chunk: int
     ) -> None:
-        require_full_batch(data, params)
         self.params, self.device, self.steps_per_chunk = params, device, steps_per_chunk
         pixels, labels, _ = data.tensors
         self.labels = labels.to(device)
@@ -111,15 +112,6 @@ class Feed:
         return self._order[batch * size : (batch + 1) * size]
 
 
-def require_full_batch(data: Images, params: TrainParams) -> None:
-    """Raises ParamsError for a batch of more images than there are."""
-    if params.batch_size > len(data):
-        raise ParamsError(
-            f"{setting('train.batch_size', params.batch_size)} is more than there are images to train on: "
-            f"{len(data)}. Set {setting('train.batch_size', 'auto')}, or so many or less."
-        )
-
-
 def shift(images: Tensor, shifts: Tensor | None) -> Tensor:
     """Images [N, C, H, W], each moved down and right by its row of `shifts` (int64 [N, 2], pixels), if any.
     What leaves at one edge comes back at the opposite one."""
@@ -136,10 +128,10 @@ def shift(images: Tensor, shifts: Tensor | None) -> Tensor:
 
 def learning_rate(params: TrainParams, step: int) -> float:
     """The learning rate of a step: `lr` up to the fraction `decay_from` of all steps, then falling linearly
-    to `final_lr_fraction` · `lr` at the last one."""
+    to FINAL_LR_FRACTION · `lr` at the last one."""
     progress = (step + 1) / params.total_steps
     decay = max(0.0, progress - params.decay_from) / max(1e-9, 1 - params.decay_from)  # 0 to 1
-    return params.lr * (1 - decay * (1 - params.final_lr_fraction))
+    return params.lr * (1 - decay * (1 - FINAL_LR_FRACTION))
 
 
 def ema_weight(params: TrainParams, step: int) -> float:
@@ -155,5 +147,5 @@ def ema_weight(params: TrainParams, step: int) -> float:
 
 
 def r1_is_due(params: TrainParams, step: int) -> bool:
-    """Whether R1 joins the discriminator's loss at this step: once in `r1_every` steps."""
-    return params.r1_gamma > 0 and step % params.r1_every == 0
+    """Whether R1 joins the discriminator's loss at this step: once in R1_EVERY steps."""
+    return params.r1_gamma > 0 and step % R1_EVERY == 0

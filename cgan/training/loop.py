@@ -29,13 +29,11 @@ from cgan.model.sampling import Picture, encode_png, image_grid
 from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge
 from cgan.settings import setting
-from cgan.text import percent
 from cgan.training.auto import Choice
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 from cgan.training.fingerprint import data_facts
 from cgan.training.monitoring import (
-    WARM_UP_KIMG,
     ProbeMonitor,
     draw_preview,
     load_previews,
@@ -46,9 +44,11 @@ from cgan.training.state import HISTORY_COLUMNS, Record, TrainState, estimate_ba
 from cgan.training.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
 from cgan.training.update import train_step
 
-# The discriminator has won for good where it recognises at least this share of the reals, and of the fakes,
-# in each of the last WON_RECORDS records: a passing lead does not end the training. Both are chosen by hand.
-WON_ACCURACY, WON_RECORDS = 0.995, 10
+# Steps between records of losses and logits. Batches are prepared for so many steps at once, so the latents
+# depend on it, too.
+LOG_EVERY = 50
+SAVE_EVERY = 250  # steps between checkpoints
+PREVIEWS = 12
 SAMPLER_PREVIEW_COLUMNS, SAMPLER_PREVIEW_CLASSES = 4, 20
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class TrainingResult:
 
 
 class Divergence(TrainingError):  # noqa: N818 - like StopIteration
-    """The training went wrong by itself: a loss is not a finite number, or one of the networks has failed."""
+    """The training went wrong by itself: a loss is not a finite number, or a class has collapsed."""
 
     def __init__(self, step: int, problem: str, advice: str) -> None:
         super().__init__(
@@ -140,20 +140,19 @@ def train(
 
     When `should_stop` says so, it saves a checkpoint and raises Interrupted, or with `keep_partial` returns
     what was trained so far. Raises ParamsError when params and data don't fit, and Divergence when a loss is
-    not a finite number, the discriminator wins for good or a class collapses; then nothing of that interval
-    is saved.
+    not a finite number or a class collapses; then nothing of that interval is saved.
     """
     tracker = tracker or NullTracker()
     hardware = choose_hardware(params.device, params.precision)
     compute_deterministically()
     keep_freed_memory()
     state = TrainState(data, params, hardware)
-    feed = Feed(data, params, hardware.device, params.log_every)
+    feed = Feed(data, params, hardware.device, LOG_EVERY)
     if folder and (checkpoint := load_checkpoint(folder)):
         state.restore(*checkpoint)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     previews = load_previews(folder)
-    steps_with_preview = preview_steps(params.previews, params.total_steps)
+    steps_with_preview = preview_steps(PREVIEWS, params.total_steps)
     steps_with_probe = probe_steps(params.probes, params.total_steps) if monitor else set()
 
     def preview_and_probe_if_due() -> None:
@@ -181,12 +180,11 @@ def train(
             step = state.step
             is_last = step == params.total_steps
             stops_early = should_stop() and not is_last
-            if step % params.log_every == 0 or is_last:
+            if step % LOG_EVERY == 0 or is_last:
                 seconds = time.perf_counter() - started_at
                 tracker.log_metrics(record_interval(state, seconds, step - first_step), step)
-                check_discriminator_lead(state)
             preview_and_probe_if_due()
-            if folder and (step % params.save_every == 0 or is_last or stops_early):
+            if folder and (step % SAVE_EVERY == 0 or is_last or stops_early):
                 check_finite(state)
                 save_checkpoint(folder, step, state.tensors())
             if stops_early and keep_partial:
@@ -228,29 +226,11 @@ def check_finite(state: TrainState) -> None:
         raise Divergence(state.step, "a weight is not a finite number", advice)
 
 
-def check_discriminator_lead(state: TrainState) -> None:
-    """Raise Divergence when the discriminator has won for good: in every one of the last WON_RECORDS records
-    it tells nearly all fakes from reals."""
-    accuracies = [
-        min(record["accuracy/discriminator_real"], record["accuracy/discriminator_fake"])
-        for record in state.history[-WON_RECORDS:]
-    ]
-    has_enough_records = state.kimg > WARM_UP_KIMG and len(accuracies) == WON_RECORDS
-    if has_enough_records and min(accuracies) >= WON_ACCURACY:
-        raise Divergence(
-            state.step,
-            f"the discriminator tells fakes from reals in at least {percent(WON_ACCURACY)} of all cases "
-            f"in each of the last {WON_RECORDS} records, so the generator no longer learns",
-            f"Lower {setting('train.lr')}, raise {setting('train.r1_gamma')}, or check the data with `cgan "
-            "validate FILE`.",
-        )
-
-
 def probe(state: TrainState, monitor: ProbeMonitor) -> dict[str, float]:
-    """Quality of the generator's EMA now. Raises Divergence when it has collapsed or learns nothing."""
+    """Quality of the generator's EMA now. Raises Divergence when it has collapsed."""
     quality = monitor.probe(state.generator_ema)
     state.probes.append({"step": state.step, "progress/kimg": state.kimg, **quality})
-    if problem := monitor.problem(state.probes, state.params.total_kimg):
+    if problem := monitor.problem(state.probes):
         advice = (
             f"Lower {setting('train.lr')} or {setting('train.class_logit_weight')}, raise "
             f"{setting('train.r1_gamma')}, or, with few images, set {setting('train.updates', 'two_passes')}."
@@ -269,6 +249,7 @@ def record_interval(state: TrainState, seconds: float, steps: int) -> dict[str, 
     values = (state.step, state.kimg, lr, *means)
     record = dict(zip(HISTORY_COLUMNS, values, strict=True))
     state.history.append(record)
+    state.stats.clear()
     metrics = {name: value for name, value in record.items() if name != "step"}
     image_count = steps * state.params.batch_size
     return metrics | {"progress/images_per_s": image_count / max(seconds, 1e-9)}

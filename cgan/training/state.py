@@ -42,6 +42,12 @@ NETWORKS = ("generator", "discriminator", "generator_ema")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 RECORDS = {"history": HISTORY_COLUMNS, "probes": PROBE_COLUMNS}
 
+# On a CPU a batch is computed in so many parts at once, each with its own batch norm: always as many, so that
+# a result does not depend on how many cores a machine has.
+CPU_PARTS = 2
+ADAM_BETA2 = 0.95
+DEMO_ADADELTA_RHO, DEMO_ADADELTA_EPS = 0.92, 1e-6
+
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
 Record = dict[str, float]  # a value a column
 
@@ -70,7 +76,7 @@ class TrainState:
             max_features=p.max_width,
         )
         discriminator = Architecture(
-            p.discriminator,
+            "demo" if p.is_demo else "projection",
             **sizes,
             features=p.discriminator_width,
             max_features=p.max_width,
@@ -85,8 +91,9 @@ class TrainState:
         self.params, self.hardware = params, hardware
         self.generator_optimizer = self._build_optimizer(self.generator)
         self.discriminator_optimizer = self._build_optimizer(self.discriminator)
-        # On CUDA one stream computes a whole batch faster than parts of it.
-        self.part_count = p.cpu_parts if device.type == "cpu" else 1
+        # On a GPU one stream computes a whole batch faster than parts of it. The demo has batch norm in both
+        # networks, which sees the whole.
+        self.part_count = CPU_PARTS if device.type == "cpu" and not p.is_demo else 1
         # Generator and discriminator of each part of a batch; the first part has the networks themselves.
         self.part_networks = [(self.generator, self.discriminator)]
         for _ in range(1, self.part_count):
@@ -94,7 +101,7 @@ class TrainState:
             self.part_networks.append(pair)
         self.map_parts: Map = map  # computes on all parts of a batch; in the loop, on threads
         self.step = 0
-        self.stats = torch.zeros(p.log_every, len(STATS), device=device)
+        self.stats: list[Tensor] = []  # of each step since the last record, float32 [6]
         self.history: list[Record] = []
         self.probes: list[Record] = []
         self._generator_tensors = _float_tensors(self.generator)
@@ -104,12 +111,12 @@ class TrainState:
         p, device = self.params, self.hardware.device
         weights = [w for w in network.parameters() if w.requires_grad]
         on_cuda = device.type == "cuda"
-        if p.optimizer == "adadelta":
+        if p.is_demo:
             return torch.optim.Adadelta(
-                weights, p.lr, p.adadelta_rho, p.adadelta_eps, capturable=on_cuda
+                weights, p.lr, DEMO_ADADELTA_RHO, DEMO_ADADELTA_EPS, capturable=on_cuda
             )
         # A tensor on the device, like all that a step reads: no step waits for a copy from the host.
-        lr, betas = torch.tensor(p.lr, device=device), (p.adam_beta1, p.adam_beta2)
+        lr, betas = torch.tensor(p.lr, device=device), (p.adam_beta1, ADAM_BETA2)
         return torch.optim.Adam(weights, lr, betas, fused=True, capturable=on_cuda)
 
     @property
@@ -124,8 +131,8 @@ class TrainState:
     @property
     def interval_stats(self) -> Tensor:
         """`stats` of the steps since the last record, float32 [steps, 6]."""
-        steps = (self.step - 1) % self.params.log_every + 1
-        return self.stats[:steps]
+        none = torch.zeros(0, len(STATS), device=self.hardware.device)
+        return torch.stack(self.stats) if self.stats else none
 
     def set_learning_rate(self, lr: float) -> None:
         for optimizer in self.optimizers:
@@ -144,7 +151,7 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a resumed training needs, by name."""
-        tensors = {"stats": self.stats}
+        tensors = {"stats": self.interval_stats}
         for name in RECORDS:
             rows = [[*record.values()] for record in getattr(self, name)]
             tensors[name] = torch.tensor(rows, dtype=torch.float64)
@@ -165,6 +172,7 @@ class TrainState:
             for weight in optimizer_weights(optimizer):
                 weight.grad = torch.zeros_like(weight)
             optimizer.step()  # allocates its moments; what it does to the weights is overwritten
+        self.stats = [*tensors["stats"].to(self.hardware.device)]
         for name, tensor in self.tensors().items():
             if name not in RECORDS:
                 tensor.copy_(tensors[name])

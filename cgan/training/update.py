@@ -1,7 +1,7 @@
 """One training step, in the order of time: the batch in parts, both networks' updates, the average.
 
-`train_step` is what the loop calls. `UPDATE_FUNCTIONS` has three ways to update the networks, each built from
-the losses below it, and these from the formulas at the end. Nothing here waits for the device.
+`train_step` is what the loop calls. There are three ways to update the networks, each built from the losses
+below it, and these from the formulas at the end. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -17,21 +17,32 @@ from torch.nn.functional import cross_entropy, softplus
 from cgan.model.hardware import Hardware, set_gradients
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork, ProjectionDiscriminator
 from cgan.params.sections import TrainParams
-from cgan.training.batches import Batch, Feed, ema_weight, learning_rate, r1_is_due, shift
+from cgan.training.batches import (
+    R1_EVERY,
+    Batch,
+    Feed,
+    ema_weight,
+    learning_rate,
+    r1_is_due,
+    shift,
+)
 from cgan.training.state import Optimizer, TrainState, optimizer_weights
 
 Gradients = tuple[Tensor, ...]  # one for each weight of a network
+# The demo clips each value of a gradient to ± this.
+DEMO_GRADIENT_CLIP = 1.0
 
 
 def train_step(state: TrainState, feed: Feed) -> None:
-    """One training step: the generator is updated once, the discriminator once (`in_turn`: twice), then the
-    average of the generator; and the step's statistics are kept."""
+    """One training step: the generator is updated once, the discriminator once (the demo's: twice), then
+    the average of the generator; and the step's statistics are kept."""
     p, step = state.params, state.step
     state.set_learning_rate(learning_rate(p, step))
     parts = split_batch(state, feed.batch(step), r1_is_due(p, step))
-    UPDATE_FUNCTIONS[p.updates](state, parts)
+    update = in_turn if p.is_demo else UPDATE_FUNCTIONS[p.updates]
+    update(state, parts)
     state.update_ema(ema_weight(p, step))
-    state.stats[step % p.log_every] = torch.stack([part.stats() for part in parts]).mean(dim=0)
+    state.stats.append(torch.stack([part.stats() for part in parts]).mean(dim=0))
     state.step += 1
 
 
@@ -96,21 +107,23 @@ class BatchPart:
         return logits
 
     @property
+    def objective(self) -> Objective:
+        return LEAST_SQUARES if self.params.is_demo else LOGISTIC
+
+    @property
     def projection_discriminator(self) -> ProjectionDiscriminator:
-        """The discriminator, where fakes and reals share a batch: TrainParams allows that for this kind
-        alone."""
+        """The discriminator, where fakes and reals share a batch: not that of the demo."""
         assert isinstance(self.discriminator, ProjectionDiscriminator)
         return self.discriminator
 
     def stats(self) -> Tensor:
         """The values of `state.STATS`, float32 [6]. The losses are without class losses and R1, which would
         hide who is ahead."""
-        objective = self.params.objective
-        real_logits, fake_logits = self.real_logits, self.fake_logits
-        threshold = 0.0 if objective == "logistic" else 0.5  # above it: taken for real
+        objective, real_logits, fake_logits = self.objective, self.real_logits, self.fake_logits
+        threshold = objective.threshold
         values = (
-            fake_loss(objective, fake_logits) + real_loss(objective, real_logits),
-            real_loss(objective, self.fake_logits_for_generator),
+            objective.fake_loss(fake_logits) + objective.real_loss(real_logits),
+            objective.real_loss(self.fake_logits_for_generator),
             real_logits.mean(),
             fake_logits.mean(),
             (real_logits > threshold).float().mean(),
@@ -140,7 +153,7 @@ def one_pass(state: TrainState, parts: list[BatchPart]) -> None:
             loss / len(parts), [*discriminator_weights, maps]
         )
         # At the maps of the fakes: the gradient of the generator's loss.
-        ratio = slope_ratio(part.params.objective, part.fake_logits)
+        ratio = slope_ratio(part.fake_logits)
         maps_gradient = maps_gradient.chunk(2)[0] * ratio[:, None, None, None]
         # From the maps back to the fakes, by a faster kernel than autograd's; back through their shift; and
         # from the fakes to the generator's weights.
@@ -167,7 +180,7 @@ def two_passes(state: TrainState, parts: list[BatchPart]) -> None:
 def in_turn(state: TrainState, parts: list[BatchPart]) -> None:
     """The discriminator on fakes, then on reals, then the generator.
 
-    The demo's three updates. They work with every network: batch norm never sees fakes and reals together.
+    The demo's three updates: its discriminator's batch norm never sees fakes and reals together.
     """
     update_network(state, state.discriminator_optimizer, discriminator_loss_on_fakes, parts)
     update_network(state, state.discriminator_optimizer, discriminator_loss_on_reals, parts)
@@ -178,7 +191,6 @@ def in_turn(state: TrainState, parts: list[BatchPart]) -> None:
 UPDATE_FUNCTIONS: dict[str, Callable[[TrainState, list[BatchPart]], None]] = {
     "one_pass": one_pass,
     "two_passes": two_passes,
-    "in_turn": in_turn,
 }
 
 
@@ -203,8 +215,8 @@ def step_optimizer(
     """One step of the optimizer, on the sum of the gradients of all parts."""
     weights = optimizer_weights(optimizer)
     set_gradients(weights, part_gradients)
-    if state.params.gradient_clip:
-        nn.utils.clip_grad_value_(weights, state.params.gradient_clip)
+    if state.params.is_demo:
+        nn.utils.clip_grad_value_(weights, DEMO_GRADIENT_CLIP)
     optimizer.step()
 
 
@@ -235,7 +247,7 @@ def generator_loss(part: BatchPart) -> Tensor:
     p = part.params
     fake_logits, class_logits = part.discriminate(part.shifted_fakes())
     part.fake_logits_for_generator = fake_logits.detach()
-    loss = real_loss(p.objective, fake_logits)
+    loss = part.objective.real_loss(fake_logits)
     if class_logits is not None and p.auxiliary_generator:  # weight of the class loss on fakes
         loss = loss + p.auxiliary_generator * cross_entropy(class_logits, part.batch.labels)
     return loss
@@ -262,7 +274,7 @@ def discriminator_loss_from_maps(part: BatchPart, maps: Tensor) -> Tensor:
 def fake_terms(part: BatchPart, fake_logits: Tensor) -> Tensor:
     """The terms of the discriminator's loss on fakes. Keeps the logits in `part.fake_logits`."""
     part.fake_logits = fake_logits.detach()
-    return fake_loss(part.params.objective, fake_logits)
+    return part.objective.fake_loss(fake_logits)
 
 
 def real_terms(part: BatchPart, real_logits: Tensor, class_logits: Tensor | None) -> Tensor:
@@ -270,54 +282,56 @@ def real_terms(part: BatchPart, real_logits: Tensor, class_logits: Tensor | None
     classifier (Odena et al., arXiv:1610.09585); and R1, where it is due. Keeps the logits in
     `part.real_logits`.
 
-    R1 joins one step in `r1_every`, with so many times its weight: lazy regularization (Karras et al.,
+    R1 joins one step in R1_EVERY, with so many times its weight: lazy regularization (Karras et al.,
     arXiv:1912.04958, section 3.1).
     """
     p = part.params
     part.real_logits = real_logits.detach()
-    loss = real_loss(p.objective, real_logits)
+    loss = part.objective.real_loss(real_logits)
     if class_logits is not None and p.auxiliary_discriminator:  # weight of the class loss on reals
         loss = loss + p.auxiliary_discriminator * cross_entropy(class_logits, part.batch.labels)
     if part.with_r1:
-        loss = loss + p.r1_gamma * p.r1_every * r1_penalty(real_logits, part.batch.real)
+        loss = loss + p.r1_gamma * R1_EVERY * r1_penalty(real_logits, part.batch.real)
     return loss
 
 
 # -- The formulas; logits are float32 [N] ----------------------------------------------------------------
-#
-# `logistic` is the non-saturating loss of Goodfellow et al. (arXiv:1406.2661, section 3); `least_squares`
-# that of Mao et al. (arXiv:1611.04076, eq. 9 with a=0, b=c=1), and the demo's squared error.
 
 
-def real_loss(objective: str, logits: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Objective:
+    """The adversarial loss."""
+
+    real_loss: Callable[[Tensor], Tensor]
     """Low where images are taken for real: what the discriminator wants of reals, the generator of fakes."""
-    if objective == "logistic":
-        return softplus(-logits).mean()
-    return 0.5 * (logits - 1).square().mean()
-
-
-def fake_loss(objective: str, logits: Tensor) -> Tensor:
+    fake_loss: Callable[[Tensor], Tensor]
     """Low where images are taken for fake: what the discriminator wants of fakes."""
-    if objective == "logistic":
-        return softplus(logits).mean()
-    return 0.5 * logits.square().mean()
+    threshold: float
+    """An image with a higher logit is taken for real."""
 
 
-def slope_ratio(objective: str, fake_logits: Tensor) -> Tensor:
-    """The slope of the generator's loss over that of the discriminator's at each fake's logit, [N].
+# The non-saturating loss of Goodfellow et al. (arXiv:1406.2661, section 3).
+LOGISTIC = Objective(
+    real_loss=lambda logits: softplus(-logits).mean(),
+    fake_loss=lambda logits: softplus(logits).mean(),
+    threshold=0.0,
+)
+# The demo's squared error: that of Mao et al. (arXiv:1611.04076, eq. 9 with a=0, b=c=1).
+LEAST_SQUARES = Objective(
+    real_loss=lambda logits: 0.5 * (logits - 1).square().mean(),
+    fake_loss=lambda logits: 0.5 * logits.square().mean(),
+    threshold=0.5,
+)
+
+
+def slope_ratio(fake_logits: Tensor) -> Tensor:
+    """The slope of the generator's logistic loss over that of the discriminator's at each fake's logit, [N].
 
     Without batch norm a fake's logit f depends on no other image. So by the chain rule the gradients of both
-    losses at this fake are ∂f/∂fake times their slopes at f, and the ratio turns one into the other. With the
-    slopes of `real_loss` and `fake_loss` it is -σ(-f) / σ(f) = -exp(-f) for the logistic pair, σ the sigmoid,
-    and (f-1) / f for least squares.
-
-    Where the discriminator's slope vanishes, the ratio is held finite: such a fake then teaches nothing,
-    where ∞·0 would give NaN.
+    losses at this fake are ∂f/∂fake times their slopes at f, and the ratio turns one into the other. It is
+    -σ(-f) / σ(f) = -exp(-f), σ the sigmoid, and held finite: exp(89) is ∞ in float32, and ∞·0 would be NaN.
     """
-    if objective == "logistic":
-        return -torch.exp(-fake_logits.clamp(min=-60.0))  # exp(89) is ∞ in float32
-    slope = torch.where(fake_logits.abs() < 1e-6, torch.full_like(fake_logits, 1e-6), fake_logits)
-    return (fake_logits - 1) / slope
+    return -torch.exp(-fake_logits.clamp(min=-60.0))
 
 
 def r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:

@@ -26,16 +26,15 @@ from safetensors.numpy import load_file
 
 BIN = Path(sys.executable).parent
 NAMES = ["bar", "post", "ring"]
-STEPS, LOG_EVERY = 200, 20
+STEPS, LOG_EVERY = 200, 50
 NETWORKS = {"latent_dim": 8, "generator_width": 8, "discriminator_width": 8}
 PACE = {"batch_size": 16, "total_kimg": STEPS * 16 / 1000, "ema_half_life_kimg": 0.2}
-RECORDS = {"log_every": LOG_EVERY, "save_every": LOG_EVERY, "probes": 2, "previews": 3}
 PARAMS: dict[str, dict[str, Any]] = {
     "data": {"source": "file", "path": "inbox/signs.csv"},
     "validate": {"class_names": NAMES},
     "preprocess": {"holdout_fraction": 0.3},
     "train_judge": {"total_kimg": 4.0, "batch_size": 32, "peak_lr": 0.1, "width": 4},
-    "train": {**NETWORKS, **PACE, **RECORDS, "device": "cpu", "precision": "float32"},
+    "train": {**NETWORKS, **PACE, "probes": 2, "device": "cpu", "precision": "float32"},
     "evaluate": {"samples": 300, "gan_train_kimg": 0.0},
     "render": {"columns": 3, "steps": 3},
     "gate": {

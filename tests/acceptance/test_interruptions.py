@@ -62,7 +62,7 @@ def test_a_training_that_is_killed_resumes_to_the_same_bytes_in_the_same_run(
     finished: Project, undisturbed: Project, tmp_path: Path
 ) -> None:
     project = longer(finished, tmp_path / "project")
-    project.cut_off("dvc repro", lambda: recorded(project) >= 4 * LOG_EVERY, signal.SIGKILL)
+    project.cut_off("dvc repro", lambda: recorded(project) >= 6 * LOG_EVERY, signal.SIGKILL)
     assert "Running stage 'train'" in project.run("dvc repro")
     assert_as_undisturbed(project, undisturbed, finished)
 
@@ -126,7 +126,7 @@ def test_a_flow_that_is_killed_goes_on_and_a_flow_with_nothing_to_do_trains_noth
     flow = "python -m flows.pipeline"
     home = {"PREFECT_HOME": str(tmp_path / "prefect")}
     home["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "400"
-    seen = lambda: recorded(project) >= 4 * LOG_EVERY  # noqa: E731
+    seen = lambda: recorded(project) >= 6 * LOG_EVERY  # noqa: E731
     project.cut_off(flow, seen, signal.SIGKILL, **home)
     project.run(flow, **home)
     assert_as_undisturbed(project, undisturbed, finished)

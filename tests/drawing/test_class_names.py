@@ -15,9 +15,9 @@ LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def test_a_generator_says_what_it_draws_and_where_it_is_from(tmp_path: Path) -> None:
-    generator = Generator.load(a_model(tmp_path / "g.safetensors", "embed", 12, 3, 10, 14, 4, 6))
+    generator = Generator.load(a_model(tmp_path / "g.safetensors", "deconv", 12, 3, 10, 14, 4, 6))
     assert repr(generator) == (
-        "<Generator: 12 classes, 14×10 pixels, colour, network embed, latents of 6, "
+        "<Generator: 12 classes, 14×10 pixels, colour, network deconv, latents of 6, "
         f"from {tmp_path}/g.safetensors>"
     )
     assert repr(Generator(generator.network, {})).endswith(", from memory>")
@@ -62,7 +62,7 @@ def test_a_long_text_is_read_in_no_time_and_names_that_do_not_fit_are_not_taken(
 def test_a_generator_takes_names_and_numbers_wherever_it_takes_labels(
     names: list[str] | None, tmp_path: Path
 ) -> None:
-    path = a_model(tmp_path / "g.safetensors", "embed", 3, 1, 8, 8, 4, 2, class_names=names)
+    path = a_model(tmp_path / "g.safetensors", "deconv", 3, 1, 8, 8, 4, 2, class_names=names)
     generator = Generator.load(path)
     assert generator.class_names == (names or ["0", "1", "2"])
     assert generator.labels("0 2,1") == generator.labels([0, 2, 1]) == [0, 2, 1]

@@ -19,8 +19,8 @@ from cgan.model.model_file import load_generator
 from cgan.model.sampling import draw
 
 GREY = ("deconv", 10, 1, 28, 28, 4, 6)
-COLOUR = ("embed", 12, 3, 10, 14, 4, 6)
-MANY = ("embed", 300, 1, 8, 8, 4, 6)  # labels above 255
+COLOUR = ("deconv", 12, 3, 10, 14, 4, 6)
+MANY = ("deconv", 300, 1, 8, 8, 4, 6)  # labels above 255
 MODEL = Path("models/generator.safetensors")
 
 

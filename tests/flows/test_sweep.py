@@ -102,7 +102,7 @@ def test_a_sampler_s_windows_and_cap_are_searched_and_its_seeds_are_not(
 ) -> None:
     """Both are `auto` in params.yaml, so the first trial is Optuna's choice."""
     space = {"train.score_window_scale": {"low": 0.8, "high": 2.0}}
-    space |= {"train.score_cap": {"low": 0.2, "high": 0.5}}
+    space |= {"train.score_window_scale": {"low": 0.5, "high": 2.0}}
     text = Path("params.yaml").read_text().replace(str(SPACE), str(space))
     Path("params.yaml").write_text(text)
     set_params({"train.generator": "local_score"})

@@ -61,7 +61,7 @@ def test_a_thousand_classes_are_drawn_and_chosen_by_number(page: Visitor, tmp_pa
 
 
 def test_half_a_morph_is_the_mean_of_two_conditions(page: Visitor, tmp_path: Path) -> None:
-    generator = generator_of("embed")
+    generator = generator_of("deconv")
     page.show(generator, tmp_path, "#seed=5&from=2&to=9&mix=0.5")
     latent = draw_latents(5, 1, LATENT)[0]
     expected = class_interpolation(generator.network, latent, 2, 9, 3)[1, 0].numpy()

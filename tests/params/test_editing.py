@@ -82,23 +82,18 @@ def test_a_preset_is_written_and_says_what_it_changed(path: Path) -> None:
 
 def test_the_demo_has_the_numbers_of_the_r_program_that_it_stands_for() -> None:
     numbers = {"latent_dim": 96, "generator_width": 96, "batch_size": 64, "total_kimg": 153.6}
-    numbers |= {"lr": 1.0, "adadelta_rho": 0.92, "adadelta_eps": 1e-6, "gradient_clip": 1.0}
-    numbers |= {"decay_from": 1.0, "cpu_parts": 1}
-    absent = ("auxiliary_discriminator", "auxiliary_generator", "class_logit_weight")
-    absent += ("max_shift", "r1_gamma", "ema_half_life_kimg")
-    kinds = {"generator": "demo", "discriminator": "demo", "objective": "least_squares"}
-    kinds |= {"updates": "in_turn", "optimizer": "adadelta", "precision": "float32"}
-    found = preset_params("demo")
-    assert {**numbers, **dict.fromkeys(absent, 0), **kinds}.items() <= found.items()
+    numbers |= {"lr": 1.0, "decay_from": 1.0, "ema_half_life_kimg": 0.0}
+    expected = {**numbers, "generator": "demo", "precision": "float32"}
+    assert expected.items() <= preset_params("demo").items()
 
 
 def test_a_recipe_is_named_by_its_preset_and_what_differs() -> None:
     train = TrainChoices()
-    four = {"lr": 0.001, "adam_beta2": 0.9, "batch_size": 64, "r1_gamma": 1.0}
+    four = {"lr": 0.001, "adam_beta1": 0.9, "batch_size": 64, "r1_gamma": 1.0}
     for changes, words in [
         ({}, "default"),
         ({"lr": 0.001}, "lr 0.001 · default"),
-        ({"seed": 5, "log_every": 7}, "default"),
+        ({"seed": 5}, "default"),
         (four, "r1_gamma 1.0, lr 0.001, 2 more · default"),
         *((preset_params(name), name) for name in PRESETS),
     ]:

@@ -80,7 +80,7 @@ def test_losses_and_logits_are_read_from_the_table(tmp_path: Path) -> None:
 DEMO = Architecture("demo", 10, 1, 28, 28, 96, 96)
 NETWORKS = [
     build_generator(Architecture("deconv", 10, 1, 28, 28, 8, 16)),
-    build_generator(Architecture("embed", 47, 3, 30, 50, 4, 5)),
+    build_generator(Architecture("deconv", 47, 3, 30, 50, 4, 5)),
     build_generator(DEMO),
     build_discriminator(Architecture("projection", 47, 3, 30, 50, 4)),
     build_discriminator(DEMO),

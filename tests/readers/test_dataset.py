@@ -281,7 +281,7 @@ def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: P
         stage.main()
     with Image.open("reports/real_samples.png") as sheet:
         assert sheet.height == (6 * 8 + 2) * 50 + 2
-    chosen = resolve(load_params().train.model_copy(update={"previews": 1}))
+    chosen = resolve(load_params().train)
     previews = train(load_images("data/processed/train.safetensors"), chosen).previews
     with Image.open(io.BytesIO(previews[0])) as picture:
         assert picture.height == 50 * 9 + 1 and picture.width > 8 * 9 + 1

@@ -39,7 +39,7 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
         project,
         validate={"channels": channels, "class_names": names},
         train_judge={"total_kimg": 0.2},
-        train={"total_kimg": 0.032, "previews": 0},  # four steps
+        train={"total_kimg": 0.032},  # four steps
         evaluate={"samples": max(100, classes * 2), "gan_train_kimg": 0.0, "draws": 1},
     )
     for name in [*STAGES][1:-1]:
