@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import params_of
+from tiny_training import params_of
 from torch import Tensor
 from uneven import uneven
 
@@ -44,8 +44,13 @@ def deterministic() -> None:
 
 
 def chosen(**changes: Any) -> TrainParams:
-    few = {"log_every": 10, "save_every": 100, "previews": 1, "probes": 0, "batch_size": 16}
-    few |= {"total_kimg": STEPS * 16 / 1000, "device": NAME, "lr": 1e-3}
+    few = {
+        "probes": 0,
+        "batch_size": 16,
+        "total_kimg": STEPS * 16 / 1000,
+        "device": NAME,
+        "lr": 1e-3,
+    }
     return params_of(**few | changes)
 
 
@@ -58,9 +63,7 @@ def judge_of(precision: str = "float32", **options: Any) -> Judge:
     return train_judge(DATA, RECIPE, where.device, where.precision, **options)
 
 
-COMBINATIONS = itertools.product(
-    ("one_pass", "two_passes", "in_turn"), ("deconv", "upsample", "embed"), (0, 2)
-)
+COMBINATIONS = itertools.product(("one_pass", "two_passes"), ("deconv", "upsample"), (0, 2))
 
 
 @pytest.mark.parametrize(("updates", "generator", "max_shift"), COMBINATIONS)
@@ -70,17 +73,11 @@ def test_two_trainings_have_equal_bytes(updates: str, generator: str, max_shift:
     params = chosen(precision=str(precision).removeprefix("torch."), **choices)
     first, second = (train(DATA, params) for _ in range(2))
     assert torch.equal(flat(first.generator), flat(second.generator))
-    assert first.history == second.history and len(first.history) == STEPS // 10
+    assert first.history == second.history and len(first.history) == STEPS // 2
 
 
 def test_the_demos_networks_train() -> None:
-    networks = {"generator": "demo", "discriminator": "demo", "optimizer": "adadelta"}
-    weights = {
-        "auxiliary_discriminator": 0.0,
-        "auxiliary_generator": 0.0,
-        "class_logit_weight": 0.0,
-    }
-    params = chosen(updates="in_turn", objective="least_squares", lr=1.0, **networks, **weights)
+    params = chosen(generator="demo", lr=1.0)
     large = torch.nn.functional.interpolate(
         DATA.tensors.pixels[:, :1], (28, 28)
     )  # all that they take

@@ -55,7 +55,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
         write_params(folder, **TINY)
         validated = {**UNEVEN["validate"], "channels": 3}
         write_params(
-            folder, validate=validated, train={"generator": "local_score", "score_window_scale": 1.5}
+            folder,
+            validate=validated,
+            train={"generator": "local_score", "score_window_scale": 1.5},
         )
         write_uneven_csv(project.CSV, uneven(channels=3))
         for stage in (validate, preprocess, train_judge, train, evaluate, render, page, record):
@@ -75,9 +77,7 @@ def test_its_file_is_the_training_images_and_says_what_made_it() -> None:
     assert torch.equal(generator.model.images, data.tensors.pixels)
     assert torch.equal(generator.model.labels, data.tensors.labels)
     assert generator.model.settings.window_scale == 1.5
-    assert set(generator.facts["params"]) == {
-        *("generator", "score_window_scale")
-    }
+    assert set(generator.facts["params"]) == {*("generator", "score_window_scale")}
     assert generator.facts["data_digest"] == data.digest
     assert (generator.class_names, generator.shape) == (["pear", "apple", "fig"], (8, 12, 3))
     assert repr(generator) == (
@@ -156,7 +156,9 @@ def test_its_run_in_mlflow_has_params_numbers_pictures_and_a_model_that_draws() 
     run = client.get_run(read_json(project.RUN_LOCATION)["run_id"])
     assert run.info.status == "FINISHED"
     params = {key: value for key, value in run.data.params.items() if key.startswith("train.")}
-    assert params["train.generator"] == "local_score" and params["train.score_window_scale"] == "1.5"
+    assert (
+        params["train.generator"] == "local_score" and params["train.score_window_scale"] == "1.5"
+    )
     assert "train.lr" not in params, "of a training"
     assert run.data.metrics["quality/conditional_accuracy"] > 0.5
     files = {file.path for file in client.list_artifacts(run.info.run_id)}

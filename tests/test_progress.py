@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from test_training import params_of  # of tests/training
+from tiny_training import params_of
 
 from cgan.images import Images
 from cgan.params.sections import TrainParams

@@ -76,10 +76,11 @@ def _key(location: tuple[int | str, ...]) -> str:
 def _describe(key: str, problems: list[Any]) -> str:
     """The problems of one key as a sentence."""
     kind, value = problems[0]["type"], problems[0]["input"]
-    closed = key if key in CLOSED or not isinstance(value, str) else f"{key}: {value}"
+    is_unknown = kind == "extra_forbidden"
+    closed = f"{key}: {value}" if isinstance(value, str) and not is_unknown else key
     if closed in CLOSED:
         return f"{setting(*closed.split(': '))} is closed since 1.0: {CLOSED[closed]}."
-    if kind == "extra_forbidden":
+    if is_unknown:
         return f"unknown key {setting(key)}; {_suggestion(key)}"
     if kind == "missing":
         return f"{setting(key)} is missing. Add it."

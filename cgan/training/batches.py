@@ -1,4 +1,4 @@
-"""The batch of each step (images, labels, latents), and the schedules of learning rate, average and R1.
+"""The batch of each step (images, labels, latents), and the schedules of learning rate and average.
 
 For given data and params, everything random here depends only on the seed, the step and for how many steps
 latents are drawn at once. So a checkpoint needs no RNG state, and a resumed training equals an uninterrupted
@@ -28,8 +28,6 @@ from cgan.params.sections import TrainParams
 # seeds share one before the millionth. A chunk and an epoch may, which is harmless: one draws latents, the
 # other an order.
 LATENT_SEED_STRIDE, ORDER_SEED_STRIDE = 1_000_003, 1_000_033
-# Steps between lazy R1 penalties.
-R1_EVERY = 16
 # The learning rate of the last step, as a fraction of `train.lr`.
 FINAL_LR_FRACTION = 0.02
 
@@ -144,8 +142,3 @@ def ema_weight(params: TrainParams, step: int) -> float:
         return 1.0
     decay: float = 0.5 ** (params.batch_size / 1000 / params.ema_half_life_kimg)
     return 1 - min(decay, (1 + step) / (10 + step))
-
-
-def r1_is_due(params: TrainParams, step: int) -> bool:
-    """Whether R1 joins the discriminator's loss at this step: once in R1_EVERY steps."""
-    return params.r1_gamma > 0 and step % R1_EVERY == 0

@@ -17,18 +17,12 @@ from torch.nn.functional import cross_entropy, softplus
 from cgan.model.hardware import Hardware, set_gradients
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork, ProjectionDiscriminator
 from cgan.params.sections import TrainParams
-from cgan.training.batches import (
-    R1_EVERY,
-    Batch,
-    Feed,
-    ema_weight,
-    learning_rate,
-    r1_is_due,
-    shift,
-)
+from cgan.training.batches import Batch, Feed, ema_weight, learning_rate, shift
 from cgan.training.state import Optimizer, TrainState, optimizer_weights
 
 Gradients = tuple[Tensor, ...]  # one for each weight of a network
+# Steps between lazy R1 penalties.
+R1_EVERY = 16
 # The demo clips each value of a gradient to ± this.
 DEMO_GRADIENT_CLIP = 1.0
 
@@ -38,7 +32,8 @@ def train_step(state: TrainState, feed: Feed) -> None:
     the average of the generator; and the step's statistics are kept."""
     p, step = state.params, state.step
     state.set_learning_rate(learning_rate(p, step))
-    parts = split_batch(state, feed.batch(step), r1_is_due(p, step))
+    with_r1 = p.r1_gamma > 0 and step % R1_EVERY == 0
+    parts = split_batch(state, feed.batch(step), with_r1)
     update = in_turn if p.is_demo else UPDATE_FUNCTIONS[p.updates]
     update(state, parts)
     state.update_ema(ema_weight(p, step))

@@ -15,10 +15,9 @@ from cgan.model.local_score import (
     capped_softmax,
     choose_settings,
     denoise,
-    nearness,
+    may_be_photographs,
     noise_levels,
     pixel_variance,
-    suits_images,
     window_distances,
 )
 
@@ -197,23 +196,6 @@ def test_the_noise_falls_from_the_most_to_the_least() -> None:
     assert noises[3] == pytest.approx(middle)  # Karras et al., equation 5
 
 
-def random_pictures(cells: int) -> tuple[Tensor, Tensor]:
-    """40 of two classes, uint8 [40, 3, 9, 12], of `cells` random cells down and across."""
-    random = torch.Generator().manual_seed(4)
-    coarse = torch.rand(40, 3, cells, cells, generator=random)
-    fine = torch.nn.functional.interpolate(coarse, (9, 12), mode="bilinear")
-    return (fine * 255).to(torch.uint8), torch.arange(40) % 2
-
-
-def test_drawings_are_nearer_to_training_images_where_windows_are_larger() -> None:
-    images, labels = random_pictures(6)
-    small, large = (nearness(images, labels, scale, 30) for scale in (0.6, 4.0))
-    assert small + 0.05 < large
-    assert large > 0.1
-    alone = torch.arange(40)  # no class has two images to compare
-    assert nearness(images, alone, 4.0, 30) == -torch.inf
-
-
 def test_windows_are_larger_in_larger_images() -> None:
     for side, scale in (
         (32, SMALL_IMAGE_SCALE),
@@ -226,13 +208,12 @@ def test_windows_are_larger_in_larger_images() -> None:
         assert why.startswith(f"windows × {scale}, down to ")
 
 
-def test_it_suits_photographs_unless_drawings_would_be_copies() -> None:
-    plain, cells = random_pictures(1), random_pictures(3)
-    assert suits_images(*plain, 20) == (True, "photographs")
-    assert suits_images(*cells, 20) == (False, "drawings would lie near training images")
+def test_colour_or_no_plain_background_may_be_photographs() -> None:
     characters = torch.zeros(20, 1, 16, 16, dtype=torch.uint8)
     characters[:, :, 4:12, 7:9] = 255
-    assert suits_images(characters, torch.arange(20) % 2) == (False, "no photographs")
+    assert not may_be_photographs(characters)
+    assert may_be_photographs(characters.expand(-1, 3, -1, -1))
+    assert may_be_photographs(images_of(20, channels=1))
 
 
 def test_it_draws_large_images() -> None:

@@ -27,7 +27,7 @@ from cgan.model.model_file import (
 from cgan.model.networks import Architecture, build_generator
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 
-GENERATOR = Architecture("embed", 3, 3, 12, 8, features=2, latent_dim=4)
+GENERATOR = Architecture("deconv", 3, 3, 12, 8, features=2, latent_dim=4)
 TENSORS = {
     "weight": torch.arange(24.0).view(2, 3, 4),
     "count": torch.tensor(7),
@@ -89,7 +89,7 @@ def test_f38_f58_any_flipped_bit_is_found(tmp_path: Path) -> None:
             {"features": 3},
             "size mismatch for linear.weight: copying a param with shape torch.Size([24, ",
         ),
-        ({"kind": "deconv"}, 'Unexpected key(s) in state_dict: "embedding.weight"'),
+        ({"kind": "upsample"}, "size mismatch for layers"),
     ],
 )
 def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
@@ -125,7 +125,7 @@ def test_f44_a_checkpoint_from_cuda_is_the_same_on_the_cpu(tmp_path: Path) -> No
     assert {tensor.device.type for tensor in loaded[1].values()} == {"cpu"}
 
 
-@pytest.mark.parametrize("kind", ["deconv", "upsample", "embed", "demo"])
+@pytest.mark.parametrize("kind", ["deconv", "upsample", "demo"])
 def test_loaded_generator_draws_what_the_saved_one_draws(tmp_path: Path, kind: str) -> None:
     network = build_generator(Architecture(kind, 3, 1, 28, 28, features=4, latent_dim=4)).eval()
     save_generator(tmp_path / "g", network, {"data_digest": "ab", "params": {"lr": 0.1}})
