@@ -37,6 +37,7 @@ def test_what_is_timed_is_the_training_that_the_pipeline_runs(
 ) -> None:
     for module in (throughput, training):
         monkeypatch.setattr(module, "estimate_batch_norm", partial(estimate_batch_norm, batches=2))
+    monkeypatch.setattr(throughput, "LOG_EVERY", training.LOG_EVERY)
     params = preset("fast", **SHORT)
     ours = Ours(digits, params)
     ours.train(params.total_steps - 3, 2)

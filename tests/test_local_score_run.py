@@ -16,7 +16,6 @@ from finished_project import page_data
 from gated import settled
 from mlflow import MlflowClient
 from PIL import Image
-from rich.console import Console
 from served import detail, running
 from typer.testing import CliRunner
 from uneven import PARAMS as UNEVEN
@@ -34,8 +33,7 @@ from cgan.page import drawn_facts
 from cgan.pipeline.data.balance import balance
 from cgan.pipeline.evidence import experiment as evidence
 from cgan.pipeline.params_file import load_params, set_params
-from cgan.pipeline.runs.compare import compare
-from cgan.pipeline.runs.report import rank_in_words, summary
+from cgan.pipeline.runs.report import summary
 from cgan.quality import estimates
 from cgan.readers.csv_reader import read_csv
 from cgan.service.provider import GeneratorProvider
@@ -192,12 +190,7 @@ def test_its_evaluation_names_copies_and_how_many_were_drawn() -> None:
     accuracy = found.score("conditional_accuracy").value
     assert found.score("copies").value is not None and accuracy is not None and accuracy > 0.5
     assert found.context["drawn_images"] == 300, "100 of each class"
-    assert "right on" in (shown := "\n".join(summary())) and "were judged, not" not in shown
-    params = Path("params.yaml").read_text()
-    set_params({"evaluate.samples": 5000})
-    shown = " ".join(" ".join(summary()).split())
-    Path("params.yaml").write_text(params)
-    assert "300 drawings were judged, not 5,000 (`evaluate.samples`), as each takes a part" in shown
+    assert "right on" in "\n".join(summary())
 
 
 @pytest.fixture
@@ -206,30 +199,6 @@ def copied(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     folder = shutil.copytree(finished, tmp_path / "copied")
     monkeypatch.chdir(folder)
     return folder
-
-
-@pytest.mark.usefixtures("copied")
-def test_a_sampler_and_a_gan_are_compared_and_ranked_though_fewer_drawings_were_judged_of_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sampled = read_json(project.RUN_LOCATION)["run_id"]
-    monkeypatch.setattr(estimates, "REPLICATES", 20)
-    set_params({"train.generator": "deconv", "evaluate.samples": 400})
-    for stage in (train, evaluate, render, page, record):
-        stage.main()
-    trained = read_json(project.RUN_LOCATION)["run_id"]
-    ranks = [rank_in_words(run_id) for run_id in (sampled, trained)]
-    assert sorted(text.split(" by ")[0] for text in ranks) == [
-        "number 1 of 2 generators",
-        "number 2 of 2 generators",
-    ]
-    assert all("chance" in text for text in ranks)
-    monkeypatch.setenv("COLUMNS", "500")
-    compare(sampled, trained, Console(force_terminal=True, color_system=None))
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "300 drawings of A were judged and 400 of B" in shown
-    assert "train.generator" in shown and "local_score" in shown
-    assert "worse in conditional accuracy" in shown and "ot compared" not in shown
 
 
 @pytest.mark.usefixtures("copied")
@@ -256,5 +225,5 @@ def test_its_drawings_fill_up_small_classes_and_are_judged_by_fold_without_a_tra
     assert rounds["folds"] and 2 <= rounds["count"] <= rounds.get("planned", 5) == 5, (
         "it may end early"
     )
-    assert 40 < found["images"]["tested"] <= 56
+    assert 20 < found["images"]["tested"] <= 56
     assert not list(Path(".cgan/evidence").rglob("generator.safetensors")), "nothing was trained"
