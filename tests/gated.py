@@ -37,9 +37,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         "max_outliers": 1.0,
         "min_judge_accuracy": 0.85,  # of 18 images a class
         "max_fid_over_floor": 1e6,
-        "min_coverage_of_floor": 0.0,
         "max_copies_over_floor": 0.9,
-        "min_diversity_of_champion": 0.0,
         "min_worst_class_diversity": 0.0,
     },
 }

@@ -254,11 +254,8 @@ class GateParams(Section):
     min_conditional_accuracy: Fraction = 0.95
     min_worst_class_accuracy: Fraction = 0.93
     max_fid_over_floor: Annotated[float, Field(ge=0)] = 0.6
-    min_coverage_of_floor: Fraction = 0.80
     max_copies_over_floor: Fraction = 0.02
-    max_membership_auc: Annotated[float, Field(gt=0.5, le=1)] | None = None
     min_worst_class_diversity: Fraction = 0.80
-    min_diversity_of_champion: Fraction = 0.9
     min_judge_accuracy: Fraction = 0.90
 
 

@@ -52,7 +52,6 @@ COLUMNS = {
     "darkest": Column("darker", "lighter", f"{GREY_LEVELS} where darkest", 32.0),
 }
 MIN_PIXEL_DEVIATION = 16.0  # grey levels, of a pixel of the small image
-MIN_FEATURE_DEVIATION = 0.2  # of one of the judge's features
 BATCH = 2000  # images that are described at once
 # Of a class: a mean of fewer says nothing where most pixels are black in most images.
 MIN_CLASS_IMAGES = 10
@@ -94,21 +93,19 @@ class Shift(NamedTuple):
     words: str
 
 
-def largest_shifts(
-    moments: Moments, reference: Moments, shape: Sequence[int] | None = None
-) -> list[Shift]:
-    """For each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
+def largest_shifts(moments: Moments, reference: Moments, shape: Sequence[int]) -> list[Shift]:
+    """For each class the column that is furthest off, in images of `shape` [C, H, W]."""
     min_std = min_deviations(shape, moments.means.shape[1])
-    values, columns = _certain_differences(moments, reference, min_std).max(dim=1)
+    values, columns = certain_differences(moments, reference, min_std).max(dim=1)
     changes = (moments.means - reference.means).gather(1, columns[:, None])[:, 0]
     worst = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
     return [
-        Shift(label, value, _in_words(column, change, shape))
+        Shift(label, value, _in_words(column, change))
         for label, (value, column, change) in enumerate(worst)
     ]
 
 
-def _certain_differences(moments: Moments, reference: Moments, min_std: Tensor) -> Tensor:
+def certain_differences(moments: Moments, reference: Moments, min_std: Tensor) -> Tensor:
     """By how many standard deviations the means differ at least, at the end of the interval nearer to 0:
     [classes, columns], 0 where it may be chance. `min_std` [columns]: no standard deviation counts as less.
 
@@ -128,10 +125,8 @@ def _certain_differences(moments: Moments, reference: Moments, min_std: Tensor) 
     return certain.where(torch.minimum(n, m) >= MIN_CLASS_IMAGES, 0.0)
 
 
-def min_deviations(shape: Sequence[int] | None, columns: int) -> Tensor:
+def min_deviations(shape: Sequence[int], columns: int) -> Tensor:
     """The smallest standard deviation that counts, of each column: float64 [columns]."""
-    if shape is None:
-        return torch.full((columns,), MIN_FEATURE_DEVIATION, dtype=torch.float64)
     min_std = torch.full((columns,), MIN_PIXEL_DEVIATION, dtype=torch.float64)
     height, width = shape[1:]
     sides = {"": 1, "height": height, "width": width, "longer": max(height, width)}
@@ -140,25 +135,13 @@ def min_deviations(shape: Sequence[int] | None, columns: int) -> Tensor:
     return min_std
 
 
-def _in_words(number: int, change: float, shape: Sequence[int] | None) -> str:
-    """The change of the column of this number, as `darker by 12 grey levels around row 3, column 5`."""
-    if shape is None:
-        return "something else in the judge's eyes"
+def _in_words(number: int, change: float) -> str:
+    """The change of the column of this number, as `darker by 12 grey levels`."""
+    column, where = COLUMNS["brightness"], " in a part of the image"
     if number < len(COLUMNS):
         column, where = [*COLUMNS.values()][number], ""
-    else:
-        column, where = COLUMNS["brightness"], _place(number - len(COLUMNS), *shape[1:])
     word = column.more if change > 0 else column.less
     return f"{word} by {column.change.format(abs(change))}{where}"
-
-
-def _place(pixel: int, height: int, width: int) -> str:
-    """Where the middle of this pixel of the small image lies in an image, in words. Its channels follow one
-    another."""
-    rows, columns = min(SMALL_SIDE, height), min(SMALL_SIDE, width)
-    row, column = divmod(pixel % (rows * columns), columns)
-    y, x = int((row + 0.5) * (height / rows)) + 1, int((column + 0.5) * (width / columns)) + 1
-    return f" around row {y}, column {x}"
 
 
 def describe(images: Tensor) -> Tensor:

@@ -39,9 +39,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "render": {"columns": 3, "steps": 3},
     "gate": {
         "max_fid_over_floor": 1e6,
-        "min_coverage_of_floor": 0.0,
         "max_copies_over_floor": 0.99,
-        "min_diversity_of_champion": 0.0,
         "min_worst_class_diversity": 0.0,
         "max_drawn_shift": 1e6,
         "max_outliers": 1.0,

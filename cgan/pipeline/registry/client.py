@@ -2,7 +2,7 @@
 
 The alias `champion` alone says which one is served, and the call that sets it is the last of a promotion:
 one that was killed before it has changed nothing that is read, and is done by running it again. A version's
-tags say since when, why and in whose place it became champion; they are read from the champion backwards.
+tags say since when, why and in whose place it became champion; `rollback` reads them backwards.
 See docs/adr/0015-one-alias-says-who-is-served.md.
 """
 
@@ -11,14 +11,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.hosts import without_credentials
@@ -32,7 +29,7 @@ from cgan.pipeline.registry.version import (
     ROLLED_BACK,
     RUN_NAME,
     Version,
-    champion_history,
+    former_champion,
     version_in_words,
 )
 from cgan.pipeline.tracking import store
@@ -45,13 +42,8 @@ if TYPE_CHECKING:
 
     from cgan.evaluation import Evaluation
 
-DEFAULT_MODEL = (
-    "cgan"  # outside a project, and for questions about runs, which are of no registered model
-)
+DEFAULT_MODEL = "cgan"  # outside a project, and for questions about runs, which are of no model
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases
-# Tags of the registered model: the promotion that is at work, or was the last; and when the gate decided
-# last, "unchanged" included.
-CLAIM, LAST_DECIDED_AT = "champion.claim", "gate.last"
 GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
 
 
@@ -80,18 +72,6 @@ class Registry:
 
     def champion_number(self) -> int | None:
         return self.aliases().get(CHAMPION)
-
-    def record_decision_time(self) -> None:
-        """Record when the gate last decided, whatever the verdict, for `cgan status --max-age`."""
-        self.client.set_registered_model_tag(self.model, LAST_DECIDED_AT, now())
-
-    def last_decided_at(self) -> str:
-        """When the gate decided last, as `now` writes it; empty where it never did."""
-        return self._tag_of_model(LAST_DECIDED_AT)
-
-    def _tag_of_model(self, key: str) -> str:
-        models = self.client.search_registered_models(f"name = '{self.model}'")
-        return next((str(model.tags.get(key, "")) for model in models), "")
 
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
@@ -142,14 +122,18 @@ class Registry:
                 return
             self.version(number)
             if champion != previous:
-                raise self._conflict(number, previous, champion)
+                raise ModelError(
+                    f"version {number} of `{self.model}` was not promoted, because another promotion came "
+                    f"first (champion before: {version_in_words(previous)}, now: "
+                    f"{version_in_words(champion)}). Run the command again."
+                )
             accepted = number
             if champion is not None and not by_person:
                 accepted = self.version(champion).accepted_data
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
             tags = {PREVIOUS_CHAMPION: str(champion or "none"), ACCEPTED_DATA: str(accepted)}
             self.tag(number, tags)
-            self._set_champion(number, why, previous)
+            self._set_champion(number, why)
 
     def accept_data(self, number: int) -> None:
         """Accept, as a person, the data of a champion: later data are compared with them."""
@@ -162,44 +146,25 @@ class Registry:
         """
         with store.store_locked():
             champion = self.champion_number()
-            champions = champion_history(self.versions(), champion)
-            if champion is None or len(champions) < 2:
+            former = former_champion(self.versions(), champion)
+            if champion is None or former is None:
                 raise ModelError(
                     f"`{self.model}` has no champion to go back to (now: {version_in_words(champion)}). "
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
-            former = champions[-2].number
             # So that the next gate doesn't promote it again.
             self.tag(champion, {ROLLED_BACK: f"{now()}: {why}"})
-            self._set_champion(
-                former, f"brought back in place of version {champion}: {why}", champion
-            )
+            self._set_champion(former, f"brought back in place of version {champion}: {why}")
             return former, champion
 
-    def _set_champion(self, number: int, why: str, previous: int | None) -> None:
-        """Set the alias. MLflow has no call that sets it only if it is what it was, and other machines don't
-        see this one's lock: so a promotion claims the model, and looks at both before and after."""
-        claim = f"version {number} {uuid.uuid4().hex}"
-        self.client.set_registered_model_tag(self.model, CLAIM, claim)
+    def _set_champion(self, number: int, why: str) -> None:
         requester = store.requester_tags()
         names = (requester.get("mlflow.user"), requester.get("prefect.flow_run_id"))
         who = ", flow run ".join(filter(None, names))
         self.tag(number, {CHAMPION_SINCE: now(), PROMOTION_REASON: why, PROMOTED_BY: who})
         if self.aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
-        if (champion := self.champion_number()) != previous or self._tag_of_model(CLAIM) != claim:
-            raise self._conflict(number, previous, champion)
         self.client.set_registered_model_alias(self.model, CHAMPION, str(number))
-        if (champion := self.champion_number()) != number or self._tag_of_model(CLAIM) != claim:
-            raise self._conflict(number, previous, champion)
-
-    def _conflict(self, number: int, previous: int | None, champion: int | None) -> ModelError:
-        return ModelError(
-            f"version {number} of `{self.model}` was not promoted, because another promotion came first, or "
-            f"at the same time on another machine (champion before: {version_in_words(previous)}, now: "
-            f"{version_in_words(champion)}). `cgan registry list` shows who is champion. Run the command "
-            "again."
-        )
 
 
 def now() -> str:
@@ -214,9 +179,7 @@ def model_name() -> str:
 
 
 @contextlib.contextmanager
-def open_registry(
-    model: str = DEFAULT_MODEL, timeout_s: int = store.TIMEOUT_S
-) -> Iterator[Registry]:
+def open_registry(model: str = DEFAULT_MODEL) -> Iterator[Registry]:
     """The project's registry, with MLflow set to its store: models:/ addresses heed the global setting only.
 
     Raises TrackingError when there is no store or it is away.
@@ -236,14 +199,11 @@ def open_registry(
     previous = os.environ.get(store.STORE_VARIABLE)
     mlflow.set_tracking_uri(uri)  # which sets the variable too
     try:
-        yield Registry(model, store.open_store(uri, timeout_s), address)
+        yield Registry(model, store.open_store(uri), address)
     except (ModuleNotFoundError, MlflowException, SQLAlchemyError) as error:  # no driver
-        trouble, advice = "cannot be used", "Try again when it answers"
-        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
-            trouble, advice = "does not have that", "`cgan ui` shows what it has"
         raise TrackingError(
-            f"the MLflow store {address} {trouble}: {store.reason_of(error).rstrip('.')}. {advice}, or set "
-            "MLFLOW_TRACKING_URI to another store."
+            f"the MLflow store {address} cannot be used for that: {store.reason_of(error).rstrip('.')}. Try "
+            "again when it answers, or set MLFLOW_TRACKING_URI to another store."
         ) from None
     finally:
         if previous != uri:  # else another, perhaps on another thread, set it and goes on
@@ -276,8 +236,6 @@ def generator_file(uri: str) -> Iterator[Path]:
     advice = (
         "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` of the store at MLFLOW_TRACKING_URI."
     )
-    if ".." in re.split(r"[\\/]", unquote(unquote(uri))):
-        raise ModelError(f"{uri[:200]}: leads outside the store. {advice}")
     with open_registry() as registry, downloaded(registry, uri, advice) as path:
         files = [path] if path.is_file() else sorted(path.rglob("generator.safetensors"))
         if not files:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,14 +41,9 @@ def _project_registry() -> AbstractContextManager[Registry]:
 
 @versions.command("list")
 def list_() -> None:
-    """List all versions with their verdicts, and all champions: since when, why and by whom."""
+    """List all versions with their verdicts, and the champion: since when, why and by whom."""
     from cgan.pipeline.registry.client import CHAMPION
-    from cgan.pipeline.registry.version import (
-        CHAMPION_SINCE,
-        ROLLED_BACK,
-        RUN_NAME,
-        champion_history,
-    )
+    from cgan.pipeline.registry.version import ROLLED_BACK, RUN_NAME
 
     with _project_registry() as registry:
         versions, aliases = registry.versions(), registry.aliases()
@@ -63,18 +56,9 @@ def list_() -> None:
         name = version.tags.get(RUN_NAME, version.run_id)
         of_version = [alias for alias, number in aliases.items() if number == version.number]
         typer.echo(f"  {version.number:3}  {', '.join(of_version) or '-':10}  {state:11}  {name}")
-    champion = aliases.get(CHAMPION)
-    in_line = champion_history(versions, champion)
-    ever = [each for each in versions if each in in_line or ROLLED_BACK in each.tags]
-    ever.sort(key=lambda each: each.tags.get(CHAMPION_SINCE, ""), reverse=True)
-    ever.sort(key=lambda each: each.number != champion)  # one made in MLflow has no time
-    none_now = " (there is none now)" if ever and champion is None else ""
-    typer.echo(f"\nChampions, the latest first{none_now}:")
-    for version in ever:
-        left = "" if version in in_line else f"; rolled back {version.tags[ROLLED_BACK]}"
-        typer.echo(f"  {version.champion_line}{left}")
-    if not ever:
-        typer.echo("  none yet")
+    for version in versions:
+        if version.number == aliases.get(CHAMPION):
+            typer.echo(f"Champion: {version.champion_line}")
 
 
 @versions.command()
@@ -136,35 +120,12 @@ def gate() -> None:
     raise typer.Exit(BLOCKED_EXIT_CODE if report.verdict == "blocked" else 0)
 
 
-UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-
-
-def _age(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([mhd])", text.strip())
-    if not match:
-        raise typer.BadParameter("expected a number and m, h or d, such as 26h")
-    return timedelta(**{UNITS[match[2]]: float(match[1])})
-
-
 @app.command(rich_help_panel=PRODUCTION_PANEL)
-def status(
-    max_age: Annotated[
-        timedelta | None,
-        typer.Option(
-            parser=_age,
-            metavar="26h",
-            help="For a monitor: exit with 0 and no words if the gate has decided within this time (m, h or "
-            "d), else with 1 and a sentence.",
-        ),
-    ] = None,
-) -> None:
+def status() -> None:
     """Show the champion, the last verdict and the last training."""
     root = require_project()
-    from cgan.pipeline.registry.status import require_recent_decision, status
-
-    if max_age is not None:
-        require_recent_decision(root, max_age)
-        return
     from rich.console import Console
+
+    from cgan.pipeline.registry.status import status
 
     status(root, Console(highlight=False))

@@ -2,7 +2,7 @@
 
 Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good champion
 bad. So data are measured by what was kept of the version (`KeptData`). They raise an alarm at the optimistic
-end of an interval, so that noise raises none: docs/log.md has what clean and spoilt data get.
+end of an interval, so that noise raises none.
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ from torch import Tensor
 from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.registry.kept_data import KeptData, all_images, labelled_image_digests
-from cgan.pipeline.registry.limits import maximum_check, shift_check
+from cgan.pipeline.registry.limits import shift_finding
 from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, largest_shifts
 from cgan.quality.judge import predict
 from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
 from cgan.text import percent
 from cgan.verdict import Check
 
-# The share of the images that would need another class: in simulations at most .03 % of good data are stopped
-# (docs/log.md, "The mix of classes"). And the share of a class's agreement with labels that may be lost: good
-# data lose none (docs/log/2026-11-29.md, "Data").
-MAX_CLASS_MIX_CHANGE = 0.05
-MAX_CLASS_AGREEMENT_DROP = 0.05
+MAX_CLASS_LOSS = 0.25  # of a class's share of the images
+MAX_CLASS_AGREEMENT_DROP = 0.05  # of a class's agreement with labels; good data lose none
 MAX_JUDGED = 5000  # images, at most, that the version's judge sees
 
 
@@ -45,28 +42,39 @@ def data_checks(
     new = is_new.nonzero()[:, 0]
     shifts = largest_shifts(Moments.of_images(images, labels, classes), kept.looks, shape)
     counts = labels.bincount(minlength=classes).double()
-    checks = [class_mix_check(counts, kept.looks.counts, _mean_group_size(inputs), owner)]
+    checks = [class_mix_check(counts, kept.looks.counts, names, mean_group_size(inputs), owner)]
     if len(new):
         looks_of_new = Moments.of_images(images[new], labels[new], classes)
         shifts += largest_shifts(looks_of_new, kept.looks, shape)
         order = torch.randperm(len(new), generator=torch.Generator().manual_seed(0))
         judged = new[order][:MAX_JUDGED]
-        predictions = predict(kept.judge, images[judged])
-        features = Moments.of([predictions.features], labels[judged], classes)
-        shifts += largest_shifts(features, kept.features)
-        checks += agreement_checks(
-            conditional_accuracy(predictions.labels, labels[judged], classes).confusion,
-            kept.correct,
-            kept.features.counts.long(),
-            limits.max_agreement_drop,
-            names,
-            owner,
-        )
+        seen = predict(kept.judge, images[judged]).labels
+        confusion = conditional_accuracy(seen, labels[judged], classes).confusion
+        checks += agreement_checks(confusion, kept, limits.max_agreement_drop, names, owner)
+    largest = shift_finding(shifts, limits.max_class_shift, names)
     what = f"standard deviations by which a class's images differ from {owner}"
-    return [shift_check("class_shift", what, shifts, limits.max_class_shift, names), *checks]
+    shift = _check("class_shift", what, largest.value, limits.max_class_shift, largest.why, False)
+    return [shift, *checks]
 
 
-def _mean_group_size(inputs: Inputs) -> float:
+def _check(
+    name: str, what: str, value: float, limit: float, why: str, is_share: bool = True
+) -> Check:
+    """Of a value that an interval has been taken from already."""
+    passed = value <= limit
+    return Check(
+        name=name,
+        what=what,
+        value=value,
+        limit=limit,
+        passed=passed,
+        at_most=True,
+        why="" if passed else why,
+        is_share=is_share,
+    )
+
+
+def mean_group_size(inputs: Inputs) -> float:
     """The size of an image's group, mean over the images; 1 without groups. A group is never split, so each
     part can be counted by itself."""
     groups = [part.groups for part in (inputs.train, inputs.held_out) if part.groups is not None]
@@ -97,20 +105,12 @@ class _Agreement:
 
 
 def agreement_checks(
-    confusion: Tensor,
-    correct: Tensor,
-    total: Tensor,
-    max_drop: float,
-    class_names: list[str],
-    owner: str = "the champion's",
+    confusion: Tensor, kept: KeptData, max_drop: float, names: list[str], owner: str
 ) -> list[Check]:
     """How much less a version's judge agrees with labels than with those of its own hold-out: in all, and in
-    the class where it fell most, as a fraction of what it was.
-
-    `confusion` int64 [classes, classes]: images by label and by what the judge sees. `correct` of `total`,
-    int64 [classes]: in its own hold-out.
-    """
-    columns = (confusion.diagonal(), confusion.sum(dim=1), correct, total)
+    the class where it fell most, as a fraction of what it was. `confusion` int64 [classes, classes]: images
+    by label and by what the judge sees."""
+    columns = (confusion.diagonal(), confusion.sum(dim=1), kept.correct, kept.held_out)
     counts = zip(*(column.tolist() for column in columns), strict=True)
     classes = [_Agreement(label, *row) for label, row in enumerate(counts)]
     compared = [each for each in classes if each.images >= MIN_CLASS_IMAGES and each.images_before]
@@ -120,17 +120,10 @@ def agreement_checks(
     before, (least_before, _) = mean_share(
         [(each.agreed_before, each.images_before) for each in compared]
     )
-    confused = []
-    for each in compared:
-        if each.loss > MAX_CLASS_AGREEMENT_DROP:
-            mistaken = confusion[each.label].scatter(0, torch.tensor(each.label), 0)
-            share = percent(int(mistaken.max()) / each.images, 0)
-            confused.append(
-                f"{class_names[int(mistaken.argmax())]} in {share} of the {each.images:,} images labelled "
-                f"{class_names[each.label]}"
-            )
+    worst = max(compared, key=lambda each: each.loss)
+    mistaken = confusion[worst.label].scatter(0, torch.tensor(worst.label), 0)
     return [
-        maximum_check(
+        _check(
             "label_agreement",
             f"labels that {owner} judge no longer agrees with, mean over classes",
             max(0.0, least_before - most_now),
@@ -138,32 +131,36 @@ def agreement_checks(
             f"{owner} judge agrees with {percent(now)} of the new labels, but agreed with {percent(before)} "
             "of those of its own hold-out (means over the classes)",
         ),
-        maximum_check(
+        _check(
             "class_agreement",
             f"labels of one class that {owner} judge no longer agrees with",
-            max(0.0, *(each.loss for each in compared)),
+            max(0.0, worst.loss),
             MAX_CLASS_AGREEMENT_DROP,
-            f"{owner} judge sees {', '.join(confused[:5])}",
+            f"{owner} judge sees {names[int(mistaken.argmax())]} in "
+            f"{percent(int(mistaken.max()) / worst.images, 0)} of the {worst.images:,} images labelled "
+            f"{names[worst.label]}",
         ),
     ]
 
 
 def class_mix_check(
-    counts: Tensor, before: Tensor, group_size: float = 1.0, owner: str = "the champion's"
+    counts: Tensor, before: Tensor, names: list[str], group_size: float, owner: str
 ) -> Check:
-    """The total variation distance between the class shares of today's counts [classes] and those `before`,
-    less what chance explains. `group_size`: images in a group. Groups are drawn whole, so the variance is as
-    many times larger (Kish, Survey Sampling, 1965, 5.4)."""
+    """How much of its share of the images a class has lost, less what chance explains; of the class that has
+    lost most. `counts` [classes]: of today's images. `group_size`: images in a group. Groups are drawn whole,
+    so the variance is as many times larger (Kish, Survey Sampling, 1965, 5.4)."""
     shares, shares_before = counts / counts.sum(), before / before.sum()
     # Of two binomial shares whose difference is 0, with the shares of both taken together.
     pooled = (counts + before) / (counts + before).sum()
     variance = pooled * (1 / counts.sum() + 1 / before.sum()) * group_size
     z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(shares)))  # 95 % for all classes (Bonferroni)
-    beyond_chance = ((shares - shares_before).abs() - z * variance.sqrt()).clamp(min=0)
-    value = float(beyond_chance.sum() / 2)  # one image that changes its class counts in two
-    return maximum_check(
+    lost = ((shares_before - shares - z * variance.sqrt()) / shares_before).nan_to_num(nan=0.0)
+    worst = int(lost.argmax())
+    return _check(
         "class_mix",
-        f"images that would need another class for the mix to be {owner}",
-        value,
-        MAX_CLASS_MIX_CHANGE,
+        f"share of a class, of {owner}, that is lost beyond chance",
+        max(0.0, float(lost[worst])),
+        MAX_CLASS_LOSS,
+        f"of the images {percent(float(shares[worst]))} are of class {names[worst]}, of {owner} "
+        f"{percent(float(shares_before[worst]))}",
     )

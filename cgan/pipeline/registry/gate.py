@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cgan import project
 from cgan.errors import ModelError
@@ -22,13 +22,7 @@ from cgan.model.file_facts import Facts, read_facts
 from cgan.params.sections import Params
 from cgan.pipeline.registry.client import GATE_FOLDER, Registry, now, open_registry
 from cgan.pipeline.registry.version import ROLLED_BACK, SUMMARY, VERDICT, Version, version_in_words
-from cgan.pipeline.tracking.store import (
-    INCLUDE_DELETED,
-    RUN_ID_PLACEHOLDER,
-    STRIP_MARKDOWN,
-    find_experiment,
-    require_not_deleted,
-)
+from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER, STRIP_MARKDOWN, find_experiment
 from cgan.pipeline.tracking.tags import GENERATOR_SHA256_TAG, RUN_KEY_TAG
 from cgan.verdict import Report, table_of
 
@@ -36,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 VERDICT_KEY = "gate.against"  # tag of a version: what its verdict holds for
-DESCRIPTION_CHARACTERS = 5000  # of a version, in MLflow's databases
+DESCRIPTION_CHARACTERS = 5000  # of a version: SQLite takes more, PostgreSQL refuses it
 SUMMARIES = {
     "unchanged": "needs no new verdict",
     "blocked": "is blocked",
@@ -62,8 +56,9 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
         version = registry.find(run.info.run_id, digest)
         verdict_key = _verdict_key(champion_number, params, files)
         if version and (earlier := _earlier_verdict(version, champion_number, verdict_key, params)):
-            report = _report(version, champion, [earlier.reason])
-            _conclude(report, version, earlier.verdict)
+            verdict, reason = earlier
+            report = _report(version, champion, [reason])
+            _conclude(report, version, verdict)
             where: Path | str = f"In MLflow, the page of version {version.number}"
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
@@ -96,32 +91,24 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
                 why = f"passed the gate: {report.reasons[0]}"
                 registry.promote(version.number, previous=champion_number, why=why)
                 _conclude(report, version, "promoted")
-        registry.record_decision_time()
     report.say(say, where)
     return report
 
 
 def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
-    """The run that trained what lies in models/. Raises ModelError when they don't belong together,
-    TrackingError where somebody deleted it."""
+    """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
     experiment = find_experiment(registry.client, trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
     wanted += f" AND tags.`{GENERATOR_SHA256_TAG}` = '{sha256_of(project.GENERATOR)}'"
-    runs: list[Run] = []
-    if experiment:
-        runs = registry.client.search_runs(
-            [experiment.experiment_id], wanted, run_view_type=INCLUDE_DELETED
-        )
-    if not runs:
-        raise ModelError(
-            f"the MLflow store {registry.address} has no run with the key {trained['run_key']} that trained "
-            f"{project.GENERATOR}; the run was recorded in {trained['tracking_uri']}. Restore what belongs "
-            "together (`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the run is "
-            f"elsewhere, or train again: {project.TRAIN_AGAIN}."
-        )
-    run = min(runs, key=lambda run: run.info.lifecycle_stage != "active")
-    require_not_deleted(run.info.lifecycle_stage, "run", str(run.info.run_name), run.info.run_id)
-    return run
+    places = [experiment.experiment_id] if experiment else []
+    if runs := registry.client.search_runs(places, wanted, max_results=1):
+        return runs[0]
+    raise ModelError(
+        f"the MLflow store {registry.address} has no run with the key {trained['run_key']} that trained "
+        f"{project.GENERATOR}; the run was recorded in {trained['tracking_uri']}. Restore what belongs "
+        "together (`dvc checkout`; the store from a backup; a deleted run with `mlflow runs restore`), set "
+        f"MLFLOW_TRACKING_URI if the run is elsewhere, or train again: {project.TRAIN_AGAIN}."
+    )
 
 
 def _verdict_key(champion_number: int | None, params: Params, files: list[Facts]) -> str:
@@ -136,34 +123,26 @@ def _verdict_key(champion_number: int | None, params: Params, files: list[Facts]
     return f"{version_in_words(champion_number)} · {digest}"
 
 
-class EarlierVerdict(NamedTuple):
-    """`verdict`: `unchanged`, or `blocked` again."""
-
-    verdict: str
-    reason: str
-
-
 def _earlier_verdict(
     version: Version, champion_number: int | None, verdict_key: str, params: Params
-) -> EarlierVerdict | None:
-    """The verdict that still holds; None when the version has to be judged."""
+) -> tuple[str, str] | None:
+    """The verdict that still holds, `unchanged`, or `blocked` again, and why; None when the version has to be
+    judged."""
     if champion_number == version.number:
-        return EarlierVerdict("unchanged", "it is the champion already")
+        return "unchanged", "it is the champion already"
     if ROLLED_BACK in version.tags:
-        reason = (
+        return "unchanged", (
             f"it was rolled back ({version.tags[ROLLED_BACK]}); only `cgan registry promote "
             f"{version.number} --why …` makes it champion again"
         )
-        return EarlierVerdict("unchanged", reason)
     if version.tags.get(VERDICT_KEY) != verdict_key:
         return None
     summary = version.tags.get(SUMMARY, version.verdict)
     if version.verdict == "passed" and not params.gate.promote:
-        return EarlierVerdict("unchanged", f"it was judged before: {summary}")
+        return "unchanged", f"it was judged before: {summary}"
     if version.verdict == "blocked":
         start = f"Version {version.number} {SUMMARIES['blocked']}: "
-        reason = f"nothing has changed since it was judged: {summary.removeprefix(start)}"
-        return EarlierVerdict("blocked", reason)
+        return "blocked", f"nothing has changed since it was judged: {summary.removeprefix(start)}"
     return None
 
 
@@ -181,14 +160,6 @@ def _conclude(report: Report, version: Version, verdict: str) -> None:
     report.write(project.GATE_REPORT, project.GATE_TEXT)
 
 
-def shortened(page: str) -> str:
-    """The page, cut for MLflow's column of 5,000 characters: SQLite takes more, PostgreSQL refuses it."""
-    if len(page) <= DESCRIPTION_CHARACTERS:
-        return page
-    rest = f"\n\n… The rest is in {GATE_FOLDER}/{project.GATE_TEXT.name} of its run."
-    return page[: DESCRIPTION_CHARACTERS - len(rest)].rpartition("\n")[0].rstrip() + rest
-
-
 def _record(registry: Registry, version: Version, report: Report, verdict_key: str) -> None:
     """The verdict where MLflow shows it: the version's tags and page, the run's numbers, the reports."""
     client, run_id = registry.client, version.run_id
@@ -199,6 +170,6 @@ def _record(registry: Registry, version: Version, report: Report, verdict_key: s
         if metrics.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
             client.log_metric(run_id, f"gate/{name}", value)
     page = spaced(report.body(STRIP_MARKDOWN.replace(RUN_ID_PLACEHOLDER, run_id)))
-    client.update_model_version(registry.model, str(version.number), shortened(page))
+    client.update_model_version(registry.model, str(version.number), page[:DESCRIPTION_CHARACTERS])
     tags = {VERDICT: report.verdict, SUMMARY: report.summary, VERDICT_KEY: verdict_key}
     registry.tag(version.number, tags)

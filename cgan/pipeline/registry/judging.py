@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 
-from cgan.attacks.attacker import Attacker, drawings_to_attack
-from cgan.attacks.membership import AttackResult
 from cgan.errors import ModelError
 from cgan.evaluation import Evaluation
 from cgan.markdown import table
@@ -20,8 +18,9 @@ from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.registry.client import Registry, generator_file
 from cgan.pipeline.registry.data_checks import data_checks
-from cgan.pipeline.registry.decision import Appearance, decide
+from cgan.pipeline.registry.decision import decide
 from cgan.pipeline.registry.kept_data import CHAMPION_ADVICE, KeptData
+from cgan.pipeline.registry.limits import Drawings
 from cgan.pipeline.registry.version import Version
 from cgan.project import GENERATOR
 from cgan.quality.class_shift import Moments, largest_shifts
@@ -53,33 +52,31 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Gat
     """
     compute_deterministically()
     inputs = Inputs.load(params.train.device)
+    # As the stage `evaluate` has them for its first set of drawings; fewer where a drawing takes long.
+    once = params.evaluate.model_copy(update={"draws": 1, "gan_train_kimg": 0.0})
+    measured = (inputs.judge, inputs.train, inputs.held_out, once)
     if champion is None:
-        return GateSetup(inputs, _conditions(inputs, params))
+        return GateSetup(inputs, Conditions.of(*measured, [inputs.model]))
     model, facts = _load_champion(registry, champion)
     has_other_data = facts.get("data_digest") != inputs.facts["data_digest"]
     drawn = _classes_in_words(inputs.model, inputs.facts, named=has_other_data)
     drawn_by_champion = _classes_in_words(model, facts, named=has_other_data)
     if drawn != drawn_by_champion:
         raise ModelError(
-            f"{GENERATOR} draws {drawn}, but {_champion_in_words(registry, champion)} draws "
-            f"{drawn_by_champion}. Generators of different classes or sizes cannot share a model's name: set "
-            "`gate.model` in params.yaml to another name."
+            f"{GENERATOR} draws {drawn}, but the champion of `{registry.model}`, version {champion.number}, "
+            f"draws {drawn_by_champion}. Generators of different classes or sizes cannot share a model's "
+            "name: set `gate.model` in params.yaml to another name."
         )
     model = model.to(inputs.model.device)
-    conditions = _conditions(inputs, params, model)
+    conditions = Conditions.of(*measured, [inputs.model, model])
     if not has_other_data:
         return GateSetup(inputs, conditions, model)
     note = (
         f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
         "judge and hold-out, part of which the champion may have been trained on"
     )
-    return GateSetup(
-        inputs, conditions, model, *_check_data(registry, champion, inputs, params), note
-    )
-
-
-def _champion_in_words(registry: Registry, champion: Version) -> str:
-    return f"the champion of `{registry.model}`, version {champion.number},"
+    checks, warning = _check_data(registry, champion, inputs, params)
+    return GateSetup(inputs, conditions, model, checks, warning, note)
 
 
 def _load_champion(registry: Registry, champion: Version) -> tuple[GenerativeModel, Facts]:
@@ -88,51 +85,9 @@ def _load_champion(registry: Registry, champion: Version) -> tuple[GenerativeMod
             return load_generator(path)
     except ModelError as error:
         raise ModelError(
-            f"{_champion_in_words(registry, champion)} cannot be read, so nothing was promoted in its place: "
-            f"{error} If its file is lost, {CHAMPION_ADVICE}."
+            f"the champion of `{registry.model}`, version {champion.number}, cannot be read, so nothing was "
+            f"promoted in its place: {error} If its file is lost, {CHAMPION_ADVICE}."
         ) from None
-
-
-def _check_data(
-    registry: Registry, champion: Version, inputs: Inputs, params: Params
-) -> tuple[list[Check], str]:
-    """The checks of today's data; and why they are unlike those with which they are compared, empty where
-    they are not."""
-    all_checks, warnings = list[Check](), list[str]()
-    for version, owner in _compared_versions(registry, champion):
-        try:
-            kept = KeptData.load(registry, version)
-        except ModelError as error:
-            raise ModelError(f"cannot tell whether the data are like {owner}: {error}") from None
-        checks = data_checks(kept, inputs, params.gate, owner)
-        if version is not champion:  # its checks have the same names
-            checks = [
-                replace(each, name=f"version_{version.number}.{each.name}") for each in checks
-            ]
-        all_checks += checks
-        if failures := [check.in_words() for check in checks if not check.passed]:
-            warnings.append(f"the images or labels are unlike {owner} ({'; '.join(failures)})")
-    return all_checks, next(iter(warnings), "")
-
-
-def _conditions(
-    inputs: Inputs, params: Params, champion: GenerativeModel | None = None
-) -> Conditions:
-    """As the stage `evaluate` has them for its first set of drawings; fewer where a drawing takes long."""
-    once = params.evaluate.model_copy(update={"draws": 1, "gan_train_kimg": 0.0})
-    models = [inputs.model, champion] if champion else [inputs.model]
-    return Conditions.of(inputs.judge, inputs.train, inputs.held_out, once, models)
-
-
-def _compared_versions(registry: Registry, champion: Version) -> list[tuple[Version, str]]:
-    """The versions with whose data today's are compared, each with its name for a sentence: the champion, so
-    that data cannot change much in one night; and the version that a person accepted last, so that they
-    cannot drift as far over many nights."""
-    compared, accepted = [(champion, "the champion's")], champion.accepted_data
-    versions = {version.number: version for version in registry.versions()}
-    if accepted != champion.number and accepted in versions:
-        compared.append((versions[accepted], f"version {accepted}'s"))
-    return compared
 
 
 def _classes_in_words(model: GenerativeModel, facts: Facts, *, named: bool) -> str:
@@ -141,26 +96,52 @@ def _classes_in_words(model: GenerativeModel, facts: Facts, *, named: bool) -> s
     return f"{words} ({', '.join(names)})" if names else words
 
 
+def _check_data(
+    registry: Registry, champion: Version, inputs: Inputs, params: Params
+) -> tuple[list[Check], str]:
+    """The checks of today's data; and why they are unlike those with which they are compared, empty where
+    they are not."""
+    all_checks, warning = list[Check](), ""
+    for version in _compared_versions(registry, champion):
+        is_champion = version is champion
+        owner = "the champion's" if is_champion else f"version {version.number}'s"
+        try:
+            kept = KeptData.load(registry, version)
+        except ModelError as error:
+            raise ModelError(f"cannot tell whether the data are like {owner}: {error}") from None
+        checks = data_checks(kept, inputs, params.gate, owner)
+        failures = [check.in_words() for check in checks if not check.passed]
+        if failures and not warning:
+            warning = f"the images or labels are unlike {owner} ({'; '.join(failures)})"
+        prefix = "" if is_champion else f"version_{version.number}."
+        all_checks += [replace(check, name=prefix + check.name) for check in checks]
+    return all_checks, warning
+
+
+def _compared_versions(registry: Registry, champion: Version) -> list[Version]:
+    """The versions with whose data today's are compared: the champion, so that data cannot change much in one
+    night; and the version that a person accepted last, so that they cannot drift as far over many nights."""
+    accepted = champion.accepted_data
+    others = [version for version in registry.versions() if version.number == accepted]
+    return [champion, *(version for version in others if version.number != champion.number)]
+
+
 def evaluate_and_decide(report: Report, setup: GateSetup, params: Params) -> str:
     """Evaluate both generators under the same conditions: the verdict, `passed` or `blocked`. Reasons,
     numbers and tables go into the report."""
     conditions = setup.conditions
-    drawings = setup.inputs.model.draw(conditions.drawn_labels, conditions.params.seed)
-    predictions = predict(conditions.judge, drawings)
-    challenger = conditions.measure([drawings], predictions=[predictions])
+    labels, seed = conditions.drawn_labels, conditions.params.seed
+    challenger = measure(setup.inputs.model.draw(labels, seed), conditions)
     champion = None
     if setup.champion:
-        drawn_by_champion = setup.champion.draw(conditions.drawn_labels, conditions.params.seed)
-        champion = conditions.measure([drawn_by_champion])
+        champion = conditions.measure([setup.champion.draw(labels, seed)])
         report.facts["champion_measured"] = _values(champion)
-    appearance = appearance_of(drawings, predictions.features, conditions)
-    attack = _attack(setup.inputs, params) if params.gate.max_membership_auc else None
-    decision = decide(challenger, champion, appearance, params.gate, attack)
+    decision = decide(challenger, champion, params.gate)
     context = conditions.context(str(setup.inputs.facts["digest"])) | {"replicates": REPLICATES}
     report.facts |= {
         "checks": [asdict(check) for check in (*setup.data_checks, *decision.checks)],
         "comparison": [asdict(check) for check in decision.comparison],
-        "measured": _values(challenger),
+        "measured": _values(challenger.evaluation),
         "measurement_context": context,
     }
     if champion:
@@ -171,34 +152,28 @@ def evaluate_and_decide(report: Report, setup: GateSetup, params: Params) -> str
     return decision.verdict
 
 
-def _attack(inputs: Inputs, params: Params) -> AttackResult:
-    """A membership inference attack by the pixels of the drawings alone."""
-    train, seed = inputs.train, params.evaluate.seed
-    drawn = drawings_to_attack(inputs.model, train, seed)
-    attacker = Attacker.of(train, inputs.held_out, seed)
-    return attacker.on_drawings(attacker.drawing_scores(drawn, pretrained=False))[0]
-
-
 def _values(evaluation: Evaluation) -> dict[str, float]:
     return {
         key: score.value for key, score in evaluation.metrics.items() if score.value is not None
     }
 
 
-def appearance_of(drawings: Tensor, features: Tensor, conditions: Conditions) -> Appearance:
-    """How drawings uint8 [N, C, H, W] of the conditions' classes look beside real images; `features`
-    [N, 128]: in the judge's eyes."""
+def measure(drawings: Tensor, conditions: Conditions) -> Drawings:
+    """The measurements of drawings uint8 [N, C, H, W] of the conditions' classes, by the judge and by how
+    they look beside real images, whatever the judge sees."""
     shape, classes = drawings.shape[1:], conditions.train.classes
     train, held_out = conditions.train.tensors, conditions.held_out.tensors
     evaluation_set = conditions.evaluation_set
-    drawn = Samples.of(drawings, features, conditions.drawn_labels)
+    predictions = predict(conditions.judge, drawings)
+    drawn = Samples.of(drawings, predictions.features, conditions.drawn_labels)
     trained_on = Samples.of(train.pixels, evaluation_set.training_features, train.labels)
     unseen = Samples.of(held_out.pixels, evaluation_set.heldout.features, held_out.labels)
     looks_of_drawn, looks_of_real = (
         Moments.of([samples.descriptors], samples.labels, classes)
         for samples in (drawn, trained_on)
     )
-    return Appearance(
+    return Drawings(
+        conditions.measure([drawings], predictions=[predictions]),
         largest_shifts(looks_of_drawn, looks_of_real, shape),
         outliers(drawn, trained_on, evaluation_set.training_labels, unseen, shape, classes),
     )

@@ -30,13 +30,12 @@ CHAMPION_ADVICE = (
 
 @dataclass(frozen=True)
 class KeptData:
-    """`looks`: the moments of all images' looks; `features`: of the held-out images' features in the eyes of
-    `judge`, which named the label of `correct` int64 [classes] of them. `labelled_image_digests` int64 [N]:
-    of all images with their labels."""
+    """`looks`: the moments of all images' looks; `judge`, which named the label of `correct` of the
+    `held_out` images, int64 [classes]; `labelled_image_digests` int64 [N]: of all images and labels."""
 
     looks: Moments
-    features: Moments
     correct: Tensor
+    held_out: Tensor
     labelled_image_digests: Tensor
     judge: Judge
 
@@ -50,10 +49,11 @@ class KeptData:
             try:
                 judge, _ = load_judge(folder / JUDGE.name)
                 tensors, _ = load_tensors(folder / KEPT_FILE, "training_data")
+                moments = (tensors[f"looks.{key}"] for key in ("counts", "means", "variances"))
                 return cls(
-                    looks=_moments(tensors, "looks"),
-                    features=_moments(tensors, "seen"),
+                    looks=Moments(*moments),
                     correct=tensors["right"],
+                    held_out=tensors["seen.counts"].long(),
                     labelled_image_digests=tensors["fingerprints"],
                     judge=judge,
                 )
@@ -62,21 +62,15 @@ class KeptData:
                 raise ModelError(f"{uri}: missing or damaged ({reason}). {advice}") from None
 
 
-def _moments(tensors: dict[str, Tensor], name: str) -> Moments:
-    return Moments(*(tensors[f"{name}.{key}"] for key in ("counts", "means", "variances")))
-
-
 def keep_data(registry: Registry, version: Version, inputs: Inputs, conditions: Conditions) -> None:
     """Store at the version's run what `KeptData.load` reads."""
     images, labels = all_images(inputs)
-    classes, held_out_labels = inputs.held_out.classes, inputs.held_out.tensors.labels
-    evaluation_set = conditions.evaluation_set
-    looks = Moments.of_images(images, labels, classes)
-    features = Moments.of([evaluation_set.heldout.features], held_out_labels, classes)
+    confusion = conditions.evaluation_set.judge_accuracy.confusion
+    looks = Moments.of_images(images, labels, inputs.held_out.classes)
     tensors = {
         **{f"looks.{key}": value for key, value in vars(looks).items()},
-        **{f"seen.{key}": value for key, value in vars(features).items()},
-        "right": evaluation_set.judge_accuracy.confusion.diagonal(),
+        "right": confusion.diagonal(),
+        "seen.counts": confusion.sum(dim=1),
         "fingerprints": labelled_image_digests(images, labels),
     }
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:

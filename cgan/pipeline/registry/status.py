@@ -1,7 +1,7 @@
-"""`cgan status`: who is champion, what the gate decided last and why, what trains now or was trained last."""
+"""`cgan status`: who is champion, what the gate decided last and why, the newest training."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,15 @@ from rich.text import Text
 
 from cgan.errors import CganError
 from cgan.evaluation import METRICS
-from cgan.files import locked, read_json
+from cgan.files import read_json
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.registry.client import Registry, open_registry
-from cgan.pipeline.registry.version import SUMMARY, Version
+from cgan.pipeline.registry.client import open_registry
+from cgan.pipeline.registry.version import SUMMARY
 from cgan.pipeline.tracking.store import experiment_name, find_experiment, is_absent, store_uri
-from cgan.pipeline.tracking.tags import COMMIT_TAG, DIRTY_TAG, FINGERPRINT_TAG, SOURCE_TAG
-from cgan.project import DATA_SOURCE, DVC_LOCK, RUN_LOCATION, home, training_folder, training_lock
+from cgan.pipeline.tracking.tags import COMMIT_TAG, DIRTY_TAG, SOURCE_TAG
+from cgan.project import DATA_SOURCE, DVC_LOCK, RUN_LOCATION, home
 from cgan.text import printable
 
-# For an answer of the server to a monitor, for which nobody waits, and to which a busy server is no fault: on
-# two cores at a load of 10, an answer took 3 to 9 s.
-MONITOR_TIMEOUT_S = 60
 IS_TRAINING = f"tags.`{SOURCE_TAG}` = 'cgan.stages.train'"
 
 
@@ -36,44 +33,13 @@ def status(root: Path, console: Console) -> None:
             console.print(f"unknown: {error}", markup=False, soft_wrap=True)
 
 
-def require_recent_decision(root: Path, max_age: timedelta) -> None:
-    """Has the gate decided within this time, if only that nothing is new? Raises CganError where it has not,
-    and where nobody can tell, as where a clock is wrong."""
-    model = load_params(root / "params.yaml").gate.model
-    with open_registry(model, MONITOR_TIMEOUT_S) as registry:
-        last, address = registry.last_decided_at(), registry.address
-    if not last:
-        raise CganError(f"`cgan gate` has not decided anything yet in the MLflow store {address}.")
-    age = datetime.now(UTC) - datetime.fromisoformat(last)
-    if age < -timedelta(hours=1):
-        raise CganError(
-            f"the last verdict of `cgan gate` lies in the future ({last}). Set the clocks of this machine "
-            "and of the one that ran the gate; the next verdict is right again."
-        )
-    if age > max_age:
-        raise CganError(
-            f"the last verdict of `cgan gate` is {_hours(age)} old ({last}), expected at most "
-            f"{_hours(max_age)}: runs since then did not start, failed or hang. docs/production.md says "
-            "where to look."
-        )
-
-
-def _hours(time: timedelta) -> str:
-    return f"{time / timedelta(hours=1):.3g} h"
-
-
 def _data(root: Path) -> Iterator[tuple[str, str]]:
     last = home(root) / DVC_LOCK
     if (root / DATA_SOURCE).exists():
         data = read_json(root / DATA_SOURCE)
         yield "Data", f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
     elif last.is_file():  # scheduled runs work in checkouts
-        ended = datetime.fromtimestamp(last.stat().st_mtime, UTC)
-        yield (
-            "Data",
-            f"in the cache, as a scheduled run left them on {ended:%d %b %H:%M} UTC: `cp {last} . && dvc "
-            "checkout` brings them here",
-        )
+        yield "Data", f"in the cache, of a scheduled run: `cp {last} . && dvc checkout`"
     else:
         yield "Data", "not fetched yet: `make repro` or `dvc repro`"
 
@@ -85,78 +51,34 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         yield "Champion", "none yet: after a training, `cgan gate` makes the first"
         return
     with open_registry(params.gate.model) as registry:
-        versions = registry.versions()
-        yield from _champion(registry, versions)
+        versions, number = registry.versions(), registry.champion_number()
+        champion = next((version for version in versions if version.number == number), None)
+        if champion:
+            yield "Champion", champion.champion_line
+            yield "", _metrics_line(registry.client.get_run(champion.run_id))
+        else:
+            yield "Champion", "none yet: `cgan gate` makes the first"
         if versions:
-            newest = versions[0]
-            unjudged = f"version {newest.number} is not gated yet"
-            yield "Verdict", newest.tags.get(SUMMARY) or unjudged
-        trainings = _trainings(registry, experiment_name(params.tracking.experiment))
-        yield from _training_lines(trainings, {version.run_id for version in versions})
+            unjudged = f"version {versions[0].number} is not gated yet"
+            yield "Verdict", versions[0].tags.get(SUMMARY) or unjudged
+        name = experiment_name(params.tracking.experiment)
+        if not (experiment := find_experiment(registry.client, name)):
+            return
+        places = [experiment.experiment_id]
+        for run in registry.client.search_runs(places, IS_TRAINING, max_results=1):
+            yield "Last training", _training_line(run)
+            yield "", _metrics_line(run)
+            is_judged = run.info.run_id in {version.run_id for version in versions}
+            advice = "" if is_judged else ", not gated yet: `cgan gate`"
+            yield "", f"run {run.info.run_id}{advice}"
 
 
-def _champion(registry: Registry, versions: list[Version]) -> Iterator[tuple[str, str]]:
-    number = registry.champion_number()
-    champion = next((version for version in versions if version.number == number), None)
-    if champion:
-        run = registry.client.get_run(champion.run_id)
-        yield "Champion", f"{champion.champion_line} · trained {_start_time(run)}"
-        yield "", _metrics_line(run)
-    else:
-        yield "Champion", "none yet: `cgan gate` makes the first"
-
-
-def _trainings(registry: Registry, name: str) -> list[Any]:
-    """The newest runs of trainings in the experiment, the last begun first."""
-    if not (experiment := find_experiment(registry.client, name)):
-        return []
-    experiment_id = experiment.experiment_id
-    return list(registry.client.search_runs([experiment_id], IS_TRAINING, max_results=100))
-
-
-def _training_lines(runs: list[Any], judged: set[str]) -> Iterator[tuple[str, str]]:
-    """The last training that was cut off; those that go on now, or else the last that ended. `judged`: the
-    ids of runs that have a version."""
-    running = [run for run in runs if run.info.status == "RUNNING"]
-    cut_off = [run for run in running if _is_cut_off(run)]
-    active = [run for run in running if run not in cut_off]
-    ended = [run for run in runs if run.info.status in ("FINISHED", "FAILED")]
-    if cut_off:
-        run = cut_off[0]
-        yield (
-            "Cut off",
-            f"{run.info.run_name} · its process is gone, though MLflow says RUNNING · started "
-            f"{_start_time(run)} · `dvc repro` with its params resumes it",
-        )
-    for run in active:
-        yield "Trains now", _training_line(run, "started")
-    if ended and not active:
-        run = ended[0]
-        yield "Last training", _training_line(run, "trained")
-        yield "", _metrics_line(run)
-        advice = "" if run.info.run_id in judged else ", not gated yet: `cgan gate`"
-        yield "", f"run {run.info.run_id}{advice}"
-
-
-def _training_line(run: Any, verb: str) -> str:
+def _training_line(run: Any) -> str:
     tags = run.data.tags
-    commit = tags.get(COMMIT_TAG, "")[:8]
+    began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
     changes = " with changes" if tags.get(DIRTY_TAG) == "true" else ""
-    words = f"{run.info.status} · {verb} {_start_time(run)} · commit {commit}{changes}"
-    return f"{run.info.run_name} · {words}"
-
-
-def _is_cut_off(run: Any) -> bool:
-    """Was it killed on this machine? MLflow learns of that when the training resumes."""
-    folder = training_folder(run.data.tags.get(FINGERPRINT_TAG, "none"))
-    if not folder.is_dir():
-        return False
-    with locked(training_lock(folder), wait=False) as is_free:
-        return is_free
-
-
-def _start_time(run: Any) -> str:
-    return f"{datetime.fromtimestamp(run.info.start_time / 1000, UTC):%d %b %H:%M} UTC"
+    commit = f"commit {tags.get(COMMIT_TAG, '')[:8]}{changes}"
+    return f"{run.info.run_name} · {run.info.status} · started {began:%d %b %H:%M} UTC · {commit}"
 
 
 def _metrics_line(run: Any) -> str:

@@ -1,4 +1,4 @@
-"""A version of the generator in MLflow's registry, what its tags say, and the line of champions."""
+"""A version of the generator in MLflow's registry, what its tags say, and who was champion before it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,22 +57,17 @@ class Version:
         return f"version {self.number}, since {since}, by {who}: {why}"
 
 
-def champion_history(versions: Sequence[Version], champion: int | None) -> list[Version]:
-    """The champions that a rollback goes back through, oldest first, the present one last.
-
-    Each names the one before it. Those that were rolled back are passed over.
-    """
+def former_champion(versions: Sequence[Version], champion: int | None) -> int | None:
+    """The champion before this one, as each names the one before it, without those that were rolled back."""
     unvisited = {version.number: version for version in versions}
-    newest_first, number = list[Version](), champion
+    number = champion
     while number in unvisited:
-        version = unvisited.pop(
-            number
-        )  # popped, so that two which name each other do not go on for ever
-        if number == champion or ROLLED_BACK not in version.tags:
-            newest_first.append(version)
+        version = unvisited.pop(number)  # so that two which name each other do not go on for ever
+        if number != champion and ROLLED_BACK not in version.tags:
+            return number
         previous = version.tags.get(PREVIOUS_CHAMPION, "")
         number = int(previous) if previous.isdecimal() else None
-    return newest_first[::-1]
+    return None
 
 
 def version_in_words(number: int | None) -> str:

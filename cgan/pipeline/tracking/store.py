@@ -36,7 +36,6 @@ MLFLOW_SETTINGS = {
 STRIP_MARKDOWN = (
     f"![A drawing of each class](get-artifact?path={STRIP.name}&run_uuid={RUN_ID_PLACEHOLDER})"
 )
-INCLUDE_DELETED = 3  # mlflow.entities.ViewType.ALL
 # In the message of a database's driver or a client: `password=…`, `?token=…`.
 SECRET = re.compile(
     r"(?i)(\w*(?:password|passwd|pwd|token|secret|key|signature)\w*=)['\"]?[^\s&;,)'\"]+['\"]?"
