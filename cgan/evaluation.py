@@ -200,7 +200,6 @@ class ClassScores:
     excess_interval: Interval | None = None
     diversity: float | None = None
     diversity_interval: Interval | None = None
-    diversity_replicates: Sequence[float] = field(default=(), repr=False)
     copies: int = 0
     compared: int = 0
 

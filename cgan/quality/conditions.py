@@ -232,7 +232,6 @@ class Conditions:
                 excess_interval=excess_interval(distance, real, variances[label]),
                 diversity=_value(diversity),
                 diversity_interval=diversity.interval if diversity else None,
-                diversity_replicates=diversity.deviations if diversity else (),
                 copies=copied[label],
                 compared=compared[label],
             )
