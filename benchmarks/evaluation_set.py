@@ -30,7 +30,7 @@ from .machine import ROOT
 
 CACHE = ROOT / ".cgan/bench"
 HELDOUT_FRACTION = 10_000 / 42_000
-SPLIT_SEED = 2  # what is published; presets are chosen on split 1 (docs/log.md)
+SPLIT_SEED = 2  # what is published; presets are chosen on split 1
 DRAW_SEED = 1001
 
 

@@ -20,9 +20,8 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.model.sampling import to_uint8
 
-# "(tuned)" is the entry "drawings without a training, tuned" of docs/log.md, 2026-11-30, and "(cap)" the
-# entry "a cap that counts contrast" of that day. There the settings were tried as a whole. Where nothing else
-# is said, a single number was chosen by hand.
+# "(tuned)": tried as a whole, on CIFAR-10, clothes and tiles (docs/what-did-not-pay.md). Other numbers were
+# chosen by hand.
 
 # -- Noise and windows
 STEPS = 18
@@ -52,8 +51,8 @@ VALUES_AT_ONCE, VALUES_AT_ONCE_ON_GPU = 250_000, 50_000_000
 # A set has a plain background if at least this share of all its pixels has one value (photographs of tiles
 # .01, alphabets .86, digits .81).
 MIN_BACKGROUND_SHARE = 0.3
-# -- Seconds of a core for a step, and for each value of each source in it (docs/log.md, 2026-11-30, "a
-# generator without training, from params.yaml to the page")
+# -- Seconds of a core for a step, and for each value of each source in it (one busy core:
+# 28×28 in grey from 450 sources .050 s a drawing, 64×64 in colour from 250 .124 s)
 SECONDS_PER_STEP, SECONDS_PER_VALUE = 1.5e-3, 2.8e-9
 
 

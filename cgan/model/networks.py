@@ -116,8 +116,7 @@ def conv_transpose_to_images(maps: Tensor, weight: Tensor, height: int, width: i
 
     oneDNN's kernels are made for many output channels, and images have few. So on the CPU each pixel is
     multiplied by the whole 4×4 kernel, and the results that overlap are added up (`fold`): the same sums in
-    half the time. Without it a training takes 8 % longer (docs/log.md, 2026-11-30, "what the tricks of a step
-    pay").
+    half the time. Without it a training takes 8 % longer.
     """
     count, features, rows, columns = maps.shape
     if maps.device.type != "cpu":

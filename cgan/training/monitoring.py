@@ -20,11 +20,11 @@ from cgan.quality.metrics import deviation_by_class, frechet_distance
 from cgan.training.state import PROBE_METRICS, Record, TrainState
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
-# At most so many classes are probed, so that each has 20 drawings: of too few, any class would seem collapsed
-# (docs/log.md, 2026-11-30, "1 to 1,000 classes, and groups").
+# At most so many classes are probed, so that each has 20 drawings: of too few, any class would seem to
+# collapse.
 PROBE_DRAWINGS, MAX_PROBED_CLASSES = 1000, 50
 # The least diversity of a class, as a fraction of that of its real images. Chosen by hand: healthy trainings
-# had .55 to 1.34 (same entry).
+# had .55 to 1.34.
 MIN_DIVERSITY = 0.25
 # A training ends when so many probes in a row show a collapse: a single unlucky one ends nothing. Chosen by
 # hand.
