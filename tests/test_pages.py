@@ -21,8 +21,7 @@ from cgan.hosts import mlflow_page
 from cgan.pipeline.tracking.run import open_run
 from cgan.pipeline.tracking.store import STRIP_MARKDOWN
 from cgan.project import STRIP, TRAINING
-from cgan.stages.record import NOTE_TAG
-from cgan.training.tracker import AT_THE_END, BY_STEP
+from cgan.stages.record import AT_THE_END, BY_STEP, NOTE_TAG
 from flows import production
 
 pytestmark = pytest.mark.slow
@@ -106,11 +105,11 @@ def test_a_browser_that_is_new_here_sees_the_run_its_numbers_and_its_pictures(ro
     """From the address that `make ui` prints."""
     with training() as tracker:
         log_steps(tracker)
-        for step in (0, 500):
-            tracker.log_image(BY_STEP, np.full((240, 300), step % 251, np.uint8), step)
-        tracker.log_image(AT_THE_END, np.full((240, 300), 200, np.uint8), 500)
     known = read_json(TRAINING)
     with open_run(known) as run:
+        for step in (0, 500):
+            run.log_image(BY_STEP, np.full((240, 300), step % 251, np.uint8), step, 0)
+        run.log_image(AT_THE_END, np.full((240, 300), 200, np.uint8), 500, 0)
         numbers = {"quality/conditional_accuracy": 0.98765, "quality/fid_judge": 1.5}
         run.log_metrics((*number, 0, known["ended_ms"]) for number in numbers.items())
         run.set_tags({NOTE_TAG: STRIP_MARKDOWN})

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import ROOT, answers, on_a_thread, wait_until
 from synthetic import a_model
@@ -71,7 +70,6 @@ def log_steps(live: LiveTracker, steps: list[int] = STEPS) -> None:
     for step in steps:
         live.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
     live.log_metrics({"probe/fid_judge": 100 / steps[-1]}, steps[-1])
-    live.log_image("previews", np.full((28, 56), 9, np.uint8), steps[-1])
 
 
 def log_model(run: Run, root: Path) -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 from cgan.evaluation import Evaluation
 from cgan.files import sha256_of
 from cgan.model.model_file import load_generator, save_generator
-from cgan.params.presets import recipe_in_words
-from cgan.pipeline.params_file import load_params
 from cgan.project import EVALUATION, GENERATOR
 from cgan.quality.table import metric_values
 
@@ -37,10 +35,9 @@ def main() -> None:
         "fid_judge_deviation": scores["fid_judge"].details["deviation"],
         "measurement_context": evaluation.context,
     }
-    recipe = recipe_in_words(load_params().train)
-    save_generator(TARGET, network, {**facts, "recipe": recipe, "data": DATA, "quality": quality})
+    save_generator(TARGET, network, {**facts, "data": DATA, "quality": quality})
     size = TARGET.stat().st_size
-    print(f"{TARGET}: preset {recipe}, {size:,} bytes, sha256 {sha256_of(TARGET)}")
+    print(f"{TARGET}: {size:,} bytes, sha256 {sha256_of(TARGET)}")
     if size > MAX_BYTES:
         sys.exit(f"expected at most {MAX_BYTES:,} bytes.")
 

@@ -17,20 +17,18 @@ from cgan.settings import as_keywords, setting
 
 S = TypeVar("S", bound=Section)
 # Names that other libraries use → the params of the same purpose.
-SYNONYMS = {"learning_rate": "lr", "epochs": "total_kimg", "gpu": "device"}
+SYNONYMS = {
+    "learning_rate": "train.lr",
+    "epochs": "train.total_kimg",
+    "gpu": "train.device",
+}
 
 
 def check_params(document: Any, name: Path | str) -> Params:
     """The params in a YAML document. Raises ParamsError that lists all problems at once."""
     if not isinstance(document, dict):
-        raise ParamsError(
-            f"{name}: expected sections with keys, found {reprlib.repr(document)}. Restore it from git: "
-            f"`git checkout {name}`."
-        )
-    try:
-        return Params.model_validate(document)
-    except ValidationError as error:
-        raise _params_error(error, str(name)) from None
+        raise ParamsError(f"{name}: expected sections with keys, found {reprlib.repr(document)}.")
+    return _validate(Params, document, str(name))
 
 
 def check_train(values: Mapping[str, Any], name: str) -> TrainChoices:
@@ -45,22 +43,23 @@ def check_section(kind: type[S], section: str, values: Mapping[str, Any], name: 
         key: item.item() if isinstance(item, np.generic) else item for key, item in values.items()
     }
     with as_keywords():
-        try:
-            return kind.model_validate(plain)
-        except ValidationError as error:
-            raise _params_error(error, name, section) from None
+        return _validate(kind, plain, name, section)
 
 
-def _params_error(error: ValidationError, name: str, section: str = "") -> ParamsError:
-    """One message with all problems. `section`: the only one that was checked; "": all were."""
-    prefix = (section,) if section else ()
+def _validate(kind: type[S], values: dict[Any, Any], name: str, section: str = "") -> S:
+    """`section`: the only one that is checked; "": all are."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        prefix = (section,) if section else ()
+        found = error.errors(include_url=False)
     # A value that is neither a number nor `auto` has two errors with one key, one after the other.
-    by_key = groupby(error.errors(include_url=False), lambda found: _key((*prefix, *found["loc"])))
+    by_key = groupby(found, lambda problem: _key((*prefix, *problem["loc"])))
     problems = [_describe("" if key == section else key, list(errors)) for key, errors in by_key]
     if len(problems) == 1:
-        return ParamsError(f"{name}: {problems[0]}")
+        raise ParamsError(f"{name}: {problems[0]}")
     lines = "".join(f"\n  - {problem}" for problem in problems)
-    return ParamsError(f"{name}: {len(problems):,} problems:{lines}")
+    raise ParamsError(f"{name}: {len(problems):,} problems:{lines}")
 
 
 def _key(location: tuple[int | str, ...]) -> str:
@@ -96,15 +95,11 @@ def _suggestion(key: str) -> str:
     params = param_names()
     if key in params:  # written with a dot at the top, as `dvc exp run -S` has it
         return f"write `{name}` under `{section}:`."
-    candidates = {
-        param.rpartition(".")[2]: param for param in params if param.startswith(f"{section}.")
-    }
-    for synonym, param in SYNONYMS.items():
-        if param in candidates:
-            candidates[synonym] = candidates[param]
-    if not candidates:  # no such section
-        candidates = {param.partition(".")[0]: param.partition(".")[0] for param in params}
+    siblings = [param for param in params if param.startswith(f"{section}.")]
+    sections = {param.partition(".")[0] for param in params}
+    candidates = {param.rpartition(".")[2]: param for param in siblings or sections}
+    candidates |= {word: param for word, param in SYNONYMS.items() if param in siblings}
     for closest in difflib.get_close_matches(name, candidates, n=1, cutoff=0.5):
         return f"did you mean {setting(candidates[closest])}?"
-    in_other_sections = [param for param in params if param.endswith(f".{name}")]
-    return f"did you mean `{in_other_sections[0]}`?" if in_other_sections else "remove it."
+    elsewhere = [param for param in params if param.endswith(f".{name}")]
+    return f"did you mean `{elsewhere[0]}`?" if elsewhere else "remove it."

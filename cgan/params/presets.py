@@ -106,13 +106,3 @@ def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
     # `default`, the first, where several are equally near.
     nearest = min(differing, key=lambda name: len(differing[name]))
     return nearest, differing[nearest]
-
-
-def recipe_in_words(train: TrainChoices) -> str:
-    """The name of the nearest preset, such as `fast`, after the first values that differ from it, if any:
-    `lr 0.001 · default`."""
-    nearest, differing = nearest_preset(train)
-    changed = [f"{key} {getattr(train, key)}" for key in differing[:2]]
-    if len(differing) > 2:
-        changed.append(f"{len(differing) - 2} more")
-    return " · ".join(filter(None, [", ".join(changed), nearest]))

@@ -26,21 +26,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
 
 def read_yaml(path: Path | str) -> Any:
     """The YAML document in `path`. Raises ParamsError with line and column where it is not valid."""
-    return parse_yaml(read_text(path), path)
-
-
-def read_text(path: Path | str) -> str:
-    """The text of a file. Raises ParamsError when it is missing or not UTF-8."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{path}: not found in {Path.cwd()}. Run from the project's top folder."
-        ) from None
-    except OSError as error:
-        raise ParamsError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise ParamsError(f"{path}: not UTF-8 text. Save it as UTF-8.") from None
+    return parse_yaml(_read_text(path), path)
 
 
 def parse_yaml(text: str, name: Path | str) -> Any:
@@ -66,29 +52,40 @@ def set_params(
     """Write values into params.yaml, atomically → {"train.lr": (before, after)} of what changed.
 
     `changes` is flat (`{"train.lr": 0.001}`) or nested. Comments and layout stay. Nothing is written unless
-    the result passes every check of `cgan.params.checks`; raises ParamsError that lists all problems, of
-    `source`. A key that the file lacked had its default before.
+    the result passes every check; raises ParamsError that lists all problems, of `source`. A key that the
+    file lacked had its default before.
     """
     params = load_params(path)
     in_file, with_defaults = flatten(params), flatten(params.model_dump(by_alias=True))
     changed = {
         key: value
         for key, value in flatten(dict(changes)).items()
-        if in_file.get(key, ...) != value
+        if key not in in_file or in_file[key] != value
     }
-    document = _round_trip_yaml().load(read_text(path))
+    yaml, result = _round_trip_yaml(), io.StringIO()
+    document = yaml.load(_read_text(path))
     for key, value in changed.items():
         section, _, name = key.partition(".")
         if name:
             document.setdefault(section, {})[name] = value
         else:
             document[section] = value
-    result = io.StringIO()
-    _round_trip_yaml().dump(document, result)
+    yaml.dump(document, result)
     check_params(parse_yaml(result.getvalue(), source), source)
     if changed:
         write_text(path, result.getvalue())
     return {key: (with_defaults.get(key), value) for key, value in changed.items()}
+
+
+def _read_text(path: Path | str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path}: not found in {Path.cwd()}. Run from the project's top folder."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: cannot be read ({error}).") from None
 
 
 def _round_trip_yaml() -> YAML:

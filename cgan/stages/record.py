@@ -45,7 +45,6 @@ from cgan.project import (
 from cgan.quality.table import class_table, tracked_values
 from cgan.stages.runner import log, run_stage
 from cgan.training.records import read_records
-from cgan.training.tracker import AT_THE_END, BY_STEP
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
@@ -65,6 +64,9 @@ FILES = {
     "networks": (GENERATOR,),
 }
 
+# Names of pictures, with which they come first in MLflow: it sorts its panels by name.
+FIRST_LOOK = "A first look"
+AT_THE_END, BY_STEP = f"{FIRST_LOOK}/at the end", f"{FIRST_LOOK}/by step"
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
 
 

@@ -34,28 +34,15 @@ from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_discriminator, save_generator
 from cgan.params.sections import Params, TrainParams, flatten
 from cgan.pipeline.params_file import load_params, read_yaml
-from cgan.pipeline.progress import progress, seconds_of_training
+from cgan.pipeline.progress import progress
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.live import LiveTracker, live_run
 from cgan.pipeline.tracking.run import TrainingRecord
 from cgan.pipeline.tracking.tags import FINGERPRINT_TAG
-from cgan.project import (
-    DISCRIMINATOR,
-    DVC_LOCK,
-    GENERATOR,
-    LOSSES,
-    PREVIEWS,
-    PROBES,
-    TRAIN_DATA,
-    TRAINING,
-    TRAINING_IN_PROGRESS,
-    training_folder,
-    training_lock,
-)
+from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PREVIEWS, PROBES, TRAIN_DATA, TRAINING
 from cgan.quality.judge import load_judge
 from cgan.stages.origin import keep_source, origin, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage
-from cgan.text import duration
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts, fingerprint
 from cgan.training.loop import Divergence, TrainingResult, train_or_build, training_facts
@@ -70,11 +57,10 @@ def main() -> None:
     params = load_params()
     images = load_images(TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
-    log.info(f"{len(images):,} images: choosing what is `auto`, and timing a few steps …")
     choice = choose(params.train, images)
     judge, judge_facts = load_judge(project.JUDGE)
     facts = determining_facts(choice.params, images, hardware, judge_facts["digest"])
-    folder = training_folder(fingerprint(facts))
+    folder = project.training_folder(fingerprint(facts))
     dataset, tree = dataset_facts(images), project_tree()
     training: TrainingRecord = {
         "run_name": run_name(params.train),
@@ -85,21 +71,24 @@ def main() -> None:
         "origin": origin(dataset, tree),
     }
     require_writable(GENERATOR, PREVIEWS, LOSSES)
+    p = choice.params
     if not choice.sampler:
-        log.info(_announcement(choice.params, images, hardware))
+        log.info(
+            f"Training {p.generator} on {len(images):,} images ({hardware.device}, "
+            f"{_precision_name(hardware)}): {p.total_steps:,} steps of {p.batch_size}"
+        )
     with exclusive_training(folder), stop_signals() as signals:
         keep_source(tree)
         with tracked_training(folder, training) as tracker:
-            log.info("Drawings and curves as they come: `cgan ui`, run %s.", training["run_name"])
-            batch_size = choice.params.batch_size
+            log.info("Curves as they come: `cgan ui`, run %s.", training["run_name"])
             try:
                 trained = train_or_build(
                     images,
                     choice,
                     judge=judge,
-                    tracker=tracker,
+                    log_metrics=tracker.log_metrics,
                     folder=folder,
-                    progress=functools.partial(progress, "training", images_a_step=batch_size),
+                    progress=functools.partial(progress, "training", images_a_step=p.batch_size),
                     should_stop=lambda: bool(signals),
                 )
             except Divergence as error:
@@ -109,7 +98,12 @@ def main() -> None:
             if not trained.resumed_from:  # else the parts before were not timed
                 training["numbers"] = {"time/training_s": trained.wall_time_s}
                 training["training_s"] = round(trained.wall_time_s, 1)
-    log.info(_conclusion(trained, choice))
+    if choice.sampler:
+        log.info(f"{GENERATOR}: {trained.generator.description}")
+    else:
+        steps, seconds = trained.step - trained.resumed_from, trained.wall_time_s
+        rate = steps * p.batch_size / max(seconds, 1e-9)
+        log.info(f"Trained {steps:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}")
 
 
 def training_tags(choice: Choice, hardware: Hardware, training_fingerprint: str) -> dict[str, str]:
@@ -126,31 +120,12 @@ def _precision_name(hardware: Hardware) -> str:
     return str(hardware.precision).removeprefix("torch.")
 
 
-def _announcement(params: TrainParams, images: Images, hardware: Hardware) -> str:
-    seconds = duration(seconds_of_training(images, params))
-    return (
-        f"Training {params.generator} on {len(images):,} images "
-        f"({hardware.device}, {_precision_name(hardware)}): {params.total_steps:,} steps of "
-        f"{params.batch_size}, about {seconds}"
-    )
-
-
-def _conclusion(trained: TrainingResult, choice: Choice) -> str:
-    if choice.sampler:
-        generator = trained.generator
-        each = f"{generator.seconds_per_drawing:.2g}"
-        return f"{GENERATOR}: {generator.description}; {each} s of a core for a drawing"
-    steps, seconds = trained.step - trained.resumed_from, trained.wall_time_s
-    rate = steps * choice.params.batch_size / max(seconds, 1e-9)
-    return f"Trained {steps:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}"
-
-
 @contextlib.contextmanager
 def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTracker]:
     """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
     `training`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one. Of a
     training that was interrupted, key, name and begin are those with which it began."""
-    in_progress = folder / TRAINING_IN_PROGRESS
+    in_progress = folder / project.TRAINING_IN_PROGRESS
     # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
     # and the training is taken up at its last step. One that it knows is trained anew on purpose.
     if in_progress.is_file() and md5_of(in_progress) == md5_in_dvc_lock(TRAINING):
@@ -176,7 +151,7 @@ def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTra
 def md5_in_dvc_lock(path: Path) -> str:
     """The md5 that dvc.lock has of an output of this stage; empty where it has none, or is damaged."""
     with contextlib.suppress(CganError, KeyError, TypeError):
-        outputs = read_yaml(DVC_LOCK)["stages"]["train"]["outs"]
+        outputs = read_yaml(project.DVC_LOCK)["stages"]["train"]["outs"]
         return next((str(out["md5"]) for out in outputs if out["path"] == str(path)), "")
     return ""
 
@@ -206,7 +181,7 @@ def exclusive_training(folder: Path) -> Iterator[None]:
     """Wait for another training in this tree, since killing `dvc` can leave one alive, or of the same result
     in any checkout."""
     with contextlib.ExitStack() as held:
-        for lock in (project.project_root() / project.TRAIN_LOCK, training_lock(folder)):
+        for lock in (project.project_root() / project.TRAIN_LOCK, project.training_lock(folder)):
             if not held.enter_context(locked(lock, wait=False)):
                 pid = lock.read_text(encoding="utf-8")
                 log.info("Another training is running here (process %s). Waiting for it.", pid)

@@ -41,11 +41,19 @@ PARAMS_FOR_HARD_IMAGES = {
     "updates": "two_passes",
     "total_kimg": 190.0,
 }
-# `max_shift` for hard images, as a fraction of the side.
+# `max_shift` for hard images, as a fraction of the shorter side.
 SHIFT_FRACTION = 0.07
 # Pixels: in smaller images the shifted edge is too much of the whole (digits of 8×8 lose by a shift of one
-# pixel). The limit itself is chosen by hand.
+# pixel).
 MIN_SIDE_TO_SHIFT = 16
+# The demo has no such terms in its losses.
+NONE_OF_DEMO = {
+    "auxiliary_discriminator": 0.0,
+    "auxiliary_generator": 0.0,
+    "class_logit_weight": 0.0,
+    "max_shift": 0,
+    "r1_gamma": 0.0,
+}
 # `Neighbours.distance`, between 5,000 digits (.51) and 1,000 (.56), which are hard.
 MAX_EASY_DISTANCE = 0.53
 # How often the nearest image is of another class, over how often by chance: with more, classes are hard to
@@ -61,16 +69,6 @@ MAX_SIDE = 32  # pixels: larger images are made smaller, so that MAX_SAMPLE fit 
 RESIZED_AT_ONCE = 100  # images
 
 
-# Terms of losses that the demo lacks.
-NONE_OF_DEMO = {
-    "auxiliary_discriminator": 0.0,
-    "auxiliary_generator": 0.0,
-    "class_logit_weight": 0.0,
-    "max_shift": 0,
-    "r1_gamma": 0.0,
-}
-
-
 @dataclass(frozen=True)
 class Choice:
     """The params of a training with a value for each `auto`, and the reasons."""
@@ -83,31 +81,23 @@ class Choice:
     sampler: LocalScoreSampler | None = None
     """Draws from these images, and is not trained; None: a GAN is trained."""
 
-    def __str__(self) -> str:
-        return self.explanation
-
 
 def choose(params: TrainChoices, images: Images) -> Choice:
-    """A value for each `auto`; params with a value keep it. Raises DataError for a class that a local score
-    sampler could not draw."""
+    """A value for each `auto`; params with a value keep it. A local score sampler is taken for photographs,
+    unless the params say which generator, or how long to train. Raises DataError where params ask for a
+    sampler and a class has no images."""
     if params.generator == "local_score":
         return choose_sampler(params, images)
-    return suitable_sampler(params, images) or choose_gan(params, images)
+    if params.generator == "auto" and params.total_kimg == "auto" and suits_sampler(images):
+        choice = choose_sampler(params, images)
+        drawings = FEWEST_JUDGED_PER_CLASS * images.classes
+        if choice.sampler and drawings * choice.sampler.seconds_per_drawing <= MAX_DRAWING_S:
+            return choice
+    return choose_gan(params, images)
 
 
-def suitable_sampler(params: TrainChoices, images: Images) -> Choice | None:
-    """A local score sampler, where it suits the images and the params leave the choice; otherwise None."""
-    # Who says how long to train asks for a GAN.
-    asks_for_gan = params.generator != "auto" or params.total_kimg != "auto"
-    if asks_for_gan or images.classes_without_images:
-        return None
-    if not may_be_photographs(spread_sample(images)):
-        return None
-    choice = choose_sampler(params, images)
-    assert choice.sampler
-    drawings = FEWEST_JUDGED_PER_CLASS * images.classes
-    is_fast = drawings * choice.sampler.seconds_per_drawing <= MAX_DRAWING_S
-    return choice if is_fast else None
+def suits_sampler(images: Images) -> bool:
+    return not images.classes_without_images and may_be_photographs(spread_sample(images))
 
 
 def choose_gan(params: TrainChoices, images: Images) -> Choice:
@@ -116,42 +106,67 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
     values_for_auto, advice = dict[str, Any](PARAMS_FOR_EASY_IMAGES), ""
     if neighbours.are_hard:
         values_for_auto |= PARAMS_FOR_HARD_IMAGES
-        values_for_auto["max_shift"] = shift_for(min(images.shape[1:]))
+        side = min(images.shape[1:])
+        if side >= MIN_SIDE_TO_SHIFT:
+            values_for_auto["max_shift"] = round(SHIFT_FRACTION * side)
         if params.total_kimg == "auto":
             advice = advice_on_hard_images()
         if may_be_photographs(spread_sample(images)):
             values_for_auto["generator"] = "upsample"
             if neighbours.classes_alike:
                 advice = advice_on_photographs()
-    batch_size = batch_size_for(params, images)
+    batch_size = min(params.batch_size, len(images) // 2 * 2)
     resolved = resolve(params.model_copy(update={"batch_size": batch_size}), values_for_auto)
     used = resolved.relevant()
-    names = [name for name in values_for_auto if name in used and getattr(params, name) == "auto"]
+    chosen = [
+        f"{name} {used[name]}"
+        for name in values_for_auto
+        if name in used and getattr(params, name) == "auto"
+    ]
     reasons = list[str]()
-    if names:
-        values = ", ".join(f"{name} {used[name]}" for name in names)
+    if chosen:
         same_class = percent(neighbours.same_class, 0)
         reasons.append(
-            f"{values} (nearest other image: distance {neighbours.distance:.2f}, same class {same_class})"
+            f"{', '.join(chosen)} (nearest other image: distance {neighbours.distance:.2f}, same class "
+            f"{same_class})"
         )
     if batch_size != params.batch_size:
         reasons.append(f"batch_size {batch_size} ({len(images):,} images to train on)")
     return Choice(resolved, ", ".join(reasons), advice)
 
 
-def spread_sample(images: Images) -> Tensor:
-    """The pixels of at most MAX_SAMPLE images, not of the first ones: a CSV can be sorted."""
-    return images.tensors.pixels[:: math.ceil(len(images) / MAX_SAMPLE)]
+def choose_sampler(params: TrainChoices, images: Images) -> Choice:
+    """A local score sampler. Raises DataError for a class without images."""
+    if empty := images.classes_without_images:
+        raise DataError(
+            f"{setting('train.generator', 'local_score')} draws from the images of a class, and there are "
+            f"none of {listed(empty)}. Add some, lower {setting('validate.classes')}, or set "
+            f"{setting('train.generator', 'deconv')}."
+        )
+    settings, explanation = choose_settings(images.tensors.pixels)
+    if params.score_window_scale != "auto":
+        settings = replace(settings, window_scale=params.score_window_scale)
+    if params.generator == "auto":
+        explanation = f"generator local_score (photographs), {explanation}"
+    chosen = {"generator": "local_score", "score_window_scale": settings.window_scale}
+    sampler = LocalScoreSampler(images.tensors.pixels, images.tensors.labels, settings)
+    resolved = resolve(params.model_copy(update=chosen))
+    return Choice(resolved, explanation, advice_on_local_score(), sampler)
 
 
-def shift_for(side: int) -> int:
-    """`max_shift` in pixels for hard images, by their shorter side in pixels."""
-    return round(SHIFT_FRACTION * side) if side >= MIN_SIDE_TO_SHIFT else 0
-
-
-def batch_size_for(params: TrainChoices, images: Images) -> int:
-    """The batch size, or all images where there are fewer; an even number."""
-    return min(params.batch_size, len(images) // 2 * 2)
+def resolve(
+    params: TrainChoices, values_for_auto: Mapping[str, Any] = PARAMS_FOR_EASY_IMAGES
+) -> TrainParams:
+    """The params, with the value from `values_for_auto` in the place of each `auto`."""
+    values, values_for_auto = params.model_dump(), dict(values_for_auto)
+    if params.generator == "demo":
+        values |= NONE_OF_DEMO
+    if params.updates == "one_pass":  # which has no separate loss of the generator
+        values_for_auto["auxiliary_generator"] = 0.0
+    elif params.auxiliary_generator not in (0, "auto"):
+        values_for_auto["updates"] = "two_passes"
+    chosen = {name: value for name, value in values_for_auto.items() if values[name] == "auto"}
+    return TrainParams(**values | chosen)
 
 
 def advice_on_hard_images() -> str:
@@ -179,38 +194,9 @@ def advice_on_local_score() -> str:
     )
 
 
-def choose_sampler(params: TrainChoices, images: Images) -> Choice:
-    """A local score sampler. Raises DataError for a class without images."""
-    if empty := images.classes_without_images:
-        raise DataError(
-            f"{setting('train.generator', 'local_score')} draws from the images of a class, and there are "
-            f"none of {listed(empty)}. Add some, lower {setting('validate.classes')}, or set "
-            f"{setting('train.generator', 'deconv')}."
-        )
-    settings, explanation = choose_settings(images.tensors.pixels)
-    if params.score_window_scale != "auto":
-        settings = replace(settings, window_scale=params.score_window_scale)
-    chosen = {"generator": "local_score", "score_window_scale": settings.window_scale}
-    if params.generator == "auto":
-        explanation = f"generator local_score (photographs), {explanation}"
-    sampler = LocalScoreSampler(images.tensors.pixels, images.tensors.labels, settings)
-    resolved = resolve(params.model_copy(update=chosen))
-    return Choice(resolved, explanation, advice_on_local_score(), sampler)
-
-
-def resolve(
-    params: TrainChoices, values_for_auto: Mapping[str, Any] = PARAMS_FOR_EASY_IMAGES
-) -> TrainParams:
-    """The params, with the value from `values_for_auto` in the place of each `auto`."""
-    values, values_for_auto = params.model_dump(), dict(values_for_auto)
-    if params.generator == "demo":
-        values |= NONE_OF_DEMO
-    if params.updates == "one_pass":  # which has no separate loss of the generator
-        values_for_auto["auxiliary_generator"] = 0.0
-    elif params.auxiliary_generator not in (0, "auto"):
-        values_for_auto["updates"] = "two_passes"
-    chosen = {name: value for name, value in values_for_auto.items() if values[name] == "auto"}
-    return TrainParams(**values | chosen)
+def spread_sample(images: Images) -> Tensor:
+    """The pixels of at most MAX_SAMPLE images, not of the first ones: a CSV can be sorted."""
+    return images.tensors.pixels[:: math.ceil(len(images) / MAX_SAMPLE)]
 
 
 class Neighbours(NamedTuple):

@@ -6,14 +6,13 @@ checkpoints, and when to stop.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cgan.contact_sheet import add_row_names
 from cgan.errors import Interrupted, TrainingError
 from cgan.files import write_bytes
 from cgan.images import Images
@@ -25,7 +24,7 @@ from cgan.model.hardware import (
     parts_on_threads,
 )
 from cgan.model.networks import DiscriminatorNetwork
-from cgan.model.sampling import Picture, encode_png, image_grid
+from cgan.model.sampling import encode_png
 from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge
 from cgan.settings import setting
@@ -41,7 +40,6 @@ from cgan.training.monitoring import (
     probe_steps,
 )
 from cgan.training.state import HISTORY_COLUMNS, Record, TrainState, estimate_batch_norm
-from cgan.training.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
 from cgan.training.update import train_step
 
 # Steps between records of losses and logits. Batches are prepared for so many steps at once, so the latents
@@ -49,7 +47,6 @@ from cgan.training.update import train_step
 LOG_EVERY = 50
 SAVE_EVERY = 250  # steps between checkpoints
 PREVIEWS = 12
-SAMPLER_PREVIEW_COLUMNS, SAMPLER_PREVIEW_CLASSES = 4, 20
 
 log = logging.getLogger(__name__)
 
@@ -84,49 +81,28 @@ class Divergence(TrainingError):  # noqa: N818 - like StopIteration
 
 
 def train_or_build(
-    images: Images,
-    choice: Choice,
-    *,
-    judge: Judge | None = None,
-    tracker: Tracker | None = None,
-    folder: Path | None = None,
-    progress: Callable[[range], Iterator[int]] = iter,
-    should_stop: Callable[[], bool] = lambda: False,
-    keep_partial: bool = False,
+    images: Images, choice: Choice, judge: Judge | None = None, **options: Any
 ) -> TrainingResult:
     """Train a GAN, or build a sampler, as `choice` says, the answer of `cgan.training.auto.choose`.
 
-    With a `judge` there are probes. The other arguments, and what is raised, are those of `train`.
+    With a `judge` there are probes. `options`, and what is raised, are those of `train`.
     """
     if choice.sampler:
         log.info("Nothing to train: drawings are put together from pieces of the training images.")
-    if choice.explanation:
-        log.info("Chosen for these images: %s", choice.explanation)
-    if choice.advice:
-        log.info(choice.advice)
-    params = choice.params
+    for words in filter(None, (choice.explanation, choice.advice)):
+        log.info(words)
     if choice.sampler:
-        if tracker:
-            preview = sampler_preview(choice.sampler, images.class_names, params.seed)
-            tracker.log_image(AT_THE_END, preview, 0)
         return TrainingResult(choice.sampler, None, [], [], {}, 0.0, step=0, resumed_from=0)
+    params = choice.params
     device = choose_hardware(params.device, params.precision).device
-    return train(
-        images,
-        params,
-        tracker=tracker,
-        folder=folder,
-        progress=progress,
-        should_stop=should_stop,
-        monitor=ProbeMonitor(judge.to(device), images, params.seed) if judge else None,
-        keep_partial=keep_partial,
-    )
+    monitor = ProbeMonitor(judge.to(device), images, params.seed) if judge else None
+    return train(images, params, monitor=monitor, **options)
 
 
 def train(
     data: Images,
     params: TrainParams,
-    tracker: Tracker | None = None,
+    log_metrics: Callable[[Mapping[str, float], int], None] = lambda metrics, step: None,
     folder: Path | None = None,
     progress: Callable[[range], Iterator[int]] = iter,
     should_stop: Callable[[], bool] = lambda: False,
@@ -137,12 +113,12 @@ def train(
 
     `folder` holds checkpoints and previews. A training goes on from the checkpoint that it finds there;
     without a folder it saves none. `should_stop` is asked after every step; `monitor` probes quality.
+    `log_metrics` gets values by name, and their step.
 
     When `should_stop` says so, it saves a checkpoint and raises Interrupted, or with `keep_partial` returns
     what was trained so far. Raises ParamsError when params and data don't fit, and Divergence when a loss is
     not a finite number or a class collapses; then nothing of that interval is saved.
     """
-    tracker = tracker or NullTracker()
     hardware = choose_hardware(params.device, params.precision)
     compute_deterministically()
     keep_freed_memory()
@@ -160,15 +136,11 @@ def train(
         if step in steps_with_preview or step in steps_with_probe:
             check_finite(state)
         if step in steps_with_preview:
-            picture = draw_preview(state, data.class_names)
-            previews[step] = encode_png(picture)
+            previews[step] = encode_png(draw_preview(state, data.class_names))
             if folder:
                 write_bytes(folder / "previews" / f"step-{step:06d}.png", previews[step])
-            tracker.log_image(BY_STEP, picture, step)
-            if step == params.total_steps:
-                tracker.log_image(AT_THE_END, picture, step)
         if monitor and step in steps_with_probe:
-            tracker.log_metrics(probe(state, monitor), step)
+            log_metrics(probe(state, monitor), step)
 
     if state.step == 0:
         # Before any record, because MLflow compares two runs by the metrics that were logged first.
@@ -182,7 +154,7 @@ def train(
             stops_early = should_stop() and not is_last
             if step % LOG_EVERY == 0 or is_last:
                 seconds = time.perf_counter() - started_at
-                tracker.log_metrics(record_interval(state, seconds, step - first_step), step)
+                log_metrics(record_interval(state, seconds, step - first_step), step)
             preview_and_probe_if_due()
             if folder and (step % SAVE_EVERY == 0 or is_last or stops_early):
                 check_finite(state)
@@ -240,9 +212,8 @@ def probe(state: TrainState, monitor: ProbeMonitor) -> dict[str, float]:
 
 
 def record_interval(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
-    """Add the means since the last record to `state.history`, and return them for the tracker, with the
-    images per second of `steps` steps in `seconds`. Besides previews, probes and checkpoints, only this waits
-    for the device."""
+    """Add the means since the last record to `state.history`, and return them with the images per second of
+    `steps` steps in `seconds`. Besides previews, probes and checkpoints, only this waits for the device."""
     check_finite(state)
     means = state.interval_stats.cpu().double().mean(dim=0).tolist()
     lr = learning_rate(state.params, state.step - 1)
@@ -259,11 +230,3 @@ def training_facts(result: TrainingResult, choice: Choice, images: Images) -> di
     """The facts in the generator's file that say how it was made."""
     steps = {} if choice.sampler else {"steps": result.step}
     return {"params": choice.params.relevant(), **steps, **data_facts(images)}
-
-
-def sampler_preview(sampler: GenerativeModel, class_names: list[str], seed: int) -> Picture:
-    """Drawings of the first classes, a row a class with its name."""
-    names = class_names[:SAMPLER_PREVIEW_CLASSES]
-    labels = torch.arange(len(names)).repeat_interleave(SAMPLER_PREVIEW_COLUMNS)
-    drawings = sampler.draw(labels, seed).unflatten(0, (len(names), -1))
-    return add_row_names(image_grid(drawings), names)

@@ -49,17 +49,8 @@ def split_batch(state: TrainState, batch: Batch, with_r1: bool) -> list[BatchPar
     parts = []
     small_batches = batch.split(state.part_count)
     for networks, small_batch in zip(state.part_networks, small_batches, strict=True):
-        generator, discriminator = networks
         small_batch.real.requires_grad_(with_r1)  # R1 is a gradient at the reals
-        part = BatchPart(
-            generator=generator,
-            discriminator=discriminator,
-            hardware=state.hardware,
-            params=state.params,
-            batch=small_batch,
-            with_r1=with_r1,
-        )
-        parts.append(part)
+        parts.append(BatchPart(*networks, state.hardware, state.params, small_batch, with_r1))
     return parts
 
 
@@ -91,6 +82,7 @@ class BatchPart:
             fakes: Tensor = self.generator(self.batch.latents, self.batch.labels)
         return fakes.float()
 
+    @property
     def shifted_fakes(self) -> Tensor:
         """The fakes as the discriminator gets them: shifted, where `train.max_shift` says so."""
         return shift(self.fakes, self.batch.fake_shifts)
@@ -143,7 +135,7 @@ def one_pass(state: TrainState, parts: list[BatchPart]) -> None:
     def part_gradients(part: BatchPart) -> tuple[Gradients, Gradients]:
         # The discriminator's loss, back to its weights and to the maps of its first convolution.
         maps = first_maps(part)
-        loss = discriminator_loss_from_maps(part, maps)
+        loss = discriminator_loss(part, maps)
         *discriminator_gradients, maps_gradient = torch.autograd.grad(
             loss / len(parts), [*discriminator_weights, maps]
         )
@@ -215,67 +207,58 @@ def step_optimizer(
     optimizer.step()
 
 
-# -- The losses of a part, scalars -----------------------------------------------------------------------
-
-
-def discriminator_loss(part: BatchPart) -> Tensor:
-    """The discriminator's loss, on fakes and reals in one batch.
-
-    Without batch norm it is the sum of the two losses below, and faster.
-    """
-    return discriminator_loss_from_maps(part, first_maps(part))
-
-
-def discriminator_loss_on_fakes(part: BatchPart) -> Tensor:
-    fake_logits, _ = part.discriminate(part.shifted_fakes().detach())
-    return fake_terms(part, fake_logits)
-
-
-def discriminator_loss_on_reals(part: BatchPart) -> Tensor:
-    real_logits, class_logits = part.discriminate(part.batch.real)
-    return real_terms(part, real_logits, class_logits)
-
-
-def generator_loss(part: BatchPart) -> Tensor:
-    """The generator's loss through the discriminator: its fakes should be taken for real, and show their
-    class (Odena et al., arXiv:1610.09585). Keeps the logits in `part.fake_logits_for_generator`."""
-    p = part.params
-    fake_logits, class_logits = part.discriminate(part.shifted_fakes())
-    part.fake_logits_for_generator = fake_logits.detach()
-    loss = part.objective.real_loss(fake_logits)
-    if class_logits is not None and p.auxiliary_generator:  # weight of the class loss on fakes
-        loss = loss + p.auxiliary_generator * cross_entropy(class_logits, part.batch.labels)
-    return loss
+# -- The losses of a part, scalars; they keep the logits for `BatchPart.stats` ------------------------------
 
 
 def first_maps(part: BatchPart) -> Tensor:
     """What the discriminator's first convolution makes of a batch of fakes and then reals,
     [2B, features, ⌊H/2⌋, ⌊W/2⌋]."""
     with part.hardware.autocast():
-        fakes_and_reals = torch.cat([part.shifted_fakes().detach(), part.batch.real])
+        fakes_and_reals = torch.cat([part.shifted_fakes.detach(), part.batch.real])
         return part.projection_discriminator.first_maps(fakes_and_reals)
 
 
-def discriminator_loss_from_maps(part: BatchPart, maps: Tensor) -> Tensor:
-    """`discriminator_loss`, from the `first_maps`."""
-    labels = part.batch.labels.repeat(2)
+def discriminator_loss(part: BatchPart, maps: Tensor | None = None) -> Tensor:
+    """The discriminator's loss on fakes and reals in one batch, from the `first_maps` if they are there.
+
+    Without batch norm it is the sum of the two losses below, and faster.
+    """
+    maps = first_maps(part) if maps is None else maps
     with part.hardware.autocast():
+        labels = part.batch.labels.repeat(2)
         logits, class_logits = part.projection_discriminator.from_first_maps(maps, labels)
     fake_logits, real_logits = logits.chunk(2)
     _, real_class_logits = class_logits.chunk(2)
     return fake_terms(part, fake_logits) + real_terms(part, real_logits, real_class_logits)
 
 
+def discriminator_loss_on_fakes(part: BatchPart) -> Tensor:
+    fake_logits, _ = part.discriminate(part.shifted_fakes.detach())
+    return fake_terms(part, fake_logits)
+
+
+def discriminator_loss_on_reals(part: BatchPart) -> Tensor:
+    return real_terms(part, *part.discriminate(part.batch.real))
+
+
+def generator_loss(part: BatchPart) -> Tensor:
+    """The generator's loss through the discriminator: its fakes should be taken for real, and show their
+    class (Odena et al., arXiv:1610.09585)."""
+    fake_logits, class_logits = part.discriminate(part.shifted_fakes)
+    part.fake_logits_for_generator = fake_logits.detach()
+    loss = part.objective.real_loss(fake_logits)
+    return loss + class_terms(part, class_logits, part.params.auxiliary_generator)
+
+
 def fake_terms(part: BatchPart, fake_logits: Tensor) -> Tensor:
-    """The terms of the discriminator's loss on fakes. Keeps the logits in `part.fake_logits`."""
+    """The terms of the discriminator's loss on fakes."""
     part.fake_logits = fake_logits.detach()
     return part.objective.fake_loss(fake_logits)
 
 
 def real_terms(part: BatchPart, real_logits: Tensor, class_logits: Tensor | None) -> Tensor:
     """The terms of the discriminator's loss on reals: the adversarial loss; the class loss of an auxiliary
-    classifier (Odena et al., arXiv:1610.09585); and R1, where it is due. Keeps the logits in
-    `part.real_logits`.
+    classifier (Odena et al., arXiv:1610.09585); and R1, where it is due.
 
     R1 joins one step in R1_EVERY, with so many times its weight: lazy regularization (Karras et al.,
     arXiv:1912.04958, section 3.1).
@@ -283,11 +266,17 @@ def real_terms(part: BatchPart, real_logits: Tensor, class_logits: Tensor | None
     p = part.params
     part.real_logits = real_logits.detach()
     loss = part.objective.real_loss(real_logits)
-    if class_logits is not None and p.auxiliary_discriminator:  # weight of the class loss on reals
-        loss = loss + p.auxiliary_discriminator * cross_entropy(class_logits, part.batch.labels)
+    loss = loss + class_terms(part, class_logits, p.auxiliary_discriminator)
     if part.with_r1:
         loss = loss + p.r1_gamma * R1_EVERY * r1_penalty(real_logits, part.batch.real)
     return loss
+
+
+def class_terms(part: BatchPart, class_logits: Tensor | None, weight: float) -> Tensor | float:
+    """The weighted class loss; 0.0 without one, as in the demo."""
+    if class_logits is None or not weight:
+        return 0.0
+    return weight * cross_entropy(class_logits, part.batch.labels)
 
 
 # -- The formulas; logits are float32 [N] ----------------------------------------------------------------

@@ -7,8 +7,7 @@ import pytest
 from conftest import ROOT
 
 from cgan.errors import ParamsError
-from cgan.params.presets import PRESETS, preset_params, recipe_in_words
-from cgan.params.sections import TrainChoices
+from cgan.params.presets import PRESETS, preset_params
 from cgan.pipeline.params_file import apply_preset, load_params, set_params
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -85,16 +84,3 @@ def test_the_demo_has_the_numbers_of_the_r_program_that_it_stands_for() -> None:
     numbers |= {"lr": 1.0, "decay_from": 1.0, "ema_half_life_kimg": 0.0}
     expected = {**numbers, "generator": "demo", "precision": "float32"}
     assert expected.items() <= preset_params("demo").items()
-
-
-def test_a_recipe_is_named_by_its_preset_and_what_differs() -> None:
-    train = TrainChoices()
-    four = {"lr": 0.001, "adam_beta1": 0.9, "batch_size": 64, "r1_gamma": 1.0}
-    for changes, words in [
-        ({}, "default"),
-        ({"lr": 0.001}, "lr 0.001 · default"),
-        ({"seed": 5}, "default"),
-        (four, "r1_gamma 1.0, lr 0.001, 2 more · default"),
-        *((preset_params(name), name) for name in PRESETS),
-    ]:
-        assert recipe_in_words(train.model_copy(update=changes)) == words

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gated import digits
-from recording import RecordingTracker
-from tiny_training import DATA, digest, params_of, stop_after, straight
+from tiny_training import DATA, Recorded, digest, params_of, stop_after, straight
 from torch import Tensor
 
 from cgan.errors import Interrupted
@@ -138,9 +137,9 @@ def test_a_training_that_is_stopped_between_two_bad_probes_ends_at_the_second_al
 def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:
     """So that the metrics have no part in a training's fingerprint, nor the judge but for its probes."""
     monitor = ProbeMonitor(Judge(3, 1, 4).eval(), DATA, 1)
-    params, tracker = params_of(probes=3), RecordingTracker()
-    trained = train(DATA, params, tracker, monitor=monitor)
-    probed = [step for step, logged in tracker.metrics if "probe/fid_judge" in logged]
+    params, recorded = params_of(probes=3), Recorded()
+    trained = train(DATA, params, recorded.log, monitor=monitor)
+    probed = [step for step, logged in recorded if "probe/fid_judge" in logged]
     assert probed == [row["step"] for row in trained.probes] == [0, 3, 7, 10]
     assert {tuple(row) for row in trained.probes} == {PROBE_COLUMNS}
     assert digest(trained) == straight(params)

@@ -13,8 +13,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recording import RecordingTracker
-from tiny_training import CPU, DATA, data_of, digest, params_of, rows_of, stop_after, straight
+from tiny_training import (
+    CPU,
+    DATA,
+    Recorded,
+    data_of,
+    digest,
+    params_of,
+    rows_of,
+    stop_after,
+    straight,
+)
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -35,7 +44,6 @@ from cgan.training.state import (
     estimate_batch_norm,
     proportional_labels,
 )
-from cgan.training.tracker import AT_THE_END, BY_STEP
 
 
 def diverging(**changes: Any) -> TrainParams:
@@ -192,12 +200,11 @@ def test_equal_seeds_train_equal_networks_whatever_the_threads_and_the_global_ge
     assert straight(params_of()) != straight(params_of(seed=2))
 
 
-def timeless(tracker: RecordingTracker) -> list[Any]:
-    metrics = [
+def timeless(recorded: Recorded) -> list[Any]:
+    return [
         (step, {k: v for k, v in logged.items() if k != "progress/images_per_s"})
-        for step, logged in tracker.metrics
+        for step, logged in recorded
     ]
-    return metrics + [(step, image.tobytes()) for step, _, image in tracker.images]
 
 
 @pytest.mark.parametrize(
@@ -207,22 +214,29 @@ def timeless(tracker: RecordingTracker) -> list[Any]:
         ({"generator": "upsample", "updates": "two_passes"}, [3, 2]),
     ],
 )
-def test_resumed_training_equals_uninterrupted_training_in_what_it_leaves_and_tells(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     tmp_path: Path, changes: dict[str, Any], stops: list[int]
 ) -> None:
     params, done, judge = params_of(probes=4, **changes), 0, Judge(3, 1, 4).eval()
-    whole, resumed_tracker = RecordingTracker(), RecordingTracker()
-    uninterrupted = train(DATA, params, whole, monitor=ProbeMonitor(judge, DATA, 1))
+    whole, in_parts = Recorded(), Recorded()
+    uninterrupted = train(DATA, params, whole.log, monitor=ProbeMonitor(judge, DATA, 1))
     for stop in stops:
         monitor, should_stop = ProbeMonitor(judge, DATA, 1), stop_after(stop)
         with pytest.raises(Interrupted, match=f"stopped at step {done + stop} of 10"):
-            train(DATA, params, resumed_tracker, tmp_path, should_stop=should_stop, monitor=monitor)
+            train(DATA, params, in_parts.log, tmp_path, should_stop=should_stop, monitor=monitor)
         done += stop
-    resumed = train(DATA, params, resumed_tracker, tmp_path, monitor=ProbeMonitor(judge, DATA, 1))
+    resumed = train(DATA, params, in_parts.log, tmp_path, monitor=ProbeMonitor(judge, DATA, 1))
     assert resumed.resumed_from == done
     assert digest(resumed) == digest(uninterrupted)
     assert resumed.probes == uninterrupted.probes
-    assert timeless(resumed_tracker) == timeless(whole)
+    assert timeless(in_parts) == timeless(whole)
+
+
+def test_the_demo_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    data, params = data_of(side=28), params_of(generator="demo", lr=1.0)
+    with pytest.raises(Interrupted):
+        train(data, params, folder=tmp_path, should_stop=stop_after(5))
+    assert digest(train(data, params, folder=tmp_path)) == digest(train(data, params))
 
 
 def test_records_and_checkpoints_are_made_at_each_interval_and_at_the_end(
@@ -230,18 +244,19 @@ def test_records_and_checkpoints_are_made_at_each_interval_and_at_the_end(
 ) -> None:
     seconds = functools.partial(next, itertools.count())  # one from record to record
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=seconds))
-    tracker = RecordingTracker()
+    recorded = Recorded()
     params = params_of(total_kimg=0.072)  # 9 steps
-    trained = train(DATA, params, tracker, tmp_path)
-    assert [step for step, _ in tracker.metrics] == [2, 4, 6, 8, 9]
-    assert (tmp_path / "step-000000009.safetensors").exists(), "save_every is 4"
-    for (step, logged), row in zip(tracker.metrics, trained.history, strict=True):
+    trained = train(DATA, params, recorded.log, tmp_path)
+    assert [step for step, _ in recorded] == [2, 4, 6, 8, 9]
+    kept = sorted(path.name for path in tmp_path.glob("step-*"))
+    assert kept == ["step-000000008.safetensors", "step-000000009.safetensors"]
+    for (step, logged), row in zip(recorded, trained.history, strict=True):
         assert tuple(row) == HISTORY_COLUMNS
         assert list(logged) == [*HISTORY_COLUMNS[1:], "progress/images_per_s"]
         assert row == {"step": step, **{name: logged[name] for name in HISTORY_COLUMNS[1:]}}
         assert logged["progress/kimg"] == step * 8 / 1000
         assert logged["progress/learning_rate"] == learning_rate(params, step - 1)
-    rates = [logged["progress/images_per_s"] for _, logged in tracker.metrics]
+    rates = [logged["progress/images_per_s"] for _, logged in recorded]
     assert rates == [16, 16, 16, 16, 9 * 8 / 5]
 
 
@@ -254,21 +269,18 @@ def test_preview_steps_are_0_and_200_and_then_ever_further_apart() -> None:
     assert (np.diff(np.diff(many[1:])) > 0).all()
 
 
-def test_previews_are_rows_of_a_class_by_the_averaged_generator_at_their_steps() -> None:
-    tracker, steps = RecordingTracker(), [0, 10]
-    trained = train(DATA, params_of(), tracker)
-    by_step = [(step, BY_STEP) for step in steps]
-    assert [(s, name) for s, name, _ in tracker.images] == [*by_step, (10, AT_THE_END)]
-    assert list(trained.previews) == steps
-    for step, _, image in tracker.images:
-        png = np.asarray(Image.open(io.BytesIO(trained.previews[step])))
-        assert np.array_equal(png, image) and image.shape[0] == 3 * 9 + 1
-    drawn = [image[:, -(8 * 9 + 1) :] for *_, image in tracker.images]
-    assert len({each.tobytes() for each in drawn}) == len(steps)
+def test_previews_are_rows_of_a_class_by_the_averaged_generator() -> None:
+    previews = {
+        step: np.asarray(Image.open(io.BytesIO(png)))
+        for step, png in train(DATA, params_of()).previews.items()
+    }
+    assert [*previews] == [0, 10]
+    drawn = [picture[:, -(8 * 9 + 1) :] for picture in previews.values()]
+    assert len(drawn[0]) == 3 * 9 + 1 and not np.array_equal(*drawn)
     named = replace(DATA, class_names=["cat", "a red dog", "eel"])
     picture = np.asarray(Image.open(io.BytesIO(train(named, params_of()).previews[10])))
     assert np.array_equal(picture[:, -drawn[-1].shape[1] :], drawn[-1])
-    assert picture.shape[1] > image.shape[1] + 20, "names stand beside the rows"
+    assert picture.shape[1] > previews[10].shape[1] + 20, "names stand beside the rows"
 
 
 # -- Divergence -------------------------------------------------------------------------------------
@@ -278,16 +290,16 @@ def test_f51_divergence_stops_before_any_of_its_interval_is_saved_or_shown(tmp_p
     with pytest.raises(Interrupted):
         train(DATA, params_of(), folder=tmp_path, should_stop=stop_after(4))
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    tracker = RecordingTracker()
+    recorded = Recorded()
     monitor = ProbeMonitor(Judge(3, 1, 4).eval(), DATA, 1)
     with pytest.raises(TrainingError, match=r"step 6: a loss"):
-        train(DATA, diverging(probes=5), tracker, tmp_path, monitor=monitor)
-    assert tracker.metrics == [] and tracker.images == []
+        train(DATA, diverging(probes=5), recorded.log, tmp_path, monitor=monitor)
+    assert recorded == []
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
     anew = tmp_path / "anew"
     with pytest.raises(Divergence, match="step 2: a loss"):
-        train(DATA, diverging(), tracker, anew, should_stop=stop_after(3))
-    assert [step for step, _, _ in tracker.images] == [0] and not list(anew.glob("step-*"))
+        train(DATA, diverging(), folder=anew, should_stop=stop_after(3))
+    assert [path.name for path in anew.rglob("step-*")] == ["step-000000.png"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Trainings of ten steps, for the tests of several modules."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -52,6 +52,13 @@ def digest(trained: TrainingResult) -> str:
 def straight(params: TrainParams) -> str:
     """Digest of a training without a folder or a stop."""
     return digest(train(DATA, params))
+
+
+class Recorded(list[tuple[int, dict[str, float]]]):
+    """The metrics that a training tells, with their steps."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.append((step, dict(metrics)))
 
 
 def stop_after(count: int) -> Callable[[], bool]:

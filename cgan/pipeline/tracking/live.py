@@ -12,9 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from queue import SimpleQueue
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cgan.errors import Interrupted
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.run import Point, Run, TrainingRecord
@@ -29,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class LiveTracker:
-    """A tracker of a training, which waits for MLflow at its end only, and then no longer than PATIENCE_S.
+    """Sends the metrics of a training. It waits for MLflow at its end only, and no longer than PATIENCE_S.
 
     Pictures come from the stage record, with all that did not arrive. `training` is `Run`'s.
     """
@@ -48,8 +45,6 @@ class LiveTracker:
         if not self._has_failed:
             for key, value in metrics.items():
                 self._points.put((key, value, step, time.time_ns() // 1_000_000))
-
-    def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None: ...
 
     def _send(self) -> None:
         """Run the thread, from the training's begin to its end."""
