@@ -51,26 +51,21 @@ def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[A
     memory.
     """
     try:
-        if not path.exists():
-            raise ModelError(
-                f"{path}: not found. Make it with `dvc repro`, or fetch it with {DVC_PULL}."
-            )
-        if not path.is_file():
-            raise ModelError(f"{path}: this is not a file. Give the path of a .safetensors file.")
         path.open("rb").close()  # safetensors calls every file that it cannot open absent
         with safe_open(path, framework=framework, device="cpu") as file:
             yield file, _checked_facts(file.metadata() or {}, file_kind, path)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path}: not found. Make it with `dvc repro`, or fetch it with {DVC_PULL}."
+        ) from None
     except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
-        reason = (getattr(error, "strerror", None) or str(error) or "no memory").splitlines()[0]
         raise UnreadableError(
-            f"{str(path)[:300]}: cannot be read now ({reason[:200]}); the file was not changed. Give read "
-            "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`). Then try again."
+            f"{path}: cannot be read now ({' '.join(str(error).split())[:200]}); the file was not changed."
         ) from None
     except (SafetensorError, ValueError, OverflowError) as error:
-        reason = str(error).splitlines()[0][:200]
         raise ModelError(
-            f"{path}: not a readable safetensors file ({reason}). It is truncated, or of another "
-            "format. Make it again with `dvc repro --force`, or restore it with `dvc checkout --force`."
+            f"{path}: not a readable safetensors file ({' '.join(str(error).split())[:200]}). Make it again "
+            "with `dvc repro --force`, or restore it with `dvc checkout --force`."
         ) from None
 
 
@@ -110,7 +105,5 @@ def damage_error(path: Path) -> ModelError:
     """The error to raise for facts or tensors that differ from their digests."""
     return ModelError(
         f"{path}: the file is damaged: its facts or tensors don't match their digests. "
-        "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`. If the "
-        "restored file is damaged, too, so is DVC's cache: run `chmod -R u+w .dvc/cache/files`, and "
-        "the next `dvc repro` checks the cache."
+        "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`."
     )

@@ -78,16 +78,14 @@ def find_device(name: str, setting_name: str) -> torch.device:
             f"{setting_name} is {name!r}; expected auto, cpu, cuda, cuda:1 (or another number) or mps."
         )
     if device.type == "cuda" and (device.index or 0) >= cards:
-        found = f"only {cards} CUDA device{'s' * (cards > 1)}" if cards else "no CUDA device"
-        install = "" if cards else ", or install the driver and a CUDA build of torch"
-        raise ParamsError(
-            f"{setting_name} is `{name}`, but torch finds {found} here. Set it to `auto` or `cpu`{install}."
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ParamsError(
-            f"{setting_name} is `mps`, but torch finds no Apple GPU here. Set it to `auto` or `cpu`."
-        )
-    return device
+        found = f"{cards} CUDA devices" if cards else "no CUDA device"
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        found = "no Apple GPU"
+    else:
+        return device
+    raise ParamsError(
+        f"{setting_name} is `{name}`, but torch finds {found} here. Set it to `auto` or `cpu`."
+    )
 
 
 def _card_has_bfloat16() -> bool:

@@ -20,21 +20,19 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.model.sampling import to_uint8
 
-# "(tuned)": tried as a whole, on CIFAR-10, clothes and tiles (docs/what-did-not-pay.md). Other numbers were
-# chosen by hand.
+# Tried as a whole, on CIFAR-10, clothes and tiles (docs/what-did-not-pay.md). Single numbers were chosen by hand.
 
 # -- Noise and windows
-STEPS = 18
 SIGMA_MAX = 20.0  # the noise of the first step, for images of REFERENCE_SIDE
 REFERENCE_SIDE = 32  # pixels
-# The side of a window as a fraction of the image's: WINDOW_FACTOR · noise ** WINDOW_EXPONENT ("power law",
-# tuned), but at least MIN_WINDOW, and at most MAX_WINDOW: windows as large as the image make copies.
+# The side of a window as a fraction of the image's: WINDOW_FACTOR · noise ** WINDOW_EXPONENT, but at least
+# MIN_WINDOW, and at most MAX_WINDOW: windows as large as the image make copies.
 WINDOW_FACTOR, WINDOW_EXPONENT = 0.46, 0.55
 MIN_WINDOW, MAX_WINDOW = 0.15, 0.72
-# A window makes the pixels in its middle, which is this fraction of its side (tuned).
+# A window makes the pixels in its middle, which is this fraction of its side.
 MIDDLE_FRACTION = 0.5
 MAX_STRIDE_FRACTION = 1 / 4  # of a window's side, from one window to the next; or one pixel
-# `window_scale` for images with sides below LARGE_SIDE pixels, and for larger ones (tuned).
+# `window_scale` for images with sides below LARGE_SIDE pixels, and for larger ones.
 SMALL_IMAGE_SCALE, LARGE_IMAGE_SCALE = 1.35, 1.9
 LARGE_SIDE = 48
 # -- Weights of the sources
@@ -60,7 +58,7 @@ SECONDS_PER_STEP, SECONDS_PER_VALUE = 1.5e-3, 2.8e-9
 class LocalScoreSettings:
     """How drawings are made. The noise `sigma_max` and `sigma_min` has the unit of pixels from -1 to 1."""
 
-    steps: int = STEPS
+    steps: int = 18
     sigma_max: float = SIGMA_MAX
     sigma_min: float = 0.03
     rho: float = 7.0
@@ -288,17 +286,18 @@ def _logit_reduction(lead: Tensor, cap: float, importance: Tensor) -> Tensor:
 # --- What suits given images ----------------------------------------------------------------------
 
 
-def choose_settings(pixels: Tensor) -> tuple[LocalScoreSettings, str]:
-    """Settings that suit training images uint8 [N, C, H, W], and a text that says what was chosen.
+def suitable_settings(height: int, width: int) -> LocalScoreSettings:
+    """Settings that suit images of this size.
 
-    Large windows draw legible images, and copies; the larger the images, the larger they may be.
+    Large windows draw legible images, and copies; the larger the images, the larger they may be. Weights
+    depend on squared distances over σ², and squared distances grow with the number of pixels: noise that
+    grows with the side leaves the weights as they are.
     """
-    height, width = pixels.shape[2:]
-    is_large = math.sqrt(height * width) >= LARGE_SIDE
-    scale = LARGE_IMAGE_SCALE if is_large else SMALL_IMAGE_SCALE
-    settings = LocalScoreSettings(sigma_max=_sigma_max(height, width), window_scale=scale)
-    side = window_side(settings.sigma_min, height, width, scale)
-    return settings, f"windows × {scale}, down to {side} pixels"
+    side = math.sqrt(height * width)
+    return LocalScoreSettings(
+        sigma_max=round(SIGMA_MAX * max(1.0, side / REFERENCE_SIDE), 1),
+        window_scale=LARGE_IMAGE_SCALE if side >= LARGE_SIDE else SMALL_IMAGE_SCALE,
+    )
 
 
 def may_be_photographs(pixels: Tensor) -> bool:
@@ -308,10 +307,3 @@ def may_be_photographs(pixels: Tensor) -> bool:
     largest_count = int(pixels.flatten().int().bincount().max())  # of pixels of one value
     has_background = largest_count >= MIN_BACKGROUND_SHARE * pixels.numel()
     return pixels.shape[1] == 3 or not has_background
-
-
-def _sigma_max(height: int, width: int) -> float:
-    """The noise of the first step for images of this size. Weights depend on squared distances over σ², and
-    squared distances grow with the number of pixels: noise that grows with the side leaves the weights as
-    they are."""
-    return round(SIGMA_MAX * max(1.0, math.sqrt(height * width) / REFERENCE_SIDE), 1)

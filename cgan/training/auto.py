@@ -19,7 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from cgan.errors import DataError
 from cgan.images import Images
-from cgan.model.local_score import LocalScoreSampler, choose_settings, may_be_photographs
+from cgan.model.local_score import LocalScoreSampler, may_be_photographs, suitable_settings
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.settings import setting
 from cgan.text import listed, percent
@@ -143,15 +143,17 @@ def choose_sampler(params: TrainChoices, images: Images) -> Choice:
             f"none of {listed(empty)}. Add some, lower {setting('validate.classes')}, or set "
             f"{setting('train.generator', 'deconv')}."
         )
-    settings, explanation = choose_settings(images.tensors.pixels)
-    if params.score_window_scale != "auto":
-        settings = replace(settings, window_scale=params.score_window_scale)
+    settings, reasons = suitable_settings(*images.shape[1:]), list[str]()
     if params.generator == "auto":
-        explanation = f"generator local_score (photographs), {explanation}"
+        reasons.append("generator local_score (photographs)")
+    if params.score_window_scale == "auto":
+        reasons.append(f"score_window_scale {settings.window_scale}")
+    else:
+        settings = replace(settings, window_scale=params.score_window_scale)
     chosen = {"generator": "local_score", "score_window_scale": settings.window_scale}
     sampler = LocalScoreSampler(images.tensors.pixels, images.tensors.labels, settings)
     resolved = resolve(params.model_copy(update=chosen))
-    return Choice(resolved, explanation, advice_on_local_score(), sampler)
+    return Choice(resolved, ", ".join(reasons), advice_on_local_score(), sampler)
 
 
 def resolve(

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import struct
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from uneven import uneven
 
 from cgan.errors import ModelError
@@ -49,7 +47,7 @@ def test_tensors_and_facts_survive_a_round_trip(file: Path) -> None:
         assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor)
 
 
-def test_equal_content_gives_equal_bytes_in_whatever_order_and_layout(tmp_path: Path) -> None:
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     image = torch.randn(2, 3, 4, 4)
     for index, memory in enumerate((torch.contiguous_format, torch.channels_last)):
         tensors = {"b": image.to(memory_format=memory), "a": torch.ones(3)}
@@ -60,14 +58,7 @@ def test_equal_content_gives_equal_bytes_in_whatever_order_and_layout(tmp_path: 
     assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
 
 
-def test_facts_that_are_no_json_are_refused_and_the_old_file_stays(file: Path) -> None:
-    before = file.read_bytes()
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        save_tensors(file, "checkpoint", TENSORS, {"loss": float("nan")})
-    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
-
-
-def test_f38_f58_any_flipped_bit_is_found(tmp_path: Path) -> None:
+def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_tensors(path, "checkpoint", {"w": torch.tensor([1.0, 2.0])}, {"step": 12345})
     content = path.read_bytes()
@@ -92,7 +83,7 @@ def test_f38_f58_any_flipped_bit_is_found(tmp_path: Path) -> None:
         ({"kind": "upsample"}, "layers.6.bias"),
     ],
 )
-def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
+def test_weights_of_another_architecture_are_refused(
     tmp_path: Path, changes: dict[str, Any], difference: str
 ) -> None:
     tensors = build_generator(GENERATOR).state_dict()
@@ -104,7 +95,7 @@ def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
     assert difference in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_f44_a_file_names_no_device_and_loads_to_the_cpu(file: Path) -> None:
+def test_a_file_names_no_device_and_loads_to_the_cpu(file: Path) -> None:
     raw = file.read_bytes()
     header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
     for name, entry in header.items():
@@ -117,7 +108,7 @@ def test_f44_a_file_names_no_device_and_loads_to_the_cpu(file: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_f44_a_checkpoint_from_cuda_is_the_same_on_the_cpu(tmp_path: Path) -> None:
+def test_a_checkpoint_from_cuda_is_the_same_on_the_cpu(tmp_path: Path) -> None:
     on_card = {name: tensor.cuda() for name, tensor in TENSORS.items()}
     save_checkpoint(tmp_path, 3, on_card)
     loaded = load_checkpoint(tmp_path)
@@ -140,42 +131,7 @@ def test_loaded_generator_draws_what_the_saved_one_draws(tmp_path: Path, kind: s
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in convs)
 
 
-def test_f87_a_saved_checkpoint_s_name_is_on_the_disk_too_and_the_folders_made_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target, fsync = tmp_path / "a/b/x.safetensors", os.fsync
-    flushed: list[tuple[Path, bool]] = []
-    sizes: list[int] = []
-
-    def noted(descriptor: int) -> None:
-        flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink(), target.exists()))
-        sizes.append(os.fstat(descriptor).st_size)
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", noted)
-    save_tensors(target, "checkpoint", TENSORS, {"step": 4})
-    (content, named), *folders = flushed
-    assert content.name.startswith(".x.safetensors.") and not named
-    assert sizes[0] == target.stat().st_size, "all of it"
-    assert folders == [(tmp_path / "a/b", True), (tmp_path / "a", True), (tmp_path, True)]
-    flushed.clear()
-    save_tensors(target, "checkpoint", TENSORS, {"step": 8})
-    assert flushed[1:] == [(tmp_path / "a/b", True)]
-
-
 SAMPLED = uneven(channels=3).tensors
-SETTINGS = asdict(LocalScoreSettings(steps=3))
-
-
-def write_sampler(
-    path: Path, changes: dict[str, Any], settings: dict[str, Any], tensors: dict[str, Tensor]
-) -> Path:
-    """The file of a local score sampler, changed."""
-    sizes = {"classes": 3, "channels": 3, "height": 8, "width": 12}
-    claimed = {"kind": "local_score", **sizes, "settings": SETTINGS | settings} | changes
-    whole = {"images": SAMPLED.pixels, "labels": SAMPLED.labels} | tensors
-    save_tensors(path, "generator", whole, {"architecture": claimed})
-    return path
 
 
 def test_a_loaded_sampler_draws_what_the_saved_one_draws(tmp_path: Path) -> None:
@@ -185,42 +141,24 @@ def test_a_loaded_sampler_draws_what_the_saved_one_draws(tmp_path: Path) -> None
     asked = torch.tensor([2, 0, 1, 2])
     assert torch.equal(loaded.draw(asked, 5), sampler.draw(asked, 5))
     assert (loaded.classes, loaded.shape, facts["data_digest"]) == (3, (3, 8, 12), "ab")
-    same = load_generator(write_sampler(tmp_path / "same", {}, {}, {}))[0]
-    assert torch.equal(same.draw(asked, 5), sampler.draw(asked, 5))
 
 
 @pytest.mark.parametrize(
-    ("changes", "settings", "tensors", "words"),
+    ("changes", "words"),
     [
-        ({}, {"steps": 10**9}, {}, "steps 1000000000, expected 1 to"),
-        ({}, {"steps": 3.0}, {}, "steps 3.0"),
-        ({}, {"sources": True}, {}, "sources True"),
-        ({}, {"cap": 0.0}, {}, "cap 0.0"),
-        ({}, {"sigma_min": 30.0}, {}, "sigma_min is above"),
-        ({}, {"colour": 1}, {}, "colour"),
-        ({"settings": None}, {}, {}, ""),
-        ({"settings": {"steps": "3"}}, {}, {}, "steps '3'"),
-        ({"classes": 4}, {}, {}, "0 to 3"),
-        ({"classes": 2}, {}, {}, "0 to 1"),
-        ({"classes": "3"}, {}, {}, ""),
-        ({"height": 12, "width": 8}, {}, {}, "(56, 3, 8, 12)"),
-        ({}, {}, {"images": SAMPLED.pixels.float()}, "torch.float32"),
-        ({}, {}, {"images": SAMPLED.pixels[:-1]}, "(55, 3, 8, 12)"),
-        ({"channels": 2}, {}, {"images": SAMPLED.pixels[:, :2].contiguous()}, "(56, 2, 8, 12)"),
-        ({}, {}, {"labels": SAMPLED.labels.int()}, "torch.int32"),
-        ({}, {}, {"labels": SAMPLED.labels - 1}, "labels of other classes"),
-        ({}, {}, {"labels": SAMPLED.labels[:, None]}, "(56, 1)"),
-        ({}, {}, {"extra": torch.zeros(1)}, "tensors extra, images, labels"),
+        ({"settings": {"colour": 1}}, "colour"),
+        ({"classes": 4}, "0 to 3"),
+        ({"height": 12, "width": 8}, "(56, 3, 8, 12)"),
     ],
 )
 def test_a_sampler_s_file_that_no_stage_writes_is_refused(
-    tmp_path: Path,
-    changes: dict[str, Any],
-    settings: dict[str, Any],
-    tensors: dict[str, Tensor],
-    words: str,
+    tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    path = write_sampler(tmp_path / "g.safetensors", changes, settings, tensors)
+    path = tmp_path / "g.safetensors"
+    sizes = {"classes": 3, "channels": 3, "height": 8, "width": 12, "settings": {}}
+    tensors = {"images": SAMPLED.pixels, "labels": SAMPLED.labels}
+    facts = {"architecture": {"kind": "local_score", **sizes, **changes}}
+    save_tensors(path, "generator", tensors, facts)
     with pytest.raises(ModelError, match="local score sampler") as caught:
         load_generator(path)
     assert words in str(caught.value) and str(path) in str(caught.value)

@@ -65,18 +65,6 @@ def test_no_layer_has_more_features_than_the_limit_but_those_of_the_largest_map(
     assert generator(torch.randn(2, 6), torch.tensor([1, 2])).shape == (2, 1, 64, 64)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "smallest"),
-    [
-        *((28, 28, 49), (32, 32, 64), (40, 40, 25), (8, 8, 4), (256, 256, 64)),
-        *((16, 128, 8), (128, 16, 8)),  # the long side decides
-    ],
-)
-def test_generator_starts_from_a_map_of_8_at_most(height: int, width: int, smallest: int) -> None:
-    generator = build_generator(generator_of(height=height, width=width))
-    assert generator.linear.out_features == smallest * generator.layers[0].num_features
-
-
 DEMO_LAYERS = {
     build_generator: """
         ConvTranspose2d(106, 384, kernel_size=(4, 4), stride=(1, 1), bias=False) BatchNorm2d ReLU

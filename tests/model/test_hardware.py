@@ -1,0 +1,61 @@
+"""Which device computes, and how precisely. On a GPU itself: tests/test_gpu.py."""
+
+import os
+
+import pytest
+import torch
+
+from cgan.errors import ParamsError
+from cgan.model import hardware
+from cgan.model.hardware import choose_hardware, compute_deterministically, find_device
+
+CUDA = torch.device("cuda")
+
+
+def test_devices_are_found_by_name_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find_device("auto", "x") == CUDA
+    assert find_device("cuda:1", "x") == torch.device("cuda:1")
+    for name, words in {
+        "cuda:2": "`cuda:2`.* 2 CUDA devices here",
+        "mps": "no Apple GPU here",
+        "gpu": "'gpu'; expected auto, cpu, cuda",
+    }.items():
+        with pytest.raises(ParamsError, match=f"^train.device is .*{words}"):
+            find_device(name, "train.device")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ParamsError, match=r"`train.device` is `cuda`"):
+        choose_hardware("cuda", "auto")
+    assert choose_hardware("auto", "float32").device == torch.device("cpu")
+    assert choose_hardware("cpu", "bfloat16").precision == torch.bfloat16
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_bfloat16_is_chosen_where_the_card_has_it(
+    emulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turing emulates it, and `is_bf16_supported()` alone says yes."""
+    monkeypatch.setattr(hardware, "find_device", lambda *_: CUDA)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or not emulated,
+    )
+    expected = torch.float32 if emulated else torch.bfloat16
+    assert choose_hardware("auto", "auto").precision == expected
+
+
+def test_cublas_gets_a_workspace_to_be_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    compute_deterministically()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_card_with_little_memory_keeps_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
+    for free, fits in ((2 * pixels.nbytes, True), (2 * pixels.nbytes - 1, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10**9))
+        assert hardware.fits_in_memory(pixels, CUDA) is fits
+    assert hardware.fits_in_memory(pixels, torch.device("cpu"))
