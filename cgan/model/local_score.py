@@ -20,7 +20,8 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.model.sampling import to_uint8
 
-# Tried as a whole, on CIFAR-10, clothes and tiles (docs/what-did-not-pay.md). Single numbers were chosen by hand.
+# The settings were tried as a whole, on CIFAR-10, clothes and tiles (docs/what-did-not-pay.md). Single
+# numbers were chosen by hand.
 
 # -- Noise and windows
 SIGMA_MAX = 20.0  # the noise of the first step, for images of REFERENCE_SIDE
