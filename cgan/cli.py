@@ -19,8 +19,7 @@ from cgan.pipeline.runs import commands as runs
 from cgan.project import GENERATOR
 from cgan.text import ensure_streams
 
-ANNOUNCED_S = 20.0
-
+GRID_ROWS = 10  # of `cgan draw --grid`
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,21 +62,11 @@ def draw(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same picture.")] = 0,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Draw rows of variants of TEXT, or of all classes.")
+        bool, typer.Option("--grid", help="Draw ten rows of variants of TEXT, or of all classes.")
     ] = False,
-    rows: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Rows of the grid.  \\[default: 10]")
-    ] = None,
     per_class: Annotated[
         int | None,
         typer.Option(min=1, help="Write a labelled set with this many drawings per class."),
-    ] = None,
-    scale: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Enlarge each pixel this many times.")
-    ] = None,
-    smooth: Annotated[bool, typer.Option("--smooth", help="Enlarge smoothly (Lanczos).")] = False,
-    show: Annotated[
-        bool | None, typer.Option(help="Show the picture.  \\[default: only in a terminal]")
     ] = None,
     model: Annotated[
         str | None,
@@ -91,12 +80,6 @@ def draw(
     """Draw TEXT digit by digit, a grid, or a labelled set."""
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
-    if per_class is not None and (scale or smooth or show):
-        raise CganError(
-            "--per-class writes data, so --scale, --smooth and --show don't apply. Leave them out."
-        )
-    if rows and not grid:
-        raise CganError("--rows applies to a grid only. Add --grid, or leave it out.")
     from rich.console import Console
 
     from cgan.drawing.drawings import write_set
@@ -108,24 +91,17 @@ def draw(
     model, note = (model, "") if model else default_source(GENERATOR)
     generator = Generator.load(model)
     if per_class is not None:
-        expected = generator.model.seconds_per_drawing * per_class * generator.classes
-        if expected > ANNOUNCED_S:
-            typer.echo(
-                f"About {expected:,.0f} s of a core for {per_class * generator.classes:,} drawings.",
-                err=True,
-            )
         typer.echo(write_set(out or "drawn/set.npz", generator, per_class, seed) + note)
         return
     labels = list(range(generator.classes)) if text is None else generator.labels(text)
     # A class name may hold a slash.
     name = "grid" if text is None else re.sub(r"[^\w,.-]+", "-", text)[:40].strip("-.") or "text"
-    out, rows = out or f"drawn/{name}.png", (rows or 10) if grid else 1
+    out, rows = out or f"drawn/{name}.png", GRID_ROWS if grid else 1
     if not out.endswith(".png"):
         raise CganError(f"--out {out}: a text or a grid is a PNG. Give a name that ends in .png.")
-    images, picture = compose(generator.model, labels, rows, seed, scale, smooth)
+    images, picture = compose(generator.model, labels, rows, seed)
     save_png(out, picture)
-    console = Console(force_terminal=show)
-    if console.is_terminal:
+    if (console := Console()).is_terminal:
         show_drawings(images, rows, console)
     height, width = picture.shape[:2]
     typer.echo(f"{out}: {width}×{height} pixels, seed {seed}{note}")
@@ -157,18 +133,12 @@ def serve(
 @app.command(rich_help_panel=DRAW_PANEL)
 def card(
     folder: Annotated[Path, typer.Argument(help="A new folder, to push to Hugging Face.")],
-    publish_training_images: Annotated[
+    publish_anyway: Annotated[
         bool,
         typer.Option(
-            "--publish-training-images",
-            help="Allow it for a local score sampler, whose file is its training images.",
-        ),
-    ] = False,
-    publish_leaks: Annotated[
-        bool,
-        typer.Option(
-            "--publish-leaks",
-            help="Allow it although `cgan sharing` found that it gives images away.",
+            "--publish-anyway",
+            help="Although the generator's file is its training images, or `cgan sharing` found that its "
+            "drawings give images away.",
         ),
     ] = False,
     model: Annotated[str | None, typer.Option(help="As for `cgan draw`.")] = None,
@@ -182,9 +152,7 @@ def card(
 
     source, note = (model, "") if model else default_source(GENERATOR)
     generator = Generator.load(source)
-    allowed = {"training_images": publish_training_images, "leaks": publish_leaks}
-    words = write_card_folder(generator, folder, **allowed)
-    typer.echo(words + note)
+    typer.echo(write_card_folder(generator, folder, anyway=publish_anyway) + note)
 
 
 for commands in (project, data, runs, evidence, registry):

@@ -1,8 +1,5 @@
 """Rows of images with the names of their classes beside them."""
 
-import contextlib
-import functools
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cgan.images import Images, IntArray
+from cgan.text import drawable
 
 COLUMNS, MAX_CLASSES = 10, 50
 MIN_SIDE = 48  # pixels, to which an image is enlarged
@@ -18,8 +16,6 @@ BACKGROUND = 72  # grey level
 MAX_NAME_WIDTH = 160  # pixels
 
 Pixels = NDArray[np.uint8]
-
-log = logging.getLogger(__name__)
 
 
 def contact_sheet(images: Images, seed: int) -> Image.Image:
@@ -48,15 +44,15 @@ def arrange_by_class(images: Pixels, labels: IntArray, order: IntArray, classes:
 
 def add_row_names(picture: Pixels, names: Sequence[str]) -> Pixels:
     """A picture uint8 [H, W] or [H, W, 3], which has a row for each name, with the names to the left of the
-    rows; with numbers where no font here has all letters of the names."""
+    rows."""
     height = picture.shape[0] / len(names)
     size = min(14.0, max(8.0, height - 4))
+    names = drawable(names)
     font = ImageFont.load_default(size)
-    if not (letters := "".join(sorted({*"".join(names)}))).isascii():
-        if file := font_with(letters):
-            font = ImageFont.truetype(file, size)
-        else:
-            names = [str(row) for row in range(len(names))]
+    if not "".join(names).isascii():
+        import matplotlib
+
+        font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
     width = round(min(MAX_NAME_WIDTH, max(map(font.getlength, names)))) + 12
     column = Image.new("L", (width, picture.shape[0]), BACKGROUND)
     draw = ImageDraw.Draw(column)
@@ -66,23 +62,3 @@ def add_row_names(picture: Pixels, names: Sequence[str]) -> Pixels:
         draw.text((width - 6, (row + 0.5) * height), name, 255, font, anchor="rm")
     texts = column if picture.ndim == 2 else column.convert("RGB")
     return np.concatenate([np.asarray(texts), picture], axis=1)
-
-
-@functools.cache
-def font_with(letters: str) -> str:
-    """The file of a font that has these letters: matplotlib's, else one of this machine's; else empty."""
-    import matplotlib
-    from matplotlib import font_manager
-    from matplotlib.ft2font import FT2Font
-
-    default = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
-    for file in [default, *sorted(font_manager.findSystemFonts())]:
-        with contextlib.suppress(OSError, RuntimeError):  # a font that cannot be read
-            if {*map(ord, letters)} <= FT2Font(file).get_charmap().keys():
-                ImageFont.truetype(file, 14)  # fails for a font of pictures, such as emoji
-                return file
-    log.warning(
-        "No font on this machine has all letters of the classes' names, so pictures show numbers. Install "
-        "one that has, such as Noto Sans CJK."
-    )
-    return ""

@@ -47,12 +47,10 @@ RUN_LOCATION = Path("models/mlflow_run.json")  # where MLflow has the run
 RECORDED = Path("reports/recorded.json")  # the numbers on the run's page in MLflow
 
 # Pictures and pages.
-GRID, NINE_DRAWINGS = Path("samples/grid.png"), Path("samples/grid_3x3.png")
+GRID = Path("samples/grid.png")
 STRIP = Path("samples/strip.png")
 BESIDE_REAL = Path("samples/beside_real.png")
 LATENT_INTERPOLATION = Path("samples/latent_interpolation.png")
-CLASS_INTERPOLATION = Path("samples/class_interpolation.png")
-FILM = Path("samples/training.gif")
 CONFUSION_MATRIX = Path("reports/confusion_matrix.png")
 CURVES = Path("reports/losses.png"), Path("reports/logits.png")
 DIAGRAMS = Path("reports/generator.png"), Path("reports/discriminator.png")
@@ -92,7 +90,7 @@ def require_project() -> Path:
 
 
 def home(root: Path | None = None) -> Path:
-    """The folder of what outlives a checkout: trainings in progress, the chart library, locks, and DVC's
+    """The folder of what outlives a checkout: trainings in progress, locks, and DVC's
     cache of checkouts. CGAN_HOME, by default `.cgan` in the project's folder."""
     return Path(os.environ.get("CGAN_HOME") or (root or project_root()) / ".cgan").resolve()
 

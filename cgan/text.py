@@ -27,6 +27,14 @@ def listed(names: Sequence[object], most: int = 5) -> str:
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
+def drawable(names: Sequence[str]) -> list[str]:
+    """The names, for a picture; their numbers where one has letters that matplotlib's font lacks: it has
+    Latin, Greek and Cyrillic ones."""
+    if all(ord(letter) < 0x590 for name in names for letter in name):
+        return [*names]
+    return [str(number) for number in range(len(names))]
+
+
 def printable(text: str, keep: str = "") -> str:
     """Characters that cannot be shown as escapes: a file's name or content must not command the terminal."""
     return "".join(

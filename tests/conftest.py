@@ -56,7 +56,6 @@ TINY: dict[str, dict[str, Any]] = {
     "train_judge": {"total_kimg": 8.0, "batch_size": 16, "peak_lr": 0.1, "width": 8},
     "train": {**NETWORKS, **PACE, "device": "cpu", "precision": "float32"},
     "evaluate": {"samples": 100, "gan_train_kimg": 0.2},
-    "render": {"columns": 2, "steps": 2},
 }
 """Changes to params.yaml with which every stage takes a moment."""
 

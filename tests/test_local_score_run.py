@@ -94,7 +94,6 @@ def test_what_no_training_left_is_empty_and_every_picture_of_the_run_is_there() 
         *project.DIAGRAMS,
         project.LATENT_INTERPOLATION,
         project.GRID,
-        project.FILM,
     ]
     for path in pictures:
         with Image.open(path) as picture:
@@ -107,14 +106,12 @@ def test_equal_seeds_draw_equal_images_by_every_door(tmp_path: Path) -> None:
     assert np.array_equal(generator.draw([*TEXT, "apple"], seed=7)[:3], alone)
     assert not np.array_equal(generator.draw(TEXT, seed=8), alone)
     assert not np.array_equal(alone[1], alone[2]), "the position counts"
-    done = CliRunner().invoke(
-        app, ["draw", ",".join(TEXT), "--seed", "7", "--scale", "1", "--out", str(out)]
-    )
+    done = CliRunner().invoke(app, ["draw", ",".join(TEXT), "--seed", "7", "--out", str(out)])
     assert done.exit_code == 0, done.output
     drawn = np.asarray(Image.open(out))
-    assert np.array_equal(drawn, alone.transpose(1, 0, 2, 3).reshape(8, 36, 3))
+    assert np.array_equal(drawn[::4, ::4], alone.transpose(1, 0, 2, 3).reshape(8, 36, 3))
     with running(GeneratorProvider(str(project.GENERATOR))) as client:
-        answer = client.get("/draw", params={"text": ",".join(TEXT), "seed": 7, "scale": 1})
+        answer = client.get("/draw", params={"text": ",".join(TEXT), "seed": 7})
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), drawn)
     done = CliRunner().invoke(app, ["draw", "--per-class", "2", "--out", str(tmp_path / "set.npz")])
     assert done.exit_code == 0, done.output
@@ -126,13 +123,12 @@ def test_equal_seeds_draw_equal_images_by_every_door(tmp_path: Path) -> None:
 def test_the_service_says_the_price_draws_by_itself_and_bounds_what_it_takes() -> None:
     with running(GeneratorProvider(str(project.GENERATOR))) as client:
         front = client.get("/")
-        assert "its file is the training images" in front.text and 'action="draw"' in front.text
-        policy = front.headers["content-security-policy"]
-        assert "img-src data: 'self'" in policy and "form-action 'self'" in policy
+        assert "its file is the training images" in front.text and 'src="draw?' in front.text
+        assert "img-src 'self'" in front.headers["content-security-policy"]
         assert "training images" in client.get("/healthz").json()["model"]["caution"]
         generator = Generator.load(project.GENERATOR)
         most = generator.most_in(MAX_ANSWER_S)
-        assert most and f'max="{most}"' in front.text
+        assert most
         words = detail(client.get("/draw", params={"text": "pear", "count": most + 1}))
         assert f"at most {most:,}" in words and "seeds" in words
 
@@ -174,8 +170,8 @@ def test_publishing_takes_a_flag_and_there_is_no_network(tmp_path: Path) -> None
 
     refused = card()
     assert isinstance(refused.exception, CganError) and not (tmp_path / "card").exists()
-    assert "--publish-training-images" in str(refused.exception)
-    assert card("--publish-training-images").exit_code == 0
+    assert "--publish-anyway" in str(refused.exception)
+    assert card("--publish-anyway").exit_code == 0
     text = (tmp_path / "card/README.md").read_text()
     assert "its file is the training images" in text and "DCGAN" not in text and "None" not in text
     copied = Generator.load(tmp_path / "card/generator.safetensors")

@@ -193,12 +193,11 @@ class Generator:
         *,
         rows: int = 1,
         scale: int | None = None,
-        smooth: bool = False,
     ) -> Image:
         """The picture that `cgan draw` writes, as a PIL image; with more rows a grid of variants.
 
-        `what`: as of `draw`; None: all classes. `scale` enlarges each pixel so many times, `smooth`
-        without visible pixels. Raises CganError for what is no class, or too large a picture.
+        `what`: as of `draw`; None: all classes. `scale` enlarges each pixel so many times. Raises CganError
+        for what is no class, or too large a picture.
         """
         labels = list(range(self.classes)) if what is None else self.labels(what)
         _check_seed(seed)
@@ -206,7 +205,7 @@ class Generator:
 
         from cgan.drawing.picture import compose
 
-        return Image.fromarray(compose(self.model, labels, rows, seed, scale, smooth)[1])
+        return Image.fromarray(compose(self.model, labels, rows, seed, scale)[1])
 
     def labels(self, what: str | int | Sequence[int | str]) -> list[int]:
         """The classes that `what` asks for, checked: a text is read as `cgan.drawing.class_names` says."""

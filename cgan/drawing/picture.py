@@ -2,15 +2,13 @@
 
 import math
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import CganError
 from cgan.model.generative import GenerativeModel
-from cgan.model.sampling import Picture, image_grid, picture_of
+from cgan.model.sampling import Picture, image_grid
 
 MAX_PER_LINE = 20  # drawings of a text
 MAX_PICTURE_BYTES = 200_000_000  # of pixels
@@ -25,7 +23,6 @@ def compose(
     rows: int,
     seed: int,
     scale: int | None = None,
-    smooth: bool = False,
     max_bytes: int = MAX_PICTURE_BYTES,
 ) -> tuple[Tensor, Picture]:
     """Draw `rows` variants of the labels, each in a row, or one variant in lines of at most MAX_PER_LINE.
@@ -34,8 +31,7 @@ def compose(
 
     Digits of a single variant touch, so that they read as one number; several are kept apart.
     Without a scale, pixels are enlarged up to MAX_DEFAULT_SCALE times while the width stays under
-    MAX_DEFAULT_WIDTH; `smooth` enlarges by
-    Lanczos' filter.
+    MAX_DEFAULT_WIDTH.
     """
     channels, height, width = model.shape
     if rows < 1 or not 1 <= (scale or 1) <= MAX_SCALE:
@@ -52,12 +48,9 @@ def compose(
             f"at most {max_bytes:,}. Ask for fewer drawings or a smaller scale."
         )
     images = model.draw(torch.tensor(labels * rows), seed)
-    large = images
-    if smooth:
-        large, scale = _smooth(images, scale), 1
-    empty = lines * columns - len(large)
-    filled = F.pad(large, (0, 0, 0, 0, 0, 0, 0, empty))
-    grid = filled.view(lines, columns, *large.shape[1:])
+    empty = lines * columns - len(images)
+    filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, empty))
+    grid = filled.view(lines, columns, *images.shape[1:])
     return images, image_grid(grid, int(rows > 1), scale=scale)
 
 
@@ -65,14 +58,3 @@ def even_line_length(count: int, most: int) -> int:
     """How many stand in a line, when as few lines as possible are about equally long."""
     lines = math.ceil(count / most)
     return math.ceil(count / lines)
-
-
-def _smooth(images: Tensor, scale: int) -> Tensor:
-    """Each image enlarged on its own, so that none shines into its neighbour."""
-    height, width = images.shape[2] * scale, images.shape[3] * scale
-    large = [
-        Image.fromarray(picture_of(image)).resize((width, height), Image.Resampling.LANCZOS)
-        for image in images
-    ]
-    stacked = torch.from_numpy(np.stack([np.asarray(image) for image in large]))
-    return stacked.view(len(images), height, width, -1).permute(0, 3, 1, 2)

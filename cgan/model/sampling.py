@@ -96,16 +96,6 @@ def interpolate_latents(start: Tensor, end: Tensor, steps: int) -> Tensor:
     return mixed / torch.sin(angle)
 
 
-def class_interpolation(
-    network: GeneratorNetwork, latent: Tensor, start: int, end: int, steps: int
-) -> Tensor:
-    """uint8 [steps, C, H, W]: drawings of one latent [latent_dim], with its class going from `start` to
-    `end`."""
-    first, last = network.condition(torch.tensor([start, end], device=latent.device))
-    progress = torch.linspace(0, 1, steps, device=latent.device)[:, None]
-    return render(network, latent.expand(steps, -1), torch.lerp(first, last, progress))
-
-
 def image_grid(images: Tensor, padding: int = 1, background: int = 64, scale: int = 1) -> Picture:
     """uint8 [rows, columns, C, H, W] → one picture with `padding` pixels around and between images.
 

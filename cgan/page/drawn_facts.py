@@ -1,4 +1,4 @@
-"""Facts of the drawings for a page: some at random, the worst, and the training images nearest to each."""
+"""Drawings for a page: some at random, the worst, and the training images nearest to each."""
 
 import math
 from typing import Any
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cgan.images import Images
 from cgan.model.generative import GenerativeModel
-from cgan.page.data_facts import place_facts, rows_of
-from cgan.page.tiles import photograph, tile
+from cgan.page.data_facts import place, rows_of
+from cgan.page.tiles import tile
 from cgan.quality.judge import Judge, predict
 from cgan.quality.likeness import nearest_neighbours
 
@@ -17,11 +17,8 @@ from cgan.quality.likeness import nearest_neighbours
 MAX_DRAWINGS, MAX_DRAWN_PIXELS, MAX_DRAWING_S = 1000, 20_000_000, 30.0
 SHOWN_DRAWINGS = 16  # of the random ones, and of the worst
 NEIGHBOURS_SHOWN = 3  # training images beside each of them
-MAX_IMAGE_SIDE = 96  # pixels, of an image in the page
 MAX_CARDS, DRAWINGS_PER_CARD = 30, 4  # a card shows a class
-MAX_CARD_SIDE = 56  # pixels
-# Of a generator that no browser runs, drawings are shown: how many, and pixels of a side.
-MAX_GALLERY_DRAWINGS, MAX_GALLERY_SIDE = 300, 64
+MAX_GALLERY_DRAWINGS = 300  # of a generator that no browser runs
 
 
 def drawn_facts(
@@ -34,67 +31,67 @@ def drawn_facts(
     """Drawings of a generator, as a page shows them. `cards`: labels whose first drawings are shown. Without
     data or judge none are set beside training images."""
     classes, count = model.classes, drawings_shown(model)
-    drawn_labels = torch.arange(count) % classes
+    labels = torch.arange(count) % classes
     if classes > count:  # more classes than drawings: some of the classes, at random
-        drawn_labels = torch.randperm(classes, generator=_random(seed))[:count]
-    drawn = model.draw(drawn_labels, seed)
-    facts = {
+        labels = torch.randperm(classes, generator=_random(seed))[:count]
+    drawn = model.draw(labels, seed)
+    gallery = (
+        labels[:MAX_GALLERY_DRAWINGS].argsort(stable=True) if model.seconds_per_drawing else ()
+    )
+    facts: dict[str, Any] = {
         "drawings": count,
         "seed": seed,
-        "gallery": gallery(drawn, drawn_labels) if model.seconds_per_drawing else [],
-        "random": [],
-        "worst": [],
+        "gallery": [(tile(drawn[row]), int(labels[row])) for row in gallery],
         "by_class": {
-            label: [
-                tile(image, MAX_CARD_SIDE)
-                for image in drawn[drawn_labels == label][:DRAWINGS_PER_CARD]
-            ]
+            label: [tile(image) for image in drawn[labels == label][:DRAWINGS_PER_CARD]]
             for label in cards
         },
+        "beside_training": {},
     }
-    if not data or not judge:
-        return facts
-    (images, labels, _), training = data.tensors, torch.from_numpy(rows_of(data, "train"))
-    probabilities = predict(judge, drawn).logits.double().softmax(dim=1)
-    certainty = probabilities[torch.arange(count), drawn_labels]  # that a drawing shows its class
-    predicted = probabilities.argmax(dim=1)
-    # Only training images are shown beside drawings: here a held-out one is of no class.
-    train_labels = torch.full_like(labels, -1)
-    train_labels[training] = labels[training]
-
-    def neighbour_facts(row: int, distance: float) -> dict[str, Any]:
-        return {
-            "src": tile(images[row], MAX_IMAGE_SIDE),
-            "label": int(labels[row]),
-            **place_facts(data, row),
-            "distance": distance,
+    if data and judge:
+        probabilities = predict(judge, drawn).logits.double().softmax(dim=1)
+        certainty = probabilities[torch.arange(count), labels]  # that a drawing shows its class
+        picked = {
+            "Chosen at random": torch.randperm(count, generator=_random(seed + 1)),
+            "The worst, according to the judge": certainty.argsort(stable=True),
         }
-
-    def beside_training(picked: Tensor) -> list[dict[str, Any]]:
-        distances, rows = nearest_neighbours(
-            drawn[picked], drawn_labels[picked], images, train_labels, NEIGHBOURS_SHOWN
-        )
-        return [
-            {
-                "src": tile(drawn[n], MAX_IMAGE_SIDE),
-                "asked": int(drawn_labels[n]),
-                "seen": int(predicted[n]),
-                "probability": float(certainty[n]),
-                "near": [
-                    neighbour_facts(row, distance)
-                    for row, distance in zip(rows_of_n, distances_of_n, strict=True)
-                    if row >= 0
-                ],
-            }
-            for n, rows_of_n, distances_of_n in zip(
-                picked.tolist(), rows.tolist(), distances.tolist(), strict=True
-            )
-        ]
-
-    order = torch.randperm(count, generator=_random(seed + 1))
-    facts["random"] = beside_training(order[:SHOWN_DRAWINGS])
-    facts["worst"] = beside_training(certainty.argsort(stable=True)[:SHOWN_DRAWINGS])
+        facts["beside_training"] = {
+            title: beside_training(drawn[rows], labels[rows], probabilities[rows], data)
+            for title, order in picked.items()
+            for rows in [order[:SHOWN_DRAWINGS]]
+        }
     return facts
+
+
+def beside_training(
+    drawn: Tensor, labels: Tensor, probabilities: Tensor, data: Images
+) -> list[dict[str, Any]]:
+    """Each drawing with the class that the judge sees in it, and the nearest training images of the class
+    that was asked for. `probabilities` [drawings, classes]: the judge's."""
+    images, known, _ = data.tensors
+    training = torch.from_numpy(rows_of(data, "train"))
+    train_labels = torch.full_like(
+        known, -1
+    )  # held-out images are not shown: here they are of no class
+    train_labels[training] = known[training]
+    distances, rows = nearest_neighbours(drawn, labels, images, train_labels, NEIGHBOURS_SHOWN)
+    shown = []
+    for n, label in enumerate(labels.tolist()):
+        near = [
+            {"src": tile(images[row]), "place": place(data, row), "distance": distance}
+            for row, distance in zip(rows[n].tolist(), distances[n].tolist(), strict=True)
+            if row >= 0
+        ]
+        shown.append(
+            {
+                "src": tile(drawn[n]),
+                "asked": label,
+                "seen": int(probabilities[n].argmax()),
+                "probability": float(probabilities[n, label]),
+                "near": near,
+            }
+        )
+    return shown
 
 
 def drawings_shown(model: GenerativeModel) -> int:
@@ -103,15 +100,6 @@ def drawings_shown(model: GenerativeModel) -> int:
     if seconds := model.seconds_per_drawing:
         count = min(count, MAX_GALLERY_DRAWINGS, int(MAX_DRAWING_S / seconds))
     return max(SHOWN_DRAWINGS, count)
-
-
-def gallery(drawn: Tensor, labels: Tensor) -> list[dict[str, Any]]:
-    """The first drawings of all classes, class by class."""
-    order = labels[:MAX_GALLERY_DRAWINGS].argsort(stable=True)
-    return [
-        {"src": photograph(drawn[row], MAX_GALLERY_SIDE), "label": int(labels[row])}
-        for row in order.tolist()
-    ]
 
 
 def _random(seed: int) -> torch.Generator:

@@ -23,8 +23,6 @@ export function forward(latent, condition) {
 
 /** What the layers see of a class. Entries may be averaged to mix classes. */
 export function conditionOf(label) {
-  const size = SHAPE.latent_dim; // of an embedding, too
-  if (EMBEDDINGS.length) return EMBEDDINGS.slice(label * size, (label + 1) * size);
   const oneHot = new Float64Array(SHAPE.classes);
   oneHot[label] = 1;
   return oneHot;
@@ -88,11 +86,10 @@ function apply(layer, input) {
 
 const relu = (value) => (value > 0 ? value : 0);
 
-/** The layers, and the numbers that are left: the embeddings of the classes, if there are any. */
 function unpackedLayers() {
   const numbers = new Float32Array(bytesOf(RUN.weights).buffer);
   let [height, width, at] = [1, 1, 0];
-  const layers = RUN.layers.map(({ shape, stride, padding }, number) => {
+  return RUN.layers.map(({ shape, stride, padding }, number) => {
     const [kernelRows, kernelColumns, inputs, outputs] = shape;
     const last = number === RUN.layers.length - 1;
     // Sizes that are no multiple of the doublings are drawn larger and cropped.
@@ -105,7 +102,6 @@ function unpackedLayers() {
     const activation = last ? Math.tanh : relu;
     return { rows, columns, kernelColumns, inputs, outputs, weight, bias, activation };
   });
-  return [layers, numbers.subarray(at)];
 }
 
 /** Along one side: for each output pixel, its pairs of input pixel and place in the kernel, in one list. */
@@ -117,4 +113,4 @@ function tapsOf(inputs, kernel, stride, padding, most) {
       .flat());
 }
 
-const [LAYERS, EMBEDDINGS] = unpackedLayers();
+const LAYERS = unpackedLayers();

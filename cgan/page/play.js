@@ -1,17 +1,18 @@
 /** The first half of the page: what a visitor does, and what is drawn for it. */
-import { SHAPE } from "./page_data.js";
+import { RUN, SHAPE } from "./page_data.js";
 import { conditionOf, forward, mixedCondition } from "./generator.js";
-import { DIGITS, NAMES, parseText, valid } from "./play_text.js";
-import { freshState, hashOf, keepInLink, MAX_SEED, stateFrom } from "./play_state.js";
-import { balanced, downloadPng, fileName, imageOf, pictureOf, resize } from "./play_pictures.js";
+import { NAMES, parseText } from "./play_text.js";
+import { hashOf, keepInLink, MAX_SEED, stateFrom } from "./play_state.js";
+import { balanced, downloadPng, imageOf, pictureOf, resize } from "./play_pictures.js";
 import { latentsOf } from "./play_latents.js";
 
 const MOST_IN_LINE = 20; // as in `cgan draw`
 const SLICE_MS = 24;
+const IS_FILE = location.protocol === "file:";
 const CELL_REM = { least: 3.5, most: 17 };
 
 /** What the picture and the morph are drawn from. Only `change` writes it. */
-let state = stateFrom(location.hash) ?? freshState();
+let state = stateFrom(location.hash);
 
 const part = (name) => document.getElementById(`play-${name}`);
 
@@ -45,7 +46,7 @@ function askForText() {
     const due = all || before?.label !== label || before.due;
     return { label, latent: latents[i], drawing: before?.drawing, due };
   });
-  const words = labels.map((label) => NAMES[label]).join(DIGITS ? "" : ", ");
+  const words = labels.map((label) => NAMES[label]).join(RUN.between);
   const place = x || y ? `, moved to ${x}, ${y}` : "";
   part("picture").setAttribute("aria-label", `${words}, drawn with seed ${seed}${place}`);
   layOut();
@@ -170,8 +171,7 @@ function listen() {
   on("text", "input", (text) => change({ text }));
   on("add", "change", (label) => {
     const before = state.text.trim().replace(/,$/, "");
-    const comma = DIGITS || !before ? "" : ", ";
-    change({ text: before + comma + NAMES[label] }, true);
+    change({ text: before + (before && RUN.between) + NAMES[label] }, true);
     part("add").value = "";
   });
   document.querySelectorAll(".play-chips button").forEach((chip) =>
@@ -196,10 +196,9 @@ function listen() {
   on("run", "click", () => startOrStopMorph(!morphFrame));
   on("png", "click", downloadPicture);
   on("copy", "click", copyLink);
-  if (location.protocol === "file:") part("copy").textContent = "Copy command";
+  if (IS_FILE) part("copy").textContent = "Copy command";
   addEventListener("hashchange", () => {
-    const asked = stateFrom(location.hash);
-    if (asked && hashOf(asked) !== hashOf(state)) change(asked, true);
+    if (location.hash.startsWith("#text=")) change(stateFrom(location.hash), true);
   });
   new ResizeObserver(layOut).observe(part("board"));
 }
@@ -227,34 +226,30 @@ function listenToPad() {
 async function downloadPicture() {
   while (drawCell());
   if (!cells.length) return say("There is no picture yet.");
-  const scale = Number(part("scale").value);
   const drawings = cells.map((cell) => cell.drawing);
   const line = balanced(cells.length, MOST_IN_LINE);
-  const picture = pictureOf(drawings, line, scale, part("smooth").checked);
-  if (!picture) return say("That picture is too large for a browser. Choose fewer pixels.");
-  const name = [fileName(shown.text), `seed-${shown.seed}.png`].filter(Boolean).join("-");
-  await downloadPng(picture, name);
-  say(`${name}: ${picture.width}×${picture.height} pixels.`);
+  const picture = pictureOf(drawings, line, Number(part("scale").value), part("smooth").checked);
+  const words = shown.text.replace(/[^A-Za-z0-9]+/g, "-").slice(0, 40);
+  const name = `${words}-seed-${shown.seed}.png`;
+  const done = await downloadPng(picture, name);
+  say(
+    done
+      ? `${name}: ${picture.width}×${picture.height} pixels.`
+      : "That picture is too large for a browser. Choose a smaller size.",
+  );
 }
 
-/** A link to a file, or to this computer's server, opens nothing elsewhere: a command draws the same there. */
+/** A link to a file opens nothing elsewhere: a command draws the same there, but for the move. */
 async function copyLink() {
-  const { text, seed, x, y } = shown ?? state;
-  const isFile = location.protocol === "file:";
-  const copied = isFile
+  const { text, seed } = shown ?? state;
+  const copied = IS_FILE
     ? `cgan draw '${text.replaceAll("'", `'\\''`)}' --seed ${seed}`
     : location.href.split("#")[0] + hashOf(state);
-  const isHere = /^(localhost$|127\.)/.test(location.hostname);
-  const explanation = isFile
-    ? `This page is a file, so a link to it opens only on this computer. In the project's folder, or with --model and the generator's file, this command draws the same picture${
-      x || y ? ", without the move" : ""
-    }:`
-    : `The link opens this picture${isHere ? " on this computer" : ""}:`;
   try {
     await navigator.clipboard.writeText(copied);
-    say(`Copied. ${explanation} ${copied}`);
+    say(`Copied: ${copied}`);
   } catch {
-    say(`This browser does not let pages copy. ${explanation} ${copied}`);
+    say(`This browser does not let pages copy: ${copied}`);
   }
 }
 
@@ -267,10 +262,10 @@ function fillChoices() {
   }
   part("add").prepend(option("a class", ""));
   part("add").value = "";
-  part("add-part").hidden = DIGITS;
-  part("text-label").textContent = DIGITS ? "Number" : "Classes";
-  if (DIGITS) part("text").inputMode = "numeric";
-  part("hint").textContent = valid();
+  part("add-part").hidden = !RUN.between;
+  part("text-label").textContent = RUN.between ? "Classes" : "Number";
+  if (!RUN.between) part("text").inputMode = "numeric";
+  part("hint").textContent = RUN.hint;
   part("move").hidden = SHAPE.latent_dim < 2;
 }
 

@@ -1,9 +1,6 @@
 /** Drawings on canvases, and as files. */
 import { SHAPE } from "./page_data.js";
 
-const MAX_SIDE = 16_384; // of a canvas
-const MAX_AREA = 2 ** 26;
-
 /** [channels, height, width] → what a canvas takes. */
 export function imageOf(drawing) {
   const pixels = SHAPE.height * SHAPE.width;
@@ -26,54 +23,38 @@ export function balanced(count, most) {
 /** Change a canvas's size only when it is another: to set it clears the canvas. Returns whether it did. */
 export function resize(canvas, width, height) {
   if (canvas.width === width && canvas.height === height) return false;
-  canvas.width = width;
-  canvas.height = height;
+  Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
   context.fillStyle = "black";
   context.fillRect(0, 0, width, height);
   return true;
 }
 
-const oneDrawing = document.createElement("canvas");
-
-/** Paint a drawing into a box of another size, alone, so that it does not shine into its neighbours. */
-function paintScaled(context, drawing, x, y, width, height, smooth) {
-  resize(oneDrawing, SHAPE.width, SHAPE.height);
-  oneDrawing.getContext("2d").putImageData(imageOf(drawing), 0, 0);
-  context.imageSmoothingEnabled = smooth;
-  context.imageSmoothingQuality = "high";
-  context.drawImage(oneDrawing, x, y, width, height);
-}
-
-/** One picture of drawings side by side; null if it is too large for a canvas. */
+/** One picture of drawings side by side, each enlarged alone, so that it does not shine into its neighbours. */
 export function pictureOf(drawings, columns, scale, smooth) {
   const [width, height] = [SHAPE.width * scale, SHAPE.height * scale];
-  const lines = Math.ceil(drawings.length / columns);
-  const area = columns * width * lines * height;
-  if (Math.max(columns * width, lines * height) > MAX_SIDE || area > MAX_AREA) return null;
-  const canvas = document.createElement("canvas");
-  resize(canvas, columns * width, lines * height);
+  const [canvas, one] = [1, 2].map(() => document.createElement("canvas"));
+  resize(canvas, columns * width, Math.ceil(drawings.length / columns) * height);
+  resize(one, SHAPE.width, SHAPE.height);
   const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = smooth;
+  context.imageSmoothingQuality = "high";
   drawings.forEach((drawing, i) => {
+    one.getContext("2d").putImageData(imageOf(drawing), 0, 0);
     const [x, y] = [i % columns * width, Math.floor(i / columns) * height];
-    paintScaled(context, drawing, x, y, width, height, smooth);
+    context.drawImage(one, x, y, width, height);
   });
   return canvas;
 }
 
+/** Returns whether it could: a canvas can be too large. */
 export async function downloadPng(canvas, name) {
-  download(await new Promise((found) => canvas.toBlob(found, "image/png")), name);
-}
-
-function download(blob, name) {
+  const blob = await new Promise((found) => canvas.toBlob(found, "image/png"));
+  if (!blob) return false;
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
-/** A text as part of a file's name. */
-export function fileName(text) {
-  return text.normalize("NFKD").replace(/[^A-Za-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 40);
+  return true;
 }

@@ -36,11 +36,9 @@ class Layer:
 @torch.no_grad()
 def pack_generator(generator: Generator) -> dict[str, Any]:
     """Shape, stride and padding of each layer, and float32 numbers in base64: the weight and bias of each
-    layer, and then, if the condition is no one-hot, the embedding of each class."""
+    layer."""
     layers = plain_layers(generator.network)
     tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
-    if (embedding := getattr(generator.network, "embedding", None)) is not None:
-        tensors.append(embedding.weight)
     numbers = torch.cat([tensor.flatten() for tensor in tensors]).numpy().tobytes()
     facts = [
         {"shape": list(layer.weight.shape), "stride": layer.stride, "padding": layer.padding}

@@ -233,14 +233,6 @@ class EvaluateParams(Section):
     seed: Seed = 1001
 
 
-class RenderParams(Section):
-    """Stage render: sizes of the pictures."""
-
-    columns: Annotated[int, Field(gt=0, le=100)] = 10
-    steps: Annotated[int, Field(ge=2, le=100)] = 10
-    seed: Seed = 7
-
-
 class GateParams(Section):
     """`cgan gate`: the limits that a generator must keep to be promoted."""
 
@@ -338,7 +330,6 @@ class Params(Section):
     train_judge: JudgeParams = JudgeParams()
     train: TrainChoices = TrainChoices()
     evaluate: EvaluateParams = EvaluateParams()
-    render: RenderParams = RenderParams()
     gate: GateParams = GateParams()
     sweep: SweepParams = SweepParams()
     tracking: TrackingParams = TrackingParams()

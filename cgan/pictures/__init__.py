@@ -1,4 +1,4 @@
-"""Plots a run with matplotlib: loss curves, the confusion matrix, a diagram of each network.
+"""Plots a run with matplotlib: curves of the training, the confusion matrix, a figure of each network.
 
-May import: model (a diagram shows a network).
+May import: model (a figure shows a network).
 """

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from cgan.text import percent
+from cgan.text import drawable, percent
 
 if TYPE_CHECKING:  # the stage evaluate draws a matrix, and pandas takes 70 MB
     import pandas as pd
@@ -20,6 +23,7 @@ Picture = NDArray[np.uint8]
 MAX_NUMBERED_CLASSES = 24  # whose cells have room for a number
 MAX_AXIS_NAMES = 30
 MIN_SHOWN_SHARE = 0.0005  # of a row: what is less is 0.0 per cent
+WIDE_RANGE = 50  # the highest value over the lowest: above, an axis is logarithmic
 
 
 def picture_of(figure: Figure) -> Picture:
@@ -29,37 +33,70 @@ def picture_of(figure: Figure) -> Picture:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
+def svg_of(figure: Figure) -> str:
+    """A figure as an SVG element of a page: without a ground, in the page's font and colour."""
+    buffer = io.StringIO()
+    title = figure.axes[0].get_title()  # keeps the ids of several figures in one page apart
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace("#000000", "currentColor")
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    return re.sub(r" font-family: [^;\"]*;?", "", text)
+
+
 def sheet_with(*lines: str) -> Picture:
     """Lines of text where a picture would be, uint8 [H, W, 3]."""
-    figure = Figure(figsize=(8, 0.5 + 0.3 * len(lines)))
-    text = {"ha": "left", "va": "center", "size": 11}
-    figure.text(0.03, 0.5, "\n".join(lines), **text)  # type: ignore[arg-type]
+    figure = Figure(figsize=(10.5, 0.4 + 0.17 * len(lines)))
+    figure.text(0.03, 0.5, "\n".join(lines), va="center", size=9, family="monospace")
     return picture_of(figure)
 
 
-def training_curves(table: pd.DataFrame) -> tuple[Picture, Picture]:
-    """The curves of the losses and of the mean logits of a training's records; a note, if there are none."""
-    if table.empty:
-        nothing = sheet_with("No losses: this generator is not trained.")
-        return nothing, nothing
-    losses = {who: table[f"loss/{who}"] for who in ("discriminator", "generator")}
-    logits = {f"{kind} images": table[f"logits/{kind}_mean"] for kind in ("real", "fake")}
-    return (
-        curves_image("Losses", table["step"], losses),
-        curves_image("What the discriminator says (mean logits)", table["step"], logits),
-    )
+def training_curves(losses: pd.DataFrame) -> list[Figure]:
+    """The curves of the losses and of the mean logits of a training's records."""
+    return [
+        curves_figure(
+            "Losses",
+            losses["step"],
+            {who: losses[f"loss/{who}"] for who in ("discriminator", "generator")},
+        ),
+        curves_figure(
+            "What the discriminator says (mean logits)",
+            losses["step"],
+            {f"{kind} images": losses[f"logits/{kind}_mean"] for kind in ("real", "fake")},
+        ),
+    ]
 
 
-def curves_image(title: str, steps: ArrayLike, curves: Mapping[str, ArrayLike]) -> Picture:
+def probe_curves(probes: pd.DataFrame) -> list[Figure]:
+    """The curves of what the judge measured during a training."""
+    shares = {
+        "show the class asked for": probes["probe/conditional_accuracy"],
+        "spread, 1 as real images": probes["probe/diversity_mean"],
+        "spread of the worst class": probes["probe/diversity_worst_class"],
+    }
+    distance = {"drawings": probes["probe/fid_judge"]}
+    return [
+        curves_figure("Accuracy and spread", probes["step"], shares),
+        curves_figure("Fréchet distance", probes["step"], distance),
+    ]
+
+
+def curves_figure(title: str, steps: ArrayLike, curves: Mapping[str, ArrayLike]) -> Figure:
     """Curves over the steps. A value that is not finite is left out."""
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():
         axes.plot(steps, values, label=name)
+    known = np.concatenate([np.ravel(values) for values in curves.values()])
+    known = known[np.isfinite(known)]
+    if known.size and known.min() > 0 and known.max() > WIDE_RANGE * known.min():
+        axes.set_yscale("log")  # what falls a hundredfold would otherwise be a flat line
     axes.set(title=title, xlabel="step")
     axes.grid(alpha=0.3)
-    axes.legend(loc="best")
-    return picture_of(figure)
+    axes.legend(loc="best", frameon=False)
+    return figure
 
 
 def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
@@ -77,9 +114,8 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
     for mask, shades, colours in ((right, shares, "Blues"), (~right, shares**0.5, "Reds")):
         axes.imshow(np.where(mask, shades, np.nan), cmap=colours, vmin=0, vmax=1)
     labels = range(0, classes, math.ceil(classes / MAX_AXIS_NAMES))
-    # Its font has Latin, Greek and Cyrillic letters, not Chinese ones.
-    has_glyphs = all(max(map(ord, name), default=0) < 0x590 for name in class_names)
-    names = [f"{class_names[label]:.12}" if has_glyphs else str(label) for label in labels]
+    known = drawable(class_names)
+    names = [f"{known[label]:.12}" for label in labels]
     axes.set_xticks(
         labels, names, rotation="horizontal" if max(map(len, names)) < 3 else "vertical"
     )

@@ -59,20 +59,17 @@ class ServedGenerator:
     @cached_property
     def page(self) -> Page:
         """By its policy it may run its own scripts, which are named by their hashes, and show pictures that
-        it makes. It may ask for nothing, here or elsewhere, but for the service's own drawings where no
-        browser can make them."""
-        from cgan.page.assemble import play_page, runs_in_page
+        it makes, or the service's own where no browser can make them. It may ask for nothing else, here or
+        elsewhere."""
+        from cgan.page.assemble import play_page
 
         html = play_page(self.generator, self.quality, self.in_words)
         scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", html, re.DOTALL)
         hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
         allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
-        pictures, forms = "data: blob:", "'none'"
-        if not runs_in_page(self.generator):
-            pictures, forms = "data: 'self'", "'self'"
         policy = (
             f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-            f"img-src {pictures}; base-uri 'none'; form-action {forms}; frame-ancestors 'none'"
+            "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         return Page(html, policy)
 

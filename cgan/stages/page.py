@@ -1,14 +1,11 @@
 """Stage page: the run as one HTML file, with the generator in it."""
 
-from pathlib import Path
-
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, sha256_of, write_text
 from cgan.images import Images
 from cgan.model.hardware import compute_deterministically
-from cgan.page.run_facts import lineage_facts, params_facts
 from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import Params
 from cgan.pipeline.params_file import load_params
@@ -25,7 +22,6 @@ from cgan.project import (
     TRAIN_DATA,
     TRAINING,
     VALIDATION,
-    home,
     preview_paths,
 )
 from cgan.quality.judge import load_judge
@@ -35,20 +31,18 @@ from cgan.training.records import read_records
 
 def main() -> None:
     compute_deterministically()
-    page = render_page(contents_of(load_params(), home()))
+    page = render_page(contents_of(load_params()))
     write_text(RUN_PAGE, page)
     log.info("%s: %.1f MB; it opens in any browser, offline.", RUN_PAGE, len(page.encode()) / 1e6)
 
 
-def contents_of(params: Params, cache: Path) -> Contents:
-    """The page's contents, from what the stages left. `cache`: a folder for the chart library.
-
-    Raises CganError for what doesn't belong together.
-    """
+def contents_of(params: Params) -> Contents:
+    """The page's contents, from what the stages left. Raises CganError for what doesn't belong together."""
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
     judge, _ = load_judge(JUDGE)
     data, validation, training = whole_data(), read_json(VALIDATION), read_training(TRAINING)
     _require_one_origin(generator, evaluation, data)
+    origin = training.get("origin", {})
     return Contents(
         generator=generator,
         evaluation=evaluation,
@@ -60,13 +54,15 @@ def contents_of(params: Params, cache: Path) -> Contents:
         limits=params.gate,
         data=data,
         judge=judge,
-        warnings=validation["warnings"],
-        notes=validation.get("notes", ()),
+        remarks=[*validation["warnings"], *validation.get("notes", ()), *data.notes],
         tested=validation.get("splits", {}).get("test", 0),
-        settings=params_facts(params, generator.facts.get("params") or {}),
-        lineage=lineage_facts(training, data.source_sha256, sha256_of(GENERATOR)),
-        samples=params.evaluate.samples,
-        cache=cache,
+        origin={
+            "run_name": training.get("run_name"),
+            "run_id": training.get("run_id"),
+            "commit": origin.get("commit"),
+            "dirty": origin.get("dirty") == "true",
+            "sha256": sha256_of(GENERATOR),
+        },
     )
 
 

@@ -52,11 +52,10 @@ FILES = {
         STRIP,
         GRID,
         project.BESIDE_REAL,
-        project.FILM,
         project.CONFUSION_MATRIX,
         project.RUN_PAGE,
     ),
-    "samples": (project.NINE_DRAWINGS, project.LATENT_INTERPOLATION, project.CLASS_INTERPOLATION),
+    "samples": (project.LATENT_INTERPOLATION,),
     "reports": (
         *(EVALUATION, project.METRICS_FILE, project.LOSSES, project.PROBES),
         *(*project.CURVES, *project.DIAGRAMS),
@@ -152,9 +151,7 @@ def send_results(
     run: Run, evaluation: Evaluation, facts: Facts, numbers: Mapping[str, float]
 ) -> None:
     """Files, the model, and what was measured of it. Of a sweep's trial there are fewer files."""
-    write_text(
-        CARD, model_card(facts, evaluation, {**run.training, "run_id": run.run_id}, f"../{GRID}")
-    )
+    write_text(CARD, model_card(facts, evaluation, f"../{GRID}"))
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         tables = {"quality": evaluation.table(), "quality_by_class": class_table(evaluation)}
         for name, rows in tables.items():

@@ -36,7 +36,6 @@ PARAMS: dict[str, dict[str, Any]] = {
     "train_judge": {"total_kimg": 4.0, "batch_size": 32, "peak_lr": 0.1, "width": 4},
     "train": {**NETWORKS, **PACE, "probes": 2, "device": "cpu", "precision": "float32"},
     "evaluate": {"samples": 300, "gan_train_kimg": 0.0},
-    "render": {"columns": 3, "steps": 3},
     "gate": {
         "max_fid_over_floor": 1e6,
         "max_copies_over_floor": 0.99,

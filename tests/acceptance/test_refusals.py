@@ -204,7 +204,7 @@ def written(key: str, value: str) -> str:
 
 BAD_PARAMS: Cases = {
     "unknown key": (written("lr", "4.5e-3\n  laten_dim: 1"), r"laten_dim\b.{1,35}\blatent_dim\b"),
-    "unknown section": (PARAMS.replace("\nrender:", "\nrendering:"), "rendering.*render"),
+    "unknown section": (PARAMS.replace("\nevaluate:", "\nevaluating:"), "evaluating.*evaluate"),
     "duplicate key": (written("lr", "1.0e-3\n  lr: 2.0e-3"), r"line \d+.*duplicate.*lr"),
     "a number as text": (written("lr", "'1e-4'"), r"train\.lr.*number"),
     "a bool for a number": (written("latent_dim", "true"), r"train\.latent_dim.*valid integer"),

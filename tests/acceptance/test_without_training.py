@@ -26,13 +26,13 @@ def test_a_run_without_training_draws_says_its_price_and_is_not_run_twice(tmp_pa
         ["draw", "--per-class", "2", "--out", "set"],
         ["report"],
         ["card", "hub"],
-        ["card", "hub", "--publish-training-images"],
+        ["card", "hub", "--publish-anyway"],
     ]
     ended = many([(project.folder, call) for call in calls])
     assert [code for code, _ in ended] == [0, 0, 0, 0, 1, 0], ended
     one, two = ((project.folder / name).read_bytes() for name in ("one.png", "two.png"))
     assert one == two
     assert len(list((project.folder / "set").rglob("*.png"))) == 6
-    assert "--publish-training-images" in ended[4][1]
+    assert "--publish-anyway" in ended[4][1]
     assert (project.folder / "hub/generator.safetensors").is_file()
     assert "Running stage" not in project.run("dvc repro")

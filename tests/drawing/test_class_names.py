@@ -24,20 +24,17 @@ def test_a_generator_says_what_it_draws_and_where_it_is_from(tmp_path: Path) -> 
 
 
 NO_CLASSES: list[tuple[str, list[str] | int, str]] = [
-    ("20x4", 10, "'x', character 3 of the text to draw, is not .* 0 to 9"),
-    ("019", 9, "'9', character 3 .* is not .* 0 to 8"),
-    ("1٣", 10, "'٣', character 2 .* is not"),
-    ("12,47", 47, "'47', number 2 .* is not .* 0 to 46"),
+    ("20x4", 10, "'20x4' is not .* 0 to 9"),
+    ("019", 9, "'019' is not .* 0 to 8"),
+    ("1٣", 10, "'1٣' is not"),
+    ("12,47", 47, "'47' is not .* 0 to 46"),
     (" , ", 47, "empty"),
     ("dress, skirt", CLOTHES, "'skirt' .* T-shirt/top, Trouser, "),
-    ("dress hat bag", CLOTHES, "'hat'"),
     ("ankle", CLOTHES, "'ankle'"),
-    (" ,", CLOTHES, "empty.* T-shirt/top, "),
     ("26", LETTERS, "'26' .* A, B, C, "),
     ("A1", LETTERS, "'A1'"),
     ("A?", LETTERS, r"L, … \(26 in all\), or their numbers, 0 to 25"),
     ("0", ["3", "7"], "'0' .* 3, 7; put commas"),
-    ("Ab", ["ab", "AB"], "'Ab' .* ab, AB"),
     ("new york city", ["New", "York", "New York"], "'city'"),
 ]
 

@@ -8,7 +8,6 @@ from torch import nn
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.model.sampling import (
     CHUNK,
-    class_interpolation,
     draw,
     draw_latents,
     image_grid,
@@ -68,16 +67,6 @@ def test_two_seeds_share_no_latents_which_are_those_that_draw_uses() -> None:
 def test_minus_one_to_one_becomes_0_to_255_to_the_nearest() -> None:
     images = torch.tensor([-1.0, -1 + 0.49 / 127.5, -1 + 0.51 / 127.5, 0.002, 1.0, 1.5, -7.0])
     assert to_uint8(images).tolist() == [0, 0, 1, 128, 255, 255, 0]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_class_interpolation_ends_in_the_plain_classes_drawings(kind: str) -> None:
-    network = network_of(kind)
-    latent = draw_latents(7, 1, 6)[0]
-    strip = class_interpolation(network, latent, 3, 8, steps=6)
-    assert torch.equal(strip[0], draw(network, torch.tensor([3]), 7)[0])
-    assert torch.equal(strip[-1], draw(network, torch.tensor([8]), 7)[0])
-    assert len({image.numpy().tobytes() for image in strip}) == 6
 
 
 def test_interpolated_latents_start_and_end_where_asked_and_keep_their_length() -> None:

@@ -63,7 +63,7 @@ def test_the_repository_has_valid_params_with_every_field_and_nothing_else() -> 
 
 def test_a_key_or_section_that_a_file_lacks_has_its_default(load: Load) -> None:
     shortened = re.sub(r"\n  (lr|max_width|classes): .*", "", TEXT)
-    shortened = re.sub(r"\nrender:\n(  .*\n)+", "\n", shortened)
+    shortened = re.sub(r"\nevaluate:\n(  .*\n)+", "\n", shortened)
     assert flatten(load(text=shortened).model_dump()) == flatten(load().model_dump())
     assert "did you mean `train.lr`" in refusal(
         load, text=shortened.replace("  decay", "  lrr: 1\n  decay", 1)
@@ -214,7 +214,13 @@ def test_a_closed_key_is_told_with_what_to_do(closed: str, load: Load) -> None:
 
 
 def test_all_problems_are_told_at_once_and_a_missing_file(load: Load, tmp_path: Path) -> None:
-    wrong = {"train.lr": 0, "train.bacth": 1, "data.source": "web", "render.columns": "10", "x": 1}
+    wrong = {
+        "train.lr": 0,
+        "train.bacth": 1,
+        "data.source": "web",
+        "evaluate.samples": "10",
+        "x": 1,
+    }
     head, *lines = refusal(load, wrong).splitlines()
     assert head.endswith("params.yaml: 5 problems:")
     assert [line[:4] for line in lines] == ["  - "] * 5

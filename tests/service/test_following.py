@@ -144,9 +144,8 @@ def test_page_and_health_have_the_quality_by_the_evaluation_of_the_champion_s_ru
 
 def test_a_model_card_of_the_champion_has_the_evaluation_of_its_run(registry: Registry) -> None:
     promote(registry, 2)
-    evaluation, reference = known_evaluation(Generator.load("champion"))
+    evaluation = known_evaluation(Generator.load("champion"))
     assert evaluation and evaluation.score("fid_judge").value == 0.2
-    assert reference["run_id"] == registry.version(2).run_id
 
 
 @pytest.mark.parametrize("asked", [None, "champion"])

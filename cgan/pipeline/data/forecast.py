@@ -117,7 +117,7 @@ def run_time(training: Images, params: Params, choice: Choice) -> RunTime:
         return RunTime(seconds_of_training(training, choice.params), judging)
     labels = torch.arange(TIMED_DRAWINGS) % training.classes
     began = time.perf_counter()
-    sampler.draw(labels, params.render.seed)
+    sampler.draw(labels, 0)
     seconds_a_drawing = (time.perf_counter() - began) / len(labels)
     return RunTime(seconds_a_drawing * drawings_of_a_run(training, params, sampler), judging)
 
@@ -125,5 +125,5 @@ def run_time(training: Images, params: Params, choice: Choice) -> RunTime:
 def drawings_of_a_run(training: Images, params: Params, sampler: LocalScoreSampler) -> int:
     """How many drawings evaluation, page and pictures take."""
     judged = labels_to_draw(training.classes, params.evaluate, sampler.seconds_per_drawing)
-    sheets = training.classes * (params.render.columns + COLUMNS)
+    sheets = training.classes * 2 * COLUMNS
     return params.evaluate.draws * len(judged) + drawings_shown(sampler) + sheets

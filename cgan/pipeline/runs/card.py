@@ -12,49 +12,30 @@ from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, write_text
 from cgan.model.model_file import save_generator
-from cgan.pipeline.tracking.run import TrainingRecord, read_training
-from cgan.project import (
-    CARD,
-    EVALUATION,
-    GENERATOR,
-    GRID,
-    SHARING,
-    SHARING_TEXT,
-    TRAINING,
-)
+from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SHARING
 from cgan.quality.table import stated_evaluation
 
 
-def write_card_folder(
-    generator: Generator, folder: Path, *, training_images: bool = False, leaks: bool = False
-) -> str:
+def write_card_folder(generator: Generator, folder: Path, *, anyway: bool = False) -> str:
     """Write the folder → what it holds, in words.
 
-    Raises CganError where it holds something already; where the generator's file is its training images,
-    which `training_images` allows; and where `cgan sharing` found that it gives images away, which `leaks`
-    allows.
+    Raises CganError where it holds something already; and, unless `anyway`, where the generator's file is its
+    training images, or `cgan sharing` found that its drawings give images away.
     """
-    holds_images = generator.holds_training_images
-    if holds_images and not training_images:
-        raise CganError(
-            f"{folder}: not written. {generator.caution} If they may be published, add "
-            "--publish-training-images."
-        )
     found = _sharing(generator)
-    if found.get("verdict") == GIVES_AWAY and not (leaks or holds_images):
+    reason = generator.caution
+    if not reason and found.get("verdict") == GIVES_AWAY:
+        reason = found["sentence"]
+    if reason and not anyway:
         raise CganError(
-            f"{folder}: not written. {SHARING_TEXT}: {found['sentence']} To publish it all the same, add "
-            "--publish-leaks."
+            f"{folder}: not written. {reason} If it may be published all the same, add --publish-anyway."
         )
-    evaluation, training = known_evaluation(generator)
-    labels = list(range(min(generator.classes, 10)))
+    evaluation = known_evaluation(generator)
+    card = model_card(generator.facts, evaluation, GRID.name, found.get("sentence", ""))
     with new_folder(folder) as new:
         save_generator(new / GENERATOR.name, generator.model, generator.facts)
-        generator.picture(labels, rows=4).save(new / GRID.name)
-        write_text(
-            new / CARD.name,
-            model_card(generator.facts, evaluation, training, GRID.name, found.get("sentence", "")),
-        )
+        generator.picture(list(range(min(generator.classes, 10))), rows=4).save(new / GRID.name)
+        write_text(new / CARD.name, card)
     note = "" if evaluation else "; this generator has no evaluation, so the card has no numbers"
     return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
 
@@ -68,17 +49,14 @@ def _sharing(generator: Generator) -> dict[str, Any]:
     return {}
 
 
-def known_evaluation(generator: Generator) -> tuple[Evaluation | None, TrainingRecord]:
-    """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them;
-    None and empty where none of them is about these weights."""
-    evaluation, training = stated_evaluation(generator.facts), TrainingRecord()
+def known_evaluation(generator: Generator) -> Evaluation | None:
+    """The evaluation of these weights, as their file, this project or MLflow has it."""
+    evaluation = stated_evaluation(generator.facts)
     with contextlib.suppress(CganError):
         if not evaluation and Path(generator.source).is_file():
-            evaluation, training = Evaluation.read(EVALUATION), read_training(TRAINING)
+            evaluation = Evaluation.read(EVALUATION)
         elif not evaluation:  # where only what drawing needs is installed, this cannot be imported
             from cgan.pipeline.runs.recorded_run import read_run
 
-            evaluation, training = read_run(generator.source)
-    if evaluation and evaluation.is_of(generator.facts):
-        return evaluation, training
-    return None, {}
+            evaluation, _ = read_run(generator.source)
+    return evaluation if evaluation and evaluation.is_of(generator.facts) else None
