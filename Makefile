@@ -149,7 +149,7 @@ ui: $(READY) ## Browse the runs in MLflow, http://127.0.0.1:5000
 	cgan ui
 
 up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4200 MLFLOW_PORT=5000)
-	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT))
+	@python -m flows.production up
 
 deploy: $(READY) ## Schedule the commit of HEAD, as prefect.yaml says
 	@python -m flows.production deploy

@@ -1,6 +1,5 @@
 """Addresses of servers: where ours listen, whether one answers, and how one is written without a password."""
 
-import errno
 import ipaddress
 import socket
 from collections.abc import Mapping
@@ -47,14 +46,10 @@ def require_free(host: str, port: int, option: str) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except (OSError, UnicodeError) as error:
-        advice = f"give an address of this machine, such as {LOOPBACK}"
-        number = getattr(error, "errno", None)
-        if number == errno.EADDRINUSE:
-            advice = "another program listens there. End it (`ss -ltnp` names it), or choose another port "
-            advice += f"with {option}"
-        elif number == errno.EACCES:
-            advice = f"it is the administrator's. Choose one above 1023 with {option}"
-        raise CganError(f"port {port} cannot be used at {host[:100]}: {advice}.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise CganError(
+            f"port {port} cannot be used at {host[:100]} ({reason}). Choose another with {option}."
+        ) from None
 
 
 def answers(port: int) -> bool:

@@ -11,12 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from uuid import UUID
-
-from prefect import runtime
-from prefect.logging.loggers import flow_run_logger
 
 from cgan import git
 from cgan.errors import CganError
@@ -24,7 +19,7 @@ from cgan.files import locked
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.tracking.store import STORE_VARIABLE, store_uri
 from cgan.project import home
-from flows.repro import dvc
+from flows.repro import dvc, has_remote
 
 # Environment variables of a run that works in a checkout: its folder, and the project that it is a clone of.
 CHECKOUT_VARIABLE, PROJECT_VARIABLE = "CGAN_CHECKOUT", "CGAN_SOURCE"
@@ -37,12 +32,7 @@ def enter(commit: str) -> dict[str, str]:
     """Check out the commit for this process. Prefect then runs the flow in place of this program, by `exec`:
     the process keeps its environment and the lock."""
     project = Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parents[1]).resolve()
-    try:
-        folder = checkout_stack.enter_context(checkout(project, commit))
-    except CganError as error:
-        if run := runtime.flow_run.id:  # Prefect shows no more than that its process ended
-            flow_run_logger(flow_run_id=UUID(run)).error("%s", error)
-        raise
+    folder = checkout_stack.enter_context(checkout(project, commit))
     os.environ.update(environment(project, folder))
     return {"directory": str(folder)}
 
@@ -57,7 +47,7 @@ def checkout(project: Path, commit: str, params: Path | None = None) -> Iterator
         with contextlib.suppress(FileNotFoundError):
             shutil.copy(home(project) / "dvc.lock", folder)
         with contextlib.suppress(CganError):  # some results may be gone
-            dvc("checkout", "--quiet", folder=folder)
+            dvc("pull" if has_remote(folder) else "checkout", "--quiet", folder=folder)
         if params:
             shutil.copy(params, folder)
         _share_data(project, folder)
@@ -85,31 +75,10 @@ def clone(project: Path, commit: str) -> Iterator[Path]:
         yield folder
 
 
-def tag_results(name: str) -> None:
-    """Tag, in the project, a commit with the dvc.lock and params.yaml of this checkout: so its results
-    have a name, for `dvc metrics diff` and `git checkout`, and `dvc gc --all-tags` keeps them."""
-    head = git.git("rev-parse", "HEAD").decode().strip()
-    with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        # A push from a clone without history would be refused.
-        index, project = f"{temporary}/index", Path(os.environ[PROJECT_VARIABLE])
-        project_git = partial(git.git, folder=project, GIT_INDEX_FILE=index)
-        project_git("read-tree", head)
-        for file in ("dvc.lock", "params.yaml"):
-            blob = project_git("hash-object", "-w", Path(file).resolve()).decode().strip()
-            project_git("update-index", "--add", "--cacheinfo", f"100644,{blob},{file}")
-        tree = project_git("write-tree").decode().strip()
-        identity = ("-c", "user.name=cgan", "-c", "user.email=cgan@localhost")
-        commit = (
-            project_git(*identity, "commit-tree", tree, "-p", head, "-m", name).decode().strip()
-        )
-        project_git("update-ref", f"refs/tags/{name}", commit)
-
-
 def environment(project: Path, folder: Path) -> dict[str, str]:
     """Variables for a process in the checkout and its children."""
     return {
         CHECKOUT_VARIABLE: str(folder),
-        PROJECT_VARIABLE: str(project),
         "CGAN_HOME": str(home(project)),
         "PYTHONPATH": str(folder),
         STORE_VARIABLE: store_uri(project),
@@ -117,12 +86,9 @@ def environment(project: Path, folder: Path) -> dict[str, str]:
 
 
 def _share_cache(project: Path, folder: Path) -> None:
-    """The project's cache and settings of DVC, with the addresses that are relative to its `.dvc` folder."""
+    """The project's cache, and its own settings of DVC, such as keys of a remote."""
     settings = configparser.ConfigParser(interpolation=None)
-    settings.read([folder / ".dvc/config", project / ".dvc/config.local"])
-    for section in settings.values():
-        if (url := section.get("url")) and "://" not in url:
-            section["url"] = os.path.normpath(project / ".dvc" / url)
+    settings.read(project / ".dvc/config.local")
     # DVC's notes about a tree: in the checkout, so that they are removed with it.
     notes = str(folder / ".dvc/tmp/site")
     cache = {"dir": dvc("cache", "dir", folder=project)}
@@ -132,19 +98,14 @@ def _share_cache(project: Path, folder: Path) -> None:
 
 
 def _share_data(project: Path, folder: Path) -> None:
-    """Link what lies at a relative `data.path` of the project and is not in the commit. What the commit has a
-    DVC pointer for is pulled if it is not in the cache: a stage that is forced to run pulls nothing."""
+    """Link what lies at a relative `data.path` of the project and is not in the checkout."""
     data = load_params(folder / "params.yaml").data
-    path = Path(data.path)
-    if data.source != "file" or path.is_absolute():
+    target = project / data.path
+    if data.source != "file" or Path(data.path).is_absolute() or not target.exists():
         return
-    for pointer in (Path(f"{folder / path}.dvc"), *(folder / path).glob("*.dvc")):
-        if pointer.exists() and not pointer.with_suffix("").exists():
-            dvc("pull", "--quiet", str(pointer), folder=folder)
-    target = project / path
-    is_in_both = (folder / path).is_dir() and target.is_dir()
+    is_in_both = target.is_dir() and (folder / data.path).is_dir()
     for file in target.iterdir() if is_in_both else [target]:
         link = folder / file.relative_to(project)
-        if file.exists() and not link.exists() and not Path(f"{link}.dvc").exists():
+        if not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file)

@@ -23,13 +23,12 @@ from prefect.states import Cancelled, Completed, Failed
 
 from cgan.errors import CganError
 from cgan.files import read_json, write_bytes
-from cgan.git import GitError
 from cgan.hosts import no_proxy_variables
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
 from cgan.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
 from flows.artifact import publish_artifact
-from flows.checkout import CHECKOUT_VARIABLE, tag_results
+from flows.checkout import CHECKOUT_VARIABLE
 from flows.repro import (
     Stages,
     dvc,
@@ -40,65 +39,25 @@ from flows.repro import (
     require_prefect,
     run_module,
 )
-from flows.turns import older_nightly_run
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
-# The engine would log a run that returns a Cancelled state as an error. So it returns a Completed one with
-# one of these names, which `_show_cancelled` replaces by the Cancelled state whose name stands beside it.
-CANCELLED = {"Judged": "Blocked", "Ended": "Cancelled"}
 
 
-@task(description="Is all of params.yaml valid?")
-def params(stages: Stages) -> State[Any]:
-    return repro(stages, "params")
-
-
-@task(description="Fetch the data: the sample, a file, pictures or Kaggle")
-def download(stages: Stages) -> State[Any]:
-    return repro(stages, "download", force=stages.refresh)
-
-
-@task(description="Are the data valid?")
-def validate(stages: Stages) -> State[Any]:
-    return repro(stages, "validate")
-
-
-@task(description="Split the data into a training part and a hold-out")
-def preprocess(stages: Stages) -> State[Any]:
-    return repro(stages, "preprocess")
-
-
-@task(description="Train the classifier that the metrics use")
-def train_judge(stages: Stages) -> State[Any]:
-    return repro(stages, "train_judge")
-
-
-@task(description="Train the GAN, on a GPU if torch finds one")
-def train(stages: Stages) -> State[Any]:
-    return repro(stages, "train")
-
-
-@task(description="Measure the generator")
-def evaluate(stages: Stages) -> State[Any]:
-    return repro(stages, "evaluate")
-
-
-@task(description="Make drawings, interpolations, curves and diagrams")
-def render(stages: Stages) -> State[Any]:
-    return repro(stages, "render")
-
-
-@task(description="Make the page of the run")
-def page(stages: Stages) -> State[Any]:
-    return repro(stages, "page")
-
-
-@task(description="Add numbers and pictures to the MLflow run")
-def record(stages: Stages) -> State[Any]:
-    return repro(stages, "record")
-
-
-STAGES = params, download, validate, preprocess, train_judge, train, evaluate, render, page, record
+STAGES = [
+    task(name=name, description=words)(repro)
+    for name, words in {
+        "params": "Is all of params.yaml valid?",
+        "download": "Fetch the data: the sample, a file, pictures or Kaggle",
+        "validate": "Are the data valid?",
+        "preprocess": "Split the data into a training part and a hold-out",
+        "train_judge": "Train the classifier that the metrics use",
+        "train": "Train the GAN, on a GPU if torch finds one",
+        "evaluate": "Measure the generator",
+        "render": "Make drawings, interpolations, curves and diagrams",
+        "page": "Make the page of the run",
+        "record": "Add numbers and pictures to the MLflow run",
+    }.items()
+]
 
 
 @task(name="gate", description="May this generator be served?")
@@ -121,13 +80,13 @@ def push() -> State[Any]:
     return run_module("dvc", "push", "--run-cache")
 
 
-def _show_cancelled(flow: Any, flow_run: Any, state: State[Any]) -> None:
-    """*Blocked*, and a night that ends because an older one still works, are neither successes nor failures:
-    their type is Cancelled."""
-    if name := CANCELLED.get(str(state.name)):
-        shown: State[Any] = Cancelled(name=name, message=state.message)
+def _show_blocked(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """*Blocked* is neither a success nor a failure: its type is Cancelled. The engine would log a run that
+    returns such a state as an error, so it returns `Judged`."""
+    if state.name == "Judged":
+        blocked: State[Any] = Cancelled(name="Blocked", message=state.message)
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(flow_run.id, shown, force=True)
+            client.set_flow_run_state(flow_run.id, blocked, force=True)
 
 
 def _run_name() -> str:
@@ -137,7 +96,7 @@ def _run_name() -> str:
     return " · ".join([name.strip(), *(f"{key}={value}" for key, value in overrides.items())])
 
 
-@flow(name="cgan", flow_run_name=_run_name, persist_result=False, on_completion=[_show_cancelled])
+@flow(name="cgan", flow_run_name=_run_name, persist_result=False, on_completion=[_show_blocked])
 def pipeline(
     refresh: bool = False, overrides: dict[str, Any] | None = None, gate: bool = True
 ) -> State[Any]:
@@ -149,54 +108,31 @@ def pipeline(
             starts from the committed ones.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
-    if older := older_nightly_run():
-        return _give_way_to(older)
-    with exclusive_folder(log_line):
+    is_checkout = bool(os.environ.get(CHECKOUT_VARIABLE))
+    with exclusive_folder():
         try:
-            uses_remote = bool(os.environ.get(CHECKOUT_VARIABLE)) and has_remote()
-            stages = Stages([stage.name for stage in STAGES], refresh, uses_remote)
+            stages = Stages([stage.name for stage in STAGES], refresh, is_checkout and has_remote())
             if overrides:
                 dvc("status")  # while a stage runs, params.yaml must not change
                 log_line(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
-            for stage in STAGES[:-1]:
-                _require(stage(stages), f"Stage `{stage.name}`: ")
-            recorded = record(stages)
-            if recorded.is_failed():  # MLflow is away: the next run records the training
-                _keep_results(stages, str(recorded.message), "not-recorded")
-            _require(recorded, "Stage `record`: ")
-            judged = _require(run_gate(), "Gate: ") if gate else None
-            message = publish_artifact(judged is not None)
-            outcome = str(judged.name).lower() if judged else "completed"
-            _keep_results(stages, message, outcome)
+            for stage in STAGES:
+                _require(stage(stages, stage.name), f"Stage `{stage.name}`: ")
+            judged = _require(run_gate(), "Gate: ") if gate else Completed()
+            message = publish_artifact(gate)
+            if stages.remote:
+                _require(push(), f"{message}\nThese results are on this machine alone. dvc push: ")
+            name = "Judged" if judged.name == "Blocked" else judged.name
+            ended: State[Any] = Completed(name=name, message=message)
         except CganError as error:
-            if older := older_nightly_run():
-                return _give_way_to(older)
-            return Failed(message=str(error))
-    name = judged.name if judged else "Completed"
-    return Completed(name="Judged" if name == "Blocked" else name, message=message)
+            ended = Failed(message=str(error))
+        if is_checkout and DVC_LOCK.exists():  # the next one begins with these results
+            write_bytes(home() / DVC_LOCK, DVC_LOCK.read_bytes())
+    return ended
 
 
-def _give_way_to(name: str) -> State[Any]:
-    return Completed(name="Ended", message=f"`{name}` is still running")
-
-
-def _keep_results(stages: Stages, message: str, outcome: str) -> None:
-    """Keep the results for the checkouts of later runs, here and on other machines."""
-    if os.environ.get(CHECKOUT_VARIABLE):  # the next one begins with these results
-        write_bytes(home() / DVC_LOCK, DVC_LOCK.read_bytes())
-        if outcome != "unchanged":
-            start = f"{runtime.flow_run.scheduled_start_time:%Y-%m-%dT%H%M}"
-            try:
-                tag_results(f"run/{start}-{outcome}-{str(runtime.flow_run.id)[:8]}")
-            except GitError as error:
-                log_line(f"WARNING: the results have no tag, for `dvc gc` to keep them: {error}")
-    if stages.remote:
-        _require(push(), "dvc push: ", f"\nThe results are in this machine's cache.\n{message}")
-
-
-def _require(state: State[Any], where: str, note: str = "") -> State[Any]:
+def _require(state: State[Any], where: str) -> State[Any]:
     if state.is_failed():
-        raise CganError(f"{where}{state.message}{note}")
+        raise CganError(f"{where}{state.message}")
     return state
 
 
@@ -214,19 +150,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_prefect()
         state = pipeline(**vars(args), return_state=True)
-        error = str(state.message or state.name) if state.is_failed() or state.is_crashed() else ""
-    except CganError as refused:
-        error = str(refused)
-    except httpx.TransportError as away:
-        error = f"the Prefect server went away during the run ({type(away).__name__}). Finished stages are "
-        error += "kept. Start the server, and run this again."
+        if state.is_failed() or state.is_crashed():
+            raise CganError(str(state.message or state.name))
+    except (CganError, httpx.TransportError, RuntimeError) as error:  # of Prefect's client
+        sys.stderr.write(f"Error: {error or type(error).__name__}\n")
+        return 1
     except KeyboardInterrupt:
         words = "Interrupted. Run this again: finished stages are kept, and a training resumes."
         sys.stderr.write(f"{words}\n")
         return 130
-    if error:
-        sys.stderr.write(f"Error: {error}\n")
-    return int(bool(error))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,77 +1,118 @@
 """The servers of production on this machine, and what runs on them: `make up`, `make deploy`, `make down`.
 
-    python -m flows.production up [--prefect-port 4200] [--mlflow-port 5000]
-    python -m flows.production deploy
-    python -m flows.production down
+    python -m flows.production up|deploy|down
+    python -m flows.production run mlflow|prefect|worker
 
-A supervisor keeps the servers of Prefect and MLflow and a worker running, by supervisord.conf; their state is
-under `.cgan/production`. It is safe to repeat every command. See docs/production.md.
+`up` starts the servers of MLflow and Prefect and a worker in the background; `run` is one of them in the
+foreground, for systemd. PREFECT_PORT and MLFLOW_PORT choose other ports than 4200 and 5000. State and logs
+are under `.cgan/production`. Every command can be repeated. See docs/production.md.
 """
 
 import argparse
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from xmlrpc.client import Fault  # nosec B411: our own supervisor answers
 
 import psutil
 
-from cgan import git
+from cgan import git, hosts
 from cgan.errors import CganError
 from cgan.files import locked, read_json, write_json
-from cgan.hosts import (
-    LOOPBACK,
-    answers,
-    is_server,
-    no_proxy_variables,
-    require_free,
-    site_of,
-    without_credentials,
-)
 from cgan.pipeline.tracking.store import BACKEND_VARIABLE, STORE_VARIABLE, store_uri
 from cgan.project import PRODUCTION, home, require_project
 from flows.checkout import PROJECT_VARIABLE, clone
 from flows.repro import output_of, say
-from flows.supervisor import SOCKET, STATE, running, supervisor
 
-CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 SETTINGS = Path(__file__).parents[1] / "deploy/servers.env"
-WORK_POOL = "cgan"  # of supervisord.conf and prefect.yaml
-PORTS = {"mlflow": 5000, "prefect": 4200}
-LINE_EVERY_S = 15.0  # while a program starts
+STATE = PRODUCTION / "state.json"  # pid and port of each program, in the order of their start
+WORK_POOL = "cgan"  # of prefect.yaml
+# Limit 2: one more than trainings, so that a night due while another is on is cancelled, not queued.
+PROGRAMS = {
+    "mlflow": "cgan.cli ui --port {mlflow}",
+    "prefect": "prefect server start --port {prefect}",
+    "worker": f"prefect worker start --pool {WORK_POOL} --type process --limit 2 --install-policy never",
+}
+STAYS_UP_S = 5.0  # after which a program without a port counts as started
 MAX_END_S = 60.0  # of a worker whose run saves a checkpoint
 
 
-def up(root: Path, ports: dict[str, int]) -> Iterator[str]:
-    """Start what does not run yet; what runs keeps its ports. Yields a line as each answers, and at times
-    while one does not. Raises CganError if a port is taken or a program ends."""
-    folder, servers = root / PRODUCTION, dict(ports)
-    if is_server(store_uri(root)):
-        del servers["mlflow"]
+def up(root: Path) -> Iterator[str]:
+    """Start what does not run yet; what runs keeps its port. Yields a line as each answers. Raises CganError
+    if a port is taken, or a program ends."""
+    folder = root / PRODUCTION
     with locked(folder / "lock"):
         folder.chmod(0o700)  # flow parameters, and logs
-        if running(root):
-            servers = read_json(folder / STATE)
-        else:
-            # A supervisor without programs would still have the environment of an earlier `up`.
-            if ended := _stop_programs(root):
-                yield f"ended    {ended}, left by an earlier `make up`"
-            for name, port in servers.items():
-                require_free(LOOPBACK, port, f"{name.upper()}_PORT=")
-            write_json(folder / STATE, servers)
-            command = (sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION))
-            output_of(*command, folder=root, environment=_environment(root, ports))
-        for name, port in servers.items():
-            yield from _start(root, name, port)
-            yield f"{name:8} {site_of(LOOPBACK, port)}"
-        yield from _start(root, "worker")
-        yield f"worker   each run in a checkout in {home(root)}"
+        running = _running(root)
+        ports = _ports() | {name: port for name, (_, port) in running.items()}
+        for name, port in ports.items():
+            if name == "mlflow" and hosts.is_server(store_uri(root)):
+                continue
+            if name not in running:
+                running[name] = _start(root, name, ports), port
+                state = {each: [process.pid, port] for each, (process, port) in running.items()}
+                write_json(root / STATE, state)
+            _wait(running[name][0], port, folder / f"{name}.log")
+            yield f"{name:8} {_site(port) if port else f'its checkouts are in {home(root)}'}"
     yield f"logs     {folder}/*.log"
-    yield f"export PREFECT_API_URL={site_of(LOOPBACK, servers['prefect'])}/api"
+    yield f"export PREFECT_API_URL={_site(ports['prefect'])}/api"
+
+
+def _ports() -> dict[str, int]:
+    """Where each program listens; 0 for the worker, which does not."""
+    try:
+        mlflow = int(os.environ.get("MLFLOW_PORT") or 5000)
+        prefect = int(os.environ.get("PREFECT_PORT") or 4200)
+    except ValueError as error:
+        raise CganError(f"PREFECT_PORT or MLFLOW_PORT is no number: {error}.") from None
+    return {"mlflow": mlflow, "prefect": prefect, "worker": 0}
+
+
+def _running(root: Path) -> dict[str, tuple[psutil.Process, int]]:
+    """Process and port of each program of this project's that `up` started and that lives."""
+    found = {}
+    state = read_json(root / STATE) if (root / STATE).exists() else {}
+    for name, (pid, port) in state.items():
+        with contextlib.suppress(psutil.Error):  # it has ended
+            process = psutil.Process(pid)
+            if process.environ().get(PROJECT_VARIABLE) == str(root):
+                found[name] = process, port
+    return found
+
+
+def _start(root: Path, name: str, ports: dict[str, int]) -> psutil.Process:
+    """A program in a session of its own, which outlives this process."""
+    if ports[name]:
+        hosts.require_free(hosts.LOOPBACK, ports[name], f"{name.upper()}_PORT=")
+    log = str(root / PRODUCTION / f"{name}.log")
+    to_log = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    command, environment = _command(name, ports), _environment(root, ports)
+    pid = os.posix_spawn(command[0], command, environment, file_actions=to_log, setsid=True)
+    return psutil.Process(pid)
+
+
+def _wait(process: psutil.Process, port: int, log: Path) -> None:
+    """Wait until a program answers, however long a busy machine takes. Raises CganError with the last lines
+    of its log if it ends."""
+    while not (hosts.answers(port) if port else time.time() > process.create_time() + STAYS_UP_S):
+        ended, _ = psutil.wait_procs([process], timeout=0.2)
+        if ended:
+            last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+            raise CganError("\n".join([f"{log.stem} did not start. The end of {log}:", *last]))
+
+
+def _site(port: int) -> str:
+    return hosts.site_of(hosts.LOOPBACK, port)
+
+
+def _command(name: str, ports: dict[str, int]) -> list[str]:
+    return [sys.executable, "-m", *PROGRAMS[name].format_map(ports).split()]
 
 
 def settings() -> dict[str, str]:
@@ -81,131 +122,72 @@ def settings() -> dict[str, str]:
 
 
 def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
-    """The environment of all processes: deploy/servers.env, the user's, and what supervisord.conf needs."""
-    mlflow = site_of(LOOPBACK, ports["mlflow"])
+    """The environment of the programs: deploy/servers.env, the user's, and the addresses of one another."""
+    mlflow = _site(ports["mlflow"])
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
-    environment |= no_proxy_variables(environment)
-    if is_server(uri := store_uri(root)):
+    environment |= hosts.no_proxy_variables(environment)
+    if hosts.is_server(uri := store_uri(root)):
         mlflow = uri
-    elif environment.get(
-        BACKEND_VARIABLE
-    ):  # the database is for MLflow's server alone: runs write to that
+    elif environment.get(BACKEND_VARIABLE):  # that database is MLflow's server's: runs write to it
         environment[STORE_VARIABLE] = mlflow
-    # A socket's path has 107 bytes at most, and the supervisor makes it absolute.
-    here = "/proc/self/cwd/" if Path("/proc/self").exists() else ""
     return {
         **settings(),
         **environment,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]]),
         "PYTHONPATH": str(root),
+        "PYTHONUNBUFFERED": "1",
         "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
-        "CGAN_MLFLOW_PAGE": without_credentials(mlflow),
+        "PREFECT_API_URL": f"{_site(ports['prefect'])}/api",
+        "CGAN_MLFLOW_PAGE": hosts.without_credentials(mlflow),
         PROJECT_VARIABLE: str(root),
-        "CGAN_SOCKET": f"{here}{PRODUCTION / SOCKET}",
-        **{f"CGAN_{name.upper()}_PORT": str(port) for name, port in ports.items()},
     }
 
 
-def _start(root: Path, name: str, port: int = 0) -> Iterator[str]:
-    """Start a program if it does not run. Wait, however long a busy machine takes, until it has lived for a
-    while and, a server, answers; yield a line now and then. Raises CganError if it ends."""
-    log = root / PRODUCTION / f"{name}.log"
-    length = log.stat().st_size if log.is_file() else 0  # of what earlier ones wrote
-    began = last_line_at = time.monotonic()
-    with supervisor(root) as rpc:
-        # An `up` that was killed may have left a program that is stopping, or one that fails at each restart.
-        while (state := rpc.getProcessInfo(name)["statename"]) == "STOPPING":
-            time.sleep(0.2)
-        if state == "BACKOFF":
-            rpc.stopProcess(name)
-        with contextlib.suppress(Fault):  # it runs already, or cannot
-            rpc.startProcess(name, False)
-        first = info = rpc.getProcessInfo(name)
-        while info["statename"] in ("STARTING", "RUNNING") and info["pid"] == first["pid"]:
-            if info["statename"] == "RUNNING" and (not port or answers(port)):
-                return
-            if time.monotonic() - last_line_at > LINE_EVERY_S:
-                last_line_at = time.monotonic()
-                wanted = f"{site_of(LOOPBACK, port)} answers" if port else "it stays up"
-                yield f"{name:8} waiting until {wanted}, {last_line_at - began:.0f} s; its log: {log}"
-            time.sleep(0.2)
-            info = rpc.getProcessInfo(name)
-        with contextlib.suppress(Fault):  # it has ended
-            rpc.stopProcess(name)
-    words = log.read_bytes()[length:] if log.is_file() else b""
-    last = words.decode(errors="replace").splitlines()[-10:] or [info["spawnerr"] or "(nothing)"]
-    raise CganError("\n".join([f"{name} did not start. The end of what it said in {log}:", *last]))
+def run(root: Path, name: str) -> None:
+    """Become this program."""
+    (root / PRODUCTION).mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chdir(root)
+    command = _command(name, _ports())
+    os.execve(command[0], command, _environment(root, _ports()))  # nosec B606: our own program
 
 
 def down(root: Path) -> Iterator[str]:
-    """Stop what `up` started: a run saves a checkpoint and ends as Crashed."""
+    """Stop what `up` started, the worker first: its run saves a checkpoint and ends as Crashed."""
     with locked(root / PRODUCTION / "lock"):
-        ended = _stop_programs(root)
-        (root / PRODUCTION / STATE).unlink(missing_ok=True)
-    yield f"Stopped: {ended}." if ended else "Nothing was running."
-
-
-def _stop_programs(root: Path) -> str:
-    """End the supervisor and its programs, and programs that outlived a killed one. Returns their names,
-    for a sentence."""
-    programs, ended = running(root), []
-    if programs is not None:
-        ended = list(programs) or ["a supervisor without programs"]
-        with contextlib.suppress(OSError), supervisor(root) as rpc:
-            process = psutil.Process(rpc.getPID())
-            rpc.shutdown()  # the last in its configuration ends first
-            process.wait()
-    for name, process in _orphans(root):
-        children = process.children(recursive=True)
-        process.terminate()
-        _, living = psutil.wait_procs([process, *children], timeout=MAX_END_S)
-        for each in living:
-            with contextlib.suppress(psutil.Error):
-                each.kill()
-        ended.append(f"{name} (process {process.pid}, without its supervisor)")
-    return ", ".join(ended)
-
-
-def _orphans(root: Path) -> list[tuple[str, psutil.Process]]:
-    """Processes that a supervisor of this project started and that have another parent now, the worker first.
-    What they started has their environment, too."""
-    found = {}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            env = process.environ()
-            if env.get(PROJECT_VARIABLE) == str(root) and (
-                name := env.get("SUPERVISOR_PROCESS_NAME")
-            ):
-                found[process.pid] = name, process
-    tops = [each for each in found.values() if each[1].ppid() not in found]
-    return sorted(tops, key=lambda each: each[0] != "worker")
+        running = _running(root)
+        names = [name for name in reversed(PROGRAMS) if name in running]
+        for name in names:
+            process, _ = running[name]
+            family = [process, *process.children(recursive=True)]
+            process.terminate()
+            _, living = psutil.wait_procs(family, timeout=MAX_END_S)
+            for each in living:
+                with contextlib.suppress(psutil.Error):
+                    each.kill()
+        (root / STATE).unlink(missing_ok=True)
+    yield f"Stopped: {', '.join(names)}." if names else "Nothing was running."
 
 
 def deploy(root: Path) -> Iterator[str]:
-    """Register the deployments of the prefect.yaml of HEAD, for runs at that commit, and the automation."""
-    with locked(root / PRODUCTION / "lock"):
-        if "prefect" not in (running(root) or ()):
-            raise CganError(
-                "this project's Prefect server is not running. Start it: make up. For a server elsewhere: "
-                "prefect deploy --all, see docs/workers.md."
-            )
-        site = site_of(LOOPBACK, read_json(root / PRODUCTION / STATE)["prefect"])
-        with clone(root, "HEAD") as folder:
-            variables = {**os.environ, **no_proxy_variables(os.environ)}
-            variables |= {"PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
+    """Register the deployments of the prefect.yaml of HEAD, for runs at that commit."""
+    _, port = _running(root).get("prefect", (None, _ports()["prefect"]))
+    site = _site(port)
+    if not hosts.answers(port):
+        raise CganError(
+            f"no Prefect server answers at {site}. Start it: make up. For a server elsewhere: prefect "
+            "deploy --all, see docs/workers.md."
+        )
+    with clone(root, "HEAD") as folder:
+        variables = {**os.environ, **hosts.no_proxy_variables(os.environ)}
+        variables |= {"PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
 
-            def prefect(*module: str) -> None:
-                output_of(sys.executable, "-m", *module, folder=folder, environment=variables)
+        def prefect(*arguments: str) -> None:
+            command = (sys.executable, "-m", "prefect", "--no-prompt", *arguments)
+            output_of(*command, folder=folder, environment=variables)
 
-            # A slow machine's worker may not have made the pool yet, and without it nothing is deployed.
-            try:
-                prefect("prefect", "--no-prompt", "work-pool", "inspect", WORK_POOL)
-            except CganError:
-                prefect(
-                    "prefect", "--no-prompt", "work-pool", "create", WORK_POOL, "--type", "process"
-                )
-            prefect("flows.automations")
-            prefect("prefect", "--no-prompt", "deploy", "--all")
+        with contextlib.suppress(CganError):  # it is there: the worker makes it, too
+            prefect("work-pool", "create", WORK_POOL, "--type", "process")
+        prefect("deploy", "--all")
     commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
     yield f"Deployed {commit}: {site}/deployments"
     if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
@@ -215,27 +197,25 @@ def deploy(root: Path) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.production", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
-    add("command", choices=("up", "deploy", "down"))
-    for name, port in PORTS.items():
-        add(f"--{name}-port", type=int, default=port, help=f"the port for `up`; default {port}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("up", "deploy", "down"):
+        commands.add_parser(name)
+    commands.add_parser("run").add_argument("program", choices=PROGRAMS)
     args = parser.parse_args(arguments)
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # clients must send it too
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
     try:
         root = require_project()
-        if args.command == "up":
-            lines = up(root, {name: getattr(args, f"{name}_port") for name in PORTS})
-        else:
-            lines = deploy(root) if args.command == "deploy" else down(root)
-        for line in lines:
+        if args.command == "run":
+            run(root, args.program)
+        for line in {"up": up, "deploy": deploy, "down": down}[args.command](root):
             say(line)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. Run the same command again to complete it.\n")
-        return 128 + signal.SIGINT
+        return 130
     return 0
 
 

@@ -5,12 +5,9 @@ import itertools
 import json
 import logging
 import os
-import re
-import selectors
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,16 +16,13 @@ from typing import Any
 
 from prefect import State, get_run_logger, runtime
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
 from cgan.files import locked
-from cgan.hosts import no_proxy_variables, without_credentials
-from flows.turns import check_own_run
+from cgan.hosts import no_proxy_variables
 
 CHECKPOINT_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
-CHECK_EVERY_S = 60.0  # whether the run may go on
 KEPT_LINES = 20  # of output, for the message of a failure
 FOLDER_LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
 LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
@@ -53,39 +47,27 @@ class Stages:
         return list(itertools.takewhile(lambda name: name not in stale, self.names))
 
 
-def repro(stages: Stages, stage: str, force: bool = False) -> State[Any]:
+def repro(stages: Stages, stage: str) -> State[Any]:
     """Bring a stage up to date. Returns the state of its task: Completed, *Unchanged* or Failed."""
+    force = stages.refresh and stage == "download"
     try:
         if not force and stage != stages.names[0] and stage in stages.unchanged:
             return Completed(name="Unchanged", message="not stale")
     except CganError as error:
         return Failed(message=str(error))
-    options = []
-    if force:
-        options.append("--force")
-    if stages.remote:
-        options.append("--pull")
+    options = ["--force"] * force + ["--pull"] * stages.remote
     return run_module("dvc", "repro", "--single-item", stage, *options)
 
 
 def run_module(*module: str, exit_codes: Sequence[int] = (0,)) -> State[Any]:
-    """`python -m MODULE …`, its output in the run's log. Failed where `in_session` or `check_own_run`
-    raises."""
-    requester = {
+    """`python -m MODULE …`, its output in the run's log. Failed where `in_session` raises."""
+    run = {
         "prefect.flow_run_id": runtime.flow_run.id,
         "prefect.flow_run_name": runtime.flow_run.name,
-        "prefect.deployment_id": runtime.deployment.id,
     }
-    tags = {name: str(value) for name, value in requester.items() if value}
-    variables = {CONTEXT_VARIABLE: json.dumps(tags)}
+    variables = {CONTEXT_VARIABLE: json.dumps(run)}
     try:
-        in_session(
-            *module,
-            on_line=log_line,
-            check=check_own_run,
-            variables=variables,
-            exit_codes=exit_codes,
-        )
+        in_session(*module, on_line=log_line, variables=variables, exit_codes=exit_codes)
     except CganError as error:
         return Failed(message=str(error))
     return Completed()
@@ -97,12 +79,12 @@ def log_line(line: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive_folder(say: Callable[[str], None]) -> Iterator[None]:
+def exclusive_folder() -> Iterator[None]:
     """Wait until no other run works in this folder, nor what one that was killed had started: that holds the
     lock, too."""
     with locked(FOLDER_LOCK, wait=False) as is_free:
         if not is_free:
-            say("Another run is working in this folder. This one waits until it ends.")
+            log_line("Another run is working in this folder. This one waits until it ends.")
     with locked(FOLDER_LOCK, inherited=True):
         yield
 
@@ -110,21 +92,19 @@ def exclusive_folder(say: Callable[[str], None]) -> Iterator[None]:
 def in_session(
     *module: str,
     on_line: Callable[[str], None],
-    check: Callable[[], None] = lambda: None,
     folder: Path | None = None,
     variables: Mapping[str, str] | None = None,
     exit_codes: Sequence[int] = (0,),
 ) -> None:
     """`python -m MODULE …` in a folder; `variables`: more of its environment. It holds the locks that this
-    process has on its folder and its checkout. `on_line` gets each line of its output; `check` is called once
-    a minute.
+    process has on its folder and its checkout. `on_line` gets each line of its output.
 
     On any exception, signals turned into one included, its session is ended before this returns. Raises
     CganError with the last error message in its output, else its last lines, where its exit code is none of
     `exit_codes`.
     """
     lines: list[str] = []
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", *module],
         cwd=folder,
         env={
@@ -138,13 +118,14 @@ def in_session(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
         start_new_session=True,
         close_fds=False,  # but for those of locks none is inheritable
-    )
-    with child:
+    ) as child:
         assert child.stdout
         try:
-            for line in _lines_of(child.stdout.fileno(), check):
+            for line in filter(None, map(str.rstrip, child.stdout)):
                 lines.append(line)
                 on_line(line)
         except BaseException:
@@ -161,27 +142,6 @@ def in_session(
         raise CganError("\n".join(message or [f"ended with exit code {child.returncode}"]))
 
 
-def _lines_of(pipe: int, check: Callable[[], None]) -> Iterator[str]:
-    """The lines that come through a pipe, without empty ones, until its end. `check` is called once a minute,
-    also while no line comes."""
-    due = time.monotonic() + CHECK_EVERY_S
-    unfinished = b""  # the line whose end has not come yet
-    with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        while True:
-            if selector.select(max(0.0, due - time.monotonic())):
-                chunk = os.read(pipe, 65536)
-                *lines, unfinished = re.split(rb"[\r\n]+", unfinished + (chunk or b"\n"))
-                for line in lines:
-                    if text := line.decode(errors="replace").rstrip():
-                        yield text
-                if not chunk:
-                    return
-            if time.monotonic() >= due:
-                check()
-                due = time.monotonic() + CHECK_EVERY_S
-
-
 def output_of(
     *command: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> str:
@@ -191,8 +151,6 @@ def output_of(
     )
     if done.returncode:
         message = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        if "dvc.lock'" in message:
-            message += "\n`git checkout dvc.lock` brings back the committed one."
         raise CganError(f"{' '.join(command)}, in {folder or Path.cwd()}, failed:\n{message}")
     return done.stdout.rstrip()
 
@@ -207,25 +165,17 @@ def has_remote(folder: Path | None = None) -> bool:
 
 
 def require_prefect() -> None:
-    """Start Prefect's temporary server, if none is configured. Raises CganError where neither answers."""
+    """Start Prefect's temporary server, if none is configured. Raises CganError where none answers."""
     # Ctrl-C goes to every process of the group, and that server has to live on for a moment to record how the
     # run ended. Blocked signals are inherited.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with get_client(sync_client=True) as client:
             failure = client.api_healthcheck()
-    except RuntimeError as late:
-        failure = late
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    site = without_credentials(PREFECT_API_URL.value() or "")
-    if failure and site:
-        raise CganError(
-            f"Prefect's API at PREFECT_API_URL, {site}, cannot be used ({failure!r}). `make up` starts a "
-            "server and prints the address to set; without one, unset it."
-        )
     if failure:
         raise CganError(
-            f"Prefect's temporary server did not start in time ({failure}). Run this again when the machine "
-            "is less busy, or set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more seconds."
+            f"Prefect's server cannot be used ({failure!r}). `make up` starts one, and prints the "
+            "PREFECT_API_URL to set; without one, unset it."
         )

@@ -1,6 +1,8 @@
 """A DVC project with stages of a moment, and what stands there in the place of `cgan gate`."""
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -146,3 +148,15 @@ def attempts() -> list[str]:
     """The stages whose command started in the working directory, in order."""
     log = Path("attempts.log")
     return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """A process of ours in a session of its own, whose output can be read."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
