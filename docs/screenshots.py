@@ -69,9 +69,8 @@ class Project:
     def serving(self) -> Iterator[None]:
         ports = (self.prefect.rpartition(":")[2], self.mlflow.rpartition(":")[2])
         try:
-            self.run(
-                *("flows.production", "up", "--prefect-port", ports[0], "--mlflow-port", ports[1])
-            )
+            self.environment |= {"PREFECT_PORT": ports[0], "MLFLOW_PORT": ports[1]}
+            self.run("flows.production", "up")
             self.run("flows.production", "deploy")
             yield
         finally:

@@ -175,7 +175,7 @@ def deploy(root: Path) -> Iterator[str]:
     if not hosts.answers(port):
         raise CganError(
             f"no Prefect server answers at {site}. Start it: make up. For a server elsewhere: prefect "
-            "deploy --all, see docs/workers.md."
+            "deploy --all, see docs/production.md."
         )
     with clone(root, "HEAD") as folder:
         variables = {**os.environ, **hosts.no_proxy_variables(os.environ)}

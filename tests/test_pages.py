@@ -61,9 +61,11 @@ def test_the_pages_of_our_servers_ask_no_other_host(
     commit(root)
     monkeypatch.chdir(root)
     try:
-        ports = {"prefect": free_port(), "mlflow": free_port()}
-        list(production.up(root, ports))
-        prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports.values())
+        ports = [free_port(), free_port()]
+        for name, port in zip(("PREFECT_PORT", "MLFLOW_PORT"), ports, strict=True):
+            monkeypatch.setenv(name, str(port))
+        list(production.up(root))
+        prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
         picture = {"type": "markdown", "key": "grid", "data": "![Nine](data:image/png;base64,AAAA)"}
         artifact = httpx.post(f"{prefect}/api/artifacts/", json=picture, timeout=60).json()["id"]
         named = {"experiment_id": "0", "run_name": "best"}

@@ -3,7 +3,6 @@
 import getpass
 import re
 import shutil
-import signal
 import socket
 import stat
 import subprocess
@@ -245,12 +244,13 @@ def runs(client: SyncPrefectClient, name: str, *states: str) -> list[FlowRun]:
     return [each for each in found if not states or each.state_name in states]
 
 
-def family(project: Path, word: str) -> list[psutil.Process]:
-    """The project's processes with this word in their commands."""
+def family(project: Path, *words: str) -> list[psutil.Process]:
+    """The project's processes with one of these words in their commands."""
     found = []
     for process in psutil.process_iter(["environ", "cmdline"]):
         if str(project) in str(process.info["environ"]):
-            found += [process] if word in " ".join(process.info["cmdline"] or ()) else []
+            command = " ".join(process.info["cmdline"] or ())
+            found += [process] if any(word in command for word in words) else []
     return found
 
 
@@ -294,8 +294,8 @@ def test_a_day_in_production(project: Path, client: SyncPrefectClient) -> None:
     client.create_flow_run_from_deployment(nightly.id)
     (second,) = wait_until(lambda: runs(client, "nightly", "Cancelled"))
     # SIGKILL to all of a run.
-    for process in [*family(project, "prefect.flow_engine"), *family(project, "toy.py")]:
-        process.send_signal(signal.SIGKILL)
+    for process in family(project, "prefect.runner", "prefect.engine", "dvc", "toy.py"):
+        process.kill()
     (night,) = wait_until(lambda: runs(client, "nightly", "Crashed"))
     assert night.id != second.id and re.fullmatch(r"nightly \d\d \w{3} \d\d:\d\d", night.name)
     # As *Retry* on its page.
