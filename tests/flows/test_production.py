@@ -296,7 +296,8 @@ def test_a_day_in_production(project: Path, client: SyncPrefectClient) -> None:
     # SIGKILL to all of a run.
     for process in family(project, "prefect.runner", "prefect.engine", "dvc", "toy.py"):
         process.kill()
-    (night,) = wait_until(lambda: runs(client, "nightly", "Crashed"))
+    wait_until(lambda: "infrastructure exited" in log.read_text())  # the worker's word is the last
+    (night,) = runs(client, "nightly", "Crashed")
     assert night.id != second.id and re.fullmatch(r"nightly \d\d \w{3} \d\d:\d\d", night.name)
     # As *Retry* on its page.
     client.set_flow_run_state(night.id, Scheduled(name="AwaitingRetry"), force=True)
