@@ -51,11 +51,9 @@ class Images:
     - `groups` int64 [N]: images of one group stay on one side of any split, as photographs of one thing
       should; None where nothing is known.
 
-    They are made of what is given: `pixels` may be [N, H, W], [N, H, W, C] or [N, C, H, W] (the sides are
-    longer than 3, so the axis of length 1 or 3 is that of the channels). `labels` may be the names of the
-    classes. Where `class_names` are left out, they are the sorted names among the labels, or 0, 1, ….
-    `groups` may be integers or texts. Arrays may be numpy's or torch's, and are copied only where they have
-    another type or order.
+    They are made of numpy's or torch's arrays: `pixels` [N, H, W] in grey, in colour [N, H, W, 3] or [N, 3,
+    H, W]; `labels` may be the names of the classes, `groups` texts. Where `class_names` are left out, they
+    are the sorted names among the labels, or 0, 1, ….
 
     Images from a file have more fields:
 
@@ -66,10 +64,8 @@ class Images:
     - `source_sha256`: of the CSV's bytes, or of the pictures' arrays; else "";
     - `notes`: what a reader should know of these images.
 
-    The arrays are numpy's. `tensors` are the same memory as torch's, made when first asked for, so nothing
-    that only reads, checks or writes images imports torch.
-
-    Raises DataError for arrays that do not fit.
+    `tensors` are the same memory as torch's, made when first asked for, so nothing that only reads, checks or
+    writes images imports torch. Raises DataError for arrays that do not fit.
     """
 
     pixels: NDArray[np.uint8]
@@ -97,13 +93,15 @@ class Images:
         source_sha256: str = "",
         notes: Sequence[str] = (),
     ) -> None:
-        nchw = _as_nchw(_as_numpy(pixels, "pixels"))
-        label_numbers, names = _labels_and_names(_as_numpy(labels, "labels"), class_names)
-        _require_length("labels", len(label_numbers), len(nchw))
+        nchw = _as_nchw(_as_numpy(pixels))
+        given_labels = _as_numpy(labels)
+        _require_length("labels", given_labels, len(nchw))
+        label_numbers, names = _labels_and_names(given_labels, class_names)
         group_numbers = None
         if groups is not None:
-            group_numbers = _group_numbers(_as_numpy(groups, "groups"))
-            _require_length("groups", len(group_numbers), len(nchw))
+            given_groups = _as_numpy(groups)
+            _require_length("groups", given_groups, len(nchw))
+            group_numbers = _group_numbers(given_groups)
         values = {
             "pixels": nchw,
             "labels": label_numbers,
@@ -220,23 +218,15 @@ def _default_names(count: int) -> list[str]:
     return [str(label) for label in range(count)]
 
 
-def _as_numpy(values: Any, name: str) -> NDArray[Any]:
+def _as_numpy(values: Any) -> NDArray[Any]:
     if hasattr(values, "detach"):  # torch's, on any device
         values = values.detach().cpu().numpy()
-    try:
-        return np.asarray(values)
-    except ValueError:
-        raise DataError(
-            f"{name}: expected one array, found parts of different shapes. Give all images the same height, "
-            "width and channels."
-        ) from None
+    return np.asarray(values)
 
 
-def _require_length(name: str, found: int, expected: int) -> None:
-    if found != expected:
-        raise DataError(
-            f"{name}: expected {expected:,}, one an image; found {found:,}. Give each image one."
-        )
+def _require_length(name: str, values: NDArray[Any], expected: int) -> None:
+    if values.shape != (expected,):
+        raise DataError(f"{name}: expected [{expected}], one an image; found {[*values.shape]}.")
 
 
 def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -244,18 +234,13 @@ def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     shape = pixels.shape
     if len(shape) == 3:
         pixels = pixels[:, None]
-    elif len(shape) == 4 and shape[1] not in CHANNELS and shape[3] in CHANNELS:
+    elif len(shape) == 4 and shape[1] not in CHANNELS:
         pixels = pixels.transpose(0, 3, 1, 2)
     has_channels = pixels.ndim == 4 and pixels.shape[1] in CHANNELS
     if not has_channels or not all(MIN_SIDE <= side <= MAX_SIDE for side in pixels.shape[2:]):
-        advice = "Scale or crop the images."
-        if len(shape) == 2:
-            advice = "Reshape rows of pixels: `pixels.reshape(-1, height, width)`."
-        elif len(shape) == 4 and shape[3] == 4:
-            advice = "Drop the alpha channel: `pixels[..., :3]`."
         raise DataError(
-            f"pixels: expected [N, H, W], [N, H, W, C] or [N, C, H, W] with sides of {MIN_SIDE} to "
-            f"{MAX_SIDE} and 1 or 3 channels; found {[*shape]}. {advice}"
+            f"pixels: expected [N, H, W], [N, H, W, 3] or [N, 3, H, W] with sides of {MIN_SIDE} to "
+            f"{MAX_SIDE}; found {[*shape]}. Rows of pixels become images by `reshape(-1, height, width)`."
         )
     if pixels.dtype != np.uint8:
         _require_byte_values(pixels)
@@ -268,17 +253,9 @@ def _require_byte_values(pixels: NDArray[Any]) -> None:
     low, high = (pixels.min(), pixels.max()) if is_numeric else (0, 1)
     if pixels.dtype.kind in "iu" and low >= 0 and high <= 255:
         return
-    if high > 255:
-        scaled = "(pixels / pixels.max() * 255)"
-    elif high > 1:
-        scaled = "pixels"
-    elif low >= 0:
-        scaled = "(pixels * 255)"
-    else:
-        scaled = "((pixels + 1) * 127.5)"
     raise DataError(
-        f"pixels: expected whole numbers from 0 to 255 as uint8, found {pixels.dtype} from {low:g} to "
-        f'{high:g}. Convert them: `{scaled}.round().clip(0, 255).astype("uint8")`.'
+        f"pixels: expected whole numbers from 0 to 255, found {pixels.dtype} from {low:g} to {high:g}. Of "
+        'fractions from 0 to 1 make them by `(pixels * 255).round().astype("uint8")`.'
     )
 
 
@@ -287,31 +264,22 @@ def _labels_and_names(
 ) -> tuple[IntArray, list[str]]:
     """Labels as int64 [N], and the name of each class."""
     names = None if class_names is None else [str(name) for name in class_names]
-    if labels.ndim != 1:
-        raise DataError(
-            f"labels: expected one an image, [N]; found {[*labels.shape]}. Of one-hot labels take "
-            "`labels.argmax(axis=1)`."
-        )
     if names and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(
-            f"class_names: {twice!r} is there twice. Give each class a name of its own."
-        )
+        raise DataError(f"class_names: {twice!r} is there twice.")
     if labels.dtype.kind in "UO" and all(isinstance(label, str) for label in labels):
         found = sorted({*labels.tolist()})
         if names is None:
             names = sorted(found, key=int) if all(map(str.isdecimal, found)) else found
         elif unknown := [name for name in found if name not in names]:
             raise DataError(
-                f"labels: expected the class_names, {listed(names)}; found {listed(unknown)}. Correct the "
-                "labels, or add these names."
+                f"labels: expected the class_names, {listed(names)}; found {listed(unknown)}."
             )
         label_of = {name: label for label, name in enumerate(names)}
         return np.array([label_of[name] for name in labels], np.int64), names
     if labels.dtype.kind not in "iu" and labels.size:
         raise DataError(
-            f"labels: expected integers from 0, or the classes' names; found {labels.dtype}. Convert them: "
-            '`labels.astype("int64")`.'
+            f"labels: expected integers from 0, or the classes' names; found {labels.dtype}."
         )
     lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
     max_label = (MAX_CLASSES if names is None else len(names)) - 1
@@ -326,8 +294,6 @@ def _labels_and_names(
 def _group_numbers(groups: NDArray[Any]) -> IntArray:
     """A number for the group of each image, int64 [N]. One without (blank, None or NaN) is a group of its
     own."""
-    if groups.ndim != 1:
-        raise DataError(f"groups: expected one an image, [N]; found {[*groups.shape]}.")
     if groups.dtype.kind in "iu":
         return groups.astype(np.int64, copy=False)
     keys = list[str]()

@@ -6,7 +6,7 @@ and the copies and groups of these. Near copies can be made groups (`group: auto
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +18,13 @@ from cgan.text import listed
 
 # One more than `cgan.quality.metrics.NEIGHBOURS`, the number of other images that its metrics need for each.
 MIN_HELD_OUT = 6
-# Two images are near copies where their correlation, as thumbnails, is above MIN_CORRELATION, and its
-# distance from 1 is less than MAX_DISTANCE_RATIO times that of the USUAL_RANK-th most similar image. By
-# these, 92 % of photographs of the same things have a near copy, and 1 % of digits (docs/log/2026-11-29.md,
-# "near copies of one thing").
-THUMBNAIL = 16  # pixels a side
-MIN_CORRELATION = 0.9
-USUAL_RANK = 10
-MAX_DISTANCE_RATIO = 0.3
-# For groups, in place of MAX_DISTANCE_RATIO. Of pairs of one thing it finds 84 % (.3: 81 %), and 4.8 % of the
-# pairs in a group are wrong (.3: 4.5 %; same entry).
-MAX_DISTANCE_RATIO_OF_GROUPS = 0.4
-# A note says so where a larger fraction of the held-out images has a near copy. Chosen by hand, above the 1 %
-# of digits and hand signs.
+# Two images of a class are near copies where their correlation, as thumbnails, is above MIN_CORRELATION. So
+# three quarters of photographs of tiles, which were taken several times each, have a near copy on the other
+# side of the split, and 2.6 % of digits, no hand signs and no letters.
+THUMBNAIL = 32  # pixels a side, at most
+MIN_CORRELATION = 0.975
+# A note says so where a larger fraction of the held-out images has a near copy. Chosen by hand, above that of
+# digits.
 MAX_NEAR_COPIES = 0.05
 # Chosen by hand, to bound the time. For the note: near copies of so many held-out images are sought, among so
 # many to train on. For groups: so many images of a class are compared with one another.
@@ -54,38 +48,29 @@ def split_images(
     notes = [*images.notes]
     splits = np.zeros(len(images)) if images.splits is None else images.splits
     train, held_out, test = (np.flatnonzero(splits == number) for number in range(len(SPLITS)))
-    source_has_val = len(held_out) > 0
-    if not source_has_val:
-        to_divide = images if len(train) == len(images) else images.at(train)
+    if not len(held_out):
+        part = images if len(train) == len(images) else images.at(train)
         kept, held = stratified_split(
-            to_divide.pixels,
-            to_divide.labels,
-            fraction,
-            seed,
-            groups=to_divide.groups,
-            names=images.class_names,
+            part.pixels, part.labels, fraction, seed, part.groups, images.class_names
         )
         train, held_out = train[kept], train[held]
     if images.splits is not None:
         units = unit_indices(images.pixels, images.groups)
-        held_out, more_notes = _without_leaks(images, units, train, held_out, "val")
-        notes += more_notes
-        test, more_notes = _without_leaks(images, units, train, test, "test")
-        notes += more_notes
-        missing = np.setdiff1d(images.labels[train], images.labels[held_out])
-        if len(missing):
-            names = [images.class_names[label] for label in missing]
+        held_out, of_val = _without_leaks(images, units, train, held_out, "val")
+        test, of_test = _without_leaks(images, units, train, test, "test")
+        notes += of_val + of_test
+        on_one_side = np.setxor1d(images.labels[train], images.labels[held_out])
+        if len(on_one_side):
+            names = [images.class_names[label] for label in on_one_side]
             raise DataError(
-                f"val has no image of class {listed(names)}, or none that is not in train too. Add some, or "
-                "remove val: a part of train is held out then."
+                f"expected images of each class in train, and others in val; of {listed(names)} one of the "
+                "two has none. Add some, or remove val: a part of train is held out then."
             )
     if len(held_out) < MIN_HELD_OUT:
-        more = f"hold out a larger fraction ({setting('preprocess.holdout_fraction')})"
-        if source_has_val:
-            more = "add some to val"
         raise DataError(
             f"{len(held_out)} images are held out, expected at least {MIN_HELD_OUT}: from fewer no metric "
-            f"can be had. Add images, or {more}."
+            f"can be had. Add images, or hold out a larger fraction "
+            f"({setting('preprocess.holdout_fraction')})."
         )
     if group_by != "auto":  # `auto` keeps near copies on one side already
         notes += _near_copies_notes(images, train, held_out)
@@ -116,22 +101,13 @@ def with_groups(images: Images, group_by: str) -> Images:
 
     Raises DataError where `group_by` does not fit the images.
     """
-    notes = [*images.notes]
-    if group_by == "auto":
-        groups = _near_copy_groups(images)
-    else:
-        groups, without = _groups_by_name(images.files, group_by)
-        if without:
-            notes.append(
-                f"Without a group: {len(without):,} ({listed(without)}). {setting('preprocess.group')} is "
-                "not found in them: each is a group of its own."
-            )
+    groups = _near_copy_groups(images) if group_by == "auto" else _groups_by_name(images, group_by)
     sizes = np.unique(groups, return_counts=True)[1]
-    notes.append(
+    note = (
         f"Groups: {len(sizes):,} of {len(images):,} images, the largest of {sizes.max():,} "
         f"({setting('preprocess.group', group_by)})."
     )
-    return replace(images, groups=groups, notes=tuple(notes))
+    return replace(images, groups=groups, notes=(*images.notes, note))
 
 
 def _near_copy_groups(images: Images) -> IntArray:
@@ -143,33 +119,27 @@ def _near_copy_groups(images: Images) -> IntArray:
             f"{MAX_PAIRED:,}; one class has {largest_class:,}. Set a regular expression, or null and add a "
             "column `group`."
         )
-    rows, ratio = np.arange(len(images)), MAX_DISTANCE_RATIO_OF_GROUPS
-    return components(len(images), near_copies(images.pixels, images.labels, rows, rows, ratio))
+    rows = np.arange(len(images))
+    return components(len(images), near_copies(images.pixels, images.labels, rows, rows))
 
 
-def _groups_by_name(files: Sequence[str], pattern: str) -> tuple[IntArray, list[str]]:
-    """The group of each file by the text that `pattern` finds in it; and the files in which it finds none,
-    each of which is a group of its own."""
-    matches = {file: re.search(pattern, file) for file in files}
-    without = [file for file, match in matches.items() if not match]
-    if not files:
+def _groups_by_name(images: Images, pattern: str) -> IntArray:
+    """The group of each image, int64 [N], by the text that `pattern` finds in its file's name. A file in
+    which it finds none is a group of its own."""
+    found = [re.search(pattern, file) for file in images.files]
+    if not any(found):
         raise DataError(
-            f"{setting('preprocess.group')}: {pattern!r} looks for files, and rows of a CSV have none. Set "
-            "auto, or null and add a column `group` after the label."
-        )
-    if len(without) == len(matches):
-        raise DataError(
-            f"{setting('preprocess.group')}: {pattern!r} is found in no file, such as {without[0]}. Correct "
-            "it."
+            f"{setting('preprocess.group')}: expected names of files with {pattern!r}, found "
+            f"{images.files[0] if images.files else 'rows of a CSV, which may have a column `group`'}."
         )
     keys = list[str]()
-    for file, match in matches.items():
+    for file, match in zip(images.files, found, strict=True):
         if match is None:
             keys.append(f"/{file}")
         else:
             in_brackets = match[1] if match.re.groups else None
             keys.append(in_brackets or match[0])
-    return np.unique(keys, return_inverse=True)[1], without
+    return np.unique(keys, return_inverse=True)[1]
 
 
 def _near_copies_notes(images: Images, train: IntArray, held_out: IntArray) -> list[str]:
@@ -181,18 +151,12 @@ def _near_copies_notes(images: Images, train: IntArray, held_out: IntArray) -> l
     rows, first_pairs = np.unique(pairs[:, 0], return_index=True)
     if len(rows) <= max(2, MAX_NEAR_COPIES * len(queries)):
         return []
-    advice = "Add a column `group` after the label,"
-    if images.files:
-        advice = (
-            f"Set {setting('preprocess.group')} to a regular expression for what the names of such files "
-            "have in common,"
-        )
     shown = [f"{images.place(a)} like {images.place(b)}" for a, b in pairs[first_pairs]]
     return [
         f"Near copies: {len(rows):,} of {len(queries):,} held-out images look much like one to train on: "
         f"{listed(shown, 3)}. If one thing was photographed several times, every number about held-out "
-        f"images is too good. {advice} or {setting('preprocess.group', 'auto')}, which keeps on one side "
-        "what looks so alike."
+        f"images is too good. Give the images groups: {setting('preprocess.group', 'auto')} keeps on one "
+        "side what looks so alike."
     ]
 
 
@@ -207,8 +171,7 @@ def stratified_split(
     """Indices of the training part and of the hold-out, each ascending; together all images.
 
     Stratified: each class gives `holdout_fraction` of its images, or as near to it as its groups allow; at
-    least one. Units stay whole, also when the labels in them differ. The rarest class chooses first, for it
-    has fewest to choose from.
+    least one. Units stay whole, also when the labels in them differ.
     """
     units = unit_indices(pixels, groups)
     random_keys = np.random.default_rng(seed).random(len(labels))
@@ -219,13 +182,9 @@ def stratified_split(
         if is_divided:
             continue
         count = len(np.unique(units[labels == label]))
-        unit_name = "distinct images"
-        if groups is not None:
-            by = setting("preprocess.group")
-            unit_name = f"groups (by {by}, or the column `group`; make smaller ones)"
         raise DataError(
-            f"class {names[label] if names else label}: {unit_name}: {count}; a hold-out needs at least 2 "
-            "that are of no other class. Add images of this class, or remove it."
+            f"class {names[label] if names else label}: {count} distinct images or groups; a hold-out needs "
+            "at least 2 that are of no other class. Add images, or make smaller groups."
         )
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
@@ -251,68 +210,27 @@ def _choose_images(
     return np.array(held, np.int64)
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """A unit in which several classes can be: its index, the labels in it, and how many images have each."""
-
-    index: int
-    labels: IntArray
-    counts: IntArray
-
-
 def _choose_groups(
     units: IntArray, labels: IntArray, random_keys: NDArray[np.float64], fraction: float
 ) -> IntArray:
-    """The units to hold out where they can be large and of several classes, by their indices.
-
-    Class by class, the rarest first, units are taken in the order of `random_keys` while none of their
-    classes exceeds its quota. If a class is still short of its quota, one more unit is taken that brings
-    classes nearer to theirs; or, if nothing of the class is held out yet, the one that takes them least far
-    away.
-    """
+    """The units to hold out where they can be large and of several classes, by their indices: in the order of
+    `random_keys`, those with which no class exceeds its quota. Of a class of which nothing is held out then,
+    the smallest unit."""
     class_counts = np.bincount(labels)
-    quotas = np.clip(np.round(class_counts * fraction), 1, class_counts - 1).astype(np.int64)
-    room = quotas.copy()  # what is left of the quotas
-    held = set[int]()  # the indices of units held out
-
-    def has_room(unit: _Unit) -> bool:
-        return bool((unit.counts <= room[unit.labels]).all())
-
-    def distance_change(unit: _Unit) -> int:
-        """How much further from their quotas its classes are if it is held out, in images."""
-        before, after = room[unit.labels], room[unit.labels] - unit.counts
-        return int((np.abs(after) - np.abs(before)).sum())
-
-    def hold(unit: _Unit) -> None:
-        held.add(unit.index)
-        room[unit.labels] -= unit.counts
-
-    units_by_class = _units_by_class(units, labels, random_keys)
-    for label in np.argsort(class_counts, kind="stable"):
-        for unit in units_by_class[label]:
-            if unit.index not in held and room[label] > 0 and has_room(unit):
-                hold(unit)
-        left = [unit for unit in units_by_class[label] if unit.index not in held]
-        if room[label] > 0 and len(left) > 1:
-            best = min(left, key=distance_change)
-            none_held = room[label] == quotas[label]
-            if none_held or distance_change(best) < 0:
-                hold(best)
-    return np.array([*held], np.int64)
-
-
-def _units_by_class(
-    units: IntArray, labels: IntArray, random_keys: NDArray[np.float64]
-) -> list[list[_Unit]]:
-    """For each class the units that have images of it, in the order of `random_keys`."""
-    by_class: list[list[_Unit]] = [[] for _ in range(int(labels.max()) + 1)]
-    rows_by_unit = np.argsort(units, kind="stable")
-    indices, begins = np.unique(units[rows_by_unit], return_index=True)
-    for index, rows in zip(indices, np.split(rows_by_unit, begins[1:]), strict=True):
-        unit = _Unit(int(index), *np.unique(labels[rows], return_counts=True))
-        for label in unit.labels:
-            by_class[label].append(unit)
-    return [sorted(members, key=lambda unit: random_keys[unit.index]) for members in by_class]
+    quotas = np.clip(np.round(class_counts * fraction), 1, class_counts - 1)
+    held_counts, held = np.zeros_like(class_counts), list[int]()
+    by_unit = np.argsort(units, kind="stable")
+    indices, starts = np.unique(units[by_unit], return_index=True)
+    rows_of_unit = dict(zip(indices.tolist(), np.split(by_unit, starts[1:]), strict=True))
+    for unit in indices[np.argsort(random_keys[indices])].tolist():
+        counts = np.bincount(labels[rows_of_unit[unit]], minlength=len(class_counts))
+        if (held_counts + counts <= quotas).all():
+            held_counts += counts
+            held.append(unit)
+    for label in np.flatnonzero((held_counts == 0) & (class_counts > 0)):
+        candidates = np.unique(units[labels == label]).tolist()
+        held.append(min(candidates, key=lambda unit: len(rows_of_unit[unit])))
+    return np.array(held, np.int64)
 
 
 def unit_indices(pixels: NDArray[np.uint8], groups: IntArray | None = None) -> IntArray:
@@ -336,41 +254,26 @@ def components(count: int, pairs: IntArray) -> IntArray:
 
 
 def near_copies(
-    pixels: NDArray[np.uint8],
-    labels: IntArray,
-    rows: IntArray,
-    among: IntArray,
-    max_distance_ratio: float = MAX_DISTANCE_RATIO,
+    pixels: NDArray[np.uint8], labels: IntArray, rows: IntArray, among: IntArray
 ) -> IntArray:
-    """The near copies at `among` of each image at `rows`, of its class: pairs of rows, int64 [M, 2].
-
-    A near copy correlates with the image, and much better than usual images of the class do: digits of one
-    class are alike, too, but many of them are (a ratio test, as Lowe's for keypoints, Int. J. Computer Vision
-    60, 2004).
-    """
+    """The near copies at `among` of each image at `rows`, of its class: pairs of rows, int64 [M, 2]."""
     pairs = [np.empty((0, 2), np.int64)]
     for label in np.unique(labels[rows]):
         queries, pool = rows[labels[rows] == label], among[labels[among] == label]
-        if len(pool) < 2:
-            continue
         pool_thumbnails = _thumbnails(pixels, pool).T
-        usual_rank = min(USUAL_RANK, max(2, len(pool) // 3))  # from 1
         for chunk in np.array_split(queries, len(queries) // 100 + 1):
             correlations = _thumbnails(pixels, chunk) @ pool_thumbnails
-            correlations[chunk[:, None] == pool] = -1  # itself
-            descending = -np.partition(-correlations, usual_rank - 1, axis=1)
-            usual = descending[:, usual_rank - 1, None]
-            is_near = 1 - correlations < max_distance_ratio * (1 - usual)
-            query, near = np.nonzero((correlations > MIN_CORRELATION) & is_near)
+            is_other = chunk[:, None] != pool
+            query, near = np.nonzero((correlations > MIN_CORRELATION) & is_other)
             pairs.append(np.stack([chunk[query], pool[near]], 1))
     return np.concatenate(pairs)
 
 
 def _thumbnails(pixels: NDArray[np.uint8], rows: IntArray) -> NDArray[np.float32]:
-    """Small grey pictures, [N, THUMBNAIL²], each of mean 0 and length 1: a product of two is their
-    correlation."""
-    height, width = pixels.shape[2:]
-    begins_y, begins_x = (np.arange(THUMBNAIL) * side // THUMBNAIL for side in (height, width))
+    """Small grey pictures, flat, each of mean 0 and length 1: a product of two is their correlation."""
+    begins_y, begins_x = (
+        np.arange(min(THUMBNAIL, side)) * side // min(THUMBNAIL, side) for side in pixels.shape[2:]
+    )
     sums = list[NDArray[np.float32]]()  # of the pixels under each pixel of a thumbnail
     for chunk in np.array_split(rows, len(rows) // 1000 + 1):
         grey = pixels[chunk].mean(axis=1, dtype=np.float32)

@@ -105,8 +105,7 @@ class DataParams(_WithSize):
         "digit-recognizer"
     )
     member: RelativeName = "train.csv"
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    max_megabytes: Annotated[int, Field(gt=0)] = 2000
+    fit: Literal["crop", "pad"] = "crop"
 
 
 class ValidateParams(_WithSize):
@@ -117,7 +116,6 @@ class ValidateParams(_WithSize):
     class_names: list[ClassName] | None = None
     channels: Literal[1, 3] = 1
     min_per_class: Annotated[int, Field(ge=2)] = 10
-    max_imbalance: Annotated[float, Field(ge=1)] = 10.0
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

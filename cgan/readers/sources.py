@@ -1,7 +1,7 @@
 """Gets the data: the embedded sample, a local CSV, archive or folder of pictures, or Kaggle's.
 
 `read` returns its images. `fetch`, for the stage download, writes a plain CSV, or pictures as one file of
-arrays: atomically, and never larger than `data.max_megabytes`, also when an archive claims otherwise.
+arrays: atomically, and never larger than MAX_BYTES, also when an archive claims otherwise.
 """
 
 import contextlib
@@ -17,18 +17,13 @@ from typing import IO, Any, Literal, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.errors import (
-    CganError,
-    DataError,
-    ParamsError,
-    SourceError,
-)
-from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
+from cgan.errors import CganError, DataError, ParamsError, SourceError
+from cgan.files import replacing, sha256_of, write_bytes
 from cgan.images import Images, save_images
 from cgan.params.checks import check_section
 from cgan.params.sections import DataParams, PreprocessParams, Section, ValidateParams
 from cgan.readers import kaggle
-from cgan.readers.album import ARCHIVES, first_line, open_source, refuse_hostile
+from cgan.readers.album import MAX_BYTES, first_line, is_listing, open_source, refuse_hostile
 from cgan.readers.csv_reader import names_mismatch, read_csv
 from cgan.readers.csv_report import report_on
 from cgan.readers.pictures import read_album
@@ -39,7 +34,7 @@ from cgan.text import listed
 CHUNK_BYTES = 1 << 20
 NOT_WATCHED = (
     "Not watched: `data.path` is a CSV, so DVC does not notice when the pictures beside it change. After a "
-    "change, run `dvc repro --force download && dvc repro`, or set `data.path` to the folder."
+    "change, run `dvc repro --force download && dvc repro`."
 )
 ZIP_SIGNATURES, GZIP_SIGNATURE = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # first bytes
 
@@ -50,15 +45,13 @@ class ReadOptions(TypedDict, total=False):
 
     height: int | None
     width: int | None
-    fit: Literal["crop", "pad", "stretch"]
-    max_megabytes: int
+    fit: Literal["crop", "pad"]
     member: str
     label_column: str
     channels: Literal[1, 3]
     classes: int | None
     class_names: list[str] | None
     min_per_class: int
-    max_imbalance: float
     group: str | None
 
 
@@ -67,15 +60,14 @@ def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     """The labelled images in a file or folder, checked. `notes` say what was left out, and what is odd.
 
     `path`: a CSV `label,pixel0,pixel1,…`, perhaps with a column `group` after the label, as .csv, .csv.gz or
-    in a .zip; or pictures, in a folder or .zip: in a folder for each class, also below train, val and test,
-    or listed in a CSV `path,label[,group][,split]` beside them.
+    in a .zip; or pictures, in a folder or .zip, in a folder for each class, also below train, val and test;
+    or a CSV `path,label[,group][,split]` that lists pictures.
 
     Of pictures: `height` and `width` in pixels, to which they are fitted (if left out, they must have one
-    size), and `fit`: crop, pad or stretch. Of a CSV: `height`, `width` and `channels` (1 or 3) if an image is
-    no grey square, `label_column`, `classes` and, in a .zip, its `member`. Of both: `class_names`, one a
-    class; `group`: `auto` for groups of what looks alike, or a regular expression for what files of one thing
-    have in common; `min_per_class` images (10) and `max_megabytes` (2,000); `max_imbalance`, from which there
-    is a note.
+    size), and `fit`: crop or pad. Of a CSV: `height`, `width` and `channels` (1 or 3) if an image is no grey
+    square, `label_column`, `classes` and, in a .zip, its `member`. Of both: `class_names`, one a class;
+    `group`: `auto` for groups of what looks alike, or a regular expression for what files of one thing have
+    in common; and `min_per_class` images (10).
 
     Raises SourceError for a path or archive that cannot be read, DataError for what are no such images, with
     row and column or file, and ParamsError for a wrong option.
@@ -120,7 +112,7 @@ def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
             origin = str(path)
             if album:
                 images = read_album(album, params)
-                if params.path.lower().endswith(".csv"):
+                if path.is_file() and is_listing(path):
                     images = replace(images, notes=(*images.notes, NOT_WATCHED))
                 save_images(pictures, images)
                 csv.unlink(missing_ok=True)
@@ -153,7 +145,6 @@ def read_source(path: Path, params: DataParams, expected: ValidateParams) -> tup
             pictures = read_album(album, params)
             return with_class_names(pictures, expected, str(source)), str(source)
     if not archive_suffix(source):
-        _check_size(source.stat().st_size, params, str(source))
         return read_csv(source, expected), str(source)
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         csv, name = Path(folder) / "unpacked.csv", f"{source} (unpacked)"
@@ -178,17 +169,13 @@ def with_class_names(pictures: Images, params: ValidateParams, name: str) -> Ima
     }:  # the folders are right, in whatever order the names are
         return pictures
     if len(names) != len(folders):
-        message = f"{name}: {names_mismatch(len(folders), len(names))}"
-        raise DataError("\n".join([message, *pictures.notes]))
-    pairs = zip(folders, names, strict=True)
-    renamed = [f"{folder} is {class_name}" for folder, class_name in pairs if folder != class_name]
-    notes = [*pictures.notes]
+        raise DataError(f"{name}: {names_mismatch(len(folders), len(names))}")
+    notes = pictures.notes
     if pictures.is_named:
-        notes.append(
-            f"Renamed by {setting('validate.class_names')}: {listed(renamed)}. To keep the folders' names, "
-            f"set {setting('validate.class_names', None)}."
-        )
-    return replace(pictures, class_names=names, notes=tuple(notes))
+        pairs = zip(folders, names, strict=True)
+        renamed = [f"{folder} is {name}" for folder, name in pairs if folder != name]
+        notes = (*notes, f"Renamed by {setting('validate.class_names')}: {listed(renamed)}.")
+    return replace(pictures, class_names=names, notes=notes)
 
 
 # --- The sample ---------------------------------------------------------------------------------
@@ -220,23 +207,19 @@ def _sample_csv() -> bytes:
 
 
 def archive_suffix(path: Path) -> str:
-    """`.zip` or `.gz`, or "" for a plain file: by its first bytes, otherwise by its name."""
+    """`.zip` or `.gz`, or "" for a plain file, by its first bytes."""
     with path.open("rb") as file:
-        head = file.read(512)
-    if head.startswith(ZIP_SIGNATURES):
+        head = file.read(4)
+    if head in ZIP_SIGNATURES:
         return ".zip"
-    if head.startswith(GZIP_SIGNATURE):
-        return ".gz"
-    suffix = path.suffix.lower()
-    return suffix if suffix in ARCHIVES and not looks_like_web_page(head) else ""
+    return ".gz" if head.startswith(GZIP_SIGNATURE) else ""
 
 
 def unpack(path: Path, destination: Path, params: DataParams, name: str) -> None:
     """Write the plain CSV in `path` (.csv, .gz, or `data.member` of a .zip) to `destination`, atomically.
     Messages call the path `name`.
 
-    Raises SourceError for an archive that is damaged, encrypted, hostile or larger than
-    `data.max_megabytes` when unpacked.
+    Raises SourceError for an archive that is damaged, encrypted or hostile, and for more than MAX_BYTES.
     """
     suffix, size = archive_suffix(path), 0
     try:
@@ -249,40 +232,29 @@ def unpack(path: Path, destination: Path, params: DataParams, name: str) -> None
                 stream = opened.enter_context((gzip.open if suffix else open)(path, "rb"))
             target = opened.enter_context(opened.enter_context(replacing(destination)).open("wb"))
             while chunk := stream.read(CHUNK_BYTES):
-                if size == 0 and looks_like_web_page(chunk[:512]):
-                    raise SourceError(f"{name}: {WEB_PAGE}")
                 size += len(chunk)  # whatever size the archive claims
-                _check_size(size, params, name)
+                if size > MAX_BYTES:
+                    raise SourceError(f"{name}: more than {MAX_BYTES / 1e6:,.0f} MB of CSV.")
                 target.write(chunk)
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds
         if isinstance(error, CganError) or (isinstance(error, OSError) and error.errno):
             raise
         raise SourceError(
-            f"{name}: not a {suffix} archive, or a damaged one, cut off, or packed in a way that Python "
-            f"cannot unpack ({first_line(error)}). Download it again, or unpack it first."
+            f"{name}: a damaged {suffix} archive, or packed in a way that Python cannot unpack "
+            f"({first_line(error)}). Download it again, or unpack it first."
         ) from None
-
-
-def _check_size(size: int, params: DataParams, name: str) -> None:
-    if size > params.max_megabytes * 1_000_000:
-        raise SourceError(
-            f"{name}: more than {params.max_megabytes:,} MB of CSV, the limit. If the file is right, raise "
-            f"{setting('data.max_megabytes')}."
-        )
 
 
 def _choose_member(archive: zipfile.ZipFile, params: DataParams, name: str) -> str:
     """The file in the archive that `data.member` names, in whatever folder."""
     refuse_hostile(archive, name)
     files = [member.filename for member in archive.infolist() if not member.is_dir()]
-    candidates = [file for file in files if "__MACOSX" not in file]
-    matches = [file for file in candidates if file == params.member]
-    matches = matches or [file for file in candidates if file.endswith(f"/{params.member}")]
+    matches = [file for file in files if file == params.member]
+    matches = matches or [file for file in files if PurePosixPath(file).name == params.member]
     if len(matches) == 1:
         return matches[0]
     raise SourceError(
-        f"{name}: expected one file named `{params.member}` in it. It holds: "
+        f"{name}: expected one file named `{params.member}` in it, found "
         f"{listed(files, 10) or 'nothing'}. Set {setting('data.member')} to the full name of the one that "
-        f"you mean, or unpack the archive and set {setting('data.path')} to the CSV. Pictures need a folder "
-        "for each class."
+        "you mean. Pictures need a folder for each class."
     )
