@@ -26,8 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Draw images of the class that you ask for, and measure how good they are. `dvc repro` trains the "
     "generator.",
-    epilog="Needed rarely: `cgan balance` fills up small classes with drawings, `cgan split` writes folders "
-    "to train and test on.",
 )
 
 

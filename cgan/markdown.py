@@ -11,14 +11,6 @@ def in_markdown(text: object) -> str:
     return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", plain)
 
 
-def in_spreadsheet(text: str, before: str = "'") -> str:
-    """As a cell of a CSV that no spreadsheet takes for a formula: where it would, `before` stands before it
-    (OWASP, CSV Injection); `./` leaves a path the same. A lone sign and a number are no formulas."""
-    if not re.match(r"[=+\-@\t\r\n].", text, re.DOTALL) or re.fullmatch(r"[+-][\d.]+", text):
-        return text
-    return before + text
-
-
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], numbers: int = 0) -> str:
     """A table; after the first column come `numbers`, on the right."""
     marks = ["---", *["---:"] * numbers, *["---"] * (len(head) - 1 - numbers)]

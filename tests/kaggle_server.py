@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +24,6 @@ class Answer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: int = 0
-    silence_s: float = 0
     name: str = "train.csv"
 
 
@@ -56,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         script, files = self.server.script, self.server.files
         answer = script.pop(0) if len(script) > 1 else script[0]
-        if answer.status == 200 and not answer.silence_s:
+        if answer.status == 200:
             # As Kaggle does, send the client to a storage server for the bytes.
             path = f"/storage/{len(files)}/{answer.name}"
             files[path] = answer
@@ -67,7 +65,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(self.server.files[self.path])
 
     def _send(self, answer: Answer) -> None:
-        time.sleep(answer.silence_s)
         with contextlib.suppress(ConnectionError):
             self.send_response(answer.status)
             self.send_header("Content-Length", str(len(answer.body)))
@@ -91,7 +88,7 @@ def kaggle(
     known = {"HOME": str(tmp_path), "KAGGLE_USERNAME": "someone", "KAGGLE_KEY": KEY}
     for name, value in known.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01, 0.01))
     # Kaggle's library looks at the source of every caller to name itself: half a second a request.
     monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
     with contextlib.ExitStack() as running:

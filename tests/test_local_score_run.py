@@ -30,12 +30,10 @@ from cgan.files import read_json
 from cgan.images import load_images
 from cgan.model.local_score import LocalScoreSampler
 from cgan.page import drawn_facts
-from cgan.pipeline.data.balance import balance
 from cgan.pipeline.evidence import experiment as evidence
 from cgan.pipeline.params_file import load_params, set_params
 from cgan.pipeline.runs.report import summary
 from cgan.quality import estimates
-from cgan.readers.csv_reader import read_csv
 from cgan.service.provider import GeneratorProvider
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
 
@@ -144,7 +142,6 @@ def test_the_page_shows_drawings_by_class_and_the_price_and_runs_no_network() ->
 
 def test_its_run_in_mlflow_has_params_numbers_pictures_and_a_model_that_draws() -> None:
     import mlflow.pyfunc
-    import pandas as pd
 
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
     run = client.get_run(read_json(project.RUN_LOCATION)["run_id"])
@@ -202,16 +199,6 @@ def test_its_drawings_fill_up_small_classes_and_are_judged_by_fold_without_a_tra
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
-    balance(str(project.GENERATOR), None, 0.0, 1, "drawn/all.csv", said.append)
-    rows, validated = pd.read_csv("drawn/all.rows.csv"), load_params().validation
-    drawn = rows["part"] == "drawn"
-    assert rows["label"].value_counts().tolist() == [24, 24, 24] and drawn.sum() == 16
-    images = read_csv("drawn/all.csv", validated).pixels[drawn.to_numpy()]
-    labels = rows["label"][drawn].tolist()
-    assert np.array_equal(
-        images.transpose(0, 2, 3, 1), Generator.load(project.GENERATOR).draw(labels, seed=1)
-    )
-
     monkeypatch.setattr("cgan.downstream.pretrained.is_installed", lambda: False)
     set_params({"train_judge.total_kimg": 0.1})
     evidence.find_evidence(load_params(), evidence.Options(), said.append)

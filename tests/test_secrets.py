@@ -73,7 +73,7 @@ def test_f30_key_is_nowhere_after_downloads_that_fail(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(variable, MARK)
     echo = json.dumps({"code": 1, "message": f"{MARK} and {FORMS[1].decode()}"}).encode()
-    params = DataParams(source="kaggle", max_megabytes=1)
+    params = DataParams(source="kaggle")
     for answer in (
         *(Answer(echo, status, JSON) for status in (401, 403, 404, 418, 429, 503)),
         Answer(b"label,pixel0\n" * 9000, cut=1000),

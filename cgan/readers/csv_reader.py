@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +30,7 @@ VALUES_PER_BLOCK = 1_000_000
 MAX_SHOWN_FAULTS = 5
 
 # In quotes, if it begins with one.
-_WHOLE_NUMBER = re.compile(r'\s*(")?\s*\+?0*(\d{1,9})\s*(?(1)"\s*)', re.ASCII)
+_WHOLE_NUMBER = re.compile(r'[ \t]*(")?[ \t]*\+?0*(\d{1,9})[ \t]*(?(1)"[ \t]*)', re.ASCII)
 
 Shape = tuple[int, int, int]  # channels, height, width
 
@@ -46,12 +47,13 @@ def read_csv(path: Path | str, params: ValidateParams, *, name: str | None = Non
     """
     try:
         with Path(path).open("rb") as file:
-            return _read(file, params, sha256_of(path))
+            images = _read(file, params)
+        return replace(images, source_sha256=sha256_of(path))
     except DataError as error:
         raise DataError(f"{name or path}: {error}") from None
 
 
-def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> Images:
+def _read(file: BufferedReader, params: ValidateParams) -> Images:
     if looks_like_web_page(file.peek(512)):
         raise DataError(WEB_PAGE)
     columns, shape = _parse_header(file.readline(MAX_HEADER_BYTES), params)
@@ -82,7 +84,6 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str) -> Images:
         _class_names(labels[:rows], params),
         groups or None,
         lines=line_numbers[:rows],
-        source_sha256=sha256,
     )
 
 
@@ -203,7 +204,7 @@ def _faults_error(
     faults = list[str]()
     for row, line in enumerate(lines, rows_before + 1):
         place = f"row {row} (line {line.number})"
-        fields = line.text.decode("utf-8", "backslashreplace").split(",")
+        fields = line.text.decode("utf-8", "backslashreplace").rstrip("\r\n").split(",")
         if len(fields) != len(columns):
             faults.append(f"{place}: expected {len(columns):,} values, found {len(fields):,}")
             continue

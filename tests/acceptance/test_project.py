@@ -46,10 +46,9 @@ def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) ->
     assert finished.read("models/mlflow_run.json")["run_id"] == run.info.run_id
 
 
-def test_a_training_begins_with_how_long_it_will_take(finished: Project) -> None:
+def test_a_training_begins_with_its_number_of_steps(finished: Project) -> None:
     said = finished.folder.with_suffix(".txt").read_text()
-    forecast = rf"^Training .*: {STEPS} steps of \d+, about [\d.]+ (s|min|h)$"
-    assert re.search(forecast, said, re.MULTILINE), said
+    assert re.search(rf"^Training .*: {STEPS} steps of \d+$", said, re.MULTILINE), said
 
 
 def test_a_second_repro_runs_nothing_and_records_nothing(finished: Project) -> None:

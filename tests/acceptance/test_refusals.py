@@ -55,75 +55,53 @@ def zipped(**members: str) -> bytes:
     return file.getvalue()
 
 
-PIXEL = r"row 17\b.*column pixel12\b.*"
+PIXEL = r"row 17\b.*column pixel12\b.*0 to 255, found "
 LABEL = r"row 17\b.*column label\b.*"
 # What stands in the file → what the message says, in this order; by the settings of `validate`.
 Cases = dict[str, tuple[str | bytes, str]]
 REFUSED: Cases = {
-    "empty": ("", "empty"),
-    "blank lines": ("\n" * 50, "blank.*label,pixel0"),
+    "empty": ("", "UTF-8.*blank"),
     "header alone": (HEADER + "\n\n", "0 rows"),
-    "a pixel column is missing": (pixels_from(12, 1), "column 14.*pixel12.*pixel13.*missing"),
-    "no square": (columns(lambda row: row[:-1]), "63 pixel columns.*square"),
-    "a column is renamed": (GOOD.replace("pixel12,", "pixl12,"), "column 14.*pixel12.*pixl12"),
-    "disorder": (GOOD.replace("pixel3,pixel4", "pixel4,pixel3"), "column 5.*pixel3.*order"),
-    "pixel columns start late": (pixels_from(0, 5), "pixel5.*from 0 or 1"),
-    "a column stands twice": (
-        GOOD.replace("pixel12,", "pixel11,"),
-        "column 14.*pixel12.*pixel11.*missing",
-    ),
-    "test.csv": (columns(lambda row: row[1:]), "label.*test.csv"),
-    "a submission": ("ImageId,Label\n1,2\n", "label.*Label"),
-    "an index first": ("," + GOOD.replace("\n", "\n7,")[:-2], "label.*number 2.*without the index"),
-    "the label last": (columns(lambda row: [*row[1:], row[0]]), "label.*number 65.*front"),
-    "no header": (lines(*ROWS), "no header.*label,pixel0"),
-    "capitals": (GOOD.replace("label", "LABEL"), "label.*LABEL"),
-    "pixel too high": (field(17, 13, "256"), f"{PIXEL}256.*0–255"),
-    "pixel below 0": (field(17, 13, "-1"), f"{PIXEL}-1.*0–255"),
-    "pixel with a fraction": (field(17, 13, "3.5"), rf"{PIXEL}3\.5.*whole"),
-    "pixel with decimals": (field(17, 13, "12.0"), rf"{PIXEL}12\.0.*without decimals"),
-    "pixel NaN": (field(17, 13, "NaN"), f"{PIXEL}NaN"),
-    "pixel blank": (field(17, 13, ""), f"{PIXEL}blank"),
-    "pixel in words": (field(17, 13, "white"), f"{PIXEL}white"),
-    "pixel in science": (field(17, 13, "1e2"), f"{PIXEL}1e2"),
-    "pixel in hexadecimal": (field(17, 13, "0x10"), f"{PIXEL}0x10"),
-    "pixel with an underscore": (field(17, 13, "1_0"), f"{PIXEL}1_0"),
+    "a pixel column is missing": (pixels_from(12, 1), "column 14.*12, found `pixel13`.*missing"),
+    "no square": (columns(lambda row: row[:-1]), "square.*pixel columns, found 63"),
+    "disorder": (GOOD.replace("pixel3,pixel4", "pixel4,pixel3"), "column 5.*3, found `pixel4`"),
+    "a column stands twice": (GOOD.replace("pixel12,", "pixel11,"), "column 14.*12.*pixel11"),
+    "test.csv": (columns(lambda row: row[1:]), "`label,pixel0.*test.csv"),
+    "an index first": ("," + GOOD.replace("\n", "\n7,")[:-2], "begins with `,label,.*first"),
+    "no header": (lines(*ROWS), "header such as `label,pixel0"),
+    "semicolons": (GOOD.replace(",", ";"), "label;pixel0.*commas"),
+    "pixel too high": (field(17, 13, "256"), f"{PIXEL}'256'"),
+    "pixel below 0": (field(17, 13, "-1"), f"{PIXEL}'-1'"),
+    "pixel with a fraction": (field(17, 13, "3.5"), rf"{PIXEL}'3\.5'"),
+    "pixel NaN": (field(17, 13, "NaN"), f"{PIXEL}'NaN'"),
+    "pixel blank": (field(17, 13, ""), f"{PIXEL}''"),
+    "pixel with an underscore": (field(17, 13, "1_0"), f"{PIXEL}'1_0'"),
     "pixel with thousands": (field(17, 13, '"1,234"'), r"row 17\b"),
-    "pixel with a stray quote": (field(17, 13, '"1'), r"row 17\b"),
-    "pixel of another script": (field(17, 13, "٣"), f"{PIXEL}٣"),
+    "pixel of another script": (field(17, 13, "٣"), f"{PIXEL}'٣'"),
     "pixel that goes on and on": (field(17, 13, "1" * 5_000_000), r"row 17\b"),
-    "already scaled": (scaled(), "scaled.*0–1"),
+    "already scaled": (scaled(), r"row 1\b.*0 to 255, found '0\."),
     "black and white": (lines(HEADER, *(f"{n}{',0,1' * 32}" for n in LABELS)), "above 1"),
     "two faults": (field(3, 7, "x")[:3000] + field(17, 13, "256")[3000:], r"row 3\b.*row 17\b"),
-    "a row too long": (GOOD.replace(ROWS[16], ROWS[16] + ",0"), r"row 17\b.*66 values.*65"),
-    "cut off": (GOOD[:-60], r"row 36\b.*cut off"),
-    "a comment": (lines(HEADER, *ROWS[:3], "# mine", *ROWS[3:]), r"row 4\b"),
-    "the header again": (lines(HEADER, *ROWS[:3], HEADER, *ROWS[3:]), r"row 4\b.*header"),
-    "old Mac line ends": (GOOD.replace("\n", "\r"), "line end|line is"),
+    "a row too long": (GOOD.replace(ROWS[16], ROWS[16] + ",0"), r"row 17\b.*65 values, found 66"),
+    "cut off": (GOOD[:-60], r"row 36\b.*65 values, found"),
+    "the header again": (lines(HEADER, *ROWS[:3], HEADER, *ROWS[3:]), r"row 4\b.*'label'"),
     "UTF-16": (GOOD.encode("utf-16"), "UTF-16.*UTF-8"),
-    "UTF-16 without a mark": (GOOD.encode("utf-16-le"), "UTF-16.*UTF-8"),
     "EBCDIC": (GOOD.encode("cp500"), "another encoding"),
-    "semicolons": (GOOD.replace(",", ";"), "semicolons.*comma"),
-    "tabs": (GOOD.replace(",", "\t"), "tabs.*comma"),
     "a web page": ("\n <!DOCTYPE html><html>log in</html>", "web page"),
     "a gap in labels": (labelled(0, 1, 5), r"class 2, 3, 4\b.*0, 1, 5\b.*without a gap.*pandas"),
     "labels are names": (labelled("a", "b", "c"), r"row 1\b.*label.*'a'.*pandas"),
-    "one class": (labelled(0, 0, 0), "all labels are 0.*2 classes"),
+    "one class": (labelled(0, 0, 0), "2 classes or more, found 0 alone"),
     "a slip in a label": (field(17, 0, "57"), r"\b57\b"),
-    "a NUL byte": (field(17, 13, "\0"), r"row 17\b.*NUL"),
     "an endless header": ("label," * 1_000_000, "first line.*4 MB"),
-    "a bzip2 archive": (bz2.compress(GOOD.encode()), "binary.*archive"),
-    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "binary.*picture"),
+    "a bzip2 archive": (bz2.compress(GOOD.encode()), "binary"),
 }
 OF_THREE_CLASSES: Cases = {
-    "label too high": (field(17, 0, "3"), rf"{LABEL}\b3\b.*classes 0–2"),
-    "label below 0": (field(17, 0, "-1"), f"{LABEL}-1"),
-    "label with a fraction": (field(17, 0, "1.5"), rf"{LABEL}1\.5.*whole"),
-    "label blank": (field(17, 0, ""), f"{LABEL}blank"),
-    "label in words": (field(17, 0, "two"), f"{LABEL}two"),
+    "label too high": (field(17, 0, "3"), rf"{LABEL}0 to 2, found '3'"),
+    "label below 0": (field(17, 0, "-1"), f"{LABEL}'-1'"),
+    "label blank": (field(17, 0, ""), f"{LABEL}''"),
 }
-TOO_FEW: Cases = {"too few": (GOOD, r"fewer than 13\b.*class 0.*\b12\b.*min_per_class")}
-NO_IMAGE: Cases = {"no image of a class": (GOOD, r"class 3\b.*validate\.classes.*\b3\b")}
+TOO_FEW: Cases = {"too few": (GOOD, r"expected 13 images.*found 12.*min_per_class")}
+NO_IMAGE: Cases = {"no image of a class": (GOOD, r"class 3\b.*validate\.classes")}
 SETTINGS = [
     (REFUSED, {}),
     (OF_THREE_CLASSES, {"classes": 3}),
@@ -132,7 +110,6 @@ SETTINGS = [
 ]
 ARCHIVES: Cases = {
     "cut.csv.gz": (gzip.compress(GOOD.encode())[:-40], "damaged|cut"),
-    "text.csv.gz": (GOOD.encode(), "not a .gz"),
     "two.zip": (zipped(a=GOOD, b=GOOD), "a.csv, b.csv"),
 }
 ACCEPTED: dict[str, bytes] = {
@@ -143,6 +120,7 @@ ACCEPTED: dict[str, bytes] = {
     "padded": GOOD.replace(",", ", ").encode(),
     "blank lines": (GOOD.replace("\n", "\n\n") + "\r\n").encode(),
     "no last line end": GOOD[:-1].encode(),
+    "with decimals": field(17, 13, "12.0").encode(),
     "counted from 1": pixels_from(0, 1).encode(),
     "row x column": re.sub(
         r"pixel(\d+)", lambda m: f"{int(m[1]) // 8 + 1}x{int(m[1]) % 8 + 1}", GOOD

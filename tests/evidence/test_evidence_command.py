@@ -32,7 +32,6 @@ from cgan.images import Images, first_copies, image_digests, load_images, save_i
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import picture_of
-from cgan.pipeline.data.split import write_split
 from cgan.pipeline.evidence import experiment as command
 from cgan.pipeline.evidence.experiment import Options, find_evidence
 from cgan.pipeline.evidence.report import _classes, _doubts, _methods, _verdict
@@ -218,28 +217,14 @@ def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -
 
 
 @pytest.mark.usefixtures("rare", "no_pretrained")
-def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_judged() -> None:
-    said: list[str] = []
-    write_split(load_params(), 3, Path("parts"), said.append)
+def test_drawings_of_others_are_judged_by_folds() -> None:
     data, fold_of = whole_data(), folds_of(whole_data(), 3, load_params()).numpy()
     assert data.groups is not None
     for units in (data.groups, first_copies(image_digests(data.pixels))):
         pairs = {*zip(units.tolist(), fold_of.tolist(), strict=True)}
         assert len(pairs) == len(np.unique(units)), "groups, and equal images, are in one fold"
-    for fold in range(3):
-        place = Path(f"parts/fold-{fold + 1}")
-        counts = [len(list(place.glob(f"{part}/apple/*.png"))) for part in ("train", "test")]
-        of_apple = (data.labels == 1) & (fold_of == fold)
-        assert counts == [12 - int(of_apple.sum()), int(of_apple.sum())]
-    assert "cgan evidence --folds 3 --drawn" in said[0]
-    write_split(load_params(), None, Path("once"), said.append)
-    sizes = {path.name: len([*path.rglob("*.png")]) for path in Path("once").iterdir()}
-    assert sizes == {"train": len(load_images(TRAIN_DATA)), "val": len(load_images(HOLDOUT_DATA))}
-    with pytest.raises(CganError, match=r"theirs/fold-1: not found.*cgan split --folds 3"):
+    with pytest.raises(CganError, match=r"theirs/fold-1: not found.*--seeds 5"):
         found(folds=3, drawn=Path("theirs"))
-    for way, place in (({"folds": 3}, Path("parts")), ({"seeds": 2}, Path("parts/fold-1"))):
-        with pytest.raises(CganError, match="are images that are tested on"):
-            found(**way, drawn=place)
     with pytest.raises(CganError, match="--believed"):
         found(believed=0.5, drawn=Path("theirs"))
     more = uneven(seed=9)
@@ -251,11 +236,6 @@ def test_others_learn_from_the_folds_that_split_writes_and_their_drawings_are_ju
     learnt = int((fold_of != 0).sum())
     assert report["images"] == {"training": learnt, "drawn": 10, "tested": 56}
     assert "3 rounds: 18 classifiers" in said[3]
-    write_split(load_params(), None, Path("whole"), said.append)
-    assert {path.name for path in Path("whole").iterdir()} == {"train", "val"}, "no test set"
-    TRAIN_DATA.unlink()
-    with pytest.raises(CganError, match=r"train.safetensors: not found.*`dvc repro`"):
-        write_split(load_params(), None, Path("again"), said.append)
 
 
 def test_a_wide_interval_cannot_tell_and_a_pretrained_network_that_is_better_is_named() -> None:

@@ -171,7 +171,7 @@ def test_a_wrong_param_ends_the_first_stage_before_any_output_is_removed_and_a_r
     contents = {path: content for path, content in reproduced.items() if path.name != "params.json"}
     for wrong in (
         {"evaluate": {"samples": 0}, "train": {"seed": 2}},  # with a training that is stale
-        {"gate": {"promote": "perhaps"}, "data": {"max_megabytes": 1}},
+        {"gate": {"promote": "perhaps"}, "data": {"height": 9, "width": 9}},
     ):
         edit_params(**wrong)
         done = dvc("repro", "render")

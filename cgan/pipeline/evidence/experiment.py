@@ -255,8 +255,8 @@ def _read_drawings_by_fold(
     if absent := [name for name in names if not name.is_dir()]:
         raise DataError(
             f"{absent[0]}: not found. Each fold needs drawings by a generator that has not seen its test "
-            f"images; `cgan split --folds {count}` writes the images to train these generators on. If one "
-            "generator learnt from the project's training part, use --seeds 5 instead of --folds."
+            "images. If one generator learnt from the project's training part, use --seeds 5 instead of "
+            "--folds."
         )
     return [_read_drawings(name, params, data, say) for name in names]
 
