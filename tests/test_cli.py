@@ -98,7 +98,7 @@ def test_validate_outside_a_project_says_how_to_make_the_params_that_it_names(
     with pytest.raises(CganError, match=r"`data\.height: \d+`(.|\n)*`cgan init FOLDER`"):
         app(["validate", "pictures"], standalone_mode=False)
     (tmp_path / "x.csv").touch()
-    with pytest.raises(CganError, match=r"empty(?!.*cgan init)"):
+    with pytest.raises(CganError, match=r"first line is blank(?!.*cgan init)"):
         app(["validate", "x.csv"], standalone_mode=False)
 
 
