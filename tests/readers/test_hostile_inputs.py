@@ -95,7 +95,6 @@ STRANGE: dict[str, Callable[[Path], object]] = {
 def test_what_is_no_file_is_refused(refused: Refused, tmp_path: Path, name: str) -> None:
     STRANGE[name](tmp_path / name)
     refused("validate", name)
-    refused("draw", "1", "--model", name, "--out", "picture.png")
 
 
 # --- models -------------------------------------------------------------------------------------
