@@ -166,7 +166,6 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "classes as text": lambda: sized(classes="3"),
     "terabytes": lambda: sized(classes=4096, features=4096, height=4096, width=4096),
     "a tensor with a line end": lambda: model(**{"\x1b[2J\n\nx": torch.zeros(1)}),
-    "weights of NaN": lambda: model(**{WEIGHT: WEIGHTS[WEIGHT] * float("nan")}),
     "format 2": lambda: model(lambda facts: facts.update(format=2)),
 }
 
