@@ -1,4 +1,4 @@
-"""SIGKILL, many times, at random moments of the whole pipeline and its gate: the same bytes, one run."""
+"""SIGKILL of the whole pipeline, a training, a record and a gate: the same bytes, one run."""
 
 import contextlib
 import itertools
@@ -9,17 +9,19 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from door import Project, environment, new_project
+from door import LOG_EVERY, Project, environment, new_project
 from tracked import Store
 
 from cgan.files import sha256_of
 from cgan.pipeline.tracking.tags import RUN_KEY_TAG
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 KILLS = int(os.environ.get("CGAN_KILLS", "4"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
 VICTIMS = ("dvc", "group", "cgan.stages", "everything")
@@ -122,7 +124,7 @@ def assert_undisturbed(project: Project, expected: dict[Path, str]) -> None:
     counted = rows("select key, step, count(*) from metrics group by key, step")
     assert [row for row in counted if row[2] > 1] == []
     steps = sorted(step for key, step, _ in counted if key == "loss/generator")
-    assert steps == list(range(10, 121, 10))
+    assert steps == list(range(LOG_EVERY, 801, LOG_EVERY))
     kinds = {key.partition("/")[0] for key, _, _ in counted}
     assert {"loss", "logits", "quality", "gate"} <= kinds
     assert rows("select count(*) from logged_models") == [(1,)]
@@ -131,39 +133,64 @@ def assert_undisturbed(project: Project, expected: dict[Path, str]) -> None:
     assert "up to date" in project.run("python -m dvc status")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-def test_f45_f78_f81_f82_f89_killed_at_random_the_pipeline_ends_as_if_nobody_had_disturbed_it(
-    template: Project, tmp_path: Path
-) -> None:
-    dice = random.Random(SEED)
-    clean = template.copy(tmp_path / "clean")
+@pytest.fixture(scope="module")
+def clean(
+    template: Project, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[Path, str], float]:
+    """The results of a run that nobody disturbs, and how many seconds it took."""
+    project = template.copy(tmp_path_factory.mktemp("clean") / "project")
     began = time.monotonic()
-    clean.run("bash whole.sh")
+    project.run("bash whole.sh")
     duration = time.monotonic() - began
-    expected = results(clean)
-    assert_undisturbed(clean, expected)
+    assert_undisturbed(project, results(project))
+    return results(project), duration
 
-    victims = itertools.cycle(VICTIMS)
-    struck = 0
-    while struck < KILLS:
-        project = template.copy(tmp_path / f"after-{struck}")
-        finished = False
-        while not finished and struck < KILLS:
-            victim = next(victims)
-            end = time.monotonic() + dice.random() * 0.6 * duration
-            runner = start(project)
-            while runner.poll() is None and time.monotonic() < end:
-                time.sleep(0.002)
-            hit = False
-            while runner.poll() is None and not hit:  # until there is such a process
-                hit = strike(project, runner, victim)
-                time.sleep(0.002)
-            struck += hit
-            finished = runner.wait() == 0 and not hit
-            # The next one comes at once: what survives is in its way.
-            if victim == "dvc":
-                time.sleep(0.1)
-        project.run("bash whole.sh")
-        assert_undisturbed(project, expected)
-        shutil.rmtree(project.folder)
+
+def kill(project: Project, victim: str, ready: Callable[[], Any]) -> bool:
+    """Start all of it, and strike once it is ready and there is somebody to kill. Returns whether it had not
+    ended before."""
+    runner = start(project)
+    while runner.poll() is None and not ready():
+        time.sleep(0.002)
+    hit = False
+    while runner.poll() is None and not hit:
+        hit = strike(project, runner, victim)
+        time.sleep(0.002)
+    runner.wait()
+    return hit
+
+
+def test_a_pipeline_that_is_killed_ends_as_if_undisturbed(
+    template: Project, clean: tuple[dict[Path, str], float], tmp_path: Path
+) -> None:
+    """At random moments, one kill after the other, until it ends."""
+    expected, duration = clean
+    dice, victims = random.Random(SEED), itertools.cycle(VICTIMS)
+    project = template.copy(tmp_path / "project")
+    for _ in range(KILLS):
+        end = time.monotonic() + dice.random() * 0.6 * duration
+        kill(project, next(victims), lambda: time.monotonic() > end)  # noqa: B023
+    project.run("bash whole.sh")
+    assert_undisturbed(project, expected)
+
+
+@pytest.mark.parametrize("victim", ["cgan.stages.train", "cgan.stages.record", "cgan.cli"])
+def test_a_training_a_record_and_a_gate_that_are_killed_are_one_run(
+    template: Project, clean: tuple[dict[Path, str], float], tmp_path: Path, victim: str
+) -> None:
+    """The training with a checkpoint, the others when they are at work."""
+    expected, _ = clean
+    project = template.copy(tmp_path / "project")
+    dice = random.Random(SEED)
+
+    def ready() -> Any:
+        if victim == "cgan.stages.train":
+            return list(project.folder.glob(".cgan/runs/*/step-*.safetensors"))
+        if targets(project, victim, 0):
+            time.sleep(1 + dice.random())
+            return True
+        return False
+
+    assert kill(project, victim, ready)
+    project.run("bash whole.sh")
+    assert_undisturbed(project, expected)
