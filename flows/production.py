@@ -145,8 +145,6 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
 
 def run(root: Path, name: str) -> None:
     """Become this program."""
-    (root / PRODUCTION).mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chdir(root)
     command = _command(name, _ports())
     os.execve(command[0], command, _environment(root, _ports()))  # nosec B606: our own program
 
@@ -170,16 +168,15 @@ def down(root: Path) -> Iterator[str]:
 
 def deploy(root: Path) -> Iterator[str]:
     """Register the deployments of the prefect.yaml of HEAD, for runs at that commit."""
-    _, port = _running(root).get("prefect", (None, _ports()["prefect"]))
-    site = _site(port)
-    if not hosts.answers(port):
+    ports = _ports() | {name: port for name, (_, port) in _running(root).items()}
+    site = _site(ports["prefect"])
+    if not hosts.answers(ports["prefect"]):
         raise CganError(
             f"no Prefect server answers at {site}. Start it: make up. For a server elsewhere: prefect "
             "deploy --all, see docs/production.md."
         )
     with clone(root, "HEAD") as folder:
-        variables = {**os.environ, **hosts.no_proxy_variables(os.environ)}
-        variables |= {"PREFECT_API_URL": f"{site}/api", "PYTHONPATH": str(folder)}
+        variables = {**_environment(root, ports), "PYTHONPATH": str(folder)}
 
         def prefect(*arguments: str) -> None:
             command = (sys.executable, "-m", "prefect", "--no-prompt", *arguments)

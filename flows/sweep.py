@@ -9,7 +9,6 @@ to continue a sweep. See docs/sweeps.md.
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -42,7 +41,6 @@ def train_trial(base: Path, commit: str, study: str, number: int, values: Values
     """The objective's value of a training by a commit's code, with these values in place of those of
     params.yaml. Raises CganError with the message of a stage that fails."""
     path = base / LOGS / f"{study.replace('/', '-')}-{number}.log"  # a branch may have a slash
-    path.parent.mkdir(parents=True, exist_ok=True)
     log = path.open("a", buffering=1, encoding="utf-8")
     with log, checkout(base, commit, base / "params.yaml") as folder:
         set_params(values, folder / "params.yaml")
@@ -57,8 +55,9 @@ def train_trial(base: Path, commit: str, study: str, number: int, values: Values
         evaluation = Evaluation.read(folder / EVALUATION)
     value = evaluation.score(objective).value
     if value is None:
-        why = evaluation.not_measurable or "it was not asked for (params.yaml: `evaluate`)"
-        raise CganError(f"{objective} has no value: {why}.")
+        raise CganError(
+            f"{objective} has no value: {evaluation.not_measurable or 'not asked for'}."
+        )
     return value
 
 
@@ -125,9 +124,8 @@ def compare(base: Path, commit: str, params: Params, count: int, name: str) -> N
     Raises CganError for a sampler, which no seed changes: a difference would always look certain."""
     if params.train.generator == "local_score":
         raise CganError(
-            "--seeds compares trainings, and params.yaml has `train.generator: local_score`, which is not "
-            "trained: every seed gives the same drawings. `cgan compare RUN .` compares this run with RUN, "
-            "an earlier one in MLflow."
+            "every seed of `train.generator: local_score` gives the same drawings. `cgan compare RUN .` "
+            "compares this run with RUN, an earlier one in MLflow."
         )
     key, other_params = params.sweep.objective, _other_params(base, params, name)
     if not other_params:
@@ -206,8 +204,7 @@ def require_committed(base: Path) -> str:
     tree = git.working_tree(base)
     if changed := [path for path in tree.changed if path.split("/")[0] in CODE_PATHS]:
         raise CganError(
-            f"{listed(changed)}: changed since HEAD, and a sweep trains with the code of HEAD. Commit the "
-            "change, then start the sweep."
+            f"{listed(changed)}: changed since HEAD, whose code is trained. Commit that."
         )
     return tree.commit
 
@@ -225,17 +222,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.trials < 1 or (args.seeds is not None and args.seeds < 2):
         parser.error("expected at least --trials 1 and --seeds 2")
-    if importlib.util.find_spec("optuna") is None:
-        sys.exit("Error: a sweep needs the package optuna: `pip install -e '.[pipeline,sweep]'`.")
     try:
         base = require_project()
         params = load_params()
         commit = require_committed(base)
+        (base / LOGS).mkdir(parents=True, exist_ok=True)
         if args.seeds:
             compare(base, commit, params, args.seeds, args.against)
         else:
             search(base, commit, params, args.trials)
-    except CganError as error:
+    except (CganError, ModuleNotFoundError) as error:  # optuna is in the extra `sweep`
         sys.stderr.write(f"Error: {error}\n")
         return 1
     except KeyboardInterrupt:

@@ -36,7 +36,6 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "cgan").mkdir()
     (tmp_path / "cgan/__init__.py").touch()
     commit(tmp_path)
-    (tmp_path / ".cgan").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
