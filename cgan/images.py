@@ -53,7 +53,7 @@ class Images:
 
     They are made of numpy's or torch's arrays: `pixels` [N, H, W] in grey, in colour [N, H, W, 3] or [N, 3,
     H, W]; `labels` may be the names of the classes, `groups` texts. Where `class_names` are left out, they
-    are the sorted names among the labels, or 0, 1, ….
+    are the sorted names among the labels, or 0, 1, …. Raises DataError for arrays that do not fit.
 
     Images from a file have more fields:
 
@@ -63,9 +63,6 @@ class Images:
     - `sizes` int64 [N, 2]: width and height of each picture, before it was fitted; None where unknown;
     - `source_sha256`: of the CSV's bytes, or of the pictures' arrays; else "";
     - `notes`: what a reader should know of these images.
-
-    `tensors` are the same memory as torch's, made when first asked for, so nothing that only reads, checks or
-    writes images imports torch. Raises DataError for arrays that do not fit.
     """
 
     pixels: NDArray[np.uint8]
@@ -94,28 +91,21 @@ class Images:
         notes: Sequence[str] = (),
     ) -> None:
         nchw = _as_nchw(_as_numpy(pixels))
-        given_labels = _as_numpy(labels)
-        _require_length("labels", given_labels, len(nchw))
-        label_numbers, names = _labels_and_names(given_labels, class_names)
-        group_numbers = None
+        numbers, names = _labels_and_names(_one_each(labels, "labels", len(nchw)), class_names)
         if groups is not None:
-            given_groups = _as_numpy(groups)
-            _require_length("groups", given_groups, len(nchw))
-            group_numbers = _group_numbers(given_groups)
-        values = {
-            "pixels": nchw,
-            "labels": label_numbers,
-            "class_names": names,
-            "groups": group_numbers,
-            "splits": splits,
-            "lines": np.arange(len(nchw)) if lines is None else lines,
-            "files": [*files],
-            "sizes": sizes,
-            "source_sha256": source_sha256,
-            "notes": tuple(notes),
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+            groups = _group_numbers(_one_each(groups, "groups", len(nchw)))
+        self.__dict__.update(  # the class is frozen
+            pixels=nchw,
+            labels=numbers,
+            class_names=names,
+            groups=groups,
+            splits=splits,
+            lines=np.arange(len(nchw)) if lines is None else lines,
+            files=[*files],
+            sizes=sizes,
+            source_sha256=source_sha256,
+            notes=tuple(notes),
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -126,7 +116,7 @@ class Images:
         return f"Images({len(self):,} of {height} × {width} pixels{colour}, {self.classes} classes)"
 
     def _repr_html_(self) -> str:
-        """For a notebook: ten images of each class beside their names, how many there are, and the notes."""
+        """For a notebook: counts, ten images of each class, and the notes."""
         from cgan import notebook
         from cgan.contact_sheet import contact_sheet
 
@@ -224,9 +214,12 @@ def _as_numpy(values: Any) -> NDArray[Any]:
     return np.asarray(values)
 
 
-def _require_length(name: str, values: NDArray[Any], expected: int) -> None:
-    if values.shape != (expected,):
-        raise DataError(f"{name}: expected [{expected}], one an image; found {[*values.shape]}.")
+def _one_each(values: Any, name: str, count: int) -> NDArray[Any]:
+    """The array of `values`, of which each of `count` images has one."""
+    array = _as_numpy(values)
+    if array.shape != (count,):
+        raise DataError(f"{name}: expected [{count}], one an image; found {[*array.shape]}.")
+    return array
 
 
 def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -242,21 +235,14 @@ def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
             f"pixels: expected [N, H, W], [N, H, W, 3] or [N, 3, H, W] with sides of {MIN_SIDE} to "
             f"{MAX_SIDE}; found {[*shape]}. Rows of pixels become images by `reshape(-1, height, width)`."
         )
-    if pixels.dtype != np.uint8:
-        _require_byte_values(pixels)
+    is_integer = pixels.dtype.kind in "iu"
+    is_byte = pixels.dtype == np.uint8
+    if not is_byte and not (is_integer and pixels.min() >= 0 and pixels.max() <= 255):
+        raise DataError(
+            f"pixels: expected whole numbers from 0 to 255, found {pixels.dtype}, or others. Of fractions "
+            'from 0 to 1 make them by `(pixels * 255).round().astype("uint8")`.'
+        )
     return np.require(pixels, np.uint8, ["C", "W"])
-
-
-def _require_byte_values(pixels: NDArray[Any]) -> None:
-    """Raises DataError for anything but integers from 0 to 255, of whatever type."""
-    is_numeric = pixels.size and pixels.dtype.kind in "iuf"
-    low, high = (pixels.min(), pixels.max()) if is_numeric else (0, 1)
-    if pixels.dtype.kind in "iu" and low >= 0 and high <= 255:
-        return
-    raise DataError(
-        f"pixels: expected whole numbers from 0 to 255, found {pixels.dtype} from {low:g} to {high:g}. Of "
-        'fractions from 0 to 1 make them by `(pixels * 255).round().astype("uint8")`.'
-    )
 
 
 def _labels_and_names(
@@ -264,9 +250,8 @@ def _labels_and_names(
 ) -> tuple[IntArray, list[str]]:
     """Labels as int64 [N], and the name of each class."""
     names = None if class_names is None else [str(name) for name in class_names]
-    if names and len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"class_names: {twice!r} is there twice.")
+    if names and len({*names}) < len(names):
+        raise DataError(f"class_names: expected different ones, found {listed(names)}.")
     if labels.dtype.kind in "UO" and all(isinstance(label, str) for label in labels):
         found = sorted({*labels.tolist()})
         if names is None:
@@ -298,9 +283,8 @@ def _group_numbers(groups: NDArray[Any]) -> IntArray:
         return groups.astype(np.int64, copy=False)
     keys = list[str]()
     for row, group in enumerate(groups.tolist()):
-        is_nan = group != group
-        has_none = group in (None, "") or is_nan
-        keys.append(f"\0{row}" if has_none else str(group))  # \0: a key that no group has
+        is_known = group not in (None, "") and group == group  # NaN differs from itself
+        keys.append(str(group) if is_known else f"\0{row}")  # \0: a key that no group has
     return np.unique(keys, return_inverse=True)[1]
 
 

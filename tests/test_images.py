@@ -22,7 +22,7 @@ from uneven import (
 
 import cgan
 from cgan.errors import DataError, ParamsError, SourceError
-from cgan.images import first_copies, load_images
+from cgan.images import load_images
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.stages import download, preprocess, validate
 
@@ -32,15 +32,8 @@ SIDES = {"height": HEIGHT, "width": WIDTH}
 
 def test_arrays_are_copied_only_where_they_must_be() -> None:
     planes, labels = COLOUR.pixels, COLOUR.labels
-    last = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    given = [
-        planes,
-        last,
-        torch.from_numpy(planes),
-        torch.from_numpy(last),
-        planes.astype(np.int64),
-    ]
-    for pixels in given:
+    last = planes.transpose(0, 2, 3, 1)
+    for pixels in (planes, last, torch.from_numpy(planes), planes.astype(np.int64)):
         images = cgan.Images(pixels, torch.from_numpy(labels), NAMES)
         assert np.array_equal(images.pixels, planes) and images.shape == (3, HEIGHT, WIDTH)
         assert images.pixels.dtype == np.uint8 and images.pixels.flags.c_contiguous
@@ -50,11 +43,7 @@ def test_arrays_are_copied_only_where_they_must_be() -> None:
     assert not grey.is_named and COLOUR.is_named
     images = cgan.Images(planes, labels)
     assert np.shares_memory(images.pixels, planes) and np.shares_memory(images.labels, labels)
-    images.tensors.pixels[5, 2, 1, 7] ^= 255
-    assert (
-        images.pixels[5, 2, 1, 7] == COLOUR.pixels[5, 2, 1, 7] == images.tensors.pixels[5, 2, 1, 7]
-    )
-    images.tensors.pixels[5, 2, 1, 7] ^= 255
+    assert np.shares_memory(images.tensors.pixels.numpy(), planes)
     frozen = planes.copy()
     frozen.flags.writeable = False  # torch would warn
     assert cgan.Images(frozen, labels).tensors.pixels.equal(images.tensors.pixels)
@@ -62,30 +51,25 @@ def test_arrays_are_copied_only_where_they_must_be() -> None:
 
 def test_labels_are_numbers_or_names_and_groups_or_texts() -> None:
     pixels, texts = COLOUR.pixels, np.array(NAMES)[COLOUR.labels]
-    for labels in (texts, texts.tolist(), texts.astype(object)):
+    for labels in (texts, texts.tolist()):
         images = cgan.Images(pixels, labels)
         assert images.class_names == sorted(NAMES), "sorted"
         assert [images.class_names[n] for n in images.labels] == texts.tolist()
         assert np.array_equal(cgan.Images(pixels, labels, NAMES).labels, COLOUR.labels)
     numbers = np.array(["10", "9", "111"])[COLOUR.labels]
     assert cgan.Images(pixels, numbers).class_names == ["9", "10", "111"], "as numbers"
-    assert cgan.Images(pixels, COLOUR.labels, [*NAMES, "kiwi"]).counts.tolist() == [24, 12, 20, 0]
     groups = [f"g{number}" * bool(number > 2) for number in COLOUR.groups]
-    found = cgan.Images(pixels, COLOUR.labels, groups=groups).groups
-    assert found is not None and len(np.unique(found)) == len({*groups}) - 1 + groups.count("")
-    for nothing in (None, float("nan")):
-        gaps = [float(text[1:]) if text else nothing for text in groups]
-        assert np.array_equal(
-            first_copies(found),
-            first_copies(cgan.Images(pixels, COLOUR.labels, groups=gaps).groups),
-        )
+    numbered = [float(text[1:]) if text else float("nan") for text in groups]
+    for given in (groups, [text or None for text in groups], numbered):
+        found = cgan.Images(pixels, COLOUR.labels, groups=given).groups
+        assert found is not None and len(np.unique(found)) == len({*groups}) - 1 + groups.count("")
 
 
 PIXELS, LABELS = COLOUR.pixels, COLOUR.labels
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "fractions": ({"pixels": PIXELS / 255}, r"found float64 from 0 to 1\. .*\(pixels \* 255\)"),
-    "16 bits": ({"pixels": PIXELS.astype(int) * 257}, r"from 0 to 65535\. "),
-    "bools": ({"pixels": PIXELS > 99}, r"found bool from 0 to 1\. "),
+    "fractions": ({"pixels": PIXELS / 255}, r"found float64, .*\(pixels \* 255\)"),
+    "16 bits": ({"pixels": PIXELS.astype(int) * 257}, "from 0 to 255, found int64"),
+    "bools": ({"pixels": PIXELS > 99}, "found bool"),
     "rows": (
         {"pixels": PIXELS.reshape(56, -1)},
         r"found \[56, 288\].*reshape\(-1, height, width\)",
@@ -99,7 +83,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "negative": ({"labels": LABELS - 1}, "from 0 to 999; found -1 to 1"),
     "without a name": ({"class_names": NAMES[:2]}, "from 0 to 1; found 0 to 2"),
     "unknown": ({"labels": [*"ab" * 28], "class_names": ["a", "c"]}, "a, c; found b"),
-    "doubled": ({"class_names": ["a", "b", "a"]}, "class_names: 'a'"),
+    "doubled": ({"class_names": ["a", "b", "a"]}, "different ones, found a, b, a"),
 }
 
 
@@ -164,9 +148,8 @@ def test_arrays_are_divided_by_groups_and_copies() -> None:
     assert train.place(0) == f"image {train.lines[0]}"
     again, other = plain.split(0.25, seed=2)[1], plain.split(0.25, seed=3)[1]
     assert again.digest == held.digest != other.digest
-    for fraction in (0, 1, -0.1, 30):
-        with pytest.raises(DataError, match=f"found {fraction}"):
-            plain.split(fraction)
+    with pytest.raises(DataError, match="found 30"):
+        plain.split(30)
     with pytest.raises(DataError, match=r"at least 6.*`fraction`"):
         plain.split(0.01)
 

@@ -63,11 +63,9 @@ def refused(
 
 
 FILES: dict[str, bytes] = {
-    "commands the terminal.csv": GOOD.replace("label", "\x1b[2Jlabel").encode(),
     "a label that commands.csv": GOOD.replace("\n1", "\n\x1b[2J1").encode(),
     "a million columns.csv": b"label" + b",a0" * 1_000_000 + b"\n",
     "padding of megabytes.csv": GOOD.replace("\n1", "\n" + " " * 5_000_000 + "1").encode(),
-    "JSON.csv": b'{"error": 403}',
     "junk behind.csv.gz": gzip.compress(GOOD.encode()) + b"junk",
     "nested.csv.gz": gzip.compress(gzip.compress(GOOD.encode())),
     "commands the terminal.zip": zip_of({"\x1b[2J\n\n.csv": GOOD.encode()}),
@@ -82,16 +80,14 @@ def test_a_hostile_csv_or_archive_is_refused(refused: Refused, tmp_path: Path, n
 
 # At this path → what stands there.
 STRANGE: dict[str, Callable[[Path], object]] = {
-    "folder": Path.mkdir,
     "fifo": os.mkfifo,
     "loop": lambda path: path.symlink_to(path),
     "endless": lambda path: path.symlink_to("/dev/zero"),
-    "x" * 5000: lambda path: None,
     "huge": lambda path: path.touch() or os.truncate(path, 10**12),
 }
 
 
-@pytest.mark.parametrize("name", STRANGE, ids=lambda name: name[:20])
+@pytest.mark.parametrize("name", STRANGE)
 def test_what_is_no_file_is_refused(refused: Refused, tmp_path: Path, name: str) -> None:
     STRANGE[name](tmp_path / name)
     refused("validate", name)
@@ -146,24 +142,19 @@ def torch_saved(value: Any) -> bytes:
 
 DEEP = b"[" * 1_000_000
 MODELS: dict[str, Callable[[], bytes]] = {
-    "nothing": lambda: b"",
     "cut in the header": lambda: model()[:200],
     "cut in the tensors": lambda: model()[:-1],
-    "something behind": lambda: model() + b"x",
     "length 2^64 - 1": lambda: b"\xff" * 8 + model()[8:],
     "40 GB claimed": lambda: header(
         lambda h: h[WEIGHT].update(shape=[10**5, 10**5], data_offsets=[0, 4 * 10**10])
     ),
-    "a shape below 0": lambda: header(lambda h: h[WEIGHT].update(shape=[-1])),
     "JSON without an end": lambda: struct.pack("<Q", len(DEEP)) + DEEP,
     "a pickle": lambda: pickle.dumps(Hostile()),
     "torch.save of a program": lambda: torch_saved(Hostile()),
-    "no facts": lambda: save(WEIGHTS),
     "facts that are a list": lambda: save(WEIGHTS, {"cgan": "[]"}),
     "a judge": lambda: model(lambda facts: facts.update(kind="judge")),
     "a kind that commands the terminal": lambda: model(lambda f: f.update(kind="\x1b[2J\n\nx")),
     "an architecture that is a program": lambda: sized(kind="os.system"),
-    "classes as text": lambda: sized(classes="3"),
     "terabytes": lambda: sized(classes=4096, features=4096, height=4096, width=4096),
     "a tensor with a line end": lambda: model(**{"\x1b[2J\n\nx": torch.zeros(1)}),
     "format 2": lambda: model(lambda facts: facts.update(format=2)),

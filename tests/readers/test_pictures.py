@@ -88,7 +88,6 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         r"Left out: 4 files, .*: cat/\.x\.png, cat/x\.txt, cat/y, x\.png\.$",
     ),
     "of a Mac in a zip": ({"__MACOSX/cat/0.png": b""}, r"Left out: 1 .*: __MACOSX/cat/0\.png\."),
-    "seven others": ({f"cat/{n}.txt": b"" for n in range(7)}, "Left out: 7.* and 2 more"),
     "second frames": ({"cat/x.gif": ANIMATED}, r"Several frames: 1 of 5 .*: cat/x\.gif"),
     "transparent": ({"cat/x.png": picture((9, 9, 9, 0))}, r"Transparent: 1 .*: cat/x\.png"),
     "one in colour": (
@@ -115,9 +114,7 @@ FOLDERS: dict[str, tuple[Files, str]] = {
         {"a/0.png": picture(size=(400, 533))},
         r"refused: .*8 to 256.*`data\.height: 64` and `data\.width: 48`",
     ),
-    "too small, alone": ({"a/0.png": picture(size=(60, 7))}, "refused: .*8 to 256; .*60 × 7"),
     "a bomb": ({"cat/0.png": picture(size=(12_000, 9000))}, "refused: .*0.png: .*sion bomb"),
-    "gigabytes": ({"cat/x.png": bytes(10_000)}, r"refused: .*1 of 5 .*x\.png: larger"),
     "gigabytes in a zip": ({"cat/x.png": bytes(10_000)}, r"refused: .*x\.png: larger"),
     "a comma in a name": ({"a,b/0.png": picture()}, "refused: own: .*named 'a,b'; .*no comma"),
     "no folders, alone": ({"0.png": picture()}, r"refused: own: expected one \.csv.*neither\."),
@@ -157,6 +154,7 @@ def test_pictures_are_found_in_whatever_folder_is_around(packed: bool) -> None:
     write(GOOD | {"cat/deep/er/2.jfif": picture(12, kind="JPEG")}, "a/b")
     if packed:
         shutil.make_archive("a", "zip", ".", "a")
+    Path("a/README.md").touch()  # as data/inbox has one
     found = opened("a.zip" if packed else "a")
     values = found.pixels[:, 0, 5, 5].tolist()
     assert found.class_names == ["apple", "cat"] and not found.notes
@@ -165,23 +163,14 @@ def test_pictures_are_found_in_whatever_folder_is_around(packed: bool) -> None:
     assert found.files[0].endswith("b/apple/0.png") and found.pixels.shape[1:] == (1, 10, 10)
 
 
-def test_numbers_stand_in_their_order() -> None:
-    write({f"{n}/a.png": picture(n) for n in range(11)} | {"README.md": b"ours"}, "digits")
-    found = opened("digits")
-    assert not found.is_named and found.pixels[:, 0, 0, 0].tolist() == [*range(11)]
-    assert np.array_equal(found.labels, np.arange(11)) and not found.notes
-
-
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (palette(50, 50, 50), 50),
         (picture((40, 40, 40)), 40),
-        (picture((0, 0, 0, 0)), 255),
         (picture((0, 0, 0, 128)), 127),
         (picture((200, 100, 50)), [200, 100, 50]),
         (palette(9, 8, 7), [9, 8, 7]),
-        (picture((200, 100, 50, 255)), [200, 100, 50]),
     ],
 )
 def test_each_kind_of_picture_has_its_values(content: bytes, expected: Any) -> None:
