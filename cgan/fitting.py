@@ -18,7 +18,7 @@ import pandas as pd
 from cgan import notebook
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
-from cgan.files import locked, require_writable
+from cgan.files import locked
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.model.model_file import digest_of, generator_facts
@@ -85,19 +85,6 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run: {self.params.generator}; {self._length()}; seed {self.params.seed}>"
 
-    def _summary(self) -> dict[str, str]:
-        """The rows of the table in a notebook, by name."""
-        rows = {
-            "Generator": self.params.generator,
-            "Training": self._length(),
-            "Seed": str(self.params.seed),
-            "Chosen for these images": self.choice.explanation,
-            "Advice": self.choice.advice,
-            "Last losses": _last_values(self.history),
-            "Last probe": _last_values(self.probes),
-        }
-        return {name: text for name, text in rows.items() if text}
-
     def _length(self) -> str:
         """`1,667 steps of 96 images in 57 s`."""
         if self.choice.sampler:
@@ -108,7 +95,18 @@ class Run:
         return f"{done} of {self.params.batch_size} images{time}"
 
     def _repr_html_(self) -> str:
-        table = notebook.table([("A training", ""), *self._summary().items()])
+        rows = {
+            "Generator": self.params.generator,
+            "Training": self._length(),
+            "Seed": str(self.params.seed),
+            "Chosen for these images": self.choice.explanation,
+            "Advice": self.choice.advice,
+            "Last losses": _last_values(self.history),
+            "Last probe": _last_values(self.probes),
+        }
+        table = notebook.table(
+            [("A training", ""), *((name, text) for name, text in rows.items() if text)]
+        )
         return table + notebook.picture(self.preview, ", ".join(self.generator.class_names))
 
 
@@ -146,14 +144,14 @@ def fit(
     returns at once. While one call trains there, the same call elsewhere is refused.
 
     `judge`, trained on the same images, probes the quality during the training, and stops one that has
-    collapsed; without one nothing is probed. `progress=False` shows no bar.
+    collapsed. `progress=False` shows no bar.
 
     Ctrl-C, or a notebook's stop button, ends the training after this step: the run has the generator so far,
     and `run.finished` is False. A second one raises KeyboardInterrupt.
 
     Raises ParamsError for a param that does not exist or does not fit, DataError for no images, none of
-    some class, or a judge of others, CganError for a folder that cannot be used or is in use, and
-    TrainingError where the training diverges.
+    some class, or a judge of others, CganError for a folder that is in use, and TrainingError where the
+    training diverges.
     """
     if not isinstance(images, Images):
         raise CganError(
@@ -164,8 +162,7 @@ def fit(
         raise DataError(f"cgan.fit: expected images to train on, found {len(images)}.")
     if empty := images.classes_without_images:
         raise DataError(
-            f"cgan.fit: expected images of every class, found none of {listed(empty)}. Add some, or number "
-            "the classes without gaps: `names, labels = numpy.unique(labels, return_inverse=True)`."
+            f"cgan.fit: expected images of every class, found none of {listed(empty)}. Add some."
         )
     if judge:
         require_judge_of(judge, images)
@@ -186,7 +183,6 @@ def fit(
             folder=training_folder,
             progress=bar,
             should_stop=was_pressed,
-            keep_partial=True,
         )
     run = make_run(result, choice, images)
     if not run.finished:
@@ -198,25 +194,17 @@ def fit(
 
 
 @contextlib.contextmanager
-def locked_folder(training_folder: Path | None) -> Iterator[None]:
-    """Hold the folder of a training; a kill lets go of it. Raises CganError where it cannot be made, or where
-    another process or thread trains there."""
-    if training_folder is None:
+def locked_folder(folder: Path | None) -> Iterator[None]:
+    """Hold the folder of a training; a kill lets go of it. Raises CganError where another process or thread
+    trains there."""
+    if folder is None:
         yield
         return
-    folder = training_folder.parent
-    try:
-        require_writable(training_folder / "lock")
-    except OSError as error:
-        raise CganError(
-            f"cgan.fit: expected a folder for checkpoints, and {folder} cannot be one ({error.strerror}). "
-            "Give another `folder`."
-        ) from None
-    with locked(training_folder / "lock", wait=False) as is_held:
+    with locked(folder / "lock", wait=False) as is_held:
         if not is_held:
             raise CganError(
-                f"cgan.fit: another call with these arguments is training in {folder}. Wait until it has "
-                "ended, end it, or give another `folder` or `seed`."
+                f"cgan.fit: another call with these arguments is training in {folder.parent}. Wait until it "
+                "has ended, or give another `folder` or `seed`."
             )
         yield
 

@@ -93,6 +93,10 @@ def main() -> None:
                 )
             except Divergence as error:
                 raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
+            if trained.step < p.total_steps and not choice.sampler:
+                raise Interrupted(
+                    f"stopped at step {trained.step} of {p.total_steps}; a checkpoint was saved"
+                )
             write_outputs(trained, training_facts(trained, choice, images))
             training.setdefault("numbers", {})
             if not trained.resumed_from:  # else the parts before were not timed

@@ -88,16 +88,14 @@ def choose(params: TrainChoices, images: Images) -> Choice:
     sampler and a class has no images."""
     if params.generator == "local_score":
         return choose_sampler(params, images)
-    if params.generator == "auto" and params.total_kimg == "auto" and suits_sampler(images):
+    asks_for_gan = params.generator != "auto" or params.total_kimg != "auto"
+    suits_sampler = not images.classes_without_images and may_be_photographs(spread_sample(images))
+    if suits_sampler and not asks_for_gan:
         choice = choose_sampler(params, images)
         drawings = FEWEST_JUDGED_PER_CLASS * images.classes
         if choice.sampler and drawings * choice.sampler.seconds_per_drawing <= MAX_DRAWING_S:
             return choice
     return choose_gan(params, images)
-
-
-def suits_sampler(images: Images) -> bool:
-    return not images.classes_without_images and may_be_photographs(spread_sample(images))
 
 
 def choose_gan(params: TrainChoices, images: Images) -> Choice:
@@ -117,18 +115,13 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
                 advice = advice_on_photographs()
     batch_size = min(params.batch_size, len(images) // 2 * 2)
     resolved = resolve(params.model_copy(update={"batch_size": batch_size}), values_for_auto)
-    used = resolved.relevant()
-    chosen = [
-        f"{name} {used[name]}"
-        for name in values_for_auto
-        if name in used and getattr(params, name) == "auto"
-    ]
-    reasons = list[str]()
-    if chosen:
+    used, reasons = resolved.relevant(), list[str]()
+    names = [name for name in values_for_auto if name in used and getattr(params, name) == "auto"]
+    if names:
+        values = ", ".join(f"{name} {used[name]}" for name in names)
         same_class = percent(neighbours.same_class, 0)
         reasons.append(
-            f"{', '.join(chosen)} (nearest other image: distance {neighbours.distance:.2f}, same class "
-            f"{same_class})"
+            f"{values} (nearest other image: distance {neighbours.distance:.2f}, same class {same_class})"
         )
     if batch_size != params.batch_size:
         reasons.append(f"batch_size {batch_size} ({len(images):,} images to train on)")
@@ -180,19 +173,17 @@ def advice_on_hard_images() -> str:
 
 def advice_on_photographs() -> str:
     return (
-        "Photographs of classes that look alike are hard. In minutes on a CPU, drawings show their colours "
+        "Photographs of classes that look alike are hard: in minutes on a CPU, drawings show their colours "
         "and textures and little else. Better drawings need thousands of images a class and a GPU "
-        f"({setting('train.total_kimg', 5000)} or more), no training "
-        f"({setting('train.generator', 'local_score')}), or a pretrained generator from elsewhere: `cgan "
-        "evidence --drawn FOLDER` says whether its drawings help."
+        f"({setting('train.total_kimg', 5000)} or more), or no training "
+        f"({setting('train.generator', 'local_score')})."
     )
 
 
 def advice_on_local_score() -> str:
     return (
-        "A local score sampler is not trained. Its file holds the training images, and its drawings hold "
-        "pieces of them: where nobody may see the images, set "
-        f"{setting('train.generator', 'upsample')}, which trains a GAN."
+        "A local score sampler is not trained: its file holds the training images, and its drawings hold "
+        f"pieces of them. Where nobody may see them, {setting('train.generator', 'upsample')} trains a GAN."
     )
 
 

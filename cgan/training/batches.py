@@ -5,10 +5,8 @@ latents are drawn at once. So a checkpoint needs no RNG state, and a resumed tra
 one.
 
 With `train.max_shift`, reals and fakes are shifted at random before the discriminator sees them: that makes
-a small data set harder to memorise (Zhao et al., *DiffAugment*, arXiv:2006.10738). The generator still learns
-unshifted images, because every shift is as likely for fakes as for reals. Pixels that leave at one edge come
-back at the opposite one, so none is lost, and the opposite shift takes a gradient back. (Karras et al.,
-arXiv:2006.06676, appendix B, fill the edge with reflections instead.)
+a small data set harder to memorise (Zhao et al., *DiffAugment*, arXiv:2006.10738). Pixels that leave at one
+edge come back at the opposite one, so none is lost, and the opposite shift takes a gradient back.
 """
 
 from __future__ import annotations
@@ -24,9 +22,8 @@ from cgan.model.hardware import fits_in_memory, take_rows
 from cgan.params.sections import TrainParams
 
 # The random generator of a chunk gets the seed `train.seed` · LATENT_SEED_STRIDE + chunk, that of an epoch
-# `train.seed` · ORDER_SEED_STRIDE + epoch. So no two chunks, and no two epochs, of trainings with different
-# seeds share one before the millionth. A chunk and an epoch may, which is harmless: one draws latents, the
-# other an order.
+# `train.seed` · ORDER_SEED_STRIDE + epoch: no two chunks, and no two epochs, of trainings with different
+# seeds share one before the millionth.
 LATENT_SEED_STRIDE, ORDER_SEED_STRIDE = 1_000_003, 1_000_033
 # The learning rate of the last step, as a fraction of `train.lr`.
 FINAL_LR_FRACTION = 0.02

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cgan.errors import Interrupted, TrainingError
+from cgan.errors import TrainingError
 from cgan.files import write_bytes
 from cgan.images import Images
 from cgan.model.generative import GenerativeModel
@@ -107,17 +107,16 @@ def train(
     progress: Callable[[range], Iterator[int]] = iter,
     should_stop: Callable[[], bool] = lambda: False,
     monitor: ProbeMonitor | None = None,
-    keep_partial: bool = False,
 ) -> TrainingResult:
     """Train a conditional GAN on `data` (uint8 images, int64 labels).
 
     `folder` holds checkpoints and previews. A training goes on from the checkpoint that it finds there;
-    without a folder it saves none. `should_stop` is asked after every step; `monitor` probes quality.
-    `log_metrics` gets values by name, and their step.
+    without a folder it saves none. `log_metrics` gets values by name, and their step; `monitor` probes
+    quality. `should_stop` is asked after every step: if so, a checkpoint is saved, and the result is what was
+    trained so far.
 
-    When `should_stop` says so, it saves a checkpoint and raises Interrupted, or with `keep_partial` returns
-    what was trained so far. Raises ParamsError when params and data don't fit, and Divergence when a loss is
-    not a finite number or a class collapses; then nothing of that interval is saved.
+    Raises ParamsError when params and data don't fit, and Divergence when a loss is not a finite number or a
+    class collapses; then nothing of that interval is saved.
     """
     hardware = choose_hardware(params.device, params.precision)
     compute_deterministically()
@@ -159,11 +158,8 @@ def train(
             if folder and (step % SAVE_EVERY == 0 or is_last or stops_early):
                 check_finite(state)
                 save_checkpoint(folder, step, state.tensors())
-            if stops_early and keep_partial:
-                break
             if stops_early:
-                saved = "a checkpoint was saved" if folder else "nothing was saved"
-                raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
+                break
         wall_time_s = time.perf_counter() - started_at
         estimate_batch_norm(state.generator_ema, data.tensors.counts, params.seed)
     return TrainingResult(

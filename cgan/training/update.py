@@ -67,12 +67,9 @@ class BatchPart:
     params: TrainParams
     batch: Batch
     with_r1: bool
-    # For `stats`, kept by the losses below: the logits in this step's losses, float32 [B], without a graph.
-    # In those of the discriminator:
+    # The logits in this step's losses, float32 [B], without a graph: kept by the losses below for `stats`.
     real_logits: Tensor = field(init=False)
     fake_logits: Tensor = field(init=False)
-    # In that of the generator. The discriminator is updated before it gives them, except in `one_pass`, where
-    # they are `fake_logits`.
     fake_logits_for_generator: Tensor = field(init=False)
 
     @cached_property
@@ -106,15 +103,14 @@ class BatchPart:
     def stats(self) -> Tensor:
         """The values of `state.STATS`, float32 [6]. The losses are without class losses and R1, which would
         hide who is ahead."""
-        objective, real_logits, fake_logits = self.objective, self.real_logits, self.fake_logits
-        threshold = objective.threshold
+        objective, real, fake = self.objective, self.real_logits, self.fake_logits
         values = (
-            objective.fake_loss(fake_logits) + objective.real_loss(real_logits),
+            objective.fake_loss(fake) + objective.real_loss(real),
             objective.real_loss(self.fake_logits_for_generator),
-            real_logits.mean(),
-            fake_logits.mean(),
-            (real_logits > threshold).float().mean(),
-            (fake_logits <= threshold).float().mean(),
+            real.mean(),
+            fake.mean(),
+            (real > objective.threshold).float().mean(),
+            (fake <= objective.threshold).float().mean(),
         )
         return torch.stack(values)
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from cgan.model.file_facts import UnreadableError
-from cgan.model.model_file import load_tensors
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 
 
@@ -80,13 +79,6 @@ def test_f77_checkpoints_that_cannot_be_read_now_are_told_and_left_alone(tmp_pat
         load_checkpoint(tmp_path)
     assert "Too many open files" in str(caught.value) and "step-000000008" in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_f42_the_step_in_the_name_is_the_step_of_the_content(tmp_path: Path) -> None:
-    save(tmp_path, 4, 8)
-    assert load_tensors(tmp_path / "step-000000008.safetensors", "checkpoint")[1]["step"] == 8
-    (tmp_path / "step-000000008.safetensors").rename(tmp_path / "step-000000009.safetensors")
-    assert loaded(tmp_path) == 8
 
 
 def test_f43_leftover_of_a_killed_save_is_cleaned_and_nothing_else(tmp_path: Path) -> None:
