@@ -94,15 +94,3 @@ def preset_params(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise ParamsError(f"no preset `{name}`. There are: {', '.join(PRESETS)}.")
     return TrainChoices().model_dump(exclude=UNSET_BY_PRESETS) | dict(PRESETS[name].changes)
-
-
-def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
-    """The preset from which `train` differs in the fewest params, and these."""
-    values = train.model_dump()
-    differing = {
-        name: [key for key, value in preset_params(name).items() if values[key] != value]
-        for name in PRESETS
-    }
-    # `default`, the first, where several are equally near.
-    nearest = min(differing, key=lambda name: len(differing[name]))
-    return nearest, differing[nearest]
