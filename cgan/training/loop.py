@@ -89,8 +89,10 @@ def train_or_build(
     """
     if choice.sampler:
         log.info("Nothing to train: drawings are put together from pieces of the training images.")
-    for words in filter(None, (choice.explanation, choice.advice)):
-        log.info(words)
+    if choice.explanation:
+        log.info("Chosen for these images: %s", choice.explanation)
+    if choice.advice:
+        log.info(choice.advice)
     if choice.sampler:
         return TrainingResult(choice.sampler, None, [], [], {}, 0.0, step=0, resumed_from=0)
     params = choice.params

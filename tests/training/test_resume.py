@@ -10,7 +10,7 @@ from conftest import wait_until
 from door import Project, new_project
 
 pytestmark = pytest.mark.slow
-STEPS = 400
+STEPS = 1000
 STAGE, REPRO = "python -m cgan.stages.train", "dvc repro train"
 
 
