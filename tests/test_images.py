@@ -23,6 +23,7 @@ from uneven import (
 import cgan
 from cgan.errors import DataError, ParamsError, SourceError
 from cgan.images import load_images
+from cgan.pipeline.whole_data import whole_data
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.stages import download, preprocess, validate
 
@@ -134,6 +135,13 @@ def test_what_is_read_and_split_is_what_the_stages_make(
     assert parts[1].notes == images.notes and not parts[0].notes
     assert any(note.startswith("Groups: 23 of 56") for note in images.notes) == pictures
     assert len(parts[0]) + len(parts[1]) == 56
+    whole = whole_data()
+    assert np.array_equal(whole.pixels, images.pixels) and whole.files == images.files
+    groups_of = {*zip(whole.groups.tolist(), images.groups.tolist(), strict=True)}  # type: ignore[union-attr]
+    assert len(groups_of) == len(np.unique(images.groups)), "one number a group"
+    assert whole.splits is not None and np.array_equal(
+        whole.pixels[whole.splits == 1], parts[1].pixels
+    )
 
 
 def test_arrays_are_divided_by_groups_and_copies() -> None:

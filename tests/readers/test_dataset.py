@@ -5,18 +5,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import write_params
 from PIL import Image
 from safetensors.numpy import save_file
 from synthetic import make_images
-from uneven import GROUP_IN_NAME, NAMES, uneven, write_uneven_folder
 
 from cgan.errors import ModelError
 from cgan.files import sha256_of
-from cgan.images import Images, image_digests, load_images, pixels_digest, save_images
+from cgan.images import Images, load_images, pixels_digest, save_images
 from cgan.model import file_facts
-from cgan.page.data_facts import rows_of
-from cgan.pipeline.whole_data import whole_data
 from cgan.splitting import stratified_split
 from cgan.stages import download, preprocess, validate
 
@@ -82,33 +78,3 @@ def test_stages_turn_a_csv_into_datasets_and_a_contact_sheet(project: Path) -> N
     for stage in (download, validate, preprocess):
         stage.main()
     assert len(before) == 7 and {path: sha256_of(path) for path in outputs} == before
-
-
-@pytest.mark.parametrize("pictures", [False, True])
-def test_each_image_keeps_its_class_group_and_side(uneven_project: Path, pictures: bool) -> None:
-    """Rows are in no order; of pictures the classes' names are sorted, and so are the files."""
-    data = uneven()
-    if pictures:
-        write_uneven_folder(uneven_project / "own", data)
-        write_params(uneven_project, data={"path": "own"}, preprocess={"group": GROUP_IN_NAME})
-        write_params(uneven_project, validate={"class_names": None})
-    for stage in (download, validate, preprocess):
-        stage.main()
-    rows = whole_data()
-    assert rows.class_names == (sorted(NAMES) if pictures else NAMES)
-    assert rows.groups is not None and data.groups is not None
-    row_of, pairs = {image.tobytes(): row for row, image in enumerate(data.pixels)}, set()
-    for image, label, group in zip(rows.pixels, rows.labels, rows.groups, strict=True):
-        row = row_of[image.tobytes()]
-        assert rows.class_names[label] == NAMES[data.labels[row]]
-        if (data.pixels == image).all((1, 2, 3)).sum() == 1:
-            pairs.add((int(group), int(data.groups[row])))
-    assert [len({*side}) for side in zip(*pairs, strict=True)] == [20, 20] and len(pairs) == 20
-    assert rows.shape == (1, 8, 12)
-    if not pictures:
-        assert np.array_equal(rows.pixels, data.pixels)
-    held, learnt = (rows.at(rows_of(rows, split)) for split in ("val", "train"))
-    assert held.groups is not None and learnt.groups is not None
-    assert not np.isin(held.groups, learnt.groups).any()
-    digests = [image_digests(part.pixels) for part in (held, learnt)]
-    assert not np.isin(*digests).any(), "equal images of two groups, too"
