@@ -5,6 +5,7 @@ and the copies and groups of these. Near copies can be made groups (`group: auto
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -175,8 +176,7 @@ def stratified_split(
     """
     units = unit_indices(pixels, groups)
     random_keys = np.random.default_rng(seed).random(len(labels))
-    choose = _choose_images if groups is None else _choose_groups
-    is_held = np.isin(units, choose(units, labels, random_keys, holdout_fraction))
+    is_held = np.isin(units, _choose_units(units, labels, random_keys, holdout_fraction))
     for label in np.unique(labels):
         is_divided = len(np.unique(is_held[labels == label])) == 2
         if is_divided:
@@ -189,47 +189,26 @@ def stratified_split(
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def _choose_images(
+def _choose_units(
     units: IntArray, labels: IntArray, random_keys: NDArray[np.float64], fraction: float
 ) -> IntArray:
-    """The units to hold out where each is an image and its few copies, by their indices: for each class, the
-    rarest first, those with the lowest `random_keys`."""
-    sizes, held = np.bincount(units, minlength=len(labels)), list[int]()
-    classes_by_count = np.argsort(np.bincount(labels), kind="stable")
-    rarity_rank = np.argsort(classes_by_count)  # of each class: 0 for the rarest
-    # A unit belongs to its rarest class. An index that is no unit belongs to none.
-    unit_rank = np.full(len(labels), len(classes_by_count))
-    np.minimum.at(unit_rank, units, rarity_rank[labels])
-    for rank in range(len(classes_by_count)):
-        candidates = np.flatnonzero(unit_rank == rank)
-        candidates = candidates[np.argsort(random_keys[candidates], kind="stable")]
-        quota = max(1, round(int(sizes[candidates].sum()) * fraction))
-        within_quota = np.searchsorted(np.cumsum(sizes[candidates]), quota, side="right")
-        count = min(max(1, int(within_quota)), len(candidates) - 1)  # one stays to train on
-        held += candidates[: max(0, count)].tolist()
-    return np.array(held, np.int64)
-
-
-def _choose_groups(
-    units: IntArray, labels: IntArray, random_keys: NDArray[np.float64], fraction: float
-) -> IntArray:
-    """The units to hold out where they can be large and of several classes, by their indices: in the order of
-    `random_keys`, those with which no class exceeds its quota. Of a class of which nothing is held out then,
-    the smallest unit."""
+    """The units to hold out, by their indices: in the order of `random_keys`, those with which no class
+    exceeds its quota. Of a class of which nothing is held out then, the smallest unit."""
     class_counts = np.bincount(labels)
-    quotas = np.clip(np.round(class_counts * fraction), 1, class_counts - 1)
-    held_counts, held = np.zeros_like(class_counts), list[int]()
+    room = np.clip(np.round(class_counts * fraction), 1, class_counts - 1).astype(int).tolist()
     by_unit = np.argsort(units, kind="stable")
-    indices, starts = np.unique(units[by_unit], return_index=True)
-    rows_of_unit = dict(zip(indices.tolist(), np.split(by_unit, starts[1:]), strict=True))
-    for unit in indices[np.argsort(random_keys[indices])].tolist():
-        counts = np.bincount(labels[rows_of_unit[unit]], minlength=len(class_counts))
-        if (held_counts + counts <= quotas).all():
-            held_counts += counts
-            held.append(unit)
-    for label in np.flatnonzero((held_counts == 0) & (class_counts > 0)):
-        candidates = np.unique(units[labels == label]).tolist()
-        held.append(min(candidates, key=lambda unit: len(rows_of_unit[unit])))
+    labels_by_unit = labels[by_unit].tolist()
+    indices, starts, sizes = np.unique(units[by_unit], return_index=True, return_counts=True)
+    held = list[int]()
+    for n in np.argsort(random_keys[indices]):
+        counts = Counter(labels_by_unit[starts[n] : starts[n] + sizes[n]])
+        if all(count <= room[label] for label, count in counts.items()):
+            held.append(indices[n])
+            for label, count in counts.items():
+                room[label] -= count
+    for label in np.setdiff1d(labels, labels[np.isin(units, held)]):
+        candidates = np.searchsorted(indices, np.unique(units[labels == label]))
+        held.append(indices[candidates[sizes[candidates].argmin()]])
     return np.array(held, np.int64)
 
 

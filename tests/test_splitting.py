@@ -107,13 +107,13 @@ def test_groups_with_an_equal_image_are_on_one_side() -> None:
         assert len({row in holdout for row in (10, 11, 14, 15, 40, 41)}) == 1
 
 
-def test_without_groups_the_holdout_is_that_of_earlier_versions() -> None:
-    """Also where there are copies, with the same label and with another."""
-    random = np.random.default_rng(3)
-    images, labels = distinct(90), random.choice(3, 90, p=[0.6, 0.3, 0.1])
-    images[60:75], labels[60:72] = images[:15], labels[:12]
-    found = stratified_split(images, labels, 0.1, 5)[1].tolist()
-    assert found == [4, 7, 21, 29, 31, 48, 64, 67, 88]
+def test_of_each_class_the_lowest_keys_are_held_out() -> None:
+    labels = np.random.default_rng(3).choice(3, 90, p=[0.6, 0.3, 0.1])
+    keys = np.random.default_rng(5).random(90)
+    rows = [np.flatnonzero(labels == label) for label in range(3)]
+    expected = [members[keys[members].argsort()][: round(len(members) / 10)] for members in rows]
+    holdout = stratified_split(distinct(90), labels, 0.1, 5)[1]
+    assert holdout.tolist() == sorted(np.concatenate(expected))
 
 
 def test_near_copies_are_of_one_class_and_correlate() -> None:
