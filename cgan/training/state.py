@@ -174,7 +174,7 @@ class TrainState:
             optimizer.step()  # allocates its moments; what it does to the weights is overwritten
         self.stats = [*tensors["stats"].to(self.hardware.device)]
         for name, tensor in self.tensors().items():
-            if name not in RECORDS:
+            if "/" in name:  # of a network or an optimizer
                 tensor.copy_(tensors[name])
         for name, columns in RECORDS.items():
             rows = tensors[name].tolist()

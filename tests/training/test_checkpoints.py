@@ -40,7 +40,7 @@ def test_newest_two_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path: Path
 
 
 @pytest.mark.parametrize("flipped", [False, True])
-def test_f38_training_falls_back_to_the_previous_good_checkpoint_and_says_so(
+def test_training_falls_back_to_the_previous_checkpoint(
     tmp_path: Path, flipped: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One that is cut off, or has another bit in its last weight; any other bit: test_model_file.py."""
@@ -70,7 +70,7 @@ def limited(resource_: int, soft: int) -> Iterator[None]:
         resource.setrlimit(resource_, before)
 
 
-def test_f77_checkpoints_that_cannot_be_read_now_are_told_and_left_alone(tmp_path: Path) -> None:
+def test_checkpoints_that_cannot_be_read_now_are_left_alone(tmp_path: Path) -> None:
     save(tmp_path, 4, 8)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with (tmp_path / "step-000000004.safetensors").open() as next_free:
@@ -81,7 +81,7 @@ def test_f77_checkpoints_that_cannot_be_read_now_are_told_and_left_alone(tmp_pat
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_f43_leftover_of_a_killed_save_is_cleaned_and_nothing_else(tmp_path: Path) -> None:
+def test_the_leftover_of_a_killed_save_is_cleaned(tmp_path: Path) -> None:
     save(tmp_path, 4)
     (tmp_path / ".step-000000008.safetensors.abc.tmp").write_bytes(b"half")
     (tmp_path / "mlflow.json").write_text("{}")
@@ -89,7 +89,7 @@ def test_f43_leftover_of_a_killed_save_is_cleaned_and_nothing_else(tmp_path: Pat
     assert names_in(tmp_path) == ["mlflow.json", "step-000000004.safetensors"]
 
 
-def test_f54_a_save_that_finds_no_space_leaves_the_former_checkpoints(tmp_path: Path) -> None:
+def test_a_save_that_finds_no_space_leaves_the_former(tmp_path: Path) -> None:
     save(tmp_path, 4, 8)
     no_space = pytest.raises(OSError, match="File too large")
     with limited(resource.RLIMIT_FSIZE, 2000), no_space:

@@ -4,7 +4,6 @@ import functools
 import io
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,7 +68,7 @@ def batches(params: TrainParams, steps_per_chunk: int, steps: range) -> list[Bat
     return [feed.batch(step) for step in steps]
 
 
-def test_an_epoch_shows_each_image_at_most_once_with_its_label_the_next_in_another_order() -> None:
+def test_an_epoch_shows_each_image_at_most_once() -> None:
     size, per_epoch = 8, 36 // 8
     seen, latents = [], set()
     for real, labels, of_batch, *_ in batches(params_of(), 5, range(2 * per_epoch)):
@@ -104,23 +103,22 @@ def test_a_batch_depends_on_seed_and_step_alone(max_shift: int) -> None:
         assert len({tensor.numpy().tobytes() for tensor in tensors}) == 64
 
 
-def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -> None:
+def test_shifts_move_reals_and_fakes_each_by_its_own() -> None:
     plain, shifted = (batches(params_of(max_shift=n), 2, range(9)) for n in (0, 2))
     moves = set()
     for before, after in zip(plain, shifted, strict=True):
         assert before.fake_shifts is None and after.fake_shifts is not None
         assert torch.equal(before.labels, after.labels)
         assert torch.equal(before.latents, after.latents)
+        assert after.fake_shifts.shape == (8, 2) and after.fake_shifts.abs().max() <= 2
         for was, now in zip(before.real, after.real, strict=True):
             (move,) = (
-                (down, right)
-                for down, right in itertools.product(range(-2, 3), repeat=2)
-                if torch.equal(was.roll((down, right), (1, 2)), now)
+                by
+                for by in itertools.product(range(-2, 3), repeat=2)
+                if torch.equal(was.roll(by, (1, 2)), now)
             )
             moves.add(move)
-        assert after.fake_shifts.shape == (8, 2) and after.fake_shifts.abs().max() <= 2
-    fake_shifts = torch.cat([b.fake_shifts for b in shifted if b.fake_shifts is not None]).tolist()
-    assert len(moves) > 15 and len(set(map(tuple, fake_shifts))) > 15
+    assert len(moves) > 15
 
 
 def test_rates_and_averages_follow_their_schedules() -> None:
@@ -137,7 +135,7 @@ def test_rates_and_averages_follow_their_schedules() -> None:
     assert ema_weight(params_of(ema_half_life_kimg=0.0), 5) == 1.0
 
 
-def test_estimated_statistics_are_means_over_all_batches_each_in_the_mix_of_the_training() -> None:
+def test_estimated_statistics_are_means_over_all_batches() -> None:
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
     conditions: list[Tensor] = []
     given: list[Tensor] = []
@@ -166,7 +164,7 @@ def test_statistics_are_of_every_class_where_a_batch_has_no_room_for_all() -> No
     assert len({tuple(batch.argmax(dim=1).tolist()) for batch in seen}) == 40
 
 
-def test_labels_of_equal_counts_come_in_turn_and_a_class_without_images_not_at_all() -> None:
+def test_labels_of_equal_counts_come_in_turn() -> None:
     """The sample's generator has the bytes that it has because of the first."""
     for count, size in ((450, 256), (7, 23)):
         labels = proportional_labels(torch.full((10,), count), size)
@@ -177,7 +175,7 @@ def test_labels_of_equal_counts_come_in_turn_and_a_class_without_images_not_at_a
 # -- Whole trainings --------------------------------------------------------------------------------
 
 
-def test_equal_seeds_train_equal_networks_whatever_the_threads_and_the_global_generator() -> None:
+def test_equal_seeds_train_equal_networks() -> None:
     data, threads = data_of(side=16), torch.get_num_threads()
     params = params_of(generator_width=8, total_kimg=0.032, batch_size=16)
     first = digest(train(data, params))
@@ -235,7 +233,7 @@ def test_the_demo_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     assert digest(train(data, params, folder=tmp_path)) == digest(train(data, params))
 
 
-def test_records_and_checkpoints_are_made_at_each_interval_and_at_the_end(
+def test_records_and_checkpoints_come_at_intervals_and_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = functools.partial(next, itertools.count())  # one from record to record
@@ -273,16 +271,12 @@ def test_previews_are_rows_of_a_class_by_the_averaged_generator() -> None:
     assert [*previews] == [0, 10]
     drawn = [picture[:, -(8 * 9 + 1) :] for picture in previews.values()]
     assert len(drawn[0]) == 3 * 9 + 1 and not np.array_equal(*drawn)
-    named = replace(DATA, class_names=["cat", "a red dog", "eel"])
-    picture = np.asarray(Image.open(io.BytesIO(train(named, params_of()).previews[10])))
-    assert np.array_equal(picture[:, -drawn[-1].shape[1] :], drawn[-1])
-    assert picture.shape[1] > previews[10].shape[1] + 20, "names stand beside the rows"
 
 
 # -- Divergence -------------------------------------------------------------------------------------
 
 
-def test_f51_divergence_stops_before_any_of_its_interval_is_saved_or_shown(tmp_path: Path) -> None:
+def test_divergence_stops_before_its_interval_is_saved(tmp_path: Path) -> None:
     train(DATA, params_of(), folder=tmp_path, should_stop=stop_after(4))
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     recorded = Recorded()
@@ -300,9 +294,7 @@ def test_f51_divergence_stops_before_any_of_its_interval_is_saved_or_shown(tmp_p
 @pytest.mark.parametrize(
     ("network", "value"), [("generator", float("nan")), ("discriminator", float("inf"))]
 )
-def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_were(
-    network: str, value: float
-) -> None:
+def test_a_weight_that_is_no_number_stops_the_training(network: str, value: float) -> None:
     state = TrainState(DATA, params_of(), CPU)
     state.step = 2
     loop.check_finite(state)
@@ -449,7 +441,7 @@ def test_statistics_are_without_class_losses_and_penalties(demo: bool, half: flo
 
 
 @pytest.mark.parametrize("updates", update.UPDATE_FUNCTIONS)
-def test_in_low_precision_layers_compute_low_weights_and_losses_stay_float32(updates: str) -> None:
+def test_in_low_precision_weights_and_losses_stay_float32(updates: str) -> None:
     state = TrainState(DATA, params_of(updates=updates), choose_hardware("cpu", "bfloat16"))
     seen: set[torch.dtype] = set()
     for generator, discriminator in state.part_networks:
