@@ -4,11 +4,8 @@ import asyncio
 import base64
 import contextlib
 import gc
-import inspect
 import logging
 import math
-import resource
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Literal
@@ -18,12 +15,10 @@ import torch
 import typer
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
-from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from pydantic import BaseModel, ConfigDict, Field
 
 from cgan import __version__
 from cgan.drawing.generator import MAX_ANSWER_S, MAX_SEED
@@ -32,21 +27,12 @@ from cgan.errors import CganError
 from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
 from cgan.model.sampling import encode_png
 from cgan.service.provider import GeneratorProvider, ServedGenerator
-from cgan.text import listed
 
 MAX_DRAWINGS = 10_000  # of one answer
 MAX_VALUES = 2**24  # pixels × colours of one answer
 DRAWING_THREADS = 8  # more at once would only take memory and keep each other waiting
-POLL_S = 2.0  # between two looks at the registry
-MAX_CONNECTIONS = 1000
-# File descriptors of the process: those that are no connections; and enough for MAX_CONNECTIONS and a queue
-# that a burst does not fill.
-OTHER_DESCRIPTORS, ENOUGH_DESCRIPTORS = 100, 4096
-MAX_IDLE_S = 60  # of a connection that says nothing
-TOO_MANY_CONNECTIONS = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n"
-    b"X-Content-Type-Options: nosniff\r\nContent-Length: 20\r\nConnection: close\r\n\r\nToo many connections"
-)
+POLL_S = 30.0  # between two looks at the registry
+MAX_CONNECTIONS = 1000  # more get 503
 THIS_MACHINE = ("localhost", LOOPBACK, "[::1]")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -62,7 +48,6 @@ MODEL = Info("cgan_model", "What is served.")
 AGE = Gauge(
     "cgan_registry_answer_age_seconds", "Time since the registry last answered; NaN: never."
 )
-INJECTED = ("request", "served")  # arguments of a route that are no part of its query
 router = APIRouter()
 
 
@@ -72,60 +57,28 @@ def serve(model: str | None, host: str, port: int) -> None:
     for name in ("cgan", "uvicorn.access"):
         logging.getLogger(name).setLevel("INFO")
     require_free(host, port, "--port")
-    _raise_descriptor_limit()
     # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.
     torch.set_num_threads(1)
     provider = GeneratorProvider(model)
     provider.poll()
     gc.freeze()  # else the collector goes through torch's modules, .3 s, as requests are answered
-    server = uvicorn.Server(config_for(provider, host, port))
-    # When all is answered uvicorn raises the signal again, for these: exit code 0.
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, server.handle_exit)
     generator = provider.current.in_words if provider.current else "nothing yet"
     typer.echo(f"{site_of(host, port)} serves {generator} (Ctrl-C ends it)")
-    server.run()
-
-
-def _raise_descriptor_limit() -> None:
-    """Raise the soft limit, which is 1,024, mostly, for programs that use select()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= soft < ENOUGH_DESCRIPTORS:
-        possible = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(possible, ENOUGH_DESCRIPTORS), hard))
-
-
-class LimitedConnection(H11Protocol):
-    """A connection that is closed if it is one too many, or says nothing for long. uvicorn refuses requests
-    that are too many, but keeps connections until the process has no descriptor left."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) >= (self.limit_concurrency or MAX_CONNECTIONS):
-            transport.write(TOO_MANY_CONNECTIONS)
-            transport.close()
-        else:  # the first data ends this timer, as it does between two requests
-            close = self.timeout_keep_alive_handler
-            self.timeout_keep_alive_task = self.loop.call_later(MAX_IDLE_S, close)
+    uvicorn.Server(config_for(provider, host, port)).run()
 
 
 def config_for(provider: GeneratorProvider, host: str, port: int) -> uvicorn.Config:
     """The server's settings. What others can reach has any name that its owner gives it; what only this
     machine can, has few."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    connections = max(10, min(MAX_CONNECTIONS, descriptors - OTHER_DESCRIPTORS))
     return uvicorn.Config(
         make_app(provider, (*THIS_MACHINE, host) if is_loopback(host) else ("*",)),
         host,
         port,
-        http=LimitedConnection,
         ws="none",
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=connections,  # more get 503
-        # So many are accepted before one is closed that is too many, and again in each of a few rounds.
-        backlog=max(1, min(2048, (descriptors - connections) // 5)),
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=30,  # seconds, for answers on their way
     )
 
@@ -147,7 +100,7 @@ def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
         with contextlib.suppress(asyncio.CancelledError):
             await polling
 
-    app = FastAPIOffline(
+    app = FastAPI(
         title="cgan",
         version=__version__,
         description="Draws classes of images. Equal seeds draw equal pictures, as `cgan draw` does.",
@@ -175,19 +128,6 @@ def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
         response.headers.update(HEADERS)
         return response
 
-    @app.exception_handler(RequestValidationError)
-    async def explain_invalid(_: Request, error: RequestValidationError) -> Response:
-        """Pydantic's words, with where and what was found."""
-        faults = []
-        for fault in error.errors()[:5]:
-            words = f"{fault['loc'][-1]!s:.40}: {fault['msg']}"
-            if fault["input"] is not None:
-                words += f", found {str(fault['input'])[:80] or 'nothing'}"
-            faults.append(words)
-        return JSONResponse(
-            {"detail": f"{'; '.join(faults)}. docs/service.md lists what /draw takes."}, 422
-        )
-
     @app.exception_handler(CganError)
     async def explain_refusal(_: Request, error: CganError) -> Response:
         return JSONResponse({"detail": str(error)}, 422)
@@ -214,6 +154,29 @@ def page(served: Current) -> Response:
     return HTMLResponse(content, headers=_version_headers(served) | policy)
 
 
+class Question(BaseModel):
+    """The query of /draw."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_DRAWINGS,
+            description='Classes, as in `cgan draw`: "2024"; of more than 10 classes "12,3 40".',
+            examples=["2024"],
+        ),
+    ]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    count: Annotated[int, Field(ge=1, le=MAX_DRAWINGS, description="Variants of each.")] = 1
+    scale: Annotated[
+        int | None, Field(ge=1, le=MAX_SCALE, description="Enlarges each pixel so many times.")
+    ] = None
+    format: Annotated[
+        Literal["png", "json"], Field(description="One picture, or each by itself, in base64.")
+    ] = "png"
+
+
 @router.get(
     "/draw",
     response_class=Response,
@@ -221,57 +184,27 @@ def page(served: Current) -> Response:
     response_description="The drawings.",
     summary="Draw",
 )
-def draw(
-    request: Request,
-    served: Current,
-    text: Annotated[
-        str,
-        Query(
-            min_length=1,
-            max_length=MAX_DRAWINGS,
-            description='Classes, as in `cgan draw`: "2024"; of more than 10 classes "12,3 40".',
-            examples=["2024"],
-        ),
-    ],
-    seed: Annotated[int, Query(ge=0, le=MAX_SEED)] = 0,
-    count: Annotated[int, Query(ge=1, le=MAX_DRAWINGS, description="Variants of each.")] = 1,
-    scale: Annotated[
-        int | None, Query(ge=1, le=MAX_SCALE, description="Enlarges each pixel so many times.")
-    ] = None,
-    format: Annotated[
-        Literal["png", "json"], Query(description="One picture, or each by itself, in base64.")
-    ] = "png",
-) -> Response:
-    accepted = [name for name in inspect.signature(draw).parameters if name not in INJECTED]
-    if unknown := request.query_params.keys() - set(accepted):
+def draw(served: Current, question: Annotated[Question, Query()]) -> Response:
+    generator, seed, scale = served.generator, question.seed, question.scale
+    labels = generator.labels(question.text)
+    drawings = len(labels) * question.count
+    values = drawings * math.prod(generator.shape) * (scale or 1) ** 2
+    most = generator.most_in(MAX_ANSWER_S) or MAX_DRAWINGS
+    if drawings > min(most, MAX_DRAWINGS) or values > MAX_VALUES:  # before anything is drawn
         raise CganError(
-            f"{listed(sorted(unknown))}: /draw takes {', '.join(accepted)} alone. docs/service.md"
-        )
-    labels = served.generator.labels(text)
-    drawings = len(labels) * count
-    values = drawings * math.prod(served.generator.shape) * (scale or 1) ** 2
-    if drawings > MAX_DRAWINGS or values > MAX_VALUES:  # before anything is drawn
-        raise CganError(
-            f"{len(labels):,} classes × {count:,} variants are {drawings:,} drawings of {values:,} values "
-            f"(pixels × colours), expected at most {MAX_DRAWINGS:,} and {MAX_VALUES:,}. Ask several times, "
-            "with other seeds, or for a smaller `scale`."
-        )
-    most = served.generator.most_in(MAX_ANSWER_S)
-    if most is not None and drawings > most:
-        seconds = served.generator.model.seconds_per_drawing
-        raise CganError(
-            f"{len(labels):,} classes × {count:,} variants are {drawings:,} drawings, expected at most "
-            f"{most:,}: this generator takes about {seconds:.2g} s each. Ask several times, with other seeds."
+            f"{len(labels):,} classes × {question.count:,} variants are {drawings:,} drawings of {values:,} "
+            f"values (pixels × colours), expected at most {min(most, MAX_DRAWINGS):,} and {MAX_VALUES:,}. "
+            "Ask several times, with other seeds, or for a smaller `scale`."
         )
     DRAWINGS.inc(drawings)
     headers = {**_version_headers(served), "Cache-Control": "no-store"}
-    if format == "png":
+    if question.format == "png":
         _, picture = compose(
-            served.generator.model, labels, count, seed, scale, max_bytes=MAX_VALUES
+            generator.model, labels, question.count, seed, scale, max_bytes=MAX_VALUES
         )
         return Response(encode_png(picture), media_type="image/png", headers=headers)
-    labels *= count
-    images = served.generator.draw(labels, seed).repeat(scale or 1, 1).repeat(scale or 1, 2)
+    labels *= question.count
+    images = generator.draw(labels, seed).repeat(scale or 1, 1).repeat(scale or 1, 2)
     pngs = [base64.b64encode(encode_png(image)).decode() for image in images]
     items = [{"label": label, "png_base64": png} for label, png in zip(labels, pngs, strict=True)]
     return JSONResponse({"seed": seed, "model": served.facts, "drawings": items}, headers=headers)

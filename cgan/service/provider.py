@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import importlib.util
 import logging
-import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -22,11 +21,9 @@ from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation
 from cgan.pipeline.registry.client import CHAMPION, now
-from cgan.pipeline.tracking.store import BACKEND_VARIABLE, STORE_VARIABLE, is_absent, store_uri
+from cgan.pipeline.tracking.store import is_absent, store_uri
 from cgan.project import EVALUATION, GENERATOR, project_root
 from cgan.quality.table import quality_line, stated_evaluation
-
-FIRST_PAUSE_S, MAX_PAUSE_S = 4.0, 300.0  # before a version that could not be loaded is tried again
 
 log = logging.getLogger(__name__)
 
@@ -94,15 +91,6 @@ class ServedGenerator:
         }
 
 
-class Failure(NamedTuple):
-    """A version that could not be loaded, why, and until when (time.monotonic()) it is left alone."""
-
-    version: int
-    problem: str
-    pause_s: float
-    until: float
-
-
 class GeneratorProvider:
     """Holds what is served. `model`: a file, an MLflow URI, an alias, or None: the champion; the project's
     generator or the package's own where the registry says that there is none, or where there is no registry.
@@ -115,7 +103,6 @@ class GeneratorProvider:
         self.current: ServedGenerator | None = None
         self.problem = ""  # with the registry, when it was last asked
         self.last_answer_at = float("nan")  # of the registry, by time.monotonic()
-        self._failure: Failure | None = None
         self._has_default = model is None
         self.alias: str | None = None
         if model in ALIASES:
@@ -155,27 +142,11 @@ class GeneratorProvider:
                 if self.current is None and self._has_default:
                     self.current = _load_with_evaluation(default_source(GENERATOR)[0])
                 raise ModelError(f"`{registry.model}` has no {alias} in {registry.address}.")
-            if self.current is not None and number == self.current.version:
-                return
-            failed = self._failure if self._failure and self._failure.version == number else None
-            if failed and time.monotonic() < failed.until:
-                raise ModelError(failed.problem)
-            evaluation = evaluation_of(registry, registry.version(number).run_id)
-            source = f"models:/{registry.model}/{number}"
-            try:
+            if self.current is None or number != self.current.version:
+                evaluation = evaluation_of(registry, registry.version(number).run_id)
+                source = f"models:/{registry.model}/{number}"
                 self.current = ServedGenerator.load(source, number, evaluation)
-            except Exception as error:
-                if is_unknown := not isinstance(error, CganError):  # such as no memory, no disk
-                    log.exception("loading %s failed", source)
-                reason = type(error).__name__ if is_unknown else error
-                problem = f"the {alias}, version {number} of `{registry.model}`, cannot be loaded: {reason}"
-                # A file may be damaged for good, or MLflow away for a moment, and nothing here can tell. So
-                # this version is tried again after pauses that double, and another one at once.
-                pause_s = min(2 * failed.pause_s, MAX_PAUSE_S) if failed else FIRST_PAUSE_S
-                self._failure = Failure(number, problem, pause_s, time.monotonic() + pause_s)
-                raise ModelError(problem) from None
-            self._failure = None
-            log.info("served is now %s", self.current.in_words)
+                log.info("served is now %s", self.current.in_words)
 
 
 def _load_with_evaluation(source: str) -> ServedGenerator:
@@ -188,8 +159,6 @@ def _load_with_evaluation(source: str) -> ServedGenerator:
 
 def _may_have_champion() -> bool:
     """Not without MLflow, nor before anything was recorded."""
-    if importlib.util.find_spec("mlflow") is None:
-        return False
-    if any(os.environ.get(name, "").strip() for name in (STORE_VARIABLE, BACKEND_VARIABLE)):
-        return True
-    return not is_absent(store_uri(project_root()))
+    return importlib.util.find_spec("mlflow") is not None and not is_absent(
+        store_uri(project_root())
+    )

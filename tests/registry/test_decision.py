@@ -17,9 +17,14 @@ from cgan.images import Images
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.registry.decision import TOLERATED_LOSSES, compare, decide
+from cgan.pipeline.registry.decision import (
+    TOLERATED_LOSSES,
+    Drawings,
+    check_limits,
+    compare,
+    decide,
+)
 from cgan.pipeline.registry.judging import measure
-from cgan.pipeline.registry.limits import Drawings, check_limits
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import Conditions
 from cgan.quality.estimates import REPLICATES, Estimate
@@ -99,9 +104,9 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
         (good, set()),  # reach every bar
         (good[torch.from_numpy(random.permutation(1500))], {*wrong, "drawn_shift", "outliers"}),
         (noisy, {*wrong, "fid_over_floor", "drawn_shift", "outliers"}),
-        (training.tensors.pixels, {"copies"}),
+        (training.tensors.pixels, {"copies_over_floor"}),
         (patched, {"drawn_shift", "outliers"}),
-        (repeated, {"diversity"}),
+        (repeated, {"worst_class_diversity"}),
     ):
         decision = decide(measure(drawn, conditions), None, LIMITS)
         checks, reasons = decision.checks, decision.reasons
@@ -268,14 +273,14 @@ OVER, LEAST = LIMITS.max_fid_over_floor, LIMITS.min_worst_class_diversity
         ("fid_over_floor", {"fid_judge": flat(3.0 + OVER + 1e-6)}, False),
         ("fid_over_floor", {"fid_judge": flat(3.0 + OVER, 0.01)}, False),
         # A share has Wilson's interval: 4 of 200 are 0.02, and 0.050 at the upper end.
-        ("copies", {"copies": near(4, 200), "real_copies": 0.01}, False),
-        ("copies", {"copies": near(4, 200), "real_copies": 0.04}, True),
+        ("copies_over_floor", {"copies": near(4, 200), "real_copies": 0.01}, False),
+        ("copies_over_floor", {"copies": near(4, 200), "real_copies": 0.04}, True),
         ("judge_accuracy", {"judge": right([245, 245], [250, 250])}, True),
         ("judge_accuracy", {"judge": right([220, 220], [250, 250])}, False),
         # Of class 1, the lowest at the pessimistic end.
-        ("diversity", {"diversity": [flat(0.97), flat(LEAST + 1e-8)]}, True),
-        ("diversity", {"diversity": [None, flat(LEAST - 1e-6)]}, False),
-        ("diversity", {"diversity": [flat(0.97), flat(LEAST + 0.02, 0.03)]}, False),
+        ("worst_class_diversity", {"diversity": [flat(0.97), flat(LEAST + 1e-8)]}, True),
+        ("worst_class_diversity", {"diversity": [None, flat(LEAST - 1e-6)]}, False),
+        ("worst_class_diversity", {"diversity": [flat(0.97), flat(LEAST + 0.02, 0.03)]}, False),
     ],
 )
 def test_a_limit_is_checked_at_the_pessimistic_end_of_its_interval(
@@ -283,7 +288,7 @@ def test_a_limit_is_checked_at_the_pessimistic_end_of_its_interval(
 ) -> None:
     found = checks_of(by_hand(**measured))[name]
     assert found.passed is passed and found.interval
-    assert name != "diversity" or "(class n1)" in found.what
+    assert name != "worst_class_diversity" or "(class n1)" in found.what
 
 
 def test_the_limits_are_those_that_the_error_rates_were_measured_with() -> None:
@@ -333,7 +338,7 @@ def test_copies_of_one_class_are_seen_among_many_classes_and_a_few_of_each_are_n
         usual = torch.arange(len(labels)) % 303 == 0  # as of an honest generator
         closer = (labels.eq(1) & first) | usual
         counts = (each.bincount(minlength=classes).tolist() for each in (labels[closer], labels))
-        check = checks_of(by_hand(copies=[*zip(*counts, strict=True)]))["copies"]
+        check = checks_of(by_hand(copies=[*zip(*counts, strict=True)]))["copies_over_floor"]
         assert check.passed is passed and check.interval and check.interval[1] < 0.02, classes
         assert passed or f": of class n1 {copied} of " in check.in_words()
 
@@ -373,6 +378,8 @@ def test_what_is_not_measurable_is_blocked_and_the_judge_s_accuracy_says_why() -
     evaluation = replace(poor, metrics=metrics, not_measurable="the judge guesses")
     decision = decide(drawings(evaluation), by_hand(), LIMITS)
     missed = [check.name for check in decision.checks if not check.passed]
-    assert decision.verdict == "blocked" and missed == ["measurable", "judge_accuracy"]
-    assert decision.reasons[0].endswith("not measurable: the judge guesses")
+    assert decision.verdict == "blocked" and missed == ["judge_accuracy"]
+    assert decision.reasons == [
+        "held-out images that the judge classifies correctly, mean over classes: the judge guesses"
+    ]
     assert decision.comparison == []

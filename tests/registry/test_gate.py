@@ -29,9 +29,8 @@ from cgan.model.sampling import encode_png
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
 from cgan.pipeline.registry.client import Registry, open_registry
-from cgan.pipeline.registry.decision import TOLERATED_LOSSES
+from cgan.pipeline.registry.decision import LIMITS, TOLERATED_LOSSES
 from cgan.pipeline.registry.gate import _verdict_key
-from cgan.pipeline.registry.limits import LIMITS
 from cgan.quality.judge import load_judge, save_judge
 from cgan.verdict import Report
 
@@ -65,7 +64,7 @@ def test_the_first_good_generator_is_promoted_and_mlflow_says_why(second: Path) 
     report = json.loads((second / "reports/gate.json").read_text())
     assert (report["verdict"], report["champion"]) == ("promoted", None)
     passed = {check["name"]: check["passed"] for check in report["checks"]}
-    assert passed == dict.fromkeys((limit.name for limit in LIMITS), True)
+    assert passed == dict.fromkeys((limit.param[4:] for limit in LIMITS), True)
     assert f"PROMOTED: {report['summary']}" in (second / "said.txt").read_text()
     client = client_of(second)
     version = client.get_model_version_by_alias("cgan", "champion")

@@ -20,12 +20,12 @@ from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
 from cgan.pipeline.registry.client import open_registry
 from cgan.pipeline.registry.data_checks import (
+    KeptData,
     agreement_checks,
     class_mix_check,
     data_checks,
     mean_group_size,
 )
-from cgan.pipeline.registry.kept_data import KeptData
 from cgan.verdict import Check
 
 LIMITS = load_params(ROOT / "params.yaml").gate

@@ -1,16 +1,14 @@
 """The champion of a real registry, followed: moves under load, a registry that goes away, bad versions."""
 
 import shutil
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import httpx
-import psutil
 import pytest
-from served import a_model, command, eventually, running
+from served import a_model, eventually, running
 from tracked import add_version
 from tracked import root as root
 
@@ -33,7 +31,7 @@ def registry(root: Path) -> Iterator[Registry]:
             run_id = add_version(found, number)
             path = (root / "generator.safetensors").rename(root / f"version-{number}.safetensors")
             context = {"generator_digest": read_facts(path, "generator")["digest"]}
-            report = {"metrics": {"fid_judge": {"value": number / 10}}, "context": context}
+            report = {"metrics": {"copies": {"value": number / 10}}, "context": context}
             found.client.log_dict(run_id, report, "reports/evaluation.json")
         yield found
 
@@ -56,52 +54,31 @@ def source(provider: GeneratorProvider) -> str | None:
     return provider.current.generator.source if provider.current else None
 
 
-def drawn(root: Path, number: int, seed: int) -> bytes:
-    network, _ = load_generator(root / f"version-{number}.safetensors")
-    return encode_png(compose(network, [2, 0, 2, 4], 1, seed)[1])
-
-
 @pytest.mark.slow
-def test_twenty_changes_of_the_champion_under_load_lose_no_request_and_mix_no_answer(
-    root: Path, registry: Registry
+def test_changes_under_load_lose_no_request_and_mix_no_answer(
+    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("cgan.service.app.POLL_S", 0.2)
+    expected = {}
+    for number in (1, 2):
+        network, _ = load_generator(root / f"version-{number}.safetensors")
+        expected[number] = encode_png(compose(network, [2, 0, 2, 4], 1, 7)[1])
     promote(registry, 1)
-    expected = {n: {seed: drawn(root, n, seed) for seed in range(5)} for n in (1, 2)}
-    answers: list[tuple[int, bool]] = []
-    stop = threading.Event()
-
-    def ask(client: httpx.Client) -> None:
-        while not stop.is_set():
-            seed = len(answers) % 5
-            answer = client.get(f"/draw?text=2024&seed={seed}")
-            number = int(answer.headers["cgan-model-version"])
-            answers.append((number, answer.content == expected[number][seed]))
-
-    with command(folder=root) as (process, _, client):
-        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        memory = []
+    with running(following()) as client, ThreadPoolExecutor(8) as pool:
         for number in 10 * (2, 1):
             promote(registry, number)
-            eventually(lambda number=number: answers and answers[-1][0] == number, 60)
-            memory.append(psutil.Process(process.pid).memory_info().rss)
-        stop.set()
-        for thread in threads:
-            thread.join(60)
-    assert {number for number, _ in answers} == {1, 2} and all(right for _, right in answers)
-    assert memory[-1] - memory[9] < 30e6, "flat"
+            drawn = 0
+            while drawn != number:
+                for answer in pool.map(client.get, 8 * ["/draw?text=2024&seed=7"]):
+                    drawn = int(answer.headers["cgan-model-version"])
+                    assert answer.content == expected[drawn]
 
 
-def test_the_last_good_model_stays_while_the_registry_is_away_and_healthz_says_so(
-    root: Path,
-    registry: Registry,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_last_good_model_stays_while_the_registry_is_away(
+    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cgan.service.app.POLL_S", 0.05)
     promote(registry, 1)
-    caplog.set_level("INFO", "cgan.service")
     with running(following()) as client:
 
         def health(part: str) -> Any:
@@ -118,14 +95,9 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_healthz_says_s
         elsewhere.rename(store)
         promote(registry, 2)
         eventually(lambda: health("model")["version"] == 2 and health("problem") is None)
-    said = [text for text in caplog.messages if "Served for now" in text]
-    assert 1 <= len(said) <= 3, said  # looks are twenty a second
-    assert len(said) == len({*said}), "of each problem once"
 
 
-def test_page_and_health_have_the_quality_by_the_evaluation_of_the_champion_s_run(
-    registry: Registry,
-) -> None:
+def test_page_health_and_card_have_the_quality_of_the_champion_s_run(registry: Registry) -> None:
     digest = read_facts(Path("version-1.safetensors"), "generator")["digest"]
     copies, context = {"value": 0.25, "real": 0.01}, {"generator_digest": digest}
     report = {"metrics": {"copies": copies}, "context": context}
@@ -137,78 +109,51 @@ def test_page_and_health_have_the_quality_by_the_evaluation_of_the_champion_s_ru
         words = "Near copies: 25.0 % (real images 1.0 %)."
         assert words in client.get("/").text
         assert client.get("/healthz").json()["model"]["quality"] == words
+        evaluation = known_evaluation(Generator.load("champion"))
+        assert evaluation and evaluation.score("copies").value == 0.25
         promote(registry, 2)
         provider.poll()
         assert client.get("/healthz").json()["model"]["quality"] is None
 
 
-def test_a_model_card_of_the_champion_has_the_evaluation_of_its_run(registry: Registry) -> None:
-    promote(registry, 2)
-    evaluation = known_evaluation(Generator.load("champion"))
-    assert evaluation and evaluation.score("fid_judge").value == 0.2
-
-
 @pytest.mark.parametrize("asked", [None, "champion"])
-def test_f73_the_projects_generator_does_not_replace_a_champion_that_cannot_be_read(
+def test_a_file_does_not_replace_a_champion_that_cannot_be_read(
     asked: str | None, root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_model(root / "models/generator.safetensors", seed=9)
     promote(registry, 1)
     shutil.move("mlartifacts", "elsewhere")
     provider = following(asked)
-    assert provider.current is None
-    assert "version 1 of `cgan`, cannot be loaded" in provider.problem
+    assert provider.current is None and "models:/cgan/1" in provider.problem
     with running(provider) as client:
         for path in ("/draw?text=1", "/", "/healthz"):
             assert client.get(path).status_code == 503
         refused = client.get("/draw?text=1")
-        assert refused.headers["retry-after"] == "1" and "cannot be loaded" in refused.text
+        assert refused.headers["retry-after"] == "1" and "models:/cgan/1" in refused.text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # where nobody answers
     provider = following(asked)
     assert provider.current is None and provider.problem
 
 
 def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
-    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Mock(monotonic=Mock(return_value=0.0))
-    monkeypatch.setattr("cgan.service.provider.time", clock)
     promote(registry, 1)
     [damaged] = Path("mlartifacts", registry.version(2).run_id).rglob("generator.safetensors")
     whole = damaged.read_bytes()
     provider = following()
     damaged.write_bytes(whole[:-7])
     promote(registry, 2)
-    provider.poll()
-    assert version(provider) == 1
-    words = "the champion, version 2 of `cgan`, cannot be loaded: models:/cgan/2/"
-    assert provider.problem.startswith(words)
-    tried_at = []
-    with monkeypatch.context() as patch:
-        patch.setattr(Generator, "load", load := Mock(side_effect=ModelError("damaged")))
-        for clock.monotonic.return_value in range(0, 1000, 2):
-            calls = load.call_count
-            provider.poll()
-            tried_at += [clock.monotonic()] * (load.call_count - calls)
-            assert "version 2 of `cgan`, cannot be loaded: " in provider.problem
-    assert tried_at == [4, 12, 28, 60, 124, 252, 508, 808], "pauses double up to five minutes"
-    damaged.write_bytes(whole)
-    clock.monotonic.return_value = 1108
-    provider.poll()
-    assert (version(provider), provider.problem) == (2, "")
-    promote(registry, 1)
-    provider.poll()
-    assert version(provider) == 1
-    damaged.write_bytes(whole[:-7])
-    promote(registry, 2)
-    for clock.monotonic.return_value in (1110, 1115):  # 4 s later: what failed before is past
+    for _ in range(2):
         provider.poll()
-        damaged.write_bytes(whole)
+        assert version(provider) == 1 and provider.problem.startswith("models:/cgan/2")
+    damaged.write_bytes(whole)
+    provider.poll()
     assert (version(provider), provider.problem) == (2, "")
     monkeypatch.setattr("cgan.service.provider.Generator.load", Mock(side_effect=MemoryError))
     promote(registry, 1)
     provider.poll()
-    assert version(provider) == 2 and "cannot be loaded: MemoryError" in provider.problem
+    assert version(provider) == 2 and "MemoryError" in provider.problem
 
 
 def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
@@ -225,14 +170,11 @@ def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
         assert version(each) == 1
 
 
-def test_a_file_or_address_that_is_no_generator_is_refused_at_once(
-    root: Path, registry: Registry
-) -> None:
+def test_a_file_or_address_that_is_no_generator_is_refused_at_once(registry: Registry) -> None:
     for asked in ("nowhere.safetensors", "models:/cgan/7", "runs:/none/generator"):
         with pytest.raises(ModelError):
             GeneratorProvider(asked)
-    provider = GeneratorProvider("models:/cgan/2")
-    assert (provider.alias, source(provider)) == (None, "models:/cgan/2")
+    assert source(GeneratorProvider("models:/cgan/2")) == "models:/cgan/2"
 
 
 def test_without_a_registry_or_without_mlflow_a_file_is_served(
@@ -241,8 +183,6 @@ def test_without_a_registry_or_without_mlflow_a_file_is_served(
     (root / "mlflow.db").unlink()
     provider = following()
     assert (source(provider), provider.problem, provider.alias) == ("digits", "", None)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///nowhere")  # that no store can have
-    provider = following("champion")
-    assert provider.current is None and "migrate-filestore" in provider.problem
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setattr("cgan.service.provider.importlib.util.find_spec", lambda name: None)
     assert GeneratorProvider().alias is None

@@ -1,11 +1,8 @@
 """The service over real HTTP: what it draws and says, and how it refuses."""
 
 import base64
-import contextlib
 import io
 import re
-import signal
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +14,7 @@ import pytest
 from browser import browsing
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from served import a_model, command, detail, eventually, running
+from served import a_model, running
 from typer.testing import CliRunner
 
 from cgan.cli import app
@@ -60,9 +57,8 @@ def test_a_picture_has_the_bytes_that_cgan_draw_writes(
         assert answer.headers["cross-origin-resource-policy"] == "cross-origin", "for an <img>"
 
 
-@pytest.mark.parametrize("shape", [(1, 28), (3, 16)])
-def test_json_holds_the_drawings_of_the_generator(shape: tuple[int, int], tmp_path: Path) -> None:
-    path = a_model(tmp_path / "generator.safetensors", "deconv", 10, *shape, shape[1], 8, 8)
+def test_json_holds_the_drawings_of_the_generator(tmp_path: Path) -> None:
+    path = a_model(tmp_path / "generator.safetensors", "deconv", 10, 3, 16, 16, 8, 8)
     generator, labels = Generator.load(path), [2, 0, 2, 9]
     expected = generator.draw(labels * 2, seed=7)
     with running(GeneratorProvider(str(path))) as client:
@@ -83,42 +79,37 @@ def test_a_request_of_thousands_does_not_hold_up_one_of_four(client: httpx.Clien
 
 
 BAD: list[tuple[str, str, int, str]] = [
-    ("GET", "/draw", 422, "text: "),
-    ("GET", "/draw?text=", 422, "found nothing. "),
-    ("GET", "/draw?text=1&sede=2", 422, "sede: /draw takes text, seed, count, scale, format alone"),
-    ("GET", f"/draw?text={'1' * 10_001}", 422, "text: "),
+    ("GET", "/draw", 422, "text"),
+    ("GET", "/draw?text=", 422, "at least 1 character"),
+    ("GET", "/draw?text=1&sede=2", 422, "sede"),
+    ("GET", f"/draw?text={'1' * 10_001}", 422, "at most 10000 characters"),
     ("GET", "/draw?text=12x", 422, "'12x' is not a class"),
     ("GET", "/draw?text=%ff%00", 422, "is not a class"),
-    ("GET", "/draw?text=1&seed=x", 422, "seed: Input should be a valid integer"),
-    ("GET", "/draw?text=1&seed=-1", 422, "found -1"),
-    ("GET", "/draw?text=1&seed=9223372036854775808", 422, "seed: "),
+    ("GET", "/draw?text=1&seed=x", 422, "valid integer"),
+    ("GET", "/draw?text=1&seed=-1", 422, "seed"),
+    ("GET", "/draw?text=1&seed=9223372036854775808", 422, "seed"),
     ("GET", "/draw?text=12&count=5001", 422, "10,002 drawings"),
-    ("GET", "/draw?text=1&scale=65", 422, "scale: "),
+    ("GET", "/draw?text=1&scale=65", 422, "scale"),
     ("GET", f"/draw?text={'1' * 100}&scale=64", 422, "321,126,400 values"),
     ("GET", "/draw?text=1&count=10000", 422, "at scale 4"),
     ("GET", "/draw?text=1&format=csv", 422, "'png' or 'json'"),
     ("GET", "/draw/", 404, ""),
-    ("GET", "/static-offline-docs/..%2f..%2fcore.py", 404, ""),
     ("PUT", "/draw", 405, ""),
 ]
 
 
-def test_f74_a_request_without_sense_is_refused_with_the_reason(client: httpx.Client) -> None:
+def test_a_request_without_sense_is_refused_with_the_reason(client: httpx.Client) -> None:
     for method, path, status, words in BAD:
         answer = client.request(method, path)
-        assert (answer.status_code, words in detail(answer)) == (status, True), answer.text
-        assert "b'" not in answer.text and "{'" not in answer.text, "no Python"
+        assert answer.headers["content-type"] == "application/json"
+        assert (answer.status_code, words in answer.text) == (status, True), answer.text
 
 
-def test_an_answer_is_framed_by_nobody_kept_by_nobody_and_names_no_software(
-    client: httpx.Client,
-) -> None:
+def test_an_answer_is_framed_by_nobody_and_kept_by_nobody(client: httpx.Client) -> None:
     for path in ("/", "/draw?text=1", "/draw?text=x", "/healthz", "/nowhere"):
         headers = client.get(path).headers
         assert headers["x-frame-options"] == "DENY"
-        assert headers["referrer-policy"] == "no-referrer"
         assert headers["x-content-type-options"] == "nosniff"
-        assert "server" not in headers
     for form in ("png", "json"):
         kept = client.get(f"/draw?text=1&format={form}").headers["cache-control"]
         assert kept == "no-store", "the next champion draws otherwise"
@@ -175,6 +166,8 @@ def test_what_is_served_is_said_and_the_schema_names_all_addresses(
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found["model"]["since"])
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/", "/draw", "/healthz", "/metrics"}
+    asked = {each["name"] for each in schema["paths"]["/draw"]["get"]["parameters"]}
+    assert asked == {"text", "seed", "count", "scale", "format"}
 
 
 def test_the_page_says_what_is_served_how_good_it_is_and_the_addresses_of_its_pictures(
@@ -194,13 +187,8 @@ def test_the_page_says_what_is_served_how_good_it_is_and_the_addresses_of_its_pi
 
 
 @pytest.mark.slow
-def test_the_page_draws_and_may_ask_for_nothing_and_docs_needs_no_network(
-    client: httpx.Client, tmp_path: Path
-) -> None:
+def test_the_page_draws_and_may_ask_for_nothing(client: httpx.Client, tmp_path: Path) -> None:
     with browsing(tmp_path / "profile") as page:
-        page.open(f"{client.base_url}/docs")
-        page.until("document.body.innerText.includes('/draw')")
-        assert page.errors == [] and page.elsewhere() == []
         page.open(f"{client.base_url}/#text=2024&seed=7")
         drawn = "document.getElementById('play-picture')"
         page.until(f"{drawn}?.getAttribute('aria-busy') === 'false'")
@@ -212,81 +200,3 @@ def test_the_page_draws_and_may_ask_for_nothing_and_docs_needs_no_network(
         # What else a script might try is refused by the policy.
         page.run("fetch('/healthz').catch((error) => { window.refused = String(error); })")
         page.until("window.refused")
-
-
-# ------------------------------------------------------------------------- as a process
-
-
-@pytest.mark.slow
-def test_a_signal_lets_requests_in_flight_finish(model: Path) -> None:
-    with (
-        command("--model", str(model), folder=model.parent) as (process, log, client),
-        ThreadPoolExecutor(4) as pool,
-    ):
-        address = "/draw?text=1&count=5000&scale=1"
-        asked = [pool.submit(client.get, address) for _ in range(4)]
-        eventually(lambda: counts(client)["cgan_drawings_total",] == 4 * 5000)  # all are at work
-        process.send_signal(signal.SIGTERM)
-        assert [each.result().status_code for each in asked] == [200] * 4
-        assert process.wait(60) == 0
-    assert "Traceback" not in log.read_text()
-
-
-def test_an_address_that_cannot_be_used_is_refused(model: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        for options, words in (
-            (["--port", port], f"port {port} cannot be used .* --port"),
-            (["--host", "nowhere.invalid"], "cannot be used at nowhere"),
-        ):
-            found = CliRunner().invoke(app, ["serve", "--model", str(model), *options])
-            assert found.exit_code == 1 and re.search(words, str(found.exception)), found.output
-
-
-def test_idle_connections_leave_neither_silence_nor_a_full_log(model: Path, tmp_path: Path) -> None:
-    def answer_to(connection: socket.socket) -> bytes:
-        connection.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            return connection.recv(1000)
-        return b""
-
-    with (
-        command("--model", str(model), folder=tmp_path, files=200, most=200) as (_, log, client),
-        contextlib.ExitStack() as idle,
-    ):
-        place = urlsplit(str(client.base_url))
-        assert place.hostname and place.port
-        connections = [
-            idle.enter_context(socket.create_connection((place.hostname, place.port), 10))
-            for _ in range(190)
-        ]
-        for _ in range(5):
-            refused = httpx.get(f"{client.base_url}/healthz")
-            assert (refused.status_code, refused.text) == (503, "Too many connections")
-        waiting = [each for each in connections if not answer_to(each)]
-        assert len(waiting) == 99, "of 200 descriptors"
-        assert len(log.read_bytes()) < 2000
-        idle.close()
-        eventually(lambda: httpx.get(f"{client.base_url}/draw?text=1").status_code == 200)
-
-
-def test_a_soft_limit_of_files_limits_no_connections(model: Path, tmp_path: Path) -> None:
-    with (
-        command("--model", str(model), folder=tmp_path, files=110) as (_, _, client),
-        contextlib.ExitStack() as idle,
-    ):
-        place = str(client.base_url.host), client.base_url.port or 0
-        for _ in range(120):
-            idle.enter_context(socket.create_connection(place, 10))
-        for _ in range(5):
-            assert httpx.get(f"{client.base_url}/draw?text=1").status_code == 200
-
-
-def test_a_connection_that_says_nothing_is_closed(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cgan.service.app.MAX_IDLE_S", 0.5)
-    with running(GeneratorProvider(str(model))) as client:
-        place = urlsplit(str(client.base_url))
-        with socket.create_connection((str(place.hostname), place.port or 0), 60) as silent:
-            assert silent.recv(1) == b""

@@ -79,10 +79,6 @@ def promote(
     with _project_registry() as registry:
         wanted, champion = registry.version(version), registry.champion_number()
         if version == champion:
-            if wanted.accepted_data == version:
-                raise ModelError(
-                    f"version {version} of `{registry.model}` is already the champion."
-                )
             registry.accept_data(version)
             typer.echo(f"Version {version}, the champion: new data are compared with its data now.")
             return

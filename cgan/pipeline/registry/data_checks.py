@@ -1,32 +1,118 @@
 """Are today's data like those that a version learnt from?
 
 Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good champion
-bad. So data are measured by what was kept of the version (`KeptData`). They raise an alarm at the optimistic
-end of an interval, so that noise raises none.
+bad. So data are measured by what is kept at a version's run: how the images of each class looked, its judge,
+and what that saw in the hold-out. They raise an alarm at the optimistic end of an interval, so that noise
+raises none.
 """
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cgan.errors import CganError, ModelError
+from cgan.model.model_file import load_tensors, save_tensors
 from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs
-from cgan.pipeline.registry.kept_data import KeptData, all_images, labelled_image_digests
-from cgan.pipeline.registry.limits import shift_finding
+from cgan.pipeline.registry.client import GATE_FOLDER, Registry, downloaded
+from cgan.pipeline.registry.decision import shift_finding
+from cgan.pipeline.registry.version import Version
+from cgan.project import JUDGE
 from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, largest_shifts
-from cgan.quality.judge import predict
+from cgan.quality.conditions import Conditions
+from cgan.quality.judge import Judge, load_judge, predict
 from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
 from cgan.text import percent
 from cgan.verdict import Check
 
+KEPT_FILE = "training_data.safetensors"
+CHAMPION_ADVICE = (
+    "bring back the previous champion (`cgan registry rollback --why …`), or delete the alias `champion` in "
+    "MLflow, so that the next `cgan gate` chooses a first champion"
+)
 MAX_CLASS_LOSS = 0.25  # of a class's share of the images
 MAX_CLASS_AGREEMENT_DROP = 0.05  # of a class's agreement with labels; good data lose none
 MAX_JUDGED = 5000  # images, at most, that the version's judge sees
+
+
+@dataclass(frozen=True)
+class KeptData:
+    """`looks`: the moments of all images' looks; `judge`, which named the label of `correct` of the
+    `held_out` images, int64 [classes]; `labelled_image_digests` int64 [N]: of all images and labels."""
+
+    looks: Moments
+    correct: Tensor
+    held_out: Tensor
+    labelled_image_digests: Tensor
+    judge: Judge
+
+    @classmethod
+    def load(cls, registry: Registry, version: Version) -> KeptData:
+        """What was kept of a version. Raises ModelError when it is gone, damaged or of an older cgan, or
+        the store cannot give it."""
+        uri = f"runs:/{version.run_id}/{GATE_FOLDER}"
+        advice = f"If the store's files are lost, {CHAMPION_ADVICE}."
+        with downloaded(registry, uri, advice) as folder:
+            try:
+                judge, _ = load_judge(folder / JUDGE.name)
+                tensors, _ = load_tensors(folder / KEPT_FILE, "training_data")
+                moments = (tensors[f"looks.{key}"] for key in ("counts", "means", "variances"))
+                return cls(
+                    looks=Moments(*moments),
+                    correct=tensors["right"],
+                    held_out=tensors["seen.counts"].long(),
+                    labelled_image_digests=tensors["fingerprints"],
+                    judge=judge,
+                )
+            except (CganError, KeyError) as error:  # its advice fits a file of the project only
+                reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
+                raise ModelError(f"{uri}: missing or damaged ({reason}). {advice}") from None
+
+
+def keep_data(registry: Registry, version: Version, inputs: Inputs, conditions: Conditions) -> None:
+    """Store at the version's run what `KeptData.load` reads."""
+    images, labels = all_images(inputs)
+    confusion = conditions.evaluation_set.judge_accuracy.confusion
+    looks = Moments.of_images(images, labels, inputs.held_out.classes)
+    tensors = {
+        **{f"looks.{key}": value for key, value in vars(looks).items()},
+        "right": confusion.diagonal(),
+        "seen.counts": confusion.sum(dim=1),
+        "fingerprints": labelled_image_digests(images, labels),
+    }
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        save_tensors(Path(folder) / KEPT_FILE, "training_data", tensors, {})
+        for path in (JUDGE, Path(folder) / KEPT_FILE):
+            registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
+
+
+def labelled_image_digests(images: Tensor, labels: Tensor) -> Tensor:
+    """A hash of each image with its label: int64 [N]. Equal images with equal labels have equal hashes."""
+    pairs = zip(images.numpy(), labels.tolist(), strict=True)
+    digests = (
+        hashlib.blake2b(image.tobytes(), digest_size=8, salt=b"%d" % label).digest()
+        for image, label in pairs
+    )
+    return torch.tensor([int.from_bytes(d, signed=True) for d in digests], dtype=torch.int64)
+
+
+def all_images(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The images and labels of the training part and the hold-out."""
+    parts = (inputs.train, inputs.held_out)
+    pixels, labels, _ = zip(*(part.tensors for part in parts), strict=True)
+    return torch.cat(pixels), torch.cat(labels)
+
+
+# -- The checks --------------------------------------------------------------------------------------
 
 
 def data_checks(
@@ -84,8 +170,7 @@ def mean_group_size(inputs: Inputs) -> float:
     return float(np.square(sizes).sum() / sizes.sum())
 
 
-@dataclass(frozen=True)
-class _Agreement:
+class _Agreement(NamedTuple):
     """How many `images` of class `label` a judge agrees with, today and `before`, in its own hold-out."""
 
     label: int
@@ -97,11 +182,9 @@ class _Agreement:
     @property
     def loss(self) -> float:
         """The share of the agreement that is surely lost: by the optimistic ends of both intervals."""
-        if not self.agreed_before:
-            return 0.0
         most_now = wilson_interval(self.agreed, self.images)[1]
         least_before = wilson_interval(self.agreed_before, self.images_before)[0]
-        return 1 - most_now / least_before
+        return 1 - most_now / least_before if self.agreed_before else 0.0
 
 
 def agreement_checks(
@@ -111,8 +194,8 @@ def agreement_checks(
     the class where it fell most, as a fraction of what it was. `confusion` int64 [classes, classes]: images
     by label and by what the judge sees."""
     columns = (confusion.diagonal(), confusion.sum(dim=1), kept.correct, kept.held_out)
-    counts = zip(*(column.tolist() for column in columns), strict=True)
-    classes = [_Agreement(label, *row) for label, row in enumerate(counts)]
+    rows = torch.stack(columns, dim=1).tolist()
+    classes = [_Agreement(label, *row) for label, row in enumerate(rows)]
     compared = [each for each in classes if each.images >= MIN_CLASS_IMAGES and each.images_before]
     if not compared:
         return []

@@ -63,7 +63,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.pipeline.registry import judging
-            from cgan.pipeline.registry.kept_data import keep_data
+            from cgan.pipeline.registry.data_checks import keep_data
 
             beside = f" beside version {champion.number}, the champion" if champion else ""
             say(f"Judging the generator{beside}: half a minute for the sample …")

@@ -17,10 +17,8 @@ from cgan.model.model_file import load_generator
 from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.registry.client import Registry, generator_file
-from cgan.pipeline.registry.data_checks import data_checks
-from cgan.pipeline.registry.decision import decide
-from cgan.pipeline.registry.kept_data import CHAMPION_ADVICE, KeptData
-from cgan.pipeline.registry.limits import Drawings
+from cgan.pipeline.registry.data_checks import CHAMPION_ADVICE, KeptData, data_checks
+from cgan.pipeline.registry.decision import Drawings, decide
 from cgan.pipeline.registry.version import Version
 from cgan.project import GENERATOR
 from cgan.quality.class_shift import Moments, largest_shifts
