@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from cgan.downstream.classifiers import BASELINES
 from cgan.downstream.effect import DRAWN, Difference, Outcome, effect
-from cgan.downstream.rounds import folds_of, rounds_by_fold
-from cgan.downstream.sets import folds
+from cgan.downstream.rounds import rounds_by_fold
+from cgan.downstream.sets import assign_folds, units_of
 from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.params.sections import ValidateParams
+from cgan.params.sections import JudgeParams, ValidateParams
 from cgan.quality.judge import predict, silent
 from cgan.readers.csv_reader import read_csv
 
-from .evaluation_set import all_params, as_dataset, csv_file, preset
+from .evaluation_set import as_dataset, csv_file, preset
 
 Values, Labels = NDArray[np.float64], NDArray[np.int64]
 DIMENSIONS, FOLDS, LUCK = 12, 5, 0.05
@@ -88,7 +88,7 @@ def once(counts: list[int], better: float, random: np.random.Generator) -> tuple
         return float(np.mean([right[world.theirs == n].mean() for n in world.classes]))
 
     names, seed = list(map(str, world.classes)), int(random.integers(2**31))
-    fold_of = folds(world.labels, np.arange(len(world.labels)), FOLDS, seed, names)
+    fold_of = assign_folds(world.labels, np.arange(len(world.labels)), FOLDS, seed, names)
     rounds, gains = [], []
     for fold in range(FOLDS):
         learn, test = fold_of != fold, np.flatnonzero(fold_of == fold)
@@ -149,17 +149,12 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Differe
     data = as_dataset(images.pixels[chosen], images.labels[chosen], 10)
     unseen = as_dataset(images.pixels[others], images.labels[others], 10)
 
-    project, seed = all_params(), 100 * repetition
-    judge = {"seed": seed, "total_kimg": JUDGE_KIMG}
-    changes = {
-        "preprocess": project.preprocess.model_copy(update={"seed": seed}),
-        "train": preset("fast", total_kimg=GENERATOR_KIMG, seed=seed),
-        "train_judge": project.train_judge.model_copy(update=judge),
-    }
-    params = project.model_copy(update=changes)
+    seed = 100 * repetition
+    recipe = JudgeParams(seed=seed, total_kimg=JUDGE_KIMG)
+    training = preset("fast", total_kimg=GENERATOR_KIMG, seed=seed)
     hardware = choose_hardware("auto", "auto")
-    fold_of = folds_of(data, FOLDS, params)
-    rounds = rounds_by_fold(data, fold_of, params, None, 0.0, [], folder, hardware)
+    fold_of = assign_folds(data.labels, units_of(data), FOLDS, seed, data.class_names)
+    rounds = rounds_by_fold(data, fold_of, training, recipe, None, seed, folder, hardware)
     outcomes = [each.outcome() for each in rounds]
     found = effect(outcomes, BASELINES, folded=True)
     truth, alike = list[float](), list[Outcome]()

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from cgan.attacks import membership
 from cgan.attacks.attacker import Attacker
+from cgan.attacks.copies import Copies
 from cgan.attacks.membership import AttackResult
-from cgan.attacks.sharing import MEMBERSHIP_LEVEL, Copies
+from cgan.attacks.sharing import MEMBERSHIP_LEVEL
 from cgan.images import Images
 from cgan.quality.likeness import nearest_neighbours
 from cgan.readers.sources import mnist_sample
@@ -33,16 +33,14 @@ PICTURES, REPEATED = (10, 30, 100), 600  # that are repeated, and how many drawi
 def trial(
     images: Images, sizes: tuple[int, int, int], share: float, seed: int
 ) -> tuple[AttackResult, Images, Images, Images]:
-    """The attack by pixels, and the sets."""
+    """The attack, and the sets."""
     random = np.random.default_rng(seed)
     rows = np.split(random.permutation(len(images))[: sum(sizes)], np.cumsum(sizes)[:-1])
     train, held_out = images.at(rows[0]), images.at(rows[1])
     copied = round(share * sizes[2])
     rows[2][:copied] = random.choice(rows[0], copied)
     drawn = images.at(random.permutation(rows[2]))
-    attacker = Attacker.of(train, held_out, seed)
-    found = attacker.on_drawings(attacker.drawing_scores(drawn, pretrained=False))
-    return found[0], train, held_out, drawn
+    return Attacker.of(train, held_out, seed).attack(drawn), train, held_out, drawn
 
 
 def repeated(images: Images, kind: str, count: int, seed: int) -> Copies:
@@ -66,7 +64,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repetitions", type=int, default=60)
     repetitions = parser.parse_args().repetitions
-    membership.RATE_PERMUTATIONS = 10  # of what is not looked at here
     pixels, labels = mnist_sample()
     images = Images(np.asarray(pixels).reshape(-1, 28, 28), labels)
     for sizes in SIZES:

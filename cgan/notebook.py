@@ -4,7 +4,7 @@ import base64
 import html
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 def table(rows: Iterable[Sequence[object]], caption: str = "") -> str:
@@ -28,6 +28,14 @@ def picture(png: bytes, text: str) -> str:
 
 def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
+
+
+def answer(
+    sentence: str, reasons: Iterable[str], tables: Mapping[str, Iterable[Sequence[object]]]
+) -> str:
+    """Paragraphs, and tables with their headings as captions."""
+    shown = [paragraph(text) for text in (sentence, *reasons)]
+    return "".join(shown + [table(rows, heading) for heading, rows in tables.items()])
 
 
 def progress_bar(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:

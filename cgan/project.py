@@ -59,10 +59,8 @@ CARD = Path("models/README.md")  # the generator's model card
 
 # Reports of commands.
 GATE_REPORT, GATE_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
-EVIDENCE, EVIDENCE_TEXT = Path("reports/evidence.json"), Path("reports/evidence.md")
-EVIDENCE_PAGE = Path("reports/evidence.html")  # a page of its own
+EVIDENCE = Path("reports/evidence.json")  # with a .md of the same name
 SHARING, SHARING_TEXT = Path("reports/sharing.json"), Path("reports/sharing.md")
-SHARING_PAGE = Path("reports/sharing.html")
 
 # State.
 DVC_LOCK = Path("dvc.lock")

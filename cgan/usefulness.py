@@ -5,44 +5,72 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from cgan import notebook
-from cgan.downstream.classifiers import BASELINES, METHOD_NAMES
-from cgan.downstream.effect import DRAWN, Effect, effect, pooled
-from cgan.downstream.rounds import DEFAULT_ROUNDS, require_seeds, rounds_by_seed, run_rounds
-from cgan.downstream.sets import missing_labels
+from cgan.downstream import pretrained
+from cgan.downstream.classifiers import BASELINES, METHOD_NAMES, Round
+from cgan.downstream.effect import Difference, Effect, Outcome, effect, pooled
+from cgan.downstream.rounds import rounds_by_fold, rounds_by_seed, with_pretrained
+from cgan.downstream.sets import (
+    assign_folds,
+    joined,
+    missing_labels,
+    require_comparable,
+    require_seeds,
+    units_of,
+)
+from cgan.errors import CganError, DataError
+from cgan.files import sha256_of
 from cgan.images import Images
-from cgan.model.hardware import Hardware, choose_hardware, deterministic
+from cgan.model.hardware import choose_hardware, deterministic
 from cgan.notebook import progress_bar
-from cgan.params.sections import JudgeParams
-from cgan.quality.evaluate import require_matching
+from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.quality.evaluate import shared_images
 from cgan.quality.judge import Progress
 from cgan.settings import as_keywords
-from cgan.text import percent
+from cgan.text import duration, percent
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator
+
+MAX_PRETRAINED_IMAGES = 20_000  # that the pretrained network looks at: 60 a second
+PRETRAINED_MARGIN = 0.02  # of accuracy, by which the pretrained network is worth a word
+FEW_TESTED = 20  # tested images of a class
+TIMES_GUESSING = 2  # times what guessing gets
+ADVICE = {
+    "help": "Use the drawings",
+    "harm": "Don't use the drawings",
+    "no difference": "The drawings make no difference that these images can show",
+}
+# The code that decides what a classifier learns.
+CODE = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py", "training/*.py")
 
 
 @dataclass(frozen=True, repr=False)
 class Evidence:
     """Whether classifiers gain by drawings. A notebook shows it as a table.
 
-    `accuracies`: by method, in words, the accuracy on the tested images, mean over the classes and seeds.
     `effect`: drawings beside the best method without any; `effect.classes` has each class by its label.
-    `rounds`: the seeds that were trained, of `planned` ones.
+    `accuracies`: by method, in words, the accuracy on the tested images, mean over the classes and rounds.
+    `learnt`, `drawn`: of each class the images and the drawings that a classifier learnt from, mean over the
+    rounds. `rounds`: how many there were; `folded`: were they folds, else seeds?
     """
 
     effect: Effect
     accuracies: dict[str, float]
     class_names: list[str]
+    learnt: list[int]
+    drawn: list[int]
     rounds: int
-    planned: int
+    folded: bool
 
     @property
     def verdict(self) -> str:
@@ -60,93 +88,212 @@ class Evidence:
         return self.effect.overall.interval
 
     def __repr__(self) -> str:
-        overall, verdict = self.effect.overall, self.verdict
+        return " ".join((self.sentence, *self.reasons))
+
+    @property
+    def sentence(self) -> str:
+        """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (…)`."""
+        overall = self.effect.overall
         gain, interval = overall.in_points()
-        if verdict == "no difference":
-            verdict += f" that {overall.tested:,} tested images could show"
+        instead = ": do that instead" if overall.verdict == "harm" else ""
         return (
-            f"{verdict}: {percent(overall.with_drawings)} with drawings, {percent(overall.without)} "
-            f"without ({METHOD_NAMES[self.effect.baseline]}), a difference of {gain} points ({interval})"
+            f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
+            f"without them {percent(overall.without)} ({METHOD_NAMES[self.effect.baseline]}{instead}). The "
+            f"difference is {gain} points (95 % interval {interval}), as a mean over the classes."
         )
 
-    def _repr_html_(self) -> str:
-        accuracies = [("trained on", "accuracy, mean over the classes")]
-        accuracies += [(name, percent(value)) for name, value in self.accuracies.items()]
-        classes = [("class", "tested images", "without drawings", "with drawings", "difference")]
-        for label, difference in self.effect.classes.items():
-            shares = percent(difference.without), percent(difference.with_drawings)
-            name = self.class_names[label]
-            gain, interval = difference.in_points()
-            points = f"{gain} points ({interval})"
-            classes.append((name, f"{difference.tested:,}", *shares, points))
-        parts = [
-            notebook.paragraph(f"{self}."),
-            notebook.table(accuracies),
-            notebook.table(classes),
-        ]
-        if self.rounds < self.planned:
-            parts.append(
-                notebook.paragraph(
-                    f"Ended after {self.rounds} of {self.planned} seeds: more could not change the verdict. "
-                    f"seeds={self.planned} trains all."
-                )
+    @property
+    def reasons(self) -> list[str]:
+        """What a reader should know beside the verdict."""
+        reasons, overall = list[str](), self.effect.overall
+        guessing = 1 / len(self.class_names)
+        best = max(overall.without, overall.with_drawings)
+        by_pretrained = self.accuracies.get(METHOD_NAMES[pretrained.PRETRAINED], 0.0)
+        if by_pretrained > best + PRETRAINED_MARGIN:
+            reasons.append(
+                "Better than any of these: logistic regression on a pretrained network's features gets "
+                f"{percent(by_pretrained)} right, without drawings."
             )
-        return "".join(parts)
+        if overall.without < TIMES_GUESSING * guessing:
+            reasons.append(
+                "Even without drawings the classifier hardly recognises these classes (guessing gets "
+                f"{percent(guessing)}), so nothing can be said about drawings either. It needs more images, "
+                "or larger ones."
+            )
+        fewest = min(self.effect.classes, key=lambda label: self.effect.classes[label].tested)
+        if (count := self.effect.classes[fewest].tested) < FEW_TESTED:
+            reasons.append(
+                f"Class {self.class_names[fewest]} is tested on only {count} images, so little can be said "
+                f"about it.{'' if self.folded else ' Folds test on all images.'}"
+            )
+        tested, covered = (
+            (
+                f"in {self.rounds} folds",
+                "the choice of images and the seeds of generator and classifier",
+            )
+            if self.folded
+            else (
+                f"with {self.rounds} seeds",
+                "the choice of the tested images and the classifier's seed, but not the generator's",
+            )
+        )
+        reasons.append(
+            f"Tested on {overall.tested:,} images, {tested}. The interval covers {covered}."
+        )
+        return reasons
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        """The classes and the methods as tables by their headings, each with a header first."""
+        classes = [["class", "real", "drawn", "tested", "without", "with drawings"]]
+        classes[0].append("difference, points (95 %)")
+        for label, change in self.effect.classes.items():
+            gain, interval = change.in_points()
+            counts = self.learnt[label], self.drawn[label], change.tested
+            shares = percent(change.without), percent(change.with_drawings)
+            difference = f"{gain} ({interval})"
+            classes.append(
+                [self.class_names[label], *(f"{n:,}" for n in counts), *shares, difference]
+            )
+        methods = [["", "right, mean over the classes"]]
+        methods += [[name, percent(share)] for name, share in self.accuracies.items()]
+        return {"Class by class": classes, "What a classifier learns from": methods}
+
+    def _repr_html_(self) -> str:
+        return notebook.answer(self.sentence, self.reasons, self.tables())
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, the verdict and the sentence."""
+
+        def facts(change: Difference) -> dict[str, Any]:
+            return {**asdict(change), "verdict": change.verdict}
+
+        names, overall = self.class_names, self.effect.overall
+        images = {"training": sum(self.learnt), "drawn": sum(self.drawn), "tested": overall.tested}
+        return {
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "effect": {"compared_with": self.effect.baseline, **facts(overall)},
+            "classes": {names[label]: facts(each) for label, each in self.effect.classes.items()},
+            "accuracies": self.accuracies,
+            "rounds": {"count": self.rounds, "folds": self.folded},
+            "images": images,
+        }
 
 
 @as_keywords()
 def evidence(
     train: Images,
     held_out: Images,
-    generator: Generator,
+    generator: Generator | Images | None = None,
     *,
+    folds: int | None = None,
+    seeds: int = 5,
     per_class: int | None = None,
-    seeds: int | None = None,
     recipe: JudgeParams | None = None,
+    training: TrainChoices | None = None,
     folder: Path | str | None = None,
     device: str = "auto",
     seed: int = 1,
     progress: Progress = progress_bar,
+    say: Callable[[str], None] = print,
 ) -> Evidence:
     """Train classifiers with and without drawings, and test them on images that neither they nor the
-    generator have seen. Takes minutes: six classifiers a seed, each as long as a judge. Without `seeds`,
-    five are planned, and the rest is left out as soon as it could not change the verdict.
+    generator have seen. Takes minutes: four classifiers a round, each as long as a judge. After each round it
+    says the estimate so far.
 
-    `train` is what the generator was trained on. The drawings fill up its classes to `per_class` images, by
-    default as many as the largest class has (twice that where all are about equal). They are compared with
-    the best of the methods that need no generator: augmentation, oversampling, mixup, a class-balanced loss,
-    adjusted logits. `recipe`: network and length of each classifier's training; `seed` of the drawings.
+    `generator` was trained on `train`, or `train` and drawings by such a generator are given, as `Images`. A
+    round is then one of `seeds`. The drawings fill up the classes to `per_class` images, by default as many
+    as the largest class has (twice that where all are about equal); drawings that are given are all taken.
+    They are compared with the best of the methods that need no generator: augmentation, oversampling, a
+    class-balanced loss, adjusted logits. `recipe`: network and length of each classifier's training; `seed`
+    of the drawings.
 
-    `folder` keeps the classifiers: after an interruption the same call trains only those that are missing.
-    Other images, drawings or recipes have classifiers of their own there.
+    Where a class has fewer than 50 held-out images, the interval is wide. With `folds` in place of a
+    generator all images are tested on, each in one of so many folds, with a generator of the fold's own,
+    which is trained on the other folds by `training`, by default as `cgan.fit` does.
 
-    Where a class has fewer than 50 held-out images, the interval is wide; `cgan evidence` of a project then
-    tests on all images, in folds with a generator each.
+    `folder` keeps what is trained: after an interruption the same call trains only what is missing. Other
+    images, drawings or recipes have a folder of their own in it.
 
-    Raises DataError where the two sets do not belong together, and CganError where no class lacks images.
+    Raises DataError where the sets do not belong together, and CganError where no class lacks images.
     """
-    if seeds is not None:
-        require_seeds(seeds)
-    require_matching(generator.model, train, held_out)
+    require_seeds(folds or seeds)
     hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
-    labels = missing_labels(train.tensors.counts, per_class)
-    drawn = Images(generator.model.draw(labels, seed), labels, train.class_names)
+    made_by = recipe.model_dump(), torch.__version__, str(hardware)
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        kept_in = Path(folder or temporary, _folder_name(train, drawn, recipe, hardware))
-        planned = seeds or DEFAULT_ROUNDS
-        rounds = rounds_by_seed(train, drawn, held_out, recipe, planned, kept_in, hardware)
-        outcomes = [*run_rounds(rounds, folded=False, early=not seeds, progress=progress)]
+        kept_in = Path(folder or temporary)
+        if folds is not None and generator is None:
+            data, training = joined(train, held_out), training or TrainChoices()
+            fold_of = assign_folds(data.labels, units_of(data), folds, seed, data.class_names)
+            asked = data.digest, fold_of.tolist(), per_class, seed, training.model_dump()
+            place = kept_in / _digest(*asked, *made_by)
+            rounds = rounds_by_fold(
+                data, fold_of, training, recipe, per_class, seed, place, hardware, progress
+            )
+        elif generator is not None and folds is None:
+            require_comparable(train, held_out, generator)
+            drawn = _drawings(generator, train, held_out, per_class, seed)
+            place = kept_in / _digest(train.digest, drawn.digest, *made_by)
+            rounds = rounds_by_seed(train, drawn, held_out, recipe, seeds, place, hardware)
+        else:
+            raise CganError("expected a generator or drawings, or else `folds`. Give one of them.")
+        outcomes = _carried_out(rounds, folds is not None, progress, say)
+        if pretrained.is_installed() and len(train) <= MAX_PRETRAINED_IMAGES:
+            outcomes = with_pretrained(rounds, outcomes, progress)
     images = pooled(outcomes)
+    learnt = [each.training.counts for each in rounds]
+    added = [np.bincount(each.missing_labels, minlength=train.classes) for each in rounds]
     return Evidence(
-        effect=effect(outcomes, BASELINES, folded=False),
-        accuracies={METHOD_NAMES[name]: images.mean_accuracy(name) for name in (*BASELINES, DRAWN)},
+        effect=effect(outcomes, BASELINES, folded=folds is not None),
+        accuracies={
+            words: images.mean_accuracy(name)
+            for name, words in METHOD_NAMES.items()
+            if name in images.right
+        },
         class_names=train.class_names,
-        rounds=len(outcomes),
-        planned=planned,
+        learnt=np.mean(learnt, axis=0).round().astype(int).tolist(),
+        drawn=np.mean(added, axis=0).round().astype(int).tolist(),
+        rounds=len(rounds),
+        folded=folds is not None,
     )
 
 
-def _folder_name(train: Images, drawn: Images, recipe: JudgeParams, hardware: Hardware) -> str:
-    """The name of the folder of classifiers that are trained on these images in this way: a digest."""
-    facts = train.digest, drawn.digest, recipe.model_dump(), torch.__version__, str(hardware)
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+def _drawings(
+    generator: Generator | Images,
+    train: Images,
+    held_out: Images,
+    per_class: int | None,
+    seed: int,
+) -> Images:
+    """What fills up the classes."""
+    if isinstance(generator, Images):
+        if per_class:
+            raise CganError("given drawings are all taken: leave out `per_class`.")
+        if shared := shared_images(generator, held_out):
+            raise DataError(f"generator: {shared:,} of the tested images are among the drawings.")
+        return generator
+    labels = missing_labels(train.tensors.counts, per_class)
+    return Images(generator.model.draw(labels, seed), labels, train.class_names)
+
+
+def _digest(*facts: object) -> str:
+    """The name of the folder of what is trained on these facts: a digest of them and of the code."""
+    package = Path(__file__).parent
+    code = [sha256_of(path) for name in CODE for path in sorted(package.glob(name))]
+    return hashlib.sha256(json.dumps([code, *facts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _carried_out(
+    rounds: Sequence[Round], folded: bool, progress: Progress, say: Callable[[str], None]
+) -> list[Outcome]:
+    """The outcomes of the rounds. After each but the last it says the difference so far, as the result has
+    it; of one round alone the interval would lack the spread of rounds."""
+    began, outcomes = time.monotonic(), list[Outcome]()
+    for done, each in enumerate(rounds, start=1):
+        outcomes.append(each.outcome(progress))
+        if done < len(rounds):
+            gain, interval = effect(outcomes, BASELINES, folded).overall.in_points()
+            so_far = f"{gain} points ({interval})" if done > 1 else f"{gain} points"
+            left = duration((time.monotonic() - began) / done * (len(rounds) - done))
+            say(f"{done} of {len(rounds)} rounds: {so_far}; {left} left")
+    return outcomes

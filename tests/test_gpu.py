@@ -102,7 +102,7 @@ def test_a_training_goes_on_where_it_began(device: str, tmp_path: Path) -> None:
 
 
 def test_a_judge_has_equal_bytes_with_everything_that_evidence_asks_for() -> None:
-    options = {"class_weights": torch.tensor([1.0, 2.0, 0.5]), "mixup": 0.2}
+    options = {"class_weights": torch.tensor([1.0, 2.0, 0.5])}
     for each in ({}, options):
         assert torch.equal(flat(judge_of(**each)), flat(judge_of(**each)))
     assert torch.equal(flat(judge_of("auto")), flat(judge_of("auto")))

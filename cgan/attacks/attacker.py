@@ -1,7 +1,6 @@
-"""An attacker, who scores training and held-out images: by drawings, a generator, a discriminator."""
+"""An attacker who has drawings, and asks of real images whether they were trained on."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,23 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.attacks import membership_scores
 from cgan.attacks.membership import (
     AttackResult,
     BoolArray,
     FloatArray,
     IntArray,
-    attacks,
+    attack,
     one_per_unit,
     strata_of,
 )
-from cgan.downstream.pretrained import features
-from cgan.downstream.rounds import units_of
+from cgan.downstream.sets import units_of
 from cgan.errors import DataError
 from cgan.images import Images
 from cgan.model.generative import GenerativeModel
-from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
-from cgan.quality.judge import Progress, silent
+from cgan.quality.likeness import nearest_neighbours
 
 MIN_DRAWINGS = 5_000  # that are attacked: an attacker may ask for many
 # Limits of the drawings beyond one for each image: bytes of pixels; seconds of a core, of a slow generator.
@@ -33,18 +29,13 @@ MAX_EXTRA_BYTES = 500_000_000
 MAX_EXTRA_S = 120.0
 MIN_PER_SIDE = 6  # members, and non-members, that are scored: as many as a hold-out has at least
 MAX_PER_SIDE = 1_500
-MAX_FEATURE_DRAWINGS = 3_000  # that the pretrained network looks at, sixty a second
-MAX_RECONSTRUCTED_PER_SIDE = 200  # members, and non-members: each takes a tenth of a second
-BY_PIXELS = "drawings, by pixels"
-BY_FEATURES = "drawings, by a pretrained network's features"
-BY_RECONSTRUCTION = "the generator's file, by reconstruction"
-BY_DISCRIMINATOR = "the discriminator"
+MIN_DISTANCE = 1e-3  # no distance counts as less, for that of a copy, 0, has no logarithm
 
 
 @dataclass(frozen=True, eq=False)
 class Attacker:
-    """Scores `images` uint8 [N, C, H, W] of `labels` int64 [N]. `member` bool [N]: which were trained
-    on; they come first. `member_rows` int64 [members]: where these are among all training images.
+    """Asks of `images` uint8 [N, C, H, W] of `labels` int64 [N] whether they were trained on, as those of
+    `member` bool [N] were.
 
     `strata` int64 [N]: images with equal ones are compared, those of one class and of groups of about one
     size. A split that keeps groups whole fills up its smaller part with small groups, and an image without
@@ -54,7 +45,6 @@ class Attacker:
     labels: Tensor
     strata: IntArray
     member: BoolArray
-    member_rows: Tensor
     seed: int
 
     @classmethod
@@ -64,77 +54,52 @@ class Attacker:
 
         Raises DataError where fewer than MIN_PER_SIDE are left.
         """
-        of_each = []
+        parts, sizes = list[Images](), list[IntArray]()
         for name, part, other in (("train", train, held_out), ("held_out", held_out, train)):
-            units = units_of(part).numpy()
+            units = units_of(part)
             rows = one_per_unit(units, seed)
-            of_each.append((name, units, rows[other.counts[part.labels[rows]] > 0]))
-        name, _, fewest = min(of_each, key=lambda side: len(side[2]))
-        if len(fewest) < MIN_PER_SIDE:
-            if not len(held_out):  # then no image of `train` is of its classes
-                name = "held_out"
-            raise DataError(
-                f"{name}: expected at least {MIN_PER_SIDE} images of different groups, of classes that the "
-                f"other part has too; found {len(fewest)}. Give more, or hold out another fraction."
-            )
-        chosen, sizes = [], []
-        for _, units, rows in of_each:
-            order = np.random.default_rng(seed).permutation(rows)
-            chosen.append(np.sort(order[:MAX_PER_SIDE]))
-            sizes.append(np.bincount(units)[units[chosen[-1]]])
-        member_rows, other_rows = chosen
-        members, others = train.at(member_rows).tensors, held_out.at(other_rows).tensors
-        labels = torch.cat([members.labels, others.labels])
+            rows = rows[other.counts[part.labels[rows]] > 0]
+            if len(rows) < MIN_PER_SIDE:
+                raise DataError(
+                    f"{name}: expected at least {MIN_PER_SIDE} images of different groups, of classes that "
+                    f"the other part has too; found {len(rows)}. Give more, or hold out another fraction."
+                )
+            rows = np.random.default_rng(seed).permutation(rows)[:MAX_PER_SIDE]
+            parts.append(part.at(rows))
+            sizes.append(np.bincount(units)[units[rows]])
+        labels = np.concatenate([part.labels for part in parts])
         return cls(
-            images=torch.cat([members.pixels, others.pixels]),
-            labels=labels,
-            strata=strata_of(labels.numpy(), np.concatenate(sizes)),
-            member=np.arange(len(labels)) < len(member_rows),
-            member_rows=torch.from_numpy(member_rows),
+            images=torch.cat([part.tensors.pixels for part in parts]),
+            labels=torch.from_numpy(labels),
+            strata=strata_of(labels, np.concatenate(sizes)),
+            member=np.arange(len(labels)) < len(parts[0]),
             seed=seed,
         )
 
-    def drawing_scores(
-        self, drawn: Images, pretrained: bool, progress: Progress = silent
-    ) -> dict[str, FloatArray]:
-        """The scores of each image by drawings alone: BY_PIXELS and, with a `pretrained` network's features,
-        BY_FEATURES."""
-        pixels, drawn_labels, _ = drawn.tensors
-        by_pixels = membership_scores.pixel_scores(self.images, self.labels, pixels, drawn_labels)
-        scores = {BY_PIXELS: by_pixels}
-        if pretrained:
-            order = np.random.default_rng(self.seed).permutation(len(drawn))
-            some = drawn.at(np.sort(order[:MAX_FEATURE_DRAWINGS])).tensors
-            both = features(torch.cat([self.images, some.pixels]), progress)
-            of_real, of_drawn = both.split([len(self.images), len(some.pixels)])
-            scores[BY_FEATURES] = membership_scores.feature_scores(
-                of_real, self.labels, of_drawn, some.labels
-            )
-        return scores
+    def attack(self, drawn: Images) -> AttackResult:
+        """The attack by drawings alone."""
+        scores = nearness_scores(self.images, self.labels, drawn)
+        return attack(scores, self.member, self.strata, self.seed)
 
-    def on_drawings(self, scores: Mapping[str, FloatArray]) -> list[AttackResult]:
-        """The attacks by `drawing_scores`, adjusted for one another."""
-        return attacks(scores, self.member, self.strata, self.seed)
 
-    def on_generator(self, network: GeneratorNetwork, progress: Progress = silent) -> AttackResult:
-        """The attack on the generator's file, with some of the images."""
-        random = np.random.default_rng(self.seed)
-        chosen = [
-            np.sort(random.permutation(np.flatnonzero(side))[:MAX_RECONSTRUCTED_PER_SIDE])
-            for side in (self.member, ~self.member)
-        ]
-        some = np.concatenate(chosen)
-        images, labels = self.images[some], self.labels[some]
-        scores = membership_scores.reconstruction_scores(
-            network, images, labels, self.seed, progress
-        )
-        return attacks(
-            {BY_RECONSTRUCTION: scores}, self.member[some], self.strata[some], self.seed
-        )[0]
+def nearness_scores(images: Tensor, labels: Tensor, drawn: Images) -> FloatArray:
+    """How much each image, uint8 [N, C, H, W], looks like a member: the logarithm of its distance to the
+    nearest other real image of its class, less that to the nearest drawing, for a typical image has near
+    neighbours whatever was trained (after GAN-Leaks: Chen et al., arXiv:1909.03935, who calibrate by a
+    reference model instead).
 
-    def on_discriminator(self, network: DiscriminatorNetwork) -> AttackResult:
-        scores = membership_scores.discriminator_scores(network, self.images, self.labels)
-        return attacks({BY_DISCRIMINATOR: scores}, self.member, self.strata, self.seed)[0]
+    Distances are those of `cgan.quality.likeness`, which sees past small shifts and other brightness. Real
+    neighbours are looked for among the same images. Where a class has no drawings or only one image, nothing
+    is known: all of it score 0.
+    """
+    to_drawn = nearest_neighbours(images, labels, *drawn.tensors[:2])[0][:, 0]
+    # The two nearest of its class: one of them is the image itself, unless it has copies.
+    distances, rows = nearest_neighbours(images, labels, images, labels, 2)
+    is_itself = rows == torch.arange(len(images))[:, None]
+    to_real = distances.masked_fill(is_itself, math.inf).amin(dim=1)
+    known = to_drawn.isfinite() & to_real.isfinite()
+    logs = to_real.clamp(min=MIN_DISTANCE).log() - to_drawn.clamp(min=MIN_DISTANCE).log()
+    return logs.where(known, 0.0).double().numpy()
 
 
 def drawings_to_attack(model: GenerativeModel, train: Images, seed: int) -> Images:

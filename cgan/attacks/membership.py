@@ -11,7 +11,6 @@ positive rate matters more: Carlini et al., Membership Inference Attacks From Fi
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -24,12 +23,11 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
-FALSE_POSITIVE_RATES = 0.01, 0.001  # shares of the non-members that are taken for members
-# Of the test, and of the share that chance finds at a false positive rate.
-PERMUTATIONS, RATE_PERMUTATIONS = 4_000, 1_000
+FALSE_POSITIVE_RATE = 0.01  # the share of the non-members that are taken for members
+MIN_NON_MEMBERS = math.ceil(1 / FALSE_POSITIVE_RATE)  # to have such a share
+PERMUTATIONS = 4_000
 PERMUTATION_BATCH = 500  # that are floats at once
-# The highest scores, among which a few copies show: this share of all, and no fewer than so many
-# (docs/log.md, 2026-11-30, "who was in the training data").
+# The highest scores, among which a few copies show: this share of all, and no fewer than so many.
 TAIL_SHARE, MIN_TAIL_IMAGES = 0.01, 10
 MIN_STRATUM_IMAGES = 20  # to know the spread of its scores
 POWER = 0.8  # by convention (Cohen, Statistical Power Analysis, 1988)
@@ -37,29 +35,18 @@ Z_95 = NormalDist().inv_cdf(0.975)  # standard errors to each side of a 95 % int
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateAtFPR:
-    """`true_positive_rate`: the share of members that are found at the `false_positive_rate`, with a 95 %
-    interval. `chance`: the share that scores which tell nothing find at most in 19 of 20 cases. All None with
-    fewer than `min_non_members` non-members."""
-
-    false_positive_rate: float
-    min_non_members: int
-    true_positive_rate: float | None = None
-    interval: Interval | None = None
-    chance: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class AttackResult:
-    """One attack. `auc`: how often a member scores higher than a non-member of its stratum, with its 95 %
-    interval, which is of this attack alone; 0.5 is chance. `p_value`: of the test that it tells nothing,
-    adjusted for all scores that were tried together."""
+    """What an attack finds. `auc`: how often a member scores higher than a non-member of its stratum, with
+    its 95 % interval; 0.5 is chance. `p_value`: of the test that the scores tell nothing.
+    `true_positive_rate`: the share of members that are found at FALSE_POSITIVE_RATE; `chance`: the share that
+    scores which tell nothing find at most in 19 of 20 cases. Both None with fewer than MIN_NON_MEMBERS
+    non-members."""
 
-    name: str
     auc: float
     interval: Interval
     p_value: float
-    rates: tuple[RateAtFPR, ...]
+    true_positive_rate: float | None
+    chance: float | None
     members: int
     non_members: int
 
@@ -95,40 +82,32 @@ def standardised(scores: FloatArray, strata: IntArray) -> FloatArray:
     return centred
 
 
-def attacks(
-    scores: Mapping[str, FloatArray], member: BoolArray, strata: IntArray, seed: int = 0
-) -> list[AttackResult]:
-    """The attack by each of the scores [N]. The p-values are adjusted for all of them.
+def attack(scores: FloatArray, member: BoolArray, strata: IntArray, seed: int = 0) -> AttackResult:
+    """The attack by scores [N], of which those of `member` bool [N] are members'."""
+    values = standardised(scores, strata)
+    permuted = permuted_members(member, strata, seed)
+    auc, interval = auc_with_interval(values, member, strata)
+    rate, chance = rate_and_chance(values, member, permuted)
+    return AttackResult(
+        auc=auc,
+        interval=interval,
+        p_value=p_value_of(values, member, permuted),
+        true_positive_rate=rate,
+        chance=chance,
+        members=int(member.sum()),
+        non_members=int((~member).sum()),
+    )
 
-    Of each score two statistics are tested, both one-sided: the sum of the members' ranks, and how many of
-    the highest scores are of members, for a few copies hardly move the sum. The ranks are those of
-    `standardised` scores among all strata, while the AUC compares within each. Each p-value is
-    compared with the smallest of each permutation (min P: Westfall and Young, Resampling-Based Multiple
-    Testing, 1993), so that a further score costs little where it says much the same as another.
-    """
-    by_name = {name: standardised(values, strata) for name, values in scores.items()}
-    p_values = _adjusted_p_values([*by_name.values()], member, strata, seed)
-    sorted_strata = np.concatenate([strata[member], strata[~member]])
-    found = []
-    for (name, values), p_value in zip(by_name.items(), p_values, strict=True):
-        members, non_members = values[member], values[~member]
-        auc, interval = auc_with_interval(values, member, strata)
-        rates = (
-            rate_at_fpr(members, non_members, rate, seed, sorted_strata)
-            for rate in FALSE_POSITIVE_RATES
-        )
-        found.append(
-            AttackResult(
-                name=name,
-                auc=auc,
-                interval=interval,
-                p_value=p_value,
-                rates=tuple(rates),
-                members=len(members),
-                non_members=len(non_members),
-            )
-        )
-    return found
+
+def permuted_members(member: BoolArray, strata: IntArray, seed: int) -> BoolArray:
+    """Who else could be a member: bool [PERMUTATIONS, N], of each stratum as many as in `member`."""
+    random = np.random.default_rng(seed)
+    permuted = np.empty((PERMUTATIONS, len(member)), bool)
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        some_members = np.broadcast_to(member[rows], (PERMUTATIONS, len(rows)))
+        permuted[:, rows] = random.permuted(some_members, axis=1)
+    return permuted
 
 
 def auc_with_interval(
@@ -189,72 +168,24 @@ def _count_below(ordered: FloatArray, values: FloatArray) -> FloatArray:
     return below
 
 
-def rate_at_fpr(
-    members: FloatArray,
-    non_members: FloatArray,
-    false_positive_rate: float,
-    seed: int = 0,
-    strata: IntArray | None = None,
-) -> RateAtFPR:
-    """The true positive rate at a threshold that another non-member exceeds with a probability of at most
-    `false_positive_rate`: of n, k lie above it, and (k + 1) / (n + 1) is that probability.
+def rate_and_chance(
+    scores: FloatArray, member: BoolArray, permuted: BoolArray
+) -> tuple[float | None, float | None]:
+    """`true_positive_rate` and `chance` of an `AttackResult`; chance is by the `permuted_members`.
 
-    `chance` comes from permutations, within `strata` where these are given (of the members, then of the
-    non-members): they may have other tails, and the two sides other mixes of them.
+    The threshold is one that another non-member exceeds with a probability of at most FALSE_POSITIVE_RATE:
+    of n non-members k lie above it, and (k + 1) / (n + 1) is that probability.
     """
-    needed = math.ceil(1 / false_positive_rate)
-    if len(non_members) < needed:
-        return RateAtFPR(false_positive_rate=false_positive_rate, min_non_members=needed)
-    random, scores = np.random.default_rng(seed), np.concatenate([members, non_members])
-    # How many non-members may lie above the threshold, so that (k + 1) / (n + 1) is at most the rate.
-    above = math.floor(false_positive_rate * (len(non_members) + 1) + 1e-9) - 1
+    non_members = int((~member).sum())
+    if non_members < MIN_NON_MEMBERS:
+        return None, None
+    above = math.floor(FALSE_POSITIVE_RATE * (non_members + 1) + 1e-9) - 1
 
-    def true_positive_rates(members: FloatArray, non_members: FloatArray) -> FloatArray:
-        """The rate in each of R permutations: members [R, M], non-members [R, N] → [R]."""
-        thresholds = -np.partition(-non_members, above, axis=1)[:, above, None]
-        rates: FloatArray = (members > thresholds).mean(axis=1)
-        return rates
+    def rate(member: BoolArray) -> float:
+        threshold = -np.partition(-scores[~member], above)[above]
+        return float((scores[member] > threshold).mean())
 
-    strata = np.zeros(len(scores), int) if strata is None else strata
-    permuted = np.empty((RATE_PERMUTATIONS, len(scores)))
-    for stratum in np.unique(strata):
-        rows = np.flatnonzero(strata == stratum)
-        some_scores = np.broadcast_to(scores[rows], (len(permuted), len(rows)))
-        permuted[:, rows] = random.permuted(some_scores, axis=1)
-    by_chance = true_positive_rates(permuted[:, : len(members)], permuted[:, len(members) :])
-    return RateAtFPR(
-        false_positive_rate=false_positive_rate,
-        min_non_members=needed,
-        true_positive_rate=float(true_positive_rates(members[None], non_members[None])[0]),
-        interval=_true_positive_interval(members, non_members, false_positive_rate),
-        chance=float(np.quantile(by_chance, 0.95)),
-    )
-
-
-def _true_positive_interval(
-    members: FloatArray, non_members: FloatArray, false_positive_rate: float
-) -> Interval:
-    """A 95 % interval of the true positive rate at the threshold that has exactly this false positive rate.
-
-    Neither that threshold nor the rate above it is known. How many of the non-members lie above the threshold
-    is binomial, so two of their order statistics enclose it; how many members lie above either of these is
-    binomial as well (Clopper and Pearson). Each of the four ends is wrong in at most 1.25 % of cases.
-    """
-    from scipy.stats import binom, binomtest  # takes seconds to import
-
-    fewest_above, most_above = map(
-        int, binom.ppf((0.0125, 0.9875), len(non_members), false_positive_rate)
-    )
-    descending = -np.sort(-non_members)
-
-    def rates(threshold: float) -> Interval:
-        above = int((members > threshold).sum())
-        low, high = binomtest(above, len(members)).proportion_ci(0.975, "exact")
-        return float(low), float(high)
-
-    # With none of them above, the threshold may lie anywhere above all of them.
-    low = rates(descending[fewest_above - 1])[0] if fewest_above else 0.0
-    return low, rates(descending[most_above])[1]
+    return rate(member), float(np.quantile([*map(rate, permuted)], 0.95))
 
 
 def detectable_auc(members: int, non_members: int, level: float) -> float:
@@ -275,25 +206,21 @@ def non_members_needed(auc: float, members: int) -> int | None:
     return math.ceil((members + 1) / slack) if slack > 0 else None
 
 
-def _adjusted_p_values(
-    scores: list[FloatArray], member: BoolArray, strata: IntArray, seed: int
-) -> list[float]:
-    """For each score, the smaller of the p-values of its two statistics, adjusted for all statistics."""
-    # Two columns a score: a statistic is the sum of its column over the members.
-    weights = np.stack([column for each in scores for column in _rank_weights(each)], axis=1)
-    random = np.random.default_rng(seed)
-    permuted = np.empty((PERMUTATIONS, len(member)), bool)
-    for stratum in np.unique(strata):
-        rows = np.flatnonzero(strata == stratum)
-        some_members = np.broadcast_to(member[rows], (PERMUTATIONS, len(rows)))
-        permuted[:, rows] = random.permuted(some_members, axis=1)
-    ends = range(PERMUTATION_BATCH, PERMUTATIONS, PERMUTATION_BATCH)
+def p_value_of(scores: FloatArray, member: BoolArray, permuted: BoolArray) -> float:
+    """The p-value of the test that `standardised` scores tell nothing, by the `permuted_members`.
+
+    Two statistics are tested, both one-sided: the sum of the members' ranks, and how many of the highest
+    scores are of members, for a few copies hardly move the sum. The smaller of their p-values is compared
+    with the smaller one of each permutation (min P: Westfall and Young, Resampling-Based Multiple Testing,
+    1993).
+    """
+    # A statistic is the sum of its column over the members.
+    weights = np.stack(_rank_weights(scores), axis=1)
+    ends = range(PERMUTATION_BATCH, len(permuted), PERMUTATION_BATCH)
     batches = [member[None], *np.split(permuted, ends)]  # the true members first
     sums = np.concatenate([batch.astype(np.float32) @ weights for batch in batches])
-    p_values = np.stack([_upper_p_values(column) for column in sums.T], axis=1)
-    smallest = np.sort(p_values.min(axis=1))
-    by_score = p_values[0].reshape(len(scores), 2).min(axis=1)
-    return [float(np.searchsorted(smallest, p, "right") / len(smallest)) for p in by_score]
+    smaller = np.minimum(*map(_upper_p_values, sums.T))
+    return float((smaller <= smaller[0]).mean())
 
 
 def _rank_weights(scores: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

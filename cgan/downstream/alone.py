@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
+from cgan.downstream.sets import units_of
 from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
@@ -18,16 +19,14 @@ def drawings_alone(
     train: Images,
     drawn: Images,
     test: Images,
-    units: torch.Tensor,
     recipe: JudgeParams,
     seeds: int,
     hardware: Hardware,
     progress: Progress = silent,
 ) -> Effect:
     """The accuracy on `test` of a classifier trained on `drawn`, less that of one trained on `train`: both
-    augmented, with equal networks and equally many steps, once for each of `seeds`, two at least. `units`
-    int64 [N]: images of `test` with equal units belong together."""
-    outcomes = []
+    augmented, with equal networks and equally many steps, once for each of `seeds`, two at least."""
+    units, outcomes = torch.from_numpy(units_of(test)), []
     for seed in range(seeds):
         seeded, right = recipe.model_copy(update={"seed": recipe.seed + seed}), {}
         for name, data in ((IMAGES, train), (DRAWN, drawn)):

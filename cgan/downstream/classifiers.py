@@ -18,27 +18,21 @@ from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, Progress, load_judge, predict, save_judge, silent, train_judge
 
-MIXUP_ALPHA = 0.2  # both parameters of mixup's beta distribution (Zhang et al., arXiv:1710.09412)
-
 
 @dataclass(frozen=True)
 class Method:
-    """How a classifier is trained. `description`: in words; `fill`: with what all classes are filled up to
-    equal counts."""
+    """How a classifier is trained, on augmented images. `description`: in words; `fill`: with what all
+    classes are filled up to equal counts; `balanced`: is the loss?"""
 
     description: str
     fill: Literal["", "repeated", "drawn"] = ""
-    augment: bool = True
     balanced: bool = False
-    mixup: float = 0.0
 
 
 METHODS = {
-    "real": Method("real images as they are", augment=False),
     "augmented": Method("real images, augmented"),
     "balanced_loss": Method("augmented, with a class-balanced loss", balanced=True),
     "repeated": Method("oversampled to equal counts, augmented", "repeated"),
-    "mixup": Method("oversampled, augmented, with mixup", "repeated", mixup=MIXUP_ALPHA),
     DRAWN: Method("filled up with drawings, augmented", "drawn"),
 }
 LOGIT_ADJUSTED = "logit_adjusted"
@@ -46,23 +40,19 @@ METHOD_NAMES = {name: method.description for name, method in METHODS.items()} | 
     LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
     PRETRAINED: "logistic regression on a pretrained network's features",
 }
-BASELINES = ("real", "augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated", "mixup")
-
-DrawMissing = Callable[[Judge], Tensor]
-"""Draws an image of each of a round's `missing_labels`, uint8 [M, C, H, W], given a judge that has seen the
-training images alone."""
+BASELINES = ("augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated")
 
 
 @dataclass(frozen=True)
 class Round:
     """Trains classifiers on `training`, and keeps each in `folder`: after a kill those that are there are not
-    trained again. `missing_labels` int64 [M]: of the images that would fill up the classes. `units` int64
-    [N]: images of `test` with equal units belong together."""
+    trained again. `missing_labels` int64 [M]: of the images that would fill up the classes; `draw_missing`
+    draws them, uint8 [M, C, H, W]. `units` int64 [N]: images of `test` with equal units belong together."""
 
     name: str
     training: Images
     missing_labels: Tensor
-    draw_missing: DrawMissing
+    draw_missing: Callable[[], Tensor]
     recipe: JudgeParams
     folder: Path
     hardware: Hardware
@@ -92,9 +82,7 @@ class Round:
                 hardware.device,
                 hardware.precision,
                 partial(progress, images_a_step=min(self.recipe.batch_size, len(data))),
-                augment=method.augment,
                 class_weights=balanced_weights(data) if method.balanced else None,
-                mixup=method.mixup,
             )
             save_judge(path, trained, {"method": name})
         return load_judge(path)[0].to(self.hardware.device)
@@ -104,7 +92,7 @@ class Round:
         if not method.fill:
             return self.training
         if method.fill == "drawn":
-            more = self.draw_missing(self.classifier("augmented", partial(silent, "")))
+            more = self.draw_missing()
         else:
             more = pixels[repeated_rows(labels, self.missing_labels, self.recipe.seed)]
         return Images(

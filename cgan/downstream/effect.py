@@ -21,8 +21,7 @@ from cgan.quality.intervals import critical_t
 
 DRAWN = "drawn"  # the method with drawings
 CONFIDENCE, WIDER_CONFIDENCE = 0.95, 0.99  # of intervals
-# Half the width of an interval, in standard errors.
-Z, WIDER_Z = (NormalDist().inv_cdf((1 + level) / 2) for level in (CONFIDENCE, WIDER_CONFIDENCE))
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # half the width of an interval, in standard errors
 # By chance six units all go one way with probability 1/32 (sign test, two-sided); five with 1/16.
 MIN_UNITS = 6
 
@@ -69,10 +68,6 @@ class Difference:
     interval: Interval
     wider_interval: Interval
     tested: int
-    standard_error_of_images: float = 0.0
-    """The standard error of the difference by the choice of the tested images alone."""
-    standard_error_of_rounds: float = 0.0
-    """The standard error by the spread of the rounds alone."""
 
     @property
     def gain(self) -> float:
@@ -179,13 +174,7 @@ def _difference(
 
     tested = sum(result.tested for result in classes.values())
     return Difference(
-        without,
-        with_drawings,
-        interval(CONFIDENCE),
-        interval(WIDER_CONFIDENCE),
-        tested,
-        standard_error_of_images,
-        standard_error_of_rounds,
+        without, with_drawings, interval(CONFIDENCE), interval(WIDER_CONFIDENCE), tested
     )
 
 
@@ -222,10 +211,6 @@ def _variance_of_rounds(results: Sequence[_RoundResult], folded: bool) -> float:
     if folded:  # each fold tests other images, whose noise is in the spread too
         noise = statistics.fmean(result.variance_of_images for result in results)
         spread = max(0.0, spread - noise)
-    return spread * variance_of_mean(len(results), folded)
-
-
-def variance_of_mean(rounds: int, folded: bool) -> float:
-    """The variance of the mean of so many rounds, as a part of that of one. Folds share the images that they
-    learn from: the ratio of tested to learnt images, 1 / (rounds - 1), is added (Nadeau and Bengio)."""
-    return 1 / rounds + (1 / (rounds - 1) if folded else 0.0)
+    # Folds share the images that they learn from: the ratio of tested to learnt images is added.
+    count = len(results)
+    return spread * (1 / count + (1 / (count - 1) if folded else 0.0))

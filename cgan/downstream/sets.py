@@ -1,20 +1,53 @@
-"""The images that a classifier is trained on: folds of the data, repeated images, drawings that fill up
-classes."""
-
-from collections.abc import Sequence
+"""The images that classifiers are trained and tested on: folds of the data, repeated images, and what classes
+lack."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cgan.errors import CganError, DataError
-from cgan.images import IntArray, image_digests
-from cgan.model.generative import GenerativeModel
-from cgan.quality.judge import Judge, predict
-from cgan.settings import setting
+from cgan.images import Images, IntArray
+from cgan.quality.evaluate import HasModel, require_matching, require_same_classes
+from cgan.splitting import unit_indices
 
-MAX_REDRAWS = 20  # of drawings of which the judge was not confident enough
 MAX_EQUAL_RATIO = 1.25  # of the largest class to the smallest: up to it classes are about equal
+MIN_SEEDS = 2  # their spread is part of the interval
+
+
+def units_of(data: Images) -> IntArray:
+    """The unit of each image, int64 [N]: equal for images that belong together, copies and groups."""
+    return unit_indices(data.pixels, data.groups)
+
+
+def joined(*parts: Images) -> Images:
+    """All images of the parts, which have the same classes. Raises DataError where some alone have groups."""
+    groups = [part.groups for part in parts if part.groups is not None]
+    if groups and len(groups) < len(parts):
+        raise DataError("groups: some sets of images have them and others not. Give all, or none.")
+    return Images(
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        parts[0].class_names,
+        np.concatenate(groups) if groups else None,
+    )
+
+
+def require_comparable(train: Images, held_out: Images, generator: HasModel | Images) -> None:
+    """Raises DataError where the images and what draws, or was drawn, are not of the same classes and size,
+    or held-out images are training images, too."""
+    if isinstance(generator, Images):
+        require_matching(generator, train, held_out)
+        require_same_classes(train, generator=generator)
+    else:
+        require_matching(generator.model, train, held_out)
+
+
+def require_seeds(count: int) -> None:
+    """Raises CganError for fewer than MIN_SEEDS."""
+    if count < MIN_SEEDS:
+        raise CganError(
+            f"seeds is {count}, expected at least {MIN_SEEDS}: their spread is part of the interval."
+        )
 
 
 def default_per_class(counts: Tensor) -> int:
@@ -33,49 +66,10 @@ def missing_labels(counts: Tensor, per_class: int | None = None) -> Tensor:
     labels = torch.repeat_interleave(lacking)
     if not len(labels):
         raise CganError(
-            f"{setting('--per-class', per_class)}: every class already has as many images (the smallest has "
+            f"`per_class={per_class}`: every class already has as many images (the smallest has "
             f"{int(counts.min()):,}). Ask for more."
         )
     return labels
-
-
-def fill_classes(
-    model: GenerativeModel,
-    judge: Judge,
-    labels: Tensor,
-    seed: int,
-    min_confidence: float = 0.0,
-    names: Sequence[str] = (),
-) -> tuple[Tensor, Tensor]:
-    """A drawing of each of `labels`, uint8 [M, C, H, W], and the judge's probability of the label, float32
-    [M].
-
-    One with a probability below `min_confidence` is drawn again. Raises CganError where that does not help;
-    `names` are those of the classes.
-    """
-    images, confidence = model.draw(labels, seed), torch.zeros(len(labels))
-    pending = torch.arange(len(labels))
-    for attempt in range(1, MAX_REDRAWS + 1):
-        probabilities = predict(judge, images[pending]).logits.softmax(dim=1)
-        confidence[pending] = probabilities.gather(1, labels[pending, None])[:, 0]
-        pending = (confidence < min_confidence).nonzero()[:, 0]
-        if not len(pending):
-            return images, confidence
-        images[pending] = model.draw(labels[pending], seed + attempt)
-    counts = torch.bincount(labels[pending])
-    worst = int(counts.argmax())
-    raise CganError(
-        f"--believed {min_confidence}: of class {names[worst] if names else worst}, {int(counts[worst]):,} "
-        f"drawings did not reach that certainty in {MAX_REDRAWS} tries. Lower --believed, or train a better "
-        "generator."
-    )
-
-
-def require_unseen(drawn: Tensor, test: Tensor) -> None:
-    """Raises DataError where an image that is tested on is among somebody else's drawings."""
-    drawings, tested = (image_digests(images.numpy()) for images in (drawn, test))
-    if np.isin(drawings, tested).any():
-        raise DataError("--drawn: some of the drawings are images that are tested on. Remove them.")
 
 
 def repeated_rows(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
@@ -88,7 +82,9 @@ def repeated_rows(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
     return found
 
 
-def folds(labels: IntArray, units: IntArray, count: int, seed: int, names: list[str]) -> IntArray:
+def assign_folds(
+    labels: IntArray, units: IntArray, count: int, seed: int, names: list[str]
+) -> IntArray:
     """The fold of each image, int64 [N], 0 to `count` - 1.
 
     Images of one unit (`cgan.splitting.unit_indices`) share a fold, and each class is spread as evenly as its

@@ -77,17 +77,17 @@ def evaluate(
 
 
 def require_matching(
-    model: GenerativeModel, train: Images, held_out: Images, test: Images | None = None
+    model: GenerativeModel | Images, train: Images, held_out: Images, test: Images | None = None
 ) -> None:
-    """Raises DataError where generator and images are not of the same classes and size, or held-out images
-    are training images, too."""
+    """Raises DataError where generator, or drawings, and images are not of the same classes and size, or
+    held-out images are training images, too."""
     tested = {"test": test} if test else {}
     require_kind(model, train=train, held_out=held_out, **tested)
     require_same_classes(train, held_out=held_out, **tested)
     require_disjoint(train, held_out)
 
 
-def require_kind(model: GenerativeModel, **parts: Images) -> None:
+def require_kind(model: GenerativeModel | Images, **parts: Images) -> None:
     """Raises DataError where one of `parts`, which are named as arguments, is not of the generator's kind."""
     expected = model.classes, *model.shape
     for name, images in parts.items():

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -171,11 +170,9 @@ def train_judge(
     *,
     augment: bool = True,
     class_weights: Tensor | None = None,
-    mixup: float = 0.0,
 ) -> Judge:
     """Train on uint8 images: SGD with momentum, one-cycle rate. `augment`: with small random shifts, turns
-    and zooms. `class_weights` float [classes]: of the loss. `mixup`: above 0, each image is blended with
-    another, with a weight from Beta(mixup, mixup) (Zhang et al., arXiv:1710.09412).
+    and zooms. `class_weights` float [classes]: of the loss.
 
     Length is counted in images, so a small data set is seen more often than a large one.
     Deterministic for a seed. Raises TrainingError when it diverges.
@@ -204,21 +201,14 @@ def train_judge(
     parts = BATCH_PARTS if device.type == "cpu" and batch >= 2 * BATCH_PARTS else 1
     judges = [judge.train(), *(copy_sharing_weights(judge) for _ in range(1, parts))]
     class_weights = None if class_weights is None else class_weights.to(device)
-    mixup_random = np.random.default_rng(params.seed)
-    blend = 1.0  # the share of an image itself in this step's blends
 
     def gradients(
         judge: Judge, images: Tensor, labels: Tensor, moves: Tensor
     ) -> tuple[Tensor, ...]:
         moved = _augmented(_scaled(images), moves) if augment else _scaled(images)
-        if mixup:
-            moved = blend * moved + (1 - blend) * moved.flip(0)
         with hardware.autocast():
             logits = judge(moved).float()
         loss = F.cross_entropy(logits, labels, class_weights, label_smoothing=0.1)
-        if mixup:
-            flipped = F.cross_entropy(logits, labels.flip(0), class_weights, label_smoothing=0.1)
-            loss = blend * loss + (1 - blend) * flipped
         grads: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
         return grads
 
@@ -230,8 +220,6 @@ def train_judge(
             rows, order = order[:batch], order[batch:]
             batch_images = take_rows(images, rows.to(images.device), device)
             moves = torch.rand(batch, 4, generator=random).mul_(2).sub_(1).to(device)
-            if mixup:
-                blend = float(mixup_random.beta(mixup, mixup))
             chunks = (
                 values.chunk(parts) for values in (batch_images, labels[rows.to(device)], moves)
             )

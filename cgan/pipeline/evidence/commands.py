@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cgan.errors import CganError
-from cgan.pipeline.options import JUDGE_PANEL, Believed, PerClass, announce, from_2_to_20
+from cgan.pipeline.options import JUDGE_PANEL, PerClass, announce, from_2_to_20
 from cgan.project import require_project
 
 app = typer.Typer()
@@ -15,7 +14,6 @@ app = typer.Typer()
 @app.command(rich_help_panel=JUDGE_PANEL)
 def evidence(
     per_class: PerClass = None,
-    believed: Believed = 0.0,
     folds: Annotated[
         int | None,
         from_2_to_20(
@@ -38,46 +36,29 @@ def evidence(
     ] = None,
     drawn: Annotated[
         Path | None,
-        typer.Option(
-            help="Drawings by another generator, one folder per class; with --folds, in fold-1, fold-2, …"
-        ),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A coarse answer in about two minutes on two cores.")
-    ] = False,
-    answers: Annotated[
-        bool,
-        typer.Option(
-            "--answers",
-            help="Compare your own classifiers by FILES, their answers on the same test images: without "
-            "drawings and with them, and again for each further seed. Columns: label, prediction and, if you "
-            "like, group. Needs no project.",
-        ),
-    ] = False,
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILES]", help="With --answers: CSVs.")
+        typer.Option(help="Drawings by another generator, one folder per class."),
     ] = None,
 ) -> None:
     """Say whether drawings make a classifier better (minutes).
 
     It is trained with and without them.
     """
-    if answers or files:
-        from cgan.pipeline.evidence.predictions import evidence_of_answers
-
-        if not answers:
-            raise CganError("FILES are for --answers: add it, or leave them out.")
-        if per_class or believed or folds or seeds or test or drawn or quick:
-            raise CganError("--answers trains nothing: leave out the other options.")
-        evidence_of_answers(files or [], typer.echo)
-        return
     require_project()
-    announce("Looking at the images, and how long a classifier takes here …")
-    from cgan.pipeline.evidence.experiment import Options, find_evidence
+    announce(
+        "Training classifiers with drawings and without; if interrupted, run it again, and it goes on …"
+    )
+    from cgan.pipeline.evidence.answers import find_evidence
     from cgan.pipeline.params_file import load_params
 
-    options = Options(per_class, believed, folds, seeds, test, drawn, quick)
-    find_evidence(load_params(), options, typer.echo)
+    find_evidence(
+        load_params(),
+        typer.echo,
+        per_class=per_class,
+        folds=folds,
+        seeds=seeds,
+        test=test,
+        drawn=drawn,
+    )
 
 
 @app.command(rich_help_panel=JUDGE_PANEL)
@@ -94,7 +75,7 @@ def sharing(
     """
     require_project()
     announce("Comparing drawings with the images; then classifiers are trained, for some minutes …")
-    from cgan.pipeline.evidence.sharing import find_sharing
+    from cgan.pipeline.evidence.answers import find_sharing
     from cgan.pipeline.params_file import load_params
 
     find_sharing(load_params(), drawn, seeds, typer.echo)

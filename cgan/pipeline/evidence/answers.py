@@ -1,0 +1,207 @@
+"""Of a project: do drawings help a classifier, and may they be shared? A report, which goes to the run in
+MLflow."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cgan.attacks.sharing import Sharing
+from cgan.disclosure import sharing
+from cgan.downstream.sets import joined
+from cgan.drawing.generator import Generator
+from cgan.errors import CganError, DataError, TrackingError
+from cgan.files import require_writable
+from cgan.images import Images, image_digests, load_images
+from cgan.markdown import table
+from cgan.params.sections import Params
+from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.progress import progress
+from cgan.pipeline.registry.client import now
+from cgan.pipeline.tracking.run import open_run, read_training
+from cgan.project import (
+    EVIDENCE,
+    GENERATOR,
+    HOLDOUT_DATA,
+    SHARING,
+    TEST_DATA,
+    TRAIN_DATA,
+    TRAINING,
+    home,
+)
+from cgan.readers.sources import read_source
+from cgan.text import listed
+from cgan.usefulness import Evidence, evidence
+from cgan.verdict import Report
+
+MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
+DEFAULT_ROUNDS = 5  # folds, or seeds
+
+
+def find_evidence(
+    params: Params,
+    say: Callable[[str], None],
+    *,
+    per_class: int | None = None,
+    folds: int | None = None,
+    seeds: int | None = None,
+    test: Path | None = None,
+    drawn: Path | None = None,
+) -> None:
+    """Ask `cgan.evidence` of the project's data; write and show the report. `test`: labelled images to test
+    on; `drawn`: a folder of somebody else's drawings.
+
+    Raises DataError or CganError where images, drawings or options do not fit.
+    """
+    if folds and (seeds or test or drawn):
+        raise CganError(
+            "--folds tests on all images, with a generator for each fold: leave out --seeds, --test and "
+            "--drawn."
+        )
+    require_writable(EVIDENCE)
+    train = load_images(TRAIN_DATA)
+    tested, tested_on = _tested_images(params, test, train, say)
+    if not (folds or seeds or test or drawn) and int(tested.counts.min()) < MIN_HELD_OUT:
+        folds = DEFAULT_ROUNDS
+        say(
+            f"A class of {tested_on} has only {tested.counts.min():,} images. So all images are tested on, "
+            f"in {folds} folds, each with its own generator; `--seeds {DEFAULT_ROUNDS}` tests on {tested_on} "
+            "alone, and is quicker."
+        )
+    if folds:
+        parts = [load_images(path) for path in (HOLDOUT_DATA, TEST_DATA) if path.is_file()]
+        tested, tested_on = joined(*filter(len, parts)), "all images"
+    answer = evidence(
+        train,
+        tested,
+        None if folds else _generator_or_drawings(params, drawn, train),
+        folds=folds,
+        seeds=seeds or DEFAULT_ROUNDS,
+        per_class=per_class,
+        recipe=params.train_judge,
+        training=params.train,
+        folder=home() / "evidence",
+        device=params.train.device,
+        seed=params.evaluate.seed,
+        progress=functools.partial(progress, say=say),
+        say=say,
+    )
+    note = f"Tested on {tested_on}."
+    _publish("Do drawn images help a classifier?", answer, EVIDENCE, drawn, say, note)
+
+
+def find_sharing(
+    params: Params, drawn: Path | None, seeds: int, say: Callable[[str], None]
+) -> None:
+    """Ask `cgan.sharing` of the project's data; write and show the report. `drawn`: a folder of somebody
+    else's drawings.
+
+    Raises DataError, ModelError or CganError where images, drawings or models do not fit.
+    """
+    require_writable(SHARING)
+    train = load_images(TRAIN_DATA)
+    answer = sharing(
+        train,
+        load_images(HOLDOUT_DATA),
+        _generator_or_drawings(params, drawn, train),
+        seeds=seeds,
+        recipe=params.train_judge,
+        device=params.train.device,
+        seed=params.evaluate.seed,
+        progress=functools.partial(progress, say=say),
+    )
+    _publish("May the drawings be shared?", answer, SHARING, drawn, say)
+
+
+def _tested_images(
+    params: Params, path: Path | None, train: Images, say: Callable[[str], None]
+) -> tuple[Images, str]:
+    """The images of `--test`, or the data's own test set, without those that are in the training part; or the
+    hold-out. And what they are called."""
+    if path:
+        tested, name = read_labelled(path, params, train), str(path)
+    elif TEST_DATA.is_file() and len(own := load_images(TEST_DATA)):  # empty where there is none
+        tested, name = own, "the test set"
+    else:
+        return load_images(HOLDOUT_DATA), "the hold-out"
+    new = ~np.isin(image_digests(tested.pixels), image_digests(train.pixels))
+    if not new.any():
+        raise DataError(
+            f"{name}: all images are in the training part too. Give other images to test on."
+        )
+    if not new.all():
+        say(f"{name}: {(~new).sum():,} images are in the training part too and are left out.")
+    return tested.at(new), name
+
+
+def _generator_or_drawings(params: Params, drawn: Path | None, train: Images) -> Generator | Images:
+    if drawn:
+        return read_labelled(drawn, params, train)
+    inputs = Inputs.load(params.train.device)
+    return Generator(inputs.model, inputs.facts, GENERATOR)
+
+
+def read_labelled(path: Path, params: Params, data: Images) -> Images:
+    """The images of a CSV, archive or folder, with the labels that `data` has for their classes.
+
+    Raises DataError where shape or classes are others.
+    """
+    channels, height, width = data.shape
+    # Classes and names are compared below: a folder may lack some.
+    known = {"channels": channels, "height": height, "width": width}
+    expected = params.validation.model_copy(update={**known, "classes": None, "class_names": None})
+    source, _ = read_source(path, params.data, expected)
+    if source.shape != data.shape or source.classes > data.classes:
+        raise DataError(
+            f"{path}: {source.classes} classes of shape {source.shape}; expected at most "
+            f"{data.classes} of {data.shape} (channels, height, width). Give such images."
+        )
+    labels, classes = source.labels, data.class_names
+    if source.is_named:  # of folders, which are in an order of their own
+        names = source.class_names
+        if unknown := [name for name in names if name not in classes]:
+            raise DataError(
+                f"{path}: expected the project's classes, {listed(classes)}; found {unknown[0]!r}. Rename or "
+                "remove that class."
+            )
+        labels = np.array([classes.index(name) for name in names])[labels]
+    return replace(source, labels=labels, class_names=classes)
+
+
+def _publish(
+    title: str,
+    answer: Evidence | Sharing,
+    path: Path,
+    drawn: Path | None,
+    say: Callable[[str], None],
+    *notes: str,
+) -> None:
+    """Write the answer as JSON and Markdown, and show it. Of `drawn`, a folder of somebody else's drawings,
+    it has files of its own, so that what was found of the project's drawings stays."""
+    if drawn:
+        path = path.with_stem(f"{path.stem}-drawn")
+        notes = (*notes, f"The drawings are those in {drawn}.")
+    report = Report(
+        title=title,
+        verdict=answer.verdict,
+        summary=answer.sentence,
+        reasons=[*answer.reasons, *notes],
+        time=now(),
+        facts=answer.as_json(),
+        sections={
+            heading: table(head, rows, len(head) - 1)
+            for heading, (head, *rows) in answer.tables().items()
+        },
+    )
+    text = path.with_suffix(".md")
+    report.write(path, text)
+    report.say(say, text)
+    if not TRAINING.is_file():
+        return
+    try:
+        with open_run(read_training(TRAINING), f"cgan {path.stem}") as run:
+            run.log_files((path, text))
+    except TrackingError as error:
+        say(f"WARNING: {error}")
