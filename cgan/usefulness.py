@@ -126,17 +126,14 @@ class Evidence:
                 f"Class {self.class_names[fewest]} is tested on only {count} images, so little can be said "
                 f"about it.{'' if self.folded else ' Folds test on all images.'}"
             )
-        tested, covered = (
-            (
-                f"in {self.rounds} folds",
-                "the choice of images and the seeds of generator and classifier",
+        if self.folded:
+            tested = f"in {self.rounds} folds"
+            covered = "the choice of images and the seeds of generator and classifier"
+        else:
+            tested = f"with {self.rounds} seeds"
+            covered = (
+                "the choice of the tested images and the classifier's seed, but not the generator's"
             )
-            if self.folded
-            else (
-                f"with {self.rounds} seeds",
-                "the choice of the tested images and the classifier's seed, but not the generator's",
-            )
-        )
         reasons.append(
             f"Tested on {overall.tested:,} images, {tested}. The interval covers {covered}."
         )

@@ -196,16 +196,6 @@ def detectable_auc(members: int, non_members: int, level: float) -> float:
     return min(1.0, 0.5 + (normal(1 - level) + normal(POWER)) * error)
 
 
-def non_members_needed(auc: float, members: int) -> int | None:
-    """How many non-members it takes for the 95 % interval around the AUC of a generator that tells nothing to
-    end at `auc` or below with probability POWER. None: with so few members no number does. `auc` is above
-    0.5."""
-    # The error of `detectable_auc`, solved for the non-members n: (m + n + 1) / (12 m n) <= error².
-    error = (auc - 0.5) / (Z_95 + NormalDist().inv_cdf(POWER))
-    slack = error**2 * 12 * members - 1
-    return math.ceil((members + 1) / slack) if slack > 0 else None
-
-
 def p_value_of(scores: FloatArray, member: BoolArray, permuted: BoolArray) -> float:
     """The p-value of the test that `standardised` scores tell nothing, by the `permuted_members`.
 
