@@ -14,9 +14,6 @@ MANY = (
     "classes are about equal]"
 )
 PerClass = Annotated[int | None, typer.Option(min=2, max=100_000, help=MANY)]
-Believed = Annotated[
-    float, typer.Option(min=0, max=0.99, help="How sure the judge must be of a drawing's class.")
-]
 
 
 def announce(text: str) -> None:
