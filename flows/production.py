@@ -4,8 +4,7 @@
     python -m flows.production run mlflow|prefect|worker
 
 `up` starts the servers of MLflow and Prefect and a worker in the background; `run` is one of them in the
-foreground, for systemd. PREFECT_PORT and MLFLOW_PORT choose other ports than 4200 and 5000. State and logs
-are under `.cgan/production`. Every command can be repeated. See docs/production.md.
+foreground, for systemd. PREFECT_PORT and MLFLOW_PORT choose other ports than 4200 and 5000.
 """
 
 import argparse
@@ -26,7 +25,9 @@ from cgan.project import PRODUCTION, home, require_project
 from flows.checkout import PROJECT_VARIABLE, clone
 from flows.repro import output_of, say
 
-SETTINGS = Path(__file__).parents[1] / "deploy/servers.env"
+SETTINGS = (
+    Path(__file__).parents[1] / "deploy/servers.env"
+)  # of the servers, the worker and its runs
 STATE = PRODUCTION / "state.json"  # pid and port of each program, in the order of their start
 WORK_POOL = "cgan"  # of prefect.yaml
 # Limit 2: one more than trainings, so that a night due while another is on is cancelled, not queued.
@@ -92,8 +93,9 @@ def _start(root: Path, name: str, ports: dict[str, int]) -> psutil.Process:
         (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    command, environment = _command(name, ports), _environment(root, ports)
-    pid = os.posix_spawn(command[0], command, environment, file_actions=to_log, setsid=True)
+    command = [sys.executable, "-m", *PROGRAMS[name].format_map(ports).split()]
+    environment = _environment(root, ports)
+    pid = os.posix_spawn(sys.executable, command, environment, file_actions=to_log, setsid=True)
     return psutil.Process(pid)
 
 
@@ -111,18 +113,9 @@ def _site(port: int) -> str:
     return hosts.site_of(hosts.LOOPBACK, port)
 
 
-def _command(name: str, ports: dict[str, int]) -> list[str]:
-    return [sys.executable, "-m", *PROGRAMS[name].format_map(ports).split()]
-
-
-def settings() -> dict[str, str]:
-    """The variables of deploy/servers.env, for the servers, the worker and its runs."""
-    lines = SETTINGS.read_text(encoding="utf-8").splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-
-
 def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     """The environment of the programs: deploy/servers.env, the user's, and the addresses of one another."""
+    lines = SETTINGS.read_text(encoding="utf-8").splitlines()
     mlflow = _site(ports["mlflow"])
     environment = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
     environment |= hosts.no_proxy_variables(environment)
@@ -131,7 +124,7 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     elif environment.get(BACKEND_VARIABLE):  # that database is MLflow's server's: runs write to it
         environment[STORE_VARIABLE] = mlflow
     return {
-        **settings(),
+        **dict(line.split("=", 1) for line in lines if line and not line.startswith("#")),
         **environment,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]]),
         "PYTHONPATH": str(root),
@@ -145,8 +138,9 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
 
 def run(root: Path, name: str) -> None:
     """Become this program."""
-    command = _command(name, _ports())
-    os.execve(command[0], command, _environment(root, _ports()))  # nosec B606: our own program
+    ports = _ports()
+    command = [sys.executable, "-m", *PROGRAMS[name].format_map(ports).split()]
+    os.execve(sys.executable, command, _environment(root, ports))  # nosec B606: our own program
 
 
 def down(root: Path) -> Iterator[str]:

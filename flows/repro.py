@@ -176,6 +176,5 @@ def require_prefect() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if failure:
         raise CganError(
-            f"Prefect's server cannot be used ({failure!r}). `make up` starts one, and prints the "
-            "PREFECT_API_URL to set; without one, unset it."
+            f"Prefect's server at PREFECT_API_URL cannot be used ({failure!r}). `make up` starts one."
         )

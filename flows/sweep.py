@@ -67,14 +67,13 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
     from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sweep = params.sweep
     study = _open_study(base, commit, params)
 
     def objective(trial: Any) -> float:
         values = _suggest(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
         value = train_trial(base, commit, study.study_name, trial.number, values)
-        say(f"trial {trial.number}: {sweep.objective} {value:.4g}")
+        say(f"trial {trial.number}: {params.sweep.objective} {value:.4g}")
         return value
 
     done = len(study.get_trials(states=(TrialState.COMPLETE,)))
@@ -85,7 +84,7 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
     study.optimize(objective, n_trials=max(0, trials - done), catch=CganError)
     best = " ".join(f"-S {key}={value}" for key, value in _round(study.best_params).items())
     say(
-        f"The best, {sweep.objective} {study.best_value:.4g}, is partly luck. Train with it, and test "
+        f"The best, {params.sweep.objective} {study.best_value:.4g}, is partly luck. Train with it, and test "
         f"whether it is better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
     )
 
@@ -119,14 +118,7 @@ def _open_study(base: Path, commit: str, params: Params) -> Any:
 
 
 def compare(base: Path, commit: str, params: Params, count: int, name: str) -> None:
-    """Train with `count` seeds by which no params were chosen, and again with the `train` of another commit.
-
-    Raises CganError for a sampler, which no seed changes: a difference would always look certain."""
-    if params.train.generator == "local_score":
-        raise CganError(
-            "every seed of `train.generator: local_score` gives the same drawings. `cgan compare RUN .` "
-            "compares this run with RUN, an earlier one in MLflow."
-        )
+    """Train with `count` seeds by which no params were chosen, and with the `train` of another commit."""
     key, other_params = params.sweep.objective, _other_params(base, params, name)
     if not other_params:
         raise CganError(f"{name} has the same `train`: there is nothing to compare.")
@@ -147,7 +139,7 @@ def verdict(key: str, name: str, others: list[float], present: list[float]) -> s
     """Are the present params better than the others, by more than the luck of seeds?"""
     change, (low, high) = difference_of_means(others, present)
     words = f"{key} differs by {change:+.3g}"
-    if change and low == high:  # of a sampler, which `auto` chose
+    if change and low == high:  # of a sampler
         return f"{words}, whatever the seed. `cgan compare` says whether that is chance."
     words += f" (95 %: {low:+.3g} to {high:+.3g})"
     if low <= 0 <= high:

@@ -259,7 +259,7 @@ def test_a_server_that_is_away_is_one_message(
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert flow.main([]) == 1
     assert capsys.readouterr().err.startswith(
-        "Error: Prefect's server cannot be used (ConnectError"
+        "Error: Prefect's server at PREFECT_API_URL cannot be used (ConnectError"
     )
     assert attempts() == []
 
@@ -282,7 +282,6 @@ def test_dvc_runs_the_stages_of_a_flow_once(
     state = pipeline(refresh=True, return_state=True)
     again = dict.fromkeys(("params", "download"), "Completed") | {"gate": "Promoted"}
     assert has_tasks(state, dict.fromkeys(STAGES, "Unchanged") | again)
-    assert attempts()[len(STAGES) + 1 :] == ["download"]
 
 
 @pytest.mark.slow

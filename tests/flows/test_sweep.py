@@ -91,9 +91,6 @@ def test_seeds_say_whether_params_yaml_is_better(
     assert "0.025 ± 0.0071" in output
     assert re.search("better than HEAD.* -1.5", output)
     assert [each["train.seed"] for each in trained[3:]] == [2, 3, 2, 3], "fresh ones"
-    set_params({"train.generator": "local_score"})
-    assert sweep.main(["--seeds", "2"]) == 1
-    assert "`cgan compare RUN .`" in capsys.readouterr().err
 
 
 def test_a_key_that_a_params_yaml_lacks_has_its_default(base: Path) -> None:
