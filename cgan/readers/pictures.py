@@ -189,8 +189,8 @@ def _notes(album: Album) -> list[str]:
     notes, pictures = list[str](), album.pictures
     if album.left_out:
         notes.append(
-            f"Left out: {len(album.left_out):,} files, which are no PNG, JPEG, GIF, BMP, WebP or TIFF of a "
-            f"class: {listed(album.left_out)}."
+            f"Left out: {len(album.left_out):,}, no PNG, JPEG, GIF, BMP, WebP or TIFF of a class: "
+            f"{listed(album.left_out)}."
         )
     for field, note in NOTES.items():
         names = [picture.name for picture in pictures if getattr(picture, field)]

@@ -85,9 +85,9 @@ FRACTIONS = np.full((10, 10), 0.5, np.float32)
 FOLDERS: dict[str, tuple[Files, str]] = {
     "others": (
         {"cat/.x.png": b"", "cat/x.txt": b"", "x.png": picture(), "cat/up": "..", "cat/y": b""},
-        r"Left out: 4 files, .*: cat/\.x\.png, cat/x\.txt, cat/y, x\.png\.$",
+        r"Left out: 4, .*: cat/\.x\.png, cat/x\.txt, cat/y, x\.png\.$",
     ),
-    "of a Mac in a zip": ({"__MACOSX/cat/0.png": b""}, r"Left out: 1 .*: __MACOSX/cat/0\.png\."),
+    "of a Mac in a zip": ({"__MACOSX/cat/0.png": b""}, r"Left out: 1, .*: __MACOSX/cat/0\.png\."),
     "second frames": ({"cat/x.gif": ANIMATED}, r"Several frames: 1 of 5 .*: cat/x\.gif"),
     "transparent": ({"cat/x.png": picture((9, 9, 9, 0))}, r"Transparent: 1 .*: cat/x\.png"),
     "one in colour": (

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import re
 import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,6 @@ ACCEPTED = {
     "digits.zip": zip_of({"train.csv": CSV, "test.csv": b"x", "old/train.csv": b"x"}),
     "inside.zip": zip_of({"digits/train.csv": CSV, "__MACOSX/._train.csv": b"x"}),
     "no-suffix": zip_of({"train.csv": CSV}),
-    "lzma.zip": zip_of({"train.csv": CSV}, zipfile.ZIP_LZMA),
 }
 
 
