@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import wait_until
 from PIL import Image
 from visitor import LATENT, Visitor, assert_alike, generator_of, side_by_side
 from visitor import browser as browser
 from visitor import page as page
 
-from cgan.drawing.generator import MAX_SEED
 from cgan.model.networks import GENERATORS
 from cgan.model.sampling import draw_latents, render
-
-# -- What it draws -----------------------------------------------------------------------------------
-
 
 SLOW = [
     pytest.param(kind, size, marks=pytest.mark.slow)
@@ -38,26 +35,11 @@ def test_the_page_draws_the_pixels_of_torch(
     height, width = size
     generator = generator_of(kind, channels=channels, height=height, width=width, features=4)
     page.show(generator, tmp_path)
-    count = 10 if height == 256 else 50
-    latents, labels = torch.randn(count, LATENT), torch.randint(10, (count,))
+    latents, labels = torch.randn(10, LATENT), torch.arange(10)
     expected = render(generator.network, latents, generator.network.condition(labels))
     asked = f"{json.dumps(latents.tolist())}, {labels.tolist()}"
     found = page.run(f"cgan.draw({asked}).map((drawing) => Array.from(drawing))")
     assert_alike(np.array(found), expected.flatten(1).numpy())
-
-
-def test_a_thousand_classes_are_drawn_and_chosen_by_number(page: Visitor, tmp_path: Path) -> None:
-    generator = generator_of(classes=1000, height=8, width=8)
-    page.show(generator, tmp_path)
-    assert page.label() == "0, 1, 2, 3, drawn with seed 0"
-    page.set_text("999 12,500")
-    assert_alike(page.pixels(), side_by_side(generator.draw([999, 12, 500])))
-    page.change("add", "998")
-    assert page.value("text") == "999 12,500, 998"
-    every = ", ".join(str(n) for n in range(800, 1000))
-    page.show(generator, tmp_path, f"#text={every}")
-    assert page.label() == f"{every}, drawn with seed 0"
-    assert page.of("to", "options.length") == 1000
 
 
 def test_half_a_morph_is_the_mean_of_two_conditions(page: Visitor, tmp_path: Path) -> None:
@@ -69,60 +51,35 @@ def test_half_a_morph_is_the_mean_of_two_conditions(page: Visitor, tmp_path: Pat
     assert page.label("morph") == "50 % of the way from 2 to 9"
 
 
-# -- Writing -----------------------------------------------------------------------------------------
+def test_a_morph_plays_until_it_is_stopped(page: Visitor, tmp_path: Path) -> None:
+    page.show(generator_of(height=8, width=8), tmp_path)
+    page.click("#play-run")
+    page.until("Number(document.getElementById('play-mix').value) > 0.1")
+    assert page.words("run") == "Pause"
+    page.click("#play-run")
+    stopped = page.value("mix")
+    page.look(0.3)
+    assert page.value("mix") == stopped and page.words("run") == "Play"
 
 
 def test_what_is_typed_is_drawn_and_what_is_none_is_told(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of(height=12, width=9)
     page.show(generator, tmp_path)
     assert page.value("text") == "2024" and page.words("fault") == ""
-    page.set_text("31415926")
+    page.change("text", "31415926")
     assert page.label() == "31415926, drawn with seed 0"
     assert_alike(page.pixels(), side_by_side(generator.draw("31415926")))
-    page.set_text("3 x 1")
+    page.change("text", "3 x 1")
     assert page.words("fault") == "“x” is not a class."
     assert page.label() == "31, drawn with seed 0"
-    page.set_text("")
+    page.change("text", "")
     assert page.words("fault") == "Nothing to draw yet."
     assert page.words("hint") == "The classes are 0 to 9."
-    assert page.label() == "31, drawn with seed 0"
-    long = "0123456789" * 20
-    page.change("text", f"{long}7")
-    page.idle()
-    assert page.label().startswith(f"{long},") and "first 200 of 201" in page.words("fault")
-    found = page.pixels()
-    rows, columns = found.shape[0] // 12, found.shape[1] // 9
-    cells = found.reshape(rows, 12, columns, 9, 3).swapaxes(1, 2).reshape(-1, 12, 9, 3)[:200]
-    assert_alike(side_by_side(cells), side_by_side(generator.draw(long)))
-
-
-def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Visitor, tmp_path: Path) -> None:
-    page.show(generator_of(), tmp_path)
+    assert page.label() == "31, drawn with seed 0", "the last picture stays"
     page.change("seed", "-3")
     assert "still shows seed 0" in page.words("seed-fault")
-    page.click("#play-another")
-    assert (page.value("seed"), page.words("seed-fault")) == ("1", "")
-    assert page.label() == "2024, drawn with seed 1"
-    assert MAX_SEED > 2**53 - 1  # what a page can say, cgan can draw
-
-
-# -- Moving, and the link ----------------------------------------------------------------------------
-
-
-def test_a_drag_moves_all_drawings(page: Visitor, tmp_path: Path) -> None:
-    generator = generator_of()
-    page.show(generator, tmp_path)
-    before = page.pixels()
-    page.drag("#play-pad", (0.5, 0.5), (0.6, 0.5), (0.9, 0.25))
-    page.idle()
-    moved = page.pixels()
-    assert (page.value("x"), page.value("y")) == ("0.8", "0.5")
-    assert page.label() == "2024, drawn with seed 0, moved to 0.8, 0.5"
-    for start in range(0, 4 * 28, 28):
-        assert np.abs(moved[:, start : start + 28] - before[:, start : start + 28]).mean() > 3
-    page.click("#play-centre")
-    page.idle()
-    assert (page.pixels() == before).all()
+    page.change("text", "1" * 201)
+    assert page.label().startswith(f"{'1' * 200},") and "first 200 of 201" in page.words("fault")
 
 
 PLACES = [(0.0, 0.0), *((x, y) for x in (-1, -0.5, 0.5, 1) for y in (-1, -0.5, 0.5, 1))]
@@ -149,14 +106,12 @@ def test_every_place_of_the_pad_turns_torchs_latents(page: Visitor, tmp_path: Pa
 def test_a_link_opens_the_same_picture(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of()
     page.show(generator, tmp_path)
-    page.set_text("90210")
+    page.change("text", "90210")
     page.click("#play-another")
     page.drag("#play-pad", (0.2, 0.7))
     page.change("from", "4")
     page.change("to", "6")
-    page.of("mix", "focus()")
-    page.press("ArrowRight")
-    page.idle()
+    page.change("mix", "0.01")
     link = page.until("location.hash.includes('mix=0.01') && location.hash")
     assert link == "#text=90210&seed=1&x=-0.6&y=-0.4&from=4&to=6&mix=0.01"
     picture, morph = page.pixels(), page.pixels("morph")
@@ -168,18 +123,14 @@ def test_a_link_opens_the_same_picture(page: Visitor, tmp_path: Path) -> None:
     assert (page.pixels() == picture).all()
     page.show(generator, tmp_path, link)  # in a new one
     assert (page.pixels() == picture).all() and (page.pixels("morph") == morph).all()
-    page.run(
-        "Object.defineProperty(navigator, 'clipboard',"
-        " {value: {writeText: async (text) => { globalThis.copied = text; }}})"
-    )
     page.click("#play-copy")
-    assert page.until("globalThis.copied") == "cgan draw '90210' --seed 1"
+    page.until("document.getElementById('play-said').textContent")
+    assert page.words("said").endswith("cgan draw '90210' --seed 1")
 
 
 def test_what_makes_no_sense_in_a_link_is_left_out(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of()
-    zeros = "seed=0&x=0&y=0&from=0&to=0&mix=0"
-    page.show(generator, tmp_path, f"#text=0&{zeros}")
+    page.show(generator, tmp_path, "#text=0&seed=0&x=0&y=0&from=0&to=0&mix=0")
     assert page.label("morph") == "0 % of the way from 0 to 0"
     for link in (
         "#seed=-1&x=2&y=no&from=__proto__&to=1.5&mix=NaN",
@@ -190,35 +141,8 @@ def test_what_makes_no_sense_in_a_link_is_left_out(page: Visitor, tmp_path: Path
         page.show(generator, tmp_path, link)
         values = [page.value(name) for name in ("seed", "x", "from", "to", "mix")]
         assert values == ["0", "0", "0", "8", "0"], link
-        page.set_text("55")
+        page.change("text", "55")
         assert page.label() == "55, drawn with seed 0"
-
-
-def test_everything_is_reached_and_done_by_keyboard_alone(page: Visitor, tmp_path: Path) -> None:
-    page.show(generator_of(), tmp_path)
-    reached: list[str] = []
-    for _ in range(17):
-        page.press("Tab")
-        reached.append(page.run("document.activeElement.id || document.activeElement.textContent"))
-        match reached[-1]:
-            case "play-text":
-                page.write("42")  # all of it is marked
-            case "play-seed":
-                page.press("ArrowUp")
-            case "play-another" | "31415926":
-                page.press("Enter")
-            case "play-x" | "play-y" | "play-mix":
-                page.press("ArrowRight")
-    before, after = "text seed another", "scale smooth png copy x y centre from to mix run"
-    chips = ["2024", "31415926", "0123456789"]
-    named = [[f"play-{name}" for name in part.split()] for part in (before, after)]
-    assert reached == [*named[0], *chips, *named[1]]
-    page.idle()
-    assert page.label() == "31415926, drawn with seed 2, moved to 0.01, 0.01"
-    assert page.label("morph") == "1 % of the way from 0 to 8"
-
-
-# -- Files -------------------------------------------------------------------------------------------
 
 
 def test_a_downloaded_picture_has_the_pixels_asked_for(page: Visitor, tmp_path: Path) -> None:
@@ -227,17 +151,14 @@ def test_a_downloaded_picture_has_the_pixels_asked_for(page: Visitor, tmp_path: 
     page.change("scale", "2")
     page.click("#play-smooth")
     page.click("#play-png")
-    with Image.open(page.downloaded(tmp_path / "012345678901234567890-seed-3.png")) as picture:
+    path = tmp_path / "012345678901234567890-seed-3.png"
+    wait_until(lambda: path.exists() and path.stat().st_size and not [*tmp_path.glob("*.crdown*")])
+    with Image.open(path) as picture:
         array = np.asarray(picture.convert("RGB"))
     images = generator.draw("012345678901234567890", seed=3)
     # In two lines of eleven, as `cgan draw`.
     lines = [side_by_side(images[:11]), side_by_side([*images[11:], np.zeros((28, 28), int)])]
     assert_alike(array, np.concatenate(lines).repeat(2, axis=0).repeat(2, axis=1))
-
-
-# -- Looks -------------------------------------------------------------------------------------------
-
-PICTURE = "document.getElementById('play-picture').getBoundingClientRect().toJSON()"
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 640), (1280, 800)])
@@ -248,23 +169,7 @@ def test_nothing_is_wider_than_the_screen(
     names = ("a name of sixty characters, all in one, of nine hundred " + "w" * 40, "b")
     page.show(generator_of(names=names, classes=2, height=40, width=40), tmp_path)
     assert page.run("document.documentElement.scrollWidth") <= width
-    page.show(generator_of(), tmp_path, "#text=" + "1234567890" * 5)
-    assert page.run("document.documentElement.scrollWidth") <= width
-    box = page.run(PICTURE)
-    assert box["right"] <= width and box["top"] < height
-    lines = round(page.of("picture", "height") / 28)
-    assert box["height"] / lines >= 40 or width < 1000  # still to be seen
     page.show(generator_of(), tmp_path)
-    box = page.run(PICTURE)  # large, on the first screen
-    assert box["bottom"] < height and box["width"] > min(width, 1200) * 0.6
-
-
-def test_a_morph_plays_until_it_is_stopped(page: Visitor, tmp_path: Path) -> None:
-    page.show(generator_of(height=8, width=8), tmp_path)
-    page.click("#play-run")
-    page.until("Number(document.getElementById('play-mix').value) > 0.1")
-    assert page.words("run") == "Pause"
-    page.click("#play-run")
-    stopped = page.value("mix")
-    page.look(0.3)
-    assert page.value("mix") == stopped and page.words("run") == "Play"
+    box = page.of("picture", "getBoundingClientRect().toJSON()")
+    assert box["right"] <= width and box["bottom"] < height, "on the first screen"
+    assert box["width"] > min(width, 1200) * 0.6, "and large"

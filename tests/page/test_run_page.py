@@ -72,11 +72,10 @@ def change_facts(**facts: Any) -> None:
     save_generator(GENERATOR, network, known | facts)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def finished(project: Path, digits_csv: Path) -> None:
-    """A finished project with its page; the working directory."""
+    """A finished project, in the working directory."""
     finish(digits_csv)
-    page_made()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,6 @@ def test_a_class_is_judged_by_the_gate_s_limits_beside_real_images(
     assert (judged[1].state == "good") == (not evaluation.not_measurable and "judge" not in changes)
 
 
-@pytest.mark.usefixtures("finished")
 def test_the_page_says_how_good_each_class_is_and_what_to_type() -> None:
     change_facts(params={"total_kimg": 40.0})
     evaluation = Evaluation.read(EVALUATION)
@@ -158,7 +156,6 @@ def test_the_page_says_how_good_each_class_is_and_what_to_type() -> None:
     assert longer in text and text.count("real: 47 of 50 right") == 3
 
 
-@pytest.mark.usefixtures("finished")
 def test_the_page_holds_the_metrics_the_previews_and_the_origin() -> None:
     evaluation, text = Evaluation.read(EVALUATION), page_made()
     metrics = text[text.index('id="metrics"') : text.index('id="training"')]
@@ -177,10 +174,9 @@ def test_the_page_holds_the_metrics_the_previews_and_the_origin() -> None:
     assert facts()["params"] == {automatic[0]: 0.25, "batch_size": 9}
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_page_made_again_has_the_same_bytes_and_asks_for_nothing() -> None:
-    first = RUN_PAGE.read_text(encoding="utf-8")
-    assert render_page(contents_of(load_params())) == first
+    first = page_made()
+    assert page_made() == first
     # What a page can ask for stands in its markup or style: there is nothing but data in both.
     markup = re.sub(r"<script.*?</script>", "", first, flags=re.DOTALL)
     asked = re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", markup)
@@ -188,7 +184,6 @@ def test_a_page_made_again_has_the_same_bytes_and_asks_for_nothing() -> None:
     assert not re.findall(r"url\((?!#)", markup) and "@import" not in markup
 
 
-@pytest.mark.usefixtures("finished")
 def test_drawings_stand_beside_their_nearest_training_images() -> None:
     contents = contents_of(load_params())
     drawn = page_facts(contents)["drawn"]
@@ -215,7 +210,6 @@ def test_drawings_stand_beside_their_nearest_training_images() -> None:
     assert "Training image" not in without and "This page shows training images" not in without
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     evaluation = Evaluation.read(EVALUATION)
     context = {**evaluation.context, "generator_digest": "0" * 64}
@@ -242,7 +236,6 @@ class Trained(NamedTuple):
     seconds: float = 24.0
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_run_in_memory_has_a_page_with_more_where_more_is_given(page: Page) -> None:
     """Without a project; of a training that was stopped before its first record."""
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
@@ -299,55 +292,46 @@ def unfold(page: Page, width: int = 1280) -> None:
     page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
 
 
-@pytest.mark.usefixtures("finished")
 def test_parts_are_folded_until_a_link_opens_one_and_a_slider_shows_previews(page: Page) -> None:
+    page_made()
     page.open(RUN_PAGE.resolve().as_uri())
     # The classes, the generator to play with, and one screen of headings below.
     assert page.run("document.documentElement.scrollHeight") < 2.8 * 800
-    assert not page.run("document.querySelector('#training').open")
-    page.run("document.querySelector('main').innerHTML += '<a id=there href=\"#training\">x</a>'")
-    page.run("document.querySelector('#there').click()")
-    assert page.run("document.querySelector('#training').open")
-    unfold(page)
+    is_open = "document.querySelector('#training').open"
+    assert not page.run(is_open)
+    page.run("document.querySelector('.verdict a').href = '#training'")
+    page.click(".verdict a")
+    assert page.run(is_open)
     caption = "document.querySelector('.previews figcaption').textContent"
     picture = "document.querySelector('.previews img').src"
     assert page.run(caption) == "Drawings at step 10"
     last = page.run(picture)
-    page.run("document.querySelector('.previews input').focus()")
-    page.press("ArrowLeft")
+    slider = "document.querySelector('.previews input')"
+    page.run(f"{slider}.value = 1; {slider}.dispatchEvent(new Event('input'))")
     assert page.run(caption) == "Drawings at step 5" and page.run(picture) != last
 
 
-@pytest.mark.usefixtures("finished")
 def test_on_a_phone_rows_are_cards_and_nothing_moves_sideways(page: Page) -> None:
     change_facts(class_names=["a" * 80, "b" * 30, "c"])
     page_made()
-    for width in (320, 1024):
+    for width in (1024, 320):
         unfold(page, width)
         assert page.run("document.documentElement.scrollWidth") <= width
-    unfold(page, 320)
-    rights = (
-        "[...document.querySelectorAll('main td[data-of]')]"
-        ".map((cell) => cell.getBoundingClientRect().right)"
-    )
-    assert max(page.run(rights)) <= 320
+    cells = "[...document.querySelectorAll('main td[data-of]')]"
+    assert max(page.run(f"{cells}.map((cell) => cell.getBoundingClientRect().right)")) <= 320
     assert page.run("getComputedStyle(document.querySelector('#metrics td')).display") == "flex"
 
 
-@pytest.mark.usefixtures("finished")
 def test_text_follows_the_visitor_s_system_into_the_dark(page: Page) -> None:
+    page_made()
     unfold(page)
-    colours = [
-        "getComputedStyle(document.body).backgroundColor",
-        "getComputedStyle(document.querySelector('.chart text')).fill",
-    ]
-    light = [page.run(colour) for colour in colours]
-    page.prefer(color_scheme="dark")
-    assert light == ["rgb(255, 255, 255)", "rgb(27, 31, 35)"]
-    assert [page.run(colour) for colour in colours] == ["rgb(20, 23, 26)", "rgb(232, 234, 237)"]
+    ground = "getComputedStyle(document.body).backgroundColor"
+    text = "getComputedStyle(document.querySelector('.chart text')).fill"
+    assert (page.run(ground), page.run(text)) == ("rgb(255, 255, 255)", "rgb(27, 31, 35)")
+    page.prefer_scheme("dark")
+    assert (page.run(ground), page.run(text)) == ("rgb(20, 23, 26)", "rgb(232, 234, 237)")
 
 
-@pytest.mark.usefixtures("finished")
 def test_a_mistake_has_the_class_asked_for_and_the_class_seen(page: Page) -> None:
     confusion = [[30, 4, 0], [0, 33, 0], [0, 0, 33]]
     write_json(EVALUATION, read_json(EVALUATION) | {"confusion": confusion})
@@ -359,7 +343,6 @@ def test_a_mistake_has_the_class_asked_for_and_the_class_seen(page: Page) -> Non
     assert page.run(row).split("\t") == ["0", "1", "4"]
 
 
-@pytest.mark.usefixtures("finished")
 def test_markup_in_names_and_tags_is_text(page: Page) -> None:
     names = [HOSTILE[1], "אבג' \" & ${1} \\u003c {{ 7 }}", "__proto__"]  # printable, as names are
     change_facts(class_names=names)
