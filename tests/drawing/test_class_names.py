@@ -25,16 +25,11 @@ def test_a_generator_says_what_it_draws_and_where_it_is_from(tmp_path: Path) -> 
 
 NO_CLASSES: list[tuple[str, list[str] | int, str]] = [
     ("20x4", 10, "'20x4' is not .* 0 to 9"),
-    ("019", 9, "'019' is not .* 0 to 8"),
     ("1٣", 10, "'1٣' is not"),
     ("12,47", 47, "'47' is not .* 0 to 46"),
     (" , ", 47, "empty"),
     ("dress, skirt", CLOTHES, "'skirt' .* T-shirt/top, Trouser, "),
-    ("ankle", CLOTHES, "'ankle'"),
-    ("26", LETTERS, "'26' .* A, B, C, "),
-    ("A1", LETTERS, "'A1'"),
     ("A?", LETTERS, r"L, … \(26 in all\), or their numbers, 0 to 25"),
-    ("0", ["3", "7"], "'0' .* 3, 7; put commas"),
     ("new york city", ["New", "York", "New York"], "'city'"),
 ]
 
@@ -47,10 +42,7 @@ def test_what_is_no_class_is_named_with_the_classes_there_are() -> None:
         assert len(str(error.value)) < 250
 
 
-def test_a_long_text_is_read_in_no_time_and_names_that_do_not_fit_are_not_taken() -> None:
-    assert len(Classes(10, CLOTHES).labels("ankle boot, " * 20_000)) == 20_000
-    with pytest.raises(CganError):
-        Classes(10, CLOTHES).labels("ankle " * 20_000)
+def test_names_that_do_not_fit_are_not_taken() -> None:
     for names in (["a", "b"], ["a", "b", 3], "abc", None, {"a": 0}, ["a", "b", " "]):
         assert names_in({"class_names": names}, 3) is None
 

@@ -43,7 +43,7 @@ def test_pictures_are_those_of_the_generator(model: GeneratorModel) -> None:
     assert np.array_equal(np.stack(pictures), model.generator.draw([2, 0, 2], seed=7))
 
 
-def test_f74_question_without_sense_or_bound_is_a_client_error_with_the_reason(
+def test_a_question_without_sense_or_bound_is_a_client_error(
     model: GeneratorModel, tmp_path: Path
 ) -> None:
     large = model_of(tmp_path / "generator.safetensors", "deconv", 10, 3, 256, 256, 8, 8)
