@@ -28,7 +28,7 @@ from cgan.page.data_facts import rows_of, suspects_facts
 from cgan.page.drawn_facts import MAX_CARDS, drawn_facts
 from cgan.page.tiles import preview_tile
 from cgan.params.sections import GateParams, TrainChoices
-from cgan.pictures.plots import probe_curves, svg_of, training_curves
+from cgan.pictures.plots import svg_of, training_curves
 from cgan.quality.diversity import MAX_OTHERS
 from cgan.quality.evaluate import require_kind
 from cgan.quality.judge import Judge, require_judge_of
@@ -166,9 +166,7 @@ def page_facts(contents: Contents) -> dict[str, Any]:
             advice.setdefault(row.advice, []).append(row.label)
     cards = worst_first[:MAX_CARDS]
     labels = [row.label for row in cards]
-    curves = [] if contents.losses.empty else training_curves(contents.losses)
-    if not contents.probes.empty:
-        curves += probe_curves(contents.probes)
+    curves = training_curves(contents.losses) + training_curves(contents.probes)
     return {
         "names": generator.class_names,
         "verdict": quality_line(evaluation, contents.seconds),

@@ -23,6 +23,19 @@ Picture = NDArray[np.uint8]
 MAX_NUMBERED_CLASSES = 24  # whose cells have room for a number
 MAX_AXIS_NAMES = 30
 MIN_SHOWN_SHARE = 0.0005  # of a row: what is less is 0.0 per cent
+CURVES = {
+    "Losses": {"loss/discriminator": "discriminator", "loss/generator": "generator"},
+    "What the discriminator says (mean logits)": {
+        "logits/real_mean": "real images",
+        "logits/fake_mean": "fake images",
+    },
+    "Accuracy and spread": {
+        "probe/conditional_accuracy": "show the class asked for",
+        "probe/diversity_mean": "spread, 1 as real images",
+        "probe/diversity_worst_class": "spread of the worst class",
+    },
+    "Fréchet distance": {"probe/fid_judge": "drawings"},
+}
 WIDE_RANGE = 50  # the highest value over the lowest: above, an axis is logarithmic
 
 
@@ -53,33 +66,14 @@ def sheet_with(*lines: str) -> Picture:
     return picture_of(figure)
 
 
-def training_curves(losses: pd.DataFrame) -> list[Figure]:
-    """The curves of the losses and of the mean logits of a training's records."""
+def training_curves(records: pd.DataFrame) -> list[Figure]:
+    """The figures of CURVES whose columns the records of a training have, losses or probes; none without
+    records."""
+    known = {} if records.empty else CURVES
     return [
-        curves_figure(
-            "Losses",
-            losses["step"],
-            {who: losses[f"loss/{who}"] for who in ("discriminator", "generator")},
-        ),
-        curves_figure(
-            "What the discriminator says (mean logits)",
-            losses["step"],
-            {f"{kind} images": losses[f"logits/{kind}_mean"] for kind in ("real", "fake")},
-        ),
-    ]
-
-
-def probe_curves(probes: pd.DataFrame) -> list[Figure]:
-    """The curves of what the judge measured during a training."""
-    shares = {
-        "show the class asked for": probes["probe/conditional_accuracy"],
-        "spread, 1 as real images": probes["probe/diversity_mean"],
-        "spread of the worst class": probes["probe/diversity_worst_class"],
-    }
-    distance = {"drawings": probes["probe/fid_judge"]}
-    return [
-        curves_figure("Accuracy and spread", probes["step"], shares),
-        curves_figure("Fréchet distance", probes["step"], distance),
+        curves_figure(title, records["step"], {columns[name]: records[name] for name in columns})
+        for title, columns in known.items()
+        if {*columns} <= {*records}
     ]
 
 

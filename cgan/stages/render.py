@@ -42,17 +42,14 @@ def main() -> None:
     names = names_in(facts, model.classes) or [str(label) for label in range(model.classes)]
     discriminator, _ = load_discriminator(project.DISCRIMINATOR)
     few = torch.arange(min(model.classes, MAX_ROWS))
-    losses = read_records(project.LOSSES)
-    if losses.empty:
-        curves = [sheet_with("No losses: this generator is not trained.")] * 2
-    else:
-        curves = [picture_of(figure) for figure in training_curves(losses)]
+    nothing = [sheet_with("No losses: this generator is not trained.")] * 2
+    curves = [picture_of(figure) for figure in training_curves(read_records(project.LOSSES))]
     pictures = {
         project.GRID: class_grid(model, names),
         project.BESIDE_REAL: beside_real(model, project.REAL_SAMPLES),
         project.STRIP: _grid(model.draw(few, SEED), 1, STRIP_WIDTH),
         project.LATENT_INTERPOLATION: latent_interpolation(model),
-        **dict(zip(project.CURVES, curves, strict=True)),
+        **dict(zip(project.CURVES, curves or nothing, strict=True)),
         project.DIAGRAMS[0]: diagram(model),
         project.DIAGRAMS[1]: diagram(discriminator),
     }
