@@ -256,11 +256,7 @@ def evidence(
 
 
 def _drawings(
-    generator: Generator | Images,
-    train: Images,
-    held_out: Images,
-    per_class: int | None,
-    seed: int,
+    generator: Generator | Images, train: Images, held_out: Images, per_class: int | None, seed: int
 ) -> Images:
     """What fills up the classes."""
     if isinstance(generator, Images):

@@ -61,14 +61,6 @@ class Sharing:
         return GIVES_AWAY if self.leaks or self.holds_training_images else "nothing shown"
 
     @property
-    def detectable_auc(self) -> float:
-        """The true AUC that the attack shows about four times of five. The level is divided by the number of
-        statistics, which is a little stricter than the test is."""
-        return detectable_auc(
-            self.attack.members, self.attack.non_members, MEMBERSHIP_LEVEL / STATISTICS
-        )
-
-    @property
     def loss(self) -> float:
         """Accuracy of a classifier of the images less that of one of drawings, mean over the classes."""
         return -self.utility.overall.gain
@@ -103,13 +95,16 @@ class Sharing:
     def reasons(self) -> list[str]:
         """The rest of the answer, in sentences."""
         copies, attack = self.copies, self.attack
+        # The level divided by the number of statistics is a little stricter than the test is.
+        level = MEMBERSHIP_LEVEL / STATISTICS
+        detectable = detectable_auc(attack.members, attack.non_members, level)
         reasons = [
             f"Near copies of training images: {percent(copies.share)} of {copies.compared:,} drawings; "
             f"{percent(copies.real)} of real images lie as near. These drawings come that near to "
             f"{copies.copied_members:,} of the training images and {copies.copied_non_members:,} of the "
             "held-out ones.",
             f"With {attack.members:,} training and {attack.non_members:,} held-out images (of a group, one) "
-            f"an AUC of {self.detectable_auc:.3f} is found about four times of five; 0.500 is chance.",
+            f"an AUC of {detectable:.3f} is found about four times of five; 0.500 is chance.",
         ]
         if self.not_drawn:
             reasons.append(
@@ -158,8 +153,5 @@ class Sharing:
         facts = asdict(self)
         classes = {str(label): each for label, each in facts["utility"]["classes"].items()}
         facts["utility"]["classes"] = classes
-        return {
-            "verdict": self.verdict,
-            "leaks": self.leaks,
-            "sentence": self.sentence,
-        } | facts
+        said = {"verdict": self.verdict, "leaks": self.leaks, "sentence": self.sentence}
+        return said | facts

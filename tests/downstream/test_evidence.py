@@ -38,9 +38,9 @@ from cgan.downstream.sets import (
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
 from cgan.images import Images, image_digests
-from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
+from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import predict, silent
 from cgan.usefulness import Evidence, evidence
@@ -109,20 +109,6 @@ def test_folds_keep_groups_and_copies_on_one_side(tmp_path: Path) -> None:
         assert torch.equal(each.draw_missing(), expected)
     things = sum(len(each.units.unique()) for each in rounds)
     assert things == len({*groups}) - 3, "of each class two groups have an image in common"
-
-
-def test_rounds_of_seeds_differ_by_the_seed_alone(tmp_path: Path) -> None:
-    training, test, drawn = (uneven(seed=n) for n in (1, 2, 3))
-    rounds = rounds_by_seed(training, drawn, test, RECIPE, 3, tmp_path, CPU)
-    assert [each.recipe.seed for each in rounds] == [RECIPE.seed + n for n in range(3)]
-    assert [each.folder.name for each in rounds] == ["seed-1", "seed-2", "seed-3"]
-    assert test.groups is not None
-    for each in rounds:
-        assert torch.equal(each.draw_missing(), drawn.tensors.pixels)
-        assert torch.equal(each.missing_labels, drawn.tensors.labels)
-        assert len(each.units.unique()) == len(np.unique(test.groups)) - 3, "and copies, too"
-        together = np.unique([test.groups, each.units.numpy()], axis=1)
-        assert together.shape[1] == len(np.unique(test.groups))
 
 
 # --- the interval ---------------------------------------------------------------------------------
@@ -264,29 +250,9 @@ def test_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> 
         assert counts == [20, 20], name
 
 
-class Pool(GenerativeModel):
-    """Draws images of `images` in turn, whatever is asked for by the seed; of `drawn_as`, if given, all the
-    time."""
-
-    def __init__(self, images: Images, drawn_as: int | None = None) -> None:
-        super().__init__()
-        self.images, self.drawn_as = images, drawn_as
-
-    @property
-    def classes(self) -> int:
-        return self.images.classes
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.images.shape
-
-    @property
-    def kind(self) -> str:
-        return "a pool"
-
-    def draw(self, labels: Tensor, seed: int) -> Tensor:
-        asked = labels if self.drawn_as is None else torch.full_like(labels, self.drawn_as)
-        return self.images.tensors.pixels[repeated_rows(self.images.tensors.labels, asked, seed)]
+def untrained(seed: int = 0) -> Generator:
+    torch.manual_seed(seed)
+    return Generator(build_generator(Architecture("deconv", 3, 1, 8, 12, 4, 4)).eval(), {})
 
 
 SHORT = RECIPE.model_copy(update={"total_kimg": 0.2})
@@ -299,7 +265,7 @@ def no_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_pretrained")
 def test_evidence_is_that_of_its_rounds_and_keeps_them(tmp_path: Path) -> None:
-    train, held_out, pool = (uneven(times=2, seed=n) for n in (1, 2, 3))
+    train, held_out = (uneven(times=2, seed=n) for n in (1, 2))
     train, held_out = (
         replace(part, class_names=["<b>", "apple", "fig"]) for part in (train, held_out)
     )
@@ -309,9 +275,9 @@ def test_evidence_is_that_of_its_rounds_and_keeps_them(tmp_path: Path) -> None:
         given = {"recipe": SHORT, "seeds": 2, "say": said.append, **options}
         return evidence(train, held_out, draws, seed=4, **given)
 
-    found = ask(Generator(Pool(pool), {}), folder=kept)
+    found = ask(untrained(), folder=kept)
     lacking = missing_labels(train.tensors.counts)
-    drawn = Images(Pool(pool).draw(lacking, 4), lacking, train.class_names)
+    drawn = Images(untrained().model.draw(lacking, 4), lacking, train.class_names)
     hardware = choose_hardware("cpu", "auto")
     rounds = rounds_by_seed(train, drawn, held_out, SHORT, 2, tmp_path / "again", hardware)
     expected = effect([each.outcome() for each in rounds], BASELINES, folded=False)
@@ -327,7 +293,7 @@ def test_evidence_is_that_of_its_rounds_and_keeps_them(tmp_path: Path) -> None:
     again = ask(drawn, folder=kept)
     assert again == found, "given drawings are as those that were drawn"
     assert {path: path.stat().st_mtime_ns for path in files} == files, "none is trained again"
-    other = ask(Generator(Pool(pool, drawn_as=1), {}), folder=kept)
+    other = ask(untrained(seed=1), folder=kept)
     assert other.effect.overall.with_drawings != found.effect.overall.with_drawings
     with pytest.raises(DataError, match=r"generator: 112 of the tested images are among"):
         ask(joined(held_out, train))
@@ -337,7 +303,7 @@ def test_evidence_is_that_of_its_rounds_and_keeps_them(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_pretrained")
 def test_an_interrupted_call_goes_on_and_says_the_estimate_so_far(tmp_path: Path) -> None:
-    train, held_out, pool = (uneven(times=2, seed=n) for n in (1, 2, 3))
+    train, held_out = (uneven(times=2, seed=n) for n in (1, 2))
     said, trained, most = list[str](), list[str](), 9
 
     def progress(what: str, planned: range, images_a_step: int = 0) -> Iterator[int]:
@@ -346,7 +312,7 @@ def test_an_interrupted_call_goes_on_and_says_the_estimate_so_far(tmp_path: Path
         trained.append(what)
         return iter(planned)
 
-    ask = partial(evidence, train, held_out, Generator(Pool(pool), {}), recipe=SHORT, seeds=3)
+    ask = partial(evidence, train, held_out, untrained(), recipe=SHORT, seeds=3)
     with pytest.raises(KeyboardInterrupt):
         ask(folder=tmp_path, progress=progress, say=said.append)
     assert len(said) == 2 and re.fullmatch(
@@ -372,7 +338,7 @@ def test_folds_test_each_image_once() -> None:
 
 
 def test_whatever_decides_a_classifier_names_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, held_out, pool = (uneven(times=2, seed=n) for n in (1, 2, 3))
+    train, held_out = (uneven(times=2, seed=n) for n in (1, 2))
     places = list[Path]()
 
     def stop(*given: Any) -> None:
@@ -387,7 +353,7 @@ def test_whatever_decides_a_classifier_names_its_folder(monkeypatch: pytest.Monk
             evidence(train, held_out, draws, folder="kept", **how)
         return places[-1]
 
-    by_seed = partial(place, Generator(Pool(pool), {}))
+    by_seed = partial(place, untrained())
     assert by_seed() == by_seed(seeds=9) != place(folds=3)
     different = [by_seed(), by_seed(per_class=99), by_seed(seed=2), by_seed(recipe=RECIPE)]
     different += [place(folds=3), place(folds=4), place(folds=3, per_class=99)]
@@ -399,7 +365,7 @@ def test_whatever_decides_a_classifier_names_its_folder(monkeypatch: pytest.Monk
 
 def test_evidence_refuses_what_does_not_belong_together() -> None:
     train, held_out = uneven(seed=1), uneven(seed=2)
-    generator = Generator(Pool(train), {})
+    generator = untrained()
     mixed = joined(held_out.at(range(5)), train.at(range(3)))
     for part, kind in ((mixed, "3 of 8 that are"), (uneven(channels=3), r"\(3, 3, 8, 12\)")):
         with pytest.raises(DataError, match=f"held_out: expected.*found.*{kind}"):

@@ -50,15 +50,8 @@ def evidence(
     from cgan.pipeline.evidence.answers import find_evidence
     from cgan.pipeline.params_file import load_params
 
-    find_evidence(
-        load_params(),
-        typer.echo,
-        per_class=per_class,
-        folds=folds,
-        seeds=seeds,
-        test=test,
-        drawn=drawn,
-    )
+    options = {"per_class": per_class, "folds": folds, "seeds": seeds}
+    find_evidence(load_params(), typer.echo, test=test, drawn=drawn, **options)
 
 
 @app.command(rich_help_panel=JUDGE_PANEL)
