@@ -297,7 +297,8 @@ def test_a_day_in_production(project: Path, client: SyncPrefectClient) -> None:
     # SIGKILL to all of a run.
     for process in family(project, "prefect.runner", "prefect.engine", "dvc", "toy.py"):
         process.kill()
-    wait_until(lambda: "infrastructure exited" in log.read_text())  # the worker's word is the last
+    # The worker says so last.
+    wait_until(lambda: "flow_runs.worker - Check whether" in log.read_text())
     (night,) = runs(client, "nightly", "Crashed")
     assert night.id != second.id and re.fullmatch(r"nightly \d\d \w{3} \d\d:\d\d", night.name)
     # As *Retry* on its page.
