@@ -23,7 +23,7 @@ Picture = NDArray[np.uint8]
 MAX_NUMBERED_CLASSES = 24  # whose cells have room for a number
 MAX_AXIS_NAMES = 30
 MIN_SHOWN_SHARE = 0.0005  # of a row: what is less is 0.0 per cent
-CURVES = {
+CURVE_COLUMNS = {
     "Losses": {"loss/discriminator": "discriminator", "loss/generator": "generator"},
     "What the discriminator says (mean logits)": {
         "logits/real_mean": "real images",
@@ -67,9 +67,9 @@ def sheet_with(*lines: str) -> Picture:
 
 
 def training_curves(records: pd.DataFrame) -> list[Figure]:
-    """The figures of CURVES whose columns the records of a training have, losses or probes; none without
+    """The figures of CURVE_COLUMNS whose columns the records of a training have, losses or probes; none without
     records."""
-    known = {} if records.empty else CURVES
+    known = {} if records.empty else CURVE_COLUMNS
     return [
         curves_figure(title, records["step"], {columns[name]: records[name] for name in columns})
         for title, columns in known.items()
