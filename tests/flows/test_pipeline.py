@@ -289,7 +289,8 @@ def test_dvc_runs_the_stages_of_a_flow_once(
 def test_a_signal_ends_the_stage_and_the_temporary_server(
     repo: Path, tmp_path: Path, name: str, code: int
 ) -> None:
-    settings = {"PREFECT_HOME": str(tmp_path / "prefect")}
+    # The repository has a `cgan` of its own.
+    settings = {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONSAFEPATH": "1"}
     settings["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "240"
     with python("-m", "flows.pipeline", SLOW="train", **settings) as process:
         assert process.stdout
