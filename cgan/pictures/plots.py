@@ -67,8 +67,7 @@ def sheet_with(*lines: str) -> Picture:
 
 
 def training_curves(records: pd.DataFrame) -> list[Figure]:
-    """The figures of CURVE_COLUMNS whose columns the records of a training have, losses or probes; none without
-    records."""
+    """The figures whose columns the records of a training have, losses or probes; none without records."""
     known = {} if records.empty else CURVE_COLUMNS
     return [
         curves_figure(title, records["step"], {columns[name]: records[name] for name in columns})
