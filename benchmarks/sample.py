@@ -31,7 +31,7 @@ def report(common: EvaluationSet, judge: Judge, drawn: Tensor) -> Evaluation:
     evaluate = params.evaluate.model_copy(update=changes)
     judge.recipe = params.train_judge
     parts = judge, common.training, common.heldout
-    return Conditions.of(*parts, evaluate, [network]).measure([drawn])
+    return Conditions.of(*parts, evaluate, [network]).measure(drawn)
 
 
 def cells(found: Evaluation, keys: tuple[str, ...], of: str = "value") -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +24,20 @@ FREE_KEYS = {"generator_digest", "drawn_images"}
 # Fréchet distance falls with it).
 SAMPLE_SIZE_KEYS = {
     "fid_judge": "distance_images",
-    **dict.fromkeys(
-        ("precision", "recall", "density", "coverage", "detectability"), "neighbour_images"
-    ),
+    "recall": "neighbour_images",
+    "coverage": "neighbour_images",
 }
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`key`: of metrics.json. `on_screen`: shown where there is room for a
-    few only. `in_tables`: shown in tables. `short_name`: only of the few that lead where there is room for
-    three or four numbers. `is_share`: a share of all drawings or images, between 0 and 1."""
+    """`key`: of metrics.json. `short_name`: only of the few that lead where there is room for three or four
+    numbers. `is_share`: a share of all drawings or images, between 0 and 1."""
 
     key: str
     name: str
     meaning: str
     better: str = "higher"  # or "lower"
-    on_screen: bool = True
-    in_tables: bool = True
     short_name: str = ""
     is_share: bool = True
 
@@ -63,15 +59,10 @@ class Metric:
             return percent(value)
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
-    def bounded(self, interval: Sequence[float] | None) -> tuple[float, float] | None:
-        """An interval within what the metric can be: of all metrics only the kernel distance can be below 0;
-        a share is at most 1."""
-        if interval is None:
-            return None
+    def bounded(self, interval: Interval) -> Interval:
+        """An interval within what the metric can be: not below 0, and a share at most 1."""
         low, high = interval
-        if self.key != "kid_judge":
-            low = max(0.0, low)
-        return low, min(1.0, high) if self.is_share else high
+        return max(0.0, low), min(1.0, high) if self.is_share else high
 
 
 METRICS = {
@@ -124,37 +115,6 @@ METRICS = {
             "drawings nearer to a training image than unseen real images are, even if moved, turned or noisy",
             "lower",
         ),
-        Metric(
-            "detectability",
-            "detectability",
-            "shown one drawing and one real image, how often a small classifier picks the drawing; 50 % is a "
-            "guess",
-            "lower",
-            on_screen=False,
-        ),
-        Metric(
-            "kid_judge",
-            "kernel distance",
-            "unbiased MMD²: about 0 between real images, slightly less where their class mixes are equal",
-            "lower",
-            on_screen=False,
-            in_tables=False,
-            is_share=False,
-        ),
-        Metric(
-            "precision",
-            "precision",
-            "share of drawings that are in the neighbourhood of a real image",
-            on_screen=False,
-        ),
-        Metric(
-            "density",
-            "density",
-            "how densely real images surround the drawings; 1 is like real",
-            on_screen=False,
-            in_tables=False,
-            is_share=False,
-        ),
     )
 }
 
@@ -167,8 +127,7 @@ class Score:
 
     `interval` and `real_interval`: at 95 %. `replicates` and `real_replicates`: by the bootstrap, or with the
     variance of a jackknife, less the value (`quality.estimates`); generators that were measured alike had the
-    same latents and images, which were resampled alike.
-    `details`: other numbers, such as the standard deviation over several sets of drawings.
+    same latents and images, which were resampled alike. `details`: other numbers by their names.
     """
 
     value: float | None = None
@@ -185,9 +144,8 @@ class ClassScores:
     """A class by itself; None where too few images show it. `heldout`: its held-out images.
 
     `accuracy`: share of the drawings asked for that the judge takes for it; `real_accuracy`: of its held-out
-    images. `distance`: its Fréchet distance, `excess_interval`: by how much that exceeds that of real images,
-    as a fraction of these images' variance. `diversity`: as a fraction of that of its training images.
-    `copies`: how many of `compared` drawings are nearer to a training image than real images are.
+    images. `diversity`: as a fraction of that of its training images. `copies`: how many of `compared`
+    drawings are nearer to a training image than real images are.
     """
 
     heldout: int = 0
@@ -195,9 +153,6 @@ class ClassScores:
     accuracy_interval: Interval | None = None
     real_accuracy: float | None = None
     real_accuracy_interval: Interval | None = None
-    distance: float | None = None
-    real_distance: float | None = None
-    excess_interval: Interval | None = None
     diversity: float | None = None
     diversity_interval: Interval | None = None
     copies: int = 0
@@ -242,7 +197,7 @@ class Evaluation:
         return [
             (metric, self.metrics[key])
             for key, metric in METRICS.items()
-            if metric.in_tables and self.score(key).value is not None
+            if self.score(key).value is not None
         ]
 
     def table(self) -> list[list[str]]:
@@ -296,22 +251,13 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """The mapping that `of_json` reads."""
-        facts = _without_defaults(self)
-        facts |= {
-            "metrics": {key: _without_defaults(score) for key, score in self.metrics.items()},
-            "classes": [_without_defaults(row) for row in self.classes],
-        }
-        if self.judge_on_test_set:
-            facts["judge_on_test_set"] = _without_defaults(self.judge_on_test_set)
-        return facts
+        return asdict(self)
 
     @classmethod
     def of_json(cls, facts: dict[str, Any]) -> Evaluation:
         """The evaluation that `as_json` made this mapping of. Raises KeyError, TypeError, ValueError or
         AttributeError for any other."""
         facts = dict(facts)
-        if not facts["metrics"]:
-            raise ValueError("no metrics")
         on_test_set = facts.pop("judge_on_test_set", None)
         return cls(
             metrics={key: Score(**_tuples(row)) for key, row in facts.pop("metrics").items()},
@@ -340,13 +286,6 @@ def context_differences(
     return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
 
 
-def _without_defaults(row: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name, except for those that are empty."""
-    values = {each.name: getattr(row, each.name) for each in fields(row)}
-    return {
-        name: value for name, value in values.items() if value is not None and value not in ((), {})
-    }
-
-
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a score or a class, as they were before JSON made lists of tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}

@@ -29,7 +29,7 @@ from cgan.stages import preprocess, train_judge, validate
 CLASSES, SIDE, LATENTS = 3, 8, 4
 PARAMS: dict[str, dict[str, Any]] = {
     "preprocess": {"holdout_fraction": 0.3, "seed": 1},
-    "train_judge": {"total_kimg": 6.0, "batch_size": 32, "peak_lr": 0.1, "width": 4, "seed": 0},
+    "train_judge": {"total_kimg": 6.0, "seed": 0},
     "evaluate": {"samples": 300},
     "gate": {
         "against_champion": "better",

@@ -12,27 +12,23 @@ def json_form(report: dict[str, Any]) -> dict[str, Any]:
     for key, metric in METRICS.items():
         if key in report:
             entry = report[key]
-            details = ("constant", "deviation", "heldout_nearest_median")
+            details = ("constant", "heldout_nearest_median")
+            interval = entry.get("interval_95")
             metrics[key] = {
                 "value": entry.get("value"),
                 "real": entry.get("floor"),
-                "interval": metric.bounded(entry.get("interval_95")),
+                "interval": metric.bounded(interval) if interval else None,
                 "real_interval": entry.get("floor_interval_95"),
                 "replicates": entry.get("replicates", ()),
                 "details": {name: entry[name] for name in details if name in entry},
             }
-    accuracy, distance, diversity = (
-        report.get(key, {}) for key in ("conditional_accuracy", "fid_judge", "diversity")
-    )
+    accuracy, diversity = (report.get(key, {}) for key in ("conditional_accuracy", "diversity"))
     columns = {
         "heldout": report.get("heldout_by_class"),
         "accuracy": accuracy.get("by_class"),
         "accuracy_interval": accuracy.get("interval_by_class"),
         "real_accuracy": accuracy.get("floor_by_class"),
         "real_accuracy_interval": accuracy.get("floor_interval_by_class"),
-        "distance": distance.get("by_class"),
-        "real_distance": distance.get("floor_by_class"),
-        "excess_interval": distance.get("excess_interval_by_class"),
         "diversity": diversity.get("by_class"),
         "diversity_interval": diversity.get("interval_by_class"),
     }

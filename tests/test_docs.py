@@ -120,7 +120,7 @@ def test_the_page_on_python_is_true_line_by_line(
     write_uneven_folder(Path("my-pictures"), data)
     names = {"pixels": data.pixels[:, 0], "labels": data.labels}
     text = python_of(ROOT / "docs/python.md")
-    short = JudgeParams(total_kimg=0.5, batch_size=32)
+    short = JudgeParams(total_kimg=0.5)
     monkeypatch.setattr("cgan.usefulness.JudgeParams", lambda: short)
     monkeypatch.setattr("cgan.quality.evaluate.JudgeParams", lambda: short)
     monkeypatch.setattr("cgan.disclosure.JudgeParams", lambda: short)

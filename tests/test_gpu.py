@@ -31,7 +31,7 @@ pytestmark = pytest.mark.gpu
 NAME = os.environ.get("CGAN_TEST_DEVICE", "cuda")
 STEPS = 200
 DATA, HELD = (uneven(times, channels=3, seed=times) for times in (5, 3))
-RECIPE = JudgeParams(total_kimg=8.0, batch_size=32, peak_lr=0.1, width=8, seed=1)
+RECIPE = JudgeParams(total_kimg=8.0, seed=1)
 MEGABYTES = (
     1500  # that the preset `default` may take on 28 × 28 images: it takes a quarter on the CPU
 )
@@ -112,7 +112,7 @@ def test_what_is_measured_is_what_the_cpu_measures() -> None:
     torch.manual_seed(0)
     kind = Architecture("upsample", 3, 3, *DATA.tensors.pixels.shape[2:], features=8, latent_dim=4)
     network, judge = build_generator(kind).eval(), judge_of()
-    params = EvaluateParams(samples=900, draws=1, gan_train_kimg=0, seed=3)
+    params = EvaluateParams(samples=900, gan_train_kimg=0, seed=3)
 
     def measured(device: torch.device) -> Evaluation:
         return evaluate(network.to(device), DATA, HELD, judge=judge.to(device), params=params)

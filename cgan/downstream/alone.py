@@ -10,7 +10,7 @@ from cgan.downstream.sets import units_of
 from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
-from cgan.quality.judge import Progress, predict, silent, train_judge
+from cgan.quality.judge import BATCH_SIZE, Progress, predict, silent, train_judge
 
 IMAGES = "images"  # the method beside drawings: the classifier trained on the images
 
@@ -30,7 +30,7 @@ def drawings_alone(
     for seed in range(seeds):
         seeded, right = recipe.model_copy(update={"seed": recipe.seed + seed}), {}
         for name, data in ((IMAGES, train), (DRAWN, drawn)):
-            batch = min(recipe.batch_size, len(data))
+            batch = min(BATCH_SIZE, len(data))
             bar = partial(progress, f"classifier of {name}, seed {seed + 1}", images_a_step=batch)
             classifier = train_judge(data, seeded, hardware.device, hardware.precision, bar)
             predicted = predict(classifier, test.tensors.pixels).labels

@@ -16,7 +16,7 @@ from cgan.downstream.sets import repeated_rows
 from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
-from cgan.quality.judge import Judge, Progress, load_judge, predict, save_judge, silent, train_judge
+from cgan.quality.judge import BATCH_SIZE, Judge, Progress, load_judge, predict, save_judge, silent, train_judge
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Round:
                 self.recipe,
                 hardware.device,
                 hardware.precision,
-                partial(progress, images_a_step=min(self.recipe.batch_size, len(data))),
+                partial(progress, images_a_step=min(BATCH_SIZE, len(data))),
                 class_weights=balanced_weights(data) if method.balanced else None,
             )
             save_judge(path, trained, {"method": name})

@@ -54,4 +54,4 @@ def suspects_facts(data: Images, judge: Judge) -> dict[str, Any]:
             judged[first.rows], first.suggested, first.confidence, strict=True
         )
     ]
-    return {"count": len(suspects), "looked_at": len(judged), "rows": rows}
+    return {"count": len(suspects.rows), "looked_at": len(judged), "rows": rows}

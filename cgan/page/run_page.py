@@ -32,7 +32,7 @@ from cgan.pictures.plots import svg_of, training_curves
 from cgan.quality.diversity import MAX_OTHERS
 from cgan.quality.evaluate import require_kind
 from cgan.quality.judge import Judge, require_judge_of
-from cgan.quality.table import quality_line, weaknesses
+from cgan.quality.table import quality_line, weakest_classes
 from cgan.settings import as_keywords
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def page_facts(contents: Contents) -> dict[str, Any]:
     classes = judged_classes(
         evaluation, data.counts.tolist() if data else None, contents.limits, trained
     )
-    weakest = [weakness.label for weakness in weaknesses(evaluation)]
+    weakest = [label for label, _ in weakest_classes(evaluation)]
     rank = {label: number for number, label in enumerate(weakest)}
     by_weakness = sorted(classes, key=lambda row: rank.get(row.label, len(rank)))
     states = {state: [row for row in by_weakness if row.state == state] for state in STATES}

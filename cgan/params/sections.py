@@ -145,9 +145,6 @@ class JudgeParams(Section):
     """Stage train_judge: the classifier behind the metrics."""
 
     total_kimg: Kimg = 40.0
-    batch_size: BatchSize = 128
-    peak_lr: Annotated[float, Field(gt=0, le=10)] = 0.2
-    width: Annotated[int, Field(ge=4, le=512)] = 32
     seed: Seed = 1
 
 
@@ -223,10 +220,9 @@ class TrainParams(TrainChoices):
 
 
 class EvaluateParams(Section):
-    """Stage evaluate, and the gate: how many drawings are judged, and how often."""
+    """Stage evaluate, and the gate: how many drawings are judged."""
 
     samples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
-    draws: Annotated[int, Field(ge=1, le=100)] = 1
     gan_train_kimg: Annotated[float | None, Field(ge=0, le=1_000_000)] = None
     seed: Seed = 1001
 

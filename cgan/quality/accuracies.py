@@ -4,7 +4,6 @@ Shmelkov et al., arXiv:1807.09499, who call the first GAN-test. Accuracies are m
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,50 +13,36 @@ from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
-from cgan.quality.estimates import Estimate, Estimates, scores
+from cgan.quality.estimates import Estimate, Estimates
 from cgan.quality.evaluation_set import EvaluationSet
-from cgan.quality.judge import Judge, Prediction, Progress, predict, silent, train_judge
-from cgan.quality.metrics import Accuracy, accuracy_from_confusion, conditional_accuracy
+from cgan.quality.judge import BATCH_SIZE, Judge, Progress, predict, silent, train_judge
+from cgan.quality.metrics import Accuracy, conditional_accuracy
 
 
 def accuracy_scores(
-    evaluation_set: EvaluationSet, predictions: Sequence[Prediction]
+    evaluation_set: EvaluationSet, judged: Tensor, accuracy: Accuracy
 ) -> dict[str, Score]:
-    """How often the judge sees the class that was asked for, by its predictions for several sets of drawings
-    of `evaluation_set.drawn_labels`. Real images: how often it names the label of a held-out one."""
-    estimates = [accuracy_estimates(evaluation_set, prediction) for prediction in predictions]
+    """How often the judge sees the class that was asked for: `judged` int64 [N], its answers for drawings of
+    `evaluation_set.drawn_labels`, and their `accuracy`. Real images: how often it names the label of a
+    held-out one."""
+    found = drawn_accuracies(evaluation_set, judged)
     real = heldout_accuracies(evaluation_set, evaluation_set.heldout.labels)
-    found = scores(estimates, real)
+    mean, worst = (found[key].score(key, real[key]) for key in real)
     mean = replace(
-        found["conditional_accuracy"],
-        interval=accuracy_of_all(evaluation_set, predictions).interval,
+        mean,
+        interval=accuracy.interval,
         real_interval=evaluation_set.judge_accuracy.interval,
         details={"constant": 1 / evaluation_set.classes},  # of one answer for all
     )
     # Without an interval: it is the smallest of many, and that of a single class would lie too low.
-    worst = replace(found["worst_class_accuracy"], interval=None)
-    return {"conditional_accuracy": mean, "worst_class_accuracy": worst}
+    return {"conditional_accuracy": mean, "worst_class_accuracy": replace(worst, interval=None)}
 
 
-def accuracy_of_all(evaluation_set: EvaluationSet, predictions: Sequence[Prediction]) -> Accuracy:
-    """The accuracy of all sets of drawings together."""
-    labels, classes = evaluation_set.drawn_labels, evaluation_set.classes
-    confusions = [
-        conditional_accuracy(prediction.labels, labels, classes).confusion
-        for prediction in predictions
-    ]
-    return accuracy_from_confusion(torch.stack(confusions).sum(dim=0))
-
-
-def accuracy_estimates(evaluation_set: EvaluationSet, prediction: Prediction) -> Estimates:
-    """The accuracies of one set of drawings."""
+def drawn_accuracies(evaluation_set: EvaluationSet, judged: Tensor) -> Estimates:
+    """The accuracies of drawings that the judge takes for these classes, int64 [N]."""
     labels = evaluation_set.drawn_labels
-    return _accuracies(
-        prediction.labels == labels,
-        labels,
-        evaluation_set.all_drawn_weights,
-        evaluation_set.classes,
-    )
+    weights = evaluation_set.all_drawn_weights
+    return _accuracies(judged == labels, labels, weights, evaluation_set.classes)
 
 
 def heldout_accuracies(evaluation_set: EvaluationSet, predicted: Tensor) -> Estimates:
@@ -70,14 +55,6 @@ def heldout_accuracies(evaluation_set: EvaluationSet, predicted: Tensor) -> Esti
         evaluation_set.classes,
         evaluation_set.heldout_cuts,
     )
-
-
-def proportion(evaluation_set: EvaluationSet, marked: Tensor) -> Estimate:
-    """The share of the first drawings, bool [N], that are marked."""
-    # It is the accuracy where all drawings are of one class, and the marked ones are right.
-    one_class = torch.zeros(len(marked), dtype=torch.int64)
-    accuracies = _accuracies(marked, one_class, evaluation_set.all_drawn_weights, classes=1)
-    return accuracies["conditional_accuracy"]
 
 
 def _accuracies(
@@ -141,6 +118,6 @@ def gan_train(data: Images, judge: Judge, kimg: float | None, progress: Progress
     if kimg is not None:
         recipe = recipe.model_copy(update={"total_kimg": kimg})
     hardware = choose_hardware(str(next(judge.parameters()).device), "auto")
-    batch = min(recipe.batch_size, len(data))
+    batch = min(BATCH_SIZE, len(data))
     bar = functools.partial(progress, "GAN-train, on drawings", images_a_step=batch)
     return train_judge(data, recipe, hardware.device, hardware.precision, bar)

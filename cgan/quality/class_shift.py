@@ -19,37 +19,30 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.quality.intervals import critical_t
 
 SMALL_SIDE = 16  # pixels, at most, of the image made small
-GREY_LEVELS, PIXELS = "{:.0f} grey levels", "{:.1f} pixels"
+GREY_LEVELS, PIXELS = "grey levels", "pixels"
 
 
-@dataclass(frozen=True)
-class Column:
-    """A number that images are compared by.
+class Column(NamedTuple):
+    """A number that images are compared by, in `unit`. `min_deviation`: differences are counted in standard
+    deviations of at least this size, in that unit, or as a fraction of the image's `side`, where it has one:
+    what is smaller is too little to speak of, however alike the images of a class are."""
 
-    `less`, `more`: the words for an image that has less or more of it; `change`: how a change is written,
-    with its unit. `min_deviation`: differences are counted in standard deviations of at least this size, in
-    the unit of `change`, or as a fraction of the image's `side`, where it has one: what is smaller is too
-    little to speak of, however alike the images of a class are.
-    """
-
-    less: str
-    more: str
-    change: str
+    unit: str
     min_deviation: float
     side: Literal["", "height", "width", "longer"] = ""
 
 
 # In the order of a row; the small image follows.
 COLUMNS = {
-    "brightness": Column("darker", "brighter", GREY_LEVELS, 4.0),
-    "contrast": Column("of less contrast", "of more contrast", GREY_LEVELS, 4.0),
-    "y": Column("further up", "further down", PIXELS, 0.02, "height"),
-    "x": Column("further left", "further right", PIXELS, 0.02, "width"),
-    "spread": Column("narrower", "wider", PIXELS, 0.02, "longer"),
-    "edges": Column("softer", "harder", f"{GREY_LEVELS} at edges", 4.0),
-    "hardest edge": Column("softer", "harder", f"{GREY_LEVELS} at the hardest edge", 32.0),
-    "lightest": Column("darker", "lighter", f"{GREY_LEVELS} where lightest", 32.0),
-    "darkest": Column("darker", "lighter", f"{GREY_LEVELS} where darkest", 32.0),
+    "brightness": Column(GREY_LEVELS, 4.0),
+    "contrast": Column(GREY_LEVELS, 4.0),
+    "light further down": Column(PIXELS, 0.02, "height"),
+    "light further right": Column(PIXELS, 0.02, "width"),
+    "spread of the light": Column(PIXELS, 0.02, "longer"),
+    "edges": Column(GREY_LEVELS, 4.0),
+    "hardest edge": Column(GREY_LEVELS, 32.0),
+    "lightest point": Column(GREY_LEVELS, 32.0),
+    "darkest point": Column(GREY_LEVELS, 32.0),
 }
 MIN_PIXEL_DEVIATION = 16.0  # grey levels, of a pixel of the small image
 BATCH = 2000  # images that are described at once
@@ -136,12 +129,12 @@ def min_deviations(shape: Sequence[int], columns: int) -> Tensor:
 
 
 def _in_words(number: int, change: float) -> str:
-    """The change of the column of this number, as `darker by 12 grey levels`."""
-    column, where = COLUMNS["brightness"], " in a part of the image"
-    if number < len(COLUMNS):
-        column, where = [*COLUMNS.values()][number], ""
-    word = column.more if change > 0 else column.less
-    return f"{word} by {column.change.format(abs(change))}{where}"
+    """The change of the column of this number, as `brightness by -12 grey levels`."""
+    if number >= len(COLUMNS):
+        return f"brightness of a part by {change:+.0f} {GREY_LEVELS}"
+    name, column = [*COLUMNS.items()][number]
+    digits = 1 if column.unit == PIXELS else 0
+    return f"{name} by {change:+.{digits}f} {column.unit}"
 
 
 def describe(images: Tensor) -> Tensor:
@@ -167,17 +160,16 @@ def _describe(images: Tensor) -> Tensor:
     steps_down, steps_right = (grey.diff(dim=axis).abs() for axis in (1, 2))
     edges = steps_down.mean(dim=(1, 2)) + steps_right.mean(dim=(1, 2))
     hardest = torch.maximum(steps_down.amax(dim=(1, 2)), steps_right.amax(dim=(1, 2)))
-    values = {
-        "brightness": grey.mean(dim=(1, 2)),
-        "contrast": grey.std(dim=(1, 2)),
-        "y": y,
-        "x": x,
-        "spread": (variance_y + variance_x).sqrt(),
-        "edges": edges,
-        "hardest edge": hardest,
-        "lightest": grey.amax(dim=(1, 2)),
-        "darkest": grey.amin(dim=(1, 2)),
-    }
+    named = [
+        grey.mean(dim=(1, 2)),
+        grey.std(dim=(1, 2)),
+        y,
+        x,
+        (variance_y + variance_x).sqrt(),
+        edges,
+        hardest,
+        grey.amax(dim=(1, 2)),
+        grey.amin(dim=(1, 2)),
+    ]
     small = F.adaptive_avg_pool2d(pixels, (min(SMALL_SIDE, height), min(SMALL_SIDE, width)))
-    named = torch.stack([values[name] for name in COLUMNS], dim=1)
-    return torch.cat([named, small.flatten(1)], dim=1)
+    return torch.cat([torch.stack(named, dim=1), small.flatten(1)], dim=1)

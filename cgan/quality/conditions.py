@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,24 +16,22 @@ from cgan.images import Images, IntArray, pixels_digest
 from cgan.model.generative import GenerativeModel
 from cgan.model.model_file import digest_of
 from cgan.params.sections import EvaluateParams
-from cgan.quality.accuracies import accuracy_of_all, accuracy_scores, gan_train_score, proportion
-from cgan.quality.detectability import TwoSampleTest
-from cgan.quality.distances import (
-    distance_scores,
-    distances_by_class,
-    distances_of_training,
-    excess_interval,
-    training_distances_by_class,
-    variance_by_class,
-)
+from cgan.quality.accuracies import accuracy_scores, gan_train_score
+from cgan.quality.distances import distance_of_training, frechet_estimate
 from cgan.quality.diversity import diversity_by_class, diversity_score
-from cgan.quality.estimates import Estimate
+from cgan.quality.estimates import Estimate, Estimates
 from cgan.quality.evaluation_set import EvaluationSet
 from cgan.quality.judge import Judge, Prediction, Progress, predict, silent
 from cgan.quality.judge_bias import memorisation_bias, subtract_bias
 from cgan.quality.likeness import MAX_SHIFT, NearCopies, copies_score, find_near_copies
-from cgan.quality.metrics import NEIGHBOURS, Accuracy, accuracy_of_guesses, rows_in_class_mix
-from cgan.quality.neighbours import neighbour_scores, neighbours_of_training
+from cgan.quality.metrics import (
+    NEIGHBOURS,
+    Accuracy,
+    accuracy_of_guesses,
+    conditional_accuracy,
+    rows_in_class_mix,
+)
+from cgan.quality.neighbours import neighbour_estimates, neighbours_of_training
 from cgan.text import percent
 
 # What takes the place of drawings in real images' scores, with the judge's memorisation bias known or not.
@@ -51,14 +48,12 @@ MAX_DRAWING_S = 60.0
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The judge, both parts of the data, the classes to draw, and the latents' seed. `in_drawings_place`:
-    pixels of the training images of which real images' scores are."""
+    """The judge, both parts of the data, the classes to draw, and the latents' seed."""
 
     train: Images
     held_out: Images
     params: EvaluateParams
     evaluation_set: EvaluationSet
-    in_drawings_place: Tensor
 
     @classmethod
     def of(
@@ -91,12 +86,11 @@ class Conditions:
             )
         except ValueError:
             raise DataError(
-                f"the hold-out has {len(held_out)} images and the training part {len(train)}, but precision "
-                f"and recall need more than {NEIGHBOURS} of each, with the same mix of classes. Hold "
-                "out a larger fraction, or add images."
+                f"the hold-out has {len(held_out)} images and the training part {len(train)}, but recall "
+                f"needs more than {NEIGHBOURS} of each, with the same mix of classes. Hold out a larger "
+                "fraction, or add images."
             ) from None
-        in_place = training.pixels[: evaluation_set.distance_images]
-        return cls(train, held_out, params, evaluation_set, in_place)
+        return cls(train, held_out, params, evaluation_set)
 
     @property
     def judge(self) -> Judge:
@@ -106,10 +100,6 @@ class Conditions:
     def drawn_labels(self) -> Tensor:
         """The class of each drawing, int64 [N]."""
         return self.evaluation_set.drawn_labels
-
-    @functools.cached_property
-    def two_sample_test(self) -> TwoSampleTest:
-        return TwoSampleTest(self.evaluation_set, self.in_drawings_place, self.train, self.held_out)
 
     def context(self, generator_digest: str) -> dict[str, Any]:
         """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
@@ -137,106 +127,87 @@ class Conditions:
         return context
 
     def measure(
-        self,
-        draws: Sequence[Tensor],
-        progress: Progress = silent,
-        predictions: Sequence[Prediction] = (),
+        self, drawn: Tensor, progress: Progress = silent, prediction: Prediction | None = None
     ) -> Evaluation:
-        """Evaluate drawings (uint8 [N, C, H, W] each, of the classes `drawn_labels`) beside real images;
-        `predictions`: the judge's for these drawings, where they are known.
+        """Evaluate drawings, uint8 [N, C, H, W] of the classes `drawn_labels`, beside real images;
+        `prediction`: the judge's for them, where it is known.
 
-        With several draws a metric is their mean. Copies, diversity, GAN-train accuracy and a class's numbers
-        (but for its accuracy) are of the first. Where the judge may be no better than one that guesses, what
-        is seen through it has no value, and `not_measurable` says why.
+        Where the judge may be no better than one that guesses, what is seen through it has no value, and
+        `not_measurable` says why.
         """
-        evaluation_set, labels, first = self.evaluation_set, self.drawn_labels, draws[0]
-        steps = progress("judging", range(len(draws)), len(labels))
-        predictions = [
-            predictions[n] if predictions else predict(self.judge, draws[n]) for n in steps
-        ]
-        through_judge = self._through_judge(predictions)
-        diversities = diversity_by_class(first, labels, self.train)
-        near_copies = find_near_copies(first, labels, self.train, self.held_out, self.params.seed)
-        metrics = through_judge | diversity_score(diversities)
-        metrics["copies"] = copies_score(
-            near_copies, proportion(evaluation_set, near_copies.is_copy)
-        )
-        metrics |= self.two_sample_test.score(draws)
-        accuracy = accuracy_of_all(evaluation_set, predictions)
-        classes = self._classes(accuracy, predictions[0], diversities, near_copies)
+        evaluation_set, labels = self.evaluation_set, self.drawn_labels
+        prediction = prediction or predict(self.judge, drawn)
+        accuracy = conditional_accuracy(prediction.labels, labels, evaluation_set.classes)
+        diversities = diversity_by_class(drawn, labels, self.train)
+        near_copies = find_near_copies(drawn, labels, self.train, self.held_out, self.params.seed)
+        through_judge = self._through_judge(prediction, accuracy)
+        metrics = diversity_score(diversities) | {"copies": copies_score(near_copies)}
         reason = _why_not_measurable(evaluation_set)
         if reason:
-            metrics |= dict.fromkeys(through_judge, Score())
             # The judge's own accuracy, on real images, stays.
             metrics["conditional_accuracy"] = replace(
                 through_judge["conditional_accuracy"], value=None, interval=None, replicates=()
             )
-            classes = [
-                replace(
-                    row, accuracy=None, accuracy_interval=None, distance=None, excess_interval=None
+        else:
+            metrics |= through_judge
+            if self.params.gan_train_kimg != 0:
+                metrics["gan_train_accuracy"] = gan_train_score(
+                    evaluation_set, drawn, self.held_out, self.params.gan_train_kimg, progress
                 )
-                for row in classes
-            ]
-        elif self.params.gan_train_kimg != 0:
-            metrics["gan_train_accuracy"] = gan_train_score(
-                evaluation_set, first, self.held_out, self.params.gan_train_kimg, progress
-            )
         return Evaluation(
             metrics={key: metrics[key] for key in METRICS if key in metrics},
-            classes=classes,
+            classes=self._classes(None if reason else accuracy, diversities, near_copies),
             confusion=accuracy.confusion.tolist(),
             not_measurable=reason,
             class_names=self.train.class_names if self.train.is_named else None,
         )
 
-    def _through_judge(self, predictions: Sequence[Prediction]) -> dict[str, Score]:
-        """The metrics that depend on the judge, from its predictions for several sets of drawings."""
+    def _through_judge(self, prediction: Prediction, accuracy: Accuracy) -> dict[str, Score]:
+        """The metrics that depend on the judge, by its prediction for the drawings."""
         evaluation_set = self.evaluation_set
-        rows, bias = evaluation_set.rows_in_mix, evaluation_set.compute_once(memorisation_bias)
-        features = [prediction.features[rows] for prediction in predictions]
-        real_distances = subtract_bias(evaluation_set.compute_once(distances_of_training), bias)
-        real_neighbours = subtract_bias(evaluation_set.compute_once(neighbours_of_training), bias)
-        return {
-            **accuracy_scores(evaluation_set, predictions),
-            **distance_scores(evaluation_set, features, real_distances),
-            **neighbour_scores(evaluation_set, features, real_neighbours),
+        features = prediction.features[evaluation_set.rows_in_mix]
+        estimates = {
+            "fid_judge": frechet_estimate(evaluation_set, features, "drawn"),
+            **neighbour_estimates(evaluation_set, features, "drawn"),
         }
+        real = evaluation_set.compute_once(scores_of_real)
+        scores = {key: estimate.score(key, real[key]) for key, estimate in estimates.items()}
+        return accuracy_scores(evaluation_set, prediction.labels, accuracy) | scores
 
     def _classes(
         self,
-        accuracy: Accuracy,
-        prediction: Prediction,
+        accuracy: Accuracy | None,
         diversities: Sequence[Estimate | None],
         near_copies: NearCopies,
     ) -> list[ClassScores]:
-        """Each class by itself. `prediction`: for the first set of drawings."""
-        evaluation_set, rows = self.evaluation_set, self.evaluation_set.rows_in_mix
-        distances = distances_by_class(
-            evaluation_set, prediction.features[rows], self.drawn_labels[rows], "drawn"
-        )
-        real_distances = evaluation_set.compute_once(training_distances_by_class)
-        variances = evaluation_set.compute_once(variance_by_class)
-        real_accuracy = evaluation_set.judge_accuracy
-        copied, compared = near_copies.by_class(evaluation_set.classes)
+        """Each class by itself."""
+        real_accuracy = self.evaluation_set.judge_accuracy
+        copied, compared = near_copies.by_class(self.evaluation_set.classes)
         classes = []
-        for label, held_out in enumerate(evaluation_set.heldout_counts.tolist()):
-            distance, real, diversity = distances[label], real_distances[label], diversities[label]
+        for label, held_out in enumerate(self.evaluation_set.heldout_counts.tolist()):
+            diversity = diversities[label]
             row = ClassScores(
                 heldout=held_out,
-                accuracy=accuracy.by_class[label],
-                accuracy_interval=accuracy.interval_by_class[label],
+                accuracy=accuracy.by_class[label] if accuracy else None,
+                accuracy_interval=accuracy.interval_by_class[label] if accuracy else None,
                 real_accuracy=real_accuracy.by_class[label],
                 real_accuracy_interval=real_accuracy.interval_by_class[label],
-                distance=_value(distance),
-                real_distance=_value(real),
-                excess_interval=excess_interval(distance, real, variances[label]),
-                diversity=_value(diversity),
+                diversity=diversity.value if diversity else None,
                 diversity_interval=diversity.interval if diversity else None,
                 copies=copied[label],
                 compared=compared[label],
             )
             classes.append(row)
         return classes
+
+
+def scores_of_real(evaluation_set: EvaluationSet) -> Estimates:
+    """What real images get in place of drawings that the judge has not seen, of distance and neighbours."""
+    training = {
+        "fid_judge": distance_of_training(evaluation_set),
+        **neighbours_of_training(evaluation_set),
+    }
+    return subtract_bias(training, evaluation_set.compute_once(memorisation_bias))
 
 
 def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:
@@ -253,10 +224,6 @@ def _partition_digest(groups: IntArray) -> str:
     """The same for all numberings of the same groups."""
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     return pixels_digest(first[group].astype(np.int64))
-
-
-def _value(estimate: Estimate | None) -> float | None:
-    return estimate.value if estimate else None
 
 
 def _why_not_measurable(evaluation_set: EvaluationSet) -> str:

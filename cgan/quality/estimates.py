@@ -1,4 +1,4 @@
-"""A measured value with replicates of it, and what becomes of both in a difference, a quotient or a mean.
+"""A measured value with replicates of it, and what becomes of both in a difference or a quotient.
 
 Replicates are what the value would have been with other images and latents, by the bootstrap (Efron &
 Tibshirani, An Introduction to the Bootstrap, 1993) or with the variance of a jackknife. Values that were
@@ -63,8 +63,7 @@ class Estimate:
         """95 %: 2 standard deviations to each side; percentiles of so few replicates lie too near.
 
         Ten parts of a jackknife leave 9 to 18 degrees of freedom, for which Student's t is 2.1 to 2.3. But
-        the deviation that they say is too large: by simulation, 2 of it hold 95 % or more (docs/log.md,
-        2026-12-01).
+        the deviation that they say is too large: by simulation, 2 of it hold 95 % or more.
         """
         centre, half_width = float(self.replicates.mean()), 2 * float(self.replicates.std())
         return centre - half_width, centre + half_width
@@ -77,13 +76,6 @@ class Estimate:
             return Estimate(0.0, torch.zeros_like(self.replicates))
         replicates = self.replicates / other.replicates.clamp(min=1e-9)
         return Estimate.of(self.value / other.value, replicates)
-
-    @staticmethod
-    def mean(estimates: Sequence[Estimate]) -> Estimate:
-        """The mean of several that were measured alike."""
-        values = [estimate.value for estimate in estimates]
-        replicates = torch.stack([estimate.replicates for estimate in estimates]).mean(dim=0)
-        return Estimate(sum(values) / len(values), replicates)
 
     def score(self, key: str, real: Estimate | float) -> Score:
         """The score of the metric `key`. `real`: what real images get."""
@@ -98,20 +90,12 @@ Estimates = Mapping[str, Estimate]
 """Estimates by the keys of METRICS."""
 
 
-def scores(draws: Sequence[Estimates], real: Estimates) -> dict[str, Score]:
-    """Each metric of `real`: its mean over several sets of drawings, beside what real images get."""
-    return {
-        key: Estimate.mean([estimates[key] for estimates in draws]).score(key, real[key])
-        for key in real
-    }
-
-
 def jackknife_replicates(*sides: tuple[Tensor, Tensor]) -> Tensor:
     """By how much a value that independent sides give deviates, float64 [REPLICATES]: of each side `weights`
     [REPLICATES, N] of its N parts, and the values without each of them, float64 [N].
 
-    It says how much each part adds to the value: sums of N of these, picked with replacement, have the
-    jackknife's variance (Efron & Stein, Annals of Statistics 9, 1981: on average not too small).
+    They have the jackknife's variance (Efron & Stein, Annals of Statistics 9, 1981: on average not too
+    small).
     """
     of_sides = [
         weights @ (left_out.mean() - left_out) * math.sqrt(1 - 1 / len(left_out))

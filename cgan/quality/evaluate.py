@@ -17,7 +17,14 @@ from cgan.model.model_file import digest_of
 from cgan.notebook import progress_bar
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.conditions import Conditions
-from cgan.quality.judge import Judge, Progress, accuracy, require_judge_of, train_judge
+from cgan.quality.judge import (
+    BATCH_SIZE,
+    Judge,
+    Progress,
+    accuracy,
+    require_judge_of,
+    train_judge,
+)
 from cgan.quality.metrics import NEIGHBOURS
 from cgan.settings import as_keywords
 from cgan.text import listed
@@ -47,7 +54,7 @@ def evaluate(
     it nor the judge has seen. `judge`: a network that was trained to name the classes of `train`
     (`cgan.quality.judge.train_judge`); without one, one is trained first, which takes seconds to minutes.
     `test`: further images of these classes, on which only the judge is tested. `params`: how many drawings,
-    how often, with which seed. Equal arguments give equal numbers on one machine with one version of torch.
+    with which seed. Equal arguments give equal numbers on one machine with one version of torch.
 
     Raises DataError where the images are not of one kind, or too few.
     """
@@ -63,12 +70,8 @@ def evaluate(
         judge = _default_judge(train, model, progress)
     require_judge_of(judge, train)
     conditions = Conditions.of(judge.to(model.device), train, held_out, params, [model])
-    draws = [
-        model.draw(conditions.drawn_labels, params.seed + n)
-        for n in progress("drawing", range(params.draws), len(conditions.drawn_labels))
-    ]
-    evaluation = conditions.measure(draws, progress)
-    context = conditions.context(digest_of(model.state_dict())) | {"draws": params.draws}
+    evaluation = conditions.measure(model.draw(conditions.drawn_labels, params.seed), progress)
+    context = conditions.context(digest_of(model.state_dict()))
     return replace(
         evaluation,
         context=context | {"neighbours": NEIGHBOURS},
@@ -125,7 +128,7 @@ def shared_images(train: Images, held_out: Images) -> int:
 
 def _default_judge(train: Images, model: GenerativeModel, progress: Progress) -> Judge:
     recipe, hardware = JudgeParams(), choose_hardware(str(model.device), "auto")
-    bar = functools.partial(progress, "judge", images_a_step=min(recipe.batch_size, len(train)))
+    bar = functools.partial(progress, "judge", images_a_step=min(BATCH_SIZE, len(train)))
     return train_judge(train, recipe, hardware.device, hardware.precision, bar)
 
 

@@ -26,13 +26,12 @@ from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy, rows_in_class
 # Bins of a set, each resampled as a whole: their sums are taken once, not in each replicate.
 MAX_BINS = 200
 MIN_GROUPS = 10  # held out; fewer don't show how they vary, and one would have no noise at all
-JACKKNIFE_PARTS = 10  # of a set or a class, each of which is left out once
+JACKKNIFE_PARTS = 10  # of a set, each of which is left out once
 MAX_BLOCK_IMAGES = 1000  # real images whose neighbours are looked for, and drawings of a block
 Result = TypeVar("Result")
 
 Source = Literal["heldout", "drawn", "training"]
 """Where images come from. Training images take the drawings' place in real images' scores."""
-SOURCES: tuple[Source, ...] = ("heldout", "drawn", "training")
 
 
 @dataclass(eq=False)
@@ -103,8 +102,8 @@ class EvaluationSet:
             "drawn": drawn_weights,
             "training": weights(count),
         }
-        self.part_weights = {
-            source: bootstrap_weights(JACKKNIFE_PARTS, random) for source in SOURCES
+        self.part_weights: dict[Source, Tensor] = {
+            source: bootstrap_weights(JACKKNIFE_PARTS, random) for source in self.bin_weights
         }
 
     def _heldout_cuts(self) -> Tensor:

@@ -1,8 +1,8 @@
 """How sure a metric is: 95 % intervals of an evaluation's numbers, and of differences between two.
 
-A share of N drawings or images that are right, or copies, has Wilson's interval. Distances, precision,
-recall, density and coverage have that of replicates, by which the gate decides too: it covers which latents
-were drawn and which real images were held out (`estimates`).
+A share of N drawings or images that are right, or copies, has Wilson's interval. Distance, recall and
+coverage have that of replicates: it covers which latents were drawn and which real images were held out
+(`estimates`).
 No interval covers what another seed of the training would give, nor the judge's errors.
 """
 
@@ -11,12 +11,12 @@ import statistics
 from collections.abc import Sequence
 
 import torch
-from scipy.special import bdtr, stdtrit  # scipy.stats takes seconds to import, so functions do that
+from scipy.special import stdtrit  # scipy.stats takes seconds to import, so functions do that
 from torch import Tensor
 
 from cgan.evaluation import Evaluation, Interval
 from cgan.quality.estimates import Estimate
-from cgan.quality.metrics import wilson_interval
+from cgan.quality.metrics import joint_z, wilson_interval
 
 
 def change_interval(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
@@ -71,31 +71,12 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
 
 
 def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
-    """The classes that do not reach the share `limit`: bool [classes], of counts int64 [classes].
-
-    A class does not where the pessimistic end of its own 95 % interval is below, unless chance explains it:
-    were all classes as good as their mean, the worst of so many would have so few right (Fisher's exact test
-    of the class beside the others, Bonferroni). Nor does one that is `clearly_short`. So of equally good
-    classes, two or more, at most 5 % of generators are stopped; a class that is worse than the others, or
-    has no others, has to reach the limit itself, which a single good class of few drawings may miss by chance
-    (docs/log.md, 2026-11-30, "1 to 1,000 classes, and groups").
-    """
-    from scipy.stats import hypergeom
-
-    short = clearly_short(right, total, limit)
-    has_drawings = total > 0
-    classes = int(has_drawings.sum())
-    all_drawings, all_right = int(total[has_drawings].sum()), int(right[has_drawings].sum())
-    for label in (has_drawings & ~short).nonzero()[:, 0].tolist():
-        class_right, class_drawings = int(right[label]), int(total[label])
-        if wilson_interval(class_right, class_drawings)[0] < limit:
-            chance = hypergeom.cdf(class_right, all_drawings, all_right, class_drawings)
-            short[label] = classes == 1 or bool(chance < 0.05 / classes)
-    return short
-
-
-def clearly_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
-    """The classes that are below the share `limit` even at the optimistic ends of intervals that are at 95 %
-    for all together (binomial, exact; Bonferroni): bool [classes], of counts int64 [classes]."""
-    chance = torch.from_numpy(bdtr(right.numpy(), total.numpy(), limit))
-    return (total > 0) & (chance < 0.025 / max(1, int((total > 0).sum())))
+    """The classes that clearly do not reach the share `limit`, whatever chance explains: bool [classes], of
+    counts int64 [classes]. Even the upper ends of their Wilson intervals, which are at 95 % for all classes
+    together (Bonferroni), lie below. Of classes that reach it, one is called short in at most one evaluation
+    of twenty."""
+    drawn = total > 0
+    z = joint_z(max(1, int(drawn.sum())))
+    pairs = zip(right.tolist(), total.tolist(), strict=True)
+    ends = [wilson_interval(part, count, z)[1] if count else 1.0 for part, count in pairs]
+    return torch.tensor(ends) < limit

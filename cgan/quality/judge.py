@@ -1,7 +1,7 @@
 """The judge: a small class network, trained on the training images. Most metrics look at drawings through it.
 
 Its class logits say which class an image shows; its penultimate layer (128 features after ReLU) is
-the space in which Fréchet and kernel distances, precision, recall, density and coverage are measured.
+the space in which the Fréchet distance, recall and coverage are measured.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,9 +31,10 @@ from cgan.model.model_file import load_network, save_tensors
 from cgan.model.networks import channels_last
 from cgan.params.sections import JudgeParams
 from cgan.quality.metrics import Accuracy, conditional_accuracy
-from cgan.settings import setting
 
 FEATURES = 128  # of the penultimate layer
+WIDTH = 32  # channels of the first convolution
+BATCH_SIZE, PEAK_LR = 128, 0.2  # of the training; the rate of its one-cycle schedule
 NETWORK_VERSION = 2
 # The largest random moves of an image in training: pixels, radians, and a part of its size.
 MAX_SHIFT, MAX_TURN, MAX_ZOOM = 2, 0.2, 0.1
@@ -177,21 +178,21 @@ def train_judge(
     Length is counted in images, so a small data set is seen more often than a large one.
     Deterministic for a seed. Raises TrainingError when it diverges.
     """
-    batch = min(params.batch_size, len(data))
+    batch = min(BATCH_SIZE, len(data))
     steps = max(1, round(params.total_kimg * 1000 / batch))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
-        judge = Judge(data.classes, data.shape[0], params.width)
+        judge = Judge(data.classes, data.shape[0], WIDTH)
     channels_last(judge.to(device=device))
     random = torch.Generator().manual_seed(params.seed)
     weights = list(judge.parameters())
     optimizer = torch.optim.SGD(
-        weights, lr=params.peak_lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+        weights, lr=PEAK_LR, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
     )
     # The rate cannot rise and fall in fewer than some ten steps: a shorter training sees its beginning.
     total = max(10, steps)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, params.peak_lr, total_steps=total, pct_start=0.2, cycle_momentum=False
+        optimizer, PEAK_LR, total_steps=total, pct_start=0.2, cycle_momentum=False
     )
     images, labels, _ = data.tensors
     images = images.to(device) if fits_in_memory(images, device) else images
@@ -229,7 +230,7 @@ def train_judge(
             schedule.step()
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise TrainingError(
-            f"the judge's training diverged. Lower {setting('train_judge.peak_lr')}, and run again."
+            "the judge's training diverged: some of its weights are not finite. Look at the images."
         )
     judge.recipe = params
     return judge.eval().requires_grad_(False)
@@ -256,7 +257,8 @@ def load_judge(path: Path | str) -> tuple[Judge, Facts]:
     """A judge in eval mode on the CPU, and its file's facts: their `digest` names it in contexts."""
     judge, facts = load_network(path, "judge", _judge_of)
     if "params" in facts:
-        judge.recipe = JudgeParams(**facts["params"])
+        names = JudgeParams.model_fields
+        judge.recipe = JudgeParams(**{name: facts["params"][name] for name in names})
     return judge, facts
 
 

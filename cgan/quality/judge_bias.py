@@ -12,11 +12,10 @@ from torch import Tensor
 
 from cgan.evaluation import METRICS
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.distances import kernel_distances
 from cgan.quality.estimates import Estimate, Estimates
 from cgan.quality.evaluation_set import MAX_BLOCK_IMAGES, EvaluationSet, first_rows
 from cgan.quality.metrics import frechet_distance
-from cgan.quality.neighbours import neighbour_values
+from cgan.quality.neighbours import neighbour_shares
 
 HOLDOUT_SPLITS = 8  # into halves, each of which is set beside the other
 MIN_HALF_IMAGES = 50
@@ -58,15 +57,13 @@ def memorisation_bias(evaluation_set: EvaluationSet) -> Estimates:
             order = order.flip(0)  # the other direction has other training images
     with parts_on_threads(available_threads()) as parallel:
         excesses = list(parallel(lambda features: _excess(*features), sets))
-    picks = torch.randint(
-        len(sets), (len(evaluation_set.bin_weights["heldout"]),), generator=random
-    )
+    replicates = len(evaluation_set.bin_weights["heldout"])
+    picks = torch.randint(len(sets), (replicates,), generator=random)
     deviation = deviation_of_mean(len(sets), len(sets[0][1]) / len(training))
     estimates = {}
     for key in excesses[0]:
         values = torch.tensor([excess[key] for excess in excesses], dtype=torch.float64)
-        replicates = deviation * values[picks]
-        estimates[key] = Estimate.of(values.mean().item(), replicates)
+        estimates[key] = Estimate.of(values.mean().item(), deviation * values[picks])
     return estimates
 
 
@@ -77,10 +74,8 @@ def deviation_of_mean(sets: int, fraction: float) -> float:
     Let 1 be the variance that the hold-out's choice gives the mean. From half to half a value varies just as
     much, for halves deviate from the whole hold-out as that does from all images (McCarthy, Review of the
     International Statistical Institute 37, 1969). A set's training images are half as many, so their choice
-    adds a variance of 2. Sets share the hold-out, whose part no mean makes smaller.
-
-    Of a set's training images, m of N, the variance has two parts: of a mean, σ²/N for all N, which sets
-    share, and σ²/m · (1 - m/N) for the choice of m among them, which falls with the number of sets.
+    adds a variance of 2: of a mean, σ²/N for all N, which sets share as they share the hold-out, and
+    σ²/m · (1 - m/N) for the choice of m among them, which falls with the number of sets.
     """
     of_heldout, of_training = 1.0, 2.0
     of_mean = of_training * (fraction + (1 - fraction) / sets)
@@ -93,13 +88,8 @@ def _excess(real: Tensor, training: Tensor, heldout: Tensor) -> dict[str, float]
 
     def metrics(features: Tensor) -> dict[str, float]:
         most = MAX_BLOCK_IMAGES // 2
-        by_image = neighbour_values(real[:most], features[:most])
-        kernel, _ = kernel_distances(real[:MAX_BLOCK_IMAGES], features[:MAX_BLOCK_IMAGES])
-        return {
-            "fid_judge": frechet_distance(real, features),
-            "kid_judge": kernel[0].item(),
-            **{key: values.mean().item() for key, values in by_image.items()},
-        }
+        shares = neighbour_shares(real[:most], features[:most])
+        return {"fid_judge": frechet_distance(real, features), **shares}
 
     of_training, of_heldout = metrics(training), metrics(heldout)
     return {key: value - of_heldout[key] for key, value in of_training.items()}

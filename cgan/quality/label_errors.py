@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,7 @@ Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Suspects:
+class Suspects(NamedTuple):
     """The most doubtful first: `rows` int64 [K]; `suggested` int64 [K]: the likeliest class; `confidence`
     float64 [K]: probability of the suggested class less that of the label."""
 
@@ -22,17 +21,12 @@ class Suspects:
     suggested: Labels
     confidence: NDArray[np.float64]
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def first(self, count: int) -> Suspects:
         return Suspects(self.rows[:count], self.suggested[:count], self.confidence[:count])
 
 
 def doubtful_labels(
-    probabilities: Probabilities,
-    labels: Labels,
-    groups: Labels | None = None,
+    probabilities: Probabilities, labels: Labels, groups: Labels | None = None
 ) -> Suspects:
     """The rows in which the likeliest class is not the label. Probabilities [N, classes], labels [N]. Rows of
     one of the `groups` [N] stand together, where the most doubtful of them would stand alone."""

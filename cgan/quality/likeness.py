@@ -5,13 +5,12 @@ The distance of two images is the part of the first one's contrast (its standard
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
 best: 0 for a copy, 1 where they have nothing in common. It is √(1-r²), with r the largest correlation.
 
-Copies may be turned, zoomed, slanted or noisy too: with the nearest candidates an image is compared again so,
-and smoothed. Which distances are near is known from real images that are not among the candidates.
+Copies may be turned or noisy too: with the nearest candidates an image is compared again so, and smoothed.
+Which distances are near is known from real images that are not among the candidates.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,7 +20,6 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.estimates import Estimate
 from cgan.quality.intervals import proportion_interval
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
@@ -31,12 +29,8 @@ MAX_SIDE = 32  # pixels: larger images are made smaller
 MAX_COMPARED = 2000
 MIN_COMPARED_PER_CLASS = 10
 MIN_REAL_COMPARED = 1000  # real images that show which distances are usual
-# The nearest images, with which an image is compared again as it is turned and zoomed, or slanted. Ten find
-# some more slanted copies and take 1.6 times as long (docs/log.md, 2026-11-30, "a gate that sees a part of
-# the drawings").
-CANDIDATES = 5
-TURNS, ZOOMS = (-8, -4, 0, 4, 8), (0.9, 1.0, 1.1)  # degrees; factors
-SHEARS = (-0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # pixels a pixel, along rows and along columns
+CANDIDATES = 5  # the nearest images, with which an image is compared again as it is turned
+TURNS = (-8, -4, 0, 4, 8)  # degrees
 MIN_CLASS_IMAGES = 20  # for a limit of the class's own; with fewer it is that of all classes
 # The 99 % quantile of a normal distribution; its standard deviation over its median absolute deviation.
 Z_99, DEVIATIONS_PER_MAD = 2.33, 1.4826
@@ -63,11 +57,13 @@ class NearCopies:
         return copies.tolist(), self.labels.bincount(minlength=classes).tolist()
 
 
-def copies_score(found: NearCopies, estimate: Estimate) -> Score:
-    """The metric `copies`: the proportion of the drawings that are near copies (`estimate`)."""
-    return replace(
-        estimate.score("copies", found.real),
-        interval=proportion_interval(estimate.value, len(found.is_copy)),
+def copies_score(found: NearCopies) -> Score:
+    """The metric `copies`: the share of the drawings that are near copies."""
+    value = found.is_copy.double().mean().item()
+    return Score(
+        value=value,
+        real=found.real,
+        interval=proportion_interval(value, len(found.is_copy)),
         details={"heldout_nearest_median": found.heldout_median},
     )
 
@@ -136,7 +132,7 @@ def _closest(
     images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Images
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For each image the distance to the nearest training image of its class; and, among the CANDIDATES
-    nearest, the least distance with the image turned, zoomed or slanted and both smoothed, and the row of
+    nearest, the least distance with the image turned and both smoothed, and the row of
     that candidate. `own_rows`: where `images` are training images, their rows among these, which are left
     out."""
     found, rows = nearest_neighbours(
@@ -149,46 +145,37 @@ def _closest(
     shifts = (2 * MAX_SHIFT + 1) ** 2
     block = max(1, MAX_BLOCK_PIXELS // (CANDIDATES * shifts * images[0].numel()))
 
-    def warped_distances(images: Tensor, rows: Tensor) -> Tensor:
-        return _warped_distances(images, training.tensors.pixels[rows.flatten()])
+    def turned_distances(images: Tensor, rows: Tensor) -> Tensor:
+        return _turned_distances(images, training.tensors.pixels[rows.flatten()])
 
     with parts_on_threads(available_threads()) as parallel:
         blocks = zip(images.split(block), rows.split(block), strict=True)
-        warped = torch.cat(list(parallel(lambda block: warped_distances(*block), blocks)))
-    least, best = warped.where(found.isfinite(), math.inf).min(dim=1)
+        turned = torch.cat(list(parallel(lambda block: turned_distances(*block), blocks)))
+    least, best = turned.where(found.isfinite(), math.inf).min(dim=1)
     return found[:, 0], least, rows.gather(1, best[:, None])[:, 0]
 
 
-def _warped_distances(images: Tensor, candidates: Tensor) -> Tensor:
-    """The least distance of each of N images, turned, zoomed or slanted, to each of its own K candidates
-    [N * K, C, H, W], moved: → float32 [N, K]."""
+def _turned_distances(images: Tensor, candidates: Tensor) -> Tensor:
+    """The least distance of each of N images, turned, to each of its own K candidates [N * K, C, H, W],
+    moved: → float32 [N, K]."""
     images, candidates = (F.avg_pool2d(_downscale(side), 3, 1) for side in (images, candidates))
     count, _, height, width = images.shape
     window = _window(height, width)
-    # The candidates are moved, once for all warps. Of smoothed images every second pixel will do.
+    # The candidates are moved, once for all turns. Of smoothed images every second pixel will do.
     moved = candidates.unfold(2, window.height, 1).unfold(3, window.width, 1)[..., ::2, ::2]
     moved = moved.permute(0, 2, 3, 1, 4, 5)
     moved = _directions(moved.flatten(0, 2)).view(count, -1, moved[0, 0, 0].numel() + 1)
     middles = []
-    for matrix in _warps(height, width):
+    for turn in TURNS:
+        cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        matrix = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
         grid = F.affine_grid(matrix, [1, 1, height, width], align_corners=False)
         grid = grid.expand(count, -1, -1, -1)
-        warped = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        middles.append(_directions(window.middle(warped)[..., ::2, ::2]))
+        turned = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        middles.append(_directions(window.middle(turned)[..., ::2, ::2]))
     correlations = moved @ torch.stack(middles, dim=2)
     best = correlations.amax(dim=2).view(count, -1, window.shifts).amax(dim=2)
     return _unexplained_contrast(best)
-
-
-def _warps(height: int, width: int) -> Iterator[Tensor]:
-    """Each turn at each zoom, and each slant, as the matrix [1, 2, 3] that `affine_grid` takes."""
-    for turn in TURNS:
-        for zoom in ZOOMS:
-            cos, sin = math.cos(math.radians(turn)) / zoom, math.sin(math.radians(turn)) / zoom
-            yield torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
-    for shear in SHEARS:
-        yield torch.tensor([[[1, shear * height / width, 0], [0.0, 1, 0]]])
-        yield torch.tensor([[[1.0, 0, 0], [shear * width / height, 1, 0]]])
 
 
 def nearest_neighbours(

@@ -14,11 +14,12 @@ extractor, the reference and the counts: callers keep them beside it (`quality.c
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-NEIGHBOURS = 5  # k of precision, recall, density and coverage (Naeem et al., arXiv:2002.09797)
+NEIGHBOURS = 5  # k of recall and coverage (Naeem et al., arXiv:2002.09797)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def wilson_interval(right: int, total: int, z: float = 1.959964) -> tuple[float,
     centre = (right + z * z / 2) / (total + z * z)
     half_width = z / (total + z * z) * math.sqrt(right * (total - right) / total + z * z / 4)
     return max(0.0, centre - half_width), min(1.0, centre + half_width)
+
+
+def joint_z(comparisons: int) -> float:
+    """The `z` of an interval that is at 95 % for so many `comparisons` together (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - 0.025 / comparisons)
 
 
 def frechet_distance(real: Tensor, drawn: Tensor) -> float:

@@ -1,8 +1,7 @@
-"""Precision, recall, density and coverage, by nearest neighbours in the judge's features: formulas, and their
-Scores.
+"""Recall and coverage, by nearest neighbours in the judge's features.
 
-Precision, recall: Kynkäänniemi et al., arXiv:1904.06991 (eq. 1, 2); density, coverage: Naeem et al.,
-arXiv:2002.09797 (eq. 3, 4). All four with the same k.
+Recall: Kynkäänniemi et al., arXiv:1904.06991 (eq. 2); coverage: Naeem et al., arXiv:2002.09797 (eq. 4). Both
+with the same k.
 """
 
 import math
@@ -11,28 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cgan.evaluation import METRICS, Score
-from cgan.quality.estimates import (
-    Estimate,
-    Estimates,
-    jackknife_replicates,
-    scores,
-    wilson_replicates,
-)
+from cgan.quality.estimates import Estimate, Estimates, jackknife_replicates, wilson_replicates
 from cgan.quality.evaluation_set import JACKKNIFE_PARTS, EvaluationSet, Source
 from cgan.quality.metrics import NEIGHBOURS
 
 MAX_BLOCKS = 20  # of drawings, whose mean is taken
 CHUNK = 1000  # images whose distances to all others are held at once
-
-
-def neighbour_scores(
-    evaluation_set: EvaluationSet, draws: Sequence[Tensor], real: Estimates
-) -> dict[str, Score]:
-    """The scores of several sets of drawings by their features, in the hold-out's mix. `real`: what real
-    images get (`judge_bias.subtract_bias`)."""
-    estimates = [neighbour_estimates(evaluation_set, features, "drawn") for features in draws]
-    return scores(estimates, real)
 
 
 def neighbours_of_training(evaluation_set: EvaluationSet) -> Estimates:
@@ -43,8 +26,8 @@ def neighbours_of_training(evaluation_set: EvaluationSet) -> Estimates:
 def neighbour_estimates(
     evaluation_set: EvaluationSet, features: Tensor, source: Source
 ) -> Estimates:
-    """Precision, recall, density and coverage: the mean over several blocks of as many drawings as real
-    images.
+    """Recall and coverage of features, in the hold-out's class mix: the mean over several blocks of as many
+    drawings as real images.
 
     Replicates have the variance of the jackknife, which leaves out one of JACKKNIFE_PARTS of either side (of
     the drawings, of one block): an image that is picked twice would be its own neighbour.
@@ -69,7 +52,7 @@ def neighbour_estimates(
         replicates = jackknife_replicates(
             (weights["heldout"], of_real), (weights[source], of_drawn / math.sqrt(len(blocks)))
         )
-        if METRICS[key].is_share and not replicates.std() > 0:
+        if not replicates.std() > 0:
             replicates = wilson_replicates(value, count)
         estimates[key] = Estimate.of(value, replicates)
     return estimates
@@ -78,36 +61,30 @@ def neighbour_estimates(
 def _block_means(real: Tensor, blocks: Sequence[Tensor]) -> dict[str, Tensor]:
     """The metrics of each block, float64 [blocks]; by fewer neighbours where so few images are left."""
     k = min(NEIGHBOURS, len(real) - 1, *(len(block) - 1 for block in blocks))
-    by_block = [neighbour_values(real, block, k) for block in blocks]
-    return {key: torch.stack([values[key].mean() for values in by_block]) for key in by_block[0]}
+    by_block = [neighbour_shares(real, block, k) for block in blocks]
+    return {
+        key: torch.tensor([shares[key] for shares in by_block], dtype=torch.float64)
+        for key in by_block[0]
+    }
 
 
-def neighbour_values(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, Tensor]:
-    """Fidelity (precision, density) and diversity (recall, coverage) by nearest neighbours: a value for each
-    image, float64 [N]; the metric is their mean.
+def neighbour_shares(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
+    """Diversity by nearest neighbours, of features [N, D] and [M, D]: two shares of the real images.
 
-    Precision, of each drawing: is it within a real image's ball (to its k-th neighbour)? Recall, of each
-    real image, the reverse. Density: how many real balls hold the drawing, over k. Coverage: does the real
-    image's ball hold a drawing?
+    Recall: those within a drawing's ball (to its k-th neighbour). Coverage: those whose own ball holds a
+    drawing.
 
-    Give equal counts: all four move with them. O(N²) time, O(N · chunk) memory.
+    Give equal counts: both move with them. O(N²) time, O(N · chunk) memory.
     """
     real_radius, drawn_radius = _radius(real, k), _radius(drawn, k)
-    covered = torch.zeros(len(real), dtype=torch.bool)
-    ball_counts = []
-    for chunk in drawn.split(CHUNK):
-        inside = torch.cdist(chunk, real) < real_radius
-        ball_counts.append(inside.sum(dim=1))
-        covered |= inside.any(dim=0)
-    recalled = [
-        (torch.cdist(chunk, drawn) < drawn_radius).any(dim=1) for chunk in real.split(CHUNK)
-    ]
-    balls = torch.cat(ball_counts).double()
+    recalled, covered = [], []
+    for chunk, chunk_radius in zip(real.split(CHUNK), real_radius.split(CHUNK), strict=True):
+        distances = torch.cdist(chunk, drawn)
+        recalled.append((distances < drawn_radius).any(dim=1))
+        covered.append((distances < chunk_radius[:, None]).any(dim=1))
     return {
-        "precision": (balls > 0).double(),
-        "recall": torch.cat(recalled).double(),
-        "density": balls / k,
-        "coverage": covered.double(),
+        "recall": torch.cat(recalled).double().mean().item(),
+        "coverage": torch.cat(covered).double().mean().item(),
     }
 
 

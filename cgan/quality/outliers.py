@@ -1,12 +1,11 @@
 """How many drawings of each class lie outside what the real images of the class do.
 
-What a tenth of the drawings have moves no mean. So each image gets four outlier scores, each a distance from
+What a tenth of the drawings have moves no mean. So each image gets three outlier scores, each a distance from
 the training images of its class, as in statistical process control:
 
 - *numbers*: the Mahalanobis distance of brightness, contrast, place and edges (Hotelling's T; `class_shift`);
-- *pixels*: what the principal components of the class leave of the image made small (squared prediction
+- *features*: what the principal components of the class leave of the judge's features (squared prediction
   error; Jackson & Mudholkar, Technometrics 21, 1979);
-- *features*: the same of the judge's features;
 - *tones*: how near the image comes to having two grey levels alone, in standard deviations above the mean.
 
 A drawing is an outlier where its score is above what all but 1 % of the training images keep, by a margin.
@@ -16,25 +15,24 @@ some of them, so of features the outliers among held-out images are taken off, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import NormalDist
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.quality.class_shift import BATCH, COLUMNS, describe, min_deviations
+from cgan.quality.metrics import joint_z, wilson_interval
 
 # The limit is so many times as large as what real images keep, so that what is hardly unusual is no outlier:
-# of an honest generator's drawings some 3 % have edges a little softer or harder than those of any real image
-# (docs/log.md, 2026-11-30, "a gate that sees a part of the drawings").
-MARGINS = {"numbers": 1.4, "pixels": 1.2, "features": 1.2, "tones": 1.4}
+# of an honest generator's drawings some 3 % have edges a little softer or harder than any real image's.
+MARGINS = {"numbers": 1.4, "features": 1.2, "tones": 1.4}
 KIND_WORDS = {
     "numbers": "in brightness, contrast, place or edges",
-    "pixels": "in their pixels",
     "features": "in the judge's features",
     "tones": "in having hardly more than two grey levels",
 }
@@ -62,17 +60,11 @@ class Samples:
         """The samples of images uint8 [N, C, H, W]."""
         return cls(describe(images), features, tones_of(images), labels)
 
-    def rows(self, kind: str) -> Tensor:
-        """A row for each image, of what the outlier score of this kind is computed from."""
-        match kind:
-            case "numbers":
-                return self.descriptors[:, : len(COLUMNS)]
-            case "pixels":
-                return self.descriptors[:, len(COLUMNS) :]
-            case "features":
-                return self.features
-            case _:
-                return self.tones
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """By the kinds of scores, a row for each image, of which its score is computed."""
+        numbers = self.descriptors[:, : len(COLUMNS)]
+        return {"numbers": numbers, "features": self.features, "tones": self.tones}
 
 
 class Excess(NamedTuple):
@@ -100,23 +92,22 @@ def outliers(
     min_std = min_deviations(shape, drawn.descriptors.shape[1])[: len(COLUMNS)].float()
     fits: dict[str, _Fit] = {
         "numbers": partial(_fit_mahalanobis, min_std=min_std),
-        "pixels": _fit_components,
         "features": _fit_components,
         "tones": _fit_tones,
     }
-    counts = {}
+    found, z = [], joint_z(len(fits) * (1 + classes))
     for kind, fit in fits.items():
         labels = feature_labels if kind == "features" else training.labels
         sets = [
-            (training.rows(kind), labels),
-            (drawn.rows(kind), drawn.labels),
-            (heldout.rows(kind), heldout.labels),
+            (training.rows[kind], labels),
+            (drawn.rows[kind], drawn.labels),
+            (heldout.rows[kind], heldout.labels),
         ]
         count = partial(_count_outliers, sets, fit=fit, margin=MARGINS[kind])
         with parts_on_threads(available_threads()) as parallel:
-            by_class = list(parallel(count, range(classes)))
-        counts[kind] = _Counts.of_classes(by_class)
-    return sorted(_excesses(counts), key=lambda excess: -excess.low)
+            by_class = torch.tensor(list(parallel(count, range(classes))))
+        found += excesses(kind, by_class, z)
+    return sorted(found, key=lambda excess: -excess.low)
 
 
 def tones_of(images: Tensor) -> Tensor:
@@ -161,7 +152,7 @@ def _fit_components(rows: Tensor) -> _Score:
     """The length of what remains of an image without its projection on the principal components."""
     mean = rows.mean(dim=0)
     centred = rows - mean
-    # The eigenvectors of the Gram matrix [N, N]: there are fewer images than pixels.
+    # The eigenvectors of the Gram matrix [N, N]: there may be fewer images than features.
     values, vectors = torch.linalg.eigh(centred @ centred.T)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     needed = int((values.cumsum(0) < EXPLAINED_VARIANCE * values.sum()).sum()) + 1
@@ -176,19 +167,14 @@ def _fit_components(rows: Tensor) -> _Score:
     return score
 
 
-class _Count(NamedTuple):
-    outliers: int
-    images: int
-
-
 def _count_outliers(
     sets: Sequence[tuple[Tensor, Tensor]], label: int, *, fit: _Fit, margin: float
-) -> list[_Count]:
-    """The outliers of a class in each of `sets`, rows and labels: of the training images first. Training
+) -> list[tuple[int, int]]:
+    """The outliers of a class in each of `sets`, rows and labels, and how many images each has. Training
     images are scored by models of the other folds, and images of the other sets by these models in turn."""
     training, *others = (rows[labels == label] for rows, labels in sets)
     if len(training) < MIN_TRAINING_IMAGES:
-        return [_Count(0, 0)] * len(sets)
+        return [(0, 0)] * len(sets)
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
     training = training[order[:MAX_TRAINING_IMAGES]]
     scores = [torch.zeros(len(rows)) for rows in (training, *others)]
@@ -199,60 +185,40 @@ def _count_outliers(
             if len(rows) > fold:
                 rows_scores[fold::FOLDS] = score(rows[fold::FOLDS])
     limit = margin * scores[0].quantile(LIMIT_QUANTILE, interpolation="higher")
-    return [_Count(int((found > limit).sum()), len(found)) for found in scores]
+    return [(int((found > limit).sum()), len(found)) for found in scores]
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """Outliers and images, float64 [1 + classes, 2] each: of all classes together, and of each class."""
-
-    training: Tensor
-    drawn: Tensor
-    heldout: Tensor
-
-    @classmethod
-    def of_classes(cls, counts: Sequence[Sequence[_Count]]) -> Self:
-        """From the counts of each class, of training, drawn and held-out images."""
-        by_class = torch.tensor(counts)
-        return cls(*torch.cat([by_class.sum(dim=0)[None], by_class]).double().unbind(dim=1))
-
-
-def _excesses(counts: Mapping[str, _Counts]) -> list[Excess]:
-    """The excesses of all kinds, of all classes together and of each class."""
-    comparisons = sum(len(of_kind.drawn) for of_kind in counts.values())
-    z = NormalDist().inv_cdf(1 - 0.025 / comparisons)  # Bonferroni
-    return [
-        excess for kind, of_kind in counts.items() for excess in _excesses_of_kind(kind, of_kind, z)
-    ]
-
-
-def _excesses_of_kind(kind: str, counts: _Counts, z: float) -> Iterator[Excess]:
-    drawn, training = counts.drawn, counts.training
-    if (
-        kind != "features"
-    ):  # nothing has learnt how training images look: held-out ones are like them
-        training = training + counts.heldout
-    real, _, real_high = _wilson(training, z)
-    share, share_low, _ = _wilson(drawn, z)
-    # The ends of the interval of a difference, by Newcombe's method (`intervals.difference_interval`).
-    half_widths = (real_high - real).square() + (share - share_low).square()
-    if kind == "features":  # by the held-out images of all classes, for one has few
-        unseen, _, unseen_high = _wilson(counts.heldout[:1], z)
-        real = (real + unseen - real[0]).clamp(min=0)
-        half_widths = half_widths + (unseen_high - unseen).square()
-    low = share - real - half_widths.sqrt()
-    has_images = (training[:, 1] > 0) & (drawn[:, 1] > 0)
-    labels = [None, *range(len(low) - 1)]
-    rows = zip(labels, share.tolist(), real.tolist(), low.tolist(), has_images, strict=True)
-    for label, share_of_class, real_of_class, low_of_class, is_known in rows:
-        if is_known:
-            yield Excess(kind, label, share_of_class, real_of_class, low_of_class)
+def excesses(kind: str, by_class: Tensor, z: float) -> list[Excess]:
+    """The excess of all classes together, and of each class. `by_class` int64 [classes, 3, 2]: outliers and
+    images, of training, drawn and held-out images. `z`: of the intervals (`metrics.joint_z`)."""
+    found, of_all = [], by_class.sum(dim=0)
+    memorised, unseen = _share(of_all[0], z), _share(of_all[2], z)
+    for label, (training, drawn, heldout) in [(None, of_all), *enumerate(by_class)]:
+        if (
+            kind != "features"
+        ):  # nothing has learnt how training images look: held-out ones are like them
+            training = training + heldout
+        if not training[1] or not drawn[1]:
+            continue
+        real, share = _share(training, z), _share(drawn, z)
+        expected = real.value
+        # The end of the interval of a difference, by Newcombe's method (`intervals.difference_interval`).
+        half_widths = [real.high - real.value, share.value - share.low]
+        if kind == "features":  # by the held-out images of all classes, for one has few
+            expected = max(0.0, expected + unseen.value - memorised.value)
+            half_widths.append(unseen.high - unseen.value)
+        low = share.value - expected - math.hypot(*half_widths)
+        found.append(Excess(kind, label, share.value, expected, low))
+    return found
 
 
-def _wilson(counts: Tensor, z: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The shares and the ends of their Wilson intervals (`metrics.wilson_interval`), from counts [N, 2] of
-    outliers and images."""
-    part, total = counts[:, 0], counts[:, 1].clamp(min=1)
-    centre = (part + z * z / 2) / (total + z * z)
-    half_width = z / (total + z * z) * (part * (total - part) / total + z * z / 4).sqrt()
-    return part / total, centre - half_width, centre + half_width
+class _Share(NamedTuple):
+    value: float
+    low: float
+    high: float
+
+
+def _share(count: Tensor, z: float) -> _Share:
+    """The share of outliers and its Wilson interval, of a count int64 [2] of outliers and images."""
+    part, total = int(count[0]), max(1, int(count[1]))
+    return _Share(part / total, *wilson_interval(part, total, z))

@@ -2,11 +2,10 @@
 MLflow, the table of the classes."""
 
 import math
-from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
-from cgan.evaluation import METRICS, Evaluation, Interval, Score
+from cgan.evaluation import METRICS, Evaluation, Score
+from cgan.quality.metrics import joint_z, wilson_interval
 from cgan.text import percent
 
 # Of real images' accuracy, from end to end: above, the line gives the interval.
@@ -32,8 +31,9 @@ def quality_line(evaluation: Evaluation, training_s: float | None = None) -> str
     if (pair := _beside_real(evaluation, "recall")) and pair[1]:
         value, real = pair
         parts.append(f"Varied (recall): {percent(min(value / real, 1.0), 0)} of real images")
-    if not reason and (weakest := weakest_class(evaluation)):
-        parts.append(f"Weakest class: {weakest}")
+    if not reason and (weakest := weakest_classes(evaluation)):
+        label, words = weakest[0]
+        parts.append(f"Weakest class: {evaluation.names[label]} ({words})")
     if pair := _beside_real(evaluation, "copies"):
         value, real = pair
         near = f"Near copies: {percent(value)} (real images {percent(real)})"
@@ -67,53 +67,31 @@ def _beside_real(evaluation: Evaluation, key: str) -> tuple[float, float] | None
     return score.value, score.real
 
 
-@dataclass(frozen=True, order=True)
-class Weakness:
-    """An accuracy or diversity in which a class is clearly behind real images. `fraction`: of that of real
-    images, at the near ends of the intervals of both, which are at 95 % for all classes together."""
+def weakest_classes(evaluation: Evaluation) -> list[tuple[int, str]]:
+    """The classes that are clearly behind real images, in accuracy or diversity, the weakest first: the label
+    of each, and in words in what it is further behind.
 
-    fraction: float
-    label: int
-    words: str
-
-
-def weaknesses(evaluation: Evaluation) -> list[Weakness]:
-    """For each class that is clearly behind real images, in accuracy or diversity, the one of them in which
-    it is further behind; the weakest class first. Of equally good classes, however many, one is named in at
-    most one evaluation of twenty."""
-    found, count = [], len(evaluation.classes)
+    They are behind where even the near ends of both intervals, which are at 95 % for all classes together
+    (Bonferroni), are apart. So of equally good classes, however many, one is named in at most one evaluation
+    of twenty.
+    """
+    found, z = [], joint_z(max(1, len(evaluation.classes)))
     for label, row in enumerate(evaluation.classes):
-        of_class = []
-        if row.accuracy_interval and row.real_accuracy_interval:
-            value, real = row.accuracy or 0.0, row.real_accuracy or 0.0
-            _, high = _for_comparisons(value, row.accuracy_interval, count)
-            real_low, _ = _for_comparisons(real, row.real_accuracy_interval, count)
-            words = f"{percent(value)} right, its {row.heldout:,} held-out images {percent(real)}"
-            if real_low > 0:
-                of_class.append(Weakness(high / real_low, label, words))
-        if row.diversity_interval:
-            diversity = row.diversity or 0.0
-            _, high = _for_comparisons(diversity, row.diversity_interval, count)
-            words = f"{percent(diversity, 0)} as diverse as real images"
-            of_class.append(Weakness(high, label, words))
-        found += sorted(of_class)[:1]
-    return sorted(weakness for weakness in found if weakness.fraction < 1)
-
-
-def _for_comparisons(value: float, interval: Interval, comparisons: int) -> Interval:
-    """An interval at 95 %, made wide enough to be at 95 % for so many `comparisons` together (Bonferroni):
-    each end is as much further from the value as the normal distribution's."""
-    normal = NormalDist()  # `intervals.critical_t` takes scipy, and the service has none
-    further = normal.inv_cdf(1 - 0.025 / comparisons) / normal.inv_cdf(0.975)
-    low, high = interval
-    return value - further * (value - low), value + further * (high - value)
-
-
-def weakest_class(evaluation: Evaluation) -> str:
-    """The class that is furthest behind real images, and in what; empty where none clearly is."""
-    if not (found := weaknesses(evaluation)):
-        return ""
-    return f"{evaluation.names[found[0].label]} ({found[0].words})"
+        parts = []  # what the class has of real images', at those ends, and in words
+        if row.accuracy is not None and row.real_accuracy:
+            asked = sum(evaluation.confusion[label])
+            _, high = wilson_interval(round(row.accuracy * asked), asked, z)
+            real_low, _ = wilson_interval(round(row.real_accuracy * row.heldout), row.heldout, z)
+            real = f"its {row.heldout:,} held-out images {percent(row.real_accuracy)}"
+            parts.append((high / real_low, f"{percent(row.accuracy)} right, {real}"))
+        if row.diversity is not None and row.diversity_interval:
+            reach = z / joint_z(1) * (row.diversity_interval[1] - row.diversity)
+            words = f"{percent(row.diversity, 0)} as diverse as real images"
+            parts.append((row.diversity + reach, words))
+        if parts:
+            part, words = min(parts)
+            found.append((part, label, words))
+    return [(label, words) for part, label, words in sorted(found) if part < 1]
 
 
 def metric_values(evaluation: Evaluation) -> dict[str, float]:
@@ -168,15 +146,12 @@ def stated_evaluation(facts: dict[str, Any]) -> Evaluation | None:
 
 
 def class_table(evaluation: Evaluation) -> list[list[Any]]:
-    """Each class by itself, beside real images; a header first. Empty cells where nothing is known: a
-    distance takes `distances.MIN_DISTANCE_IMAGES` held-out images of the class."""
+    """Each class by itself, beside real images; a header first. Empty cells where nothing is known."""
     columns = {
         "accuracy": "accuracy",
         "judge on real images": "real_accuracy",
         "held-out images": "heldout",
         "diversity, as a fraction of real images'": "diversity",
-        "Fréchet distance": "distance",
-        "Fréchet distance of real images": "real_distance",
     }
     rows: list[list[Any]] = [["class", *columns]]
     for name, row in zip(evaluation.names, evaluation.classes, strict=True):

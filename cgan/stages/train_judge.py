@@ -11,7 +11,7 @@ from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
-from cgan.quality.judge import accuracy, save_judge, train_judge
+from cgan.quality.judge import BATCH_SIZE, accuracy, save_judge, train_judge
 from cgan.stages.runner import log, run_stage
 from cgan.text import percent
 
@@ -24,7 +24,7 @@ def main() -> None:
     compute_deterministically()
     log.info("Training the judge on %d images (%s) …", len(data), hardware.device)
     started = time.perf_counter()
-    batch = min(params.train_judge.batch_size, len(data))
+    batch = min(BATCH_SIZE, len(data))
     bar = functools.partial(progress, "judge", images_a_step=batch)
     judge = train_judge(data, params.train_judge, hardware.device, hardware.precision, bar).cpu()
     estimate = accuracy(judge, holdout)
@@ -57,8 +57,7 @@ def main() -> None:
             f"({interval}), and the gate promotes nothing below {percent(needed, 0)} "
             "(`gate.min_judge_accuracy`). Look at the labels (`cgan validate`, reports/real_samples.png), "
             "add images, scale pictures down less (`data.height`, `data.width`), hold out more "
-            "(`preprocess.holdout_fraction`), raise `train_judge.total_kimg` or `.width`, or merge similar "
-            "classes."
+            "(`preprocess.holdout_fraction`), raise `train_judge.total_kimg`, or merge similar classes."
         )
 
 

@@ -32,7 +32,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "data": {"source": "file", "path": "inbox/signs.csv"},
     "validate": {"class_names": NAMES},
     "preprocess": {"holdout_fraction": 0.3},
-    "train_judge": {"total_kimg": 4.0, "batch_size": 32, "peak_lr": 0.1, "width": 4},
+    "train_judge": {"total_kimg": 4.0},
     "train": {**NETWORKS, **PACE, "probes": 2, "device": "cpu", "precision": "float32"},
     "evaluate": {"samples": 300, "gan_train_kimg": 0.0},
     "gate": {

@@ -25,7 +25,7 @@ from cgan.params.sections import JudgeParams
 from cgan.quality.judge import silent
 from cgan.quality.likeness import find_near_copies
 
-RECIPE = JudgeParams(total_kimg=0.3, batch_size=16, peak_lr=0.1, width=4, seed=1)
+RECIPE = JudgeParams(total_kimg=0.3, seed=1)
 
 
 @pytest.fixture(autouse=True)

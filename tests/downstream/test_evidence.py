@@ -45,7 +45,7 @@ from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import predict, silent
 from cgan.usefulness import Evidence, evidence
 
-RECIPE = JudgeParams(total_kimg=2.0, batch_size=32, peak_lr=0.2, width=8, seed=1)
+RECIPE = JudgeParams(total_kimg=2.0, seed=1)
 CPU = choose_hardware("cpu", "float32")
 
 

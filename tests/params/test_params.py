@@ -129,7 +129,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("sweep.objective", "beauty", "'beauty' is no metric"),
     *(
         ("sweep.space", {key: {"low": 1, "high": 2}}, f"`sweep.space.{key}`: no param of `train`")
-        for key in ("train.leraning", "gate.promote", "train_judge.width", "train.seed")
+        for key in ("train.leraning", "gate.promote", "train_judge.seed", "train.seed")
     ),
     *(
         ("sweep.space", {f"train.{name}": dimension}, f"`sweep.space.train.{name}{words}")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from synthetic import sample_digits
-from test_likeness import trifling
 from torch import Tensor
+from trifles import trifling
 
 from cgan.evaluation import Evaluation
 from cgan.images import Images

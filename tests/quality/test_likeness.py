@@ -8,6 +8,7 @@ import torch
 from synthetic import sample_digits
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+from trifles import moved, noise, trifling
 
 from cgan.images import Images
 from cgan.quality import likeness
@@ -31,29 +32,6 @@ def drawings(data: Images, per_class: int) -> Tensor:
         data.tensors.pixels[data.tensors.labels == label][:per_class] for label in range(10)
     ]
     return torch.stack([by_class[n % 10][n // 10 % per_class] for n in range(len(ASKED))])
-
-
-def moved(images: Tensor, pixels: int) -> Tensor:
-    """Each another way, `pixels` at most, with black where it leaves room."""
-    random = torch.Generator().manual_seed(0)
-    ways = torch.randint(-pixels, pixels + 1, (len(images), 2), generator=random)
-    ways[:, 0] = pixels  # none stays where it was
-    wide, side = F.pad(images, [pixels] * 4), images.shape[2]
-    pairs = zip(wide, (pixels - ways).tolist(), strict=True)
-    return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in pairs])
-
-
-def noise(images: Tensor, deviation: float) -> Tensor:
-    random = torch.Generator().manual_seed(0)
-    found = images + deviation * torch.randn(images.shape, generator=random)
-    return found.round().clamp(0, 255).to(torch.uint8)
-
-
-def trifling(images: Tensor) -> Tensor:
-    """The same with trifles: a pixel aside, darker or brighter, and noise."""
-    random = torch.Generator().manual_seed(0)
-    brightness = 0.7 + 0.6 * torch.rand(len(images), 1, 1, 1, generator=random)
-    return noise((moved(images, 1) * brightness).clamp(0, 255), 10)
 
 
 # -- Distances -----------------------------------------------------------------------------------------
@@ -111,17 +89,10 @@ def test_f88_the_nearest_are_of_the_same_class_whatever_the_blocks(
 # -- Copies --------------------------------------------------------------------------------------------
 
 
-def turned(images: Tensor, degrees: float, zoom: float) -> Tensor:
+def turned(images: Tensor, degrees: float) -> Tensor:
     """With black where it leaves room."""
-    angle = math.radians(degrees)
-    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     way = torch.tensor([[cos, -sin, 0], [sin, cos, 0]]).expand(len(images), 2, 3)
-    grid = F.affine_grid(way, list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, align_corners=False).round().byte()
-
-
-def slanted(images: Tensor, right: float, down: float) -> Tensor:
-    way = torch.tensor([[1, right, 0], [down, 1, 0]]).expand(len(images), 2, 3)
     grid = F.affine_grid(way, list(images.shape), align_corners=False)
     return F.grid_sample(images.float(), grid, align_corners=False).round().byte()
 
@@ -132,37 +103,19 @@ def slanted(images: Tensor, right: float, down: float) -> Tensor:
         (lambda images: images, 0.99),
         (lambda images: moved(images, 2), 0.9),
         (lambda images: trifling(images), 0.9),
-        (lambda images: turned(images, 8, 1), 0.6),
-        (lambda images: turned(images, -8, 1), 0.6),
-        (lambda images: turned(images, 0, 1.1), 0.9),
-        (lambda images: turned(images, 0, 0.9), 0.6),
-        (lambda images: turned(images, 5, 1.05), 0.5),
+        (lambda images: turned(images, 8), 0.6),
+        (lambda images: turned(images, -8), 0.6),
+        (lambda images: turned(images, 5), 0.6),
         (lambda images: noise(images, 40), 0.6),
-        (lambda images: slanted(images, 0.2, 0), 0.4),
-        (lambda images: slanted(images, -0.3, 0), 0.15),
-        (lambda images: slanted(images, 0, 0.2), 0.6),
     ],
 )
-def test_copies_are_found_also_where_moved_turned_zoomed_slanted_darkened_or_noisy(
+def test_copies_moved_turned_darkened_or_noisy_are_found(
     hide: Callable[[Tensor], Tensor], least: float, digits: tuple[Images, Images]
 ) -> None:
     train, held = digits
     found = find_near_copies(hide(drawings(train, 100)), ASKED, train, held, seed=0)
     assert found.is_copy.double().mean() > least
     assert found.real < 0.03
-
-
-def test_of_many_drawings_2000_are_looked_at_and_as_many_held_out_images_of_all_classes() -> None:
-    """Held-out images are sorted by class, and those of the first two of three are copies."""
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2400, 1, 8, 8), dtype=torch.uint8, generator=random)
-    labels = torch.arange(2400) // 800
-    train = Images(images[::40], labels[::40])
-    held = images.clone()
-    held[:1600] = train.tensors.pixels.repeat_interleave(40, dim=0)[:1600]
-    found = find_near_copies(images, labels, train, Images(held, labels), seed=0)
-    assert len(found.is_copy) == found.real_compared == 2000
-    assert found.real == pytest.approx(2 / 3, abs=0.05)
 
 
 def test_of_many_classes_ten_drawings_of_each_are_looked_at() -> None:

@@ -85,11 +85,11 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
     # Trained on all of them: what is tested is the decision, which must not hang on how a kind of CPU
     # rounds. A judge of the 1,500 gets real eights right in 93 to 97 % of cases, and the bar is 90 at
     # the lower end.
-    recipe = JudgeParams(total_kimg=24.0, batch_size=64, peak_lr=0.1, width=8, seed=0)
+    recipe = JudgeParams(total_kimg=24.0, seed=0)
     judge = train_judge(whole, recipe, torch.device("cpu"), torch.float32)
     # Nobody asks it for anything.
     model = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 4))
-    params = EvaluateParams(samples=1500, draws=1, gan_train_kimg=0.0, seed=1)
+    params = EvaluateParams(samples=1500, gan_train_kimg=0.0, seed=1)
     conditions, asked = Conditions.of(judge, training, heldout, params, [model]), labels[:1500]
     assert torch.equal(conditions.drawn_labels, asked)
 

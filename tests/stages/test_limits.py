@@ -39,7 +39,7 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
         validate={"channels": channels, "class_names": names},
         train_judge={"total_kimg": 0.2},
         train={"total_kimg": 0.032},  # four steps
-        evaluate={"samples": max(100, classes * 2), "gan_train_kimg": 0.0, "draws": 1},
+        evaluate={"samples": max(100, classes * 2), "gan_train_kimg": 0.0},
     )
     for name in [*STAGES][1:-1]:
         importlib.import_module(f"cgan.stages.{name}").main()
@@ -68,7 +68,7 @@ def test_f88_every_stage_on_60_000_rows_takes_bounded_memory(
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     csv = write_large_csv(tmp_path / "large.csv", 60_000)
     write_params(tmp_path, **TINY)
-    evaluate = {"samples": 2000, "draws": 1, "gan_train_kimg": 0.0}
+    evaluate = {"samples": 2000, "gan_train_kimg": 0.0}
     own = {"data": {"path": str(csv)}, "preprocess": {"holdout_fraction": 0.1}}
     write_params(tmp_path, **own, evaluate=evaluate)
     images = 60_000 * 784

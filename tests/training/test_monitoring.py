@@ -27,7 +27,7 @@ def data() -> Images:
 
 @pytest.fixture(scope="module")
 def judge(data: Images) -> Judge:
-    recipe = JudgeParams(total_kimg=9.0, batch_size=32, peak_lr=0.1, width=4, seed=0)
+    recipe = JudgeParams(total_kimg=9.0, seed=0)
     return train_judge(data, recipe, torch.device("cpu"), torch.float32)
 
 

@@ -18,7 +18,7 @@ from cgan.evaluation import METRICS, Evaluation, Interval
 from cgan.params.sections import GateParams
 from cgan.quality.class_shift import Shift
 from cgan.quality.estimates import Estimate
-from cgan.quality.intervals import clearly_short, critical_t, falls_short
+from cgan.quality.intervals import critical_t, falls_short
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.outliers import KIND_WORDS, Excess
 from cgan.text import listed, percent
@@ -165,7 +165,7 @@ def _copies(drawings: Drawings, limit: float) -> Finding | None:
     copied, compared = torch.tensor(
         [(row.copies, row.compared) for row in evaluation.classes]
     ).unbind(dim=1)
-    over = clearly_short(compared - copied, compared, 1 - limit - real)
+    over = falls_short(compared - copied, compared, 1 - limit - real)
     if high - real > limit or not over.any():
         return of_all
     share = (copied / compared).where(over, 0.0)
@@ -209,7 +209,7 @@ def shift_finding(shifts: Iterable[Shift], limit: float, class_names: Sequence[s
     for shift in sorted(shifts, key=lambda shift: shift.deviations, reverse=True):
         of_class.setdefault(shift.label, shift)
     far = [
-        f"class {class_names[shift.label]} is {shift.words} ({shift.deviations:.1f} standard deviations)"
+        f"class {class_names[shift.label]} differs in {shift.words} ({shift.deviations:.1f} deviations)"
         for shift in of_class.values()
         if shift.deviations > limit
     ]

@@ -50,8 +50,8 @@ def prepare(registry: Registry, champion: Version | None, params: Params) -> Gat
     """
     compute_deterministically()
     inputs = Inputs.load(params.train.device)
-    # As the stage `evaluate` has them for its first set of drawings; fewer where a drawing takes long.
-    once = params.evaluate.model_copy(update={"draws": 1, "gan_train_kimg": 0.0})
+    # As the stage `evaluate` has them; fewer where a drawing takes long.
+    once = params.evaluate.model_copy(update={"gan_train_kimg": 0.0})
     measured = (inputs.judge, inputs.train, inputs.held_out, once)
     if champion is None:
         return GateSetup(inputs, Conditions.of(*measured, [inputs.model]))
@@ -132,7 +132,7 @@ def evaluate_and_decide(report: Report, setup: GateSetup, params: Params) -> str
     challenger = measure(setup.inputs.model.draw(labels, seed), conditions)
     champion = None
     if setup.champion:
-        champion = conditions.measure([setup.champion.draw(labels, seed)])
+        champion = conditions.measure(setup.champion.draw(labels, seed))
         report.facts["champion_measured"] = _values(champion)
     decision = decide(challenger, champion, params.gate)
     context = conditions.context(str(setup.inputs.facts["digest"])) | {"replicates": REPLICATES}
@@ -171,7 +171,7 @@ def measure(drawings: Tensor, conditions: Conditions) -> Drawings:
         for samples in (drawn, trained_on)
     )
     return Drawings(
-        conditions.measure([drawings], predictions=[predictions]),
+        conditions.measure(drawings, prediction=predictions),
         largest_shifts(looks_of_drawn, looks_of_real, shape),
         outliers(drawn, trained_on, evaluation_set.training_labels, unseen, shape, classes),
     )

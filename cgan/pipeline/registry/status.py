@@ -86,6 +86,6 @@ def _metrics_line(run: Any) -> str:
     metrics = [
         f"{row.name} {row.shown(value)}"
         for row in METRICS.values()
-        if row.on_screen and (value := run.data.metrics.get(row.tracked_key)) is not None
+        if (value := run.data.metrics.get(row.tracked_key)) is not None
     ]
     return " · ".join(metrics) or "not evaluated yet: `dvc repro` does it"

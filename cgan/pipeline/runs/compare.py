@@ -94,7 +94,7 @@ def metric_differences(a: Evaluation, b: Evaluation) -> list[MetricDifference]:
     differences = list[MetricDifference]()
     for key, metric in METRICS.items():
         of_a, of_b = a.score(key), b.score(key)
-        if metric.in_tables and of_a.value is not None and of_b.value is not None:
+        if of_a.value is not None and of_b.value is not None:
             alike = not context_differences(a.context, b.context, key)
             interval, real = (change_interval(key, a, b), of_a.real) if alike else (None, None)
             differences.append(
