@@ -122,16 +122,6 @@ def tracked_values(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def fewer_judged(evaluation: Evaluation, samples: int) -> str:
-    """Why fewer than `samples` drawings were judged, in a sentence; empty where they were not."""
-    if (judged := evaluation.context["drawn_images"]) >= samples:
-        return ""
-    return (
-        f"{judged:,} drawings were judged, not {samples:,} (`evaluate.samples`), as each takes a part of a "
-        "second: the intervals are so much wider."
-    )
-
-
 def stated_evaluation(facts: dict[str, Any]) -> Evaluation | None:
     """The evaluation that a generator's file states, as the package's own does; None where it states none."""
     if not (quality := facts.get("quality")):

@@ -115,7 +115,10 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
         # The judge may see more in noise, and less of fewer images.
         assert missed >= names if drawn is noisy else missed == names
         assert drawn is not noisy or any("show it (class 3)" in reason for reason in reasons)
-        assert drawn is not patched or "class 5 is brighter by 255 grey levels" in reasons[0]
+        assert (
+            drawn is not patched
+            or "class 5 differs in brightness of a part by +255 grey" in reasons[0]
+        )
         assert drawn is not repeated or "of real images (class 8)" in reasons[0]
 
 
@@ -344,7 +347,7 @@ def test_copies_of_one_class_are_seen_among_many_classes_and_a_few_of_each_are_n
 
 
 def test_outliers_are_told_by_class_and_the_limit_is_at_most_reached() -> None:
-    found = [Excess("pixels", 3, 0.2, 0.01, 0.15), Excess("features", None, 0.05, 0.01, 0.021)]
+    found = [Excess("tones", 3, 0.2, 0.01, 0.15), Excess("features", None, 0.05, 0.01, 0.021)]
     ten = by_hand(right([100] * 10, [100] * 10))
 
     def check(limit: float, *outliers: Excess) -> Check:

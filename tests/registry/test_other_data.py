@@ -128,13 +128,13 @@ CASES: dict[str, tuple[Callable[..., tuple[np.ndarray, np.ndarray]], list[str], 
     "a class darker": (
         lambda i, n: (np.where(n[:, None, None, None] == 2, i * 0.8, i).astype(np.uint8), n),
         [SHIFT],
-        "class 2 is ",
+        "class 2 differs in ",
     ),
-    "a class with a patch": (patched, [SHIFT], "class 1 is brighter by "),
+    "a class with a patch": (patched, [SHIFT], "class 1 differs in brightness"),
     "a patch in the new ones": (
         lambda i, n: among_its_own(*patched(i, n)),
         [SHIFT],
-        "class 1 is brighter by ",
+        "class 1 differs in brightness",
     ),
     "other labels for its own": (lambda i, n: swapped(*digits()), [SHIFT, *AGREE], "labelled 0"),
     "a class gone": (
