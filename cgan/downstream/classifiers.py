@@ -16,7 +16,16 @@ from cgan.downstream.sets import repeated_rows
 from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
-from cgan.quality.judge import BATCH_SIZE, Judge, Progress, load_judge, predict, save_judge, silent, train_judge
+from cgan.quality.judge import (
+    BATCH_SIZE,
+    Judge,
+    Progress,
+    load_judge,
+    predict,
+    save_judge,
+    silent,
+    train_judge,
+)
 
 
 @dataclass(frozen=True)
