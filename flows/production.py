@@ -151,7 +151,9 @@ def down(root: Path) -> Iterator[str]:
         for name in names:
             process, _ = running[name]
             family = [process, *process.children(recursive=True)]
-            process.terminate()
+            for each in family:  # the worker's runs, too: it would leave them
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.terminate()
             _, living = psutil.wait_procs(family, timeout=MAX_END_S)
             for each in living:
                 with contextlib.suppress(psutil.Error):
