@@ -23,7 +23,7 @@ from cgan.quality.estimates import Estimate, bootstrap_weights, jackknife_replic
 from cgan.quality.likeness import pairwise_distances
 
 # Images among which an image has its nearest one; at most half of a class's. More tell more of repeats, and
-# less of spread (docs/log.md, 2026-11-30, "diversity of a class").
+# less of spread.
 MAX_OTHERS = 24
 MAX_COMPARED = 250  # images of a class, drawn and real
 COPY_DISTANCE = 0.01  # of copies: the distance of two is 0, but for rounding
