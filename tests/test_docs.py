@@ -21,15 +21,8 @@ from cgan.params.sections import EvaluateParams, JudgeParams
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 IMAGES = ROOT / "docs/images"
 # By `cgan draw` (CONTRIBUTING.md), by hand, of other data, and what docs/screenshots.py writes.
-BY_OTHERS = {
-    "grid.png",
-    "pipeline.svg",
-    "facts.json",
-    "hands-alphabets.jpg",
-    "local-score-32.jpg",
-    "photographs-cifar.jpg",
-    "photographs-clothes.jpg",
-}
+BY_OTHERS = {"grid.png", "pipeline.svg", "facts.json", "hands-alphabets.jpg"}
+BY_OTHERS |= {"local-score-32.jpg", "photographs-cifar.jpg", "photographs-clothes.jpg"}
 SHOWN = re.compile(r"!\[([^\]]*)\]\((?:docs/)?images/([\w.-]+)\)")
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 
