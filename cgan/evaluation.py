@@ -152,7 +152,6 @@ class ClassScores:
     accuracy: float | None = None
     accuracy_interval: Interval | None = None
     real_accuracy: float | None = None
-    real_accuracy_interval: Interval | None = None
     diversity: float | None = None
     diversity_interval: Interval | None = None
     copies: int = 0

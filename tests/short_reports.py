@@ -28,7 +28,6 @@ def json_form(report: dict[str, Any]) -> dict[str, Any]:
         "accuracy": accuracy.get("by_class"),
         "accuracy_interval": accuracy.get("interval_by_class"),
         "real_accuracy": accuracy.get("floor_by_class"),
-        "real_accuracy_interval": accuracy.get("floor_interval_by_class"),
         "diversity": diversity.get("by_class"),
         "diversity_interval": diversity.get("interval_by_class"),
     }

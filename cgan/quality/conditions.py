@@ -191,7 +191,6 @@ class Conditions:
                 accuracy=accuracy.by_class[label] if accuracy else None,
                 accuracy_interval=accuracy.interval_by_class[label] if accuracy else None,
                 real_accuracy=real_accuracy.by_class[label],
-                real_accuracy_interval=real_accuracy.interval_by_class[label],
                 diversity=diversity.value if diversity else None,
                 diversity_interval=diversity.interval if diversity else None,
                 copies=copied[label],

@@ -22,7 +22,7 @@ from cgan.model.file_facts import Facts, read_facts
 from cgan.params.sections import Params
 from cgan.pipeline.registry.client import GATE_FOLDER, Registry, now, open_registry
 from cgan.pipeline.registry.version import ROLLED_BACK, SUMMARY, VERDICT, Version, version_in_words
-from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER, STRIP_MARKDOWN, find_experiment
+from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER, STRIP_MARKDOWN
 from cgan.pipeline.tracking.tags import GENERATOR_SHA256_TAG, RUN_KEY_TAG
 from cgan.verdict import Report, table_of
 
@@ -97,7 +97,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
 
 def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
-    experiment = find_experiment(registry.client, trained["experiment"])
+    experiment = registry.client.get_experiment_by_name(trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
     wanted += f" AND tags.`{GENERATOR_SHA256_TAG}` = '{sha256_of(project.GENERATOR)}'"
     places = [experiment.experiment_id] if experiment else []

@@ -14,7 +14,7 @@ from cgan.files import read_json
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import open_registry
 from cgan.pipeline.registry.version import SUMMARY
-from cgan.pipeline.tracking.store import experiment_name, find_experiment, is_absent, store_uri
+from cgan.pipeline.tracking.store import experiment_name, is_absent, store_uri
 from cgan.pipeline.tracking.tags import COMMIT_TAG, DIRTY_TAG, SOURCE_TAG
 from cgan.project import DATA_SOURCE, DVC_LOCK, RUN_LOCATION, home
 from cgan.text import printable
@@ -62,7 +62,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             unjudged = f"version {versions[0].number} is not gated yet"
             yield "Verdict", versions[0].tags.get(SUMMARY) or unjudged
         name = experiment_name(params.tracking.experiment)
-        if not (experiment := find_experiment(registry.client, name)):
+        if not (experiment := registry.client.get_experiment_by_name(name)):
             return
         places = [experiment.experiment_id]
         for run in registry.client.search_runs(places, IS_TRAINING, max_results=1):

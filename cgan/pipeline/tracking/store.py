@@ -11,14 +11,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgan.errors import TrackingError
 from cgan.files import locked, replacing
 from cgan.hosts import is_server, no_proxy_variables, without_credentials
 from cgan.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
 # Environment variables of MLflow's: the store that a client writes to, and the one that a server keeps.
 STORE_VARIABLE, BACKEND_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI"
@@ -106,28 +104,6 @@ def experiment_id(client: MlflowClient, name: str) -> str:
             return str(experiment.experiment_id)
         artifact_location = None if is_server(uri) else artifact_root(uri, project_root())
         return str(client.create_experiment(name, artifact_location, tags=EXPERIMENT_TAGS))
-
-
-def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
-    """None where there is none. Raises TrackingError for one that was deleted."""
-    if experiment := client.get_experiment_by_name(name):
-        require_not_deleted(
-            experiment.lifecycle_stage, "experiment", name, experiment.experiment_id
-        )
-    return experiment
-
-
-def require_not_deleted(stage: str, kind: str, name: str, entity_id: str) -> None:
-    """Raise TrackingError for an experiment or a run that was deleted: MLflow keeps it in its trash, and its
-    name stays taken."""
-    if stage != "active":
-        message = (
-            f"{kind} `{name}` was deleted in MLflow and is in its trash. Restore it: `mlflow {kind}s restore "
-            f"--{kind}-id {entity_id}`, with {STORE_VARIABLE} set to the store"
-        )
-        if kind == "experiment":
-            message += "; or set `tracking.experiment` to another name"
-        raise TrackingError(message)
 
 
 def store_locked() -> contextlib.AbstractContextManager[bool]:
