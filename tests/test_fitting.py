@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def test_the_stage_train_and_fit_make_the_same_file_and_the_same_tables(
         assert text == path.read_text() and len(table) > 1
     kept = {path.name: path.read_bytes() for path in project.PREVIEWS.iterdir()}
     assert kept == {f"step-{step:06d}.png": png for step, png in run.previews.items()}
+    assert len(kept) > 1 and run.preview == kept[max(kept)]
     loaded = cgan.Generator.load(project.GENERATOR)
     assert loaded.facts == run.generator.facts and loaded.class_names == NAMES
     torch.use_deterministic_algorithms(False)
@@ -60,7 +62,9 @@ def test_the_stage_train_and_fit_make_the_same_file_and_the_same_tables(
 
 def test_a_run_says_what_was_trained_and_shows_itself_in_a_notebook(images: Images) -> None:
     torch.use_deterministic_algorithms(False)
+    handler = signal.getsignal(signal.SIGINT)
     run = fit(images, seed=4)
+    assert signal.getsignal(signal.SIGINT) is handler
     assert (run.finished, run.step, run.params.seed) == (True, STEPS, 4)
     assert run.params.updates in ("one_pass", "two_passes") and "updates" in run.choice.explanation
     assert list(run.history.step) == [2, 4, 6, 8, 10] and run.probes.empty
@@ -201,3 +205,16 @@ def test_importing_the_package_imports_no_torch_and_offers_its_names(tmp_path: P
     code = "import sys, cgan; print('torch' in sys.modules, 'pandas' in sys.modules, dir(cgan))"
     output = run_python(code, tmp_path)
     assert output.startswith("False False") and all(f"'{name}'" in output for name in cgan.__all__)
+
+
+def test_with_another_judge_it_is_another_training(images: Images, tmp_path: Path) -> None:
+    """Since it may stop at another step, nothing of the first is taken up."""
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        assert fit(images, judge=Judge(3, 1, 8), folder=tmp_path).finished
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_on_a_thread_which_has_no_signals_it_trains_too(images: Images) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fit, images).result().finished

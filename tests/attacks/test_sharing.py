@@ -16,6 +16,7 @@ from cgan.attacks.copies import Copies, copied_p_value, typical_share
 from cgan.attacks.membership import attack
 from cgan.attacks.sharing import MEMBERSHIP_LEVEL, Sharing
 from cgan.disclosure import as_many_of_each_class
+from cgan.downstream.effect import Difference
 from cgan.downstream.sets import joined
 from cgan.errors import CganError, DataError
 from cgan.images import Images
@@ -23,7 +24,7 @@ from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import silent
-from cgan.quality.likeness import find_near_copies
+from cgan.quality.likeness import find_near_copies, nearest_neighbours
 
 RECIPE = JudgeParams(total_kimg=0.3, seed=1)
 
@@ -128,6 +129,12 @@ def test_training_images_as_drawings_are_given_away() -> None:
     assert quiet.verdict == "nothing shown" and "gave nothing away that" in quiet.sentence
     copied = replace(answer, attack=safe, copies=replace(answer.copies, p_value=0.009))
     assert copied.verdict == "gives away" and "of them are near copies" in copied.sentence
+    for gain, words in (
+        (-0.1, "loses 10.0 points (8.0 to 13.0)"),
+        (0.1, "gains 10.0 points (7.0 to"),
+    ):
+        change = Difference(0.8, 0.8 + gain, (gain - 0.03, gain + 0.02), (-1.0, 1.0), 50)
+        assert words in replace(answer, utility=replace(answer.utility, overall=change)).sentence
 
 
 def test_a_sampler_s_file_gives_its_images_away_whatever_it_draws(
@@ -211,3 +218,31 @@ def test_who_is_copied_is_tested_within_strata_and_by_nearness(
     assert typical_share(0.0, 10**6) == pytest.approx(0.1)
     assert typical_share(0.05, 10**6) == pytest.approx(0.2, rel=0.02)
     assert typical_share(0.3, 100) == 1
+
+
+def test_an_image_is_as_near_as_by_its_own_neighbours() -> None:
+    """Each beside the others of its class, itself left out; 0 where a class has no drawing or one image."""
+    real, drawn = digits(0, 60), digits(60, 40)
+    drawn = drawn.at(drawn.labels != 3)
+    images, labels, _ = real.at((real.labels != 5) | (np.cumsum(real.labels == 5) == 1)).tensors
+    scores, rows = nearness_scores(images, labels, drawn), torch.arange(len(labels))
+    for row in range(len(labels)):
+        asked, others = (images[row, None], labels[row, None]), rows != row
+        to_real = nearest_neighbours(*asked, images[others], labels[others])[0].item()
+        to_drawn = nearest_neighbours(*asked, *drawn.tensors[:2])[0].item()
+        known = np.isfinite([to_real, to_drawn]).all()
+        expected = np.log(to_real / to_drawn) if known else 0.0
+        assert scores[row] == pytest.approx(expected, abs=1e-5), row
+    assert (scores == 0).sum() == (labels == 3).sum() + (labels == 5).sum() > 1
+
+
+def test_a_random_choice_of_classes_of_both_sides_is_attacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The data may be sorted by class."""
+    monkeypatch.setattr("cgan.attacks.attacker.MAX_PER_SIDE", 60)
+    train, held_out = digits(0, 300), digits(300, 200)
+    train = train.at(np.argsort(train.labels, kind="stable"))
+    attacker = Attacker.of(train, held_out.at(held_out.labels != 9), seed=1)
+    members = attacker.labels[torch.from_numpy(attacker.member)].bincount(minlength=10)
+    assert members.sum() == 60 and (members[:9] > 0).all() and members[9] == 0

@@ -175,10 +175,11 @@ def test_the_interval_is_the_closed_form_wider_for_folds() -> None:
             wide = normal**2 * of_images / tested + t**2 * (spread - luck) * part
             assert (high - low) / 2 == pytest.approx(np.sqrt(wide), rel=2e-3)
         assert (high + low) / 2 == pytest.approx(0.2)
-    ten = torch.arange(10)
-    for gaining, variance in ((3, 0.3 * 0.7 / 9), (10, 0.01)):  # all: as if one more had not
-        outcome = Outcome(ten * 0, ten, {"real": torch.zeros(10), DRAWN: ten < gaining})
-        assert _class_result(outcome, "real", 0).variance == pytest.approx(variance)
+    # All: as if one more had not; five, which show nothing: the interval reaches 1.
+    for count, gaining, variance in ((10, 3, 0.3 * 0.7 / 9), (10, 10, 0.01), (5, 5, 1.96**-2)):
+        rows = torch.arange(count)
+        outcome = Outcome(rows * 0, rows, {"real": torch.zeros(count), DRAWN: rows < gaining})
+        assert _class_result(outcome, "real", 0).variance == pytest.approx(variance, rel=1e-4)
 
 
 def test_a_class_of_few_images_shows_nothing_and_counts_alike() -> None:

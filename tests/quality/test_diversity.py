@@ -120,7 +120,8 @@ def test_a_class_of_one_picture_has_no_diversity_and_the_report_of_it_can_be_wri
     found = diversity_by_class(drawn, labels, training)
     assert found[0] and found[0].value < 0.01 and found[0].interval[1] < 0.01
     score = diversity_score(found)["worst_class_diversity"]
-    assert score.value == found[0].value
+    assert score.value == found[0].value and score.interval is None
+    assert max(map(abs, score.replicates)) < 0.1, "as the class's own"
     assert score.real is not None and 0.5 < score.real <= 1 + 1e-9
     path = tmp_path / "evaluation.json"
     Evaluation(metrics={"worst_class_diversity": score}).write(path)
@@ -128,9 +129,12 @@ def test_a_class_of_one_picture_has_no_diversity_and_the_report_of_it_can_be_wri
 
 
 def test_a_class_of_plain_real_images_is_not_measured(digits: dict[int, Tensor]) -> None:
+    """Nor is one of a single picture that is brighter and darker."""
     grey = torch.arange(60, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28)
-    training, asked = Images(grey, torch.zeros(60).long()), torch.zeros(50).long()
-    assert diversity_by_class(digits[1][:50], asked, training) == [None]
+    darker = (digits[1][:1] * torch.linspace(0.9, 1, 60)[:, None, None, None]).to(torch.uint8)
+    for real in (grey, darker):
+        training, asked = Images(real, torch.zeros(60).long()), torch.zeros(50).long()
+        assert diversity_by_class(digits[1][:50], asked, training) == [None]
     assert diversity_score([None]) == {}
 
 
@@ -155,3 +159,9 @@ def test_the_noise_of_the_real_images_drops_out_of_the_quotient_of_two_generator
 
     assert width(quotient) < 0.6 * width(halves[0])
     assert quotient.interval[0] < 1 < quotient.interval[1]
+
+
+def test_an_image_that_the_data_hold_twice_counts_once(digits: dict[int, Tensor]) -> None:
+    real = digits[4][50:150]
+    once, twice = (of_one_class(digits[4][:50], real.repeat(n, 1, 1, 1)) for n in (1, 2))
+    assert once.value == twice.value

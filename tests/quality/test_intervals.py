@@ -95,3 +95,10 @@ def test_falling_short_is_bonferronis_of_wilsons() -> None:
     counts = torch.tensor([85, 100, 0]), torch.tensor([100, 100, 0])
     for limit, short in ((0.9130, False), (0.9142, True)):
         assert falls_short(*counts, limit).tolist() == [short, False, False]
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")
+def test_where_one_side_alone_has_no_spread_the_other_s_counts() -> None:
+    """A sampler's seeds beside a training's. One degree of freedom."""
+    _, interval = difference_of_means([1.0, 1.0], [1.0, 3.0])
+    assert interval == pytest.approx((1 - 12.706, 1 + 12.706), rel=1e-4)

@@ -1,11 +1,14 @@
 """What a part of the drawings has, and no real image, is seen in its class; what chance does is not."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from synthetic import sample_digits
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from cgan.quality.metrics import joint_z
 from cgan.quality.outliers import MARGINS, Excess, Samples, excesses, outliers, tones_of
@@ -109,9 +112,23 @@ def excess_of(kind: str, outside: Tensor) -> float:
 
 
 def test_what_the_judge_memorised_is_taken_off_the_features_alone() -> None:
-    """Ten times as many held-out images as training images are unusual in its eyes; drawings are as those."""
-    outside = torch.tensor([4, 100, 5]).expand(10, 3)
-    assert excess_of("features", outside) < 0 < LIMIT < excess_of("tones", outside)
+    """Ten times as many held-out images as training images are unusual in its eyes; drawings are as those.
+    Elsewhere held-out images are real ones like any. The ends are Wilson's."""
+    counts = torch.stack([torch.tensor([4, 100, 5]).expand(10, 3), TOTAL], dim=2)
+
+    def width(outliers: int, images: int, end: str) -> float:
+        level = 1 - 0.05 / 33  # of three kinds, ten classes and all together
+        found = binomtest(outliers, images).proportion_ci(level, "wilson")
+        return abs(getattr(found, end) - outliers / images)
+
+    for kind, real, widths in (
+        ("features", 0.1, [width(4, 450, "high"), width(50, 500, "high")]),
+        ("tones", 9 / 500, [width(9, 500, "high")]),
+    ):
+        found = excesses(kind, counts, joint_z(33))[4]
+        assert (found.label, found.share, found.real) == (3, 0.1, pytest.approx(real))
+        reach = math.hypot(width(100, 1000, "low"), *widths)
+        assert found.low == pytest.approx(0.1 - real - reach)
 
 
 def test_one_in_twenty_honest_generators_has_a_class_of_outliers_at_most() -> None:
@@ -124,3 +141,18 @@ def test_one_in_twenty_honest_generators_has_a_class_of_outliers_at_most() -> No
             for kind in MARGINS
         )
     assert called <= 25
+
+
+@pytest.mark.parametrize("first", [0, 4])
+def test_outliers_are_seen_at_every_fifth_place_too(first: int) -> None:
+    """Which of the five folds' models scores a drawing depends on its place."""
+    picked = ORDER[LABELS[ORDER] == 7][:200]
+    images = DIGITS[picked].clone()
+    images[first::5] = square(images[first::5])
+    assert found(images, LABELS[picked], ORDER[2000:4500], ORDER[4500:])[0].low > LIMIT
+
+
+def test_soft_drawings_have_no_tones_of_their_own() -> None:
+    """What a short training makes is seen elsewhere."""
+    soft = in_part(lambda images: avg_pool2d(images.float(), 5, 1, 2).byte(), 0.3, None)
+    assert all(each.low < LIMIT for each in soft if each.kind == "tones")

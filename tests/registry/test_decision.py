@@ -23,6 +23,7 @@ from cgan.pipeline.registry.decision import (
     check_limits,
     compare,
     decide,
+    shift_finding,
 )
 from cgan.pipeline.registry.judging import measure
 from cgan.quality.class_shift import Shift
@@ -282,10 +283,12 @@ OVER, LEAST = LIMITS.max_fid_over_floor, LIMITS.min_worst_class_diversity
         ("judge_accuracy", {"judge": right([220, 220], [250, 250])}, False),
         # Of class 1, the lowest at the pessimistic end.
         ("worst_class_diversity", {"diversity": [flat(0.97), flat(LEAST + 1e-8)]}, True),
-        ("worst_class_diversity", {"diversity": [None, flat(LEAST - 1e-6)]}, False),
-        ("worst_class_diversity", {"diversity": [flat(0.97), flat(LEAST + 0.02, 0.03)]}, False),
+        ("worst_class_diversity",
+         {"diversity": [None, flat(LEAST - 1e-6), flat(0.97)], "copies": [(0, 500)] * 3}, False),
+        ("worst_class_diversity",
+         {"diversity": [flat(LEAST + 0.01), flat(LEAST + 0.02, 0.03)]}, False),
     ],
-)
+)  # fmt: skip
 def test_a_limit_is_checked_at_the_pessimistic_end_of_its_interval(
     name: str, measured: dict[str, Any], passed: bool
 ) -> None:
@@ -316,6 +319,8 @@ def test_the_worst_class_is_the_one_with_the_smallest_part_right() -> None:
         ([950, 170, 980], [1000, 200, 1000], 1, False),
         ([95, 18, 980], [100, 20, 1000], 1, True),  # as chance explains of one of three
         ([99, 0, 70], [100, 0, 100], 2, False),
+        ([99, 0, 96], [100, 0, 100], 2, True),
+        ([900, 17, 990], [1000, 20, 1000], 0, False),  # chance explains class 1
         ([*many[:5], 6, *many[6:]], many, 5, False),
         ([*many[:5], 9, *many[6:]], many, 5, True),
     ):
@@ -347,7 +352,11 @@ def test_copies_of_one_class_are_seen_among_many_classes_and_a_few_of_each_are_n
 
 
 def test_outliers_are_told_by_class_and_the_limit_is_at_most_reached() -> None:
-    found = [Excess("tones", 3, 0.2, 0.01, 0.15), Excess("features", None, 0.05, 0.01, 0.021)]
+    found = [
+        Excess("numbers", 3, 0.2, 0.01, 0.15),
+        Excess("features", None, 0.05, 0.01, 0.021),
+        Excess("tones", 5, 0.4, 0.38, 0.01),
+    ]
     ten = by_hand(right([100] * 10, [100] * 10))
 
     def check(limit: float, *outliers: Excess) -> Check:
@@ -358,7 +367,7 @@ def test_outliers_are_told_by_class_and_the_limit_is_at_most_reached() -> None:
     assert not blocked.passed and blocked.value == 0.15 and blocked.at_most
     assert "20.0 % of the drawings of class n3" in blocked.why
     assert "5.0 % of the drawings of all classes" in blocked.why
-    assert "real images 1.0 %" in blocked.why
+    assert "real images 1.0 %" in blocked.why and "n5" not in blocked.why
     assert check(0.15, *found).passed and not check(0.1499, *found).passed
     assert check(0.0).passed
 
@@ -374,15 +383,25 @@ def test_a_reason_says_which_end_of_the_interval_is_beyond_the_limit() -> None:
 
 
 def test_what_is_not_measurable_is_blocked_and_the_judge_s_accuracy_says_why() -> None:
-    """Its metrics have no value; copies and diversity are seen without the judge."""
+    """Whatever its limit. Its metrics have no value; copies and diversity are seen without the judge."""
+    limits = LIMITS.model_copy(update={"min_judge_accuracy": 0.0})
     poor = by_hand(judge=right([120, 120], [250, 250]), diversity=[flat(0.9)])
     accuracy = replace(poor.score("conditional_accuracy"), value=None, interval=None)
     metrics = {**poor.metrics, "fid_judge": Score(), "conditional_accuracy": accuracy}
     evaluation = replace(poor, metrics=metrics, not_measurable="the judge guesses")
-    decision = decide(drawings(evaluation), by_hand(), LIMITS)
+    decision = decide(drawings(evaluation), by_hand(), limits)
     missed = [check.name for check in decision.checks if not check.passed]
     assert decision.verdict == "blocked" and missed == ["judge_accuracy"]
     assert decision.reasons == [
         "held-out images that the judge classifies correctly, mean over classes: the judge guesses"
     ]
     assert decision.comparison == []
+
+
+def test_each_class_has_its_largest_shift_and_three_are_named() -> None:
+    given = ((0, 0.6), (1, 0.2), (1, 2.0), (1, 0.7), (2, 0.4), (3, 0.8), (4, 0.9))
+    shifts = [Shift(label, deviations, "width") for label, deviations in given]
+    found = shift_finding(shifts, 0.5, NAMES)
+    named = re.findall(r"class n(\d) differs in width \(([\d.]+)", found.why)
+    assert found.value == 2 and named == [("1", "2.0"), ("4", "0.9"), ("3", "0.8")]
+    assert "and 1 more; at most 0.5" in found.why

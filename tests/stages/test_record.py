@@ -85,6 +85,8 @@ def test_the_run_is_complete_from_the_outputs_alone_and_again_changes_nothing(ro
         record.main()
         held = assert_complete(root)
     ((run_id, _, _),) = held.runs()
+    assert held.rows("select end_time from runs") == [(read_json(TRAINING)["ended_ms"],)]
+    assert read_json(Path("reports/recorded.json")) == tracked_values(Evaluation.read(EVALUATION))
     files = {path.name for path in (root / "mlartifacts").rglob(f"{run_id}/artifacts/**/*.*")}
     left = {path.name for paths in record.FILES.values() for path in paths}
     assert left | {"README.md", "quality.csv", "quality_by_class.csv", "params.yaml"} <= files
@@ -251,3 +253,14 @@ def test_a_sampler_which_has_no_previews_shows_its_grid(root: Path) -> None:
     shutil.rmtree(PREVIEWS)
     record.main()
     assert Store(root / "mlflow.db").pictures() == [AT_THE_END]
+
+
+def test_a_param_that_has_changed_since_keeps_its_first_value(root: Path) -> None:
+    record.main()
+    about = read_json(TRAINING)
+    first = about["params"]["train.lr"]
+    write_json(TRAINING, about | {"params": about["params"] | {"train.lr": 9.0}})
+    record.main()
+    held = Store(root / "mlflow.db")
+    ((run_id, _, _),) = held.runs()
+    assert held.params(run_id)["train.lr"] == str(first) != "9.0"

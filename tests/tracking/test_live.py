@@ -1,6 +1,7 @@
 """A training in MLflow while it goes on: what arrives, and that nobody waits long for it."""
 
 import hashlib
+import math
 import os
 import socket
 import threading
@@ -9,14 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tracked
 from conftest import free_port, wait_until
 from tracked import PARAMS, STEPS, Store, log_steps, refusing, training
 from tracked import root as root
 
+from cgan.errors import Interrupted
 from cgan.files import read_json
 from cgan.pipeline.tracking import live as tracking
+from cgan.pipeline.tracking.run import TrainingRecord, open_run
 from cgan.project import TRAINING, training_folder
 
 SAID = "cannot be used now"
@@ -183,3 +187,25 @@ def test_f60_f61_an_mlflow_that_gets_slow_or_dies_in_mid_run_costs_no_more_than_
     words = "no answer in time" if trouble == "slow" else "refused"
     assert caplog.text.count(f"{SAID} ({words})") == 1
     assert store.steps("loss/generator") == ([1, 2] if trouble == "slow" else [1])
+
+
+def test_what_somebody_stopped_is_killed_and_has_not_failed(root: Path) -> None:
+    with pytest.raises(Interrupted), training():
+        raise Interrupted("stopped by SIGTERM")
+    ((_, _, status),) = Store(root / "mlflow.db").runs()
+    assert status == "KILLED"
+
+
+def test_more_finite_numbers_than_mlflow_takes_at_once_arrive(
+    root: Path,
+) -> None:
+    """And of pictures those of each step, of which 1 is no beginning of 10."""
+    about = TrainingRecord(run_key="k", run_name="a", experiment="cgan", began_ms=1)
+    losses = [("loss/generator", math.nan if step == 7 else 1.0, step, 1) for step in range(1002)]
+    for step in (10, 1):
+        with open_run(about) as run:
+            run.log_metrics(losses)
+            run.log_image("first", np.zeros((8, 8), np.uint8), step, 1)
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == [step for step in range(1002) if step != 7]
+    assert store.pictures() == ["first+step+1", "first+step+10"]
