@@ -71,6 +71,7 @@ def test_a_run_says_what_was_trained_and_shows_itself_in_a_notebook(images: Imag
     assert "<Run: " in repr(run) and "10 steps of 8 images" in repr(run) and "seed 4" in repr(run)
     shown = run._repr_html_()
     assert "Chosen for these images" in shown and "data:image/png;base64," in shown
+    assert f"generator {run.history['loss/generator'].iloc[-1]:.3g}" in shown
     assert [run.generator.draw(["pear"]).shape, run.preview[:4]] == [(1, 8, 12), b"\x89PNG"]
     assert not torch.are_deterministic_algorithms_enabled(), "other code computes as before"
 

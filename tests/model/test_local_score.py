@@ -17,6 +17,7 @@ from cgan.model.local_score import (
     pixel_variance,
     suitable_settings,
     window_distances,
+    window_side,
 )
 
 SETTINGS = LocalScoreSettings(steps=8, sigma_max=10.0)
@@ -197,3 +198,23 @@ def test_colour_or_no_plain_background_may_be_photographs() -> None:
     assert not may_be_photographs(characters)
     assert may_be_photographs(characters.expand(-1, 3, -1, -1))
     assert may_be_photographs(images_of(20, channels=1))
+
+
+def test_a_window_has_bounds_and_its_middle_alone_makes_pixels() -> None:
+    """At most 72 % and at least 15 % of the image's side, in whole odd pixels."""
+    assert [window_side(sigma, 32, 32, 1.0) for sigma in (1e-3, 20.0)] == [5, 23]
+    windows = Windows(64, 33, torch.device("cpu"))
+    assert windows.in_window.sum(dim=1).max() == 33
+    assert (windows.mixing > 0).sum(dim=1).max() == 17
+
+
+def test_a_drawing_has_no_more_sources_than_it_may_and_takes_their_time() -> None:
+    sampler = unequal_sampler(replace(SETTINGS, sources=1, cap=1.0))
+    drawn = sampler.draw(torch.zeros(12, dtype=torch.long), seed=3)
+    images = sampler.images[sampler.labels == 0]
+    apart = (drawn[:, None].int() - images.int()).abs().flatten(2).amax(dim=2)
+    assert (apart.amin(dim=1) <= 1).all() and len(apart.argmin(dim=1).unique()) > 2
+    two, seven, many = (
+        unequal_sampler(replace(SETTINGS, sources=n)).seconds_per_drawing for n in (2, 7, 999)
+    )
+    assert two < seven == many, "the largest class has seven"
