@@ -57,11 +57,15 @@ def test_a_checkout_is_the_commit_with_the_project_s_cache(clone: Path) -> None:
     assert git(clone, "status", "--porcelain") == ""
 
 
-def test_a_checkout_begins_with_the_last_one_s_results(clone: Path) -> None:
+def test_a_checkout_has_the_last_one_s_results_and_given_params(clone: Path) -> None:
     (clone / ".cgan").mkdir()
     (clone / ".cgan/dvc.lock").write_text("of the last run")
-    with checkout(clone, head(clone)) as folder:
+    mine = clone.parent / "mine/params.yaml"
+    mine.parent.mkdir()
+    mine.write_text((clone / "params.yaml").read_text() + "# mine\n")
+    with checkout(clone, head(clone), mine) as folder:
         assert (folder / "dvc.lock").read_text() == "of the last run"
+        assert (folder / "params.yaml").read_text() == mine.read_text()
 
 
 def test_a_process_in_a_checkout_has_the_project_s_home_and_store(
