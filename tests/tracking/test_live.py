@@ -202,9 +202,10 @@ def test_more_finite_numbers_than_mlflow_takes_at_once_arrive(
     """And of pictures those of each step, of which 1 is no beginning of 10."""
     about = TrainingRecord(run_key="k", run_name="a", experiment="cgan", began_ms=1)
     losses = [("loss/generator", math.nan if step == 7 else 1.0, step, 1) for step in range(1002)]
+    with open_run(about) as run:
+        run.log_metrics(losses)
     for step in (10, 1):
         with open_run(about) as run:
-            run.log_metrics(losses)
             run.log_image("first", np.zeros((8, 8), np.uint8), step, 1)
     store = Store(root / "mlflow.db")
     assert store.steps("loss/generator") == [step for step in range(1002) if step != 7]
