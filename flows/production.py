@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -40,7 +40,7 @@ STAYS_UP_S = 5.0  # after which a program without a port counts as started
 MAX_END_S = 60.0  # of a worker whose run saves a checkpoint
 
 
-def up(root: Path) -> Iterator[str]:
+def up(root: Path) -> Generator[str, None, None]:
     """Start what does not run yet; what runs keeps its port. Yields a line as each answers. Raises CganError
     if a port is taken, or a program ends."""
     folder = root / PRODUCTION

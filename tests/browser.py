@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import wait_until
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # As root, in a container; and what nobody looks at is drawn all the same.
@@ -34,7 +35,7 @@ NO_OTHER_HOST = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 class Page:
     """One tab."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Connection) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._session: str | None = None

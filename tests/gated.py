@@ -22,7 +22,7 @@ from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.gate import gate
 from cgan.pipeline.tracking.logged_model import save_mlflow_model
-from cgan.pipeline.tracking.run import open_run
+from cgan.pipeline.tracking.run import TrainingRecord, open_run
 from cgan.quality import estimates
 from cgan.stages import preprocess, train_judge, validate
 
@@ -93,7 +93,7 @@ def train(root: Path, key: str, steps: int) -> None:
     data = load_images(root / parts)
     facts = {"data_sha256": data.source_sha256, "data_digest": data.digest, "steps": steps}
     save_generator(path, fitted(parts, data.digest, steps), facts)
-    about = {
+    about: TrainingRecord = {
         "run_key": key,
         "run_name": f"fit of {steps} steps",
         "experiment": "cgan",

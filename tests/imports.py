@@ -20,7 +20,7 @@ def closure(module: str, without: Iterable[str] = ()) -> set[str]:
     # Methods that show and divide images. Whoever calls them, and is a stage, imports these, too.
     for shown in ("cgan.contact_sheet", "cgan.notebook", "cgan.splitting"):
         graph.remove_import(importer="cgan.images", imported=shown)
-    found, waiting = set(), {module}
+    found, waiting = set[str](), {module}
     while waiting:
         name = waiting.pop()
         if (ROOT / source_of(name)).is_file() and name not in left_out | found:

@@ -16,7 +16,6 @@ from benchmarks.scale import SCALES
 from benchmarks.throughput import PORT, Ours
 from cgan.errors import CganError
 from cgan.images import Images
-from cgan.model.sampling import draw
 from cgan.training import loop as training
 from cgan.training.loop import train
 from cgan.training.state import estimate_batch_norm
@@ -45,7 +44,7 @@ def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     asked = torch.arange(20) % 10
     trained = train(digits, params)
     assert ours.state.step == params.total_steps
-    assert torch.equal(ours.draw(asked, 5), draw(trained.generator, asked, 5))
+    assert torch.equal(ours.draw(asked, 5), trained.generator.draw(asked, 5))
 
 
 def test_ratios_are_taken_within_rounds_and_a_check_fails_below_its_bar() -> None:

@@ -23,7 +23,7 @@ def test_text_is_written_and_read_as_utf8_in_every_locale() -> None:
         for call in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
                 named = {keyword.arg for keyword in call.keywords}
-                mode = [a.value for a in call.args if isinstance(a, ast.Constant)]
+                mode = [str(a.value) for a in call.args if isinstance(a, ast.Constant)]
                 text = call.func.attr in ("read_text", "write_text") or mode in map(list, "war")
                 assert "encoding" in named or not (text or "text" in named), ast.unparse(call)
 

@@ -20,6 +20,7 @@ from cgan import fitting, project
 from cgan.errors import CganError, DataError, ParamsError
 from cgan.files import sha256_of
 from cgan.images import Images, load_images
+from cgan.notebook import progress_bar
 from cgan.quality.judge import Judge, load_judge
 from cgan.stages import preprocess, train, train_judge, validate
 
@@ -195,10 +196,10 @@ def test_fewer_images_than_a_preset_s_batch_are_one_batch_and_the_run_says_so() 
 def test_a_bar_in_a_terminal_and_in_a_notebook_and_none_elsewhere(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert list(fitting.progress_bar("training", range(2, 5), 8)) == [2, 3, 4]
+    assert list(progress_bar("training", range(2, 5), 8)) == [2, 3, 4]
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert list(fitting.progress_bar("training", range(2, 5), 8)) == [2, 3, 4]
+    assert list(progress_bar("training", range(2, 5), 8)) == [2, 3, 4]
     assert "training:  40%" in (shown := capsys.readouterr().err) and "16.0/40.0" in shown
 
 

@@ -32,9 +32,8 @@ NAME = os.environ.get("CGAN_TEST_DEVICE", "cuda")
 STEPS = 200
 DATA, HELD = (uneven(times, channels=3, seed=times) for times in (5, 3))
 RECIPE = JudgeParams(total_kimg=8.0, seed=1)
-MEGABYTES = (
-    1500  # that the preset `default` may take on 28 × 28 images: it takes a quarter on the CPU
-)
+# That the preset `default` may take on 28 × 28 images: it takes a quarter on the CPU.
+MEGABYTES = 1500
 
 
 @pytest.fixture(autouse=True)
@@ -104,13 +103,13 @@ def test_a_training_goes_on_where_it_began(device: str, tmp_path: Path) -> None:
 def test_a_judge_has_equal_bytes_with_everything_that_evidence_asks_for() -> None:
     options = {"class_weights": torch.tensor([1.0, 2.0, 0.5])}
     for each in ({}, options):
-        assert torch.equal(flat(judge_of(**each)), flat(judge_of(**each)))
+        assert torch.equal(flat(judge_of("float32", **each)), flat(judge_of("float32", **each)))
     assert torch.equal(flat(judge_of("auto")), flat(judge_of("auto")))
 
 
 def test_what_is_measured_is_what_the_cpu_measures() -> None:
     torch.manual_seed(0)
-    kind = Architecture("upsample", 3, 3, *DATA.tensors.pixels.shape[2:], features=8, latent_dim=4)
+    kind = Architecture("upsample", 3, *DATA.shape, features=8, latent_dim=4)
     network, judge = build_generator(kind).eval(), judge_of()
     params = EvaluateParams(samples=900, gan_train_kimg=0, seed=3)
 

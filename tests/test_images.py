@@ -28,7 +28,7 @@ from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.stages import download, preprocess, validate
 
 COLOUR = uneven(channels=3)
-SIDES = {"height": HEIGHT, "width": WIDTH}
+SIDES: dict[str, Any] = {"height": HEIGHT, "width": WIDTH}
 
 
 def test_arrays_are_copied_only_where_they_must_be() -> None:
@@ -59,8 +59,10 @@ def test_labels_are_numbers_or_names_and_groups_or_texts() -> None:
         assert np.array_equal(cgan.Images(pixels, labels, NAMES).labels, COLOUR.labels)
     numbers = np.array(["10", "9", "111"])[COLOUR.labels]
     assert cgan.Images(pixels, numbers).class_names == ["9", "10", "111"], "as numbers"
+    assert COLOUR.groups is not None
     groups = [f"g{number}" * bool(number > 2) for number in COLOUR.groups]
     numbered = [float(text[1:]) if text else float("nan") for text in groups]
+    given: Any  # also with None, which numpy's type of such lists leaves out
     for given in (groups, [text or None for text in groups], numbered):
         found = cgan.Images(pixels, COLOUR.labels, groups=given).groups
         assert found is not None and len(np.unique(found)) == len({*groups}) - 1 + groups.count("")
@@ -136,8 +138,9 @@ def test_what_is_read_and_split_is_what_the_stages_make(
     assert any(note.startswith("Groups: 23 of 56") for note in images.notes) == pictures
     assert len(parts[0]) + len(parts[1]) == 56
     whole = whole_data()
+    assert whole.groups is not None and images.groups is not None
     assert np.array_equal(whole.pixels, images.pixels) and whole.files == images.files
-    groups_of = {*zip(whole.groups.tolist(), images.groups.tolist(), strict=True)}  # type: ignore[union-attr]
+    groups_of = {*zip(whole.groups.tolist(), images.groups.tolist(), strict=True)}
     assert len(groups_of) == len(np.unique(images.groups)), "one number a group"
     assert whole.splits is not None and np.array_equal(
         whole.pixels[whole.splits == 1], parts[1].pixels
@@ -168,8 +171,8 @@ def test_read_takes_a_csv_a_zip_and_a_folder(tmp_path: Path) -> None:
     zipped = tmp_path / "a.zip"
     zipped.write_bytes(zip_of({"b/fruit.csv": table.read_bytes()}))
     for images in (
-        cgan.read(table, **SIDES, class_names=NAMES),  # type: ignore[misc]
-        cgan.read(str(zipped), **SIDES, class_names=NAMES, member="fruit.csv"),  # type: ignore[misc]
+        cgan.read(table, **SIDES, class_names=NAMES),
+        cgan.read(str(zipped), **SIDES, class_names=NAMES, member="fruit.csv"),
     ):
         assert np.array_equal(images.pixels, data.pixels) and images.class_names == NAMES
         assert images.place(3) == "row 4 (line 5)"

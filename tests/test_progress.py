@@ -9,7 +9,7 @@ from cgan.pipeline import progress
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time that `progress` reads; tests set it."""
     now = [0.0]
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
     return now
 
 

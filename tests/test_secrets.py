@@ -18,9 +18,8 @@ from tracked import Store, log_model, log_steps, refusing, training
 from tracked import root as root
 
 from cgan.errors import SourceError, TrackingError
-from cgan.files import read_json
 from cgan.params.sections import DataParams
-from cgan.pipeline.tracking.run import open_run
+from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import SOURCE_FOLDER, TRAINING
 from cgan.readers import sources
 
@@ -111,7 +110,7 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@{address}")
         with training("finished") as tracker:
             log_steps(tracker)
-        about = read_json(TRAINING)
+        about = read_training(TRAINING)
         with pytest.raises(TrackingError, match=f"MLflow at http://{address}"), open_run(about):
             pass
     sent = root / "sent"

@@ -9,7 +9,7 @@ from cgan.settings import as_keywords, setting
 
 
 def test_a_setting_is_a_param_of_a_project_and_a_keyword_of_a_call() -> None:
-    cases = [
+    cases: list[tuple[tuple[str, *tuple[object, ...]], str, str]] = [
         (("train.lr",), "`train.lr`", "`lr`"),
         (("data.fit", "pad"), "`data.fit: pad`", '`fit="pad"`'),
         (("train.lr", 0.5), "`train.lr: 0.5`", "`lr=0.5`"),

@@ -134,7 +134,7 @@ def test_too_small_a_holdout_is_refused(count: int, refused: bool) -> None:
     data = uneven()
     first_of_each = [int(np.flatnonzero(data.labels == label)[0]) for label in range(3)]
     held = [*first_of_each, *np.flatnonzero(data.labels == 0)[5 : 2 + count].tolist()]
-    splits = np.isin(np.arange(len(data.labels)), held).astype(np.int64)
+    splits = np.isin(np.arange(len(data.labels)), held).astype(np.uint8)
     parted = replace(data, splits=splits, groups=None)
     if refused:
         with pytest.raises(DataError, match=r"^5 images are held out, expected at least 6"):

@@ -47,7 +47,7 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(
     run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
     programs = tmp_path / "env/bin"
     run(programs / "python", "-m", "pip", "install", "-q", f"{wheel}[serve]", cwd=tmp_path)
-    program = [programs / "cgan", "serve", "--port", str(free_port())]
+    program = [str(programs / "cgan"), "serve", "--port", str(free_port())]
     with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout

@@ -21,7 +21,7 @@ from cgan.pipeline.registry.client import Registry
 from cgan.pipeline.tracking import live as tracking
 from cgan.pipeline.tracking.live import LiveTracker
 from cgan.pipeline.tracking.logged_model import save_mlflow_model
-from cgan.pipeline.tracking.run import Run
+from cgan.pipeline.tracking.run import Run, TrainingRecord
 from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER, experiment_id, experiment_name
 from cgan.project import training_folder
 from cgan.stages.origin import keep_source, origin, origin_tags, project_tree, run_name
@@ -52,7 +52,7 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def training(key: str = "k1", experiment: str = "cgan") -> Iterator[LiveTracker]:
     """As the stage train does it, in the working directory."""
     source = project_tree()
-    about = {
+    about: TrainingRecord = {
         "run_name": run_name(PARAMS.train),
         "experiment": experiment_name(experiment),
         "params": recorded_params(PARAMS, FITTED),

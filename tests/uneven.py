@@ -49,9 +49,8 @@ def uneven(times: int = 1, channels: int = 1, seed: int = 0) -> Images:
     images = np.stack([_drawing(label, channels, random) for label in labels])
     for label in range(len(COUNTS)):
         start = labels.index(label)
-        images[start + GROUP_SIZES[0]] = images[
-            start
-        ]  # the one of the second group, one of the first
+        # The one of the second group is one of the first.
+        images[start + GROUP_SIZES[0]] = images[start]
     order, numbers = random.permutation(len(labels)), random.permutation(max(groups) + 1)
     data = Images(
         images[order],
@@ -60,6 +59,7 @@ def uneven(times: int = 1, channels: int = 1, seed: int = 0) -> Images:
         numbers[groups][order],
         lines=np.arange(len(labels)) + 2,
     )
+    assert data.groups is not None
     return replace(data, source_sha256=pixels_digest(data.pixels, data.labels, data.groups))
 
 
@@ -77,6 +77,7 @@ def uneven_csv_lines(data: Images, *, grouped: bool = True) -> list[str]:
     """Header and rows in Kaggle's form, with a column of groups, which have names; no line ends."""
     flat = data.pixels.reshape(len(data.pixels), -1)
     columns = ["label", *["group"] * grouped, *(f"pixel{i}" for i in range(flat.shape[1]))]
+    assert data.groups is not None
     rows = zip(data.labels.tolist(), data.groups.tolist(), flat.tolist(), strict=True)
     lines = [[label, *[f"g{group}"] * grouped, *pixels] for label, group, pixels in rows]
     return [",".join(map(str, line)) for line in [columns, *lines]]
@@ -90,6 +91,7 @@ def write_uneven_csv(path: Path, data: Images, *, grouped: bool = True) -> Path:
 
 def write_uneven_folder(path: Path, data: Images) -> Path:
     """A folder a class. Rows are numbered, so that the files' order is that of the rows within a class."""
+    assert data.groups is not None
     for row, (label, group) in enumerate(zip(data.labels, data.groups, strict=True)):
         file = path / NAMES[label] / f"g{group}-{row:04d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -62,6 +62,7 @@ def _map_features(a: Architecture, halvings: int) -> int:
 
 class _Network(nn.Module):
     layers: nn.Sequential
+    linear: nn.Linear
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()

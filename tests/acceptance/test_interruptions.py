@@ -95,12 +95,12 @@ def test_a_flow_that_is_killed_goes_on_and_with_nothing_to_do_trains_nothing(
     home = {"PREFECT_HOME": str(tmp_path / "prefect")}
     home["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "400"
     project.cut_off(flow, lambda: recorded(project) >= 4 * LOG_EVERY, signal.SIGKILL, **home)
-    project.run(flow, **home)
+    project.run(flow, 0, **home)
     assert project.weights() == undisturbed.weights()
     (run,) = new_runs(project, finished)
     assert run.info.status == "FINISHED" and "quality/fid_judge" in run.data.metrics
     sent_once(project.client(), run, LONG)
     before = [run.to_dictionary() for run in project.runs()]
     assert project.read("reports/gate.json")["verdict"] in ("promoted", "blocked")
-    assert "Running stage" not in project.run(flow, **home)
+    assert "Running stage" not in project.run(flow, 0, **home)
     assert [run.to_dictionary() for run in project.runs()] == before

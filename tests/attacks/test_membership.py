@@ -146,7 +146,7 @@ def test_of_a_group_one_counts_and_classes_are_compared_within() -> None:
     assert all(units[rows].tolist() in ([4, 1, 9], [4, 9, 1]) for rows in picked)
     assert len({tuple(rows) for rows in picked}) > 2, "which one is chance"
     labels = np.repeat([0, 1], [30, 50])
-    scores = np.where(labels == 1, 1000.0, 1.0) * np.arange(80)
+    scores = np.where(labels == 1, 1000.0, 1.0) * np.arange(80.0)
     values = standardised(scores, labels)
     for label in (0, 1):
         of_class = values[labels == label]

@@ -226,25 +226,25 @@ def rows_of(digit: int) -> Tensor:
 def test_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"total_kimg": 0.1})
     training = digits(rows_of(0)[:20], rows_of(1)[:8])
-    steps = list[str]()
+    said = list[str]()
 
-    def progress(what: str, planned: range, images_a_step: int = 0) -> Iterator[int]:
-        steps.append(what)
-        return iter(planned)
+    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+        said.append(what)
+        return iter(steps)
 
     drawn = Images(digits(rows_of(1)[30:42]).pixels, np.ones(12, np.int64))
     test = digits(rows_of(0)[50:60], rows_of(1)[50:54])
     rounds = rounds_by_seed(training, drawn, test, recipe, 3, tmp_path, CPU)
     found = rounds[0].outcome(progress)
-    assert set(found.right) == {*METHODS, *BASELINES} and len(steps) == len(METHODS)
-    assert steps[0] == "seed 1 of 3, classifier 1 of 4"
+    assert set(found.right) == {*METHODS, *BASELINES} and len(said) == len(METHODS)
+    assert said[0] == "seed 1 of 3, classifier 1 of 4"
     classifier = rounds[0].classifier("repeated", partial(silent, ""))
     right = (predict(classifier, test.tensors.pixels).labels == test.tensors.labels).double()
     by_hand = float(right[:10].mean() + right[10:].mean()) / 2
     assert found.mean_accuracy("repeated") == pytest.approx(by_hand)
     (tmp_path / "seed-1/drawn.safetensors").unlink()
     again = rounds[0].outcome(progress)
-    assert len(steps) == len(METHODS) + 1
+    assert len(said) == len(METHODS) + 1
     assert all(torch.equal(found.right[name], again.right[name]) for name in found.right)
     for name in ("repeated", DRAWN):
         counts = rounds[0]._data(METHODS[name]).counts.tolist()
@@ -307,11 +307,11 @@ def test_an_interrupted_call_goes_on_and_says_the_estimate_so_far(tmp_path: Path
     train, held_out = (uneven(times=2, seed=n) for n in (1, 2))
     said, trained, most = list[str](), list[str](), 9
 
-    def progress(what: str, planned: range, images_a_step: int = 0) -> Iterator[int]:
+    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
         if len(trained) == most:
             raise KeyboardInterrupt
         trained.append(what)
-        return iter(planned)
+        return iter(steps)
 
     ask = partial(evidence, train, held_out, untrained(), recipe=SHORT, seeds=3)
     with pytest.raises(KeyboardInterrupt):

@@ -16,7 +16,6 @@ from cgan.cli import app
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.model.model_file import load_generator
-from cgan.model.sampling import draw
 
 GREY = ("deconv", 10, 1, 28, 28, 4, 6)
 COLOUR = ("deconv", 12, 3, 10, 14, 4, 6)
@@ -58,7 +57,7 @@ def pixels(*arguments: str) -> np.ndarray:
 
 def expected(labels: list[int], seed: int = 0) -> np.ndarray:
     """What the generator draws: uint8 [N, C, H, W]."""
-    return draw(load_generator(MODEL)[0], torch.tensor(labels), seed).numpy()
+    return load_generator(MODEL)[0].draw(torch.tensor(labels), seed).numpy()
 
 
 def in_a_row(labels: list[int], seed: int = 0) -> np.ndarray:

@@ -170,6 +170,7 @@ def test_labelled_images_keep_their_classes_and_groups() -> None:
         for label in range(3):
             of_class = digests[read.labels == label]
             assert sorted(of_class) == sorted(expected[others.labels == label]), NAMES[label]
+    assert others.groups is not None
     assert len(np.unique(units_of(read))) == len(np.unique(others.groups)) - 3
     shutil.rmtree("pictures/apple")
     without: Images = answers.read_labelled(Path("pictures"), load_params(), data)

@@ -125,6 +125,7 @@ def test_a_run_has_its_stages_verdict_and_drawings(children: Children) -> None:
     assert shown.count("version 3 is promoted") == 1 and "](data:image/png;base64," in shown
     assert "http://127.0.0.1:5000/#/experiments/1/runs/abc/artifacts/run.html" in shown
     assert yaml.safe_load(Path("params.yaml").read_text())["train"]["lr"] == 0.5
+    assert state.state_details.flow_run_id
     with get_client(sync_client=True) as client:
         name = client.read_flow_run(state.state_details.flow_run_id).name
     assert re.fullmatch(r"\d\d \w{3} \d\d:\d\d · train.lr=0.5", name)
@@ -135,6 +136,7 @@ def test_blocked_is_neither_green_nor_red(children: Children) -> None:
     children.stale, children.verdict = [], "blocked"
     state = pipeline(refresh=True, return_state=True)
     assert state.type.value == "COMPLETED", "for Prefect's engine"
+    assert state.state_details.flow_run_id
     with get_client(sync_client=True) as client:
         shown = client.read_flow_run(state.state_details.flow_run_id).state
     assert shown and (shown.name, shown.type.value) == ("Blocked", "CANCELLED")

@@ -97,7 +97,7 @@ def test_the_demo_s_constants_weights_and_norms_are_those_of_the_demo() -> None:
     assert {m.alpha for m in modules if isinstance(m, nn.ELU)} == {0.25}
     assert {m.eps for m in modules if isinstance(m, nn.BatchNorm2d)} == {1e-5}
     torch.manual_seed(0)
-    weight = build_generator(DEMO).layers[3].weight.detach()  # 384 → 192, 3×3
+    weight = build_generator(DEMO).get_parameter("layers.3.weight").detach()  # 384 → 192, 3×3
     fans = 9 * (384 + 192) / 2
     assert weight.std().item() == pytest.approx(math.sqrt(3 / fans), rel=0.01)
     assert weight.mean().item() == pytest.approx(0, abs=1e-3)
@@ -144,7 +144,7 @@ def test_last_doubling_is_a_transposed_convolution_in_values_and_gradients(chann
     torch.manual_seed(0)
     layer = ConvTransposeToImages(6, channels, 4, stride=2, padding=1)
     maps = torch.randn(3, 6, 5, 7).to(memory_format=torch.channels_last)
-    weights, bias = layer.weight, layer.bias
+    weights, bias = layer.parameters()
     found = layer(maps.requires_grad_())
     expected = F.conv_transpose2d(maps, weights, bias, stride=2, padding=1)
     upstream = torch.randn_like(expected)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,10 @@ from cgan.drawing.generator import Generator
 from cgan.errors import DataError, ModelError
 from cgan.evaluation import ClassScores, Evaluation, Score
 from cgan.files import read_json, sha256_of, write_json
+from cgan.fitting import Run
 from cgan.images import load_images
 from cgan.model.model_file import load_generator, save_generator
-from cgan.model.sampling import draw, encode_png
+from cgan.model.sampling import encode_png
 from cgan.page.assemble import PAGE_FOLDER, document
 from cgan.page.classes import MORE_IMAGES, WEAK_JUDGE, advice_on_weights, judged_classes
 from cgan.page.drawn_facts import NEIGHBOURS_SHOWN
@@ -45,6 +46,7 @@ from cgan.quality.likeness import nearest_neighbours
 from cgan.quality.table import quality_line
 from cgan.service.provider import GeneratorProvider
 from cgan.stages.page import contents_of
+from cgan.training.auto import Choice, resolve
 
 PNG = encode_png(np.zeros((8, 8), np.uint8))
 HOSTILE = (
@@ -193,7 +195,7 @@ def test_drawings_stand_beside_their_nearest_training_images() -> None:
     lines = CSV.read_text().splitlines()
     data = load_images(TRAIN_DATA)
     asked = torch.arange(drawn["drawings"]) % data.classes
-    images = draw(load_generator(GENERATOR)[0], asked, drawn["seed"])
+    images = load_generator(GENERATOR)[0].draw(asked, drawn["seed"])
     by, _ = nearest_neighbours(
         images, asked, data.tensors.pixels, data.tensors.labels, NEIGHBOURS_SHOWN
     )
@@ -226,22 +228,14 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
         contents_of(load_params())
 
 
-class Trained(NamedTuple):
-    """As `cgan.fit` gives it."""
-
-    generator: Generator
-    history: pd.DataFrame
-    probes: pd.DataFrame
-    previews: dict[int, bytes]
-    seconds: float = 24.0
-
-
 def test_a_run_in_memory_has_a_page_with_more_where_more_is_given(page: Page) -> None:
     """Without a project; of a training that was stopped before its first record."""
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
     train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
     judge, history = load_judge(JUDGE)[0], pd.read_csv(LOSSES)
-    stopped = Trained(generator, history[:0], pd.DataFrame(columns=["step"]), {})
+    choice = Choice(resolve(load_params().train), "", "")
+    none = pd.DataFrame(columns=["step"])
+    stopped = Run(generator, choice, history[:0], none, {}, 24.0, 0)
     write_page(RUN_PAGE, stopped, evaluation)
     text = RUN_PAGE.read_text(encoding="utf-8")
     absent = ("data", "labels", "drawings")
@@ -249,8 +243,8 @@ def test_a_run_in_memory_has_a_page_with_more_where_more_is_given(page: Page) ->
     assert "ended before its losses" in text and "<code>class_logit_weight</code>" in text
     assert not re.search(r"dvc (repro|exp|checkout|pull)|train\.", text), "there is no project"
     unfold(page)
-    whole = Trained(generator, history, pd.read_csv(PROBES), {5: PNG})
-    images = {"train": train, "held_out": held_out}
+    whole = replace(stopped, history=history, probes=pd.read_csv(PROBES), previews={5: PNG})
+    images: dict[str, Any] = {"train": train, "held_out": held_out}
     write_page(RUN_PAGE, whole, evaluation, **images, judge=judge, title="<mine>")
     text = RUN_PAGE.read_text(encoding="utf-8")
     assert all(f'id="{part}"' in text for part in absent)

@@ -24,7 +24,7 @@ LATENT = 12
 def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Generator:
     """Weights and statistics as after a training: no layer leaves its input as it is, and pictures have
     contrast."""
-    facts = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 8}
+    facts: dict[str, Any] = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 8}
     torch.manual_seed(5)
     network = build_generator(Architecture(kind, **{**facts, "latent_dim": LATENT, **changes}))
     for module in network.modules():
@@ -39,7 +39,7 @@ def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Gen
         labels = torch.randint(network.architecture.classes, (64,))
         network.train(training)(torch.randn(64, network.architecture.latent_dim), labels)
     hook.remove()
-    last.weight.data /= before_tanh[-1].std()  # from black to white
+    last.get_parameter("weight").data /= before_tanh[-1].std()  # from black to white
     facts = {"digest": "0" * 64, "class_names": list(names) if names else None}
     return Generator(network.eval().requires_grad_(False), facts)
 

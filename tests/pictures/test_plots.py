@@ -92,7 +92,7 @@ def test_losses_and_logits_are_read_from_the_table(tmp_path: Path) -> None:
     table = tmp_path / "losses.csv"
     table.write_text(f"{HEADER}50,1.5,2.5,3,-1\n100,1.25,nan,2,-0.5\n")
     drawn = [
-        [line.get_ydata().tolist() for line in figure.axes[0].lines]
+        [np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].lines]
         for figure in training_curves(read_records(table))
     ]
     assert str(drawn) == "[[[1.5, 1.25], [2.5, nan]], [[3.0, 2.0], [-1.0, -0.5]]]"

@@ -91,11 +91,11 @@ def test_the_mean_bias_varies_by_the_hold_out_and_by_the_pool_that_training_imag
     assert deviation_of_mean(sets, images / 40) == pytest.approx(expected, rel=0.04)
 
 
-@pytest.mark.parametrize("count", [(90, 600), (600, 90)])  # held out, to train on
-def test_with_too_few_images_real_images_get_what_training_images_get(
-    count: tuple[int, int],
-) -> None:
-    evaluation_set = evaluation_set_of(*(points(n, n) for n in count), torch.arange(60) % 3)
+@pytest.mark.parametrize(("held", "trained"), [(90, 600), (600, 90)])
+def test_with_too_few_images_reals_get_what_training_images_get(held: int, trained: int) -> None:
+    evaluation_set = evaluation_set_of(
+        points(held, held), points(trained, trained), torch.arange(60) % 3
+    )
     bias = memorisation_bias(evaluation_set)
     assert bias == {}
     biased = training_estimates(evaluation_set)

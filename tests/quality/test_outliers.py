@@ -119,14 +119,14 @@ def test_what_the_judge_memorised_is_taken_off_the_features_alone() -> None:
     def width(outliers: int, images: int, end: str) -> float:
         level = 1 - 0.05 / 33  # of three kinds, ten classes and all together
         found = binomtest(outliers, images).proportion_ci(level, "wilson")
-        return abs(getattr(found, end) - outliers / images)
+        return abs(float(getattr(found, end)) - outliers / images)
 
     for kind, real, widths in (
         ("features", 0.1, [width(4, 450, "high"), width(50, 500, "high")]),
         ("tones", 9 / 500, [width(9, 500, "high")]),
     ):
         found = excesses(kind, counts, joint_z(33))[4]
-        assert (found.label, found.share, found.real) == (3, 0.1, pytest.approx(real))
+        assert (found.label, found.share) == (3, 0.1) and found.real == pytest.approx(real)
         reach = math.hypot(width(100, 1000, "low"), *widths)
         assert found.low == pytest.approx(0.1 - real - reach)
 

@@ -40,7 +40,7 @@ def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["images", "labels", "shape"])
 def test_a_dataset_that_does_not_fit_its_digest_is_refused(tmp_path: Path, damage: str) -> None:
-    tensors = {"images": IMAGES.copy(), "labels": LABELS.copy()}
+    tensors: dict[str, np.ndarray] = {"images": IMAGES.copy(), "labels": LABELS.copy()}
     facts = {"kind": "dataset", "classes": 3, "digest": pixels_digest(IMAGES, LABELS)}
     if damage == "shape":
         tensors["images"] = IMAGES.reshape(60, 1, 4, 16)

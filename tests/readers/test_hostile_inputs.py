@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import sys
 import time
@@ -83,7 +84,7 @@ STRANGE: dict[str, Callable[[Path], object]] = {
     "fifo": os.mkfifo,
     "loop": lambda path: path.symlink_to(path),
     "endless": lambda path: path.symlink_to("/dev/zero"),
-    "huge": lambda path: path.touch() or os.truncate(path, 10**12),
+    "huge": lambda path: os.truncate(shutil.copyfile(os.devnull, path), 10**12),
 }
 
 
@@ -156,7 +157,7 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "a kind that commands the terminal": lambda: model(lambda f: f.update(kind="\x1b[2J\n\nx")),
     "an architecture that is a program": lambda: sized(kind="os.system"),
     "terabytes": lambda: sized(classes=4096, features=4096, height=4096, width=4096),
-    "a tensor with a line end": lambda: model(**{"\x1b[2J\n\nx": torch.zeros(1)}),
+    "a tensor with a line end": lambda: model(None, **{"\x1b[2J\n\nx": torch.zeros(1)}),
     "format 2": lambda: model(lambda facts: facts.update(format=2)),
 }
 

@@ -182,14 +182,14 @@ def test_other_shapes_are_cropped_or_padded() -> None:
     ramp = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (10, 1))
     write({f"{name}/0.png": picture(ramp) for name in "ab"})
     how = {"height": 10, "width": 10}
-    cropped, padded = (opened(**how, fit=fit) for fit in ("crop", "pad"))
+    cropped, padded = (opened("own", **how, fit=fit) for fit in ("crop", "pad"))
     row = cropped.pixels[0, 0, 5].astype(int)
     assert 90 < row[0] < row[-1] < 165
     assert np.ptp(padded.pixels[0, 0, 5]) > 200 and np.ptp(padded.pixels[0, 0, 0]) == 0
     bright = np.zeros((3, 10), np.uint8)  # at its edges, more than half: so is what is added
     bright[0, 5:] = bright[2] = bright[1, 9] = 200
     write({"a/0.png": picture(bright), "b/0.png": picture(bright)})
-    assert (opened(**how, fit="pad").pixels[:, 0, [0, 9]] == 200).all()
+    assert (opened("own", **how, fit="pad").pixels[:, 0, [0, 9]] == 200).all()
 
 
 def test_photographs_stand_upright() -> None:
@@ -254,10 +254,10 @@ LISTING = b"path,label,group,split\n"
 
 
 def test_a_listing_names_classes_groups_and_splits() -> None:
-    rows = [(f"{n}.png", "ab"[n % 2], n // 4, "test" if n > 15 else "train") for n in range(24)]
+    rows = [(f"{n}.png", "ab"[n % 2], str(n // 4), ("train", "test")[n > 15]) for n in range(24)]
     rows += [(f"{n}.png", "ab"[n % 2], "", "train") for n in (24, 25)]  # each of its own
     write({name: noise(n) for n, (name, *_) in enumerate(rows)} | {"other.png": noise(99)})
-    lines = "".join(f"{','.join(map(str, row))}\r\n" for row in rows).encode()
+    lines = "".join(f"{','.join(row)}\r\n" for row in rows).encode()
     write({"labels.csv": b"\xef\xbb\xbf" + LISTING + lines})
     report = run(path="own/labels.csv")
     assert report["groups"] == 6 and report["largest_group"] == 4

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,8 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
     pixels, classes = mnist_sample()
     random = np.random.default_rng(0)
     # Round robin over the classes, so that the first n of each part have n / 10 of each class.
-    order = [random.permutation(np.flatnonzero(classes == label)) for label in range(10)]
-    order = np.stack(order, axis=1).ravel()
+    of_class = [random.permutation(np.flatnonzero(classes == label)) for label in range(10)]
+    order = np.stack(of_class, axis=1).ravel()
     images = torch.from_numpy(pixels[order].reshape(-1, 1, 28, 28))
     labels = torch.from_numpy(classes.astype(np.int64)[order])
     whole, training, heldout = (
@@ -148,7 +148,7 @@ def score(estimate: Estimate, real: Estimate | None = None, **others: Any) -> Sc
     return Score(
         value=estimate.value,
         replicates=(estimate.replicates - estimate.value).tolist(),
-        real=real and real.value,
+        real=real.value if real else None,
         real_replicates=(real.replicates - real.value).tolist() if real else (),
         **others,
     )
@@ -160,7 +160,7 @@ def by_hand(
     real_copies: float = 0.01,
     judge: Accuracy = JUDGE,
     diversity: Sequence[Estimate | None] = (),
-    **metrics: Estimate,
+    metrics: Mapping[str, Estimate] = {},
 ) -> Evaluation:
     """Of classes n0, n1, …. `accuracy`: of the drawings; `metrics` beside what real images get."""
     values = {"fid_judge": 3.0, "conditional_accuracy": 0.9}
@@ -215,7 +215,7 @@ def test_a_difference_counts_when_its_interval_is_clear_of_what_nobody_would_not
     """The interval is that of both metrics together, wider than that of one."""
     champion = by_hand()
     wider = 2.258 / 2  # deviations of 95 % for both together, in place of one
-    challenger = by_hand(**{metric: flat(value, half / wider)})
+    challenger = by_hand(metrics={metric: flat(value, half / wider)})
     checks, improvements = compare(challenger, champion, "not_worse")
     row, before = next(row for row in checks if row.name == metric), champion.score(metric).value
     assert before is not None
@@ -231,14 +231,14 @@ def test_of_equal_generators_chance_calls_one_in_twenty_different() -> None:
     """Both metrics of a comparison together."""
     random, called = torch.Generator().manual_seed(0), 0
     exact = Estimate(0.0, torch.zeros(REPLICATES, dtype=torch.float64))
-    champion = by_hand(**dict.fromkeys(TOLERATED_LOSSES, exact))
+    champion = by_hand(metrics=dict.fromkeys(TOLERATED_LOSSES, exact))
     for _ in range(2000):
         spread = torch.randn(2, REPLICATES + 1, generator=random, dtype=torch.float64)
         metrics = {
             name: Estimate.of(float(row[0]), row[0] + row[1:])
             for name, row in zip(TOLERATED_LOSSES, spread, strict=True)
         }
-        checks, _ = compare(by_hand(**metrics), champion, "not_worse")
+        checks, _ = compare(by_hand(metrics=metrics), champion, "not_worse")
         called += any("not clearly" not in check.what for check in checks)
     assert 80 <= called <= 115
 
@@ -258,7 +258,7 @@ def test_of_equal_generators_chance_calls_one_in_twenty_different() -> None:
 def test_a_challenger_passes_that_is_clearly_better_and_nowhere_worse(
     against: str, metrics: dict[str, float], reasons: list[str]
 ) -> None:
-    challenger = by_hand(**{name: flat(value) for name, value in metrics.items()})
+    challenger = by_hand(metrics={name: flat(value) for name, value in metrics.items()})
     limits = LIMITS.model_copy(update={"against_champion": against})
     decision = decide(drawings(challenger), by_hand(), limits)
     found = decision.reasons
@@ -273,9 +273,9 @@ OVER, LEAST = LIMITS.max_fid_over_floor, LIMITS.min_worst_class_diversity
     ("name", "measured", "passed"),
     [
         # The limit itself is reached, and at the pessimistic end of an interval.
-        ("fid_over_floor", {"fid_judge": flat(3.0 + OVER - 1e-8)}, True),
-        ("fid_over_floor", {"fid_judge": flat(3.0 + OVER + 1e-6)}, False),
-        ("fid_over_floor", {"fid_judge": flat(3.0 + OVER, 0.01)}, False),
+        ("fid_over_floor", {"metrics": {"fid_judge": flat(3.0 + OVER - 1e-8)}}, True),
+        ("fid_over_floor", {"metrics": {"fid_judge": flat(3.0 + OVER + 1e-6)}}, False),
+        ("fid_over_floor", {"metrics": {"fid_judge": flat(3.0 + OVER, 0.01)}}, False),
         # A share has Wilson's interval: 4 of 200 are 0.02, and 0.050 at the upper end.
         ("copies_over_floor", {"copies": near(4, 200), "real_copies": 0.01}, False),
         ("copies_over_floor", {"copies": near(4, 200), "real_copies": 0.04}, True),
@@ -373,7 +373,7 @@ def test_outliers_are_told_by_class_and_the_limit_is_at_most_reached() -> None:
 
 
 def test_a_reason_says_which_end_of_the_interval_is_beyond_the_limit() -> None:
-    worse = checks_of(by_hand(fid_judge=flat(3.525, 0.205)))
+    worse = checks_of(by_hand(metrics={"fid_judge": flat(3.525, 0.205)}))
     assert worse["fid_over_floor"].in_words() == (
         "Fréchet distance above that of real images: between 0.32 and 0.73 (95 %); the limit is 0.6, and "
         "0.73 is above it"

@@ -47,7 +47,7 @@ def row(markdown: str, first: str) -> list[str]:
 def test_numbers_stand_side_by_side_with_the_difference_and_what_it_means(finished: Path) -> None:
     report, reference = read_run(str(finished))
     params = reference["params"] | {"train.lr": "0.125"}
-    other = {**reference, "run_name": "the other", "params": params}
+    other = reference | {"run_name": "the other", "params": params}
     markdown = comparison(report, reference, better(report), other)
     assert markdown.startswith("**B is better in Fréchet distance;")
     assert row(markdown, "run")[1:] == ["a run", "the other |"]

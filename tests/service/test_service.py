@@ -181,8 +181,7 @@ def test_the_page_says_what_is_served_how_good_it_is_and_the_addresses_of_its_pi
         for address in re.findall(r'href="(draw\?[^"]+)"', page.text):
             assert client.get(f"/{address.replace('&amp;', '&')}").status_code == 200
     with running(GeneratorProvider("digits")) as client:
-        page = client.get("/").text
-        assert re.search(r"<p>Legible: 99\.\d % ", page)
+        assert re.search(r"<p>Legible: 99\.\d % ", client.get("/").text)
         assert "99" in client.get("/healthz").json()["model"]["quality"]
 
 

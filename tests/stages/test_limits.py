@@ -69,8 +69,8 @@ def test_f88_every_stage_on_60_000_rows_takes_bounded_memory(
     csv = write_large_csv(tmp_path / "large.csv", 60_000)
     write_params(tmp_path, **TINY)
     evaluate = {"samples": 2000, "gan_train_kimg": 0.0}
-    own = {"data": {"path": str(csv)}, "preprocess": {"holdout_fraction": 0.1}}
-    write_params(tmp_path, **own, evaluate=evaluate)
+    split = {"holdout_fraction": 0.1}
+    write_params(tmp_path, data={"path": str(csv)}, preprocess=split, evaluate=evaluate)
     images = 60_000 * 784
     peaks = {}
     for name in [*STAGES][1:]:

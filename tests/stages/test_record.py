@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import free_port
 from finished_project import STEPS, finish
@@ -20,9 +21,11 @@ from tracked import Store, mlflow_server, refusing
 from cgan.errors import CganError, TrackingError
 from cgan.evaluation import Evaluation
 from cgan.files import locked, read_json, write_bytes, write_json
+from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import (
     CARD,
     EVALUATION,
+    GRID,
     LOSSES,
     PREVIEWS,
     PROBES,
@@ -131,11 +134,11 @@ def test_f81_numbers_that_changed_are_added_and_no_others(root: Path) -> None:
 
 
 def test_what_the_training_sent_before_mlflow_went_away_is_not_sent_again(root: Path) -> None:
-    about = read_json(TRAINING)
-    with record.open_run(about) as run:
+    about = read_training(TRAINING)
+    with open_run(about) as run:
         run.log_metrics([("loss/generator", 0.25, STEPS[0], about["began_ms"])])
         run.log_metrics([("progress/images_per_s", 300.0, STEPS[0], about["began_ms"])])
-        run.log_image("A first look/by step", record.np.zeros((8, 12), "uint8"), STEPS[1], 1)
+        run.log_image("A first look/by step", np.zeros((8, 12), np.uint8), STEPS[1], 1)
         run.client.update_run(run.run_id, status="RUNNING")
     record.main()
     held = assert_complete(root)
@@ -249,7 +252,7 @@ def test_f80_what_is_damaged_or_not_of_this_generator_is_refused(
 
 
 def test_a_sampler_which_has_no_previews_shows_its_grid(root: Path) -> None:
-    shutil.copyfile(PREVIEWS / "step-000000.png", record.GRID)
+    shutil.copyfile(PREVIEWS / "step-000000.png", GRID)
     shutil.rmtree(PREVIEWS)
     record.main()
     assert Store(root / "mlflow.db").pictures() == [AT_THE_END]

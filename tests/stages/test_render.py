@@ -14,7 +14,6 @@ from cgan.contact_sheet import add_row_names, contact_sheet
 from cgan.images import Images
 from cgan.model.model_file import load_generator, save_discriminator, save_generator
 from cgan.model.networks import Architecture, build_discriminator, build_generator
-from cgan.model.sampling import draw
 from cgan.project import BESIDE_REAL, DISCRIMINATOR, GENERATOR, LOSSES, REAL_SAMPLES
 from cgan.stages import render
 
@@ -64,7 +63,7 @@ def test_drawings_stand_beside_the_real_images_of_their_class(trained: Path) -> 
     # Enlarged six times, two pixels apart; the third row.
     drawn = right[2 * 50 + 2 :, render.SEPARATOR_WIDTH + 2 :]
     labels = torch.arange(4).repeat_interleave(10)
-    images = draw(load_generator(GENERATOR)[0], labels, render.SEED)
+    images = load_generator(GENERATOR)[0].draw(labels, render.SEED)
     assert np.array_equal(drawn[:48:6, :48:6], images[20, 0].numpy())
     assert np.array_equal(drawn[:48:6, 9 * 50 : 9 * 50 + 48 : 6], images[29, 0].numpy())
 

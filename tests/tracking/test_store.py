@@ -15,10 +15,10 @@ from conftest import free_port, on_a_thread
 from tracked import Store, log_model, log_steps, mlflow_server, training
 from tracked import root as root
 
-from cgan.files import read_json, sha256_of
+from cgan.files import sha256_of
 from cgan.hosts import without_credentials
 from cgan.pipeline.registry.client import generator_file
-from cgan.pipeline.tracking.run import open_run
+from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.pipeline.tracking.store import (
     artifact_root,
     experiment_id,
@@ -195,9 +195,9 @@ def test_runs_of_before_open_and_new_experiments_keep_files_behind_the_server(
     def recorded(key: str, experiment: str) -> str:
         with training(key, experiment) as live:
             log_steps(live)
-        with open_run(read_json(TRAINING)) as run:
+        with open_run(read_training(TRAINING)) as run:
             log_model(run, root)
-            return run.run_id
+            return str(run.run_id)
 
     runs = [recorded("k1", "former")]
     with mlflow_server(root, free_port()) as site:

@@ -35,7 +35,7 @@ class Copier(GeneratorNetwork):
     """Draws the images of the data, any of the class that is asked for; of those in `same` always one."""
 
     def __init__(self, data: Images, *same: int) -> None:
-        super().__init__(Architecture("deconv", data.classes, *data.tensors.pixels.shape[1:], 4, 4))
+        super().__init__(Architecture("deconv", data.classes, *data.shape, 4, 4))
         self.same, images = same, data.tensors.pixels.float() / 127.5 - 1
         self.images = torch.nn.Parameter(images, requires_grad=False)
         self.rows = [
