@@ -91,7 +91,7 @@ def test_a_run_without_training_draws_and_says_its_price(tmp_path: Path) -> None
     project.set(train={"generator": "local_score"})
     said = project.run("cgan validate inbox/signs.csv")
     assert "drawings" in said
-    assert "Its file holds the training images" in project.run("dvc repro")
+    assert "its file holds the training images" in project.run("dvc repro")
     (run,) = project.runs()
     assert run.info.status == "FINISHED" and run.data.params["train.generator"] == "local_score"
     assert project.read("reports/metrics.json")["quality"]["conditional_accuracy"] > 0.9
