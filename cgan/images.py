@@ -113,7 +113,7 @@ class Images:
     def __repr__(self) -> str:
         channels, height, width = self.shape
         colour = " in colour" if channels == 3 else ""
-        return f"Images({len(self):,} of {height} × {width} pixels{colour}, {self.classes} classes)"
+        return f"Images({len(self):,} of {width} × {height} pixels{colour}, {self.classes} classes)"
 
     def _repr_html_(self) -> str:
         """For a notebook: counts, ten images of each class, and the notes."""

@@ -222,5 +222,5 @@ def test_a_notebook_shows_every_name_escaped() -> None:
     html = images._repr_html_()
     assert "a &lt;b&gt;" in html and "<b>" not in html and "<td>24</td>" in html
     assert "data:image/png;base64," in html and "5 &gt; 4" in html
-    assert repr(images) == "Images(56 of 8 × 12 pixels in colour, 3 classes)"
+    assert repr(images) == "Images(56 of 12 × 8 pixels in colour, 3 classes)"
     assert "base64" not in images.at([])._repr_html_()

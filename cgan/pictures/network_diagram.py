@@ -10,7 +10,7 @@ from cgan.model.local_score import LocalScoreSampler
 from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.pictures.plots import Picture, sheet_with
 
-DETAIL_WIDTH = 76  # characters for what a layer is made of
+DETAIL_WIDTH = 90  # characters for what a layer is made of
 
 
 def diagram(model: GenerativeModel | DiscriminatorNetwork | None) -> Picture:
