@@ -49,9 +49,9 @@ def compare(rounds: int, against: str = "", trial: bool = False) -> Result:
         if setting == "full" and not kaggle_zip().is_file():
             print(f"{SETTINGS[setting]}: left out, for there is no {kaggle_zip().name}")
             continue
-        full = {"source": "file", "path": kaggle_zip()} if setting == "full" else {}
+        full: dict[str, Any] = {"source": "file", "path": kaggle_zip()} if setting == "full" else {}
         few = {"total_kimg": 1.0} if trial else {}
-        changes = {"data": full, "train_judge": few, "train": few}
+        changes: dict[str, dict[str, Any]] = {"data": full, "train_judge": few, "train": few}
         found: dict[str, list[Stages]] = {commit: [] for commit in commits}
         for _ in range(rounds):
             for commit in commits:

@@ -7,7 +7,6 @@ import numpy as np
 from torch import Tensor
 
 from cgan.evaluation import METRICS, Evaluation, Score
-from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
 from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.judge import Judge, accuracy
@@ -61,7 +60,7 @@ def small(scale: Scale) -> Result:
         rows = [np.flatnonzero(of == label)[:count] for label in range(10)]
         some = common.training.at(np.concatenate(rows))
         trained = train(some, choose(choices, some).params)
-        drawn = draw(trained.generator, asked, params.evaluate.seed)
+        drawn = trained.generator.draw(asked, params.evaluate.seed)
         found = report(common, judge, drawn)
         near = find_near_copies(drawn, asked, some, common.heldout, params.evaluate.seed)
         pupil = accuracy(replace(common, training=some).judge, common.heldout)

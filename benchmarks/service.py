@@ -44,8 +44,10 @@ def serving(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
         port = probe.getsockname()[1]
     command = ["-m", "cgan.cli", "serve", "--port", str(port), "--model", str(model)]
     environment = {**os.environ, "PYTHONPATH": PACKAGE_PARENT}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-    with subprocess.Popen([sys.executable, *command], env=environment, **quiet) as process:
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(
+        [sys.executable, *command], env=environment, stdout=nowhere, stderr=nowhere
+    ) as process:
         try:
             while process.poll() is None and not answers(port):
                 time.sleep(0.1)

@@ -100,7 +100,7 @@ def launches_a_step(contender: Ours, steps: int = 20) -> float:
     with torch.profiler.profile() as profile:
         contender.train(steps, 1)
     starts = [event.count for event in profile.key_averages() if event.key in LAUNCHES]
-    return sum(starts) / steps
+    return float(sum(starts) / steps)
 
 
 def threads_of(device: str) -> int:
