@@ -76,7 +76,6 @@ def test_f30_key_is_nowhere_after_downloads_that_fail(
     for answer in (
         *(Answer(echo, status, JSON) for status in (401, 403, 404, 418, 429, 503)),
         Answer(b"label,pixel0\n" * 9000, cut=1000),
-        Answer(b"<html>" + echo, name="train.csv.zip"),
     ):
         server = kaggle(answer)
         with pytest.raises(SourceError) as caught:

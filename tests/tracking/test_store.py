@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import free_port, on_a_thread
 from tracked import Store, log_model, log_steps, mlflow_server, training
@@ -196,6 +197,7 @@ def test_runs_of_before_open_and_new_experiments_keep_files_behind_the_server(
         with training(key, experiment) as live:
             log_steps(live)
         with open_run(read_training(TRAINING)) as run:
+            run.log_image("previews", np.zeros((8, 12), np.uint8), 1, 1)
             log_model(run, root)
             return str(run.run_id)
 
