@@ -53,7 +53,7 @@ PACE = {"batch_size": 8, "total_kimg": 0.08, "ema_half_life_kimg": 0.02}
 TINY: dict[str, dict[str, Any]] = {
     "data": {"source": "file", "path": "inbox/digits.csv"},
     "preprocess": {"holdout_fraction": 0.25},
-    "train_judge": {"total_kimg": 8.0},
+    "train_judge": {"total_kimg": 24.0},
     "train": {**NETWORKS, **PACE, "device": "cpu", "precision": "float32"},
     "evaluate": {"samples": 100, "gan_train_kimg": 0.2},
 }
