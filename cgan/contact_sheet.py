@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from cgan.images import Images, IntArray
 from cgan.text import drawable
 
-COLUMNS, MAX_CLASSES = 10, 50
+MAX_COLUMNS, MAX_CLASSES = 10, 50
+MAX_WIDTH = 660  # pixels of a row of images, where more than two are in it
 MIN_SIDE = 48  # pixels, to which an image is enlarged
 GAP = 2  # pixels between images
 BACKGROUND = 72  # grey level
@@ -19,32 +20,35 @@ Pixels = NDArray[np.uint8]
 
 
 def contact_sheet(images: Images, seed: int) -> Image.Image:
-    """Ten images of each class (the first 50), drawn by the seed; a row a class."""
+    """A row of images for each class (the first 50), drawn by the seed."""
     order = np.random.default_rng(seed).permutation(len(images))
     names = images.class_names[:MAX_CLASSES]
-    return Image.fromarray(
-        add_row_names(arrange_by_class(images.pixels, images.labels, order, len(names)), names)
-    )
+    sheet = arrange_by_class(images.pixels, images.labels, order, len(names))
+    return Image.fromarray(add_row_names(sheet, names))
+
+
+def layout(height: int, width: int) -> tuple[int, int]:
+    """How many times images are enlarged, and how many are in a row: two to ten, as many as fit."""
+    scale = -(-MIN_SIDE // max(height, width))  # rounded up
+    return scale, max(2, min(MAX_COLUMNS, MAX_WIDTH // (width * scale + GAP)))
 
 
 def arrange_by_class(images: Pixels, labels: IntArray, order: IntArray, classes: int) -> Pixels:
-    """A row for each of the first `classes`, of its first ten images in `order`; uint8 [H, W] or
-    [H, W, 3]."""
+    """A row for each of the first `classes`, of its first images in `order`: uint8 [H, W] or [H, W, 3]."""
     _, channels, *sides = images.shape
-    scale = -(-MIN_SIDE // max(sides))  # rounded up
+    scale, columns = layout(*sides)
     height, width = (side * scale + GAP for side in sides)
-    cells = np.full((classes, COLUMNS, channels, height, width), BACKGROUND, np.uint8)
+    cells = np.full((classes, columns, channels, height, width), BACKGROUND, np.uint8)
     for label in range(classes):
-        rows = order[labels[order] == label][:COLUMNS]
+        rows = order[labels[order] == label][:columns]
         cells[label, : len(rows), :, GAP:, GAP:] = images[rows].repeat(scale, 2).repeat(scale, 3)
-    sheet = cells.transpose(0, 3, 1, 4, 2).reshape(classes * height, COLUMNS * width, channels)
+    sheet = cells.transpose(0, 3, 1, 4, 2).reshape(classes * height, columns * width, channels)
     sheet = np.pad(sheet, ((0, GAP), (0, GAP), (0, 0)), constant_values=BACKGROUND)
     return sheet[..., 0] if channels == 1 else sheet
 
 
 def add_row_names(picture: Pixels, names: Sequence[str]) -> Pixels:
-    """A picture uint8 [H, W] or [H, W, 3], which has a row for each name, with the names to the left of the
-    rows."""
+    """The picture, uint8 [H, W] or [H, W, 3], with the names of its rows to the left of them."""
     height = picture.shape[0] / len(names)
     size = min(14.0, max(8.0, height - 4))
     names = drawable(names)

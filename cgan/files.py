@@ -14,10 +14,7 @@ from typing import Any
 
 from cgan.errors import CganError
 
-WEB_PAGE = (
-    "this is a web page, not a CSV; a log-in page saved by mistake? Log in, then download the file "
-    "itself."
-)
+WEB_PAGE = "this is a web page, not a CSV; a log-in page? Log in, then download the file itself."
 
 
 def looks_like_web_page(head: bytes) -> bool:

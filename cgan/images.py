@@ -116,7 +116,7 @@ class Images:
         return f"Images({len(self):,} of {width} × {height} pixels{colour}, {self.classes} classes)"
 
     def _repr_html_(self) -> str:
-        """For a notebook: counts, ten images of each class, and the notes."""
+        """For a notebook: counts, images of each class, and the notes."""
         from cgan import notebook
         from cgan.contact_sheet import contact_sheet
 
@@ -126,7 +126,7 @@ class Images:
         if len(self):
             png = io.BytesIO()
             contact_sheet(self, seed=0).save(png, format="PNG")
-            html += notebook.picture(png.getvalue(), "ten images of each class")
+            html += notebook.picture(png.getvalue(), "images of each class")
         return html + "".join(map(notebook.paragraph, self.notes))
 
     @property

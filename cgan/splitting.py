@@ -24,8 +24,7 @@ MIN_HELD_OUT = 6
 # side of the split, and 2.6 % of digits, no hand signs and no letters.
 THUMBNAIL = 32  # pixels a side, at most
 MIN_CORRELATION = 0.975
-# A note says so where a larger fraction of the held-out images has a near copy. Chosen by hand, above that of
-# digits.
+# A note says so where a larger fraction of the held-out images has one. Chosen by hand, above that of digits.
 MAX_NEAR_COPIES = 0.05
 # Chosen by hand, to bound the time. For the note: near copies of so many held-out images are sought, among so
 # many to train on. For groups: so many images of a class are compared with one another.

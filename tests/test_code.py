@@ -53,7 +53,7 @@ CEILINGS = {
     "cgan/stages": 1_064,
     "cgan/training": 1_426,
     "flows": 952,
-    "tests": 16_350,
+    "tests": 16_363,
 }
 PAGE_LINES = 1_464  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from cgan import project
-from cgan.contact_sheet import COLUMNS, MAX_CLASSES, MAX_NAME_WIDTH, add_row_names, arrange_by_class
+from cgan.contact_sheet import MAX_CLASSES, MAX_NAME_WIDTH, add_row_names, arrange_by_class, layout
 from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
 from cgan.model.generative import GenerativeModel
@@ -28,7 +29,7 @@ from cgan.stages.runner import log, run_stage
 from cgan.training.records import read_records
 
 SEED = 7
-STEPS = 10  # pictures of an interpolation
+MIN_STEPS = 3  # pictures of an interpolation, however large
 MAX_ROWS = 10  # classes of a strip or an interpolation
 # Pixels: what a README shows; of a caption; between real images and drawings.
 WIDTH, STRIP_WIDTH = 880, 600
@@ -41,14 +42,17 @@ def main() -> None:
     model, facts = load_generator(project.GENERATOR)
     names = names_in(facts, model.classes) or [str(label) for label in range(model.classes)]
     discriminator, _ = load_discriminator(project.DISCRIMINATOR)
-    few = torch.arange(min(model.classes, MAX_ROWS))
+    _, columns = layout(*model.shape[1:])
+    few = torch.arange(min(model.classes, MAX_ROWS, columns))
+    labels = torch.arange(min(model.classes, MAX_CLASSES)).repeat_interleave(columns)
+    drawings = model.draw(labels, SEED)
     nothing = [sheet_with("No losses: this generator is not trained.")] * 2
     curves = [picture_of(figure) for figure in training_curves(read_records(project.LOSSES))]
     pictures = {
-        project.GRID: class_grid(model, names),
-        project.BESIDE_REAL: beside_real(model, project.REAL_SAMPLES),
+        project.GRID: class_grid(drawings, names[:MAX_CLASSES]),
+        project.BESIDE_REAL: beside_real(drawings, labels, project.REAL_SAMPLES),
         project.STRIP: _grid(model.draw(few, SEED), 1, STRIP_WIDTH),
-        project.LATENT_INTERPOLATION: latent_interpolation(model),
+        project.LATENT_INTERPOLATION: latent_interpolation(model, max(columns, MIN_STEPS)),
         **dict(zip(project.CURVES, curves or nothing, strict=True)),
         project.DIAGRAMS[0]: diagram(model),
         project.DIAGRAMS[1]: diagram(discriminator),
@@ -58,15 +62,13 @@ def main() -> None:
         log.info("%s: %d × %d pixels", path, picture.shape[1], picture.shape[0])
 
 
-def class_grid(model: GenerativeModel, names: list[str]) -> Picture:
-    """A row a class (the first 50), its name and ten drawings."""
-    rows = min(len(names), MAX_CLASSES)
-    images = model.draw(torch.arange(rows).repeat_interleave(COLUMNS), SEED)
-    return add_row_names(_grid(images, rows, WIDTH - MAX_NAME_WIDTH), names[:rows])
+def class_grid(drawings: Tensor, names: list[str]) -> Picture:
+    """A row a class (the first 50), its name and its drawings."""
+    return add_row_names(_grid(drawings, len(names), WIDTH - MAX_NAME_WIDTH), names)
 
 
-def beside_real(model: GenerativeModel, sheet: Path) -> Picture:
-    """The contact sheet of real images, and to its right as many drawings of each class."""
+def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> Picture:
+    """The contact sheet of real images, and to its right the drawings of each class."""
     try:
         with Image.open(sheet) as file:
             real = np.asarray(file)
@@ -74,10 +76,8 @@ def beside_real(model: GenerativeModel, sheet: Path) -> Picture:
         raise DataError(
             f"{sheet}: damaged ({error}). Restore it: `dvc checkout --force`."
         ) from None
-    rows = min(model.classes, MAX_CLASSES)
-    labels = torch.arange(rows).repeat_interleave(COLUMNS)
-    drawings = model.draw(labels, SEED).numpy()
-    drawn = arrange_by_class(drawings, labels.numpy(), np.arange(len(labels)), rows)
+    order, rows = np.arange(len(labels)), int(labels.max()) + 1
+    drawn = arrange_by_class(drawings.numpy(), labels.numpy(), order, rows)
     separator = np.full((len(real), SEPARATOR_WIDTH, *real.shape[2:]), 255, np.uint8)
     both = np.concatenate([real, separator, drawn], axis=1)
     caption = Image.new("L" if real.ndim == 2 else "RGB", (both.shape[1], CAPTION_HEIGHT))
@@ -87,19 +87,19 @@ def beside_real(model: GenerativeModel, sheet: Path) -> Picture:
     return np.concatenate([np.asarray(caption), both])
 
 
-def latent_interpolation(model: GenerativeModel) -> Picture:
+def latent_interpolation(model: GenerativeModel, steps: int) -> Picture:
     """A row a class (the first 10), all on the same way from one latent to another; without latents, a sheet
     that says so."""
     if not isinstance(model, GeneratorNetwork):
         return sheet_with("This generator has no latents, so there is no way from one to another.")
     rows = min(model.classes, MAX_ROWS)
     start, end = draw_latents(SEED, 2, model.architecture.latent_dim)
-    path = interpolate_latents(start, end, STEPS)
-    labels = torch.arange(rows).repeat_interleave(STEPS)
+    path = interpolate_latents(start, end, steps)
+    labels = torch.arange(rows).repeat_interleave(steps)
     return _grid(render(model, path.repeat(rows, 1), model.condition(labels)), rows)
 
 
-def _grid(images: torch.Tensor, rows: int, width: int = WIDTH) -> Picture:
+def _grid(images: Tensor, rows: int, width: int = WIDTH) -> Picture:
     """Images uint8 [N, C, H, W] in `rows` rows, enlarged up to `width` pixels."""
     grid = images.unflatten(0, (rows, -1))
     scale = max(1, width // (grid.shape[1] * images.shape[-1]))

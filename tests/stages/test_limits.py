@@ -54,7 +54,7 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
             image.load()
             pixels = image.width * image.height * len(image.getbands())
             assert pixels < 50_000_000
-            assert image.width <= 6000 or picture.parent.name == "reports"
+            assert image.width <= 1300 or picture.parent.name == "reports"
 
 
 @pytest.mark.slow

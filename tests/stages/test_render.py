@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 from PIL import Image
 
-from cgan.contact_sheet import add_row_names, contact_sheet
+from cgan.contact_sheet import add_row_names, contact_sheet, layout
 from cgan.images import Images
 from cgan.model.model_file import load_generator, save_discriminator, save_generator
 from cgan.model.networks import Architecture, build_discriminator, build_generator
@@ -66,6 +66,11 @@ def test_drawings_stand_beside_the_real_images_of_their_class(trained: Path) -> 
     images = load_generator(GENERATOR)[0].draw(labels, render.SEED)
     assert np.array_equal(drawn[:48:6, :48:6], images[20, 0].numpy())
     assert np.array_equal(drawn[:48:6, 9 * 50 : 9 * 50 + 48 : 6], images[29, 0].numpy())
+
+
+def test_a_row_has_two_to_ten_images_as_many_as_fit() -> None:
+    found = [layout(*sides) for sides in ((28, 28), (80, 130), (256, 256))]
+    assert found == [(2, 10), (1, 5), (1, 2)]
 
 
 def test_names_that_no_font_here_has_become_numbers() -> None:
