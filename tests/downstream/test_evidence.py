@@ -399,13 +399,21 @@ def test_what_a_reader_should_know_stands_beside_the_verdict() -> None:
 @pytest.mark.slow
 def test_images_of_a_rare_class_help_those_of_another_harm(tmp_path: Path) -> None:
     of = [rows_of(digit) for digit in (3, 5, 8)]
-    test = digits(*(rows[300:] for rows in of))
-    for few, drawn, verdict in ((5, of[2][5:100], "help"), (100, of[0][100:300], "harm")):
-        training = digits(of[0][:100], of[1][:100], of[2][:few])
-        labelled = Images(digits(drawn).tensors.pixels, torch.full((len(drawn),), 2))
-        rounds = rounds_by_seed(training, labelled, test, RECIPE, 8, tmp_path / verdict, CPU)
+    training = digits(of[0][:100], of[1][:100], of[2][:5])
+    test, recipe = digits(*(rows[300:] for rows in of)), JudgeParams(total_kimg=6.0, seed=1)
+    noise = torch.randint(0, 256, (95, 1, 28, 28), generator=torch.Generator().manual_seed(1))
+    for images, verdicts in (
+        (digits(of[2][5:100]).tensors.pixels, {"help"}),
+        (digits(of[0][100:195]).tensors.pixels, {"harm"}),
+        (noise.byte(), {"harm"}),
+        (training.tensors.pixels[-1:].repeat(95, 1, 1, 1), {"harm", "no difference"}),
+    ):
+        drawn = Images(images, torch.full((95,), 2))
+        rounds = rounds_by_seed(training, drawn, test, recipe, 6, tmp_path, CPU)
+        for path in tmp_path.glob("*/drawn.safetensors"):
+            path.unlink()  # what learns without drawings is kept
         outcomes = [each.outcome() for each in rounds]
-        assert effect(outcomes, BASELINES, folded=False).overall.verdict == verdict
+        assert effect(outcomes, BASELINES, folded=False).overall.verdict in verdicts
 
 
 @pytest.mark.slow
