@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cgan.evaluation import Evaluation
     from cgan.fitting import Run, fit
     from cgan.images import Images
-    from cgan.page.run_page import write_page
+    from cgan.page.write_page import write_page
     from cgan.quality.evaluate import evaluate
     from cgan.readers.sources import read
     from cgan.usefulness import Evidence, evidence
@@ -45,7 +45,7 @@ _MODULES = {
     "fit": "cgan.fitting",
     "read": "cgan.readers.sources",
     "sharing": "cgan.disclosure",
-    "write_page": "cgan.page.run_page",
+    "write_page": "cgan.page.write_page",
 }
 
 

@@ -53,6 +53,7 @@ BESIDE_REAL = Path("samples/beside_real.png")
 LATENT_INTERPOLATION = Path("samples/latent_interpolation.png")
 CONFUSION_MATRIX = Path("reports/confusion_matrix.png")
 CURVES = Path("reports/losses.png"), Path("reports/logits.png")
+CURVES_HTML = Path("reports/curves.html")  # in SVG, for the page
 DIAGRAMS = Path("reports/generator.png"), Path("reports/discriminator.png")
 RUN_PAGE = Path("reports/run.html")
 CARD = Path("models/README.md")  # the generator's model card

@@ -13,9 +13,11 @@ from cgan.model.model_file import save_generator
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png, image_grid
 from cgan.params.sections import flatten
+from cgan.pictures.plots import curves_html, training_curves
 from cgan.pipeline.params_file import load_params
 from cgan.project import (
     CSV,
+    CURVES_HTML,
     GENERATOR,
     LOSSES,
     PREVIEWS,
@@ -27,6 +29,7 @@ from cgan.project import (
 )
 from cgan.quality import estimates
 from cgan.stages import evaluate, preprocess, train_judge, validate
+from cgan.training.records import read_records
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
 STEPS = (0, 5, 10)
@@ -81,6 +84,10 @@ def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
         rows = [[step, *(0.1 * step + n for n in range(len(columns) - 1))] for step in STEPS]
         lines = [columns, *(map(str, row) for row in rows)]
         write_text(path, "".join(",".join(line) + "\n" for line in lines))
+    figures = [
+        figure for path in (LOSSES, PROBES) for figure in training_curves(read_records(path))
+    ]
+    write_text(CURVES_HTML, curves_html(figures))
     write_bytes(SOURCE_FOLDER / "params.yaml", Path("params.yaml").read_bytes())
     run = {"run_key": "k", "run_name": "a run", "experiment": "cgan", "run_id": "0" * 32}
     data_facts = {"name": "file: digits.csv", "path": str(CSV), "sha256": made["data_sha256"]}

@@ -2,12 +2,10 @@
 
 from cgan.files import write_json
 from cgan.model.hardware import compute_deterministically
-from cgan.model.sampling import save_png
-from cgan.pictures.plots import confusion_matrix_image
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
-from cgan.project import CONFUSION_MATRIX, DVC_METRICS, EVALUATION, METRICS_FILE
+from cgan.project import DVC_METRICS, EVALUATION, METRICS_FILE
 from cgan.quality.evaluate import evaluate
 from cgan.quality.table import leading_values, metric_values, quality_line
 from cgan.stages.runner import log, run_stage
@@ -29,9 +27,6 @@ def main() -> None:
     evaluation.write(EVALUATION)
     write_json(METRICS_FILE, {"quality": metric_values(evaluation)})
     write_json(DVC_METRICS, leading_values(evaluation))
-    save_png(
-        CONFUSION_MATRIX, confusion_matrix_image(evaluation.confusion, inputs.train.class_names)
-    )
     log.info(quality_line(evaluation))
 
 

@@ -12,12 +12,11 @@ from cgan.pipeline.params_file import load_params
 from cgan.pipeline.tracking.run import TrainingRecord, read_training
 from cgan.pipeline.whole_data import whole_data
 from cgan.project import (
+    CURVES_HTML,
     EVALUATION,
     GENERATOR,
     JUDGE,
-    LOSSES,
     PREVIEWS,
-    PROBES,
     RUN_PAGE,
     TRAIN_DATA,
     TRAINING,
@@ -26,7 +25,6 @@ from cgan.project import (
 )
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import log, run_stage
-from cgan.training.records import read_records
 
 
 def main() -> None:
@@ -47,8 +45,7 @@ def contents_of(params: Params) -> Contents:
         generator=generator,
         evaluation=evaluation,
         title=title_of(training),
-        losses=read_records(LOSSES),
-        probes=read_records(PROBES),
+        curves=CURVES_HTML.read_text(encoding="utf-8"),
         previews={step: path.read_bytes() for step, path in preview_paths(PREVIEWS).items()},
         seconds=training.get("training_s"),
         limits=params.gate,

@@ -1,4 +1,4 @@
-"""Stage render: grids, an interpolation, the curves of the training, a figure of each network."""
+"""Stage render: grids, an interpolation, curves, the confusion matrix, a figure of each network."""
 
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from cgan import project
 from cgan.contact_sheet import MAX_CLASSES, MAX_NAME_WIDTH, add_row_names, arrange_by_class, layout
 from cgan.drawing.class_names import names_in
 from cgan.errors import DataError
+from cgan.evaluation import Evaluation
+from cgan.files import write_text
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
@@ -24,7 +26,13 @@ from cgan.model.sampling import (
     save_png,
 )
 from cgan.pictures.network_diagram import diagram
-from cgan.pictures.plots import picture_of, sheet_with, training_curves
+from cgan.pictures.plots import (
+    confusion_matrix_image,
+    curves_html,
+    picture_of,
+    sheet_with,
+    training_curves,
+)
 from cgan.stages.runner import log, run_stage
 from cgan.training.records import read_records
 
@@ -47,12 +55,17 @@ def main() -> None:
     labels = torch.arange(min(model.classes, MAX_CLASSES)).repeat_interleave(columns)
     drawings = model.draw(labels, SEED)
     nothing = [sheet_with("No losses: this generator is not trained.")] * 2
-    curves = [picture_of(figure) for figure in training_curves(read_records(project.LOSSES))]
+    losses, probes = map(read_records, (project.LOSSES, project.PROBES))
+    figures = training_curves(losses)
+    curves = [picture_of(figure) for figure in figures]
     pictures = {
         project.GRID: class_grid(drawings, names[:MAX_CLASSES]),
         project.BESIDE_REAL: beside_real(drawings, labels, project.REAL_SAMPLES),
         project.STRIP: _grid(model.draw(few, SEED), 1, STRIP_WIDTH),
         project.LATENT_INTERPOLATION: latent_interpolation(model, max(columns, MIN_STEPS)),
+        project.CONFUSION_MATRIX: confusion_matrix_image(
+            Evaluation.read(project.EVALUATION).confusion, names
+        ),
         **dict(zip(project.CURVES, curves or nothing, strict=True)),
         project.DIAGRAMS[0]: diagram(model),
         project.DIAGRAMS[1]: diagram(discriminator),
@@ -60,6 +73,7 @@ def main() -> None:
     for path, picture in pictures.items():
         save_png(path, picture)
         log.info("%s: %d × %d pixels", path, picture.shape[1], picture.shape[0])
+    write_text(project.CURVES_HTML, curves_html(figures + training_curves(probes)))
 
 
 def class_grid(drawings: Tensor, names: list[str]) -> Picture:

@@ -26,8 +26,9 @@ from cgan.model.sampling import encode_png
 from cgan.page.assemble import PAGE_FOLDER, document
 from cgan.page.classes import MORE_IMAGES, WEAK_JUDGE, advice_on_weights, judged_classes
 from cgan.page.drawn_facts import NEIGHBOURS_SHOWN
-from cgan.page.run_page import page_facts, render_page, write_page
+from cgan.page.run_page import page_facts, render_page
 from cgan.page.tiles import tile
+from cgan.page.write_page import write_page
 from cgan.pipeline.params_file import load_params
 from cgan.project import (
     CSV,
@@ -240,7 +241,7 @@ def test_a_run_in_memory_has_a_page_with_more_where_more_is_given(page: Page) ->
     text = RUN_PAGE.read_text(encoding="utf-8")
     absent = ("data", "labels", "drawings")
     assert not [part for part in absent if f'id="{part}"' in text]
-    assert "ended before its losses" in text and "<code>class_logit_weight</code>" in text
+    assert "No losses were recorded" in text and "<code>class_logit_weight</code>" in text
     assert not re.search(r"dvc (repro|exp|checkout|pull)|train\.", text), "there is no project"
     unfold(page)
     whole = replace(stopped, history=history, probes=pd.read_csv(PROBES), previews={5: PNG})

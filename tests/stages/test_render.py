@@ -11,10 +11,19 @@ from conftest import ROOT
 from PIL import Image
 
 from cgan.contact_sheet import add_row_names, contact_sheet, layout
+from cgan.evaluation import Evaluation
 from cgan.images import Images
 from cgan.model.model_file import load_generator, save_discriminator, save_generator
 from cgan.model.networks import Architecture, build_discriminator, build_generator
-from cgan.project import BESIDE_REAL, DISCRIMINATOR, GENERATOR, LOSSES, REAL_SAMPLES
+from cgan.project import (
+    BESIDE_REAL,
+    DISCRIMINATOR,
+    EVALUATION,
+    GENERATOR,
+    LOSSES,
+    PROBES,
+    REAL_SAMPLES,
+)
 from cgan.stages import render
 
 STAGE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["render"]
@@ -34,6 +43,8 @@ def trained(project: Path) -> Path:
     columns += ("logits/real_mean", "logits/fake_mean")
     LOSSES.parent.mkdir()
     LOSSES.write_text(f"{','.join(columns)}\n50,1.5,2.5,3,-1\n100,1.25,2,2,-0.5\n")
+    PROBES.write_text("step\n")
+    Evaluation(metrics={}, confusion=[[1] * 4] * 4).write(EVALUATION)
     torch.manual_seed(5)
     save_generator(GENERATOR, build_generator(Architecture("deconv", 4, 1, 8, 8, 4, 6)), {})
     save_discriminator(

@@ -1,0 +1,87 @@
+"""The page of a run in memory. The stage page has its curves from the stage render, and so no matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgan.errors import DataError
+from cgan.evaluation import Evaluation
+from cgan.files import write_text
+from cgan.images import SPLITS, Images
+from cgan.page.run_page import Contents, render_page
+from cgan.params.sections import GateParams
+from cgan.pictures.plots import curves_html, training_curves
+from cgan.quality.evaluate import require_kind
+from cgan.quality.judge import Judge, require_judge_of
+from cgan.settings import as_keywords
+
+if TYPE_CHECKING:
+    from cgan.fitting import Run
+
+
+@as_keywords()
+def write_page(
+    path: Path | str,
+    run: Run,
+    evaluation: Evaluation,
+    *,
+    train: Images | None = None,
+    held_out: Images | None = None,
+    judge: Judge | None = None,
+    title: str = "cgan",
+) -> None:
+    """Write the page of a run: one HTML file that any browser opens, offline. The generator draws in it.
+
+    `run`: of `cgan.fit`; `evaluation`: of its generator, by `cgan.evaluate`. With `train` and `held_out`, the
+    images of both, the page has a section on the data; with a `judge` that was trained on `train`, too, one
+    on random and worst drawings beside the training images that they resemble, and one on labels that look
+    wrong. `title`: its heading.
+
+    Raises DataError where the evaluation is about another generator, one part of the images is missing, or
+    images or judge are of other classes or of another size.
+    """
+    if (train is None) != (held_out is None):
+        raise DataError(
+            "write_page: expected both `train` and `held_out`, found one. Give both, or none."
+        )
+    if not evaluation.is_of(run.generator.facts):
+        raise DataError(
+            "write_page: the evaluation is about another generator than the run's. Evaluate it: "
+            "`cgan.evaluate(run.generator, train, held_out)`."
+        )
+    if train is not None and held_out is not None:
+        require_kind(run.generator.model, train=train, held_out=held_out)
+        if judge:
+            require_judge_of(judge, train)
+    contents = Contents(
+        generator=run.generator,
+        evaluation=evaluation,
+        title=title,
+        curves=curves_html(training_curves(run.history) + training_curves(run.probes)),
+        previews=run.previews,
+        seconds=run.seconds,
+        limits=GateParams(),
+        data=_both_parts(train, held_out) if train and held_out else None,
+        judge=judge,
+        remarks=held_out.notes if held_out else (),
+    )
+    write_text(path, render_page(contents))
+
+
+def _both_parts(train: Images, held_out: Images) -> Images:
+    """The images of both parts, with `splits` that say which is which."""
+    groups = None
+    if train.groups is not None and held_out.groups is not None:
+        groups = np.concatenate([train.groups, held_out.groups])
+    return Images(
+        np.concatenate([train.pixels, held_out.pixels]),
+        np.concatenate([train.labels, held_out.labels]),
+        train.class_names,
+        groups,
+        splits=np.repeat(
+            [SPLITS.index("train"), SPLITS.index("val")], [len(train), len(held_out)]
+        ).astype(np.uint8),
+    )
