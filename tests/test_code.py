@@ -38,24 +38,24 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 2_637,
+    "cgan": 2_638,
     "cgan/attacks": 634,
     "cgan/downstream": 702,
     "cgan/drawing": 700,
     "cgan/model": 1_347,
-    "cgan/page": 699,
+    "cgan/page": 704,
     "cgan/params": 586,
-    "cgan/pictures": 184,
+    "cgan/pictures": 192,
     "cgan/pipeline": 3_322,
     "cgan/quality": 2_502,
     "cgan/readers": 1_251,
     "cgan/service": 404,
-    "cgan/stages": 1_064,
+    "cgan/stages": 1_070,
     "cgan/training": 1_426,
     "flows": 952,
-    "tests": 16_363,
+    "tests": 16_382,
 }
-PAGE_LINES = 1_464  # of JavaScript, CSS and HTML
+PAGE_LINES = 1_462  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
 
 
