@@ -43,17 +43,17 @@ CEILINGS = {
     "cgan/downstream": 702,
     "cgan/drawing": 700,
     "cgan/model": 1_347,
-    "cgan/page": 704,
+    "cgan/page": 705,
     "cgan/params": 586,
     "cgan/pictures": 192,
-    "cgan/pipeline": 3_322,
-    "cgan/quality": 2_502,
+    "cgan/pipeline": 3_323,
+    "cgan/quality": 2_508,
     "cgan/readers": 1_251,
     "cgan/service": 404,
     "cgan/stages": 1_070,
     "cgan/training": 1_426,
     "flows": 952,
-    "tests": 16_382,
+    "tests": 16_377,
 }
 PAGE_LINES = 1_462  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -9,7 +9,8 @@ import torch
 
 from cgan.evaluation import ClassScores, Evaluation
 from cgan.params.sections import GateParams
-from cgan.quality.intervals import falls_short, proportion_interval
+from cgan.quality.intervals import falls_short
+from cgan.quality.proportions import proportion_interval
 from cgan.settings import setting
 
 POOR, DOUBTFUL, GOOD = "poor", "doubtful", "good"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cgan.evaluation import METRICS, Score
-from cgan.quality.metrics import wilson_interval
+from cgan.quality.proportions import wilson_interval
 
 REPLICATES = 200
 REPLICATE_DECIMALS = 7  # of the replicates that an evaluation keeps

@@ -11,12 +11,11 @@ import statistics
 from collections.abc import Sequence
 
 import torch
-from scipy.special import stdtrit  # scipy.stats takes seconds to import, so functions do that
 from torch import Tensor
 
 from cgan.evaluation import Evaluation, Interval
 from cgan.quality.estimates import Estimate
-from cgan.quality.metrics import joint_z, wilson_interval
+from cgan.quality.proportions import joint_z, wilson_interval
 
 
 def change_interval(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
@@ -35,11 +34,6 @@ def change_interval(key: str, a: Evaluation, b: Evaluation) -> Interval | None:
     return None
 
 
-def proportion_interval(value: float, count: int) -> Interval:
-    """Wilson's interval of a share of `count` images."""
-    return wilson_interval(round(value * count), count)
-
-
 def difference_interval(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
     """The interval of b - a, from those of both (Newcombe, Statistics in Medicine 17, 1998, method 10).
 
@@ -55,6 +49,8 @@ def difference_interval(a: float, of_a: Interval, b: float, of_b: Interval) -> I
 def critical_t(freedom: float, level: float = 0.95, comparisons: int = 1) -> float:
     """Half the width of an interval, in standard errors, that is at `level` for so many `comparisons`
     together (Bonferroni): Student's t with so many degrees of freedom."""
+    from scipy.special import stdtrit  # scipy takes its time to import, so functions do that
+
     return float(stdtrit(freedom, 1 - (1 - level) / (2 * comparisons)))
 
 

@@ -12,12 +12,12 @@ extractor, the reference and the counts: callers keep them beside it (`quality.c
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
+
+from cgan.quality.proportions import mean_share, wilson_interval
 
 NEIGHBOURS = 5  # k of recall and coverage (Naeem et al., arXiv:2002.09797)
 
@@ -56,22 +56,6 @@ def accuracy_from_confusion(confusion: Tensor) -> Accuracy:
     return Accuracy(mean, interval, by_class, confusion)
 
 
-def mean_share(pairs: Sequence[tuple[int, int]]) -> tuple[float, tuple[float, float]]:
-    """The mean of several proportions (right, total) and its 95 % interval.
-
-    The intervals of the parts are put together as those of a difference are (Zou & Donner, Statistics in
-    Medicine 27, 2008, eq. 5 and 6), so that a class of three images makes it as wide as it should be.
-    """
-    shares = [right / total for right, total in pairs]
-    intervals = [wilson_interval(right, total) for right, total in pairs]
-    mean = sum(shares) / len(shares)
-    below, above = (
-        math.hypot(*(share - end for share, end in zip(shares, ends, strict=True))) / len(shares)
-        for ends in zip(*intervals, strict=True)
-    )
-    return mean, (mean - below, mean + above)
-
-
 def accuracy_of_guesses(judged: Tensor, labels: Tensor, classes: int, tries: int = 1000) -> float:
     """The accuracy that answers which have nothing to do with the images get at most, in all but 2.5 % of the
     cases: its quantile with the answers, `judged`, in random order (a permutation test)."""
@@ -82,19 +66,6 @@ def accuracy_of_guesses(judged: Tensor, labels: Tensor, classes: int, tries: int
     orders = (torch.randperm(len(labels), generator=random) for _ in range(tries))
     accuracies = torch.stack([weights[judged[order] == labels].sum() for order in orders])
     return float(accuracies.quantile(0.975, interpolation="higher"))
-
-
-def wilson_interval(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a proportion, 95 % unless `z` says otherwise; stays within 0–1 and covers the truth about
-    as often near both ends (Wilson, JASA 22, 1927)."""
-    centre = (right + z * z / 2) / (total + z * z)
-    half_width = z / (total + z * z) * math.sqrt(right * (total - right) / total + z * z / 4)
-    return max(0.0, centre - half_width), min(1.0, centre + half_width)
-
-
-def joint_z(comparisons: int) -> float:
-    """The `z` of an interval that is at 95 % for so many `comparisons` together (Bonferroni)."""
-    return NormalDist().inv_cdf(1 - 0.025 / comparisons)
 
 
 def frechet_distance(real: Tensor, drawn: Tensor) -> float:

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from cgan.evaluation import METRICS, Evaluation, Score
-from cgan.quality.metrics import joint_z, wilson_interval
+from cgan.quality.proportions import joint_z, wilson_interval
 from cgan.text import percent
 
 # Of real images' accuracy, from end to end: above, the line gives the interval.

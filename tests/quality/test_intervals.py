@@ -6,13 +6,8 @@ import pytest
 import torch
 
 from cgan.evaluation import METRICS, context_differences
-from cgan.quality.intervals import (
-    critical_t,
-    difference_interval,
-    difference_of_means,
-    falls_short,
-    proportion_interval,
-)
+from cgan.quality.intervals import critical_t, difference_interval, difference_of_means, falls_short
+from cgan.quality.proportions import proportion_interval
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:

@@ -43,11 +43,10 @@ from cgan.quality.metrics import (
     conditional_accuracy,
     deviation_by_class,
     frechet_distance,
-    mean_share,
     rows_in_class_mix,
-    wilson_interval,
 )
 from cgan.quality.neighbours import MAX_BLOCKS, neighbour_estimates, neighbour_shares
+from cgan.quality.proportions import mean_share, wilson_interval
 from cgan.quality.table import (
     class_table,
     leading_values,

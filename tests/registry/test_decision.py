@@ -30,8 +30,9 @@ from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import Conditions
 from cgan.quality.estimates import REPLICATES, Estimate
 from cgan.quality.judge import train_judge
-from cgan.quality.metrics import Accuracy, accuracy_from_confusion, wilson_interval
+from cgan.quality.metrics import Accuracy, accuracy_from_confusion
 from cgan.quality.outliers import Excess
+from cgan.quality.proportions import wilson_interval
 from cgan.readers.sources import mnist_sample
 from cgan.verdict import Check, Report, table_of
 

@@ -30,7 +30,8 @@ from cgan.project import JUDGE
 from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, largest_shifts
 from cgan.quality.conditions import Conditions
 from cgan.quality.judge import Judge, load_judge, predict
-from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
+from cgan.quality.metrics import conditional_accuracy
+from cgan.quality.proportions import mean_share, wilson_interval
 from cgan.text import percent
 from cgan.verdict import Check
 

@@ -19,8 +19,8 @@ from cgan.params.sections import GateParams
 from cgan.quality.class_shift import Shift
 from cgan.quality.estimates import Estimate
 from cgan.quality.intervals import critical_t, falls_short
-from cgan.quality.metrics import wilson_interval
 from cgan.quality.outliers import KIND_WORDS, Excess
+from cgan.quality.proportions import wilson_interval
 from cgan.text import listed, percent
 from cgan.verdict import Check, in_digits
 
