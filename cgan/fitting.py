@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,7 @@ from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts, fingerprint
 from cgan.training.loop import TrainingResult, train_or_build, training_facts
-from cgan.training.records import records_table
-from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
+from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
 FALLBACK_PREVIEW_CLASSES = 20  # shown by `Run.preview` after a training that made no preview
 
@@ -209,14 +208,20 @@ def locked_folder(folder: Path | None) -> Iterator[None]:
         yield
 
 
+def _table(columns: Sequence[str], records: Sequence[Record]) -> pd.DataFrame:
+    """Records as a table, the step a whole number."""
+    table = pd.DataFrame(records, columns=[*columns], dtype=float).astype({"step": int})
+    return table.rename(columns=lambda name: name.removeprefix("progress/"))
+
+
 def make_run(result: TrainingResult, choice: Choice, images: Images) -> Run:
     """The public form of a result: records as tables, and the `Generator` that holds the network."""
     facts = generator_facts(result.generator, training_facts(result, choice, images))
     return Run(
         generator=Generator(result.generator, facts),
         choice=choice,
-        history=records_table(HISTORY_COLUMNS, result.history),
-        probes=records_table(PROBE_COLUMNS, result.probes),
+        history=_table(HISTORY_COLUMNS, result.history),
+        probes=_table(PROBE_COLUMNS, result.probes),
         previews=result.previews,
         seconds=None if result.resumed_from else result.wall_time_s,
         step=result.step,

@@ -56,11 +56,12 @@ def write_page(
         require_kind(run.generator.model, train=train, held_out=held_out)
         if judge:
             require_judge_of(judge, train)
+    losses, probes = (table.to_dict("records") for table in (run.history, run.probes))
     contents = Contents(
         generator=run.generator,
         evaluation=evaluation,
         title=title,
-        curves=curves_html(training_curves(run.history) + training_curves(run.probes)),
+        curves=curves_html(training_curves(losses) + training_curves(probes)),
         previews=run.previews,
         seconds=run.seconds,
         limits=GateParams(),

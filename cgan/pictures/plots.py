@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,9 +15,6 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from cgan.text import drawable, percent
-
-if TYPE_CHECKING:  # the stage evaluate draws a matrix, and pandas takes 70 MB
-    import pandas as pd
 
 Picture = NDArray[np.uint8]
 MAX_NUMBERED_CLASSES = 24  # whose cells have room for a number
@@ -66,13 +63,15 @@ def sheet_with(*lines: str) -> Picture:
     return picture_of(figure)
 
 
-def training_curves(records: pd.DataFrame) -> list[Figure]:
+def training_curves(records: Sequence[Mapping[Any, float]]) -> list[Figure]:
     """The figures whose columns the records of a training have, losses or probes; none without records."""
-    known = {} if records.empty else CURVE_COLUMNS
+    steps = [record["step"] for record in records]
     return [
-        curves_figure(title, records["step"], {columns[name]: records[name] for name in columns})
-        for title, columns in known.items()
-        if {*columns} <= {*records}
+        curves_figure(
+            title, steps, {columns[key]: [row[key] for row in records] for key in columns}
+        )
+        for title, columns in CURVE_COLUMNS.items()
+        if records and columns.keys() <= records[0].keys()
     ]
 
 

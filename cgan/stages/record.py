@@ -139,12 +139,12 @@ def send_training(run: Run, steps: int) -> None:
 
 def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Step and metrics of each row of LOSSES or PROBES, whose thousands of images and rate LOSSES has."""
-    table = read_records(path)
-    if path == project.PROBES:
-        table = table.drop(columns="kimg")
     names = {"kimg": "progress/kimg", "learning_rate": "progress/learning_rate"}
-    for row in table.rename(columns=names).to_dict("records"):
-        yield int(row.pop("step")), {str(name): value for name, value in row.items()}
+    for row in read_records(path):
+        step = int(row.pop("step"))
+        if path == project.PROBES:
+            row.pop("kimg")
+        yield step, {names.get(name, name): value for name, value in row.items()}
 
 
 def send_results(

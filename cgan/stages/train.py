@@ -46,7 +46,7 @@ from cgan.stages.runner import log, run_stage
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts, fingerprint
 from cgan.training.loop import Divergence, TrainingResult, train_or_build, training_facts
-from cgan.training.records import records_table, write_records
+from cgan.training.records import write_records
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
 # Of a training that is resumed: what it was called and took, whatever has changed since.
@@ -201,8 +201,8 @@ def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
     PREVIEWS.mkdir(parents=True, exist_ok=True)
     for step, png in trained.previews.items():
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
-    write_records(LOSSES, records_table(HISTORY_COLUMNS, trained.history))
-    write_records(PROBES, records_table(PROBE_COLUMNS, trained.probes))
+    write_records(LOSSES, HISTORY_COLUMNS, trained.history)
+    write_records(PROBES, PROBE_COLUMNS, trained.probes)
 
 
 @contextlib.contextmanager
