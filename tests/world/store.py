@@ -1,0 +1,168 @@
+"""MLflow's store: a small training that is recorded, and a look into the database at what arrived."""
+
+import contextlib
+import http.server
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cgan.files import write_bytes
+from cgan.pipeline.params_file import load_params
+from cgan.project import training_folder
+from cgan.training.auto import resolve
+from world.door import ROOT, answers, on_a_thread, run, started, wait_until
+from world.images import a_model
+
+if TYPE_CHECKING:
+    from cgan.pipeline.registry.client import Registry
+    from cgan.pipeline.tracking.live import LiveTracker
+    from cgan.pipeline.tracking.run import Run, TrainingRecord
+
+PARAMS = load_params(ROOT / "params.yaml")
+FITTED = resolve(PARAMS.train)
+DATASET = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
+LOGGED = list(range(50, 501, 50))
+"""The steps of such a training."""
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's sqlite store with its tables, to copy. It takes seconds to make and is kept."""
+    kept = ROOT / f".cgan/tests/mlflow-{version('mlflow')}.db"
+    if not kept.exists():
+        folder = tmp_path_factory.mktemp("store")
+        make = "from mlflow import MlflowClient; MlflowClient('sqlite:///mlflow.db')"
+        run(sys.executable, "-W", "ignore", "-c", make, cwd=folder)
+        write_bytes(kept, (folder / "mlflow.db").read_bytes())
+    return kept
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with an empty store, and nothing else: the working directory."""
+    monkeypatch.chdir(tmp_path)
+    # A busy machine's store is no slow one.
+    monkeypatch.setattr("cgan.pipeline.tracking.live.PATIENCE_S", 240.0)
+    monkeypatch.setattr("cgan.pipeline.tracking.live.BATCH_S", 0.05)
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    (tmp_path / "dvc.yaml").touch()
+    return tmp_path
+
+
+@contextlib.contextmanager
+def training(key: str = "k1", experiment: str = "cgan") -> Iterator["LiveTracker"]:
+    """As the stage train does it, in the working directory."""
+    from cgan.pipeline.tracking.store import experiment_name
+    from cgan.stages.origin import keep_source, origin, origin_tags, project_tree, run_name
+    from cgan.stages.train import recorded_params, tracked_training
+
+    source = project_tree()
+    about: TrainingRecord = {
+        "run_name": run_name(PARAMS.train),
+        "experiment": experiment_name(experiment),
+        "params": recorded_params(PARAMS, FITTED),
+        "tags": {**origin_tags(DATASET, source), "cgan.device": "cpu", "cgan.fingerprint": key},
+        "dataset": DATASET,
+        "origin": origin(DATASET, source),
+    }
+    keep_source(source)
+    with tracked_training(training_folder(key), about) as live:
+        yield live
+        about["numbers"] = {"time/training_s": 2.5}
+
+
+def log_steps(live: "LiveTracker", steps: list[int] = LOGGED) -> None:
+    for step in steps:
+        live.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
+    live.log_metrics({"probe/fid_judge": 100 / steps[-1]}, steps[-1])
+
+
+def log_model(run: "Run", root: Path) -> None:
+    """As the stage record does."""
+    from cgan.pipeline.tracking.logged_model import save_mlflow_model
+    from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER
+
+    generator = a_model(root / "generator.safetensors")
+    tags = {"digest": "d", "load": f"runs:/{RUN_ID_PLACEHOLDER}/generator"}
+    run.log_model(lambda to: save_mlflow_model(generator, to), LOGGED[-1], tags)
+
+
+def add_version(registry: "Registry", seed: int, **tags: str) -> str:
+    """A version with a generator of its own, `generator.safetensors`; the id of its run."""
+    from cgan.pipeline.tracking.store import experiment_id
+
+    client, path = registry.client, a_model(Path("generator.safetensors"), seed=seed)
+    if not registry.versions():
+        client.create_registered_model(registry.model)
+    run_id = str(client.create_run(experiment_id(client, "cgan")).info.run_id)
+    client.log_artifact(run_id, str(path), "generator")
+    client.create_model_version(registry.model, f"runs:/{run_id}/generator", run_id, tags=tags)
+    return run_id
+
+
+class Store:
+    """What the database holds, past MLflow's own code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self, query: str, *values: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            found = connection.execute(query, values).fetchall()
+            connection.commit()
+        return found
+
+    def steps(self, key: str) -> list[int]:
+        query = "select step from metrics where key = ? order by step"
+        return [step for (step,) in self.rows(query, key)]
+
+    def pictures(self) -> list[str]:
+        """Key and step of each that is kept beside it in full size."""
+        found = (self.path.parent / "mlartifacts").rglob("images/*.png")
+        return sorted(path.name.partition("+timestamp")[0] for path in found)
+
+    def runs(self) -> list[tuple[str, str, str]]:
+        return self.rows("select run_uuid, name, status from runs order by start_time")
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        return dict(self.rows("select key, value from tags where run_uuid = ?", run_id))
+
+    def params(self, run_id: str) -> dict[str, str]:
+        return dict(self.rows("select key, value from params where run_uuid = ?", run_id))
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[str]:
+    """A server that answers 500 and says back what it was sent."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = f"{self.path} {self.headers}".encode()
+            self.send_response(500)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PUT = do_PATCH = answer  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with on_a_thread(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"127.0.0.1:{server.server_port}"
+
+
+@contextlib.contextmanager
+def mlflow_server(root: Path, port: int, *, shared: bool = True) -> Iterator[str]:
+    """`cgan ui` on the project's sqlite file; killed in the end."""
+    database = {"MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"} if shared else {}
+    site = f"http://127.0.0.1:{port}"
+    with started("cgan", "ui", "--port", port, cwd=root, **database) as (process, output):
+        wait_until(lambda: answers(f"{site}/health") or process.poll() is not None)
+        assert process.poll() is None, output.read_text()
+        yield site
