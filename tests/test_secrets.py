@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, free_port
-from kaggle_server import JSON, Answer
-from kaggle_server import kaggle as kaggle
-from toy_project import commit
-from tracked import Store, log_model, log_steps, refusing, training
-from tracked import root as root
+from conftest import (
+    JSON,
+    ROOT,
+    Answer,
+    Store,
+    commit,
+    free_port,
+    log_model,
+    log_steps,
+    refusing,
+    training,
+)
 
 from cgan.errors import SourceError, TrackingError
 from cgan.params.sections import DataParams
@@ -62,7 +68,7 @@ def holding(*folders: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variable", ["KAGGLE_KEY", "KAGGLE_API_TOKEN"])
-def test_f30_key_is_nowhere_after_downloads_that_fail(
+def test_a_key_is_nowhere_after_downloads_that_fail(
     said: Callable[[], str],
     kaggle: Callable[..., Any],
     tmp_path: Path,
@@ -87,7 +93,7 @@ def test_f30_key_is_nowhere_after_downloads_that_fail(
     assert holding(tmp_path) == []
 
 
-def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
+def test_keys_are_nowhere_after_trainings_whose_server_refuses(
     said: Callable[[], str], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a repository with a source file, params and dvc.yaml into which somebody wrote the key: none goes
@@ -133,7 +139,7 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
 
 
 @pytest.mark.slow
-def test_f30_keys_are_nowhere_after_flows(
+def test_keys_are_nowhere_after_flows(
     said: Callable[[], str], repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that succeeds, one whose stage fails: in Prefect's database too."""

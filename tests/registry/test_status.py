@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, a_model
 from rich.console import Console
-from short_reports import json_form
-from synthetic import a_model
-from tracked import root as root
 
 from cgan.errors import CganError
-from cgan.evaluation import METRICS
+from cgan.evaluation import METRICS, Evaluation, Score
 from cgan.model.file_facts import read_facts
 from cgan.pipeline.registry.client import open_registry
 from cgan.pipeline.registry.status import status
 from cgan.pipeline.runs.report import summary
-from cgan.project import GENERATOR
+from cgan.project import EVALUATION, GENERATOR
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 
@@ -104,15 +101,14 @@ def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path) -> None:
 def test_report_shows_the_quality_and_where_to_look_next() -> None:
     with pytest.raises(CganError, match=r"Run the pipeline first.*`cgan status`"):
         "\n".join(summary())
-    a_model(GENERATOR)
-    measured: dict[str, Any] = {
-        key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")
-    }
-    digest = read_facts(GENERATOR, "generator")["digest"]
-    measured["measurement_context"] = {"drawn_images": 100, "generator_digest": digest}
-    measured["class_names"] = ["a red dog", "cat", "eel", "owl"]
+    digest = read_facts(a_model(GENERATOR), "generator")["digest"]
+    score = Score(value=0.9, real=0.5)
+    Evaluation(
+        {"conditional_accuracy": score, "fid_judge": score},
+        context={"drawn_images": 100, "generator_digest": digest},
+        class_names=["a red dog", "cat", "eel", "owl"],
+    ).write(EVALUATION)
     write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
-    write(Path("reports/evaluation.json"), json_form(measured))
     shown = "\n".join(summary())
     assert "(real images 50.0 %" in shown.splitlines()[0]
     assert METRICS["conditional_accuracy"].name in shown and "  cgan sharing " in shown

@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import free_port
-from finished_project import STEPS, finish
-from tracked import Store, mlflow_server, refusing
+from conftest import LOG_EVERY, STEPS, Project, Store, free_port, mlflow_server, refusing
 
 from cgan.errors import CganError, TrackingError
 from cgan.evaluation import Evaluation
@@ -29,8 +27,10 @@ from cgan.project import (
     LOSSES,
     PREVIEWS,
     PROBES,
+    RECORDED,
     RUN_LOCATION,
     TRAINING,
+    preview_paths,
     training_folder,
     training_lock,
 )
@@ -38,112 +38,104 @@ from cgan.quality.table import quality_line, tracked_values
 from cgan.stages import record
 from cgan.text import percent
 
-SERIES = ("loss/generator", "progress/kimg", "probe/fid_judge")
-AT_THE_END = f"A first look~at the end+step+{STEPS[-1]}"
-PICTURES = [AT_THE_END, *(f"A first look~by step+step+{step}" for step in STEPS)]
+AT_THE_END = f"A first look~at the end+step+{STEPS}"
+LEFT = [path for paths in record.FILES.values() for path in paths]
 
 
 @pytest.fixture
-def root(
-    project: Path, digits_csv: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """The working directory."""
-    for name in ("TRACKING_URI", "RUN_ID", "RUN_CONTEXT", "DEFAULT_ARTIFACT_ROOT"):
-        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
-    monkeypatch.setenv("DVC_ROOT", str(project))
-    finish(digits_csv, steps=STEPS[-1])
-    for path in [path for paths in record.FILES.values() for path in paths]:
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    RUN_LOCATION.unlink()  # it is made here
-    shutil.copyfile(empty_store, project / "mlflow.db")
-    (project / "dvc.yaml").touch()  # it is a project
-    return project
+def store(copied: Project, empty_store: Path) -> Store:
+    """Of a finished project whose run has never been recorded: the working directory."""
+    shutil.rmtree("mlartifacts")
+    shutil.copyfile(empty_store, "mlflow.db")
+    for path in (RUN_LOCATION, RECORDED):
+        path.unlink()
+    return Store(copied.folder / "mlflow.db")
 
 
-def assert_complete(root: Path, store: Path | None = None) -> Store:
-    """One finished run with all that the stages left, each point, picture and model once."""
-    held = Store(store or root / "mlflow.db")
-    ((run_id, name, status),) = held.runs()
+def assert_complete(store: Store) -> str:
+    """One finished run with all that the stages left, each point, picture and model once: its id."""
+    ((run_id, name, status),) = store.runs()
     about, numbers = read_json(TRAINING), tracked_values(Evaluation.read(EVALUATION))
-    assert (name, status) == ("a run", "FINISHED")
+    assert (name, status) == (about["run_name"], "FINISHED")
     assert read_json(RUN_LOCATION)["run_id"] == run_id
-    for key in SERIES:
-        assert held.steps(key) == sorted(STEPS), key
-    assert held.steps("time/training_s") == [0]
+    for key, path in (
+        ("loss/generator", LOSSES),
+        ("progress/kimg", LOSSES),
+        ("probe/fid_judge", PROBES),
+    ):
+        with path.open() as file:
+            assert store.steps(key) == [int(row["step"]) for row in csv.DictReader(file)], key
+    assert store.steps("loss/generator") == [*range(LOG_EVERY, STEPS + 1, LOG_EVERY)]
+    assert store.steps("time/training_s") == [0]
     points = "select key, step, value from metrics where key like 'quality/%' order by key"
-    assert [row[:2] for row in held.rows(points)] == [(key, 0) for key in sorted(numbers)]
-    assert held.pictures() == sorted(PICTURES)
-    assert held.rows("select name, status from logged_models") == [("generator", 2)]
-    assert held.rows("select count(*) from logged_model_metrics")[0][0] == len(numbers)
-    assert held.rows("select count(*) from inputs where destination_type = 'RUN'") == [(1,)]
-    assert held.params(run_id)["train.lr"] == str(about["params"]["train.lr"])
-    times = held.rows("select min(timestamp), max(timestamp) from metrics where key = ?", SERIES[0])
-    assert times == [(about["began_ms"], about["ended_ms"])]
-    return held
+    assert [row[:2] for row in store.rows(points)] == [(key, 0) for key in sorted(numbers)]
+    previews = [f"A first look~by step+step+{step}" for step in preview_paths(PREVIEWS)]
+    assert store.pictures() == sorted([AT_THE_END, *previews])
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+    assert store.rows("select count(*) from logged_model_metrics")[0][0] == len(numbers)
+    assert store.rows("select count(*) from inputs where destination_type = 'RUN'") == [(1,)]
+    assert store.params(run_id)["train.lr"] == str(about["params"]["train.lr"])
+    return str(run_id)
 
 
-def test_the_run_is_complete_from_the_outputs_alone_and_again_changes_nothing(root: Path) -> None:
+def test_the_run_is_complete_from_the_outputs_and_again_is_the_same(store: Store) -> None:
     for _ in range(2):
         record.main()
-        held = assert_complete(root)
-    ((run_id, _, _),) = held.runs()
-    assert held.rows("select end_time from runs") == [(read_json(TRAINING)["ended_ms"],)]
-    assert read_json(Path("reports/recorded.json")) == tracked_values(Evaluation.read(EVALUATION))
-    files = {path.name for path in (root / "mlartifacts").rglob(f"{run_id}/artifacts/**/*.*")}
-    left = {path.name for paths in record.FILES.values() for path in paths}
+        run_id = assert_complete(store)
+    about, evaluation = read_json(TRAINING), Evaluation.read(EVALUATION)
+    began, ended = about["began_ms"], about["ended_ms"]
+    assert store.rows("select end_time from runs") == [(ended,)]
+    times = "select min(timestamp), max(timestamp) from metrics where key = 'loss/generator'"
+    assert store.rows(times) == [(int(began + (ended - began) * LOG_EVERY / STEPS), ended)]
+    assert read_json(RECORDED) == tracked_values(evaluation)
+    files = {path.name for path in Path("mlartifacts").rglob(f"{run_id}/artifacts/**/*.*")}
+    left = {path.name for path in LEFT}
     assert left | {"README.md", "quality.csv", "quality_by_class.csv", "params.yaml"} <= files
     assert "discriminator.safetensors" not in files, "it tells who was in the training data"
-    tags, evaluation = held.tags(run_id), Evaluation.read(EVALUATION)
-    right = evaluation.score("conditional_accuracy").value or 0
+    tags, right = store.tags(run_id), evaluation.score("conditional_accuracy").value or 0
     note = tags["mlflow.note.content"]
     assert note.startswith(f"accuracy ↑ **{percent(right)}** · distance ↓ **")
     assert f"(get-artifact?path=strip.png&run_uuid={run_id})" in note
-    assert {"data": "digits", "cgan.run_key": "k"}.items() <= tags.items()
-    ((note,),) = held.rows(
-        "select tag_value from logged_model_tags where tag_key = ?", record.NOTE_TAG
-    )
-    assert f'"runs:/{run_id}/generator"' in note
+    assert tags["cgan.run_key"] == about["run_key"]
+    of_model = f"select tag_value from logged_model_tags where tag_key = '{record.NOTE_TAG}'"
+    assert f'"runs:/{run_id}/generator"' in store.rows(of_model)[0][0]
     with LOSSES.open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
     query = "select value from metrics where key = 'progress/learning_rate' order by step"
-    assert [value for (value,) in held.rows(query)] == pytest.approx(rates)
+    assert [value for (value,) in store.rows(query)] == pytest.approx(rates)
     card = CARD.read_text()
     assert f"**{quality_line(evaluation)}**" in card
     assert (CARD.parent / re.findall(r"!\[Drawings\]\((.+)\)", card)[0]).is_file()
+    # Numbers that changed are added, and no others; a param keeps its first value.
+    first = about["params"]["train.lr"]
+    write_json(TRAINING, about | {"params": about["params"] | {"train.lr": 9.0}})
+    changed = read_json(EVALUATION)
+    changed["metrics"]["recall"]["value"] += 0.25
+    write_json(EVALUATION, changed)
+    record.main()
+    assert store.steps("quality/recall") == [0, 0] and store.steps("quality/fid_judge") == [0]
+    assert store.params(run_id)["train.lr"] == str(first) != "9.0"
 
 
-def test_what_a_sweep_s_trial_has_not_made_is_left_out(root: Path) -> None:
-    for path in {path for paths in record.FILES.values() for path in paths} - {
-        *(EVALUATION, LOSSES, PROBES, Path("models/generator.safetensors"))
-    }:
+def test_what_a_sweep_s_trial_has_not_made_is_left_out(store: Store) -> None:
+    for path in {*LEFT} - {EVALUATION, LOSSES, PROBES, Path("models/generator.safetensors")}:
         path.unlink()
     record.main()
-    ((run_id, _, _),) = (held := assert_complete(root)).runs()
-    assert "get-artifact" not in held.tags(run_id)["mlflow.note.content"]
+    note = store.tags(assert_complete(store))["mlflow.note.content"]
+    assert "get-artifact" not in note
 
 
-def test_f81_numbers_that_changed_are_added_and_no_others(root: Path) -> None:
-    record.main()
-    evaluation = read_json(EVALUATION)
-    evaluation["metrics"]["recall"]["value"] += 0.25
-    write_json(EVALUATION, evaluation)
-    record.main()
-    held = Store(root / "mlflow.db")
-    assert held.steps("quality/recall") == [0, 0] and held.steps("quality/fid_judge") == [0]
-
-
-def test_what_the_training_sent_before_mlflow_went_away_is_not_sent_again(root: Path) -> None:
-    about = read_training(TRAINING)
+def test_what_the_training_sent_already_is_not_sent_again(store: Store) -> None:
+    about, (_, step, *_) = read_training(TRAINING), preview_paths(PREVIEWS)
     with open_run(about) as run:
-        run.log_metrics([("loss/generator", 0.25, STEPS[0], about["began_ms"])])
-        run.log_metrics([("progress/images_per_s", 300.0, STEPS[0], about["began_ms"])])
-        run.log_image("A first look/by step", np.zeros((8, 12), np.uint8), STEPS[1], 1)
+        run.log_metrics([("loss/generator", 0.25, LOG_EVERY, about["began_ms"])])
+        run.log_metrics([("progress/images_per_s", 300.0, LOG_EVERY, about["began_ms"])])
+        run.log_image("A first look/by step", np.zeros((8, 12), np.uint8), step, 1)
         run.client.update_run(run.run_id, status="RUNNING")
     record.main()
-    held = assert_complete(root)
-    query = "select value from metrics where key = 'loss/generator' order by step"
-    assert held.rows(query)[0] == (0.25,), "as it was"
+    first = "select value, timestamp from metrics where key = 'loss/generator' order by step"
+    assert store.rows(first)[0] == (0.25, about["began_ms"]), "as it was"
+    assert_complete(store)
 
 
 class Killed(BaseException):
@@ -181,13 +173,14 @@ def ending_in(
 
 
 @pytest.mark.parametrize("served", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_f61_f91_a_record_killed_or_in_trouble_at_any_call_loses_and_doubles_nothing(
-    root: Path, monkeypatch: pytest.MonkeyPatch, served: bool
+def test_killed_or_in_trouble_at_any_call_nothing_is_lost_or_doubled(
+    store: Store, monkeypatch: pytest.MonkeyPatch, served: bool
 ) -> None:
     """On a SQLite file, and on MLflow's server."""
     from mlflow import MlflowClient
 
-    with mlflow_server(root, free_port()) if served else contextlib.nullcontext("") as site:
+    server = mlflow_server(Path.cwd(), free_port()) if served else contextlib.nullcontext("")
+    with server as site:
         if site:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
         for (call, last), after in itertools.product(CALLS, (False, True)):
@@ -197,38 +190,39 @@ def test_f61_f91_a_record_killed_or_in_trouble_at_any_call_loses_and_doubles_not
                 patch.setattr(MlflowClient, call, ending)
                 record.main()
         record.main()
-        assert_complete(root)
+        assert_complete(store)
 
 
 @pytest.mark.parametrize("kind", ["away", "error 500", "a database that cannot be read"])
-def test_f61_without_mlflow_it_fails_in_a_sentence_and_completes_the_run_the_next_time(
-    root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+def test_without_mlflow_a_sentence_and_the_next_time_the_whole_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    Path("broken.db").write_text("no database")
     with refusing() as refused:
-        address = {"away": f"http://127.0.0.1:{free_port()}", "error 500": f"http://{refused}"}.get(
-            kind, f"sqlite:///{root}/broken.db"
-        )
-        Path("broken.db").write_text("no database")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        addresses = {
+            "away": f"http://127.0.0.1:{free_port()}",
+            "error 500": f"http://{refused}",
+            "a database that cannot be read": f"sqlite:///{Path('broken.db').resolve()}",
+        }
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", addresses[kind])
         with pytest.raises(TrackingError) as caught:
             record.main()
-    words = str(caught.value)
-    assert words.startswith(f"MLflow at {address} cannot be used now (")
-    assert "so run `a run` is not complete there" in words and "`dvc repro` again" in words
-    assert not RUN_LOCATION.exists() and not Path("reports/recorded.json").exists()
+    words, name = str(caught.value), read_json(TRAINING)["run_name"]
+    assert words.startswith(f"MLflow at {addresses[kind]} cannot be used now (")
+    assert f"so run `{name}` is not complete there" in words and "`dvc repro` again" in words
+    assert not RUN_LOCATION.exists() and not RECORDED.exists()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     record.main()
-    assert_complete(root)
+    assert_complete(store)
 
 
-def test_checkpoints_go_once_dvc_has_the_result_but_not_another_training_s(root: Path) -> None:
+def test_checkpoints_go_once_dvc_has_the_result_but_no_other_ones(store: Store) -> None:
     about = read_json(TRAINING)
     folder = training_folder(about["tags"]["cgan.fingerprint"])
-    for key, kept in (("k", False), ("other", True), ("k", True)):
-        write_json(folder / "run.json", {"run_key": key})
+    for key, in_use, kept in (("own", False, False), ("other", False, True), ("own", True, True)):
+        write_json(folder / "run.json", {"run_key": about["run_key"] if key == "own" else key})
         write_bytes(folder / "step-1.safetensors", b"weights")
-        in_use = locked(training_lock(folder)) if kept and key == "k" else contextlib.nullcontext()
-        with in_use:
+        with locked(training_lock(folder)) if in_use else contextlib.nullcontext():
             record.main()
         assert (folder / "step-1.safetensors").exists() is kept
     assert not [path for path in folder.parent.iterdir() if "removed" in path.name]
@@ -237,33 +231,22 @@ def test_checkpoints_go_once_dvc_has_the_result_but_not_another_training_s(root:
 @pytest.mark.parametrize(
     ("path", "content"),
     [
-        *((EVALUATION, text) for text in ("", "[]")),
+        (EVALUATION, "[]"),
         (EVALUATION, '{"measurement_context": {"generator_digest": "another"}}'),
         (TRAINING, '{"run_key": "k", "run_na'),
     ],
 )
-def test_f80_what_is_damaged_or_not_of_this_generator_is_refused(
-    root: Path, path: Path, content: str
+def test_what_is_damaged_or_of_another_generator_is_refused(
+    store: Store, path: Path, content: str
 ) -> None:
     path.write_text(content)
     with pytest.raises(CganError, match=rf"{path.name}: "):
         record.main()
-    assert Store(root / "mlflow.db").runs() == []
+    assert store.runs() == []
 
 
-def test_a_sampler_which_has_no_previews_shows_its_grid(root: Path) -> None:
-    shutil.copyfile(PREVIEWS / "step-000000.png", GRID)
+def test_a_sampler_which_has_no_previews_shows_its_grid(store: Store) -> None:
+    assert GRID.is_file()
     shutil.rmtree(PREVIEWS)
     record.main()
-    assert Store(root / "mlflow.db").pictures() == [AT_THE_END]
-
-
-def test_a_param_that_has_changed_since_keeps_its_first_value(root: Path) -> None:
-    record.main()
-    about = read_json(TRAINING)
-    first = about["params"]["train.lr"]
-    write_json(TRAINING, about | {"params": about["params"] | {"train.lr": 9.0}})
-    record.main()
-    held = Store(root / "mlflow.db")
-    ((run_id, _, _),) = held.runs()
-    assert held.params(run_id)["train.lr"] == str(first) != "9.0"
+    assert store.pictures() == [AT_THE_END]
