@@ -15,16 +15,18 @@ from conftest import (
     ROOT,
     Answer,
     Store,
+    a_model,
     commit,
     free_port,
-    log_model,
     log_steps,
     refusing,
     training,
 )
+from mlflow import MlflowClient
 
 from cgan.errors import SourceError, TrackingError
 from cgan.params.sections import DataParams
+from cgan.pipeline.tracking.logged_model import save_mlflow_model
 from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import SOURCE_FOLDER, TRAINING
 from cgan.readers import sources
@@ -129,8 +131,13 @@ def test_keys_are_nowhere_after_trainings_whose_server_refuses(
     with open_run(about) as run:
         run.log_inputs({})
         run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
-        log_model(run, root)
+        generator = a_model(root / "generator.safetensors")
+        run.log_model(lambda to: save_mlflow_model(generator, to), 1, {"digest": "d"})
     assert len(Store(root / "mlflow.db").runs()) == 1
+    # Where the run is goes into models/mlflow_run.json.
+    monkeypatch.setattr(MlflowClient, "tracking_uri", f"http://someone:{MARK}@mlflow.example")
+    with open_run(about) as run:
+        assert run.location["tracking_uri"] == "http://mlflow.example"
     words = said()
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
         assert f"{name} is not kept with the run, as it contains the value of KAGGLE_KEY" in words

@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import LOG_EVERY, STEPS, Project, Store, free_port, mlflow_server, refusing
+from conftest import (
+    LOG_EVERY,
+    STEPS,
+    Project,
+    Store,
+    answers,
+    free_port,
+    refusing,
+    started,
+    wait_until,
+)
 
 from cgan.errors import CganError, TrackingError
 from cgan.evaluation import Evaluation
@@ -179,10 +189,12 @@ def test_killed_or_in_trouble_at_any_call_nothing_is_lost_or_doubled(
     """On a SQLite file, and on MLflow's server."""
     from mlflow import MlflowClient
 
-    server = mlflow_server(Path.cwd(), free_port()) if served else contextlib.nullcontext("")
-    with server as site:
-        if site:
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
+    port = free_port()
+    with contextlib.ExitStack() as running:
+        if served:
+            running.enter_context(started("cgan", "ui", "--port", port, cwd=Path()))
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         for (call, last), after in itertools.product(CALLS, (False, True)):
             trouble = Killed() if after else TROUBLES.get(call, Killed())
             ending = ending_in(trouble, getattr(MlflowClient, call), last, after=after)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from cgan.readers import kaggle as kaggle_module
 from world.door import on_a_thread
 
 KEY = "5ecre7-5ecre7-5ecre7"
@@ -67,9 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, answer: Answer) -> None:
         with contextlib.suppress(ConnectionError):
             self.send_response(answer.status)
-            self.send_header("Content-Length", str(len(answer.body)))
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
+            for header in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+                self.send_header(*header)
             self.end_headers()
             self.wfile.write(answer.body[: len(answer.body) - answer.cut])
 
@@ -88,7 +86,7 @@ def kaggle(
     known = {"HOME": str(tmp_path), "KAGGLE_USERNAME": "someone", "KAGGLE_KEY": KEY}
     for name, value in known.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01, 0.01))
+    monkeypatch.setattr("cgan.readers.kaggle.RETRY_DELAYS_S", (0.01, 0.01))
     # Kaggle's library looks at the source of every caller to name itself: half a second a request.
     monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
     with contextlib.ExitStack() as running:

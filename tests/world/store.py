@@ -16,19 +16,17 @@ from cgan.files import write_bytes
 from cgan.pipeline.params_file import load_params
 from cgan.project import training_folder
 from cgan.training.auto import resolve
-from world.door import ROOT, answers, on_a_thread, run, started, wait_until
+from world.door import ROOT, on_a_thread, run
 from world.images import a_model
 
 if TYPE_CHECKING:
     from cgan.pipeline.registry.client import Registry
     from cgan.pipeline.tracking.live import LiveTracker
-    from cgan.pipeline.tracking.run import Run, TrainingRecord
+    from cgan.pipeline.tracking.run import TrainingRecord
 
 PARAMS = load_params(ROOT / "params.yaml")
-FITTED = resolve(PARAMS.train)
-DATASET = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
 LOGGED = list(range(50, 501, 50))
-"""The steps of such a training."""
+"""The steps of a training that is recorded here."""
 
 
 @pytest.fixture(scope="session")
@@ -63,13 +61,14 @@ def training(key: str = "k1", experiment: str = "cgan") -> Iterator["LiveTracker
     from cgan.stages.train import recorded_params, tracked_training
 
     source = project_tree()
+    data = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
     about: TrainingRecord = {
         "run_name": run_name(PARAMS.train),
         "experiment": experiment_name(experiment),
-        "params": recorded_params(PARAMS, FITTED),
-        "tags": {**origin_tags(DATASET, source), "cgan.device": "cpu", "cgan.fingerprint": key},
-        "dataset": DATASET,
-        "origin": origin(DATASET, source),
+        "params": recorded_params(PARAMS, resolve(PARAMS.train)),
+        "tags": {**origin_tags(data, source), "cgan.device": "cpu", "cgan.fingerprint": key},
+        "dataset": data,
+        "origin": origin(data, source),
     }
     keep_source(source)
     with tracked_training(training_folder(key), about) as live:
@@ -81,16 +80,6 @@ def log_steps(live: "LiveTracker", steps: list[int] = LOGGED) -> None:
     for step in steps:
         live.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
     live.log_metrics({"probe/fid_judge": 100 / steps[-1]}, steps[-1])
-
-
-def log_model(run: "Run", root: Path) -> None:
-    """As the stage record does."""
-    from cgan.pipeline.tracking.logged_model import save_mlflow_model
-    from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER
-
-    generator = a_model(root / "generator.safetensors")
-    tags = {"digest": "d", "load": f"runs:/{RUN_ID_PLACEHOLDER}/generator"}
-    run.log_model(lambda to: save_mlflow_model(generator, to), LOGGED[-1], tags)
 
 
 def add_version(registry: "Registry", seed: int, **tags: str) -> str:
@@ -155,14 +144,3 @@ def refusing() -> Iterator[str]:
 
     with on_a_thread(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"127.0.0.1:{server.server_port}"
-
-
-@contextlib.contextmanager
-def mlflow_server(root: Path, port: int, *, shared: bool = True) -> Iterator[str]:
-    """`cgan ui` on the project's sqlite file; killed in the end."""
-    database = {"MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"} if shared else {}
-    site = f"http://127.0.0.1:{port}"
-    with started("cgan", "ui", "--port", port, cwd=root, **database) as (process, output):
-        wait_until(lambda: answers(f"{site}/health") or process.poll() is not None)
-        assert process.poll() is None, output.read_text()
-        yield site

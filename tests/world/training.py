@@ -5,23 +5,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cgan.model.hardware import Hardware
 from cgan.model.model_file import digest_of
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.training.auto import resolve
 from cgan.training.loop import TrainingResult, train
-from cgan.training.state import Record
 from world.images import plain, uneven
 
-NETWORKS = {"latent_dim": 4, "generator_width": 4, "discriminator_width": 4}
-PACE = {"batch_size": 8, "total_kimg": 0.08, "ema_half_life_kimg": 0.02}
 TINY: dict[str, dict[str, Any]] = {
     "data": {"source": "file", "path": "inbox/digits.csv"},
     "preprocess": {"holdout_fraction": 0.25},
     "train_judge": {"total_kimg": 24.0},
-    "train": {**NETWORKS, **PACE, "device": "cpu", "precision": "float32"},
+    "train": {
+        **{"latent_dim": 4, "generator_width": 4, "discriminator_width": 4, "batch_size": 8},
+        **{"total_kimg": 0.08, "ema_half_life_kimg": 0.02, "device": "cpu", "precision": "float32"},
+    },
     "evaluate": {"samples": 100, "gan_train_kimg": 0.2},
 }
 """Changes to params.yaml with which every stage takes a moment."""
@@ -35,13 +35,10 @@ def params_of(**changes: Any) -> TrainParams:
     return resolve(TrainChoices(**{**DEFAULTS, **TINY["train"], **changes}))
 
 
-def rows_of(history: list[Record]) -> Tensor:
-    return torch.tensor([[*record.values()] for record in history], dtype=torch.float64)
-
-
 def digest(trained: TrainingResult) -> str:
     """Of everything that a training leaves, times aside."""
-    tensors = {"history": rows_of(trained.history)}
+    history = [[*record.values()] for record in trained.history]
+    tensors = {"history": torch.tensor(history, dtype=torch.float64)}
     for name in ("generator", "discriminator"):
         network: nn.Module = getattr(trained, name)
         tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
