@@ -7,14 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from world.door import *  # noqa: F403 (tests import it from here; so below)
-from world.door import write_params
 from world.images import *  # noqa: F403
-from world.images import UNEVEN, uneven, write_csv
 from world.kaggle import *  # noqa: F403
 from world.project import *  # noqa: F403
 from world.store import *  # noqa: F403
 from world.training import *  # noqa: F403
-from world.training import TINY
 
 # While modules are imported there is no garbage: looking for it takes a fifth of the time.
 gc.disable()
@@ -54,16 +51,6 @@ def pytest_runtest_setup() -> None:
 def no_store_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow writes the address that it was given last into the environment, for its children."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with tiny params, and uneven images in `inbox/digits.csv`."""
-    write_csv(tmp_path / "inbox/digits.csv", uneven())
-    write_params(tmp_path, **TINY)
-    write_params(tmp_path, **UNEVEN)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.project import CSV, GATE_REPORT, GENERATOR, RUN_LOCATION, TRAIN_DATA
 from world.door import ROOT, commit, run, started, wait_until, write_params
 from world.images import UNEVEN, uneven, write_csv
+from world.training import TINY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -126,6 +127,16 @@ def new_project(folder: Path) -> Project:
     write_csv(folder / "inbox/digits.csv", uneven(times=3))
     commit(folder)
     return Project(folder)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with tiny params, and uneven images in `inbox/digits.csv`; nothing has run."""
+    write_csv(tmp_path / "inbox/digits.csv", uneven())
+    write_params(tmp_path, **TINY)
+    write_params(tmp_path, **UNEVEN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
