@@ -104,7 +104,7 @@ def test_report_shows_the_quality_and_where_to_look_next() -> None:
     digest = read_facts(a_model(GENERATOR), "generator")["digest"]
     score = Score(value=0.9, real=0.5)
     Evaluation(
-        {"conditional_accuracy": score, "fid_judge": score},
+        metrics={"conditional_accuracy": score, "fid_judge": score},
         context={"drawn_images": 100, "generator_digest": digest},
         class_names=["a red dog", "cat", "eel", "owl"],
     ).write(EVALUATION)

@@ -96,7 +96,8 @@ def test_a_difference_that_chance_can_make_is_called_so(
     one = Score(value=0.3, interval=(0.25, 0.35), real=0.1)
     two = Score(value=(low + high) / 2, interval=(low, high), real=0.1)
     # What one run alone has, as GAN-train, is left out.
-    a, b = Evaluation({key: one}), Evaluation({key: two, "gan_train_accuracy": two})
+    a = Evaluation(metrics={key: one})
+    b = Evaluation(metrics={key: two, "gan_train_accuracy": two})
     assert [each.verdict for each in metric_differences(a, b)] == [verdict]
     assert [each.metric.key for each in metric_differences(b, a)] == [key]
 

@@ -154,7 +154,7 @@ class Killed(BaseException):
 
 CALLS = (  # in their order, and the how many-th call of that name it is then
     *(("create_experiment", 1), ("create_run", 1), ("log_batch", 1), ("log_batch", 2)),
-    *(("log_inputs", 1), ("log_artifact", 1), ("log_batch", 3), ("log_image", 1), ("log_image", 2)),
+    *(("log_inputs", 1), ("log_artifact", 1), ("log_batch", 3), ("log_image", 1), ("log_image", 1)),
     *(("set_terminated", 1), ("log_artifact", 4), ("create_logged_model", 1), ("log_outputs", 1)),
     *(("log_model_artifacts", 1), ("finalize_logged_model", 1), ("log_batch", 3), ("log_batch", 3)),
 )
