@@ -73,6 +73,7 @@ def uneven(
         numbers[groups][order],
         lines=np.arange(len(labels)) + 2,
     )
+    assert data.groups is not None
     return replace(data, source_sha256=pixels_digest(data.pixels, data.labels, data.groups))
 
 
