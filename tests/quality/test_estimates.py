@@ -22,15 +22,28 @@ def points(count: int, seed: int, dimension: int = 3, mean: float = 0.0) -> Tens
 
 
 def evaluation_set_of(
-    real: Tensor, trained: Tensor, asked: Tensor, seed: int = 1, groups: Tensor | None = None
+    real: Tensor,
+    trained: Tensor,
+    asked: Tensor,
+    seed: int = 1,
+    groups: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> EvaluationSet:
-    """Of features made by hand: the network that makes them is not asked. 3 classes, class 0 judged."""
-    logits = torch.zeros(len(real), 3)
-    logits[:, 0] = 1.0
-    labels, trained_labels = (torch.arange(len(features)) % 3 for features in (real, trained))
-    heldout = Prediction(real, logits)
-    judge = cast(Judge, None)
-    return EvaluationSet(judge, heldout, labels, trained, trained_labels, asked, seed, groups)
+    """Of features made by hand: the network that makes them is not asked, and judges class 0 always. Real
+    images are of these labels, or as the training images of all classes asked for, in turn."""
+    classes = int(asked.max()) + 1
+    logits = torch.eye(classes)[:1].expand(len(real), -1)
+    in_turn, trained_labels = (torch.arange(len(part)) % classes for part in (real, trained))
+    return EvaluationSet(
+        judge=cast(Judge, None),
+        heldout=Prediction(real, logits),
+        heldout_labels=in_turn if labels is None else labels,
+        training_features=trained,
+        training_labels=trained_labels,
+        drawn_labels=asked,
+        seed=seed,
+        heldout_groups=groups,
+    )
 
 
 def set_estimates(evaluation_set: EvaluationSet, features: Tensor) -> dict[str, Estimate]:
@@ -55,7 +68,7 @@ def estimates_of(
     return {**drawn_accuracies(evaluation_set, judged), **sets}
 
 
-def test_the_memorisation_bias_is_taken_off_what_real_images_get() -> None:
+def test_the_memorisation_bias_is_taken_off_real_images() -> None:
     """As if the judge drew training images together: unseen ones lie as those of the hold-out do. Where it
     memorised nothing, nothing is taken off."""
     asked = torch.arange(2000) % 3
@@ -76,9 +89,7 @@ def test_the_memorisation_bias_is_taken_off_what_real_images_get() -> None:
 
 
 @pytest.mark.parametrize(("images", "sets"), [(10, 1), (10, 16), (20, 4)])
-def test_the_mean_bias_varies_by_the_hold_out_and_by_the_pool_that_training_images_are_of(
-    images: int, sets: int
-) -> None:
+def test_the_mean_bias_varies_by_the_hold_out_and_the_pool(images: int, sets: int) -> None:
     """5,000 pools of 40 training images, of which each set has some; in variances, the hold-out gives 1 and
     one set's training images 2."""
     random = torch.Generator().manual_seed(0)
@@ -92,19 +103,18 @@ def test_the_mean_bias_varies_by_the_hold_out_and_by_the_pool_that_training_imag
 
 
 @pytest.mark.parametrize(("held", "trained"), [(90, 600), (600, 90)])
-def test_with_too_few_images_reals_get_what_training_images_get(held: int, trained: int) -> None:
-    evaluation_set = evaluation_set_of(
-        points(held, held), points(trained, trained), torch.arange(60) % 3
-    )
-    bias = memorisation_bias(evaluation_set)
-    assert bias == {}
+def test_with_too_few_images_no_bias_is_taken_off(held: int, trained: int) -> None:
+    parts = points(held, held), points(trained, trained)
+    evaluation_set = evaluation_set_of(*parts, torch.arange(60) % 3)
+    assert memorisation_bias(evaluation_set) == {}
     biased = training_estimates(evaluation_set)
-    for key, found in subtract_bias(biased, bias).items():
+    for key, found in subtract_bias(biased, {}).items():
         assert found.value == biased[key].value
 
 
-def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alone() -> None:
-    """A share p of 600: by √(p(1-p)/n). A distance: as that of other samples of the same two populations."""
+def test_replicates_spread_as_independent_samples_do() -> None:
+    """A share p of 600: by √(p(1-p)/n). A distance: as that of other samples of the same two populations. And
+    by the seed alone."""
     asked, right = torch.arange(600) % 3, points(600, 7)[:, 0] > -0.8
     share = right.double().mean().item()
     real, trained, drawn = (points(600, seed, mean=seed / 4) for seed in (0, 1, 2))
@@ -127,8 +137,9 @@ def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alon
         assert not torch.equal(estimate.replicates, other[key].replicates)
 
 
-def test_a_hold_out_that_is_sorted_by_class_gives_the_intervals_of_one_in_any_order() -> None:
-    """Groups of neighbours are resampled: each of one class, they would deviate further."""
+def test_a_hold_out_in_any_order_gives_the_same_intervals() -> None:
+    """Such as one sorted by class. Groups of neighbours are resampled: each of one class, they would deviate
+    further."""
     labels = torch.arange(600) % 3
     real, trained, drawn = (points(600, seed) + 4.0 * labels[:, None] for seed in (0, 1, 2))
     named = torch.where(points(600, 3)[:, 0] > 0, labels, (labels + 1) % 3)
@@ -136,17 +147,14 @@ def test_a_hold_out_that_is_sorted_by_class_gives_the_intervals_of_one_in_any_or
     spreads = []
     mixed = torch.randperm(600, generator=torch.Generator().manual_seed(0))
     for order in (mixed, labels.argsort(stable=True)):
-        heldout = Prediction(real[order], torch.zeros(600, 3))
-        evaluation_set = EvaluationSet(
-            cast(Judge, None), heldout, labels[order], trained, labels, labels, 1
-        )
+        evaluation_set = evaluation_set_of(real[order], trained, labels, labels=labels[order])
         right = heldout_accuracies(evaluation_set, named[order])["conditional_accuracy"]
         found = frechet_estimate(evaluation_set, drawn, "drawn"), right
         spreads.append([float(each.replicates.std()) for each in found])
     assert spreads[1] == pytest.approx(spreads[0], rel=0.25)
 
 
-def test_an_interval_holds_the_truth_in_nineteen_of_twenty_measurements() -> None:
+def test_an_interval_holds_the_truth_in_nineteen_of_twenty() -> None:
     """Replicates spread around what was measured as that does around the truth, 0."""
     random = torch.Generator().manual_seed(1)
     measured = torch.randn(4000, generator=random, dtype=torch.float64)
@@ -172,9 +180,9 @@ def test_a_difference_of_generators_is_found_where_there_is_one(
 ) -> None:
     """One lies at .3, the other as far off on the other side, or twice as far. An interval of the latents
     alone calls most equally good pairs different: to one hold-out, one of them is nearer."""
-    worse, better, pairs = 0, 0, 40
+    worse = better = 0
     asked, axis = torch.arange(400) % 3, torch.eye(4)[0]
-    for pair in range(pairs):
+    for pair in range(40):
         first, second, real, trained = (points(400, 4 * pair + n, 4) for n in range(4))
         evaluation_set = evaluation_set_of(real, trained, asked, seed=pair)
         a = frechet_estimate(evaluation_set, first + 0.3 * axis, "drawn")
@@ -186,9 +194,7 @@ def test_a_difference_of_generators_is_found_where_there_is_one(
 
 
 @pytest.mark.parametrize("count", [40, 100])
-def test_recall_and_coverage_say_how_far_others_would_move_them(
-    count: int,
-) -> None:
+def test_recall_and_coverage_say_how_far_others_would_be(count: int) -> None:
     """Other real images, whose neighbours make the radii, and other drawings: the deviation that is said is
     what 24 such sets have."""
     found = []
@@ -203,31 +209,25 @@ def test_recall_and_coverage_say_how_far_others_would_move_them(
         assert 0.75 < estimated / values.std() < 2, key
 
 
-def test_a_share_of_twelve_images_that_is_one_is_not_known_exactly() -> None:
+def test_where_all_or_none_count_the_interval_is_wilsons() -> None:
+    """Newcombe 1998, table I, method 3: 0 of 20. And a share of twelve images."""
+    for value, interval in ((0.0, (-0.1611, 0.1611)), (1.0, (0.8389, 1.1611))):
+        found = Estimate.of(value, wilson_replicates(value, 20)).interval
+        assert found == pytest.approx(interval, abs=1e-4)
     real = points(12, 0, 1)
     evaluation_set = evaluation_set_of(real, real, torch.arange(24) % 3)
     coverage = neighbour_estimates(evaluation_set, torch.cat([real, real]), "drawn")["coverage"]
     assert coverage.value == 1 and coverage.interval[0] == pytest.approx(0.757, abs=0.01)
 
 
-def test_where_all_or_none_count_the_interval_ends_where_wilsons_does() -> None:
-    """Newcombe 1998, table I, method 3: 0 of 20."""
-    for value, interval in ((0.0, (-0.1611, 0.1611)), (1.0, (0.8389, 1.1611))):
-        found = Estimate.of(value, wilson_replicates(value, 20)).interval
-        assert found == pytest.approx(interval, abs=1e-4)
-
-
-def test_the_parts_that_the_jackknife_leaves_out_are_of_all_classes() -> None:
+def test_what_the_jackknife_leaves_out_is_of_all_classes() -> None:
     """Ten classes come in turn, and the drawings of one are off. Were each part a class, coverage would
     seem to vary by a tenth; it is that of any other drawings of these classes, .9."""
     labels = torch.arange(200) % 10
     places = 20.0 * torch.eye(10)[labels]
     real, trained, drawn = (points(200, seed, 10) + places for seed in (0, 1, 2))
     drawn[labels == 0] -= 40.0
-    heldout = Prediction(real, torch.zeros(200, 10))
-    evaluation_set = EvaluationSet(
-        cast(Judge, None), heldout, labels, trained, labels, labels, seed=1
-    )
+    evaluation_set = evaluation_set_of(real, trained, labels)
     features = drawn[evaluation_set.rows_in_mix]
     coverage = neighbour_estimates(evaluation_set, features, "drawn")["coverage"]
     assert 0.8 < coverage.value <= 0.9 and float(coverage.replicates.std()) < 0.05
@@ -258,9 +258,7 @@ def test_near_copies_in_a_group_say_no_more_than_one_of_them() -> None:
         rows = (torch.arange(600) // 15 * 3 + torch.arange(600) % 3) % 120
         real = once[rows] + 0.01 * points(600, 1000 + seed)
         for found, groups in ((grouped, rows), (alone, None)):
-            evaluation_set = evaluation_set_of(
-                real, trained, torch.arange(600) % 3, seed, groups=groups
-            )
+            evaluation_set = evaluation_set_of(real, trained, torch.arange(600) % 3, seed, groups)
             found.append(frechet_estimate(evaluation_set, drawn + 0.5, "drawn"))
     said, too_little = (
         torch.stack([each.replicates.std() for each in found]).mean() for found in (grouped, alone)

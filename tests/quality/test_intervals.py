@@ -1,7 +1,5 @@
 """Intervals of metrics and of differences, against published or closed forms."""
 
-import statistics
-
 import pytest
 import torch
 
@@ -18,41 +16,43 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
     assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-4)
 
 
-def test_contexts_may_differ_in_the_generator_and_in_its_drawings() -> None:
+def test_contexts_differ_in_what_a_metric_depends_on() -> None:
     context = {"reference_images": 3, "generator_digest": "a", "seed": 1, "drawn_images": 9}
-    for other, differ in (
-        (context | {"generator_digest": "b", "drawn_images": 8}, {}),
-        ({"seed": 2}, {"seed": (1, 2), "reference_images": (3, None)}),
-    ):
-        assert context_differences(context, other) == differ
+    assert not context_differences(context, context | {"generator_digest": "b", "drawn_images": 8})
+    differing = {"seed": (1, 2), "reference_images": (3, None)}
+    assert context_differences(context, {"seed": 2}) == differing
+    a, b = ({"distance_images": n, "neighbour_images": n - 9} for n in (300, 400))
+    counts = {key: [*context_differences(a, b, key)] for key in ("", *METRICS)}
+    assert {key: names for key, names in counts.items() if names} == {
+        "fid_judge": ["distance_images"],
+        "coverage": ["neighbour_images"],
+        "recall": ["neighbour_images"],
+    }
 
 
-def test_a_metric_that_depends_on_the_number_of_images_is_compared_at_it() -> None:
-    a, b = ({"distance_images": n, "neighbour_images": 9} for n in (300, 400))
-    assert context_differences(a, b, "fid_judge") == {"distance_images": (300, 400)}
-    assert not context_differences(a, b)
-    assert not context_differences(a, b, "recall") and not context_differences(a, b, "copies")
-    b = {"distance_images": 300, "neighbour_images": 8}
-    assert [key for key in METRICS if context_differences(a, b, key)] == ["coverage", "recall"]
+@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("a", "b", "freedom", "variance"),
+    [
+        ([0.21, 0.22, 0.20], [0.11, 0.12, 0.10], 4, 2e-4 / 3),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [1.5, 2.5, 3.5, 4.5, 5.5], 8, 1.0),
+        # Of unequal variances by Welch and Satterthwaite.
+        ([0.2, 0.3, 0.25], [0.11, 0.12, 0.10], 2.1597, 0.0026 / 3),
+        # Of one side alone: a sampler's seeds beside a training's.
+        ([1.0, 1.0], [1.0, 3.0], 1, 1.0),
+        ([1.0, 1.0], [2.0, 2.0], 1, 0.0),
+    ],
+)
+def test_the_interval_of_a_difference_of_means_is_welchs(
+    a: list[float], b: list[float], freedom: float, variance: float
+) -> None:
+    change, interval = difference_of_means(a, b)
+    assert change == pytest.approx(sum(b) / len(b) - sum(a) / len(a))
+    reach = critical_t(freedom) * variance**0.5
+    assert interval == pytest.approx((change - reach, change + reach), rel=1e-4)
 
 
-def test_the_interval_of_a_difference_of_means_is_welchs() -> None:
-    """Of equal variances and counts: t with all degrees of freedom, times √(2 s² / n)."""
-    for a, b, t in (
-        ([0.21, 0.22, 0.20], [0.11, 0.12, 0.10], 2.7764),  # 4 degrees of freedom
-        ([1.0, 2.0, 3.0, 4.0, 5.0], [1.5, 2.5, 3.5, 4.5, 5.5], 2.3060),  # 8
-    ):
-        change, (low, high) = difference_of_means(a, b)
-        reach = t * (2 * statistics.variance(a) / len(a)) ** 0.5
-        assert change == pytest.approx(sum(b) / len(b) - sum(a) / len(a))
-        assert (low, high) == pytest.approx((change - reach, change + reach), rel=1e-4)
-    # Of unequal ones by Welch and Satterthwaite: 2.1597 degrees of freedom.
-    _, (low, high) = difference_of_means([0.2, 0.3, 0.25], [0.11, 0.12, 0.10])
-    assert high - low == pytest.approx(2 * critical_t(2.1597) * (0.0026 / 3) ** 0.5, rel=1e-4)
-    assert difference_of_means([1.0, 1.0], [2.0, 2.0]) == (1.0, (1.0, 1.0))
-
-
-def test_students_t_is_that_of_the_tables_at_any_level_and_for_several_means() -> None:
+def test_students_t_is_that_of_the_tables() -> None:
     """National Institute of Standards and Technology, Engineering Statistics Handbook, 1.3.6.7.2."""
     for freedom, level, many, expected in (
         (1, 0.95, 1, 12.706),
@@ -63,26 +63,23 @@ def test_students_t_is_that_of_the_tables_at_any_level_and_for_several_means() -
         assert critical_t(freedom, level, many) == pytest.approx(expected, abs=5e-4)
 
 
-def stopped(accuracies: list[float], drawings: int, repeats: int = 100) -> float:
-    """How often a generator of such classes has one that falls short of .93."""
-    random = torch.Generator().manual_seed(0)
-    total = torch.full((len(accuracies),), drawings)
-    share = torch.tensor(accuracies, dtype=torch.float64).expand(repeats, -1)
+@pytest.mark.parametrize(
+    ("worst", "others", "classes", "drawings", "least", "most"),
+    [
+        *((0.93, 0.93, classes, 1000, 0, 0.05) for classes in (1, 2, 10, 100)),  # at the limit
+        (0.97, 0.97, 100, 100, 0, 0.01),
+        *((0.75, 0.995, classes, 100, 0.95, 1) for classes in (2, 100)),
+        (0.9, 0.995, 10, 1000, 0.7, 1),
+    ],
+)
+def test_what_falls_short_is_seen_and_chance_once_in_twenty(
+    worst: float, others: float, classes: int, drawings: int, least: float, most: float
+) -> None:
+    random, total = torch.Generator().manual_seed(0), torch.full((classes,), drawings)
+    share = torch.tensor([worst, *[others] * (classes - 1)], dtype=torch.float64).expand(200, -1)
     rights = torch.binomial(share * 0 + drawings, share, generator=random).long()
-    return sum(bool(falls_short(right, total, 0.93).any()) for right in rights) / repeats
-
-
-@pytest.mark.parametrize("classes", [1, 2, 10, 100])
-def test_of_classes_at_the_limit_one_in_twenty_falls_short(classes: int) -> None:
-    assert stopped([0.93] * classes, 1000, repeats=400) <= 0.05
-    assert stopped([0.97] * classes, 100) <= 0.01
-
-
-@pytest.mark.parametrize(("classes", "drawings"), [(2, 100), (10, 1000), (100, 100)])
-def test_one_bad_class_falls_short_among_good_ones(classes: int, drawings: int) -> None:
-    good = [0.995] * (classes - 1)
-    assert stopped([0.75, *good], drawings, 50) >= 0.95
-    assert drawings == 100 or stopped([0.9, *good], drawings) >= 0.7
+    stopped = [bool(falls_short(right, total, 0.93).any()) for right in rights]
+    assert least <= sum(stopped) / len(stopped) <= most
 
 
 def test_falling_short_is_bonferronis_of_wilsons() -> None:
@@ -90,10 +87,3 @@ def test_falling_short_is_bonferronis_of_wilsons() -> None:
     counts = torch.tensor([85, 100, 0]), torch.tensor([100, 100, 0])
     for limit, short in ((0.9130, False), (0.9142, True)):
         assert falls_short(*counts, limit).tolist() == [short, False, False]
-
-
-@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")
-def test_where_one_side_alone_has_no_spread_the_other_s_counts() -> None:
-    """A sampler's seeds beside a training's. One degree of freedom."""
-    _, interval = difference_of_means([1.0, 1.0], [1.0, 3.0])
-    assert interval == pytest.approx((1 - 12.706, 1 + 12.706), rel=1e-4)

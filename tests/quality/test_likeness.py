@@ -28,17 +28,13 @@ def digits() -> tuple[Images, Images]:
 
 def drawings(data: Images, per_class: int) -> Tensor:
     """Of the classes ASKED: the first `per_class` images of each, again and again."""
-    by_class = [
-        data.tensors.pixels[data.tensors.labels == label][:per_class] for label in range(10)
-    ]
+    pixels, labels, _ = data.tensors
+    by_class = [pixels[labels == label][:per_class] for label in range(10)]
     return torch.stack([by_class[n % 10][n // 10 % per_class] for n in range(len(ASKED))])
 
 
-# -- Distances -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 256, 256), (1, 16, 40), (1, 8, 8)])
-def test_an_image_moved_or_brightened_is_the_same_and_another_is_not(
+def test_an_image_moved_or_brightened_is_the_same(
     shape: tuple[int, int, int],
 ) -> None:
     random = torch.Generator().manual_seed(0)
@@ -51,7 +47,7 @@ def test_an_image_moved_or_brightened_is_the_same_and_another_is_not(
     assert found.fill_diagonal_(1).min() > 0.5
 
 
-def test_a_distance_is_the_part_of_the_contrast_that_remains_and_flat_images_are_alike() -> None:
+def test_a_distance_is_the_part_of_the_contrast_that_remains() -> None:
     # Two columns pattern, orthogonal and of zero mean: at an angle, the rest is its sine.
     one = torch.tensor([1.0, -1.0]).repeat(12, 6)
     other = one.T
@@ -60,14 +56,12 @@ def test_a_distance_is_the_part_of_the_contrast_that_remains_and_flat_images_are
     assert found[0].tolist() == pytest.approx([0, 0.6, 1], abs=0.02)
     flat = torch.tensor([0, 90, 255], dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 9, 9)
     digit = torch.eye(9, dtype=torch.uint8)[None, None] * 200
-    assert pairwise_distances(flat, flat).max() < 0.01
-    assert (
-        pairwise_distances(flat, digit).min() > 0.99
-        and pairwise_distances(digit, flat).min() > 0.99
-    )
+    assert pairwise_distances(flat, flat).max() < 0.01, "flat images are alike"
+    for one_way in (pairwise_distances(flat, digit), pairwise_distances(digit, flat)):
+        assert one_way.min() > 0.99
 
 
-def test_f88_the_nearest_are_of_the_same_class_whatever_the_blocks(
+def test_the_nearest_are_of_the_same_class_in_blocks_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     random = torch.Generator().manual_seed(0)
@@ -86,9 +80,6 @@ def test_f88_the_nearest_are_of_the_same_class_whatever_the_blocks(
         assert torch.equal(found[1], at)
 
 
-# -- Copies --------------------------------------------------------------------------------------------
-
-
 def turned(images: Tensor, degrees: float) -> Tensor:
     """With black where it leaves room."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -102,10 +93,9 @@ def turned(images: Tensor, degrees: float) -> Tensor:
     [
         (lambda images: images, 0.99),
         (lambda images: moved(images, 2), 0.9),
-        (lambda images: trifling(images), 0.9),
+        (trifling, 0.9),
         (lambda images: turned(images, 8), 0.6),
-        (lambda images: turned(images, -8), 0.6),
-        (lambda images: turned(images, 5), 0.6),
+        (lambda images: turned(images, -5), 0.6),
         (lambda images: noise(images, 40), 0.6),
     ],
 )
@@ -148,27 +138,20 @@ def test_real_images_are_at_the_floor_of_copies(
     assert again.is_copy.double().mean() == again.real
 
 
-def test_twins_across_the_split_are_counted_and_hide_no_copies(
-    digits: tuple[Images, Images],
-) -> None:
+def test_twins_across_the_split_hide_no_copies(digits: tuple[Images, Images]) -> None:
     """Four in a hundred of the held-out images are also in the training part."""
     train, held = digits
-    twins = held.tensors.pixels.clone()
-    rows = torch.arange(0, 1000, 25)
-    for row in rows:
-        twins[row] = train.tensors.pixels[train.tensors.labels == held.tensors.labels[row]][
-            int(row) % 100
-        ]
-    spoilt = Images(twins, held.tensors.labels)
+    twins, labels = held.tensors.pixels.clone(), held.tensors.labels
+    for row in range(0, 1000, 25):
+        twins[row] = train.tensors.pixels[train.tensors.labels == labels[row]][row % 100]
+    spoilt = Images(twins, labels)
     found = find_near_copies(drawings(train, 100), ASKED, train, spoilt, seed=0)
     assert found.is_copy.all() and found.real == pytest.approx(0.05, abs=0.01)
     honest = find_near_copies(drawings(held, 100), ASKED, train, spoilt, seed=0)
     assert honest.is_copy.double().mean() < 0.03
 
 
-def test_a_class_of_few_images_is_judged_by_what_is_usual_in_all(
-    digits: tuple[Images, Images],
-) -> None:
+def test_few_images_are_judged_by_what_is_usual_in_all(digits: tuple[Images, Images]) -> None:
     train, held = digits
     some = held.at((held.tensors.labels != 3) | (torch.arange(1000) % 100 < 3))
     found, unseen = (
