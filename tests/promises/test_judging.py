@@ -1,0 +1,457 @@
+"""What an evaluation, `cgan evidence` and `cgan sharing` say, and that the library says the same."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import NAMES, Project, uneven, write_csv, write_folder
+from typer.testing import CliRunner, Result
+
+import cgan
+from cgan.cli import app
+from cgan.errors import CganError, DataError
+from cgan.evaluation import METRICS
+from cgan.files import read_json, write_json
+from cgan.images import Images, load_images, save_images
+from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
+from cgan.model.networks import Architecture, build_generator
+from cgan.params.sections import EvaluateParams, JudgeParams, TrainChoices
+from cgan.pipeline.params_file import load_params
+from cgan.project import (
+    CARD,
+    EVALUATION,
+    EVIDENCE,
+    GENERATOR,
+    HOLDOUT_DATA,
+    JUDGE,
+    METRICS_FILE,
+    SHARING,
+    TEST_DATA,
+    TRAIN_DATA,
+)
+from cgan.quality.judge import Judge, load_judge, save_judge, silent
+from cgan.stages import evaluate
+
+SHORT = JudgeParams(total_kimg=0.2, seed=1)
+CLASSIFIERS = 4  # of a round
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacks and classifiers take no time."""
+    monkeypatch.setattr("cgan.attacks.membership.PERMUTATIONS", 400)
+    monkeypatch.setattr("cgan.attacks.attacker.MIN_DRAWINGS", 300)
+    monkeypatch.setattr("cgan.downstream.pretrained.is_installed", lambda: False)
+
+
+@pytest.fixture
+def asked(copied: Project) -> Project:
+    """A finished project whose classifiers, and generators of folds, have few steps."""
+    copied.set(train_judge={"total_kimg": 0.1}, train={"total_kimg": 0.16})
+    return copied
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def report_of(path: Path, *arguments: str) -> dict[str, Any]:
+    """What a command writes there that ends well."""
+    done = command(*arguments)
+    assert done.exit_code == 0, done.output
+    report: dict[str, Any] = read_json(path)
+    assert report["summary"] in done.output
+    assert report["summary"].partition(":")[0] in path.with_suffix(".md").read_text()
+    return report
+
+
+def as_in_a_file(answer: cgan.Evidence | cgan.Sharing) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(json.dumps(answer.as_json()))
+    return facts
+
+
+def sent(project: Project) -> set[str]:
+    return {path.name for path in (project.folder / "mlartifacts").rglob("*.*")}
+
+
+def untrained(seed: int = 0) -> cgan.Generator:
+    torch.manual_seed(seed)
+    return cgan.Generator(build_generator(Architecture("deconv", 3, 1, 8, 12, 8, 4)).eval(), {})
+
+
+# --- evaluate -------------------------------------------------------------------------------------
+
+
+def test_the_stage_reports_what_cgan_evaluate_says(finished: Project) -> None:
+    folder = finished.folder
+    generator, (judge, facts) = (
+        cgan.Generator.load(folder / GENERATOR),
+        load_judge(folder / JUDGE),
+    )
+    train, held_out = (load_images(folder / path) for path in (TRAIN_DATA, HOLDOUT_DATA))
+    params = load_params(folder / "params.yaml").evaluate
+    report = cgan.Evaluation.read(folder / EVALUATION)
+    found = cgan.evaluate(generator, train, held_out, judge=judge, params=params, progress=silent)
+    assert found == report
+    assert report.metrics.keys() == {*METRICS} - {"gan_train_accuracy"}, "0 kimg: not asked for"
+    numbers = read_json(folder / METRICS_FILE)["quality"]
+    for key, score in report.metrics.items():
+        assert score.value == pytest.approx(numbers[key], abs=1e-5) and score.real is not None
+        low, high = score.interval or (score.value, score.value)
+        assert low <= score.value <= high and (score.interval or key.startswith("worst"))
+    context = report.context
+    assert context["generator_digest"] == generator.facts["digest"]
+    assert context["extractor_digest"] == facts["digest"]
+    assert context["reference_digest"] == held_out.digest
+    counts = ("reference_images", "drawn_images", "seed")
+    assert [context[name] for name in counts] == [len(held_out), params.samples, params.seed]
+
+
+def test_a_judge_that_knows_nothing_calls_nothing_good(
+    copied: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It names one class whatever it sees: what would be seen through it has no value, and words say why."""
+    judge, facts = load_judge(JUDGE)
+    judge.head.weight.zero_()
+    judge.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    save_judge(JUDGE, judge, {name: facts[name] for name in ("data_digest", "params")})
+    with caplog.at_level("INFO"):
+        evaluate.main()
+    found = cgan.Evaluation.read(EVALUATION)
+    assert read_json(METRICS_FILE)["quality"].keys() == {"worst_class_diversity", "copies"}
+    assert found.score("conditional_accuracy").real == pytest.approx(1 / 3)
+    assert [row.accuracy for row in found.classes] == [None] * 3
+    assert "33.3 %" in found.not_measurable
+    assert found.not_measurable in caplog.text and found.not_measurable in found._repr_html_()
+    assert not re.search("Legible|Weakest class", caplog.text)
+
+
+def halves(seed: int, *counts: int) -> Images:
+    """Bright on the left or on the right: in colour, not square, in named classes of such counts."""
+    random, labels = np.random.default_rng(seed), np.repeat(["left", "right"], counts)
+    pixels = random.integers(60, size=(len(labels), 9, 14, 3), dtype=np.uint8)
+    pixels[labels == "left", :, :7] += 150
+    pixels[labels == "right", :, 7:] += 150
+    return Images(pixels, labels)
+
+
+def test_arrays_are_evaluated_with_a_judge_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cgan.quality.estimates.REPLICATES", 20)
+    monkeypatch.setattr(
+        "cgan.quality.evaluate.JudgeParams", lambda: JudgeParams(total_kimg=3.0, seed=1)
+    )
+    train, held_out, test = halves(0, 70, 30), halves(1, 12, 9), halves(2, 8, 8)
+    test.labels[::4] = 1 - test.labels[::4]  # a quarter is wrong
+    sampler = LocalScoreSampler(*train.tensors[:2], LocalScoreSettings(steps=2))
+    params = EvaluateParams(samples=100, gan_train_kimg=0.1, seed=5)
+    measure = partial(cgan.evaluate, params=params, progress=silent)
+    found = measure(cgan.Generator(sampler, {}), train, held_out, test=test)
+    assert found.metrics.keys() == METRICS.keys() and found.names == ["left", "right"]
+    assert (found.score("conditional_accuracy").real or 0) > 0.8, "a judge was trained"
+    on_test = found.judge_on_test_set
+    assert on_test and (on_test.value, on_test.details) == (0.75, {"images": 16})
+    assert found == measure(cgan.Generator(sampler, {}), train, held_out, test=test)
+    assert cgan.Evaluation.of_json(json.loads(json.dumps(found.as_json()))) == found
+    assert "<th>real images</th>" in found._repr_html_() and not list(tmp_path.iterdir())
+    renamed = replace(held_out, class_names=["right", "left"])
+    third = replace(held_out, class_names=["left", "right", "above"])
+    narrow = Images(held_out.pixels[:, :, :8], held_out.labels)
+    for parts, options, words in (
+        ((train, train.at(slice(20))), {}, r"^held_out: .*20 of 20.*images\.split"),
+        ((train, narrow), {}, r"^held_out: .*generator's.* found \("),
+        ((train, renamed), {}, "^held_out: .* train in its order, left, right; found right, left"),
+        ((train, held_out), {"judge": Judge(3, 3, 8)}, r"the judge: .*\(2, 3\).*\(3, 3\)"),
+        ((train, held_out), {"test": third}, r"^test: .* found \(3,"),
+    ):
+        with pytest.raises(DataError, match=words):
+            measure(sampler, *parts, **options)
+    with pytest.raises(CganError, match=r"generator.* found str\b"):
+        measure("generator.safetensors", train, held_out)
+
+
+# --- evidence -------------------------------------------------------------------------------------
+
+
+def test_the_command_says_what_cgan_evidence_says(
+    asked: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, held_out, generator = parts()
+    params = load_params()
+    answer = cgan.evidence(
+        train,
+        held_out,
+        generator,
+        seeds=2,
+        recipe=params.train_judge,
+        seed=params.evaluate.seed,
+        folder=".cgan/evidence",
+        progress=silent,
+        say=lambda line: None,
+    )
+    monkeypatch.setattr("cgan.downstream.classifiers.train_judge", lambda *_, **__: pytest.fail())
+    report = report_of(EVIDENCE, "evidence", "--seeds", "2")
+    assert as_in_a_file(answer).items() <= report.items(), "and nothing was trained twice"
+    assert report["rounds"] == {"count": 2, "folds": False}
+    assert report["images"]["tested"] == len(held_out)
+    assert answer.drawn == (max(train.counts) - train.counts).tolist()
+    assert sent(asked) >= {"evidence.json", "evidence.md"}
+
+
+def parts() -> tuple[Images, Images, cgan.Generator]:
+    """Of the project in the working directory."""
+    return load_images(TRAIN_DATA), load_images(HOLDOUT_DATA), cgan.Generator.load(GENERATOR)
+
+
+def test_few_held_out_images_ask_for_folds_which_test_all(asked: Project) -> None:
+    report = report_of(EVIDENCE, "evidence")
+    train, held_out, _ = parts()
+    assert report["rounds"] == {"count": 5, "folds": True}
+    assert report["images"]["tested"] == len(train) + len(held_out)
+    assert {*report["classes"]} == {*NAMES} and "in 5 folds" in report["reasons"][-2]
+    places = list(Path(".cgan/evidence").glob("*/fold-*"))
+    assert len(places) == 5 and not list(Path(".cgan/evidence").glob("*/*/training"))
+    generators = {(place / "generator.safetensors").read_bytes() for place in places}
+    assert len(generators) == 5, "each has its own images and its own seed"
+
+
+def test_other_images_are_tested_on_but_for_those_trained_on(asked: Project) -> None:
+    train, held_out, _ = parts()
+    others = uneven(seed=9)
+    both = Images(
+        *(
+            np.concatenate([getattr(n, k) for n in (train, held_out, others)])
+            for k in ("pixels", "labels")
+        )
+    )
+    write_csv(Path("more.csv"), both)
+    report = report_of(EVIDENCE, "evidence", "--seeds", "2", "--test", "more.csv")
+    # The training part of `more` is left out; the hold-out may be tested on.
+    assert report["images"]["tested"] == len(held_out) + len(others)
+    assert report["reasons"][-1] == "Tested on more.csv."
+    # The data's own test set, where they have one.
+    save_images(TEST_DATA, replace(others, source_sha256=train.source_sha256), part="test")
+    report = report_of(EVIDENCE, "evidence", "--seeds", "2")
+    assert report["images"]["tested"] == len(others)
+    report = report_of(EVIDENCE, "evidence", "--folds", "2")
+    assert report["images"]["tested"] == len(train) + len(held_out) + len(others)
+
+
+def test_what_the_commands_cannot_use_is_refused(asked: Project) -> None:
+    train, _, _ = parts()
+    write_csv(Path("few.csv"), Images(train.pixels, train.labels))
+    write_folder(Path("pictures"), uneven(seed=9))
+    Path("pictures/fig").rename("pictures/figs")
+    for arguments, words in (
+        (("evidence", "--test", "few.csv"), r"few\.csv: all images are in the training part"),
+        (("evidence", "--folds", "3", "--drawn", "pictures"), "--folds tests on all images"),
+        (("sharing", "--drawn", "pictures"), "classes, pear, apple, fig; found 'figs'"),
+    ):
+        error = command(*arguments).exception
+        assert isinstance(error, CganError) and re.search(words, str(error)), error
+
+
+def test_an_interrupted_call_goes_on_and_says_the_estimate(tmp_path: Path) -> None:
+    train, held_out = (uneven(times=2, seed=n) for n in (1, 2))
+    said, trained, most = list[str](), list[str](), 2 * CLASSIFIERS + 1
+
+    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+        if len(trained) == most:
+            raise KeyboardInterrupt
+        trained.append(what)
+        return iter(steps)
+
+    ask = partial(cgan.evidence, train, held_out, untrained(), recipe=SHORT, seeds=3)
+    with pytest.raises(KeyboardInterrupt):
+        ask(folder=tmp_path, progress=progress, say=said.append)
+    assert re.fullmatch(r"1 of 3 rounds: [+-][\d.]+ points; \d+ s left", said[0])
+    number = r"[+-][\d.]+"
+    so_far = rf"2 of 3 rounds: {number} points \({number} to {number}\); \d+ s left"
+    assert len(said) == 2 and re.fullmatch(so_far, said[1])
+    most = 99
+    assert ask(folder=tmp_path, progress=progress).rounds == 3
+    assert len(trained) == 3 * CLASSIFIERS, "what was trained before stays"
+
+
+def test_whatever_decides_a_classifier_names_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, held_out = (uneven(times=2, seed=n) for n in (1, 2))
+
+    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+        if what.endswith("classifier 2 of 4"):
+            raise KeyboardInterrupt
+        return iter(steps)
+
+    def folders(*draws: cgan.Generator, **how: Any) -> int:
+        """How many there are after this call, which trains one classifier."""
+        given = {"recipe": SHORT, "folder": tmp_path, "progress": progress, **how}
+        with pytest.raises(KeyboardInterrupt):
+            cgan.evidence(train, held_out, *draws, **given)
+        return len(list(tmp_path.iterdir()))
+
+    by_seed, by_fold = partial(folders, untrained()), partial(folders, folds=3)
+    longer = SHORT.model_copy(update={"seed": 2})
+    assert [by_seed(), by_seed(seeds=9), by_seed(per_class=99), by_seed(seed=2)] == [1, 1, 2, 3]
+    assert [by_seed(recipe=longer), folders(untrained(seed=1))] == [4, 5]
+    assert [by_fold(), by_fold(), by_fold(folds=4), by_fold(per_class=99)] == [6, 6, 7, 8]
+    assert [by_fold(seed=2), by_fold(training=TrainChoices(seed=5))] == [9, 10]
+    monkeypatch.setattr(torch, "__version__", "2.0.0")
+    assert [by_seed(), by_fold()] == [11, 12]
+
+
+def test_evidence_refuses_what_does_not_belong_together() -> None:
+    train, held_out, generator = uneven(seed=1), uneven(seed=2), untrained()
+    mixed = replace(held_out, pixels=np.concatenate([train.pixels[:3], held_out.pixels[3:]]))
+    renamed = replace(held_out, class_names=["apple", "pear", "fig"])
+    needs_one = "a generator or drawings, or else `folds`"
+    for parts, options, words in (
+        ((train, mixed, generator), {}, "held_out: expected.*found.*3 of 56 that are"),
+        ((train, uneven(channels=3), generator), {}, r"held_out: expected.*\(3, 3, 8, 12\)"),
+        ((train, renamed, generator), {}, r"^held_out: .* pear, apple, fig"),
+        ((train, held_out, mixed), {}, "generator: 53 of the tested images are among"),
+        ((train, held_out, uneven(seed=3)), {"per_class": 99}, "leave out `per_class`"),
+        ((train, held_out, generator), {"seeds": 1}, "seeds is 1, expected at least 2"),
+        ((train, held_out), {}, needs_one),
+        ((train, held_out, generator), {"folds": 3}, needs_one),
+    ):
+        with pytest.raises(CganError, match=words):
+            cgan.evidence(*parts, **options)
+
+
+def test_what_a_reader_should_know_stands_beside_the_verdict() -> None:
+    train, held_out = uneven(times=2, seed=1), uneven(times=2, seed=2)
+    names = ["<b>", "apple", "fig"]
+    train, held_out = (replace(part, class_names=names) for part in (train, held_out))
+    silently = {"progress": silent, "say": lambda line: None}
+    found = cgan.evidence(train, held_out, untrained(), recipe=SHORT, seeds=2, **silently)
+    html = found._repr_html_()
+    assert "&lt;b&gt;" in html and "<b>" not in html
+    overall = replace(found.effect.overall, without=0.5, with_drawings=0.49, interval=(-0.05, 0.03))
+    few = replace(found.effect.classes[1], tested=10)
+
+    def told(wider: tuple[float, float] = (-0.06, 0.04), pretrained: float = 0.0) -> str:
+        methods = {"logistic regression on a pretrained network's features": pretrained}
+        effect = replace(
+            found.effect, overall=replace(overall, wider_interval=wider), classes={1: few}
+        )
+        return repr(replace(found, effect=effect, accuracies=methods))
+
+    assert "make no difference" in told() and "Class apple is tested on only 10 images" in told()
+    assert "hardly recognises these classes (guessing gets 33.3 %)" in told()
+    assert told(wider=(-0.06, -0.01)).startswith("Don't")
+    assert "a pretrained network's features gets 90.0 % right" in told(pretrained=0.9)
+    assert "pretrained" not in told(pretrained=0.51)
+
+
+# --- sharing --------------------------------------------------------------------------------------
+
+
+def test_the_command_says_what_cgan_sharing_says(asked: Project) -> None:
+    report = report_of(SHARING, "sharing", "--seeds", "2")
+    params = load_params()
+    given = {"recipe": params.train_judge, "seed": params.evaluate.seed, "progress": silent}
+    answer = cgan.sharing(*parts(), seeds=2, **given)
+    assert as_in_a_file(answer).items() <= report.items()
+    assert report["generator_digest"] == cgan.Generator.load(GENERATOR).facts["digest"]
+    text, html = SHARING.with_suffix(".md").read_text(), answer._repr_html_()
+    for shown in (text, html, repr(answer)):
+        assert "differential privacy" in shown and "Who has the generator's file has" in shown
+    assert all("apple" in shown and "needs 100 held-out images" in shown for shown in (text, html))
+    assert sent(asked) >= {"sharing.json", "sharing.md"}
+
+
+def test_a_folder_of_training_images_is_found(asked: Project) -> None:
+    """Whose classes come in another order."""
+    write_json(SHARING, {"verdict": "nothing shown"})
+    write_folder(Path("copies"), load_images(TRAIN_DATA))
+    path = SHARING.with_stem("sharing-drawn")
+    report = report_of(path, "sharing", "--seeds", "2", "--drawn", "copies")
+    assert report["verdict"] == "gives away" and report["generator_digest"] is None
+    assert report["copies"]["share"] == 1 and report["attack"]["auc"] > 0.95
+    assert "The drawings are those in copies." in report["reasons"]
+    assert read_json(SHARING) == {"verdict": "nothing shown"}, "the project's own answer stays"
+
+
+def shared(generator: object, **options: Any) -> cgan.Sharing:
+    train, held_out = uneven(times=2).split(0.3, seed=2)
+    given = {"seeds": 2, "recipe": SHORT, "progress": silent, **options}
+    return cgan.sharing(train, held_out, generator, **given)  # type: ignore[arg-type]  # some are wrong
+
+
+def test_training_images_as_drawings_are_given_away() -> None:
+    train, _ = uneven(times=2).split(0.3, seed=2)
+    answer = shared(train)
+    assert answer.verdict == "gives away" and answer.leaks and answer.attack.auc > 0.95
+    assert answer.loss == 0 and answer.learnt_drawings == answer.train_images
+    assert answer.sentence.startswith("These drawings give away who was in the training data (AUC ")
+    assert "of their number" not in repr(answer)
+    assert "may be of their number" in repr(replace(answer, learnt_drawings=9))
+    # 3 % and more are no leak, nor is 1 % of copies.
+    safe = replace(answer.attack, auc=0.51, interval=(0.48, 0.54), p_value=0.03)
+    copies = {p_value: replace(answer.copies, p_value=p_value) for p_value in (0.01, 0.009)}
+    quiet = replace(answer, attack=safe, copies=copies[0.01])
+    assert quiet.verdict == "nothing shown" and "gave nothing away that" in quiet.sentence
+    copied = replace(answer, attack=safe, copies=copies[0.009])
+    assert copied.verdict == "gives away" and "of them are near copies" in copied.sentence
+    in_the_file = replace(quiet, holds_training_images=True)
+    assert in_the_file.verdict == "gives away" and not in_the_file.leaks
+    for gain, words in (
+        (-0.1, "loses 10.0 points (8.0 to 13.0)"),
+        (0.1, "gains 10.0 points (7.0 to"),
+    ):
+        change = replace(answer.utility.overall, without=0.8, with_drawings=0.8 + gain)
+        change = replace(change, interval=(gain - 0.03, gain + 0.02))
+        assert words in replace(answer, utility=replace(answer.utility, overall=change)).sentence
+
+
+def test_a_sampler_s_file_gives_its_images_away() -> None:
+    train, _ = uneven(times=2).split(0.3, seed=2)
+    sampler = LocalScoreSampler(*train.tensors[:2], LocalScoreSettings(steps=4))
+    answer = shared(cgan.Generator(sampler, {}))
+    assert answer.verdict == "gives away" and answer.holds_training_images
+    assert any("file is its training images" in reason for reason in answer.reasons)
+
+
+def test_classes_without_drawings_are_named() -> None:
+    drawn = uneven(seed=5)
+    answer = shared(drawn.at(drawn.labels != 1))
+    assert answer.not_drawn == ("apple",) and answer.utility.classes[1].with_drawings == 0
+    assert "There are no drawings of apple: a classifier" in repr(answer)
+
+
+def test_sharing_refuses_what_does_not_belong_together() -> None:
+    train, _ = uneven(times=2).split(0.3, seed=2)
+    renamed = replace(train, class_names=["apple", "pear", "fig"])
+    for drawn, options, words in (
+        (train, {"seeds": 1}, "seeds is 1, expected at least 2"),
+        (uneven(channels=3), {}, r"train: expected .*\(3, 3, 8, 12\); found \(3, 1, 8, 12"),
+        (train.at([]), {}, r"generator: expected drawings .* found none"),
+        (renamed, {}, "generator: expected the classes of train in its order"),
+    ):
+        with pytest.raises(CganError, match=words):
+            shared(drawn, **options)
+
+
+def test_what_leaks_is_published_by_a_flag_alone(asked: Project) -> None:
+    digest = cgan.Generator.load(GENERATOR).facts["digest"]
+    answer = {"verdict": "gives away", "sentence": "They *give* away."}
+    write_json(SHARING, answer | {"generator_digest": digest})
+    error = command("card", "card").exception
+    assert re.search(r"They \*give\* away\. .* add --publish-anyway", str(error))
+    assert not Path("card").exists()
+    assert command("card", "card", "--publish-anyway").exit_code == 0
+    assert "They \\*give\\* away." in (Path("card") / CARD.name).read_text()
+    write_json(SHARING, answer | {"generator_digest": "of others"})
+    assert command("card", "other").exit_code == 0
+    assert "away" not in (Path("other") / CARD.name).read_text()
