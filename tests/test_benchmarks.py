@@ -1,3 +1,5 @@
+"""The benchmarks: they time what the pipeline runs, and say what is below its bar."""
+
 import contextlib
 import json
 from functools import partial
@@ -10,12 +12,11 @@ import torch
 import typer
 
 from benchmarks import __main__ as command
-from benchmarks import evaluation_set, quality, sample, service, throughput
+from benchmarks import evaluation_set, sample, service, throughput
 from benchmarks.evaluation_set import as_dataset, preset
 from benchmarks.scale import SCALES
 from benchmarks.throughput import PORT, Ours
 from cgan.errors import CganError
-from cgan.images import Images
 from cgan.training import loop as training
 from cgan.training.loop import train
 from cgan.training.state import estimate_batch_norm
@@ -23,17 +24,11 @@ from cgan.training.state import estimate_batch_norm
 SHORT: dict[str, Any] = {"total_kimg": 0.16, "batch_size": 16, "device": "cpu"}
 
 
-@pytest.fixture(scope="module")
-def digits() -> Images:
-    """200 random pictures of 28 × 28 in ten classes."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 255, (200, 1, 28, 28), dtype=np.uint8)
-    return as_dataset(images, np.arange(200) % 10, 10)
-
-
 def test_what_is_timed_is_the_training_that_the_pipeline_runs(
-    digits: Images, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (200, 1, 28, 28), dtype=np.uint8)
+    digits = as_dataset(images, np.arange(200) % 10, 10)
     for module in (throughput, training):
         monkeypatch.setattr(module, "estimate_batch_norm", partial(estimate_batch_norm, batches=2))
     monkeypatch.setattr(throughput, "LOG_EVERY", training.LOG_EVERY)
@@ -47,7 +42,7 @@ def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     assert torch.equal(ours.draw(asked, 5), trained.generator.draw(asked, 5))
 
 
-def test_ratios_are_taken_within_rounds_and_a_check_fails_below_its_bar() -> None:
+def test_ratios_are_within_rounds_and_a_check_fails_below_its_bar() -> None:
     # the machine is half as fast in the second round: rates scatter, ratios don't
     assert throughput.ratios([800, 400, 810], [100, 50, 90]) == (8.0, 8.0, 9.0)
     for rate, held in ((900.0, True), (700.0, False)):
@@ -57,35 +52,6 @@ def test_ratios_are_taken_within_rounds_and_a_check_fails_below_its_bar() -> Non
         assert f"| preset `fast` | {rate:.0f} | {rate / 100:.0f}× |" in result.tables[0].markdown()
         with contextlib.nullcontext() if held else pytest.raises(typer.Exit):
             command.fail_on_broken_promises(result)
-
-
-def probe(seconds: float, accuracy: float, distance: float) -> dict[str, float]:
-    return {
-        "step": 10, "kimg": seconds * 4, "seconds": seconds, "cpu_seconds": 2 * seconds,
-        "accuracy": accuracy, "distance": distance,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("fast_at_3_s", "port_at_90_s", "port_s"),
-    [
-        ((0.95, 1.1), (0.3, 40.0), 174),  # extrapolated: 870 steps of 64 images at 320 a second
-        ((0.95, 1.1), (0.9, 1.1), 1125),  # it arrived, after 360,000 images
-        ((0.5, 20.0), (0.9, 1.1), None),  # `fast` never arrives
-    ],
-)
-def test_ports_time_is_extrapolated_from_its_rate_unless_its_curve_arrived(
-    fast_at_3_s: tuple[float, float], port_at_90_s: tuple[float, float], port_s: float | None
-) -> None:
-    curves = [
-        {"who": "fast", "seed": 1, "threads": 2, "probes": [probe(1, 0.5, 20), probe(3, *fast_at_3_s)]},
-        {"who": "demo", "seed": 1, "threads": 2, "probes": [probe(90, *port_at_90_s)]},
-    ]  # fmt: skip
-    rates = {PORT: [320.0], "preset `fast`": [3000.0]}
-    result = quality.compare_with_port({"images_per_s": {"1": rates}}, {"curves": curves})
-    assert [check.held for check in result.checks] == [port_s is not None]
-    if port_s:
-        assert result.figures["port_one_thread_s"] == port_s and result.figures["fast_s"] == 3
 
 
 def test_a_part_and_a_device_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from synthetic import sample_digits
-from uneven import uneven
+from conftest import sample_digits, uneven
 
 from cgan.attacks import membership
 from cgan.attacks.attacker import Attacker, nearness_scores

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic import a_model, sample_digits
+from conftest import NAMES, a_model, sample_digits, uneven
 from torch import Tensor
-from uneven import NAMES, uneven
 
 from cgan.downstream import pretrained
 from cgan.downstream.classifiers import BASELINES, METHODS, adjusted_logits, balanced_weights
-from cgan.downstream.effect import DRAWN, Outcome, effect
+from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
 from cgan.downstream.rounds import rounds_by_fold, rounds_by_seed
 from cgan.downstream.sets import (
     assign_folds,
@@ -165,19 +164,20 @@ def test_the_interval_is_the_closed_form_wider_for_folds() -> None:
 
 
 def test_a_class_of_few_images_shows_nothing_and_counts_alike() -> None:
-    labels = torch.tensor([0] * 90 + [1] * 2)
-    right = torch.ones(92, dtype=torch.bool)
-    worse = right.clone()
-    worse[90:] = False  # both images of a class
-    rounds = [Outcome(labels, torch.arange(92), {"real": right, DRAWN: worse})] * 3
-    found = effect(rounds, ["real"], folded=False)
-    assert found.overall.with_drawings == 0.5 and found.overall.verdict == "no difference"
-    assert found.classes[1].tested == 2 and found.classes[0].interval[0] < 0
+    labels, rows = torch.tensor([0] * 90 + [1] * 2), torch.arange(92)
+
+    def found(worse: slice, units: Tensor) -> Effect:
+        """Drawings are wrong on these rows; else all are right."""
+        right = torch.ones(92, 2)
+        right[worse, 1] = 0
+        rounds = [Outcome(labels, units, {"real": right[:, 0], DRAWN: right[:, 1]})] * 3
+        return effect(rounds, ["real"], folded=False)
+
+    of_two = found(slice(90, None), rows)  # both images of a class
+    assert of_two.overall.with_drawings == 0.5 and of_two.overall.verdict == "no difference"
+    assert of_two.classes[1].tested == 2 and of_two.classes[0].interval[0] < 0
     # Ninety pictures of three things are three.
-    groups = torch.arange(92) // 30
-    worse = torch.cat([torch.zeros(30), torch.ones(62)]).bool()
-    rounds = [Outcome(labels, groups, {"real": right, DRAWN: worse})] * 3
-    assert effect(rounds, ["real"], folded=False).classes[0].verdict == "no difference"
+    assert found(slice(30), rows // 30).classes[0].verdict == "no difference"
 
 
 # --- the classifiers ------------------------------------------------------------------------------
@@ -205,30 +205,29 @@ def rows_of(digit: int) -> Tensor:
     return (sample_digits()[1] == digit).nonzero().flatten()
 
 
-def test_what_was_trained_before_a_kill_is_not_trained_again(tmp_path: Path) -> None:
+def test_a_round_is_as_by_hand_and_what_is_trained_stays(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"total_kimg": 0.1})
     training = digits(rows_of(0)[:20], rows_of(1)[:8])
+    drawn = Images(digits(rows_of(1)[30:42]).pixels, np.ones(12, np.int64))
+    test = digits(rows_of(0)[50:60], rows_of(1)[50:54])
     said = list[tuple[str, int]]()
 
     def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
         said.append((what, images_a_step))
         return iter(steps)
 
-    drawn = Images(digits(rows_of(1)[30:42]).pixels, np.ones(12, np.int64))
-    test = digits(rows_of(0)[50:60], rows_of(1)[50:54])
-    rounds = rounds_by_seed(training, drawn, test, recipe, 3, tmp_path, CPU)
-    found = rounds[0].outcome(progress)
+    first, *_ = rounds_by_seed(training, drawn, test, recipe, 3, tmp_path, CPU)
+    found = first.outcome(progress)
     assert set(found.right) == {*METHODS, *BASELINES}
     # All 28 images; or 40, for which the second class is filled up to as many as the first has.
-    sizes = [28, 28, 40, 40]
-    assert said == [(f"seed 1 of 3, classifier {n} of 4", size) for n, size in enumerate(sizes, 1)]
-    classifier = rounds[0].classifier("repeated", partial(silent, ""))
+    sizes = enumerate([28, 28, 40, 40], start=1)
+    assert said == [(f"seed 1 of 3, classifier {n} of 4", size) for n, size in sizes]
+    classifier = first.classifier("repeated", partial(silent, ""))
     right = (predict(classifier, test.tensors.pixels).labels == test.tensors.labels).double()
     by_hand = float(right[:10].mean() + right[10:].mean()) / 2
     assert found.mean_accuracy("repeated") == pytest.approx(by_hand)
-    (tmp_path / "seed-1/drawn.safetensors").unlink()
-    again = rounds[0].outcome(progress)
-    assert len(said) == len(METHODS) + 1
+    again = first.outcome(progress)
+    assert len(said) == len(METHODS), "none is trained again"
     assert all(torch.equal(found.right[name], again.right[name]) for name in found.right)
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, Project, uneven, write_csv, write_folder
+from conftest import NAMES, Project, plain, uneven, write_csv, write_folder
 from typer.testing import CliRunner, Result
 
 import cgan
 from cgan.cli import app
+from cgan.downstream.sets import joined
 from cgan.errors import CganError, DataError
 from cgan.evaluation import METRICS
 from cgan.files import read_json, write_json
@@ -24,23 +25,15 @@ from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams, TrainChoices
 from cgan.pipeline.params_file import load_params
-from cgan.project import (
-    CARD,
-    EVALUATION,
-    EVIDENCE,
-    GENERATOR,
-    HOLDOUT_DATA,
-    JUDGE,
-    METRICS_FILE,
-    SHARING,
-    TEST_DATA,
-    TRAIN_DATA,
-)
 from cgan.quality.judge import Judge, load_judge, save_judge, silent
 from cgan.stages import evaluate
 
 SHORT = JudgeParams(total_kimg=0.2, seed=1)
 CLASSIFIERS = 4  # of a round
+QUIETLY: dict[str, Any] = {"progress": silent}
+OWN_ANSWER = Path("reports/sharing.json")
+PARTS = ("train", "holdout")
+GENERATOR, JUDGE = "models/generator.safetensors", "models/judge.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -58,27 +51,10 @@ def asked(copied: Project) -> Project:
     return copied
 
 
-def command(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
-
-
-def report_of(path: Path, *arguments: str) -> dict[str, Any]:
-    """What a command writes there that ends well."""
-    done = command(*arguments)
-    assert done.exit_code == 0, done.output
-    report: dict[str, Any] = read_json(path)
-    assert report["summary"] in done.output
-    assert report["summary"].partition(":")[0] in path.with_suffix(".md").read_text()
-    return report
-
-
-def as_in_a_file(answer: cgan.Evidence | cgan.Sharing) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(json.dumps(answer.as_json()))
-    return facts
-
-
-def sent(project: Project) -> set[str]:
-    return {path.name for path in (project.folder / "mlartifacts").rglob("*.*")}
+def parts(folder: Path = Path()) -> tuple[Images, Images, cgan.Generator]:
+    """Training images, held-out ones and the generator of the project."""
+    images = (load_images(folder / f"data/processed/{part}.safetensors") for part in PARTS)
+    return *images, cgan.Generator.load(folder / GENERATOR)
 
 
 def untrained(seed: int = 0) -> cgan.Generator:
@@ -86,22 +62,45 @@ def untrained(seed: int = 0) -> cgan.Generator:
     return cgan.Generator(build_generator(Architecture("deconv", 3, 1, 8, 12, 8, 4)).eval(), {})
 
 
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def reported(name: str, *arguments: str) -> dict[str, Any]:
+    """What a command that ends well writes into a report of this name."""
+    done, path = command(*arguments), Path(f"reports/{name}.json")
+    assert done.exit_code == 0, done.output
+    report: dict[str, Any] = read_json(path)
+    assert report["summary"] in done.output
+    assert report["summary"].partition(":")[0] in path.with_suffix(".md").read_text()
+    sent = {path.name for path in Path("mlartifacts").rglob("*.*")}
+    assert sent >= {f"{name}.json", f"{name}.md"}
+    return report
+
+
+def as_asked() -> dict[str, Any]:
+    """What the commands give the functions of the library."""
+    params = load_params()
+    return {"seeds": 2, "recipe": params.train_judge, "seed": params.evaluate.seed} | QUIETLY
+
+
+def says(report: dict[str, Any], answer: cgan.Evidence | cgan.Sharing) -> bool:
+    facts: dict[str, Any] = json.loads(json.dumps(answer.as_json()))
+    return facts.items() <= report.items()
+
+
 # --- evaluate -------------------------------------------------------------------------------------
 
 
 def test_the_stage_reports_what_cgan_evaluate_says(finished: Project) -> None:
-    folder = finished.folder
-    generator, (judge, facts) = (
-        cgan.Generator.load(folder / GENERATOR),
-        load_judge(folder / JUDGE),
-    )
-    train, held_out = (load_images(folder / path) for path in (TRAIN_DATA, HOLDOUT_DATA))
-    params = load_params(folder / "params.yaml").evaluate
-    report = cgan.Evaluation.read(folder / EVALUATION)
+    train, held_out, generator = parts(finished.folder)
+    judge, facts = load_judge(finished.folder / JUDGE)
+    params = load_params(finished.folder / "params.yaml").evaluate
+    report = cgan.Evaluation.read(finished.folder / "reports/evaluation.json")
     found = cgan.evaluate(generator, train, held_out, judge=judge, params=params, progress=silent)
     assert found == report
     assert report.metrics.keys() == {*METRICS} - {"gan_train_accuracy"}, "0 kimg: not asked for"
-    numbers = read_json(folder / METRICS_FILE)["quality"]
+    numbers = finished.read("reports/metrics.json")["quality"]
     for key, score in report.metrics.items():
         assert score.value == pytest.approx(numbers[key], abs=1e-5) and score.real is not None
         low, high = score.interval or (score.value, score.value)
@@ -124,8 +123,9 @@ def test_a_judge_that_knows_nothing_calls_nothing_good(
     save_judge(JUDGE, judge, {name: facts[name] for name in ("data_digest", "params")})
     with caplog.at_level("INFO"):
         evaluate.main()
-    found = cgan.Evaluation.read(EVALUATION)
-    assert read_json(METRICS_FILE)["quality"].keys() == {"worst_class_diversity", "copies"}
+    found = cgan.Evaluation.read(Path("reports/evaluation.json"))
+    measured = copied.read("reports/metrics.json")["quality"].keys()
+    assert measured == {"worst_class_diversity", "copies"}
     assert found.score("conditional_accuracy").real == pytest.approx(1 / 3)
     assert [row.accuracy for row in found.classes] == [None] * 3
     assert "33.3 %" in found.not_measurable
@@ -148,9 +148,8 @@ def test_arrays_are_evaluated_with_a_judge_of_their_own(
     """Nothing is written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cgan.quality.estimates.REPLICATES", 20)
-    monkeypatch.setattr(
-        "cgan.quality.evaluate.JudgeParams", lambda: JudgeParams(total_kimg=3.0, seed=1)
-    )
+    recipe = JudgeParams(total_kimg=3.0, seed=1)
+    monkeypatch.setattr("cgan.quality.evaluate.JudgeParams", lambda: recipe)
     train, held_out, test = halves(0, 70, 30), halves(1, 12, 9), halves(2, 8, 8)
     test.labels[::4] = 1 - test.labels[::4]  # a quarter is wrong
     sampler = LocalScoreSampler(*train.tensors[:2], LocalScoreSettings(steps=2))
@@ -187,34 +186,17 @@ def test_the_command_says_what_cgan_evidence_says(
     asked: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, held_out, generator = parts()
-    params = load_params()
-    answer = cgan.evidence(
-        train,
-        held_out,
-        generator,
-        seeds=2,
-        recipe=params.train_judge,
-        seed=params.evaluate.seed,
-        folder=".cgan/evidence",
-        progress=silent,
-        say=lambda line: None,
-    )
+    answer = cgan.evidence(train, held_out, generator, folder=".cgan/evidence", **as_asked())
     monkeypatch.setattr("cgan.downstream.classifiers.train_judge", lambda *_, **__: pytest.fail())
-    report = report_of(EVIDENCE, "evidence", "--seeds", "2")
-    assert as_in_a_file(answer).items() <= report.items(), "and nothing was trained twice"
+    report = reported("evidence", "evidence", "--seeds", "2")
+    assert says(report, answer), "and nothing was trained twice"
     assert report["rounds"] == {"count": 2, "folds": False}
     assert report["images"]["tested"] == len(held_out)
     assert answer.drawn == (max(train.counts) - train.counts).tolist()
-    assert sent(asked) >= {"evidence.json", "evidence.md"}
-
-
-def parts() -> tuple[Images, Images, cgan.Generator]:
-    """Of the project in the working directory."""
-    return load_images(TRAIN_DATA), load_images(HOLDOUT_DATA), cgan.Generator.load(GENERATOR)
 
 
 def test_few_held_out_images_ask_for_folds_which_test_all(asked: Project) -> None:
-    report = report_of(EVIDENCE, "evidence")
+    report = reported("evidence", "evidence")
     train, held_out, _ = parts()
     assert report["rounds"] == {"count": 5, "folds": True}
     assert report["images"]["tested"] == len(train) + len(held_out)
@@ -228,28 +210,21 @@ def test_few_held_out_images_ask_for_folds_which_test_all(asked: Project) -> Non
 def test_other_images_are_tested_on_but_for_those_trained_on(asked: Project) -> None:
     train, held_out, _ = parts()
     others = uneven(seed=9)
-    both = Images(
-        *(
-            np.concatenate([getattr(n, k) for n in (train, held_out, others)])
-            for k in ("pixels", "labels")
-        )
-    )
-    write_csv(Path("more.csv"), both)
-    report = report_of(EVIDENCE, "evidence", "--seeds", "2", "--test", "more.csv")
+    write_csv(Path("more.csv"), joined(*map(plain, (train, held_out, others))))
+    report = reported("evidence", "evidence", "--seeds", "2", "--test", "more.csv")
     # The training part of `more` is left out; the hold-out may be tested on.
     assert report["images"]["tested"] == len(held_out) + len(others)
     assert report["reasons"][-1] == "Tested on more.csv."
     # The data's own test set, where they have one.
-    save_images(TEST_DATA, replace(others, source_sha256=train.source_sha256), part="test")
-    report = report_of(EVIDENCE, "evidence", "--seeds", "2")
+    save_images("data/processed/test.safetensors", others)
+    report = reported("evidence", "evidence", "--seeds", "2")
     assert report["images"]["tested"] == len(others)
-    report = report_of(EVIDENCE, "evidence", "--folds", "2")
+    report = reported("evidence", "evidence", "--folds", "2")
     assert report["images"]["tested"] == len(train) + len(held_out) + len(others)
 
 
 def test_what_the_commands_cannot_use_is_refused(asked: Project) -> None:
-    train, _, _ = parts()
-    write_csv(Path("few.csv"), Images(train.pixels, train.labels))
+    write_csv(Path("few.csv"), plain(parts()[0]))
     write_folder(Path("pictures"), uneven(seed=9))
     Path("pictures/fig").rename("pictures/figs")
     for arguments, words in (
@@ -310,46 +285,25 @@ def test_whatever_decides_a_classifier_names_its_folder(
     assert [by_seed(), by_fold()] == [11, 12]
 
 
-def test_evidence_refuses_what_does_not_belong_together() -> None:
-    train, held_out, generator = uneven(seed=1), uneven(seed=2), untrained()
-    mixed = replace(held_out, pixels=np.concatenate([train.pixels[:3], held_out.pixels[3:]]))
-    renamed = replace(held_out, class_names=["apple", "pear", "fig"])
-    needs_one = "a generator or drawings, or else `folds`"
-    for parts, options, words in (
-        ((train, mixed, generator), {}, "held_out: expected.*found.*3 of 56 that are"),
-        ((train, uneven(channels=3), generator), {}, r"held_out: expected.*\(3, 3, 8, 12\)"),
-        ((train, renamed, generator), {}, r"^held_out: .* pear, apple, fig"),
-        ((train, held_out, mixed), {}, "generator: 53 of the tested images are among"),
-        ((train, held_out, uneven(seed=3)), {"per_class": 99}, "leave out `per_class`"),
-        ((train, held_out, generator), {"seeds": 1}, "seeds is 1, expected at least 2"),
-        ((train, held_out), {}, needs_one),
-        ((train, held_out, generator), {"folds": 3}, needs_one),
-    ):
-        with pytest.raises(CganError, match=words):
-            cgan.evidence(*parts, **options)
-
-
 def test_what_a_reader_should_know_stands_beside_the_verdict() -> None:
-    train, held_out = uneven(times=2, seed=1), uneven(times=2, seed=2)
     names = ["<b>", "apple", "fig"]
-    train, held_out = (replace(part, class_names=names) for part in (train, held_out))
-    silently = {"progress": silent, "say": lambda line: None}
-    found = cgan.evidence(train, held_out, untrained(), recipe=SHORT, seeds=2, **silently)
+    sets = (replace(uneven(times=2, seed=n), class_names=names) for n in (1, 2))
+    found = cgan.evidence(*sets, untrained(), recipe=SHORT, seeds=2, **QUIETLY)
     html = found._repr_html_()
     assert "&lt;b&gt;" in html and "<b>" not in html
-    overall = replace(found.effect.overall, without=0.5, with_drawings=0.49, interval=(-0.05, 0.03))
-    few = replace(found.effect.classes[1], tested=10)
+    few = {1: replace(found.effect.classes[1], tested=10)}
 
-    def told(wider: tuple[float, float] = (-0.06, 0.04), pretrained: float = 0.0) -> str:
+    def told(without: float = 0.5, highest: float = 0.04, pretrained: float = 0.0) -> str:
+        change = replace(found.effect.overall, without=without, with_drawings=without - 0.01)
+        change = replace(change, interval=(-0.05, -0.001), wider_interval=(-0.06, highest))
+        effect = replace(found.effect, overall=change, classes=few)
         methods = {"logistic regression on a pretrained network's features": pretrained}
-        effect = replace(
-            found.effect, overall=replace(overall, wider_interval=wider), classes={1: few}
-        )
         return repr(replace(found, effect=effect, accuracies=methods))
 
-    assert "make no difference" in told() and "Class apple is tested on only 10 images" in told()
+    assert "make no difference" in told() and told(highest=-0.01).startswith("Don't")
+    assert "Class apple is tested on only 10 images" in told()
     assert "hardly recognises these classes (guessing gets 33.3 %)" in told()
-    assert told(wider=(-0.06, -0.01)).startswith("Don't")
+    assert "guessing" not in told(without=0.7)
     assert "a pretrained network's features gets 90.0 % right" in told(pretrained=0.9)
     assert "pretrained" not in told(pretrained=0.51)
 
@@ -358,35 +312,30 @@ def test_what_a_reader_should_know_stands_beside_the_verdict() -> None:
 
 
 def test_the_command_says_what_cgan_sharing_says(asked: Project) -> None:
-    report = report_of(SHARING, "sharing", "--seeds", "2")
-    params = load_params()
-    given = {"recipe": params.train_judge, "seed": params.evaluate.seed, "progress": silent}
-    answer = cgan.sharing(*parts(), seeds=2, **given)
-    assert as_in_a_file(answer).items() <= report.items()
+    report = reported("sharing", "sharing", "--seeds", "2")
+    answer = cgan.sharing(*parts(), **as_asked())
+    assert says(report, answer)
     assert report["generator_digest"] == cgan.Generator.load(GENERATOR).facts["digest"]
-    text, html = SHARING.with_suffix(".md").read_text(), answer._repr_html_()
-    for shown in (text, html, repr(answer)):
-        assert "differential privacy" in shown and "Who has the generator's file has" in shown
-    assert all("apple" in shown and "needs 100 held-out images" in shown for shown in (text, html))
-    assert sent(asked) >= {"sharing.json", "sharing.md"}
+    text, html = Path("reports/sharing.md").read_text(), answer._repr_html_()
+    assert "Who has the generator's file has" in repr(answer)
+    for shown in (text, html):
+        assert all(words in shown for words in ("differential privacy", "apple", "needs 100 held-"))
 
 
 def test_a_folder_of_training_images_is_found(asked: Project) -> None:
     """Whose classes come in another order."""
-    write_json(SHARING, {"verdict": "nothing shown"})
-    write_folder(Path("copies"), load_images(TRAIN_DATA))
-    path = SHARING.with_stem("sharing-drawn")
-    report = report_of(path, "sharing", "--seeds", "2", "--drawn", "copies")
+    write_json(OWN_ANSWER, {"verdict": "nothing shown"})
+    write_folder(Path("copies"), parts()[0])
+    report = reported("sharing-drawn", "sharing", "--seeds", "2", "--drawn", "copies")
     assert report["verdict"] == "gives away" and report["generator_digest"] is None
     assert report["copies"]["share"] == 1 and report["attack"]["auc"] > 0.95
     assert "The drawings are those in copies." in report["reasons"]
-    assert read_json(SHARING) == {"verdict": "nothing shown"}, "the project's own answer stays"
+    assert read_json(OWN_ANSWER) == {"verdict": "nothing shown"}, "the project's own answer stays"
 
 
-def shared(generator: object, **options: Any) -> cgan.Sharing:
+def shared(drawn: cgan.Generator | Images) -> cgan.Sharing:
     train, held_out = uneven(times=2).split(0.3, seed=2)
-    given = {"seeds": 2, "recipe": SHORT, "progress": silent, **options}
-    return cgan.sharing(train, held_out, generator, **given)  # type: ignore[arg-type]  # some are wrong
+    return cgan.sharing(train, held_out, drawn, seeds=2, recipe=SHORT, progress=silent)
 
 
 def test_training_images_as_drawings_are_given_away() -> None:
@@ -415,43 +364,50 @@ def test_training_images_as_drawings_are_given_away() -> None:
         assert words in replace(answer, utility=replace(answer.utility, overall=change)).sentence
 
 
-def test_a_sampler_s_file_gives_its_images_away() -> None:
+def test_what_the_drawings_alone_do_not_show_is_said() -> None:
     train, _ = uneven(times=2).split(0.3, seed=2)
     sampler = LocalScoreSampler(*train.tensors[:2], LocalScoreSettings(steps=4))
     answer = shared(cgan.Generator(sampler, {}))
     assert answer.verdict == "gives away" and answer.holds_training_images
-    assert any("file is its training images" in reason for reason in answer.reasons)
-
-
-def test_classes_without_drawings_are_named() -> None:
+    assert "The generator's file is its training images" in repr(answer)
     drawn = uneven(seed=5)
     answer = shared(drawn.at(drawn.labels != 1))
     assert answer.not_drawn == ("apple",) and answer.utility.classes[1].with_drawings == 0
     assert "There are no drawings of apple: a classifier" in repr(answer)
 
 
-def test_sharing_refuses_what_does_not_belong_together() -> None:
-    train, _ = uneven(times=2).split(0.3, seed=2)
-    renamed = replace(train, class_names=["apple", "pear", "fig"])
-    for drawn, options, words in (
-        (train, {"seeds": 1}, "seeds is 1, expected at least 2"),
-        (uneven(channels=3), {}, r"train: expected .*\(3, 3, 8, 12\); found \(3, 1, 8, 12"),
-        (train.at([]), {}, r"generator: expected drawings .* found none"),
-        (renamed, {}, "generator: expected the classes of train in its order"),
+def test_what_does_not_belong_together_is_refused() -> None:
+    train, held_out, generator, colour = uneven(), uneven(seed=2), untrained(), uneven(channels=3)
+    mixed = replace(held_out, pixels=np.concatenate([train.pixels[:3], held_out.pixels[3:]]))
+    renamed = replace(held_out, class_names=["apple", "pear", "fig"])
+    needs_one = "a generator or drawings, or else `folds`"
+    for ask, held, drawn, options, words in (
+        (cgan.evidence, mixed, generator, {}, "held_out: expected.*found.*3 of 56 that are"),
+        (cgan.evidence, colour, generator, {}, r"held_out: expected.*\(3, 3, 8, 12\)"),
+        (cgan.evidence, renamed, generator, {}, "^held_out: .* pear, apple, fig"),
+        (cgan.evidence, held_out, mixed, {}, r"generator: \d+ of the tested images are among"),
+        (cgan.evidence, held_out, train, {"per_class": 99}, "leave out `per_class`"),
+        (cgan.evidence, held_out, generator, {"seeds": 1}, "seeds is 1, expected at least 2"),
+        (cgan.evidence, held_out, None, {}, needs_one),
+        (cgan.evidence, held_out, generator, {"folds": 3}, needs_one),
+        (cgan.sharing, held_out, train, {"seeds": 1}, "seeds is 1, expected at least 2"),
+        (cgan.sharing, held_out, colour, {}, r"train: expected .*; found \(3, 1, 8, 12\)"),
+        (cgan.sharing, held_out, train.at([]), {}, "generator: expected drawings .* found none"),
+        (cgan.sharing, held_out, renamed, {}, "generator: expected the classes of train in its"),
     ):
         with pytest.raises(CganError, match=words):
-            shared(drawn, **options)
+            ask(train, held, drawn, **options)
 
 
 def test_what_leaks_is_published_by_a_flag_alone(asked: Project) -> None:
     digest = cgan.Generator.load(GENERATOR).facts["digest"]
     answer = {"verdict": "gives away", "sentence": "They *give* away."}
-    write_json(SHARING, answer | {"generator_digest": digest})
+    write_json(OWN_ANSWER, answer | {"generator_digest": digest})
     error = command("card", "card").exception
     assert re.search(r"They \*give\* away\. .* add --publish-anyway", str(error))
     assert not Path("card").exists()
     assert command("card", "card", "--publish-anyway").exit_code == 0
-    assert "They \\*give\\* away." in (Path("card") / CARD.name).read_text()
-    write_json(SHARING, answer | {"generator_digest": "of others"})
+    assert "They \\*give\\* away." in Path("card/README.md").read_text()
+    write_json(OWN_ANSWER, answer | {"generator_digest": "of others"})
     assert command("card", "other").exit_code == 0
-    assert "away" not in (Path("other") / CARD.name).read_text()
+    assert "away" not in Path("other/README.md").read_text()

@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 import torch
-from synthetic import sample_digits
+from conftest import sample_digits, trifling
 from torch import Tensor
-from trifles import trifling
 
 from cgan.images import Images
 from cgan.quality.diversity import diversity_by_class, diversity_score, nearest_distance

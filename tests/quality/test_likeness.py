@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from synthetic import sample_digits
+from conftest import moved, noise, sample_digits, trifling
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from trifles import moved, noise, trifling
 
 from cgan.images import Images
 from cgan.quality import likeness
@@ -34,9 +33,7 @@ def drawings(data: Images, per_class: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 256, 256), (1, 16, 40), (1, 8, 8)])
-def test_an_image_moved_or_brightened_is_the_same(
-    shape: tuple[int, int, int],
-) -> None:
+def test_an_image_moved_or_brightened_is_the_same(shape: tuple[int, int, int]) -> None:
     random = torch.Generator().manual_seed(0)
     rough = torch.randint(40, 180, (4, shape[0], 7, 7), generator=random).float()
     images = F.interpolate(rough, size=shape[1:], mode="bicubic").clamp(0, 255)
@@ -127,9 +124,9 @@ def test_real_images_are_at_the_floor_of_copies(
     train, held = digits
     random = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     first, second = map(held.at, random.split(500))
-    found = find_near_copies(first.tensors.pixels, first.tensors.labels, train, second, seed=1)
+    found = find_near_copies(*first.tensors[:2], train, second, seed=1)
     monkeypatch.setattr(likeness, "MIN_REAL_COMPARED", 500)  # the held-out ones alone
-    back = find_near_copies(second.tensors.pixels, second.tensors.labels, train, first, seed=0)
+    back = find_near_copies(*second.tensors[:2], train, first, seed=0)
     for each in (found, back):
         assert each.real == pytest.approx(0.015, abs=0.01)
         # Of 500 images the share has a standard deviation of .006.
@@ -154,8 +151,5 @@ def test_twins_across_the_split_hide_no_copies(digits: tuple[Images, Images]) ->
 def test_few_images_are_judged_by_what_is_usual_in_all(digits: tuple[Images, Images]) -> None:
     train, held = digits
     some = held.at((held.tensors.labels != 3) | (torch.arange(1000) % 100 < 3))
-    found, unseen = (
-        find_near_copies(drawings(part, 100), ASKED, train, some, seed=0).is_copy
-        for part in (train, held)
-    )
-    assert found.all() and unseen[ASKED == 3].double().mean() < 0.05
+    found, unseen = (find_near_copies(drawings(n, 100), ASKED, train, some, 0) for n in digits)
+    assert found.is_copy.all() and unseen.is_copy[ASKED == 3].double().mean() < 0.05

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import sample_digits
 from scipy.stats import binomtest
-from synthetic import sample_digits
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -25,8 +25,7 @@ def rows(images: Tensor, labels: Tensor) -> Samples:
 
 
 def found(drawn: Tensor, labels: Tensor, known: Tensor, heldout: Tensor) -> list[Excess]:
-    training = rows(DIGITS[known], LABELS[known])
-    others = rows(DIGITS[heldout], LABELS[heldout])
+    training, others = (rows(DIGITS[part], LABELS[part]) for part in (known, heldout))
     return outliers(rows(drawn, labels), training, training.labels, others, (1, 28, 24), 10)
 
 
