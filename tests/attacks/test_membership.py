@@ -70,15 +70,13 @@ def test_other_spreads_and_shares_leave_the_auc_at_one_half(mixes: tuple[float, 
 
 
 def test_classes_of_one_side_or_without_drawings_say_nothing() -> None:
-    scores, labels = np.arange(10.0), np.repeat([0, 1], 5)
-    member = np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 1], bool)
-    assert auc_with_interval(scores, member, labels)[0] == 1
-    assert auc_with_interval(scores, labels == 0, labels) == (0.5, (0.0, 1.0))
-    random, member, labels = np.random.default_rng(2), np.arange(80) % 2 > 0, np.repeat([0, 1], 40)
-    drawn = labels == 0
-    scores = np.where(drawn, random.normal(size=80) + member, 0.0)
+    labels, member = np.repeat([0, 1], 5), np.arange(10) > 1
+    assert auc_with_interval(np.arange(10.0), member, labels)[0] == 1
+    assert auc_with_interval(np.arange(10.0), labels == 0, labels) == (0.5, (0.0, 1.0))
+    labels, member = np.repeat([0, 1], 40), np.arange(80) % 2 > 0
+    scores, drawn = np.random.default_rng(2).normal(size=80) + member, labels == 0
     alone = auc_with_interval(scores[drawn], member[drawn], labels[drawn])
-    assert auc_with_interval(scores, member, labels) == alone
+    assert auc_with_interval(np.where(drawn, scores, 0.0), member, labels) == alone
 
 
 def test_pairs_have_the_variance_of_a_tossed_coin() -> None:
@@ -93,11 +91,10 @@ def test_pairs_have_the_variance_of_a_tossed_coin() -> None:
 def test_scores_that_tell_nothing_leak_in_one_case_of_twenty() -> None:
     """Classes of other sizes on both sides and with other scores."""
     random, said = np.random.default_rng(2), 0
+    counts = ((90, 80), (40, 20), (25, 6))
+    labels = np.repeat([0, 1, 2], [count for count, _ in counts])
     for trial in range(200):
-        labels = np.repeat([0, 1, 2], [90, 40, 25])
-        member = np.concatenate(
-            [random.permutation(np.arange(n) < k) for n, k in ((90, 80), (40, 20), (25, 6))]
-        )
+        member = np.concatenate([random.permutation(np.arange(n) < k) for n, k in counts])
         scores = random.normal(3.0 * labels, 1.0 + labels)
         said += attack(scores, member, labels, trial).p_value < 0.05
     assert 3 <= said <= 18, "5 % of 200, and luck"

@@ -51,10 +51,10 @@ def test_the_memorisation_bias_is_taken_off_real_images() -> None:
     """As if the judge drew training images together: unseen ones lie as those of the hold-out do. Where it
     memorised nothing, nothing is taken off."""
     missed = 0
-    for seed in range(3):
-        real, unseen, training = (points(600, 3 * seed + n, 8) for n in range(3))
+    for seed in range(2):
+        real, unseen, training = (points(400, 3 * seed + n, 8) for n in range(3))
         for features, memorised in ((training, False), (0.85 * training, True)):
-            evaluation_set = evaluation_set_of(real, features, torch.arange(2000) % 3, seed)
+            evaluation_set = evaluation_set_of(real, features, torch.arange(1200) % 3, seed)
             of_real = scores_of_real(evaluation_set)
             for key, drawn in set_estimates(evaluation_set, unseen).items():
                 low, high = (drawn - of_real[key]).interval
@@ -62,7 +62,7 @@ def test_the_memorisation_bias_is_taken_off_real_images() -> None:
                 if key == "fid_judge":
                     _, high = (drawn - distance_of_training(evaluation_set)).interval
                     assert (high < 0) is memorised, (seed, high)
-    assert missed <= 3  # of 18, at 95 % each
+    assert missed <= 2  # of 12, at 95 % each
 
 
 @pytest.mark.parametrize(("images", "sets"), [(10, 1), (10, 16), (20, 4)])
