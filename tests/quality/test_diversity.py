@@ -11,16 +11,9 @@ from cgan.images import Images
 from cgan.quality.diversity import diversity_by_class, diversity_score, nearest_distance
 from cgan.quality.estimates import Estimate
 
-
-@pytest.fixture(scope="module")
-def digits() -> dict[int, Tensor]:
-    """500 images of each class."""
-    images, classes = sample_digits()
-    random = torch.Generator().manual_seed(0)
-    return {
-        label: images[classes == label][torch.randperm(500, generator=random)]
-        for label in range(10)
-    }
+RANDOM = torch.Generator().manual_seed(0)
+# 500 images of each class.
+DIGITS = [of[torch.randperm(500, generator=RANDOM)] for of in sample_digits()[0].split(500)]
 
 
 def of_one_class(drawn: Tensor, real: Tensor) -> Estimate:
@@ -51,12 +44,10 @@ def test_the_nearest_distance_is_the_mean_over_all_subsets(others: int) -> None:
 
 
 @pytest.mark.parametrize(("count", "reals"), [(100, 20), (60, 100)])
-def test_other_real_images_are_as_diverse(
-    digits: dict[int, Tensor], count: int, reals: int
-) -> None:
+def test_other_real_images_are_as_diverse(count: int, reals: int) -> None:
     """Forty disjoint pairs of samples, also of unequal size: a mean of 1, and intervals that hold it."""
     random, found = torch.Generator().manual_seed(1), []
-    for images in digits.values():
+    for images in DIGITS:
         for _ in range(4):
             order = torch.randperm(500, generator=random)
             found.append(of_one_class(images[order[:count]], images[order[count : count + reals]]))
@@ -69,25 +60,23 @@ def test_other_real_images_are_as_diverse(
 
 
 @pytest.mark.parametrize(("pictures", "at_most"), [(1, 0.4), (10, 0.45), (50, 0.85)])
-def test_few_pictures_repeated_are_seen_behind_trifles(
-    pictures: int, at_most: float, digits: dict[int, Tensor]
-) -> None:
+def test_few_pictures_repeated_are_seen_behind_trifles(pictures: int, at_most: float) -> None:
     """150 drawings of so many pictures, each a pixel aside, brighter or darker, and noisy."""
     random = torch.Generator().manual_seed(2)
-    for images in (digits[1], digits[9]):
+    for images in (DIGITS[1], DIGITS[9]):
         drawn = images[torch.randint(pictures, (150,), generator=random)]
         found, trifles = (of_one_class(each, images[400:]) for each in (drawn, trifling(drawn)))
         assert found.value <= trifles.value < at_most
         assert trifles.interval[1] < 0.92
 
 
-def test_a_class_is_measured_by_itself_if_it_has_images(digits: dict[int, Tensor]) -> None:
+def test_a_class_is_measured_by_itself_if_it_has_images() -> None:
     """Class 1 repeats ten pictures; 2 has three real images, 3 a thousand times the same; 4 no drawing."""
-    real = [digits[0][:100], digits[1][:60], digits[2][:3], digits[3][:1].repeat(9, 1, 1, 1)]
+    real = [DIGITS[0][:100], DIGITS[1][:60], DIGITS[2][:3], DIGITS[3][:1].repeat(9, 1, 1, 1)]
     labels = torch.arange(5).repeat_interleave(torch.tensor([100, 60, 3, 9, 50]))
-    training = Images(torch.cat([*real, digits[4][:50]]), labels)
-    repeated_pictures = digits[1][60:70].repeat(5, 1, 1, 1)
-    drawn = [digits[0][100:150], repeated_pictures, digits[2][:50], digits[3][:50]]
+    training = Images(torch.cat([*real, DIGITS[4][:50]]), labels)
+    repeated_pictures = DIGITS[1][60:70].repeat(5, 1, 1, 1)
+    drawn = [DIGITS[0][100:150], repeated_pictures, DIGITS[2][:50], DIGITS[3][:50]]
     asked = torch.arange(4).repeat_interleave(50)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
     fine, repeated, *others = diversity_by_class(torch.cat(drawn)[order], asked[order], training)
@@ -97,14 +86,12 @@ def test_a_class_is_measured_by_itself_if_it_has_images(digits: dict[int, Tensor
 
 
 @pytest.mark.parametrize("beside_a_good_class", [False, True])
-def test_a_class_of_one_picture_has_no_diversity(
-    beside_a_good_class: bool, digits: dict[int, Tensor]
-) -> None:
-    drawn, labels = digits[1][:1].repeat(100, 1, 1, 1), torch.zeros(100).long()
-    real, real_labels = digits[1][:60].clone(), torch.zeros(60).long()
+def test_a_class_of_one_picture_has_no_diversity(beside_a_good_class: bool) -> None:
+    drawn, labels = DIGITS[1][:1].repeat(100, 1, 1, 1), torch.zeros(100).long()
+    real, real_labels = DIGITS[1][:60].clone(), torch.zeros(60).long()
     if beside_a_good_class:
-        drawn[50:], labels[50:] = digits[2][:50], 1
-        real[30:], real_labels[30:] = digits[2][60:90], 1
+        drawn[50:], labels[50:] = DIGITS[2][:50], 1
+        real[30:], real_labels[30:] = DIGITS[2][60:90], 1
     found = diversity_by_class(drawn, labels, Images(real, real_labels))
     assert found[0] and found[0].value < 0.01 and found[0].interval[1] < 0.01
     score = diversity_score(found)["worst_class_diversity"]
@@ -113,34 +100,34 @@ def test_a_class_of_one_picture_has_no_diversity(
     assert score.real is not None and 0.5 < score.real <= 1 + 1e-9
 
 
-def test_a_class_of_plain_real_images_is_not_measured(digits: dict[int, Tensor]) -> None:
+def test_a_class_of_plain_real_images_is_not_measured() -> None:
     """Nor is one of a single picture that is brighter and darker."""
     grey = torch.arange(60, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28)
-    darker = (digits[1][:1] * torch.linspace(0.9, 1, 60)[:, None, None, None]).to(torch.uint8)
+    darker = (DIGITS[1][:1] * torch.linspace(0.9, 1, 60)[:, None, None, None]).to(torch.uint8)
     for real in (grey, darker):
         training, asked = Images(real, torch.zeros(60).long()), torch.zeros(50).long()
-        assert diversity_by_class(digits[1][:50], asked, training) == [None]
+        assert diversity_by_class(DIGITS[1][:50], asked, training) == [None]
     assert diversity_score([None]) == {}
 
 
-def test_colours_and_images_that_are_not_square(digits: dict[int, Tensor]) -> None:
-    images = digits[5].expand(-1, 3, -1, -1)[:, :, 2:26]  # 24 × 28
+def test_colours_and_images_that_are_not_square() -> None:
+    images = DIGITS[5].expand(-1, 3, -1, -1)[:, :, 2:26]  # 24 × 28
     images = (images * torch.tensor([0.2, 0.9, 0.5])[:, None, None]).to(torch.uint8)
-    found, repeated = (of_one_class(drawn, images[100:200]) for drawn in (images[:100], images[:5]))
+    sets = (images[:100], images[:5], images[:5].repeat(20, 1, 1, 1))
+    found, repeated, again = (of_one_class(drawn, images[100:200]) for drawn in sets)
     assert found.interval[0] < 1 < found.interval[1]
-    again = of_one_class(images[:5].repeat(20, 1, 1, 1), images[100:200])
     assert again.value < 0.1 < repeated.value, "five drawings, each shown once, are no repetition"
 
 
-def test_the_noise_of_the_real_images_drops_out_of_a_quotient(digits: dict[int, Tensor]) -> None:
+def test_the_noise_of_the_real_images_drops_out_of_a_quotient() -> None:
     """Of two generators."""
-    halves = [of_one_class(digits[6][start : start + 200], digits[6][:30]) for start in (50, 300)]
+    halves = [of_one_class(DIGITS[6][start : start + 200], DIGITS[6][:30]) for start in (50, 300)]
     low, high = (halves[0] / halves[1]).interval
     assert low < 1 < high
     assert high - low < 0.6 * (halves[0].interval[1] - halves[0].interval[0])
 
 
-def test_an_image_that_the_data_hold_twice_counts_once(digits: dict[int, Tensor]) -> None:
-    real = digits[4][50:150]
-    once, twice = (of_one_class(digits[4][:50], real.repeat(n, 1, 1, 1)) for n in (1, 2))
+def test_an_image_that_the_data_hold_twice_counts_once() -> None:
+    real = DIGITS[4][50:150]
+    once, twice = (of_one_class(DIGITS[4][:50], real.repeat(n, 1, 1, 1)) for n in (1, 2))
     assert once.value == twice.value

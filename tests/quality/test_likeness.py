@@ -14,15 +14,10 @@ from cgan.quality import likeness
 from cgan.quality.likeness import find_near_copies, nearest_neighbours, pairwise_distances
 
 ASKED = torch.arange(1000) % 10
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Images, Images]:
-    """Training part and hold-out, 2,000 and 1,000 digits, sorted by class."""
-    images, classes = sample_digits()
-    place = torch.arange(5000) % 500  # within the class
-    known = Images(images, classes)
-    return known.at(place < 200), known.at(place >= 400)
+IMAGES, CLASSES = sample_digits()
+PLACE = torch.arange(5000) % 500  # within the class
+# Training part and hold-out, 2,000 and 1,000 digits, sorted by class.
+TRAIN, HELD = (Images(IMAGES[rows], CLASSES[rows]) for rows in (PLACE < 200, PLACE >= 400))
 
 
 def drawings(data: Images, per_class: int) -> Tensor:
@@ -97,46 +92,42 @@ def turned(images: Tensor, degrees: float) -> Tensor:
     ],
 )
 def test_copies_moved_turned_darkened_or_noisy_are_found(
-    hide: Callable[[Tensor], Tensor], least: float, digits: tuple[Images, Images]
+    hide: Callable[[Tensor], Tensor], least: float
 ) -> None:
-    train, held = digits
-    found = find_near_copies(hide(drawings(train, 100)), ASKED, train, held, seed=0)
+    found = find_near_copies(hide(drawings(TRAIN, 100)), ASKED, TRAIN, HELD, seed=0)
     assert found.is_copy.double().mean() > least
     assert found.real < 0.03
 
 
-def test_real_images_are_at_the_floor_of_copies(
-    digits: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train, held = digits
+def test_real_images_are_at_the_floor_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     random = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
-    first, second = map(held.at, random.split(500))
-    found = find_near_copies(*first.tensors[:2], train, second, seed=1)
+    first, second = map(HELD.at, random.split(500))
+    found = find_near_copies(*first.tensors[:2], TRAIN, second, seed=1)
     monkeypatch.setattr(likeness, "MIN_REAL_COMPARED", 500)  # the held-out ones alone
-    back = find_near_copies(*second.tensors[:2], train, first, seed=0)
+    back = find_near_copies(*second.tensors[:2], TRAIN, first, seed=0)
     for each in (found, back):
         assert each.real == pytest.approx(0.015, abs=0.01)
         # Of 500 images the share has a standard deviation of .006.
         assert each.is_copy.double().mean() == pytest.approx(each.real, abs=0.015)
-    again = find_near_copies(*held.tensors[:2], train, held, seed=0)
+    again = find_near_copies(*HELD.tensors[:2], TRAIN, HELD, seed=0)
     assert again.is_copy.double().mean() == again.real
 
 
-def test_twins_across_the_split_hide_no_copies(digits: tuple[Images, Images]) -> None:
+def test_twins_across_the_split_hide_no_copies() -> None:
     """Four in a hundred of the held-out images are also in the training part."""
-    train, held = digits
-    twins, labels = held.tensors.pixels.clone(), held.tensors.labels
+    twins, labels = HELD.tensors.pixels.clone(), HELD.tensors.labels
     for row in range(0, 1000, 25):
-        twins[row] = train.tensors.pixels[train.tensors.labels == labels[row]][row % 100]
+        twins[row] = TRAIN.tensors.pixels[TRAIN.tensors.labels == labels[row]][row % 100]
     spoilt = Images(twins, labels)
-    found = find_near_copies(drawings(train, 100), ASKED, train, spoilt, seed=0)
+    found = find_near_copies(drawings(TRAIN, 100), ASKED, TRAIN, spoilt, seed=0)
     assert found.is_copy.all() and found.real == pytest.approx(0.05, abs=0.01)
-    honest = find_near_copies(drawings(held, 100), ASKED, train, spoilt, seed=0)
+    honest = find_near_copies(drawings(HELD, 100), ASKED, TRAIN, spoilt, seed=0)
     assert honest.is_copy.double().mean() < 0.03
 
 
-def test_few_images_are_judged_by_what_is_usual_in_all(digits: tuple[Images, Images]) -> None:
-    train, held = digits
-    some = held.at((held.tensors.labels != 3) | (torch.arange(1000) % 100 < 3))
-    found, unseen = (find_near_copies(drawings(n, 100), ASKED, train, some, 0) for n in digits)
+def test_few_images_are_judged_by_what_is_usual_in_all() -> None:
+    some = HELD.at((HELD.tensors.labels != 3) | (torch.arange(1000) % 100 < 3))
+    found, unseen = (
+        find_near_copies(drawings(n, 100), ASKED, TRAIN, some, 0) for n in (TRAIN, HELD)
+    )
     assert found.is_copy.all() and unseen.is_copy[ASKED == 3].double().mean() < 0.05
