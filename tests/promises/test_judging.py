@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from cgan.pipeline.params_file import load_params
 from cgan.quality.judge import Judge, load_judge, save_judge, silent
 from cgan.stages import evaluate
 
+Ask = Callable[..., Any]  # a function of the library, asked as its users may wrongly do, too
 SHORT = JudgeParams(total_kimg=0.2, seed=1)
 CLASSIFIERS = 4  # of a round
 OWN_ANSWER = Path("reports/sharing.json")
@@ -148,7 +149,7 @@ def test_arrays_are_evaluated_with_a_judge_of_their_own(
     train, held_out, test = (uneven(times=n, channels=3, seed=n) for n in (3, 2, 1))
     sampler = LocalScoreSampler(*train.tensors[:2], LocalScoreSettings(steps=2))
     params = EvaluateParams(samples=100, gan_train_kimg=0.1, seed=5)
-    measure = partial(cgan.evaluate, params=params, progress=silent)
+    measure: Ask = partial(cgan.evaluate, params=params, progress=silent)
     wrong = replace(test, labels=(test.labels + 1) % 3)
     found = measure(cgan.Generator(sampler, {}), train, held_out, test=wrong)
     assert found.metrics.keys() == METRICS.keys() and found.names == NAMES
@@ -159,13 +160,14 @@ def test_arrays_are_evaluated_with_a_judge_of_their_own(
     assert cgan.Evaluation.of_json(json.loads(json.dumps(found.as_json()))) == found
     assert "<th>real images</th>" in found._repr_html_() and not list(tmp_path.iterdir())
     renamed, narrow = replace(held_out, class_names=NAMES[::-1]), uneven(channels=3, width=8)
-    for part, options, words in (
+    refused: list[tuple[Images, dict[str, Any], str]] = [
         (train.at(slice(20)), {}, r"^held_out: .*20 of 20.*images\.split"),
         (narrow, {}, r"^held_out: .*generator's.* found \("),
         (renamed, {}, "^held_out: .* in its order, pear, apple, fig; found fig, apple, pear"),
         (held_out, {"judge": Judge(2, 3, 8)}, r"the judge: .*\(3, 3\).*\(2, 3\)"),
         (held_out, {"test": narrow}, r"^test: .* found \("),
-    ):
+    ]
+    for part, options, words in refused:
         with pytest.raises(DataError, match=words):
             measure(sampler, train, part, **options)
     with pytest.raises(CganError, match=r"generator.* found str\b"):
@@ -238,8 +240,8 @@ def test_an_interrupted_call_goes_on_and_says_the_estimate(tmp_path: Path) -> No
         trained.append(what)
         return iter(steps)
 
-    sets = (uneven(times=2, seed=n) for n in (1, 2))
-    ask = partial(cgan.evidence, *sets, untrained(), recipe=SHORT, seeds=3, folder=tmp_path)
+    sets = uneven(times=2, seed=1), uneven(times=2, seed=2), untrained()
+    ask: Ask = partial(cgan.evidence, *sets, recipe=SHORT, seeds=3, folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         ask(progress=progress, say=said.append)
     gain, left = r"[+-][\d.]+", r"; \d+ s left"
@@ -262,9 +264,9 @@ def test_whatever_decides_a_classifier_names_its_folder(
 
     def folders(*draws: cgan.Generator, **how: Any) -> int:
         """How many there are after this call, which trains one classifier."""
-        given = {"recipe": SHORT, "folder": tmp_path, "progress": progress, **how}
+        ask: Ask = partial(cgan.evidence, train, held_out, *draws, folder=tmp_path)
         with pytest.raises(KeyboardInterrupt):
-            cgan.evidence(train, held_out, *draws, **given)
+            ask(progress=progress, **{"recipe": SHORT, **how})
         return len(list(tmp_path.iterdir()))
 
     by_seed, by_fold = partial(folders, untrained()), partial(folders, folds=3)
@@ -279,8 +281,8 @@ def test_whatever_decides_a_classifier_names_its_folder(
 
 def test_harm_has_to_be_clear_and_a_weak_classifier_says_so() -> None:
     names = ["<b>", "apple", "fig"]
-    sets = (replace(uneven(times=2, seed=n), class_names=names) for n in (1, 2))
-    found = cgan.evidence(*sets, untrained(), recipe=SHORT, seeds=2, progress=silent)
+    train, test = (replace(uneven(times=2, seed=n), class_names=names) for n in (1, 2))
+    found = cgan.evidence(train, test, untrained(), recipe=SHORT, seeds=2, progress=silent)
     assert "&lt;b&gt;" in found._repr_html_() and "<b>" not in found._repr_html_()
 
     def told(without: float, highest: float, tested: int) -> str:
@@ -367,7 +369,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
     mixed = replace(held_out, pixels=np.concatenate([train.pixels[:3], held_out.pixels[3:]]))
     renamed = replace(held_out, class_names=["apple", "pear", "fig"])
     needs_one = "a generator or drawings, or else `folds`"
-    for name, held, drawn, options, words in (
+    refused: list[tuple[str, Images, Any, dict[str, Any], str]] = [
         ("evidence", mixed, generator, {}, "held_out: expected.*found.*3 of 56 that are"),
         ("evidence", colour, generator, {}, r"held_out: expected.*\(3, 3, 8, 12\)"),
         ("evidence", renamed, generator, {}, "^held_out: .* pear, apple, fig"),
@@ -380,7 +382,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
         ("sharing", held_out, colour, {}, r"train: expected .*; found \(3, 1, 8, 12\)"),
         ("sharing", held_out, train.at([]), {}, "generator: expected drawings .* found none"),
         ("sharing", held_out, renamed, {}, "generator: expected the classes of train in its"),
-    ):
+    ]
+    for name, held, drawn, options, words in refused:
         with pytest.raises(CganError, match=words):
             getattr(cgan, name)(train, held, drawn, **options)
 
