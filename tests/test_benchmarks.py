@@ -42,7 +42,7 @@ def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     assert torch.equal(ours.draw(asked, 5), trained.generator.draw(asked, 5))
 
 
-def test_ratios_are_within_rounds_and_a_check_fails_below_its_bar() -> None:
+def test_ratios_are_within_rounds_and_have_a_bar() -> None:
     # the machine is half as fast in the second round: rates scatter, ratios don't
     assert throughput.ratios([800, 400, 810], [100, 50, 90]) == (8.0, 8.0, 9.0)
     for rate, held in ((900.0, True), (700.0, False)):

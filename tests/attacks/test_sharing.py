@@ -121,7 +121,7 @@ def test_as_many_drawings_of_each_class_as_images_stand_in() -> None:
     assert alone.digest != other.digest, "at random"
 
 
-def test_few_pictures_repeated_are_copies_of_training_images_alone(
+def test_few_pictures_repeated_are_copies_if_trained_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One picture of thirty lies near a training image by chance: 3 % of the drawings, of real images 1 %."""

