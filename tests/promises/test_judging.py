@@ -104,7 +104,8 @@ def test_the_stage_reports_what_cgan_evaluate_says(
     assert report.metrics.keys() == {*METRICS} - {"gan_train_accuracy"}, "0 kimg: not asked for"
     numbers = finished.read("reports/metrics.json")["quality"]
     for key, score in report.metrics.items():
-        assert score.value == pytest.approx(numbers[key], abs=1e-5) and score.real is not None
+        assert score.value is not None and score.real is not None
+        assert score.value == pytest.approx(numbers[key], abs=1e-5)
         low, high = score.interval or (score.value, score.value)
         assert low <= score.value <= high and (score.interval or key.startswith("worst"))
     expected = {
