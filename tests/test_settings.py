@@ -1,7 +1,7 @@
 """What a message calls a setting: by the name that its reader can write."""
 
 import pytest
-from uneven import uneven
+from conftest import uneven
 
 import cgan
 from cgan.errors import CganError
