@@ -1,25 +1,15 @@
-"""What MLFLOW_TRACKING_URI leads to, what may be shown of it, and where files lie; `cgan ui`."""
+"""What MLFLOW_TRACKING_URI leads to, what may be shown of it, and where files lie."""
 
-import contextlib
-import http.server
-import json
-import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
-import numpy as np
 import pytest
-from conftest import free_port, on_a_thread
-from tracked import Store, log_model, log_steps, mlflow_server, training
-from tracked import root as root
+from conftest import Store, environment
 
-from cgan.files import sha256_of
 from cgan.hosts import without_credentials
-from cgan.pipeline.registry.client import generator_file
-from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.pipeline.tracking.store import (
     artifact_root,
     experiment_id,
@@ -27,12 +17,12 @@ from cgan.pipeline.tracking.store import (
     open_store,
     reason_of,
     requester_tags,
+    set_environment,
     store_uri,
 )
-from cgan.project import TRAINING
 
 
-def test_store_and_files_are_in_the_project_unless_the_environment_names_other_places(
+def test_store_and_files_are_in_the_project_or_where_you_say(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for given, meant in (
@@ -49,8 +39,25 @@ def test_store_and_files_are_in_the_project_unless_the_environment_names_other_p
     assert artifact_root("postgresql://db/runs", root) == "s3://bucket/runs"
 
 
-def test_what_is_shown_of_an_address_has_no_password() -> None:
-    for uri, shown in (
+def test_an_experiment_is_named_by_the_environment_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, name in ((" nights ", "nights"), (" ", "cgan")):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", given)
+        assert experiment_name("cgan") == name
+    client = open_store(store_uri(root))
+    experiment = client.get_experiment(experiment_id(client, "cgan"))
+    assert experiment.artifact_location == (root / "mlartifacts").as_uri()
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert experiment_id(client, "cgan") == experiment.experiment_id
+    server = Mock(tracking_uri="http://host", **{"get_experiment_by_name.return_value": None})
+    experiment_id(server, "cgan")
+    assert server.create_experiment.call_args.args == ("cgan", None), "its files are the server's"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
         ("https://me:secret@host:5/x", "https://host:5/x"),
         ("https://token@host/x", "https://host/x"),
         ("http://me:sec/ret@host:5/x", "http://host:5/x"),
@@ -60,79 +67,70 @@ def test_what_is_shown_of_an_address_has_no_password() -> None:
         ("postgresql:///db?host=/run&password=secret", "postgresql:///db"),
         ("postgresql:///db?host=/run&password=se@cret", "postgresql://…"),
         ("sqlite:////data/a@b/runs.db", "sqlite:////data/a@b/runs.db"),
-    ):
-        assert without_credentials(uri) == shown
+    ],
+)
+def test_what_is_shown_of_an_address_has_no_password(uri: str, shown: str) -> None:
+    assert without_credentials(uri) == shown
 
 
-def test_an_experiment_is_named_by_the_environment_first_and_is_one_of_trainings(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", " nights ")
-    assert experiment_name("cgan") == "nights"
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", " ")
-    assert experiment_name("cgan") == "cgan"
-    client = open_store(store_uri(root))
-    experiment = client.get_experiment(experiment_id(client, "cgan"))
-    assert experiment.artifact_location == (root / "mlartifacts").as_uri()
-    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-    assert experiment_id(client, "cgan") == experiment.experiment_id
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("refused\nat line 7", "refused"),
+        ("", "RuntimeError"),
+        ("at http://me:secret@host", "at http://host"),
+        ("password=secret host=h", "password=… host=h"),
+        ("https://h/x?a=1&token=secret, twice", "https://h/x?a=1&token=…, twice"),
+        ("MY_API_KEY='secret'", "MY_API_KEY=…"),
+        ("monkey=no (key = 5)", "monkey=… (key = 5)"),
+    ],
+)
+def test_a_reason_is_the_first_line_without_its_secrets(said: str, reason: str) -> None:
+    assert reason_of(RuntimeError(said)) == reason
+    wrapped = RuntimeError("Max retries exceeded")
+    wrapped.__context__ = ConnectionRefusedError("refused")
+    assert reason_of(wrapped) == "refused"
 
 
 def test_who_asked_is_the_user_where_there_is_one_and_the_flow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"prefect.flow_run_id": 7}))
-    monkeypatch.setattr("getpass.getuser", lambda: "somebody")
-    assert requester_tags() == {"prefect.flow_run_id": "7", "mlflow.user": "somebody"}
-
-    def unknown() -> str:
-        raise KeyError("uid 1234")
-
-    monkeypatch.setattr("getpass.getuser", unknown)
-    for nothing in ("", "no JSON", "[1]", "7"):
-        monkeypatch.setenv("MLFLOW_RUN_CONTEXT", nothing)
-        assert requester_tags() == {}
-
-
-def test_the_reason_is_the_first_line_of_what_the_machine_said() -> None:
-    wrapped = RuntimeError("Max retries exceeded")
-    wrapped.__context__ = ConnectionRefusedError("refused\nat http://me:secret@host")
-    assert reason_of(wrapped) == "refused"
-    assert reason_of(RuntimeError("")) == "RuntimeError"
-    for secret in (
-        "http://me:{}@host",
-        "password={} host=h",
-        "https://h/x?a=1&token={}",
-        "MY_API_KEY='{}'",
+    unknown = KeyError("uid 1234")
+    monkeypatch.setattr("getpass.getuser", Mock(side_effect=["somebody", unknown, unknown]))
+    for context, tags in (
+        ('{"prefect.flow_run_id": 7}', {"prefect.flow_run_id": "7", "mlflow.user": "somebody"}),
+        ("no JSON", {}),
+        ("[1]", {}),
     ):
-        assert "geheim" not in reason_of(RuntimeError(f"at {secret.format('geheim')}, twice"))
-    assert reason_of(RuntimeError("at http://me:secret@host")) == "at http://host"
-    assert reason_of(RuntimeError("monkey=no (key = 5)")) == "monkey=… (key = 5)"
+        monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context)
+        assert requester_tags() == tags
 
 
-MIGRATION = """
-import os, signal, sys
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from cgan.pipeline.tracking.store import open_store
-
-@event.listens_for(Engine, "after_cursor_execute")
-def die(connection, cursor, statement, *_):
-    if statement.startswith("ALTER TABLE"):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-open_store("sqlite:///" + sys.argv[1])
-"""
+def test_mlflow_on_this_machine_is_not_asked_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("http_proxy", "http://proxy:8")
+    set_environment()
+    assert urllib.request.proxy_bypass("127.0.0.1")
 
 
-@pytest.mark.slow
-def test_f95_a_kill_within_the_making_of_a_store_leaves_none(tmp_path: Path) -> None:
+def test_a_store_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow would refuse half-made tables for ever."""
     path = tmp_path / "mlflow.db"
-    command = [sys.executable, "-c", MIGRATION, str(path)]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+
+    def half_made(uri: str) -> None:
+        Path(uri.removeprefix("sqlite:///")).write_text("half")
+        raise MemoryError
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr("mlflow.MlflowClient", half_made)
+        open_store(f"sqlite:///{path}")
     assert not path.exists()
-    open_store(f"sqlite:///{path}")
-    assert Store(path).rows("select count(*) from experiments") == [(1,)]
 
 
 FIRST = """
@@ -144,75 +142,11 @@ with open_run({"run_key": sys.argv[1], "run_name": "a", "experiment": "cgan", "b
 
 
 @pytest.mark.slow
-def test_f62_two_first_contacts_at_once_make_one_store_and_of_a_training_one_run(
-    root: Path,
-) -> None:
+def test_first_contacts_at_once_make_one_store_and_a_run_each(root: Path) -> None:
     (root / "mlflow.db").unlink()
     command = [sys.executable, "-c", FIRST]
-    all_three = [subprocess.Popen([*command, key], stderr=subprocess.PIPE) for key in "aab"]
-    for process in all_three:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors.decode()
+    for process in [subprocess.Popen([*command, key], env=environment()) for key in "aab"]:
+        assert process.wait(timeout=240) == 0
     store = Store(root / "mlflow.db")
     assert len(store.runs()) == 2
     assert store.rows("select name from experiments where name = 'cgan'") == [("cgan",)]
-
-
-# ------------------------------------------------------------------------------ MLflow's server
-
-
-@contextlib.contextmanager
-def empty_answers() -> Iterator[str]:
-    """A server that answers everything with `{}`, as MLflow answers a search that finds nothing."""
-
-    class Empty(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with on_a_thread(http.server.HTTPServer(("127.0.0.1", 0), Empty)) as server:
-        yield f"http://127.0.0.1:{server.server_port}"
-
-
-def test_mlflow_on_this_machine_is_not_asked_through_a_proxy(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")  # nobody answers there
-    with empty_answers() as site:
-        assert list(open_store(site).search_experiments()) == []
-
-
-@pytest.mark.slow
-def test_runs_of_before_open_and_new_experiments_keep_files_behind_the_server(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def recorded(key: str, experiment: str) -> str:
-        with training(key, experiment) as live:
-            log_steps(live)
-        with open_run(read_training(TRAINING)) as run:
-            run.log_image("previews", np.zeros((8, 12), np.uint8), 1, 1)
-            log_model(run, root)
-            return str(run.run_id)
-
-    runs = [recorded("k1", "former")]
-    with mlflow_server(root, free_port()) as site:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
-        runs += [recorded("k2", "former"), recorded("k3", "new")]
-        client = open_store(site)
-        places = [client.get_run(run).info.artifact_uri.partition(":")[0] for run in runs]
-        assert places == ["file", "file", "mlflow-artifacts"]
-        for run in runs:
-            paths = [each.path for each in client.list_artifacts(run, "images")]
-            [picture] = [path for path in paths if path.endswith("png")]
-            query = urllib.parse.urlencode({"run_uuid": run, "path": picture})
-            with urllib.request.urlopen(f"{site}/get-artifact?{query}") as answer:  # as pages do
-                assert answer.read().startswith(b"\x89PNG")
-            with generator_file(f"runs:/{run}/generator") as path:
-                assert sha256_of(path) == sha256_of(root / "generator.safetensors")
