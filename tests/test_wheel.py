@@ -9,18 +9,19 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
-import conftest
 import httpx
 import pytest
 from conftest import ROOT, answers, free_port, wait_until
+from conftest import ended as ended_with_clone
+from conftest import run as run_with_clone
 
 from cgan import __version__
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # Without the clone on the path.
-ended = functools.partial(conftest.ended, PYTHONPATH="")
-run = functools.partial(conftest.run, PYTHONPATH="")
+ended = functools.partial(ended_with_clone, PYTHONPATH="")
+run = functools.partial(run_with_clone, PYTHONPATH="")
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel
 
 
-def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(
-    wheel: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_holds_the_package_alone_draws_and_serves(wheel: Path, tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert wheel.name.split("-")[1] == __version__
     assert {"cgan/py.typed", "cgan/drawing/digits.safetensors"} <= set(names)
@@ -66,9 +65,7 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(
     assert not (tmp_path / "new").exists()
 
 
-def test_cgan_init_of_the_wheel_makes_a_project_that_dvc_reproduces_with_no_clone(
-    wheel: Path, tmp_path: Path
-) -> None:
+def test_cgan_init_of_the_wheel_makes_a_project_for_dvc(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
     python = tmp_path / "env/bin/python"
     run(python, "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=tmp_path)

@@ -22,8 +22,8 @@ from cgan.extras import PACKAGES
 from cgan.model.model_file import load_generator
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PIPELINE = [re.match(r"[\w.-]+", line)[0] for line in PROJECT["optional-dependencies"]["pipeline"]]  # type: ignore[index]
-BENCHMARKS = " ".join((ROOT / "docs/benchmarks.md").read_text().split())
+EXTRAS = PROJECT["optional-dependencies"]
+PIPELINE = {re.split(r"[^\w.-]", line)[0] for line in EXTRAS["pipeline"]}
 
 BLOCKER = f"""
 import sys
@@ -37,23 +37,15 @@ sys.meta_path.insert(0, Blocker())
 """In an environment with the base packages alone. pydantic is none of them, but Typer may bring it."""
 
 
-def test_it_is_small_whole_and_says_how_it_was_made_and_how_good_it_is() -> None:
+def test_it_is_small_and_whole_and_says_how_good_it_is() -> None:
     assert BUNDLED.stat().st_size <= 600_000
     _, facts = load_generator(BUNDLED)  # checks the digest and each weight
     assert facts["recipe"] == "best" and "MNIST" in facts["data"]
-    quality = facts["quality"]
-    metrics, floors, context = map(quality.get, ("metrics", "floors", "measurement_context"))
-    assert context["generator_digest"] == facts["digest"]
-    assert metrics["conditional_accuracy"] > 0.99
-    assert (
-        f"{100 * metrics['conditional_accuracy']:.1f} % ({100 * metrics['worst_class_accuracy']:.1f} %) | "
-        f"{metrics['fid_judge']:.3f} ± {quality['fid_judge_deviation']:.3f} ({floors['fid_judge']:.3f}) | "
-        f"{context['drawn_images']:,} drawings × {context['draws']} | "
-        f"{context['reference_images']:,} held-out images"
-    ) in BENCHMARKS
+    assert facts["quality"]["measurement_context"]["generator_digest"] == facts["digest"]
+    assert facts["quality"]["metrics"]["conditional_accuracy"] > 0.99
 
 
-def test_without_an_argument_it_is_loaded_and_draws_what_cgan_draw_writes(tmp_path: Path) -> None:
+def test_it_is_loaded_by_default_and_draws_what_cgan_draw_writes(tmp_path: Path) -> None:
     out, generator = str(tmp_path / "drawn.png"), cgan.Generator.load()
     assert (generator.source, generator.classes, generator.shape) == ("digits", 10, (28, 28))
     pictures = {
@@ -67,7 +59,7 @@ def test_without_an_argument_it_is_loaded_and_draws_what_cgan_draw_writes(tmp_pa
             assert np.array_equal(np.asarray(picture), np.asarray(file))
 
 
-def test_a_generator_is_saved_and_loaded_and_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+def test_a_generator_is_saved_and_shows_itself_in_a_notebook(tmp_path: Path) -> None:
     generator, path = Generator.load(), tmp_path / "new" / "digits.safetensors"
     generator.save(path)
     assert path.read_bytes() == BUNDLED.read_bytes()
@@ -92,16 +84,7 @@ def test_what_cannot_be_drawn_is_refused_in_words() -> None:
             call()
 
 
-@pytest.mark.gpu
-def test_a_gpu_draws_the_same_pictures_but_for_rounding() -> None:
-    there, here = Generator.load(device="cuda"), Generator.load()
-    assert there.device.type == "cuda"
-    difference = there.draw("0123456789" * 10).astype(int) - here.draw("0123456789" * 10)
-    assert np.abs(difference).max() <= 2 and (difference == 0).mean() > 0.99
-    assert there.picture("12").size == here.picture("12").size
-
-
-def test_drawing_needs_and_imports_none_of_the_packages_of_the_pipeline(tmp_path: Path) -> None:
+def test_drawing_imports_none_of_the_pipeline_s_packages(tmp_path: Path) -> None:
     code = """
 from contextlib import suppress
 from cgan.cli import main
@@ -118,22 +101,21 @@ assert not [name for name in sys.modules if name.partition(".")[0] in absent]
     assert "Legible: 99.5 %" in (tmp_path / "hub/README.md").read_text()
 
 
-def test_a_command_that_needs_an_absent_package_says_how_to_install_it(tmp_path: Path) -> None:
-    folder = tmp_path / "cgan-9.dist-info"
-    folder.mkdir()
+def test_a_command_without_its_package_says_how_to_install_it(tmp_path: Path) -> None:
+    metadata = tmp_path / "cgan-9.dist-info/METADATA"
+    metadata.parent.mkdir()
     lines = [f"Requires-Dist: {line}" for line in PROJECT["dependencies"]]
-    for extra, requirements in PROJECT["optional-dependencies"].items():
+    for extra, requirements in EXTRAS.items():
         lines += [f'Requires-Dist: {line}; extra == "{extra}"' for line in requirements]
-    (folder / "METADATA").write_text("\n".join(["Name: cgan", "Version: 9", *lines, ""]))
+    metadata.write_text("\n".join(["Name: cgan", "Version: 9", *lines, ""]))
+    blocker = BLOCKER.replace("absent = [", "absent = ['pydantic', ")
     for arguments, extra in (
         ("draw 1 --model champion", "pipeline"),
-        ("init new", "pipeline"),
         ("validate x.csv", "validate"),
     ):
         code = f"from cgan import cli; sys.argv = ['cgan', *{arguments.split()}]; cli.main()"
-        blocked = BLOCKER.replace("absent = [", "absent = ['pydantic', ") + code
-        both = f"{tmp_path}:{ROOT}"
-        done = ended(sys.executable, "-c", blocked, cwd=tmp_path, PYTHONPATH=both)
+        path = f"{tmp_path}:{ROOT}"
+        done = ended(sys.executable, "-c", blocker + code, cwd=tmp_path, PYTHONPATH=path)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"Error: this needs the extra `{extra}`"), done.stderr
         assert f"`pip install 'cgan[{extra}]'`" in done.stderr

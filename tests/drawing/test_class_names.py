@@ -1,9 +1,9 @@
-"""Which classes a text asks for, by number or name; what a generator says of itself."""
+"""Which classes a text asks for, by number or name."""
 
 from pathlib import Path
 
 import pytest
-from synthetic import a_model
+from conftest import a_model
 
 from cgan.drawing.class_names import Classes, names_in
 from cgan.drawing.generator import Generator
@@ -14,32 +14,24 @@ CLOTHES += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def test_a_generator_says_what_it_draws_and_where_it_is_from(tmp_path: Path) -> None:
-    generator = Generator.load(a_model(tmp_path / "g.safetensors", "deconv", 12, 3, 10, 14, 4, 6))
-    assert repr(generator) == (
-        "<Generator: 12 classes, 14×10 pixels, colour, network deconv, latents of 6, "
-        f"from {tmp_path}/g.safetensors>"
-    )
-    assert repr(Generator(generator.network, {})).endswith(", from memory>")
-
-
-NO_CLASSES: list[tuple[str, list[str] | int, str]] = [
-    ("20x4", 10, "'20x4' is not .* 0 to 9"),
-    ("1٣", 10, "'1٣' is not"),
-    ("12,47", 47, "'47' is not .* 0 to 46"),
-    (" , ", 47, "empty"),
-    ("dress, skirt", CLOTHES, "'skirt' .* T-shirt/top, Trouser, "),
-    ("A?", LETTERS, r"L, … \(26 in all\), or their numbers, 0 to 25"),
-    ("new york city", ["New", "York", "New York"], "'city'"),
-]
-
-
-def test_what_is_no_class_is_named_with_the_classes_there_are() -> None:
-    for text, names, words in NO_CLASSES:
-        classes, named = (names, None) if isinstance(names, int) else (len(names), names)
-        with pytest.raises(CganError, match=words) as error:
-            Classes(classes, named).labels(text)
-        assert len(str(error.value)) < 250
+@pytest.mark.parametrize(
+    ("text", "count", "names", "words"),
+    [
+        ("20x4", 10, None, "'20x4' is not .* 0 to 9"),
+        ("1٣", 10, None, "'1٣' is not"),
+        ("12,47", 47, None, "'47' is not .* 0 to 46"),
+        (" , ", 47, None, "empty"),
+        ("dress, skirt", 10, CLOTHES, "'skirt' .* T-shirt/top, Trouser, "),
+        ("A?", 26, LETTERS, r"L, … \(26 in all\), or their numbers, 0 to 25"),
+        ("new york city", 3, ["New", "York", "New York"], "'city'"),
+    ],
+)
+def test_what_is_no_class_is_named_with_the_classes_there_are(
+    text: str, count: int, names: list[str] | None, words: str
+) -> None:
+    with pytest.raises(CganError, match=words) as error:
+        Classes(count, names).labels(text)
+    assert len(str(error.value)) < 250
 
 
 def test_names_that_do_not_fit_are_not_taken() -> None:
@@ -48,19 +40,18 @@ def test_names_that_do_not_fit_are_not_taken() -> None:
 
 
 @pytest.mark.parametrize("names", [["<b>x</b>", "`née` | *x*", "猫"], None])
-def test_a_generator_takes_names_and_numbers_wherever_it_takes_labels(
+def test_a_generator_takes_names_and_numbers_for_labels(
     names: list[str] | None, tmp_path: Path
 ) -> None:
     path = a_model(tmp_path / "g.safetensors", "deconv", 3, 1, 8, 8, 4, 2, class_names=names)
     generator = Generator.load(path)
     assert generator.class_names == (names or ["0", "1", "2"])
     assert generator.labels("0 2,1") == generator.labels([0, 2, 1]) == [0, 2, 1]
-    wrong: list[int | str] = ["x" * 50_000, 3, -1, ""]
     if names:
         assert generator.labels("猫, <B>x</b> 1") == [2, 0, 1]
         assert generator.labels(["猫", 1, "0"]) == [2, 1, 0]
         assert (generator.draw(["猫", 1]) == generator.draw([2, 1])).all()
-    for label in [*wrong, "猫 猫" if names else "2"]:
+    for wrong in ("x" * 50_000, 3, -1, "", "猫 猫" if names else "2"):
         with pytest.raises(CganError, match="at index 1 is not a class") as error:
-            generator.labels([0, label])
+            generator.labels([0, wrong])
         assert len(str(error.value)) < 200

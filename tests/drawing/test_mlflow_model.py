@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from imports import closure, source_of
+from conftest import a_model, closure, source_of
 from mlflow.exceptions import MlflowException
 from PIL import Image
-from synthetic import a_model
 
 from cgan.pipeline.tracking.logged_model import DRAWING_CODE, save_mlflow_model
 from cgan.project import PACKAGE
@@ -23,18 +22,13 @@ if TYPE_CHECKING:
     from cgan.drawing.mlflow_model import GeneratorModel
 
 
-def model_of(path: Path, *architecture: Any) -> GeneratorModel:
-    from cgan.drawing.mlflow_model import GeneratorModel  # brings mlflow, and that its warnings
-
-    model = GeneratorModel()
-    generator = {"generator": str(a_model(path, *architecture))}
-    model.load_context(types.SimpleNamespace(artifacts=generator))
-    return model
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> GeneratorModel:
-    return model_of(tmp_path_factory.mktemp("model") / "generator.safetensors")
+    from cgan.drawing.mlflow_model import GeneratorModel  # brings mlflow, and that its warnings
+
+    model, path = GeneratorModel(), tmp_path_factory.mktemp("model") / "generator.safetensors"
+    model.load_context(types.SimpleNamespace(artifacts={"generator": str(a_model(path))}))
+    return model
 
 
 def test_pictures_are_those_of_the_generator(model: GeneratorModel) -> None:
@@ -43,23 +37,23 @@ def test_pictures_are_those_of_the_generator(model: GeneratorModel) -> None:
     assert np.array_equal(np.stack(pictures), model.generator.draw([2, 0, 2], seed=7))
 
 
+@pytest.mark.parametrize(
+    ("labels", "seed", "words"),
+    [
+        ([3, 10], 0, "label 10 at index 1 is not a class. The classes are 0 to 9"),
+        ([-1], 0, "label -1 at index 0"),
+        ([], 0, "expected 1 to 10,000 labels, found 0"),
+        (range(10_001), 0, "expected 1 to 10,000 labels, found 10,001"),
+        ([1], -1, "the seed is -1"),
+        ([1], 2**80, "the seed is "),
+    ],
+)
 def test_a_question_without_sense_or_bound_is_a_client_error(
-    model: GeneratorModel, tmp_path: Path
+    model: GeneratorModel, labels: Any, seed: int, words: str
 ) -> None:
-    large = model_of(tmp_path / "generator.safetensors", "deconv", 10, 3, 256, 256, 8, 8)
-    questions: list[tuple[GeneratorModel, Any, int, str]] = [
-        (model, [3, 10], 0, "label 10 at index 1 is not a class. The classes are 0 to 9"),
-        (model, [-1], 0, "label -1 at index 0"),
-        (model, [], 0, "expected 1 to 10,000 labels, found 0"),
-        (model, range(10_001), 0, "expected 1 to 10,000 labels, found 10,001"),
-        (large, [0] * 683, 0, "expected 1 to 682 labels, found 683"),
-        (model, [1], -1, "the seed is -1"),
-        (model, [1], 2**80, "the seed is "),
-    ]
-    for asked, labels, seed, words in questions:
-        with pytest.raises(MlflowException, match=words) as refusal:
-            asked.predict(pd.DataFrame({"label": list(labels)}), {"seed": seed})
-        assert refusal.value.get_http_status_code() == 400
+    with pytest.raises(MlflowException, match=words) as refusal:
+        model.predict(pd.DataFrame({"label": list(labels)}), {"seed": seed})
+    assert refusal.value.get_http_status_code() == 400
 
 
 def test_a_model_carries_the_code_that_it_draws_with() -> None:
@@ -70,7 +64,7 @@ def test_a_model_carries_the_code_that_it_draws_with() -> None:
     assert files < {str(path.relative_to(PACKAGE)) for path in carried}
 
 
-def test_a_file_in_which_a_secret_stands_is_no_part_of_the_model_s_code(
+def test_a_file_with_a_secret_is_no_part_of_the_model_s_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     planted = (PACKAGE / "drawing/card.py").read_text().splitlines()[0]

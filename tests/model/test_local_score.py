@@ -68,7 +68,7 @@ def test_windows_sum_what_they_see_and_are_cut_at_the_ends() -> None:
         torch.testing.assert_close(found[source, y, x], window.sum(), rtol=1e-4, atol=1e-4)
 
 
-def test_large_windows_overlap_and_every_pixel_is_made_by_some() -> None:
+def test_windows_overlap_and_every_pixel_is_made_by_some() -> None:
     for length, side in [(64, 47), (28, 5), (17, 33), (3, 1), (256, 53)]:
         windows = Windows(length, side, torch.device("cpu"))
         torch.testing.assert_close(windows.mixing.sum(dim=0), torch.ones(length))
@@ -76,7 +76,7 @@ def test_large_windows_overlap_and_every_pixel_is_made_by_some() -> None:
         assert len(windows.in_window) <= 2 + length / max(1, side // 4)
 
 
-def test_parts_of_several_images_become_new_ones_whose_parts_are_real() -> None:
+def test_parts_of_several_images_become_new_images() -> None:
     """Left and right halves vary independently: of 6 × 6 pairs, 6 are there."""
     left, right = torch.tensor([4, 0, 5, 2, 1, 3]), torch.tensor([1, 4, 2, 5, 0, 3])
     sources = torch.zeros(6, 1, 8, 24, dtype=torch.uint8)
@@ -116,7 +116,7 @@ def test_an_image_depends_on_seed_position_and_label_alone() -> None:
         torch.set_num_threads(before)
 
 
-def test_classes_of_one_two_and_five_images_are_drawn_from_their_own_images() -> None:
+def test_a_class_is_drawn_from_its_own_images() -> None:
     sampler = unequal_sampler()
     assert sampler.classes == 4 and sampler.shape == (3, 10, 14)
     labels = torch.arange(4).repeat(3)
@@ -152,7 +152,7 @@ def test_no_image_makes_more_of_a_drawing_than_the_cap(count: int, allowed: floa
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(6, 5))
 
 
-def test_the_cap_counts_by_how_much_images_differ_and_not_a_ground_that_all_share() -> None:
+def test_the_cap_counts_what_differs_and_no_common_ground() -> None:
     """Ink in a fifth of the picture: by area its image could own all of it."""
     sources = torch.full((30, 3, 24, 20), 17, dtype=torch.uint8)
     sources[:, :, 6:14, 5:17] = images_of(30, 8, 12)
@@ -208,7 +208,7 @@ def test_a_window_has_bounds_and_its_middle_alone_makes_pixels() -> None:
     assert (windows.mixing > 0).sum(dim=1).max() == 17
 
 
-def test_a_drawing_has_no_more_sources_than_it_may_and_takes_their_time() -> None:
+def test_a_drawing_has_so_many_sources_and_takes_their_time() -> None:
     sampler = unequal_sampler(replace(SETTINGS, sources=1, cap=1.0))
     drawn = sampler.draw(torch.zeros(12, dtype=torch.long), seed=3)
     images = sampler.images[sampler.labels == 0]

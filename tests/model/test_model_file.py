@@ -1,15 +1,13 @@
 """Model files: what is written, what is refused."""
 
 import contextlib
-import json
-import struct
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from uneven import uneven
+from conftest import uneven
 
 from cgan.errors import ModelError
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
@@ -23,9 +21,9 @@ from cgan.model.model_file import (
     save_tensors,
 )
 from cgan.model.networks import Architecture, build_generator
-from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 
 GENERATOR = Architecture("deconv", 3, 3, 12, 8, features=2, latent_dim=4)
+SAMPLED = uneven(channels=3).tensors
 TENSORS = {
     "weight": torch.arange(24.0).view(2, 3, 4),
     "count": torch.tensor(7),
@@ -35,31 +33,29 @@ TENSORS = {
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    save_tensors(tmp_path / "x.safetensors", "checkpoint", TENSORS, {"step": 12345})
+def path(tmp_path: Path) -> Path:
     return tmp_path / "x.safetensors"
 
 
-def test_tensors_and_facts_survive_a_round_trip(file: Path) -> None:
-    tensors, facts = load_tensors(file, "checkpoint")
+def test_tensors_and_facts_survive_a_round_trip(path: Path) -> None:
+    save_tensors(path, "checkpoint", TENSORS, {"step": 12345})
+    with torch.device("meta"):  # whatever the default is
+        tensors, facts = load_tensors(path, "checkpoint")
     assert facts["step"] == 12345 and facts["digest"] == digest_of(TENSORS) == digest_of(tensors)
     for name, tensor in TENSORS.items():
         assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor)
+        assert tensors[name].device.type == "cpu"
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
-    image = torch.randn(2, 3, 4, 4)
-    for index, memory in enumerate((torch.contiguous_format, torch.channels_last)):
-        tensors = {"b": image.to(memory_format=memory), "a": torch.ones(3)}
-        facts = {"x": 1, "y": [2.5, None]}
-        if index:
-            tensors, facts = (dict(reversed(d.items())) for d in (tensors, facts))  # type: ignore[assignment]
-        save_tensors(tmp_path / str(index), "k", tensors, facts)
-    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+    image, one, other = torch.randn(2, 3, 4, 4), tmp_path / "one", tmp_path / "other"
+    save_tensors(one, "k", {"b": image, "a": torch.ones(3)}, {"x": 1, "y": [2.5, None]})
+    channels_last = image.to(memory_format=torch.channels_last)
+    save_tensors(other, "k", {"a": torch.ones(3), "b": channels_last}, {"y": [2.5, None], "x": 1})
+    assert one.read_bytes() == other.read_bytes()
 
 
-def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
+def test_any_flipped_bit_is_found(path: Path) -> None:
     save_tensors(path, "checkpoint", {"w": torch.tensor([1.0, 2.0])}, {"step": 12345})
     content = path.read_bytes()
     whole = load_tensors(path, "checkpoint")
@@ -73,54 +69,11 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
             assert digest_of(tensors) == digest_of(whole[0]) and facts == whole[1], position
 
 
-@pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        (
-            {"features": 3},
-            "size mismatch for linear.weight: copying a param with shape torch.Size([24, ",
-        ),
-        ({"kind": "upsample"}, "layers.6.bias"),
-    ],
-)
-def test_weights_of_another_architecture_are_refused(
-    tmp_path: Path, changes: dict[str, Any], difference: str
-) -> None:
-    tensors = build_generator(GENERATOR).state_dict()
-    path = tmp_path / "g.safetensors"
-    claimed = asdict(replace(GENERATOR, **changes))
-    save_tensors(path, "generator", tensors, {"architecture": claimed})
-    with pytest.raises(ModelError, match="are not those of a generator") as caught:
-        load_generator(path)
-    assert difference in str(caught.value) and str(path) in str(caught.value)
-
-
-def test_a_file_names_no_device_and_loads_to_the_cpu(file: Path) -> None:
-    raw = file.read_bytes()
-    header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
-    for name, entry in header.items():
-        if name != "__metadata__":
-            assert entry.keys() == {"dtype", "shape", "data_offsets"}
-    assert b"cuda" not in raw and b"cpu" not in raw
-    with torch.device("meta"):  # whatever the default is
-        tensors, _ = load_tensors(file, "checkpoint")
-    assert {tensor.device.type for tensor in tensors.values()} == {"cpu"}
-
-
-@pytest.mark.gpu
-def test_a_checkpoint_from_cuda_is_the_same_on_the_cpu(tmp_path: Path) -> None:
-    on_card = {name: tensor.cuda() for name, tensor in TENSORS.items()}
-    save_checkpoint(tmp_path, 3, on_card)
-    loaded = load_checkpoint(tmp_path)
-    assert loaded is not None and loaded[0] == 3 and digest_of(loaded[1]) == digest_of(TENSORS)
-    assert {tensor.device.type for tensor in loaded[1].values()} == {"cpu"}
-
-
 @pytest.mark.parametrize("kind", ["deconv", "upsample", "demo"])
-def test_loaded_generator_draws_what_the_saved_one_draws(tmp_path: Path, kind: str) -> None:
+def test_loaded_generator_draws_what_the_saved_one_draws(path: Path, kind: str) -> None:
     network = build_generator(Architecture(kind, 3, 1, 28, 28, features=4, latent_dim=4)).eval()
-    save_generator(tmp_path / "g", network, {"data_digest": "ab", "params": {"lr": 0.1}})
-    loaded, facts = load_generator(tmp_path / "g")
+    save_generator(path, network, {"data_digest": "ab", "params": {"lr": 0.1}})
+    loaded, facts = load_generator(path)
     latents, labels = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
     with torch.no_grad():
         assert torch.equal(loaded(latents, labels), network(latents, labels))
@@ -131,41 +84,43 @@ def test_loaded_generator_draws_what_the_saved_one_draws(tmp_path: Path, kind: s
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in convs)
 
 
-SAMPLED = uneven(channels=3).tensors
-
-
-def test_a_loaded_sampler_draws_what_the_saved_one_draws(tmp_path: Path) -> None:
+def test_a_loaded_sampler_draws_what_the_saved_one_draws(path: Path) -> None:
     sampler = LocalScoreSampler(SAMPLED.pixels, SAMPLED.labels, LocalScoreSettings(steps=3))
-    save_generator(tmp_path / "g", sampler, {"data_digest": "ab"})
-    loaded, facts = load_generator(tmp_path / "g")
+    save_generator(path, sampler, {"data_digest": "ab"})
+    loaded, facts = load_generator(path)
     asked = torch.tensor([2, 0, 1, 2])
     assert torch.equal(loaded.draw(asked, 5), sampler.draw(asked, 5))
     assert (loaded.classes, loaded.shape, facts["data_digest"]) == (3, (3, 8, 12), "ab")
 
 
+def sampler_facts(**changes: Any) -> dict[str, Any]:
+    sizes = {"classes": 3, "channels": 3, "height": 8, "width": 12}
+    return {"kind": "local_score", **sizes, "settings": {}, **changes}
+
+
+WEIGHTS = build_generator(GENERATOR).state_dict()
+IMAGES = {"images": SAMPLED.pixels, "labels": SAMPLED.labels}
+
+
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("tensors", "architecture", "words"),
     [
-        ({"settings": {"colour": 1}}, "colour"),
-        ({"classes": 4}, "0 to 3"),
-        ({"height": 12, "width": 8}, "(56, 3, 8, 12)"),
+        (WEIGHTS, asdict(replace(GENERATOR, features=3)), "generator .* linear.weight: copying a "),
+        (WEIGHTS, asdict(replace(GENERATOR, kind="upsample")), r"generator .* layers\.6\.bias"),
+        (IMAGES, sampler_facts(settings={"colour": 1}), "local score sampler .*colour"),
+        (IMAGES, sampler_facts(classes=4), "local score sampler .*0 to 3"),
+        (IMAGES, sampler_facts(height=12, width=8), r"local score sampler .*\(56, 3, 8, 12\)"),
     ],
 )
-def test_a_sampler_s_file_that_no_stage_writes_is_refused(
-    tmp_path: Path, changes: dict[str, Any], words: str
+def test_what_does_not_fit_the_architecture_is_refused(
+    path: Path, tensors: dict[str, Any], architecture: dict[str, Any], words: str
 ) -> None:
-    path = tmp_path / "g.safetensors"
-    sizes = {"classes": 3, "channels": 3, "height": 8, "width": 12, "settings": {}}
-    tensors = {"images": SAMPLED.pixels, "labels": SAMPLED.labels}
-    facts = {"architecture": {"kind": "local_score", **sizes, **changes}}
-    save_tensors(path, "generator", tensors, facts)
-    with pytest.raises(ModelError, match="local score sampler") as caught:
+    save_tensors(path, "generator", tensors, {"architecture": architecture})
+    with pytest.raises(ModelError, match=f"x.safetensors: .* are not those of a {words}"):
         load_generator(path)
-    assert words in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_no_discriminator_is_read_as_none_and_a_file_of_weights_never(tmp_path: Path) -> None:
-    path = tmp_path / "d.safetensors"
+def test_no_discriminator_is_read_as_none_and_weights_never(path: Path) -> None:
     save_discriminator(path, None, {})
     assert load_discriminator(path)[0] is None
     save_tensors(path, "discriminator", {"w": torch.zeros(1)}, {"architecture": None})

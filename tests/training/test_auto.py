@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from synthetic import sample_digits
-from uneven import uneven
+from conftest import sample_digits, uneven
 
 from cgan.errors import DataError
 from cgan.images import Images
@@ -33,8 +32,8 @@ def digits(count: int) -> Images:
     return Images(images[rows], labels[rows])
 
 
-def noise(side: int, count: int = 60) -> Images:
-    """No image is nearer to another than chance has it."""
+def photographs(side: int, count: int = 60) -> Images:
+    """Noise: no image is nearer to another than chance has it, and none has a plain ground."""
     random = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, 1, side, side), dtype=torch.uint8, generator=random)
     return Images(images, torch.arange(count) % 3)
@@ -55,13 +54,11 @@ def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
 
 def test_what_is_chosen_depends_on_no_order() -> None:
     """A CSV can be sorted by class, and 4,000 images, at most, are looked at."""
-    mixed = digits(5000)
-    order = mixed.tensors.labels.argsort()
-    found = measure_neighbours(
-        Images(mixed.tensors.pixels[order], mixed.tensors.labels[order], mixed.class_names)
-    )
-    assert found == pytest.approx(measure_neighbours(mixed), abs=0.02)
-    many, plain = noise(8, MAX_SAMPLE), torch.zeros(MAX_SAMPLE, 1, 8, 8, dtype=torch.uint8)
+    pixels, labels, _ = digits(5000).tensors
+    order = labels.argsort()
+    found = measure_neighbours(Images(pixels[order], labels[order]))
+    assert found == pytest.approx(measure_neighbours(Images(pixels, labels)), abs=0.02)
+    many, plain = photographs(8, MAX_SAMPLE), torch.zeros(MAX_SAMPLE, 1, 8, 8, dtype=torch.uint8)
     for images in ([many.tensors.pixels, plain], [plain, many.tensors.pixels]):
         both = Images(torch.cat(images), many.tensors.labels.repeat(2))
         assert choose_gan(CHOICES, both).params.generator == "deconv"
@@ -71,13 +68,11 @@ def test_classes_that_look_alike_are_hard() -> None:
     data = digits(5000)
     assert measure_neighbours(data).same_class > 0.9
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
-    mixed = Images(data.tensors.pixels, data.tensors.labels[order], data.class_names)
+    mixed = Images(data.tensors.pixels, data.tensors.labels[order])
     found = measure_neighbours(mixed)
     assert found.same_class == pytest.approx(found.chance, abs=0.05)
     assert chosen(mixed) == HARD
-    colour = Images(
-        mixed.tensors.pixels.expand(-1, 3, -1, -1), mixed.tensors.labels, mixed.class_names
-    )
+    colour = Images(mixed.tensors.pixels.expand(-1, 3, -1, -1), mixed.tensors.labels)
     assert chosen(colour) == (HARD[0], "upsample", *HARD[2:])
     assert "local_score" in choose_gan(CHOICES, colour).advice
     assert "local_score" not in choose_gan(CHOICES, mixed).advice
@@ -87,12 +82,11 @@ def test_classes_that_look_alike_are_hard() -> None:
 
 @pytest.mark.parametrize(("side", "shift"), [(8, 0), (15, 0), (16, 1), (32, 2), (64, 4)])
 def test_a_shift_goes_with_the_side(side: int, shift: int) -> None:
-    """Noise has no plain ground, as grey photographs have none: there the weave would show."""
-    assert chosen(noise(side)) == (HARD[0], "upsample", *HARD[2:4], shift, *HARD[5:])
+    assert chosen(photographs(side)) == (HARD[0], "upsample", *HARD[2:4], shift, *HARD[5:])
 
 
-def test_the_distance_is_0_for_copies_and_1_for_noise() -> None:
-    pixels, labels, _ = noise(16).tensors
+def test_the_distance_is_0_for_copies_and_1_for_photographs() -> None:
+    pixels, labels, _ = photographs(16).tensors
     assert measure_neighbours(Images(pixels, labels)).distance == pytest.approx(1, abs=0.1)
     faint = measure_neighbours(Images(pixels // 8, labels))
     assert faint.distance == pytest.approx(1, abs=0.1), "whatever the contrast"
@@ -102,7 +96,7 @@ def test_the_distance_is_0_for_copies_and_1_for_noise() -> None:
 
 
 def test_a_value_in_params_stays_and_is_not_said_to_be_chosen() -> None:
-    images = noise(32)
+    images = photographs(32)
     found = choose(CHOICES.model_copy(update={"max_shift": 1, "total_kimg": 7.0}), images)
     assert (found.params.max_shift, found.params.total_kimg) == (1, 7.0)
     assert found.params.class_logit_weight == 1 and "700" not in found.advice
@@ -119,7 +113,7 @@ def test_a_value_in_params_stays_and_is_not_said_to_be_chosen() -> None:
 
 def test_the_demo_has_its_own_losses_whatever_the_params_say() -> None:
     demo = CHOICES.model_copy(update={"generator": "demo", "max_shift": 3, "r1_gamma": 1.0})
-    found = choose(demo, noise(28))
+    found = choose(demo, photographs(28))
     assert (found.params.max_shift, found.params.r1_gamma) == (0, 0)
     assert found.params.auxiliary_discriminator == found.params.class_logit_weight == 0
     assert found.explanation.startswith("total_kimg 190.0 (")
@@ -134,19 +128,19 @@ def test_a_batch_is_all_of_a_few_images(count: int, expected: int) -> None:
 
 
 def test_auto_takes_a_sampler_for_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
-    photographs = noise(32)  # without a plain ground
-    found = choose(CHOICES, photographs)
+    images = photographs(32)
+    found = choose(CHOICES, images)
     assert found.sampler and found.params.generator == "local_score"
     assert found.explanation.startswith("generator local_score (photographs)")
     assert "training images" in found.advice
     assert choose(CHOICES, digits(5000)).params == choose_gan(CHOICES, digits(5000)).params
     for asked in ({"total_kimg": 50.0}, {"generator": "upsample"}):
-        gan = choose(CHOICES.model_copy(update=asked), photographs)
+        gan = choose(CHOICES.model_copy(update=asked), images)
         assert gan.sampler is None and gan.params.generator != "local_score"
     monkeypatch.setattr(auto, "MAX_DRAWING_S", 1.0)
-    assert choose(CHOICES, photographs).sampler is None
+    assert choose(CHOICES, images).sampler is None
     chosen = CHOICES.model_copy(update={"generator": "local_score"})
-    assert choose(chosen, photographs).sampler, "who asks for it gets it"
+    assert choose(chosen, images).sampler, "who asks for it gets it"
 
 
 def test_a_sampler_has_the_windows_asked_for_and_images_of_each_class() -> None:

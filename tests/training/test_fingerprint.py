@@ -5,37 +5,26 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from imports import closure
-from toy_project import copy_code
+from conftest import CPU, closure, copy_code, params_of
 
 from cgan.images import Images
 from cgan.model.hardware import Hardware
-from cgan.params.sections import TrainChoices, TrainParams
+from cgan.params.sections import TrainParams
 from cgan.training import fingerprint as fingerprints
-from cgan.training.auto import resolve
 
-TRAIN = resolve(TrainChoices())
-CPU = Hardware(torch.device("cpu"), torch.float32)
+TRAIN = params_of()
 
 CHANGES_NO_WEIGHT = {
     # What it reads is compared with its digest, and the digest is in the fingerprint.
     "cgan.images",
-    # Probes look at the averaged generator; `test_probes_come_at_their_steps…` in test_monitoring.py.
-    "cgan.quality.judge",
-    "cgan.quality.metrics",
-    # Previews are drawn by the averaged generator, without a say in its weights.
-    "cgan.contact_sheet",
-    # The values are in the fingerprint. What is computed from them there, `total_steps`, has a test
-    # in test_params.py that another formula would fail.
+    # Probes and previews look at the averaged generator; `test_probes_…` in test_monitoring.py.
+    *("cgan.quality.judge", "cgan.quality.metrics", "cgan.contact_sheet"),
+    # The values are in the fingerprint; `total_steps`, which is computed there, has a test in test_params.py.
     "cgan.params.sections",
     # What is measured of a generator, and how a notebook shows it.
-    "cgan.evaluation",
-    "cgan.notebook",
+    *("cgan.evaluation", "cgan.notebook"),
     # How bytes get to the disk, not which; words for the user.
-    "cgan.files",
-    "cgan.errors",
-    "cgan.settings",
-    "cgan.text",
+    *("cgan.files", "cgan.errors", "cgan.settings", "cgan.text"),
 }
 
 
@@ -64,7 +53,7 @@ def differing(facts: dict[str, Any]) -> set[str]:
     return {key for key in facts if facts[key] != FACTS[key]}
 
 
-def test_f65_every_param_of_the_training_changes_the_fingerprint() -> None:
+def test_every_param_of_the_training_changes_the_fingerprint() -> None:
     for name, field in TrainParams.model_fields.items():
         if name.startswith("score_"):  # of the local score sampler: no GAN reads them
             continue
@@ -73,44 +62,40 @@ def test_f65_every_param_of_the_training_changes_the_fingerprint() -> None:
         assert changed != FINGERPRINT and differing(facts) == {"params"}, name
 
 
-def test_whatever_else_determines_the_result_changes_the_fingerprint(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    found = [
-        ({"data"}, fingerprint_of(source_sha256="cc")),
-        ({"data"}, fingerprint_of(pixels=torch.ones(6, 1, 8, 8).byte())),
-        ({"data"}, fingerprint_of(class_names=["a", "b", "c"])),
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("data", {"source_sha256": "cc"}),
+        ("data", {"pixels": torch.ones(6, 1, 8, 8).byte()}),
+        ("data", {"class_names": ["a", "b", "c"]}),
         # `validate.classes: 4` makes a class that has no image yet: same data, larger networks.
-        ({"classes"}, fingerprint_of(class_names=["0", "1", "2", "3"])),
-        ({"judge"}, fingerprint_of(judge="ff")),  # else probes.csv could be of two judges
-        ({"device"}, fingerprint_of(hardware=Hardware(torch.device("cuda"), torch.float32))),
-        ({"precision"}, fingerprint_of(hardware=Hardware(torch.device("cpu"), torch.bfloat16))),
-    ]
-    monkeypatch.setattr(fingerprints, "FORMAT", -1)
-    found.append(({"format"}, fingerprint_of()))
-    monkeypatch.undo()
-    monkeypatch.setattr(torch, "__version__", "9.9")
-    found.append(({"torch"}, fingerprint_of()))
-    for keys, (changed, facts) in found:
-        assert changed != FINGERPRINT and differing(facts) == keys
-    tested = {key for keys, _ in found for key in keys}
-    assert FACTS.keys() == tested | {"params", "code"}, "the others have tests of their own"
+        ("classes", {"class_names": ["0", "1", "2", "3"]}),
+        ("judge", {"judge": "ff"}),  # else probes.csv could be of two judges
+        ("device", {"hardware": Hardware(torch.device("cuda"), torch.float32)}),
+        ("precision", {"hardware": Hardware(torch.device("cpu"), torch.bfloat16)}),
+    ],
+)
+def test_whatever_else_determines_the_result_changes_it(key: str, changes: dict[str, Any]) -> None:
+    changed, facts = fingerprint_of(**changes)
+    assert changed != FINGERPRINT and differing(facts) == {key}
 
 
-def test_a_change_of_a_module_that_computes_changes_the_fingerprint(
+def test_another_torch_format_or_line_that_computes_changes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy_code(tmp_path)
-    package = tmp_path / "cgan"
-    monkeypatch.setattr(fingerprints, "PACKAGE", package)
+    monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path / "cgan")
     assert fingerprint_of()[0] == FINGERPRINT, "the same text, elsewhere"
     for name in ("training/update", "model/networks"):
-        with (package / f"{name}.py").open("a") as source:
+        with (tmp_path / f"cgan/{name}.py").open("a") as source:
             source.write("# a comment included\n")
         assert differing(fingerprint_of()[1]) == {"code"}
+    monkeypatch.setattr(fingerprints, "FORMAT", -1)
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    assert differing(fingerprint_of()[1]) == {"code", "format", "torch"}
 
 
-def test_every_module_a_training_imports_is_in_the_fingerprint_or_has_a_reason_not_to_be() -> None:
+def test_every_module_that_computes_is_in_the_fingerprint() -> None:
     imported = closure("cgan.training.loop")
     computing = {name for name in imported if name.split(".")[1] in fingerprints.HASHED_PACKAGES}
     assert imported - computing == CHANGES_NO_WEIGHT

@@ -1,147 +1,131 @@
-"""A training that is told to end while it saves, killed at its end, or left over by a killed DVC."""
+"""The stage train: killed at any point, or told to end, it is taken up and stays one run."""
 
+import functools
+import itertools
+import logging
+import shutil
 import signal
-import time
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
-from conftest import wait_until
-from door import Project, new_project
+from conftest import Store, uneven, wait_until, write_csv, write_params
 
-pytestmark = pytest.mark.slow
-STEPS = 1000
-STAGE, REPRO = "python -m cgan.stages.train", "dvc repro train"
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Reproduced up to the training."""
-    project = new_project(tmp_path_factory.mktemp("template") / "project")
-    project.set(train={"total_kimg": STEPS * 16 / 1000})
-    project.run("dvc repro train_judge")
-    return project
+from cgan.files import locked, read_json
+from cgan.pipeline.tracking import live
+from cgan.project import (
+    CSV,
+    DISCRIMINATOR,
+    GENERATOR,
+    LOSSES,
+    PREVIEWS,
+    PROBES,
+    TRAIN_LOCK,
+    TRAINING,
+)
+from cgan.stages import preprocess, train, train_judge, validate
+from cgan.training import loop
 
 
 @pytest.fixture
-def project(template: Project, tmp_path: Path) -> Project:
-    return template.copy(tmp_path / "project")
+def before(project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project in which all has run that comes before the training; the store is `mlflow.db`."""
+    monkeypatch.setattr(live, "PATIENCE_S", 240.0)  # a busy machine's store is no slow one
+    shutil.copy(empty_store, "mlflow.db")
+    Path("dvc.yaml").touch()  # it is a project
+    write_csv(CSV, uneven())
+    write_params(project, train_judge={"total_kimg": 0.2})
+    for stage in (validate, preprocess, train_judge):
+        stage.main()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield project
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(template: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, bytes]:
-    """The results of a training that nobody disturbs."""
-    project = template.copy(tmp_path_factory.mktemp("undisturbed") / "project")
-    project.run(STAGE)
-    return results(project)
+def results() -> dict[str, bytes]:
+    files = [GENERATOR, DISCRIMINATOR, LOSSES, PROBES, *PREVIEWS.iterdir()]
+    return {path.name: path.read_bytes() for path in files}
 
 
-def results(project: Project) -> dict[Path, bytes]:
-    names = ("models/[gd]*.safetensors", "reports/*.csv", "samples/previews/*")
-    paths = sorted(path for name in names for path in project.folder.glob(name))
-    assert len(paths) > 4
-    return {path.relative_to(project.folder): path.read_bytes() for path in paths}
+def told_to_end(number: int, what: str, steps: range, images_a_step: int) -> Iterator[int]:
+    """A progress in whose second step a signal comes, and more of them."""
+    for step in steps:
+        for _ in range(3 if step == steps[1] else 0):
+            signal.raise_signal(number)
+        yield step
 
 
-def checkpoints(project: Project) -> list[Path]:
-    return sorted(project.folder.glob(".cgan/runs/*/step-*.safetensors"))
+class Killed(BaseException):
+    """SIGKILL: nothing of ours catches it."""
 
 
-def statuses(project: Project) -> list[str]:
-    return [run.info.status for run in project.runs()]
+def dying(plain: Callable[..., Any], last: int) -> Callable[..., Any]:
+    """A function that does its work, and the `last` time is the process's last."""
+    counted = itertools.count(1)
+
+    def call(*arguments: Any, **options: Any) -> None:
+        plain(*arguments, **options)
+        if next(counted) == last:
+            raise Killed
+
+    return call
 
 
-def assert_one_training(project: Project, undisturbed: dict[Path, bytes]) -> None:
-    """The bytes of one that nobody disturbed, one finished run that the project points to, nothing twice in
-    it, and DVC with nothing left to do."""
-    assert results(project) == undisturbed
-    (run,) = project.runs()
-    assert run.info.status == "FINISHED"
-    assert project.read("models/training.json")["run_key"] == run.data.tags["cgan.run_key"]
-    assert "updates " in run.data.tags["cgan.chosen_for_the_data"]
-    for key in run.data.metrics:  # the stage record sends those that a kill took away
-        points = project.client().get_metric_history(run.info.run_id, key)
-        assert len({point.step for point in points}) == len(points), key
-    assert "Stage 'train' didn't change" in project.run(REPRO)
+POINTS: list[tuple[Any, str, int]] = [  # in the order in which a training comes to them
+    *((loop, "save_checkpoint", 1), (loop, "save_checkpoint", 1), (train, "write_outputs", 1)),
+    *((train, "write_json", 1), (train, "write_json", 2)),
+]
 
 
-def test_f46_f47_a_signal_and_more_of_them_during_the_save_leave_a_checkpoint_that_resumes(
-    project: Project, undisturbed: dict[Path, bytes]
+def test_a_training_ended_at_any_point_is_one_run_trained_once(
+    before: Path,
+    empty_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    train.main()
+    undisturbed = results()
+    assert read_json(TRAINING)["numbers"]["time/training_s"] > 0
+    shutil.rmtree(".cgan")
+    shutil.copy(empty_store, "mlflow.db")
+    store = Store(before / "mlflow.db")
     for number in (signal.SIGTERM, signal.SIGINT):
-        known = checkpoints(project)
-        with project.started(STAGE) as (training, output):
-            wait_until(lambda: checkpoints(project) != known or training.poll() is not None)  # noqa: B023
-            while training.poll() is None:  # every millisecond: some fall into the save
-                training.send_signal(number)
-                time.sleep(0.001)
-            words = output.read_text()
-        assert training.returncode == 128 + number, words
-        assert "a checkpoint was saved" in words and "Traceback" not in words
-        assert statuses(project) == ["KILLED"]
-        assert not list(project.folder.glob(".cgan/runs/*/.*.tmp"))
-    assert "Resuming at step" in project.run(REPRO)
-    assert_one_training(project, undisturbed)
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr(train, "progress", functools.partial(told_to_end, number))
+            train.main()
+        assert ended.value.code == 128 + number
+        assert [status for *_, status in store.runs()] == ["KILLED"]
+    for owner, name, last in POINTS:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(owner, name, dying(getattr(owner, name), last))
+            train.main()
+    with caplog.at_level(logging.INFO):
+        train.main()
+    assert "Resuming at step 10 of 10." in caplog.text
+    assert results() == undisturbed
+    about = read_json(TRAINING)
+    assert store.runs() == [(about["run_id"], about["run_name"], "FINISHED")]
+    assert about["numbers"] == {}, "no time of a part"
 
 
-KILLED_AT = """
-import importlib, os, signal, sys
-from cgan.stages import runner, train
+@pytest.mark.usefixtures("before")
+def test_a_training_waits_for_the_one_that_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    is_held = threading.Event()
 
-owner, name = importlib.import_module(sys.argv[1]), sys.argv[2]
-plain = getattr(owner, name)
+    def hold() -> None:
+        with locked(TRAIN_LOCK):
+            is_held.set()
+            wait_until(lambda: "Another training is running here" in caplog.text)
+            assert not GENERATOR.exists()
 
-def dying(*args, **kwargs):
-    plain(*args, **kwargs)
-    if not str(args[:1]).endswith("/run.json'),)"):  # of the run's folder, at its begin
-        os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(owner, name, dying)
-runner.run_stage(train.main)
-"""
-
-
-@pytest.mark.parametrize(
-    "point",
-    ["stages.train write_outputs", "stages.train write_json", "stages.runner _refuse_changes"],
-)
-def test_f48_killed_at_any_point_of_its_end_or_before_dvc_lock_a_training_is_one_run_not_trained_again(
-    project: Project, undisturbed: dict[Path, bytes], point: str
-) -> None:
-    (project.folder / "killed.py").write_text(KILLED_AT)
-    with project.started(f"python killed.py cgan.{point}") as (training, _):
-        assert training.wait(240) == -signal.SIGKILL
-    assert f"Resuming at step {STEPS} of {STEPS}" in project.run(REPRO)
-    assert_one_training(project, undisturbed)
-    has_time = bool(project.read("models/training.json")["numbers"])
-    assert has_time == (point == "stages.runner _refuse_changes"), "none of a part"
-
-
-def test_f55_a_place_for_results_that_cannot_be_written_is_refused_before_training(
-    project: Project,
-) -> None:
-    (project.folder / "samples").write_text("a file where a folder should be")
-    assert "Error: samples: " in project.run(STAGE, code=1)
-    assert not (project.folder / ".cgan/runs").exists()
-
-
-def test_f59_f71_f82_a_training_left_over_by_a_killed_dvc_is_waited_for_and_nothing_trained_again(
-    project: Project, undisturbed: dict[Path, bytes]
-) -> None:
-    with project.started(REPRO) as (dvc, _):
-        wait_until(lambda: checkpoints(project) or dvc.poll() is not None)
-        left = next(p for p in psutil.Process(dvc.pid).children(True) if "train" in p.cmdline()[-1])
-        left.suspend()  # so that it is there when the next one comes
-        dvc.kill()
-        dvc.wait()
-        with project.started(REPRO) as (second, output):
-            words = f"(process {left.pid})"
-            wait_until(lambda: words in output.read_text() or second.poll() is not None)
-            left.resume()
-            assert second.wait(240) == 0, output.read_text()
-            assert f"Resuming at step {STEPS} of {STEPS}" in output.read_text()
-    assert_one_training(project, undisturbed)
-    # DVC knows the result now: who asks for a training all the same gets one, and a run of its own.
-    assert "Resuming" not in project.run(f"{REPRO} --force")
-    assert results(project) == undisturbed
-    assert statuses(project) == ["FINISHED", "FINISHED"]
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold)
+        is_held.wait()
+        train.main()
+        held.result()
+    assert GENERATOR.exists()
