@@ -1,7 +1,8 @@
-"""Drawings in a terminal: what its characters show, how much of them, and when they are shown."""
+"""Drawings in a terminal: what its characters show, how much of it, and when."""
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,21 +53,17 @@ def test_what_is_too_wide_or_high_is_shrunk_or_left_out() -> None:
             text = re.sub(r"\x1b\[[\d;]*m", "", shown(drawings(count, 1, *shape), rows, size))
             picture = [line for line in text.splitlines() if "▀" in line]
             assert 0 < len(picture) <= max(1, size[1] - 3) and max(map(len, picture)) <= size[0]
-    one = drawings(1)
-    small = pixels_of(shown(one, size=(14, 40)))[..., 0]
-    mean = one[0, 0].double().view(14, 2, 14, 2).mean(dim=(1, 3)).numpy()
-    assert np.abs(small - mean).max() <= 0.5
     last = shown(drawings(100), 10, size=(80, 24)).splitlines()[-1]
     assert "5 of 10 rows, 10 of 10 columns" in last
 
 
-@pytest.mark.parametrize("is_terminal", [False, True])
+@pytest.mark.parametrize("colours", [None, "1"])
 def test_the_picture_is_shown_in_a_terminal_alone(
-    is_terminal: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    colours: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
-    env: dict[str, str | None] = {"TERM": "xterm", "COLORTERM": "truecolor", "NO_COLOR": None}
-    env |= {"COLUMNS": "90", "LINES": "30", "FORCE_COLOR": "1" if is_terminal else None}
-    said = CliRunner().invoke(app, ["draw", "204", "--model", "digits"], env=env).output
+    monkeypatch.chdir(tmp_path)
+    env = {"TERM": "xterm", "COLORTERM": "truecolor", "NO_COLOR": None, "FORCE_COLOR": colours}
+    draw = ["draw", "204", "--model", "digits"]
+    said = CliRunner().invoke(app, draw, env={**env, "COLUMNS": "90", "LINES": "30"}).output
     assert said.endswith("drawn/204.png: 336×112 pixels, seed 0\n")
-    assert said.count("▀") == (3 * 28 * 14 if is_terminal else 0)
+    assert said.count("▀") == (3 * 28 * 14 if colours else 0)

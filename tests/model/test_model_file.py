@@ -106,7 +106,7 @@ IMAGES = {"images": SAMPLED.pixels, "labels": SAMPLED.labels}
     ("tensors", "architecture", "words"),
     [
         (WEIGHTS, asdict(replace(GENERATOR, features=3)), "generator .* linear.weight: copying a "),
-        (WEIGHTS, asdict(replace(GENERATOR, kind="upsample")), r"generator .* layers\.6\.bias"),
+        (WEIGHTS, asdict(replace(GENERATOR, kind="upsample")), r"generator .*layers\.6\.bias"),
         (IMAGES, sampler_facts(settings={"colour": 1}), "local score sampler .*colour"),
         (IMAGES, sampler_facts(classes=4), "local score sampler .*0 to 3"),
         (IMAGES, sampler_facts(height=12, width=8), r"local score sampler .*\(56, 3, 8, 12\)"),

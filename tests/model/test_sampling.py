@@ -32,7 +32,7 @@ def network_of(kind: str, classes: int = 10, channels: int = 1) -> GeneratorNetw
 
 @pytest.mark.parametrize("kind", ["deconv", "upsample", "demo"])
 def test_an_image_depends_on_seed_place_and_label_alone(kind: str) -> None:
-    """Not on how many are drawn, or by how many. On some machines float arithmetic changes with the number of rows: it is always a whole chunk."""
+    """Float arithmetic changes with the number of rows on some machines: it is always a whole chunk."""
     network, rows = network_of(kind), []
     network.layers[0].register_forward_hook(lambda *call: rows.append(len(call[2])))
     labels, threads = torch.arange(2 * CHUNK + 9) % 10, torch.get_num_threads()

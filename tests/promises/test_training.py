@@ -10,7 +10,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,6 @@ import pytest
 from conftest import (
     Project,
     answers,
-    environment,
     free_port,
     new_project,
     sent_once,
@@ -138,45 +136,33 @@ def assert_as_if_undisturbed(project: Project, undisturbed: Project) -> None:
 # -- Kills ------------------------------------------------------------------------------------------
 
 
-def at_work(project: Project, victim: str) -> list[psutil.Process]:
-    """Who works in the project's folder: everything, or `python -m VICTIM…`, not the shell around it."""
+def at_work(project: Project, module: str) -> list[psutil.Process]:
+    """Each `python -m MODULE…` in the project's folder."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.cwd() == str(project.folder) and process.status() != psutil.STATUS_ZOMBIE:
-                is_shell = process.name() in ("sh", "bash")
-                started = any(word.startswith(victim) for word in process.cmdline())
-                if victim == EVERYTHING or (started and not is_shell):
-                    found.append(process)
+            command = " ".join(process.cmdline()[1:3])
+            if process.cwd() == str(project.folder) and command.startswith(f"-m {module}"):
+                found.append(process)
     return found
 
 
-def kill(project: Project, victim: str, is_time: Callable[[], Any]) -> bool:
-    """Start all of it, and SIGKILL once it is time and there is somebody to kill. False: it had ended.
-
-    Nobody ends the others: who survives a kill goes on.
-    """
-    with (project.folder / "words.log").open("ab") as words:
-        runner = subprocess.Popen(
-            ["bash", "whole.sh"],
-            cwd=project.folder,
-            env=environment(),
-            stdout=words,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+def kill(project: Project, module: str, is_time: Callable[[], bool]) -> bool:
+    """Start all of it, and SIGKILL these once it is time and there are some; in the end, whoever is left of
+    it. False: it had ended before."""
     victims: list[psutil.Process] = []
-    while runner.poll() is None and not victims:
-        if is_time():
-            victims = at_work(project, victim)
+    with project.started("bash whole.sh") as (runner, _):
+        while runner.poll() is None and not victims:
+            if is_time():
+                victims = at_work(project, module)
+            time.sleep(0.002)
         for process in victims:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        time.sleep(0.002)
+        runner.wait()
+        victims += at_work(project, EVERYTHING)
     # Dead, but not reaped by PID 1 yet, dvc still counts for DVC as one that holds its lock.
-    orphans = [each for each in victims if each.pid != runner.pid]
-    assert psutil.wait_procs(orphans, timeout=60)[1] == []
-    runner.wait()
+    assert psutil.wait_procs(victims, timeout=60)[1] == []
     return victims != []
 
 
@@ -195,21 +181,18 @@ def test_a_pipeline_killed_at_random_ends_as_if_undisturbed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["cgan.stages.train", "cgan.stages.record", "cgan.cli"])
+@pytest.mark.parametrize("module", ["cgan.stages.train", "cgan.stages.record", "cgan.cli"])
 def test_a_killed_training_record_or_gate_is_one_run(
-    fresh: Project, undisturbed: tuple[Project, float], victim: str
+    fresh: Project, undisturbed: tuple[Project, float], module: str
 ) -> None:
-    """The training with a checkpoint, the others a second after their start."""
-    seen: list[float] = []
+    """The training with a checkpoint, the others at work for a second."""
 
     def is_time() -> bool:
-        if victim == "cgan.stages.train":
-            return bool(checkpoints(fresh))
-        if not seen and at_work(fresh, victim):
-            seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + 1.5
+        if module == "cgan.stages.train":
+            return checkpoints(fresh) != []
+        return any(time.time() > each.create_time() + 1.5 for each in at_work(fresh, module))
 
-    assert kill(fresh, victim, is_time)
+    assert kill(fresh, module, is_time)
     fresh.run("bash whole.sh")
     assert_as_if_undisturbed(fresh, undisturbed[0])
 

@@ -85,7 +85,7 @@ def test_a_shift_goes_with_the_side(side: int, shift: int) -> None:
     assert chosen(photographs(side)) == (HARD[0], "upsample", *HARD[2:4], shift, *HARD[5:])
 
 
-def test_the_distance_is_0_for_copies_and_1_for_photographs() -> None:
+def test_the_distance_is_0_for_copies_and_1_for_noise() -> None:
     pixels, labels, _ = photographs(16).tensors
     assert measure_neighbours(Images(pixels, labels)).distance == pytest.approx(1, abs=0.1)
     faint = measure_neighbours(Images(pixels // 8, labels))

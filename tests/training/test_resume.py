@@ -37,7 +37,7 @@ def before(project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(empty_store, "mlflow.db")
     Path("dvc.yaml").touch()  # it is a project
     write_csv(CSV, uneven())
-    write_params(project, train_judge={"total_kimg": 0.2})
+    write_params(project, train_judge={"total_kimg": 0.2}, train={"probes": 1})
     for stage in (validate, preprocess, train_judge):
         stage.main()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
