@@ -175,12 +175,6 @@ def test_a_folder_in_use_is_refused_until_it_is_free(
     assert fit(images, folder=tmp_path).finished
 
 
-def test_fewer_images_than_a_batch_are_one_batch_and_it_says_so(images: Images) -> None:
-    run = cgan.fit(images, preset="fast", total_kimg=0.2, progress=False)
-    assert run.params.batch_size == 56 and "batch_size 56" in run.choice.explanation
-    assert run.finished and run.generator.draw(["fig"]).shape == (1, 8, 12)
-
-
 def test_a_bar_is_shown_in_a_terminal_and_none_elsewhere(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,11 +75,7 @@ def test_cgan_init_of_the_wheel_makes_a_project_for_dvc(wheel: Path, tmp_path: P
     path = f"PATH={python.parent}:{os.environ['PATH']}"
     run("env", path, "cgan", "init", "digits", cwd=tmp_path)
     project = tmp_path / "digits"
-    where = run(python, "-c", "import cgan; print(cgan.__file__)", cwd=project)
-    assert where.startswith(str(tmp_path))
+    assert str(tmp_path) in run(python, "-c", "import cgan; print(cgan.__file__)", cwd=project)
     run("env", path, python, "-m", "dvc", "repro", "preprocess", cwd=project)
     assert (project / "data/processed/train.safetensors").is_file()
     assert "up to date" in run(python, "-m", "dvc", "repro", "preprocess", cwd=project)
-    (project / "mine.csv").write_bytes((project / "data/raw/train.csv").read_bytes())
-    told = run("env", path, "cgan", "validate", "mine.csv", cwd=project)
-    assert "set `data.source: file` and `data.path: mine.csv` in params.yaml" in told

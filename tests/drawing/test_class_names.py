@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import a_model
 
-from cgan.drawing.class_names import Classes, names_in
+from cgan.drawing.class_names import Classes
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 
@@ -32,11 +32,6 @@ def test_what_is_no_class_is_named_with_the_classes_there_are(
     with pytest.raises(CganError, match=words) as error:
         Classes(count, names).labels(text)
     assert len(str(error.value)) < 250
-
-
-def test_names_that_do_not_fit_are_not_taken() -> None:
-    for names in (["a", "b"], ["a", "b", 3], "abc", None, {"a": 0}, ["a", "b", " "]):
-        assert names_in({"class_names": names}, 3) is None
 
 
 @pytest.mark.parametrize("names", [["<b>x</b>", "`née` | *x*", "猫"], None])

@@ -72,10 +72,7 @@ def test_a_file_with_a_secret_is_no_part_of_the_model_s_code(
     save_mlflow_model(a_model(tmp_path / "generator.safetensors"), tmp_path / "model")
     kept = {path.name for path in (tmp_path / "model/code/cgan/drawing").iterdir()}
     assert "card.py" not in kept and {"generator.py", "mlflow_model.py"} <= kept
-    assert (
-        "card.py is left out of the model in MLflow: it contains the value of SOME_TOKEN"
-        in caplog.text
-    )
+    assert "card.py is left out of the model in MLflow: it contains the value of " in caplog.text
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert not [path for path in files if planted.encode() in path.read_bytes()]
     assert planted not in caplog.text
-    for path in (tmp_path / "model").rglob("*"):
-        assert path.is_dir() or planted.encode() not in path.read_bytes()

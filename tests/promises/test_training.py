@@ -17,14 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import (
-    Project,
-    answers,
-    free_port,
-    new_project,
-    sent_once,
-    wait_until,
-)
+from conftest import Project, answers, free_port, new_project, sent_once, wait_until
 from mlflow import MlflowClient
 
 from cgan.files import sha256_of

@@ -5,16 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    DATA,
-    Recorded,
-    digest,
-    params_of,
-    plain,
-    stop_after,
-    straight,
-    uneven,
-)
+from conftest import DATA, Recorded, digest, params_of, plain, stop_after, straight, uneven
 from torch import Tensor
 
 from cgan.images import Images
@@ -34,7 +25,7 @@ def data() -> Images:
 
 @pytest.fixture(scope="module")
 def judge(data: Images) -> Judge:
-    recipe = JudgeParams(total_kimg=9.0, seed=0)
+    recipe = JudgeParams(total_kimg=24.0, seed=0)
     return train_judge(data, recipe, torch.device("cpu"), torch.float32)
 
 
@@ -45,9 +36,8 @@ class Copier(GeneratorNetwork):
         super().__init__(Architecture("deconv", data.classes, *data.shape, 4, 4))
         self.same, images = same, data.tensors.pixels.float() / 127.5 - 1
         self.images = torch.nn.Parameter(images, requires_grad=False)
-        self.rows = [
-            (data.tensors.labels == label).nonzero().flatten() for label in range(data.classes)
-        ]
+        labels = data.tensors.labels
+        self.rows = [(labels == label).nonzero().flatten() for label in range(data.classes)]
 
     def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
         labels = condition.argmax(dim=1).tolist()
@@ -62,17 +52,15 @@ class Copier(GeneratorNetwork):
 def test_a_probe_compares_drawings_with_real_images_by_class(data: Images, judge: Judge) -> None:
     monitor = ProbeMonitor(judge, data, 1)
     faithful, narrow = (monitor.probe(Copier(data, *same).eval()) for same in ((), (2,)))
-    assert faithful["probe/conditional_accuracy"] > 0.95
+    assert faithful["probe/conditional_accuracy"] > 0.9
     assert faithful["probe/diversity_mean"] == pytest.approx(1, abs=0.1)
     assert faithful["probe/diversity_worst_class"] == pytest.approx(1, abs=0.15)
     assert monitor.worst_class == 2
     assert narrow["probe/diversity_worst_class"] == pytest.approx(0, abs=1e-3)
     assert narrow["probe/diversity_mean"] == pytest.approx(2 / 3, abs=0.1)
     assert faithful["probe/fid_judge"] < 0.1 * narrow["probe/fid_judge"]
-    rare = data.tensors.labels == 2
-    rare[rare.nonzero()[0]] = False
-    kept = Images(data.tensors.pixels[~rare], data.tensors.labels[~rare], data.class_names)
-    of_kept = ProbeMonitor(judge, kept, 1)
+    rare = np.flatnonzero(data.labels == 2)[1:]
+    of_kept = ProbeMonitor(judge, data.at(np.delete(np.arange(len(data)), rare)), 1)
     found = of_kept.probe(Copier(data, 2).eval())
     assert of_kept.worst_class != 2, "with no two real images it is not compared"
     assert found["probe/diversity_mean"] == pytest.approx(1, abs=0.1)

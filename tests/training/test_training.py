@@ -11,17 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    CPU,
-    DATA,
-    Recorded,
-    digest,
-    params_of,
-    plain,
-    stop_after,
-    straight,
-    uneven,
-)
+from conftest import CPU, DATA, Recorded, digest, params_of, plain, stop_after, straight, uneven
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -168,6 +158,7 @@ def test_labels_of_equal_counts_come_in_turn() -> None:
         labels = proportional_labels(torch.full((10,), count), size)
         assert torch.equal(labels, torch.arange(size) % 10)
     assert proportional_labels(torch.tensor([1, 0, 2]), 6).tolist() == [2, 0, 2, 2, 0, 2]
+    assert proportional_labels(torch.tensor([5, 2]), 3).tolist() == [0, 1, 0]
 
 
 # -- Whole trainings --------------------------------------------------------------------------------
@@ -242,8 +233,7 @@ def test_records_checkpoints_and_previews_come_at_their_steps(
 
 
 def test_preview_steps_are_0_and_200_and_then_ever_further_apart() -> None:
-    assert (preview_steps(0, 100), preview_steps(1, 100)) == (set(), {0})
-    assert (preview_steps(2, 100), preview_steps(5, 1)) == ({0, 100}, {0, 1})
+    assert (preview_steps(1, 100), preview_steps(5, 1)) == ({0}, {0, 1})
     assert preview_steps(2, 900) == preview_steps(3, 200) == {0, 200}
     many = sorted(preview_steps(12, 2500))
     assert many[:2] == [0, 200] and many[-1] == 2500 and len(many) == 12
