@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import NAMES, TINY, run_python, uneven, write_csv, write_params
+from conftest import NAMES, TINY, uneven, write_csv, write_params
 
 import cgan
 from cgan import fitting
@@ -183,12 +183,6 @@ def test_a_bar_is_shown_in_a_terminal_and_none_elsewhere(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert list(progress_bar("training", range(2, 5), 8)) == [2, 3, 4]
     assert "training:  40%" in (shown := capsys.readouterr().err) and "16.0/40.0" in shown
-
-
-def test_importing_the_package_imports_no_torch(tmp_path: Path) -> None:
-    code = "import sys, cgan; print('torch' in sys.modules, 'pandas' in sys.modules, dir(cgan))"
-    output = run_python(code, tmp_path)
-    assert output.startswith("False False") and all(f"'{name}'" in output for name in cgan.__all__)
 
 
 def test_with_another_judge_it_is_another_training(images: Images, tmp_path: Path) -> None:

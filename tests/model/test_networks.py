@@ -54,14 +54,11 @@ def test_no_layer_but_the_largest_map_s_has_more_than_the_limit(
     limit: int, generated: list[int], seen: list[int]
 ) -> None:
     generator = build_generator(generator_of(height=64, width=64, max_features=limit))
-    norms = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
     convs = [m for m in generator.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    assert [norm.num_features for norm in norms] == generated
     assert [conv.in_channels for conv in convs] == generated
     facts = generator_of("projection", height=64, width=64, max_features=limit)
     convs = [m for m in build_discriminator(facts).modules() if isinstance(m, nn.Conv2d)]
     assert [conv.out_channels for conv in convs if conv.stride == (2, 2)] == seen
-    assert generator(torch.randn(2, 6), torch.tensor([1, 2])).shape == (2, 1, 64, 64)
 
 
 DEMO_LAYERS = {
