@@ -59,7 +59,9 @@ def test_the_stage_train_and_fit_make_the_same_file_and_tables(empty_store: Path
 
 def test_a_run_says_what_was_trained_and_shows_itself(images: Images) -> None:
     torch.use_deterministic_algorithms(False)
+    handler = signal.getsignal(signal.SIGINT)
     run = fit(images, seed=4)
+    assert signal.getsignal(signal.SIGINT) is handler
     assert (run.finished, run.step, run.params.seed) == (True, STEPS, 4)
     assert run.params.updates in ("one_pass", "two_passes") and "updates" in run.choice.explanation
     assert list(run.history.step) == [2, 4, 6, 8, 10] and run.probes.empty

@@ -47,16 +47,21 @@ def test_generator_and_discriminator_fit_every_image_size(
 
 
 @pytest.mark.parametrize(
-    ("limit", "generated", "seen"),
-    [(4096, [16, 16, 8, 4], [4, 8, 16]), (8, [8, 8, 8, 4], [4, 8, 8]), (2, [4] * 4, [4] * 3)],
+    ("side", "limit", "generated", "seen"),
+    [
+        (64, 4096, [16, 16, 8, 4], [4, 8, 16]),
+        (64, 8, [8, 8, 8, 4], [4, 8, 8]),
+        (64, 2, [4] * 4, [4] * 3),
+        (8, 4096, [8, 8, 4], [4, 8]),
+    ],
 )
 def test_no_layer_but_the_largest_map_s_has_more_than_the_limit(
-    limit: int, generated: list[int], seen: list[int]
+    side: int, limit: int, generated: list[int], seen: list[int]
 ) -> None:
-    generator = build_generator(generator_of(height=64, width=64, max_features=limit))
+    generator = build_generator(generator_of(height=side, width=side, max_features=limit))
     convs = [m for m in generator.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     assert [conv.in_channels for conv in convs] == generated
-    facts = generator_of("projection", height=64, width=64, max_features=limit)
+    facts = generator_of("projection", height=side, width=side, max_features=limit)
     convs = [m for m in build_discriminator(facts).modules() if isinstance(m, nn.Conv2d)]
     assert [conv.out_channels for conv in convs if conv.stride == (2, 2)] == seen
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,19 +114,23 @@ def test_a_training_ended_at_any_point_is_one_run_trained_once(
 
 
 @pytest.mark.usefixtures("before")
-def test_a_training_waits_for_the_one_that_is_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_training_waits_for_the_one_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
-    is_held = threading.Event()
+    is_held, begins = threading.Event(), list[bool]()
+    monkeypatch.setattr(train, "keep_source", lambda tree: begins.append(is_held.is_set()))
 
     def hold() -> None:
         with locked(TRAIN_LOCK):
             is_held.set()
             wait_until(lambda: "Another training is running here" in caplog.text)
-            assert not GENERATOR.exists()
+            time.sleep(0.2)
+            is_held.clear()
 
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(hold)
         is_held.wait()
         train.main()
         held.result()
-    assert GENERATOR.exists()
+    assert begins == [False]
