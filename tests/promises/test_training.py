@@ -40,7 +40,8 @@ PARAMS: dict[str, dict[str, Any]] = {
     "gate": {f"min_{name}_accuracy": 0.0 for name in ("conditional", "worst_class", "judge")},
 }
 # They name a run or a time.
-NOT_COMPARED = {"mlflow_run.json", "training.json", "gate.json", "gate.md", "run.html", "README.md"}
+NOT_COMPARED = {"mlflow_run.json", "training.json", "dvc.lock"}
+NOT_COMPARED |= {"gate.json", "gate.md", "run.html", "README.md"}
 
 
 FIT = """
