@@ -19,7 +19,7 @@ gc.disable()
 pytest_plugins = ["toy_project"]  # its fixtures
 
 # Files that start before all others: else one process would be at them when the others are done.
-LONGEST = ["production", "benchmarks", "interruptions", "kills", "resume", "limits"]
+LONGEST = ["production", "benchmarks", "training", "resume", "limits"]
 LONGEST += ["pipeline", "project", "runs"]
 
 

@@ -20,7 +20,7 @@ from cgan.training.state import PROBE_COLUMNS, Record
 
 @pytest.fixture(scope="module")
 def data() -> Images:
-    return plain(uneven(times=5))
+    return plain(uneven(counts=[100] * 3))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_probe_compares_drawings_with_real_images_by_class(data: Images, judge
     assert monitor.worst_class == 2
     assert narrow["probe/diversity_worst_class"] == pytest.approx(0, abs=1e-3)
     assert narrow["probe/diversity_mean"] == pytest.approx(2 / 3, abs=0.1)
-    assert faithful["probe/fid_judge"] < 0.1 * narrow["probe/fid_judge"]
+    assert faithful["probe/fid_judge"] < 0.2 * narrow["probe/fid_judge"]
     rare = np.flatnonzero(data.labels == 2)[1:]
     of_kept = ProbeMonitor(judge, data.at(np.delete(np.arange(len(data)), rare)), 1)
     found = of_kept.probe(Copier(data, 2).eval())
