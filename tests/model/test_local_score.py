@@ -41,7 +41,7 @@ def unequal_sampler(settings: LocalScoreSettings = SETTINGS) -> LocalScoreSample
     return LocalScoreSampler(images.to(torch.uint8), labels, settings)
 
 
-def test_with_windows_that_see_all_it_is_the_mean_of_the_posterior() -> None:
+def test_windows_that_see_all_give_the_mean_of_the_posterior() -> None:
     sources, sigma = images_of(9), 6.0
     pixels = sources.double() / 127.5 - 1
     noisy = pixels[4] + sigma * torch.randn(3, 10, 14, generator=torch.Generator().manual_seed(1))

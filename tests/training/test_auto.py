@@ -135,7 +135,7 @@ def test_auto_takes_a_sampler_for_photographs(monkeypatch: pytest.MonkeyPatch) -
     assert choose(chosen, images).sampler, "who asks for it gets it"
 
 
-def test_a_sampler_has_the_windows_asked_for_and_images_of_each_class() -> None:
+def test_a_sampler_has_its_windows_and_images_of_each_class() -> None:
     data = uneven(channels=3)
     asked = {"generator": "local_score", "score_window_scale": 0.7}
     found = choose(CHOICES.model_copy(update=asked), data)

@@ -141,7 +141,7 @@ def test_estimated_statistics_are_means_over_all_batches() -> None:
     assert len({tuple(latent.tolist()) for latent in latents}) == 5 * 60
 
 
-def test_statistics_are_of_every_class_where_a_batch_is_too_small() -> None:
+def test_statistics_are_of_every_class_in_small_batches_too() -> None:
     counts = [40] * 300
     generator = build_generator(Architecture("deconv", len(counts), 1, 8, 8, 4, 4)).eval()
     seen: list[Tensor] = []
