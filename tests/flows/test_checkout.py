@@ -6,26 +6,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_project import commit, git
+from conftest import commit, git
 
 from cgan.errors import CganError
 from cgan.files import locked
 from cgan.git import working_tree
 from cgan.pipeline.params_file import set_params
-from flows import checkout as checkouts
-from flows.checkout import CHECKOUT_LOCK, checkout, enter, environment
+from flows.checkout import CHECKOUT_LOCK, checkout, checkout_stack, enter, environment
 from flows.repro import dvc
 
 
 @pytest.fixture
-def clone(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A worker's clone of a small project with an inbox; its origin is a bare repository beside it."""
+def clone(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A worker's clone of a project; its origin is a bare repository beside it."""
     for name in ("CGAN_HOME", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    folder = tmp_path / "clone"
-    shutil.copytree(template, folder)
-    git(folder, "mv", "data/inbox/digits.csv", "data/inbox/README.md")
-    (folder / ".gitignore").write_text(".cgan\n/data/inbox/*\n!README.md\n")
+    folder = shutil.copytree(toy, tmp_path / "clone")
     (folder / "dvc.lock").write_text("of another machine")
     commit(folder)
     git(folder, "clone", "--quiet", "--bare", ".", str(tmp_path / "origin.git"))
@@ -42,7 +38,7 @@ def test_a_checkout_is_the_commit_with_the_project_s_cache(clone: Path) -> None:
     first = head(clone)
     dvc("remote", "add", "--local", "storage", "s3://bucket/folder", folder=clone)
     (clone / "params.yaml").write_text("of the next commit")
-    git(clone, "commit", "--quiet", "--all", "-m", "second")
+    commit(clone)
     with checkout(clone, first) as folder:
         assert head(folder) == first
         assert (folder / "params.yaml").read_text() != "of the next commit"
@@ -58,41 +54,34 @@ def test_a_checkout_is_the_commit_with_the_project_s_cache(clone: Path) -> None:
 
 
 def test_a_checkout_has_the_last_one_s_results_and_given_params(clone: Path) -> None:
-    (clone / ".cgan").mkdir()
+    """And what a kill left goes, but not the checkout of a living run."""
+    left, living = clone / ".cgan/checkouts/left", clone / ".cgan/checkouts/living"
+    left.mkdir(parents=True)
     (clone / ".cgan/dvc.lock").write_text("of the last run")
     mine = clone.parent / "mine/params.yaml"
     mine.parent.mkdir()
     mine.write_text((clone / "params.yaml").read_text() + "# mine\n")
-    with checkout(clone, head(clone), mine) as folder:
+    with locked(living / CHECKOUT_LOCK), checkout(clone, head(clone), mine) as folder:
+        assert living.exists() and not left.exists()
         assert (folder / "dvc.lock").read_text() == "of the last run"
         assert (folder / "params.yaml").read_text() == mine.read_text()
 
 
-def test_a_process_in_a_checkout_has_the_project_s_home_and_store(
+def test_a_run_holds_its_checkout_with_the_project_s_home_and_store(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, "CGAN_SOURCE": str(clone)})
     own = f"sqlite:///{clone}/mlflow.db"
     for uri, store in (("", own), ("sqlite:///mlflow.db", own), ("http://host:1", "http://host:1")):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        found = environment(clone, clone / "folder")
-        assert (found["CGAN_HOME"], found["MLFLOW_TRACKING_URI"]) == (str(clone / ".cgan"), store)
-
-
-def test_a_run_holds_its_checkout(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {**os.environ, "CGAN_SOURCE": str(clone)})
+        os.environ["MLFLOW_TRACKING_URI"] = uri
+        assert environment(clone, clone / "folder")["MLFLOW_TRACKING_URI"] == store
     folder = Path(enter(head(clone))["directory"])
     assert os.environ["CGAN_CHECKOUT"] == os.environ["PYTHONPATH"] == str(folder)
+    assert os.environ["CGAN_HOME"] == str(clone / ".cgan")
     with locked(folder / CHECKOUT_LOCK, wait=False) as is_free:
         assert not is_free and folder.parent == clone / ".cgan/checkouts"
-    checkouts.checkout_stack.close()
+    checkout_stack.close()
     assert not folder.exists()
-
-
-def test_what_a_kill_left_goes_and_a_living_run_s_checkout_stays(clone: Path) -> None:
-    left, living = clone / ".cgan/checkouts/left", clone / ".cgan/checkouts/living"
-    left.mkdir(parents=True)
-    with locked(living / CHECKOUT_LOCK), checkout(clone, head(clone)):
-        assert living.exists() and not left.exists()
 
 
 def test_a_commit_pushed_later_is_fetched(clone: Path) -> None:
@@ -101,7 +90,8 @@ def test_a_commit_pushed_later_is_fetched(clone: Path) -> None:
     git(clone.parent, "clone", "--quiet", "origin.git", str(elsewhere))
     shallow = ("--depth", "1", f"file://{clone.parent}/origin.git")
     git(clone.parent, "clone", "--quiet", *shallow, "worker")
-    git(elsewhere, "commit", "--quiet", "--allow-empty", "-m", "pushed later")
+    (elsewhere / "new").touch()
+    commit(elsewhere)
     git(elsewhere, "push", "--quiet")
     before = git(worker, "for-each-ref")
     with checkout(worker, head(elsewhere)) as folder:
@@ -114,7 +104,7 @@ def test_a_commit_pushed_later_is_fetched(clone: Path) -> None:
 @pytest.mark.parametrize("path", ["data/inbox", "mine/digits.csv"])
 def test_data_of_the_project_are_seen_in_a_checkout(clone: Path, path: str) -> None:
     set_params({"data.source": "file", "data.path": path}, clone / "params.yaml")
-    git(clone, "commit", "--quiet", "--all", "-m", "our data")
+    commit(clone)
     file = clone / (path if path.endswith(".csv") else f"{path}/digits.csv")
     file.parent.mkdir(exist_ok=True)
     file.write_text("label\n")
@@ -134,8 +124,7 @@ def test_data_that_the_commit_points_to_are_pulled(
     dvc("add", "--quiet", str(file), folder=clone)
     dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"), folder=clone)
     dvc("push", "--quiet", str(file), folder=clone)
-    git(clone, "add", f"{file}.dvc", "data/.gitignore", ".dvc/config")
-    git(clone, "commit", "--quiet", "-m", "pointer")
+    commit(clone)
     shutil.rmtree(clone / ".dvc/cache")
     file.unlink()
     with checkout(clone, head(clone)) as folder:

@@ -2,11 +2,13 @@
 
 import contextlib
 import getpass
+import json
+import os
 import re
 import shutil
 import socket
 import stat
-import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,68 +17,35 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, ended, free_port, listens, run, wait_until
+from conftest import ROOT, ended, free_port, git, listens, run, wait_until
 from mlflow.cli import cli as mlflow
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
 from prefect.server.events.schemas.automations import EventTrigger
-from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
 from prefect.states import Scheduled
-from toy_project import CLI, commit, copy_code, git
 
-from cgan.pipeline.params_file import read_yaml
 from cgan.project import PRODUCTION
 from flows import production
 
 DEPLOY = ROOT / "deploy"
-COMPOSE = yaml.safe_load((DEPLOY / "shared/compose.yaml").read_text())["services"]
-DEPLOYMENTS = {each["name"]: each for each in read_yaml(ROOT / "prefect.yaml")["deployments"]}
-
-
-@pytest.fixture
-def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with toy stages and a toy gate, but the real flows; the working directory."""
-    folder = tmp_path / "50% of it"
-    shutil.copytree(template, folder)
-    copy_code(folder)
-    (folder / "cgan/cli.py").write_text(CLI)
-    for name in ("prefect.yaml", ".gitignore", ".dvcignore", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    commit(folder)
-    monkeypatch.chdir(folder)
-    for name in ("MLFLOW_BACKEND_STORE_URI", "PREFECT_API_URL", "DVC_ROOT"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
 
 
 def test_one_night_at_a_time_at_two_in_the_morning() -> None:
-    nightly = DEPLOYMENTS["nightly"]
+    listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    nightly, train = (
+        {each["name"]: each for each in listed}[name] for name in ("nightly", "train")
+    )
     assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "UTC"}]
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
-    assert "schedules" not in DEPLOYMENTS["train"]
+    assert "schedules" not in train
     # The worker takes one more, to cancel it.
     unit = (DEPLOY / "systemd/cgan-worker.service").read_text()
     for text in (production.PROGRAMS["worker"], unit):
         assert "prefect worker start --pool cgan --type process --limit 2 " in text
     assert nightly["work_pool"]["name"] == "cgan"
-
-
-def event(name: str, flow: str) -> ReceivedEvent:
-    """As Prefect emits it of a run of this flow, of one of our deployments."""
-    related = [("flow", "prefect.flow.1", flow), ("tag", "prefect.tag.cgan", "cgan")]
-    keys = ("prefect.resource.role", "prefect.resource.id", "prefect.resource.name")
-    return ReceivedEvent.model_validate(
-        {
-            "occurred": "2026-11-30T02:00:00Z",
-            "event": f"prefect.flow-run.{name}",
-            "resource": {"prefect.resource.id": "prefect.flow-run.2"},
-            "related": [dict(zip(keys, each, strict=True)) for each in related],
-            "id": "00000000-0000-0000-0000-000000000001",
-        }
-    )
 
 
 @pytest.mark.parametrize(
@@ -92,35 +61,34 @@ def test_an_automation_is_of_our_runs_alone(
     automation = yaml.safe_load((ROOT / f"flows/{name}.yaml").read_text())
     assert Automation.model_validate(automation).name.startswith("cgan: ")
     trigger = EventTrigger.model_validate(automation["trigger"])
-    for state in expected:
-        assert trigger.expects(f"prefect.flow-run.{state}")
-        assert trigger.covers(event(state, "cgan")) and not trigger.covers(event(state, "etl"))
-    assert not any(trigger.expects(f"prefect.flow-run.{state}") for state in others)
-
-
-def known_to_prefect() -> set[str]:
-    """The variables of its settings."""
-    schema = Settings.model_json_schema()
-    sections = [schema, *schema["$defs"].values()]
-    fields = [field for each in sections for field in each.get("properties", {}).values()]
-    return {name for field in fields for name in field.get("supported_environment_variables", ())}
+    states = [*expected, *others]
+    assert [s for s in states if trigger.expects(f"prefect.flow-run.{s}")] == expected
+    ours = [{"role": "flow", "name": "cgan"}, {"role": "tag", "id": "prefect.tag.cgan"}]
+    keyed = [{f"prefect.resource.{key}": name for key, name in each.items()} for each in ours]
+    assert [each.root for each in trigger.match_related] == keyed
 
 
 def test_the_files_for_several_machines_are_valid(tmp_path: Path) -> None:
-    told = set(re.findall(r"^(\w+)=", production.SETTINGS.read_text(), re.MULTILINE))
-    assert len(told) > 8
-    for service in COMPOSE.values():
-        told |= set(service.get("environment", ()))
-    published = [name for name, service in COMPOSE.items() if "ports" in service]
+    def named(text: str) -> set[str]:
+        return set(re.findall(r"^(\w+)=", text, re.MULTILINE))
+
+    text = (DEPLOY / "shared/compose.yaml").read_text()
+    services = yaml.safe_load(text)["services"]
+    told = named(production.SETTINGS.read_text())
+    told = told.union(*(service.get("environment", ()) for service in services.values()))
+    published = [name for name, service in services.items() if "ports" in service]
     assert published == ["caddy"], "what does not encrypt is not reached"
-    assert {name for name in told if name.startswith("PREFECT_")} <= known_to_prefect()
+    schema = Settings.model_json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    fields = [field for each in sections for field in each.get("properties", {}).values()]
+    known = {name for field in fields for name in field.get("supported_environment_variables", ())}
+    assert {name for name in told if name.startswith("PREFECT_")} <= known
     options = {option.envvar for option in mlflow.commands["server"].params}
     assert "MLFLOW_BACKEND_STORE_URI" in options & told
     for name in ("prefect", "mlflow"):
-        assert COMPOSE[name]["env_file"] == "../servers.env"
-    text = (DEPLOY / "shared/compose.yaml").read_text()
+        assert services[name]["env_file"] == "../servers.env"
     example = (DEPLOY / "shared/example.env").read_text()
-    assert set(re.findall(r"\$\{(\w+)", text)) == set(re.findall(r"^(\w+)=", example, re.MULTILINE))
+    assert set(re.findall(r"\$\{(\w+)", text)) == named(example)
     if shutil.which("docker"):
         shutil.copytree(DEPLOY, tmp_path / "deploy")
         filled = re.sub(r"^(\w+)=$", r"\1=x", example, flags=re.MULTILINE)
@@ -141,28 +109,40 @@ def test_systemd_can_read_the_units(tmp_path: Path, name: str) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_what_up_starts_knows_its_project_and_its_servers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ports = {"mlflow": 5100, "prefect": 4300}
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI"):
+@pytest.fixture
+def project(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The toy, with free ports; the working directory."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PREFECT_PROFILE", "elsewhere")
-    monkeypatch.setenv("HTTP_PROXY", "http://proxy:8")
-    own = production._environment(tmp_path, ports)
+    for name in ("MLFLOW_PORT", "PREFECT_PORT"):
+        monkeypatch.setenv(name, str(free_port()))
+    return repo
+
+
+def test_what_up_starts_knows_its_project_and_its_servers(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started_with(**more: str) -> dict[str, str]:
+        for name, value in more.items():
+            monkeypatch.setenv(name, value)
+        assert production.main(["run", "worker"]) == 0
+        return found[-1]
+
+    found: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda _path, _command, own: found.append(own))
+    ports = {"MLFLOW_PORT": "5100", "PREFECT_PORT": "4300"}
+    own = started_with(**ports, PREFECT_PROFILE="elsewhere", HTTP_PROXY="http://proxy:8")
     assert own["MLFLOW_WORKERS"] == "1" and "PREFECT_CLIENT_MAX_RETRIES" in own
     assert "PREFECT_PROFILE" not in own and "MLFLOW_TRACKING_URI" not in own
-    assert own["PREFECT_HOME"] == str(tmp_path / ".cgan/production/prefect")
-    assert own["CGAN_SOURCE"] == own["PYTHONPATH"] == str(tmp_path)
+    assert own["PREFECT_HOME"] == str(project / ".cgan/production/prefect")
+    assert own["CGAN_SOURCE"] == own["PYTHONPATH"] == str(project)
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
     assert own["CGAN_MLFLOW_PAGE"] == "http://127.0.0.1:5100"
     assert "127.0.0.1" in own["no_proxy"]
     # A database is asked by MLflow's server alone; of a server elsewhere the page has no password.
-    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me:secret@db/runs")
-    own = production._environment(tmp_path, ports)
+    own = started_with(MLFLOW_BACKEND_STORE_URI="postgresql://me:secret@db/runs")
     assert own["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5100"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow.example")
-    own = production._environment(tmp_path, ports)
+    own = started_with(MLFLOW_TRACKING_URI="http://me:secret@mlflow.example")
     assert own["CGAN_MLFLOW_PAGE"] == "http://mlflow.example"
 
 
@@ -173,14 +153,14 @@ def light_programs(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     programs = {name: server.format(f"{{{name}}}") for name in ("mlflow", "prefect", "worker")}
     monkeypatch.setattr(production, "PROGRAMS", programs)
     monkeypatch.setattr(production, "STAYS_UP_S", 0.1)
-    for name in ("MLFLOW_PORT", "PREFECT_PORT"):
-        monkeypatch.setenv(name, str(free_port()))
     yield
     production.main(["down"])
 
 
 def pids(project: Path) -> dict[str, int]:
-    return {name: process.pid for name, (process, _) in production._running(project).items()}
+    """Of what `up` started, in the order of their start."""
+    state = json.loads((project / production.STATE).read_text())
+    return {name: pid for name, (pid, _) in state.items()}
 
 
 @pytest.mark.usefixtures("light_programs")
@@ -196,22 +176,22 @@ def test_up_and_down_can_be_repeated_in_any_order(
     started = pids(project)
     assert list(started) == ["mlflow", "prefect", "worker"]
     psutil.Process(started["mlflow"]).kill()
-    wait_until(lambda: not listens(production._ports()["mlflow"]))
+    wait_until(lambda: not listens(int(os.environ["MLFLOW_PORT"])))
     assert production.main(["up"]) == 0
     again = pids(project)
     assert {**again, "mlflow": 0} == {**started, "mlflow": 0} and again != started
     capsys.readouterr()
     assert production.main(["down"]) == 0
     assert capsys.readouterr().out == "Stopped: worker, prefect, mlflow.\n"
-    assert not any(psutil.pid_exists(pid) for pid in again.values()) and not pids(project)
-    assert production.main(["up"]) == 0 and len(pids(project)) == 3
+    assert not any(map(psutil.pid_exists, again.values()))
+    assert production.main(["up"]) == 0 and all(map(psutil.pid_exists, pids(project).values()))
 
 
 @pytest.mark.usefixtures("light_programs")
 def test_what_does_not_come_up_says_why(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", production._ports()["prefect"])):
+    with socket.create_server(("127.0.0.1", int(os.environ["PREFECT_PORT"]))):
         assert production.main(["up"]) == 1
     assert re.search(r"port \d+ cannot be used .* PREFECT_PORT=", capsys.readouterr().err)
     monkeypatch.setitem(production.PROGRAMS, "prefect", "no_such_module")
@@ -224,25 +204,7 @@ def test_what_does_not_come_up_says_why(
         assert production.main(["up"]) == 1 and "is no project" in capsys.readouterr().err
 
 
-def test_make_makes_the_environment_again_in_a_clone_that_was_moved(tmp_path: Path) -> None:
-    clone = tmp_path / "a b" / "clone"
-    clone.mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, clone)
-    run("python3", "-m", "venv", "--without-pip", ".venv", cwd=clone)
-    (clone / ".venv/.ready").touch()
-    plan = ("make", "--dry-run", "env", "VENV=.venv")
-    assert "-m venv" not in run(*plan, cwd=clone)
-    assert "-m venv --clear .venv" in run(*plan, cwd=clone.rename(tmp_path / "a b" / "moved"))
-
-
 # All of it
-
-
-def runs(client: SyncPrefectClient, name: str, *states: str) -> list[FlowRun]:
-    of = FlowRunFilterDeploymentId(any_=[client.read_deployment_by_name(f"cgan/{name}").id])
-    found = client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=of))
-    return [each for each in found if not states or each.state_name in states]
 
 
 def family(project: Path, *words: str) -> list[psutil.Process]:
@@ -255,30 +217,30 @@ def family(project: Path, *words: str) -> list[psutil.Process]:
     return found
 
 
+def make(project: Path, command: str) -> str:
+    return run(sys.executable, "-m", "flows.production", command, cwd=project, PYTHONPATH="")
+
+
 @pytest.fixture
 def client(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
     """Servers, and the deployments. A tracking server elsewhere is not ours to start: the toy has no `ui`."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("PREFECT_PORT", port := str(free_port()))
     monkeypatch.setenv("SLOW", "train")  # the worker passes it on
     monkeypatch.setenv("SECONDS", "30")
-
-    def make(command: str) -> str:
-        return run("python", "-m", "flows.production", command, cwd=project)
-
     try:
         for command in ("up", "up", "deploy", "deploy"):
-            make(command)
-        url = f"http://127.0.0.1:{port}/api"
+            make(project, command)
+        url = f"http://127.0.0.1:{os.environ['PREFECT_PORT']}/api"
         silent = ("automation", "create", "--from-file", "flows/silent.yaml")
-        run("prefect", "--no-prompt", *silent, cwd=project, PREFECT_API_URL=url)
+        prefect = (sys.executable, "-m", "prefect", "--no-prompt")
+        run(*prefect, *silent, cwd=project, PREFECT_API_URL=url)
         settings = temporary_settings({PREFECT_API_URL: url})
         with settings, get_client(sync_client=True) as found:
             yield found
     finally:
-        make("down")
+        make(project, "down")
     assert family(project, "") == []
-    assert "Nothing was running" in make("down")
+    assert "Nothing was running" in make(project, "down")
 
 
 @pytest.mark.slow
@@ -289,17 +251,23 @@ def test_a_day_in_production(project: Path, client: SyncPrefectClient) -> None:
     assert nightly.version == git(project, "rev-parse", "--short", "HEAD")
     (automation,) = client.read_automations()
     assert automation.name == "cgan: heartbeats stopped"
+    of_nightly = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[nightly.id]))
+
+    def nights(state: str) -> list[FlowRun]:
+        found = client.read_flow_runs(flow_run_filter=of_nightly)
+        return [each for each in found if each.state_name == state]
+
     log = project / PRODUCTION / "worker.log"
     client.create_flow_run_from_deployment(nightly.id)
     wait_until(lambda: log.read_text().count("train: step 1\n") == 1)
     client.create_flow_run_from_deployment(nightly.id)
-    (second,) = wait_until(lambda: runs(client, "nightly", "Cancelled"))
+    (second,) = wait_until(lambda: nights("Cancelled"))
     # SIGKILL to all of a run.
     for process in family(project, "prefect.runner", "prefect.engine", "dvc", "toy.py"):
         process.kill()
     # The worker says so last.
     wait_until(lambda: "flow_runs.worker - Check whether" in log.read_text())
-    (night,) = runs(client, "nightly", "Crashed")
+    (night,) = nights("Crashed")
     assert night.id != second.id and re.fullmatch(r"nightly \d\d \w{3} \d\d:\d\d", night.name)
     # As *Retry* on its page.
     client.set_flow_run_state(night.id, Scheduled(name="AwaitingRetry"), force=True)
@@ -311,12 +279,12 @@ def test_a_day_in_production(project: Path, client: SyncPrefectClient) -> None:
         parameters={"overrides": {"train.seed": 3}},
         job_variables={"env": {"VERDICT": "blocked", "SLOW": ""}},
     )
-    wait_until(lambda: runs(client, "nightly", "Blocked"))
+    wait_until(lambda: nights("Blocked"))
     # A run under way ends with its worker.
     client.create_flow_run_from_deployment(nightly.id, parameters={"overrides": {"train.seed": 9}})
     wait_until(lambda: family(project, "toy.py train"))
     time.sleep(1)
     began = time.monotonic()
-    subprocess.run(["python", "-m", "flows.production", "down"], cwd=project, check=True)
+    make(project, "down")
     assert time.monotonic() - began < production.MAX_END_S, "nothing had to be killed"
     assert family(project, "") == []

@@ -1,0 +1,146 @@
+"""A project in which everything has run: what is stale, what is in MLflow, who is served, what draws."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, STEPS, Project, many, sent_once
+
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+
+
+def ran(words: str) -> list[str]:
+    return re.findall("Running stage '(.*)'", words)
+
+
+def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) -> None:
+    client = finished.client()
+    (run,) = finished.runs()
+    assert run.info.status == "FINISHED"
+    params = yaml.safe_load((finished.folder / "params.yaml").read_text())
+    for key in ("latent_dim", "seed", "total_kimg", "batch_size"):
+        assert run.data.params[f"train.{key}"] == str(params["train"][key])
+    sent_once(client, run)
+    made = finished.read("reports/metrics.json")["quality"]
+    assert made["conditional_accuracy"] > 0.9
+    for key in ("conditional_accuracy", "fid_judge", "worst_class_accuracy"):
+        (point,) = client.get_metric_history(run.info.run_id, f"quality/{key}")
+        assert point.value == pytest.approx(made[key])
+    probes = client.get_metric_history(run.info.run_id, "probe/conditional_accuracy")
+    assert len(probes) >= 2 and probes[-1].step == STEPS
+    pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
+    assert {*map(int, re.findall(r"step\+(\d+)", "\n".join(pictures)))} >= {0, STEPS}
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"run.html", "grid.png", "confusion_matrix.png"} <= files
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert model.source_run_id == run.info.run_id and model.status == "READY"
+    assert finished.read("models/mlflow_run.json")["run_id"] == run.info.run_id
+
+
+def test_with_nothing_stale_nothing_runs_and_nothing_is_recorded(copied: Project) -> None:
+    before = [run.to_dictionary() for run in copied.runs()]
+    assert ran(copied.run("dvc repro")) == []
+    assert [run.to_dictionary() for run in copied.runs()] == before
+
+
+def test_what_depends_on_a_change_is_stale_and_nothing_else(copied: Project) -> None:
+    stale = set[str]()
+    for path, change, becomes in (
+        ("cgan/pipeline/registry/gate.py", "# new\n", set[str]()),
+        ("cgan/page/page.css", "/* new */\n", {"page"}),
+        ("cgan/training/update.py", "# new\n", {"train"}),
+        ("inbox/digits.csv", "\n", {"download"}),
+    ):
+        with (copied.folder / path).open("a") as file:
+            file.write(change)
+        stale |= becomes
+        assert set(json.loads(copied.run("dvc status --json"))) == stale, path
+
+
+def test_a_param_of_no_stage_runs_the_check_of_params_alone(copied: Project) -> None:
+    copied.set(gate={"promote": False})
+    assert ran(copied.run("dvc repro")) == ["params"]
+
+
+def test_wrong_params_are_refused_before_anything_is_removed(copied: Project) -> None:
+    """Also where a training is stale; and all are named at once."""
+
+    def outputs() -> dict[Path, bytes]:
+        files = [
+            path for folder in ("data", "models", "samples") for path in Path(folder).rglob("*")
+        ]
+        return {path: path.read_bytes() for path in files if path.is_file()}
+
+    before = outputs()
+    copied.set(evaluate={"samples": 0}, train={"seed": 2, "lr": -1.0})
+    words = copied.run("dvc repro", code=255)
+    assert ran(words) == ["params"]
+    assert "`evaluate.samples`" in words and "`train.lr`" in words
+    assert outputs() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_flow_has_a_task_for_each_stage_by_name(copied: Project, tmp_path: Path) -> None:
+    """DVC says which of them work; a stage that fails ends the run, and the next one goes on there."""
+    home = {"PREFECT_HOME": str(tmp_path / "prefect")}
+    home["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "400"
+
+    def flow(code: int = 0) -> tuple[list[str], dict[str, str], str]:
+        """The stages that ran, its tasks with their states, and its words."""
+        words = copied.run("python -m flows.pipeline", code, **home)
+        tasks = re.findall(r"Task run '(\w+)-\w+' - Finished in state (\w+)", words)
+        return ran(words), dict(tasks), words
+
+    done, tasks, _ = flow()
+    again = {"params": "Completed", "gate": "Unchanged"}
+    assert list(tasks) == [*STAGES, "gate"]
+    assert (done, tasks) == ([], dict.fromkeys(STAGES, "Unchanged") | again)
+    csv = copied.folder / "inbox/digits.csv"
+    good = csv.read_text()
+    csv.write_text(good.replace("\n", "\n9", 1))
+    done, tasks, words = flow(code=1)
+    assert done == ["download", "validate"] and list(tasks) == STAGES[:3]
+    assert re.search(r"(?m)^Error: Stage `validate`: .*row 1\b", words)
+    csv.write_text(good)
+    copied.set(train={"seed": 2})
+    known = [run.info.run_id for run in copied.runs()]
+    done, tasks, _ = flow()
+    assert done[0] == "params" and done[-1] == "record" and "train" in done
+    assert "train_judge" not in done
+    (run,) = [run for run in copied.runs() if run.info.run_id not in known]
+    assert run.info.status == "FINISHED" and run.data.tags["prefect.flow_run_id"]
+    assert tasks["gate"].lower() == copied.read("reports/gate.json")["verdict"]
+
+
+def test_the_gate_makes_the_first_good_generator_champion(copied: Project) -> None:
+    """And the champion draws what the file draws."""
+    assert copied.read("reports/gate.json")["verdict"] == "promoted"
+    assert "champion" in Path("reports/gate.md").read_text()
+    (run,), client = copied.runs(), copied.client()
+    champion = client.get_model_version_by_alias("cgan", "champion")
+    assert (int(champion.version), champion.run_id) == (1, run.info.run_id)
+    draw = ["draw", "0 1 2", "--seed", "5", "--out"]
+    calls = [*draw, "file.png"], [*draw, "champion.png", "--model", "champion"]
+    ended = many([(copied.folder, call) for call in calls])
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert Path("file.png").read_bytes() == Path("champion.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_without_training_draws_and_says_its_price(copied: Project) -> None:
+    """The sampler's file holds the training images."""
+    copied.set(train={"generator": "local_score"})
+    assert "its file holds the training images" in copied.run("dvc repro")
+    run = max(copied.runs(), key=lambda run: run.info.start_time)
+    assert run.info.status == "FINISHED" and run.data.params["train.generator"] == "local_score"
+    assert copied.read("reports/metrics.json")["quality"]["conditional_accuracy"] > 0.9
+    page = Path("reports/run.html").read_text()
+    assert "its file is the training images" in page and "gallery-class" in page
+    calls = (["draw", "fig,pear"], ["report"], ["card", "hub"], ["card", "hub", "--publish-anyway"])
+    ended = many([(copied.folder, call) for call in calls])
+    assert [code for code, _ in ended] == [0, 0, 1, 0], ended
+    assert "--publish-anyway" in ended[2][1] and Path("hub/generator.safetensors").is_file()
+    assert ran(copied.run("dvc repro")) == []
