@@ -56,7 +56,7 @@ repro: $(READY) ## Run the stages that are stale; print the metrics, and where t
 # stays in one process, so that what its tests share is made once; and files start in the order of tests/conftest.py,
 # for by default those with few tests come last, and the longest are among them.
 PROCESSES ?= 3
-PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 1
 test: $(READY) ## Run the quick tests
 	$(PYTEST) $(LEFT_OUT)
 
@@ -106,9 +106,10 @@ bench-all: $(READY) ## The same with more rounds and 3 seeds (an hour)
 bench-gpu: $(READY) ## Measure training speed and time to quality on a CUDA device
 	python -m benchmarks gpu
 
-# In an environment of its own, which goes afterwards. Left out: the page's own JavaScript in a browser, for which no
-# package matters, and to compile what will be imported twice.
-OTHERS = $(MAKE) --no-print-directory COMPILE=: LEFT_OUT='--ignore-glob=*/page/test_play* --ignore-glob=*/test_readers_*'
+# In an environment of its own, which goes afterwards. Left out: to compile what will be imported twice, and what no
+# version of a package breaks: the page's own JavaScript in a browser, git, the texts of this repository.
+SAME_FOR_ALL = test_play test_readers_of_texts test_git test_code test_dvc_wiring test_container
+OTHERS = $(MAKE) --no-print-directory COMPILE=: LEFT_OUT='$(SAME_FOR_ALL:%=--ignore-glob=*/%.py)'
 test-lowest: .cgan/uv/.ready ## Run the quick tests with the oldest versions that pyproject.toml allows
 	rm -rf .cgan/lowest
 	$(OTHERS) test VENV=.cgan/lowest WITH='$$(UV) --resolution lowest-direct'

@@ -1,19 +1,18 @@
 """The `cgan` command as a program: version, help, and what it refuses."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-from conftest import ended, many, run_python
+from conftest import many, run, run_python
 from PIL import Image
 from typer.main import get_command, get_group
 
 import cgan
 from cgan.cli import app
 
+CGAN = (sys.executable, "-m", "cgan.cli")
 ANYWHERE = {"draw", "serve", "card", "init", "validate"}
 ARGUMENTS = {
     "preset": ["fast"],
@@ -23,15 +22,8 @@ ARGUMENTS = {
 }
 
 
-def run_cgan(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`cgan ARGUMENTS` as the installed command runs it."""
-    code = "import sys; from cgan.cli import main; sys.argv[0] = 'cgan'; main()"
-    return ended(sys.executable, "-c", code, *arguments, cwd=Path(), **env)
-
-
-def test_the_version_is_that_of_the_package() -> None:
-    run = run_cgan("--version")
-    assert (run.returncode, run.stdout) == (0, f"cgan {cgan.__version__}\n")
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    assert run(*CGAN, "--version", cwd=tmp_path) == f"cgan {cgan.__version__}\n"
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -46,8 +38,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     run_python(code, tmp_path)
 
 
-def test_the_help_shows_the_commands_in_groups_with_examples() -> None:
-    help_ = run_cgan("--help", COLUMNS="80").stdout
+def test_the_help_shows_the_commands_in_groups_with_examples(tmp_path: Path) -> None:
+    help_ = run(*CGAN, "--help", cwd=tmp_path, COLUMNS="80")
     groups = re.findall(r"─ ([\w ]+)[:?] cgan (\w+)", help_)
     assert [name for name, _ in groups] == ["Draw", "Your data", "How good is it", "Production"]
     shown = set(re.findall(r"(?m)^│ (\w+) ", help_))

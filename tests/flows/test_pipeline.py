@@ -18,12 +18,7 @@ import pytest
 import yaml
 from conftest import ROOT, wait_until
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    FlowRunFilter,
-    FlowRunFilterId,
-)
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -97,16 +92,16 @@ def flow_run(state: Any) -> FlowRun:
 
 
 def artifact(state: Any) -> str:
-    run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+    run = {"flow_run_id": {"any_": [state.state_details.flow_run_id]}}
     with get_client(sync_client=True) as client:
-        (found,) = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
+        (found,) = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(run))
     assert found.key == "run"
     return str(found.data)
 
 
 def assert_tasks(state: Any, expected: dict[str, str]) -> None:
     """The names of the tasks' states. They come to the server as events, a moment later."""
-    run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    run = FlowRunFilter.model_validate({"id": {"any_": [state.state_details.flow_run_id]}})
 
     def found() -> dict[str, str]:
         runs = client.read_task_runs(flow_run_filter=run)

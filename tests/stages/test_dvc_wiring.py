@@ -23,32 +23,21 @@ PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 CHECKS = {"cgan.params.sections", "cgan.params.checks", "cgan.pipeline.params_file"}
 CHANGES_NO_RESULT = {
     # Tracking: tells of a result, and may change at any time without a new training.
-    "cgan.pipeline.tracking.live",
-    "cgan.pipeline.tracking.run",
-    "cgan.pipeline.tracking.store",
-    "cgan.pipeline.tracking.tags",
-    "cgan.pipeline.tracking.logged_model",
-    "cgan.stages.origin",
-    "cgan.drawing.mlflow_model",
-    # Where MLflow keeps a generator: a stage loads a file.
-    "cgan.pipeline.registry.client",
-    # How long it will take.
-    "cgan.pipeline.progress",
+    *(
+        f"cgan.pipeline.tracking.{name}"
+        for name in ("live", "run", "store", "tags", "logged_model")
+    ),
+    *("cgan.stages.origin", "cgan.drawing.mlflow_model"),
+    # Where MLflow keeps a generator: a stage loads a file. How long it will take.
+    *("cgan.pipeline.registry.client", "cgan.pipeline.progress"),
     # Starts the stage; holds the paths, which dvc.yaml holds too.
-    "cgan.stages.runner",
-    "cgan.project",
-    # Words for the user, and how a notebook shows an object.
-    "cgan.errors",
-    "cgan.extras",
-    "cgan.notebook",
-    "cgan.settings",
-    "cgan.text",
+    *("cgan.stages.runner", "cgan.project"),
+    # Words for the user, how a notebook shows an object, and how bytes get to the disk, not which.
+    *(f"cgan.{name}" for name in ("errors", "extras", "notebook", "settings", "text", "files")),
     # The values of params.yaml are under `params`, and the defaults of keys that it lacks are in what the
     # stage params makes. A check refuses a value or lets it pass. As a dependency, each new param would
     # repeat every stage.
     *CHECKS,
-    # How bytes get to the disk, not which.
-    "cgan.files",
 }
 
 

@@ -45,16 +45,6 @@ def test_characters_that_the_locale_lacks_become_question_marks(tmp_path: Path) 
     assert (done.returncode, done.stdout) == (0, "working\n8 ? 8\n")
 
 
-def test_a_python_without_our_packages_says_what_to_do(tmp_path: Path) -> None:
-    copy_code(tmp_path)
-    code = "import sys; sys.path.append('.'); import cgan.stages"
-    done = ended(sys.executable, "-I", "-S", "-c", code, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
-    begin = f"Error: {sys.executable} was started for this stage, but has no pydantic"
-    assert line.startswith(begin) and "source .venv/bin/activate" in line
-
-
 @pytest.mark.parametrize(
     ("body", "code", "words", "advice"),
     [
