@@ -17,10 +17,8 @@ from flows.repro import dvc
 
 
 @pytest.fixture
-def clone(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clone(toy: Path, tmp_path: Path) -> Path:
     """A worker's clone of a project; its origin is a bare repository beside it."""
-    for name in ("CGAN_HOME", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
     folder = shutil.copytree(toy, tmp_path / "clone")
     (folder / "dvc.lock").write_text("of another machine")
     commit(folder)

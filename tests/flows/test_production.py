@@ -57,7 +57,7 @@ def test_an_automation_is_of_our_runs_alone() -> None:
         automation = yaml.safe_load((ROOT / f"flows/{name}.yaml").read_text())
         assert Automation.model_validate(automation).name.startswith("cgan: ")
         trigger = EventTrigger.model_validate(automation["trigger"])
-        assert [each.root for each in trigger.match_related] == keyed
+        assert automation["trigger"]["match_related"] == keyed
         assert {s for s in states if trigger.expects(f"prefect.flow-run.{s}")} == expected
 
 
@@ -105,8 +105,6 @@ def test_systemd_can_read_the_units(tmp_path: Path, name: str) -> None:
 @pytest.fixture
 def project(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toy, with free ports; the working directory."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", "DVC_ROOT"):
-        monkeypatch.delenv(name, raising=False)
     for name in ("MLFLOW_PORT", "PREFECT_PORT"):
         monkeypatch.setenv(name, str(free_port()))
     return repo

@@ -1,12 +1,13 @@
-"""A project in which everything has run: what is stale, what is in MLflow, who is served, what draws."""
+"""A project in which everything has run: what is in MLflow, what is stale, and the same by a flow."""
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, STEPS, Project, many, sent_once
+from conftest import ROOT, STEPS, Project, sent_once
 
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 
@@ -84,13 +85,14 @@ def test_wrong_params_are_refused_before_anything_is_removed(copied: Project) ->
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_flow_has_a_task_for_each_stage_by_name(copied: Project, tmp_path: Path) -> None:
-    """DVC says which of them work; a stage that fails ends the run, and the next one goes on there."""
+    """DVC says which of them work. After a failure or a kill the next one goes on there."""
     home = {"PREFECT_HOME": str(tmp_path / "prefect")}
     home["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "400"
+    command = "python -m flows.pipeline"
 
     def flow(code: int = 0) -> tuple[list[str], dict[str, str], str]:
         """The stages that ran, its tasks with their states, and its words."""
-        words = copied.run("python -m flows.pipeline", code, **home)
+        words = copied.run(command, code, **home)
         tasks = re.findall(r"Task run '(\w+)-\w+' - Finished in state (\w+)", words)
         return ran(words), dict(tasks), words
 
@@ -107,26 +109,10 @@ def test_a_flow_has_a_task_for_each_stage_by_name(copied: Project, tmp_path: Pat
     csv.write_text(good)
     copied.set(train={"seed": 2})
     known = [run.info.run_id for run in copied.runs()]
+    copied.cut_off(command, lambda: len(copied.runs()) > len(known), signal.SIGKILL, **home)
     done, tasks, _ = flow()
-    assert done[0] == "params" and done[-1] == "record" and "train" in done
-    assert "train_judge" not in done
+    assert done[-1] == "record" and "train_judge" not in done
     (run,) = [run for run in copied.runs() if run.info.run_id not in known]
     assert run.info.status == "FINISHED" and run.data.tags["prefect.flow_run_id"]
+    sent_once(copied.client(), run)
     assert tasks["gate"].lower() == copied.read("reports/gate.json")["verdict"]
-
-
-@pytest.mark.slow
-def test_a_run_without_training_draws_and_says_its_price(copied: Project) -> None:
-    """The sampler's file holds the training images."""
-    copied.set(train={"generator": "local_score"})
-    assert "its file holds the training images" in copied.run("dvc repro")
-    run = max(copied.runs(), key=lambda run: run.info.start_time)
-    assert run.info.status == "FINISHED" and run.data.params["train.generator"] == "local_score"
-    assert copied.read("reports/metrics.json")["quality"]["conditional_accuracy"] > 0.9
-    page = Path("reports/run.html").read_text()
-    assert "its file is the training images" in page and "gallery-class" in page
-    calls = (["draw", "fig,pear"], ["report"], ["card", "hub"], ["card", "hub", "--publish-anyway"])
-    ended = many([(copied.folder, call) for call in calls])
-    assert [code for code, _ in ended] == [0, 0, 1, 0], ended
-    assert "--publish-anyway" in ended[2][1] and Path("hub/generator.safetensors").is_file()
-    assert ran(copied.run("dvc repro")) == []
