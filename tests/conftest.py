@@ -16,7 +16,7 @@ from world.training import *  # noqa: F403
 # While modules are imported there is no garbage: looking for it takes a fifth of the time.
 gc.disable()
 
-pytest_plugins = ["toy_project"]  # its fixtures
+pytest_plugins = ["toy"]  # its fixtures
 
 # Files that start before all others: else one process would be at them when the others are done.
 LONGEST = ["production", "benchmarks", "training", "resume", "limits"]

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import yaml
 from browser import browsing
-from conftest import ROOT, run
+from conftest import ROOT, commit, run
 from PIL import Image
-from toy_project import commit
 
 
 @pytest.mark.slow

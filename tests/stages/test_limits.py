@@ -6,15 +6,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import TINY, peak_bytes, write_params
+import yaml
+from conftest import ROOT, TINY, peak_bytes, write_params
 from PIL import Image
 from synthetic import make_images, write_csv
-from toy_project import STAGES
 
 from benchmarks.synthetic_csv import write_csv as write_large_csv
 from cgan.drawing.generator import Generator
 from cgan.evaluation import Evaluation
 from cgan.training.state import estimate_batch_norm
+
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 
 
 @pytest.mark.slow
@@ -40,7 +42,7 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
         train={"total_kimg": 0.032},  # four steps
         evaluate={"samples": max(100, classes * 2), "gan_train_kimg": 0.0},
     )
-    for name in [*STAGES][1:-1]:
+    for name in STAGES[1:-1]:
         importlib.import_module(f"cgan.stages.{name}").main()
     generator = Generator.load("models/generator.safetensors")
     assert generator.class_names == names
@@ -71,7 +73,7 @@ def test_f88_every_stage_on_60_000_rows_takes_bounded_memory(
     write_params(tmp_path, data={"path": str(csv)}, preprocess=split, evaluate=evaluate)
     images = 60_000 * 784
     peaks = {}
-    for name in [*STAGES][1:]:
+    for name in STAGES[1:]:
         start = f"import runpy\nrunpy.run_module('cgan.stages.{name}', run_name='__main__')"
         peaks[name] = peak_bytes(start, tmp_path)
     assert peaks["download"] < 100e6, peaks
