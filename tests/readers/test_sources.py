@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kaggle_server import KEY, Answer, KaggleServer
-from kaggle_server import kaggle as kaggle
+from conftest import KEY, Answer, KaggleServer
 from synthetic import csv_lines, make_images, zip_of
 
 from cgan.errors import SourceError
