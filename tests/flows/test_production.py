@@ -34,10 +34,8 @@ DEPLOY = ROOT / "deploy"
 
 
 def test_one_night_at_a_time_at_two_in_the_morning() -> None:
-    listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    nightly, train = (
-        {each["name"]: each for each in listed}[name] for name in ("nightly", "train")
-    )
+    nightly, train = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert (nightly["name"], train["name"]) == ("nightly", "train")
     assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "UTC"}]
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     assert "schedules" not in train

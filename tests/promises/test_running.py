@@ -70,9 +70,11 @@ def test_wrong_params_are_refused_before_anything_is_removed(copied: Project) ->
 
     def outputs() -> dict[Path, bytes]:
         files = [
-            path for folder in ("data", "models", "samples") for path in Path(folder).rglob("*")
+            *Path("data").rglob("*.*"),
+            *Path("models").rglob("*.*"),
+            *Path().glob("samples/*.*"),
         ]
-        return {path: path.read_bytes() for path in files if path.is_file()}
+        return {path: path.read_bytes() for path in files}
 
     before = outputs()
     copied.set(evaluate={"samples": 0}, train={"seed": 2, "lr": -1.0})
