@@ -16,7 +16,6 @@ from benchmarks import evaluation_set, sample, service, throughput
 from benchmarks.evaluation_set import as_dataset, preset
 from benchmarks.scale import SCALES
 from benchmarks.throughput import PORT, Ours
-from cgan.errors import CganError
 from cgan.training import loop as training
 from cgan.training.loop import train
 from cgan.training.state import estimate_batch_norm
@@ -52,14 +51,6 @@ def test_ratios_are_within_rounds_and_have_a_bar() -> None:
         assert f"| preset `fast` | {rate:.0f} | {rate / 100:.0f}× |" in result.tables[0].markdown()
         with contextlib.nullcontext() if held else pytest.raises(typer.Exit):
             command.fail_on_broken_promises(result)
-
-
-def test_a_part_and_a_device_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CganError, match="no part `speed`"):
-        command.run(SCALES["tiny"], ["speed"])
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(CganError, match=r"no CUDA device.*--device cpu"):
-        command.gpu("cuda")
 
 
 @pytest.mark.slow
