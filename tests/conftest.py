@@ -18,13 +18,20 @@ gc.disable()
 
 pytest_plugins = ["toy"]  # its fixtures
 
-# Files that start before all others: else one process would be at them when the others are done.
-LONGEST = ["production", "benchmarks", "training", "resume", "limits"]
-LONGEST += ["pipeline", "project", "runs"]
+# Files that start early: else one process would be at them when the others are done.
+LONGEST = ["production", "benchmarks", "training", "resume", "limits", "pipeline"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+    """One file first makes the finished project; others that need it come behind the longest ones."""
+    needing = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
+    first = min(needing, default=None)
+
+    def rank(item: pytest.Item) -> tuple[bool, bool, bool]:
+        needs, stem = item.path in needing, item.path.stem.removeprefix("test_")
+        return item.path != first, needs or stem not in LONGEST, not needs
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session", autouse=True)
