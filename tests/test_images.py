@@ -1,4 +1,4 @@
-"""The public type: arrays in, checked; and what `cgan.read` and `split` make of files as of arrays."""
+"""The public type: arrays in, some of them out; its file; and the stages that make it."""
 
 import subprocess
 import sys
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, write_params
-from synthetic import zip_of
+from PIL import Image
+from safetensors.numpy import save_file
 from uneven import (
     GROUP_IN_NAME,
     HEIGHT,
@@ -21,18 +22,20 @@ from uneven import (
 )
 
 import cgan
-from cgan.errors import DataError, ParamsError, SourceError
-from cgan.images import load_images
+from cgan.errors import ModelError
+from cgan.files import sha256_of
+from cgan.images import load_images, save_images
+from cgan.model.file_facts import facts_metadata, read_facts
 from cgan.pipeline.whole_data import whole_data
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.stages import download, preprocess, validate
 
 COLOUR = uneven(channels=3)
-SIDES: dict[str, Any] = {"height": HEIGHT, "width": WIDTH}
+PIXELS, LABELS = COLOUR.pixels, COLOUR.labels
 
 
 def test_arrays_are_copied_only_where_they_must_be() -> None:
-    planes, labels = COLOUR.pixels, COLOUR.labels
+    planes, labels = PIXELS, LABELS
     last = planes.transpose(0, 2, 3, 1)
     for pixels in (planes, last, torch.from_numpy(planes), planes.astype(np.int64)):
         images = cgan.Images(pixels, torch.from_numpy(labels), NAMES)
@@ -69,32 +72,6 @@ def test_labels_are_numbers_or_names_and_groups_or_texts() -> None:
 
 
 PIXELS, LABELS = COLOUR.pixels, COLOUR.labels
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "fractions": ({"pixels": PIXELS / 255}, r"found float64, .*\(pixels \* 255\)"),
-    "16 bits": ({"pixels": PIXELS.astype(int) * 257}, "from 0 to 255, found int64"),
-    "bools": ({"pixels": PIXELS > 99}, "found bool"),
-    "rows": (
-        {"pixels": PIXELS.reshape(56, -1)},
-        r"found \[56, 288\].*reshape\(-1, height, width\)",
-    ),
-    "two channels": ({"pixels": PIXELS[:, :2]}, r"found \[56, 2, 8, 12\]"),
-    "tiny": ({"pixels": PIXELS[:, :, :7]}, r"8 to 256; found \[56, 3, 7, 12\]"),
-    "a label too few": ({"labels": LABELS[1:]}, r"labels: expected \[56\].* \[55\]"),
-    "a group too many": ({"groups": [*LABELS, 1]}, r"groups: expected \[56\], .* found \[57\]"),
-    "one-hot": ({"labels": np.eye(3)[LABELS]}, r"labels: expected \[56\].* found \[56, 3\]"),
-    "float labels": ({"labels": LABELS / 1}, r"found float64\."),
-    "negative": ({"labels": LABELS - 1}, "from 0 to 999; found -1 to 1"),
-    "without a name": ({"class_names": NAMES[:2]}, "from 0 to 1; found 0 to 2"),
-    "unknown": ({"labels": [*"ab" * 28], "class_names": ["a", "c"]}, "a, c; found b"),
-    "doubled": ({"class_names": ["a", "b", "a"]}, "different ones, found a, b, a"),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_arrays_that_do_not_fit_are_refused(kind: str) -> None:
-    changes, words = REFUSED[kind]
-    with pytest.raises(DataError, match=words):
-        cgan.Images(**{"pixels": PIXELS, "labels": LABELS, **changes})
 
 
 @pytest.mark.parametrize(
@@ -119,7 +96,7 @@ def test_what_is_read_and_split_is_what_the_stages_make(
     uneven_project: Path, pictures: bool
 ) -> None:
     data, path = uneven(), "inbox/digits.csv"
-    options: dict[str, Any] = {**SIDES, "class_names": NAMES}
+    options: dict[str, Any] = {"height": HEIGHT, "width": WIDTH, "class_names": NAMES}
     if pictures:
         write_uneven_folder(uneven_project / "own", data)
         write_params(uneven_project, data={"path": "own"}, preprocess={"group": GROUP_IN_NAME})
@@ -133,73 +110,55 @@ def test_what_is_read_and_split_is_what_the_stages_make(
     for part, stored in zip(parts, map(load_images, (TRAIN_DATA, HOLDOUT_DATA)), strict=True):
         assert part.digest == stored.digest and part.class_names == stored.class_names
         assert np.array_equal(part.lines, stored.lines)
+        assert part.source_sha256 == stored.source_sha256
         assert part.groups is not None and np.array_equal(part.groups, stored.groups)  # type: ignore[arg-type]
     assert parts[1].notes == images.notes and not parts[0].notes
     assert any(note.startswith("Groups: 23 of 56") for note in images.notes) == pictures
-    assert len(parts[0]) + len(parts[1]) == 56
     whole = whole_data()
     assert whole.groups is not None and images.groups is not None
     assert np.array_equal(whole.pixels, images.pixels) and whole.files == images.files
     groups_of = {*zip(whole.groups.tolist(), images.groups.tolist(), strict=True)}
     assert len(groups_of) == len(np.unique(images.groups)), "one number a group"
-    assert whole.splits is not None and np.array_equal(
-        whole.pixels[whole.splits == 1], parts[1].pixels
-    )
+    assert whole.splits is not None
+    assert np.array_equal(whole.pixels[whole.splits == 1], parts[1].pixels)
+    with Image.open("reports/real_samples.png") as sheet:
+        assert sheet.mode == "L" and sheet.height == 3 * (HEIGHT * 4 + 2) + 2, "a row a class"
+        shown = np.asarray(sheet)[2 : 2 + HEIGHT * 4, -500 : -500 + WIDTH * 4][::4, ::4]
+    first = parts[0].pixels[parts[0].labels == 0][:, 0]
+    assert any(np.array_equal(shown, image) for image in first)
+    made = [file for name in ("data", "reports") for file in Path(name).rglob("*.*")]
+    before = {path: sha256_of(path) for path in made}
+    for stage in (download, validate, preprocess):
+        stage.main()
+    assert len(made) == 7 and {path: sha256_of(path) for path in made} == before
 
 
-def test_arrays_are_divided_by_groups_and_copies() -> None:
-    data = uneven()
-    plain = cgan.Images(data.pixels, data.labels, data.class_names, data.groups)
-    train, held = plain.split(0.25, seed=2)
-    assert not {*train.groups.tolist()} & {*held.groups.tolist()}  # type: ignore[union-attr]
-    assert not {image.tobytes() for image in train.pixels} & {
-        image.tobytes() for image in held.pixels
-    }
-    assert sorted([*train.lines, *held.lines]) == [*range(56)], "indices of the arrays"
-    assert train.place(0) == f"image {train.lines[0]}"
-    again, other = plain.split(0.25, seed=2)[1], plain.split(0.25, seed=3)[1]
-    assert again.digest == held.digest != other.digest
-    with pytest.raises(DataError, match="found 30"):
-        plain.split(30)
-    with pytest.raises(DataError, match=r"at least 6.*`fraction`"):
-        plain.split(0.01)
+def test_a_saved_set_loads_as_it_was(tmp_path: Path) -> None:
+    path, data = tmp_path / "train.safetensors", uneven(channels=3)
+    save_images(path, data, part="train")
+    loaded = load_images(path)
+    for name in ("pixels", "labels", "groups", "lines"):
+        assert np.array_equal(getattr(loaded, name), getattr(data, name)), name
+    assert (loaded.class_names, loaded.source_sha256) == (NAMES, data.source_sha256)
+    assert loaded.splits is None and loaded.sizes is None and not loaded.notes
+    facts = read_facts(path, "dataset")
+    assert (facts["part"], facts["count"], facts["shape"]) == ("train", 56, [3, HEIGHT, WIDTH])
+    path.write_bytes(b"\0" * path.stat().st_size)
+    loaded.tensors.pixels[0] = 7  # writable, and no part of the file
+    assert np.array_equal(loaded.pixels[1:], data.pixels[1:])
 
 
-def test_read_takes_a_csv_a_zip_and_a_folder(tmp_path: Path) -> None:
-    data = uneven()
-    table = write_uneven_csv(tmp_path / "a.csv", data)
-    zipped = tmp_path / "a.zip"
-    zipped.write_bytes(zip_of({"b/fruit.csv": table.read_bytes()}))
-    for images in (
-        cgan.read(table, **SIDES, class_names=NAMES),
-        cgan.read(str(zipped), **SIDES, class_names=NAMES, member="fruit.csv"),
-    ):
-        assert np.array_equal(images.pixels, data.pixels) and images.class_names == NAMES
-        assert images.place(3) == "row 4 (line 5)"
-        assert images.notes[0].startswith("Few images: 12 of apple, 20 of fig, 24 of pear")
-    write_uneven_folder(tmp_path / "own", data)
-    (tmp_path / "own/apple/notes.txt").touch()
-    images = cgan.read(tmp_path / "own", height=16, width=24, fit="pad")
-    assert images.shape == (1, 16, 24) and images.class_names == sorted(NAMES)
-    assert images.notes[0].startswith("Left out: 1, no PNG")
-
-
-@pytest.mark.parametrize(
-    ("path", "options", "error", "words"),
-    [
-        ("gone", {}, SourceError, "gone does not exist"),
-        ("a.csv", {}, DataError, r"a\.csv: .*found 96\. .*`channels=3`"),
-        ("a.csv", {"heigth": 16}, ParamsError, r"^cgan\.read: .*`heigth`.*`height`"),
-        ("a.csv", {"source": "kaggle"}, ParamsError, "`source`"),
-        ("a.csv", {"height": 4, "width": 9}, ParamsError, "^cgan.read: `height`: .*found 4"),
-    ],
-)
-def test_read_names_its_keywords(
-    tmp_path: Path, path: str, options: dict[str, Any], error: type[Exception], words: str
-) -> None:
-    write_uneven_csv(tmp_path / "a.csv", uneven())
-    with pytest.raises(error, match=words):
-        cgan.read(tmp_path / path, **options)
+@pytest.mark.parametrize("damage", ["images", "labels", "shape"])
+def test_a_set_that_does_not_fit_its_digest_is_refused(tmp_path: Path, damage: str) -> None:
+    tensors: dict[str, Any] = {"images": PIXELS.copy(), "labels": LABELS.copy()}
+    facts = {"kind": "dataset", "classes": 3, "digest": COLOUR.digest}
+    if damage == "shape":
+        tensors["images"] = PIXELS.reshape(56, 3, WIDTH, HEIGHT)
+    else:
+        tensors[damage].flat[0] ^= 1
+    save_file(tensors, tmp_path / "x", facts_metadata(facts))
+    with pytest.raises(ModelError, match=rf"{tmp_path / 'x'}: the file is damaged"):
+        load_images(tmp_path / "x")
 
 
 def test_images_are_read_and_divided_without_torch(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is read of a CSV, what its report says, and what is refused beyond acceptance/test_refusals.py."""
+"""What is read of a CSV, and what its report says; what is refused: promises/test_reading.py."""
 
 import re
 from pathlib import Path
@@ -93,37 +93,10 @@ def test_groups_may_stand_between_label_and_pixels(tmp_path: Path) -> None:
     ]
 
 
-# --- refused files ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("text", ["9" * 23, "1 0", '"1', '"', "3\x1f", "3\r", "256", "-1", "x", ""])
-def test_a_value_that_is_none_is_named_by_row_and_column(tmp_path: Path, text: str) -> None:
-    message = refuses(tmp_path, with_field(17, 13, text))
-    assert "row 17 (line 18), column pixel12: expected a whole number" in message
-
-
-def test_the_first_faults_are_shown(tmp_path: Path) -> None:
-    lines = [LINES[0], *(f"7{line[1:]}" if i % 2 else line for i, line in enumerate(LINES[1:]))]
-    message = refuses(tmp_path, lines, classes=3)
-    assert "row 2 (line 3), column label: expected a whole number from 0 to 2, found '7'" in message
-    assert message.count("column label") == csv_reader.MAX_SHOWN_FAULTS
-    assert "factorize(sort=True)" in message
-    long = refuses(tmp_path, [*LINES[:4], LINES[4] + ",1", *LINES[5:]])
-    assert "row 4 (line 5): expected 65 values, found 66" in long and "factorize" not in long
-
-
-def test_small_or_missing_classes_are_named(tmp_path: Path) -> None:
-    few = [line for line in LINES if line.startswith("1,")][:4]
-    assert "found 8 of 1. Add" in refuses(tmp_path, [line for line in LINES if line not in few])
-    assert "`validate.class_names` has 2 names" in refuses(tmp_path, LINES, class_names=["a", "b"])
-    gap = [LINES[0], *(line.replace("2,", "5,", 1) for line in LINES[1:] if line[0] in "02")]
-    assert re.search(r"no image of class 1, 2, 3, 4; .*factorize", refuses(tmp_path, gap))
-
-
 @pytest.mark.parametrize(
     "field", ["1" * 50_000_000, '"' + "1\n" * 25_000_000], ids=["digits", "open quote"]
 )
-def test_a_field_of_megabytes_is_refused_in_bounded_memory(tmp_path: Path, field: str) -> None:
+def test_a_field_of_megabytes_takes_bounded_memory(tmp_path: Path, field: str) -> None:
     (tmp_path / "train.csv").write_text("\n".join(with_field(17, 13, field)))
     imports = (
         "import pandas; from cgan.readers import csv_reader; from cgan.errors import DataError\n"

@@ -1,0 +1,414 @@
+"""Promises 1 to 4 and 8, by commands and the public API: what becomes images, what is refused in which words,
+and that nothing of it harms the machine."""
+
+import gzip
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, write_params
+from door import many, signs_csv
+from PIL import Image
+from synthetic import zip_of
+from uneven import (
+    GROUP_IN_NAME,
+    HEIGHT,
+    NAMES,
+    WIDTH,
+    uneven,
+    write_uneven_csv,
+    write_uneven_folder,
+)
+
+import cgan
+from cgan.errors import CganError
+
+# A name → bytes, the target of a link, or what puts something at this path.
+Files = dict[str, bytes | str | Callable[[Path], object]]
+Case = tuple[str, Files, str]  # the path to validate, what stands there, what is said
+
+# --- A CSV --------------------------------------------------------------------------------------
+
+GOOD = signs_csv(12)
+HEADER, *ROWS = GOOD.splitlines()
+
+
+def field(row: int, column: int, text: str) -> str:
+    """The good CSV with one value changed; rows count from 1, column 0 is the label."""
+    fields = ROWS[row - 1].split(",")
+    fields[column] = text
+    return "\n".join([HEADER, *ROWS[: row - 1], ",".join(fields), *ROWS[row:], ""])
+
+
+def without(column: int) -> str:
+    """The good CSV without a column."""
+    rows = [line.split(",") for line in (HEADER, *ROWS)]
+    return "\n".join([*(",".join(row[:column] + row[column + 1 :]) for row in rows), ""])
+
+
+def csv(content: str | bytes, words: str, **validate: Any) -> Case:
+    """With these params of `validate`."""
+    files: Files = {"train.csv": content if isinstance(content, bytes) else content.encode()}
+    if validate:
+        files["params.yaml"] = lambda path: write_params(path.parent, validate=validate)
+    return "train.csv", files, rf"train\.csv: {words}"
+
+
+NO_VALUES = ("256", "-1", "nan", "x", "", "1 0", '"1', '"', "3\x1f", "3\r", "9" * 23)
+PLACE = r"\n  - row 17 \(line 18\), column pixel12: expected a whole number from 0 to 255, found '"
+GAP = GOOD.replace("\n2", "\n5")
+CSVS: list[Case] = [
+    csv(without(0), "expected a header such as `label,.* Put the column `label` first"),
+    csv(without(64), r"expected channels.* = 1 × a square .* found 63\. .*`validate\.height`"),
+    csv(GOOD.replace("l2,pixel3", "l3,pixel2"), "column 4: .* number 2, found `pixel3`. Put"),
+    *(csv(field(17, 13, text), rf"{PLACE}.*\nFix or remove these rows") for text in NO_VALUES),
+    csv(
+        GOOD.replace(ROWS[16], ROWS[16] + ",0"), r"\n  - row 17 \(line 18\): .* 65 values, found 66"
+    ),
+    csv(
+        GOOD.replace("\n1", "\n7"),
+        r"\n  - row 2 \(line 3\), column label: .* from 0 to 2, found '7'(\n  - row.*){4}\nFix"
+        r".*factorize\(sort=True\)",
+        classes=3,
+    ),
+    csv(GOOD.replace("\n1", "\n\x1b[2J1"), r"\n  - row 2 .*found '\\x1b\[2J1'"),
+    csv(GOOD, r"expected 13 images.*found 12 of each of 3 classes\. Add", min_per_class=13),
+    csv(GOOD, r"no image of class 3; 3 classes are found: 0, 1, 2\. Add", classes=4),
+    csv(GAP, "no image of class 2, 3, 4; .*factorize"),
+    csv(GOOD, r"3 classes, .*`validate\.class_names` has 2 names\. Give", class_names=["a", "b"]),
+    csv(GOOD.encode("utf-16"), "expected a CSV in UTF-8.* save it as “CSV UTF-8”"),
+    csv(b"\x89PNG\r\n\x1a\n" + bytes(100), "expected a CSV.* binary"),
+    csv(b"label" + b",a0" * 1_000_000 + b"\n", ".*found 1,000,000"),
+    csv(GOOD.replace("\n1", "\n" + " " * 5_000_000 + "1"), r"row 2 \(line 3\): .*found more"),
+    csv("<!DOCTYPE html><html>log in</html>", "this is a web page"),
+    csv("", "expected a CSV.* blank"),
+    csv(HEADER, r"0 rows after the header\. Download"),
+]
+
+# --- Archives, and what is no file --------------------------------------------------------------
+
+PLAIN = GOOD.encode()
+ZIP, GZIP = zip_of({"train.csv": PLAIN}), gzip.compress(PLAIN)
+
+
+def marked(at: int, value: bytes) -> bytes:
+    """The zip with other values in its member's header: at 0 its flags, at 2 the method."""
+    changed = bytearray(ZIP)
+    for place in (6 + at, changed.rindex(b"PK\x01\x02") + 8 + at):
+        changed[place : place + len(value)] = value
+    return bytes(changed)
+
+
+OUTSIDE = ("../train.csv", "/etc/train.csv", "C:\\train.csv", "..\\train.csv")
+ARCHIVES: list[Case] = [
+    (name, {name: content}, rf"{re.escape(name)}( \(unpacked\))?: {words}")
+    for name, content, words in (
+        ("start.zip", ZIP[: len(ZIP) // 3], "a damaged .zip archive.* Download it again"),
+        ("most.zip", ZIP[:-20], "a damaged"),
+        ("byte.zip", ZIP[:200] + b"x" + ZIP[201:], "a damaged"),
+        ("locked.zip", marked(0, b"\1"), "a damaged .*is encrypted"),
+        ("method.zip", marked(2, b"\x61"), ".*cannot unpack"),
+        ("sum.gz", GZIP[:-6] + b"x" + GZIP[-5:], "a damaged .gz"),
+        ("half.gz", GZIP[: len(GZIP) // 2], "a damaged .gz"),
+        ("junk.gz", GZIP + b"junk", "a damaged .gz"),
+        ("twice.gz", gzip.compress(GZIP), "expected a CSV"),
+        *(
+            ("out.zip", zip_of({"train.csv": PLAIN, name: b"x"}), "member .* points outside")
+            for name in OUTSIDE
+        ),
+        ("link.zip", zip_of({"train.csv": "/etc/passwd"}), "member 'train.csv' is a link"),
+        (
+            "other.zip",
+            zip_of({"a.csv": b"", "b": b""}),
+            r".*`train\.csv` in it, found a.csv, b\. Set",
+        ),
+        ("two.zip", zip_of({"a/train.csv": b"", "b/train.csv": b""}), ".*found a/train.csv, b/t"),
+        ("none.zip", zip_of({}), ".*found nothing"),
+        ("terminal.zip", zip_of({"\x1b[2J\n\n.csv": PLAIN}), ".*found"),
+    )
+]
+STRANGE: list[Case] = [
+    (name, {name: made}, rf"{name} does not exist, or is neither a file nor a folder")
+    for name, made in (("fifo", os.mkfifo), ("loop", "loop"), ("endless", "/dev/zero"))
+]
+STRANGE += [
+    ("huge", {"huge": lambda path: path.touch() or os.truncate(path, 10**12)}, "expected a CSV")
+]
+
+# --- Pictures -----------------------------------------------------------------------------------
+
+
+def picture(
+    value: Any = 7, size: tuple[int, int] = (10, 10), kind: str = "PNG", **how: Any
+) -> bytes:
+    """`value`: a grey, a colour, or an image as an array."""
+    image, file = value, io.BytesIO()
+    if isinstance(value, np.ndarray):
+        image = Image.fromarray(value)
+    else:
+        image = Image.new({1: "L", 3: "RGB", 4: "RGBA"}[np.size(value)], size, value)
+    image.save(file, kind, **how)
+    return file.getvalue()
+
+
+def noise(seed: int) -> bytes:
+    return picture(np.random.default_rng(seed).integers(0, 255, (10, 10), np.uint8))
+
+
+ALBUM: Files = {f"{'ab'[n % 2]}/{n}.png": noise(n) for n in range(24)}
+ANIMATED = picture(1, kind="GIF", save_all=True, append_images=[Image.new("L", (10, 10), 9)])
+FRACTIONS = np.full((10, 10), 0.5, np.float32)
+
+
+def album(files: Files, words: str, packed: bool = False) -> Case:
+    """With those of ALBUM beside it."""
+    if packed:
+        return "own.zip", {"own.zip": zip_of(ALBUM | files)}, rf"own\.zip.* {words}"
+    return "own", {f"own/{name}": content for name, content in (ALBUM | files).items()}, words
+
+
+FOLDERS: list[Case] = [
+    album(
+        {f"a/{n}.png": b"<html>" for n in range(7)} | {"a/cut.jpg": noise(1)[:90]},
+        r"own: 8 of 28 pictures cannot be read:(\n  - a/[\dcut]+\.\w+: .*){5}\nRemove or replace",
+    ),
+    album({"a/0.png": picture(np.full((10, 10), 999, np.uint16))}, r"a/0\.png: 16 bits.* 8 bit"),
+    album({"a/0.tif": picture(FRACTIONS, kind="TIFF")}, r"a/0\.tif: .*fractions; save it as 8 bit"),
+    album(
+        {"a/wide.png": picture(size=(30, 20))},
+        r"one size.* 30 × 20 \(a/wide.*`data\.height: 8` and `data\.width: 8`.*pad`",
+    ),
+    (
+        "own",
+        {"own/a/0.png": picture(size=(400, 533))},
+        r"8 to 256.*`data\.height: 64` and `data\.width: 48`",
+    ),
+    album({"a/0.pgm": b"P5 12000 9000 255\n"}, r"a/0\.pgm: .*sion bomb"),
+    album({"a,b/0.png": picture()}, "own: classes are named 'a,b'; .*no comma.*Rename"),
+    ("own", {"own/0.png": picture()}, r"own: expected one \.csv.*; found neither\. Put"),
+    ("own", {"own/b.csv": b"", "own/a.zip": b""}, "own: expected one .*; found a.zip, b.csv"),
+    album({"../a/0.png": picture()}, "points outside", packed=True),
+    album({"a/x.png": "/etc/passwd"}, "'a/x.png' is a link", packed=True),
+]
+ALBUM_FILES: Files = {f"own/{name}": content for name, content in ALBUM.items()}
+HEAD = "path,label,group,split\n"
+LISTINGS: list[Case] = [
+    ("own/labels.csv", {**ALBUM_FILES, "own/labels.csv": content.encode()}, rf"labels\.csv:{words}")
+    for content, words in (
+        (HEAD, r" 0 rows\."),
+        (HEAD + "a/9.png,a,,train\n", r"\n  - row 1: expected a picture .*`a/9\.png`\nGive"),
+        (HEAD + "a/0.png,a,,train\n" * 2, "\n  - row 2: expected a picture that is there once"),
+        (HEAD + "a/0.png,,,train\n", "\n  - row 1: expected a label, and"),
+        (HEAD + "a/0.png,a,,best\n", "\n  - row 1: .*found `a` and `best`"),
+        (HEAD + 'a/0.png,"a\n', " expected a CSV of `path,label`; "),
+    )
+]
+
+# --- params.yaml --------------------------------------------------------------------------------
+
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+def written(key: str, value: str) -> str:
+    """params.yaml with another value at the first key of this name, character by character."""
+    return re.sub(rf"(?m)^  {key}: .*", f"  {key}: {value}", TEXT, count=1)
+
+
+TWO = "2 problems:\n  - `train.latent_dim`: .* greater than 0, found 0.\n  - `train.lr`: "
+PARAMS: list[Case] = [
+    ("train.csv", {"train.csv": PLAIN, "params.yaml": text.encode()}, rf"params\.yaml{words}")
+    for text, words in (
+        (written("lr", "1\n  laten_dim: 1"), ": unknown key `train.laten_dim`.*`train.latent_dim`"),
+        (written("lr", "'1e-4'"), r": `train\.lr`: .* number, found '1e-4'"),
+        (written("generator", "deconf"), ": `train.generator`: .*'deconv'.* found 'deconf'"),
+        (written("latent_dim", "0").replace("\n  lr: 0", "\n  lr: -0"), f": {TWO}"),
+        (
+            written("lr", '!!python/object/apply:os.system ["touch ran"]'),
+            r", line \d+.*not valid YAML",
+        ),
+        (written("seed", "1\0"), ": not valid YAML: unacceptable character"),
+        (written("lr", "*nowhere"), ".* undefined alias 'nowhere'"),
+        (TEXT.replace("  lr: ", "  lr:"), r", line 50, column 3: not valid YAML: "),
+        ("# nothing yet\n", ": expected sections with keys, found None"),
+        ("- train\n- data\n", ": expected sections with keys, found .'train', 'data'."),
+        (f"<<<<<<< HEAD\n{TEXT}=======\n{TEXT}>>>>>>> x\n", ", line 6, column 1: not valid YAML"),
+        (
+            TEXT.replace("\ntrain:\n", "\ntrain:\nx:\n"),
+            ": 2 problems:\n  - `train`: .*, found None",
+        ),
+        (TEXT + '"\\e[2J": 1\n', r": unknown key `\\x1b\[2J`; remove it"),
+        (TEXT + "\n7: 8\n", ": `7`: Keys should be strings"),
+        (TEXT + "\n? [a]\n: 8\n", ".*: Keys should be strings"),
+        (TEXT + TEXT[TEXT.index("\ntracking:") :], '.* found duplicate key "tracking"'),
+    )
+]
+
+# --- What is accepted ---------------------------------------------------------------------------
+
+FORMS: list[Case] = [
+    (name, {name: content}, "is valid: 36 images of 8 × 8 pixels, 3 classes of 12 images")
+    for name, content in (
+        ("as it is.csv", PLAIN),
+        ("byte order mark.csv", b"\xef\xbb\xbf" + PLAIN),
+        ("Windows.csv", GOOD.replace("\n", "\r\n").encode()),
+        ("digits.csv.gz", GZIP),
+        ("plain.csv.gz", PLAIN),
+        ("top.zip", zip_of({"train.csv": PLAIN, "test.csv": b"x", "old/train.csv": b"x"})),
+        ("inside.zip", zip_of({"digits/train.csv": PLAIN, "__MACOSX/._train.csv": b"x"})),
+        ("no suffix", ZIP),
+    )
+]
+ODD: list[Case] = [
+    album(
+        {"a/.x.png": b"", "a/x.txt": b"", "x.png": picture(), "a/up": "..", "a/y": b""},
+        r"Left out: 4, .*: a/\.x\.png, a/x\.txt, a/y, x\.png\.\n",
+    ),
+    album({"__MACOSX/a/0.png": b""}, r"Left out: 1, .*: __MACOSX/a/0\.png\.", packed=True),
+    album({"a/x.gif": ANIMATED}, r"Several frames: 1 of 25 .*: a/x\.gif"),
+    album({"a/x.png": picture((9, 9, 9, 0))}, r"Transparent: 1 .*: a/x\.png"),
+    album({"a/red.png": picture((9, 0, 0))}, r"Colour: 1 of 25 .*: a/red\.png"),
+    album(
+        {"b/again.png": ALBUM["a/0.png"]},
+        r"Duplicates: 1 \(own/b/again\.png is own/a/0\.png\)\. "
+        r".*Conflicting labels: 1 \(own/b/again\.png is own/a/0\.png\)\. ",
+    ),
+]
+
+
+def put(folder: Path, files: Files) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif isinstance(content, str):
+            path.symlink_to(content)
+        else:
+            content(path)
+
+
+def states(folder: Path) -> dict[Path, tuple[int, int]]:
+    """When each file or folder was changed last, and its size."""
+    found = {path: path.lstat() for path in folder.rglob("*")}
+    return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in found.items()}
+
+
+def validated(folder: Path, cases: list[Case]) -> list[tuple[int, str]]:
+    """Exit code and words of `cgan validate`, for each; it must change nothing."""
+    folders = [folder / str(number) for number in range(len(cases))]
+    for each, (_, files, _) in zip(folders, cases, strict=True):
+        put(each, files)
+    before = states(folder)
+    said = many([(f, ["validate", path]) for f, (path, *_) in zip(folders, cases, strict=True)])
+    assert states(folder) == before
+    return said
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [CSVS, ARCHIVES, STRANGE, FOLDERS, LISTINGS, PARAMS],
+    ids=["csv", "archives", "no_files", "folders", "listings", "params"],
+)
+def test_what_cannot_be_used_is_refused_with_place_and_advice(
+    cases: list[Case], tmp_path: Path
+) -> None:
+    for (_, _, words), (code, said) in zip(cases, validated(tmp_path, cases), strict=True):
+        assert code == 1 and re.match(f"Error: .*{words}", said, re.DOTALL), f"{words}\n{said}"
+        assert "Traceback" not in said and "\n\n" not in said and len(said) < 4000
+        assert all(sign.isprintable() or sign == "\n" for sign in said)
+
+
+@pytest.mark.parametrize("cases", [FORMS, ODD], ids=["forms", "odd"])
+def test_what_is_odd_is_counted_and_its_first_are_named(cases: list[Case], tmp_path: Path) -> None:
+    for (_, _, words), (code, said) in zip(cases, validated(tmp_path, cases), strict=True):
+        assert code == 0 and re.search(words, said, re.DOTALL), f"{words}\n{said}"
+
+
+# --- The public API -----------------------------------------------------------------------------
+
+SIDES: dict[str, Any] = {"height": HEIGHT, "width": WIDTH}
+COLOUR = uneven(channels=3)
+PIXELS, LABELS = COLOUR.pixels, COLOUR.labels
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pixels": PIXELS / 255}, r"found float64, .*\(pixels \* 255\)"),
+        ({"pixels": PIXELS.astype(int) * 257}, "from 0 to 255, found int64"),
+        ({"pixels": PIXELS > 99}, "found bool"),
+        ({"pixels": PIXELS.reshape(56, -1)}, r"found \[56, 288\].*reshape\(-1, height, width\)"),
+        ({"pixels": PIXELS[:, :2]}, r"found \[56, 2, 8, 12\]"),
+        ({"pixels": PIXELS[:, :, :7]}, r"8 to 256; found \[56, 3, 7, 12\]"),
+        ({"labels": LABELS[1:]}, r"labels: expected \[56\].* \[55\]"),
+        ({"groups": [*LABELS, 1]}, r"groups: expected \[56\], .* found \[57\]"),
+        ({"labels": np.eye(3)[LABELS]}, r"labels: expected \[56\].* found \[56, 3\]"),
+        ({"labels": LABELS / 1}, r"found float64\."),
+        ({"labels": LABELS - 1}, "from 0 to 999; found -1 to 1"),
+        ({"class_names": NAMES[:2]}, "from 0 to 1; found 0 to 2"),
+        ({"labels": [*"ab" * 28], "class_names": ["a", "c"]}, "a, c; found b"),
+        ({"class_names": ["a", "b", "a"]}, "different ones, found a, b, a"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(CganError, match=words):
+        cgan.Images(**{"pixels": PIXELS, "labels": LABELS, **changes})
+
+
+def test_read_names_its_keywords(tmp_path: Path) -> None:
+    write_uneven_csv(tmp_path / "a.csv", uneven())
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        ("gone", {}, "gone does not exist"),
+        ("a.csv", {}, r"a\.csv: .*found 96\. .*`channels=3`"),
+        ("a.csv", {"heigth": 16}, r"^cgan\.read: .*`heigth`.*`height`"),
+        ("a.csv", {"source": "kaggle"}, "`source`"),
+        ("a.csv", {"height": 4, "width": 9}, "^cgan.read: `height`: .*found 4"),
+    ]
+    for path, options, words in cases:
+        with pytest.raises(CganError, match=words):
+            cgan.read(tmp_path / path, **options)
+
+
+def test_a_csv_a_zip_and_a_folder_become_images(tmp_path: Path) -> None:
+    data = uneven()
+    table = write_uneven_csv(tmp_path / "a.csv", data)
+    zipped = tmp_path / "a.zip"
+    zipped.write_bytes(zip_of({"b/fruit.csv": table.read_bytes()}))
+    for images in (
+        cgan.read(table, **SIDES, class_names=NAMES),
+        cgan.read(str(zipped), **SIDES, class_names=NAMES, member="fruit.csv"),
+    ):
+        assert np.array_equal(images.pixels, data.pixels) and images.class_names == NAMES
+        assert images.place(3) == "row 4 (line 5)"
+        assert images.notes[0].startswith("Few images: 12 of apple, 20 of fig, 24 of pear")
+    write_uneven_folder(tmp_path / "own", data)
+    (tmp_path / "own/apple/notes.txt").touch()
+    images = cgan.read(tmp_path / "own", height=16, width=24, fit="pad")
+    assert images.shape == (1, 16, 24) and images.class_names == sorted(NAMES)
+    assert images.notes[0].startswith("Left out: 1, no PNG")
+
+
+def test_copies_and_groups_are_on_one_side_of_the_split(tmp_path: Path) -> None:
+    data = uneven()
+    table = write_uneven_csv(tmp_path / "a.csv", data)
+    write_uneven_folder(tmp_path / "own", data)
+    for images in (
+        cgan.Images(data.pixels, data.labels, NAMES, data.groups),
+        cgan.read(table, **SIDES),
+        cgan.read(tmp_path / "own", group=GROUP_IN_NAME),
+    ):
+        train, held = images.split(0.25, seed=2)
+        assert sorted([*train.lines, *held.lines]) == sorted(images.lines)
+        assert train.groups is not None and held.groups is not None
+        assert not {*train.groups} & {*held.groups}
+        assert not {*map(bytes, train.pixels)} & {*map(bytes, held.pixels)}
+        again, other = images.split(0.25, seed=2)[1], images.split(0.25, seed=3)[1]
+        assert again.digest == held.digest != other.digest
+    for fraction, words in ((30, "found 30"), (0.01, "at least 6.*`fraction`")):
+        with pytest.raises(CganError, match=words):
+            images.split(fraction)
