@@ -1,4 +1,4 @@
-"""Pictures: which are read, what becomes of them, what is said of the rest, and what is refused."""
+"""Pictures: what becomes of them, and how they are divided; what is refused: promises/test_reading.py."""
 
 import io
 import re
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from conftest import write_params
 from PIL import Image
-from synthetic import zip_of
 
 from cgan import splitting
 from cgan.errors import CganError, DataError
@@ -78,75 +77,24 @@ GOOD: Files = {
     for name, value in (("cat", 10), ("apple", 20))
     for n in (0, 1)
 }
-ANIMATED = picture(1, kind="GIF", save_all=True, append_images=[Image.new("L", (10, 10), 9)])
-FRACTIONS = np.full((10, 10), 0.5, np.float32)
-
-# Beside GOOD unless alone, in a folder or a .zip → what is said: "refused" first, or else one warning.
-FOLDERS: dict[str, tuple[Files, str]] = {
-    "others": (
-        {"cat/.x.png": b"", "cat/x.txt": b"", "x.png": picture(), "cat/up": "..", "cat/y": b""},
-        r"Left out: 4, .*: cat/\.x\.png, cat/x\.txt, cat/y, x\.png\.$",
-    ),
-    "of a Mac in a zip": ({"__MACOSX/cat/0.png": b""}, r"Left out: 1, .*: __MACOSX/cat/0\.png\."),
-    "second frames": ({"cat/x.gif": ANIMATED}, r"Several frames: 1 of 5 .*: cat/x\.gif"),
-    "transparent": ({"cat/x.png": picture((9, 9, 9, 0))}, r"Transparent: 1 .*: cat/x\.png"),
-    "one in colour": (
-        {f"cat/{n}.jpg": picture(5) for n in range(9)} | {"cat/red.png": picture((9, 0, 0))},
-        r"Colour: 1 of 14 .*cat/red\.png",
-    ),
-    "damaged": (
-        {f"cat/{n}.png": b"<html>" for n in range(7)} | {"cat/cut.jpg": noise(1)[:90]},
-        r"refused: own: 8 of 10 pictures cannot be read:(\n  - cat/.*){5}",
-    ),
-    "16 bits": (
-        {"cat/0.png": picture(np.full((10, 10), 999, np.uint16))},
-        r"refused: .*cat/0\.png: 16 bits.* 8 bit",
-    ),
-    "fractions": (
-        {"cat/0.tif": picture(FRACTIONS, kind="TIFF")},
-        r"refused: .*cat/0\.tif: .*fractions; save it as 8 bit",
-    ),
-    "another size": (
-        {"cat/wide.png": picture(size=(30, 20))},
-        r"refused: .*one size.* 30 × 20 \(cat/wide.*`data\.height: 8` and `data\.width: 8`.*pad`",
-    ),
-    "photographs, alone": (
-        {"a/0.png": picture(size=(400, 533))},
-        r"refused: .*8 to 256.*`data\.height: 64` and `data\.width: 48`",
-    ),
-    "a bomb": ({"cat/0.png": picture(size=(12_000, 9000))}, "refused: .*0.png: .*sion bomb"),
-    "gigabytes in a zip": ({"cat/x.png": bytes(10_000)}, r"refused: .*x\.png: larger"),
-    "a comma in a name": ({"a,b/0.png": picture()}, "refused: own: .*named 'a,b'; .*no comma"),
-    "no folders, alone": ({"0.png": picture()}, r"refused: own: expected one \.csv.*neither\."),
-    "up, in a zip": ({"../cat/0.png": picture()}, "refused: .*points outside"),
-    "a link in a zip": ({"cat/x.png": "/etc/passwd"}, "refused: .*x.png' is a link"),
-}
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_what_is_odd_in_a_folder_is_said_by_name(
-    name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limit", "bytes_", "words"),
+    [
+        ("MAX_FILE_BYTES", 60, r"4 of 4 pictures cannot.*apple/0\.png: larger"),
+        ("MAX_BYTES", 399, r"more than 0 MB of pixels.*`data\.height`"),
+    ],
+)
+def test_large_files_and_many_pixels_are_refused(
+    monkeypatch: pytest.MonkeyPatch, limit: str, bytes_: int, words: str
 ) -> None:
-    files, words = FOLDERS[name]
-    files = files if "alone" in name else GOOD | files
-    if packed := name.endswith("in a zip"):
-        Path("own.zip").write_bytes(zip_of(files))
-    else:
-        write(files)
-    if "gigabytes" in name:
-        monkeypatch.setattr(pictures, "MAX_FILE_BYTES", 9_000)
-    try:
-        (message,) = opened("own.zip" if packed else "own").notes
-    except CganError as error:
-        message = f"refused: {error}"
-    assert re.match(words, message, re.DOTALL), message
-
-
-def test_more_pixels_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     write(GOOD)
-    monkeypatch.setattr(pictures, "MAX_BYTES", 399)
-    with pytest.raises(CganError, match=r"more than 0 MB.*`data\.height`"):
+    monkeypatch.setattr(pictures, limit, bytes_)
+    with pytest.raises(CganError, match=re.compile(words, re.DOTALL)):
         opened()
+    monkeypatch.setattr(pictures, limit, 400)
+    assert len(opened()) == 4
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -267,23 +215,6 @@ def test_a_listing_names_classes_groups_and_splits() -> None:
     assert sorted(Counter(groups()).values()) == [1, 1, 4, 4, 4, 4]
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (LISTING, "labels.csv: 0 rows"),
-        (LISTING + b"cat/9.png,cat,,train\n", "row 1: expected a picture .*`cat/9.png`"),
-        (LISTING + b"cat/0.png,cat,,train\n" * 2, "row 2: expected a picture that is there once"),
-        (LISTING + b"cat/0.png,,,train\n", "row 1: expected a label, and"),
-        (LISTING + b"cat/0.png,cat,,best\n", "row 1: .*found `cat` and `best`"),
-        (LISTING + b'cat/0.png,"a\n', "labels.csv: expected a CSV of `path,label`; "),
-    ],
-)
-def test_a_wrong_listing_is_refused_with_its_row(content: bytes, words: str) -> None:
-    write(GOOD | {"labels.csv": content})
-    with pytest.raises(CganError, match=re.compile(words, re.DOTALL)):
-        opened("own/labels.csv")
-
-
 def test_groups_stay_on_one_side_and_near_copies_are_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -318,12 +249,10 @@ def test_pictures_take_the_place_of_a_csv_with_the_folders_names() -> None:
     assert report["shape"] == {"channels": 1, "height": 10, "width": 10}
     renamed = run({"holdout_fraction": 0.25}, class_names=["x", "b"])["warnings"][0]
     assert renamed.endswith("names`: a is x.")
-    write({"b/again.png": Path("own/a/0.png").read_bytes()})
-    messages = "\n".join(run({"holdout_fraction": 0.25})["warnings"])
-    assert "Duplicates: 1 (own/b/again.png is own/a/0.png)" in messages
-    assert "Conflicting labels: 1 (own/b/again.png is own/a/0.png)" in messages
     with pytest.raises(DataError, match=r"`validate\.classes` is 3, the pictures have 2"):
         run(classes=3)
     write({"b/x.heic": b""})
-    with pytest.raises(DataError, match=r"4 of a, 5 of b.*`validate\.min_per_.*\n.*b/x\.heic"):
+    with pytest.raises(
+        DataError, match=r"4 of each of 2 classes.*`validate\.min_per_.*\n.*b/x\.heic"
+    ):
         run(min_per_class=9)
