@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, write_params
-from PIL import Image
-from safetensors.numpy import save_file
-from uneven import (
+from conftest import (
     GROUP_IN_NAME,
     HEIGHT,
     NAMES,
+    ROOT,
     WIDTH,
     uneven,
-    write_uneven_csv,
-    write_uneven_folder,
+    write_csv,
+    write_folder,
+    write_params,
 )
+from PIL import Image
+from safetensors.numpy import save_file
 
 import cgan
 from cgan.errors import ModelError
@@ -89,17 +90,15 @@ def test_some_of_the_images_keep_all_that_is_known(rows: Any) -> None:
 
 
 @pytest.mark.parametrize("pictures", [False, True])
-def test_what_is_read_and_split_is_what_the_stages_make(
-    uneven_project: Path, pictures: bool
-) -> None:
+def test_what_is_read_and_split_is_what_the_stages_make(project: Path, pictures: bool) -> None:
     data, path = uneven(), "inbox/digits.csv"
     options: dict[str, Any] = {"height": HEIGHT, "width": WIDTH, "class_names": NAMES}
     if pictures:
-        write_uneven_folder(uneven_project / "own", data)
-        write_params(uneven_project, data={"path": "own"}, preprocess={"group": GROUP_IN_NAME})
-        write_params(uneven_project, validate={"class_names": None})
+        write_folder(project / "own", data)
+        write_params(project, data={"path": "own"}, preprocess={"group": GROUP_IN_NAME})
+        write_params(project, validate={"class_names": None})
         path, options = "own", {"group": GROUP_IN_NAME}
-    write_params(uneven_project, preprocess={"holdout_fraction": 0.3, "seed": 4})
+    write_params(project, preprocess={"holdout_fraction": 0.3, "seed": 4})
     for stage in (download, validate, preprocess):
         stage.main()
     images = cgan.read(path, **options)
@@ -159,7 +158,7 @@ def test_a_set_that_does_not_fit_its_digest_is_refused(tmp_path: Path, damage: s
 
 
 def test_images_are_read_and_divided_without_torch(tmp_path: Path) -> None:
-    table = write_uneven_csv(tmp_path / "a.csv", uneven())
+    table = write_csv(tmp_path / "a.csv", uneven())
     code = f"""
 import sys
 import cgan

@@ -4,23 +4,26 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import uneven
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from synthetic import make_images
-from uneven import uneven
 
 from cgan.errors import DataError
 from cgan.images import Images
 from cgan.splitting import near_copies, split_images, stratified_split, with_groups
 
-IMAGES, LABELS = make_images(per_class=20)
+
+def distinct(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Images that are not square."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 1, 4, 6), dtype=np.uint8)
+
+
+IMAGES, LABELS = distinct(60), np.random.default_rng(1).permutation(np.arange(60) % 3)
 
 
 def test_the_holdout_is_stratified_and_the_seed_decides() -> None:
-    images, labels = make_images(per_class=40)
-    keep = (labels != 2) | (np.cumsum(labels == 2) <= 10)
-    images, labels = images[keep], labels[keep]
+    images, labels = distinct(90), np.random.default_rng(1).permutation([*[0, 1] * 40, *[2] * 10])
     train, holdout = stratified_split(images, labels, 0.1, seed=1)
     assert np.bincount(labels[holdout]).tolist() == [4, 4, 1]
     assert sorted([*train, *holdout]) == list(range(len(labels)))
@@ -63,11 +66,6 @@ def test_a_class_of_one_distinct_image_cannot_be_held_out() -> None:
         stratified_split(images, LABELS, 0.1, seed=1)
 
 
-def distinct(count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Images that are not square."""
-    return np.random.default_rng(seed).integers(0, 256, (count, 1, 4, 6), dtype=np.uint8)
-
-
 @pytest.mark.parametrize("largest", [3, 30])
 def test_the_holdout_of_groups_is_near_the_share_of_each_class(largest: int) -> None:
     """Groups of several classes, which are rare or frequent."""
@@ -98,8 +96,7 @@ def test_of_a_class_in_large_groups_the_smallest_is_held_out() -> None:
 
 
 def test_groups_with_an_equal_image_are_on_one_side() -> None:
-    images, labels = distinct(60), np.random.default_rng(2).permutation(np.arange(60) % 3)
-    groups = np.arange(60) // 2
+    images, labels, groups = IMAGES.copy(), LABELS, np.arange(60) // 2
     images[41] = images[10]  # of groups 5 and 20, and by the next of 7 too
     images[15] = images[40]
     for seed in range(30):

@@ -41,11 +41,16 @@ def test_overrides_change_the_values_characters_only(path: Path) -> None:
     assert set_params({"train.lr": 1e-5}, path) == {}
 
 
-def test_a_value_is_written_where_none_was(path: Path) -> None:
-    path.write_text(TEXT.replace("classes: null  ", "classes:").replace("width: null", "width:"))
-    set_params({"validate": {"classes": 12, "height": 30, "width": 20}}, path)
-    found = load_params(path).validation
-    assert (found.classes, found.height, found.width) == (12, 30, 20)
+def test_a_value_is_written_where_none_or_no_key_was(path: Path) -> None:
+    text = TEXT.replace("classes: null  ", "classes:").replace("width: null", "width:")
+    path.write_text(text.replace("  max_width: 512", "#"))
+    found = {"classes": 12, "height": 30, "width": 20}
+    assert set_params({"validate": found, "train.max_width": 512}, path) == {
+        **{f"validate.{key}": (None, value) for key, value in found.items()},
+        "train.max_width": (512, 512),
+    }
+    assert found.items() <= load_params(path).validation.model_dump().items()
+    assert "max_width: 512" in path.read_text()
 
 
 def test_a_wrong_override_changes_nothing(path: Path) -> None:
@@ -59,14 +64,6 @@ def test_a_wrong_override_changes_nothing(path: Path) -> None:
         with pytest.raises(ParamsError, match=message):
             set_params(override, path)
         assert path.read_text() == TEXT
-
-
-def test_a_value_is_written_where_the_key_is_lacking(
-    path: Path,
-) -> None:
-    path.write_text(TEXT.replace("  max_width: 512", "#"))
-    assert set_params({"train.max_width": 512}, path) == {"train.max_width": (512, 512)}
-    assert "max_width: 512" in path.read_text()
 
 
 def test_a_preset_is_written_and_says_what_it_changed(path: Path) -> None:

@@ -32,7 +32,7 @@ def drawn(matrix: np.ndarray, names: list[str] | None = None) -> np.ndarray:
     return confusion_matrix_image(matrix, names).astype(int)
 
 
-def test_right_is_blue_and_a_few_errors_are_red_in_their_row_and_column() -> None:
+def test_right_is_blue_and_a_few_errors_are_red_in_their_place() -> None:
     right = drawn(np.eye(4, dtype=int) * 100)
     blue_y, blue_x = ((right[..., 2] - right[..., 0]) > 80).nonzero()
     assert not ((right[..., 0] - right[..., 2]) > 24).any()
@@ -45,7 +45,7 @@ def test_right_is_blue_and_a_few_errors_are_red_in_their_row_and_column() -> Non
     assert int((red_x.mean() - blue_x.min()) / cell[1]) == 3
 
 
-def test_rows_are_normalised_so_that_rare_classes_look_like_common_ones() -> None:
+def test_rows_are_normalised_so_that_classes_compare() -> None:
     few, many = np.eye(3, dtype=int) * 10, np.eye(3, dtype=int) * 10
     many[2, 2] = 5000
     top = 60  # the title tells the count
@@ -53,10 +53,10 @@ def test_rows_are_normalised_so_that_rare_classes_look_like_common_ones() -> Non
     assert not np.array_equal(drawn(few)[:top], drawn(many)[:top])
 
 
-@pytest.mark.parametrize("classes", [2, 10, 24, 40, 300])
-def test_any_number_of_classes_and_empty_rows_give_a_picture_of_bounded_size(classes: int) -> None:
+@pytest.mark.parametrize("classes", [2, 24, 300])
+def test_any_number_of_classes_gives_a_picture_of_one_size(classes: int) -> None:
     matrix = np.eye(classes, dtype=int) * 7
-    matrix[1] = 0
+    matrix[1] = 0  # an empty row
     names = ["an elephant of a long name", "猫", *map(str, range(2, classes))]
     picture = drawn(matrix, names)
     assert picture.shape == (700, 700, 3)
@@ -78,7 +78,7 @@ def test_any_values_give_a_picture_and_an_svg_of_the_same_bytes(values: list[flo
     assert logarithmic == (values == [1.0, 500.0])
 
 
-def test_an_svg_has_no_ground_and_the_colour_and_font_of_its_page() -> None:
+def test_an_svg_has_the_colour_and_font_of_its_page() -> None:
     element = ElementTree.fromstring(svg_of(curves_figure("Losses", [1, 2], {"a": [1, 2]})))
     words = [text.text for text in element.iter("{http://www.w3.org/2000/svg}text")]
     assert {"Losses", "a", "step"} <= {*words}

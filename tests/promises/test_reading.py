@@ -11,19 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, write_params
-from door import many, signs_csv
-from PIL import Image
-from synthetic import zip_of
-from uneven import (
+from conftest import (
     GROUP_IN_NAME,
     HEIGHT,
     NAMES,
+    ROOT,
     WIDTH,
+    csv_lines,
+    many,
+    plain,
     uneven,
-    write_uneven_csv,
-    write_uneven_folder,
+    write_csv,
+    write_folder,
+    write_params,
+    zip_of,
 )
+from PIL import Image
 
 import cgan
 from cgan.errors import CganError
@@ -34,8 +37,9 @@ Case = tuple[str, Files, str]  # the path to validate, what stands there, what i
 
 # --- A CSV --------------------------------------------------------------------------------------
 
-GOOD = signs_csv(12)
-HEADER, *ROWS = GOOD.splitlines()
+HEADER, *ROWS = csv_lines(plain(uneven(counts=[12, 12, 12], width=HEIGHT)))
+ROWS.sort(key=lambda row: row[0] != "2")  # class 2 begins
+GOOD = "\n".join([HEADER, *ROWS, ""])
 
 
 def field(row: int, column: int, text: str) -> str:
@@ -71,20 +75,21 @@ CSVS: list[Case] = [
         GOOD.replace(ROWS[16], ROWS[16] + ",0"), r"\n  - row 17 \(line 18\): .* 65 values, found 66"
     ),
     csv(
-        GOOD.replace("\n1", "\n7"),
-        r"\n  - row 2 \(line 3\), column label: .* from 0 to 2, found '7'(\n  - row.*){4}\nFix"
+        GOOD.replace("\n2", "\n7"),
+        r"\n  - row 1 \(line 2\), column label: .* from 0 to 2, found '7'(\n  - row.*){4}\nFix"
         r".*factorize\(sort=True\)",
         classes=3,
     ),
-    csv(GOOD.replace("\n1", "\n\x1b[2J1"), r"\n  - row 2 .*found '\\x1b\[2J1'"),
+    csv(GOOD.replace("\n2", "\n\x1b[2J1"), r"\n  - row 1 .*found '\\x1b\[2J1'"),
     csv(GOOD, r"expected 13 images.*found 12 of each of 3 classes\. Add", min_per_class=13),
+    csv("\n".join([HEADER, *ROWS[4:]]), r"expected 10 images.*found 8 of 2\. Add"),
     csv(GOOD, r"no image of class 3; 3 classes are found: 0, 1, 2\. Add", classes=4),
     csv(GAP, "no image of class 2, 3, 4; .*factorize"),
     csv(GOOD, r"3 classes, .*`validate\.class_names` has 2 names\. Give", class_names=["a", "b"]),
     csv(GOOD.encode("utf-16"), "expected a CSV in UTF-8.* save it as “CSV UTF-8”"),
     csv(b"\x89PNG\r\n\x1a\n" + bytes(100), "expected a CSV.* binary"),
     csv(b"label" + b",a0" * 1_000_000 + b"\n", ".*found 1,000,000"),
-    csv(GOOD.replace("\n1", "\n" + " " * 5_000_000 + "1"), r"row 2 \(line 3\): .*found more"),
+    csv(GOOD.replace("\n2", "\n" + " " * 5_000_000 + "2"), r"row 1 \(line 2\): .*found more"),
     csv("<!DOCTYPE html><html>log in</html>", "this is a web page"),
     csv("", "expected a CSV.* blank"),
     csv(HEADER, r"0 rows after the header\. Download"),
@@ -250,10 +255,12 @@ PARAMS: list[Case] = [
 
 # --- What is accepted ---------------------------------------------------------------------------
 
+BY_PLACE = ",".join(["label", *(f"{y}x{x}" for y in range(1, 9) for x in range(1, 9))])
 FORMS: list[Case] = [
     (name, {name: content}, "is valid: 36 images of 8 × 8 pixels, 3 classes of 12 images")
     for name, content in (
         ("as it is.csv", PLAIN),
+        ("1x1.csv", GOOD.replace(HEADER, BY_PLACE).encode()),
         ("byte order mark.csv", b"\xef\xbb\xbf" + PLAIN),
         ("Windows.csv", GOOD.replace("\n", "\r\n").encode()),
         ("digits.csv.gz", GZIP),
@@ -261,6 +268,18 @@ FORMS: list[Case] = [
         ("top.zip", zip_of({"train.csv": PLAIN, "test.csv": b"x", "old/train.csv": b"x"})),
         ("inside.zip", zip_of({"digits/train.csv": PLAIN, "__MACOSX/._train.csv": b"x"})),
         ("no suffix", ZIP),
+    )
+]
+FORMS += [
+    (
+        "train.csv",
+        {
+            "train.csv": PLAIN,
+            "params.yaml": lambda path: write_params(
+                path.parent, preprocess={"holdout_fraction": 0.25}
+            ),
+        },
+        r"Held out: 3 of each .*Next: set .* then `dvc repro`; it makes reports/run\.html",
     )
 ]
 ODD: list[Case] = [
@@ -361,7 +380,7 @@ def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], words: str)
 
 
 def test_read_names_its_keywords(tmp_path: Path) -> None:
-    write_uneven_csv(tmp_path / "a.csv", uneven())
+    write_csv(tmp_path / "a.csv", uneven())
     cases: list[tuple[str, dict[str, Any], str]] = [
         ("gone", {}, "gone does not exist"),
         ("a.csv", {}, r"a\.csv: .*found 96\. .*`channels=3`"),
@@ -376,7 +395,7 @@ def test_read_names_its_keywords(tmp_path: Path) -> None:
 
 def test_a_csv_a_zip_and_a_folder_become_images(tmp_path: Path) -> None:
     data = uneven()
-    table = write_uneven_csv(tmp_path / "a.csv", data)
+    table = write_csv(tmp_path / "a.csv", data)
     zipped = tmp_path / "a.zip"
     zipped.write_bytes(zip_of({"b/fruit.csv": table.read_bytes()}))
     for images in (
@@ -386,7 +405,7 @@ def test_a_csv_a_zip_and_a_folder_become_images(tmp_path: Path) -> None:
         assert np.array_equal(images.pixels, data.pixels) and images.class_names == NAMES
         assert images.place(3) == "row 4 (line 5)"
         assert images.notes[0].startswith("Few images: 12 of apple, 20 of fig, 24 of pear")
-    write_uneven_folder(tmp_path / "own", data)
+    write_folder(tmp_path / "own", data)
     (tmp_path / "own/apple/notes.txt").touch()
     images = cgan.read(tmp_path / "own", height=16, width=24, fit="pad")
     assert images.shape == (1, 16, 24) and images.class_names == sorted(NAMES)
@@ -395,8 +414,8 @@ def test_a_csv_a_zip_and_a_folder_become_images(tmp_path: Path) -> None:
 
 def test_copies_and_groups_are_on_one_side_of_the_split(tmp_path: Path) -> None:
     data = uneven()
-    table = write_uneven_csv(tmp_path / "a.csv", data)
-    write_uneven_folder(tmp_path / "own", data)
+    table = write_csv(tmp_path / "a.csv", data)
+    write_folder(tmp_path / "own", data)
     for images in (
         cgan.Images(data.pixels, data.labels, NAMES, data.groups),
         cgan.read(table, **SIDES),

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import KEY, Answer, KaggleServer
-from synthetic import csv_lines, make_images, zip_of
+from conftest import KEY, Answer, KaggleServer, csv_lines, plain, uneven, zip_of
 
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams, ValidateParams
 from cgan.readers import csv_reader, sources
 
-CSV = ("\n".join(csv_lines(*make_images())) + "\n").encode()
+CSV = ("\n".join(csv_lines(plain(uneven(width=8)))) + "\n").encode()
 GOOD = b"label,pixel0\n0,1\n"
 TARGET = Path("data/raw/train.csv")
 DEFAULTS = DataParams()
@@ -75,7 +74,7 @@ def test_a_csv_is_taken_out_of_an_archive_with_its_facts(name: str, content: byt
     info = fetch(source="file", path=name)
     assert TARGET.read_bytes() == CSV
     sha256 = hashlib.sha256(CSV).hexdigest()
-    known = {"source": "file", "origin": name, "sha256": sha256, "rows": 36, "bytes": len(CSV)}
+    known = {"source": "file", "origin": name, "sha256": sha256, "rows": 56, "bytes": len(CSV)}
     assert info == known
 
 
@@ -143,7 +142,7 @@ def test_refusals_by_kaggle_give_the_link_and_are_not_retried(
     assert re.search(TOKEN, refuses(source="kaggle")), "one of the pair alone"
 
 
-def test_passing_faults_of_kaggle_are_retried_and_lasting_ones_end(kaggle: Start) -> None:
+def test_passing_faults_of_kaggle_are_retried_and_others_end(kaggle: Start) -> None:
     fault = Answer(status=503)
     server = kaggle(fault, Answer(CSV, cut=1000), Answer(CSV))
     fetch(source="kaggle")

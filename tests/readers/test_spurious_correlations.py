@@ -104,13 +104,12 @@ def test_images_that_are_all_alike_are_no_error() -> None:
 
 def test_sizes_are_those_before_pictures_are_fitted(tmp_path: Path) -> None:
     """A JPEG may be made smaller while it is unpacked, and is turned: neither changes its size."""
-    random = np.random.default_rng(5)
+    random, exif = np.random.default_rng(5), Image.Exif()
     for name, width, count in (("pear", 900, 22), ("apple", 900, 14), ("fig", 450, 30)):
         (tmp_path / name).mkdir()
         for n in range(count):
             picture = Image.fromarray(random.integers(0, 255, (8, 12), np.uint8))
-            picture = picture.resize((width + n, width * 2 // 3))
-            exif = Image.Exif()
+            picture, exif[0x0112] = picture.resize((width + n, width * 2 // 3)), 1
             if n % 2:
                 picture = picture.transpose(Image.Transpose.ROTATE_90)
                 exif[0x0112] = 6  # to be turned by 90° to the right
