@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,11 +152,11 @@ STRANGE += [
 def picture(
     value: Any = 7, size: tuple[int, int] = (10, 10), kind: str = "PNG", **how: Any
 ) -> bytes:
-    """`value`: a grey, a colour, or an image as an array."""
+    """`value`: a grey, a colour, or an image as an array or as Pillow's."""
     image, file = value, io.BytesIO()
     if isinstance(value, np.ndarray):
         image = Image.fromarray(value)
-    else:
+    elif not isinstance(value, Image.Image):
         image = Image.new({1: "L", 3: "RGB", 4: "RGBA"}[np.size(value)], size, value)
     image.save(file, kind, **how)
     return file.getvalue()
@@ -410,6 +411,158 @@ def test_a_csv_a_zip_and_a_folder_become_images(tmp_path: Path) -> None:
     images = cgan.read(tmp_path / "own", height=16, width=24, fit="pad")
     assert images.shape == (1, 16, 24) and images.class_names == sorted(NAMES)
     assert images.notes[0].startswith("Left out: 1, no PNG")
+
+
+# --- Pictures by the public API -----------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    return tmp_path / "own"
+
+
+def opened(own: Path, files: Files, **options: Any) -> cgan.Images:
+    """What is read where these files are put."""
+    put(own, files)
+    return cgan.read(own, min_per_class=2, **options)
+
+
+def pairs(content: bytes) -> Files:
+    return {f"{label}/{n}.png": content for label in "ab" for n in (0, 1)}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_pictures_are_found_in_whatever_folder_is_around(tmp_path: Path, packed: bool) -> None:
+    files = {f"x/y/{name}": content for name, content in ALBUM.items()}
+    files["x/y/a/deep/er/24.jfif"] = picture(12, kind="JPEG")
+    root = tmp_path / ("own.zip" if packed else "own")
+    put(
+        tmp_path,
+        {"own.zip": zip_of(files)} if packed else {f"own/{n}": c for n, c in files.items()},
+    )
+    if not packed:
+        (root / "README.md").touch()  # as data/inbox has one
+    images = cgan.read(root)
+    assert images.class_names == ["a", "b"] and not any("Left out" in n for n in images.notes)
+    found = {file.removeprefix(f"{root}/"): row for row, file in enumerate(images.files)}
+    assert found.keys() == files.keys()
+    for name, row in found.items():
+        with Image.open(io.BytesIO(files[name])) as expected:
+            assert np.array_equal(images.pixels[row, 0], np.asarray(expected))
+        assert images.labels[row] == "ab".index(name[4])
+
+
+def palette(*colours: int) -> bytes:
+    image = Image.new("P", (10, 10), 1)
+    image.putpalette([0, 0, 0, *colours])
+    return picture(image, kind="GIF")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (palette(50, 50, 50), 50),
+        (picture((40, 40, 40)), 40),
+        (picture((0, 0, 0, 128)), 127),
+        (picture((200, 100, 50)), [200, 100, 50]),
+        (palette(9, 8, 7), [9, 8, 7]),
+    ],
+)
+def test_each_kind_of_picture_has_its_values(own: Path, content: bytes, expected: Any) -> None:
+    images = opened(own, {**pairs(picture(3)), "a/0.png": content})
+    assert images.pixels[0, :, 5, 5].tolist() == np.atleast_1d(expected).tolist()
+
+
+def test_pictures_are_turned_upright_and_cropped_or_padded(own: Path) -> None:
+    upright, exif = np.zeros((12, 9), np.uint8), Image.Exif()
+    upright[:3, :3], upright[:3, -3:], exif[0x0112] = 250, 120, 6  # no two corners are alike
+    photo = picture(np.ascontiguousarray(np.rot90(upright)), exif=exif)
+    assert (opened(own, pairs(photo)).pixels == upright).all()
+    ramp = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (10, 1))
+    cropped, padded = (
+        opened(own, pairs(picture(ramp)), height=10, width=10, fit=fit).pixels[0, 0]
+        for fit in ("crop", "pad")
+    )
+    row = cropped[5].astype(int)
+    assert 90 < row[0] < row[-1] < 165
+    assert np.ptp(padded[5]) > 200 and np.ptp(padded[0]) == 0
+    bright = np.zeros((3, 10), np.uint8)  # at its edges, more than half: so is what is added
+    bright[0, 5:] = bright[2] = bright[1, 9] = 200
+    images = opened(own, pairs(picture(bright)), height=10, width=10, fit="pad")
+    assert (images.pixels[:, 0, [0, 9]] == 200).all()
+
+
+def test_class_names_may_be_those_of_the_folders_or_others(own: Path) -> None:
+    files = {f"{label}/{n}.png": noise(n + 9 * (label == "b")) for label in "ab" for n in range(4)}
+    images = opened(own, files, class_names=["b", "a"])
+    assert images.class_names == ["a", "b"], "in the order of the folders"
+    images = opened(own, {}, class_names=["x", "b"])
+    assert images.class_names == ["x", "b"] and images.notes[0].endswith("names`: a is x.")
+    with pytest.raises(CganError, match="`classes` is 3, the pictures have 2"):
+        opened(own, {}, classes=3)
+    put(own, {"b/x.heic": b""})
+    with pytest.raises(CganError, match=r"4 of each of 2 classes.*`min_per_.*\n.*b/x\.heic"):
+        cgan.read(own, min_per_class=9)
+
+
+def test_a_listing_names_classes_groups_and_splits(own: Path) -> None:
+    rows = [(f"{n}.png", "ab"[n % 2], str(n // 4), ("train", "test")[n > 15]) for n in range(24)]
+    rows += [(f"{n}.png", "ab"[n % 2], "", "train") for n in (24, 25)]  # each of its own
+    put(own, {name: noise(n) for n, (name, *_) in enumerate(rows)} | {"other.png": noise(99)})
+    lines = HEAD + "".join(f"{','.join(row)}\r\n" for row in rows)
+    (own / "labels.csv").write_text(lines, encoding="utf-8-sig")
+    images = cgan.read(own / "labels.csv", min_per_class=2)
+    assert images.groups is not None and images.splits is not None
+    assert sorted(np.bincount(images.groups)) == [1, 1, *[4] * 6]
+    assert np.bincount(images.splits).tolist() == [18, 0, 8]
+    assert images.notes[0].endswith(": other.png.")
+
+
+# --- The split ----------------------------------------------------------------------------------
+
+
+def test_train_val_and_test_are_kept_and_equal_images_left_out(own: Path) -> None:
+    names = [(part, label) for part in ("train", "val", "test") for label in ("cat", "dog")]
+    files: Files = {
+        f"{part}/{label}/{n}.png": noise(10 * i + n)
+        for i, (part, label) in enumerate(names)
+        for n in range(4)
+    }
+    images = opened(own, files | {"test/dog/known.png": files["train/dog/0.png"]})
+    assert images.splits is not None and np.bincount(images.splits).tolist() == [8, 8, 9]
+    train, held = images.split()
+    for part, name in ((train, "train"), (held, "val")):
+        assert sorted(part.files) == sorted(f"{own}/{file}" for file in files if name in file)
+    (note,) = [note for note in held.notes if "Left out" in note]
+    assert re.match(r"Left out of test: 1 \(.*dog/known\.png\)\. Train has a copy", note)
+    shutil.rmtree(own / "val/dog")
+    with pytest.raises(CganError, match="in val; of dog one of the two has none"):
+        opened(own, {}).split()
+    shutil.rmtree(own / "train")
+    with pytest.raises(CganError, match="found val and test alone"):
+        opened(own, {})
+
+
+def test_near_copies_are_named_and_groups_keep_them_together(own: Path) -> None:
+    random = np.random.default_rng(0)
+    for tile in range(40):
+        seen = random.integers(40, 200, (10, 10))
+        for shot in range(3):
+            pixels = (seen + random.integers(-5, 5, (10, 10))).astype(np.uint8)
+            put(own, {f"{'ab'[tile % 2]}/tile{tile}-{shot}.png": picture(pixels)})
+    _, held = cgan.read(own).split()
+    near = r"Near copies: 12 of 12 .*tile\d+-\d\.png like .*`group="
+    assert len(held) == 12 and re.match(near, held.notes[-1])
+    for group in (r"tile(\d+)", "auto"):
+        images = cgan.read(own, group=group)
+        assert any("Groups: 40 of 120 images, the largest of 3" in note for note in images.notes)
+        train, held = images.split()
+        assert len(held) == 12 and not any("Near" in note for note in held.notes)
+        tiles = [{Path(file).stem[:-2] for file in part.files} for part in (train, held)]
+        assert not tiles[0] & tiles[1] and len(tiles[1]) == 4
+    for group, words in (("shot", "found .*own/"), ("tile", "smaller groups"), ("(", "lar exp")):
+        with pytest.raises(CganError, match=words):
+            cgan.read(own, group=group).split()
 
 
 def test_copies_and_groups_are_on_one_side_of_the_split(tmp_path: Path) -> None:

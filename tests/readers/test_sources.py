@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import KEY, Answer, KaggleServer, csv_lines, plain, uneven, zip_of
+from conftest import KEY, Answer, KaggleServer, csv_lines, plain, uneven, write_folder, zip_of
 
 from cgan.errors import SourceError
+from cgan.images import load_images
 from cgan.params.sections import DataParams, ValidateParams
-from cgan.readers import csv_reader, sources
+from cgan.readers import csv_reader, pictures, sources
 
 CSV = ("\n".join(csv_lines(plain(uneven(width=8)))) + "\n").encode()
 GOOD = b"label,pixel0\n0,1\n"
@@ -82,6 +83,37 @@ def test_a_folder_stands_for_the_only_data_file_in_it() -> None:
     Path("inbox").mkdir()
     Path("inbox/mine.csv").write_bytes(CSV)
     assert fetch(source="file", path="inbox")["origin"] == "inbox/mine.csv"
+
+
+def test_pictures_take_the_place_of_a_csv_and_a_csv_of_pictures() -> None:
+    write_folder(Path("own"), uneven())
+    stored = TARGET.with_name("pictures.safetensors")
+    info = fetch(source="file", path="own")
+    images = load_images(stored)
+    assert not TARGET.exists() and len(info["files"]) == len(images) == info["rows"] == 56
+    assert info["sha256"] == images.source_sha256
+    Path("list.csv").write_text("".join(["path,label\n", *(f"{f},x\n" for f in info["files"])]))
+    fetch(source="file", path="list.csv")
+    assert load_images(stored).notes[-1].startswith("Not watched")
+    fetch()
+    assert TARGET.exists() and not stored.exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "size", "words"),
+    [
+        ("MAX_FILE_BYTES", 60, r"56 of 56 pictures cannot.*\.png: larger"),
+        ("MAX_BYTES", 56 * 96 - 1, r"more than 0 MB of pixels.*`data\.height`"),
+    ],
+)
+def test_large_files_and_many_pixels_are_refused(
+    monkeypatch: pytest.MonkeyPatch, limit: str, size: int, words: str
+) -> None:
+    write_folder(Path("own"), uneven())
+    monkeypatch.setattr(pictures, limit, size)
+    assert re.search(words, refuses(source="file", path="own"), re.DOTALL)
+    monkeypatch.setattr(pictures, limit, 56 * 96)
+    assert fetch(source="file", path="own")["rows"] == 56
 
 
 ZEROS = bytes(50_000_000)
