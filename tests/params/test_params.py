@@ -4,7 +4,6 @@ import copy
 import datetime
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +16,43 @@ from dvc.utils.serialize import parse_yaml as dvc_reads
 from cgan.errors import ParamsError
 from cgan.params.checks import check_params, check_train
 from cgan.params.closed import CLOSED
+from cgan.params.presets import PRESETS, preset_params
 from cgan.params.sections import Params, TrainChoices, flatten, param_names
-from cgan.pipeline.params_file import load_params, parse_yaml
+from cgan.pipeline.params_file import apply_preset, load_params, parse_yaml, set_params
 from cgan.training.auto import resolve
 
-Load = Callable[..., Params]
 TEXT = (ROOT / "params.yaml").read_text()
 DOCUMENT = yaml.safe_load(TEXT)
 
 
+def checked(changes: dict[str, Any]) -> Params:
+    """The repository's params with changes, {"train.lr": 0.1}."""
+    document = copy.deepcopy(DOCUMENT)
+    for name, value in changes.items():
+        section, _, key = name.rpartition(".")
+        (document[section] if section else document)[key] = value
+    return check_params(document, "params.yaml")
+
+
 @pytest.fixture
-def load(tmp_path: Path) -> Load:
-    """Check the repository's params with changes, {"train.lr": 0.1}; or load another text."""
+def path(tmp_path: Path) -> Path:
     path = tmp_path / "params.yaml"
-
-    def load(changes: dict[str, Any] | None = None, text: str = TEXT) -> Params:
-        if not changes:
-            path.write_text(text)
-            return load_params(path)
-        document = copy.deepcopy(DOCUMENT)
-        for name, value in changes.items():
-            section, _, key = name.rpartition(".")
-            (document[section] if section else document)[key] = value
-        return check_params(document, path)
-
-    return load
+    path.write_text(TEXT)
+    return path
 
 
-def refusal(load: Load, changes: dict[str, Any] | None = None, text: str = TEXT) -> str:
-    with pytest.raises(ParamsError) as caught:
-        load(changes, text)
-    return str(caught.value)
-
-
-def test_the_repository_has_every_param_with_its_default(load: Load) -> None:
-    params = load_params(ROOT / "params.yaml")
+def test_the_repository_has_every_param_with_its_default(path: Path) -> None:
+    params = load_params(path)
     keys = [f"{section}.{key}" for section in DOCUMENT for key in DOCUMENT[section]]
     assert sorted(keys) == sorted(param_names())
     assert flatten(params) == flatten(DOCUMENT)
     assert flatten(params.model_dump()) == flatten(Params().model_dump()), "the defaults in code"
     shortened = re.sub(r"\n  (lr|max_width|classes): .*", "", TEXT)
-    shortened = re.sub(r"\nevaluate:\n(  .*\n)+", "\n", shortened)
-    assert load(text=shortened) == params, "also where the file lacks a key or a section"
+    path.write_text("\ufeff" + re.sub(r"\nevaluate:\n(  .*\n)+", "\n", shortened))
+    assert load_params(path) == params, "also where the file lacks a key or a section"
+    for missing, words in ((path.with_name("x"), "Run from the project's top"), (path.parent, "")):
+        with pytest.raises(ParamsError, match=words):
+            load_params(missing)
 
 
 def test_params_by_name_are_checked_as_those_of_a_file() -> None:
@@ -76,75 +70,88 @@ def test_params_by_name_are_checked_as_those_of_a_file() -> None:
         assert str(caught.value).startswith(words)
 
 
-def test_length_is_counted_in_images_and_is_at_least_a_step(load: Load) -> None:
+def test_length_is_counted_in_images_and_is_at_least_a_step() -> None:
     for batch_size, total_kimg, steps in ((64, 160.0, 2500), (100, 0.16, 2), (64, 0.001, 1)):
-        train = load({"train.batch_size": batch_size, "train.total_kimg": total_kimg}).train
+        train = TrainChoices(batch_size=batch_size, total_kimg=total_kimg)
         assert resolve(train).total_steps == steps
 
 
 NAMES = "validate.class_names"
-# A param, what stands there → what the message says; files are in promises/test_reading.py.
-REFUSED: list[tuple[str, Any, str]] = [
-    ("train.leraning_rate", 1, "`train.leraning_rate`; did you mean `train.lr`?"),
-    ("train.bacth", 1, "did you mean `train.batch_size`?"),
-    ("preprocess.label_column", 1, "did you mean `validate.label_column`?"),
-    ("train.lr", 0, "greater than 0, found 0."),
-    ("train.lr", True, "found True."),
-    ("train.lr", math.nan, "found nan."),
-    ("validate.classes", 1, "2, found 1."),
-    ("validate.classes", 1001, "1000, found 1001."),
-    ("train.batch_size", 0, "2, found 0."),
-    ("train.seed", 2**31, f"found {2**31}."),
-    ("train.decay_from", 1.1, "equal to 1, found 1.1."),
-    ("gate.promote", 1, "boolean, found 1."),
-    ("data.path", "", "`data.path`: "),
-    ("data.path", datetime.date(2026, 1, 2), "found datetime.date(2026, 1, 2)"),
-    ("train.max_shift", 1.5, "'auto', found 1.5."),
-    ("tracking.experiment", "x" * 501, "at most 500 characters"),
-    *(
-        (name, path, f"{path!r} leads outside")
-        for name in ("data.member", "tracking.experiment")
-        for path in ("/etc/passwd", "a/../../x", "C:\\x")
+# Params and their values → what the message says; files are in promises/test_reading.py.
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"train.leraning_rate": 1}, "`train.leraning_rate`; did you mean `train.lr`?"),
+    ({"preprocess.label_column": 1}, "did you mean `validate.label_column`?"),
+    ({"train.lr": True}, "found True."),
+    ({"train.lr": math.nan}, "found nan."),
+    ({"validate.classes": 1}, "2, found 1."),
+    ({"validate.classes": 1001}, "1000, found 1001."),
+    ({"train.batch_size": 65}, "multiple of 2, found 65."),
+    ({"train.seed": 2**31}, f"found {2**31}."),
+    ({"train.decay_from": 1.1}, "equal to 1, found 1.1."),
+    ({"gate.promote": 1}, "boolean, found 1."),
+    ({"data.path": ""}, "`data.path`: "),
+    ({"data.path": datetime.date(2026, 1, 2)}, "found datetime.date(2026, 1, 2)"),
+    ({"train.max_shift": 1.5}, "'auto', found 1.5."),
+    ({"tracking.experiment": "x" * 501}, "at most 500 characters"),
+    *(({"data.member": p}, "leads outside") for p in ("/etc/passwd", "a/../../x", "C:\\x")),
+    ({"tracking.experiment": "../x"}, "'../x' leads outside"),
+    ({"validate.height": 28}, "give both `height` and `width`"),
+    ({NAMES: [0, 1]}, f"`{NAMES}.0`: "),
+    ({NAMES: ["a", "\u202eb"]}, "cannot be shown"),
+    ({NAMES: ["a", " b"]}, "' b' has a comma, or a space at an end"),
+    ({NAMES: ["a", "b" * 61]}, "at most 60 characters"),
+    ({NAMES: ["b", "a", "a"]}, "`class_names` has 'a' twice"),
+    ({NAMES: ["a"]}, "`class_names` has 1 names"),
+    ({NAMES: [*"abc"], "validate.classes": 4}, "has 3 names and `classes` is 4. Give one name"),
+    ({"sweep.objective": "beauty"}, "'beauty' is no metric"),
+    (
+        {"train.auxiliary_generator": 0.2, "train.updates": "one_pass"},
+        "has no loss of the generator's own",
     ),
-    ("train.batch_size", 65, "multiple of 2, found 65."),
-    ("validate.height", 28, "give both `height` and `width`"),
-    (NAMES, [0, 1], f"`{NAMES}.0`: "),
-    (NAMES, ["a", "\u202eb"], "cannot be shown"),
-    (NAMES, ["a", " b"], "' b' has a comma, or a space at an end"),
-    (NAMES, ["a", "b" * 61], "at most 60 characters"),
-    (NAMES, ["b", "a", "a"], "`class_names` has 'a' twice"),
-    (NAMES, ["a"], "`class_names` has 1 names"),
-    ("sweep.objective", "beauty", "'beauty' is no metric"),
     *(
-        ("sweep.space", {key: {"low": 1, "high": 2}}, f"`sweep.space.{key}`: no param of `train`")
+        ({"sweep.space": {key: {"low": 1, "high": 2}}}, f"`sweep.space.{key}`: no param of `train`")
         for key in ("train.leraning", "gate.promote", "train_judge.seed", "train.seed")
     ),
     *(
-        ("sweep.space", {f"train.{name}": dimension}, f"`sweep.space.train.{name}{words}")
-        for name, dimension, words in (
-            ("lr", {"low": 0.2, "high": 0.1}, "`: `low` (0.2) must be below `high` (0.1)"),
-            ("lr", {"low": 0.1}, ".high` is missing"),
-            ("lr", {"choices": [0.1, 0.2], "log": True}, ".log`; remove it"),
-            ("lr", {"low": 0, "high": 0.1, "log": True}, "`: with `log`, `low` must be above 0"),
-            ("lr", {"choices": [0.1]}, ".choices`: "),
+        ({"sweep.space": {"train.lr": dimension}}, f"`sweep.space.train.lr{words}")
+        for dimension, words in (
+            ({"low": 0.2, "high": 0.1}, "`: `low` (0.2) must be below `high` (0.1)"),
+            ({"low": 0.1}, ".high` is missing"),
+            ({"choices": [0.1, 0.2], "log": True}, ".log`; remove it"),
+            ({"low": 0, "high": 0.1, "log": True}, "`: with `log`, `low` must be above 0"),
+            ({"choices": [0.1]}, ".choices`: "),
         )
     ),
-    ("sweep.space", {}, "`sweep.space`: "),
+    ({"sweep.space": {}}, "`sweep.space`: "),
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "words"), REFUSED)
-def test_what_cannot_be_used_is_refused_in_words(
-    name: str, value: Any, words: str, load: Load
-) -> None:
-    message = refusal(load, {name: value})
-    assert words in message and message.replace("\n", "").isprintable()
+@pytest.mark.parametrize(("changes", "words"), REFUSED)
+def test_what_cannot_be_used_is_refused_in_words(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        checked(changes)
+    assert words in str(caught.value) and str(caught.value).isprintable()
 
 
-def test_params_that_exclude_each_other_are_refused(load: Load) -> None:
-    one = {"train.auxiliary_generator": 0.2, "train.updates": "one_pass"}
-    assert "has no loss of the generator's own" in refusal(load, one)
-    assert "write `lr` under `train:`." in refusal(load, text=TEXT + "train.lr: 3\n")
+def test_all_problems_are_told_at_once() -> None:
+    wrong = {"train.lr": 0, "train.bacth": 1, "data.source": "web", "evaluate.samples": "10"}
+    with pytest.raises(ParamsError) as caught:
+        checked(wrong | {"x": 1})
+    head, *lines = str(caught.value).splitlines()
+    assert head == "params.yaml: 5 problems:" and len(lines) == 5
+    for name in (*wrong, "x"):
+        assert (
+            sum(line.startswith("  - ") and f"`{name}`" in line.split(";")[0] for line in lines)
+            == 1
+        )
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_closed_key_says_what_to_do(closed: str) -> None:
+    key, _, value = closed.partition(": ")
+    with pytest.raises(ParamsError, match="2 problems:\n") as caught:
+        checked({key: value or 1, "train.lr": 0})
+    assert f"  - `{closed}` is closed since 1.0: {CLOSED[closed]}.\n" in f"{caught.value}\n"
 
 
 def test_a_value_is_read_by_yaml_1_2() -> None:
@@ -160,51 +167,86 @@ def test_a_value_is_read_by_yaml_1_2() -> None:
         assert repr(dvc_reads(text, "x.yaml")) == repr({"a": value}), written
 
 
-@pytest.mark.parametrize("closed", CLOSED)
-def test_a_closed_key_says_what_to_do(closed: str, load: Load) -> None:
-    key, _, value = closed.partition(": ")
-    message = refusal(load, {key: value or 1, "train.lr": 0})
-    assert f"  - `{closed}` is closed since 1.0: {CLOSED[closed]}.\n" in f"{message}\n"
-    assert "2 problems:\n" in message and "`train.lr`: " in message
-
-
-def test_all_problems_are_told_at_once_and_a_missing_file(load: Load, tmp_path: Path) -> None:
-    wrong = {
-        "train.lr": 0,
-        "train.bacth": 1,
-        "data.source": "web",
-        "evaluate.samples": "10",
-        "x": 1,
-    }
-    head, *lines = refusal(load, wrong).splitlines()
-    assert head.endswith("params.yaml: 5 problems:")
-    assert [line[:4] for line in lines] == ["  - "] * 5
-    for name in wrong:
-        assert sum(f"`{name}`" in line.split(";")[0] for line in lines) == 1
-    with pytest.raises(ParamsError, match=r"not found in .*Run from the project's top folder"):
-        load_params(tmp_path / "params.yaml")
-    with pytest.raises(ParamsError, match="cannot be read"):
-        load_params(tmp_path)
-
-
-def test_what_is_unusual_but_valid_is_accepted(load: Load) -> None:
-    assert load(text="\ufeff" + TEXT)
-    names = {"validate.class_names": ["<b>x</b>", "T-shirt/top", "猫"]}
+def test_what_is_unusual_but_valid_is_accepted() -> None:
+    lr = {"low": 1, "high": 2, "log": True}
+    space = {"train.total_kimg": {"choices": ["auto", 100.0]}, "train.lr": lr}
     for changes in (
         {"data.path": "/mnt/../x.csv", "data.member": "a/b..c/train.csv"},
         {"validate.height": 30, "validate.width": 20, NAMES: ["a", "b"]},
-        names,
-        names | {"validate.classes": 3},
+        {NAMES: ["<b>x</b>", "T-shirt/top", "猫"], "validate.classes": 3},
     ):
-        assert flatten(load(changes)) == flatten(load()) | changes
-    lr = {"low": 1, "high": 2, "log": True}
-    space = {"train.total_kimg": {"choices": ["auto", 100.0]}, "train.lr": lr}
-    params = load({"sweep.space": space})
+        assert flatten(checked(changes)) == flatten(checked({})) | changes
+    params = checked({"sweep.space": space})
     assert params.model_dump(exclude_unset=True)["sweep"]["space"] == space
     kimg, rate = (params.sweep.space[f"train.{key}"].has for key in ("total_kimg", "lr"))
     assert [*map(rate, (0.9, 1, 2, 2.1, "auto"))] == [False, True, True, False, False]
     assert kimg("auto") and not kimg(99.0)
     again = check_params(params.model_dump(by_alias=True), "as a sweep passes it on")
     assert again.sweep == params.sweep
-    message = refusal(load, names | {"validate.classes": 4})
-    assert "`class_names` has 3 names and `classes` is 4. Give one name a class" in message
+
+
+# --- What writes into params.yaml ---------------------------------------------------------------
+
+
+def differing(path: Path) -> list[tuple[str, str]]:
+    lines = zip(TEXT.splitlines(), path.read_text().splitlines(), strict=True)
+    return [(old, new) for old, new in lines if old != new]
+
+
+def test_overrides_change_the_values_characters_only(path: Path) -> None:
+    changed = set_params({"train.lr": 1e-5, "train": {"seed": 7}, "validate.classes": 10}, path)
+    assert changed == {
+        "train.lr": (0.0045, 1e-5),
+        "train.seed": (1, 7),
+        "validate.classes": (None, 10),
+    }
+    assert load_params(path) == checked({key: value for key, (_, value) in changed.items()})
+    different = differing(path)
+    assert len(different) == 3
+    assert all(old.partition("#")[2] == new.partition("#")[2] for old, new in different)
+    assert all(old.find("#") == new.find("#") for old, new in different), "the comments' columns"
+    assert set_params({"train.lr": 1e-5}, path) == {}
+
+
+def test_a_value_is_written_where_none_or_no_key_was(path: Path) -> None:
+    text = TEXT.replace("classes: null  ", "classes:").replace("width: null", "width:")
+    path.write_text(text.replace("  max_width: 512", "#"))
+    found = {"classes": 12, "height": 30, "width": 20}
+    assert set_params({"validate": found, "train.max_width": 512}, path) == {
+        **{f"validate.{key}": (None, value) for key, value in found.items()},
+        "train.max_width": (512, 512),
+    }
+    assert found.items() <= load_params(path).validation.model_dump().items()
+    assert "max_width: 512" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ({"train.lrr": 1.0}, "unknown key `train.lrr`; did you mean `train.lr`"),
+        ({"train": 3}, "`train`: "),
+        ({"train.lr.x": 3}, "unknown key `train.lr.x`"),
+        ({"train.lr": 0, "train.seed": -1}, "2 problems"),
+    ],
+)
+def test_a_wrong_override_changes_nothing(path: Path, override: dict[str, Any], words: str) -> None:
+    with pytest.raises(ParamsError, match=f"^overrides: {words}"):
+        set_params(override, path)
+    assert path.read_text() == TEXT
+
+
+def test_a_preset_is_written_and_says_what_it_changed(path: Path) -> None:
+    for name in set(PRESETS) - {"default"}:
+        changed = apply_preset(name, path)
+        assert changed and all(key.startswith("train.") for key in changed)
+        assert len(differing(path)) == len(changed)
+        apply_preset("default", path)
+        assert path.read_text() == TEXT, "`git diff` is empty again"
+    assert apply_preset("default", path) == {}
+
+
+def test_the_demo_has_the_numbers_of_the_r_program() -> None:
+    numbers = {"latent_dim": 96, "generator_width": 96, "batch_size": 64, "total_kimg": 153.6}
+    numbers |= {"lr": 1.0, "decay_from": 1.0, "ema_half_life_kimg": 0.0}
+    expected = {**numbers, "generator": "demo", "precision": "float32"}
+    assert expected.items() <= preset_params("demo").items()

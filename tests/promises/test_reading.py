@@ -248,6 +248,7 @@ PARAMS: list[Case] = [
             ": 2 problems:\n  - `train`: .*, found None",
         ),
         (TEXT + '"\\e[2J": 1\n', r": unknown key `\\x1b\[2J`; remove it"),
+        (TEXT + "train.lr: 3\n", ": .*write `lr` under `train:`"),
         (TEXT + "\n7: 8\n", ": `7`: Keys should be strings"),
         (TEXT + "\n? [a]\n: 8\n", ".*: Keys should be strings"),
         (TEXT + TEXT[TEXT.index("\ntracking:") :], '.* found duplicate key "tracking"'),
