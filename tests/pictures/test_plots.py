@@ -6,13 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from cgan.model.networks import (
-    Architecture,
-    DiscriminatorNetwork,
-    GeneratorNetwork,
-    build_discriminator,
-    build_generator,
-)
+from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.pictures.network_diagram import diagram, layers_in_words
 from cgan.pictures.plots import (
     confusion_matrix_image,
@@ -27,9 +21,9 @@ NAN = float("nan")
 HEADER = "step,loss/discriminator,loss/generator,logits/real_mean,logits/fake_mean\n"
 
 
-def drawn(matrix: np.ndarray, names: list[str] | None = None) -> np.ndarray:
-    names = names or [str(label) for label in range(len(matrix))]
-    return confusion_matrix_image(matrix, names).astype(int)
+def drawn(matrix: np.ndarray) -> np.ndarray:
+    names = ["an elephant of a long name", "猫", *map(str, range(2, len(matrix)))]
+    return confusion_matrix_image(matrix, names[: len(matrix)]).astype(int)
 
 
 def test_right_is_blue_and_a_few_errors_are_red_in_their_place() -> None:
@@ -57,15 +51,13 @@ def test_rows_are_normalised_so_that_classes_compare() -> None:
 def test_any_number_of_classes_gives_a_picture_of_one_size(classes: int) -> None:
     matrix = np.eye(classes, dtype=int) * 7
     matrix[1] = 0  # an empty row
-    names = ["an elephant of a long name", "猫", *map(str, range(2, classes))]
-    picture = drawn(matrix, names)
+    picture, empty = drawn(matrix), drawn(0 * matrix)
     assert picture.shape == (700, 700, 3)
-    coloured = np.ptp(picture, axis=2) > 40
-    assert coloured.any() and not (np.ptp(drawn(0 * matrix), axis=2) > 40).any()
+    assert np.ptp(picture, axis=2).max() > 40 >= np.ptp(empty, axis=2).max()
 
 
 @pytest.mark.parametrize(
-    "values", [[-3.0, 7.0], [1e-5, 3e-5], [5.0, 5.0], [-1e30, 1e30], [1.0, 500.0], [NAN, 1.0], []]
+    "values", [[-3.0, 7.0], [5.0, 5.0], [-1e30, 1e30], [1.0, 500.0], [NAN, 1.0], []]
 )
 def test_any_values_give_a_picture_and_an_svg_of_the_same_bytes(values: list[float]) -> None:
     figures = [
@@ -98,22 +90,15 @@ def test_losses_and_logits_are_read_from_the_table(tmp_path: Path) -> None:
     assert str(drawn) == "[[[1.5, 1.25], [2.5, nan]], [[3.0, 2.0], [-1.0, -0.5]]]"
 
 
-DEMO = Architecture("demo", 10, 1, 28, 28, 96, 96)
-NETWORKS = [
-    build_generator(Architecture("upsample", 47, 3, 30, 50, 4, 5)),
-    build_generator(DEMO),
-    build_discriminator(Architecture("projection", 47, 3, 30, 50, 4)),
-]
-
-
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{type(n).__name__}-{n.architecture}")
-def test_a_figure_has_every_layer_once_and_all_parameters(
-    network: GeneratorNetwork | DiscriminatorNetwork,
-) -> None:
-    head, _, *lines = layers_in_words(network)
-    leaves = [m for m in network.modules() if not list(m.children())]
-    names = [type(m).__name__.replace("ConvTransposeToImages", "ConvTranspose2d") for m in leaves]
-    assert sorted(line.split()[0] for line in lines) == sorted(names)
-    assert head.endswith(f": {sum(p.numel() for p in network.parameters()):,} parameters")
-    assert np.array_equal(diagram(network), diagram(network))
-    assert not any(module._forward_hooks for module in network.modules())
+def test_a_figure_has_every_layer_once_and_all_parameters() -> None:
+    for network in (
+        build_generator(Architecture("upsample", 47, 3, 30, 50, 4, 5)),
+        build_generator(Architecture("demo", 10, 1, 28, 28, 96, 96)),
+        build_discriminator(Architecture("projection", 47, 3, 30, 50, 4)),
+    ):
+        head, _, *lines = layers_in_words(network)
+        names = [type(m).__name__ for m in network.modules() if not list(m.children())]
+        names = [name.replace("ConvTransposeToImages", "ConvTranspose2d") for name in names]
+        assert sorted(line.split()[0] for line in lines) == sorted(names)
+        assert head.endswith(f": {sum(p.numel() for p in network.parameters()):,} parameters")
+        assert np.array_equal(diagram(network), diagram(network))
