@@ -1,30 +1,23 @@
 """A line now and then: how far a training is, and how long it still takes."""
 
-from collections.abc import Callable
-
 import pytest
 
 from cgan.pipeline import progress
 
 
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """What a progress says whose steps take so many seconds, the first one perhaps longer."""
+def test_a_line_comes_after_five_seconds_and_then_every_ten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
 
     def said(steps: range, seconds: float, images: int = 0, first: float = 0) -> list[str]:
+        """Of steps that take so many seconds, the first one perhaps longer."""
         lines = list[str]()
         for step in progress.progress("judge", steps, images, lines.append):
             now[0] += first if first and step == 0 else seconds
         return lines
 
-    return said
-
-
-def test_a_line_comes_after_five_seconds_and_then_every_ten(
-    said: Callable[..., list[str]],
-) -> None:
     lines = said(range(100), 2.5, images=64)
     assert lines[0] == "judge: step 2 of 100 · 26 images/s · 4 min left"
     assert len(lines) == 25 and lines[1].startswith("judge: step 6 of 100")

@@ -23,18 +23,15 @@ from cgan.model.networks import Architecture, build_generator
 
 NETWORK = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
 WEIGHTS = {name: tensor.contiguous() for name, tensor in NETWORK.state_dict().items()}
+SIZES = asdict(NETWORK.architecture)
 WEIGHT = next(name for name, tensor in WEIGHTS.items() if tensor.ndim > 1)
 
 
 def model(tensors: dict[str, torch.Tensor] | None = None, **changes: Any) -> bytes:
     """A file that is right in all but what was changed: digest and seal fit."""
     content = WEIGHTS | (tensors or {})
-    facts = {"kind": "generator", "architecture": asdict(NETWORK.architecture)}
+    facts = {"kind": "generator", "architecture": SIZES}
     return save(content, facts_metadata(facts | {"digest": digest_of(content)} | changes))
-
-
-def of_size(**sizes: Any) -> bytes:
-    return model(architecture=asdict(NETWORK.architecture) | sizes)
 
 
 def of_40_gigabytes() -> bytes:
@@ -51,13 +48,9 @@ class Hostile:
         return os.mkdir, ("ran",)
 
 
-def torch_saved(value: Any) -> bytes:
-    file = io.BytesIO()
-    torch.save(value, file)
-    return file.getvalue()
-
-
 MODEL, DEEP = model(), b"[" * 1_000_000
+PROGRAM = io.BytesIO()
+torch.save(Hostile(), PROGRAM)
 MODELS: dict[str, bytes] = {
     "cut in the header": MODEL[:200],
     "cut in the tensors": MODEL[:-1],
@@ -65,12 +58,12 @@ MODELS: dict[str, bytes] = {
     "40 GB claimed": of_40_gigabytes(),
     "JSON without an end": struct.pack("<Q", len(DEEP)) + DEEP,
     "a pickle": pickle.dumps(Hostile()),
-    "torch.save of a program": torch_saved(Hostile()),
+    "torch.save of a program": PROGRAM.getvalue(),
     "facts that are a list": save(WEIGHTS, {"cgan": "[]"}),
     "a judge": model(kind="judge"),
     "a kind that commands the terminal": model(kind="\x1b[2J\n\nx"),
-    "an architecture that is a program": of_size(kind="os.system"),
-    "terabytes": of_size(classes=4096, features=4096, height=4096, width=4096),
+    "an architecture that is a program": model(architecture=SIZES | {"kind": "os.system"}),
+    "terabytes": model(architecture=SIZES | dict.fromkeys(("classes", "features", "height"), 4096)),
     "a tensor with a line end": model({"\x1b[2J\n\nx": torch.zeros(1)}),
     "format 2": model(format=2),
 }

@@ -16,7 +16,7 @@ from dvc.utils.serialize import parse_yaml as dvc_reads
 from cgan.errors import ParamsError
 from cgan.params.checks import check_params, check_train
 from cgan.params.closed import CLOSED
-from cgan.params.presets import PRESETS, preset_params
+from cgan.params.presets import PRESETS
 from cgan.params.sections import Params, TrainChoices, flatten, param_names
 from cgan.pipeline.params_file import apply_preset, load_params, parse_yaml, set_params
 from cgan.training.auto import resolve
@@ -243,10 +243,3 @@ def test_a_preset_is_written_and_says_what_it_changed(path: Path) -> None:
         apply_preset("default", path)
         assert path.read_text() == TEXT, "`git diff` is empty again"
     assert apply_preset("default", path) == {}
-
-
-def test_the_demo_has_the_numbers_of_the_r_program() -> None:
-    numbers = {"latent_dim": 96, "generator_width": 96, "batch_size": 64, "total_kimg": 153.6}
-    numbers |= {"lr": 1.0, "decay_from": 1.0, "ema_half_life_kimg": 0.0}
-    expected = {**numbers, "generator": "demo", "precision": "float32"}
-    assert expected.items() <= preset_params("demo").items()

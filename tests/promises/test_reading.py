@@ -251,7 +251,11 @@ PARAMS: list[Case] = [
 
 BY_PLACE = ",".join(["label", *(f"{y}x{x}" for y in range(1, 9) for x in range(1, 9))])
 FORMS: list[Case] = [
-    (name, {name: content}, "is valid: 36 images of 8 × 8 pixels, 3 classes of 12 images")
+    (
+        name.partition("/")[0],
+        {name: content},
+        "is valid: 36 images of 8 × 8 pixels, 3 classes of 12 images",
+    )
     for name, content in (
         ("as it is.csv", PLAIN),
         ("1x1.csv", GOOD.replace(HEADER, BY_PLACE).encode()),
@@ -262,6 +266,7 @@ FORMS: list[Case] = [
         ("top.zip", zip_of({"train.csv": PLAIN, "test.csv": b"x", "old/train.csv": b"x"})),
         ("inside.zip", zip_of({"digits/train.csv": PLAIN, "__MACOSX/._train.csv": b"x"})),
         ("no suffix", ZIP),
+        ("inbox/mine.csv", PLAIN),
     )
 ]
 NEXT = "Held out: 3 of each .*Next: set .* then `dvc repro`; it makes reports/run.html"
@@ -376,25 +381,6 @@ def test_read_names_its_keywords(tmp_path: Path) -> None:
     for path, options, words in cases:
         with pytest.raises(CganError, match=words):
             cgan.read(tmp_path / path, **options)
-
-
-def test_a_csv_a_zip_and_a_folder_become_images(tmp_path: Path) -> None:
-    data = uneven()
-    table = write_csv(tmp_path / "a.csv", data)
-    zipped = tmp_path / "a.zip"
-    zipped.write_bytes(zip_of({"b/fruit.csv": table.read_bytes()}))
-    for images in (
-        cgan.read(table, **SIDES, class_names=NAMES),
-        cgan.read(str(zipped), **SIDES, class_names=NAMES, member="fruit.csv"),
-    ):
-        assert np.array_equal(images.pixels, data.pixels) and images.class_names == NAMES
-        assert images.place(3) == "row 4 (line 5)"
-        assert images.notes[0].startswith("Few images: 12 of apple, 20 of fig, 24 of pear")
-    write_folder(tmp_path / "own", data)
-    (tmp_path / "own/apple/notes.txt").touch()
-    images = cgan.read(tmp_path / "own", height=16, width=24, fit="pad")
-    assert images.shape == (1, 16, 24) and images.class_names == sorted(NAMES)
-    assert images.notes[0].startswith("Left out: 1, no PNG")
 
 
 # --- Pictures by the public API -----------------------------------------------------------------
@@ -547,12 +533,17 @@ def test_near_copies_are_named_and_groups_keep_them_together(own: Path) -> None:
 def test_copies_and_groups_are_on_one_side_of_the_split(tmp_path: Path) -> None:
     data = uneven()
     table = write_csv(tmp_path / "a.csv", data)
+    zipped = tmp_path / "a.zip"
+    zipped.write_bytes(zip_of({"b/fruit.csv": table.read_bytes()}))
     write_folder(tmp_path / "own", data)
     for images in (
         cgan.Images(data.pixels, data.labels, NAMES, data.groups),
-        cgan.read(table, **SIDES),
+        cgan.read(table, **SIDES, class_names=NAMES),
+        cgan.read(str(zipped), **SIDES, class_names=NAMES, member="fruit.csv"),
         cgan.read(tmp_path / "own", group=GROUP_IN_NAME),
     ):
+        assert sorted(map(bytes, images.pixels)) == sorted(map(bytes, data.pixels))
+        assert sorted(images.class_names) == sorted(NAMES)
         train, held = images.split(0.25, seed=2)
         assert sorted([*train.lines, *held.lines]) == sorted(images.lines)
         assert train.groups is not None and held.groups is not None

@@ -79,12 +79,6 @@ def test_a_csv_is_taken_out_of_an_archive_with_its_facts(name: str, content: byt
     assert info == known
 
 
-def test_a_folder_stands_for_the_only_data_file_in_it() -> None:
-    Path("inbox").mkdir()
-    Path("inbox/mine.csv").write_bytes(CSV)
-    assert fetch(source="file", path="inbox")["origin"] == "inbox/mine.csv"
-
-
 def test_pictures_take_the_place_of_a_csv_and_a_csv_of_pictures() -> None:
     write_folder(Path("own"), uneven())
     stored = TARGET.with_name("pictures.safetensors")
