@@ -22,16 +22,16 @@ def distinct(count: int, seed: int = 0) -> NDArray[np.uint8]:
 IMAGES, LABELS = distinct(60), np.random.default_rng(1).permutation(np.arange(60) % 3)
 
 
-def test_the_holdout_is_stratified_and_the_seed_decides() -> None:
-    images, labels = distinct(90), np.random.default_rng(1).permutation([*[0, 1] * 40, *[2] * 10])
-    train, holdout = stratified_split(images, labels, 0.1, seed=1)
-    assert np.bincount(labels[holdout]).tolist() == [4, 4, 1]
-    assert sorted([*train, *holdout]) == list(range(len(labels)))
-    assert list(train) == sorted(train) and list(holdout) == sorted(holdout)
-    again, other = (stratified_split(images, labels, 0.1, seed)[1] for seed in (1, 2))
-    assert np.array_equal(holdout, again) and not np.array_equal(holdout, other)
-    exact = [len(stratified_split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
-    assert exact == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
+def test_of_each_class_the_lowest_keys_are_held_out() -> None:
+    labels = np.random.default_rng(3).choice(3, 90, p=[0.6, 0.3, 0.1])
+    keys = np.random.default_rng(5).random(90)
+    rows = [np.flatnonzero(labels == label) for label in range(3)]
+    expected = [members[keys[members].argsort()][: round(len(members) / 10)] for members in rows]
+    train, holdout = stratified_split(distinct(90), labels, 0.1, 5)
+    assert holdout.tolist() == sorted(np.concatenate(expected))
+    assert train.tolist() == sorted({*range(90)} - {*holdout.tolist()})
+    counts = [len(stratified_split(IMAGES, LABELS, f, 0)[1]) for f in (0.01, 0.1, 0.125, 0.98)]
+    assert counts == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
 
 
 @given(
@@ -102,15 +102,6 @@ def test_groups_with_an_equal_image_are_on_one_side() -> None:
     for seed in range(30):
         holdout = stratified_split(images, labels, 0.3, seed, groups)[1]
         assert len({row in holdout for row in (10, 11, 14, 15, 40, 41)}) == 1
-
-
-def test_of_each_class_the_lowest_keys_are_held_out() -> None:
-    labels = np.random.default_rng(3).choice(3, 90, p=[0.6, 0.3, 0.1])
-    keys = np.random.default_rng(5).random(90)
-    rows = [np.flatnonzero(labels == label) for label in range(3)]
-    expected = [members[keys[members].argsort()][: round(len(members) / 10)] for members in rows]
-    holdout = stratified_split(distinct(90), labels, 0.1, 5)[1]
-    assert holdout.tolist() == sorted(np.concatenate(expected))
 
 
 def test_near_copies_are_of_one_class_and_correlate() -> None:
