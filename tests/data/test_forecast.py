@@ -22,7 +22,7 @@ def test_lines_say_how_the_images_will_be_divided() -> None:
         "To train on: 54 of pear, 27 of apple, 45 of fig.",
         "Held out: 18 of pear, 9 of apple, 15 of fig.",
     ]
-    assert lines[2].startswith("Chosen for these images: ") and len(lines) == 3
+    assert lines[2].startswith("Chosen for these images: ")
     splits = np.array([0, 1, 1, 2], np.uint8)[np.arange(168) % 4]
     assert [*forecast(replace(images, splits=splits), params)][:3] == [
         "To train on: 18 of pear, 9 of apple, 15 of fig.",
