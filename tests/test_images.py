@@ -1,7 +1,5 @@
 """The public type: arrays in, some of them out; its file; and the stages that make it."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,8 @@ from conftest import (
     GROUP_IN_NAME,
     HEIGHT,
     NAMES,
-    ROOT,
     WIDTH,
     uneven,
-    write_csv,
     write_folder,
     write_params,
 )
@@ -160,20 +156,6 @@ def test_a_set_that_does_not_fit_its_digest_is_refused(
     save_file(tensors, tmp_path / "x", facts_metadata(facts))
     with pytest.raises(ModelError, match=rf"{tmp_path / 'x'}: the file is damaged"):
         load_images(tmp_path / "x")
-
-
-def test_images_are_read_and_divided_without_torch(tmp_path: Path) -> None:
-    table = write_csv(tmp_path / "a.csv", uneven())
-    code = f"""
-import sys
-import cgan
-assert not {{"torch", "pandas", "numpy"}} & {{*sys.modules}}
-images = cgan.read({str(table)!r}, height=8, width=12)
-train, held = images.split(0.2)
-assert isinstance(train, cgan.Images) and len(train) + len(held) == 56
-assert "torch" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_a_notebook_shows_every_name_escaped() -> None:
