@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -58,8 +57,3 @@ def pytest_runtest_setup() -> None:
 def no_store_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow writes the address that it was given last into the environment, for its children."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture
-def uneven_project(project: Path) -> Path:
-    return project
