@@ -108,7 +108,7 @@ bench-gpu: $(READY) ## Measure training speed and time to quality on a CUDA devi
 
 # In an environment of its own, which goes afterwards. Left out: to compile what will be imported twice, and what no
 # version of a package breaks: the page's own JavaScript in a browser, git, the texts of this repository.
-SAME_FOR_ALL = test_play test_readers_of_texts test_git test_code test_dvc_wiring test_container
+SAME_FOR_ALL = test_play test_git test_code test_dvc_wiring
 OTHERS = $(MAKE) --no-print-directory COMPILE=: LEFT_OUT='$(SAME_FOR_ALL:%=--ignore-glob=*/%.py)'
 test-lowest: .cgan/uv/.ready ## Run the quick tests with the oldest versions that pyproject.toml allows
 	rm -rf .cgan/lowest

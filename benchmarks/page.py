@@ -2,16 +2,13 @@
 
 import shutil
 import statistics
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from cgan.drawing.generator import Generator
 from cgan.page.assemble import play_page
 
 from .evaluation_set import fresh_generator
-from .machine import ROOT
 from .scale import Scale
 from .tables import Check, Result, Table
 
@@ -35,26 +32,30 @@ TYPE = """(() => {
 
 def measure(scale: Scale) -> Result:
     """The default preset's network; speed does not depend on what it has learnt."""
-    sys.path.append(str(ROOT / "tests"))
-    from browser import NAMES, browsing
+    from playwright.sync_api import sync_playwright
 
     table = Table("The page in a browser", ["what", "median", "range", "promised"])
-    if not any(map(shutil.which, NAMES)):
-        table.note = f"Not measured: none of {', '.join(NAMES)} is on the PATH."
+    chromium = shutil.which("chromium")
+    if not chromium:
+        table.note = "Not measured: no chromium is on the PATH."
         return Result([table])
     generator = Generator(fresh_generator("default").eval(), {"digest": ""})
     html = play_page(generator, "", "a benchmark")
     found: dict[str, list[float]] = {key: [] for _, key, _, _ in PROMISES}
-    with tempfile.TemporaryDirectory() as folder, browsing(Path(folder) / "profile") as page:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium)
+        page = browser.new_page()
         for number in range(2 * scale.rounds):
             path = Path(folder) / f"{number}.html"
             path.write_text(html, encoding="utf-8")
-            page.start(path.as_uri())
-            page.until(f"document.readyState === 'complete' && {DRAWN}")
+            page.goto(path.as_uri())
+            page.wait_for_function(DRAWN)
             mark = "performance.getEntriesByName('cgan-first-drawing')[0].startTime"
-            found["first_s"].append(page.run(mark) / 1000)
+            found["first_s"].append(page.evaluate(mark) / 1000)
             for text in TEXTS:
-                found["typing_ms"].append(_time(page, TYPE % text))
+                page.evaluate(TYPE % text)
+                found["typing_ms"].append(page.wait_for_function("globalThis.took").json_value())
+        browser.close()
     table.note = (
         f"Headless Chromium without a GPU, the page from disk ({len(html) / 1e6:.2f} MB), preset `default`, "
         f"{len(found['first_s'])} openings. Opening: from navigation to the end of the script."
@@ -65,8 +66,3 @@ def measure(scale: Scale) -> Result:
         table.add(what, f"{middle:.3g} {unit}", f"{low:.3g}–{high:.3g}", f"{most} {unit}")
         checks.append(Check(f"{what}, in {most} {unit}", f"{middle:.3g} {unit}", middle <= most))
     return Result([table], checks, {**found, "bytes": len(html)})
-
-
-def _time(page: Any, code: str) -> float:
-    page.run(code)
-    return float(page.until("globalThis.took"))

@@ -1,11 +1,10 @@
 """Retake the pictures of the docs from real runs and servers of HEAD, in a clone of its own.
 
-    pip install -e '.[docs]' && playwright install chromium
-    python docs/screenshots.py --hands hands.csv.gz   # 10 to 15 minutes on two cores
+    CHROMIUM=$(which chromium) python docs/screenshots.py --hands hands.csv.gz  # 10 to 15 minutes
 
-`--hands`: Sign Language Digits, a CSV of 32×32 colour. Without it the pictures of hands stay as they are. A
-browser that is installed already can be named: `CHROMIUM=/usr/bin/chromium`. What the pictures show stands in
-facts.json beside them.
+`--hands`: Sign Language Digits, a CSV of 32×32 colour. Without it the pictures of hands stay as they are.
+`CHROMIUM`: a browser, else that of `playwright install chromium`. What the pictures show stands in facts.json
+beside them.
 """
 
 import argparse

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from world.door import *  # noqa: F403 (tests import it from here; so below)
+from world.browser import *  # noqa: F403 (tests import it from here; so below)
+from world.door import *  # noqa: F403
 from world.images import *  # noqa: F403
 from world.kaggle import *  # noqa: F403
 from world.project import *  # noqa: F403
+from world.service import *  # noqa: F403
 from world.store import *  # noqa: F403
 from world.training import *  # noqa: F403
 

@@ -12,9 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import NAMES, TINY, UNEVEN, Project, page_data, uneven, write_csv, write_params
+from conftest import (
+    NAMES,
+    TINY,
+    UNEVEN,
+    Project,
+    page_data,
+    running,
+    uneven,
+    write_csv,
+    write_params,
+)
 from PIL import Image
-from served import running
 from typer.testing import CliRunner
 
 from cgan import project

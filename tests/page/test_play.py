@@ -1,5 +1,6 @@
-"""The first half of the page, in a real browser without a network: it draws what torch draws, and obeys."""
+"""A page with a generator in it, in a real browser: it draws what torch draws, and obeys."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import wait_until
+from conftest import Visitor
 from PIL import Image
-from visitor import LATENT, Visitor, assert_alike, generator_of, side_by_side
-from visitor import browser as browser
-from visitor import page as page
 
-from cgan.model.networks import GENERATORS
+from cgan.drawing.class_names import Classes
+from cgan.drawing.generator import Generator
+from cgan.errors import CganError
+from cgan.model.networks import GENERATORS, Architecture, build_generator
 from cgan.model.sampling import draw_latents, render
+from cgan.page.assemble import play_page
 
+LATENT = 12
+SIZES = [(kind, (28, 28) if kind == "demo" else (9, 30)) for kind in GENERATORS]
 SLOW = [
     pytest.param(kind, size, marks=pytest.mark.slow)
     for kind in GENERATORS
@@ -24,17 +28,61 @@ SLOW = [
 ]
 
 
+@functools.cache
+@torch.no_grad()
+def generator_of(
+    kind: str = "deconv", names: tuple[str, ...] | None = None, **changes: Any
+) -> Generator:
+    """Weights and statistics as after a training: no layer leaves its input as it is, and pictures have
+    contrast."""
+    facts: dict[str, Any] = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 8}
+    torch.manual_seed(5)
+    network = build_generator(Architecture(kind, **{**facts, "latent_dim": LATENT, **changes}))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 2)
+            module.bias.data.normal_(0, 0.3)
+            module.momentum = None  # the statistics are means over all batches
+    before_tanh: list[torch.Tensor] = []
+    last = network.layers[-2]
+    hook = last.register_forward_hook(lambda _, __, out: before_tanh.append(out))
+    for training in [True] * 5 + [False]:
+        labels = torch.randint(network.architecture.classes, (64,))
+        network.train(training)(torch.randn(64, network.architecture.latent_dim), labels)
+    hook.remove()
+    last.get_parameter("weight").data /= before_tanh[-1].std()  # from black to white
+    facts = {"digest": "0" * 64, "class_names": list(names) if names else None}
+    return Generator(network.eval().requires_grad_(False), facts)
+
+
+def show(page: Visitor, generator: Generator, folder: Path, link: str = "") -> None:
+    path = folder / f"{id(generator)}.html"
+    if not path.exists():
+        path.write_text(play_page(generator, "", "a test"), encoding="utf-8")
+    page.open(f"{path.as_uri()}{link}")
+    page.idle()
+
+
+def side_by_side(images: Any) -> Any:
+    """[N, H, W] → int [H, N·W, 3]."""
+    return np.concatenate(list(np.asarray(images).astype(int)), axis=1)[..., None].repeat(3, axis=2)
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """99.9 % of the pixels within one grey level, none more than two."""
+    assert found.shape == expected.shape
+    apart = np.abs(found.astype(int) - expected.astype(int))
+    assert expected.std() > 30 and (apart <= 1).mean() >= 0.999 and apart.max() <= 2
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("kind", "size"),
-    [*((kind, (28, 28) if kind == "demo" else (9, 30)) for kind in GENERATORS), *SLOW],
-)
+@pytest.mark.parametrize(("kind", "size"), [*SIZES, *SLOW])
 def test_the_page_draws_the_pixels_of_torch(
     page: Visitor, tmp_path: Path, kind: str, size: tuple[int, int], channels: int
 ) -> None:
     height, width = size
     generator = generator_of(kind, channels=channels, height=height, width=width, features=4)
-    page.show(generator, tmp_path)
+    show(page, generator, tmp_path)
     latents, labels = torch.randn(10, LATENT), torch.arange(10)
     expected = render(generator.network, latents, generator.network.condition(labels))
     asked = f"{json.dumps(latents.tolist())}, {labels.tolist()}"
@@ -44,60 +92,51 @@ def test_the_page_draws_the_pixels_of_torch(
 
 def test_half_a_morph_is_the_mean_of_two_conditions(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of("upsample")
-    page.show(generator, tmp_path, "#seed=5&from=2&to=9&mix=0.5")
+    show(page, generator, tmp_path, "#seed=5&from=2&to=9&mix=0.5")
     condition = generator.network.condition(torch.tensor([2, 9])).mean(dim=0, keepdim=True)
     expected = render(generator.network, draw_latents(5, 1, LATENT), condition)
-    assert_alike(page.pixels("morph"), side_by_side(expected[:, 0].numpy()))
+    assert_alike(page.pixels("morph"), side_by_side(expected[:, 0]))
     assert page.label("morph") == "50 % of the way from 2 to 9"
-
-
-def test_a_morph_plays_until_it_is_stopped(page: Visitor, tmp_path: Path) -> None:
-    page.show(generator_of(height=8, width=8), tmp_path)
-    page.click("#play-run")
-    page.until("Number(document.getElementById('play-mix').value) > 0.1")
+    page.part("run").click()
+    page.until("Number(document.getElementById('play-mix').value) > 0.6")
     assert page.words("run") == "Pause"
-    page.click("#play-run")
-    stopped = page.value("mix")
-    page.look(0.3)
-    assert page.value("mix") == stopped and page.words("run") == "Play"
+    page.part("run").click()
+    stopped = page.part("mix").input_value()
+    page.page.wait_for_timeout(200)
+    assert (page.part("mix").input_value(), page.words("run")) == (stopped, "Play")
 
 
 def test_what_is_typed_is_drawn_and_what_is_none_is_told(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of(height=12, width=9)
-    page.show(generator, tmp_path)
-    assert page.value("text") == "2024" and page.words("fault") == ""
-    page.change("text", "31415926")
+    show(page, generator, tmp_path)
+    assert page.part("text").input_value() == "2024" and page.words("fault") == ""
+    page.type("text", "31415926")
     assert page.label() == "31415926, drawn with seed 0"
     assert_alike(page.pixels(), side_by_side(generator.draw("31415926")))
-    page.change("text", "3 x 1")
+    page.type("text", "3 x 1")
     assert page.words("fault") == "“x” is not a class."
     assert page.label() == "31, drawn with seed 0"
-    page.change("text", "")
+    page.type("text", "")
     assert page.words("fault") == "Nothing to draw yet."
     assert page.words("hint") == "The classes are 0 to 9."
     assert page.label() == "31, drawn with seed 0", "the last picture stays"
-    page.change("seed", "-3")
+    page.type("seed", "-3")
     assert "still shows seed 0" in page.words("seed-fault")
-    page.change("text", "1" * 201)
+    page.type("text", "1" * 201)
     assert page.label().startswith(f"{'1' * 200},") and "first 200 of 201" in page.words("fault")
 
 
 PLACES = [(0.0, 0.0), *((x, y) for x in (-1, -0.5, 0.5, 1) for y in (-1, -0.5, 0.5, 1))]
 
 
-def latents_over_the_pad(page: Visitor, seed: int, count: int) -> Any:
-    """[places, count, latent_dim], the middle first."""
-    code = f"(([x, y]) => cgan.latents({seed}, {count}, x, y).map((latent) => [...latent]))"
-    return np.array(page.run(f"{json.dumps(PLACES)}.map{code}"))
-
-
 def test_every_place_of_the_pad_turns_torchs_latents(page: Visitor, tmp_path: Path) -> None:
-    page.show(generator_of(latent_dim=7), tmp_path)
+    show(page, generator_of(latent_dim=7), tmp_path)
     for seed in (4, 2**53 - 1):
-        middle, *others = latents_over_the_pad(page, seed, 50)
+        code = f"(([x, y]) => cgan.latents({seed}, 50, x, y).map((latent) => [...latent]))"
+        middle, *others = np.array(page.run(f"{json.dumps(PLACES)}.map{code}"))
         np.testing.assert_allclose(middle, draw_latents(seed, 50, 7), atol=3e-6)
+        lengths = np.linalg.norm(middle, axis=1)
         for (x, y), moved in zip(PLACES[1:], others, strict=True):
-            lengths = np.linalg.norm(middle, axis=1)
             np.testing.assert_allclose(np.linalg.norm(moved, axis=1), lengths, rtol=1e-5)
             turned = np.cos(np.hypot(x, y) * np.pi / 2)
             np.testing.assert_allclose((moved * middle).sum(axis=1) / lengths**2, turned, atol=1e-5)
@@ -105,32 +144,36 @@ def test_every_place_of_the_pad_turns_torchs_latents(page: Visitor, tmp_path: Pa
 
 def test_a_link_opens_the_same_picture(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of()
-    page.show(generator, tmp_path)
-    page.change("text", "90210")
-    page.click("#play-another")
-    page.drag("#play-pad", (0.2, 0.7))
-    page.change("from", "4")
-    page.change("to", "6")
-    page.change("mix", "0.01")
-    link = page.until("location.hash.includes('mix=0.01') && location.hash")
+    show(page, generator, tmp_path)
+    page.type("text", "90210")
+    page.part("another").click()
+    page.part("pad").scroll_into_view_if_needed()
+    pad = page.part("pad").bounding_box()
+    assert pad
+    page.page.mouse.click(pad["x"] + 0.2 * pad["width"], pad["y"] + 0.7 * pad["height"])
+    page.part("from").select_option("4")
+    page.part("to").select_option("6")
+    page.type("mix", "0.01")
+    page.until("location.hash.includes('mix=0.01')")
+    link = page.run("location.hash")
     assert link == "#text=90210&seed=1&x=-0.6&y=-0.4&from=4&to=6&mix=0.01"
     picture, morph = page.pixels(), page.pixels("morph")
-    page.show(generator, tmp_path)
+    show(page, generator, tmp_path)
     assert page.pixels().shape != picture.shape
     page.run(f"location.hash = '{link}'")  # in the open page
     page.until("document.getElementById('play-text').value === '90210'")
     page.idle()
     assert (page.pixels() == picture).all()
-    page.show(generator, tmp_path, link)  # in a new one
+    show(page, generator, tmp_path, link)  # in a new one
     assert (page.pixels() == picture).all() and (page.pixels("morph") == morph).all()
-    page.click("#play-copy")
+    page.part("copy").click()
     page.until("document.getElementById('play-said').textContent")
     assert page.words("said").endswith("cgan draw '90210' --seed 1")
 
 
 def test_what_makes_no_sense_in_a_link_is_left_out(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of()
-    page.show(generator, tmp_path, "#text=0&seed=0&x=0&y=0&from=0&to=0&mix=0")
+    show(page, generator, tmp_path, "#text=0&seed=0&x=0&y=0&from=0&to=0&mix=0")
     assert page.label("morph") == "0 % of the way from 0 to 0"
     for link in (
         "#seed=-1&x=2&y=no&from=__proto__&to=1.5&mix=NaN",
@@ -138,38 +181,75 @@ def test_what_makes_no_sense_in_a_link_is_left_out(page: Visitor, tmp_path: Path
         "#%E0%A4%A&=&&text",
         "#text=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E" + "A" * 10_000,
     ):
-        page.show(generator, tmp_path, link)
-        values = [page.value(name) for name in ("seed", "x", "from", "to", "mix")]
+        show(page, generator, tmp_path, link)
+        values = [page.part(name).input_value() for name in ("seed", "x", "from", "to", "mix")]
         assert values == ["0", "0", "0", "8", "0"], link
-        page.change("text", "55")
+        page.type("text", "55")
         assert page.label() == "55, drawn with seed 0"
 
 
 def test_a_downloaded_picture_has_the_pixels_asked_for(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of()
-    page.show(generator, tmp_path, "#text=012345678901234567890&seed=3")
-    page.change("scale", "2")
-    page.click("#play-smooth")
-    page.click("#play-png")
-    path = tmp_path / "012345678901234567890-seed-3.png"
-    wait_until(lambda: path.exists() and path.stat().st_size and not [*tmp_path.glob("*.crdown*")])
-    with Image.open(path) as picture:
+    show(page, generator, tmp_path, "#text=012345678901234567890&seed=3")
+    page.part("scale").select_option("2")
+    page.part("smooth").click()
+    with page.page.expect_download() as download:
+        page.part("png").click()
+    assert download.value.suggested_filename == "012345678901234567890-seed-3.png"
+    with Image.open(download.value.path()) as picture:
         array = np.asarray(picture.convert("RGB"))
     images = generator.draw("012345678901234567890", seed=3)
     # In two lines of eleven, as `cgan draw`.
-    lines = [side_by_side(images[:11]), side_by_side([*images[11:], np.zeros((28, 28), int)])]
+    lines = [side_by_side(images[:11]), side_by_side([*images[11:], np.zeros((28, 28))])]
     assert_alike(array, np.concatenate(lines).repeat(2, axis=0).repeat(2, axis=1))
 
 
-@pytest.mark.parametrize(("width", "height"), [(320, 640), (1280, 800)])
-def test_nothing_is_wider_than_the_screen(
-    page: Visitor, tmp_path: Path, width: int, height: int
+# Names, or how many classes there are without; and of each text its labels, or None where it is refused.
+TEXTS: list[tuple[tuple[str, ...] | int, dict[str, list[int] | None]]] = [
+    (10, {"2024": [2, 0, 2, 4], " 20,\t24, ": [2, 0, 2, 4], "20x4": None, "": None, " , ,": None}),
+    (12, {"11,3 0": [11, 3, 0], "12": None, "1 x": None}),
+    (
+        ("x", "y", "x y z", "z", "ankle boot", "Boot"),
+        {
+            **{"x y": [0, 1], "x y z": [2], "x  Y\tz": [2], "z, x y z": [3, 2]},
+            **{"x y z x": [0, 1, 3, 0], "xyz": [0, 1, 3], "ankle boot, boot": [4, 5]},
+            **{"ankle boot boot": None, "boot 2, ankle  boot": [5, 2, 4]},
+            **{"25": [2, 5], "6": None, "2x": [2, 0]},
+        },
+    ),
+    (("New", "York", "New York", "x"), {"new york": [2], "new york x": [0, 1, 3]}),
+    (
+        ("Straße", "ΣΟΦΟΣ", "İzmir"),
+        {"straße, ΣΟΦΟΣ σοφος": [0, 1, 1], "i̇zmir": [2], "STRASSE": None},
+    ),
+    (("ab", "AB", "c"), {"AB ab c": [1, 0, 2], "aB": [0]}),
+    (tuple("ABCDEFGHIJKLMNOP"), {"Head m": [7, 4, 0, 3, 12], "A1": None}),
+    (("3", "5", "9"), {"9 3": [2, 0], "0": None}),
+    (("0", "1", "2"), {"2 0,1": [2, 0, 1]}),
+    (tuple(map(str, range(1, 13))), {"12 1": [11, 0], "13": None}),
+    (tuple("0123456789AB"), {"A11 2024": [10, 1, 1, 2, 0, 2, 4], "11": [1, 1]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "texts"), TEXTS)
+def test_the_page_and_python_read_a_text_alike(
+    page: Visitor,
+    tmp_path: Path,
+    kind: tuple[str, ...] | int,
+    texts: dict[str, list[int] | None],
 ) -> None:
-    page.resize(width, height, touch=width < 500)
-    names = ("a name of sixty characters, all in one, of nine hundred " + "w" * 40, "b")
-    page.show(generator_of(names=names, classes=2, height=40, width=40), tmp_path)
-    assert page.run("document.documentElement.scrollWidth") <= width
-    page.show(generator_of(), tmp_path)
-    box = page.of("picture", "getBoundingClientRect().toJSON()")
-    assert box["right"] <= width and box["bottom"] < height, "on the first screen"
-    assert box["width"] > min(width, 1200) * 0.6, "and large"
+    """What is typed is drawn: its label says what was read, and the fault that something was not."""
+    names, classes = (None, kind) if isinstance(kind, int) else (kind, len(kind))
+    show(page, generator_of(names=names, classes=classes, height=8, width=8, features=4), tmp_path)
+    called = names or [str(label) for label in range(classes)]
+    for text, labels in texts.items():
+        try:
+            found = Classes(classes, names).labels(text)
+        except CganError:
+            found = None
+        assert found == labels, text
+        page.type("text", text)
+        assert (page.words("fault") == "") == (labels is not None), text
+        if labels is not None:
+            drawn = "".join(called[each] for each in labels)
+            assert page.label().replace(", ", "") == f"{drawn}drawn with seed 0", text

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from finished_project import finish
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
@@ -55,8 +54,8 @@ def card(*words: str) -> str:
     return CliRunner().invoke(app, ["card", *words], catch_exceptions=False).output
 
 
-def test_the_folder_has_generator_card_and_picture_and_own_numbers(project: Path) -> None:
-    finish(project / "inbox/digits.csv")
+@pytest.mark.usefixtures("copied")
+def test_the_folder_has_generator_card_picture_and_own_numbers() -> None:
     assert card("hub") == "hub: README.md, generator.safetensors, grid.png\n"
     assert Path("hub", GENERATOR.name).read_bytes() == GENERATOR.read_bytes()
     assert Path("hub/grid.png").read_bytes()[:4] == b"\x89PNG"

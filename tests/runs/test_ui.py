@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import free_port, listens, wait_until
-from tracked import log_steps, training
-from tracked import root as root
+from conftest import free_port, listens, log_steps, training, wait_until
 
 from cgan.errors import CganError
 from cgan.hosts import mlflow_page, no_proxy_variables, require_free, site_of
@@ -16,7 +14,7 @@ from cgan.pipeline.runs.ui import serve_ui
 
 
 @pytest.mark.slow
-def test_the_ui_says_where_the_runs_are_and_ends_with_all_that_it_started(root: Path) -> None:
+def test_the_ui_says_its_address_and_ends_with_all_it_started(root: Path) -> None:
     with training() as tracker:
         log_steps(tracker)
     port = free_port()
@@ -30,7 +28,7 @@ def test_the_ui_says_where_the_runs_are_and_ends_with_all_that_it_started(root: 
     wait_until(lambda: not listens(port))
 
 
-def test_a_server_is_not_served_again_and_an_address_must_be_of_this_machine(
+def test_only_a_store_is_served_and_only_at_this_machine(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for host in ("203.0.113.9", "nobody.invalid", "a b"):
@@ -42,19 +40,14 @@ def test_a_server_is_not_served_again_and_an_address_must_be_of_this_machine(
 
 
 def test_a_proxy_is_not_asked_for_this_machine() -> None:
-    assert no_proxy_variables({"PATH": "/bin", "HTTP_PROXY": ""}) == {}, (
-        "the system's settings count"
-    )
+    assert no_proxy_variables({"HTTP_PROXY": ""}) == {}, "the system's settings count"
+    known = {"NO_PROXY": "a.example, .b", "no_proxy": ".b"}
+    both = dict.fromkeys(known, ".b,a.example,127.0.0.1,localhost,::1")
     for name in ("HTTP_PROXY", "https_proxy", "all_proxy"):
-        found = no_proxy_variables(
-            {name: "http://proxy:8", "NO_PROXY": "a.example, .b", "no_proxy": ".b"}
-        )
-        assert found == dict.fromkeys(
-            ("NO_PROXY", "no_proxy"), ".b,a.example,127.0.0.1,localhost,::1"
-        )
+        assert no_proxy_variables({name: "http://proxy:8", **known}) == both
 
 
-def test_addresses_lead_to_where_a_server_listens_and_to_the_view_for_trainings() -> None:
+def test_addresses_lead_to_the_server_and_to_its_trainings() -> None:
     assert site_of("10.0.0.1", 5) == "http://10.0.0.1:5"
     assert site_of("0.0.0.0", 5) == site_of("::", 5) == "http://127.0.0.1:5"
     assert site_of("fd00::1", 5) == "http://[fd00::1]:5"

@@ -8,9 +8,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from served import a_model, eventually, running
-from tracked import add_version
-from tracked import root as root
+from conftest import a_model, add_version, running, wait_until
 
 from cgan.drawing.generator import Generator
 from cgan.drawing.picture import compose
@@ -28,11 +26,8 @@ def registry(root: Path) -> Iterator[Registry]:
     """With versions 1 and 2; nobody is champion."""
     with open_registry("cgan") as found:
         for number in (1, 2):
-            run_id = add_version(found, number)
-            path = (root / "generator.safetensors").rename(root / f"version-{number}.safetensors")
-            context = {"generator_digest": read_facts(path, "generator")["digest"]}
-            report = {"metrics": {"copies": {"value": number / 10}}, "context": context}
-            found.client.log_dict(run_id, report, "reports/evaluation.json")
+            add_version(found, number)
+            (root / "generator.safetensors").rename(root / f"version-{number}.safetensors")
         yield found
 
 
@@ -46,12 +41,10 @@ def following(asked: str | None = None) -> GeneratorProvider:
     return provider
 
 
-def version(provider: GeneratorProvider) -> int | None:
-    return provider.current.version if provider.current else None
-
-
-def source(provider: GeneratorProvider) -> str | None:
-    return provider.current.generator.source if provider.current else None
+def served(provider: GeneratorProvider) -> tuple[int | None, str]:
+    """Version and source."""
+    assert provider.current
+    return provider.current.version, provider.current.generator.source
 
 
 @pytest.mark.slow
@@ -80,24 +73,23 @@ def test_the_last_good_model_stays_while_the_registry_is_away(
     monkeypatch.setattr("cgan.service.app.POLL_S", 0.05)
     promote(registry, 1)
     with running(following()) as client:
-
-        def health(part: str) -> Any:
-            answer = client.get("/healthz")
-            assert answer.status_code == 200
-            return answer.json()[part]
-
-        assert health("problem") is None
         store = root / "mlflow.db"
         elsewhere = store.rename(root / "elsewhere")
+
+        def health() -> Any:
+            answer = client.get("/healthz")
+            assert answer.status_code == 200
+            return answer.json()
+
         # Looked at in the very moment, SQLite makes an empty file: "no such table".
-        eventually(lambda: "MLflow store" in (health("problem") or ""))
+        wait_until(lambda: "MLflow store" in (health()["problem"] or ""))
         assert client.get("/draw?text=1").headers["cgan-model-version"] == "1"
         elsewhere.rename(store)
         promote(registry, 2)
-        eventually(lambda: health("model")["version"] == 2 and health("problem") is None)
+        wait_until(lambda: health()["model"]["version"] == 2 and health()["problem"] is None)
 
 
-def test_page_health_and_card_have_the_quality_of_the_champion_s_run(registry: Registry) -> None:
+def test_page_health_and_card_have_the_champion_s_quality(registry: Registry) -> None:
     digest = read_facts(Path("version-1.safetensors"), "generator")["digest"]
     copies, context = {"value": 0.25, "real": 0.01}, {"generator_digest": digest}
     report = {"metrics": {"copies": copies}, "context": context}
@@ -116,26 +108,27 @@ def test_page_health_and_card_have_the_quality_of_the_champion_s_run(registry: R
         assert client.get("/healthz").json()["model"]["quality"] is None
 
 
-@pytest.mark.parametrize("asked", [None, "champion"])
-def test_a_file_does_not_replace_a_champion_that_cannot_be_read(
-    asked: str | None, root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+def test_no_file_replaces_a_champion_that_cannot_be_read(
+    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_model(root / "models/generator.safetensors", seed=9)
     promote(registry, 1)
     shutil.move("mlartifacts", "elsewhere")
-    provider = following(asked)
-    assert provider.current is None and "models:/cgan/1" in provider.problem
+    for asked in (None, "champion"):
+        provider = following(asked)
+        assert provider.current is None and "models:/cgan/1" in provider.problem
     with running(provider) as client:
         for path in ("/draw?text=1", "/", "/healthz"):
             assert client.get(path).status_code == 503
         refused = client.get("/draw?text=1")
         assert refused.headers["retry-after"] == "1" and "models:/cgan/1" in refused.text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # where nobody answers
-    provider = following(asked)
-    assert provider.current is None and provider.problem
+    for asked in (None, "champion"):
+        provider = following(asked)
+        assert provider.current is None and provider.problem
 
 
-def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
+def test_an_unreadable_version_changes_nothing(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(registry, 1)
@@ -146,35 +139,32 @@ def test_a_version_that_cannot_be_read_changes_nothing_until_it_is_restored(
     promote(registry, 2)
     for _ in range(2):
         provider.poll()
-        assert version(provider) == 1 and provider.problem.startswith("models:/cgan/2")
+        assert served(provider)[0] == 1 and provider.problem.startswith("models:/cgan/2")
     damaged.write_bytes(whole)
     provider.poll()
-    assert (version(provider), provider.problem) == (2, "")
+    assert (served(provider)[0], provider.problem) == (2, "")
     monkeypatch.setattr("cgan.service.provider.Generator.load", Mock(side_effect=MemoryError))
     promote(registry, 1)
     provider.poll()
-    assert version(provider) == 2 and "MemoryError" in provider.problem
+    assert served(provider)[0] == 2 and "MemoryError" in provider.problem
 
 
-def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
+def test_without_a_champion_a_file_is_served_until_there_is_one(
     root: Path, registry: Registry
 ) -> None:
-    assert source(following()) == "digits", "the package's own"
+    assert served(following()) == (None, "digits"), "the package's own"
     shutil.copyfile("version-2.safetensors", a_model(root / "models/generator.safetensors"))
     provider, strict = following(), following("champion")
-    assert source(provider) == "models/generator.safetensors" and strict.current is None
-    assert "has no champion" in provider.problem
+    assert served(provider) == (None, "models/generator.safetensors")
+    assert strict.current is None and "has no champion" in provider.problem
     promote(registry, 1)
     for each in (provider, strict):
         each.poll()
-        assert version(each) == 1
-
-
-def test_a_file_or_address_that_is_no_generator_is_refused_at_once(registry: Registry) -> None:
+        assert served(each) == (1, "models:/cgan/1")
     for asked in ("nowhere.safetensors", "models:/cgan/7", "runs:/none/generator"):
         with pytest.raises(ModelError):
             GeneratorProvider(asked)
-    assert source(GeneratorProvider("models:/cgan/2")) == "models:/cgan/2"
+    assert served(GeneratorProvider("models:/cgan/2"))[1] == "models:/cgan/2"
 
 
 def test_without_a_registry_or_without_mlflow_a_file_is_served(
@@ -182,7 +172,7 @@ def test_without_a_registry_or_without_mlflow_a_file_is_served(
 ) -> None:
     (root / "mlflow.db").unlink()
     provider = following()
-    assert (source(provider), provider.problem, provider.alias) == ("digits", "", None)
+    assert served(provider) == (None, "digits") and (provider.problem, provider.alias) == ("", None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setattr("cgan.service.provider.importlib.util.find_spec", lambda name: None)
     assert GeneratorProvider().alias is None

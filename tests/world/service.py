@@ -3,28 +3,23 @@
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import torch
-import uvicorn
-from conftest import free_port, wait_until
-from synthetic import a_model as a_model
 
-from cgan.service.app import config_for
-from cgan.service.provider import GeneratorProvider
-
-eventually = wait_until
-
-
-def detail(answer: httpx.Response) -> str:
-    """What an error says."""
-    assert answer.headers["content-type"] == "application/json"
-    return str(answer.json()["detail"])
+from world.door import free_port, wait_until
 
 
 @contextlib.contextmanager
-def running(provider: GeneratorProvider) -> Iterator[httpx.Client]:
-    """A client of a real server on a free port of this process."""
+def running(model: Any) -> Iterator[httpx.Client]:
+    """A client of a real server on a free port. It serves this file, or what this provider finds."""
+    import uvicorn
+
+    from cgan.service.app import config_for
+    from cgan.service.provider import GeneratorProvider
+
+    provider = model if isinstance(model, GeneratorProvider) else GeneratorProvider(str(model))
     port = free_port()
     server = uvicorn.Server(config_for(provider, "127.0.0.1", port))
     threads = torch.get_num_threads()
