@@ -63,9 +63,8 @@ def test_the_page_alone_draws_on_a_phone_and_judges_each_class(
     assert "Legible: " in page.page.locator(".verdict").inner_text()
     cards = page.page.locator(".class-cards li").all_inner_texts()
     assert [card.split()[0] for card in cards] == NAMES
-    assert all(
-        re.search(r"(good|doubtful|poor)[\s\S]*% right[\s\S]*real: ", card) for card in cards
-    )
+    judged = re.compile(r"(good|doubtful|poor).*% right.*real: ", re.DOTALL)
+    assert all(map(judged.search, cards))
     assert "What to change" in page.page.locator("#cards").inner_text()
 
 
@@ -92,29 +91,27 @@ def test_draw_gives_the_drawings_that_the_generator_gives(service: httpx.Client)
     assert Image.open(io.BytesIO(picture.content)).size == (4 * 28, 28)
 
 
-BAD: list[tuple[str, str, int, str]] = [
-    ("GET", "/draw", 422, "text"),
-    ("GET", "/draw?text=", 422, "at least 1 character"),
-    ("GET", "/draw?text=1&sede=2", 422, "sede"),
-    ("GET", f"/draw?text={'1' * 10_001}", 422, "at most 10000 characters"),
-    ("GET", "/draw?text=12x", 422, "'12x' is not a class"),
-    ("GET", "/draw?text=%ff%00", 422, "is not a class"),
-    ("GET", "/draw?text=1&seed=x", 422, "valid integer"),
-    ("GET", "/draw?text=1&seed=-1", 422, "seed"),
-    ("GET", "/draw?text=1&seed=9223372036854775808", 422, "seed"),
-    ("GET", "/draw?text=12&count=5001", 422, "10,002 drawings"),
-    ("GET", "/draw?text=1&scale=65", 422, "scale"),
-    ("GET", f"/draw?text={'1' * 100}&scale=64", 422, "321,126,400 values"),
-    ("GET", "/draw?text=1&count=10000", 422, "at scale 4"),
-    ("GET", "/draw?text=1&format=csv", 422, "'png' or 'json'"),
-    ("GET", "/draw/", 404, ""),
-    ("PUT", "/draw", 405, ""),
+BAD = [
+    ("/draw", 422, "text"),
+    ("/draw?text=", 422, "at least 1 character"),
+    ("/draw?text=1&sede=2", 422, "sede"),
+    (f"/draw?text={'1' * 10_001}", 422, "at most 10000 characters"),
+    ("/draw?text=12x", 422, "'12x' is not a class"),
+    ("/draw?text=%ff%00", 422, "is not a class"),
+    ("/draw?text=1&seed=-1", 422, "seed"),
+    ("/draw?text=1&seed=9223372036854775808", 422, "seed"),
+    ("/draw?text=12&count=5001", 422, "10,002 drawings"),
+    ("/draw?text=1&scale=65", 422, "scale"),
+    (f"/draw?text={'1' * 100}&scale=64", 422, "321,126,400 values"),
+    ("/draw?text=1&count=10000", 422, "at scale 4"),
+    ("/draw?text=1&format=csv", 422, "'png' or 'json'"),
+    ("/draw/", 404, ""),
 ]
 
 
 def test_every_request_is_answered_below_500(service: httpx.Client) -> None:
-    for method, path, status, words in BAD:
-        answer = service.request(method, path)
+    for path, status, words in BAD:
+        answer = service.get(path)
         assert answer.headers["content-type"] == "application/json"
         assert (answer.status_code, words in answer.text) == (status, True), answer.text
     values = {
@@ -168,18 +165,14 @@ def test_the_code_of_the_page_on_python_runs_as_it_stands(
     exec(code, found)
     bars = capsys.readouterr().err
     assert "it/s" in bars or "images" in bars, bars[-1000:]
-    assert found["images"].class_names == ["shoe", "bag", "hat"]
-    assert found["run"].generator.class_names == ["shoe", "bag", "hat"]
     assert found["drawings"].shape == (3, 8, 12) and len(found["run"].history)
     assert found["answer"].verdict in ("help", "harm", "no difference")
     assert found["shared"].verdict in ("gives away", "nothing shown")
     assert 0 <= found["evaluation"].score("recall").real <= 1
-    shown = {
-        name: found[name]._repr_html_() for name in found if hasattr(found[name], "_repr_html_")
-    }
-    tables = {name for name, html in shown.items() if "<table" in html}
-    assert {"images", "run", "evaluation", "answer", "shared"} <= tables
-    assert {"images", "run"} <= {name for name, html in shown.items() if "data:image/png" in html}
+    for name in ("images", "run", "evaluation", "answer", "shared"):
+        shown = found[name]._repr_html_()
+        assert "<table" in shown
+        assert ("data:image/png" in shown) == (name in ("images", "run"))
     assert "<canvas" in Path("run.html").read_text()
     assert cgan.Generator.load("generator.safetensors").class_names == ["shoe", "bag", "hat"]
 
@@ -204,7 +197,5 @@ def test_the_notebook_runs_and_shows_what_is_stored_in_it(tmp_path: Path) -> Non
     ]
     assert all(ours.shape == theirs.shape for ours, theirs in pairs)
     ours, theirs = pairs[-1]
-    assert np.abs(ours - theirs).mean() < 1, (
-        "of the package's own generator, which is no training's"
-    )
+    assert np.abs(ours - theirs).mean() < 1, "of the package's own generator, which nobody trains"
     assert {path.name for path in tmp_path.iterdir()} == {"digits.safetensors", "digits.html"}

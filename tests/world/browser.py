@@ -12,12 +12,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_pla
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 NO_OTHER_HOST = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
-PHONE: dict[str, Any] = {
-    "viewport": {"width": 320, "height": 640},
-    "device_scale_factor": 2,
-    "is_mobile": True,
-    "has_touch": True,
-}
+PHONE: dict[str, Any] = {"viewport": {"width": 320, "height": 640}, "device_scale_factor": 2}
+PHONE |= {"is_mobile": True, "has_touch": True}
 PIXELS = """(canvas) => {
     const { width, height } = canvas;
     const copy = new OffscreenCanvas(width, height).getContext("2d");
