@@ -20,8 +20,9 @@ from cgan.images import load_images
 from cgan.model.model_file import load_generator, save_generator
 from cgan.page.classes import MORE_IMAGES, WEAK_JUDGE, advice_on_weights, judged_classes
 from cgan.page.drawn_facts import NEIGHBOURS_SHOWN
-from cgan.page.run_page import page_facts, render_page, write_page
+from cgan.page.run_page import page_facts, render_page
 from cgan.page.tiles import tile
+from cgan.page.write_page import write_page
 from cgan.pipeline.params_file import load_params
 from cgan.project import EVALUATION, GENERATOR, RUN_PAGE, TRAINING
 from cgan.quality.judge import load_judge
@@ -217,7 +218,7 @@ def test_a_run_in_memory_has_a_page_with_what_is_given() -> None:
     text = RUN_PAGE.read_text(encoding="utf-8")
     more = ("data", "labels", "drawings")
     assert not [part for part in more if f'id="{part}"' in text]
-    assert "ended before its losses" in text and "<code>class_logit_weight</code>" in text
+    assert "No losses were recorded" in text and "<code>class_logit_weight</code>" in text
     assert not re.search(r"dvc (repro|exp|checkout|pull)|train\.", text), "there is no project"
     whole = replace(stopped, history=history, probes=pd.read_csv(project.PROBES))
     images: dict[str, Any] = {"train": train, "held_out": held_out}
