@@ -112,10 +112,10 @@ def test_the_page_says_how_good_each_class_is_and_what_to_type() -> None:
     good = ClassScores(
         heldout=50, accuracy=1.0, accuracy_interval=(0.99, 1.0), real_accuracy=0.94, diversity=0.99
     )
-    poor = replace(good, accuracy=0.5, accuracy_interval=(0.49, 0.51))
+    poor = replace(good, accuracy=0.25, accuracy_interval=(0.24, 0.26))
     legible = {"conditional_accuracy": Score(value=0.99, real=0.95)}
     for first, right, state, advised in (
-        (poor, 200, "poor", NAMES[0]),
+        (poor, 100, "poor", NAMES[0]),
         (good, 400, "good", "What to change"),  # nothing
     ):
         changed = replace(
