@@ -5,13 +5,13 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from conftest import ROOT, a_model, running
 from PIL import Image
-from playwright.sync_api import Browser
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
@@ -142,7 +142,7 @@ def test_the_page_names_the_model_its_quality_and_pictures(tmp_path: Path) -> No
         assert "99" in client.get("/healthz").json()["model"]["quality"]
 
 
-def test_the_page_draws_and_may_ask_for_nothing(client: httpx.Client, browser: Browser) -> None:
+def test_the_page_draws_and_may_ask_for_nothing(client: httpx.Client, browser: Any) -> None:
     asked: list[str] = []
     with browser.new_page() as page:
         page.on("request", lambda request: asked.append(request.url))

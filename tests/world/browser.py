@@ -1,13 +1,17 @@
 """A page in a real browser: a chromium that is installed already, driven by Playwright. No name but 127.0.0.1
 resolves in it, so that nothing leaves the machine."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 NO_OTHER_HOST = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
@@ -28,6 +32,8 @@ def browser() -> Iterator[Browser]:
     found = [path for path in map(shutil.which, CHROMIUMS) if path]
     if not found:
         pytest.skip(f"no browser here: none of {', '.join(CHROMIUMS)} is on the PATH")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         options: dict[str, Any] = {"executable_path": found[0], "args": [NO_OTHER_HOST]}
         with playwright.chromium.launch(**options) as browser:
