@@ -50,7 +50,7 @@ def test_a_run_can_be_watched_is_one_and_says_what_made_it(
     assert list((root / "mlartifacts").rglob("source/dvc.yaml"))
 
 
-def test_a_training_that_failed_or_was_stopped_resumes_in_its_run(
+def test_a_failed_or_stopped_training_resumes_in_its_run(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In another checkout, and with other params of the gate."""
@@ -80,7 +80,7 @@ def test_a_training_that_failed_or_was_stopped_resumes_in_its_run(
     assert tags["cgan.resumed"] == "true" and "cgan.ended_by" not in tags
 
 
-def test_a_training_that_dvc_knows_is_trained_anew_in_another_run(root: Path) -> None:
+def test_a_training_that_dvc_knows_is_trained_anew_in_a_new_run(root: Path) -> None:
     for _ in range(2):
         with training() as live:
             log_steps(live)
