@@ -133,8 +133,7 @@ def test_the_page_says_how_good_each_class_is_and_what_to_type() -> None:
         assert cards.count("A drawing of ") == 12 and cards.count("real: 47 of 50 right") == 3
         assert re.findall(r"<strong>([^<]*)</strong>: ", cards) == [advised]
         assert ("1 is poor" in text) == (first is poor)
-        longer = "<code>dvc exp run -S train.total_kimg=80</code>"
-        assert (longer in text) == (first is good), "a poor class of 72 images needs more of them"
+        assert "<code>dvc exp run -S train.total_kimg=80</code>" in text
 
 
 def test_the_page_holds_metrics_previews_and_origin(copied: Project) -> None:
