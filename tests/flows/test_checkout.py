@@ -119,10 +119,11 @@ def test_data_that_the_commit_points_to_are_pulled(
     file = clone / "data/digits.csv"
     file.write_text("label\n")
     dvc("add", "--quiet", str(file), folder=clone)
-    dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"), folder=clone)
-    dvc("push", "--quiet", str(file), folder=clone)
+    config = (clone / ".dvc/config").read_text().replace("[core]", "[core]\nremote = storage")
+    remote = f"['remote \"storage\"']\nurl = {tmp_path}/remote\n"
+    (clone / ".dvc/config").write_text(config + remote)
     commit(clone)
-    shutil.rmtree(clone / ".dvc/cache")
+    (clone / ".dvc/cache").rename(tmp_path / "remote")  # as after a push
     file.unlink()
     with checkout(clone, head(clone)) as folder:
         assert (folder / "data/digits.csv").read_text() == "label\n"
