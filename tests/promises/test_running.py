@@ -28,7 +28,7 @@ def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) ->
     assert made["conditional_accuracy"] > 0.9
     for key in ("conditional_accuracy", "fid_judge", "worst_class_accuracy"):
         (point,) = client.get_metric_history(run.info.run_id, f"quality/{key}")
-        assert point.value == pytest.approx(made[key])
+        assert point.value == pytest.approx(made[key], rel=1e-4), "six digits"
     probes = client.get_metric_history(run.info.run_id, "probe/conditional_accuracy")
     assert len(probes) >= 2 and probes[-1].step == STEPS
     pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]

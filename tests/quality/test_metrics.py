@@ -182,14 +182,12 @@ def drawings(seed: int) -> Tensor:
 
 
 def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
-    training, held_out = tiny_data(40, 0), tiny_data(40, 1)
+    training = tiny_data(40, 0)
     hardware, recipe = choose_hardware("auto", "auto"), JudgeParams(total_kimg=0.5, seed=1)
     judge = train_judge(training, recipe, hardware.device, hardware.precision)
     # The training images in the drawings' place: the second judge is the first.
-    students = (gan_train(training, judge, kimg) for kimg in (None, 0.016))
-    same, other = (accuracy(student, held_out).confusion for student in students)
-    assert torch.equal(same, accuracy(judge, held_out).confusion)
-    assert not torch.equal(same, other)
+    same, other = (gan_train(training, judge, kimg).head.weight for kimg in (None, 0.016))
+    assert torch.equal(same, judge.head.weight) and not torch.equal(same, other)
 
 
 def test_six_held_out_images_are_enough_for_every_metric() -> None:
