@@ -1,6 +1,5 @@
-"""`cgan.fit`: from images to a generator in one call, with the bytes of the pipeline."""
+"""`cgan.fit`: from images to a generator in one call. Its bytes: promises/test_training.py."""
 
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,74 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import NAMES, TINY, uneven, write_csv, write_params
+from conftest import TINY, uneven
 
 import cgan
 from cgan import fitting
 from cgan.errors import CganError, DataError, ParamsError, TrainingError
-from cgan.images import Images, load_images
+from cgan.images import Images
 from cgan.notebook import progress_bar
-from cgan.project import CSV, GENERATOR, JUDGE, LOSSES, PREVIEWS, PROBES, TRAIN_DATA
-from cgan.quality.judge import Judge, load_judge
-from cgan.stages import preprocess, train, train_judge, validate
+from cgan.quality.judge import Judge
 
-SHORT = TINY["train"]
+IMAGES = uneven()
 STEPS = 10
 
 
-@pytest.fixture(scope="module")
-def images() -> Images:
-    return uneven()
-
-
-def fit(images: Images, **changes: Any) -> cgan.Run:
-    return cgan.fit(images, **{**SHORT, "progress": False, **changes})
-
-
-@pytest.mark.usefixtures("project")
-def test_the_stage_train_and_fit_make_the_same_file_and_tables(empty_store: Path) -> None:
-    shutil.copy(empty_store, "mlflow.db")
-    write_csv(CSV, uneven())
-    write_params(Path(), train_judge={"total_kimg": 0.2})
-    for stage in (validate, preprocess, train_judge, train):
-        stage.main()
-    run = fit(load_images(TRAIN_DATA), judge=load_judge(JUDGE)[0])
-    run.generator.save("fitted.safetensors")
-    assert Path("fitted.safetensors").read_bytes() == GENERATOR.read_bytes()
-    for table, path in ((run.history, LOSSES), (run.probes, PROBES)):
-        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        assert text == path.read_text() and len(table) > 1
-    kept = {path.name: path.read_bytes() for path in PREVIEWS.iterdir()}
-    assert kept == {f"step-{step:06d}.png": png for step, png in run.previews.items()}
-    assert len(kept) > 1 and run.preview == kept[max(kept)]
-    loaded = cgan.Generator.load(GENERATOR)
-    assert loaded.facts == run.generator.facts and loaded.class_names == NAMES
-    torch.use_deterministic_algorithms(False)
-    drawn = run.generator.draw(["fig", "pear"], seed=3)
-    assert (drawn == loaded.draw(["fig", "pear"], seed=3)).all()
-
-
-def test_a_run_says_what_was_trained_and_shows_itself(images: Images) -> None:
-    torch.use_deterministic_algorithms(False)
-    handler = signal.getsignal(signal.SIGINT)
-    run = fit(images, seed=4)
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert (run.finished, run.step, run.params.seed) == (True, STEPS, 4)
-    assert run.params.updates in ("one_pass", "two_passes") and "updates" in run.choice.explanation
-    assert list(run.history.step) == [2, 4, 6, 8, 10] and run.probes.empty
-    assert "<Run: " in repr(run) and "10 steps of 8 images" in repr(run) and "seed 4" in repr(run)
-    shown = run._repr_html_()
-    assert "Chosen for these images" in shown and "data:image/png;base64," in shown
-    assert f"generator {run.history['loss/generator'].iloc[-1]:.3g}" in shown
-    assert [run.generator.draw(["pear"]).shape, run.preview[:4]] == [(1, 8, 12), b"\x89PNG"]
-    assert not torch.are_deterministic_algorithms_enabled(), "other code computes as before"
-
-
-def test_what_needs_no_training_is_a_run_too() -> None:
-    colour = uneven(channels=3)
-    run = cgan.fit(colour, preset="local_score", progress=False)
-    assert run.finished and run.history.empty and run.discriminator is None
-    assert "its file is the training images" in repr(run) and "base64" in run._repr_html_()
+def fit(images: Images = IMAGES, **changes: Any) -> cgan.Run:
+    return cgan.fit(images, **{**TINY["train"], "progress": False, **changes})
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +32,33 @@ def a_terminal_s_handler() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_says_what_was_trained_and_shows_itself(tmp_path: Path) -> None:
+    torch.use_deterministic_algorithms(False)
+    handler = signal.getsignal(signal.SIGINT)
+    run = fit(seed=4)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert (run.finished, run.step, run.params.seed) == (True, STEPS, 4)
+    assert run.params.updates in ("one_pass", "two_passes") and "updates" in run.choice.explanation
+    assert list(run.history.step) == [2, 4, 6, 8, 10] and run.probes.empty
+    assert max(run.previews) == STEPS and run.preview == run.previews[STEPS] != run.previews[0]
+    assert "<Run: " in repr(run) and "10 steps of 8 images" in repr(run) and "seed 4" in repr(run)
+    shown = run._repr_html_()
+    assert "Chosen for these images" in shown and "data:image/png;base64," in shown
+    assert f"generator {run.history['loss/generator'].iloc[-1]:.3g}" in shown
+    assert not torch.are_deterministic_algorithms_enabled(), "other code computes as before"
+    run.generator.save(tmp_path / "x.safetensors")
+    loaded = cgan.Generator.load(tmp_path / "x.safetensors")
+    assert loaded.facts == run.generator.facts
+    drawn = run.generator.draw(["fig", "pear"], seed=3)
+    assert drawn.shape == (2, 8, 12) and (drawn == loaded.draw(["fig", "pear"], seed=3)).all()
+
+
+def test_what_needs_no_training_is_a_run_too() -> None:
+    run = cgan.fit(uneven(channels=3), preset="local_score", progress=False)
+    assert run.finished and run.history.empty and run.discriminator is None
+    assert "its file is the training images" in repr(run) and "base64" in run._repr_html_()
 
 
 def pressed_at(step: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,48 +74,40 @@ def pressed_at(step: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ctrl_c_leaves_a_generator_and_the_same_call_goes_on(
-    images: Images,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole, before = fit(images), signal.getsignal(signal.SIGINT)
+    whole, before = fit(), signal.getsignal(signal.SIGINT)
     pressed_at(3, 1, monkeypatch)
-    alone = fit(images, progress=True)
+    alone = fit(progress=True)
     assert (alone.step, alone.finished, "3 of 10 steps" in repr(alone)) == (3, False, True)
     assert alone.generator.draw(["apple"]).shape == (1, 8, 12)
     assert alone.generator.facts["steps"] == 3 and signal.getsignal(signal.SIGINT) is before
     assert "Stopped at step 3 of 10: the run has the generator so far; nothing" in caplog.text
-    kept = fit(images, progress=True, folder=tmp_path)
+    kept = fit(progress=True, folder=tmp_path)
     assert kept.step == 3 and "so far; the same call goes on from there." in caplog.text
     monkeypatch.undo()
-    rest, other = (fit(images, folder=tmp_path, seed=seed) for seed in (1, 2))
+    rest, other = (fit(folder=tmp_path, seed=seed) for seed in (1, 2))
     assert kept.seconds and rest.seconds is None, "a part is unknown"
     assert other.step == rest.step == STEPS and len(list(tmp_path.iterdir())) == 2
     assert rest.generator.facts == whole.generator.facts != other.generator.facts
     assert rest.history.equals(whole.history) and rest.previews == whole.previews
-
-
-def test_a_second_ctrl_c_ends_it_at_once(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     pressed_at(1, 2, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        fit(images, progress=True)
+    with pytest.raises(KeyboardInterrupt):  # a second one ends it at once
+        fit(progress=True)
 
 
-def test_what_cannot_be_trained_is_said_and_nothing_is_written(
-    images: Images, tmp_path: Path
-) -> None:
-    empty = Images(images.pixels, images.labels, list("abcd"))
+def test_what_cannot_be_trained_is_said_and_nothing_is_written(tmp_path: Path) -> None:
+    empty = Images(IMAGES.pixels, IMAGES.labels, list("abcd"))
     cases: list[tuple[Any, dict[str, Any], type[CganError], str]] = [
-        (images, {"bacth_size": 8}, ParamsError, "did you mean `batch_size`?"),
-        (images, {"lr": "fast"}, ParamsError, "`lr`: "),
-        (images, {"seed": -1}, ParamsError, "`seed`: "),
-        (images, {"preset": "quick"}, ParamsError, "default, fast, "),
-        (images, {"device": "tpu"}, ParamsError, "`device`"),
-        (images, {"generator": "demo"}, ParamsError, '`generator="deconv"`'),
-        (images.pixels, {}, CganError, "ndarray"),
-        (images.at([0]), {}, DataError, "found 1"),
-        (images, {"judge": Judge(2, 1, 8)}, DataError, "(3, 1); found (2, 1)"),
+        (IMAGES, {"bacth_size": 8}, ParamsError, "did you mean `batch_size`?"),
+        (IMAGES, {"lr": "fast"}, ParamsError, "`lr`: "),
+        (IMAGES, {"seed": -1}, ParamsError, "`seed`: "),
+        (IMAGES, {"preset": "quick"}, ParamsError, "default, fast, "),
+        (IMAGES, {"device": "tpu"}, ParamsError, "`device`"),
+        (IMAGES, {"generator": "demo"}, ParamsError, '`generator="deconv"`'),
+        (IMAGES.pixels, {}, CganError, "ndarray"),
+        (IMAGES.at([0]), {}, DataError, "found 1"),
+        (IMAGES, {"judge": Judge(2, 1, 8)}, DataError, "(3, 1); found (2, 1)"),
         (empty, {}, DataError, "found none of d. Add some"),
     ]
     for given, changes, kind, words in cases:
@@ -151,11 +116,11 @@ def test_what_cannot_be_trained_is_said_and_nothing_is_written(
         assert words in str(caught.value) and "train." not in str(caught.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"]
     with pytest.raises(TrainingError, match=r"is not a finite number\. .* Lower `lr`"):
-        fit(images, lr=1000.0, class_logit_weight=1e6, total_kimg=0.2)
+        fit(lr=1000.0, class_logit_weight=1e6, total_kimg=0.2)
 
 
 def test_a_folder_in_use_is_refused_until_it_is_free(
-    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other call is on a thread, which has no signals, and trains all the same."""
     has_begun, may_go_on = threading.Event(), threading.Event()
@@ -167,14 +132,14 @@ def test_a_folder_in_use_is_refused_until_it_is_free(
 
     with ThreadPoolExecutor(1) as pool:
         monkeypatch.setattr(fitting, "progress_bar", waiting)
-        other = pool.submit(fit, images, folder=tmp_path, progress=True)
+        other = pool.submit(fit, folder=tmp_path, progress=True)
         has_begun.wait(60)
         with pytest.raises(CganError, match="another call with these arguments"):
-            fit(images, folder=tmp_path)
-        assert fit(images, folder=tmp_path, seed=9).finished, "another training"
+            fit(folder=tmp_path)
+        assert fit(folder=tmp_path, seed=9).finished, "another training"
         may_go_on.set()
         assert other.result().finished
-    assert fit(images, folder=tmp_path).finished
+    assert fit(folder=tmp_path).finished
 
 
 def test_a_bar_is_shown_in_a_terminal_and_none_elsewhere(
@@ -187,9 +152,10 @@ def test_a_bar_is_shown_in_a_terminal_and_none_elsewhere(
     assert "training:  40%" in (shown := capsys.readouterr().err) and "16.0/40.0" in shown
 
 
-def test_with_another_judge_it_is_another_training(images: Images, tmp_path: Path) -> None:
+def test_with_another_judge_it_is_another_training(tmp_path: Path) -> None:
     """Since it may stop at another step, nothing of the first is taken up."""
     for seed in (1, 2):
         torch.manual_seed(seed)
-        assert fit(images, judge=Judge(3, 1, 8), folder=tmp_path).finished
+        run = fit(judge=Judge(3, 1, 8), folder=tmp_path)
+        assert run.finished and len(run.probes) > 1
     assert len(list(tmp_path.iterdir())) == 2

@@ -1,6 +1,5 @@
 """A run with `train.generator: local_score`: every stage, and what draws afterwards."""
 
-import csv
 import io
 import re
 import shutil
@@ -29,7 +28,7 @@ from typer.testing import CliRunner
 from cgan import project
 from cgan.cli import app
 from cgan.drawing.generator import MAX_ANSWER_S, Generator
-from cgan.errors import CganError, ModelError
+from cgan.errors import ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json
 from cgan.images import load_images
@@ -37,7 +36,6 @@ from cgan.model.local_score import LocalScoreSampler
 from cgan.page import drawn_facts
 from cgan.pipeline.evidence.answers import find_evidence
 from cgan.pipeline.params_file import load_params, set_params
-from cgan.pipeline.runs.report import summary
 from cgan.quality import estimates
 from cgan.service.provider import GeneratorProvider
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
@@ -82,34 +80,17 @@ def test_its_file_is_the_training_images_and_says_what_made_it() -> None:
     assert f"local score sampler of {len(data)} training images" in repr(generator)
     with pytest.raises(ModelError, match="no network"):
         _ = generator.network
-
-
-def test_what_no_training_left_is_empty_and_every_picture_is_there() -> None:
-    for path in (project.LOSSES, project.PROBES):
-        header, *rows = csv.reader(path.read_text().splitlines())
-        assert header[:2] == ["step", "kimg"] and not rows
-    assert not list(project.PREVIEWS.iterdir())
-    pictures = (*project.CURVES, *project.DIAGRAMS, project.LATENT_INTERPOLATION, project.GRID)
-    for path in pictures:
-        with Image.open(path) as picture:
-            picture.load()
+    assert len(project.LOSSES.read_text().splitlines()) == 1, "no row"
+    assert not list(project.PREVIEWS.iterdir()) and project.LATENT_INTERPOLATION.is_file()
 
 
 def test_equal_seeds_draw_equal_images_by_every_door(tmp_path: Path) -> None:
     generator, out = Generator.load(project.GENERATOR), tmp_path / "drawn.png"
     alone = generator.draw(TEXT, seed=7)
-    assert np.array_equal(generator.draw([*TEXT, "apple"], seed=7)[:3], alone)
-    assert not np.array_equal(generator.draw(TEXT, seed=8), alone)
-    assert not np.array_equal(alone[1], alone[2]), "the position counts"
     done = command("draw", ",".join(TEXT), "--seed", "7", "--out", str(out))
     assert done.exit_code == 0, done.output
     drawn = np.asarray(Image.open(out))
     assert np.array_equal(drawn[::4, ::4], alone.transpose(1, 0, 2, 3).reshape(8, 36, 3))
-    done = command("draw", "--per-class", "2", "--out", str(tmp_path / "set.npz"))
-    assert done.exit_code == 0, done.output
-    with np.load(tmp_path / "set.npz") as written:
-        assert written["labels"].tolist() == [0, 1, 2, 0, 1, 2]
-        assert np.array_equal(written["images"], generator.draw([0, 1, 2] * 2))
     with running(GeneratorProvider(str(project.GENERATOR))) as client:
         answer = client.get("/draw", params={"text": ",".join(TEXT), "seed": 7})
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), drawn)
@@ -125,46 +106,35 @@ def test_equal_seeds_draw_equal_images_by_every_door(tmp_path: Path) -> None:
 def test_the_page_shows_drawings_by_class_and_says_the_price() -> None:
     text = project.RUN_PAGE.read_text()
     shown = re.findall(r'class="tile"[^>]* data-label="(\d)"', text)
-    assert "weights" not in page_data(text)
+    assert "weights" not in page_data(text) and len(text) < 4e6
     assert set(shown) == {"0", "1", "2"} and len(shown) > 50 and shown == sorted(shown)
     assert PRICE in text and "This generator was not trained" in text
-    assert len(text) < 4e6
 
 
 def test_its_run_in_mlflow_is_complete_and_its_model_draws(sampled: Path) -> None:
     import mlflow.pyfunc
 
     client, (run,) = Project(sampled).client(), Project(sampled).runs()
-    assert run.info.status == "FINISHED"
-    params = run.data.params
-    assert (
-        params["train.generator"] == "local_score" and params["train.score_window_scale"] == "1.5"
-    )
-    assert "train.lr" not in params, "of a training"
+    assert run.info.status == "FINISHED" and run.data.params["train.generator"] == "local_score"
+    assert "train.lr" not in run.data.params, "of a training"
     assert run.data.metrics["quality/conditional_accuracy"] > 0.5
-    files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert {"run.html", "grid.png", "images"} <= files
     (model,) = client.search_logged_models([run.info.experiment_id])
     mlflow.set_tracking_uri(str(client.tracking_uri))
     loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
-    png = loaded.predict(pd.DataFrame({"label": [2]}), params={"seed": 7})["png_base64"][0]
-    assert len(png) > 100
+    assert len(loaded.predict(pd.DataFrame({"label": [2]}), params={"seed": 7})) == 1
     found = Evaluation.read(project.EVALUATION)
     assert found.score("copies").value is not None
     assert found.context["drawn_images"] == 300, "100 of each class"
-    assert "right on" in "\n".join(summary())
 
 
 def test_publishing_takes_a_flag(tmp_path: Path) -> None:
     refused = command("card", str(tmp_path / "card"))
-    assert isinstance(refused.exception, CganError) and not (tmp_path / "card").exists()
-    assert "--publish-anyway" in str(refused.exception)
+    assert "--publish-anyway" in str(refused.exception) and not (tmp_path / "card").exists()
     assert command("card", str(tmp_path / "card"), "--publish-anyway").exit_code == 0
     text = (tmp_path / "card/README.md").read_text()
     assert PRICE in text and "not trained" in text and "DCGAN" not in text and "None" not in text
-    published = Generator.load(tmp_path / "card/generator.safetensors")
-    here = Generator.load(project.GENERATOR)
-    assert np.array_equal(published.draw(TEXT, 7), here.draw(TEXT, 7))
+    published = (tmp_path / "card/generator.safetensors").read_bytes()
+    assert published == project.GENERATOR.read_bytes()
 
 
 def test_its_drawings_are_judged_by_fold_without_a_training(

@@ -76,8 +76,8 @@ def at_work(project: Project, module: str, seconds: float = 0) -> list[psutil.Pr
     return found
 
 
-# Up to a stage, or all of it. A kill can fall into DVC's write of its rwlock or of dvc.lock. There is no committed one here to
-# bring back, so it goes.
+# Up to a stage, or all of it. A kill can fall into DVC's write of its rwlock or of dvc.lock. There is no
+# committed one here to bring back, so it goes.
 WHOLE = """
 [ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock
 python -m dvc status 2>&1 | grep --quiet "dvc.lock' " && rm dvc.lock

@@ -5,46 +5,18 @@ import itertools
 import logging
 import shutil
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Store, uneven, wait_until, write_csv, write_params
+from conftest import TINY, UNEVEN, Store, remade, uneven, wait_until, write_params
 
-from cgan.files import locked, read_json
-from cgan.pipeline.tracking import live
-from cgan.project import (
-    CSV,
-    DISCRIMINATOR,
-    GENERATOR,
-    LOSSES,
-    PREVIEWS,
-    PROBES,
-    TRAIN_LOCK,
-    TRAINING,
-)
-from cgan.stages import preprocess, train, train_judge, validate
+from cgan.files import read_json
+from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PREVIEWS, PROBES, TRAINING
+from cgan.stages import train
 from cgan.training import loop
-
-
-@pytest.fixture
-def before(project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project in which all has run that comes before the training; the store is `mlflow.db`."""
-    monkeypatch.setattr(live, "PATIENCE_S", 240.0)  # a busy machine's store is no slow one
-    shutil.copy(empty_store, "mlflow.db")
-    Path("dvc.yaml").touch()  # it is a project
-    write_csv(CSV, uneven())
-    write_params(project, train_judge={"total_kimg": 0.2}, train={"probes": 1})
-    for stage in (validate, preprocess, train_judge):
-        stage.main()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield project
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def results() -> dict[str, bytes]:
@@ -82,18 +54,28 @@ POINTS: list[tuple[Any, str, int]] = [  # in the order in which a training comes
 ]
 
 
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """A training that was told to end hears no further signals."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def test_a_training_ended_at_any_point_is_one_run_trained_once(
-    before: Path,
-    empty_store: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    root: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    write_params(root, **TINY)
+    write_params(root, **UNEVEN)
+    write_params(root, train_judge={"total_kimg": 0.2}, train={"probes": 1})
+    remade(uneven())
     train.main()
     undisturbed = results()
     assert read_json(TRAINING)["numbers"]["time/training_s"] > 0
     shutil.rmtree(".cgan")
     shutil.copy(empty_store, "mlflow.db")
-    store = Store(before / "mlflow.db")
+    store = Store(root / "mlflow.db")
     for number in (signal.SIGTERM, signal.SIGINT):
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
             patch.setattr(train, "progress", functools.partial(told_to_end, number))
@@ -113,24 +95,26 @@ def test_a_training_ended_at_any_point_is_one_run_trained_once(
     assert about["numbers"] == {}, "no time of a part"
 
 
-@pytest.mark.usefixtures("before")
-def test_a_training_waits_for_the_one_that_is_there(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("project", "result"), [("one", "b"), ("other", "a")])
+def test_a_training_waits_for_one_here_or_of_its_result(
+    project: str,
+    result: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    is_held, begins = threading.Event(), list[bool]()
-    monkeypatch.setattr(train, "keep_source", lambda tree: begins.append(is_held.is_set()))
+    begun = list[str]()
 
-    def hold() -> None:
-        with locked(TRAIN_LOCK):
-            is_held.set()
-            wait_until(lambda: "Another training is running here" in caplog.text)
-            time.sleep(0.2)
-            is_held.clear()
+    def begin() -> None:
+        with train.exclusive_training(tmp_path / "runs" / result):
+            begun.append("second")
 
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(hold)
-        is_held.wait()
-        train.main()
-        held.result()
-    assert begins == [False]
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "one"))
+    with ThreadPoolExecutor(1) as pool, train.exclusive_training(tmp_path / "runs/a"):
+        monkeypatch.setenv("DVC_ROOT", str(tmp_path / project))
+        waiting = pool.submit(begin)
+        wait_until(lambda: "Another training is running here" in caplog.text)
+        begun.append("first")
+    waiting.result()
+    assert begun == ["first", "second"]
