@@ -3,7 +3,6 @@
 `make test-gpu`. `CGAN_TEST_DEVICE=cpu make test-gpu` tries these tests themselves where there is no card.
 """
 
-import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ pytestmark = pytest.mark.gpu
 NAME = os.environ.get("CGAN_TEST_DEVICE", "cuda")
 STEPS = 200
 DATA, HELD = (uneven(times, channels=3, seed=times) for times in (5, 3))
-RECIPE = JudgeParams(total_kimg=8.0, seed=1)
 
 
 @pytest.fixture(autouse=True)
@@ -42,17 +40,21 @@ def chosen(**changes: Any) -> TrainParams:
 
 def judge_of(precision: str = "float32", **options: Any) -> Judge:
     where = choose_hardware(NAME, precision)
-    return train_judge(DATA, RECIPE, where.device, where.precision, **options)
+    recipe = JudgeParams(total_kimg=8.0, seed=1)
+    return train_judge(DATA, recipe, where.device, where.precision, **options)
 
 
-KINDS = itertools.product(("one_pass", "two_passes"), ("deconv", "upsample"), (0, 2))
-VARIANTS: list[dict[str, Any]] = [
-    {"updates": updates, "generator": generator, "max_shift": max_shift}
-    for updates, generator, max_shift in KINDS
-]
-
-
-@pytest.mark.parametrize("changes", [*VARIANTS, {"generator": "demo", "lr": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"generator": "upsample", "max_shift": 2},
+        {"updates": "two_passes", "max_shift": 2},
+        {"updates": "two_passes", "generator": "upsample"},
+        {"generator": "demo", "lr": 1.0},
+    ],
+    ids=str,
+)
 def test_two_trainings_have_equal_bytes(changes: dict[str, Any]) -> None:
     precision = str(choose_hardware(NAME, "auto").precision).removeprefix("torch.")
     params = chosen(precision=precision, **changes)
@@ -70,17 +72,10 @@ def test_a_training_goes_on_where_it_began(device: str, tmp_path: Path) -> None:
     assert resumed.resumed_from == 78 and digest(resumed) == digest(train(DATA, params))
 
 
-@pytest.mark.parametrize(
-    ("precision", "options"),
-    [
-        ("float32", {}),
-        ("float32", {"class_weights": torch.tensor([1.0, 2.0, 0.5])}),
-        ("auto", {}),
-    ],
-    ids=["float32", "weighted", "auto"],
-)
-def test_a_judge_has_equal_bytes(precision: str, options: dict[str, Any]) -> None:
-    first, second = (judge_of(precision, **options).state_dict() for _ in range(2))
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_a_judge_has_equal_bytes(precision: str) -> None:
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    first, second = (judge_of(precision, class_weights=weights).state_dict() for _ in range(2))
     assert digest_of(first) == digest_of(second)
 
 

@@ -56,8 +56,6 @@ def in_a_row(labels: list[int], seed: int = 0) -> np.ndarray:
 
 
 def test_a_text_is_drawn_and_a_long_one_in_lines() -> None:
-    words = output("2024", "--seed", "7", "--out", "out/year.png")
-    assert words == "out/year.png: 448×112 pixels, seed 7\n"
     large = pixels("2024", "--seed", "7")
     assert np.array_equal(large[::4, ::4], in_a_row([2, 0, 2, 4], 7))
     found = pixels("1234567890" * 5)
@@ -76,7 +74,7 @@ def test_a_grid_has_ten_rows_of_the_text_or_of_every_class() -> None:
             assert np.array_equal(found[y : y + side : scale, x : x + side : scale], image)
 
 
-@pytest.mark.parametrize("architecture", [GREY, COLOUR, MANY], ids=["grey", "colour", "many"])
+@pytest.mark.parametrize("architecture", [COLOUR, MANY], ids=["colour", "many"])
 def test_a_set_is_written_in_every_form(architecture: tuple[Any, ...]) -> None:
     a_model(MODEL, *architecture)
     classes = architecture[1]
@@ -122,8 +120,7 @@ def test_the_packages_own_gives_way_to_the_projects() -> None:
     assert np.array_equal(pixels("20", "--seed", "7")[::4, ::4], own)
     for words in (["20"], ["--grid"], ["--per-class", "1"]):
         assert output(*words).endswith(", by the generator of digits that comes with cgan\n")
-    drawn = sorted(path.name for path in Path("drawn").iterdir())
-    assert drawn == ["20.png", "grid.png", "set.npz"]
+    assert {path.name for path in Path("drawn").iterdir()} == {"20.png", "grid.png", "set.npz"}
 
 
 ONE_OF = "TEXT or --grid (or both), or --per-class"

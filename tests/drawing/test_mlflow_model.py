@@ -41,10 +41,8 @@ def test_pictures_are_those_of_the_generator(model: GeneratorModel) -> None:
     ("labels", "seed", "words"),
     [
         ([3, 10], 0, "label 10 at index 1 is not a class. The classes are 0 to 9"),
-        ([-1], 0, "label -1 at index 0"),
         ([], 0, "expected 1 to 10,000 labels, found 0"),
         (range(10_001), 0, "expected 1 to 10,000 labels, found 10,001"),
-        ([1], -1, "the seed is -1"),
         ([1], 2**80, "the seed is "),
     ],
 )

@@ -3,6 +3,7 @@
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,48 +14,37 @@ from typer.testing import CliRunner
 from cgan.cli import app
 from cgan.drawing.screen import show
 
+CELL = re.compile(r"38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m▀")
+
 
 def drawings(count: int, channels: int = 1, height: int = 28, width: int = 28) -> torch.Tensor:
     return torch.randint(256, (count, channels, height, width), dtype=torch.uint8)
 
 
-def shown(
-    images: torch.Tensor, rows: int = 1, size: tuple[int, int] = (400, 100), encoding: str = "utf-8"
-) -> str:
-    """What a terminal of so many columns and lines gets."""
-    file = io.TextIOWrapper(io.BytesIO(), encoding, newline="")
-    width, height = size
-    console = Console(
-        file=file, force_terminal=True, width=width, height=height, color_system="truecolor"
-    )
-    show(images, rows, console)
-    file.seek(0)
-    return file.read()
-
-
-def pixels_of(text: str) -> np.ndarray:
-    """What a terminal with all colours shows: [H, W, 3]."""
-    cell = re.compile(r"38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m▀")
-    found = [cell.findall(line) for line in text.splitlines() if "▀" in line]
-    cells = np.array(found, int)  # [rows, columns, 6]
-    return cells.reshape(*cells.shape[:2], 2, 3).swapaxes(1, 2).reshape(-1, cells.shape[1], 3)
+def shown(images: torch.Tensor, rows: int = 1, width: int = 400, height: int = 100) -> list[str]:
+    """The lines that a terminal of so many columns and lines gets."""
+    options: dict[str, Any] = {"force_terminal": True, "color_system": "truecolor"}
+    console = Console(file=io.StringIO(), width=width, height=height, **options)
+    with console.capture() as captured:
+        show(images, rows, console)
+    return captured.get().splitlines()
 
 
 def test_where_there_is_room_each_pixel_is_half_a_character() -> None:
     images = drawings(2, 3, 10, 14)
     side_by_side = np.concatenate(list(images.permute(0, 2, 3, 1).numpy()), axis=1)
-    assert np.array_equal(pixels_of(shown(images)), side_by_side)
-    assert shown(images, encoding="ascii") == ""
+    cells = np.array([CELL.findall(line) for line in shown(images)], int)  # [rows, columns, 6]
+    pairs = cells.reshape(*cells.shape[:2], 2, 3).swapaxes(1, 2)
+    assert np.array_equal(pairs.reshape(side_by_side.shape), side_by_side)
 
 
 def test_what_is_too_wide_or_high_is_shrunk_or_left_out() -> None:
-    for size in ((80, 24), (9, 5), (1, 1)):
+    for width, height in ((80, 24), (9, 5), (1, 1)):
         for count, rows, shape in ((1, 1, (28, 28)), (50, 1, (8, 100)), (100, 10, (100, 8))):
-            text = re.sub(r"\x1b\[[\d;]*m", "", shown(drawings(count, 1, *shape), rows, size))
-            picture = [line for line in text.splitlines() if "▀" in line]
-            assert 0 < len(picture) <= max(1, size[1] - 3) and max(map(len, picture)) <= size[0]
-    last = shown(drawings(100), 10, size=(80, 24)).splitlines()[-1]
-    assert "5 of 10 rows, 10 of 10 columns" in last
+            lines = shown(drawings(count, 1, *shape), rows, width, height)
+            wide = [line.count("▀") for line in lines if "▀" in line]
+            assert 0 < len(wide) <= max(1, height - 3) and max(wide) <= width
+    assert "5 of 10 rows, 10 of 10 columns" in shown(drawings(100), 10, 80, 24)[-1]
 
 
 @pytest.mark.parametrize("colours", [None, "1"])

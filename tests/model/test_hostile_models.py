@@ -1,10 +1,9 @@
-"""A hostile model file is refused in words, and no code path unpickles what a file says."""
+"""A hostile model file is refused in words, and runs nothing."""
 
 import io
 import json
 import os
 import pickle
-import re
 import struct
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
 from safetensors.torch import save
 
 from cgan import Generator
@@ -85,24 +83,3 @@ def test_a_hostile_model_is_refused_in_words_and_runs_nothing(
     assert len(Generator.load(path).draw("1")) == 1, "the others are refused for their damage alone"
     pickle.loads(MODELS["a pickle"])
     assert Path("ran").exists(), "it runs where somebody unpickles it"
-
-
-# What bandit, in `make check`, lets pass or takes for a small matter.
-UNPICKLING = re.compile(
-    r"(import|from) (_?pickle|joblib|marshal|dill|cloudpickle|shelve)\b|allow_pickle=True"
-    r"|\b(torch(\.jit|\.hub)?\.load|torch\.package|(np|numpy)\.(load|fromfile|memmap))\b"
-    r"|from (torch|numpy) import .*\bload\b|mlflow\.(pytorch|sklearn)"
-    r"|(?<![.\w])(eval|exec)\(|shell=True|os\.(system|popen)\("
-)
-
-
-def test_no_code_of_ours_unpickles() -> None:
-    folders = [ROOT / name for name in ("cgan", "flows", "benchmarks")]
-    sources = [path for folder in folders for path in folder.rglob("*.py")]
-    # The weights of an installed package, and nothing but tensors.
-    allowed = "torch.load(path, weights_only=True)", ROOT / "cgan/downstream/pretrained.py"
-    texts = {path: path.read_text() for path in sources}
-    texts[allowed[1]] = texts[allowed[1]].replace(allowed[0], "")
-    assert [path for path, text in texts.items() if UNPICKLING.search(text)] == []
-    for code in ("import pickle\n", allowed[0], "np.load(path)"):
-        assert UNPICKLING.search(code)

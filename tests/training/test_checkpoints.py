@@ -1,9 +1,7 @@
 """Checkpoints: which are kept, and what a training falls back to."""
 
-import contextlib
 import logging
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,15 +41,13 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("flipped", [False, True])
 def test_training_falls_back_to_the_previous_checkpoint(
-    folder: Path, flipped: bool, caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that is cut off, or has another bit in its last weight; any other bit: test_model_file.py."""
+    """From one that is cut off; any flipped bit: test_model_file.py."""
 
     def damage(path: Path) -> None:
-        content = path.read_bytes()
-        path.write_bytes(content[:-1] + (bytes([content[-1] ^ 1]) if flipped else b""))
+        path.write_bytes(path.read_bytes()[:-1])
 
     damage(folder / NEWER)
     with caplog.at_level(logging.WARNING):
@@ -62,27 +58,15 @@ def test_training_falls_back_to_the_previous_checkpoint(
     assert load_checkpoint(folder) is None, "and starts anew where none is left"
 
 
-@contextlib.contextmanager
-def limited(kind: int, soft: int) -> Iterator[None]:
-    before = resource.getrlimit(kind)
-    resource.setrlimit(kind, (soft, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(kind, before)
-
-
 def test_checkpoints_that_cannot_be_read_now_are_left_alone(folder: Path) -> None:
     with (folder / OLDER).open() as next_free:
         only_one_more = next_free.fileno() + 1  # lists the folder, and opens no model in it
-    with limited(resource.RLIMIT_NOFILE, only_one_more), pytest.raises(UnreadableError) as caught:
-        load_checkpoint(folder)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (only_one_more, before[1]))
+    try:
+        with pytest.raises(UnreadableError) as caught:
+            load_checkpoint(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert "Too many open files" in str(caught.value) and NEWER in str(caught.value)
     assert loaded(folder) == 10 and names_in(folder) == [OLDER, NEWER]
-
-
-def test_a_save_that_finds_no_space_leaves_the_former(folder: Path) -> None:
-    no_space = pytest.raises(OSError, match="File too large")
-    with limited(resource.RLIMIT_FSIZE, 2000), no_space:
-        save_checkpoint(folder, 12, {"w": torch.zeros(10_000)})
-    assert names_in(folder) == [OLDER, NEWER]

@@ -23,12 +23,6 @@ def data() -> Images:
     return plain(uneven(counts=[100] * 3))
 
 
-@pytest.fixture(scope="module")
-def judge(data: Images) -> Judge:
-    recipe = JudgeParams(total_kimg=24.0, seed=0)
-    return train_judge(data, recipe, torch.device("cpu"), torch.float32)
-
-
 class Copier(GeneratorNetwork):
     """Draws the images of the data, any of the class that is asked for; of those in `same` always one."""
 
@@ -49,7 +43,9 @@ class Copier(GeneratorNetwork):
         return self.images[torch.stack(rows)]
 
 
-def test_a_probe_compares_drawings_with_real_images_by_class(data: Images, judge: Judge) -> None:
+def test_a_probe_compares_drawings_with_real_images_by_class(data: Images) -> None:
+    recipe = JudgeParams(total_kimg=24.0, seed=0)
+    judge = train_judge(data, recipe, torch.device("cpu"), torch.float32)
     monitor = ProbeMonitor(judge, data, 1)
     faithful, narrow = (monitor.probe(Copier(data, *same).eval()) for same in ((), (2,)))
     assert faithful["probe/conditional_accuracy"] > 0.9
@@ -66,21 +62,15 @@ def test_a_probe_compares_drawings_with_real_images_by_class(data: Images, judge
     assert found["probe/diversity_mean"] == pytest.approx(1, abs=0.1)
 
 
-def test_a_collapse_is_told_by_a_second_probe_in_a_row(data: Images, judge: Judge) -> None:
-    monitor = ProbeMonitor(judge, data, 1)
+def test_a_collapse_is_told_by_a_second_probe_in_a_row(data: Images) -> None:
+    monitor = ProbeMonitor(Judge(3, 1, 4).eval(), data, 1)
     monitor.names, monitor.worst_class = ["a", "b", "c"], 2
     late = WARM_UP_KIMG + 1
     records = list[Record]()
     for worst, kimg, words in (
-        (0.0, WARM_UP_KIMG, ""),
-        (0.0, late, ""),
-        (0.0, late, "mode collapse"),
-        (1.0, late, ""),
-        (0.1, late, ""),
-        (1.0, late, ""),
-        (0.1, late, ""),
-        (0.1, late, "class c vary 0.10 times"),
-        (0.25, late, ""),
+        *((0.0, WARM_UP_KIMG, ""), (0.0, late, ""), (0.0, late, "mode collapse")),
+        *((1.0, late, ""), (0.1, late, ""), (1.0, late, ""), (0.1, late, "")),
+        *((0.1, late, "class c vary 0.10 times"), (0.25, late, "")),
     ):
         probe = {"progress/kimg": kimg, "probe/diversity_worst_class": worst}
         records.append(dict.fromkeys(PROBE_COLUMNS, 0.0) | probe)
