@@ -3,7 +3,6 @@
 import functools
 import os
 import re
-import subprocess
 import sys
 import sysconfig
 import zipfile
@@ -11,14 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT, answers, free_port, wait_until
+from conftest import ROOT, answers, free_port, started, wait_until
 from conftest import ended as ended_with_clone
 from conftest import run as run_with_clone
 
 from cgan import __version__
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # Without the clone on the path.
 ended = functools.partial(ended_with_clone, PYTHONPATH="")
 run = functools.partial(run_with_clone, PYTHONPATH="")
@@ -46,17 +44,13 @@ def test_the_wheel_holds_the_package_alone_draws_and_serves(wheel: Path, tmp_pat
     run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
     programs = tmp_path / "env/bin"
     run(programs / "python", "-m", "pip", "install", "-q", f"{wheel}[serve]", cwd=tmp_path)
-    program = [str(programs / "cgan"), "serve", "--port", str(free_port())]
-    with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout
-            words = server.stdout.readline()
-            assert " serves digits " in words
-            wait_until(lambda: answers(f"{words.split()[0]}/healthz"))
-            drawn = httpx.get(f"{words.split()[0]}/draw?text=2024&seed=7", timeout=60)
-            assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
-        finally:
-            server.kill()
+    address = f"http://127.0.0.1:{free_port()}"
+    serve = [programs / "cgan", "serve", "--port", address.rpartition(":")[2]]
+    with started(*serve, cwd=tmp_path, PYTHONPATH="") as (_, output):
+        wait_until(lambda: answers(f"{address}/healthz"))
+        assert " serves digits " in output.read_text()
+        drawn = httpx.get(f"{address}/draw?text=2024&seed=7", timeout=60)
+        assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
     run(programs / "cgan", "draw", "2024", "--seed", "7", cwd=tmp_path)
     assert (tmp_path / "drawn/2024.png").read_bytes() == drawn.content
     for arguments in ("serve --model champion", "init new"):
@@ -70,8 +64,8 @@ def test_cgan_init_of_the_wheel_makes_a_project_for_dvc(wheel: Path, tmp_path: P
     python = tmp_path / "env/bin/python"
     run(python, "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=tmp_path)
     # The packages of the extra `pipeline` come from this environment; the clone is not on the path.
-    packages = sysconfig.get_path("purelib")
-    (Path(run(python, "-c", PURELIB, cwd=tmp_path).strip()) / "others.pth").write_text(packages)
+    (purelib,) = (tmp_path / "env/lib").glob("python*/site-packages")
+    (purelib / "others.pth").write_text(sysconfig.get_path("purelib"))
     path = f"PATH={python.parent}:{os.environ['PATH']}"
     run("env", path, "cgan", "init", "digits", cwd=tmp_path)
     project = tmp_path / "digits"

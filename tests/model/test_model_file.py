@@ -10,13 +10,12 @@ import torch
 from conftest import uneven
 
 from cgan.errors import ModelError
+from cgan.model import model_file
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.model_file import (
     digest_of,
-    load_discriminator,
     load_generator,
     load_tensors,
-    save_discriminator,
     save_generator,
     save_tensors,
 )
@@ -121,8 +120,8 @@ def test_what_does_not_fit_the_architecture_is_refused(
 
 
 def test_no_discriminator_is_read_as_none_and_weights_never(path: Path) -> None:
-    save_discriminator(path, None, {})
-    assert load_discriminator(path)[0] is None
+    model_file.save_discriminator(path, None, {})
+    assert model_file.load_discriminator(path)[0] is None
     save_tensors(path, "discriminator", {"w": torch.zeros(1)}, {"architecture": None})
     with pytest.raises(ModelError, match="not those of a discriminator"):
-        load_discriminator(path)
+        model_file.load_discriminator(path)

@@ -8,14 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.model.networks import (
-    GENERATORS,
-    Architecture,
-    ConvTransposeToImages,
-    ProjectionDiscriminator,
-    build_discriminator,
-    build_generator,
-)
+from cgan.model import networks
+from cgan.model.networks import Architecture, build_discriminator, build_generator
 
 DEMO = Architecture("demo", 10, 1, 28, 28, features=96, latent_dim=96)
 
@@ -25,7 +19,7 @@ def generator_of(kind: str = "deconv", **changes: Any) -> Architecture:
     return Architecture(kind, **{**facts, "latent_dim": 6, **changes})
 
 
-@pytest.mark.parametrize("kind", [kind for kind in GENERATORS if kind != "demo"])
+@pytest.mark.parametrize("kind", [kind for kind in networks.GENERATORS if kind != "demo"])
 @pytest.mark.parametrize(
     ("channels", "height", "width"), [(1, 28, 28), (3, 30, 20), (1, 8, 8), (1, 9, 65), (1, 128, 8)]
 )
@@ -135,7 +129,7 @@ def test_projection_and_class_logit_of_the_label_join_the_score(weight: float) -
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_last_doubling_is_a_transposed_convolution(channels: int) -> None:
     torch.manual_seed(0)
-    layer = ConvTransposeToImages(6, channels, 4, stride=2, padding=1)
+    layer = networks.ConvTransposeToImages(6, channels, 4, stride=2, padding=1)
     maps = torch.randn(3, 6, 5, 7).to(memory_format=torch.channels_last)
     weights, bias = layer.parameters()
     found = layer(maps.requires_grad_())
@@ -150,9 +144,8 @@ def test_the_last_doubling_is_a_transposed_convolution(channels: int) -> None:
 
 @pytest.mark.parametrize("side", [8, 9, 28, 33])
 def test_the_gradient_at_first_maps_gives_that_at_the_images(side: int) -> None:
-    facts = generator_of("projection", height=side, width=side + 2)
-    discriminator = build_discriminator(facts)
-    assert isinstance(discriminator, ProjectionDiscriminator)
+    discriminator = build_discriminator(generator_of("projection", height=side, width=side + 2))
+    assert isinstance(discriminator, networks.ProjectionDiscriminator)
     images = torch.randn(3, 1, side, side + 2, requires_grad=True)
     maps = discriminator.first_maps(images)
     upstream = torch.randn_like(maps)

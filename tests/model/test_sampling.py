@@ -5,16 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from cgan.model import sampling
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
-from cgan.model.sampling import (
-    CHUNK,
-    draw,
-    draw_latents,
-    image_grid,
-    interpolate_latents,
-    render,
-    to_uint8,
-)
+from cgan.model.sampling import CHUNK, draw, draw_latents, interpolate_latents
 
 
 def network_of(kind: str, classes: int = 10, channels: int = 1) -> GeneratorNetwork:
@@ -57,12 +50,12 @@ def test_two_seeds_share_no_latents_and_draw_uses_these() -> None:
     assert len({chunk.numpy().tobytes() for chunk in chunks}) == 16
     network, labels = network_of("deconv"), torch.arange(CHUNK + 5) % 10
     latents, condition = draw_latents(7, len(labels), 6), network.condition(labels)
-    assert torch.equal(render(network, latents, condition), draw(network, labels, 7))
+    assert torch.equal(sampling.render(network, latents, condition), draw(network, labels, 7))
 
 
 def test_minus_one_to_one_becomes_0_to_255_to_the_nearest() -> None:
     images = torch.tensor([-1.0, -1 + 0.49 / 127.5, -1 + 0.51 / 127.5, 0.002, 1.0, 1.5, -7.0])
-    assert to_uint8(images).tolist() == [0, 0, 1, 128, 255, 255, 0]
+    assert sampling.to_uint8(images).tolist() == [0, 0, 1, 128, 255, 255, 0]
 
 
 def test_interpolated_latents_go_along_the_circle() -> None:
@@ -79,7 +72,7 @@ def test_interpolated_latents_go_along_the_circle() -> None:
 
 def test_image_grid_puts_each_image_in_its_row_and_column() -> None:
     images = torch.randint(0, 256, (2, 3, 3, 5, 4), dtype=torch.uint8)
-    grid = image_grid(images, padding=2, background=9, scale=3)
+    grid = sampling.image_grid(images, padding=2, background=9, scale=3)
     expected = np.full((2 * (15 + 2) + 2, 3 * (12 + 2) + 2, 3), 9)
     for row in range(2):
         for column in range(3):
