@@ -103,12 +103,17 @@ def test_equal_seeds_draw_equal_images_by_every_door(tmp_path: Path) -> None:
         assert f"at most {most:,}" in refused.json()["detail"]
 
 
-def test_the_page_shows_drawings_by_class_and_says_the_price() -> None:
+def test_page_and_card_say_the_price_and_show_drawings_by_class(tmp_path: Path) -> None:
     text = project.RUN_PAGE.read_text()
     shown = re.findall(r'class="tile"[^>]* data-label="(\d)"', text)
     assert "weights" not in page_data(text) and len(text) < 4e6
     assert set(shown) == {"0", "1", "2"} and len(shown) > 50 and shown == sorted(shown)
     assert PRICE in text and "This generator was not trained" in text
+    folder = tmp_path / "card"
+    assert "--publish-anyway" in str(command("card", str(folder)).exception)
+    assert not folder.exists() and command("card", str(folder), "--publish-anyway").exit_code == 0
+    text = (folder / "README.md").read_text()
+    assert PRICE in text and "not trained" in text and "DCGAN" not in text and "None" not in text
 
 
 def test_its_run_in_mlflow_is_complete_and_its_model_draws(sampled: Path) -> None:
@@ -125,14 +130,6 @@ def test_its_run_in_mlflow_is_complete_and_its_model_draws(sampled: Path) -> Non
     found = Evaluation.read(project.EVALUATION)
     assert found.score("copies").value is not None
     assert found.context["drawn_images"] == 300, "100 of each class"
-
-
-def test_publishing_takes_a_flag(tmp_path: Path) -> None:
-    folder = tmp_path / "card"
-    assert "--publish-anyway" in str(command("card", str(folder)).exception)
-    assert not folder.exists() and command("card", str(folder), "--publish-anyway").exit_code == 0
-    text = (folder / "README.md").read_text()
-    assert PRICE in text and "not trained" in text and "DCGAN" not in text and "None" not in text
 
 
 def test_its_drawings_are_judged_by_fold_without_a_training(

@@ -3,23 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from cgan.model import sampling
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.model.sampling import CHUNK, draw, draw_latents, interpolate_latents
+from cgan.training.state import estimate_batch_norm
 
 
-def network_of(kind: str, classes: int = 10, channels: int = 1) -> GeneratorNetwork:
+def network_of(kind: str) -> GeneratorNetwork:
     """An untrained generator whose images differ by class and latent, statistics included."""
     torch.manual_seed(3)
-    network = build_generator(Architecture(kind, classes, channels, 28, 28, 8, 6))
-    latents, labels = torch.randn(200, 6), torch.arange(200) % classes
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    with torch.no_grad():
-        network(latents, labels)
+    network = build_generator(Architecture(kind, 10, 1, 28, 28, 8, 6))
+    estimate_batch_norm(network, torch.ones(10), seed=1, batches=1)
     return network.eval().requires_grad_(False)
 
 

@@ -120,13 +120,17 @@ def test_rates_and_averages_follow_their_schedules() -> None:
     assert ema_weight(params_of(ema_half_life_kimg=0.0), 5) == 1.0
 
 
+def inputs_of(layer: nn.Module) -> list[Tensor]:
+    """What it is given from now on."""
+    given = list[Tensor]()
+    layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    return given
+
+
 def test_estimated_statistics_are_means_over_all_batches() -> None:
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
-    conditions: list[Tensor] = []
-    given: list[Tensor] = []
-    generator.linear.register_forward_pre_hook(lambda _, inputs: conditions.append(inputs[0]))
     norm = generator.layers[0]
-    norm.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    conditions, given = inputs_of(generator.linear), inputs_of(norm)
     estimate_batch_norm(generator, torch.tensor([70, 20, 30]), seed=1, batches=5, size=60)
     means = torch.stack([maps.mean(dim=(0, 2, 3)) for maps in given])
     variances = torch.stack([maps.var(dim=(0, 2, 3)) for maps in given])
@@ -138,14 +142,12 @@ def test_estimated_statistics_are_means_over_all_batches() -> None:
 
 
 def test_statistics_are_of_every_class_in_small_batches_too() -> None:
-    counts = [40] * 300
-    generator = build_generator(Architecture("deconv", len(counts), 1, 8, 8, 4, 4)).eval()
-    seen: list[Tensor] = []
-    generator.linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 4:]))
-    estimate_batch_norm(generator, torch.tensor(counts), seed=1, size=64)
-    drawn = torch.stack(seen).sum(dim=(0, 1)) / (40 * 64)
-    torch.testing.assert_close(drawn, torch.full((300,), 1 / 300), rtol=0.1, atol=0)
-    assert len({tuple(batch.argmax(dim=1).tolist()) for batch in seen}) == len(seen) == 40
+    generator = build_generator(Architecture("deconv", 300, 1, 8, 8, 4, 4)).eval()
+    conditions = inputs_of(generator.linear)
+    estimate_batch_norm(generator, torch.full((300,), 40), seed=1, size=64)
+    seen = torch.stack(conditions)[:, :, 4:]
+    torch.testing.assert_close(seen.mean(dim=(0, 1)), torch.full((300,), 1 / 300), rtol=0.1, atol=0)
+    assert len(seen.argmax(dim=2).unique(dim=0)) == len(seen) == 40
 
 
 def test_labels_of_equal_counts_come_in_turn() -> None:
