@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from conftest import many, run, run_python
+from conftest import many, run_python
 from PIL import Image
-from typer.main import get_command, get_group
+from typer.main import get_command
 
-import cgan
 from cgan.cli import app
 
 CGAN = (sys.executable, "-m", "cgan.cli")
@@ -22,10 +21,6 @@ ARGUMENTS = {
 }
 
 
-def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
-    assert run(*CGAN, "--version", cwd=tmp_path) == f"cgan {cgan.__version__}\n"
-
-
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from cgan.cli import main\n"
@@ -36,15 +31,6 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         "assert not [name for name in heavy if name in sys.modules]\n"
     )
     run_python(code, tmp_path)
-
-
-def test_the_help_shows_the_commands_in_groups_with_examples(tmp_path: Path) -> None:
-    help_ = run(*CGAN, "--help", cwd=tmp_path, COLUMNS="80")
-    groups = re.findall(r"─ ([\w ]+)[:?] cgan (\w+)", help_)
-    assert [name for name, _ in groups] == ["Draw", "Your data", "How good is it", "Production"]
-    shown = set(re.findall(r"(?m)^│ (\w+) ", help_))
-    assert {example for _, example in groups} <= shown == set(get_group(app).commands)
-    assert "─ Commands" not in help_, "each is in a group"
 
 
 def commands(group: Any, name: str = "") -> list[str]:

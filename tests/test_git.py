@@ -83,15 +83,3 @@ def test_secrets_are_known_by_a_name_or_in_an_address(
     monkeypatch.setenv(name, value)
     assert git.secrets_in(f"x = '{secret or value}'".encode()) == (name if secret else "")
     assert git.secrets_in(secret[:-1].encode()) == ""
-
-
-def test_the_repository_of_a_git_hook_is_not_taken_for_ours(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere.git"))
-    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere.index"))
-    Path("params.yaml").write_text("train: 2\n")
-    assert (git.working_tree().branch, git.working_tree().changed) == ("main", ["params.yaml"])
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(git.GitError):
-        git.working_tree()

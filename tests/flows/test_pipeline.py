@@ -16,7 +16,6 @@ from conftest import ROOT, started, wait_until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cgan.errors import CganError
 from flows import pipeline as flow
@@ -217,16 +216,6 @@ def test_what_ends_a_run_ends_all_that_it_started(
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int(child[1])).wait(60)
     assert Path("saved").exists() is not bool(deaf)
-
-
-def test_a_server_that_is_away_is_one_message(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        assert flow.main([]) == 1
-    words = "Error: Prefect's server at PREFECT_API_URL cannot be used (ConnectError"
-    assert capsys.readouterr().err.startswith(words)
 
 
 @pytest.mark.slow

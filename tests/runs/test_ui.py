@@ -9,7 +9,7 @@ import pytest
 from conftest import free_port, listens, log_steps, training, wait_until
 
 from cgan.errors import CganError
-from cgan.hosts import mlflow_page, no_proxy_variables, require_free, site_of
+from cgan.hosts import no_proxy_variables, require_free
 from cgan.pipeline.runs.ui import serve_ui
 
 
@@ -45,13 +45,3 @@ def test_a_proxy_is_not_asked_for_this_machine() -> None:
     both = dict.fromkeys(known, ".b,a.example,127.0.0.1,localhost,::1")
     for name in ("HTTP_PROXY", "https_proxy", "all_proxy"):
         assert no_proxy_variables({name: "http://proxy:8", **known}) == both
-
-
-def test_addresses_lead_to_the_server_and_to_its_trainings() -> None:
-    assert site_of("10.0.0.1", 5) == "http://10.0.0.1:5"
-    assert site_of("0.0.0.0", 5) == site_of("::", 5) == "http://127.0.0.1:5"
-    assert site_of("fd00::1", 5) == "http://[fd00::1]:5"
-    training = "workflowType=machine_learning"
-    place = "http://mlflow.example/#/experiments/3/runs"
-    assert mlflow_page("http://mlflow.example/", "3", "ab") == f"{place}/ab?{training}"
-    assert mlflow_page("http://mlflow.example", "3") == f"{place}?{training}"

@@ -95,19 +95,6 @@ def test_a_training_that_dvc_knows_is_trained_anew_in_a_new_run(root: Path) -> N
         assert not (training_folder("k1") / "step-1.safetensors").exists(), "nothing is resumed"
 
 
-@pytest.mark.parametrize("damage", ['{"run_ke', '{"run_key": "../k", "run_name": "x"}', "{}"])
-def test_a_damaged_note_of_a_training_is_written_anew(root: Path, damage: str) -> None:
-    note = training_folder("k1") / "run.json"
-    note.parent.mkdir(parents=True)
-    note.write_text(damage)
-    with training():
-        pass
-    assert note.read_bytes() == TRAINING.read_bytes()
-    noted = read_json(TRAINING)
-    assert noted["run_key"].isalnum() and noted["run_name"] != "x"
-    assert "cgan.resumed" not in noted["tags"]
-
-
 # ------------------------------------------------------------------------------ MLflow in trouble
 
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,8 +15,6 @@ from cgan.pipeline.tracking.store import (
     experiment_name,
     open_store,
     reason_of,
-    requester_tags,
-    set_environment,
     store_uri,
 )
 
@@ -90,30 +87,6 @@ def test_a_reason_is_the_first_line_without_its_secrets(said: str, reason: str) 
     wrapped = RuntimeError("Max retries exceeded")
     wrapped.__context__ = ConnectionRefusedError("refused")
     assert reason_of(wrapped) == "refused"
-
-
-def test_who_asked_is_the_user_where_there_is_one_and_the_flow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    unknown = KeyError("uid 1234")
-    monkeypatch.setattr("getpass.getuser", Mock(side_effect=["somebody", unknown, unknown]))
-    for context, tags in (
-        ('{"prefect.flow_run_id": 7}', {"prefect.flow_run_id": "7", "mlflow.user": "somebody"}),
-        ("no JSON", {}),
-        ("[1]", {}),
-    ):
-        monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context)
-        assert requester_tags() == tags
-
-
-def test_mlflow_on_this_machine_is_not_asked_through_a_proxy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setenv("http_proxy", "http://proxy:8")
-    set_environment()
-    assert urllib.request.proxy_bypass("127.0.0.1")
 
 
 def test_a_store_is_made_whole_or_not_at_all(
