@@ -118,13 +118,6 @@ def test_a_terminal_or_a_file_shows_it_and_no_name_commands_it(
     written = capsys.readouterr().out
     assert "| Fréchet distance ↓ |" in written and "\nError: fake" not in written
     assert all(line.isprintable() for line in [*shown.splitlines(), *written.splitlines()])
-    for content, words in (
-        ("{}", "this version cannot read"),
-        ("[", r"evaluation\.json: missing or not readable"),
-    ):
-        (other / EVALUATION).write_text(content)
-        with pytest.raises(CganError, match=words):
-            command.compare(".", "other", Console())
 
 
 def test_an_evaluation_of_the_generator_before_is_not_shown(copied: Project) -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import free_port, listens, log_steps, training, wait_until
 
 from cgan.errors import CganError
-from cgan.hosts import no_proxy_variables, require_free
+from cgan.hosts import no_proxy_variables
 from cgan.pipeline.runs.ui import serve_ui
 
 
@@ -28,12 +28,7 @@ def test_the_ui_says_its_address_and_ends_with_all_it_started(root: Path) -> Non
     wait_until(lambda: not listens(port))
 
 
-def test_only_a_store_is_served_and_only_at_this_machine(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for host in ("203.0.113.9", "nobody.invalid", "a b"):
-        with pytest.raises(CganError, match=r"cannot be used at"):
-            require_free(host, 0, "--port")
+def test_only_a_store_is_served(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
     with pytest.raises(CganError, match=r"is http://host, a server"):
         serve_ui(root, free_port())

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +110,9 @@ def test_each_section_of_params_belongs_to_one_stage() -> None:
     assert sorted(owned) == sorted(set(PARAMS) - {"gate", "sweep", "tracking"})
 
 
-@pytest.fixture
-def params_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """What the stage params writes where params.yaml lacks the lines that match."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+def test_a_key_that_params_yaml_lacks_has_its_default_or_is_missed(root: Path) -> None:
+    """DVC cannot go without those that dvc.yaml names."""
+    shutil.copy(ROOT / "dvc.yaml", root)
 
     def checked(lacking: str) -> Any:
         text = (ROOT / "params.yaml").read_text()
@@ -123,30 +120,16 @@ def params_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         params_stage.main()
         return json.loads(Path("reports/params.json").read_text())
 
-    return checked
-
-
-def test_defaults_that_are_in_use_are_named_for_dvc(params_without: Callable[[str], Any]) -> None:
-    assert params_without(r"\n# nothing") == {"valid": True}
+    assert checked(r"\n# nothing") == {"valid": True}
     defaults = {"train.max_width": 512, "train.lr": 0.0045}
-    found = params_without(r"\n  (lr|max_width): .*")
-    assert found == {"valid": True, "defaults": defaults}
-
-
-@pytest.mark.parametrize(
-    ("lacking", "words"),
-    [
-        (r"\n  device: .*", '`train.device` is missing.*Under `train:` add `device: "auto"`'),
-        (r"\n  group: .*", "Under `preprocess:` add `group: null`"),
-        (r"\n  min_judge_accuracy: .*", "Under `gate:` add `min_judge_accuracy: 0.9`"),
-        (r"\nevaluate:\n(  .*\n)+", "`evaluate` is missing.*`evaluate:` add `samples: 10000`"),
-    ],
-)
-def test_what_dvc_yaml_names_has_to_be_in_params_yaml(
-    params_without: Callable[[str], Any], lacking: str, words: str
-) -> None:
-    with pytest.raises(ParamsError, match=words):
-        params_without(lacking)
+    assert checked(r"\n  (lr|max_width): .*") == {"valid": True, "defaults": defaults}
+    for lacking, words in {
+        r"\n  device: .*": '`train.device` is missing.*Under `train:` add `device: "auto"`',
+        r"\n  group: .*": "Under `preprocess:` add `group: null`",
+        r"\nevaluate:\n(  .*\n)+": "`evaluate` is missing.*`evaluate:` add `samples: 10000`",
+    }.items():
+        with pytest.raises(ParamsError, match=words):
+            checked(lacking)
 
 
 def test_every_output_is_cached_and_no_stage_is_frozen() -> None:

@@ -39,12 +39,6 @@ def test_a_stage_logs_plain_lines_and_a_bug_keeps_its_traceback(tmp_path: Path) 
     assert "Traceback" in done.stderr and "AssertionError: a bug" in done.stderr
 
 
-def test_characters_that_the_locale_lacks_become_question_marks(tmp_path: Path) -> None:
-    posix = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = stage(tmp_path, r"print('8 \u00d7 8')", **posix)
-    assert (done.returncode, done.stdout) == (0, "working\n8 ? 8\n")
-
-
 @pytest.mark.parametrize(
     ("body", "code", "words", "advice"),
     [
