@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, ended, free_port, git, listens, run, wait_until
+from conftest import ROOT, answers, ended, free_port, git, run, wait_until
 from mlflow.cli import cli as mlflow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
@@ -154,7 +154,7 @@ def test_up_and_down_can_be_repeated_in_any_order(
     started = pids(project)
     assert list(started) == ["mlflow", "prefect", "worker"]
     psutil.Process(started["mlflow"]).kill()
-    wait_until(lambda: not listens(int(os.environ["MLFLOW_PORT"])))
+    wait_until(lambda: not answers(f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}"))
     assert production.main(["up"]) == 0
     again = pids(project)
     assert {**again, "mlflow": 0} == {**started, "mlflow": 0} and again != started

@@ -12,7 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from cgan.cli import app
-from cgan.drawing.generator import Generator
 from cgan.pipeline.params_file import read_yaml
 
 
@@ -70,34 +69,26 @@ def test_a_name_that_was_turned_to_this_machine_is_refused(client: httpx.Client)
         assert all((ROOT / name).exists() for name in line.split())
 
 
-def counts(client: httpx.Client) -> dict[tuple[str, ...], float]:
-    return {
-        (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(client.get("/metrics").text)
-        for sample in family.samples
-    }
+def test_metrics_count_requests_and_drawings(client: httpx.Client) -> None:
+    def counts() -> dict[tuple[str, ...], float]:
+        return {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(client.get("/metrics").text)
+            for sample in family.samples
+        }
 
-
-def test_metrics_count_requests_and_drawings(client: httpx.Client, model: Path) -> None:
-    before = counts(client)
-    for _ in range(3):
-        client.get("/draw?text=2024")
-    client.get("/draw?text=x")
-    client.get("/nowhere")
-    client.request("BREW", "/draw")
-    after = counts(client)
+    before = counts()
+    for path in ("/draw?text=2024", "/draw?text=x", "/nowhere"):
+        client.get(path)
+    after = counts()
     for key, more in {
-        ("cgan_requests_total", "/draw", "200", "GET"): 3,
+        ("cgan_requests_total", "/draw", "200", "GET"): 1,
         ("cgan_requests_total", "/draw", "422", "GET"): 1,
         ("cgan_requests_total", "404", "GET", "other"): 1,
-        ("cgan_requests_total", "/draw", "405", "other"): 1,
-        ("cgan_request_seconds_count", "/draw"): 5,
-        ("cgan_drawings_total",): 12,
+        ("cgan_request_seconds_count", "/draw"): 2,
+        ("cgan_drawings_total",): 4,
     }.items():
         assert after[key] - before.get(key, 0) == more, key
-    digest = Generator.load(model).facts["digest"]
-    assert after["cgan_model_info", "", digest] == 1
-    assert 0 < after["cgan_request_seconds_sum", "/draw"] < 600
 
 
 def test_the_page_names_the_model_its_quality_and_pictures(tmp_path: Path) -> None:

@@ -165,11 +165,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 def answers(address: str) -> bool:
     """Does a server say anything?"""
     with contextlib.suppress(httpx.TransportError):
