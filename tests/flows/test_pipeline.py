@@ -1,10 +1,8 @@
-"""The flow: its tasks, its states, and what it starts. The slow tests run toy stages."""
+"""The flow: its tasks, its states, and what it starts. The last test runs toy stages."""
 
 import contextlib
 import json
-import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, started, wait_until
+from conftest import ROOT, wait_until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
@@ -216,21 +214,3 @@ def test_what_ends_a_run_ends_all_that_it_started(
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int(child[1])).wait(60)
     assert Path("saved").exists() is not bool(deaf)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143)])
-def test_a_signal_ends_the_stage_and_the_temporary_server(
-    repo: Path, tmp_path: Path, name: str, code: int
-) -> None:
-    settings = {"SLOW": "train", "PREFECT_HOME": str(tmp_path / "prefect")}
-    settings["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "240"
-    with started("python", "-m", "flows.pipeline", cwd=repo, **settings) as (process, output):
-        wait_until(lambda: "train: step 1" in output.read_text())
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= 3, "server, dvc, stage"
-        # A terminal sends Ctrl-C to the whole group, the server included.
-        (os.killpg if name == "INT" else os.kill)(process.pid, signal.Signals[f"SIG{name}"])
-        # Prefect's end takes a minute at times.
-        assert process.wait(240) == code and Path("saved").exists(), output.read_text()
-        assert psutil.wait_procs(children, timeout=60)[1] == []

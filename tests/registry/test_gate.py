@@ -216,7 +216,6 @@ SPOILT: dict[str, Callable[[], Any]] = {
     "judge.*: trained on other data": other_judge,
     "holdout.*: .* found eeeeeeeeeeee": lambda: other_part("holdout", csv_sha256="e" * 64),
     "holdout.*: 41 of its 41 images": lambda: other_part("holdout", "train", 41),
-    "Make it with `dvc repro`": GENERATOR.unlink,
     "mlflow_run.json: missing .*`dvc repro`": RUN_LOCATION.unlink,
     "has no run with the key other that trained": other_run,
     "has no run with the key second that trained": other_generator,

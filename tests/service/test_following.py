@@ -150,7 +150,7 @@ def test_an_unreadable_version_changes_nothing(
 
 
 def test_without_a_champion_a_file_is_served_until_there_is_one(
-    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    root: Path, registry: Registry
 ) -> None:
     assert served(following()) == (None, "digits"), "the package's own"
     shutil.copyfile("version-2.safetensors", a_model(root / "models/generator.safetensors"))
@@ -169,6 +169,3 @@ def test_without_a_champion_a_file_is_served_until_there_is_one(
     alone = following()
     assert served(alone) == (None, "models/generator.safetensors")
     assert (alone.problem, alone.alias) == ("", None)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    monkeypatch.setattr("cgan.service.provider.importlib.util.find_spec", lambda name: None)
-    assert GeneratorProvider().alias is None, "without mlflow"

@@ -14,7 +14,6 @@ from cgan.pipeline.runs.ui import serve_ui
 from cgan.pipeline.tracking.store import (
     artifact_root,
     experiment_id,
-    experiment_name,
     open_store,
     reason_of,
     store_uri,
@@ -38,12 +37,7 @@ def test_store_and_files_are_in_the_project_or_where_you_say(
     assert artifact_root("postgresql://db/runs", root) == "s3://bucket/runs"
 
 
-def test_an_experiment_is_named_by_the_environment_first(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for given, name in ((" nights ", "nights"), (" ", "cgan")):
-        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", given)
-        assert experiment_name("cgan") == name
+def test_an_experiment_keeps_its_files_in_the_project(root: Path) -> None:
     client = open_store(store_uri(root))
     experiment = client.get_experiment(experiment_id(client, "cgan"))
     assert experiment.artifact_location == (root / "mlartifacts").as_uri()
