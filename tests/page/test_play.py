@@ -165,6 +165,8 @@ def test_a_link_opens_the_same_picture(page: Visitor, tmp_path: Path) -> None:
 
 
 def test_what_makes_no_sense_in_a_link_is_left_out(page: Visitor, tmp_path: Path) -> None:
+    show(page, generator_of(), tmp_path, "#text=0&seed=0&x=0&y=0&from=0&to=0&mix=0")
+    assert page.label("morph") == "0 % of the way from 0 to 0"
     for link in (
         "#seed=-1&x=2&y=no&from=__proto__&to=1.5&mix=NaN",
         "#from=10&to=10",
