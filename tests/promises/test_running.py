@@ -66,12 +66,8 @@ def test_wrong_params_are_refused_before_anything_is_removed(copied: Project) ->
     """Also where a training is stale; and all are named at once."""
 
     def outputs() -> dict[Path, bytes]:
-        files = [
-            *Path("data").rglob("*.*"),
-            *Path("models").rglob("*.*"),
-            *Path().glob("samples/*.*"),
-        ]
-        return {path: path.read_bytes() for path in files}
+        folders = map(Path, ("data", "models", "samples"))
+        return {path: path.read_bytes() for each in folders for path in each.rglob("*.*")}
 
     before = outputs()
     copied.set(evaluate={"samples": 0}, train={"seed": 2, "lr": -1.0})
