@@ -110,9 +110,12 @@ def test_each_section_of_params_belongs_to_one_stage() -> None:
     assert sorted(owned) == sorted(set(PARAMS) - {"gate", "sweep", "tracking"})
 
 
-def test_a_key_that_params_yaml_lacks_has_its_default_or_is_missed(root: Path) -> None:
+def test_a_key_that_is_lacking_has_its_default_or_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """DVC cannot go without those that dvc.yaml names."""
-    shutil.copy(ROOT / "dvc.yaml", root)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
 
     def checked(lacking: str) -> Any:
         text = (ROOT / "params.yaml").read_text()

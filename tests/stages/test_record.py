@@ -235,20 +235,18 @@ def test_checkpoints_go_once_dvc_has_the_result_but_no_other_ones(store: Store) 
     assert not [path for path in folder.parent.iterdir() if "removed" in path.name]
 
 
-@pytest.mark.parametrize(
-    ("path", "content"),
-    [
-        (EVALUATION, "[]"),
-        (EVALUATION, '{"measurement_context": {"generator_digest": "another"}}'),
-        (TRAINING, '{"run_key": "k", "run_na'),
-    ],
-)
-def test_what_is_damaged_or_of_another_generator_is_refused(
-    store: Store, path: Path, content: str
-) -> None:
-    path.write_text(content)
-    with pytest.raises(CganError, match=rf"{path.name}: "):
-        record.main()
+def test_what_is_damaged_or_of_another_generator_is_refused(store: Store) -> None:
+    another = '{"metrics": {}, "context": {"generator_digest": "another"}}'
+    for path, content, words in (
+        (EVALUATION, "[]", r"evaluation\.json: "),
+        (EVALUATION, another, r"evaluation\.json: not a report on the present"),
+        (TRAINING, '{"run_key": "k", "run_na', r"training\.json: "),
+    ):
+        whole = path.read_bytes()
+        path.write_text(content)
+        with pytest.raises(CganError, match=words):
+            record.main()
+        path.write_bytes(whole)
     assert store.runs() == []
 
 
