@@ -23,7 +23,7 @@ def commands(group: Any, name: str = "") -> list[str]:
     return found or [name.strip()]
 
 
-def test_outside_a_project_every_command_says_so_and_makes_nothing(tmp_path: Path) -> None:
+def test_outside_a_project_commands_say_so_and_make_nothing(tmp_path: Path) -> None:
     names = sorted(set(commands(get_command(app))) - ANYWHERE)
     ended = many([(tmp_path, [*name.split(), *ARGUMENTS.get(name, [])]) for name in names])
     for name, (code, words) in zip(names, ended, strict=True):

@@ -64,7 +64,7 @@ def test_a_checkout_has_the_last_one_s_results_and_given_params(clone: Path) -> 
         assert (folder / "params.yaml").read_text() == mine.read_text()
 
 
-def test_a_run_holds_its_checkout_with_the_project_s_home_and_store(
+def test_a_run_s_checkout_has_the_project_s_home_and_store(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", {**os.environ, "CGAN_SOURCE": str(clone)})

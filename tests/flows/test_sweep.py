@@ -131,7 +131,7 @@ def test_seeds_say_whether_params_yaml_is_better(
         ("fid_judge", [2.0, 2.0], [2.0, 2.0], "No difference from HEAD that 2 seeds"),
     ],
 )
-def test_only_a_clear_difference_in_the_metric_s_direction_is_better(
+def test_only_a_clear_difference_in_its_direction_is_better(
     key: str, others: list[float], present: list[float], words: str
 ) -> None:
     assert words in sweep.verdict(key, "HEAD", others, present)

@@ -29,7 +29,7 @@ def gitconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home / ".gitconfig"
 
 
-def test_a_new_project_is_the_repository_s_without_code_and_committed() -> None:
+def test_a_new_project_is_ours_without_code_and_committed() -> None:
     assert "deep/new: a project, with its first commit." in make("deep/new")
     new = Path("deep/new")
     for name in TEMPLATE_FILES:

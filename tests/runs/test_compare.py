@@ -41,7 +41,7 @@ def row(markdown: str, first: str) -> list[str]:
     return line.removesuffix(" |").split(" | ")
 
 
-def test_numbers_stand_side_by_side_where_both_were_measured_alike(finished: Project) -> None:
+def test_numbers_stand_side_by_side_where_measured_alike(finished: Project) -> None:
     report, reference = read_run(str(finished.folder))
     params = reference["params"] | {"train.lr": "0.125"}
     markdown = comparison(report, reference, better(report), {"run_name": "b", "params": params})

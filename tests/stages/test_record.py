@@ -87,7 +87,7 @@ def assert_complete(store: Store) -> str:
     return str(run_id)
 
 
-def test_the_run_is_complete_from_the_outputs_and_again_is_the_same(store: Store) -> None:
+def test_a_run_is_complete_from_outputs_and_again_is_the_same(store: Store) -> None:
     for _ in range(2):
         record.main()
         run_id = assert_complete(store)
@@ -182,7 +182,7 @@ def ending_in(
 
 
 @pytest.mark.parametrize("served", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_killed_or_in_trouble_at_any_call_nothing_is_lost_or_doubled(
+def test_killed_or_in_trouble_at_any_call_nothing_is_doubled(
     store: Store, monkeypatch: pytest.MonkeyPatch, served: bool
 ) -> None:
     """On a SQLite file, and on MLflow's server."""
@@ -205,7 +205,7 @@ def test_killed_or_in_trouble_at_any_call_nothing_is_lost_or_doubled(
 
 
 @pytest.mark.parametrize("kind", ["away", "a database that cannot be read"])
-def test_without_mlflow_a_sentence_and_the_next_time_the_whole_run(
+def test_without_mlflow_a_sentence_and_next_time_the_whole_run(
     store: Store, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     Path("broken.db").write_text("no database")
@@ -223,7 +223,7 @@ def test_without_mlflow_a_sentence_and_the_next_time_the_whole_run(
     assert_complete(store)
 
 
-def test_checkpoints_go_once_dvc_has_the_result_but_no_other_ones(store: Store) -> None:
+def test_checkpoints_go_once_dvc_has_the_result_but_no_others(store: Store) -> None:
     about = read_json(TRAINING)
     folder = training_folder(about["tags"]["cgan.fingerprint"])
     for key, in_use, kept in (("own", False, False), ("other", False, True), ("own", True, True)):
