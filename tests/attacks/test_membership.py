@@ -106,7 +106,7 @@ def test_members_found_at_one_percent_stand_beside_chance() -> None:
     assert few.non_members == 99 and few.true_positive_rate is few.chance is None
 
 
-@pytest.mark.parametrize("count", [100, 250, 1000])
+@pytest.mark.parametrize("count", [100, 250])
 def test_the_threshold_has_at_most_its_false_positive_rate(count: int) -> None:
     """Of one more non-member that is as likely to be at any rank."""
     scores = np.concatenate([np.arange(count + 1.0), np.arange(count) + 0.5])

@@ -121,9 +121,7 @@ def test_as_many_drawings_of_each_class_as_images_stand_in() -> None:
     assert alone.digest != other.digest, "at random"
 
 
-def test_few_pictures_repeated_are_copies_if_trained_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_few_pictures_repeated_are_copies_if_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """One picture of thirty lies near a training image by chance: 3 % of the drawings, of real images 1 %."""
     monkeypatch.setattr("cgan.quality.likeness.MIN_REAL_COMPARED", 150)
     train, held_out, others = digits(0, 400), digits(400, 150), digits(550, 150)

@@ -1,7 +1,6 @@
 """Curves, the confusion matrix and the networks as pictures."""
 
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -68,16 +67,6 @@ def test_any_values_give_a_picture_and_an_svg_of_the_same_bytes(values: list[flo
     assert svg_of(figures[0]) == svg_of(figures[1])
     logarithmic = figures[0].axes[0].get_yscale() == "log"
     assert logarithmic == (values == [1.0, 500.0])
-
-
-def test_an_svg_has_the_colour_and_font_of_its_page() -> None:
-    element = ElementTree.fromstring(svg_of(curves_figure("Losses", [1, 2], {"a": [1, 2]})))
-    words = [text.text for text in element.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"Losses", "a", "step"} <= {*words}
-    text = ElementTree.tostring(element, encoding="unicode")
-    assert "currentColor" in text and "#000000" not in text and "font-family" not in text
-    grounds = [each for each in element.iter() if "#ffffff" in each.get("style", "")]
-    assert all("opacity: 0" in each.get("style", "") for each in grounds)
 
 
 def test_losses_and_logits_are_read_from_the_table(tmp_path: Path) -> None:

@@ -100,33 +100,22 @@ PLAIN = GOOD.encode()
 ZIP, GZIP = zip_of({"train.csv": PLAIN}), gzip.compress(PLAIN)
 
 
-def marked(at: int, value: bytes) -> bytes:
-    """The zip with other values in its member's header: at 0 its flags, at 2 the method."""
-    changed = bytearray(ZIP)
-    for place in (6 + at, changed.rindex(b"PK\x01\x02") + 8 + at):
-        changed[place : place + len(value)] = value
-    return bytes(changed)
-
-
+LOCKED = bytearray(ZIP)
+LOCKED[6] = LOCKED[ZIP.rindex(b"PK\x01\x02") + 8] = 1  # its member's flags
 OUTSIDE = ("../train.csv", "/etc/train.csv", "C:\\train.csv", "..\\train.csv")
 ARCHIVES: list[Case] = [
     (name, {name: content}, rf"{re.escape(name)}( \(unpacked\))?: {words}")
     for name, content, words in (
         ("start.zip", ZIP[: len(ZIP) // 3], "a damaged .zip archive.* Download it again"),
-        ("most.zip", ZIP[:-20], "a damaged"),
         ("byte.zip", ZIP[:200] + b"x" + ZIP[201:], "a damaged"),
-        ("locked.zip", marked(0, b"\1"), "a damaged .*is encrypted"),
-        ("method.zip", marked(2, b"\x61"), ".*cannot unpack"),
-        ("sum.gz", GZIP[:-6] + b"x" + GZIP[-5:], "a damaged .gz"),
+        ("locked.zip", bytes(LOCKED), "a damaged .*is encrypted"),
         ("half.gz", GZIP[: len(GZIP) // 2], "a damaged .gz"),
-        ("junk.gz", GZIP + b"junk", "a damaged .gz"),
         ("twice.gz", gzip.compress(GZIP), "expected a CSV"),
         *(
             ("out.zip", zip_of({"train.csv": PLAIN, name: b"x"}), "member .* points outside")
             for name in OUTSIDE
         ),
         ("link.zip", zip_of({"train.csv": "/etc/passwd"}), "member 'train.csv' is a link"),
-        ("other.zip", zip_of({"a": b"", "b": b""}), r".*`train\.csv` in it, found a, b\. Set"),
         ("two.zip", zip_of({"a/train.csv": b"", "b/train.csv": b""}), ".*found a/train.csv, b/t"),
         ("none.zip", zip_of({}), ".*found nothing"),
         ("terminal.zip", zip_of({"\x1b[2J\n\n.csv": PLAIN}), ".*found"),
@@ -232,17 +221,12 @@ PARAMS: list[Case] = [
         (written("generator", "deconf"), ": `train.generator`: .*'deconv'.* found 'deconf'"),
         (written("latent_dim", "0").replace("\n  lr: 0", "\n  lr: -0"), f": {TWO}"),
         (written("lr", '!!python/object/apply:os.mkdir ["ran"]'), r", line \d+.*not valid YAML"),
-        (written("seed", "1\0"), ": not valid YAML: unacceptable character"),
-        (written("lr", "*nowhere"), ".* undefined alias 'nowhere'"),
-        (TEXT.replace("  lr: ", "  lr:"), r", line 50, column 3: not valid YAML: "),
         ("# nothing yet\n", ": expected sections with keys, found None"),
-        ("- train\n- data\n", ": expected sections with keys, found .'train', 'data'."),
         (f"<<<<<<< HEAD\n{TEXT}=======\n{TEXT}>>>>>>> x\n", ", line 6, column 1: not valid YAML"),
         (TEXT.replace("\ntrain:", "\ntrain:\nx:"), ": 2 problems:\n  - `train`: .*, found None"),
         (TEXT + '"\\e[2J": 1\n', r": unknown key `\\x1b\[2J`; remove it"),
         (TEXT + "train.lr: 3\n", ": .*write `lr` under `train:`"),
         (TEXT + "\n7: 8\n", ": `7`: Keys should be strings"),
-        (TEXT + "\n? [a]\n: 8\n", ".*: Keys should be strings"),
         (TEXT + TEXT[TEXT.index("\ntracking:") :], '.* found duplicate key "tracking"'),
     )
 ]
@@ -262,16 +246,33 @@ FORMS: list[Case] = [
         ("byte order mark.csv", b"\xef\xbb\xbf" + PLAIN),
         ("Windows.csv", GOOD.replace("\n", "\r\n").encode()),
         ("digits.csv.gz", GZIP),
-        ("plain.csv.gz", PLAIN),
         ("top.zip", zip_of({"train.csv": PLAIN, "test.csv": b"x", "old/train.csv": b"x"})),
         ("inside.zip", zip_of({"digits/train.csv": PLAIN, "__MACOSX/._train.csv": b"x"})),
         ("no suffix", ZIP),
         ("inbox/mine.csv", PLAIN),
     )
 ]
-NEXT = "Held out: 3 of each .*Next: set .* then `dvc repro`; it makes reports/run.html"
-SPLIT = params(preprocess={"holdout_fraction": 0.25})
-FORMS.append(("train.csv", {"train.csv": PLAIN, **SPLIT}, NEXT))
+PARTS = [*["val"] * 5, "train", "val", *["train"] * 13, *["test"] * 4]
+LISTING = HEAD + "".join(f"{n},{n[0]},,{PARTS[int(n[2:-4])]}\n" for n in ALBUM)
+FORMS += [  # and what will become of it
+    (name, files | params(data=data, preprocess={"holdout_fraction": 0.25}), words)
+    for name, files, data, words in (
+        (
+            "c.csv",
+            {"c.csv": PLAIN},
+            {},
+            "Held out: 3 of each .*Next: set .*source.*path: c.csv` in",
+        ),
+        ("data/inbox", {"data/inbox/c.csv": PLAIN}, {}, "Next: set `data.source: file` in params"),
+        ("c", {"c/c.csv": PLAIN}, {"source": "file", "path": "c"}, "Next: `dvc repro`; it makes"),
+        (
+            "own/list.csv",
+            below("own", {**ALBUM, "list.csv": LISTING.encode()}),
+            {},
+            "To train on: 6 of a, 8 of b.\nHeld out: 4 of a, 2 of b.\nTo test on: 2 of each",
+        ),
+    )
+]
 ODD: list[Case] = [
     album(
         {"a/.x.png": b"", "a/x.txt": b"", "x.png": picture(), "a/up": "..", "a/y": b""},
@@ -350,13 +351,11 @@ PIXELS, LABELS = COLOUR.pixels, COLOUR.labels
     [
         ({"pixels": PIXELS / 255}, r"found float64, .*\(pixels \* 255\)"),
         ({"pixels": PIXELS.astype(int) * 257}, "from 0 to 255, found int64"),
-        ({"pixels": PIXELS > 99}, "found bool"),
         ({"pixels": PIXELS.reshape(56, -1)}, r"found \[56, 288\].*reshape\(-1, height, width\)"),
         ({"pixels": PIXELS[:, :2]}, r"found \[56, 2, 8, 12\]"),
         ({"pixels": PIXELS[:, :, :7]}, r"8 to 256; found \[56, 3, 7, 12\]"),
         ({"labels": LABELS[1:]}, r"labels: expected \[56\].* \[55\]"),
         ({"groups": [*LABELS, 1]}, r"groups: expected \[56\], .* found \[57\]"),
-        ({"labels": np.eye(3)[LABELS]}, r"labels: expected \[56\].* found \[56, 3\]"),
         ({"labels": LABELS / 1}, r"found float64\."),
         ({"labels": LABELS - 1}, "from 0 to 999; found -1 to 1"),
         ({"class_names": NAMES[:2]}, "from 0 to 1; found 0 to 2"),
@@ -375,7 +374,6 @@ def test_read_names_its_keywords(tmp_path: Path) -> None:
         ("gone", {}, "gone does not exist"),
         ("a.csv", {}, r"a\.csv: .*found 96\. .*`channels=3`"),
         ("a.csv", {"heigth": 16}, r"^cgan\.read: .*`heigth`.*`height`"),
-        ("a.csv", {"source": "kaggle"}, "`source`"),
         ("a.csv", {"height": 4, "width": 9}, "^cgan.read: `height`: .*found 4"),
     ]
     for path, options, words in cases:

@@ -25,7 +25,6 @@ def of_one_class(drawn: Tensor, real: Tensor) -> Estimate:
 
 @pytest.mark.parametrize("others", [1, 3, 5])
 def test_the_nearest_distance_is_the_mean_over_all_subsets(others: int) -> None:
-    """And without each of the images."""
     points = torch.rand(7, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     apart = torch.cdist(points, points)
 
@@ -55,11 +54,11 @@ def test_other_real_images_are_as_diverse(count: int, reals: int) -> None:
     assert fractions.mean().item() == pytest.approx(1, abs=3 * fractions.std().item() / 40**0.5)
     assert sum(each.interval[1] < 1 for each in found) <= 2
     assert sum(each.interval[0] > 1 for each in found) <= 4
-    typical = torch.tensor([each.interval[1] - each.interval[0] for each in found]).mean() / 4
-    assert typical.item() == pytest.approx(fractions.std().item(), rel=0.3)
+    typical = sum(each.interval[1] - each.interval[0] for each in found) / 4 / len(found)
+    assert typical == pytest.approx(fractions.std().item(), rel=0.3)
 
 
-@pytest.mark.parametrize(("pictures", "at_most"), [(1, 0.4), (10, 0.45), (50, 0.85)])
+@pytest.mark.parametrize(("pictures", "at_most"), [(10, 0.45), (50, 0.85)])
 def test_few_pictures_repeated_are_seen_behind_trifles(pictures: int, at_most: float) -> None:
     """150 drawings of so many pictures, each a pixel aside, brighter or darker, and noisy."""
     random = torch.Generator().manual_seed(2)
@@ -117,14 +116,6 @@ def test_colours_and_images_that_are_not_square() -> None:
     found, repeated, again = (of_one_class(drawn, images[100:200]) for drawn in sets)
     assert found.interval[0] < 1 < found.interval[1]
     assert again.value < 0.1 < repeated.value, "five drawings, each shown once, are no repetition"
-
-
-def test_the_noise_of_the_real_images_drops_out_of_a_quotient() -> None:
-    """Of two generators."""
-    halves = [of_one_class(DIGITS[6][start : start + 200], DIGITS[6][:30]) for start in (50, 300)]
-    low, high = (halves[0] / halves[1]).interval
-    assert low < 1 < high
-    assert high - low < 0.6 * (halves[0].interval[1] - halves[0].interval[0])
 
 
 def test_an_image_that_the_data_hold_twice_counts_once() -> None:

@@ -52,7 +52,7 @@ def test_the_memorisation_bias_is_taken_off_real_images() -> None:
     memorised nothing, nothing is taken off."""
     missed = 0
     for seed in range(2):
-        real, unseen, training = (points(400, 3 * seed + n, 8) for n in range(3))
+        real, unseen, training = (points(300, 3 * seed + n, 8) for n in range(3))
         for features, memorised in ((training, False), (0.85 * training, True)):
             evaluation_set = evaluation_set_of(real, features, torch.arange(1200) % 3, seed)
             of_real = scores_of_real(evaluation_set)
@@ -158,7 +158,7 @@ def test_a_difference_of_generators_is_found_where_there_is_one(
     alone calls most equally good pairs different: to one hold-out, one of them is nearer."""
     worse = better = 0
     asked, axis = torch.arange(400) % 3, torch.eye(4)[0]
-    for pair in range(40):
+    for pair in range(25):
         first, second, real, trained = (points(400, 4 * pair + n, 4) for n in range(4))
         evaluation_set = evaluation_set_of(real, trained, asked, seed=pair)
         a = frechet_estimate(evaluation_set, first + 0.3 * axis, "drawn")
@@ -166,7 +166,7 @@ def test_a_difference_of_generators_is_found_where_there_is_one(
         low, high = (b - a).interval
         worse += low > 0
         better += high < 0
-    assert better == 0 and worse >= 36 if different else worse + better <= 2
+    assert better == 0 and worse >= 22 if different else worse + better <= 2
 
 
 def test_recall_and_coverage_say_how_far_others_would_be() -> None:

@@ -150,10 +150,10 @@ def test_guesses_are_called_knowledge_once_in_forty_at_most(per_class: list[int]
         return right > accuracy_of_guesses(judged, labels, classes, tries=200) + 1e-9
 
     assert not knows(torch.full_like(labels, 2))
-    guesses = [torch.randint(classes, labels.shape, generator=random) for _ in range(100)]
-    in_the_mix = [labels[torch.randperm(len(labels), generator=random)] for _ in range(100)]
+    guesses = [torch.randint(classes, labels.shape, generator=random) for _ in range(50)]
+    in_the_mix = [labels[torch.randperm(len(labels), generator=random)] for _ in range(50)]
     for answers in (guesses, in_the_mix):
-        assert sum(map(knows, answers)) <= 6  # 2.5 are expected at most
+        assert sum(map(knows, answers)) <= 4  # 1.25 are expected at most
     assert knows(torch.where(torch.rand(len(labels), generator=random) < 0.3, labels, guesses[0]))
     if classes == 300:
         wrong = (labels + 1) % classes
@@ -235,26 +235,23 @@ def test_each_number_is_of_equally_many_of_the_sets_it_names(per_class: int, hel
     of_real = frechet_distance(real.features, trained.features) - bias["fid_judge"]
     assert fid.real == pytest.approx(of_real, abs=1e-5)
     assert fid.value is not None and fid.interval and fid.interval[0] < fid.value < fid.interval[1]
-    for score in metrics.values():
-        assert sum(score.replicates) == pytest.approx(0, abs=0.01)
     equal = min(count, len(heldout))
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(PARAMS.seed))
     block = shuffled[rows_in_class_mix(heldout.tensors.labels[shuffled], equal_mix)][:equal]
     for key in ("recall", "coverage"):
         found, of_training = (
-            [neighbour_shares(real.features[block], part)[key] for part in parts[:MAX_BLOCKS]]
-            for parts in (
-                [part for part in features.split(equal) if len(part) == equal]
-                for features in (seen.features, trained.features)
+            fmean(
+                neighbour_shares(real.features[block], part)[key]
+                for part in features[: len(features) // equal * equal].split(equal)[:MAX_BLOCKS]
             )
+            for features in (seen.features, trained.features)
         )
-        assert metrics[key].value == pytest.approx(fmean(found))
-        assert metrics[key].real == pytest.approx(min(1, fmean(of_training) - bias[key]))
+        assert metrics[key].value == pytest.approx(found)
+        assert metrics[key].real == pytest.approx(min(1, of_training - bias[key]))
     copies = find_near_copies(drawn, asked, training, heldout, PARAMS.seed)
     assert len(copies.is_copy) == 30 and metrics["copies"].real == copies.real
     assert metrics["copies"].value == copies.is_copy.double().mean()
     assert metrics["copies"].details == {"heldout_nearest_median": copies.heldout_median}
-    assert "gan_train_accuracy" not in metrics, "0 kimg: it is not asked for"
     diverse = [each for each in diversity_by_class(drawn, asked, training) if each]
     fractions = [each.value for each in diverse]
     assert [row.diversity for row in rows] == fractions and len(fractions) == 3
@@ -280,9 +277,8 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     assert class_table(evaluation)[1] == ["<b>", 0.93, 1.0, 7, 0.72]
     assert METRICS["recall"].bounded((-0.02, 1.01)) == (0, 1)
     assert METRICS["fid_judge"].bounded((-0.02, 1.01)) == (0, 1.01)
-    values = (0.33543, 12.345, 99.96, 1234.5, math.nan)
-    shown = [METRICS["fid_judge"].shown(value) for value in values]
-    assert shown == ["0.335", "12.3", "100", "1,234", "–"]
+    shown = map(METRICS["fid_judge"].shown, (0.33543, 12.345, 99.96, 1234.5, math.nan))
+    assert [*shown] == ["0.335", "12.3", "100", "1,234", "–"]
     # By it the gate, sweeps and comparisons decide what is better.
     lower = {key for key, metric in METRICS.items() if metric.better == "lower"}
     assert lower == {"fid_judge", "copies"}
@@ -337,13 +333,8 @@ def test_of_equal_classes_one_is_called_weak_once_in_twenty(classes: int) -> Non
 
 
 SURE = Score(value=0.91, real=0.92, details={"constant": 0.1})
-UNSURE = replace(SURE, real_interval=(0.7, 0.97))
-WEAK = Score(value=0.828, real=0.689)
-RECALL, COPIES, NONE = (
-    Score(value=0.32, real=0.42),
-    Score(value=0.015, real=0.01),
-    Score(value=0, real=0),
-)
+WEAK, NONE = Score(value=0.828, real=0.689), Score(value=0, real=0)
+RECALL, COPIES = Score(value=0.32, real=0.42), Score(value=0.015, real=0.01)
 
 
 @pytest.mark.parametrize(
@@ -353,10 +344,9 @@ RECALL, COPIES, NONE = (
         # Without copies there is no number of them, and where real images have no recall none of it.
         (SURE, {"recall": NONE, "copies": NONE}, [91.0, 92.0, 68]),
         (replace(SURE, details={"constant": 0.5}), {}, [91.0, 92.0, 50, 68]),  # one answer for all
-        (UNSURE, {}, [91.0, 92.0, 70, 97, 68]),
+        (replace(SURE, real_interval=(0.7, 0.97)), {}, [91.0, 92.0, 70, 97, 68]),
         # What a weak judge says comes last, and what needs no judge first.
-        (WEAK, {"recall": RECALL}, [76, 82.8, 68.9, 68]),
-        (WEAK, {"gan_train_accuracy": SURE}, [91.0, 92.0, 82.8, 68.9, 68]),
+        (WEAK, {"recall": RECALL, "gan_train_accuracy": SURE}, [91, 92, 76, 82.8, 68.9, 68]),
     ],
 )
 def test_a_line_of_quality_has_what_real_images_get(

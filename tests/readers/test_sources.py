@@ -2,10 +2,10 @@
 
 import base64
 import gzip
-import hashlib
 import re
 import struct
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refuses(**changes: Any) -> str:
-    """The message of the refusal, without a key; the destination must be as it was, with no litter beside
-    it."""
+    """The message, without a key; the destination must be as it was, with no litter beside it."""
     with pytest.raises(SourceError) as caught:
         fetch(**changes)
     assert TARGET.read_bytes() == GOOD and KEY not in str(caught.value)
@@ -67,16 +66,12 @@ def test_the_sample_is_a_valid_shuffled_csv_and_always_the_same() -> None:
 ZIP, GZIP = zip_of({"train.csv": CSV}), gzip.compress(CSV)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("digits.csv", CSV), ("digits.gz", GZIP), ("digits.zip", ZIP)]
-)
-def test_a_csv_is_taken_out_of_an_archive_with_its_facts(name: str, content: bytes) -> None:
-    Path(name).write_bytes(content)
-    info = fetch(source="file", path=name)
-    assert TARGET.read_bytes() == CSV
-    sha256 = hashlib.sha256(CSV).hexdigest()
-    known = {"source": "file", "origin": name, "sha256": sha256, "rows": 56, "bytes": len(CSV)}
-    assert info == known
+def test_a_csv_is_taken_out_of_an_archive_with_its_facts() -> None:
+    facts = {"source": "file", "sha256": sha256(CSV).hexdigest(), "rows": 56, "bytes": len(CSV)}
+    for name, content in (("digits.csv", CSV), ("digits.gz", GZIP), ("digits.zip", ZIP)):
+        Path(name).write_bytes(content)
+        assert fetch(source="file", path=name) == {**facts, "origin": name}
+        assert TARGET.read_bytes() == CSV
 
 
 def test_pictures_take_the_place_of_a_csv_and_a_csv_of_pictures() -> None:
@@ -127,7 +122,6 @@ def claims(size: int, content: bytes) -> bytes:
         (zip_of({"train.csv": ZEROS}), "more than 2 MB"),
         (claims(10, bytes(5_000_000)), "damaged|more than 2 MB"),
         (gzip.compress(ZEROS), "more than 2 MB"),
-        (ZIP[: len(ZIP) // 2], "damaged"),
         (GZIP[:-6] + b"x" + GZIP[-5:], "damaged"),  # its checksum, when all is unpacked
         (zip_of({"train.csv": CSV, "../train.csv": b"x"}), "points outside"),
     ],
