@@ -1,44 +1,16 @@
-"""The benchmarks: they time what the pipeline runs, and say what is below its bar."""
+"""The benchmarks: they run, and say what is below its bar."""
 
 import contextlib
 import json
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 import typer
 
 from benchmarks import __main__ as command
 from benchmarks import evaluation_set, sample, service, throughput
-from benchmarks.evaluation_set import as_dataset, preset
 from benchmarks.scale import SCALES
-from benchmarks.throughput import PORT, Ours
-from cgan.training import loop as training
-from cgan.training.loop import train
-from cgan.training.state import estimate_batch_norm
-
-SHORT: dict[str, Any] = {"total_kimg": 0.16, "batch_size": 16, "device": "cpu"}
-
-
-def test_what_is_timed_is_the_training_that_the_pipeline_runs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    images = np.random.default_rng(0).integers(0, 255, (200, 1, 28, 28), dtype=np.uint8)
-    digits = as_dataset(images, np.arange(200) % 10, 10)
-    for module in (throughput, training):
-        monkeypatch.setattr(module, "estimate_batch_norm", partial(estimate_batch_norm, batches=2))
-    monkeypatch.setattr(throughput, "LOG_EVERY", training.LOG_EVERY)
-    params = preset("fast", **SHORT)
-    ours = Ours(digits, params)
-    ours.train(params.total_steps - 3, 2)
-    ours.train(3, 2)
-    asked = torch.arange(20) % 10
-    trained = train(digits, params)
-    assert ours.state.step == params.total_steps
-    assert torch.equal(ours.draw(asked, 5), trained.generator.draw(asked, 5))
+from benchmarks.throughput import PORT
 
 
 def test_ratios_are_within_rounds_and_have_a_bar() -> None:
@@ -63,10 +35,7 @@ def test_all_parts_run_and_leave_their_figures(
     command.run(SCALES["tiny"])
     kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")}
     assert kept.keys() == {*command.PARTS, "port"}
-    curves, facts = kept["quality"]["curves"], kept["quality"]["facts"]
-    assert {curve["who"] for curve in curves} == {"fast"}
-    assert all(probe["seconds"] > 0 for curve in curves for probe in curve["probes"])
-    assert {"date", "machine", "commit", "torch", "busy"} <= facts.keys()
+    assert {"date", "machine", "commit", "torch", "busy"} <= kept["quality"]["facts"].keys()
     served = kept["service"]
     assert set(served["steady"]["statuses"]) == {"200"}, "ten digits, fifty times a second"
     assert set(served["crowd"]["statuses"]) <= {"200", "429"}

@@ -84,15 +84,14 @@ def test_scores_that_tell_nothing_leak_in_one_case_of_twenty() -> None:
     assert 3 <= said <= 18, "5 % of 200, and luck"
 
 
-@pytest.mark.parametrize(("copied", "at_least"), [(0.03, 0.9), (0.2, 1.0)])
-def test_copies_of_a_few_members_are_found(copied: float, at_least: float) -> None:
+def test_copies_of_a_few_members_are_found() -> None:
     random, found = np.random.default_rng(3), 0
     for trial in range(20):
         member = random.permutation(np.arange(1200) < 800)
         scores = random.normal(size=1200)
-        scores[member & (random.random(1200) < copied)] += 6
+        scores[member & (random.random(1200) < 0.03)] += 6
         found += attack(scores, member, np.arange(1200) % 4, trial).p_value < 0.05
-    assert found >= 20 * at_least
+    assert found >= 18
 
 
 def test_members_found_at_one_percent_stand_beside_chance() -> None:

@@ -81,7 +81,6 @@ CSVS: list[Case] = [
     ),
     csv(GOOD.replace("\n2", "\n\x1b[2J1"), r"\n  - row 1 .*found '\\x1b\[2J1'"),
     csv(GOOD, r"expected 13 images.*found 12 of each of 3 classes\. Add", min_per_class=13),
-    csv("\n".join([HEADER, *ROWS[4:]]), r"expected 10 images.*found 8 of 2\. Add"),
     csv(GOOD, r"no image of class 3; 3 classes are found: 0, 1, 2\. Add", classes=4),
     csv(GOOD.replace("\n2", "\n5"), "no image of class 2, 3, 4; .*factorize"),
     csv(GOOD, r"3 classes, .*`validate\.class_names` has 2 names\. Give", class_names=["a", "b"]),
@@ -156,7 +155,6 @@ def noise(seed: int) -> bytes:
 
 ALBUM = {f"{'ab'[n % 2]}/{n}.png": noise(n) for n in range(24)}
 ANIMATED = picture(1, kind="GIF", save_all=True, append_images=[Image.new("L", (10, 10), 9)])
-FRACTIONS = np.full((10, 10), 0.5, np.float32)
 
 
 def album(files: Files, words: str, packed: bool = False) -> Case:
@@ -176,7 +174,6 @@ FOLDERS: list[Case] = [
         r"own: 8 of 28 pictures cannot be read:(\n  - a/[\dcut]+\.\w+: .*){5}\nRemove or replace",
     ),
     album({"a/0.png": picture(np.full((10, 10), 999, np.uint16))}, r"a/0\.png: 16 bits.* 8 bit"),
-    album({"a/0.tif": picture(FRACTIONS, kind="TIFF")}, r"a/0\.tif: .*fractions; save it as 8 bit"),
     album(
         {"a/wide.png": picture(size=(30, 20))},
         r"one size.* 30 × 20 \(a/wide.*`data\.height: 8` and `data\.width: 8`.*pad`",
@@ -217,16 +214,13 @@ PARAMS: list[Case] = [
     ("train.csv", {"train.csv": PLAIN, "params.yaml": text.encode()}, rf"params\.yaml{words}")
     for text, words in (
         (written("lr", "1\n  laten_dim: 1"), ": unknown key `train.laten_dim`.*`train.latent_dim`"),
-        (written("lr", "'1e-4'"), r": `train\.lr`: .* number, found '1e-4'"),
         (written("generator", "deconf"), ": `train.generator`: .*'deconv'.* found 'deconf'"),
         (written("latent_dim", "0").replace("\n  lr: 0", "\n  lr: -0"), f": {TWO}"),
         (written("lr", '!!python/object/apply:os.mkdir ["ran"]'), r", line \d+.*not valid YAML"),
         ("# nothing yet\n", ": expected sections with keys, found None"),
         (f"<<<<<<< HEAD\n{TEXT}=======\n{TEXT}>>>>>>> x\n", ", line 6, column 1: not valid YAML"),
-        (TEXT.replace("\ntrain:", "\ntrain:\nx:"), ": 2 problems:\n  - `train`: .*, found None"),
         (TEXT + '"\\e[2J": 1\n', r": unknown key `\\x1b\[2J`; remove it"),
         (TEXT + "train.lr: 3\n", ": .*write `lr` under `train:`"),
-        (TEXT + "\n7: 8\n", ": `7`: Keys should be strings"),
         (TEXT + TEXT[TEXT.index("\ntracking:") :], '.* found duplicate key "tracking"'),
     )
 ]
@@ -273,7 +267,15 @@ FORMS += [  # and what will become of it
         ),
     )
 ]
+TWICE = [*ROWS, ROWS[0], "0" + ROWS[1][1:], "1" + ",7" * 64, "1" + ",9" * 64, ""]
 ODD: list[Case] = [
+    (
+        "odd.csv",
+        {"odd.csv": "\n".join([HEADER, *TWICE]).encode()},
+        r"40 images of 8 × 8 pixels, 3 classes of 13 to 14 .*Few images: 13 of 0, 13 of 2, 14 of 1\. "
+        r".*Duplicates: 5 \(row \d+ \(line.*Conflicting labels: 1 \(row 38 \(line 39\) is row 2 "
+        r"\(line 3\).*Constant images: 2 \(row 39 \(line 40\), row 40 \(line 41\)\)\.",
+    ),
     album(
         {"a/.x.png": b"", "a/x.txt": b"", "x.png": picture(), "a/up": "..", "a/y": b""},
         r"Left out: 4, .*: a/\.x\.png, a/x\.txt, a/y, x\.png\.\n",
@@ -440,12 +442,14 @@ def test_pictures_are_turned_upright_and_cropped_or_padded(own: Path) -> None:
     upright, exif = np.zeros((12, 9), np.uint8), Image.Exif()
     upright[:3, :3], upright[:3, -3:], exif[0x0112] = 250, 120, 6  # no two corners are alike
     photo = picture(np.ascontiguousarray(np.rot90(upright)), exif=exif)
-    assert (opened(own, pairs(photo)).pixels == upright).all()
-    ramp = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (10, 1))
-    cropped, padded = (
-        opened(own, pairs(picture(ramp)), height=10, width=10, fit=fit).pixels[0, 0]
-        for fit in ("crop", "pad")
-    )
+    images = opened(own, pairs(photo))
+    assert (images.pixels == upright).all() and images.sizes is not None
+    assert (images.sizes == [9, 12]).all()
+    ramp = np.tile(np.linspace(0, 255, 400).astype(np.uint8), (100, 1))
+    photos = pairs(picture(ramp, kind="JPEG"))  # which may be made smaller while it is unpacked
+    images, other = (opened(own, photos, height=10, width=10, fit=fit) for fit in ("crop", "pad"))
+    assert images.sizes is not None and (images.sizes == [400, 100]).all()
+    cropped, padded = images.pixels[0, 0], other.pixels[0, 0]
     row = cropped[5].astype(int)
     assert 90 < row[0] < row[-1] < 165
     assert np.ptp(padded[5]) > 200 and np.ptp(padded[0]) == 0
@@ -457,8 +461,7 @@ def test_pictures_are_turned_upright_and_cropped_or_padded(own: Path) -> None:
 
 def test_class_names_may_be_those_of_the_folders_or_others(own: Path) -> None:
     files = {f"{label}/{n}.png": noise(n + 9 * (label == "b")) for label in "ab" for n in range(4)}
-    images = opened(own, files, class_names=["b", "a"])
-    assert images.class_names == ["a", "b"], "in the order of the folders"
+    assert opened(own, files, class_names=["b", "a"]).class_names == ["a", "b"], "as the folders"
     images = opened(own, {}, class_names=["x", "b"])
     assert images.class_names == ["x", "b"] and images.notes[0].endswith("names`: a is x.")
     with pytest.raises(CganError, match="`classes` is 3, the pictures have 2"):
@@ -523,7 +526,7 @@ def test_near_copies_are_named_and_groups_keep_them_together(own: Path) -> None:
         assert len(held) == 12 and not any("Near" in note for note in held.notes)
         tiles = [{Path(file).stem[:-2] for file in part.files} for part in (train, held)]
         assert not tiles[0] & tiles[1] and len(tiles[1]) == 4
-    for group, words in (("shot", "found .*own/"), ("tile", "smaller groups"), ("(", "lar exp")):
+    for group, words in (("shot", "found .*own/"), ("tile", "smaller groups")):
         with pytest.raises(CganError, match=words):
             cgan.read(own, group=group).split()
 

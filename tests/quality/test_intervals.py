@@ -10,10 +10,8 @@ from cgan.quality.proportions import proportion_interval
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:
     """56 of 70 and 48 of 80: method 10 of the paper, table II, case (a): 0.0524 to 0.3339."""
-    low, high = difference_interval(
-        48 / 80, proportion_interval(48 / 80, 80), 56 / 70, proportion_interval(56 / 70, 70)
-    )
-    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-4)
+    a, b = ((part / of, proportion_interval(part / of, of)) for part, of in ((48, 80), (56, 70)))
+    assert difference_interval(*a, *b) == pytest.approx((0.0524, 0.3339), abs=5e-4)
 
 
 def test_contexts_differ_in_what_a_metric_depends_on() -> None:
@@ -31,7 +29,6 @@ def test_contexts_differ_in_what_a_metric_depends_on() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "freedom", "variance"),
     [
-        ([0.21, 0.22, 0.20], [0.11, 0.12, 0.10], 4, 2e-4 / 3),
         ([1.0, 2.0, 3.0, 4.0, 5.0], [1.5, 2.5, 3.5, 4.5, 5.5], 8, 1.0),
         # Of unequal variances by Welch and Satterthwaite.
         ([0.2, 0.3, 0.25], [0.11, 0.12, 0.10], 2.1597, 0.0026 / 3),

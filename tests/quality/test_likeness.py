@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import moved, noise, sample_digits, trifling
+from scipy.ndimage import rotate
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -70,21 +71,13 @@ def test_the_nearest_are_of_the_same_class_in_blocks_too(monkeypatch: pytest.Mon
         assert torch.equal(found[1], at)
 
 
-def turned(images: Tensor, degrees: float) -> Tensor:
-    """With black where it leaves room."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    way = torch.tensor([[cos, -sin, 0], [sin, cos, 0]]).expand(len(images), 2, 3)
-    grid = F.affine_grid(way, list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, align_corners=False).round().byte()
-
-
 @pytest.mark.parametrize(
     ("hide", "least"),
     [
         (lambda images: images, 0.99),
         (lambda images: moved(images, 2), 0.9),
         (trifling, 0.9),
-        (lambda images: turned(images, 8), 0.6),
+        (lambda images: torch.from_numpy(rotate(images, 8, (2, 3), reshape=False, order=1)), 0.6),
         (lambda images: noise(images, 40), 0.6),
     ],
 )

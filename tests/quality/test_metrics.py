@@ -230,9 +230,8 @@ def test_each_number_is_of_equally_many_of_the_sets_it_names(per_class: int, hel
 
     fid, distance = metrics["fid_judge"], frechet_distance(real.features, seen.features[:count])
     assert fid.value == pytest.approx(distance, rel=1e-5)
-    biases = memorisation_bias(conditions.evaluation_set)
-    bias = dict.fromkeys(METRICS, 0.0) | {key: each.value for key, each in biases.items()}
-    of_real = frechet_distance(real.features, trained.features) - bias["fid_judge"]
+    bias = {key: each.value for key, each in memorisation_bias(conditions.evaluation_set).items()}
+    of_real = frechet_distance(real.features, trained.features) - bias.get("fid_judge", 0.0)
     assert fid.real == pytest.approx(of_real, abs=1e-5)
     assert fid.value is not None and fid.interval and fid.interval[0] < fid.value < fid.interval[1]
     equal = min(count, len(heldout))
@@ -247,16 +246,15 @@ def test_each_number_is_of_equally_many_of_the_sets_it_names(per_class: int, hel
             for features in (seen.features, trained.features)
         )
         assert metrics[key].value == pytest.approx(found)
-        assert metrics[key].real == pytest.approx(min(1, of_training - bias[key]))
+        assert metrics[key].real == pytest.approx(min(1, of_training - bias.get(key, 0.0)))
     copies = find_near_copies(drawn, asked, training, heldout, PARAMS.seed)
     assert len(copies.is_copy) == 30 and metrics["copies"].real == copies.real
     assert metrics["copies"].value == copies.is_copy.double().mean()
     assert metrics["copies"].details == {"heldout_nearest_median": copies.heldout_median}
     diverse = [each for each in diversity_by_class(drawn, asked, training) if each]
-    fractions = [each.value for each in diverse]
-    assert [row.diversity for row in rows] == fractions and len(fractions) == 3
-    assert [row.diversity_interval for row in rows] == [each.interval for each in diverse]
-    assert metrics["worst_class_diversity"].value == min(fractions)
+    fractions = [(each.value, each.interval) for each in diverse]
+    assert [(row.diversity, row.diversity_interval) for row in rows] == fractions
+    assert metrics["worst_class_diversity"].value == min(fractions)[0]
     assert 0.5 < (metrics["worst_class_diversity"].real or 0) < 1, "the least of three, by chance"
 
 

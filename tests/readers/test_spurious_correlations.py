@@ -1,14 +1,11 @@
 """What tells the classes without the form: brightness, contrast, sharpness, size and shape of pictures."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-import cgan
 from cgan.images import Images
 from cgan.readers import spurious_correlations as module
 from cgan.readers.spurious_correlations import notes_on, spurious_correlations
@@ -95,19 +92,3 @@ def test_copies_do_not_tell_each_others_class() -> None:
 
 def test_images_that_are_all_alike_are_no_error() -> None:
     assert not found(Images(np.full((40, 9, 14), 9, np.uint8), np.arange(40) % 3))
-
-
-def test_sizes_are_those_before_pictures_are_fitted(tmp_path: Path) -> None:
-    """A JPEG may be made smaller while it is unpacked, and is turned: neither changes its size."""
-    random, exif = np.random.default_rng(5), Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90° to the right
-    for name, width, count in (("pear", 900, 22), ("apple", 900, 14), ("fig", 450, 30)):
-        (tmp_path / name).mkdir()
-        for n in range(count):
-            picture = Image.fromarray(random.integers(0, 255, (12, 8), np.uint8))
-            picture = picture.resize((width * 2 // 3, width + n))
-            picture.save(tmp_path / name / f"{n}.jpg", exif=exif)
-    images = cgan.read(tmp_path, height=16, width=24)
-    assert images.sizes is not None and (images.sizes[:, 0] > images.sizes[:, 1]).all()
-    (note,) = [note for note in images.notes if "without its form" in note]
-    assert "number of pixels from 135,000 to 143,700 has 100 % of fig and 0 % of the others" in note
