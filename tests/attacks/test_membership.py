@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 
 from cgan.attacks import membership
-from cgan.attacks.membership import (
-    attack,
-    auc_with_interval,
-    detectable_auc,
-    one_per_unit,
-    p_value_of,
-    permuted_members,
-    rate_and_chance,
-    standardised,
-)
+from cgan.attacks.membership import attack, auc_with_interval, detectable_auc, permuted_members
 from cgan.attacks.sharing import MEMBERSHIP_LEVEL, STATISTICS
 
 
@@ -112,17 +103,17 @@ def test_the_threshold_has_at_most_its_false_positive_rate(count: int) -> None:
     member = np.arange(len(scores)) <= count
     permuted = permuted_members(member, np.zeros(len(scores), int), 1)
     expected = np.floor(0.01 * (count + 1)) / (count + 1)
-    assert rate_and_chance(scores, member, permuted)[0] == pytest.approx(expected)
+    assert membership.rate_and_chance(scores, member, permuted)[0] == pytest.approx(expected)
 
 
 def test_of_a_group_one_counts_and_classes_are_compared_within() -> None:
     units = np.array([4, 4, 4, 1, 9, 9])
-    picked = [one_per_unit(units, seed) for seed in range(20)]
+    picked = [membership.one_per_unit(units, seed) for seed in range(20)]
     assert all(units[rows].tolist() in ([4, 1, 9], [4, 9, 1]) for rows in picked)
     assert len({tuple(rows) for rows in picked}) > 2, "which one is chance"
     labels = np.repeat([0, 1], [30, 50])
     scores = np.where(labels == 1, 1000.0, 1.0) * np.arange(80.0)
-    values = standardised(scores, labels)
+    values = membership.standardised(scores, labels)
     for label in (0, 1):
         of_class = values[labels == label]
         assert np.median(of_class) == 0 and np.median(np.abs(of_class)) == 1
@@ -137,5 +128,5 @@ def test_the_detectable_auc_is_found_four_times_of_five() -> None:
     for trial in range(60):
         scores = random.normal(size=300) + shift * member
         permuted = permuted_members(member, labels, trial)
-        found += p_value_of(scores, member, permuted) < MEMBERSHIP_LEVEL
+        found += membership.p_value_of(scores, member, permuted) < MEMBERSHIP_LEVEL
     assert 42 <= found <= 56, "80 % of 60, and luck"

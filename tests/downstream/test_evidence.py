@@ -10,17 +10,11 @@ import torch
 from conftest import NAMES, a_model, sample_digits, uneven
 from torch import Tensor
 
-from cgan.downstream import pretrained
+from cgan.downstream import pretrained, sets
 from cgan.downstream.classifiers import BASELINES, METHODS, adjusted_logits, balanced_weights
 from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
 from cgan.downstream.rounds import rounds_by_fold, rounds_by_seed
-from cgan.downstream.sets import (
-    assign_folds,
-    default_per_class,
-    missing_labels,
-    repeated_rows,
-    units_of,
-)
+from cgan.downstream.sets import assign_folds, missing_labels, units_of
 from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware
@@ -33,8 +27,8 @@ CPU = choose_hardware("cpu", "float32")
 
 
 def test_classes_are_filled_up_to_the_largest_or_twice_that() -> None:
-    assert default_per_class(torch.tensor([50, 20, 45])) == 50
-    assert default_per_class(torch.tensor([50, 45, 48])) == 100
+    assert sets.default_per_class(torch.tensor([50, 20, 45])) == 50
+    assert sets.default_per_class(torch.tensor([50, 45, 48])) == 100
     assert missing_labels(torch.tensor([3, 1, 5, 0]), 4).tolist() == [0, 1, 1, 1]
     with pytest.raises(CganError, match=r"per_class=4.*smallest has 5"):
         missing_labels(torch.tensor([6, 5]), 4)
@@ -42,10 +36,10 @@ def test_classes_are_filled_up_to_the_largest_or_twice_that() -> None:
 
 def test_images_are_repeated_in_turn_in_the_classes_asked_for() -> None:
     labels = torch.tensor([0, 1, 0, 1, 0])
-    rows = repeated_rows(labels, torch.tensor([1] * 4 + [0] * 6), seed=3)
+    rows = sets.repeated_rows(labels, torch.tensor([1] * 4 + [0] * 6), seed=3)
     assert rows.bincount().tolist() == [2] * 5
     labels = torch.arange(90) % 3
-    once, again = (repeated_rows(labels, labels[:40], seed=3) for _ in range(2))
+    once, again = (sets.repeated_rows(labels, labels[:40], seed=3) for _ in range(2))
     assert once.equal(again), "by the seed alone"
 
 

@@ -198,18 +198,15 @@ def test_a_value_is_written_where_none_or_no_key_was(path: Path) -> None:
     assert "max_width: 512" in path.read_text()
 
 
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ({"train.lrr": 1.0}, "unknown key `train.lrr`; did you mean `train.lr`"),
-        ({"train.lr.x": 3}, "unknown key `train.lr.x`"),
+def test_a_wrong_override_changes_nothing(path: Path) -> None:
+    unknown: dict[str, Any] = {"train.lrr": 1.0}
+    for override, words in (
+        (unknown, "unknown key `train.lrr`; did you mean `train.lr`"),
         ({"train.lr": 0, "train.seed": -1}, "2 problems"),
-    ],
-)
-def test_a_wrong_override_changes_nothing(path: Path, override: dict[str, Any], words: str) -> None:
-    with pytest.raises(ParamsError, match=f"^overrides: {words}"):
-        set_params(override, path)
-    assert path.read_text() == TEXT
+    ):
+        with pytest.raises(ParamsError, match=f"^overrides: {words}"):
+            set_params(override, path)
+        assert path.read_text() == TEXT
 
 
 def test_a_preset_is_written_and_says_what_it_changed(path: Path) -> None:

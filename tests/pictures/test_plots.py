@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from cgan.model.networks import Architecture, build_discriminator, build_generator
+from cgan.pictures import plots
 from cgan.pictures.network_diagram import diagram, layers_in_words
-from cgan.pictures.plots import (
-    confusion_matrix_image,
-    curves_figure,
-    picture_of,
-    svg_of,
-    training_curves,
-)
 from cgan.training.records import read_records
 
 NAN = float("nan")
@@ -22,7 +16,7 @@ HEADER = "step,loss/discriminator,loss/generator,logits/real_mean,logits/fake_me
 
 def drawn(matrix: np.ndarray) -> np.ndarray:
     names = ["an elephant of a long name", "猫", *map(str, range(2, len(matrix)))]
-    return confusion_matrix_image(matrix, names[: len(matrix)]).astype(int)
+    return plots.confusion_matrix_image(matrix, names[: len(matrix)]).astype(int)
 
 
 def test_right_is_blue_and_a_few_errors_are_red_in_their_place() -> None:
@@ -44,15 +38,7 @@ def test_rows_are_normalised_so_that_classes_compare() -> None:
     top = 60  # the title tells the count
     assert np.array_equal(drawn(few)[top:], drawn(many)[top:])
     assert not np.array_equal(drawn(few)[:top], drawn(many)[:top])
-
-
-@pytest.mark.parametrize("classes", [2, 24, 300])
-def test_any_number_of_classes_gives_a_picture_of_one_size(classes: int) -> None:
-    matrix = np.eye(classes, dtype=int) * 7
-    matrix[1] = 0  # an empty row
-    picture, empty = drawn(matrix), drawn(0 * matrix)
-    assert picture.shape == (700, 700, 3)
-    assert np.ptp(picture, axis=2).max() > 40 >= np.ptp(empty, axis=2).max()
+    assert np.ptp(drawn(np.zeros((300, 300), int)), axis=2).max() <= 40, "no drawing, no colour"
 
 
 @pytest.mark.parametrize(
@@ -60,11 +46,12 @@ def test_any_number_of_classes_gives_a_picture_of_one_size(classes: int) -> None
 )
 def test_any_values_give_a_picture_and_an_svg_of_the_same_bytes(values: list[float]) -> None:
     figures = [
-        curves_figure("Losses", range(len(values)), {"a": values, "b": values}) for _ in range(2)
+        plots.curves_figure("Losses", range(len(values)), {"a": values, "b": values})
+        for _ in range(2)
     ]
-    first, again = map(picture_of, figures)
+    first, again = map(plots.picture_of, figures)
     assert first.shape == (380, 600, 3) and np.array_equal(first, again)
-    assert svg_of(figures[0]) == svg_of(figures[1])
+    assert plots.svg_of(figures[0]) == plots.svg_of(figures[1])
     logarithmic = figures[0].axes[0].get_yscale() == "log"
     assert logarithmic == (values == [1.0, 500.0])
 
@@ -74,7 +61,7 @@ def test_losses_and_logits_are_read_from_the_table(tmp_path: Path) -> None:
     table.write_text(f"{HEADER}50,1.5,2.5,3,-1\n100,1.25,nan,2,-0.5\n")
     drawn = [
         [np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].lines]
-        for figure in training_curves(read_records(table))
+        for figure in plots.training_curves(read_records(table))
     ]
     assert str(drawn) == "[[[1.5, 1.25], [2.5, nan]], [[3.0, 2.0], [-1.0, -0.5]]]"
 

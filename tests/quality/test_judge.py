@@ -16,15 +16,7 @@ from cgan.images import Images
 from cgan.model.model_file import digest_of, save_tensors
 from cgan.params.sections import JudgeParams
 from cgan.quality import judge as judges
-from cgan.quality.judge import (
-    FEATURES,
-    Judge,
-    MaxPool3x3,
-    accuracy,
-    load_judge,
-    predict,
-    train_judge,
-)
+from cgan.quality.judge import Judge, accuracy, load_judge, predict, train_judge
 
 CPU = torch.device("cpu")
 
@@ -56,7 +48,7 @@ def test_a_judge_names_digits_that_it_never_saw() -> None:
     some, before = pixels[:70], pixels[:70].clone()
     verdict, apart = predict(judge, some), predict(judge, some, batch=9)
     assert torch.equal(some, before)
-    assert verdict.features.shape == (70, FEATURES) and verdict.features.min() >= 0
+    assert verdict.features.shape == (70, judges.FEATURES) and verdict.features.min() >= 0
     with torch.no_grad():
         assert torch.allclose(judge.head(verdict.features), verdict.logits, atol=1e-4)
     assert torch.allclose(verdict.logits, apart.logits, atol=1e-4), "whatever the company"
@@ -94,7 +86,7 @@ def test_divergence_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pooling_sees_each_pixel_of_maps_of_every_size() -> None:
     for size in ((1, 2), (3, 5), (4, 16)):
         for lit in torch.eye(size[0] * size[1]):
-            pooled = MaxPool3x3()(lit.view(1, 1, *size))
+            pooled = judges.MaxPool3x3()(lit.view(1, 1, *size))
             assert pooled.shape == (1, 1, 3, 3) and pooled.max() == 1
 
 

@@ -18,7 +18,7 @@ from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.quality import estimates, likeness
+from cgan.quality import estimates, likeness, table
 from cgan.quality import judge as judges
 from cgan.quality.accuracies import gan_train
 from cgan.quality.conditions import Conditions, labels_to_draw
@@ -34,15 +34,8 @@ from cgan.quality.metrics import (
     frechet_distance,
     rows_in_class_mix,
 )
-from cgan.quality.neighbours import MAX_BLOCKS, neighbour_estimates, neighbour_shares
+from cgan.quality.neighbours import MAX_BLOCKS, neighbour_shares
 from cgan.quality.proportions import mean_share, wilson_interval
-from cgan.quality.table import (
-    class_table,
-    leading_values,
-    metric_values,
-    quality_line,
-    weakest_classes,
-)
 
 CPU = torch.device("cpu")
 PARAMS = EvaluateParams(samples=100, gan_train_kimg=0.0, seed=1)
@@ -139,8 +132,7 @@ def test_neighbours_of_points_on_a_line_are_as_by_hand() -> None:
 
 @pytest.mark.parametrize("per_class", [[1] * 300, [50, 3, 20, 7]])
 def test_guesses_are_called_knowledge_once_in_forty_at_most(per_class: list[int]) -> None:
-    """One answer for all, and answers at random; a judge that is right on a third is no guess. Of 300 images
-    3 were knowledge by the interval of their share."""
+    """One answer for all, and answers at random; a judge that is right on a third is no guess."""
     random, classes = torch.Generator().manual_seed(0), len(per_class)
     labels = torch.repeat_interleave(torch.tensor(per_class))
     labels = labels[torch.randperm(len(labels), generator=random)]
@@ -192,12 +184,10 @@ def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
 
 def test_six_held_out_images_are_enough_for_every_metric() -> None:
     train, held_out = tiny_data(40, 0), tiny_data(2, 1)
-    evaluation_set = conditions_of(train, held_out).evaluation_set
-    features = predict(evaluation_set.judge, drawings(0)).features[evaluation_set.rows_in_mix]
-    metrics = neighbour_estimates(evaluation_set, features, "drawn")
-    for key in ("recall", "coverage"):
-        low, high = metrics[key].interval
-        assert low <= metrics[key].value <= high and high > low
+    metrics = conditions_of(train, held_out).measure(drawings(0)).metrics
+    for found in (metrics["recall"], metrics["coverage"]):
+        assert found.interval and found.value is not None
+        assert found.interval[0] <= found.value <= found.interval[1] > found.interval[0]
     with pytest.raises(DataError, match=r"larger fraction"):
         conditions_of(train, held_out.at(range(NEIGHBOURS)))
 
@@ -264,15 +254,15 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     scores["fid_judge"] = replace(scores["fid_judge"], interval=(0.05, 0.15))
     row = ClassScores(heldout=7, accuracy=0.93, real_accuracy=1.0, diversity=0.72)
     evaluation = Evaluation(metrics=scores, classes=[row], class_names=["<b>"])
-    flat = metric_values(evaluation)
+    flat = table.metric_values(evaluation)
     assert flat.keys() == scores.keys() | {"fid_judge_floor"}
     assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
     leading = {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
-    assert leading_values(evaluation) == leading
-    table = evaluation.table()
-    assert table[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
-    assert table[2][:5] == ["Fréchet distance", "0.100", "0.0500 to 0.150", "0.0100", "lower"]
-    assert class_table(evaluation)[1] == ["<b>", 0.93, 1.0, 7, 0.72]
+    assert table.leading_values(evaluation) == leading
+    rows = evaluation.table()
+    assert rows[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
+    assert rows[2][:5] == ["Fréchet distance", "0.100", "0.0500 to 0.150", "0.0100", "lower"]
+    assert table.class_table(evaluation)[1] == ["<b>", 0.93, 1.0, 7, 0.72]
     assert METRICS["recall"].bounded((-0.02, 1.01)) == (0, 1)
     assert METRICS["fid_judge"].bounded((-0.02, 1.01)) == (0, 1.01)
     shown = map(METRICS["fid_judge"].shown, (0.33543, 12.345, 99.96, 1234.5, math.nan))
@@ -295,7 +285,7 @@ def class_of(right: int, real: int, diversity: float, reach: float = 0.06) -> Cl
 
 def weakest_of(*classes: ClassScores) -> list[tuple[int, str]]:
     confusion = (1000 * np.eye(len(classes), dtype=int)).tolist()
-    return weakest_classes(Evaluation(metrics={}, classes=classes, confusion=confusion))
+    return table.weakest_classes(Evaluation(metrics={}, classes=classes, confusion=confusion))
 
 
 def test_the_weakest_class_is_behind_real_images_at_near_ends() -> None:
@@ -351,6 +341,6 @@ def test_a_line_of_quality_has_what_real_images_get(
     accuracy: Score, others: dict[str, Score], numbers: list[float]
 ) -> None:
     evaluation = Evaluation(metrics={"conditional_accuracy": accuracy, **others})
-    words = quality_line(evaluation, training_s=68.4)
+    words = table.quality_line(evaluation, training_s=68.4)
     assert [float(number) for number in re.findall(r"\d+(?:\.\d+)?", words)] == numbers
     assert ("By a weak judge" in words) is ("odd ones" in words) is (accuracy is WEAK)

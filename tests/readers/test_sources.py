@@ -171,8 +171,3 @@ def test_passing_faults_of_kaggle_are_retried_and_others_end(kaggle: Start) -> N
     server = kaggle(fault)
     assert "run again later" in refuses(source="kaggle")
     assert server.downloads == 3
-
-
-def test_a_missing_kagglehub_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "kagglehub", None)
-    assert "pip install -e '.[kaggle]'" in refuses(source="kaggle")
