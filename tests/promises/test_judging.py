@@ -25,6 +25,7 @@ from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams, TrainChoices
 from cgan.pipeline.params_file import load_params
+from cgan.quality import judge as judges
 from cgan.quality.judge import Judge, load_judge, save_judge, silent
 from cgan.stages import evaluate
 
@@ -145,6 +146,7 @@ def test_arrays_are_evaluated_with_a_judge_of_their_own(
     """In colour. Nothing is written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cgan.quality.estimates.REPLICATES", 20)
+    monkeypatch.setattr(judges, "WIDTH", 8)
     recipe = JudgeParams(total_kimg=6.0, seed=1)
     monkeypatch.setattr("cgan.quality.evaluate.JudgeParams", lambda: recipe)
     train, held_out, test = (uneven(times=n, channels=3, seed=n) for n in (3, 2, 1))

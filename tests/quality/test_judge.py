@@ -33,7 +33,8 @@ def weights_of(judge: Judge) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in judge.parameters()])
 
 
-def test_a_judge_names_digits_that_it_never_saw() -> None:
+def test_a_judge_names_digits_that_it_never_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "WIDTH", 16)
     images, labels = sample_digits()
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
     digits = Images(images[order], labels[order])
