@@ -124,7 +124,7 @@ def test_a_set_that_does_not_fit_its_digest_is_refused(tmp_path: Path) -> None:
     facts = {"kind": "dataset", "classes": 4, "digest": COLOUR.digest}
     turned = PIXELS.reshape(56, 3, WIDTH, HEIGHT)
     for damage in ({"images": PIXELS ^ 1}, {"labels": LABELS ^ 1}, {"images": turned}):
-        tensors = {"images": PIXELS, "labels": LABELS, **damage}
+        tensors: dict[str, Any] = {"images": PIXELS, "labels": LABELS, **damage}
         save_file(tensors, tmp_path / "x", facts_metadata(facts))
         with pytest.raises(ModelError, match=rf"{tmp_path / 'x'}: the file is damaged"):
             load_images(tmp_path / "x")

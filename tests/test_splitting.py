@@ -100,7 +100,9 @@ def test_near_copies_are_of_one_class_and_correlate() -> None:
 
 def test_too_small_a_holdout_is_refused() -> None:
     six, five = (np.arange(60) < count for count in (6, 5))
-    kept = Images(IMAGES, np.arange(60) % 3, splits=six.astype(np.uint8))
+    kept = Images(
+        IMAGES.repeat(2, axis=2).repeat(2, axis=3), np.arange(60) % 3, splits=six.astype(np.uint8)
+    )
     assert len(split_images(kept, 0.1, 1)[1]) == 6
     with pytest.raises(DataError, match=r"^5 images are held out, expected at least 6"):
         split_images(replace(kept, splits=five.astype(np.uint8)), 0.1, 1)
