@@ -421,16 +421,11 @@ def test_in_low_precision_weights_and_losses_stay_float32(updates: str) -> None:
 
 @pytest.mark.parametrize("updates", update.UPDATE_FUNCTIONS)
 def test_a_step_computes_on_one_device(updates: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Operators refuse tensors of two devices also on `meta`, where tensors have no values."""
-
-    def plain(_: TrainState, network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD(network.parameters(), 0.1)  # Adam looks at values
-
-    monkeypatch.setattr(TrainState, "_build_optimizer", plain)
-    params = params_of(max_shift=1, updates=updates)
+    """Operators refuse tensors of two devices also on `meta`, without values, which Adam needs."""
+    monkeypatch.setattr("torch.optim.Adam", lambda weights, *_, **__: torch.optim.SGD(weights, 0.1))
     there = Hardware(torch.device("meta"), torch.float32)
-    state = TrainState(DATA, params, there)
-    update.train_step(state, Feed(DATA, params, there.device, 5))
+    state = TrainState(DATA, params_of(max_shift=1, updates=updates), there)
+    update.train_step(state, Feed(DATA, state.params, there.device, 5))
     assert state.interval_stats.device == there.device
 
 
