@@ -1,9 +1,7 @@
-"""Promises 5 to 7: equal bytes by every door, and after kills, Ctrl-C, a full disk, or with MLflow away.
-
-Every kill of a whole project is here. `whole.sh` is all of it: `dvc repro`, then the gate.
-"""
+"""Promises 5 to 7: equal bytes by every door, and after kills, Ctrl-C, a full disk, or with MLflow away."""
 
 import contextlib
+import functools
 import itertools
 import os
 import random
@@ -13,7 +11,6 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -21,28 +18,6 @@ from conftest import Project, answers, free_port, new_project, sent_once, wait_u
 from mlflow import MlflowClient
 
 from cgan.files import sha256_of
-
-pytestmark = pytest.mark.timeout(3000)
-KILLS = int(os.environ.get("CGAN_KILLS", "4"))
-SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
-STEPS = 800
-EVERYTHING = ""
-# A kill can fall into DVC's write of its rwlock or of dvc.lock. There is no committed one here to bring
-# back, so it goes.
-WHOLE = """
-[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock
-python -m dvc status 2>&1 | grep --quiet "dvc.lock' " && rm dvc.lock
-python -m dvc repro && python -m cgan.cli gate
-"""
-PARAMS: dict[str, dict[str, Any]] = {
-    "train": {"total_kimg": STEPS * 8 / 1000, "batch_size": 8},
-    "evaluate": {"samples": 100, "gan_train_kimg": 0.05},
-    "gate": {f"min_{name}_accuracy": 0.0 for name in ("conditional", "worst_class", "judge")},
-}
-# They name a run or a time.
-NOT_COMPARED = {"mlflow_run.json", "training.json", "dvc.lock"}
-NOT_COMPARED |= {"gate.json", "gate.md", "run.html", "README.md"}
-
 
 FIT = """
 import cgan, pathlib, yaml
@@ -74,32 +49,9 @@ def test_dvc_repro_and_fit_make_the_same_bytes(copied: Project) -> None:
         assert path.read_bytes() == path.relative_to("fitted").read_bytes(), path
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Project:
-    """Nothing has run here."""
-    project = new_project(tmp_path_factory.mktemp("template") / "project")
-    project.set(**PARAMS)
-    (project.folder / "whole.sh").write_text(WHOLE)
-    project.run("git add .")
-    project.run("git -c user.name=t -c user.email=t@t commit --quiet -m params")
-    shutil.copyfile(empty_store, project.folder / "mlflow.db")
-    return project
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    template: Project, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Project, float]:
-    """All of it has run here, and how many seconds it took."""
-    project = template.copy(tmp_path_factory.mktemp("undisturbed") / "project")
-    began = time.monotonic()
-    project.run("bash whole.sh")
-    return project, time.monotonic() - began
-
-
-@pytest.fixture
-def fresh(template: Project, tmp_path: Path) -> Project:
-    return template.copy(tmp_path / "project")
+# They name a run or a time.
+NOT_COMPARED = {"mlflow_run.json", "training.json", "dvc.lock"}
+NOT_COMPARED |= {"gate.json", "gate.md", "run.html", "README.md"}
 
 
 def results(project: Project) -> dict[str, str]:
@@ -112,47 +64,34 @@ def results(project: Project) -> dict[str, str]:
     return {str(path.relative_to(project.folder)): sha256_of(path) for path in files}
 
 
-def checkpoints(project: Project) -> list[Path]:
-    return list(project.folder.glob(".cgan/runs/*/step-*.safetensors"))
-
-
-def assert_as_if_undisturbed(project: Project, undisturbed: Project) -> None:
-    """Every byte, one finished run, no value of a metric twice, one model, one version, one champion."""
-    assert results(project) == results(undisturbed)
-    client = project.client()
-    (run,) = project.runs(client)
-    assert run.info.status == "FINISHED"
-    assert project.read("models/mlflow_run.json")["run_id"] == run.info.run_id
-    sent_once(client, run, STEPS)
-    kinds = {key.partition("/")[0] for key in run.data.metrics}
-    assert {"loss", "logits", "quality", "gate"} <= kinds
-    assert len(client.search_logged_models([run.info.experiment_id])) == 1
-    (version,) = client.search_model_versions("name = 'cgan'")
-    champion = client.get_model_version_by_alias("cgan", "champion")
-    assert champion.version == version.version
-    assert "</html>" in (project.folder / "reports/run.html").read_text()
-    assert "up to date" in project.run("dvc status")
-
-
-# -- Kills ------------------------------------------------------------------------------------------
-
-
-def at_work(project: Project, module: str) -> list[psutil.Process]:
-    """Each `python -m MODULE…` in the project's folder."""
+def at_work(project: Project, module: str, seconds: float = 0) -> list[psutil.Process]:
+    """Each `python -m MODULE…` in the project's folder that is so old."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = " ".join(process.cmdline()[1:3])
-            if process.cwd() == str(project.folder) and command.startswith(f"-m {module}"):
+            is_ours = process.cwd() == str(project.folder) and command.startswith(f"-m {module}")
+            if is_ours and time.time() > process.create_time() + seconds:
                 found.append(process)
     return found
 
 
-def kill(project: Project, module: str, is_time: Callable[[], bool]) -> bool:
-    """Start all of it, and SIGKILL these once it is time and there are some; in the end, whoever is left of
-    it. False: it had ended before."""
+# Up to a stage, or all of it. A kill can fall into DVC's write of its rwlock or of dvc.lock. There is no
+# committed one here to bring back, so it goes.
+WHOLE = """
+[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock
+python -m dvc status 2>&1 | grep --quiet "dvc.lock' " && rm dvc.lock
+python -m dvc repro $1 || exit
+[ "$1" ] || python -m cgan.cli gate
+"""
+EVERYTHING = ""
+
+
+def kill(project: Project, stage: str, module: str, is_time: Callable[[], object]) -> bool:
+    """Start what leads to the stage, and SIGKILL the module once it is time and it is at work; in the end,
+    whoever is left. False: it had ended before."""
     victims: list[psutil.Process] = []
-    with project.started("bash whole.sh") as (runner, _):
+    with project.started(f"bash ../whole.sh {stage}") as (runner, _):
         while runner.poll() is None and not victims:
             if is_time():
                 victims = at_work(project, module)
@@ -168,79 +107,88 @@ def kill(project: Project, module: str, is_time: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.slow
-def test_a_pipeline_killed_at_random_ends_as_if_undisturbed(
-    fresh: Project, undisturbed: tuple[Project, float]
+@pytest.mark.timeout(1800)
+def test_after_kills_and_ctrl_c_all_is_as_if_undisturbed(
+    finished: Project, empty_store: Path, tmp_path: Path
 ) -> None:
-    """One kill after the other."""
-    expected, seconds = undisturbed
-    dice, victims = random.Random(SEED), itertools.cycle(("dvc", "cgan.stages", EVERYTHING))
-    for _ in range(KILLS):
-        end = time.monotonic() + dice.random() * 0.6 * seconds
-        kill(fresh, next(victims), lambda: time.monotonic() > end)  # noqa: B023
-    fresh.run("bash whole.sh")
-    assert_as_if_undisturbed(fresh, expected)
+    """Every byte, one finished run, no value of a metric twice, one model, one version, one champion."""
+    project = new_project(tmp_path / "project")
+    (tmp_path / "whole.sh").write_text(WHOLE)
+    shutil.copyfile(empty_store, project.folder / "mlflow.db")
+    dice = random.Random(int(os.environ.get("CGAN_KILLS_SEED", "0")))
+    victims = itertools.cycle(("dvc", "cgan.stages", EVERYTHING))
+
+    def kill_in(stage: str) -> None:
+        seconds = 2 * dice.random()
+        is_time = functools.partial(at_work, project, f"cgan.stages.{stage}", seconds)
+        kill(project, stage, next(victims), is_time)
+
+    def checkpoints() -> set[Path]:
+        return {*project.folder.glob(".cgan/runs/*/step-*.safetensors")}
+
+    for stage in ("download", "preprocess", "train_judge"):
+        kill_in(stage)
+    assert project.cut_off("dvc repro", checkpoints, signal.SIGINT) != 0
+    assert [run.info.status for run in project.runs()] == ["KILLED"]
+    of_ctrl_c = checkpoints()
+    assert kill(project, "train", "cgan.stages.train", lambda: checkpoints() - of_ctrl_c)
+    for stage in ("evaluate", "render", "page"):
+        kill_in(stage)
+    for stage, module in (("record", "cgan.stages.record"), ("", "cgan.cli")):
+        assert kill(project, stage, module, functools.partial(at_work, project, module, 1.5))
+
+    project.run("bash ../whole.sh")
+    assert results(project) == results(finished)
+    client = project.client()
+    (run,) = project.runs(client)
+    assert (run.info.status, run.data.tags["cgan.resumed"]) == ("FINISHED", "true")
+    assert project.read("models/mlflow_run.json")["run_id"] == run.info.run_id
+    sent_once(client, run)
+    kinds = {key.partition("/")[0] for key in run.data.metrics}
+    assert {"loss", "logits", "quality", "gate"} <= kinds
+    assert len(client.search_logged_models([run.info.experiment_id])) == 1
+    (version,) = client.search_model_versions("name = 'cgan'")
+    champion = client.get_model_version_by_alias("cgan", "champion")
+    assert champion.version == version.version
+    assert "</html>" in (project.folder / "reports/run.html").read_text()
+    assert "up to date" in project.run("dvc status")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["cgan.stages.train", "cgan.stages.record", "cgan.cli"])
-def test_a_killed_training_record_or_gate_is_one_run(
-    fresh: Project, undisturbed: tuple[Project, float], module: str
-) -> None:
-    """The training with a checkpoint, the others at work for a second."""
-
-    def is_time() -> bool:
-        if module == "cgan.stages.train":
-            return checkpoints(fresh) != []
-        return any(time.time() > each.create_time() + 1.5 for each in at_work(fresh, module))
-
-    assert kill(fresh, module, is_time)
-    fresh.run("bash whole.sh")
-    assert_as_if_undisturbed(fresh, undisturbed[0])
-
-
-# -- Whatever else comes between ----------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_ctrl_c_of_a_pipeline_saves_and_the_next_one_goes_on(
-    fresh: Project, undisturbed: tuple[Project, float]
-) -> None:
-    assert fresh.cut_off("dvc repro", lambda: checkpoints(fresh), signal.SIGINT) != 0
-    (run,) = fresh.runs()
-    assert run.info.status == "KILLED"
-    assert "Resuming at step" in fresh.run("bash whole.sh")
-    assert_as_if_undisturbed(fresh, undisturbed[0])
+TRAIN = "python -m cgan.stages.train"  # whoever asks for it by hand gets a training anew
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_said_and_then_the_training_goes_on(
     copied: Project, finished: Project
 ) -> None:
-    stage = "python -m cgan.stages.train"  # whoever asks for it by hand gets a training anew
-    (copied.folder / "full.sh").write_text(f"ulimit -f 20\nexec {stage}\n")
+    (copied.folder / "full.sh").write_text(f"ulimit -f 20\nexec {TRAIN}\n")
     words = copied.run("bash full.sh", code=1)
     assert re.search(
         r"Error: \S+: File too large. Free some space. .* goes on from its last", words
     )
-    copied.run(stage)
+    copied.run(TRAIN)
     assert results(copied) == results(finished)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_with_mlflow_away_bytes_are_equal_and_a_run_comes_later(
-    fresh: Project, undisturbed: tuple[Project, float]
+    copied: Project, finished: Project
 ) -> None:
     address = f"http://127.0.0.1:{free_port()}"
-    words = fresh.run("dvc repro", 255, MLFLOW_TRACKING_URI=address)
+    before = {run.info.run_id for run in copied.runs()}
+    copied.run("python -m dvc repro -s -f train", MLFLOW_TRACKING_URI=address)
+    words = copied.run("dvc repro", 255, MLFLOW_TRACKING_URI=address)
     assert f"Error: MLflow at {address} cannot be used now" in words
-    assert fresh.weights() == undisturbed[0].weights()
-    with fresh.started(f"cgan ui --port {address.rpartition(':')[2]}") as (process, output):
+    assert copied.weights() == finished.weights()
+    with copied.started(f"cgan ui --port {address.rpartition(':')[2]}") as (process, output):
         wait_until(lambda: answers(f"{address}/health") or process.poll() is not None)
         assert process.poll() is None, output.read_text()
         for _ in range(2):
-            fresh.run("dvc repro", MLFLOW_TRACKING_URI=address)
+            copied.run("dvc repro", MLFLOW_TRACKING_URI=address)
             client = MlflowClient(address)
-            (run,) = fresh.runs(client)
+            (run,) = [run for run in copied.runs(client) if run.info.run_id not in before]
             assert run.info.status == "FINISHED" and "quality/fid_judge" in run.data.metrics
-            sent_once(client, run, STEPS)
-            assert len(client.search_logged_models([run.info.experiment_id])) == 1
+            sent_once(client, run)
+            models = client.search_logged_models([run.info.experiment_id])
+            assert [model.source_run_id for model in models].count(run.info.run_id) == 1

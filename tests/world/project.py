@@ -120,9 +120,13 @@ def new_project(folder: Path) -> Project:
         if not name.startswith(("tests/", "docs/", "benchmarks/")) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    live = folder / "cgan/pipeline/tracking/live.py"
-    # A busy machine's store is no slow one.
-    live.write_text(live.read_text().replace("PATIENCE_S = 4.5 ", "PATIENCE_S = 120.0 "))
+    # A busy machine's store is no slow one, and a short training is killed at a checkpoint, too.
+    for name, constant, value in (
+        ("pipeline/tracking/live", "PATIENCE_S = 4.5 ", "PATIENCE_S = 120.0 "),
+        ("training/loop", "SAVE_EVERY = 250 ", "SAVE_EVERY = 20 "),
+    ):
+        source = folder / f"cgan/{name}.py"
+        source.write_text(source.read_text().replace(constant, value))
     write_params(folder, **SMALL)
     write_csv(folder / "inbox/digits.csv", uneven(times=3))
     commit(folder)
