@@ -6,7 +6,6 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-import yaml
 from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -53,7 +52,7 @@ CEILINGS = {
     "cgan/stages": 1_070,
     "cgan/training": 1_421,
     "flows": 952,
-    "tests": 12_561,
+    "tests": 12_500,
 }
 PAGE_LINES = 1_462  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
@@ -90,22 +89,3 @@ def test_constraints_pin_what_make_env_installs_but_for_torch() -> None:
         found = [version for name, version in pins if name == canonicalize_name(needed.name)]
         assert bool(found) == (needed.name != "torch"), needed
         assert all(needed.specifier.contains(version) for version in found), needed
-
-
-def test_the_workflow_has_pinned_actions_and_known_commands() -> None:
-    text = (ROOT / ".github/workflows/ci.yml").read_text()
-    workflow, make = yaml.safe_load(text), (ROOT / "Makefile").read_text()
-    assert workflow["permissions"] == {} and "concurrency" in workflow
-    for job in workflow["jobs"].values():
-        assert job["permissions"] == {"contents": "read"}
-        for step in job["steps"]:
-            if used := step.get("uses"):
-                assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", used)
-                assert f"{used} # v" in text, "Dependabot reads the version there"
-            if "checkout" in step.get("uses", ""):
-                assert step["with"] == {"persist-credentials": False}
-        targets = re.findall(r"make (\w[\w-]*)", str(job["steps"]))
-        for target in [*targets, *job["strategy"]["matrix"].get("target", ())]:
-            assert f"\n{target}: " in make
-    left_out = re.search(r"^SAME_FOR_ALL = (.*)$", make, re.MULTILINE)
-    assert left_out and all([*ROOT.glob(f"tests/**/{name}.py")] for name in left_out[1].split())

@@ -64,8 +64,9 @@ def test_labels_are_numbers_or_names_and_groups_or_texts() -> None:
 )
 def test_some_of_the_images_keep_all_that_is_known(rows: Any) -> None:
     splits, files = (LABELS % 2).astype(np.uint8), [f"{n}.png" for n in range(56)]
-    known = {"splits": splits, "files": files, "source_sha256": "ab", "notes": ("dark",)}
-    images = cgan.Images(PIXELS, LABELS, NAMES, COLOUR.groups, lines=COLOUR.lines, **known)  # type: ignore[arg-type]
+    known: dict[str, Any] = {"splits": splits, "files": files}
+    known |= {"source_sha256": "ab", "notes": ("dark",), "lines": COLOUR.lines}
+    images = cgan.Images(PIXELS, LABELS, NAMES, COLOUR.groups, **known)
     index = rows if isinstance(rows, slice) else np.array(rows, bool if len(rows) == 56 else int)
     some, chosen = images.at(rows), np.arange(56)[index]
     for name in ("pixels", "labels", "groups", "splits", "lines"):
@@ -94,7 +95,8 @@ def test_what_is_read_and_split_is_what_the_stages_make(project: Path, pictures:
         assert part.digest == stored.digest and part.class_names == stored.class_names
         assert np.array_equal(part.lines, stored.lines)
         assert part.source_sha256 == stored.source_sha256
-        assert part.groups is not None and np.array_equal(part.groups, stored.groups)  # type: ignore[arg-type]
+        assert part.groups is not None and stored.groups is not None
+        assert np.array_equal(part.groups, stored.groups)
     assert parts[1].notes == images.notes and not parts[0].notes
     assert any(note.startswith("Groups: 23 of 56") for note in images.notes) == pictures
     whole = whole_data()
