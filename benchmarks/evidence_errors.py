@@ -23,9 +23,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgan.downstream.classifiers import BASELINES
 from cgan.downstream.effect import DRAWN, Difference, Outcome, effect
-from cgan.downstream.rounds import rounds_by_fold
+from cgan.downstream.rounds import BASELINES, rounds_by_fold
 from cgan.downstream.sets import assign_folds, units_of
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.sections import JudgeParams, ValidateParams

@@ -6,19 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgan.attacks.sharing import Sharing
-    from cgan.disclosure import sharing
+    from cgan.attacks.sharing import Sharing, sharing
+    from cgan.downstream.evidence import Evidence, evidence
     from cgan.drawing.generator import Generator
     from cgan.evaluation import Evaluation
     from cgan.fitting import Run, fit
     from cgan.images import Images
     from cgan.page.write_page import write_page
+    from cgan.quality.comparison import Comparison, compare
     from cgan.quality.evaluate import evaluate
     from cgan.readers.sources import read
-    from cgan.usefulness import Evidence, evidence
 
 __version__ = "0.2.0"
 __all__ = [
+    "Comparison",
     "Evaluation",
     "Evidence",
     "Generator",
@@ -26,6 +27,7 @@ __all__ = [
     "Run",
     "Sharing",
     "__version__",
+    "compare",
     "evaluate",
     "evidence",
     "fit",
@@ -34,17 +36,19 @@ __all__ = [
     "write_page",
 ]
 _MODULES = {
+    "Comparison": "cgan.quality.comparison",
     "Evaluation": "cgan.evaluation",
-    "Evidence": "cgan.usefulness",
+    "Evidence": "cgan.downstream.evidence",
     "Generator": "cgan.drawing.generator",
     "Images": "cgan.images",
     "Run": "cgan.fitting",
     "Sharing": "cgan.attacks.sharing",
+    "compare": "cgan.quality.comparison",
     "evaluate": "cgan.quality.evaluate",
-    "evidence": "cgan.usefulness",
+    "evidence": "cgan.downstream.evidence",
     "fit": "cgan.fitting",
     "read": "cgan.readers.sources",
-    "sharing": "cgan.disclosure",
+    "sharing": "cgan.attacks.sharing",
     "write_page": "cgan.page.write_page",
 }
 

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cgan import notebook
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
-from cgan.files import fingerprint, locked
+from cgan.files import locked
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.model.model_file import digest_of, generator_facts
@@ -29,10 +28,11 @@ from cgan.params.checks import check_train
 from cgan.params.presets import preset_params
 from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge, require_judge_of
+from cgan.report import Report, Table
 from cgan.settings import as_keywords
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
-from cgan.training.fingerprint import determining_facts
+from cgan.training.fingerprint import determining_facts, fingerprint
 from cgan.training.loop import TrainingResult, train_or_build, training_facts
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
@@ -97,16 +97,17 @@ class Run:
         rows = {
             "Generator": self.params.generator,
             "Training": self._length(),
-            "Seed": str(self.params.seed),
             "Chosen for these images": self.choice.explanation,
             "Advice": self.choice.advice,
             "Last losses": _last_values(self.history),
             "Last probe": _last_values(self.probes),
         }
-        table = notebook.table(
-            [("A training", ""), *((name, text) for name, text in rows.items() if text)]
-        )
-        return table + notebook.picture(self.preview, ", ".join(self.generator.class_names))
+        return Report(
+            question="What was trained?",
+            sentence=repr(self).strip("<>"),
+            tables=[Table("", ("", ""), [row for row in rows.items() if row[1]])],
+            pictures={", ".join(self.generator.class_names): self.preview},
+        ).as_html()
 
 
 def _last_values(records: pd.DataFrame) -> str:

@@ -117,17 +117,20 @@ class Images:
 
     def _repr_html_(self) -> str:
         """For a notebook: counts, images of each class, and the notes."""
-        from cgan import notebook
         from cgan.contact_sheet import contact_sheet
+        from cgan.report import Report, Table
 
-        html = notebook.paragraph(repr(self))
-        counts = [[name, f"{n:,}"] for name, n in zip(self.class_names, self.counts, strict=True)]
-        html += notebook.table([["class", "images"], *counts])
+        counts = [*zip(self.class_names, self.counts.tolist(), strict=True)]
+        png = io.BytesIO()
         if len(self):
-            png = io.BytesIO()
             contact_sheet(self, seed=0).save(png, format="PNG")
-            html += notebook.picture(png.getvalue(), "images of each class")
-        return html + "".join(map(notebook.paragraph, self.notes))
+        return Report(
+            question="What are these images?",
+            sentence=repr(self),
+            reasons=self.notes,
+            tables=[Table("", ("class", "images"), counts)],
+            pictures={"images of each class": png.getvalue()} if len(self) else {},
+        ).as_html()
 
     @property
     def classes(self) -> int:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cgan.files import write_json, write_text
-from cgan.text import percent
+from cgan.text import percent, printable
 
 Interval = tuple[float, float]  # at 95 %
-Kind = Literal["share", "points", "number"]
-"""How a number is written: `98.6 %`; `+1.2`, a difference of two shares; `0.335`."""
+Kind = Literal["share", "points", "number", "difference"]
+"""How a number is written: `98.6 %`; `+1.2`, a difference of two shares; `0.335`; `+0.012`, one of two
+numbers."""
 
 TERMINAL_ROWS = 20  # of a table; the files have them all
 
@@ -36,7 +37,8 @@ def in_words(value: float | None, kind: Kind = "share", digits: int = 1) -> str:
         return percent(value, digits)
     if kind == "points":
         return f"{100 * value:+.{digits}f}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
+    sign = "+" if kind == "difference" and value > 0 else ""
+    return sign + (f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip("."))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +96,10 @@ class Table:
         return lines
 
     def as_text(self) -> str:
-        """In columns."""
-        lines = [row[: len(self.head)] for row in self.in_words()[: TERMINAL_ROWS + 1]]
+        """In columns; nothing in a name commands the terminal."""
+        lines = [
+            [*map(printable, row[: len(self.head)])] for row in self.in_words()[: TERMINAL_ROWS + 1]
+        ]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         shown = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
         if (left_out := len(self.rows) - TERMINAL_ROWS) > 0:
@@ -149,6 +153,7 @@ class Report:
         """For a terminal."""
         lines = [f"{self.verdict.upper()}: {self.sentence}" if self.verdict else self.sentence]
         lines += [f"  - {reason}" for reason in self._other_reasons()]
+        lines = [printable(line, keep="\n") for line in lines]
         for table in self.tables:
             lines += ["", *([f"{table.heading}:"] if table.heading else ()), table.as_text()]
         return "\n".join(lines)
@@ -194,6 +199,6 @@ def picture_as_html(png: bytes, text: str) -> str:
 
 def in_markdown(text: object) -> str:
     """Text of users, which may hold anything, as plain text on one line: no tags, links, pictures, headings
-    or table cells of its own."""
-    plain = html.escape(" ".join(str(text).split()), quote=False)
+    or table cells of its own, nothing that commands a terminal."""
+    plain = html.escape(printable(" ".join(str(text).split())), quote=False)
     return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", plain)

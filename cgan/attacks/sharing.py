@@ -1,12 +1,13 @@
-"""The answer of `cgan.sharing`: what drawings can do in place of images, and what they give away."""
-
-from __future__ import annotations
+"""`cgan.sharing`: may the drawings be shared in place of the images?"""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
 
-from cgan import notebook
+import numpy as np
+import torch
+
 from cgan.attacks import GIVES_AWAY
+from cgan.attacks.attacker import Attacker, drawings_to_attack
 from cgan.attacks.copies import Copies
 from cgan.attacks.membership import (
     FALSE_POSITIVE_RATE,
@@ -14,11 +15,23 @@ from cgan.attacks.membership import (
     AttackResult,
     detectable_auc,
 )
-from cgan.downstream.effect import Effect
+from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
+from cgan.downstream.rounds import train_classifier, with_seed
+from cgan.downstream.sets import require_comparable, require_seeds, units_of
+from cgan.errors import DataError
+from cgan.images import Images
+from cgan.model.hardware import Hardware, choose_hardware, deterministic
+from cgan.model.model_file import digest_of
+from cgan.notebook import progress_bar
+from cgan.params.sections import JudgeParams
+from cgan.quality.evaluate import HasModel
+from cgan.quality.judge import Progress, predict
+from cgan.report import Number, Report, Table
 from cgan.text import listed, percent
 
 MEMBERSHIP_LEVEL = 0.03  # of the attack; with that of copies 4 % in all
 STATISTICS = 2  # that the attack tests
+IMAGES = "images"  # the method beside drawings: the classifier trained on the images
 NO_PROOF = (
     "This says what was tried, on these images. No test proves that drawings keep a secret; training with "
     "differential privacy would bound what they give away, and cgan has none."
@@ -63,16 +76,56 @@ class Sharing:
     @property
     def loss(self) -> float:
         """Accuracy of a classifier of the images less that of one of drawings, mean over the classes."""
-        return -self.utility.overall.gain
-
-    def __repr__(self) -> str:
-        return " ".join((self.sentence, *self.reasons))
+        return self.utility.overall.without - self.utility.overall.with_drawings
 
     @property
-    def sentence(self) -> str:
+    def _auc(self) -> Number:
+        return Number(value=self.attack.auc, interval=self.attack.interval, kind="number")
+
+    def __repr__(self) -> str:
+        return self.report().as_text()
+
+    def _repr_html_(self) -> str:
+        return self.report().as_html()
+
+    def report(self) -> Report:
+        """The answer, with the attack, and the classifiers by class, in tables."""
+        attack, classes = self.attack, self.utility.classes
+        found = f"needs {MIN_NON_MEMBERS} held-out images"
+        if attack.true_positive_rate is not None and attack.chance is not None:
+            found = f"{percent(attack.true_positive_rate)} (chance up to {percent(attack.chance)})"
+        p_value = "< 0.001" if attack.p_value < 0.001 else f"{attack.p_value:.3f}"
+        heads = ["attack", "AUC", "95 % interval", "p"]
+        heads.append(f"found at a false positive rate of {percent(FALSE_POSITIVE_RATE)}")
+        auc = self._auc
+        by_class = [(self.class_names[label], *each.cells()) for label, each in classes.items()]
+        trained_on = ("trained on the images", "on drawings alone")
+        facts = asdict(self)
+        facts["utility"]["classes"] = {str(label): asdict(each) for label, each in classes.items()}
+        return Report(
+            question="May the drawings be shared?",
+            verdict=self.verdict,
+            sentence=self._sentence(),
+            reasons=self._reasons(),
+            tables=[
+                Table(
+                    "Who was in the training data",
+                    heads,
+                    [("by drawings", auc, auc.interval_in_words, p_value, found)],
+                ),
+                Table(
+                    "A classifier trained on drawings alone",
+                    ("class", "tested", *trained_on, "points (95 %)"),
+                    by_class,
+                ),
+            ],
+            facts={"leaks": self.leaks, **facts},
+        )
+
+    def _sentence(self) -> str:
         """Whether the drawings give anything away, and how much a classifier loses by them."""
         attack, change = self.attack, self.utility.overall
-        auc = f"AUC {attack.auc:.3f}, {attack.interval[0]:.3f} to {attack.interval[1]:.3f}"
+        auc = f"AUC {self._auc}, {self._auc.interval_in_words}"
         low, high = (100 * end for end in change.interval)
         word = "gains"
         if self.loss >= 0:
@@ -91,8 +144,7 @@ class Sharing:
             what = f"training images: {percent(self.copies.share)} of them are near copies"
         return f"These drawings give away {what}. {ADVICE} As for their use, {use}."
 
-    @property
-    def reasons(self) -> list[str]:
+    def _reasons(self) -> list[str]:
         """The rest of the answer, in sentences."""
         copies, attack = self.copies, self.attack
         # The level divided by the number of statistics is a little stricter than the test is.
@@ -122,36 +174,101 @@ class Sharing:
             reasons.append("Who has the generator's file has its drawings, as many as they like.")
         return [*reasons, NO_PROOF]
 
-    def tables(self) -> dict[str, list[list[str]]]:
-        """The attack, and the classifiers by class, as tables by their headings, each with a header first."""
-        attack = self.attack
-        low, high = attack.interval
-        found = f"needs {MIN_NON_MEMBERS} held-out images"
-        if attack.true_positive_rate is not None and attack.chance is not None:
-            found = f"{percent(attack.true_positive_rate)} (chance up to {percent(attack.chance)})"
-        p_value = "< 0.001" if attack.p_value < 0.001 else f"{attack.p_value:.3f}"
-        head = ["attack", "AUC", "95 % interval", "p"]
-        head.append(f"found at a false positive rate of {percent(FALSE_POSITIVE_RATE)}")
-        row = ["by drawings", f"{attack.auc:.3f}", f"{low:.3f} to {high:.3f}", p_value, found]
-        classes = [["class", "tested", "trained on the images", "on drawings alone"]]
-        classes[0].append("difference, points (95 %)")
-        for label, change in self.utility.classes.items():
-            shares = percent(change.without), percent(change.with_drawings)
-            gain, interval = change.in_points()
-            difference = f"{gain} ({interval})"
-            classes.append([self.class_names[label], f"{change.tested:,}", *shares, difference])
-        return {
-            "Who was in the training data": [head, row],
-            "A classifier trained on drawings alone": classes,
-        }
 
-    def _repr_html_(self) -> str:
-        return notebook.answer(self.sentence, self.reasons, self.tables())
+def sharing(
+    train: Images,
+    held_out: Images,
+    generator: HasModel | Images,
+    *,
+    seeds: int = 3,
+    recipe: JudgeParams | None = None,
+    device: str = "auto",
+    seed: int = 1,
+    progress: Progress = progress_bar,
+) -> Sharing:
+    """Ask what drawings can do in place of the images that must not be shared, and what they give away.
 
-    def as_json(self) -> dict[str, Any]:
-        """The fields, the verdict and the sentence."""
-        facts = asdict(self)
-        classes = {str(label): each for label, each in facts["utility"]["classes"].items()}
-        facts["utility"]["classes"] = classes
-        said = {"verdict": self.verdict, "leaks": self.leaks, "sentence": self.sentence}
-        return said | facts
+    *Instead of the images*: classifiers trained on drawings alone, of each class as many as `train` has or
+    all where there are fewer, and on `train`, `seeds` of each; both tested on `held_out`. `recipe`: their
+    network and length.
+
+    *Who was in it*: can an attacker who has the drawings tell the images of `train` from those of
+    `held_out`? He asks how near the nearest drawing of the class lies, relative to the nearest other real
+    image (after GAN-Leaks, Chen et al., arXiv:1909.03935). `held_out` has to be split off at random: where it
+    comes from another source, the attack tells the sources apart, and the drawings seem to leak. The answers
+    are the AUC, and the share of members found at a false positive rate of 1 % (Carlini et al.,
+    arXiv:2112.03570). Of a group of images one counts.
+
+    `generator`: the one that was trained on `train`; or drawings by any such generator, as `Images`. `seed`:
+    of the drawings, and of which images are looked at. Takes minutes.
+
+    Raises DataError where the sets do not belong together, too few are held out or no drawing is of a class
+    of `train`, CganError for fewer than two seeds.
+    """
+    require_seeds(seeds)
+    require_comparable(train, held_out, generator)
+    hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
+    attacker = Attacker.of(train, held_out, seed)
+    with deterministic():
+        digest = None
+        if isinstance(generator, Images):
+            drawn = generator
+        else:
+            drawn = drawings_to_attack(generator.model, train, seed)
+            digest = digest_of(generator.model.state_dict())
+        alone = as_many_of_each_class(drawn, train, seed)
+        utility = drawings_alone(train, alone, held_out, recipe, seeds, hardware, progress)
+        attack = attacker.attack(drawn)
+        copies = Copies.of(drawn, train, held_out, seed)
+    return Sharing(
+        utility=utility,
+        attack=attack,
+        copies=copies,
+        train_images=len(train),
+        held_out_images=len(held_out),
+        drawings=len(drawn),
+        learnt_drawings=len(alone),
+        class_names=tuple(train.class_names),
+        not_drawn=tuple(drawn.classes_without_images),
+        holds_training_images=getattr(generator, "holds_training_images", False),
+        generator_digest=digest,
+    )
+
+
+def as_many_of_each_class(drawn: Images, train: Images, seed: int) -> Images:
+    """Of each class as many drawings as `train` has images, chosen at random; where there are fewer, all.
+    Raises DataError where there are none."""
+    order = np.random.default_rng(seed).permutation(len(drawn))
+    chosen = [
+        order[drawn.labels[order] == label][:count] for label, count in enumerate(train.counts)
+    ]
+    rows = np.sort(np.concatenate(chosen))
+    if not len(rows):
+        raise DataError(
+            "generator: expected drawings of classes that train has images of, found none."
+        )
+    return drawn.at(rows)
+
+
+def drawings_alone(
+    train: Images,
+    drawn: Images,
+    test: Images,
+    recipe: JudgeParams,
+    seeds: int,
+    hardware: Hardware,
+    progress: Progress,
+) -> Effect:
+    """The accuracy on `test` of a classifier trained on `drawn` (train on synthetic, test on real: Esteban et
+    al., arXiv:1706.02633), less that of one trained on `train`: both augmented, with equally many steps, once
+    for each of `seeds`."""
+    units, (pixels, labels, _) = torch.from_numpy(units_of(test)), test.tensors
+    outcomes = []
+    for seed in range(seeds):
+        right = {}
+        for name, data in ((IMAGES, train), (DRAWN, drawn)):
+            bar = partial(progress, f"classifier of {name}, seed {seed + 1}")
+            classifier = train_classifier(data, with_seed(recipe, seed), hardware, bar)
+            right[name] = predict(classifier, pixels).labels == labels
+        outcomes.append(Outcome(labels, units, right))
+    return effect(outcomes, [IMAGES], folded=False)

@@ -7,43 +7,45 @@ share in training: Nadeau and Bengio, Inference for the Generalization Error (Ma
 """
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cgan.evaluation import Interval
 from cgan.quality.intervals import critical_t
+from cgan.report import Cell, Interval, Number
 
 DRAWN = "drawn"  # the method with drawings
 CONFIDENCE, WIDER_CONFIDENCE = 0.95, 0.99  # of intervals
-Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # half the width of an interval, in standard errors
 # By chance six units all go one way with probability 1/32 (sign test, two-sided); five with 1/16.
 MIN_UNITS = 6
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The answers of one round. `labels` int64 [N] of the tested images; `units` int64 [N]: images of one
-    unit belong together; `right`: by method, bool [N], or of several rounds how often, float64 [N]."""
+    unit belong together; `right`: by method, bool [N]."""
 
     labels: Tensor
     units: Tensor
     right: Mapping[str, Tensor]
 
-    def accuracies(self, method: str) -> dict[int, float]:
-        """The accuracy of each class that is tested."""
-        right = self.right[method].double()
-        labels = self.labels.unique().tolist()
-        return {label: float(right[self.labels == label].mean()) for label in labels}
+    def accuracies(self, method: str, classes: int = 0) -> FloatArray:
+        """The accuracy of each class, of so many at least, float64 [classes]; NaN of one that is not
+        tested."""
+        right = self.labels.bincount(self.right[method].double(), minlength=classes)
+        accuracies: FloatArray = (right / self.labels.bincount(minlength=classes)).numpy()
+        return accuracies
 
     def mean_accuracy(self, method: str) -> float:
         """The mean of the classes' accuracies."""
-        return statistics.fmean(self.accuracies(method).values())
+        return float(np.nanmean(self.accuracies(method)))
 
 
 def pooled(outcomes: Sequence[Outcome]) -> Outcome:
@@ -70,12 +72,10 @@ class Difference:
     tested: int
 
     @property
-    def gain(self) -> float:
-        return self.with_drawings - self.without
-
-    def in_points(self) -> tuple[str, str]:
-        """The gain in percentage points and its interval, as `+1.2` and `-0.3 to +2.7`."""
-        return f"{100 * self.gain:+.1f}", " to ".join(f"{100 * end:+.1f}" for end in self.interval)
+    def gain(self) -> Number:
+        """The difference in percentage points."""
+        value = self.with_drawings - self.without
+        return Number(value=value, interval=self.interval, kind="points")
 
     @property
     def verdict(self) -> str:
@@ -84,6 +84,11 @@ class Difference:
         if self.interval[0] > 0:
             return "help"
         return "harm" if self.wider_interval[1] < 0 else "no difference"
+
+    def cells(self) -> tuple[Cell, ...]:
+        """For a table: tested images, both accuracies, and the gain with its interval."""
+        shares = Number(value=self.without), Number(value=self.with_drawings)
+        return self.tested, *shares, self.gain.with_interval
 
 
 @dataclass(frozen=True)
@@ -101,116 +106,73 @@ def effect(outcomes: Sequence[Outcome], methods: Sequence[str], folded: bool) ->
 
     `outcomes`: of one round at least; of one alone, the interval lacks the spread of rounds. `folded`: each
     image is tested in one round, by networks that were trained on the other rounds' images; else all rounds
-    test the same images, in one order. To choose the method in each round by the others is no way out: what
+    test the same images. To choose the method in each round by the others is no way out: what
     is best in all folds but one is worse in that one, for together they are the same images.
     """
-    images = pooled(outcomes) if folded else _mean(outcomes)
+    images = pooled(outcomes)
     baseline = max(methods, key=images.mean_accuracy)
-    classes = {
-        label: _class_result(images, baseline, label) for label in images.labels.unique().tolist()
-    }
-    return Effect(
-        baseline,
-        _difference(classes, outcomes, baseline, folded),
-        {
-            label: _difference({label: result}, outcomes, baseline, folded)
-            for label, result in classes.items()
-        },
+    without, with_drawings = images.accuracies(baseline), images.accuracies(DRAWN)
+    classes, labels = len(without), images.labels.unique().numpy()
+    variances = np.zeros(classes)
+    variances[labels] = [_variance_of_images(images, baseline, label) for label in labels]
+    # Of each round and class.
+    counts = np.stack([each.labels.bincount(minlength=classes).numpy() for each in outcomes])
+    gains = np.stack(
+        [each.accuracies(DRAWN, classes) - each.accuracies(baseline, classes) for each in outcomes]
     )
+    tested = counts.sum(axis=0) if folded else counts[0]
+    # The variance is that of all rounds' images, of which a round tests a part.
+    noise = variances * tested * (counts > 0) / counts.clip(min=1)
+
+    def difference(of: NDArray[np.int64]) -> Difference:
+        """The difference of the mean over these classes."""
+        rounds = counts[:, of].any(axis=1)  # those that test one of them
+        classes_tested = (counts[rounds][:, of] > 0).sum(axis=1)
+        gains_of_rounds = np.nanmean(gains[rounds][:, of], axis=1)
+        noise_of_rounds = noise[rounds][:, of].sum(axis=1) / classes_tested**2
+        of_images = math.sqrt(variances[of].sum()) / len(of)
+        of_rounds = math.sqrt(_variance_of_rounds(gains_of_rounds, noise_of_rounds, folded))
+        means = float(without[of].mean()), float(with_drawings[of].mean())
+
+        def interval(level: float) -> Interval:
+            z, t = _z(level), critical_t(max(1, len(gains_of_rounds) - 1), level)
+            half_width = math.hypot(z * of_images, t * of_rounds)
+            middle = means[1] - means[0]
+            return max(-1.0, middle - half_width), min(1.0, middle + half_width)
+
+        intervals = interval(CONFIDENCE), interval(WIDER_CONFIDENCE)
+        return Difference(*means, *intervals, int(tested[of].sum()))
+
+    by_class = {label: difference(np.array([label])) for label in labels.tolist()}
+    return Effect(baseline, difference(labels), by_class)
 
 
-def _mean(outcomes: Sequence[Outcome]) -> Outcome:
-    """How often each image was right, in rounds that all test the same ones."""
-    first = outcomes[0]
-    right = {
-        name: torch.stack([outcome.right[name].double() for outcome in outcomes]).mean(dim=0)
-        for name in first.right
-    }
-    return replace(first, right=right)
+def _z(level: float) -> float:
+    """Half the width of a normal interval, in standard errors."""
+    return NormalDist().inv_cdf((1 + level) / 2)
 
 
-@dataclass(frozen=True)
-class _ClassResult:
-    """Mean accuracies without and with drawings, and the variance of their difference, on `tested` images."""
-
-    without: float
-    with_drawings: float
-    variance: float
-    tested: int
-
-
-def _class_result(images: Outcome, baseline: str, label: int) -> _ClassResult:
+def _variance_of_images(images: Outcome, baseline: str, label: int) -> float:
+    """The variance of the mean gain of a class, from the spread of its tested units."""
     rows = images.labels == label
-    without, with_drawings = (images.right[name].double()[rows] for name in (baseline, DRAWN))
-    difference = (with_drawings - without).numpy()
+    gains = (images.right[DRAWN].double() - images.right[baseline].double())[rows].numpy()
     unit_of = np.unique(images.units[rows].numpy(), return_inverse=True)[1]
-    sums = np.bincount(unit_of, difference - difference.mean())
-    count, units = len(difference), len(sums)
-    variance = float((sums**2).sum()) / count**2 * units / max(1, units - 1)
+    sums = np.bincount(unit_of, gains - gains.mean())
+    units = len(sums)
+    variance = float((sums**2).sum()) / len(gains) ** 2 * units / max(1, units - 1)
     # Units that all go one way have no variance: as if one more had gone the other way. Fewer than
-    # MIN_UNITS show nothing in a sign test: with a standard error of 1/Z the interval reaches 1 to each side.
-    variance = max(variance, 1 / units**2 if units >= MIN_UNITS else Z**-2)
-    return _ClassResult(float(without.mean()), float(with_drawings.mean()), variance, count)
+    # MIN_UNITS show nothing in a sign test: the interval reaches 1 to each side.
+    return max(variance, units**-2 if units >= MIN_UNITS else _z(CONFIDENCE) ** -2)
 
 
-def _difference(
-    classes: Mapping[int, _ClassResult], outcomes: Sequence[Outcome], baseline: str, folded: bool
-) -> Difference:
-    """The difference of the mean over `classes`. Its interval adds the variance of which images were tested
-    and that of the rounds."""
-    without = statistics.fmean(result.without for result in classes.values())
-    with_drawings = statistics.fmean(result.with_drawings for result in classes.values())
-    gain = with_drawings - without
-    variances = [result.variance for result in classes.values()]
-    standard_error_of_images = math.sqrt(sum(variances)) / len(classes)
-    results = [result for each in outcomes if (result := _round_result(each, classes, baseline))]
-    standard_error_of_rounds = math.sqrt(_variance_of_rounds(results, folded))
-    freedom = max(1, len(results) - 1)
-
-    def interval(level: float) -> Interval:
-        z, t = NormalDist().inv_cdf((1 + level) / 2), critical_t(freedom, level)
-        half_width = math.hypot(z * standard_error_of_images, t * standard_error_of_rounds)
-        return max(-1.0, gain - half_width), min(1.0, gain + half_width)
-
-    tested = sum(result.tested for result in classes.values())
-    return Difference(
-        without, with_drawings, interval(CONFIDENCE), interval(WIDER_CONFIDENCE), tested
-    )
-
-
-@dataclass(frozen=True)
-class _RoundResult:
-    """A round's gain, mean over the classes that it tests, and the variance that its images give that."""
-
-    gain: float
-    variance_of_images: float
-
-
-def _round_result(
-    outcome: Outcome, classes: Mapping[int, _ClassResult], baseline: str
-) -> _RoundResult | None:
-    """The result of a round; None of one that tests no image of `classes`."""
-    changes = outcome.right[DRAWN].double() - outcome.right[baseline].double()
-    gains, variances = [], []
-    for label, result in classes.items():
-        changes_of_class = changes[outcome.labels == label]
-        if tested := len(changes_of_class):
-            gains.append(float(changes_of_class.mean()))
-            # The variance is that of all rounds' images, of which this round tests a part.
-            variances.append(result.variance * result.tested / tested)
-    if not gains:
-        return None
-    return _RoundResult(statistics.fmean(gains), sum(variances) / len(variances) ** 2)
-
-
-def _variance_of_rounds(results: Sequence[_RoundResult], folded: bool) -> float:
-    """The variance of the mean gain, from the spread of the rounds; 0 of a single one."""
-    if len(results) < 2:
+def _variance_of_rounds(gains: FloatArray, noise: FloatArray, folded: bool) -> float:
+    """The variance of the mean gain, from the spread of the rounds; 0 of a single one. `noise`: the variance
+    that its tested images give each gain."""
+    count = len(gains)
+    if count < 2:
         return 0.0
-    spread = statistics.variance(result.gain for result in results)
+    spread = float(gains.var(ddof=1))
     if folded:  # each fold tests other images, whose noise is in the spread too
-        noise = statistics.fmean(result.variance_of_images for result in results)
-        spread = max(0.0, spread - noise)
+        spread = max(0.0, spread - float(noise.mean()))
     # Folds share the images that they learn from: the ratio of tested to learnt images is added.
-    count = len(results)
     return spread * (1 / count + (1 / (count - 1) if folded else 0.0))

@@ -1,27 +1,117 @@
-"""The rounds that evidence averages over: by fold, each with other tested images and its own generator, or by
-seed, all with the same."""
+"""The rounds that evidence averages over: what their classifiers learn from, and how often each is right.
+
+All classifiers have the judge's network, recipe and number of steps. A round is a fold, with other tested
+images and a generator of its own, or a seed, with everything else the same.
+"""
 
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cgan.downstream import pretrained
-from cgan.downstream.classifiers import Round
-from cgan.downstream.effect import Outcome
-from cgan.downstream.sets import missing_labels, units_of
+from cgan.downstream.effect import DRAWN, Outcome
+from cgan.downstream.sets import missing_labels, repeated_rows, units_of
 from cgan.images import Images, IntArray, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_generator
 from cgan.params.sections import JudgeParams, TrainChoices
-from cgan.quality.judge import Progress, silent
+from cgan.quality.judge import (
+    BATCH_SIZE,
+    Judge,
+    Progress,
+    load_judge,
+    predict,
+    save_judge,
+    silent,
+    train_judge,
+)
 from cgan.training.auto import choose
 from cgan.training.loop import train
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a classifier is trained, on augmented images. `description`: in words; `fill`: with what all
+    classes are filled up to equal counts; `balanced`: is the loss?"""
+
+    description: str
+    fill: Literal["", "repeated", "drawn"] = ""
+    balanced: bool = False
+
+
+METHODS = {
+    "augmented": Method("real images, augmented"),
+    "balanced_loss": Method("augmented, with a class-balanced loss", balanced=True),
+    "repeated": Method("oversampled to equal counts, augmented", "repeated"),
+    DRAWN: Method("filled up with drawings, augmented", "drawn"),
+}
+LOGIT_ADJUSTED = "logit_adjusted"
+METHOD_NAMES = {name: method.description for name, method in METHODS.items()} | {
+    LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
+    pretrained.PRETRAINED: "logistic regression on a pretrained network's features",
+}
+BASELINES = ("augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated")
+
+
+@dataclass(frozen=True)
+class Round:
+    """Trains classifiers on `training`, and keeps each in `folder`: after a kill those that are there are not
+    trained again. `missing_labels` int64 [M]: of the images that would fill up the classes; `draw_missing`
+    draws them, uint8 [M, C, H, W]. `units` int64 [N]: images of `test` with equal units belong together."""
+
+    name: str
+    training: Images
+    missing_labels: Tensor
+    draw_missing: Callable[[], Tensor]
+    recipe: JudgeParams
+    folder: Path
+    hardware: Hardware
+    test: Images
+    units: Tensor
+
+    def outcome(self, progress: Progress = silent) -> Outcome:
+        """Train the classifiers that are not trained yet, and test all."""
+        right, labels = {}, self.test.tensors.labels
+        for number, name in enumerate(METHODS, start=1):
+            bar = partial(progress, f"{self.name}, classifier {number} of {len(METHODS)}")
+            logits = predict(self.classifier(name, bar), self.test.tensors.pixels).logits
+            right[name] = logits.argmax(dim=1) == labels
+            if name == "augmented":
+                predicted = adjusted_logits(logits, self.training.tensors.labels).argmax(dim=1)
+                right[LOGIT_ADJUSTED] = predicted == labels
+        return Outcome(labels, self.units, right)
+
+    def classifier(self, name: str, progress: Progress) -> Judge:
+        path = self.folder / f"{name}.safetensors"
+        if not path.is_file():
+            method = METHODS[name]
+            data = self._data(method)
+            weights = balanced_weights(data) if method.balanced else None
+            trained = train_classifier(data, self.recipe, self.hardware, progress, weights)
+            save_judge(path, trained, {"method": name})
+        return load_judge(path)[0].to(self.hardware.device)
+
+    def _data(self, method: Method) -> Images:
+        pixels, labels, _ = self.training.tensors
+        if not method.fill:
+            return self.training
+        if method.fill == "drawn":
+            more = self.draw_missing()
+        else:
+            more = pixels[repeated_rows(labels, self.missing_labels, self.recipe.seed)]
+        return Images(
+            torch.cat([pixels, more]),
+            torch.cat([labels, self.missing_labels]),
+            self.training.class_names,
+        )
 
 
 def rounds_by_fold(
@@ -55,7 +145,7 @@ def rounds_by_fold(
             training=others,
             missing_labels=labels,
             draw_missing=draw_missing,
-            recipe=_with_seed(recipe, fold),
+            recipe=with_seed(recipe, fold),
             folder=place,
             hardware=hardware,
             test=data.at(fold_of == fold),
@@ -82,7 +172,7 @@ def rounds_by_seed(
             training=training,
             missing_labels=drawn.tensors.labels,
             draw_missing=lambda: images,
-            recipe=_with_seed(recipe, seed),
+            recipe=with_seed(recipe, seed),
             folder=folder / f"seed-{seed + 1}",
             hardware=hardware,
             test=test,
@@ -133,5 +223,35 @@ def fold_generator(
     return load_generator(path)[0]
 
 
-def _with_seed(recipe: JudgeParams, number: int) -> JudgeParams:
+def with_seed(recipe: JudgeParams, number: int) -> JudgeParams:
+    """The recipe with the seed of a round; the first has its own."""
     return recipe.model_copy(update={"seed": recipe.seed + number})
+
+
+def train_classifier(
+    data: Images,
+    recipe: JudgeParams,
+    hardware: Hardware,
+    progress: Progress,
+    class_weights: Tensor | None = None,
+) -> Judge:
+    """A classifier of the judge's kind, with a bar."""
+    bar = partial(progress, images_a_step=min(BATCH_SIZE, len(data)))
+    device, precision = hardware.device, hardware.precision
+    return train_judge(data, recipe, device, precision, bar, class_weights=class_weights)
+
+
+def adjusted_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits [N, classes] less the logarithm of how frequent each class was in the training `labels`, so that
+    rare classes are not overlooked: no training (Menon et al., arXiv:2007.07314, post hoc, τ = 1)."""
+    frequency = torch.bincount(labels, minlength=logits.shape[1]).clamp(min=1) / len(labels)
+    return logits - frequency.log()
+
+
+def balanced_weights(data: Images) -> Tensor:
+    """The weight of each class in the loss, float32 [classes], of mean 1: by the effective number of its
+    images (Cui et al., arXiv:1901.05555, β = 1 - 1/N)."""
+    counts = data.tensors.counts.double()
+    beta = 1 - 1 / len(data)
+    weights = torch.where(counts > 0, (1 - beta) / (1 - beta ** counts.clamp(min=1)), 0.0)
+    return (weights / weights[counts > 0].mean()).float()

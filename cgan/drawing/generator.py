@@ -12,7 +12,9 @@ import numpy as np
 
 from cgan.drawing.class_names import Classes, names_in
 from cgan.errors import CganError, ModelError
+from cgan.files import require_writable
 from cgan.model.file_facts import CAUTION, DVC_PULL
+from cgan.report import Report
 from cgan.settings import setting
 
 if TYPE_CHECKING:
@@ -60,19 +62,19 @@ class Generator:
 
     def _repr_html_(self) -> str:
         """For a notebook: what it is, and a drawing of each class, of the first where there are many."""
-        from cgan import notebook
         from cgan.model.sampling import encode_png
 
         names = self.class_names[:MAX_NOTEBOOK_CLASSES]
         png = encode_png(np.asarray(self.picture(list(range(len(names))))))
-        words = repr(self).strip("<>")
-        return notebook.paragraph(words) + notebook.picture(png, ", ".join(names))
+        words, pictures = repr(self).strip("<>"), {", ".join(names): png}
+        return Report(question="What draws?", sentence=words, pictures=pictures).as_html()
 
     def save(self, path: Path | str) -> None:
         """Write a file that `load` reads: one safetensors file, no pickle, whole or not at all. The folder is
         made where it is missing. Raises OSError where it cannot be written."""
         from cgan.model.model_file import save_generator
 
+        require_writable(Path(path))
         save_generator(path, self.model, self.facts)
 
     @classmethod

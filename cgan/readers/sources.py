@@ -25,8 +25,8 @@ from cgan.params.sections import DataParams, PreprocessParams, Section, Validate
 from cgan.readers import kaggle
 from cgan.readers.album import MAX_BYTES, first_line, is_listing, open_source, refuse_hostile
 from cgan.readers.csv_reader import names_mismatch, read_csv
-from cgan.readers.csv_report import report_on
 from cgan.readers.pictures import read_album
+from cgan.readers.validation import validation
 from cgan.settings import as_keywords, setting
 from cgan.splitting import with_groups
 from cgan.text import listed
@@ -93,8 +93,7 @@ def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     images, name = read_source(Path(path), source, expected)
     if preprocess.group:
         images = with_groups(images, preprocess.group)
-    report = report_on(images, expected, name)
-    return replace(images, notes=(*report["warnings"], *report["notes"]))
+    return replace(images, notes=tuple(validation(images, expected, name).reasons))
 
 
 def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from cgan.files import write_json
 from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, PICTURES, VALIDATION
-from cgan.readers import csv_report
+from cgan.readers.validation import validation
 from cgan.splitting import with_groups
 from cgan.stages.raw import load_raw
 from cgan.stages.runner import log, run_stage
@@ -17,9 +17,9 @@ def main() -> None:
     if group := params.preprocess.group:  # `preprocess` has the notes on groups
         data = replace(with_groups(data, group), notes=data.notes)
     name = str(PICTURES if data.files else CSV)
-    report = csv_report.report_on(data, params.validation, name)
-    write_json(VALIDATION, report)
-    log.info("%s is valid: %s", name, csv_report.summary(report))
+    report = validation(data, params.validation, name)
+    write_json(VALIDATION, report.as_json())
+    log.info(report.as_text())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """Membership inference: closed forms, and the error rates of the test."""
 
-from statistics import NormalDist
-
 import numpy as np
 import pytest
 
 from cgan.attacks import membership
 from cgan.attacks.membership import attack, auc_with_interval, detectable_auc, permuted_members
-from cgan.attacks.sharing import MEMBERSHIP_LEVEL, STATISTICS
 
 
 @pytest.fixture(autouse=True)
@@ -75,16 +72,6 @@ def test_scores_that_tell_nothing_leak_in_one_case_of_twenty() -> None:
     assert 3 <= said <= 18, "5 % of 200, and luck"
 
 
-def test_copies_of_a_few_members_are_found() -> None:
-    random, found = np.random.default_rng(3), 0
-    for trial in range(20):
-        member = random.permutation(np.arange(1200) < 800)
-        scores = random.normal(size=1200)
-        scores[member & (random.random(1200) < 0.03)] += 6
-        found += attack(scores, member, np.arange(1200) % 4, trial).p_value < 0.05
-    assert found >= 18
-
-
 def test_members_found_at_one_percent_stand_beside_chance() -> None:
     member, scores = np.arange(1200) < 900, np.random.default_rng(4).normal(size=1200)
     strata = np.zeros(1200, int)
@@ -119,14 +106,5 @@ def test_of_a_group_one_counts_and_classes_are_compared_within() -> None:
         assert np.median(of_class) == 0 and np.median(np.abs(of_class)) == 1
 
 
-def test_the_detectable_auc_is_found_four_times_of_five() -> None:
+def test_the_detectable_auc_is_that_of_four_times_of_five() -> None:
     assert detectable_auc(1500, 500, 0.015) == pytest.approx(0.5449, abs=0.0005)
-    auc = detectable_auc(200, 100, MEMBERSHIP_LEVEL / STATISTICS)
-    shift = NormalDist().inv_cdf(auc) * np.sqrt(2)
-    random, member, labels = np.random.default_rng(7), np.arange(300) < 200, np.zeros(300, int)
-    found = 0
-    for trial in range(60):
-        scores = random.normal(size=300) + shift * member
-        permuted = permuted_members(member, labels, trial)
-        found += membership.p_value_of(scores, member, permuted) < MEMBERSHIP_LEVEL
-    assert 42 <= found <= 56, "80 % of 60, and luck"

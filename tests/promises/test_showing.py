@@ -148,7 +148,7 @@ def test_the_code_of_the_page_on_python_runs_as_it_stands(
     write_folder(Path("my-pictures"), data)
     page = (ROOT / "docs/python.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    for module in ("usefulness", "quality.evaluate", "disclosure"):
+    for module in ("downstream.evidence", "quality.evaluate", "attacks.sharing"):
         monkeypatch.setattr(f"cgan.{module}.JudgeParams", lambda: JudgeParams(total_kimg=0.5))
     monkeypatch.setattr("cgan.attacks.membership.PERMUTATIONS", 200)
     monkeypatch.setattr("cgan.downstream.pretrained.is_installed", lambda: False)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from cgan.errors import DataError
 from cgan.images import Images
 from cgan.params.sections import ValidateParams
-from cgan.readers import csv_reader, csv_report
+from cgan.readers import csv_reader
 from cgan.readers.csv_reader import read_csv
+from cgan.readers.validation import validation
 
 DATA = plain(uneven(counts=[12, 14, 10], width=8))
 LINES = csv_lines(DATA)
@@ -110,5 +111,5 @@ def test_fewer_than_fifty_images_of_a_class_get_a_warning() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (150, 8, 16), dtype=np.uint8)
     for count, words in ((50, ""), (49, "Few images: 49 of each of 3 classes. ")):
         data = Images(noise[: 3 * count], np.arange(3 * count) % 3)
-        warnings = csv_report.report_on(data, DEFAULTS, "train.csv")["warnings"]
-        assert "".join(warnings).startswith(words) and len(warnings) == bool(words)
+        reasons = validation(data, DEFAULTS, "train.csv").reasons
+        assert "".join(reasons).startswith(words) and len(reasons) == bool(words)

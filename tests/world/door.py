@@ -199,7 +199,7 @@ def closure(module: str, without: Iterable[str] = ()) -> set[str]:
 
     graph = grimp.build_graph("cgan", cache_dir=None, exclude_type_checking_imports=True)
     # Methods that show and divide images. Whoever calls them, and is a stage, imports these, too.
-    for shown in ("cgan.contact_sheet", "cgan.notebook", "cgan.splitting"):
+    for shown in ("cgan.contact_sheet", "cgan.report", "cgan.splitting"):
         graph.remove_import(importer="cgan.images", imported=shown)
     found, waiting = set[str](), {module}
     while waiting:

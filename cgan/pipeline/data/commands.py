@@ -25,7 +25,8 @@ def validate(
     says what a run with these images will do.
     """
     from cgan.params.sections import DataParams, ValidateParams
-    from cgan.readers import csv_report, sources
+    from cgan.readers.sources import read_source
+    from cgan.readers.validation import validation
     from cgan.splitting import with_groups
 
     project_params, params, source = None, ValidateParams(), DataParams()
@@ -35,7 +36,7 @@ def validate(
         project_params = load_params()
         params, source = project_params.validation, project_params.data
     try:
-        images, name = sources.read_source(file, source, params)
+        images, name = read_source(file, source, params)
     except CganError as error:
         if project_params or not re.search(r"`(data|validate)\.", str(error)):
             raise
@@ -45,8 +46,7 @@ def validate(
     if project_params and (group := project_params.preprocess.group):
         # The forecast has the notes on groups.
         images = replace(with_groups(images, group), notes=images.notes)
-    facts = csv_report.report_on(images, params, name)
-    typer.echo(f"{name} is valid: {csv_report.summary(facts)}")
+    typer.echo(validation(images, params, name).as_text())
     if project_params:
         from cgan.pipeline.data.forecast import forecast, next_step
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cgan.images import Images
 from cgan.params.sections import DataParams, Params
 from cgan.project import RUN_PAGE
-from cgan.readers.csv_report import describe_counts
+from cgan.readers.validation import describe_counts
 from cgan.splitting import split_images
 from cgan.training.auto import choose
 

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cgan.attacks.sharing import Sharing
-from cgan.disclosure import sharing
+from cgan.attacks.sharing import Sharing, sharing
+from cgan.downstream.evidence import Evidence, evidence
 from cgan.downstream.sets import joined
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError, TrackingError
+from cgan.files import require_writable
 from cgan.images import Images, image_digests, load_images
-from cgan.markdown import table
 from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress
-from cgan.pipeline.registry.client import now
 from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import (
     EVIDENCE,
@@ -31,9 +30,6 @@ from cgan.project import (
     home,
 )
 from cgan.readers.sources import read_source
-from cgan.text import listed
-from cgan.usefulness import Evidence, evidence
-from cgan.verdict import Report
 
 MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
 DEFAULT_ROUNDS = 5  # folds, or seeds
@@ -59,6 +55,7 @@ def find_evidence(
             "--folds tests on all images, with a generator for each fold: leave out --seeds, --test and "
             "--drawn."
         )
+    require_writable(EVIDENCE)
     train = load_images(TRAIN_DATA)
     tested, tested_on = _tested_images(params, test, train, say)
     if not (folds or seeds or test or drawn) and int(tested.counts.min()) < MIN_HELD_OUT:
@@ -71,6 +68,7 @@ def find_evidence(
     if folds:
         parts = [load_images(path) for path in (HOLDOUT_DATA, TEST_DATA) if path.is_file()]
         tested, tested_on = joined(*filter(len, parts)), "all images"
+    say(f"Tested on {tested_on}.")
     answer = evidence(
         train,
         tested,
@@ -86,8 +84,7 @@ def find_evidence(
         progress=functools.partial(progress, say=say),
         say=say,
     )
-    note = f"Tested on {tested_on}."
-    _publish("Do drawn images help a classifier?", answer, EVIDENCE, drawn, say, note)
+    _publish(answer, EVIDENCE, drawn, say)
 
 
 def find_sharing(
@@ -98,6 +95,7 @@ def find_sharing(
 
     Raises DataError, ModelError or CganError where images, drawings or models do not fit.
     """
+    require_writable(SHARING)
     train = load_images(TRAIN_DATA)
     answer = sharing(
         train,
@@ -109,7 +107,7 @@ def find_sharing(
         seed=params.evaluate.seed,
         progress=functools.partial(progress, say=say),
     )
-    _publish("May the drawings be shared?", answer, SHARING, drawn, say)
+    _publish(answer, SHARING, drawn, say)
 
 
 def _tested_images(
@@ -141,64 +139,33 @@ def _generator_or_drawings(params: Params, drawn: Path | None, train: Images) ->
 
 
 def read_labelled(path: Path, params: Params, data: Images) -> Images:
-    """The images of a CSV, archive or folder, with the labels that `data` has for their classes.
-
-    Raises DataError where shape or classes are others.
-    """
-    channels, height, width = data.shape
-    # Classes and names are compared below: a folder may lack some.
-    known = {"channels": channels, "height": height, "width": width}
-    expected = params.validation.model_copy(update={**known, "classes": None, "class_names": None})
-    source, _ = read_source(path, params.data, expected)
-    if source.shape != data.shape or source.classes > data.classes:
-        raise DataError(
-            f"{path}: {source.classes} classes of shape {source.shape}; expected at most "
-            f"{data.classes} of {data.shape} (channels, height, width). Give such images."
-        )
-    labels, classes = source.labels, data.class_names
-    if source.is_named:  # of folders, which are in an order of their own
-        names = source.class_names
-        if unknown := [name for name in names if name not in classes]:
-            raise DataError(
-                f"{path}: expected the project's classes, {listed(classes)}; found {unknown[0]!r}. Rename or "
-                "remove that class."
-            )
-        labels = np.array([classes.index(name) for name in names])[labels]
-    return replace(source, labels=labels, class_names=classes)
+    """The images of a CSV, archive or folder, with the labels that `data` has for their classes. A folder may
+    lack some. Raises DataError where shape or classes are others."""
+    shape = dict(zip(("channels", "height", "width"), data.shape, strict=True))
+    expected = params.validation.model_copy(update={**shape, "classes": None, "class_names": None})
+    source, name = read_source(path, params.data, expected)
+    labels = np.array(source.class_names)[source.labels] if source.is_named else source.labels
+    try:
+        return replace(source, labels=labels, class_names=data.class_names)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def _publish(
-    title: str,
-    answer: Evidence | Sharing,
-    path: Path,
-    drawn: Path | None,
-    say: Callable[[str], None],
-    *notes: str,
+    answer: Evidence | Sharing, path: Path, drawn: Path | None, say: Callable[[str], None]
 ) -> None:
-    """Write the answer as JSON and Markdown, and show it. Of `drawn`, a folder of somebody else's drawings,
-    it has files of its own, so that what was found of the project's drawings stays."""
+    """Write the answer as JSON and Markdown, and show it. Of `drawn`, somebody else's drawings, it has files
+    of its own, so that what was found of the project's drawings stays."""
     if drawn:
         path = path.with_stem(f"{path.stem}-drawn")
-        notes = (*notes, f"The drawings are those in {drawn}.")
-    report = Report(
-        title=title,
-        verdict=answer.verdict,
-        summary=answer.sentence,
-        reasons=[*answer.reasons, *notes],
-        time=now(),
-        facts=answer.as_json(),
-        sections={
-            heading: table(head, rows, len(head) - 1)
-            for heading, (head, *rows) in answer.tables().items()
-        },
-    )
-    text = path.with_suffix(".md")
-    report.write(path, text)
-    report.say(say, text)
-    if not TRAINING.is_file():
-        return
-    try:
-        with open_run(read_training(TRAINING), f"cgan {path.stem}") as run:
-            run.log_files((path, text))
-    except TrackingError as error:
-        say(f"WARNING: {error}")
+        say(f"The drawings are those in {drawn}.")
+    report, text = answer.report(), path.with_suffix(".md")
+    report.write(path)
+    say(report.as_text())
+    say(f"{text} has all classes.")
+    if TRAINING.is_file():
+        try:
+            with open_run(read_training(TRAINING), f"cgan {path.stem}") as run:
+                run.log_files((path, text))
+        except TrackingError as error:
+            say(f"WARNING: {error}")

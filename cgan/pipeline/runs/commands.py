@@ -1,5 +1,6 @@
 """The commands about runs: `report`, `compare`, `ui`."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -36,11 +37,10 @@ def compare(
     """
     require_project()
     announce("Reading both runs …")
-    from rich.console import Console
+    from cgan.pipeline.runs.compare import compare_runs
 
-    from cgan.pipeline.runs.compare import compare
-
-    compare(run_a, run_b, Console())
+    report = compare_runs(run_a, run_b)
+    typer.echo(report.as_text() if sys.stdout.isatty() else report.as_markdown())
 
 
 @app.command(rich_help_panel=JUDGE_PANEL)
@@ -52,4 +52,4 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     root = require_project()
     from cgan.pipeline.runs.ui import serve_ui
 
-    serve_ui(root, port)
+    raise typer.Exit(serve_ui(root, port))

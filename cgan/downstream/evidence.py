@@ -1,7 +1,5 @@
 """`cgan.evidence`: do the drawings of a generator help a classifier?"""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tempfile
@@ -9,16 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from cgan import notebook
 from cgan.downstream import pretrained
-from cgan.downstream.classifiers import BASELINES, METHOD_NAMES, Round
 from cgan.downstream.effect import Difference, Effect, Outcome, effect, pooled
-from cgan.downstream.rounds import rounds_by_fold, rounds_by_seed, with_pretrained
+from cgan.downstream.rounds import (
+    BASELINES,
+    METHOD_NAMES,
+    Round,
+    rounds_by_fold,
+    rounds_by_seed,
+    with_pretrained,
+)
 from cgan.downstream.sets import (
     assign_folds,
     joined,
@@ -33,13 +36,11 @@ from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams, TrainChoices
-from cgan.quality.evaluate import shared_images
+from cgan.quality.evaluate import HasModel, shared_images
 from cgan.quality.judge import Progress
+from cgan.report import Number, Report, Table
 from cgan.settings import as_keywords
 from cgan.text import duration, percent
-
-if TYPE_CHECKING:
-    from cgan.drawing.generator import Generator
 
 MAX_PRETRAINED_IMAGES = 20_000  # that the pretrained network looks at: 60 a second
 PRETRAINED_MARGIN = 0.02  # of accuracy, by which the pretrained network is worth a word
@@ -78,32 +79,62 @@ class Evidence:
         return self.effect.overall.verdict
 
     @property
-    def gain(self) -> float:
+    def gain(self) -> Number:
         """Accuracy with drawings less that of the best method without, mean over the classes."""
         return self.effect.overall.gain
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The interval of the gain, at 95 %."""
-        return self.effect.overall.interval
-
     def __repr__(self) -> str:
-        return " ".join((self.sentence, *self.reasons))
+        return self.report().as_text()
 
-    @property
-    def sentence(self) -> str:
+    def _repr_html_(self) -> str:
+        return self.report().as_html()
+
+    def report(self) -> Report:
+        """The answer, with each class and each method in a table."""
+
+        def facts(change: Difference) -> dict[str, Any]:
+            return {**asdict(change), "verdict": change.verdict}
+
+        overall, classes, names = self.effect.overall, self.effect.classes, self.class_names
+        heads = ("class", "real", "drawn", "tested", "without", "with drawings", "points (95 %)")
+        by_class = [
+            (names[label], self.learnt[label], self.drawn[label], *change.cells())
+            for label, change in classes.items()
+        ]
+        methods = [(name, Number(value=share)) for name, share in self.accuracies.items()]
+        images = {"training": sum(self.learnt), "drawn": sum(self.drawn), "tested": overall.tested}
+        return Report(
+            question="Do drawn images help a classifier?",
+            verdict=self.verdict,
+            sentence=self._sentence(),
+            reasons=self._reasons(),
+            tables=[
+                Table("Class by class", heads, by_class),
+                Table(
+                    "What a classifier learns from", ("", "right, mean over the classes"), methods
+                ),
+            ],
+            facts={
+                "effect": {"compared_with": self.effect.baseline, **facts(overall)},
+                "classes": {names[label]: facts(change) for label, change in classes.items()},
+                "accuracies": self.accuracies,
+                "rounds": {"count": self.rounds, "folds": self.folded},
+                "images": images,
+            },
+        )
+
+    def _sentence(self) -> str:
         """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (…)`."""
         overall = self.effect.overall
-        gain, interval = overall.in_points()
         instead = ": do that instead" if overall.verdict == "harm" else ""
         return (
             f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
             f"without them {percent(overall.without)} ({METHOD_NAMES[self.effect.baseline]}{instead}). The "
-            f"difference is {gain} points (95 % interval {interval}), as a mean over the classes."
+            f"difference is {self.gain} points (95 % interval {self.gain.interval_in_words}), as a mean "
+            "over the classes."
         )
 
-    @property
-    def reasons(self) -> list[str]:
+    def _reasons(self) -> list[str]:
         """What a reader should know beside the verdict."""
         reasons, overall = list[str](), self.effect.overall
         guessing = 1 / len(self.class_names)
@@ -139,49 +170,12 @@ class Evidence:
         )
         return reasons
 
-    def tables(self) -> dict[str, list[list[str]]]:
-        """The classes and the methods as tables by their headings, each with a header first."""
-        classes = [["class", "real", "drawn", "tested", "without", "with drawings"]]
-        classes[0].append("difference, points (95 %)")
-        for label, change in self.effect.classes.items():
-            gain, interval = change.in_points()
-            counts = self.learnt[label], self.drawn[label], change.tested
-            shares = percent(change.without), percent(change.with_drawings)
-            difference = f"{gain} ({interval})"
-            classes.append(
-                [self.class_names[label], *(f"{n:,}" for n in counts), *shares, difference]
-            )
-        methods = [["", "right, mean over the classes"]]
-        methods += [[name, percent(share)] for name, share in self.accuracies.items()]
-        return {"Class by class": classes, "What a classifier learns from": methods}
-
-    def _repr_html_(self) -> str:
-        return notebook.answer(self.sentence, self.reasons, self.tables())
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, the verdict and the sentence."""
-
-        def facts(change: Difference) -> dict[str, Any]:
-            return {**asdict(change), "verdict": change.verdict}
-
-        names, overall = self.class_names, self.effect.overall
-        images = {"training": sum(self.learnt), "drawn": sum(self.drawn), "tested": overall.tested}
-        return {
-            "verdict": self.verdict,
-            "sentence": self.sentence,
-            "effect": {"compared_with": self.effect.baseline, **facts(overall)},
-            "classes": {names[label]: facts(each) for label, each in self.effect.classes.items()},
-            "accuracies": self.accuracies,
-            "rounds": {"count": self.rounds, "folds": self.folded},
-            "images": images,
-        }
-
 
 @as_keywords()
 def evidence(
     train: Images,
     held_out: Images,
-    generator: Generator | Images | None = None,
+    generator: HasModel | Images | None = None,
     *,
     folds: int | None = None,
     seeds: int = 5,
@@ -256,7 +250,7 @@ def evidence(
 
 
 def _drawings(
-    generator: Generator | Images, train: Images, held_out: Images, per_class: int | None, seed: int
+    generator: HasModel | Images, train: Images, held_out: Images, per_class: int | None, seed: int
 ) -> Images:
     """What fills up the classes."""
     if isinstance(generator, Images):
@@ -271,7 +265,7 @@ def _drawings(
 
 def _digest(*facts: object) -> str:
     """The name of the folder of what is trained on these facts: a digest of them and of the code."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     code = [sha256_of(path) for name in CODE for path in sorted(package.glob(name))]
     return hashlib.sha256(json.dumps([code, *facts], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -285,8 +279,8 @@ def _carried_out(
     for done, each in enumerate(rounds, start=1):
         outcomes.append(each.outcome(progress))
         if done < len(rounds):
-            gain, interval = effect(outcomes, BASELINES, folded).overall.in_points()
-            so_far = f"{gain} points ({interval})" if done > 1 else f"{gain} points"
+            gain = effect(outcomes, BASELINES, folded).overall.gain
+            interval = f" ({gain.interval_in_words})" if done > 1 else ""
             left = duration((time.monotonic() - began) / done * (len(rounds) - done))
-            say(f"{done} of {len(rounds)} rounds: {so_far}; {left} left")
+            say(f"{done} of {len(rounds)} rounds: {gain} points{interval}; {left} left")
     return outcomes
