@@ -159,13 +159,11 @@ app.add_typer(registry.versions, name="registry", rich_help_panel=PRODUCTION_PAN
 
 
 def main() -> None:
-    """Entry point: a CganError becomes one message and exit code 1, never a traceback."""
+    """Entry point: an error that the user can mend is one message and exit code 1, without a traceback."""
     ensure_streams()
     try:
         app()
         return
-    except CganError as error:
-        message = str(error)
     except ModuleNotFoundError as error:
         extras = extras_with(error.name or "")
         if not extras:
@@ -176,15 +174,8 @@ def main() -> None:
             f"this needs the extra `{extra}`: there is no package {error.name} here. Install it with "
             f"`pip install 'cgan[{extra}]'`, in a clone of the repository `pip install -e '.[{extra}]'`."
         )
-    except (MemoryError, RuntimeError) as error:
-        from cgan.stages.runner import NO_MEMORY
-
-        if not isinstance(error, MemoryError) and not any(s in str(error) for s in NO_MEMORY):
-            raise
-        message = "out of memory. End other programs, or raise the limit, and try again."
-    except OSError as error:  # a place that cannot be read or written, a full disk
-        where = f"{str(error.filename)[:300]}: " if error.filename else ""
-        message = f"{where}{error.strerror or error}. Correct that and run again."
+    except (CganError, OSError, MemoryError) as error:
+        message = str(error) or type(error).__name__
     sys.stderr.write(f"Error: {message}\n")
     sys.exit(1)
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
-from cgan.files import locked
+from cgan.files import fingerprint, locked
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.model.model_file import digest_of, generator_facts
@@ -32,7 +32,7 @@ from cgan.report import Report, Table
 from cgan.settings import as_keywords
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
-from cgan.training.fingerprint import determining_facts, fingerprint
+from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import TrainingResult, train_or_build, training_facts
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 

@@ -1,8 +1,8 @@
 """Addresses of servers: where ours listen, whether one answers, and how one is written without a password."""
 
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import quote
 
@@ -26,42 +26,25 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def no_proxy_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """NO_PROXY with this machine in it, in both spellings, of which a library reads one: else a proxy gets
-    what is for our own servers. Empty where the environment has no proxy: this variable alone would hide the
-    proxies of the system's settings."""
-    names = {key.lower() for key, value in environment.items() if value}
-    if not names & {"http_proxy", "https_proxy", "all_proxy"}:
-        return {}
-    spellings = ("NO_PROXY", "no_proxy")
-    present = ",".join(environment.get(name, "") for name in reversed(spellings)).split(",")
-    hosts = [host.strip() for host in present if host.strip()]
-    value = ",".join(dict.fromkeys([*hosts, LOOPBACK, "localhost", "::1"]))
-    return dict.fromkeys(spellings, value)
-
-
 def require_free(host: str, port: int, option: str) -> None:
     """Raise CganError where nobody can listen; `option` chooses another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise CganError(
-            f"port {port} cannot be used at {host[:100]} ({reason}). Choose another with {option}."
+            f"port {port} cannot be used at {host} ({error.strerror}). Choose another with {option}."
         ) from None
 
 
 def answers(port: int) -> bool:
     """Does a web server of this machine answer there, whatever it says?"""
-    connection = HTTPConnection(LOOPBACK, port, timeout=5)
-    try:
-        connection.request("HEAD", "/")
-        connection.getresponse()
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
+    with contextlib.closing(HTTPConnection(LOOPBACK, port, timeout=5)) as connection:
+        try:
+            connection.request("HEAD", "/")
+            connection.getresponse()
+        except (OSError, HTTPException):
+            return False
     return True
 
 
@@ -79,12 +62,8 @@ def is_server(uri: str) -> bool:
     return uri.lower().startswith(("http:", "https:"))
 
 
-def mlflow_page(site: str, experiment_id: str, run_id: str = "", artifact: str = "") -> str:
-    """The address of a run in MLflow, or of one of its artifacts; without a run, of the table of all runs."""
-    run = f"/{quote(run_id, safe='')}" if run_id else ""
-    place = f"/artifacts/{quote(artifact)}" if artifact else ""
+def mlflow_page(site: str, experiment_id: str, run_id: str) -> str:
+    """The address of a run in MLflow."""
+    place = f"experiments/{quote(experiment_id, safe='')}/runs/{quote(run_id, safe='')}"
     # Without the query a new browser gets MLflow's pages for GenAI.
-    query = "?workflowType=machine_learning"
-    return (
-        f"{site.rstrip('/')}/#/experiments/{quote(experiment_id, safe='')}/runs{run}{place}{query}"
-    )
+    return f"{site.rstrip('/')}/#/{place}?workflowType=machine_learning"

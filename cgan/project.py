@@ -44,7 +44,6 @@ EVALUATION = Path("reports/evaluation.json")
 METRICS_FILE = Path("reports/metrics.json")
 DVC_METRICS = Path("reports/headline.json")  # for `dvc metrics`, `dvc exp show`
 RUN_LOCATION = Path("models/mlflow_run.json")  # where MLflow has the run
-RECORDED = Path("reports/recorded.json")  # the numbers on the run's page in MLflow
 
 # Pictures and pages.
 GRID = Path("samples/grid.png")
@@ -65,9 +64,7 @@ SHARING, SHARING_TEXT = Path("reports/sharing.json"), Path("reports/sharing.md")
 
 # State.
 DVC_LOCK = Path("dvc.lock")
-TRAINING_IN_PROGRESS = (
-    "run.json"  # in `training_folder`: what is known yet of what TRAINING will say
-)
+TRAINING_IN_PROGRESS = "run.json"  # in `training_folder`: what is known yet of TRAINING's content
 TRAIN_LOCK = Path(".cgan/train.lock")  # held by a training in this folder
 PRODUCTION = Path(".cgan/production")  # the folder of `make up` and `make deploy`
 
@@ -89,15 +86,9 @@ def require_project() -> Path:
 
 
 def home(root: Path | None = None) -> Path:
-    """The folder of what outlives a checkout: trainings in progress, locks, and DVC's
-    cache of checkouts. CGAN_HOME, by default `.cgan` in the project's folder."""
+    """The folder of what outlives a checkout, such as trainings in progress and locks: CGAN_HOME, by default
+    `.cgan` in the project's folder."""
     return Path(os.environ.get("CGAN_HOME") or (root or project_root()) / ".cgan").resolve()
-
-
-def preview_paths(folder: Path) -> dict[int, Path]:
-    """The previews of a training by their steps, in order."""
-    paths = folder.glob("step-*.png")
-    return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in paths))
 
 
 def training_folder(fingerprint: str) -> Path:

@@ -1,4 +1,4 @@
-"""The page that a flow run shows in Prefect beside its state: the verdict, the drawings, links."""
+"""The page that a flow run shows in Prefect beside its state: the verdict, the drawings, a link."""
 
 import base64
 import os
@@ -10,7 +10,7 @@ from cgan.evaluation import Evaluation
 from cgan.files import read_json
 from cgan.hosts import is_server, mlflow_page
 from cgan.markdown import table
-from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_LOCATION, RUN_PAGE
+from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_LOCATION
 from cgan.quality.table import quality_line
 
 
@@ -26,16 +26,15 @@ def publish_artifact(judged: bool) -> str:
     # With its bytes in it: a page would not find a file.
     grid = base64.b64encode(GRID.read_bytes()).decode()
     picture = f"![A row for each class](data:image/png;base64,{grid})"
-    links = _mlflow_links(read_json(RUN_LOCATION))
-    create_markdown_artifact("\n\n".join([text, links, picture]), key="run")
+    link = _mlflow_link(read_json(RUN_LOCATION))
+    create_markdown_artifact("\n\n".join([text, link, picture]), key="run")
     return summary
 
 
-def _mlflow_links(run: dict[str, Any]) -> str:
-    """Links to the generator's run and to its page, if a server shows them."""
+def _mlflow_link(run: dict[str, Any]) -> str:
+    """A link to the generator's run, if a server shows it."""
     # `make up` serves the store that the stages write to as a file.
-    site = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri"))
-    if not is_server(site) or not run.get("run_id"):
+    site = os.environ.get("CGAN_MLFLOW_PAGE") or str(run["tracking_uri"])
+    if not is_server(site):
         return "`make ui` shows the run in MLflow."
-    where = site, str(run["experiment_id"]), run["run_id"]
-    return f"[The MLflow run]({mlflow_page(*where)}) · [its page]({mlflow_page(*where, RUN_PAGE.name)})"
+    return f"[The MLflow run]({mlflow_page(site, run['experiment_id'], run['run_id'])})"

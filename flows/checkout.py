@@ -5,7 +5,6 @@ next one removes what has ended. Results and checkpoints are in DVC's cache and 
 the project that it belongs to, so a run that was cut off goes on in another checkout.
 """
 
-import configparser
 import contextlib
 import os
 import shutil
@@ -41,7 +40,13 @@ def enter(commit: str) -> dict[str, str]:
 def checkout(project: Path, commit: str, params: Path | None = None) -> Iterator[Path]:
     """A clone of `project` at `commit` with its results and data, and with these params."""
     with clone(project, commit) as folder:
-        _share_cache(project, folder)
+        # The project's own settings, such as keys of a remote; its cache; and DVC's notes about a tree, which
+        # are removed with it.
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy(project / ".dvc/config.local", folder / ".dvc")
+        dvc("cache", "dir", "--local", dvc("cache", "dir", folder=project), folder=folder)
+        notes = str(folder / ".dvc/tmp/site")
+        dvc("config", "--local", "core.site_cache_dir", notes, folder=folder)
         # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
         (folder / "dvc.lock").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -85,26 +90,13 @@ def environment(project: Path, folder: Path) -> dict[str, str]:
     }
 
 
-def _share_cache(project: Path, folder: Path) -> None:
-    """The project's cache, and its own settings of DVC, such as keys of a remote."""
-    settings = configparser.ConfigParser(interpolation=None)
-    settings.read(project / ".dvc/config.local")
-    # DVC's notes about a tree: in the checkout, so that they are removed with it.
-    notes = str(folder / ".dvc/tmp/site")
-    cache = {"dir": dvc("cache", "dir", folder=project)}
-    settings.read_dict({"cache": cache, "core": {"site_cache_dir": notes}})
-    with (folder / ".dvc/config.local").open("w", encoding="utf-8") as file:
-        settings.write(file)
-
-
 def _share_data(project: Path, folder: Path) -> None:
     """Link what lies at a relative `data.path` of the project and is not in the checkout."""
     data = load_params(folder / "params.yaml").data
     target = project / data.path
     if data.source != "file" or Path(data.path).is_absolute() or not target.exists():
         return
-    is_in_both = target.is_dir() and (folder / data.path).is_dir()
-    for file in target.iterdir() if is_in_both else [target]:
+    for file in (target, *target.glob("*")):
         link = folder / file.relative_to(project)
         if not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)

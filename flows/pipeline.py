@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,11 +20,10 @@ from prefect import State, flow, runtime, task
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
-from cgan.files import read_json, write_bytes
-from cgan.hosts import no_proxy_variables
+from cgan.files import locked, read_json, write_bytes
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
 from cgan.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
@@ -32,7 +32,6 @@ from flows.checkout import CHECKOUT_VARIABLE
 from flows.repro import (
     Stages,
     dvc,
-    exclusive_folder,
     has_remote,
     log_line,
     repro,
@@ -41,7 +40,7 @@ from flows.repro import (
 )
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
-
+FOLDER_LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
 
 STAGES = [
     task(name=name, description=words)(repro)
@@ -80,15 +79,6 @@ def push() -> State[Any]:
     return run_module("dvc", "push", "--run-cache")
 
 
-def _show_blocked(flow: Any, flow_run: Any, state: State[Any]) -> None:
-    """*Blocked* is neither a success nor a failure: its type is Cancelled. The engine would log a run that
-    returns such a state as an error, so it returns `Judged`."""
-    if state.name == "Judged":
-        blocked: State[Any] = Cancelled(name="Blocked", message=state.message)
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(flow_run.id, blocked, force=True)
-
-
 def _run_name() -> str:
     """`nightly 25 Nov 02:00`, `train 26 Nov 17:30 · train.seed=2`. Times are UTC."""
     overrides = flatten(runtime.flow_run.parameters.get("overrides") or {})
@@ -96,7 +86,7 @@ def _run_name() -> str:
     return " · ".join([name.strip(), *(f"{key}={value}" for key, value in overrides.items())])
 
 
-@flow(name="cgan", flow_run_name=_run_name, persist_result=False, on_completion=[_show_blocked])
+@flow(name="cgan", flow_run_name=_run_name, persist_result=False)
 def pipeline(
     refresh: bool = False, overrides: dict[str, Any] | None = None, gate: bool = True
 ) -> State[Any]:
@@ -109,7 +99,9 @@ def pipeline(
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
     is_checkout = bool(os.environ.get(CHECKOUT_VARIABLE))
-    with exclusive_folder():
+    words = "Another run is working in this folder. This one waits until it ends."
+    # What a run that was killed had started holds the lock, too.
+    with locked(FOLDER_LOCK, on_wait=lambda: log_line(words), inherited=True):
         try:
             stages = Stages([stage.name for stage in STAGES], refresh, is_checkout and has_remote())
             if overrides:
@@ -121,8 +113,7 @@ def pipeline(
             message = publish_artifact(gate)
             if stages.remote:
                 _require(push(), f"{message}\nThese results are on this machine alone. dvc push: ")
-            name = "Judged" if judged.name == "Blocked" else judged.name
-            ended: State[Any] = Completed(name=name, message=message)
+            ended: State[Any] = Completed(name=judged.name, message=message)
         except CganError as error:
             ended = Failed(message=str(error))
         if is_checkout and DVC_LOCK.exists():  # the next one begins with these results
@@ -146,7 +137,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--refresh", action="store_true", help="fetch the data again")
     add("--no-gate", dest="gate", action="store_false", help="neither judge nor promote")
     args = parser.parse_args(arguments)
-    os.environ.update(no_proxy_variables(os.environ))
     try:
         require_prefect()
         state = pipeline(**vars(args), return_state=True)

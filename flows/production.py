@@ -22,12 +22,11 @@ from cgan.errors import CganError
 from cgan.files import locked, read_json, write_json
 from cgan.pipeline.tracking.store import BACKEND_VARIABLE, STORE_VARIABLE, store_uri
 from cgan.project import PRODUCTION, home, require_project
-from flows.checkout import PROJECT_VARIABLE, clone
+from flows.checkout import PROJECT_VARIABLE
 from flows.repro import output_of, say
 
-SETTINGS = (
-    Path(__file__).parents[1] / "deploy/servers.env"
-)  # of the servers, the worker and its runs
+# Of the servers, the worker and its runs.
+SETTINGS = Path(__file__).parents[1] / "deploy/servers.env"
 STATE = PRODUCTION / "state.json"  # pid and port of each program, in the order of their start
 WORK_POOL = "cgan"  # of prefect.yaml
 # Limit 2: one more than trainings, so that a night due while another is on is cancelled, not queued.
@@ -36,6 +35,7 @@ PROGRAMS = {
     "prefect": "prefect server start --port {prefect}",
     "worker": f"prefect worker start --pool {WORK_POOL} --type process --limit 2 --install-policy never",
 }
+PORTS = {"mlflow": 5000, "prefect": 4200, "worker": 0}  # 0: it listens nowhere
 STAYS_UP_S = 5.0  # after which a program without a port counts as started
 MAX_END_S = 60.0  # of a worker whose run saves a checkpoint
 
@@ -46,8 +46,7 @@ def up(root: Path) -> Generator[str, None, None]:
     folder = root / PRODUCTION
     with locked(folder / "lock"):
         folder.chmod(0o700)  # flow parameters, and logs
-        running = _running(root)
-        ports = _ports() | {name: port for name, (_, port) in running.items()}
+        running, ports = _running(root), _ports(root)
         for name, port in ports.items():
             if name == "mlflow" and hosts.is_server(store_uri(root)):
                 continue
@@ -59,16 +58,6 @@ def up(root: Path) -> Generator[str, None, None]:
             yield f"{name:8} {_site(port) if port else f'its checkouts are in {home(root)}'}"
     yield f"logs     {folder}/*.log"
     yield f"export PREFECT_API_URL={_site(ports['prefect'])}/api"
-
-
-def _ports() -> dict[str, int]:
-    """Where each program listens; 0 for the worker, which does not."""
-    try:
-        mlflow = int(os.environ.get("MLFLOW_PORT") or 5000)
-        prefect = int(os.environ.get("PREFECT_PORT") or 4200)
-    except ValueError as error:
-        raise CganError(f"PREFECT_PORT or MLFLOW_PORT is no number: {error}.") from None
-    return {"mlflow": mlflow, "prefect": prefect, "worker": 0}
 
 
 def _running(root: Path) -> dict[str, tuple[psutil.Process, int]]:
@@ -83,20 +72,29 @@ def _running(root: Path) -> dict[str, tuple[psutil.Process, int]]:
     return found
 
 
+def _ports(root: Path) -> dict[str, int]:
+    """Where each program listens, in the order of their start."""
+    chosen = {name: int(os.environ.get(f"{name.upper()}_PORT") or PORTS[name]) for name in PORTS}
+    return chosen | {name: port for name, (_, port) in _running(root).items()}
+
+
 def _start(root: Path, name: str, ports: dict[str, int]) -> psutil.Process:
     """A program in a session of its own, which outlives this process."""
     if ports[name]:
         hosts.require_free(hosts.LOOPBACK, ports[name], f"{name.upper()}_PORT=")
-    log = str(root / PRODUCTION / f"{name}.log")
+    log, environment = str(root / PRODUCTION / f"{name}.log"), _environment(root, ports)
     to_log = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    command = [sys.executable, "-m", *PROGRAMS[name].format_map(ports).split()]
-    environment = _environment(root, ports)
+    command = _command(name, ports)
     pid = os.posix_spawn(sys.executable, command, environment, file_actions=to_log, setsid=True)
     return psutil.Process(pid)
+
+
+def _command(name: str, ports: dict[str, int]) -> list[str]:
+    return [sys.executable, "-m", *PROGRAMS[name].format_map(ports).split()]
 
 
 def _wait(process: psutil.Process, port: int, log: Path) -> None:
@@ -116,31 +114,30 @@ def _site(port: int) -> str:
 def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     """The environment of the programs: deploy/servers.env, the user's, and the addresses of one another."""
     lines = SETTINGS.read_text(encoding="utf-8").splitlines()
-    mlflow = _site(ports["mlflow"])
-    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
-    environment |= hosts.no_proxy_variables(environment)
-    if hosts.is_server(uri := store_uri(root)):
-        mlflow = uri
-    elif environment.get(BACKEND_VARIABLE):  # that database is MLflow's server's: runs write to it
-        environment[STORE_VARIABLE] = mlflow
+    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    environment = settings | os.environ
+    environment.pop("PREFECT_PROFILE", None)
+    uri = store_uri(root)
+    page = uri if hosts.is_server(uri) else _site(ports["mlflow"])
+    if environment.get(BACKEND_VARIABLE):  # that database is MLflow's server's: runs write to it
+        environment[STORE_VARIABLE] = page
     return {
-        **dict(line.split("=", 1) for line in lines if line and not line.startswith("#")),
         **environment,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]]),
         "PYTHONPATH": str(root),
         "PYTHONUNBUFFERED": "1",
         "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
         "PREFECT_API_URL": f"{_site(ports['prefect'])}/api",
-        "CGAN_MLFLOW_PAGE": hosts.without_credentials(mlflow),
+        "CGAN_MLFLOW_PAGE": hosts.without_credentials(page),
         PROJECT_VARIABLE: str(root),
     }
 
 
 def run(root: Path, name: str) -> None:
     """Become this program."""
-    ports = _ports()
-    command = [sys.executable, "-m", *PROGRAMS[name].format_map(ports).split()]
-    os.execve(sys.executable, command, _environment(root, ports))  # nosec B606: our own program
+    ports = _ports(root)
+    environment = _environment(root, ports)
+    os.execve(sys.executable, _command(name, ports), environment)  # nosec B606: our own program
 
 
 def down(root: Path) -> Iterator[str]:
@@ -163,28 +160,27 @@ def down(root: Path) -> Iterator[str]:
 
 
 def deploy(root: Path) -> Iterator[str]:
-    """Register the deployments of the prefect.yaml of HEAD, for runs at that commit."""
-    ports = _ports() | {name: port for name, (_, port) in _running(root).items()}
+    """Register the deployments of prefect.yaml, for runs at the commit of HEAD."""
+    ports = _ports(root)
     site = _site(ports["prefect"])
     if not hosts.answers(ports["prefect"]):
         raise CganError(
             f"no Prefect server answers at {site}. Start it: make up. For a server elsewhere: prefect "
             "deploy --all, see docs/production.md."
         )
-    with clone(root, "HEAD") as folder:
-        variables = {**_environment(root, ports), "PYTHONPATH": str(folder)}
+    environment = _environment(root, ports)
 
-        def prefect(*arguments: str) -> None:
-            command = (sys.executable, "-m", "prefect", "--no-prompt", *arguments)
-            output_of(*command, folder=folder, environment=variables)
+    def prefect(*arguments: str) -> None:
+        command = (sys.executable, "-m", "prefect", "--no-prompt", *arguments)
+        output_of(*command, folder=root, environment=environment)
 
-        with contextlib.suppress(CganError):  # it is there: the worker makes it, too
-            prefect("work-pool", "create", WORK_POOL, "--type", "process")
-        prefect("deploy", "--all")
-    commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
-    yield f"Deployed {commit}: {site}/deployments"
-    if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
-        yield f"Not deployed, because they are not committed: {', '.join(edits)}."
+    with contextlib.suppress(CganError):  # it is there: the worker makes it, too
+        prefect("work-pool", "create", WORK_POOL, "--type", "process")
+    prefect("deploy", "--all")
+    tree = git.working_tree(root)
+    yield f"Deployed {tree.commit[:7]}: {site}/deployments"
+    if tree.changed:
+        yield f"Runs will not have what is not committed: {', '.join(tree.changed)}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

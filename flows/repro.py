@@ -3,12 +3,12 @@
 import contextlib
 import itertools
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,13 +19,9 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
-from cgan.files import locked
-from cgan.hosts import no_proxy_variables
 
 CHECKPOINT_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
-FOLDER_LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
-LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
 CONTEXT_VARIABLE = "MLFLOW_RUN_CONTEXT"  # tags of the MLflow runs that a child makes, as JSON
 
 say = partial(print, flush=True)
@@ -75,18 +71,7 @@ def run_module(*module: str, exit_codes: Sequence[int] = (0,)) -> State[Any]:
 
 def log_line(line: str) -> None:
     """Into the run's log."""
-    get_run_logger().log(LEVELS.get(line.partition(":")[0], logging.INFO), "%s", line)
-
-
-@contextlib.contextmanager
-def exclusive_folder() -> Iterator[None]:
-    """Wait until no other run works in this folder, nor what one that was killed had started: that holds the
-    lock, too."""
-    with locked(FOLDER_LOCK, wait=False) as is_free:
-        if not is_free:
-            log_line("Another run is working in this folder. This one waits until it ends.")
-    with locked(FOLDER_LOCK, inherited=True):
-        yield
+    get_run_logger().info("%s", line)
 
 
 def in_session(
@@ -100,21 +85,17 @@ def in_session(
     process has on its folder and its checkout. `on_line` gets each line of its output.
 
     On any exception, signals turned into one included, its session is ended before this returns. Raises
-    CganError with the last error message in its output, else its last lines, where its exit code is none of
+    CganError with the last lines of its output, from an error message on, where its exit code is none of
     `exit_codes`.
     """
-    lines: list[str] = []
+    # So that `python` in a stage's command is this one.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    known = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    last_lines = deque[str](maxlen=KEPT_LINES)
     with subprocess.Popen(
         [sys.executable, "-m", *module],
         cwd=folder,
-        env={
-            **os.environ,
-            **no_proxy_variables(os.environ),
-            **(variables or {}),
-            # So that `python` in a stage's command is this one.
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONUNBUFFERED": "1",
-        },
+        env={**known, **(variables or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -126,7 +107,7 @@ def in_session(
         assert child.stdout
         try:
             for line in filter(None, map(str.rstrip, child.stdout)):
-                lines.append(line)
+                last_lines.append(line)
                 on_line(line)
         except BaseException:
             # Ctrl-C for the session: DVC leaves that to the stage that it runs, which saves a checkpoint.
@@ -137,9 +118,8 @@ def in_session(
                 os.killpg(child.pid, signal.SIGKILL)
             raise
     if child.returncode not in exit_codes:
-        errors = [index for index, line in enumerate(lines) if line.startswith("Error: ")]
-        message = lines[errors[-1] :] if errors else lines[-KEPT_LINES:]
-        raise CganError("\n".join(message or [f"ended with exit code {child.returncode}"]))
+        _, *message = "\n".join(["", *last_lines]).rpartition("\nError: ")
+        raise CganError("".join(message).strip() or f"ended with exit code {child.returncode}")
 
 
 def output_of(
@@ -150,8 +130,9 @@ def output_of(
         command, cwd=folder, env=environment, capture_output=True, encoding="utf-8"
     )
     if done.returncode:
-        message = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise CganError(f"{' '.join(command)}, in {folder or Path.cwd()}, failed:\n{message}")
+        raise CganError(
+            f"{' '.join(command)} failed:\n{(done.stderr or done.stdout)[-2000:].strip()}"
+        )
     return done.stdout.rstrip()
 
 

@@ -8,7 +8,6 @@ to continue a sweep. See docs/sweeps.md.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from cgan import git
 from cgan.errors import CganError
 from cgan.evaluation import METRICS, Evaluation
+from cgan.files import fingerprint
 from cgan.params.checks import check_params
 from cgan.params.sections import Params, SweepChoices, flatten
 from cgan.pipeline.params_file import load_params, parse_yaml, set_params
@@ -78,10 +78,9 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
 
     done = len(study.get_trials(states=(TrialState.COMPLETE,)))
     say(f"{study.study_name}: {trials} trials; {done} are done")
-    if not done:  # it may show that nothing works
+    if not done:  # the first may show that nothing works
         study.optimize(objective, n_trials=1)
-        done = 1
-    study.optimize(objective, n_trials=max(0, trials - done), catch=CganError)
+    study.optimize(objective, n_trials=max(0, trials - max(1, done)), catch=CganError)
     best = " ".join(f"-S {key}={value}" for key, value in _round(study.best_params).items())
     say(
         f"The best, {params.sweep.objective} {study.best_value:.4g}, is partly luck. Train with it, and test "
@@ -153,8 +152,7 @@ def _study_name(base: Path, commit: str, params: Params) -> str:
     tree = [git.git("rev-parse", f"{commit}:{name}", folder=base).decode() for name in CODE_PATHS]
     relevant = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NO_EFFECT}
     search = params.sweep.model_dump(include={"space", "objective"})
-    depends_on = json.dumps([tree, relevant, search], sort_keys=True, default=str)
-    return f"sweep-{hashlib.sha256(depends_on.encode()).hexdigest()[:8]}"
+    return f"sweep-{fingerprint([tree, relevant, search])}"
 
 
 def _other_params(base: Path, params: Params, name: str) -> Values:

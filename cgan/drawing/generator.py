@@ -12,7 +12,6 @@ import numpy as np
 
 from cgan.drawing.class_names import Classes, names_in
 from cgan.errors import CganError, ModelError
-from cgan.files import require_writable
 from cgan.model.file_facts import CAUTION, DVC_PULL
 from cgan.report import Report
 from cgan.settings import setting
@@ -74,7 +73,6 @@ class Generator:
         made where it is missing. Raises OSError where it cannot be written."""
         from cgan.model.model_file import save_generator
 
-        require_writable(Path(path))
         save_generator(path, self.model, self.facts)
 
     @classmethod

@@ -1,8 +1,6 @@
-"""What a training is made from: code, machine, and who asked for it, as its MLflow run tells it."""
+"""What a training is made from, and who asked for it, as its MLflow run tells it."""
 
-import contextlib
 import os
-import platform
 import shutil
 import time
 from collections.abc import Mapping
@@ -15,14 +13,7 @@ from cgan import git
 from cgan.files import write_bytes
 from cgan.params.sections import TrainChoices
 from cgan.pipeline.tracking.store import requester_tags
-from cgan.pipeline.tracking.tags import (
-    CHANGED_FILES_TAG,
-    COMMIT_TAG,
-    DATA_SHA256_TAG,
-    DATA_TAG,
-    DIRTY_TAG,
-    SOURCE_TAG,
-)
+from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG, SOURCE_TAG
 from cgan.project import SOURCE_FOLDER
 from cgan.stages.runner import log
 
@@ -44,48 +35,22 @@ def run_name(params: TrainChoices) -> str:
     return " · ".join([*filter(None, parts), time.strftime("%d %b %H:%M")])
 
 
-def origin(dataset: Mapping[str, Any], tree: git.WorkingTree | None) -> dict[str, str]:
-    """What a training is made from: data, commit, and the DVC experiment or the flow that asked for it."""
-    facts = {"data": str(dataset["name"])}
-    if tree:
-        facts |= {"commit": tree.commit, "dirty": str(bool(tree.changed)).lower()}
-    return facts | {key: value for key, value in _requester().items() if key != "mlflow.user"}
-
-
 def origin_tags(dataset: Mapping[str, Any], tree: git.WorkingTree | None) -> dict[str, str]:
-    """User, git, DVC, Prefect, torch, machine and CSV, as tags. What is unknown is left out."""
+    """Data, commit, torch, and the DVC experiment, the user and the flow that asked for the training."""
     kind, _, name = str(dataset["name"]).partition(": ")
     tags = {
         SOURCE_TAG: "cgan.stages.train",
         "torch.version": str(torch.__version__),  # unlike the metadata's, with its build: +cu132
-        "machine.cpu": _cpu(),
-        "machine.cores": str(os.cpu_count()),
-        DATA_SHA256_TAG: str(dataset["sha256"]),
         DATA_TAG: "MNIST sample" if kind == "sample" else Path(name).stem,
+        "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
     }
     if tree:
         tags |= {
             COMMIT_TAG: tree.commit,
             "mlflow.source.git.branch": tree.branch,
             DIRTY_TAG: str(bool(tree.changed)).lower(),
-            CHANGED_FILES_TAG: ", ".join(tree.changed)[:1000],
         }
-    return {key: value for key, value in tags.items() if value} | _requester()
-
-
-def _requester() -> dict[str, str]:
-    """The DVC experiment, the user and the flow that asked for the training, as tags."""
-    tags = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""), **requester_tags()}
-    return {key: value for key, value in tags.items() if value}
-
-
-def _cpu() -> str:
-    """The processor's model name: different models round differently."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return {key: value for key, value in tags.items() if value} | requester_tags()
 
 
 def keep_source(tree: git.WorkingTree | None) -> None:

@@ -9,7 +9,8 @@ from cgan.model.hardware import compute_deterministically
 from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import Params
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.tracking.run import TrainingRecord, read_training
+from cgan.pipeline.tracking.run import read_training
+from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG
 from cgan.pipeline.whole_data import whole_data
 from cgan.project import (
     CURVES_HTML,
@@ -21,10 +22,10 @@ from cgan.project import (
     TRAIN_DATA,
     TRAINING,
     VALIDATION,
-    preview_paths,
 )
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import log, run_stage
+from cgan.training.records import preview_paths
 
 
 def main() -> None:
@@ -40,11 +41,11 @@ def contents_of(params: Params) -> Contents:
     judge, _ = load_judge(JUDGE)
     data, validation, training = whole_data(), read_json(VALIDATION), read_training(TRAINING)
     _require_one_origin(generator, evaluation, data)
-    origin = training.get("origin", {})
+    tags = training["tags"]
     return Contents(
         generator=generator,
         evaluation=evaluation,
-        title=title_of(training),
+        title=" · ".join(filter(None, (training["experiment"], tags.get(DATA_TAG)))),
         curves=CURVES_HTML.read_text(encoding="utf-8"),
         previews={step: path.read_bytes() for step, path in preview_paths(PREVIEWS).items()},
         seconds=training.get("training_s"),
@@ -56,17 +57,11 @@ def contents_of(params: Params) -> Contents:
         origin={
             "run_name": training.get("run_name"),
             "run_id": training.get("run_id"),
-            "commit": origin.get("commit"),
-            "dirty": origin.get("dirty") == "true",
+            "commit": tags.get(COMMIT_TAG),
+            "dirty": tags.get(DIRTY_TAG) == "true",
             "sha256": sha256_of(GENERATOR),
         },
     )
-
-
-def title_of(training: TrainingRecord) -> str:
-    """`cgan · MNIST sample`: the project, as its experiment in MLflow is called, and its data."""
-    names = training.get("experiment"), training.get("tags", {}).get("data")
-    return " · ".join(filter(None, names)) or "cgan"
 
 
 def _require_one_origin(generator: Generator, evaluation: Evaluation, data: Images) -> None:

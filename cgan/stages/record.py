@@ -4,13 +4,9 @@ Whatever of it MLflow has already, from the training or from a record that was k
 MLflow is away, the stage fails; so it is stale, and the next `dvc repro` runs it.
 """
 
-import contextlib
 import csv
 import functools
-import hashlib
-import json
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,19 +15,14 @@ from PIL import Image
 
 from cgan import project
 from cgan.drawing.card import model_card
-from cgan.errors import CganError, ModelError
-from cgan.evaluation import METRICS, RANKED_BY, Evaluation, comparable
-from cgan.files import locked, md5_of, read_json, remove, sha256_of, write_json, write_text
+from cgan.errors import ModelError
+from cgan.evaluation import METRICS, Evaluation
+from cgan.files import locked, remove, sha256_of, write_json, write_text
 from cgan.model.file_facts import Facts, read_facts
-from cgan.pipeline.tracking.logged_model import NOTE, save_mlflow_model
-from cgan.pipeline.tracking.run import (
-    Run,
-    TrainingRecord,
-    open_run,
-    read_training,
-)
-from cgan.pipeline.tracking.store import STRIP_MARKDOWN
-from cgan.pipeline.tracking.tags import FINGERPRINT_TAG, GENERATOR_SHA256_TAG, MEASUREMENT_TAG
+from cgan.pipeline.tracking.logged_model import model_note, save_mlflow_model
+from cgan.pipeline.tracking.run import Run, TrainingRecord, open_run, read_training
+from cgan.pipeline.tracking.store import strip_markdown
+from cgan.pipeline.tracking.tags import FINGERPRINT_TAG, GENERATOR_SHA256_TAG
 from cgan.project import (
     CARD,
     EVALUATION,
@@ -40,11 +31,10 @@ from cgan.project import (
     SOURCE_FOLDER,
     STRIP,
     TRAINING,
-    preview_paths,
 )
 from cgan.quality.table import class_table, tracked_values
 from cgan.stages.runner import log, run_stage
-from cgan.training.records import read_records
+from cgan.training.records import preview_paths, read_records
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
@@ -82,29 +72,17 @@ def main() -> None:
     with open_run(training) as run:
         send_training(run, int(facts.get("steps", 0)))
         send_results(run, evaluation, facts, numbers)
-    reference = {
-        "run_key": training["run_key"],
-        "run_name": training["run_name"],
-        "experiment": training["experiment"],
-    }
-    write_json(project.RUN_LOCATION, reference | run.location)
-    write_json(project.RECORDED, numbers)
-    log.info(
-        "Recorded for the run's page in MLflow: %d numbers, tables and pictures.", len(numbers)
-    )
+    of_run = ("run_key", "run_name", "experiment")
+    names = {key: value for key, value in training.items() if key in of_run}
+    write_json(project.RUN_LOCATION, names | run.location)
+    log.info("Recorded in MLflow, as run %s: numbers, tables and pictures.", training["run_name"])
 
 
 def remove_checkpoints(training: TrainingRecord) -> None:
-    """Remove the checkpoints of the training whose result DVC has; not those of another, or of one that goes
-    on."""
+    """Remove those of the training whose result DVC has, unless they are in use."""
     folder = project.training_folder(training["tags"][FINGERPRINT_TAG])
-    lock = locked(project.training_lock(folder), wait=False)
-    with contextlib.suppress(CganError), lock as is_free:  # there may be none
-        if (
-            is_free
-            and read_json(folder / project.TRAINING_IN_PROGRESS).get("run_key")
-            == training["run_key"]
-        ):
+    with locked(project.training_lock(folder), wait=False) as is_free:
+        if is_free and folder.is_dir():
             remove(folder)
 
 
@@ -115,9 +93,7 @@ def send_training(run: Run, steps: int) -> None:
     def time_of(step: int) -> int:
         return int(began_ms + (ended_ms - began_ms) * step / max(1, steps))
 
-    run.log_inputs(
-        {"dvc.generator_md5": md5_of(GENERATOR), GENERATOR_SHA256_TAG: sha256_of(GENERATOR)}
-    )
+    run.log_inputs({GENERATOR_SHA256_TAG: sha256_of(GENERATOR)})
     run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
     run.log_metrics(
         (name, value, step, time_of(step))
@@ -125,16 +101,15 @@ def send_training(run: Run, steps: int) -> None:
         for step, values in read_metrics(path)
         for name, value in values.items()
     )
-    numbers = run.training["numbers"].items()
-    run.log_metrics((name, value, 0, ended_ms) for name, value in numbers)
+    if "training_s" in run.training:
+        run.log_metrics([("time/training_s", run.training["training_s"], 0, ended_ms)])
     previews = preview_paths(project.PREVIEWS)
     for step, path in previews.items():
         run.log_image(BY_STEP, np.asarray(Image.open(path)), step, time_of(step))
     final = previews.get(steps, GRID)  # a sampler has no previews
     if final.is_file():
         run.log_image(AT_THE_END, np.asarray(Image.open(final)), steps, ended_ms)
-    if run.mlflow_run.info.status != "FINISHED":
-        run.client.set_terminated(run.run_id, "FINISHED", ended_ms)
+    run.client.set_terminated(run.run_id, "FINISHED", ended_ms)
 
 
 def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
@@ -161,16 +136,11 @@ def send_results(
     for place, paths in FILES.items():
         run.log_files([path for path in paths if path.is_file()], place)
     save = functools.partial(save_mlflow_model, GENERATOR)
-    tags = {"digest": facts["digest"], NOTE_TAG: NOTE}
+    tags = {"digest": facts["digest"], NOTE_TAG: model_note(run.run_id)}
     run.log_model(save, int(facts.get("steps", 0)), tags)
-    # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
-    now_ms = time.time_ns() // 1_000_000
-    run.log_metrics((name, value, 0, now_ms) for name, value in numbers.items())
-    # Equal for runs whose distances can be compared.
-    context = json.dumps(comparable(evaluation.context, RANKED_BY), sort_keys=True)
-    context_digest = hashlib.sha256(context.encode()).hexdigest()[:16]
-    note = leading_line(numbers) + (f"\n\n{STRIP_MARKDOWN}" if STRIP.is_file() else "")
-    run.set_tags({NOTE_TAG: note, MEASUREMENT_TAG: context_digest})
+    run.log_numbers(numbers)
+    strip = f"\n\n{strip_markdown(run.run_id)}" if STRIP.is_file() else ""
+    run.set_tags({NOTE_TAG: leading_line(numbers) + strip})
 
 
 def leading_line(numbers: Mapping[str, float]) -> str:

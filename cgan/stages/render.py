@@ -10,7 +10,6 @@ from torch import Tensor
 from cgan import project
 from cgan.contact_sheet import MAX_CLASSES, MAX_NAME_WIDTH, add_row_names, arrange_by_class, layout
 from cgan.drawing.class_names import names_in
-from cgan.errors import DataError
 from cgan.evaluation import Evaluation
 from cgan.files import write_text
 from cgan.model.generative import GenerativeModel
@@ -83,13 +82,8 @@ def class_grid(drawings: Tensor, names: list[str]) -> Picture:
 
 def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> Picture:
     """The contact sheet of real images, and to its right the drawings of each class."""
-    try:
-        with Image.open(sheet) as file:
-            real = np.asarray(file)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{sheet}: damaged ({error}). Restore it: `dvc checkout --force`."
-        ) from None
+    with Image.open(sheet) as file:
+        real = np.asarray(file)
     order, rows = np.arange(len(labels)), int(labels.max()) + 1
     drawn = arrange_by_class(drawings.numpy(), labels.numpy(), order, rows)
     separator = np.full((len(real), SEPARATOR_WIDTH, *real.shape[2:]), 255, np.uint8)

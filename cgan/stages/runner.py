@@ -1,7 +1,6 @@
 """How a stage runs: errors in words, sources unchanged."""
 
 import errno
-import hashlib
 import logging
 import signal
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cgan.errors import CganError
+from cgan.files import sha256_of
 from cgan.project import PACKAGE
 from cgan.text import ensure_streams
 
@@ -20,14 +20,13 @@ log = logging.getLogger(__name__)
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage's `main`: log lines to stdout; a CganError ends it with its message alone, and so
-    do Ctrl-C, a full disk and exhausted memory.
+    """Run a stage's `main`: log lines to stdout; a CganError, a full disk or exhausted memory ends it with a
+    message alone.
 
     Fails when params.yaml or a module that the stage imported changed while it ran: DVC hashes them
     after the stage, so dvc.lock would pair the new text with results of the old (treeverse/dvc#11058).
     """
     ensure_streams()
-    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         before = _sources()
@@ -50,32 +49,31 @@ def _in_words(error: Exception) -> str:
         return str(error)
     again = "Then run `dvc repro` again: a training goes on from its last checkpoint."
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
-        details = str(error).splitlines()[0][:200] if str(error) else "no details"
+        details = str(error).partition("\n")[0][:200] or "no details"
         return (
             f"out of memory ({details}). End other programs, or lower `train.batch_size` or the widths in "
             f"params.yaml; of a GPU, `train.device: cpu` takes none. {again}"
         )
-    if isinstance(error, OSError) and error.errno and (error.filename or error.errno in NO_SPACE):
+    if isinstance(error, OSError) and error.filename:
         advice = "Free some space" if error.errno in NO_SPACE else "Correct that"
-        return f"{str(error.filename or 'a file')[:300]}: {error.strerror}. {advice}. {again}"
+        return f"{error.filename}: {error.strerror}. {advice}. {again}"
     return ""
 
 
 def _sources() -> dict[Path, str]:
     """Hashes of params.yaml and of our whole package: a stage may yet import any of it."""
     files = [Path("params.yaml"), *PACKAGE.rglob("*.py")]
-    return {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+    return {file: sha256_of(file) for file in files if file.is_file()}
 
 
 def _refuse_changes(before: dict[Path, str]) -> None:
     # By file, not by name: the stage's own module is called `__main__`.
     modules = [getattr(module, "__dict__", {}) for module in list(sys.modules.values())]
-    loaded = {Path(module["__file__"]) for module in modules if module.get("__file__")}
-    after = _sources()
-    used = (before.keys() | after.keys()) & (loaded | {Path("params.yaml")})
-    changed = sorted(f.name for f in used if before.get(f) != after.get(f))
+    loaded = [Path(module["__file__"]) for module in modules if module.get("__file__")]
+    used = {Path("params.yaml"), *loaded}
+    changed = {path.name for path, _ in before.items() ^ _sources().items() if path in used}
     if changed:
         raise CganError(
-            f"{', '.join(changed)} changed while the stage ran, so its results belong to the earlier "
+            f"{', '.join(sorted(changed))} changed while the stage ran, so its results belong to the earlier "
             "version. Run `dvc repro` again. To edit during a run, use a separate clone."
         )

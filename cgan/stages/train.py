@@ -9,7 +9,6 @@ last one is of the last step: whatever is killed before DVC knows the result, th
 
 import contextlib
 import functools
-import os
 import signal
 import sys
 import time
@@ -19,21 +18,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from cgan import project
-from cgan.errors import CganError, Interrupted, TrainingError
-from cgan.files import (
-    locked,
-    md5_of,
-    read_json,
-    remove,
-    require_writable,
-    write_bytes,
-    write_json,
-)
+from cgan.errors import Interrupted, TrainingError
+from cgan.files import fingerprint, locked, read_json, write_bytes, write_json
 from cgan.images import Images, load_images
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_discriminator, save_generator
 from cgan.params.sections import Params, TrainParams, flatten
-from cgan.pipeline.params_file import load_params, read_yaml
+from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.live import LiveTracker, live_run
@@ -41,16 +32,16 @@ from cgan.pipeline.tracking.run import TrainingRecord
 from cgan.pipeline.tracking.tags import FINGERPRINT_TAG
 from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PREVIEWS, PROBES, TRAIN_DATA, TRAINING
 from cgan.quality.judge import load_judge
-from cgan.stages.origin import keep_source, origin, origin_tags, project_tree, run_name
+from cgan.stages.origin import keep_source, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage
 from cgan.training.auto import Choice, choose
-from cgan.training.fingerprint import determining_facts, fingerprint
+from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import Divergence, TrainingResult, train_or_build, training_facts
 from cgan.training.records import write_records
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
 # Of a training that is resumed: what it was called and took, whatever has changed since.
-KEPT_KEYS = ("run_key", "run_name", "experiment", "began_ms", "numbers", "training_s")
+KEPT_KEYS = ("run_key", "run_name", "experiment", "began_ms", "training_s")
 
 
 def main() -> None:
@@ -68,9 +59,7 @@ def main() -> None:
         "params": recorded_params(params, choice.params),
         "tags": origin_tags(dataset, tree) | training_tags(choice, hardware, folder.name),
         "dataset": dataset,
-        "origin": origin(dataset, tree),
     }
-    require_writable(GENERATOR, PREVIEWS, LOSSES)
     p = choice.params
     if not choice.sampler:
         log.info(
@@ -98,9 +87,7 @@ def main() -> None:
                     f"stopped at step {trained.step} of {p.total_steps}; a checkpoint was saved"
                 )
             write_outputs(trained, training_facts(trained, choice, images))
-            training.setdefault("numbers", {})
             if not trained.resumed_from:  # else the parts before were not timed
-                training["numbers"] = {"time/training_s": trained.wall_time_s}
                 training["training_s"] = round(trained.wall_time_s, 1)
     if choice.sampler:
         log.info(f"{GENERATOR}: {trained.generator.description}")
@@ -116,7 +103,6 @@ def training_tags(choice: Choice, hardware: Hardware, training_fingerprint: str)
         "cgan.device": str(hardware.device),
         "cgan.precision": _precision_name(hardware),
         FINGERPRINT_TAG: training_fingerprint,
-        "dvc.data_md5": md5_of(TRAIN_DATA),
     }
 
 
@@ -127,20 +113,18 @@ def _precision_name(hardware: Hardware) -> str:
 @contextlib.contextmanager
 def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTracker]:
     """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
-    `training`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one. Of a
-    training that was interrupted, key, name and begin are those with which it began."""
+    `training`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one.
+
+    DVC learns of a result after the stage has ended. If this was killed before, or interrupted, the training
+    is taken up at its last step, with the key, name and begin that it had.
+    """
     in_progress = folder / project.TRAINING_IN_PROGRESS
-    # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
-    # and the training is taken up at its last step. One that it knows is trained anew on purpose.
-    if in_progress.is_file() and md5_of(in_progress) == md5_in_dvc_lock(TRAINING):
-        remove(folder)
-    with contextlib.suppress(CganError):  # none yet, or damaged
+    if in_progress.is_file():
         begun = read_json(in_progress)
-        if str(begun.get("run_key") or "").isalnum():
-            kept = {key: begun[key] for key in KEPT_KEYS if key in begun}
-            training.update(cast("TrainingRecord", kept))
-            training["tags"] |= {"cgan.resumed": "true"}
-    if "run_key" not in training:
+        kept = {key: begun[key] for key in KEPT_KEYS if key in begun}
+        training.update(cast("TrainingRecord", kept))
+        training["tags"] |= {"cgan.resumed": "true"}
+    else:
         training["run_key"] = uuid.uuid4().hex
         training["began_ms"] = time.time_ns() // 1_000_000
         write_json(in_progress, training)
@@ -148,16 +132,8 @@ def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTra
         yield tracker
     training["ended_ms"] = max(training["began_ms"], time.time_ns() // 1_000_000)
     training["run_id"] = tracker.run_id
-    for path in (TRAINING, in_progress):  # of which DVC keeps one
-        write_json(path, training)
-
-
-def md5_in_dvc_lock(path: Path) -> str:
-    """The md5 that dvc.lock has of an output of this stage; empty where it has none, or is damaged."""
-    with contextlib.suppress(CganError, KeyError, TypeError):
-        outputs = read_yaml(project.DVC_LOCK)["stages"]["train"]["outs"]
-        return next((str(out["md5"]) for out in outputs if out["path"] == str(path)), "")
-    return ""
+    write_json(in_progress, training)
+    write_json(TRAINING, training)
 
 
 def recorded_params(params: Params, chosen: TrainParams) -> dict[str, Any]:
@@ -184,13 +160,9 @@ def dataset_facts(data: Images) -> dict[str, Any]:
 def exclusive_training(folder: Path) -> Iterator[None]:
     """Wait for another training in this tree, since killing `dvc` can leave one alive, or of the same result
     in any checkout."""
-    with contextlib.ExitStack() as held:
-        for lock in (project.project_root() / project.TRAIN_LOCK, project.training_lock(folder)):
-            if not held.enter_context(locked(lock, wait=False)):
-                pid = lock.read_text(encoding="utf-8")
-                log.info("Another training is running here (process %s). Waiting for it.", pid)
-                held.enter_context(locked(lock))
-            lock.write_text(str(os.getpid()), encoding="utf-8")
+    wait = functools.partial(log.info, "Another training is running here. Waiting for it.")
+    here = project.project_root() / project.TRAIN_LOCK
+    with locked(here, on_wait=wait), locked(project.training_lock(folder), on_wait=wait):
         yield
 
 

@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from cgan.files import require_writable, write_json
+from cgan.files import write_json
 from cgan.images import load_images
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.pipeline.params_file import load_params
@@ -18,7 +18,6 @@ from cgan.text import percent
 
 def main() -> None:
     params = load_params()
-    require_writable(JUDGE, JUDGE_METRICS)
     data, holdout = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
     hardware = choose_hardware(params.train.device, "auto")
     compute_deterministically()
@@ -43,21 +42,16 @@ def main() -> None:
     }
     write_json(JUDGE_METRICS, {"judge": numbers})
     seconds = time.perf_counter() - started
-    interval = f"95 % interval {percent(low)} to {percent(high)}"
-    log.info(
-        "Judge: %s of held-out images right, mean over classes (%s), %.0f s",
-        percent(right),
-        interval,
-        seconds,
-    )
+    share = f"{percent(right)} (95 %: {percent(low)} to {percent(high)}) of held-out images"
+    log.info(f"The judge is right on {share}, mean over classes; trained in {seconds:.0f} s")
     needed = params.gate.min_judge_accuracy
     if low < needed:
         log.warning(
-            f"Warning: the judge is right on {percent(right)} of held-out images, mean over classes "
-            f"({interval}), and the gate promotes nothing below {percent(needed, 0)} "
-            "(`gate.min_judge_accuracy`). Look at the labels (`cgan validate`, reports/real_samples.png), "
-            "add images, scale pictures down less (`data.height`, `data.width`), hold out more "
-            "(`preprocess.holdout_fraction`), raise `train_judge.total_kimg`, or merge similar classes."
+            f"Warning: the judge is right on {share}, mean over classes, and the gate promotes nothing "
+            f"below {percent(needed, 0)} (`gate.min_judge_accuracy`). Look at the labels (`cgan validate`, "
+            "reports/real_samples.png), add images, scale pictures down less (`data.height`, "
+            "`data.width`), hold out more (`preprocess.holdout_fraction`), raise "
+            "`train_judge.total_kimg`, or merge similar classes."
         )
 
 

@@ -1,7 +1,5 @@
-"""The facts that determine the weights that a training ends with, and their hash, which names its folder."""
+"""The facts that determine the weights that a training ends with: their hash names its folder."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +48,3 @@ def data_facts(images: Images) -> dict[str, Any]:
     """The facts in the generator's file about the images that it was trained on."""
     names = {"class_names": images.class_names} if images.is_named else {}
     return {"data_sha256": images.source_sha256, "data_digest": images.digest} | names
-
-
-def fingerprint(facts: dict[str, Any]) -> str:
-    """16 hex digits of the sha256 of `determining_facts`."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -35,10 +35,10 @@ from cgan.training.fingerprint import data_facts
 from cgan.training.monitoring import (
     ProbeMonitor,
     draw_preview,
-    load_previews,
     preview_steps,
     probe_steps,
 )
+from cgan.training.records import preview_paths
 from cgan.training.state import HISTORY_COLUMNS, Record, TrainState, estimate_batch_norm
 from cgan.training.update import train_step
 
@@ -128,7 +128,8 @@ def train(
     if folder and (checkpoint := load_checkpoint(folder)):
         state.restore(*checkpoint)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
-    previews = load_previews(folder)
+    paths = preview_paths(folder / "previews") if folder else {}
+    previews = {step: path.read_bytes() for step, path in paths.items()}
     steps_with_preview = preview_steps(PREVIEWS, params.total_steps)
     steps_with_probe = probe_steps(params.probes, params.total_steps) if monitor else set()
 

@@ -6,7 +6,6 @@ one and the same picture.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -115,9 +114,3 @@ def draw_preview(state: TrainState, names: list[str]) -> Picture:
     labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)
     images = to_uint8(state.generator_ema(latents.to(device), labels.to(device)))
     return add_row_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), names)
-
-
-def load_previews(folder: Path | None) -> dict[int, bytes]:
-    """The previews of an interrupted training, step → PNG: files beside its checkpoints."""
-    files = sorted((folder / "previews").glob("step-*.png")) if folder else []
-    return {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""The records of a training, rows of numbers by name, as losses.csv or probes.csv."""
+"""What a training leaves beside its models: rows of numbers by name, as CSV, and previews."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgan.errors import DataError
 from cgan.files import write_text
 
 if TYPE_CHECKING:  # torch comes with it, which the stage record does without
@@ -27,9 +26,12 @@ def write_records(path: Path, columns: Sequence[str], records: Sequence[Record])
 
 
 def read_records(path: Path) -> list[Record]:
-    """What `write_records` wrote. Raises DataError for a damaged file."""
-    try:
-        names, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
-        return [dict(zip(names, map(float, row), strict=True)) for row in rows]
-    except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}). Restore it: `dvc checkout --force`.") from None
+    """What `write_records` wrote."""
+    names, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    return [dict(zip(names, map(float, row), strict=True)) for row in rows]
+
+
+def preview_paths(folder: Path) -> dict[int, Path]:
+    """The previews of a training by their steps, in order."""
+    paths = folder.glob("step-*.png")
+    return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in paths))

@@ -94,7 +94,7 @@ def test_a_commit_pushed_later_is_fetched(clone: Path) -> None:
     with checkout(worker, head(elsewhere)) as folder:
         assert head(folder) == head(elsewhere)
     assert git(worker, "for-each-ref") == before
-    with pytest.raises(CganError, match=r"commit 1234567 is neither in .*git push"):
+    with pytest.raises(CganError, match="1234567"):
         checkout(clone, "1234567").__enter__()
 
 

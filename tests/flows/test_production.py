@@ -108,14 +108,13 @@ def test_what_up_starts_knows_its_project_and_its_servers(
     found: list[dict[str, str]] = []
     monkeypatch.setattr(os, "execve", become)
     ports = {"MLFLOW_PORT": "5100", "PREFECT_PORT": "4300"}
-    own = started_with(**ports, PREFECT_PROFILE="elsewhere", HTTP_PROXY="http://proxy:8")
+    own = started_with(**ports, PREFECT_PROFILE="elsewhere")
     assert own["MLFLOW_WORKERS"] == "1" and "PREFECT_CLIENT_MAX_RETRIES" in own
     assert "PREFECT_PROFILE" not in own and "MLFLOW_TRACKING_URI" not in own
     assert own["PREFECT_HOME"] == str(project / ".cgan/production/prefect")
     assert own["CGAN_SOURCE"] == own["PYTHONPATH"] == str(project)
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
     assert own["CGAN_MLFLOW_PAGE"] == "http://127.0.0.1:5100"
-    assert "127.0.0.1" in own["no_proxy"]
     # A database is asked by MLflow's server alone; of a server elsewhere the page has no password.
     own = started_with(MLFLOW_BACKEND_STORE_URI="postgresql://me:secret@db/runs")
     assert own["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5100"

@@ -36,16 +36,15 @@ from cgan.project import (
     LOSSES,
     PREVIEWS,
     PROBES,
-    RECORDED,
     RUN_LOCATION,
     TRAINING,
-    preview_paths,
     training_folder,
     training_lock,
 )
 from cgan.quality.table import quality_line, tracked_values
 from cgan.stages import record
 from cgan.text import percent
+from cgan.training.records import preview_paths
 
 AT_THE_END = f"A first look~at the end+step+{STEPS}"
 LEFT = [path for paths in record.FILES.values() for path in paths]
@@ -56,8 +55,7 @@ def store(copied: Project, empty_store: Path) -> Store:
     """Of a finished project whose run has never been recorded: the working directory."""
     shutil.rmtree("mlartifacts")
     shutil.copyfile(empty_store, "mlflow.db")
-    for path in (RUN_LOCATION, RECORDED):
-        path.unlink()
+    RUN_LOCATION.unlink()
     return Store(copied.folder / "mlflow.db")
 
 
@@ -96,7 +94,6 @@ def test_a_run_is_complete_from_outputs_and_again_is_the_same(store: Store) -> N
     assert store.rows("select end_time from runs") == [(ended,)]
     times = "select min(timestamp), max(timestamp) from metrics where key = 'loss/generator'"
     assert store.rows(times) == [(int(began + (ended - began) * LOG_EVERY / STEPS), ended)]
-    assert read_json(RECORDED) == tracked_values(evaluation)
     files = {path.name for path in Path("mlartifacts").rglob(f"{run_id}/artifacts/**/*.*")}
     left = {path.name for path in LEFT}
     assert left | {"README.md", "quality.csv", "quality_by_class.csv", "params.yaml"} <= files
@@ -217,21 +214,20 @@ def test_without_mlflow_a_sentence_and_next_time_the_whole_run(
     words, name = str(caught.value), read_json(TRAINING)["run_name"]
     assert words.startswith(f"MLflow at {address} cannot be used now (")
     assert f"so run `{name}` is not complete there" in words and "`dvc repro` again" in words
-    assert not RUN_LOCATION.exists() and not RECORDED.exists()
+    assert not RUN_LOCATION.exists()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     record.main()
     assert_complete(store)
 
 
-def test_checkpoints_go_once_dvc_has_the_result_but_no_others(store: Store) -> None:
-    about = read_json(TRAINING)
-    folder = training_folder(about["tags"]["cgan.fingerprint"])
-    for key, in_use, kept in (("own", False, False), ("other", False, True), ("own", True, True)):
-        write_json(folder / "run.json", {"run_key": about["run_key"] if key == "own" else key})
-        write_bytes(folder / "step-1.safetensors", b"weights")
-        with locked(training_lock(folder)) if in_use else contextlib.nullcontext():
-            record.main()
-        assert (folder / "step-1.safetensors").exists() is kept
+def test_checkpoints_go_once_dvc_has_the_result_unless_in_use(store: Store) -> None:
+    folder = training_folder(read_json(TRAINING)["tags"]["cgan.fingerprint"])
+    write_bytes(folder / "step-1.safetensors", b"weights")
+    with locked(training_lock(folder)):
+        record.main()
+    assert (folder / "step-1.safetensors").exists()
+    record.main()
+    assert not folder.exists()
     assert not [path for path in folder.parent.iterdir() if "removed" in path.name]
 
 

@@ -65,7 +65,7 @@ def test_what_the_user_or_the_machine_lacks_is_a_message_alone(
         ("Path('params.yaml').write_text('# other')", "params.yaml"),
         ("import cgan.files; Path(cgan.files.__file__).write_text('# other')", "files.py"),
         # Changed before it is imported: the stage ran with a text that DVC never saw.
-        ("Path('cgan/files.py').write_text('x = 1'); import cgan.files", "files.py"),
+        ("Path('cgan/git.py').write_text('x = 1'); import cgan.git", "git.py"),
         ("Path('cgan/stages/render.py').write_text('# for this stage of no use')", ""),
     ],
 )

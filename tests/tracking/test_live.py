@@ -1,6 +1,5 @@
 """A training in MLflow while it goes on: what arrives, and that nobody waits long for it."""
 
-import hashlib
 import math
 import socket
 import threading
@@ -16,7 +15,7 @@ from mlflow import MlflowClient
 from cgan.errors import Interrupted
 from cgan.files import read_json
 from cgan.pipeline.tracking.run import TrainingRecord, open_run
-from cgan.project import TRAINING, training_folder
+from cgan.project import TRAINING
 
 SAID = "cannot be used now"
 
@@ -62,7 +61,6 @@ def test_a_failed_or_stopped_training_resumes_in_its_run(
             raise error
         ((run_id, name, found),) = store.runs()
         assert found == status and not TRAINING.exists()
-        assert store.tags(run_id)["cgan.ended_by"] == f"{type(error).__name__}: {error}"
     gate = PARAMS.gate.model_copy(update={"promote": not PARAMS.gate.promote})
     monkeypatch.setattr("world.store.PARAMS", PARAMS.model_copy(update={"gate": gate}))
     checkout = root / "checkout"
@@ -76,23 +74,7 @@ def test_a_failed_or_stopped_training_resumes_in_its_run(
         wait_until(lambda: [status for _, _, status in store.runs()] == ["RUNNING"])
     assert store.runs() == [(run_id, name, "FINISHED")]
     assert store.steps("loss/generator") == LOGGED
-    tags = store.tags(run_id)
-    assert tags["cgan.resumed"] == "true" and "cgan.ended_by" not in tags
-
-
-def test_a_training_that_dvc_knows_is_trained_anew_in_a_new_run(root: Path) -> None:
-    for _ in range(2):
-        with training() as live:
-            log_steps(live)
-        (training_folder("k1") / "step-1.safetensors").touch()
-        md5 = hashlib.md5(TRAINING.read_bytes(), usedforsecurity=False).hexdigest()
-        (root / "dvc.lock").write_text(
-            f"stages: {{train: {{outs: [{{md5: {md5}, path: {TRAINING}}}]}}}}"
-        )
-    store = Store(root / "mlflow.db")
-    assert len(store.runs()) == 2 and store.steps("loss/generator") == sorted(2 * LOGGED)
-    with training():
-        assert not (training_folder("k1") / "step-1.safetensors").exists(), "nothing is resumed"
+    assert store.tags(run_id)["cgan.resumed"] == "true"
 
 
 # ------------------------------------------------------------------------------ MLflow in trouble
@@ -114,15 +96,15 @@ def test_without_mlflow_a_training_ends_in_time_and_says_so_once(
     assert waited < 120, "it did not wait for an answer; a busy machine takes its time"
     (message,) = [text for text in caplog.messages if SAID in text]
     assert message.startswith(f"MLflow at {address} {SAID} (")
-    assert "training goes on" in message and "record" in message
+    assert message.endswith("sent by the stage record.")
     about = read_json(TRAINING)
-    assert about["run_id"] is None and about["numbers"]
+    assert about["run_id"] is None and about["training_s"]
 
 
 def test_an_mlflow_that_gets_slow_is_not_waited_for(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is late arrives all the same."""
+    """What it has taken by then arrives, and nothing after it."""
     store, plain, released = Store(root / "mlflow.db"), MlflowClient.log_batch, threading.Event()
 
     def slow(*args: Any, **options: Any) -> Any:
@@ -132,15 +114,15 @@ def test_an_mlflow_that_gets_slow_is_not_waited_for(
     monkeypatch.setattr("cgan.pipeline.tracking.live.PATIENCE_S", 0.5)
     with training() as live:
         log_steps(live, [1])
-        wait_until(lambda: store.steps("loss/generator"))
+        wait_until(lambda: store.steps("probe/fid_judge"))
         monkeypatch.setattr(MlflowClient, "log_batch", slow)
         log_steps(live, [2])
         began = time.monotonic()
     assert time.monotonic() - began < 120, "it did not wait for the answer"
     released.set()
-    wait_until(lambda: [status for _, _, status in store.runs()] == ["FINISHED"])
-    assert caplog.text.count(f"{SAID} (no answer in time)") == 1
-    assert store.steps("loss/generator") == [1, 2]
+    wait_until(lambda: store.steps("loss/generator") == [1, 2])
+    assert caplog.text.count(f"{SAID} (TimeoutError)") == 1
+    assert [status for _, _, status in store.runs()] == ["RUNNING"], "until it is recorded"
 
 
 def test_more_numbers_than_mlflow_takes_at_once_arrive(root: Path) -> None:

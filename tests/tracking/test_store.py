@@ -9,7 +9,7 @@ import pytest
 from conftest import Store, environment, free_port
 
 from cgan.errors import CganError
-from cgan.hosts import no_proxy_variables, without_credentials
+from cgan.hosts import without_credentials
 from cgan.pipeline.runs.ui import serve_ui
 from cgan.pipeline.tracking.store import (
     artifact_root,
@@ -72,31 +72,16 @@ def test_what_is_shown_of_an_address_has_no_password(uri: str, shown: str) -> No
         ("refused\nat line 7", "refused"),
         ("", "RuntimeError"),
         ("at http://me:secret@host", "at http://host"),
-        ("password=secret host=h", "password=… host=h"),
-        ("https://h/x?a=1&token=secret, twice", "https://h/x?a=1&token=…, twice"),
-        ("MY_API_KEY='secret'", "MY_API_KEY=…"),
-        ("monkey=no (key = 5)", "monkey=… (key = 5)"),
     ],
 )
-def test_a_reason_is_the_first_line_without_its_secrets(said: str, reason: str) -> None:
+def test_a_reason_is_the_first_line_without_its_password(said: str, reason: str) -> None:
     assert reason_of(RuntimeError(said)) == reason
-    wrapped = RuntimeError("Max retries exceeded")
-    wrapped.__context__ = ConnectionRefusedError("refused")
-    assert reason_of(wrapped) == "refused"
 
 
 def test_of_a_server_no_second_one_is_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
     with pytest.raises(CganError, match=r"is http://host, a server"):
         serve_ui(root, free_port())
-
-
-def test_a_proxy_is_not_asked_for_this_machine() -> None:
-    assert no_proxy_variables({"HTTP_PROXY": ""}) == {}, "the system's settings count"
-    known = {"NO_PROXY": "a.example, .b", "no_proxy": ".b"}
-    both = dict.fromkeys(known, ".b,a.example,127.0.0.1,localhost,::1")
-    for name in ("HTTP_PROXY", "https_proxy", "all_proxy"):
-        assert no_proxy_variables({name: "http://proxy:8", **known}) == both
 
 
 def test_a_store_is_made_whole_or_not_at_all(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import CPU, closure, copy_code, params_of
 
+from cgan.files import fingerprint
 from cgan.images import Images
 from cgan.model.hardware import Hardware
 from cgan.params.sections import TrainParams
@@ -36,7 +37,7 @@ def fingerprint_of(
     facts = {"pixels": pixels, "labels": labels, "source_sha256": "aa", **facts}
     data = Images(**facts)
     facts = fingerprints.determining_facts(params, data, hardware, judge)
-    return fingerprints.fingerprint(facts), facts
+    return fingerprint(facts), facts
 
 
 FINGERPRINT, FACTS = fingerprint_of()

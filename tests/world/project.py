@@ -122,7 +122,7 @@ def new_project(folder: Path) -> Project:
             shutil.copy(ROOT / name, folder / name)
     # A busy machine's store is no slow one, and a short training is killed at a checkpoint, too.
     for name, constant, value in (
-        ("pipeline/tracking/live", "PATIENCE_S = 4.5 ", "PATIENCE_S = 120.0 "),
+        ("pipeline/tracking/live", "PATIENCE_S = 15.0 ", "PATIENCE_S = 120.0 "),
         ("training/loop", "SAVE_EVERY = 250 ", "SAVE_EVERY = 20 "),
     ):
         source = folder / f"cgan/{name}.py"

@@ -13,7 +13,6 @@ from cgan.downstream.evidence import Evidence, evidence
 from cgan.downstream.sets import joined
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError, TrackingError
-from cgan.files import require_writable
 from cgan.images import Images, image_digests, load_images
 from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
@@ -55,7 +54,6 @@ def find_evidence(
             "--folds tests on all images, with a generator for each fold: leave out --seeds, --test and "
             "--drawn."
         )
-    require_writable(EVIDENCE)
     train = load_images(TRAIN_DATA)
     tested, tested_on = _tested_images(params, test, train, say)
     if not (folds or seeds or test or drawn) and int(tested.counts.min()) < MIN_HELD_OUT:
@@ -95,7 +93,6 @@ def find_sharing(
 
     Raises DataError, ModelError or CganError where images, drawings or models do not fit.
     """
-    require_writable(SHARING)
     train = load_images(TRAIN_DATA)
     answer = sharing(
         train,

@@ -22,7 +22,7 @@ from cgan.model.file_facts import Facts, read_facts
 from cgan.params.sections import Params
 from cgan.pipeline.registry.client import GATE_FOLDER, Registry, now, open_registry
 from cgan.pipeline.registry.version import ROLLED_BACK, SUMMARY, VERDICT, Version, version_in_words
-from cgan.pipeline.tracking.store import RUN_ID_PLACEHOLDER, STRIP_MARKDOWN
+from cgan.pipeline.tracking.store import strip_markdown
 from cgan.pipeline.tracking.tags import GENERATOR_SHA256_TAG, RUN_KEY_TAG
 from cgan.verdict import Report, table_of
 
@@ -169,7 +169,7 @@ def _record(registry: Registry, version: Version, report: Report, verdict_key: s
     for name, value in report.facts.get("measured", {}).items():
         if metrics.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
             client.log_metric(run_id, f"gate/{name}", value)
-    page = spaced(report.body(STRIP_MARKDOWN.replace(RUN_ID_PLACEHOLDER, run_id)))
+    page = spaced(report.body(strip_markdown(run_id)))
     client.update_model_version(registry.model, str(version.number), page[:DESCRIPTION_CHARACTERS])
     tags = {VERDICT: report.verdict, SUMMARY: report.summary, VERDICT_KEY: verdict_key}
     registry.tag(version.number, tags)

@@ -52,4 +52,4 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     root = require_project()
     from cgan.pipeline.runs.ui import serve_ui
 
-    raise typer.Exit(serve_ui(root, port))
+    serve_ui(root, port)

@@ -8,15 +8,12 @@ from cgan.evaluation import Evaluation
 from cgan.model.file_facts import read_facts
 from cgan.pipeline.registry.client import CHAMPION, evaluation_of, model_name, open_registry
 from cgan.pipeline.tracking.run import TrainingRecord, read_training
-from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG
 from cgan.project import EVALUATION, GENERATOR, TRAINING
-
-ORIGIN = {"data": DATA_TAG, "commit": COMMIT_TAG, "dirty": DIRTY_TAG}
 
 
 def read_run(what: str) -> tuple[Evaluation, TrainingRecord]:
-    """The evaluation of a project's folder, or of what `find_run_id` takes; and `run_name`, `origin` (data,
-    commit, dirty) and `params` of the training, flat and as text, with what was chosen for `auto`.
+    """The evaluation of a project's folder, or of what `find_run_id` takes; and `run_name` and
+    `params` of the training, flat and as text, with what was chosen for `auto`.
 
     Raises CganError where there is none.
     """
@@ -33,9 +30,8 @@ def read_run(what: str) -> tuple[Evaluation, TrainingRecord]:
                 f"run {run_id} has no evaluation in {registry.address}: the stage `record` was not run for "
                 "it. `dvc repro` records the project's present run."
             )
-    origin = {key: run.data.tags[tag] for key, tag in ORIGIN.items() if tag in run.data.tags}
     params, name = dict(run.data.params), str(run.info.run_name)
-    return of_run, {"run_id": run_id, "run_name": name, "origin": origin, "params": params}
+    return of_run, {"run_id": run_id, "run_name": name, "params": params}
 
 
 def present_evaluation(folder: Path) -> Evaluation:

@@ -23,12 +23,17 @@ The trained generator. It draws the classes that it is asked for:
 
 ```python
 import mlflow, pandas as pd
-model = mlflow.pyfunc.load_model("runs:/{run_id}/generator")
+model = mlflow.pyfunc.load_model("runs:/RUN_ID/generator")
 drawn = model.predict(pd.DataFrame({"label": [2, 0, 2, 4]}), params={"seed": 7})
 ```
 
 Column `png_base64` holds a PNG a row. Same labels and seed: same pictures.
 """
+
+
+def model_note(run_id: str) -> str:
+    """What a run's model is, on MLflow's page."""
+    return NOTE.replace("RUN_ID", run_id)
 
 
 def save_mlflow_model(generator: Path, to: Path) -> None:

@@ -11,7 +11,8 @@ import functools
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -20,20 +21,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgan.errors import TrackingError
-from cgan.evaluation import QUALITY
 from cgan.files import read_json
 from cgan.hosts import without_credentials
 from cgan.pipeline.tracking import store
-from cgan.pipeline.tracking.tags import ENDED_BY_TAG, RUN_KEY_TAG
+from cgan.pipeline.tracking.tags import RUN_KEY_TAG
 from cgan.project import project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Metric
     from mlflow.entities import Run as MlflowRun
 
 MODEL_NAME = "generator"
-DIGITS = 6  # of a metric: what float32 has
 IMAGE_SIDE = 256  # pixels that MLflow's page has for a picture
 BATCH = 1000  # metrics that MLflow takes in one call
 
@@ -52,9 +51,7 @@ class TrainingRecord(TypedDict, total=False):
     params: dict[str, Any]  # flat
     tags: dict[str, str]
     dataset: dict[str, Any]  # at least name, path and sha256
-    origin: dict[str, Any]
-    numbers: dict[str, float]  # such as time/training_s
-    training_s: float
+    training_s: float  # where it was trained in one go
 
 
 def read_training(path: Path) -> TrainingRecord:
@@ -85,7 +82,6 @@ class Run:
             "tracking_uri": without_credentials(str(client.tracking_uri)),
         }
         self._steps: dict[str, set[int]] = {}
-        self._pictures: list[str] | None = None
 
     def log_inputs(self, tags: Mapping[str, str]) -> None:
         """Log params, the tags of `training` and these, and the dataset."""
@@ -97,9 +93,6 @@ class Run:
         new = [Param(key, str(value)) for key, value in params if key not in recorded]
         self.client.log_batch(self.run_id, params=new)
         self.set_tags(self.training["tags"] | dict(tags))
-        # The tag of a failure or a stop, after which the training went on.
-        if ENDED_BY_TAG in self.mlflow_run.data.tags:
-            self.client.delete_tag(self.run_id, ENDED_BY_TAG)
         facts = self.training["dataset"]
         source, profile = json.dumps({"uri": facts["path"]}), json.dumps(facts)
         data = Dataset(facts["name"], facts["sha256"][:12], "local", source, profile=profile)
@@ -109,57 +102,54 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        entities = [RunTag(*tag) for tag in self._with_run_id(tags).items()]
-        self.client.log_batch(self.run_id, tags=entities)
-
-    def _with_run_id(self, tags: Mapping[str, str]) -> dict[str, str]:
-        """RUN_ID in a tag becomes the run's id."""
-        return {
-            key: value.replace(store.RUN_ID_PLACEHOLDER, self.run_id) for key, value in tags.items()
-        }
+        self.client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags.items()])
 
     def log_metrics(self, points: Iterable[Point]) -> None:
-        """Each step of a series once, and numbers of an evaluation where they have changed, for the model's
-        page too. A value that is not finite is left out, since charts cannot show it."""
+        """Each step of a series once."""
         from mlflow.entities import Metric
 
         metrics = list[Metric]()
         for key, value, step, time_ms in points:
-            value = float(f"{value:.{DIGITS}g}")
-            if math.isfinite(value) and self._claim_step(key, value, step):
-                model_id = self._model_id if key.startswith(QUALITY) else None
-                metrics.append(Metric(key, value, time_ms, step, model_id=model_id))
-        for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(self.run_id, metrics[start : start + BATCH])
+            if key not in self._steps:
+                history = self.client.get_metric_history(self.run_id, key)
+                self._steps[key] = {point.step for point in history}
+            if step not in self._steps[key]:
+                metrics.append(Metric(key, value, time_ms, step))
+                self._steps[key].add(step)
+        self._log_batches(metrics)
 
-    @functools.cached_property
-    def _model_id(self) -> str | None:
-        model = model_of(self.client, self.mlflow_run)
-        return model.model_id if model else None
+    def log_numbers(self, numbers: Mapping[str, float]) -> None:
+        """Those that have changed, for the page of the run's model, too."""
+        from mlflow.entities import Metric
 
-    def _claim_step(self, key: str, value: float, step: int) -> bool:
-        """Has the run not got this number yet? Of a series, the step then counts as logged."""
-        latest = self.mlflow_run.data.metrics.get(key)
-        if key.startswith(QUALITY):
-            return latest != value
-        if key not in self._steps:
-            points = [] if latest is None else self.client.get_metric_history(self.run_id, key)
-            self._steps[key] = {point.step for point in points}
-        before = len(self._steps[key])
-        self._steps[key].add(step)
-        return len(self._steps[key]) > before
+        model, known = model_of(self.client, self.mlflow_run), self.mlflow_run.data.metrics
+        model_id, now_ms = model.model_id if model else None, time.time_ns() // 1_000_000
+        # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
+        self._log_batches(
+            [
+                Metric(key, value, now_ms, step=0, model_id=model_id)
+                for key, value in numbers.items()
+                if known.get(key) != value
+            ]
+        )
+
+    def _log_batches(self, metrics: Sequence[Metric]) -> None:
+        """All that are finite, as charts can show."""
+        finite = [metric for metric in metrics if math.isfinite(metric.value)]
+        for start in range(0, len(finite), BATCH):
+            self.client.log_batch(self.run_id, finite[start : start + BATCH])
 
     def log_image(self, name: str, image: NDArray[np.uint8], step: int, time_ms: int) -> None:
         """uint8 [H, W] or [H, W, 3]; a small one is enlarged."""
-        if self._pictures is None:
-            self._pictures = [
-                found.path for found in self.client.list_artifacts(self.run_id, "images")
-            ]
         mark = f"{name.rpartition('/')[2]}+step+{step}+"  # MLflow ends the name of each at random
         if not any(mark in path for path in self._pictures):
             scale = max(1, IMAGE_SIDE // max(image.shape[:2]))
             enlarged = Image.fromarray(image.repeat(scale, 0).repeat(scale, 1))
             self.client.log_image(self.run_id, enlarged, None, name, step, time_ms)
+
+    @functools.cached_property
+    def _pictures(self) -> list[str]:
+        return [found.path for found in self.client.list_artifacts(self.run_id, "images")]
 
     def log_files(self, paths: Iterable[Path], folder: str = "") -> None:
         for path in paths:
@@ -174,7 +164,7 @@ class Run:
             run.info.experiment_id,
             MODEL_NAME,
             self.run_id,
-            self._with_run_id(tags),
+            dict(tags),
             run.data.params,
             model_type="generator",
         )
