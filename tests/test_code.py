@@ -37,7 +37,7 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 2_465,
+    "cgan": 2_390,
     "cgan/attacks": 751,
     "cgan/downstream": 904,
     "cgan/drawing": 700,
@@ -45,14 +45,14 @@ CEILINGS = {
     "cgan/page": 706,
     "cgan/params": 586,
     "cgan/pictures": 191,
-    "cgan/pipeline": 3_190,
+    "cgan/pipeline": 3_111,
     "cgan/quality": 2_670,
     "cgan/readers": 1_251,
     "cgan/service": 404,
     "cgan/stages": 950,
     "cgan/training": 1_390,
     "flows": 910,
-    "tests": 12_500,
+    "tests": 12_410,
 }
 PAGE_LINES = 1_462  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
