@@ -32,7 +32,6 @@ class WorkingTree:
     NEW_FILES; `patch` brings the tracked files of `commit` to these."""
 
     commit: str
-    branch: str
     changed: list[str]
     patch: bytes
 
@@ -57,12 +56,12 @@ def git(*arguments: str | Path, folder: Path | None = None) -> bytes:
 def working_tree(folder: Path | None = None) -> WorkingTree:
     """The tree around `folder`, by default the working directory. Raises GitError."""
     ask = partial(git, folder=folder)
-    commit, branch = ask("rev-parse", "HEAD", "--abbrev-ref", "HEAD").decode().splitlines()
+    commit = ask("rev-parse", "HEAD").decode().strip()
     paths = ("HEAD", "--", ":/", *EXCLUDED)
     names = ask("diff", "--name-only", "-z", *paths)
     names += ask("ls-files", "--others", "--exclude-standard", "-z", "--", *NEW_FILES)
     patch = ask("diff", *PATCH_FORM, *paths)
-    return WorkingTree(commit, branch, names.decode(errors="replace").split("\0")[:-1], patch)
+    return WorkingTree(commit, names.decode(errors="replace").split("\0")[:-1], patch)
 
 
 def secrets_in(content: bytes) -> str:

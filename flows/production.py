@@ -116,7 +116,6 @@ def _environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
     lines = SETTINGS.read_text(encoding="utf-8").splitlines()
     settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     environment = settings | os.environ
-    environment.pop("PREFECT_PROFILE", None)
     uri = store_uri(root)
     page = uri if hosts.is_server(uri) else _site(ports["mlflow"])
     if environment.get(BACKEND_VARIABLE):  # that database is MLflow's server's: runs write to it

@@ -45,11 +45,7 @@ def origin_tags(dataset: Mapping[str, Any], tree: git.WorkingTree | None) -> dic
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
     }
     if tree:
-        tags |= {
-            COMMIT_TAG: tree.commit,
-            "mlflow.source.git.branch": tree.branch,
-            DIRTY_TAG: str(bool(tree.changed)).lower(),
-        }
+        tags |= {COMMIT_TAG: tree.commit, DIRTY_TAG: str(bool(tree.changed)).lower()}
     return {key: value for key, value in tags.items() if value} | requester_tags()
 
 

@@ -108,9 +108,9 @@ def test_what_up_starts_knows_its_project_and_its_servers(
     found: list[dict[str, str]] = []
     monkeypatch.setattr(os, "execve", become)
     ports = {"MLFLOW_PORT": "5100", "PREFECT_PORT": "4300"}
-    own = started_with(**ports, PREFECT_PROFILE="elsewhere")
+    own = started_with(**ports)
     assert own["MLFLOW_WORKERS"] == "1" and "PREFECT_CLIENT_MAX_RETRIES" in own
-    assert "PREFECT_PROFILE" not in own and "MLFLOW_TRACKING_URI" not in own
+    assert "MLFLOW_TRACKING_URI" not in own
     assert own["PREFECT_HOME"] == str(project / ".cgan/production/prefect")
     assert own["CGAN_SOURCE"] == own["PYTHONPATH"] == str(project)
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
