@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import torch
 
-from cgan.hosts import LOOPBACK, answers, site_of
+from cgan.hosts import LOOPBACK, site_of
 from cgan.model.model_file import save_generator
 from cgan.project import PACKAGE_PARENT
 
@@ -49,8 +49,11 @@ def serving(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
         [sys.executable, *command], env=environment, stdout=nowhere, stderr=nowhere
     ) as process:
         try:
-            while process.poll() is None and not answers(port):
+            while process.poll() is None:
                 time.sleep(0.1)
+                with contextlib.suppress(httpx.TransportError):
+                    httpx.get(f"{site_of(LOOPBACK, port)}/healthz")
+                    break
             yield site_of(LOOPBACK, port), psutil.Process(process.pid)
         finally:
             process.terminate()

@@ -1,9 +1,7 @@
-"""Addresses of servers: where ours listen, whether one answers, and how one is written without a password."""
+"""Addresses of servers: where ours listen, and how one is written without a password."""
 
-import contextlib
 import ipaddress
 import socket
-from http.client import HTTPConnection, HTTPException
 from urllib.parse import quote
 
 from cgan.errors import CganError
@@ -35,17 +33,6 @@ def require_free(host: str, port: int, option: str) -> None:
         raise CganError(
             f"port {port} cannot be used at {host} ({error.strerror}). Choose another with {option}."
         ) from None
-
-
-def answers(port: int) -> bool:
-    """Does a web server of this machine answer there, whatever it says?"""
-    with contextlib.closing(HTTPConnection(LOOPBACK, port, timeout=5)) as connection:
-        try:
-            connection.request("HEAD", "/")
-            connection.getresponse()
-        except (OSError, HTTPException):
-            return False
-    return True
 
 
 def without_credentials(uri: str) -> str:

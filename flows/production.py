@@ -15,6 +15,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
+import httpx
 import psutil
 
 from cgan import git, hosts
@@ -100,11 +101,19 @@ def _command(name: str, ports: dict[str, int]) -> list[str]:
 def _wait(process: psutil.Process, port: int, log: Path) -> None:
     """Wait until a program answers, however long a busy machine takes. Raises CganError with the last lines
     of its log if it ends."""
-    while not (hosts.answers(port) if port else time.time() > process.create_time() + STAYS_UP_S):
+    while not (_answers(port) if port else time.time() > process.create_time() + STAYS_UP_S):
         ended, _ = psutil.wait_procs([process], timeout=0.2)
         if ended:
             last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
             raise CganError("\n".join([f"{log.stem} did not start. The end of {log}:", *last]))
+
+
+def _answers(port: int) -> bool:
+    """Does a web server answer there, whatever it says?"""
+    with contextlib.suppress(httpx.TransportError):
+        httpx.head(_site(port), trust_env=False)  # no proxy is asked
+        return True
+    return False
 
 
 def _site(port: int) -> str:
@@ -162,7 +171,7 @@ def deploy(root: Path) -> Iterator[str]:
     """Register the deployments of prefect.yaml, for runs at the commit of HEAD."""
     ports = _ports(root)
     site = _site(ports["prefect"])
-    if not hosts.answers(ports["prefect"]):
+    if not _answers(ports["prefect"]):
         raise CganError(
             f"no Prefect server answers at {site}. Start it: make up. For a server elsewhere: prefect "
             "deploy --all, see docs/production.md."

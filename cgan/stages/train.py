@@ -27,7 +27,7 @@ from cgan.params.sections import Params, TrainParams, flatten
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
 from cgan.pipeline.tracking import store
-from cgan.pipeline.tracking.live import LiveTracker, live_run
+from cgan.pipeline.tracking.live import LiveTracker
 from cgan.pipeline.tracking.run import TrainingRecord
 from cgan.pipeline.tracking.tags import FINGERPRINT_TAG
 from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PREVIEWS, PROBES, TRAIN_DATA, TRAINING
@@ -128,8 +128,15 @@ def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTra
         training["run_key"] = uuid.uuid4().hex
         training["began_ms"] = time.time_ns() // 1_000_000
         write_json(in_progress, training)
-    with live_run(training) as tracker:
+    tracker, status = LiveTracker(training), "FAILED"
+    try:
         yield tracker
+        status = "FINISHED"
+    except (Interrupted, KeyboardInterrupt):
+        status = "KILLED"
+        raise
+    finally:
+        tracker.end(status)
     training["ended_ms"] = max(training["began_ms"], time.time_ns() // 1_000_000)
     training["run_id"] = tracker.run_id
     write_json(in_progress, training)

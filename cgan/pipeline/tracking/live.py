@@ -5,13 +5,11 @@ MLflow's own asynchronous logging drops a batch that fails, and says so in a log
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from cgan.errors import Interrupted
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.run import Run, TrainingRecord
 from cgan.project import SOURCE_FOLDER, project_root
@@ -65,17 +63,3 @@ class LiveTracker:
             return run
 
         self._sent = self._thread.submit(on_the_thread)
-
-
-@contextlib.contextmanager
-def live_run(training: TrainingRecord) -> Iterator[LiveTracker]:
-    """The run of a training, from its begin to its end."""
-    live, status = LiveTracker(training), "FAILED"
-    try:
-        yield live
-        status = "FINISHED"
-    except (Interrupted, KeyboardInterrupt):
-        status = "KILLED"
-        raise
-    finally:
-        live.end(status)
