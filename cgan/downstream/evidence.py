@@ -1,7 +1,5 @@
 """`cgan.evidence`: do the drawings of a generator help a classifier?"""
 
-import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +29,7 @@ from cgan.downstream.sets import (
     units_of,
 )
 from cgan.errors import CganError, DataError
-from cgan.files import sha256_of
+from cgan.files import fingerprint, sha256_of
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.notebook import progress_bar
@@ -267,7 +265,7 @@ def _digest(*facts: object) -> str:
     """The name of the folder of what is trained on these facts: a digest of them and of the code."""
     package = Path(__file__).parents[1]
     code = [sha256_of(path) for name in CODE for path in sorted(package.glob(name))]
-    return hashlib.sha256(json.dumps([code, *facts], sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint([code, *facts])
 
 
 def _carried_out(
