@@ -15,9 +15,7 @@ from cgan.model.hardware import (
     compute_deterministically,
     keep_freed_memory,
     parts_on_threads,
-    wait_for_device,
 )
-from cgan.model.sampling import draw
 from cgan.params.sections import TrainParams
 from cgan.training.batches import Feed
 from cgan.training.loop import LOG_EVERY, record_interval
@@ -52,7 +50,8 @@ class Ours:
                 train_step(self.state, self.feed)
                 if self.state.step % LOG_EVERY == 0:
                     record_interval(self.state, 1.0, LOG_EVERY)
-            wait_for_device()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
         return time.perf_counter() - wall, time.process_time() - cpu
 
     @contextlib.contextmanager
@@ -73,7 +72,7 @@ class Ours:
         counts = self.feed.labels.cpu().bincount(minlength=network.architecture.classes)
         with self._computing(2):
             estimate_batch_norm(network, counts, self.params.seed)
-            return draw(network, labels, seed, self.state.hardware.device)
+            return network.draw(labels, seed)
 
 
 def contenders(data: Images, device: str) -> dict[str, Ours]:

@@ -33,7 +33,7 @@ from cgan.settings import as_keywords
 from cgan.text import duration, listed
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts
-from cgan.training.loop import TrainingResult, train_or_build, training_facts
+from cgan.training.loop import TrainingResult, train_or_make, training_facts
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
 FALLBACK_PREVIEW_CLASSES = 20  # shown by `Run.preview` after a training that made no preview
@@ -51,7 +51,7 @@ class Run:
     """The params with a value for each `auto`, and what in the images decided it."""
     history: pd.DataFrame
     """Losses and logits, a row a record: means since the record before, with `step` and `kimg` (thousands of
-    images seen so far). Empty for a sampler, which is not trained."""
+    images seen so far). Empty without a training."""
     probes: pd.DataFrame
     """Quality during the training, by the judge: a row a probe. Empty without a judge."""
     previews: dict[int, bytes]
@@ -59,7 +59,7 @@ class Run:
     seconds: float | None
     """How long the training took; None where it was resumed, because only its last part was timed."""
     step: int
-    """How many training steps were made; 0 for a sampler."""
+    """How many training steps were made."""
     discriminator: DiscriminatorNetwork | None = None
     """Whoever has it can find out which images were in the training data: keep it to yourself."""
 
@@ -71,7 +71,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """False where the training was stopped before its last step."""
-        return self.choice.sampler is not None or self.step >= self.params.total_steps
+        return self.step >= self.params.total_steps
 
     @property
     def preview(self) -> bytes:
@@ -86,8 +86,8 @@ class Run:
 
     def _length(self) -> str:
         """`1,667 steps of 96 images in 57 s`."""
-        if self.choice.sampler:
-            return "none: its file is the training images"
+        if not self.params.total_steps:
+            return f"none: a {self.generator.model.description}"
         steps = f"{self.params.total_steps:,} steps"
         done = steps if self.finished else f"{self.step:,} of {steps}"
         time = "" if self.seconds is None else f" in {duration(self.seconds)}"
@@ -176,7 +176,7 @@ def fit(
         training_folder = Path(folder) / fingerprint(determining_facts(p, images, hardware, digest))
     bar = partial(progress_bar, "training", images_a_step=p.batch_size) if progress else iter
     with locked_folder(training_folder), deterministic(), catch_ctrl_c() as was_pressed:
-        result = train_or_build(
+        result = train_or_make(
             images,
             choice,
             judge=judge,

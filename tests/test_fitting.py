@@ -58,7 +58,10 @@ def test_a_run_says_what_was_trained_and_shows_itself(tmp_path: Path) -> None:
 def test_what_needs_no_training_is_a_run_too() -> None:
     run = cgan.fit(uneven(channels=3), preset="local_score", progress=False)
     assert run.finished and run.history.empty and run.discriminator is None
-    assert "its file is the training images" in repr(run) and "base64" in run._repr_html_()
+    assert (
+        "none: a local score sampler of 56 training images" in repr(run)
+        and "base64" in run._repr_html_()
+    )
 
 
 def pressed_at(step: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from cgan.quality.judge import (
     train_judge,
 )
 from cgan.training.auto import choose
-from cgan.training.loop import train
+from cgan.training.loop import train_or_make
 
 
 @dataclass(frozen=True)
@@ -213,12 +213,10 @@ def fold_generator(
     if not path.is_file():
         changes = {"seed": choices.seed + fold, "probes": 0}
         choice = choose(choices.model_copy(update=changes), data)
-        if choice.sampler:
-            return choice.sampler
-        params = choice.params
-        bar = partial(progress, images_a_step=params.batch_size)
-        trained = train(data, params, folder=checkpoints, progress=bar)
-        save_generator(path, trained.generator, {"params": params.relevant(), "fold": fold + 1})
+        bar = partial(progress, images_a_step=choice.params.batch_size)
+        trained = train_or_make(data, choice, folder=checkpoints, progress=bar)
+        facts = {"params": choice.params.relevant(), "fold": fold + 1}
+        save_generator(path, trained.generator, facts)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_generator(path)[0]
 

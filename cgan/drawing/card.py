@@ -3,7 +3,8 @@
 from cgan.drawing.class_names import names_in
 from cgan.evaluation import Evaluation
 from cgan.markdown import in_markdown, table
-from cgan.model.file_facts import CAUTION, LOCAL_SCORE, Facts
+from cgan.model.file_facts import Facts
+from cgan.model.kinds import KINDS
 from cgan.quality.table import quality_line
 from cgan.text import printable
 
@@ -56,14 +57,14 @@ def model_card(facts: Facts, evaluation: Evaluation | None, picture: str, sharin
     are, seen from the card. `sharing`: the answer of `cgan sharing`, in a sentence.
     """
     architecture = facts["architecture"]
-    is_sampler, classes = architecture.get("kind") == LOCAL_SCORE, architecture["classes"]
+    kind, classes = KINDS[architecture["kind"]], architecture["classes"]
     names = names_in(facts, classes) or list(map(str, range(classes)))
     quality = "No evaluation of it is at hand."
     if evaluation:
         head, *rows = evaluation.table()
         quality = f"**{in_markdown(quality_line(evaluation))}**\n\n{table(head, rows, 3)}"
     return CARD.format(
-        kind="A local score sampler" if is_sampler else "A conditional DCGAN",
+        kind=kind.title,
         classes=classes,
         picture=picture,
         width=architecture["width"],
@@ -72,5 +73,5 @@ def model_card(facts: Facts, evaluation: Evaluation | None, picture: str, sharin
         quality=quality,
         data=in_markdown(printable(facts.get("data") or "labelled images")),
         sha256=facts.get("data_sha256"),
-        privacy=f"{CAUTION if is_sampler else NEAR_COPIES} {in_markdown(sharing)}".strip(),
+        privacy=f"{kind.caution or NEAR_COPIES} {in_markdown(sharing)}".strip(),
     )

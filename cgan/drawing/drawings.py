@@ -3,7 +3,7 @@
 import contextlib
 import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,11 @@ MAX_FILES = 100_000  # in a folder
 
 def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
     """Write as many drawings of each class, in the order 0, 1, …, 0, 1, …; returns a line about them."""
-    path, classes = Path(out), generator.classes
+    path, classes, names = (
+        Path(out),
+        generator.classes,
+        names_in(generator.facts, generator.classes),
+    )
     folder = out.endswith("/") or path.is_dir() or not path.suffix
     if not folder and path.suffix not in (".npz", ".csv"):
         raise CganError(
@@ -34,54 +38,46 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
             f"--per-class {per_class} asks for {count:,} drawings, expected at most {most:,}. Ask for up to "
             f"{most // classes:,} per class, several times with different seeds."
         )
-    labels = list(range(classes)) * per_class
+    labels, note = list(range(classes)) * per_class, ""
     images = generator.draw(labels, seed)
     if folder:
-        folders = class_folders(generator.class_names)
-        names = (
-            f"{folders[label]}/{folders[label]}_{row // classes:05d}.png"
-            for row, label in enumerate(labels)
-        )
-        write_folder(path, images, names)
+        note = _write_folder(path, images, labels, generator.class_names)
     elif path.suffix == ".npz":
         arrays = {"images": images, "labels": np.array(labels)}
-        if class_names := names_in(generator.facts, classes):
-            arrays["class_names"] = np.array(class_names)
+        if names:
+            arrays["class_names"] = np.array(names)
         # A file object keeps numpy from adding an ending of its own to the temporary name.
         with replacing(path) as temporary, temporary.open("wb") as packed:
             np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
     else:
-        write_csv(path, images, labels)
-    words = f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
-    return words + numbered(generator.class_names) if folder else words
+        _write_csv(path, images, labels)
+    words = f"{count:,} drawings, {per_class:,} of each of {classes} classes"
+    return f"{out}: {words}, seed {seed}{note}"
 
 
-def write_csv(path: Path, images: Picture, labels: list[int], column: str = "label") -> None:
+def _write_csv(path: Path, images: Picture, labels: list[int]) -> None:
     """Kaggle's form: label, then the pixels row by row; colours plane by plane."""
     planes = images if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     rows = np.column_stack([np.array(labels, np.uint16), planes.reshape(len(images), -1)])
-    header = ",".join([column, *(f"pixel{i}" for i in range(rows.shape[1] - 1))])
+    header = ",".join(["label", *(f"pixel{i}" for i in range(rows.shape[1] - 1))])
     with replacing(path) as temporary:
         np.savetxt(temporary, rows, "%d", ",", header=header, comments="", encoding="utf-8")
 
 
-def write_folder(out: Path, images: Picture, names: Iterable[str]) -> None:
-    """Each image as PNG under its name, `<class>/….png`."""
+def _write_folder(out: Path, images: Picture, labels: list[int], names: list[str]) -> str:
+    """A folder of PNGs for each class, with its name; all have numbers, and the words that are returned say
+    so, where a name can be none of a folder."""
+    note = ""
+    if wrong := [name for name in names if Path(name).name != name or name.startswith(".")]:
+        note = f"; folders have the classes' numbers, for none can be named {wrong[0]}"
+        names = [str(label) for label in range(len(names))]
     with new_folder(out) as folder:
-        for name, image in zip(names, images, strict=True):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(encode_png(image))
-
-
-def class_folders(names: list[str]) -> list[str]:
-    """The classes' names, where all can be names of folders of pictures, else their numbers."""
-    return [str(label) for label in range(len(names))] if numbered(names) else names
-
-
-def numbered(names: list[str]) -> str:
-    """Why folders have numbers in place of these names, in words; `` where they have not."""
-    wrong = [name for name in names if Path(name).name != name or name.startswith(".")]
-    return f"; folders have the classes' numbers, for none can be named {wrong[0]}" if wrong else ""
+        for name in names:
+            (folder / name).mkdir()
+        for row, (label, image) in enumerate(zip(labels, images, strict=True)):
+            file = f"{names[label]}_{row // len(names):05d}.png"
+            (folder / names[label] / file).write_bytes(encode_png(image))
+    return note
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +11,20 @@ import numpy as np
 
 from cgan.drawing.class_names import Classes, names_in
 from cgan.errors import CganError, ModelError
-from cgan.model.file_facts import CAUTION, DVC_PULL
+from cgan.model.file_facts import DVC_PULL
 from cgan.report import Report
-from cgan.settings import setting
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
     from cgan.model.generative import GenerativeModel
-    from cgan.model.networks import GeneratorNetwork
     from cgan.model.sampling import Picture
 
 DIGITS = "digits"  # names the package's own generator
 BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
 MAX_SEED = 2**63 - 1
 MAX_NOTEBOOK_CLASSES = 20  # of which a notebook shows a drawing
-MAX_ANSWER_S = 20.0  # of a core, which the drawings of one answer may take
 ALIASES = ("champion", "challenger")  # of versions of the registered model
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
@@ -112,42 +108,9 @@ class Generator:
         return cls(model, facts, source)
 
     @property
-    def network(self) -> GeneratorNetwork:
-        """The network of a GAN, from latents and labels to images. Raises ModelError for a generator that has
-        none."""
-        from cgan.model.networks import GeneratorNetwork
-
-        if not isinstance(self.model, GeneratorNetwork):
-            raise ModelError(
-                f"{self.source or 'this generator'}: a local score sampler has no network and no latents, "
-                "so there is nothing to export. Train a GAN for that "
-                f"({setting('train.generator', 'upsample')})."
-            )
-        return self.model
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """Sizes and, of a network, all that it takes to build it again."""
-        channels, height, width = self.model.shape
-        sizes = {"classes": self.classes, "channels": channels, "height": height, "width": width}
-        return sizes if self.holds_training_images else asdict(self.network.architecture)
-
-    def most_in(self, seconds: float) -> int | None:
-        """How many drawings a core makes in this time; None: too many to count."""
-        per_drawing = self.model.seconds_per_drawing
-        return max(1, int(seconds / per_drawing)) if per_drawing else None
-
-    @property
-    def caution(self) -> str:
-        """A warning for whoever passes the file or a drawing on; "" of a generator of learnt weights."""
-        return CAUTION if self.holds_training_images else ""
-
-    @property
     def holds_training_images(self) -> bool:
         """Is its file made of the images themselves? Then who has the file has them."""
-        from cgan.model.local_score import LocalScoreSampler
-
-        return isinstance(self.model, LocalScoreSampler)
+        return self.model.kind.holds_training_images
 
     @property
     def device(self) -> torch.device:

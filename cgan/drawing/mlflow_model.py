@@ -12,8 +12,7 @@ import mlflow.pyfunc
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-# Of one answer: images, bytes of pixels, seconds of a core.
-MAX_IMAGES, MAX_BYTES, MAX_ANSWER_S = 10_000, 2**27, 120.0
+MAX_IMAGES, MAX_BYTES = 10_000, 2**27  # of one answer; the latter of pixels
 
 
 class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
@@ -32,7 +31,6 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
 
         labels = model_input["label"].tolist()
         most = min(MAX_IMAGES, MAX_BYTES // math.prod(self.generator.shape))
-        most = min(most, self.generator.most_in(MAX_ANSWER_S) or most)
         if not 1 <= len(labels) <= most:
             raise _refused(f"expected 1 to {most:,} labels, found {len(labels):,}.")
         try:

@@ -12,7 +12,6 @@ from cgan.model.sampling import Picture, image_grid
 
 MAX_PER_LINE = 20  # drawings of a text
 MAX_PICTURE_BYTES = 200_000_000  # of pixels
-MAX_SCALE = 64
 # Without a scale: the largest, and the width in pixels up to which pixels are enlarged.
 MAX_DEFAULT_SCALE, MAX_DEFAULT_WIDTH = 4, 900
 
@@ -34,10 +33,6 @@ def compose(
     MAX_DEFAULT_WIDTH.
     """
     channels, height, width = model.shape
-    if rows < 1 or not 1 <= (scale or 1) <= MAX_SCALE:
-        raise CganError(
-            f"rows {rows}, scale {scale}: expected at least one row and a scale from 1 to {MAX_SCALE}."
-        )
     columns = len(labels) if rows > 1 else even_line_length(len(labels), MAX_PER_LINE)
     lines = math.ceil(len(labels) * rows / columns)
     scale = scale or max(1, min(MAX_DEFAULT_SCALE, MAX_DEFAULT_WIDTH // (columns * width)))

@@ -21,8 +21,8 @@ OTHER_LINES = 3  # of the terminal: for the prompt, the file's name and a note
 def show(images: Tensor, rows: int, console: Console) -> None:
     """Print drawings uint8 [N, C, H, W]: one variant in lines that fit, or `rows` variants.
 
-    They are made smaller to fit, down to MIN_WIDTH; what is then still too wide or high is left out, and
-    the last line says so. Without colours, or blocks to colour, nothing is printed.
+    They are made smaller to fit the width, down to MIN_WIDTH; what is then still too wide, or too high, is
+    left out. Without colours, or blocks to colour, nothing is printed.
     """
     if console.no_color or not console.color_system or console.options.ascii_only:
         return
@@ -30,25 +30,16 @@ def show(images: Tensor, rows: int, console: Console) -> None:
     room = max(1, console.width // min(MIN_WIDTH, width))
     columns = count // rows if rows > 1 else even_line_length(count, min(MAX_PER_LINE, room))
     shown_columns = min(columns, room)
-    characters = min(width, max(1, console.width // shown_columns))  # a character is a pixel wide
-    free_lines = max(1, console.height - OTHER_LINES)
-    drawing_lines = max(1, min(round(height * characters / width / 2), free_lines))
-    if drawing_lines == free_lines:
-        characters = min(characters, max(1, round(2 * drawing_lines * width / height)))
-    rows_of_drawings = list(images.split(columns))
-    shown_rows = min(free_lines // drawing_lines, len(rows_of_drawings))
+    characters = min(width, console.width // shown_columns)  # a character is a pixel wide
+    lines = max(1, round(height * characters / width / 2))
+    shown_rows = max(1, (console.height - OTHER_LINES) // lines)
     text = [
         line
-        for drawings in rows_of_drawings[:shown_rows]
-        for line in _lines_of(_downscale(drawings[:shown_columns], 2 * drawing_lines, characters))
+        for drawings in images.split(columns)[:shown_rows]
+        for line in _lines_of(_downscale(drawings[:shown_columns], 2 * lines, characters))
     ]
-    if shown_columns < columns or shown_rows < len(rows_of_drawings):
-        text.append(
-            Text(
-                f"(shown: {shown_rows} of {len(rows_of_drawings)} rows, {shown_columns} of {columns} "
-                "columns; the file has all)"
-            )
-        )
+    if shown_columns < columns or shown_rows * columns < count:
+        text.append(Text("(the file has more)"))
     console.print(Text("\n").join(text), soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""The networks and the sampler that draw images, their files, and the device they compute on.
+"""What draws: the kinds of generators, their files, sampling, and the device they compute on.
 
-May import: params. Knows no data, no training and no platform.
+Knows no params, no data, no training and no platform.
 """

@@ -24,11 +24,6 @@ from cgan.errors import ModelError
 FORMAT = 1
 # For messages: the command that fetches data and models that others made; DVC doesn't say how to begin.
 DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default NAME URL`, docs/production.md)"
-LOCAL_SCORE = "local_score"  # the `kind` in the architecture of a sampler, which is no network
-CAUTION = (
-    "This generator is not trained: its file is the training images, and its drawings are put together from "
-    "pieces of them. Whoever has the file has the images, so publish it only if anybody may see them."
-)
 Facts = dict[str, Any]
 
 

@@ -1,23 +1,75 @@
-"""The interface that a GAN's generator and a sampler without training have in common."""
+"""What draws: the interface of all kinds of generators."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from cgan.model.kinds import KINDS, GeneratorKind
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What every model's file says of it, as JSON; a kind adds what it takes to build one again."""
+
+    kind: str  # in KINDS
+    classes: int
+    channels: int  # of an image, as are height and width
+    height: int
+    width: int
+
 
 class GenerativeModel(nn.Module):
-    """Draws an image of the class it is asked for. Another kind is a subclass in a module of its own, which
-    `cgan.model.model_file` can store and load."""
+    """Draws an image of the class it is asked for. Another kind is a subclass in a module of its own, and a
+    line in `cgan.model.kinds`. Its file holds `architecture` and the state dict.
+
+    `runs_in_browser`: whether a page can draw with it (`cgan.page.weights`); else a page shows drawings that
+    were made before. `legibility_param`: the param of `train` that, if raised, makes drawings easier to
+    recognise, but less varied; "" where there is none.
+    """
+
+    architecture: ModelSizes
+    runs_in_browser: ClassVar[bool] = False
+    legibility_param: ClassVar[str] = ""
+
+    @classmethod
+    def from_file(
+        cls, architecture: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> GenerativeModel:
+        """The model that a file holds. Any of `model_file.MISFIT_ERRORS` where the two do not fit."""
+        raise AssertionError("a subclass is read from its file")
+
+    @classmethod
+    def from_images(
+        cls, images: Tensor, labels: Tensor, params: Mapping[str, Any]
+    ) -> GenerativeModel:
+        """A model without a training, from images uint8 [N, C, H, W] of every class, their labels int64 [N],
+        and the params of `train`, some of which may be `auto`."""
+        raise AssertionError("a subclass that is not trained is made of images")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Of a model without a training, the params of its kind, with a value for each `auto`."""
+        return {}
+
+    @property
+    def kind(self) -> GeneratorKind:
+        return KINDS[self.architecture.kind]
 
     @property
     def classes(self) -> int:
-        raise AssertionError("a subclass knows its classes")
+        return self.architecture.classes
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape of an image: channels, height, width."""
-        raise AssertionError("a subclass knows its shape")
+        a = self.architecture
+        return a.channels, a.height, a.width
 
     @property
     def description(self) -> str:
@@ -40,3 +92,8 @@ class GenerativeModel(nn.Module):
         """An image a label: uint8 [N, C, H, W] on the CPU, for labels int64 [N]. It depends on the seed, its
         position and its label alone, not on how many are drawn."""
         raise AssertionError("a subclass draws")
+
+    def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor | None:
+        """For each label `steps` images, all on the same way from one latent to another: uint8 [N · steps, C,
+        H, W]. None: it has no latents."""
+        return None

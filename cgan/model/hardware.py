@@ -28,8 +28,6 @@ _Result = TypeVar("_Result")
 # How many threads torch had before `parts_on_threads` began; None outside of it.
 _threads_outside: int | None = None
 
-DEVICES = ("cpu", "cuda", "mps")
-
 
 class Map(Protocol):
     """A function like `map`: the results for each item, in their order."""
@@ -46,6 +44,10 @@ class Hardware:
     device: torch.device
     precision: torch.dtype
 
+    @property
+    def precision_name(self) -> str:
+        return str(self.precision).removeprefix("torch.")
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == torch.float32:
             return contextlib.nullcontext()
@@ -56,8 +58,7 @@ def choose_hardware(device: str, precision: str) -> Hardware:
     """Resolve `auto` of `train.device` and `train.precision`. Raises ParamsError as `find_device` does."""
     chosen = find_device(device, setting("train.device"))
     if precision == "auto":
-        fast = {"cpu": _cpu_has_bfloat16, "cuda": _card_has_bfloat16}.get(chosen.type)
-        precision = "bfloat16" if fast and fast() else "float32"
+        precision = "bfloat16" if _has_bfloat16(chosen) else "float32"
     return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
 
@@ -66,38 +67,30 @@ def find_device(name: str, setting_name: str) -> torch.device:
 
     Raises ParamsError where there is no such device; the message calls the setting `setting_name`.
     """
-    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if cards else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in DEVICES:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        words = str(error).partition("\n")[0]
         raise ParamsError(
-            f"{setting_name} is {name!r}; expected auto, cpu, cuda, cuda:1 (or another number) or mps."
-        )
-    if device.type == "cuda" and (device.index or 0) >= cards:
-        found = f"{cards} CUDA devices" if cards else "no CUDA device"
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        found = "no Apple GPU"
-    else:
-        return device
-    raise ParamsError(
-        f"{setting_name} is `{name}`, but torch finds {found} here. Set it to `auto` or `cpu`."
+            f"{setting_name} is `{name}`: {words}. Set it to `auto` or `cpu`."
+        ) from None
+    return device
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether it computes in bfloat16. What has no instructions for it, such as GPUs before Ampere, emulates
+    it, slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = getattr(
+        torch.cpu, "get_capabilities", dict[str, bool]
+    )()  # an older torch has none
+    return device.type == "cpu" and bool(
+        capabilities.get("amx_tile") or capabilities.get("avx512_bf16")
     )
-
-
-def _card_has_bfloat16() -> bool:
-    """Whether the GPU computes in bfloat16. Those before Ampere emulate it, slower than float32."""
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16. Without them it is emulated, much slower than float32.
-    False with an older torch, which does not know."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
-    return any(capabilities.get(name) for name in ("amx_tile", "avx512_bf16"))
 
 
 def compute_deterministically() -> None:
@@ -136,12 +129,6 @@ def exact_floats() -> contextlib.AbstractContextManager[None]:
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
     return flags
-
-
-def wait_for_device() -> None:
-    """Wait until the GPU, if one is in use, has finished its work: before a clock is read."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def fits_in_memory(pixels: Tensor, device: torch.device) -> bool:

@@ -9,14 +9,18 @@ The *sources* of a drawing are the training images of its class that it is made 
 random generator of its own and one thread, so it depends on the seed, its position and its label alone.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.model.generative import GenerativeModel
+from cgan.model.generative import GenerativeModel, ModelSizes
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.model.sampling import to_uint8
 
@@ -74,9 +78,15 @@ class LocalScoreSettings:
     """Larger windows: more legible drawings, nearer to training images."""
 
 
+@dataclass(frozen=True)
+class SamplerArchitecture(ModelSizes):
+    settings: LocalScoreSettings
+
+
 class LocalScoreSampler(GenerativeModel):
     """Draws images of a class from `images` uint8 [N, C, H, W] and their `labels` int64 [N]."""
 
+    legibility_param = "train.score_window_scale"
     images: Tensor
     labels: Tensor
 
@@ -85,15 +95,36 @@ class LocalScoreSampler(GenerativeModel):
         self.register_buffer("images", images)
         self.register_buffer("labels", labels)
         self.settings = settings
+        classes, (channels, height, width) = int(labels.max()) + 1, images.shape[1:]
+        self.architecture = SamplerArchitecture(
+            "local_score", classes, channels, height, width, settings
+        )
+
+    @classmethod
+    def from_file(
+        cls, architecture: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> LocalScoreSampler:
+        settings = LocalScoreSettings(**architecture["settings"])
+        images, labels = tensors["images"], tensors["labels"]
+        sampler = cls(images, labels, settings)
+        if images.dtype != torch.uint8 or asdict(sampler.architecture) != architecture:
+            raise ValueError(f"{images.dtype}, {asdict(sampler.architecture)}")
+        if len(images) != len(labels) or len(labels.unique()) != sampler.classes:
+            raise ValueError(f"{len(images)} images, labels {labels.unique().tolist()}")
+        return sampler
+
+    @classmethod
+    def from_images(
+        cls, images: Tensor, labels: Tensor, params: Mapping[str, Any]
+    ) -> LocalScoreSampler:
+        settings, scale = suitable_settings(*images.shape[2:]), params["score_window_scale"]
+        if scale != "auto":
+            settings = replace(settings, window_scale=scale)
+        return cls(images, labels, settings)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
-
-    @property
-    def classes(self) -> int:
-        return int(self.labels.max()) + 1
+    def params(self) -> dict[str, Any]:
+        return {"score_window_scale": self.settings.window_scale}
 
     @property
     def description(self) -> str:

@@ -12,32 +12,31 @@ Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard norm
 feature maps, [N, features, height, width].
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.errors import ModelError, ParamsError
+from cgan.errors import ParamsError
 from cgan.model import sampling
-from cgan.model.generative import GenerativeModel
+from cgan.model.generative import GenerativeModel, ModelSizes
+from cgan.model.kinds import KINDS
 from cgan.settings import setting
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """All that is needed to build a network again. Every model file has it as JSON."""
+class Architecture(ModelSizes):
+    """All that is needed to build a network again."""
 
-    kind: str
-    classes: int
-    channels: int  # of an image, as are height and width
-    height: int
-    width: int
     # Channels of the largest maps: `train.generator_width` or `train.discriminator_width`.
     features: int
     latent_dim: int = 0
@@ -72,14 +71,15 @@ class _Network(nn.Module):
 class GeneratorNetwork(_Network, GenerativeModel):
     """(latents, labels) → images in [-1, 1]. Labels become conditions first, which can be mixed."""
 
-    @property
-    def classes(self) -> int:
-        return self.architecture.classes
+    architecture: Architecture
+    runs_in_browser = True
+    legibility_param = "train.class_logit_weight"
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        a = self.architecture
-        return a.channels, a.height, a.width
+    @classmethod
+    def from_file(
+        cls, architecture: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> GeneratorNetwork:
+        return with_weights(lambda: build_generator(Architecture(**architecture)), tensors)
 
     @property
     def description(self) -> str:
@@ -97,7 +97,13 @@ class GeneratorNetwork(_Network, GenerativeModel):
         raise AssertionError("build_generator() makes the network")
 
     def draw(self, labels: Tensor, seed: int) -> Tensor:
-        return sampling.draw(self, labels, seed, self.device)
+        latents = sampling.draw_latents(seed, len(labels), self.architecture.latent_dim)
+        return sampling.render(self, latents, labels.to(self.device))
+
+    def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor:
+        start, end = sampling.draw_latents(seed, 2, self.architecture.latent_dim)
+        path = sampling.interpolate_latents(start, end, steps).repeat(len(labels), 1)
+        return sampling.render(self, path, self.condition(labels.repeat_interleave(steps)))
 
 
 class DiscriminatorNetwork(_Network):
@@ -256,6 +262,8 @@ def _demo_init(module: nn.Module) -> None:
 class DemoGenerator(GeneratorNetwork):
     """The demo's generator: four transposed convolutions, from one-hot label and latent as a map of 1×1."""
 
+    legibility_param = ""
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         _require_demo_size(architecture)
@@ -316,31 +324,30 @@ def _require_demo_size(a: Architecture) -> None:
         )
 
 
-GENERATORS: dict[str, type[GeneratorNetwork]] = {
-    **dict.fromkeys(("deconv", "upsample"), ConvGenerator),
-    "demo": DemoGenerator,
-}
 DISCRIMINATORS: dict[str, type[DiscriminatorNetwork]] = {
     "projection": ProjectionDiscriminator,
     "demo": DemoDiscriminator,
 }
 
 
-def _build(kinds: dict[str, type[_Module]], architecture: Architecture) -> _Module:
-    if architecture.kind not in kinds:
-        names = ", ".join(f"`{kind}`" for kind in kinds)
-        raise ModelError(f"unknown network `{architecture.kind}`, expected one of {names}")
-    return channels_last(kinds[architecture.kind](architecture))
-
-
 def build_generator(architecture: Architecture) -> GeneratorNetwork:
-    """A generator with fresh weights from torch's global RNG. Raises ModelError on a foreign kind."""
-    return _build(GENERATORS, architecture)
+    """A generator with fresh weights from torch's global RNG."""
+    kind = cast("type[GeneratorNetwork]", KINDS[architecture.kind].load())
+    return channels_last(kind(architecture))
 
 
 def build_discriminator(architecture: Architecture) -> DiscriminatorNetwork:
-    """A discriminator with fresh weights from torch's global RNG. Raises as `build_generator` does."""
-    return _build(DISCRIMINATORS, architecture)
+    """A discriminator with fresh weights from torch's global RNG."""
+    return channels_last(DISCRIMINATORS[architecture.kind](architecture))
+
+
+def with_weights(build: Callable[[], _Module], tensors: Mapping[str, Tensor]) -> _Module:
+    """The network that `build` makes, with these weights, which are not to be trained further."""
+    # Without memory for weights, in case the file lies about sizes.
+    with torch.device("meta"):
+        network = build()
+    network.load_state_dict(tensors, assign=True)
+    return channels_last(network.float()).requires_grad_(False)
 
 
 def channels_last(network: _Module) -> _Module:

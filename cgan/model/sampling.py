@@ -30,28 +30,16 @@ Picture = NDArray[np.uint8]
 """[H, W] grey or [H, W, 3] colour."""
 
 
-def draw(
-    network: GeneratorNetwork, labels: Tensor, seed: int, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Draw one image a label: uint8 [N, C, H, W] on the CPU, for labels int64 [N].
-
-    `network` is in eval mode and on `device`. Latents come from torch's RNG on the CPU whatever the device,
-    so that devices differ by rounding only. On one device equal (seed, position, label) are equal
-    images.
-    """
-    latents = draw_latents(seed, len(labels), network.architecture.latent_dim)
-    return render(network, latents, labels.to(device))
-
-
 def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
-    """The latents float32 [count, latent_dim] that `draw` uses for the first `count` positions."""
+    """The latents float32 [count, latent_dim] of the first `count` positions. They come from torch's RNG on
+    the CPU whatever the device, so that devices differ by rounding only."""
     rng = torch.Generator().manual_seed(seed)
     chunks = [torch.randn(CHUNK, latent_dim, generator=rng) for _ in range(0, count, CHUNK)]
     return torch.cat(chunks)[:count]
 
 
 def render(network: GeneratorNetwork, latents: Tensor, condition: Tensor) -> Tensor:
-    """Images uint8 [N, C, H, W] of given latents and conditions (or labels), as `draw` would draw them.
+    """Images uint8 [N, C, H, W] on the CPU, of latents and conditions (or labels), by a network in eval mode.
 
     On the CPU each thread works on a chunk of its own, instead of all on one: that is bit for bit
     the same, and several times faster when another process takes a core away.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cgan.drawing.class_names import Classes, names_in
 from cgan.page.weights import pack_generator
+from cgan.report import Table, cell_in_words
 from cgan.text import percent
 
 if TYPE_CHECKING:
@@ -35,17 +36,11 @@ MAX_EXAMPLE_CLASSES = 20
 
 def play_page(generator: Generator, quality: str, named: str) -> str:
     """A page to play with the generator that `cgan serve` has, with how good it is and what it is called;
-    where it is too slow for a browser, some of the service's drawings."""
-    data = play_data(generator)
-    shown = {"quality": quality, "named": named, "caution": generator.caution}
+    where no browser runs it, some of the service's drawings."""
+    data, plays = play_data(generator), generator.model.runs_in_browser
+    shown = {"quality": quality, "named": named, "caution": generator.model.kind.caution}
     shown["query"] = urlencode({"text": data["examples"][0], "seed": 0})
-    scripts = PLAY_SCRIPTS if runs_in_page(generator) else ()
-    return document("service.html", scripts, data, plays=runs_in_page(generator), **shown)
-
-
-def runs_in_page(generator: Generator) -> bool:
-    """Does a browser draw with it? Else the page shows drawings that were made before."""
-    return not generator.model.seconds_per_drawing
+    return document("service.html", PLAY_SCRIPTS if plays else (), data, plays=plays, **shown)
 
 
 def play_data(generator: Generator) -> dict[str, Any]:
@@ -58,14 +53,14 @@ def play_data(generator: Generator) -> dict[str, Any]:
     if has_digits and len(names) == 10:
         texts = ["2024", "31415926", "0123456789"]
     return {
-        "architecture": generator.architecture,
+        "architecture": asdict(generator.model.architecture),
         "names": names,
         "between": between,
         "labels": classes.table,
         "spelled": classes.spelled,
         "hint": classes.listed(),
         "examples": list(dict.fromkeys(texts)),
-        **(pack_generator(generator) if runs_in_page(generator) else {}),
+        **(pack_generator(generator.model) if generator.model.runs_in_browser else {}),
     }
 
 
@@ -81,18 +76,10 @@ def document(template: str, scripts: Iterable[str], data: Mapping[str, Any], **s
         undefined=StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"number": format_number, "percent": percent}
+    environment.filters |= {"number": cell_in_words, "percent": percent}
+    environment.globals["table"] = lambda *parts: Table(*parts).as_html()
     text = environment.get_template(template).render(shown, data=data, script=join_modules(scripts))
     return text.encode(errors="replace").decode()  # half a character: UTF-8 has none
-
-
-def format_number(value: float | None) -> str:
-    """Three significant digits and no exponent, whole numbers whole; – for none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if value == int(value):
-        return f"{int(value):,}"
-    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def join_modules(scripts: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cgan.evaluation import ClassScores, Evaluation
+from cgan.model.generative import GenerativeModel
 from cgan.params.sections import GateParams
 from cgan.quality.intervals import falls_short
 from cgan.quality.proportions import proportion_interval
@@ -43,14 +44,14 @@ class JudgedClass:
 
 
 def judged_classes(
-    evaluation: Evaluation, counts: Sequence[int] | None, limits: GateParams, trained: bool
+    evaluation: Evaluation, counts: Sequence[int] | None, limits: GateParams, model: GenerativeModel
 ) -> list[JudgedClass]:
     """Each class with the state and the advice of the first rule that applies. `counts`: of all images of
-    each class, where they are known. `trained`: whether the generator is."""
+    each class, where they are known."""
     judge_accuracy = evaluation.score("conditional_accuracy").real
     weak_judge = judge_accuracy is not None and judge_accuracy < limits.min_judge_accuracy
     fewest = max(MIN_IMAGES, MIN_IMAGES_OF_MEDIAN * statistics.median(counts)) if counts else 0
-    illegible, repetitive = advice_on_weights(trained)
+    illegible, repetitive = advice_on(model)
     confusion = torch.tensor(evaluation.confusion)
     short = falls_short(
         confusion.diagonal(), confusion.sum(dim=1), limits.min_worst_class_accuracy
@@ -84,18 +85,20 @@ def judged_classes(
     return judged
 
 
-def advice_on_weights(trained: bool) -> tuple[str, str]:
+def advice_on(model: GenerativeModel) -> tuple[str, str]:
     """What to change where drawings are taken for another class, and where they repeat themselves: the same
     param makes them more legible or more varied."""
-    weight, first = setting("train.score_window_scale"), "Add images"
-    if trained:
-        weight = setting("train.class_logit_weight")
+    first = "Add images"
+    if model.kind.is_trained:
         first = f"Train longer ({setting('train.total_kimg')})"
+    more = less = ""
+    if model.legibility_param:
+        param = setting(model.legibility_param)
+        more = f", or raise {param}, which makes them easier to recognise, but less varied"
+        less = f", or lower {param}, which makes them more varied, but harder to recognise"
     return (
-        f"the drawings are often taken for another class. {first}, or raise {weight}, which makes them "
-        "easier to recognise, but less varied.",
-        f"the drawings repeat themselves. {first}, or lower {weight}, which makes them more varied, but "
-        "harder to recognise.",
+        f"the drawings are often taken for another class. {first}{more}.",
+        f"the drawings repeat themselves. {first}{less}.",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cgan.drawing.generator import Generator
 from cgan.evaluation import Evaluation
 from cgan.images import SPLITS, Images
-from cgan.page.assemble import GALLERY_SCRIPTS, PLAY_SCRIPTS, document, play_data, runs_in_page
+from cgan.page.assemble import GALLERY_SCRIPTS, PLAY_SCRIPTS, document, play_data
 from cgan.page.classes import (
     DOUBTFUL,
     GOOD,
@@ -19,16 +19,13 @@ from cgan.page.classes import (
     frequent_mistakes,
     judged_classes,
 )
-from cgan.page.data_facts import rows_of, suspects_facts
-from cgan.page.drawn_facts import MAX_CARDS, drawn_facts
-from cgan.page.tiles import preview_tile
-from cgan.params.sections import GateParams, TrainChoices
+from cgan.page.image_facts import MAX_CARDS, drawn_facts, preview_tile, rows_of, suspects_facts
+from cgan.params.sections import GateParams
 from cgan.quality.diversity import MAX_OTHERS
 from cgan.quality.judge import Judge
 from cgan.quality.table import quality_line, weakest_classes
 
 STATES = (POOR, DOUBTFUL, GOOD)
-MAX_MATRIX_CLASSES = 40  # with more, only the most frequent mistakes are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +55,7 @@ class Contents:
 
 def render_page(contents: Contents) -> str:
     """The page, as HTML."""
-    plays = runs_in_page(contents.generator)
+    plays = contents.generator.model.runs_in_browser
     shown = page_facts(contents)
     previews = [
         {"step": step, "src": preview_tile(png)} for step, png in sorted(contents.previews.items())
@@ -71,10 +68,9 @@ def render_page(contents: Contents) -> str:
 def page_facts(contents: Contents) -> dict[str, Any]:
     """What the page shows besides its contents."""
     generator, evaluation, data = contents.generator, contents.evaluation, contents.data
-    judge, trained = contents.judge, not generator.holds_training_images
-    classes = judged_classes(
-        evaluation, data.counts.tolist() if data else None, contents.limits, trained
-    )
+    judge, model = contents.judge, generator.model
+    counts = data.counts.tolist() if data else None
+    classes = judged_classes(evaluation, counts, contents.limits, model)
     weakest = [label for label, _ in weakest_classes(evaluation)]
     rank = {label: number for number, label in enumerate(weakest)}
     by_weakness = sorted(classes, key=lambda row: rank.get(row.label, len(rank)))
@@ -89,7 +85,7 @@ def page_facts(contents: Contents) -> dict[str, Any]:
     return {
         "names": generator.class_names,
         "verdict": quality_line(evaluation, contents.seconds),
-        "trained": trained,
+        "kind": model.kind,
         "classes": classes,
         "states": {state: len(group) for state, group in states.items()},
         "cards": cards,
@@ -99,16 +95,9 @@ def page_facts(contents: Contents) -> dict[str, Any]:
         "others": MAX_OTHERS,
         "few_held_out": MIN_HELD_OUT,
         "less_diverse": MIN_DIVERSITY,
-        "matrix": evaluation.confusion if len(classes) <= MAX_MATRIX_CLASSES else [],
         "mistakes": frequent_mistakes(evaluation),
-        "drawn": drawn_facts(generator.model, evaluation.context["seed"], labels, data, judge),
+        "drawn": drawn_facts(model, evaluation.context["seed"], labels, data, judge),
         "parts": {part: len(rows_of(data, part)) for part in SPLITS} if data else {},
         "suspects": suspects_facts(data, judge) if data and judge else None,
-        "params": changed_params(generator.facts.get("params") or {}),
+        "total_kimg": generator.facts.get("params", {}).get("total_kimg"),
     }
-
-
-def changed_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the params of a training those that were chosen for the data or changed: others are defaults."""
-    defaults = TrainChoices().model_dump()
-    return {key: value for key, value in params.items() if value != defaults.get(key)}

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from cgan.model.networks import ConvGenerator
-
-if TYPE_CHECKING:
-    from cgan.drawing.generator import Generator
-    from cgan.model.networks import GeneratorNetwork
+from cgan.model.generative import GenerativeModel
+from cgan.model.networks import ConvGenerator, GeneratorNetwork
 
 # Along one side: a kernel of 3 on doubled pixels is one of 4, transposed, with stride 2.
 DOUBLED_KERNEL = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
@@ -34,10 +31,10 @@ class Layer:
 
 
 @torch.no_grad()
-def pack_generator(generator: Generator) -> dict[str, Any]:
+def pack_generator(model: GenerativeModel) -> dict[str, Any]:
     """Shape, stride and padding of each layer, and float32 numbers in base64: the weight and bias of each
     layer."""
-    layers = plain_layers(generator.network)
+    layers = plain_layers(cast("GeneratorNetwork", model))
     tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
     numbers = torch.cat([tensor.flatten() for tensor in tensors]).numpy().tobytes()
     facts = [
@@ -86,9 +83,7 @@ def _layer(
         weight = module.weight.permute(2, 3, 1, 0).flip(0, 1)
         padding = module.kernel_size[0] - 1 - int(module.padding[0])
         if doubled:
-            stride, weight = (
-                2,
-                torch.einsum("ya,xb,abio->yxio", DOUBLED_KERNEL, DOUBLED_KERNEL, weight),
-            )
+            stride = 2
+            weight = torch.einsum("ya,xb,abio->yxio", DOUBLED_KERNEL, DOUBLED_KERNEL, weight)
     bias = torch.zeros(weight.shape[-1]) if module.bias is None else module.bias
     return Layer(weight.contiguous(), bias, stride, padding)

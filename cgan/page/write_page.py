@@ -40,13 +40,9 @@ def write_page(
     on random and worst drawings beside the training images that they resemble, and one on labels that look
     wrong. `title`: its heading.
 
-    Raises DataError where the evaluation is about another generator, one part of the images is missing, or
-    images or judge are of other classes or of another size.
+    Raises DataError where the evaluation is about another generator, or images or judge are of other classes
+    or of another size.
     """
-    if (train is None) != (held_out is None):
-        raise DataError(
-            "write_page: expected both `train` and `held_out`, found one. Give both, or none."
-        )
     if not evaluation.is_of(run.generator.facts):
         raise DataError(
             "write_page: the evaluation is about another generator than the run's. Evaluate it: "

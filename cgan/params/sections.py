@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from cgan.evaluation import METRICS
+from cgan.model.kinds import KINDS
 from cgan.settings import setting
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -28,11 +29,8 @@ Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of a loss
 Kimg = Annotated[float, Field(gt=0, le=1_000_000)]  # of a training, in thousands of images
 BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Auto = Literal["auto"]
-GeneratorKind = Literal["deconv", "upsample", "demo", "local_score"]
 Updates = Literal["one_pass", "two_passes"]
-# The only params of `train` on which a local score sampler depends.
-LOCAL_SCORE_PARAMS = ("generator", "score_window_scale")
-# Those that the demo's update does not know.
+# Params that the demo's update does not know.
 NO_DEMO_PARAMS = (
     *("discriminator_width", "max_width", "auxiliary_discriminator", "auxiliary_generator"),
     *("class_logit_weight", "max_shift", "r1_gamma", "updates", "adam_beta1"),
@@ -76,6 +74,7 @@ _OneClass = _require(
     lambda name: "," not in name and name == name.strip(),
     "has a comma, or a space at an end. Remove it",
 )
+_Kind = _require(lambda name: name in ("auto", *KINDS), f"is none of auto, {', '.join(KINDS)}")
 _Metric = _require(METRICS.__contains__, f"is no metric. Expected one of {', '.join(METRICS)}")
 
 PrintableText = Annotated[str, Field(min_length=1), _Printable]  # on one line
@@ -155,7 +154,7 @@ class TrainChoices(Section):
     the result is a `TrainParams`.
     """
 
-    generator: Literal[Auto, GeneratorKind] = "auto"
+    generator: Annotated[str, _Kind] = "auto"
     score_window_scale: Annotated[float, Field(ge=0.1, le=10)] | Auto = "auto"
     latent_dim: Annotated[int, Field(gt=0, le=4096)] = 64
     generator_width: Annotated[int, Field(gt=0, le=1024)] = 16
@@ -195,7 +194,6 @@ class TrainParams(TrainChoices):
     `device` and `precision`, which depend on the machine, may still be `auto`.
     """
 
-    generator: GeneratorKind
     auxiliary_generator: Weight
     class_logit_weight: Weight
     max_shift: Annotated[int, Field(ge=0, le=64)]
@@ -209,14 +207,17 @@ class TrainParams(TrainChoices):
 
     @property
     def total_steps(self) -> int:
-        return max(1, round(self.total_kimg * 1000 / self.batch_size))
+        """0 for a generator that is not trained."""
+        steps = max(1, round(self.total_kimg * 1000 / self.batch_size))
+        return steps if KINDS[self.generator].is_trained else 0
 
     def relevant(self) -> dict[str, Any]:
         """The params that have an effect on this kind of generator, by name."""
-        if self.generator == "local_score":
-            return self.model_dump(include={*LOCAL_SCORE_PARAMS})
-        unused = {"score_window_scale", *(NO_DEMO_PARAMS if self.is_demo else ())}
-        return self.model_dump(exclude=unused)
+        kind = KINDS[self.generator]
+        if not kind.is_trained:
+            return self.model_dump(include={"generator", *kind.params})
+        unused = {name for other in KINDS.values() for name in other.params}
+        return self.model_dump(exclude=unused.union(NO_DEMO_PARAMS if self.is_demo else ()))
 
 
 class EvaluateParams(Section):

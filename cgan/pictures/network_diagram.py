@@ -1,42 +1,29 @@
 """A network as a figure, a line for each layer: what its modules do when they run."""
 
-from dataclasses import asdict
-
 import torch
 from torch import Tensor, nn
 
 from cgan.model.generative import GenerativeModel
-from cgan.model.local_score import LocalScoreSampler
-from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
+from cgan.model.networks import DiscriminatorNetwork
 from cgan.pictures.plots import Picture, sheet_with
 
 DETAIL_WIDTH = 90  # characters for what a layer is made of
 
 
-def diagram(model: GenerativeModel | DiscriminatorNetwork | None) -> Picture:
-    """The layers of a network, or a sampler's settings, or that there is no network: uint8 [H, W, 3]."""
-    if isinstance(model, GeneratorNetwork | DiscriminatorNetwork):
-        return sheet_with(*layers_in_words(model))
-    if isinstance(model, LocalScoreSampler):
-        settings = [f"{name}: {value:g}" for name, value in asdict(model.settings).items()]
-        return sheet_with(f"Local score sampler of {len(model.images):,} images", *settings)
-    return sheet_with("No discriminator: this generator is not trained.")
+def diagram(title: str, model: GenerativeModel | DiscriminatorNetwork | None) -> Picture:
+    """The layers of a network, or that there is none: uint8 [H, W, 3]."""
+    if model is None:
+        return sheet_with(f"{title}: none, since this generator is not trained.")
+    return sheet_with(*layers_in_words(title, model))
 
 
 @torch.inference_mode()
-def layers_in_words(network: GeneratorNetwork | DiscriminatorNetwork) -> list[str]:
+def layers_in_words(title: str, model: GenerativeModel | DiscriminatorNetwork) -> list[str]:
     """A header, and each module without children as it ran, in that order: what it is made of, how many
-    parameters it has, what it puts out. The network is on the CPU, and set to evaluation."""
-    sizes, label = network.architecture, torch.zeros(1, dtype=torch.int64)
-    if isinstance(network, GeneratorNetwork):
-        role, given = "Generator", torch.zeros(1, sizes.latent_dim)
-    else:
-        role, given = "Discriminator", torch.zeros(1, sizes.channels, sizes.height, sizes.width)
-    total = sum(parameter.numel() for parameter in network.parameters())
-    lines = [
-        f"{role} ({sizes.kind}): {total:,} parameters",
-        f"{'layer':<18}{'':<{DETAIL_WIDTH}}{'parameters':>12}  puts out",
-    ]
+    parameters it has, what it puts out. The model is on the CPU, and set to evaluation."""
+    sizes, label = model.architecture, torch.zeros(1, dtype=torch.int64)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    lines = list[str]()
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         # Our ConvTransposeToImages is a ConvTranspose2d to the reader.
@@ -46,9 +33,15 @@ def layers_in_words(network: GeneratorNetwork | DiscriminatorNetwork) -> list[st
         shape = " × ".join(map(str, outputs.shape[1:]))
         lines.append(f"{kind.__name__:<18}{detail:<{DETAIL_WIDTH}}{count:>12,}  {shape}")
 
-    leaves = [module for module in network.modules() if next(module.children(), None) is None]
+    leaves = [module for module in model.modules() if next(module.children(), None) is None]
     hooks = [module.register_forward_hook(record) for module in leaves]
-    network.eval()(given, label)
+    model.eval()
+    if isinstance(model, GenerativeModel):
+        model.draw(label, 0)
+    else:
+        model(torch.zeros(1, sizes.channels, sizes.height, sizes.width), label)
     for hook in hooks:
         hook.remove()
-    return lines
+    if lines:
+        lines.insert(0, f"{'layer':<18}{'':<{DETAIL_WIDTH}}{'parameters':>12}  puts out")
+    return [f"{title}; {total:,} parameters", *lines]

@@ -17,37 +17,29 @@ import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, Info, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
 from cgan import __version__
-from cgan.drawing.generator import MAX_ANSWER_S, MAX_SEED
-from cgan.drawing.picture import MAX_SCALE, compose
+from cgan.drawing.generator import MAX_SEED
+from cgan.drawing.picture import compose
 from cgan.errors import CganError
 from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
 from cgan.model.sampling import encode_png
 from cgan.service.provider import GeneratorProvider, ServedGenerator
 
 MAX_DRAWINGS = 10_000  # of one answer
+MAX_SCALE = 64
 MAX_VALUES = 2**24  # pixels × colours of one answer
+MAX_ANSWER_S = 20.0  # of a core, for one answer
 DRAWING_THREADS = 8  # more at once would only take memory and keep each other waiting
 POLL_S = 30.0  # between two looks at the registry
 MAX_CONNECTIONS = 1000  # more get 503
 THIS_MACHINE = ("localhost", LOOPBACK, "[::1]")
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    # For an <img> elsewhere; a page of ours has a policy of its own.
-    "Cross-Origin-Resource-Policy": "cross-origin",
-}
 REQUESTS = Counter("cgan_requests", "Requests answered.", ["route", "method", "status"])
 SECONDS = Histogram("cgan_request_seconds", "Time from a request to its answer.", ["route"])
 DRAWINGS = Counter("cgan_drawings", "Images drawn.")
 MODEL = Info("cgan_model", "What is served.")
-AGE = Gauge(
-    "cgan_registry_answer_age_seconds", "Time since the registry last answered; NaN: never."
-)
 router = APIRouter()
 
 
@@ -125,7 +117,6 @@ def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
             method = request.method if request.method in ("GET", "HEAD") else "other"
             REQUESTS.labels(route, method, status).inc()
             SECONDS.labels(route).observe(time.perf_counter() - began)
-        response.headers.update(HEADERS)
         return response
 
     @app.exception_handler(CganError)
@@ -146,12 +137,9 @@ async def _current(request: Request) -> ServedGenerator:
 Current = Annotated[ServedGenerator, Depends(_current)]
 
 
-@router.head("/", include_in_schema=False)
 @router.get("/", response_class=HTMLResponse, summary="A page to play with the generator")
 def page(served: Current) -> Response:
-    policy = {"Content-Security-Policy": served.page.content_security_policy}
-    content = served.page.html.encode(errors="replace")
-    return HTMLResponse(content, headers=_version_headers(served) | policy)
+    return HTMLResponse(served.page, headers=_version_headers(served))
 
 
 class Question(BaseModel):
@@ -189,11 +177,13 @@ def draw(served: Current, question: Annotated[Question, Query()]) -> Response:
     labels = generator.labels(question.text)
     drawings = len(labels) * question.count
     values = drawings * math.prod(generator.shape) * (scale or 1) ** 2
-    most = generator.most_in(MAX_ANSWER_S) or MAX_DRAWINGS
-    if drawings > min(most, MAX_DRAWINGS) or values > MAX_VALUES:  # before anything is drawn
+    most = MAX_DRAWINGS
+    if seconds := generator.model.seconds_per_drawing:
+        most = min(most, max(1, int(MAX_ANSWER_S / seconds)))
+    if drawings > most or values > MAX_VALUES:  # before anything is drawn
         raise CganError(
             f"{len(labels):,} classes × {question.count:,} variants are {drawings:,} drawings of {values:,} "
-            f"values (pixels × colours), expected at most {min(most, MAX_DRAWINGS):,} and {MAX_VALUES:,}. "
+            f"values (pixels × colours), expected at most {most:,} and {MAX_VALUES:,}. "
             "Ask several times, with other seeds, or for a smaller `scale`."
         )
     DRAWINGS.inc(drawings)
@@ -210,7 +200,6 @@ def draw(served: Current, question: Annotated[Question, Query()]) -> Response:
     return JSONResponse({"seed": seed, "model": served.facts, "drawings": items}, headers=headers)
 
 
-@router.head("/healthz", include_in_schema=False)  # what asks whether a site is up sends HEAD
 @router.get(
     "/healthz", summary="Which model is served, since when, and whether the registry answers"
 )
@@ -224,7 +213,6 @@ async def health(request: Request) -> Response:
 @router.get("/metrics", response_class=Response, summary="For Prometheus")
 async def metrics(request: Request) -> Response:
     provider: GeneratorProvider = request.app.state.provider
-    AGE.set(time.monotonic() - provider.last_answer_at)
     if served := provider.current:
         MODEL.info({"digest": served.digest, "version": str(served.version or "")})
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

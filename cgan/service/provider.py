@@ -6,31 +6,21 @@ which it began.
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import hashlib
 import importlib.util
 import logging
-import re
-import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
-from cgan.evaluation import Evaluation
 from cgan.pipeline.registry.client import CHAMPION, now
+from cgan.pipeline.runs.card import known_evaluation
 from cgan.pipeline.tracking.store import is_absent, store_uri
-from cgan.project import EVALUATION, GENERATOR, project_root
-from cgan.quality.table import quality_line, stated_evaluation
+from cgan.project import GENERATOR, project_root
+from cgan.quality.table import quality_line
 
 log = logging.getLogger(__name__)
-
-
-class Page(NamedTuple):
-    html: str
-    content_security_policy: str
 
 
 @dataclass(frozen=True)
@@ -43,32 +33,17 @@ class ServedGenerator:
     since: str = field(default_factory=now)
 
     @classmethod
-    def load(
-        cls, source: str, version: int | None = None, evaluation: Evaluation | None = None
-    ) -> ServedGenerator:
-        """`quality` is by the evaluation of the generator's run; where that is not about these weights, by
-        what the file states, as the package's own does. Raises ModelError."""
+    def load(cls, source: str, version: int | None = None) -> ServedGenerator:
+        """Raises ModelError where there is no usable generator."""
         generator = Generator.load(source)
-        if not evaluation or not evaluation.is_of(generator.facts):
-            evaluation = stated_evaluation(generator.facts)
+        evaluation = known_evaluation(generator)
         return cls(generator, version, quality_line(evaluation) if evaluation else "")
 
     @cached_property
-    def page(self) -> Page:
-        """By its policy it may run its own scripts, which are named by their hashes, and show pictures that
-        it makes, or the service's own where no browser can make them. It may ask for nothing else, here or
-        elsewhere."""
+    def page(self) -> str:
         from cgan.page.assemble import play_page
 
-        html = play_page(self.generator, self.quality, self.in_words)
-        scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", html, re.DOTALL)
-        hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
-        allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
-        policy = (
-            f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-            "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        return Page(html, policy)
+        return play_page(self.generator, self.quality, self.in_words)
 
     @property
     def digest(self) -> str:
@@ -87,7 +62,7 @@ class ServedGenerator:
             "source": self.generator.source,
             "since": self.since,
             "quality": self.quality or None,
-            "caution": self.generator.caution or None,
+            "caution": self.generator.model.kind.caution or None,
         }
 
 
@@ -102,17 +77,14 @@ class GeneratorProvider:
     def __init__(self, model: str | None = None) -> None:
         self.current: ServedGenerator | None = None
         self.problem = ""  # with the registry, when it was last asked
-        self.last_answer_at = float("nan")  # of the registry, by time.monotonic()
+        self.alias = model if model in ALIASES else None
         self._has_default = model is None
-        self.alias: str | None = None
-        if model in ALIASES:
-            self.alias = model
-        elif model is None and _may_have_champion():
+        if self._has_default and _may_have_champion():
             self.alias = CHAMPION
         if self.alias:
             import mlflow  # noqa: F401 - where it is absent, the command says which extra brings it
         else:
-            self.current = _load_with_evaluation(model or default_source(GENERATOR)[0])
+            self.current = ServedGenerator.load(model or default_source(GENERATOR)[0])
 
     def poll(self) -> None:
         """Ask the registry once, and take the version that has the alias. What is served stays when that
@@ -125,36 +97,24 @@ class GeneratorProvider:
         except CganError as error:
             problem = str(error)
         except Exception as error:  # such as no memory, no disk, or what a store lets through
-            log.exception("looking at the registry failed")
-            problem = f"looking at the registry failed ({type(error).__name__})."
+            problem = f"looking at the registry failed ({type(error).__name__}: {error})."
         if problem and problem != self.problem:
             served = self.current.in_words if self.current else "nothing"
             log.warning("%s Served for now: %s.", problem, served)
         self.problem = problem
 
     def _follow(self, alias: str) -> None:
-        from cgan.pipeline.registry.client import evaluation_of, model_name, open_registry
+        from cgan.pipeline.registry.client import model_name, open_registry
 
         with open_registry(model_name()) as registry:
             number = registry.aliases().get(alias)
-            self.last_answer_at = time.monotonic()
             if number is None:
                 if self.current is None and self._has_default:
-                    self.current = _load_with_evaluation(default_source(GENERATOR)[0])
+                    self.current = ServedGenerator.load(default_source(GENERATOR)[0])
                 raise ModelError(f"`{registry.model}` has no {alias} in {registry.address}.")
             if self.current is None or number != self.current.version:
-                evaluation = evaluation_of(registry, registry.version(number).run_id)
-                source = f"models:/{registry.model}/{number}"
-                self.current = ServedGenerator.load(source, number, evaluation)
+                self.current = ServedGenerator.load(f"models:/{registry.model}/{number}", number)
                 log.info("served is now %s", self.current.in_words)
-
-
-def _load_with_evaluation(source: str) -> ServedGenerator:
-    """The generator with the project's evaluation, where there is one."""
-    evaluation = None
-    with contextlib.suppress(CganError):
-        evaluation = Evaluation.read(EVALUATION)
-    return ServedGenerator.load(source, evaluation=evaluation)
 
 
 def _may_have_champion() -> bool:

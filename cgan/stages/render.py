@@ -15,15 +15,7 @@ from cgan.files import write_text
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
-from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import (
-    Picture,
-    draw_latents,
-    image_grid,
-    interpolate_latents,
-    render,
-    save_png,
-)
+from cgan.model.sampling import Picture, image_grid, save_png
 from cgan.pictures.network_diagram import diagram
 from cgan.pictures.plots import (
     confusion_matrix_image,
@@ -66,8 +58,8 @@ def main() -> None:
             Evaluation.read(project.EVALUATION).confusion, names
         ),
         **dict(zip(project.CURVES, curves or nothing, strict=True)),
-        project.DIAGRAMS[0]: diagram(model),
-        project.DIAGRAMS[1]: diagram(discriminator),
+        project.DIAGRAMS[0]: diagram(f"Generator: {model.description}", model),
+        project.DIAGRAMS[1]: diagram("Discriminator", discriminator),
     }
     for path, picture in pictures.items():
         save_png(path, picture)
@@ -98,13 +90,11 @@ def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> Picture:
 def latent_interpolation(model: GenerativeModel, steps: int) -> Picture:
     """A row a class (the first 10), all on the same way from one latent to another; without latents, a sheet
     that says so."""
-    if not isinstance(model, GeneratorNetwork):
-        return sheet_with("This generator has no latents, so there is no way from one to another.")
     rows = min(model.classes, MAX_ROWS)
-    start, end = draw_latents(SEED, 2, model.architecture.latent_dim)
-    path = interpolate_latents(start, end, steps)
-    labels = torch.arange(rows).repeat_interleave(steps)
-    return _grid(render(model, path.repeat(rows, 1), model.condition(labels)), rows)
+    images = model.interpolation(torch.arange(rows), steps, SEED)
+    if images is None:
+        return sheet_with("This generator has no latents, so there is no way from one to another.")
+    return _grid(images, rows)
 
 
 def _grid(images: Tensor, rows: int, width: int = WIDTH) -> Picture:

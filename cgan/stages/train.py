@@ -1,4 +1,4 @@
-"""Stage train: the conditional DCGAN, or a sampler that needs no training.
+"""Stage train: a generator of the kind that the params ask for.
 
 An interrupted training goes on where its checkpoint is.
 
@@ -36,7 +36,7 @@ from cgan.stages.origin import keep_source, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts
-from cgan.training.loop import Divergence, TrainingResult, train_or_build, training_facts
+from cgan.training.loop import Divergence, TrainingResult, train_or_make, training_facts
 from cgan.training.records import write_records
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
@@ -61,17 +61,12 @@ def main() -> None:
         "dataset": dataset,
     }
     p = choice.params
-    if not choice.sampler:
-        log.info(
-            f"Training {p.generator} on {len(images):,} images ({hardware.device}, "
-            f"{_precision_name(hardware)}): {p.total_steps:,} steps of {p.batch_size}"
-        )
     with exclusive_training(folder), stop_signals() as signals:
         keep_source(tree)
         with tracked_training(folder, training) as tracker:
             log.info("Curves as they come: `cgan ui`, run %s.", training["run_name"])
             try:
-                trained = train_or_build(
+                trained = train_or_make(
                     images,
                     choice,
                     judge=judge,
@@ -82,32 +77,22 @@ def main() -> None:
                 )
             except Divergence as error:
                 raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
-            if trained.step < p.total_steps and not choice.sampler:
+            if trained.step < p.total_steps:
                 raise Interrupted(
                     f"stopped at step {trained.step} of {p.total_steps}; a checkpoint was saved"
                 )
             write_outputs(trained, training_facts(trained, choice, images))
             if not trained.resumed_from:  # else the parts before were not timed
                 training["training_s"] = round(trained.wall_time_s, 1)
-    if choice.sampler:
-        log.info(f"{GENERATOR}: {trained.generator.description}")
-    else:
-        steps, seconds = trained.step - trained.resumed_from, trained.wall_time_s
-        rate = steps * p.batch_size / max(seconds, 1e-9)
-        log.info(f"Trained {steps:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}")
 
 
 def training_tags(choice: Choice, hardware: Hardware, training_fingerprint: str) -> dict[str, str]:
     return {
         "cgan.chosen_for_the_data": choice.explanation or "nothing",
         "cgan.device": str(hardware.device),
-        "cgan.precision": _precision_name(hardware),
+        "cgan.precision": hardware.precision_name,
         FINGERPRINT_TAG: training_fingerprint,
     }
-
-
-def _precision_name(hardware: Hardware) -> str:
-    return str(hardware.precision).removeprefix("torch.")
 
 
 @contextlib.contextmanager

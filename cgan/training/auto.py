@@ -10,7 +10,7 @@ images than each digit.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from cgan.errors import DataError
 from cgan.images import Images
-from cgan.model.local_score import LocalScoreSampler, may_be_photographs, suitable_settings
+from cgan.model.generative import GenerativeModel
+from cgan.model.kinds import KINDS
+from cgan.model.local_score import may_be_photographs
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.settings import setting
 from cgan.text import listed, percent
@@ -78,22 +80,22 @@ class Choice:
     """The values in the place of `auto`, and what in the images decided them; "" without any `auto`."""
     advice: str
     """What to know or do about such images; "" where there is nothing to say."""
-    sampler: LocalScoreSampler | None = None
-    """Draws from these images, and is not trained; None: a GAN is trained."""
+    model: GenerativeModel | None = None
+    """Made of these images, and not trained; None: a GAN is trained."""
 
 
 def choose(params: TrainChoices, images: Images) -> Choice:
     """A value for each `auto`; params with a value keep it. A local score sampler is taken for photographs,
-    unless the params say which generator, or how long to train. Raises DataError where params ask for a
-    sampler and a class has no images."""
-    if params.generator == "local_score":
-        return choose_sampler(params, images)
-    asks_for_gan = params.generator != "auto" or params.total_kimg != "auto"
+    unless the params say which generator, or how long to train. Raises DataError where params ask for a kind
+    that is not trained and a class has no images."""
+    if params.generator != "auto":
+        is_trained = KINDS[params.generator].is_trained
+        return choose_gan(params, images) if is_trained else make(params.generator, params, images)
     suits_sampler = not images.classes_without_images and may_be_photographs(spread_sample(images))
-    if suits_sampler and not asks_for_gan:
-        choice = choose_sampler(params, images)
+    if suits_sampler and params.total_kimg == "auto":
+        choice = make("local_score", params, images)
         drawings = FEWEST_JUDGED_PER_CLASS * images.classes
-        if choice.sampler and drawings * choice.sampler.seconds_per_drawing <= MAX_DRAWING_S:
+        if choice.model and drawings * choice.model.seconds_per_drawing <= MAX_DRAWING_S:
             return choice
     return choose_gan(params, images)
 
@@ -128,25 +130,26 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
     return Choice(resolved, ", ".join(reasons), advice)
 
 
-def choose_sampler(params: TrainChoices, images: Images) -> Choice:
-    """A local score sampler. Raises DataError for a class without images."""
+def make(kind: str, params: TrainChoices, images: Images) -> Choice:
+    """A generator of a kind that is not trained. Raises DataError for a class without images."""
     if empty := images.classes_without_images:
         raise DataError(
-            f"{setting('train.generator', 'local_score')} draws from the images of a class, and there are "
-            f"none of {listed(empty)}. Add some, lower {setting('validate.classes')}, or set "
+            f"{setting('train.generator', kind)} draws from the images of a class, and there are none of "
+            f"{listed(empty)}. Add some, lower {setting('validate.classes')}, or set "
             f"{setting('train.generator', 'deconv')}."
         )
-    settings, reasons = suitable_settings(*images.shape[1:]), list[str]()
-    if params.generator == "auto":
-        reasons.append("generator local_score (photographs)")
-    if params.score_window_scale == "auto":
-        reasons.append(f"score_window_scale {settings.window_scale}")
-    else:
-        settings = replace(settings, window_scale=params.score_window_scale)
-    chosen = {"generator": "local_score", "score_window_scale": settings.window_scale}
-    sampler = LocalScoreSampler(images.tensors.pixels, images.tensors.labels, settings)
-    resolved = resolve(params.model_copy(update=chosen))
-    return Choice(resolved, ", ".join(reasons), advice_on_local_score(), sampler)
+    pixels, labels, _ = images.tensors
+    model = KINDS[kind].load().from_images(pixels, labels, params.model_dump())
+    reasons = [f"generator {kind} (photographs)"] if params.generator == "auto" else []
+    reasons += [
+        f"{key} {value}" for key, value in model.params.items() if getattr(params, key) == "auto"
+    ]
+    resolved = resolve(params.model_copy(update={"generator": kind, **model.params}))
+    advice = ""
+    if model.kind.holds_training_images:
+        gan = setting("train.generator", "upsample")
+        advice = f"{model.kind.caution} Where nobody may, {gan} trains a GAN."
+    return Choice(resolved, ", ".join(reasons), advice, model)
 
 
 def resolve(
@@ -177,13 +180,6 @@ def advice_on_photographs() -> str:
         "and textures and little else. Better drawings need thousands of images a class and a GPU "
         f"({setting('train.total_kimg', 5000)} or more), or no training "
         f"({setting('train.generator', 'local_score')})."
-    )
-
-
-def advice_on_local_score() -> str:
-    return (
-        "A local score sampler is not trained: its file holds the training images, and its drawings hold "
-        f"pieces of them. Where nobody may see them, {setting('train.generator', 'upsample')} trains a GAN."
     )
 
 

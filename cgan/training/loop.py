@@ -1,13 +1,13 @@
-"""From images to a generator: the training loop of a GAN, or a sampler that needs no training.
+"""From images to a generator: the training loop of a GAN, or what needs no training.
 
-`cgan.fit` and the stage train call `train_or_build`. `train` is the loop: steps, records, previews, probes,
+`cgan.fit` and the stage train call `train_or_make`. `train` is the loop: steps, records, previews, probes,
 checkpoints, and when to stop.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +53,19 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingResult:
-    """What a training, or the building of a sampler, gives: models in eval mode on the CPU, records, and
-    previews as PNG by step."""
+    """What a training gives: models in eval mode on the CPU, records, and previews as PNG by step. Of a
+    generator that is not trained there is nothing else."""
 
     generator: GenerativeModel
-    discriminator: DiscriminatorNetwork | None
-    """None with a sampler, which has no records or previews either."""
-    history: list[Record]
-    probes: list[Record]
-    previews: dict[int, bytes]
-    wall_time_s: float
+    discriminator: DiscriminatorNetwork | None = None
+    history: list[Record] = field(default_factory=list)
+    probes: list[Record] = field(default_factory=list)
+    previews: dict[int, bytes] = field(default_factory=dict)
+    wall_time_s: float = 0.0
     """Of the steps that this process made."""
-    step: int
-    """How many training steps were made in all; 0 for a sampler."""
-    resumed_from: int
+    step: int = 0
+    """How many training steps were made in all."""
+    resumed_from: int = 0
     """How many of them were made before, by a process that was stopped; 0 for a training in one go."""
 
 
@@ -80,21 +79,20 @@ class Divergence(TrainingError):  # noqa: N818 - like StopIteration
         )
 
 
-def train_or_build(
+def train_or_make(
     images: Images, choice: Choice, judge: Judge | None = None, **options: Any
 ) -> TrainingResult:
-    """Train a GAN, or build a sampler, as `choice` says, the answer of `cgan.training.auto.choose`.
+    """Train a GAN, or take what is made already, as `choice` says, the answer of `cgan.training.auto.choose`.
 
     With a `judge` there are probes. `options`, and what is raised, are those of `train`.
     """
-    if choice.sampler:
-        log.info("Nothing to train: drawings are put together from pieces of the training images.")
     if choice.explanation:
         log.info("Chosen for these images: %s", choice.explanation)
     if choice.advice:
         log.info(choice.advice)
-    if choice.sampler:
-        return TrainingResult(choice.sampler, None, [], [], {}, 0.0, step=0, resumed_from=0)
+    if choice.model:
+        log.info("Nothing to train: a %s.", choice.model.description)
+        return TrainingResult(choice.model)
     params = choice.params
     device = choose_hardware(params.device, params.precision).device
     monitor = ProbeMonitor(judge.to(device), images, params.seed) if judge else None
@@ -121,6 +119,10 @@ def train(
     class collapses; then nothing of that interval is saved.
     """
     hardware = choose_hardware(params.device, params.precision)
+    log.info(
+        f"Training {params.generator} on {len(data):,} images ({hardware.device}, "
+        f"{hardware.precision_name}): {params.total_steps:,} steps of {params.batch_size}"
+    )
     compute_deterministically()
     keep_freed_memory()
     state = TrainState(data, params, hardware)
@@ -165,6 +167,9 @@ def train(
                 break
         wall_time_s = time.perf_counter() - started_at
         estimate_batch_norm(state.generator_ema, data.tensors.counts, params.seed)
+    steps = state.step - first_step
+    rate = steps * params.batch_size / max(wall_time_s, 1e-9)
+    log.info(f"Trained {steps:,} steps in {wall_time_s:.1f} s, {rate:,.0f} images/s")
     return TrainingResult(
         generator=state.generator_ema.cpu(),
         discriminator=state.discriminator.cpu().eval().requires_grad_(False),
@@ -227,5 +232,5 @@ def record_interval(state: TrainState, seconds: float, steps: int) -> dict[str, 
 
 def training_facts(result: TrainingResult, choice: Choice, images: Images) -> dict[str, Any]:
     """The facts in the generator's file that say how it was made."""
-    steps = {} if choice.sampler else {"steps": result.step}
+    steps = {"steps": result.step} if choice.params.total_steps else {}
     return {"params": choice.params.relevant(), **steps, **data_facts(images)}

@@ -13,7 +13,7 @@ import torch
 from cgan.contact_sheet import add_row_names
 from cgan.images import Images
 from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import Picture, draw, image_grid, to_uint8
+from cgan.model.sampling import Picture, image_grid, to_uint8
 from cgan.quality.judge import Judge, predict
 from cgan.quality.metrics import deviation_by_class, frechet_distance
 from cgan.training.state import PROBE_METRICS, Record, TrainState
@@ -58,8 +58,7 @@ class ProbeMonitor:
 
     def probe(self, generator: GeneratorNetwork) -> dict[str, float]:
         """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
-        device = next(generator.parameters()).device
-        judged = predict(self.judge, draw(generator, self.labels, self.seed, device))
+        judged = predict(self.judge, generator.draw(self.labels, self.seed))
         drawn_diversity = deviation_by_class(judged.features, self.labels, len(self.names))
         relative = {0: 1.0}  # where no class has real images that differ: nothing can collapse
         if any(real > 0 for real in self.real_diversity):

@@ -53,14 +53,10 @@ def test_a_generator_is_saved_and_shows_itself_in_a_notebook(tmp_path: Path) -> 
 
 
 def test_what_cannot_be_drawn_is_refused_in_words() -> None:
-    generator = Generator.load()
-    for name, value, words in (
-        *(("scale", 65, "scale 65"), ("rows", 0, "rows 0"), ("seed", -1, "seed is -1")),
-        ("seed", 2**63, "the seed is 9223372036854775808"),
-    ):
-        with pytest.raises(CganError, match=words):
-            generator.picture("1", **{name: value})
-    with pytest.raises(CganError, match="expected auto, cpu, cuda"):
+    for seed in (-1, 2**63):
+        with pytest.raises(CganError, match=f"the seed is {seed}"):
+            Generator.load().picture("1", seed=seed)
+    with pytest.raises(CganError, match="device is `gpu`: "):
         Generator.load(device="gpu")
 
 

@@ -12,19 +12,11 @@ CUDA = torch.device("cuda")
 
 def test_devices_are_found_by_name_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert find_device("auto", "x") == CUDA
-    assert find_device("cuda:1", "x") == torch.device("cuda:1")
-    for name, words in {
-        "cuda:2": "`cuda:2`.* 2 CUDA devices here",
-        "mps": "no Apple GPU here",
-        "gpu": "'gpu'; expected auto, cpu, cuda",
-    }.items():
-        with pytest.raises(ParamsError, match=f"^train.device is .*{words}"):
-            find_device(name, "train.device")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ParamsError, match=r"`train.device` is `cuda`"):
-        choose_hardware("cuda", "auto")
+    for name in ("cuda:99", "mps", "gpu"):
+        with pytest.raises(ParamsError, match=rf"^train.device is `{name}`: \w.* `auto` or `cpu`"):
+            find_device(name, "train.device")
     assert choose_hardware("auto", "float32").device == torch.device("cpu")
     assert choose_hardware("cpu", "bfloat16").precision == torch.bfloat16
 

@@ -94,7 +94,8 @@ def test_a_loaded_sampler_draws_what_the_saved_one_draws(path: Path) -> None:
 
 def sampler_facts(**changes: Any) -> dict[str, Any]:
     sizes = {"classes": 3, "channels": 3, "height": 8, "width": 12}
-    return {"kind": "local_score", **sizes, "settings": {}, **changes}
+    settings = asdict(LocalScoreSettings())
+    return {"kind": "local_score", **sizes, "settings": settings, **changes}
 
 
 WEIGHTS = build_generator(GENERATOR).state_dict()
@@ -106,9 +107,10 @@ IMAGES = {"images": SAMPLED.pixels, "labels": SAMPLED.labels}
     [
         (WEIGHTS, asdict(replace(GENERATOR, features=3)), "generator .* linear.weight: copying a "),
         (WEIGHTS, asdict(replace(GENERATOR, kind="upsample")), r"generator .*layers\.6\.bias"),
-        (IMAGES, sampler_facts(settings={"colour": 1}), "local score sampler .*colour"),
-        (IMAGES, sampler_facts(classes=4), "local score sampler .*0 to 3"),
-        (IMAGES, sampler_facts(height=12, width=8), r"local score sampler .*\(56, 3, 8, 12\)"),
+        (IMAGES, sampler_facts(settings={"colour": 1}), "generator .*colour"),
+        (IMAGES, sampler_facts(classes=4), "generator .*'classes': 3"),
+        (IMAGES, sampler_facts(height=12, width=8), "generator .*'height': 8, 'width': 12"),
+        ({**IMAGES, "labels": SAMPLED.labels[1:]}, sampler_facts(), "generator .*56 images"),
     ],
 )
 def test_what_does_not_fit_the_architecture_is_refused(

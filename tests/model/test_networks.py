@@ -19,7 +19,7 @@ def generator_of(kind: str = "deconv", **changes: Any) -> Architecture:
     return Architecture(kind, **{**facts, "latent_dim": 6, **changes})
 
 
-@pytest.mark.parametrize("kind", [kind for kind in networks.GENERATORS if kind != "demo"])
+@pytest.mark.parametrize("kind", ["deconv", "upsample"])
 @pytest.mark.parametrize(
     ("channels", "height", "width"), [(1, 28, 28), (3, 30, 20), (1, 8, 8), (1, 9, 65), (1, 128, 8)]
 )

@@ -6,7 +6,7 @@ import torch
 
 from cgan.model import sampling
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
-from cgan.model.sampling import CHUNK, draw, draw_latents, interpolate_latents
+from cgan.model.sampling import CHUNK, draw_latents, interpolate_latents
 from cgan.training.state import estimate_batch_norm
 
 
@@ -24,19 +24,19 @@ def test_an_image_depends_on_seed_place_and_label_alone(kind: str) -> None:
     network, rows = network_of(kind), []
     network.layers[0].register_forward_hook(lambda *call: rows.append(len(call[2])))
     labels, threads = torch.arange(2 * CHUNK + 9) % 10, torch.get_num_threads()
-    all_of_them, others = draw(network, labels, seed=7), 3 if threads == 1 else 1
+    all_of_them, others = network.draw(labels, seed=7), 3 if threads == 1 else 1
     torch.manual_seed(99)  # the global generator has no say
     try:
         torch.set_num_threads(others)
         for count in (1, 5, CHUNK, CHUNK + 1, len(labels)):
-            assert torch.equal(draw(network, labels[:count], seed=7), all_of_them[:count])
+            assert torch.equal(network.draw(labels[:count], seed=7), all_of_them[:count])
             assert torch.get_num_threads() == others, "left as it was"
     finally:
         torch.set_num_threads(threads)
     assert set(rows) == {CHUNK}
-    assert not torch.equal(draw(network, labels, seed=8), all_of_them)
+    assert not torch.equal(network.draw(labels, seed=8), all_of_them)
     labels[33] = (labels[33] + 1) % 10
-    same = (draw(network, labels, 7) == all_of_them).flatten(1).all(dim=1)
+    same = (network.draw(labels, 7) == all_of_them).flatten(1).all(dim=1)
     assert (~same).nonzero().flatten().tolist() == [33]
 
 
@@ -45,7 +45,7 @@ def test_two_seeds_share_no_latents_and_draw_uses_these() -> None:
     assert len({chunk.numpy().tobytes() for chunk in chunks}) == 16
     network, labels = network_of("deconv"), torch.arange(CHUNK + 5) % 10
     latents, condition = draw_latents(7, len(labels), 6), network.condition(labels)
-    assert torch.equal(sampling.render(network, latents, condition), draw(network, labels, 7))
+    assert torch.equal(sampling.render(network, latents, condition), network.draw(labels, 7))
 
 
 def test_minus_one_to_one_becomes_0_to_255_to_the_nearest() -> None:

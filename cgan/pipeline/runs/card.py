@@ -23,7 +23,7 @@ def write_card_folder(generator: Generator, folder: Path, *, anyway: bool = Fals
     training images, or `cgan sharing` found that its drawings give images away.
     """
     found = _sharing(generator)
-    reason = generator.caution
+    reason = generator.model.kind.caution
     if not reason and found.get("verdict") == GIVES_AWAY:
         reason = found["sentence"]
     if reason and not anyway:

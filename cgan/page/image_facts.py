@@ -1,0 +1,159 @@
+"""Images for a page: drawings at random and the worst, the training images nearest to each, and those whose
+label looks wrong."""
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cgan.images import SPLITS, Images, IntArray
+from cgan.model.generative import GenerativeModel
+from cgan.model.sampling import picture_of
+from cgan.quality.judge import Judge, predict
+from cgan.quality.label_errors import doubtful_labels
+from cgan.quality.likeness import nearest_neighbours
+
+TILE_SIZE, PREVIEW_SIZE = (96, 96), (720, 10_000)  # pixels, at most
+# Of the drawings of a page: how many, and limits of their pixels and of the seconds of a core that they take.
+MAX_DRAWINGS, MAX_DRAWN_PIXELS, MAX_DRAWING_S = 1000, 20_000_000, 30.0
+SHOWN_DRAWINGS = 16  # of the random ones, and of the worst
+NEIGHBOURS_SHOWN = 3  # training images beside each of them
+MAX_CARDS, DRAWINGS_PER_CARD = 30, 4  # a card shows a class
+MAX_GALLERY_DRAWINGS = 300  # of a generator that no browser runs
+MAX_SUSPECTS = 48
+MAX_JUDGED_PIXELS = 60_000_000  # in which labels that look wrong are looked for
+
+
+def tile(image: Tensor) -> str:
+    """An image uint8 [C, H, W] as a data URI."""
+    return _uri(Image.fromarray(picture_of(image)), TILE_SIZE)
+
+
+def preview_tile(png: bytes) -> str:
+    """A preview of a training, which is a PNG, as a data URI."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return _uri(picture, PREVIEW_SIZE)
+
+
+def _uri(picture: Image.Image, size: tuple[int, int]) -> str:
+    """A WebP, averaged over areas where it is larger than `size`; one in colours loses a little."""
+    picture.thumbnail(size, Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", lossless=picture.mode == "L", quality=85, method=3)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def rows_of(data: Images, split: str) -> IntArray:
+    """The rows that are trained on (`train`) or held out (`val`), ascending."""
+    assert data.splits is not None
+    return np.flatnonzero(data.splits == SPLITS.index(split))
+
+
+def drawn_facts(
+    model: GenerativeModel,
+    seed: int,
+    cards: list[int],
+    data: Images | None = None,
+    judge: Judge | None = None,
+) -> dict[str, Any]:
+    """Drawings of a generator, as a page shows them. `cards`: labels whose first drawings are shown. Without
+    data or judge none are set beside training images."""
+    classes, count = model.classes, drawings_shown(model)
+    labels = torch.arange(count) % classes
+    if classes > count:  # more classes than drawings: some of the classes, at random
+        labels = torch.randperm(classes, generator=_random(seed))[:count]
+    drawn = model.draw(labels, seed)
+    gallery = labels[:MAX_GALLERY_DRAWINGS].argsort(stable=True).tolist()
+    if model.runs_in_browser:
+        gallery = []
+    facts: dict[str, Any] = {
+        "drawings": count,
+        "seed": seed,
+        "gallery": [(tile(drawn[row]), int(labels[row])) for row in gallery],
+        "by_class": {
+            label: [tile(image) for image in drawn[labels == label][:DRAWINGS_PER_CARD]]
+            for label in cards
+        },
+        "beside_training": {},
+    }
+    if data and judge:
+        probabilities = predict(judge, drawn).logits.double().softmax(dim=1)
+        certainty = probabilities[torch.arange(count), labels]  # that a drawing shows its class
+        picked = {
+            "Chosen at random": torch.randperm(count, generator=_random(seed + 1)),
+            "The worst, according to the judge": certainty.argsort(stable=True),
+        }
+        for title, order in picked.items():
+            rows = order[:SHOWN_DRAWINGS]
+            beside = beside_training(drawn[rows], labels[rows], probabilities[rows], data)
+            facts["beside_training"][title] = beside
+    return facts
+
+
+def beside_training(
+    drawn: Tensor, labels: Tensor, probabilities: Tensor, data: Images
+) -> list[dict[str, Any]]:
+    """Each drawing with the class that the judge sees in it, and the nearest training images of the class
+    that was asked for. `probabilities` [drawings, classes]: the judge's."""
+    images, known, _ = data.tensors
+    training = torch.from_numpy(rows_of(data, "train"))
+    # Held-out images are not shown: here they are of no class.
+    train_labels = torch.full_like(known, -1)
+    train_labels[training] = known[training]
+    distances, rows = nearest_neighbours(drawn, labels, images, train_labels, NEIGHBOURS_SHOWN)
+    shown = []
+    for n, label in enumerate(labels.tolist()):
+        near = [
+            {"src": tile(images[row]), "place": data.place(row), "distance": distance}
+            for row, distance in zip(rows[n].tolist(), distances[n].tolist(), strict=True)
+            if row >= 0
+        ]
+        seen, probability = int(probabilities[n].argmax()), float(probabilities[n, label])
+        drawing = {"src": tile(drawn[n]), "asked": label, "seen": seen, "probability": probability}
+        shown.append(drawing | {"near": near})
+    return shown
+
+
+def drawings_shown(model: GenerativeModel) -> int:
+    """How many are drawn for a page."""
+    count = min(MAX_DRAWINGS, MAX_DRAWN_PIXELS // math.prod(model.shape))
+    if seconds := model.seconds_per_drawing:
+        count = min(count, MAX_GALLERY_DRAWINGS, int(MAX_DRAWING_S / seconds))
+    return max(SHOWN_DRAWINGS, count)
+
+
+def _random(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def suspects_facts(data: Images, judge: Judge) -> dict[str, Any]:
+    """Rows whose label the judge doubts. It has seen the labels of the training part, and learnt some."""
+    most = max(1, MAX_JUDGED_PIXELS // data.pixels[0].size)
+    # A CSV can be sorted by class: the judge looks at rows from everywhere, held-out ones first.
+    random = np.random.default_rng(0)
+    heldout = rows_of(data, "val")
+    order = [random.permutation(rows) for rows in (heldout, rows_of(data, "train"))]
+    judged = np.sort(np.concatenate(order)[:most])
+    logits = predict(judge, data.tensors.pixels[judged]).logits.double()
+    groups = None if data.groups is None else data.groups[judged]
+    suspects = doubtful_labels(logits.softmax(dim=1).numpy(), data.labels[judged], groups=groups)
+    first = suspects.first(MAX_SUSPECTS)
+    rows = [
+        {
+            "place": data.place(row),
+            "label": data.labels[row],
+            "src": tile(data.tensors.pixels[row]),
+            "suggested": suggested,
+            "confidence": float(confidence),
+            "heldout": row in heldout,
+        }
+        for row, suggested, confidence in zip(
+            judged[first.rows], first.suggested, first.confidence, strict=True
+        )
+    ]
+    return {"count": len(suspects.rows), "looked_at": len(judged), "rows": rows}
