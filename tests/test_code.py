@@ -40,21 +40,21 @@ CEILINGS = {
     "cgan": 2_390,
     "cgan/attacks": 751,
     "cgan/downstream": 904,
-    "cgan/drawing": 700,
-    "cgan/model": 1_347,
-    "cgan/page": 706,
+    "cgan/drawing": 646,
+    "cgan/model": 1_408,
+    "cgan/page": 642,
     "cgan/params": 586,
-    "cgan/pictures": 191,
+    "cgan/pictures": 184,
     "cgan/pipeline": 3_111,
     "cgan/quality": 2_670,
     "cgan/readers": 1_251,
-    "cgan/service": 404,
+    "cgan/service": 353,
     "cgan/stages": 950,
     "cgan/training": 1_390,
     "flows": 910,
     "tests": 12_410,
 }
-PAGE_LINES = 1_462  # of JavaScript, CSS and HTML
+PAGE_LINES = 1_390  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
 
 

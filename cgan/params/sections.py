@@ -207,7 +207,6 @@ class TrainParams(TrainChoices):
 
     @property
     def total_steps(self) -> int:
-        """0 for a generator that is not trained."""
         steps = max(1, round(self.total_kimg * 1000 / self.batch_size))
         return steps if KINDS[self.generator].is_trained else 0
 
